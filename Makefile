@@ -1,0 +1,62 @@
+# Thin: the work is in zoo-farm and pytest. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+GPU ?=
+TRT ?=
+MODELS ?=
+PRECISION ?=
+WEIGHTS ?=
+STORE ?=
+SITE ?=
+MANIFESTS ?= manifests
+
+.PHONY: help zoo test test-full lint catalog clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo "make zoo takes, all optional:"
+	@echo "  GPU        cpu, sm75, sm80, sm86, sm89, sm120; several with commas (default: this machine's, else cpu)"
+	@echo "  TRT        rtx1.7 (default: what serves the GPU)"
+	@echo "  MODELS     names, globs, families, with commas (default: all)"
+	@echo "  PRECISION  fp32, fp16 (default: all that the manifest and the target take)"
+	@echo "  WEIGHTS    manifest, or seeded for a dry run (default: manifest)"
+	@echo "  STORE      repository (default: _repository, or _repository-seeded for a dry run)"
+	@echo "  SITE       catalog (default: _site, or _site-seeded for a dry run)"
+	@echo "  MANIFESTS  folder of manifests (default: manifests)"
+
+zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
+	  --precision "$(PRECISION)" --weights "$(WEIGHTS)" --store "$(STORE)" --site "$(SITE)"
+
+catalog: $(READY)  ## Make the catalog from a repository
+	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)"
+
+test: $(READY)  ## Run the tests, the full zoo aside
+	@$(BIN)/python -m pytest -m "not full"
+
+test-full: $(READY)  ## Run the full zoo through a fake hub (long)
+	@$(BIN)/python -m pytest -m full
+
+lint: $(READY)  ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:  ## Remove the environment and what tools leave; repositories and sites stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info _failures
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch's default build elsewhere brings CUDA; the farm needs only the CPU's. pip takes whichever
+# build of the pinned version its index offers: see docs/farm.md.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: the farm needs Python 3.11 or later; name one with PYTHON="; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once; a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[farm,test]'
+	@touch $@

@@ -1,0 +1,5 @@
+"""How an engine comes to be: export, build, verification, benchmark, publication.
+
+This package runs from the checkout. It imports :mod:`zoo`, never the reverse. The stages do not
+import each other; :mod:`builders.pipeline` composes them.
+"""

@@ -1,0 +1,179 @@
+"""``zoo-farm``: what the Makefile and CI call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from builders import weights
+from builders.executors import LocalExecutor
+from builders.pipeline import Farm, Request, Summary
+from builders.progress import Display
+from builders.toolchain import choose_toolchain, default_archs
+from zoo.catalog import build_site
+from zoo.cli import Parser, add_arguments, run_cli
+from zoo.errors import RepositoryError, UsageError
+from zoo.manifest import (
+    HubWeights,
+    Manifest,
+    load_manifests,
+    manifest_schema,
+    select_manifests,
+)
+from zoo.repository import Repository
+from zoo.stores import open_store
+from zoo.target import Arch, RuntimeLine, parse_precision
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def zoo(options: argparse.Namespace) -> int:
+    """Builds, proves and publishes engines, then makes the catalog."""
+    mode = weights.parse_mode(options.weights or "manifest")
+    suffix = "-seeded" if mode == "seeded" else ""
+    store = options.store or f"_repository{suffix}"
+    site = Path(options.site or f"_site{suffix}")
+    manifests = _manifests(options)
+    archs = [Arch.parse(name) for name in _words(options.gpu)] or default_archs()
+    line = RuntimeLine.parse(options.trt) if options.trt else None
+    request = Request(
+        manifests=manifests,
+        manifest_dir=Path(options.manifests),
+        toolchains={arch: choose_toolchain(arch, line) for arch in archs},
+        precisions=tuple(map(parse_precision, _words(options.precision))) or None,
+        weights=mode,
+        failures=Path(options.failures),
+    )
+    display = Display(Console())
+    repository = Repository(open_store(store))
+    farm = Farm(repository, LocalExecutor(timeout=options.timeout), display)
+    summary = farm.run(request)
+    if repository.index() is not None:
+        build_site(repository, site)
+        display.say(f"catalog: {site / 'index.html'}")
+    return _print_summary(summary, store, display)
+
+
+def lock(options: argparse.Namespace) -> int:
+    """Asks the hub for revision, hash and size, and writes them into the manifests."""
+    from builders.weights import hub
+
+    folder = Path(options.manifests)
+    for manifest in select_manifests(load_manifests(folder), options.models).values():
+        if not isinstance(manifest.weights, HubWeights):
+            print(f"{manifest.id}: {manifest.weights.source} weights are pinned already")
+            continue
+        found = hub.look_up(manifest.id, manifest.weights)
+        hub.write_lock(folder / f"{manifest.id}.toml", found)
+        print(f"{manifest.id}: {manifest.weights.repository} {found.revision} {found.sha256}")
+    return 0
+
+
+def catalog(options: argparse.Namespace) -> int:
+    """Makes the catalog from a repository."""
+    repository = Repository(open_store(options.store or "_repository"))
+    if repository.index() is None:
+        raise RepositoryError(
+            f"{repository.store.url}: nothing is published here",
+            hint="make zoo MODELS=efficientnet_lite0 publishes something",
+        )
+    site = Path(options.site or "_site")
+    build_site(repository, site)
+    print(f"catalog: {site / 'index.html'}")
+    return 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Writes ``manifests/schema.json`` from the code."""
+    path = Path(options.manifests) / "schema.json"
+    path.write_text(json.dumps(manifest_schema(), indent=1) + "\n", encoding="utf-8")
+    print(path)
+    return 0
+
+
+def unlocked(options: argparse.Namespace) -> int:
+    """Lists the models whose weights are not locked yet."""
+    names = [
+        manifest.id
+        for manifest in load_manifests(Path(options.manifests)).values()
+        if isinstance(manifest.weights, HubWeights) and not manifest.weights.locked
+    ]
+    print("\n".join(names) if names else "every manifest is locked")
+    if names:
+        print(f"{len(names)} unlocked; with network: zoo-farm lock", file=sys.stderr)
+    return 0
+
+
+def worker(options: argparse.Namespace) -> int:
+    """Runs one job, as an executor does; reproduces a failure from its kept job."""
+    from builders import worker as unit
+
+    return unit.main([options.job, options.output])
+
+
+def main() -> int:
+    """Entry point of ``zoo-farm``."""
+    return run_cli(_parser(), sys.argv[1:])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="zoo-farm", description="Build, prove, publish engines.")
+    parser.add_argument(
+        "--manifests", default=str(ROOT / "manifests"), metavar="DIR", help="folder of manifests"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    run = add_arguments(commands, "zoo", zoo)
+    run.add_argument("--gpu", default="", help="architectures: cpu, sm75 ... sm120")
+    run.add_argument("--trt", default="", help="runtime line: rtx1.7 ...")
+    run.add_argument("--models", default="", help="names, globs or families")
+    run.add_argument("--precision", default="", help="fp32, fp16")
+    run.add_argument("--weights", default="", help="manifest, or seeded for a dry run")
+    run.add_argument("--store", default="", help="repository (default ./_repository)")
+    run.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
+    run.add_argument("--failures", default="_failures", help="keeps jobs and logs of failures")
+    run.add_argument("--timeout", type=float, default=3600, help="seconds that a job may take")
+    add_arguments(commands, "lock", lock).add_argument("models", nargs="*")
+    site = add_arguments(commands, "catalog", catalog)
+    site.add_argument("--store", default="")
+    site.add_argument("--site", default="")
+    add_arguments(commands, "unlocked", unlocked)
+    add_arguments(commands, "schema", schema)
+    one = add_arguments(commands, "worker", worker)
+    one.add_argument("job")
+    one.add_argument("output")
+    return parser
+
+
+def _manifests(options: argparse.Namespace) -> dict[str, Manifest]:
+    return select_manifests(load_manifests(Path(options.manifests)), _words(options.models))
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _print_summary(summary: Summary, store: str, display: Display) -> int:
+    for label, error in summary.failed.items():
+        display.say(f"FAILED {label}: {error}")
+    done = [
+        f"{len(labels)} {name}"
+        for name, labels in (
+            ("published", summary.published),
+            ("verified again", summary.verified),
+            ("already published, nothing to do", summary.current),
+            ("failed", list(summary.failed)),
+        )
+        if labels
+    ]
+    display.say(f"{store}: {', '.join(done) if done else 'nothing to build'}")
+    if not summary.failed and not done:
+        raise UsageError("no engine matches what was asked for")
+    return 1 if summary.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Export: weights and cut to one normalised ONNX, and the golden that proves engines.
+
+The same inputs give the same bytes in any folder: what the exporter adds about the machine that
+it ran on (absolute paths, its version) is taken out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builders import photos
+from builders.inputs import OPSET
+from zoo.errors import ExportError
+from zoo.manifest import Manifest
+from zoo.preprocess import normalise
+
+if TYPE_CHECKING:
+    import onnx
+
+    from builders.backbone import Backbone
+
+INPUT, OUTPUT = "images", "features"
+_GOLDEN_BATCH = 4  # photos in memory at once while PyTorch computes golden features
+
+
+def write_golden(backbone: Backbone, manifest: Manifest, path: Path) -> npt.NDArray[np.float32]:
+    """Runs the golden photos through PyTorch and stores both.
+
+    Args:
+        backbone: In fp32.
+        manifest: Says how photos are fed.
+        path: ``.npz`` with ``images`` (uint8, N x H x W x 3) and ``features`` (float32,
+            N x feature_dim).
+
+    Returns:
+        The features.
+
+    Raises:
+        ExportError: A feature is not finite, or two photos have the same features.
+    """
+    import torch
+
+    images = photos.golden_photos(manifest.preprocess)
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(images), _GOLDEN_BATCH):
+            batch = normalise(images[start : start + _GOLDEN_BATCH], manifest.preprocess.key_fields)
+            rows.append(backbone(torch.from_numpy(batch)).numpy())
+    features = np.concatenate(rows)
+    if not np.isfinite(features).all():
+        raise ExportError(f"{manifest.id}: PyTorch's own features are not finite")
+    if len(np.unique(features.round(6), axis=0)) < len(features):
+        raise ExportError(f"{manifest.id}: different photos have the same features in PyTorch")
+    np.savez(path, images=images, features=features)
+    return features
+
+
+def write_onnx(backbone: Backbone, input_size: int, path: Path) -> None:
+    """Exports a backbone with a dynamic batch, normalised.
+
+    Args:
+        backbone: On the CPU, in fp32.
+        input_size: Height and width, pixels.
+        path: Where the ONNX goes.
+
+    Raises:
+        ExportError: The exporter does not take the network.
+    """
+    import logging
+
+    import onnx
+    import torch
+
+    example = torch.zeros(2, 3, input_size, input_size)  # a batch of 1 would be frozen in
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                backbone,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                external_data=False,
+                verbose=False,
+            )
+        assert program is not None
+        program.save(path, external_data=False)
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        raise ExportError(
+            f"torch.onnx does not export this network: {str(error).splitlines()[0]}"
+        ) from error
+    del program
+    model = onnx.load(path)
+    normalise_onnx(model)
+    save_onnx(model, path)
+
+
+def normalise_onnx(model: onnx.ModelProto) -> None:
+    """Takes out of a model what does not change its result but changes its digest.
+
+    ``doc_string`` and ``metadata_props`` hold absolute paths and stack traces; the producer's
+    version would make every release of the exporter another ONNX.
+    """
+    model.producer_name, model.producer_version = "caft-zoo", ""
+    model.ClearField("domain")
+    model.ClearField("model_version")
+    graph = model.graph
+    graph.name = "backbone"
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info,
+                 *graph.input, *graph.output):  # fmt: skip
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a model to the same bytes every time.
+
+    Raises:
+        ExportError: The model is not valid ONNX.
+    """
+    import onnx
+
+    try:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported ONNX is not valid: {error}") from error
+
+
+def parameter_count(model: onnx.ModelProto) -> int:
+    """Returns the number of weights in a model."""
+    return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+
+
+def largest_tensor(model: onnx.ModelProto) -> int:
+    """Returns the elements per image of a model's largest activation.
+
+    A batch whose largest tensor would have 2^31 elements or more does not run in TensorRT.
+    """
+    largest = 0
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        dims = value.type.tensor_type.shape.dim
+        largest = max(largest, int(np.prod([dim.dim_value or 1 for dim in dims])))
+    return largest
+
+
+def check_export(
+    path: Path, golden: Path, manifest: Manifest, least_cosine: float, batches: tuple[int, ...]
+) -> dict[str, Any]:
+    """Runs an exported ONNX in ONNX Runtime and compares it with PyTorch.
+
+    A frozen batch, a missing normalisation, a network left in training mode all show here, before
+    any engine is built.
+
+    Args:
+        path: The ONNX.
+        golden: The golden file.
+        manifest: Says how photos are fed.
+        least_cosine: Least cosine similarity of any row.
+        batches: Batch sizes to run.
+
+    Returns:
+        Runtime, batches, worst cosine and worst relative error.
+
+    Raises:
+        ExportError: The outputs are not PyTorch's.
+    """
+    import onnxruntime
+
+    with np.load(golden) as arrays:
+        images, features = arrays["images"], arrays["features"]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # As exported: optimising is the backend's work, and for a large model it takes long.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    cosines, errors, start = [], [], 0
+    for batch in batches:
+        rows = np.arange(start, start + batch) % len(images)
+        start += batch
+        feed = normalise(images[rows], manifest.preprocess.key_fields)
+        found = session.run(None, {INPUT: feed})[0].astype(np.float64)
+        expected = features[rows].astype(np.float64)
+        if found.shape != expected.shape:
+            raise ExportError(
+                f"{manifest.id}: the ONNX gives {found.shape} at batch {batch}, PyTorch "
+                f"{expected.shape}"
+            )
+        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        cosines += list((found * expected).sum(1) / norms)
+        errors += list(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1))
+    worst = float(np.min(cosines))
+    if not worst >= least_cosine:  # NaN fails too
+        raise ExportError(
+            f"{manifest.id}: the exported ONNX does not give PyTorch's features: worst cosine "
+            f"{worst:.6f} over batches {batches}, at least {least_cosine} is needed"
+        )
+    return {
+        "runtime": f"onnxruntime {onnxruntime.__version__}, CPU",
+        "batches": list(batches),
+        "worst_cosine": worst,
+        "worst_relative_error": float(np.max(errors)),
+    }

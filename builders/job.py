@@ -1,0 +1,181 @@
+"""Jobs and their results: the JSON that goes to a worker and comes back.
+
+``worker job.json -> output directory`` is the unit of work of every executor. Inputs are blobs of
+a store; outputs are files in the directory, named by ``result.json``, for the farm to publish.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
+from zoo.manifest import Manifest, Tolerance
+from zoo.record import Blob, BuildRecord, ExportRecord
+from zoo.target import Precision
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExportJob(_Message):
+    """Make the ONNX files of a model, and its golden.
+
+    Attributes:
+        manifest: The model.
+        manifest_dir: Folder of the manifest, against which local weights are resolved.
+        weights: Which weights.
+        inputs: What each precision's export is made from. ``fp32`` comes first; the others are
+            derived from it.
+        fp32: The fp32 export, when it is there already: then no torch is needed.
+        state: The stored state of seeded weights, when there is one.
+        store: Where blobs are read.
+    """
+
+    kind: Literal["export"] = "export"
+    manifest: Manifest
+    manifest_dir: str
+    weights: WeightsIdentity
+    inputs: dict[Precision, ExportInputs]
+    fp32: ExportRecord | None = None
+    state: Blob | None = None
+    store: str
+
+
+class Prove(_Message):
+    """How an engine is proven on a machine that can run it.
+
+    Attributes:
+        golden: The golden file.
+        preprocess: The model's preprocessing.
+        tolerance: What each row must keep.
+        batches: Batch sizes to verify at.
+        benchmark: Batch sizes to time, empty when that has been done.
+    """
+
+    golden: Blob
+    preprocess: dict[str, Any]
+    tolerance: Tolerance
+    batches: tuple[int, ...]
+    benchmark: tuple[int, ...]
+
+
+class BuildJob(_Message):
+    """Build one engine and, where this machine can run it, prove it.
+
+    Attributes:
+        inputs: What the engine is made from.
+        onnx: The ONNX.
+        prove: How to prove it; None where this machine can't run it.
+        store: Where blobs are read.
+    """
+
+    kind: Literal["build"] = "build"
+    inputs: BuildInputs
+    onnx: Blob
+    prove: Prove | None
+    store: str
+
+
+class VerifyJob(_Message):
+    """Prove an engine that is built.
+
+    Attributes:
+        record: Its build record.
+        prove: How to prove it.
+        store: Where blobs are read.
+    """
+
+    kind: Literal["verify"] = "verify"
+    record: BuildRecord
+    prove: Prove
+    store: str
+
+
+Job = Annotated[ExportJob | BuildJob | VerifyJob, Field(discriminator="kind")]
+parse_job: TypeAdapter[ExportJob | BuildJob | VerifyJob] = TypeAdapter(Job)
+
+
+class ExportedFile(_Message):
+    """One exported ONNX, as a file of the output directory."""
+
+    inputs: ExportInputs
+    onnx: str
+    parameters: int
+    largest_tensor: int
+    check: dict[str, Any]
+
+
+class ExportOutput(_Message):
+    """Result of an :class:`ExportJob`.
+
+    Attributes:
+        golden: File, or None when the golden was there already.
+        state: File of a seeded state made by this job.
+        exports: The ONNX files.
+        cost: Seconds and peak memory (bytes).
+    """
+
+    kind: Literal["export"] = "export"
+    golden: str | None
+    state: str | None
+    exports: tuple[ExportedFile, ...]
+    cost: dict[str, Any]
+
+
+class Verification(_Message):
+    """Verdict on an engine.
+
+    Attributes:
+        passed: Whether every row of every batch keeps its tolerance.
+        reason: The worst miss, in words.
+        batches: Numbers per batch size.
+    """
+
+    passed: bool
+    reason: str | None
+    batches: tuple[dict[str, Any], ...]
+
+
+class BuildOutput(_Message):
+    """Result of a :class:`BuildJob` or :class:`VerifyJob`.
+
+    Attributes:
+        engine: File of the engine; None when the job only verified one.
+        facts: What the backend read from the engine.
+        precision_proven: Whether the engine was asked what precision it runs in.
+        verification: Verdict, None where the engine could not be run.
+        benchmark: Latency and throughput per batch size.
+        machine: Where all this was.
+        cost: Seconds and peak memory (bytes) of each stage.
+    """
+
+    kind: Literal["build"] = "build"
+    engine: str | None
+    facts: dict[str, Any]
+    precision_proven: bool
+    verification: Verification | None
+    benchmark: tuple[dict[str, Any], ...]
+    machine: dict[str, Any]
+    cost: dict[str, Any]
+
+
+class Failure(_Message):
+    """Result of a job that raised.
+
+    Attributes:
+        error: Class name of the error.
+        message: What is wrong.
+        hint: What to do next.
+    """
+
+    kind: Literal["failure"] = "failure"
+    error: str
+    message: str
+    hint: str | None
+
+
+Result = Annotated[ExportOutput | BuildOutput | Failure, Field(discriminator="kind")]
+parse_result: TypeAdapter[ExportOutput | BuildOutput | Failure] = TypeAdapter(Result)

@@ -1,0 +1,91 @@
+"""The photos that ship inside pip packages: golden images and statistics.
+
+scikit-image and scikit-learn carry a few real photos in their wheels. A set is made of crops from
+disjoint halves of them. The golden set and the statistics set share no photo.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zoo.errors import MissingPackageError
+from zoo.manifest import Preprocess
+from zoo.preprocess import fit, open_photo
+
+_GOLDEN = (
+    "skimage/data/astronaut.png",
+    "skimage/data/chelsea.png",
+    "skimage/data/coffee.png",
+    "skimage/data/motorcycle_left.png",
+    "skimage/data/rocket.jpg",
+    "skimage/data/camera.png",
+    "sklearn/datasets/images/china.jpg",
+    "sklearn/datasets/images/flower.jpg",
+)
+_STATISTICS = (
+    "skimage/data/brick.png",
+    "skimage/data/coins.png",
+    "skimage/data/grass.png",
+    "skimage/data/gravel.png",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/ihc.png",
+    "skimage/data/moon.png",
+    "skimage/data/retina.jpg",
+)
+GOLDEN_COUNT = 2 * len(_GOLDEN)
+
+
+def golden_name() -> str:
+    """Names the golden set by where its photos come from; part of the export key."""
+    return f"{GOLDEN_COUNT} crops of {len(_GOLDEN)} photos, {_packages()}"
+
+
+def statistics_name() -> str:
+    """Names the statistics set by where its photos come from; part of the seeded recipe."""
+    return f"{len(_STATISTICS)} photos, {_packages()}"
+
+
+def golden_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """Returns the golden photos at the network's size.
+
+    Returns:
+        ``(16, size, size, 3)``: two disjoint halves of each of eight photos.
+    """
+    halves = [half for name in _GOLDEN for half in _halves(open_photo(_path(name)))]
+    return np.stack([fit(half, preprocess.key_fields) for half in halves])
+
+
+def statistics_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """Returns photos for activation statistics, ``(8, size, size, 3)``; none is golden."""
+    photos = [open_photo(_path(name)) for name in _STATISTICS]
+    return np.stack([fit(photo, preprocess.key_fields) for photo in photos])
+
+
+def _halves(photo: Image.Image) -> list[Image.Image]:
+    width, height = photo.size
+    if width >= height:
+        boxes = [(0, 0, width // 2, height), (width // 2, 0, width, height)]
+    else:
+        boxes = [(0, 0, width, height // 2), (0, height // 2, width, height)]
+    return [photo.crop(box) for box in boxes]
+
+
+def _packages() -> str:
+    return f"scikit-image {version('scikit-image')}, scikit-learn {version('scikit-learn')}"
+
+
+def _path(name: str) -> Path:
+    package, _, rest = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackageError(
+            f"the golden photos come from {package}, which is not installed",
+            hint="pip install -e '.[farm]' -c constraints.txt",
+        )
+    return Path(spec.submodule_search_locations[0]) / rest

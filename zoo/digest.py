@@ -1,0 +1,52 @@
+"""SHA-256 digests of bytes, files and JSON values.
+
+Everything in a repository is named by one of these: a blob by the digest of its bytes, a key by
+the digest of the canonical JSON of all that went into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""64 lower-case hexadecimal digits."""
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Returns the digest of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the digest of a file, read in pieces.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Returns the one JSON text of ``value``: sorted keys, no spaces, UTF-8.
+
+    Raises:
+        ValueError: The value holds NaN or an infinity, which JSON does not have.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def sha256_json(value: Any) -> str:
+    """Returns the digest of the canonical JSON of ``value``."""
+    return sha256_bytes(canonical_json(value))

@@ -1,0 +1,104 @@
+"""Every error that a user can meet, each with the exit status of the command that raised it.
+
+The text of an error says what is wrong and where; ``hint`` says what to do next. Library code
+raises; only the two command lines (``zoo`` and ``zoo-farm``) catch.
+"""
+
+from __future__ import annotations
+
+
+class ZooError(Exception):
+    """Base of all errors of this project.
+
+    Args:
+        message: What is wrong, and where.
+        hint: What to do next, as a sentence or a command.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  {self.hint}"
+
+
+class UsageError(ZooError):
+    """A value on the command line that does not exist; lists what does."""
+
+    exit_code = 2
+
+
+class ManifestError(ZooError):
+    """A manifest that does not say what it must."""
+
+    exit_code = 3
+
+
+class UnlockedError(ZooError):
+    """Weights whose revision or hash is not known, refused until they are locked."""
+
+    exit_code = 4
+
+
+class WeightsError(ZooError):
+    """Weights that can't be had, or are not what the manifest says."""
+
+    exit_code = 5
+
+
+class ExportError(ZooError):
+    """A backbone that does not export to what its manifest says."""
+
+    exit_code = 6
+
+
+class BuildError(ZooError):
+    """An engine that does not build, or is not what was asked for."""
+
+    exit_code = 7
+
+
+class VerificationError(ZooError):
+    """An engine whose features are not PyTorch's."""
+
+    exit_code = 8
+
+
+class TargetError(ZooError):
+    """A target that no backend serves."""
+
+    exit_code = 9
+
+
+class RepositoryError(ZooError):
+    """A repository that is missing, damaged, or of the wrong kind."""
+
+    exit_code = 10
+
+
+class SelectionError(ZooError):
+    """No published engine fits this machine; says why for each."""
+
+    exit_code = 11
+
+
+class RunError(ZooError):
+    """An engine that can't be loaded or run here, or input that it can't take."""
+
+    exit_code = 12
+
+
+class MissingPackageError(ZooError):
+    """An optional package that is not installed; names the command that installs it."""
+
+    exit_code = 13
+
+
+class JobError(ZooError):
+    """A job that failed in its worker process, with the cause that the worker gave."""
+
+    exit_code = 14

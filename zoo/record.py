@@ -1,0 +1,222 @@
+"""Records: what a repository knows of its blobs. Immutable JSON.
+
+Readers keep fields that they do not know, so that an old client survives a new record.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from zoo.digest import Sha256, sha256_json
+from zoo.key import BuildInputs, ExportInputs
+from zoo.manifest import CatalogText
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["release", "dry-run"]
+"""What a repository is for: real weights, or seeded ones."""
+
+Status = Literal["verified", "pending", "withdrawn"]
+AttestationKind = Literal["verified", "benchmarked", "pending", "withdrawn"]
+PrecisionStatus = Literal["proven", "unproven"]
+
+
+class Record(BaseModel):
+    """Base of everything that is read from a repository."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> bytes:
+        """Returns the record as indented JSON with a final newline, UTF-8."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+
+class Blob(BaseModel):
+    """Immutable bytes, named by their hash.
+
+    Attributes:
+        sha256: Their hash.
+        size: How many there are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    sha256: Sha256
+    size: int
+
+
+class StateRecord(Record):
+    """A stored state dict: seeded weights, which no one could make again to the byte elsewhere."""
+
+    model: str
+    recipe: str
+    state: Blob
+
+
+class ExportRecord(Record):
+    """An export: inputs to normalised ONNX and golden.
+
+    Attributes:
+        inputs: Everything that went in; its key names the record.
+        onnx: The normalised ONNX.
+        golden: Photos (uint8, N x H x W x 3) and PyTorch's fp32 features (N x feature_dim), .npz.
+        parameters: Number of weights in the backbone.
+        largest_tensor: Elements per image of the largest activation.
+        check: What the export was checked for, with numbers.
+        cost: Seconds and peak memory (bytes) of the worker.
+    """
+
+    inputs: ExportInputs
+    onnx: Blob
+    golden: Blob
+    parameters: int
+    largest_tensor: int
+    check: dict[str, Any]
+    cost: dict[str, Any]
+
+
+class BuildRecord(Record):
+    """An engine: inputs to bytes.
+
+    Attributes:
+        inputs: Everything that went in; its key names the record.
+        export_key: Key of the export that it was built from.
+        targets: Labels of the targets that it serves.
+        engine: The engine's bytes.
+        golden: The golden file that proves it.
+        feature_dim: Width of its output.
+        preprocess: The preprocessing that its weights need; the runtime applies it.
+        dry_run: Whether the weights are seeded.
+        precision_status: Whether the engine was asked what it runs in.
+        facts: What the backend read from the engine: header version, capabilities, inputs.
+        licence: SPDX identifier of the weights.
+        weights: Where the weights come from.
+        cost: Seconds and peak memory (bytes) of the build.
+        created: When, ISO 8601 in UTC.
+    """
+
+    inputs: BuildInputs
+    export_key: Sha256
+    targets: tuple[str, ...]
+    engine: Blob
+    golden: Blob
+    feature_dim: int
+    preprocess: dict[str, Any]
+    dry_run: bool
+    precision_status: PrecisionStatus
+    facts: dict[str, Any]
+    licence: str
+    weights: str
+    cost: dict[str, Any]
+    created: str
+
+    @property
+    def key(self) -> str:
+        """The build key, which names the record."""
+        return self.inputs.key
+
+
+class Attestation(Record):
+    """What was found out about an engine on one machine at one time. Appended, never edited.
+
+    Attributes:
+        kind: What is attested.
+        engine: Digest of the engine.
+        time: When, ISO 8601 in UTC.
+        key: Key of what went into the finding, so that it is not made twice.
+        machine: Where.
+        body: The numbers.
+    """
+
+    kind: AttestationKind
+    engine: Sha256
+    time: str
+    key: Sha256
+    machine: dict[str, Any]
+    body: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """File name: ``<time>-<kind>-<digest>.json``; sorts by time."""
+        digest = sha256_json(self.model_dump(mode="json"))
+        return f"{self.time.replace(':', '')}-{self.kind}-{digest[:16]}.json"
+
+
+class EngineEntry(Record):
+    """One engine as the index shows it."""
+
+    record: Sha256
+    targets: tuple[str, ...]
+    precision: str
+    status: Status
+    reason: str | None = None
+    engine: Blob
+    toolchain: dict[str, Any]
+    batch: dict[str, int]
+    feature_dim: int
+    preprocess: dict[str, Any]
+    dry_run: bool
+    precision_status: PrecisionStatus
+    verification: dict[str, Any] | None = None
+    benchmark: dict[str, Any] | None = None
+    cost: dict[str, Any]
+    created: str
+
+
+class ModelIndex(Record):
+    """``index/<model>.json``: a model's card and its engines."""
+
+    model: str
+    family: str
+    timm_name: str
+    licence: str
+    origin: str
+    weights: str
+    feature_dim: int
+    cut: str
+    preprocess: dict[str, Any]
+    catalog: CatalogText
+    engines: tuple[EngineEntry, ...]
+
+
+class IndexRow(BaseModel):
+    """A model as ``index.json`` lists it: enough for ``zoo list``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    model: str
+    family: str
+    feature_dim: int
+    input_size: int
+    targets: dict[str, Status]
+    index: Blob
+
+
+class Index(Record):
+    """``index.json``: every model of a repository."""
+
+    kind: Kind
+    models: tuple[IndexRow, ...]
+
+
+def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
+    """Says where an engine stands, from what was attested about it.
+
+    Args:
+        attestations: Of one engine, oldest first.
+
+    Returns:
+        The status, and the reason when it is not ``verified``.
+    """
+    status: Status = "pending"
+    reason: str | None = "nothing has been attested yet"
+    for attestation in attestations:
+        if attestation.kind == "benchmarked":
+            continue
+        status = attestation.kind
+        reason = None if status == "verified" else str(attestation.body.get("reason", ""))
+    return status, reason

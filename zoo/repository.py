@@ -1,0 +1,235 @@
+"""A repository: blobs, records, attestations and the index, in an object store.
+
+This module alone knows the layout. ::
+
+    repository.json                            which kind this is: release, or dry-run
+    blobs/sha256/ab/abcd…                      immutable bytes
+    states/<model>/<recipe>.json               seeded weights, by their recipe
+    exports/<model>/<export-key>.json          ONNX and golden, by what went in
+    records/<model>/<build-key>.json           engines, by what went in
+    attestations/<engine>/<time>-<kind>-….json what was found out about an engine
+    index/<model>.json, index.json             what clients read; written last
+
+Blobs go first, the record that names them last and once: a kill at any instant leaves either the
+whole engine or nothing that anybody sees.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from zoo.digest import sha256_bytes, sha256_file
+from zoo.errors import RepositoryError
+from zoo.record import (
+    Attestation,
+    Blob,
+    BuildRecord,
+    ExportRecord,
+    Index,
+    IndexRow,
+    Kind,
+    ModelIndex,
+    Record,
+    StateRecord,
+)
+from zoo.stores import ObjectStore
+
+R = TypeVar("R", bound=Record)
+
+
+class Repository:
+    """Reads and writes a repository.
+
+    Args:
+        store: Where it lies.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+
+    # Kind
+
+    def kind(self) -> Kind | None:
+        """Returns what the repository is for, None when there is no repository yet."""
+        try:
+            text = self.store.get("repository.json")
+        except KeyError:
+            return None
+        kind: Kind = json.loads(text)["kind"]
+        return kind
+
+    def claim(self, kind: Kind) -> None:
+        """Makes the repository, or checks that it is of this kind.
+
+        Raises:
+            RepositoryError: It is of the other kind.
+        """
+        self.store.put(
+            "repository.json",
+            json.dumps({"schema_version": 1, "kind": kind}).encode() + b"\n",
+            if_absent=True,
+        )
+        if (found := self.kind()) != kind:
+            raise RepositoryError(
+                f"{self.store.url} is a {found} repository and this is a {kind}",
+                hint="dry runs (seeded weights) and real engines never share a repository; "
+                "give another STORE=",
+            )
+
+    # Blobs
+
+    def add_blob(self, path: Path) -> Blob:
+        """Stores a file as a blob. The caller gives the file up.
+
+        Returns:
+            Its hash and size.
+        """
+        blob = Blob(sha256=sha256_file(path), size=path.stat().st_size)
+        self.store.put_file(_blob_key(blob.sha256), path)
+        return blob
+
+    def has_blob(self, blob: Blob) -> bool:
+        """Whether the blob is here, whole."""
+        return self.store.size(_blob_key(blob.sha256)) == blob.size
+
+    def blob_path(self, blob: Blob) -> Path | None:
+        """Returns where a blob can be read in place, None where the store is remote."""
+        return self.store.local_path(_blob_key(blob.sha256))
+
+    def fetch_blob(self, blob: Blob, path: Path) -> None:
+        """Copies a blob to ``path`` and checks it; a blob that fails never gets that name.
+
+        Raises:
+            RepositoryError: The blob is missing, or its bytes are not what its name says.
+        """
+        partial = path.with_name(path.name + ".part")
+        try:
+            self.store.fetch(_blob_key(blob.sha256), partial)
+            if partial.stat().st_size != blob.size or sha256_file(partial) != blob.sha256:
+                raise RepositoryError(
+                    f"{self.store.url}: blob {blob.sha256} is damaged: its bytes do not have "
+                    "that hash",
+                    hint="the download was discarded; tell the repository's maintainer",
+                )
+            partial.replace(path)
+        except KeyError as error:
+            raise RepositoryError(f"{self.store.url}: blob {blob.sha256} is missing") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    # Records
+
+    def state(self, model: str, recipe: str) -> StateRecord | None:
+        """Returns the stored state of seeded weights."""
+        return self._read(f"states/{model}/{recipe}.json", StateRecord)
+
+    def add_state(self, record: StateRecord) -> None:
+        """Writes a state record, once; its blob must be here."""
+        self._add(f"states/{record.model}/{record.recipe}.json", record, [record.state])
+
+    def export(self, model: str, key: str) -> ExportRecord | None:
+        """Returns the export of that key."""
+        return self._read(f"exports/{model}/{key}.json", ExportRecord)
+
+    def add_export(self, record: ExportRecord) -> None:
+        """Writes an export record, once; its blobs must be here."""
+        key = f"exports/{record.inputs.model}/{record.inputs.key}.json"
+        self._add(key, record, [record.onnx, record.golden])
+
+    def record(self, model: str, key: str) -> BuildRecord | None:
+        """Returns the build record of that key."""
+        return self._read(f"records/{model}/{key}.json", BuildRecord)
+
+    def add_record(self, record: BuildRecord) -> None:
+        """Writes a build record, once; its blobs must be here."""
+        key = f"records/{record.inputs.model}/{record.key}.json"
+        self._add(key, record, [record.engine, record.golden])
+
+    def records(self, model: str) -> list[BuildRecord]:
+        """Returns every build record of a model."""
+        keys = self.store.list(f"records/{model}/")
+        return [record for key in keys if (record := self._read(key, BuildRecord))]
+
+    def attest(self, attestation: Attestation) -> None:
+        """Appends an attestation."""
+        key = f"attestations/{attestation.engine}/{attestation.name}"
+        self.store.put(key, attestation.to_json(), if_absent=True)
+
+    def attestations(self, engine: str) -> list[Attestation]:
+        """Returns what was attested about an engine, oldest first."""
+        keys = self.store.list(f"attestations/{engine}/")
+        return [found for key in keys if (found := self._read(key, Attestation))]
+
+    # Index
+
+    def write_index(self, kind: Kind, models: Iterable[ModelIndex]) -> Index:
+        """Writes ``index/<model>.json`` for each model, then ``index.json``.
+
+        Models that are in the index already and not given stay as they are.
+        """
+        current = self.index()
+        rows = {row.model: row for row in current.models} if current else {}
+        for model in models:
+            data = model.to_json()
+            if self._get(f"index/{model.model}.json") != data:
+                self.store.put(f"index/{model.model}.json", data)
+            rows[model.model] = IndexRow(
+                model=model.model,
+                family=model.family,
+                feature_dim=model.feature_dim,
+                input_size=model.preprocess["input_size"],
+                targets={label: e.status for e in reversed(model.engines) for label in e.targets},
+                index=Blob(sha256=sha256_bytes(data), size=len(data)),
+            )
+        index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))
+        if index != current:
+            self.store.put("index.json", index.to_json())
+        return index
+
+    def index(self) -> Index | None:
+        """Returns ``index.json``, None when nothing has been published."""
+        return self._read("index.json", Index)
+
+    def model_index(self, model: str) -> ModelIndex | None:
+        """Returns ``index/<model>.json``, None when nothing of the model has been published."""
+        return self._read(f"index/{model}.json", ModelIndex)
+
+    def model_indexes(self) -> Iterator[ModelIndex]:
+        """Yields the index of every model that ``index.json`` names."""
+        index = self.index()
+        for row in index.models if index else ():
+            if found := self.model_index(row.model):
+                yield found
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            return self.store.get(key)
+        except KeyError:
+            return None
+
+    def _read(self, key: str, kind: type[R]) -> R | None:
+        data = self._get(key)
+        if data is None:
+            return None
+        try:
+            return kind.model_validate_json(data)
+        except ValidationError as error:
+            raise RepositoryError(
+                f"{self.store.url}: {key} is not a valid {kind.__name__}: {error.errors()[0]}",
+                hint="the file is damaged or was made by an incompatible version",
+            ) from error
+
+    def _add(self, key: str, record: Record, blobs: list[Blob]) -> None:
+        for blob in blobs:
+            if not self.has_blob(blob):
+                raise RepositoryError(f"{key}: its blob {blob.sha256} is not stored")
+        self.store.put(key, record.to_json(), if_absent=True)
+
+
+def _blob_key(sha256: str) -> str:
+    return f"blobs/sha256/{sha256[:2]}/{sha256}"

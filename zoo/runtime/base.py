@@ -1,0 +1,76 @@
+"""The interface of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.errors import RunError
+
+Images = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32]
+
+
+class Session(Protocol):
+    """An engine, ready to run. A context manager; closing frees what it holds."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        ...
+
+    def features(self, images: Images) -> Features:
+        """Returns features.
+
+        Args:
+            images: ``(N, 3, H, W)``, float32, normalised; any N of 1 or more.
+
+        Returns:
+            ``(N, feature_dim)``, float32.
+
+        Raises:
+            RunError: The images have another shape or type.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what the session holds; it can't be used afterwards."""
+        ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def check_images(images: Images, shape: tuple[int, int, int]) -> None:
+    """Checks a batch before a runtime sees it.
+
+    Args:
+        images: What a user gave.
+        shape: Channels, height and width that the engine takes.
+
+    Raises:
+        RunError: Another type or shape; says what is there and what is needed.
+    """
+    if images.dtype != np.float32:
+        raise RunError(
+            f"images are {images.dtype}, the engine takes float32",
+            hint="zoo.preprocess.batch_of makes ready input from photos",
+        )
+    if images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
+        wanted = ", ".join(map(str, shape))
+        raise RunError(
+            f"images have shape {images.shape}, the engine takes (N, {wanted}) with N >= 1",
+            hint="zoo.preprocess.batch_of makes ready input from photos",
+        )
+
+
+def in_pieces(run: Callable[[Images], Features], images: Images, max_batch: int) -> Features:
+    """Runs a batch that may be larger than the engine's largest in pieces of that size."""
+    if len(images) <= max_batch:
+        return run(images)
+    pieces = range(0, len(images), max_batch)
+    return np.concatenate([run(images[start : start + max_batch]) for start in pieces])

@@ -1,0 +1,76 @@
+"""Sessions of ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import MissingPackageError, RunError
+from zoo.runtime.base import Features, Images, check_images, in_pieces
+
+
+class OnnxRuntimeSession:
+    """A :class:`~zoo.runtime.base.Session` of ONNX Runtime. Safe to use from several threads.
+
+    Args:
+        engine: The optimised ONNX model.
+        max_batch: Largest batch to run at once.
+        threads: Threads to use; all of this process's cores when None.
+    """
+
+    def __init__(self, engine: Path, max_batch: int, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(
+                "onnxruntime is not installed", hint="pip install 'caft-zoo[onnxruntime]'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        # The engine was optimised when it was built.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(engine), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises classes of its own for each status
+            raise RunError(
+                f"{engine.name}: onnxruntime {onnxruntime.__version__} does not load it: "
+                f"{str(error).splitlines()[0]}",
+                hint="the engine may be for another onnxruntime; zoo show lists what it needs",
+            ) from error
+        self._max_batch = max_batch
+        (self._input,) = self._session.get_inputs()
+        _, channels, height, width = self._input.shape
+        self._shape = (int(channels), int(height), int(width))
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self._shape
+
+    def features(self, images: Images) -> Features:
+        """Returns features, ``(N, feature_dim)`` float32, of images ``(N, 3, H, W)`` float32."""
+        check_images(images, self._shape)
+        return in_pieces(self._run, images, self._max_batch)
+
+    def _run(self, images: Images) -> Features:
+        found: Features = self._session.run(None, {self._input.name: images})[0]
+        return found
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeSession:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def open_session(engine: Path, max_batch: int) -> OnnxRuntimeSession:
+    """Loads an engine on all of this process's cores."""
+    return OnnxRuntimeSession(engine, max_batch)

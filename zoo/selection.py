@@ -1,0 +1,100 @@
+"""Selection: which published engine fits a machine best, or why none does. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.errors import SelectionError
+from zoo.record import EngineEntry, ModelIndex
+from zoo.target import RUNTIME_NAMES, Target, Toolchain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a machine can run.
+
+    Attributes:
+        archs: Names of its architectures, ``cpu`` included, best first.
+        toolchains: Runtimes that are installed.
+    """
+
+    archs: tuple[str, ...]
+    toolchains: tuple[Toolchain, ...]
+
+
+def select(
+    model: ModelIndex,
+    machine: Machine,
+    *,
+    target: str | None = None,
+    allow_pending: bool = False,
+    allow_seeded: bool = False,
+) -> EngineEntry:
+    """Picks the engine that fits a machine.
+
+    The order: a target that is asked for by label wins, whatever the machine is (to fetch for
+    another one). Else the machine's architectures in their order; among engines of one, the exact
+    toolchain before another build of the same line; then lower precision first, which is faster.
+
+    Args:
+        model: The model's index.
+        machine: What the machine has.
+        target: Label of the one target that is wanted.
+        allow_pending: Whether an engine that has not been run will do.
+        allow_seeded: Whether a dry run's engine will do.
+
+    Raises:
+        SelectionError: None fits; says why for each.
+    """
+    reasons: list[str] = []
+    fitting: list[tuple[tuple[int, int, int], EngineEntry]] = []
+    for engine in model.engines:
+        rank, why_not = _fit(engine, machine, target)
+        if why_not is None and engine.status == "withdrawn":
+            why_not = f"withdrawn: {engine.reason}"
+        if why_not is None and engine.status == "pending" and not allow_pending:
+            why_not = f"pending: {engine.reason}; --allow-pending takes it all the same"
+        if why_not is None and engine.dry_run and not allow_seeded:
+            why_not = "a dry run with seeded weights; --allow-seeded takes it all the same"
+        if why_not is None:
+            fitting.append((rank, engine))
+        else:
+            reasons.append(f"{'+'.join(engine.targets)}: {why_not}")
+    if fitting:
+        return min(fitting, key=lambda pair: pair[0])[1]
+    raise SelectionError(
+        f"{model.model}: no published engine will do:\n    "
+        + "\n    ".join(reasons or ["nothing is published"]),
+        hint=f"to build one for this machine: make zoo MODELS={model.model} GPU={machine.archs[0]}",
+    )
+
+
+def _fit(
+    engine: EngineEntry, machine: Machine, target: str | None
+) -> tuple[tuple[int, int, int], str | None]:
+    labels = [Target.parse(label) for label in engine.targets]
+    if target is not None:
+        return (0, 0, 0), None if target in engine.targets else f"not {target}"
+    needed = Toolchain.model_validate(engine.toolchain)
+    name = RUNTIME_NAMES[needed.kind]
+    archs = [label.arch.name for label in labels]
+    here = [machine.archs.index(arch) for arch in archs if arch in machine.archs]
+    if not here:
+        return (0, 0, 0), f"needs {' or '.join(archs)}; this machine has {machine.archs[0]}"
+    installed = [found for found in machine.toolchains if found.kind == needed.kind]
+    if not installed:
+        return (0, 0, 0), f"needs {name} {needed.version}, which is not installed"
+    (found,) = installed[:1]
+    if (found.os, found.machine) != (needed.os, needed.machine):
+        return (0, 0, 0), f"made for {needed.os} {needed.machine}"
+    exact = found.version == needed.version
+    # TensorRT engines load in the very build that made them; ONNX Runtime reads any older model.
+    newer_reads_older = needed.kind == "ort" and _digits(found.version) >= _digits(needed.version)
+    if not exact and not newer_reads_older:
+        return (0, 0, 0), f"needs {name} {needed.version}; {found.version} is installed"
+    precision_rank = {"fp16": 0, "fp32": 1}.get(engine.precision, 2)
+    return (min(here), 0 if exact else 1, precision_rank), None
+
+
+def _digits(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,138 @@
+"""A store in a local directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from zoo.errors import RepositoryError
+from zoo.stores.base import check_key
+
+_TEMPORARY = ".incoming"
+
+
+class LocalStore:
+    """An :class:`~zoo.stores.base.ObjectStore` in a directory, which is made at the first write.
+
+    An object is written beside its place, synced, and then linked or renamed into it, so that a
+    kill at any instant leaves the whole object or none. What a kill leaves behind lies in
+    ``.incoming``, which nothing reads.
+
+    Args:
+        root: The directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def url(self) -> str:
+        """The directory."""
+        return str(self.root)
+
+    def get(self, key: str) -> bytes:
+        """Returns an object's bytes."""
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError as error:
+            raise KeyError(key) from error
+        except OSError as error:
+            raise self._failed("read", key, error) from error
+
+    def size(self, key: str) -> int | None:
+        """Returns an object's length, None when there is none."""
+        try:
+            return self._path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failed("read", key, error) from error
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Writes an object; says whether this call wrote it."""
+        return self._write(key, lambda temporary: _write_bytes(temporary, data), if_absent)
+
+    def put_file(self, key: str, path: Path) -> bool:
+        """Moves a file into the store (copies it across file systems), unless it is there."""
+        if self.size(key) is not None:
+            return False
+        return self._write(key, lambda temporary: _move(path, temporary), if_absent=True)
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Copies an object to a file."""
+        try:
+            shutil.copyfile(self._path(key), path)
+        except FileNotFoundError as error:
+            raise KeyError(key) from error
+        except OSError as error:
+            raise self._failed("read", key, error) from error
+
+    def local_path(self, key: str) -> Path | None:
+        """Returns where the object lies."""
+        return self._path(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yields the keys that start with ``prefix``, in order."""
+        start = self.root / prefix.rpartition("/")[0]
+        found = []
+        for folder, folders, names in os.walk(start):
+            folders[:] = [name for name in folders if name != _TEMPORARY]
+            relative = Path(folder).relative_to(self.root)
+            found += [(relative / name).as_posix() for name in names]
+        return iter(sorted(key for key in found if key.startswith(prefix)))
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _write(self, key: str, fill: Callable[[Path], None], if_absent: bool) -> bool:
+        path = self._path(key)
+        temporary = self.root / _TEMPORARY / uuid.uuid4().hex
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fill(temporary)
+                if if_absent:
+                    os.link(temporary, path)
+                else:
+                    os.replace(temporary, path)
+                _sync(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._failed("write", key, error) from error
+        return True
+
+    def _failed(self, verb: str, key: str, error: OSError) -> RepositoryError:
+        return RepositoryError(
+            f"{self.root}: can't {verb} {key}: {error.strerror}",
+            hint="check the free space and the permissions of that directory",
+        )
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _move(source: Path, path: Path) -> None:
+    try:
+        os.rename(source, path)
+    except OSError:  # another file system
+        shutil.copyfile(source, path)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

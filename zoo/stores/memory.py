@@ -1,0 +1,49 @@
+"""A store in memory: the whole interface, for tests and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo.stores.base import check_key
+
+
+class MemoryStore:
+    """An :class:`~zoo.stores.base.ObjectStore` that lives as long as the object."""
+
+    url = "memory://"
+
+    def __init__(self) -> None:
+        self._objects: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes:
+        """Returns an object's bytes."""
+        return self._objects[check_key(key)]
+
+    def size(self, key: str) -> int | None:
+        """Returns an object's length, None when there is none."""
+        data = self._objects.get(check_key(key))
+        return None if data is None else len(data)
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Writes an object; says whether this call wrote it."""
+        if if_absent and check_key(key) in self._objects:
+            return False
+        self._objects[check_key(key)] = data
+        return True
+
+    def put_file(self, key: str, path: Path) -> bool:
+        """Writes a file as an object, unless it is there."""
+        return self.put(key, path.read_bytes(), if_absent=True)
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Copies an object to a file."""
+        path.write_bytes(self.get(key))
+
+    def local_path(self, key: str) -> Path | None:
+        """Memory has no paths."""
+        return None
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yields the keys that start with ``prefix``, in order."""
+        return iter(sorted(key for key in self._objects if key.startswith(prefix)))
