@@ -48,15 +48,15 @@ lint: $(READY)  ## Check style and types
 	@$(BIN)/mypy
 
 clean:  ## Remove the environment and what tools leave; repositories and sites stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info _failures
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info builders/*.egg-info _failures
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch's default build elsewhere brings CUDA; the farm needs only the CPU's. pip takes whichever
 # build of the pinned version its index offers: see docs/farm.md.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml builders/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: the farm needs Python 3.11 or later; name one with PYTHON="; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (once; a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[farm,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[farm,test]' -e builders
 	@touch $@

@@ -34,14 +34,14 @@ def import_timm() -> Any:
     return timm
 
 
-_LIBRARIES: list[torch.library.Library] = []  # an operator lives as long as its library
+_LIBRARIES: list[Any] = []  # an operator lives as long as its library
 
 
 def _declare_operators() -> None:
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         for name in ("nms", "qnms"):
             library.define(name + signature)
@@ -99,16 +99,16 @@ class Backbone(nn.Module):
         Returns:
             ``(N, feature_dim)``, float32.
         """
-        if self.cut.cut == "pre_logits":
-            hidden = self.model.forward_features(images)
-            features: torch.Tensor = self.model.forward_head(hidden, pre_logits=True)
-            return features
-        hidden = self.model.forward_features(images)
+        features: torch.Tensor = self.model.forward_features(images)
         if self.cut.cut == "pooled":
-            return hidden.mean((2, 3))
-        if self.cut.cut == "cls_token":
-            return hidden[:, 0]
-        return hidden.flatten(1)
+            features = features.mean((2, 3))
+        elif self.cut.cut == "flattened":
+            features = features.flatten(1)
+        elif self.cut.cut == "cls_token":
+            features = features[:, 0]
+        else:
+            features = self.model.forward_head(features, pre_logits=True)
+        return features
 
 
 def check_width(model: str, backbone: Backbone, input_size: int) -> None:

@@ -23,6 +23,9 @@ RECIPES: dict[Precision, str] = {
 }
 """What each precision is made by. Raise the number when the making changes."""
 
+VERIFICATION_METHOD = "row-wise-1"
+"""How engines are compared with PyTorch. Raise the number when the comparing changes."""
+
 _EXPORT_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx-ir")
 
 

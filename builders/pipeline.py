@@ -25,8 +25,6 @@ from zoo.repository import Repository
 from zoo.runtime import SESSIONS
 from zoo.target import Arch, Precision, Toolchain
 
-VERIFICATION_METHOD = "row-wise-1"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -172,7 +170,7 @@ class Farm:
 
         def verdict(engine: str) -> VerificationInputs:
             assert prove is not None
-            return plan.verification_inputs(engine, prove, VERIFICATION_METHOD)
+            return plan.verification_inputs(engine, prove, inputs.VERIFICATION_METHOD)
 
         record = repository.record(manifest.id, build.key)
         attestations = repository.attestations(record.engine.sha256) if record else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput
 from zoo.digest import sha256_json
@@ -117,7 +118,7 @@ def attest_proof(
     """Stores a verdict: verified with its numbers and the benchmark, or withdrawn with a reason."""
     verification = output.verification
     assert verification is not None
-    body = {"batches": list(verification.batches), "tolerance": inputs.tolerance}
+    body: dict[str, Any] = {"batches": list(verification.batches), "tolerance": inputs.tolerance}
     if output.benchmark:
         _attest(
             repository, "benchmarked", inputs.engine, inputs.key, output,
@@ -147,7 +148,7 @@ def _attest(
     engine: str,
     key: str,
     output: BuildOutput | None,
-    body: dict[str, object],
+    body: dict[str, Any],
     now: Callable[[], str],
 ) -> None:
     repository.attest(
@@ -203,7 +204,7 @@ def engine_entry(repository: Repository, record: BuildRecord) -> EngineEntry:
     status, reason = status_of(attestations)
     latest = {attestation.kind: attestation for attestation in attestations}
 
-    def body(kind: AttestationKind) -> dict[str, object] | None:
+    def body(kind: AttestationKind) -> dict[str, Any] | None:
         found = latest.get(kind)
         return None if found is None else {**found.body, "machine": found.machine}
 

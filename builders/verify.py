@@ -6,6 +6,7 @@ tiled and permuted, cover any batch without asking PyTorch again.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,6 @@ from zoo.manifest import Tolerance
 from zoo.preprocess import normalise
 from zoo.runtime import Session
 
-METHOD = "row-wise-1"
 _INPUT, _OUTPUT = "images", "features"
 
 
@@ -47,7 +47,10 @@ class SessionRunner(BaseRunner):  # type: ignore[misc]
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
         """Runs one batch."""
-        return OrderedDict({_OUTPUT: self._session.features(feed_dict[_INPUT])})
+        started = time.perf_counter()
+        features = self._session.features(feed_dict[_INPUT])
+        self.inference_time = time.perf_counter() - started
+        return OrderedDict({_OUTPUT: features})
 
 
 class RowResult:
@@ -199,7 +202,7 @@ def verify(
     ]
     pair = RunResults([("pytorch", expected), *results.items()])
     compared = Comparator.compare_accuracy(pair, compare_func=RowCompare(features, tolerance))
-    (rows,) = compared.values()
+    (rows,) = compared[0].values()  # one comparison, one pair of runners
     outcomes = [row[_OUTPUT] for row in rows]
     report(Event(stage="verify", done=len(batches), total=len(batches)))
     misses = [miss for outcome in outcomes for miss in outcome.misses]
@@ -218,4 +221,5 @@ def _rows(batch: int, count: int) -> npt.NDArray[np.int64]:
 def _distances(rows: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns L2 distances, ``(len(rows), len(others))``, without a difference per pair."""
     squares = (rows**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * rows @ others.T
-    return np.sqrt(np.maximum(squares, 0))
+    distances: npt.NDArray[Any] = np.sqrt(np.maximum(squares, 0))
+    return distances

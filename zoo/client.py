@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.digest import sha256_file
 from zoo.errors import RepositoryError, UsageError
 from zoo.names import perhaps
 from zoo.record import BuildRecord, EngineEntry, Index, ModelIndex
 from zoo.repository import Repository
-from zoo.runtime import Session, open_session
 from zoo.selection import Machine, select
+
+if TYPE_CHECKING:
+    from zoo.runtime import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class Pulled:
 
     def open(self) -> Session:
         """Opens the engine."""
+        from zoo.runtime import open_session
+
         kind = self.record.inputs.toolchain.kind
         return open_session(kind, self.engine, self.record.inputs.batch.max)
 

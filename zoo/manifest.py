@@ -25,11 +25,7 @@ from zoo.digest import Sha256
 from zoo.errors import ManifestError, UsageError
 from zoo.names import perhaps
 from zoo.target import Precision
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
+from zoo.toml import toml
 
 UNLOCKED: Literal["unlocked"] = "unlocked"
 
@@ -247,10 +243,10 @@ def load_manifest(path: Path) -> Manifest:
             message names the file, the field's path, the value and what is allowed.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = toml.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not TOML: {error}") from error
     try:
         manifest = Manifest.model_validate(data)

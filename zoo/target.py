@@ -16,11 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from zoo.errors import TargetError, UsageError
 from zoo.names import perhaps
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10, where clients run but the farm does not
-    import tomli as tomllib
+from zoo.toml import toml
 
 Precision = Literal["fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
@@ -173,7 +169,7 @@ class Toolchain(BaseModel):
 @cache
 def target_table() -> dict[str, Any]:
     """Returns ``zoo/targets.toml``, parsed."""
-    return tomllib.loads(files("zoo").joinpath("targets.toml").read_text(encoding="utf-8"))
+    return toml.loads(files("zoo").joinpath("targets.toml").read_text(encoding="utf-8"))
 
 
 def known_archs() -> list[str]:
