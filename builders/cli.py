@@ -12,6 +12,7 @@ from rich.console import Console
 from builders import weights
 from builders.executors import LocalExecutor
 from builders.pipeline import Farm, Request, Summary
+from builders.plan import check_request
 from builders.progress import Display
 from builders.toolchain import choose_toolchain, default_archs
 from zoo.catalog import build_site
@@ -40,11 +41,14 @@ def zoo(options: argparse.Namespace) -> int:
     manifests = _manifests(options)
     archs = [Arch.parse(name) for name in _words(options.gpu)] or default_archs()
     line = RuntimeLine.parse(options.trt) if options.trt else None
+    toolchains = {arch: choose_toolchain(arch, line) for arch in archs}
+    precisions = tuple(map(parse_precision, _words(options.precision)))
+    check_request(toolchains, precisions)
     request = Request(
         manifests=manifests,
         manifest_dir=Path(options.manifests),
-        toolchains={arch: choose_toolchain(arch, line) for arch in archs},
-        precisions=tuple(map(parse_precision, _words(options.precision))) or None,
+        toolchains=toolchains,
+        precisions=precisions or None,
         weights=mode,
         failures=Path(options.failures),
     )

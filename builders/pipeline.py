@@ -172,7 +172,9 @@ class Farm:
             assert prove is not None
             return plan.verification_inputs(engine, prove, inputs.VERIFICATION_METHOD)
 
-        record = repository.record(manifest.id, build.key)
+        record = repository.record(manifest.id, build.key) or plan.find_engine(
+            build, repository.records(manifest.id)
+        )
         attestations = repository.attestations(record.engine.sha256) if record else []
         key = verdict(record.engine.sha256).key if record and prove else None
         need = plan.need_of(record, attestations, key)

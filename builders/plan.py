@@ -49,6 +49,18 @@ class Wanted:
         return f"{archs}-{self.toolchain.line}-{self.precision}"
 
 
+def check_request(toolchains: dict[Arch, Toolchain], precisions: Sequence[Precision]) -> None:
+    """Refuses a precision that a target does not take, before anything is done.
+
+    Raises:
+        TargetError: Says why, and what the target takes.
+    """
+    for arch, toolchain in toolchains.items():
+        for precision in precisions:
+            if reason := refusal(Target(arch, toolchain.line, precision)):
+                raise TargetError(reason)
+
+
 def wanted_engines(
     manifest: Manifest,
     toolchains: dict[Arch, Toolchain],
@@ -62,7 +74,7 @@ def wanted_engines(
         precisions: What ``PRECISION=`` says; None for all of the manifest that a target takes.
 
     Raises:
-        TargetError: A precision was asked for by name that the model or a target does not have.
+        TargetError: A precision was asked for by name that the model does not have.
     """
     for precision in precisions or ():
         if precision not in manifest.precisions:
@@ -74,11 +86,8 @@ def wanted_engines(
     for archs, toolchain in _share(toolchains):
         for precision in precisions or tuple(manifest.precisions):
             reasons = [refusal(Target(arch, toolchain.line, precision)) for arch in archs]
-            refused = [reason for reason in reasons if reason]
-            if not refused:
+            if not any(reasons):
                 wanted.append(Wanted(archs=archs, toolchain=toolchain, precision=precision))
-            elif precisions:
-                raise TargetError(refused[0])
     return wanted
 
 
@@ -154,6 +163,18 @@ def verification_inputs(engine: str, prove: Prove, method: str) -> VerificationI
         batches=prove.batches,
         method=method,
     )
+
+
+def find_engine(build: BuildInputs, records: Iterable[BuildRecord]) -> BuildRecord | None:
+    """Returns the record that serves what is to be built.
+
+    An engine made from the same inputs for more architectures does as well as one for these alone.
+    """
+    for record in records:
+        alike = record.inputs.model_copy(update={"archs": build.archs})
+        if alike == build and set(build.archs) <= set(record.inputs.archs):
+            return record
+    return None
 
 
 Need = Literal["build", "verify", "attest pending", "nothing", "withdrawn"]

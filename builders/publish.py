@@ -172,17 +172,17 @@ def model_index(
         repository: Where records and attestations lie.
         manifest: The model's card.
         weights: Where its weights come from.
-        current: The records of this run. Engines of other targets stay as the index has them.
+        current: The records of this run. What serves other targets stays in the index for those.
     """
-    records = {record.key: record for record in current}
-    taken = {label for record in records.values() for label in record.targets}
+    entries = {record.key: engine_entry(repository, record) for record in current}
+    taken = {label for entry in entries.values() for label in entry.targets}
     previous = repository.model_index(manifest.id)
     for entry in previous.engines if previous else ():
-        if entry.record not in records and not taken.intersection(entry.targets):
-            record = repository.record(manifest.id, entry.record)
-            if record is not None:
-                records[record.key] = record
-    ordered = sorted(records.values(), key=lambda record: record.targets)
+        left = tuple(label for label in entry.targets if label not in taken)
+        record = repository.record(manifest.id, entry.record)
+        if left and record is not None:
+            entries[record.key] = engine_entry(repository, record, left)
+    ordered = sorted(entries.values(), key=lambda entry: entry.targets)
     return ModelIndex(
         model=manifest.id,
         family=manifest.family,
@@ -194,12 +194,20 @@ def model_index(
         cut=manifest.backbone.cut,
         preprocess=manifest.preprocess.model_dump(mode="json"),
         catalog=manifest.catalog,
-        engines=tuple(engine_entry(repository, record) for record in ordered),
+        engines=tuple(ordered),
     )
 
 
-def engine_entry(repository: Repository, record: BuildRecord) -> EngineEntry:
-    """Collects what the index says of an engine."""
+def engine_entry(
+    repository: Repository, record: BuildRecord, targets: tuple[str, ...] | None = None
+) -> EngineEntry:
+    """Collects what the index says of an engine.
+
+    Args:
+        repository: Where attestations lie.
+        record: The engine.
+        targets: Labels that it is current for; all that it serves when None.
+    """
     attestations = repository.attestations(record.engine.sha256)
     status, reason = status_of(attestations)
     latest = {attestation.kind: attestation for attestation in attestations}
@@ -210,7 +218,7 @@ def engine_entry(repository: Repository, record: BuildRecord) -> EngineEntry:
 
     return EngineEntry(
         record=record.key,
-        targets=record.targets,
+        targets=record.targets if targets is None else targets,
         precision=record.inputs.precision,
         status=status,
         reason=reason,

@@ -35,6 +35,7 @@ from builders.job import (
 from builders.progress import Event, Report, event_writer
 from zoo.errors import JobError, ZooError
 from zoo.machine import describe_machine
+from zoo.preprocess import normalise
 from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.runtime import open_session
@@ -127,7 +128,8 @@ def _export_fp32(job: ExportJob, workspace: Workspace, step: Any) -> str | None:
         state_file = "state.safetensors"
         path = output / state_file
         pixels = photos.statistics_photos(manifest.preprocess)
-        save_file(seeded.make_state(lambda: backbone.create(manifest), pixels), path)
+        images = normalise(pixels, manifest.preprocess.key_fields)
+        save_file(seeded.make_state(lambda: backbone.create(manifest), images), path)
     step(1, "backbone")
     model = backbone.create(manifest)
     if job.weights.seeded:

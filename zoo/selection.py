@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.errors import SelectionError
+from zoo.names import perhaps
 from zoo.record import EngineEntry, ModelIndex
 from zoo.target import RUNTIME_NAMES, Target, Toolchain
 
@@ -46,10 +47,18 @@ def select(
     Raises:
         SelectionError: None fits; says why for each.
     """
+    labels = sorted(label for engine in model.engines for label in engine.targets)
+    if target is not None and target not in labels:
+        raise SelectionError(
+            f"{model.model}: nothing is published for {target}.{perhaps(target, labels)}",
+            hint=f"there is {', '.join(labels) or 'nothing'}",
+        )
     reasons: list[str] = []
     fitting: list[tuple[tuple[int, int, int], EngineEntry]] = []
     for engine in model.engines:
-        rank, why_not = _fit(engine, machine, target)
+        if target is not None and target not in engine.targets:
+            continue
+        rank, why_not = ((0, 0, 0), None) if target else _fit(engine, machine)
         if why_not is None and engine.status == "withdrawn":
             why_not = f"withdrawn: {engine.reason}"
         if why_not is None and engine.status == "pending" and not allow_pending:
@@ -69,12 +78,8 @@ def select(
     )
 
 
-def _fit(
-    engine: EngineEntry, machine: Machine, target: str | None
-) -> tuple[tuple[int, int, int], str | None]:
+def _fit(engine: EngineEntry, machine: Machine) -> tuple[tuple[int, int, int], str | None]:
     labels = [Target.parse(label) for label in engine.targets]
-    if target is not None:
-        return (0, 0, 0), None if target in engine.targets else f"not {target}"
     needed = Toolchain.model_validate(engine.toolchain)
     name = RUNTIME_NAMES[needed.kind]
     archs = [label.arch.name for label in labels]
@@ -84,7 +89,7 @@ def _fit(
     installed = [found for found in machine.toolchains if found.kind == needed.kind]
     if not installed:
         return (0, 0, 0), f"needs {name} {needed.version}, which is not installed"
-    (found,) = installed[:1]
+    found = installed[0]
     if (found.os, found.machine) != (needed.os, needed.machine):
         return (0, 0, 0), f"made for {needed.os} {needed.machine}"
     exact = found.version == needed.version

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 SEED = 0
+SCALES, BRANCH_SCALES = (0.5, 1.5), (0.1, 0.4)
+LEAST_VARIANCE = 0.1
+"""Of a channel, relative to its layer's mean."""
 
 
 def recipe(manifest: Manifest) -> dict[str, Any]:
@@ -31,10 +34,10 @@ def recipe(manifest: Manifest) -> dict[str, Any]:
     as a blob and only keyed by this recipe.
     """
     return {
-        "recipe": "seeded-1",
+        "recipe": f"seeded-1, scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}",
         "seed": SEED,
         "arch": manifest.timm_name,
-        "input_size": manifest.preprocess.input_size,
+        "preprocess": manifest.preprocess.key_fields,
         "photos": photos.statistics_name(),
         "torch": version("torch"),
         "timm": version("timm"),
@@ -47,13 +50,13 @@ def recipe_key(values: dict[str, Any]) -> str:
 
 
 def make_state(
-    create: Callable[[], nn.Module], pixels: npt.NDArray[np.uint8]
+    create: Callable[[], nn.Module], images: npt.NDArray[np.float32]
 ) -> dict[str, torch.Tensor]:
     """Draws a model's weights and sets its BatchNorm statistics on real photos.
 
     Args:
         create: Makes the model with fresh weights.
-        pixels: Photos, ``(N, size, size, 3)``.
+        images: Photos, normalised as the model will get them, ``(N, 3, H, W)``.
 
     Returns:
         The whole model's state dict, classifier included, as a hub would serve it.
@@ -61,14 +64,15 @@ def make_state(
     import torch
     from torch import nn
 
-    # Fixed scaling, so that a manifest's mean and std do not decide its weights.
-    images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         model = create()
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            # timm starts the norms that end a residual branch at zero. A branch as strong as its
+            # shortcut would make a deep network chaotic: rounding would grow a hundredfold.
+            ends_branch = not norm.weight.any()
+            nn.init.uniform_(norm.weight, *(BRANCH_SCALES if ends_branch else SCALES))
             nn.init.uniform_(norm.bias, -0.2, 0.2)
             norm.reset_running_stats()
             norm.momentum = None  # a plain average
@@ -77,5 +81,8 @@ def make_state(
         norm.train()
     if norms:
         with torch.inference_mode():
-            model(images)
+            model(torch.from_numpy(images))
+        for norm in norms:
+            # A channel that hardly varies on these few photos must not explode on others.
+            norm.running_var.clamp_(min=float(norm.running_var.mean()) * LEAST_VARIANCE)
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
