@@ -50,7 +50,7 @@ def zoo(options: argparse.Namespace) -> int:
         toolchains=toolchains,
         precisions=precisions or None,
         weights=mode,
-        failures=Path(options.failures),
+        failures=_failures_beside(store),
     )
     display = Display(Console())
     repository = Repository(open_store(store))
@@ -60,6 +60,25 @@ def zoo(options: argparse.Namespace) -> int:
         build_site(repository, site)
         display.say(f"catalog: {site / 'index.html'}")
     return _print_summary(summary, store, display)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Times published CPU engines against eager PyTorch, in turns, in one run."""
+    from builders.compare import compare_engines, to_markdown
+
+    repository = Repository(open_store(options.store or "_repository"))
+    console = Console(stderr=True)
+    rows = []
+    for manifest in _manifests(options).values():
+        console.print(f"{manifest.id} ...", highlight=False)
+        rows += compare_engines(repository, manifest, Path(options.manifests))
+    if not rows:
+        raise RepositoryError(
+            f"{repository.store.url}: no CPU engine of these models is published here",
+            hint="make zoo GPU=cpu publishes them",
+        )
+    print(to_markdown(rows))
+    return 0
 
 
 def lock(options: argparse.Namespace) -> int:
@@ -138,12 +157,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--weights", default="", help="manifest, or seeded for a dry run")
     run.add_argument("--store", default="", help="repository (default ./_repository)")
     run.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
-    run.add_argument("--failures", default="_failures", help="keeps jobs and logs of failures")
     run.add_argument("--timeout", type=float, default=3600, help="seconds that a job may take")
     add_arguments(commands, "lock", lock).add_argument("models", nargs="*")
     site = add_arguments(commands, "catalog", catalog)
     site.add_argument("--store", default="")
     site.add_argument("--site", default="")
+    against = add_arguments(commands, "compare", compare)
+    against.add_argument("--store", default="")
+    against.add_argument("--models", default="")
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
     one = add_arguments(commands, "worker", worker)
@@ -154,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _manifests(options: argparse.Namespace) -> dict[str, Manifest]:
     return select_manifests(load_manifests(Path(options.manifests)), _words(options.models))
+
+
+def _failures_beside(store: str) -> Path:
+    """Returns the folder that keeps jobs and logs of failures."""
+    return (Path() if "://" in store else Path(store).parent) / "_failures"
 
 
 def _words(text: str) -> list[str]:

@@ -21,18 +21,17 @@ from zoo.preprocess import normalise
 
 if TYPE_CHECKING:
     import onnx
-
-    from builders.backbone import Backbone
+    from torch import nn
 
 INPUT, OUTPUT = "images", "features"
 _GOLDEN_BATCH = 4  # photos in memory at once while PyTorch computes golden features
 
 
-def write_golden(backbone: Backbone, manifest: Manifest, path: Path) -> npt.NDArray[np.float32]:
+def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDArray[np.float32]:
     """Runs the golden photos through PyTorch and stores both.
 
     Args:
-        backbone: In fp32.
+        backbone: A :class:`~builders.backbone.Backbone`, in fp32.
         manifest: Says how photos are fed.
         path: ``.npz`` with ``images`` (uint8, N x H x W x 3) and ``features`` (float32,
             N x feature_dim).
@@ -60,7 +59,7 @@ def write_golden(backbone: Backbone, manifest: Manifest, path: Path) -> npt.NDAr
     return features
 
 
-def write_onnx(backbone: Backbone, input_size: int, path: Path) -> None:
+def write_onnx(backbone: nn.Module, input_size: int, path: Path) -> None:
     """Exports a backbone with a dynamic batch, normalised.
 
     Args:

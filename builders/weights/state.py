@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path, suffix: str | None = None) -> dict[str, torch.Tensor]:
     """Reads a state dict: safetensors, or a pickle that may hold tensors only.
+
+    Args:
+        path: The file.
+        suffix: Which of the two it is, for a file whose name does not say.
 
     Raises:
         WeightsError: The file is damaged, or a pickle that holds code.
@@ -27,7 +31,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
+        if (suffix or path.suffix) == ".safetensors":
             state: dict[str, torch.Tensor] = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -60,12 +64,12 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> None:
 
 
 def load_seeded(model: nn.Module, manifest: Manifest, path: Path) -> None:
-    """Loads a seeded state, which is named as timm names it whatever the manifest's source is.
+    """Loads a seeded state: safetensors in timm's naming, whatever the manifest's source is.
 
     Raises:
         WeightsError: The file's tensors are not the model's.
     """
-    _load(model, manifest, path, read_state(path))
+    _load(model, manifest, path, read_state(path, ".safetensors"))
 
 
 def _load(model: nn.Module, manifest: Manifest, path: Path, state: dict[str, torch.Tensor]) -> None:

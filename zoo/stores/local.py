@@ -95,24 +95,30 @@ class LocalStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 fill(temporary)
-                if if_absent:
-                    os.link(temporary, path)
-                else:
-                    os.replace(temporary, path)
-                _sync(path.parent)
+                return _place(temporary, path, if_absent)
             finally:
                 temporary.unlink(missing_ok=True)
-        except FileExistsError:
-            return False
         except OSError as error:
             raise self._failed("write", key, error) from error
-        return True
 
     def _failed(self, verb: str, key: str, error: OSError) -> RepositoryError:
         return RepositoryError(
             f"{self.root}: can't {verb} {key}: {error.strerror}",
             hint="check the free space and the permissions of that directory",
         )
+
+
+def _place(temporary: Path, path: Path, if_absent: bool) -> bool:
+    """Gives a finished file its name; says whether it got it."""
+    if if_absent:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    else:
+        os.replace(temporary, path)
+    _sync(path.parent)
+    return True
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

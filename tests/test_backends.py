@@ -1,0 +1,179 @@
+"""The two backends on a real ONNX, and the header of TensorRT-RTX engines."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from builders.backends import get_backend
+from builders.backends.tensorrt_rtx import Header, check_header, read_header
+from builders.executors import LocalExecutor, Outcome
+from builders.job import BuildJob, BuildOutput
+from builders.precision import to_fp16
+from builders.progress import silent
+from zoo.errors import BuildError, JobError, RunError, TargetError
+from zoo.key import BuildInputs
+from zoo.machine import installed
+from zoo.manifest import BatchRange
+from zoo.repository import Repository
+from zoo.runtime import open_session
+from zoo.stores import LocalStore
+from zoo.target import RuntimeKind
+
+
+def inputs(kind: RuntimeKind, *archs: str, **changes: Any) -> BuildInputs:
+    toolchain = installed(kind)
+    assert toolchain is not None
+    values: dict[str, Any] = {
+        "model": "toy",
+        "onnx": "0" * 64,
+        "archs": archs,
+        "precision": "fp32",
+        "toolchain": toolchain,
+        "batch": BatchRange(opt=4, max=8),
+        "options": get_backend(kind).options(),
+    }
+    return BuildInputs(**{**values, **changes})
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A convolution, a clip and a mean: small, and what every backbone is made of."""
+    weights = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["c"], name="conv", kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("ReduceMean", ["r", "axes"], ["features"], name="mean", keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 8])],
+        [
+            numpy_helper.from_array(weights, "w"),
+            numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path = tmp_path / "toy.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(made), path)
+    return path
+
+
+def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    facts = get_backend("ort").build(toy, inputs("ort", "cpu"), engine)
+    assert facts.precision_proven
+    with open_session("ort", engine, max_batch=8) as session:
+        assert session.input_shape == (3, 32, 32)
+        images = np.random.default_rng(1).standard_normal((19, 3, 32, 32)).astype(np.float32)
+        features = session.features(images)
+        assert features.shape == (19, 8)
+        assert np.allclose(session.features(images[:1]), features[:1], atol=1e-6)
+        with pytest.raises(RunError, match=r"shape \(1, 3, 16, 16\), the engine takes \(N, 3, 32"):
+            session.features(images[:1, :, :16, :16])
+        with pytest.raises(RunError, match="float64"):
+            session.features(images.astype(np.float64))  # type: ignore[arg-type]
+
+
+def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
+    typed = tmp_path / "typed.onnx"
+    onnx.save(to_fp16(onnx.load(toy)), typed)
+    with pytest.raises(BuildError, match="weights are"):
+        get_backend("ort").build(typed, inputs("ort", "cpu"), tmp_path / "engine")
+
+
+def test_what_is_no_engine_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "engine").write_bytes(b"not an engine")
+    with pytest.raises(RunError, match="does not load it"):
+        open_session("ort", tmp_path / "engine", 1)
+    with pytest.raises(RunError, match="does not run"):
+        open_session("rtx", tmp_path / "engine", 1)
+
+
+def build_in_worker(onnx_file: Path, asked: BuildInputs, folder: Path) -> Outcome:
+    """Polygraphy serves one of the two TensorRTs in a process, so RTX builds get their own."""
+    repository = Repository(LocalStore(folder / "store"))
+    job = BuildJob(
+        inputs=asked,
+        onnx=repository.add_blob(onnx_file),
+        prove=None,
+        store=repository.store.url,
+    )
+    output = folder / "output"
+    output.mkdir()
+    return LocalExecutor().run(job, output, silent)
+
+
+@pytest.mark.parametrize("archs", [("sm86",), ("sm75",), ("sm120", "sm80", "sm86", "sm89")])
+def test_rtx_builds_for_gpus_that_are_not_here(
+    archs: tuple[str, ...], toy: Path, tmp_path: Path
+) -> None:
+    asked = inputs("rtx", *archs)
+    outcome = build_in_worker(toy, asked, tmp_path)
+    assert isinstance(outcome.result, BuildOutput)
+    assert outcome.result.verification is None
+    assert not outcome.result.precision_proven
+    found = read_header((tmp_path / "output" / "engine").read_bytes())
+    assert set(found.archs) == set(archs)
+    assert found.version == asked.toolchain.version
+    assert found.length == (tmp_path / "output" / "engine").stat().st_size
+
+
+def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(JobError, match="does not build"):
+        build_in_worker(tmp_path / "bad.onnx", inputs("rtx", "sm86"), tmp_path)
+    assert not (tmp_path / "output" / "engine").exists()
+
+
+def rtx_header(
+    magic: bytes = b"vtrt", mask: int = 0b1100, version: bytes = b"\x01\x07\x01\x74"
+) -> bytes:
+    tail = version + b"vtrt" + struct.pack("<I", mask)
+    return magic.ljust(16, b"\0") + struct.pack("<Q", 500) + tail
+
+
+def test_a_header_is_read() -> None:
+    read = read_header(rtx_header())
+    assert read == Header(version="1.7.1.116", archs=("sm86", "sm89"), length=500)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"vtrt", rtx_header(magic=b"ftrt"), rtx_header(mask=1 << 20)]
+)
+def test_what_is_no_rtx_engine_is_refused(data: bytes) -> None:
+    with pytest.raises(BuildError):
+        read_header(data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "length", "words"),
+    [
+        ({"version": "1.7.1.115"}, 500, "says TensorRT-RTX 1.7.1.115"),
+        ({"archs": ("sm86",)}, 500, "sm86, sm89 was asked for"),
+        ({}, 499, "has 499"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(
+    changed: dict[str, Any], length: int, words: str
+) -> None:
+    values = {**vars(read_header(rtx_header())), **changed}
+    asked = inputs("rtx", "sm86", "sm89")
+    asked = asked.model_copy(
+        update={"toolchain": asked.toolchain.model_copy(update={"version": "1.7.1.116"})}
+    )
+    with pytest.raises(BuildError, match=words):
+        check_header(Header(**values), length, asked)
+
+
+def test_a_runtime_without_a_backend_is_named() -> None:
+    with pytest.raises(TargetError, match="no backend builds TensorRT engines"):
+        get_backend("trt")

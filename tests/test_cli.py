@@ -1,0 +1,92 @@
+"""Both command lines: what is wrong is said in a sentence, with a status that is not 0."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MANIFESTS, ROOT
+
+from zoo.manifest import HubWeights, load_manifests
+
+
+def run(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+FARM = [
+    (["zoo", "--models", "resnet5"], 2, "Perhaps you meant 'resnet50'"),
+    (["zoo", "--gpu", "sm87"], 2, "Perhaps you meant 'sm89'"),
+    (["zoo", "--gpu", "sm90"], 9, "lines that serve sm90"),
+    (["zoo", "--gpu", "sm86", "--trt", "rtx1.6"], 2, "Perhaps you meant 'rtx1.7'"),
+    (["zoo", "--gpu", "sm86", "--trt", "newest"], 2, "unknown runtime line 'newest'"),
+    (["zoo", "--precision", "fp61"], 2, "Perhaps you meant 'fp16'"),
+    (["zoo", "--gpu", "cpu", "--precision", "fp16"], 9, "cast fp16 weights back"),
+    (["zoo", "--weights", "sedeed"], 2, "Perhaps you meant 'seeded'"),
+    (["zoo", "--store", "s4://bucket", "--models", "resnet50"], 10, "no store for 's4://'"),
+    (["--manifests", "nowhere", "zoo"], 3, "no manifests here"),
+    (["zou"], 2, "zoo-farm"),
+    (["lock", "resnet5"], 2, "Perhaps you meant 'resnet50'"),
+    (["catalog", "--store", "nowhere"], 10, "nothing is published here"),
+    (["worker", "nowhere.json", "out"], 14, "can't be read"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "words"), FARM, ids=lambda v: str(v)[:40])
+def test_the_farm_explains(arguments: list[str], status: int, words: str, tmp_path: Path) -> None:
+    done = run("builders.cli", "--manifests", str(MANIFESTS), *arguments, folder=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "_repository").exists()
+
+
+CLIENT = [
+    (["list"], 10, "no repository here"),
+    (["show", "resnet50"], 10, "make zoo"),
+    (["list", "--store", "ftp://host"], 10, "no store for 'ftp://'"),
+    (["pull"], 2, "zoo pull --help"),
+    (["run", "resnet50", "nothing.jpg"], 12, "no such file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "words"), CLIENT, ids=lambda v: str(v)[:40])
+def test_the_client_explains(arguments: list[str], status: int, words: str, tmp_path: Path) -> None:
+    done = run("zoo.cli", *arguments, folder=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unlocked_models_are_listed(tmp_path: Path) -> None:
+    done = run("builders.cli", "--manifests", str(MANIFESTS), "unlocked", folder=tmp_path)
+    assert done.returncode == 0
+    hub = [
+        name
+        for name, manifest in load_manifests(MANIFESTS).items()
+        if isinstance(manifest.weights, HubWeights) and not manifest.weights.locked
+    ]
+    assert done.stdout.split() == hub
+
+
+def test_a_job_that_is_none_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{"kind": "bake"}')
+    done = run("builders.worker", "job.json", "out", folder=tmp_path)
+    assert done.returncode == 14
+    assert '"kind": "failure"' in (tmp_path / "out" / "result.json").read_text()
+
+
+def test_make_help_names_every_target() -> None:
+    done = subprocess.run(["make", "help"], capture_output=True, text=True, cwd=ROOT, check=True)
+    for word in ("zoo", "test", "lint", "clean", "catalog", "GPU", "WEIGHTS", "PRECISION"):
+        assert word in done.stdout

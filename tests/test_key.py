@@ -1,0 +1,95 @@
+"""Keys cover everything that changes the output, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders.inputs import export_inputs
+from builders.weights import identify
+from zoo.digest import canonical_json, sha256_json
+from zoo.key import BuildInputs
+from zoo.manifest import BatchRange, Manifest
+from zoo.target import Toolchain
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=6))
+def test_a_digest_does_not_depend_on_order(value: dict[str, Any]) -> None:
+    turned = dict(reversed(value.items()))
+    assert canonical_json(turned) == canonical_json(value)
+    assert sha256_json(turned) == sha256_json(value)
+
+
+def test_nan_has_no_digest() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        sha256_json({"x": float("nan")})
+
+
+def build_inputs(**changes: Any) -> BuildInputs:
+    toolchain = Toolchain(kind="rtx", version="1.7.1.116", cuda=13, os="linux", machine="x86_64")
+    values: dict[str, Any] = {
+        "model": "resnet50",
+        "onnx": "0" * 64,
+        "archs": ("sm86",),
+        "precision": "fp16",
+        "toolchain": toolchain,
+        "batch": BatchRange(opt=64, max=256),
+        "options": {"tf32": False},
+    }
+    return BuildInputs(**{**values, **changes})
+
+
+TOOLCHAIN = {"kind": "rtx", "version": "1.7.1.116", "cuda": 13, "os": "linux", "machine": "x86_64"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"onnx": "1" * 64},
+        {"archs": ("sm86", "sm89")},
+        {"precision": "fp32"},
+        {"toolchain": Toolchain.model_validate({**TOOLCHAIN, "version": "1.7.1.117"})},
+        {"toolchain": Toolchain.model_validate({**TOOLCHAIN, "cuda": 12})},
+        {"toolchain": Toolchain.model_validate({**TOOLCHAIN, "os": "windows"})},
+        {"batch": BatchRange(opt=32, max=256)},
+        {"options": {"tf32": True}},
+        {"model": "resnet101"},
+    ],
+    ids=str,
+)
+def test_every_input_of_a_build_is_in_its_key(changes: dict[str, Any]) -> None:
+    assert build_inputs().key == build_inputs().key
+    assert build_inputs(**changes).key != build_inputs().key
+
+
+def export_key(manifest: Manifest) -> str:
+    return export_inputs(manifest, identify(manifest, "manifest"), "fp32").key
+
+
+def changed(manifest: Manifest, part: str, **values: Any) -> Manifest:
+    table = getattr(manifest, part).model_copy(update=values)
+    return manifest.model_copy(update={part: table})
+
+
+def test_what_changes_an_export_and_what_does_not(manifests: dict[str, Manifest]) -> None:
+    lite = manifests["efficientnet_lite0"]
+    key = export_key(lite)
+    assert export_key(changed(lite, "preprocess", mean=(0.4, 0.5, 0.5))) != key
+    assert export_key(changed(lite, "preprocess", crop=0.9)) != key
+    assert export_key(changed(lite, "backbone", cut="flattened")) != key
+    assert export_key(changed(lite, "weights", sha256="0" * 64)) != key
+    assert export_key(changed(lite, "catalog", title="Another")) == key
+    assert export_key(changed(lite, "preprocess", size_reason="Another")) == key
+    assert export_key(lite.model_copy(update={"licence": "mit"})) == key
+    tolerance = lite.precisions["fp32"].model_copy(update={"cosine": 0.9})
+    assert export_key(lite.model_copy(update={"precisions": {"fp32": tolerance}})) == key

@@ -1,0 +1,140 @@
+"""Manifests: the 24 that exist, and what is said of bad ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import MANIFESTS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders.backbone import import_timm
+from zoo.errors import ManifestError, UsageError
+from zoo.manifest import (
+    HubWeights,
+    Manifest,
+    load_manifest,
+    load_manifests,
+    manifest_schema,
+    select_manifests,
+)
+
+WIDTHS = {
+    "vgg16_bn": 25088,
+    "vgg19_bn": 25088,
+    "resnet50": 2048,
+    "resnet101": 2048,
+    "resnet152": 2048,
+    "efficientnet_b0": 1280,
+    "efficientnet_b1": 1280,
+    "efficientnet_b2": 1408,
+    "efficientnet_b3": 1536,
+    "efficientnet_b4": 1792,
+    "efficientnet_b5": 2048,
+    "efficientnet_b6": 2304,
+    "efficientnet_b7": 2560,
+    "efficientnet_lite0": 1280,
+    "efficientnet_lite1": 1280,
+    "efficientnet_lite2": 1280,
+    "mobilenetv2_100": 1280,
+    "mobilenetv3_large_100": 960,
+    "mobilenetv3_small_100": 576,
+    "vit_base_patch16_224": 768,
+    "vit_large_patch16_224": 1024,
+    "inception_v3": 2048,
+    "densenet121": 1024,
+    "densenet169": 1664,
+}
+BAD = sorted((Path(__file__).parent / "manifests").glob("*.toml"))
+
+
+def test_the_models_of_the_mission_and_their_widths(manifests: dict[str, Manifest]) -> None:
+    assert {name: m.backbone.feature_dim for name, m in manifests.items()} == WIDTHS
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_preprocessing_is_timms(name: str, manifests: dict[str, Manifest]) -> None:
+    manifest = manifests[name]
+    config = import_timm().get_pretrained_cfg(manifest.timm_name)
+    ours = manifest.preprocess
+    is_test = ours.size_of == "test"
+    size = config.test_input_size if is_test else config.input_size
+    assert (3, ours.input_size, ours.input_size) == size
+    assert ours.crop == (config.test_crop_pct or config.crop_pct if is_test else config.crop_pct)
+    assert ours.interpolation == config.interpolation
+    assert (ours.mean, ours.std) == (config.mean, config.std)
+    assert config.crop_mode == "center"
+    assert manifest.licence == config.license
+    if isinstance(manifest.weights, HubWeights):
+        assert manifest.weights.repository == config.hf_hub_id
+
+
+def test_nothing_is_invented(manifests: dict[str, Manifest]) -> None:
+    """No hub could be asked when these were written, so nothing of a hub is known."""
+    for manifest in manifests.values():
+        if isinstance(manifest.weights, HubWeights) and not manifest.weights.locked:
+            weights = manifest.weights
+            assert {weights.revision, weights.sha256, weights.size} == {"unlocked"}
+
+
+def test_the_schema_is_current() -> None:
+    written = json.loads((MANIFESTS / "schema.json").read_text())
+    assert written == json.loads(json.dumps(manifest_schema())), "run zoo-farm schema"
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_manifest_is_explained(path: Path) -> None:
+    """The first line of each file says what its error must hold."""
+    expected = re.findall(r"`([^`]+)`", path.read_text().splitlines()[0])
+    assert expected
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    message = str(caught.value)
+    assert str(path) in message
+    for part in expected:
+        assert part in message, f"{part!r} is not in: {message}"
+
+
+def test_there_are_bad_manifests() -> None:
+    assert len(BAD) >= 12
+
+
+def test_selecting_by_name_glob_and_family(manifests: dict[str, Manifest]) -> None:
+    def select(*patterns: str) -> list[str]:
+        return list(select_manifests(manifests, patterns))
+
+    assert select("resnet50") == ["resnet50"]
+    assert select("resnet*") == select("resnet") == ["resnet101", "resnet152", "resnet50"]
+    assert len(select()) == 24
+    with pytest.raises(UsageError, match="Perhaps you meant 'resnet50'"):
+        select("resnet5")
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no manifests here"):
+        load_manifests(tmp_path)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_manifest_never_gives_a_traceback(data: st.DataObject) -> None:
+    """Whatever one line of a manifest becomes, it loads or is a ManifestError."""
+    lines = (MANIFESTS / "resnet50.toml").read_text().splitlines()
+    number = data.draw(st.integers(0, len(lines) - 1))
+    key = lines[number].partition("=")[0]
+    value = data.draw(
+        st.sampled_from(["-1", "0", '""', "[]", "{}", "nan", "true", '"x"', "1e400", "'''", "2"])
+    )
+    lines[number] = f"{key}= {value}"
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "resnet50.toml"
+        path.write_text("\n".join(lines))
+        try:
+            load_manifest(path)
+        except ManifestError as error:
+            assert str(path) in str(error)

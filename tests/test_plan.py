@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders import plan
+from builders.toolchain import choose_toolchain, default_archs
+from zoo.errors import TargetError, UsageError
+from zoo.machine import local_archs
+from zoo.manifest import Manifest
+from zoo.record import Attestation, BuildRecord
+from zoo.target import Arch, RuntimeLine, Toolchain
+
+RTX = Toolchain(kind="rtx", version="1.7.1.116", cuda=13, os="linux", machine="x86_64")
+ORT = Toolchain(kind="ort", version="1.32.0", os="linux", machine="x86_64")
+
+
+def no_gpu(command: list[str]) -> str:
+    raise OSError("nvidia-smi: not found")
+
+
+def h200(command: list[str]) -> str:
+    return "9.0\n9.0\n"
+
+
+def labels(manifest: Manifest, toolchains: dict[Arch, Toolchain], *precisions: Any) -> list[str]:
+    return [e.label for e in plan.wanted_engines(manifest, toolchains, precisions or None)]
+
+
+def test_a_cpu_gets_fp32_alone(manifests: dict[str, Manifest]) -> None:
+    assert labels(manifests["resnet50"], {Arch("cpu"): ORT}) == ["cpu-ort1.32-fp32"]
+
+
+def test_one_rtx_engine_serves_several_architectures_turing_apart(
+    manifests: dict[str, Manifest],
+) -> None:
+    toolchains = {Arch(name): RTX for name in ("sm86", "sm75", "sm89", "sm120")}
+    assert labels(manifests["resnet50"], toolchains, "fp16") == [
+        "sm120+sm86+sm89-rtx1.7-fp16",
+        "sm75-rtx1.7-fp16",
+    ]
+
+
+def test_fp16_on_the_cpu_is_refused_at_once() -> None:
+    with pytest.raises(TargetError, match="cast fp16 weights back"):
+        plan.check_request({Arch("cpu"): ORT}, ["fp16"])
+
+
+def test_the_largest_batch_keeps_tensors_below_two_to_the_31() -> None:
+    b7 = 64 * 300 * 300 * 3  # tf_efficientnet_b7 at 600 px: the first expansion
+    assert plan.largest_batch(b7) == 64
+    assert 64 * b7 < 2**31 <= 2 * 64 * b7
+    assert plan.largest_batch(3 * 224 * 224) >= 256
+    assert plan.largest_batch(2**40) == 1
+
+
+def test_a_gpu_range_is_limited_and_a_cpu_range_is_not(manifests: dict[str, Manifest]) -> None:
+    gpu = manifests["resnet50"].batch.gpu
+    assert gpu.limited(256) == gpu
+    assert (gpu.limited(32).opt, gpu.limited(32).max) == (32, 32)
+
+
+def test_without_a_gpu_the_default_is_the_cpu() -> None:
+    assert default_archs(no_gpu) == [Arch("cpu")]
+    assert default_archs(h200) == [Arch("sm90")]
+    assert local_archs(h200) == [Arch("sm90")]
+
+
+def test_rtx_is_the_default_where_it_serves() -> None:
+    assert str(choose_toolchain(Arch("sm86"), None, no_gpu).line) == "rtx1.7"
+    assert choose_toolchain(Arch("cpu"), None, no_gpu).kind == "ort"
+
+
+@pytest.mark.parametrize(
+    ("arch", "line", "error", "text"),
+    [
+        ("sm90", None, TargetError, "lines that serve sm90"),
+        ("sm90", "rtx1.7", TargetError, "rtx1.7 does not serve sm90"),
+        ("sm86", "rtx1.8", UsageError, "Perhaps you meant 'rtx1.7'"),
+        ("sm86", "ort1.32", UsageError, "no backend for TRT=ort1.32"),
+        ("cpu", "rtx1.7", UsageError, "no runtime for GPU=cpu"),
+    ],
+)
+def test_what_no_backend_serves_is_refused_with_the_choices(
+    arch: str, line: str | None, error: type[Exception], text: str
+) -> None:
+    parsed = RuntimeLine.parse(line) if line else None
+    with pytest.raises(error, match=text):
+        choose_toolchain(Arch(arch), parsed, no_gpu)
+
+
+def attestation(kind: Any, key: str) -> Attestation:
+    return Attestation(
+        kind=kind, engine="0" * 64, time="2026-01-01T00:00:00Z", key=key, machine={}, body={}
+    )
+
+
+def test_what_an_engine_needs() -> None:
+    record = BuildRecord.model_construct()
+    now, before = "a" * 64, "b" * 64
+    assert plan.need_of(None, [], now) == "build"
+    assert plan.need_of(record, [], now) == "verify"
+    assert plan.need_of(record, [attestation("verified", now)], now) == "nothing"
+    assert plan.need_of(record, [attestation("verified", before)], now) == "verify"
+    assert plan.need_of(record, [attestation("withdrawn", now)], now) == "withdrawn"
+    assert plan.need_of(record, [attestation("pending", now)], None) == "nothing"
+    assert plan.need_of(record, [], None) == "attest pending"

@@ -1,0 +1,62 @@
+"""Our preprocessing is timm's evaluation transform, for every manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_manifest import WIDTHS
+
+from builders.backbone import import_timm
+from builders.photos import _GOLDEN, _path, golden_photos
+from zoo.errors import RunError
+from zoo.manifest import Manifest
+from zoo.preprocess import batch_of, open_photo
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_photo_becomes_what_timm_makes_of_it(name: str, manifests: dict[str, Manifest]) -> None:
+    import_timm()
+    from timm.data import create_transform
+
+    preprocess = manifests[name].preprocess
+    size = preprocess.input_size
+    transform = create_transform(
+        input_size=(3, size, size),
+        is_training=False,
+        interpolation=preprocess.interpolation,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        crop_pct=preprocess.crop,
+    )
+    for photo in (_GOLDEN[0], _GOLDEN[1], _GOLDEN[4]):  # square, wide, odd sizes
+        image = open_photo(_path(photo))
+        for turned in (image, image.rotate(90, expand=True)):
+            ours = batch_of([turned], preprocess.key_fields)
+            assert ours.shape == (1, 3, size, size)
+            assert ours.dtype == np.float32
+            assert np.abs(ours[0] - transform(turned).numpy()).max() < 1e-3
+
+
+def test_golden_photos_are_distinct(manifests: dict[str, Manifest]) -> None:
+    photos = golden_photos(manifests["resnet50"].preprocess)
+    assert photos.shape == (16, 224, 224, 3)
+    flat = photos.reshape(16, -1).astype(np.float32)
+    gaps = np.linalg.norm(flat[:, None] - flat[None], axis=2) + 1e9 * np.eye(16)
+    assert gaps.min() > 0.05 * np.linalg.norm(flat, axis=1).max()
+
+
+def test_grey_and_transparent_photos_are_taken(manifests: dict[str, Manifest]) -> None:
+    preprocess = manifests["resnet50"].preprocess.key_fields
+    for mode in ("L", "RGBA", "P"):
+        assert batch_of([Image.new(mode, (50, 300))], preprocess).shape == (1, 3, 224, 224)
+
+
+def test_what_is_no_photo_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "note.jpg").write_text("hello")
+    with pytest.raises(RunError, match="not a photo"):
+        open_photo(tmp_path / "note.jpg")
+    with pytest.raises(RunError, match="no such file"):
+        open_photo(tmp_path / "none.jpg")

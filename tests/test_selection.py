@@ -1,0 +1,73 @@
+"""Which engine a machine gets, as a function of data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from factories import engine, model, toolchain
+
+from zoo.errors import SelectionError
+from zoo.selection import Machine, select
+
+RTX, ORT = toolchain("rtx", "1.7.1.116"), toolchain("ort", "1.32.0")
+AMPERE = Machine(archs=("sm86", "cpu"), toolchains=(ORT, RTX))
+LAPTOP = Machine(archs=("cpu",), toolchains=(ORT,))
+
+CPU = engine("cpu-ort1.32-fp32")
+FP32, FP16 = engine("sm86-rtx1.7-fp32"), engine("sm86-rtx1.7-fp16")
+
+
+def chosen(machine: Machine, *engines: Any, **options: Any) -> str:
+    return select(model(*engines), machine, **options).targets[0]
+
+
+def test_the_gpu_comes_before_the_cpu_and_low_precision_first() -> None:
+    assert chosen(AMPERE, CPU, FP32, FP16) == "sm86-rtx1.7-fp16"
+    assert chosen(AMPERE, CPU, FP32) == "sm86-rtx1.7-fp32"
+    assert chosen(LAPTOP, CPU, FP32, FP16) == "cpu-ort1.32-fp32"
+
+
+def test_an_engine_of_several_architectures_fits_each() -> None:
+    shared = engine("sm80-rtx1.7-fp16", "sm86-rtx1.7-fp16")
+    assert select(model(shared), AMPERE) == shared
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"status": "pending", "reason": "not run"}, "--allow-pending"),
+        ({"status": "withdrawn", "reason": "row 3"}, "withdrawn: row 3"),
+        ({"dry_run": True}, "--allow-seeded"),
+        ({"toolchain": toolchain("ort", "1.33.0").model_dump()}, "needs ONNX Runtime 1.33.0"),
+        ({"toolchain": {**ORT.model_dump(), "os": "windows"}}, "made for windows"),
+    ],
+)
+def test_what_does_not_fit_says_why(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(SelectionError, match=words) as caught:
+        select(model(engine("cpu-ort1.32-fp32", **changed)), LAPTOP)
+    assert "make zoo MODELS=m GPU=cpu" in str(caught.value)
+
+
+def test_a_machine_without_the_gpu_is_told_which() -> None:
+    with pytest.raises(SelectionError, match="needs sm86; this machine has cpu"):
+        select(model(FP16), LAPTOP)
+
+
+def test_onnxruntime_reads_older_models_and_tensorrt_does_not() -> None:
+    newer = Machine(archs=("cpu",), toolchains=(toolchain("ort", "1.100.1"),))
+    assert chosen(newer, CPU) == "cpu-ort1.32-fp32"
+    other = Machine(archs=("sm86",), toolchains=(toolchain("rtx", "1.7.1.200"),))
+    with pytest.raises(SelectionError, match=r"needs TensorRT-RTX 1\.7\.1\.116"):
+        select(model(FP16), other)
+
+
+def test_a_target_by_label_is_for_another_machine() -> None:
+    assert chosen(LAPTOP, CPU, FP16, target="sm86-rtx1.7-fp16") == "sm86-rtx1.7-fp16"
+    with pytest.raises(SelectionError, match=r"Perhaps you meant 'sm86-rtx1\.7-fp16'"):
+        chosen(LAPTOP, FP16, target="sm89-rtx1.7-fp16")
+
+
+def test_what_is_asked_for_is_given() -> None:
+    pending = engine("cpu-ort1.32-fp32", status="pending", dry_run=True)
+    assert chosen(LAPTOP, pending, allow_pending=True, allow_seeded=True) == "cpu-ort1.32-fp32"

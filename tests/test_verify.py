@@ -1,0 +1,141 @@
+"""The gate bites: faults put into features are found, at every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from builders.benchmark import benchmark
+from builders.job import Verification
+from builders.progress import silent
+from builders.verify import verify
+from zoo.errors import VerificationError
+from zoo.manifest import Tolerance
+from zoo.preprocess import normalise
+
+PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+TOLERANCE = Tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2)
+Array = npt.NDArray[Any]
+
+
+class ArraySession:
+    """A session whose engine is a numpy function; a fault may be put behind it."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self, fault: Callable[[Array], Array] = lambda features: features) -> None:
+        self._fault = fault
+        self._weights = np.random.default_rng(0).standard_normal((3 * 8 * 8, 32))
+
+    def features(self, images: Array) -> Array:
+        flat = images.reshape(len(images), -1)
+        return self._fault(np.maximum(flat @ self._weights, 0).astype(np.float32))
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> ArraySession:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    images = np.random.default_rng(1).integers(0, 256, (16, 8, 8, 3)).astype(np.uint8)
+    features = ArraySession().features(normalise(images, PREPROCESS))
+    np.savez(tmp_path / "golden.npz", images=images, features=features)
+    return tmp_path / "golden.npz"
+
+
+def judge(golden: Path, session: ArraySession, preprocess: Any = PREPROCESS) -> Verification:
+    return verify(session, golden, preprocess, TOLERANCE, (1, 3, 64), silent)
+
+
+def test_a_true_engine_passes_with_numbers_for_each_batch(golden: Path) -> None:
+    verdict = judge(golden, ArraySession())
+    assert verdict.passed
+    assert verdict.reason is None
+    assert [numbers["batch"] for numbers in verdict.batches] == [1, 3, 64]
+    assert all(numbers["worst_cosine"] > 0.9999 for numbers in verdict.batches)
+
+
+def one_row(features: Array) -> Array:
+    features = features.copy()
+    if len(features) == 64:
+        features[37] = features[38]
+    return features
+
+
+def one_noisy_row(features: Array) -> Array:
+    features = features.copy()
+    features[-1] += 0.05 * np.linalg.norm(features[-1]) / np.sqrt(features.shape[1])
+    return features
+
+
+def nan(features: Array) -> Array:
+    features = features.copy()
+    features[0, 5] = np.nan
+    return features
+
+
+def infinity(features: Array) -> Array:
+    return np.where(features == features.max(), np.inf, features).astype(np.float32)
+
+
+def only_batch_one_is_right(features: Array) -> Array:
+    return features if len(features) == 1 else np.roll(features, 1, axis=0)
+
+
+FAULTS: dict[str, tuple[Callable[[Array], Array], str]] = {
+    "one bad row in a batch of 64": (one_row, "batch 64: row 37"),
+    "one noisy row": (one_noisy_row, "relative error"),
+    "scaled": (lambda f: f * np.float32(1.05), "relative error"),
+    "channels swapped": (lambda f: f[:, ::-1].copy(), "cosine"),
+    "rows rolled where batch is above 1": (only_batch_one_is_right, "batch 3"),
+    "all rows the same": (lambda f: np.broadcast_to(f[:1], f.shape).copy(), "cosine"),
+    "zero": (np.zeros_like, "cosine"),
+    "NaN": (nan, "NaN or infinity"),
+    "infinity": (infinity, "NaN or infinity"),
+    "wrong width": (lambda f: f[:, :16].copy(), "shape"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found(name: str, golden: Path) -> None:
+    fault, words = FAULTS[name]
+    verdict = judge(golden, ArraySession(fault))
+    assert not verdict.passed
+    assert words in str(verdict.reason)
+
+
+def test_wrong_mean_is_found(golden: Path) -> None:
+    verdict = judge(golden, ArraySession(), {**PREPROCESS, "mean": [0.485, 0.456, 0.406]})
+    assert not verdict.passed
+
+
+def test_a_lost_row_is_counted(golden: Path) -> None:
+    """Near its own features by cosine, nearer still to another photo's: that is lost."""
+    verdict = judge(golden, ArraySession(one_row))
+    assert verdict.batches[-1]["lost_rows"] == 1
+
+
+def test_a_damaged_golden_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "golden.npz").write_bytes(b"PK nothing")
+    with pytest.raises(VerificationError, match="not a golden file"):
+        judge(tmp_path / "golden.npz", ArraySession())
+
+
+def test_a_benchmark_is_bounded_and_consistent() -> None:
+    now = iter(np.arange(0, 1e6, 0.5))
+    (row,) = benchmark(ArraySession(), (4,), silent, clock=lambda: float(next(now)))
+    assert row["batch"] == 4
+    assert row["runs"] == 3
+    assert row["latency_ms"] == 500
+    assert row["images_per_second"] == 8
