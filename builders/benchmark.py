@@ -13,7 +13,7 @@ from zoo.runtime import Session
 
 _LEAST_RUNS = 3
 _MOST_RUNS = 100
-_SECONDS = 2.0  # per batch size, warm-up and the run in progress aside
+_SECONDS = 1.0  # per batch size, warm-up and the run in progress aside
 
 
 def benchmark(

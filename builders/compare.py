@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from zoo.runtime import open_session
 
 _SECONDS = 4.0  # per batch size, both sides together
 _LEAST_ROUNDS = 3
+_REST = 0.05  # seconds between turns: thread pools keep spinning for a while after their work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +81,8 @@ def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Pa
         for size in sorted({batch.min, batch.opt, batch.max}):
             shape = (size, *session.input_shape)
             images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            tensor = torch.from_numpy(images)
             engine_ms, eager_ms = in_turns(
-                lambda images=images: session.features(images),
-                lambda tensor=tensor: model(tensor),
+                partial(session.features, images), partial(model, torch.from_numpy(images))
             )
             rows.append(Row(model=manifest.id, batch=size, engine_ms=engine_ms, eager_ms=eager_ms))
     return rows
@@ -103,6 +103,7 @@ def in_turns(
     start = clock()
     while len(times[0]) < _LEAST_ROUNDS or clock() - start < _SECONDS:
         for run, found in zip((one, other), times, strict=True):
+            time.sleep(_REST)
             before = clock()
             run()
             found.append(clock() - before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from zoo.record import BuildRecord, ExportRecord
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
 from zoo.target import Arch, Precision, Toolchain
+
+_STALE = 24 * 3600  # seconds after which a scratch folder belongs to no running job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +271,9 @@ def _scratch_root(repository: Repository) -> Path | None:
         return None
     root = inside.parent / ".incoming"
     root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob("job-*"):  # of runs that were killed
+        if time.time() - left.stat().st_mtime > _STALE:
+            shutil.rmtree(left, ignore_errors=True)
     return root
 
 

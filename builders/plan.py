@@ -16,8 +16,8 @@ from zoo.target import Arch, Precision, Target, Toolchain, refusal
 _ELEMENTS = 2**31 - 1
 """TensorRT does not run a tensor of 2^31 elements or more."""
 
-_ACTIVATION_BYTES = 16 * 2**30
-"""Budget for activations: twice the largest tensor in fp32 (what a layer reads and writes)."""
+_GPU_ACTIVATIONS, _CPU_ACTIVATIONS = 16 * 2**30, 2**30
+"""Bytes for activations: twice the largest tensor in fp32 (what a layer reads and writes)."""
 
 _ODD_BATCH = 3
 """Verified beside min, opt and max: a batch that nothing was tuned for."""
@@ -122,19 +122,21 @@ def build_inputs(
         archs=tuple(arch.name for arch in wanted.archs),
         precision=wanted.precision,
         toolchain=wanted.toolchain,
-        batch=asked if is_cpu else asked.limited(largest_batch(export.largest_tensor)),
+        batch=asked.limited(largest_batch(export.largest_tensor, on_cpu=is_cpu)),
         options=options,
     )
 
 
-def largest_batch(elements_per_image: int) -> int:
+def largest_batch(elements_per_image: int, *, on_cpu: bool = False) -> int:
     """Returns the largest batch that fits the element and memory budgets, a power of two.
 
     Args:
         elements_per_image: Of the largest activation.
+        on_cpu: Whether the engine runs on a CPU, beside everything else.
     """
+    budget = _CPU_ACTIVATIONS if on_cpu else _GPU_ACTIVATIONS
     by_elements = _ELEMENTS // max(1, elements_per_image)
-    by_memory = _ACTIVATION_BYTES // max(1, 2 * 4 * elements_per_image)
+    by_memory = budget // max(1, 2 * 4 * elements_per_image)
     most = max(1, min(by_elements, by_memory))
     return int(2 ** (most.bit_length() - 1))
 

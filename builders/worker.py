@@ -200,10 +200,12 @@ def _prove(
             report,
         )
         rows = benchmark(session, prove.benchmark, report) if verification.passed else ()
-    return output.model_copy(update={"verification": verification, "benchmark": rows})
+    cost = {**output.cost, "peak_memory": _cost(0)["peak_memory"]}
+    return output.model_copy(update={"verification": verification, "benchmark": rows, "cost": cost})
 
 
 def _cost(started: float) -> dict[str, Any]:
+    """Returns seconds since ``started`` and this process's peak memory so far, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": round(time.perf_counter() - started, 2), "peak_memory": peak}
 

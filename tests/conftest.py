@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,19 @@ MAY_SKIP_IN_CI: tuple[str, ...] = ()
 """Beginnings of the reasons that CI may give: what it cannot have. Nothing so far."""
 
 
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turns a skip that CI has no right to into a failure."""
-    skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
-    if skipped and os.environ.get("CI") == "true":
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true":
         assert call.excinfo is not None
         reason = str(call.excinfo.value)
-        if not reason.startswith(MAY_SKIP_IN_CI or ("\0",)):
-            call.excinfo = pytest.ExceptionInfo.from_exception(
-                AssertionError(f"skipped in CI, which is to have what this needs: {reason}")
-            )
+        if not any(reason.startswith(allowed) for allowed in MAY_SKIP_IN_CI):
+            report.outcome = "failed"
+            report.longrepr = f"skipped in CI, which is to have what this needs: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

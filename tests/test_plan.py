@@ -53,6 +53,7 @@ def test_the_largest_batch_keeps_tensors_below_two_to_the_31() -> None:
     assert 64 * b7 < 2**31 <= 2 * 64 * b7
     assert plan.largest_batch(3 * 224 * 224) >= 256
     assert plan.largest_batch(2**40) == 1
+    assert plan.largest_batch(b7, on_cpu=True) == 4
 
 
 def test_a_gpu_range_is_limited_and_a_cpu_range_is_not(manifests: dict[str, Manifest]) -> None:

@@ -16,7 +16,7 @@ from zoo.target import Precision, Toolchain
 
 
 class _Inputs(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
 
     @property
     def key(self) -> str:

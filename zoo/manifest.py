@@ -37,7 +37,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
 
 
 class HubWeights(_Frozen):
@@ -164,10 +164,12 @@ class BatchRange(_Frozen):
 class Batches(_Frozen):
     """Batch ranges by kind of target.
 
+    ``max`` is a ceiling: where a tensor of that batch would have 2^31 elements or more, or would
+    not fit the memory budget, the engine gets a smaller one.
+
     Attributes:
         cpu: For CPU engines.
-        gpu: For GPU engines. ``max`` is a ceiling: where a tensor of that batch would have 2^31
-            elements or more, or would not fit the memory budget, the engine gets a smaller one.
+        gpu: For GPU engines.
     """
 
     cpu: BatchRange = BatchRange(opt=4, max=16)

@@ -26,7 +26,7 @@ PrecisionStatus = Literal["proven", "unproven"]
 class Record(BaseModel):
     """Base of everything that is read from a repository."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
     schema_version: int = SCHEMA_VERSION
 
@@ -43,7 +43,7 @@ class Blob(BaseModel):
         size: How many there are.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
     sha256: Sha256
     size: int
@@ -95,7 +95,7 @@ class BuildRecord(Record):
         facts: What the backend read from the engine: header version, capabilities, inputs.
         licence: SPDX identifier of the weights.
         weights: Where the weights come from.
-        cost: Seconds and peak memory (bytes) of the build.
+        cost: Seconds of the build; peak memory (bytes) of build, verification and benchmark.
         created: When, ISO 8601 in UTC.
     """
 
@@ -186,7 +186,7 @@ class ModelIndex(Record):
 class IndexRow(BaseModel):
     """A model as ``index.json`` lists it: enough for ``zoo list``."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
     model: str
     family: str

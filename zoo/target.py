@@ -152,7 +152,7 @@ class Toolchain(BaseModel):
         machine: CPU architecture of the host, ``x86_64``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
     kind: RuntimeKind
     version: str

