@@ -17,11 +17,11 @@ from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput, Job, Pr
 from builders.plan import Wanted
 from builders.progress import Display
 from builders.weights import WeightsMode
-from zoo.errors import JobError, VerificationError, ZooError
+from zoo.errors import JobError, RepositoryError, VerificationError, ZooError
 from zoo.key import VerificationInputs, WeightsIdentity
 from zoo.machine import local_archs
 from zoo.manifest import Manifest
-from zoo.record import BuildRecord, ExportRecord
+from zoo.record import BuildRecord, ExportRecord, status_of
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
 from zoo.target import Arch, Precision, Toolchain
@@ -108,6 +108,8 @@ class Farm:
                 continue
             records.append(record)
             getattr(summary, done).append(label)
+            if done != "current":
+                self._display.say(f"{label}: {done}")
         index = publish.model_index(self._repository, manifest, identity.source, records)
         if index.engines:
             self._repository.write_index("dry-run" if identity.seeded else "release", [index])
@@ -129,6 +131,8 @@ class Farm:
             name: record
             for name, export in asked.items()
             if (record := repository.export(manifest.id, export.key))
+            and repository.has_blob(record.onnx)
+            and repository.has_blob(record.golden)
         }
         missing = {name: export for name, export in asked.items() if name not in found}
         if missing:
@@ -178,6 +182,11 @@ class Farm:
         record = repository.record(manifest.id, build.key) or plan.find_engine(
             build, repository.records(manifest.id)
         )
+        if record is not None and not repository.has_blob(record.engine):
+            raise RepositoryError(
+                f"the record {record.key} names engine {record.engine.sha256}, which is gone",
+                hint="bring the blob back, or remove that record to build the engine again",
+            )
         attestations = repository.attestations(record.engine.sha256) if record else []
         key = verdict(record.engine.sha256).key if record and prove else None
         need = plan.need_of(record, attestations, key)
@@ -190,7 +199,7 @@ class Farm:
                     [str(target) for target in wanted.targets],
                     manifest,
                     export,
-                    _passed(outcome),
+                    _passed(outcome, "not published"),
                     outcome.folder,
                     verdict if prove else None,
                 )
@@ -202,8 +211,7 @@ class Farm:
             publish.attest_pending(repository, record.engine.sha256, None)
             return record, "current"
         if need == "withdrawn":
-            reason = attestations[-1].body.get("reason")
-            raise VerificationError(f"withdrawn: {reason}")
+            raise VerificationError(f"withdrawn: {status_of(attestations)[1]}")
         assert prove is not None
         self._verify(label, record, prove, verdict(record.engine.sha256), request)
         return record, "verified"
@@ -222,7 +230,7 @@ class Farm:
         with self._job(label, job, request.failures) as outcome:
             assert isinstance(outcome.result, BuildOutput)
             publish.attest_proof(repository, verdict, outcome.result)
-            _passed(outcome)
+            _passed(outcome, "withdrawn")
 
     @contextmanager
     def _job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
@@ -251,8 +259,12 @@ def can_run(wanted: Wanted) -> bool:
     return wanted.archs[0].is_cpu or bool(set(wanted.archs) & set(local_archs()))
 
 
-def _passed(outcome: Outcome) -> BuildOutput:
+def _passed(outcome: Outcome, otherwise: str) -> BuildOutput:
     """Returns a build's output.
+
+    Args:
+        outcome: Of a build or verification.
+        otherwise: What happens to an engine that fails, for the message.
 
     Raises:
         VerificationError: Its engine misses its tolerance.
@@ -260,7 +272,7 @@ def _passed(outcome: Outcome) -> BuildOutput:
     output = outcome.result
     assert isinstance(output, BuildOutput)
     if output.verification is not None and not output.verification.passed:
-        raise VerificationError(f"not published: {output.verification.reason}")
+        raise VerificationError(f"{otherwise}: {output.verification.reason}")
     return output
 
 

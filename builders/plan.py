@@ -119,6 +119,7 @@ def build_inputs(
     return BuildInputs(
         model=manifest.id,
         onnx=export.onnx.sha256,
+        preprocess=manifest.preprocess.key_fields,
         archs=tuple(arch.name for arch in wanted.archs),
         precision=wanted.precision,
         toolchain=wanted.toolchain,

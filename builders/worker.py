@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.runtime import open_session
 from zoo.stores import open_store
+from zoo.target import RuntimeKind
+
+Step = Callable[[int, str], None]
+"""Takes how many steps of a stage are done, and what comes next."""
 
 
 class Workspace:
@@ -110,7 +114,9 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
     )
 
 
-def _export_fp32(job: ExportJob, workspace: Workspace, step: Any) -> str | None:
+def _export_fp32(
+    job: ExportJob, workspace: Workspace, step: Callable[[int, str], None]
+) -> str | None:
     """Writes ``fp32.onnx`` and ``golden.npz``; returns the file of a newly seeded state."""
     from builders import backbone, export, photos, weights
     from builders.weights import seeded, state
@@ -185,7 +191,12 @@ def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOut
 
 
 def _prove(
-    output: BuildOutput, prove: Prove, engine: Path, kind: Any, workspace: Workspace, report: Report
+    output: BuildOutput,
+    prove: Prove,
+    engine: Path,
+    kind: RuntimeKind,
+    workspace: Workspace,
+    report: Report,
 ) -> BuildOutput:
     from builders.benchmark import benchmark
     from builders.verify import verify
@@ -225,8 +236,8 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         job = parse_job.validate_json(text)
     except ValidationError as error:
         return Failure(error="JobError", message=f"not a job: {error}", hint=None)
-    workspace = Workspace(job.store, output)
     try:
+        workspace = Workspace(job.store, output)
         if isinstance(job, ExportJob):
             return run_export(job, workspace, report)
         if isinstance(job, BuildJob):

@@ -33,6 +33,7 @@ def inputs(kind: RuntimeKind, *archs: str, **changes: Any) -> BuildInputs:
     values: dict[str, Any] = {
         "model": "toy",
         "onnx": "0" * 64,
+        "preprocess": {},
         "archs": archs,
         "precision": "fp32",
         "toolchain": toolchain,

@@ -40,6 +40,7 @@ def build_inputs(**changes: Any) -> BuildInputs:
     values: dict[str, Any] = {
         "model": "resnet50",
         "onnx": "0" * 64,
+        "preprocess": {"mean": [0.5, 0.5, 0.5]},
         "archs": ("sm86",),
         "precision": "fp16",
         "toolchain": toolchain,
@@ -56,6 +57,7 @@ TOOLCHAIN = {"kind": "rtx", "version": "1.7.1.116", "cuda": 13, "os": "linux", "
     "changes",
     [
         {"onnx": "1" * 64},
+        {"preprocess": {"mean": [0.4, 0.5, 0.5]}},
         {"archs": ("sm86", "sm89")},
         {"precision": "fp32"},
         {"toolchain": Toolchain.model_validate({**TOOLCHAIN, "version": "1.7.1.117"})},

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     images = [open_photo(Path(photo)) for photo in options.photos]
     pulled = _pull(options)
     with pulled.open() as session:
-        features = session.features(batch_of(images, pulled.record.preprocess))
+        features = session.features(batch_of(images, pulled.record.inputs.preprocess))
     output = Path(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
     partial = output.with_name(output.name + ".part")
     with partial.open("wb") as file:
@@ -147,12 +147,15 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            return 0
+        print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; what is published is whole, and the next run goes on", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ from zoo.target import Precision, Toolchain
 
 
 class _Inputs(BaseModel):
-    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
+    # A reader keeps fields that it does not know: they are part of the key.
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
     @property
     def key(self) -> str:
@@ -79,6 +80,8 @@ class BuildInputs(_Inputs):
     Attributes:
         model: Manifest id.
         onnx: Digest of the normalised ONNX.
+        preprocess: How the engine is fed. It is outside the ONNX, and the record that this key
+            names tells clients of it.
         archs: Architectures that the one engine serves, sorted.
         precision: Of the ONNX.
         toolchain: What builds it, in full.
@@ -88,6 +91,7 @@ class BuildInputs(_Inputs):
 
     model: str
     onnx: Sha256
+    preprocess: dict[str, Any]
     archs: tuple[str, ...]
     precision: Precision
     toolchain: Toolchain

@@ -49,6 +49,12 @@ class Blob(BaseModel):
     size: int
 
 
+class RepositoryInfo(Record):
+    """``repository.json``: what a repository is for."""
+
+    kind: Kind
+
+
 class StateRecord(Record):
     """A stored state dict: seeded weights, which no one could make again to the byte elsewhere."""
 
@@ -89,7 +95,6 @@ class BuildRecord(Record):
         engine: The engine's bytes.
         golden: The golden file that proves it.
         feature_dim: Width of its output.
-        preprocess: The preprocessing that its weights need; the runtime applies it.
         dry_run: Whether the weights are seeded.
         precision_status: Whether the engine was asked what it runs in.
         facts: What the backend read from the engine: header version, capabilities, inputs.
@@ -105,7 +110,6 @@ class BuildRecord(Record):
     engine: Blob
     golden: Blob
     feature_dim: int
-    preprocess: dict[str, Any]
     dry_run: bool
     precision_status: PrecisionStatus
     facts: dict[str, Any]

@@ -16,7 +16,6 @@ whole engine or nothing that anybody sees.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +34,7 @@ from zoo.record import (
     Kind,
     ModelIndex,
     Record,
+    RepositoryInfo,
     StateRecord,
 )
 from zoo.stores import ObjectStore
@@ -56,12 +56,8 @@ class Repository:
 
     def kind(self) -> Kind | None:
         """Returns what the repository is for, None when there is no repository yet."""
-        try:
-            text = self.store.get("repository.json")
-        except KeyError:
-            return None
-        kind: Kind = json.loads(text)["kind"]
-        return kind
+        info = self._read("repository.json", RepositoryInfo)
+        return None if info is None else info.kind
 
     def claim(self, kind: Kind) -> None:
         """Makes the repository, or checks that it is of this kind.
@@ -69,11 +65,7 @@ class Repository:
         Raises:
             RepositoryError: It is of the other kind.
         """
-        self.store.put(
-            "repository.json",
-            json.dumps({"schema_version": 1, "kind": kind}).encode() + b"\n",
-            if_absent=True,
-        )
+        self.store.put("repository.json", RepositoryInfo(kind=kind).to_json(), if_absent=True)
         if (found := self.kind()) != kind:
             raise RepositoryError(
                 f"{self.store.url} is a {found} repository and this is a {kind}",
