@@ -66,7 +66,7 @@ def compare(options: argparse.Namespace) -> int:
     """Times published CPU engines against eager PyTorch, in turns, in one run."""
     from builders.compare import compare_engines, to_markdown
 
-    repository = Repository(open_store(options.store or "_repository"))
+    repository = _published(options)
     console = Console(stderr=True)
     rows = []
     for manifest in _manifests(options).values():
@@ -78,6 +78,14 @@ def compare(options: argparse.Namespace) -> int:
             hint="make zoo GPU=cpu publishes them",
         )
     print(to_markdown(rows))
+    return 0
+
+
+def costs(options: argparse.Namespace) -> int:
+    """Shows what exports and engines of a repository took: seconds, memory, size."""
+    from builders.costs import to_markdown
+
+    print(to_markdown(_published(options)))
     return 0
 
 
@@ -98,12 +106,7 @@ def lock(options: argparse.Namespace) -> int:
 
 def catalog(options: argparse.Namespace) -> int:
     """Makes the catalog from a repository."""
-    repository = Repository(open_store(options.store or "_repository"))
-    if repository.index() is None:
-        raise RepositoryError(
-            f"{repository.store.url}: nothing is published here",
-            hint="make zoo MODELS=efficientnet_lite0 publishes something",
-        )
+    repository = _published(options)
     site = Path(options.site or "_site")
     build_site(repository, site)
     print(f"catalog: {site / 'index.html'}")
@@ -165,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     against = add_arguments(commands, "compare", compare)
     against.add_argument("--store", default="")
     against.add_argument("--models", default="")
+    add_arguments(commands, "costs", costs).add_argument("--store", default="")
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
     one = add_arguments(commands, "worker", worker)
@@ -180,6 +184,17 @@ def _manifests(options: argparse.Namespace) -> dict[str, Manifest]:
 def _failures_beside(store: str) -> Path:
     """Returns the folder that keeps jobs and logs of failures."""
     return (Path() if "://" in store else Path(store).parent) / "_failures"
+
+
+def _published(options: argparse.Namespace) -> Repository:
+    """Returns the repository that ``--store`` names; something is published in it."""
+    repository = Repository(open_store(options.store or "_repository"))
+    if repository.index() is None:
+        raise RepositoryError(
+            f"{repository.store.url}: nothing is published here",
+            hint="make zoo MODELS=efficientnet_lite0 publishes something",
+        )
+    return repository
 
 
 def _words(text: str) -> list[str]:

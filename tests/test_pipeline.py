@@ -19,6 +19,7 @@ from conftest import MANIFESTS, ROOT
 from farm import Farm
 
 from builders.backends.tensorrt_rtx import read_header
+from builders.costs import model_costs
 from builders.photos import _GOLDEN, _path
 from zoo.manifest import load_manifest
 from zoo.preprocess import batch_of, open_photo
@@ -108,6 +109,16 @@ def test_the_store_has_the_layout_of_the_design(farm: Farm) -> None:
     }  # fmt: skip
     leftovers = list((farm.store / ".incoming").iterdir())
     assert leftovers == []
+
+
+def test_costs_come_from_the_records(farm: Farm) -> None:
+    (cost,) = model_costs(farm.repository)
+    assert cost.model == LITE
+    assert 10 < cost.weights_mib < 15  # 3.4 million weights
+    assert cost.peak_mib > cost.weights_mib
+    assert set(cost.engines) == {
+        "cpu-ort1.32-fp32", "sm86-rtx1.7-fp32", "sm86-rtx1.7-fp16",
+    }  # fmt: skip
 
 
 def test_again_does_nothing_and_says_so(farm: Farm) -> None:

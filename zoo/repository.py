@@ -211,8 +211,10 @@ class Repository:
         try:
             return kind.model_validate_json(data)
         except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
             raise RepositoryError(
-                f"{self.store.url}: {key} is not a valid {kind.__name__}: {error.errors()[0]}",
+                f"{self.store.url}: {key} is not a valid {kind.__name__}: {where}: {first['msg']}",
                 hint="the file is damaged or was made by an incompatible version",
             ) from error
 
