@@ -14,12 +14,18 @@ STORE ?=
 SITE ?=
 MANIFESTS ?= manifests
 
+KNOWN := PYTHON GPU TRT MODELS PRECISION WEIGHTS STORE SITE MANIFESTS
+GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
+ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
+$(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
+endif
+
 .PHONY: help zoo test test-full lint catalog clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 	@echo
-	@echo "make zoo takes, all optional:"
+	@echo "make zoo takes, all optional (make catalog: STORE and SITE):"
 	@echo "  GPU        cpu, sm75, sm80, sm86, sm89, sm120; several with commas (default: this machine's, else cpu)"
 	@echo "  TRT        rtx1.7 (default: what serves the GPU)"
 	@echo "  MODELS     names, globs, families, with commas (default: all)"
@@ -33,7 +39,7 @@ zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
 	  --precision "$(PRECISION)" --weights "$(WEIGHTS)" --store "$(STORE)" --site "$(SITE)"
 
-catalog: $(READY)  ## Make the catalog from a repository
+catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)"
 
 test: $(READY)  ## Run the tests, the full zoo aside
@@ -56,7 +62,7 @@ clean:  ## Remove the environment and what tools leave; repositories and sites s
 $(READY): pyproject.toml builders/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: the farm needs Python 3.11 or later; name one with PYTHON="; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV) (once; a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[farm,test]' -e builders
 	@touch $@

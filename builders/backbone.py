@@ -62,9 +62,10 @@ def create(manifest: Manifest) -> nn.Module:
         raise ExportError(f"{manifest.id}: timm has no architecture '{manifest.arch}'.{near}")
     tags = timm.list_pretrained(f"{manifest.arch}.*")
     if manifest.tag and manifest.timm_name not in tags:
+        known = [name.partition(".")[2] for name in tags]
         raise ExportError(
-            f"{manifest.id}: timm has no tag '{manifest.tag}' of {manifest.arch}; it has "
-            + ", ".join(name.partition(".")[2] for name in tags)
+            f"{manifest.id}: timm has no tag '{manifest.tag}' of {manifest.arch}."
+            f"{perhaps(manifest.tag, known)} It has {', '.join(known)}"
         )
     model: nn.Module = timm.create_model(manifest.timm_name, pretrained=False)
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import sys
 from pathlib import Path
@@ -11,24 +12,27 @@ from rich.console import Console
 
 from builders import weights
 from builders.executors import LocalExecutor
+from builders.job import BuildOutput, Failure, parse_result
 from builders.pipeline import Farm, Request, Summary
 from builders.plan import check_request
 from builders.progress import Display
-from builders.toolchain import choose_toolchain, default_archs
+from builders.toolchain import choose_toolchains, default_archs
 from zoo.catalog import build_site
 from zoo.cli import Parser, add_arguments, run_cli
-from zoo.errors import RepositoryError, UsageError
+from zoo.errors import JobError, ManifestError, RepositoryError, UsageError, VerificationError
 from zoo.manifest import (
     HubWeights,
     Manifest,
     load_manifests,
     manifest_schema,
+    read_manifests,
     select_manifests,
 )
 from zoo.repository import Repository
 from zoo.stores import open_store
 from zoo.target import Arch, RuntimeLine, parse_precision
 
+_STORE_HELP = "repository (default ./_repository)"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,10 +42,10 @@ def zoo(options: argparse.Namespace) -> int:
     suffix = "-seeded" if mode == "seeded" else ""
     store = options.store or f"_repository{suffix}"
     site = Path(options.site or f"_site{suffix}")
-    manifests = _manifests(options)
+    manifests, broken = _manifests(options)
     archs = [Arch.parse(name) for name in _words(options.gpu)] or default_archs()
     line = RuntimeLine.parse(options.trt) if options.trt else None
-    toolchains = {arch: choose_toolchain(arch, line) for arch in archs}
+    toolchains = choose_toolchains(archs, line)
     precisions = tuple(map(parse_precision, _words(options.precision)))
     check_request(toolchains, precisions)
     request = Request(
@@ -56,10 +60,12 @@ def zoo(options: argparse.Namespace) -> int:
     repository = Repository(open_store(store))
     farm = Farm(repository, LocalExecutor(timeout=options.timeout), display)
     summary = farm.run(request)
+    summary.failed.update(broken)
+    status = _print_summary(summary, store, display)
     if repository.index() is not None:
         build_site(repository, site)
         display.say(f"catalog: {site / 'index.html'}")
-    return _print_summary(summary, store, display)
+    return status
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -69,7 +75,7 @@ def compare(options: argparse.Namespace) -> int:
     repository = _published(options)
     console = Console(stderr=True)
     rows = []
-    for manifest in _manifests(options).values():
+    for manifest in _manifests(options)[0].values():
         console.print(f"{manifest.id} ...", highlight=False)
         rows += compare_engines(repository, manifest, Path(options.manifests))
     if not rows:
@@ -107,7 +113,8 @@ def lock(options: argparse.Namespace) -> int:
 def catalog(options: argparse.Namespace) -> int:
     """Makes the catalog from a repository."""
     repository = _published(options)
-    site = Path(options.site or "_site")
+    suffix = "-seeded" if repository.kind() == "dry-run" else ""
+    site = Path(options.site or f"_site{suffix}")
     build_site(repository, site)
     print(f"catalog: {site / 'index.html'}")
     return 0
@@ -138,7 +145,17 @@ def worker(options: argparse.Namespace) -> int:
     """Runs one job, as an executor does; reproduces a failure from its kept job."""
     from builders import worker as unit
 
-    return unit.main([options.job, options.output])
+    status = unit.main([options.job, options.output])
+    result_file = Path(options.output) / "result.json"
+    if not result_file.is_file():
+        return status
+    result = parse_result.validate_json(result_file.read_bytes())
+    if isinstance(result, Failure):
+        raise JobError(result.message, hint=result.hint)
+    if isinstance(result, BuildOutput) and result.verification and not result.verification.passed:
+        raise VerificationError(result.verification.reason or "verification failed")
+    print(f"done: {result_file}")
+    return status
 
 
 def main() -> int:
@@ -161,24 +178,39 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--store", default="", help="repository (default ./_repository)")
     run.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
     run.add_argument("--timeout", type=float, default=3600, help="seconds that a job may take")
-    add_arguments(commands, "lock", lock).add_argument("models", nargs="*")
+    add_arguments(commands, "lock", lock).add_argument(
+        "models", nargs="*", help="ids, globs, families (default: all)"
+    )
     site = add_arguments(commands, "catalog", catalog)
-    site.add_argument("--store", default="")
-    site.add_argument("--site", default="")
+    site.add_argument("--store", default="", help=_STORE_HELP)
+    site.add_argument("--site", default="", help="folder (default ./_site)")
     against = add_arguments(commands, "compare", compare)
-    against.add_argument("--store", default="")
-    against.add_argument("--models", default="")
-    add_arguments(commands, "costs", costs).add_argument("--store", default="")
+    against.add_argument("--store", default="", help=_STORE_HELP)
+    against.add_argument("--models", default="", help="ids, globs or families")
+    add_arguments(commands, "costs", costs).add_argument("--store", default="", help=_STORE_HELP)
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
     one = add_arguments(commands, "worker", worker)
-    one.add_argument("job")
-    one.add_argument("output")
+    one.add_argument("job", help="job.json, as a failure keeps it")
+    one.add_argument("output", help="folder for result, log and files")
     return parser
 
 
-def _manifests(options: argparse.Namespace) -> dict[str, Manifest]:
-    return select_manifests(load_manifests(Path(options.manifests)), _words(options.models))
+def _manifests(
+    options: argparse.Namespace,
+) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:
+    """Returns the models that are asked for, and those of them whose manifests can't be read."""
+    good, bad = read_manifests(Path(options.manifests))
+    patterns = _words(options.models)
+    if not patterns:
+        return good, bad
+    broken = {
+        name: error
+        for name, error in bad.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    rest = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for name in broken)]
+    return select_manifests(good, rest) if rest else {}, broken
 
 
 def _failures_beside(store: str) -> Path:
@@ -203,7 +235,8 @@ def _words(text: str) -> list[str]:
 
 def _print_summary(summary: Summary, store: str, display: Display) -> int:
     for label, error in summary.failed.items():
-        display.say(f"FAILED {label}: {error}")
+        text = str(error).removeprefix(f"{label}: ")
+        display.say(f"FAILED {label}: {text}")
     done = [
         f"{len(labels)} {name}"
         for name, labels in (

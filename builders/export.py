@@ -48,7 +48,7 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
     rows = []
     with torch.inference_mode():
         for start in range(0, len(images), _GOLDEN_BATCH):
-            batch = normalise(images[start : start + _GOLDEN_BATCH], manifest.preprocess.key_fields)
+            batch = normalise(images[start : start + _GOLDEN_BATCH], manifest.preprocess.plain)
             rows.append(backbone(torch.from_numpy(batch)).numpy())
     features = np.concatenate(rows)
     if not np.isfinite(features).all():
@@ -187,7 +187,7 @@ def check_export(
     for batch in batches:
         rows = np.arange(start, start + batch) % len(images)
         start += batch
-        feed = normalise(images[rows], manifest.preprocess.key_fields)
+        feed = normalise(images[rows], manifest.preprocess.plain)
         found = session.run(None, {INPUT: feed})[0].astype(np.float64)
         expected = features[rows].astype(np.float64)
         if found.shape != expected.shape:

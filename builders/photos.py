@@ -59,13 +59,13 @@ def golden_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
         ``(16, size, size, 3)``: two disjoint halves of each of eight photos.
     """
     halves = [half for name in _GOLDEN for half in _halves(open_photo(_path(name)))]
-    return np.stack([fit(half, preprocess.key_fields) for half in halves])
+    return np.stack([fit(half, preprocess) for half in halves])
 
 
 def statistics_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """Returns photos for activation statistics, ``(8, size, size, 3)``: whole frames."""
     photos = [open_photo(_path(name)) for name in _STATISTICS]
-    return np.stack([fit(photo, preprocess.key_fields) for photo in photos])
+    return np.stack([fit(photo, preprocess) for photo in photos])
 
 
 def _halves(photo: Image.Image) -> list[Image.Image]:

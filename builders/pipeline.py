@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +27,6 @@ from zoo.record import BuildRecord, ExportRecord, status_of
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
 from zoo.target import Arch, Precision, Toolchain
-
-_STALE = 24 * 3600  # seconds after which a scratch folder belongs to no running job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class Farm:
             getattr(summary, done).append(label)
             if done != "current":
                 self._display.say(f"{label}: {done}")
-        index = publish.model_index(self._repository, manifest, identity.source, records)
+        index = publish.model_index(self._repository, manifest, identity, records)
         if index.engines:
             self._repository.write_index("dry-run" if identity.seeded else "release", [index])
 
@@ -211,7 +211,11 @@ class Farm:
             publish.attest_pending(repository, record.engine.sha256, None)
             return record, "current"
         if need == "withdrawn":
-            raise VerificationError(f"withdrawn: {status_of(attestations)[1]}")
+            raise VerificationError(
+                f"withdrawn: {status_of(attestations)[1]}",
+                hint="found by an earlier run; the numbers are in attestations/"
+                f"{record.engine.sha256}, and that run's job and log in {request.failures}",
+            )
         assert prove is not None
         self._verify(label, record, prove, verdict(record.engine.sha256), request)
         return record, "verified"
@@ -235,18 +239,21 @@ class Farm:
     @contextmanager
     def _job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
         """Runs a job in a scratch folder; keeps job, log and result of one that fails."""
-        scratch_root = _scratch_root(self._repository)
-        folder = Path(tempfile.mkdtemp(prefix="job-", dir=scratch_root))
+        kept = failures / label.replace(" ", "-")
+        folder = _scratch_folder(self._repository)
         try:
             with self._display.job(label) as report:
                 outcome = self._executor.run(job, folder, report)
             yield outcome
+            shutil.rmtree(kept, ignore_errors=True)  # of an earlier run
         except (JobError, VerificationError) as error:
-            kept = _keep(folder, failures / label.replace(" ", "-"))
+            _keep(folder, kept)
+            command = f"{Path(sys.executable).parent / 'zoo-farm'} worker"
+            kept = kept.absolute()
             raise type(error)(
                 error.message,
-                hint=f"{error.hint + '; ' if error.hint else ''}log: {kept / 'log.txt'}; "
-                f"to reproduce: .venv/bin/zoo-farm worker {kept / 'job.json'} {kept / 'again'}",
+                hint=f"{error.hint + '; ' if error.hint else ''}log: {kept / 'log.txt'}\n"
+                f"  to reproduce: {command} {kept / 'job.json'} {kept / 'again'}",
             ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -276,23 +283,24 @@ def _passed(outcome: Outcome, otherwise: str) -> BuildOutput:
     return output
 
 
-def _scratch_root(repository: Repository) -> Path | None:
-    """Returns a folder on the store's file system, so that outputs are moved, not copied."""
+def _scratch_folder(repository: Repository) -> Path:
+    """Makes a folder for a job, on the store's file system: outputs are moved, not copied."""
     inside = repository.store.local_path("scratch")
     if inside is None:
-        return None
+        return Path(tempfile.mkdtemp(prefix="job-"))
     root = inside.parent / ".incoming"
     root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob("job-*"):  # of runs that were killed
-        if time.time() - left.stat().st_mtime > _STALE:
+    here = f"job-{platform.node()}-"
+    for left in root.glob(f"{here}*"):
+        owner = left.name.removeprefix(here).partition("-")[0]
+        if not Path(f"/proc/{owner}").exists():  # a run that was killed
             shutil.rmtree(left, ignore_errors=True)
-    return root
+    return Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=root))
 
 
-def _keep(folder: Path, kept: Path) -> Path:
+def _keep(folder: Path, kept: Path) -> None:
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
     for name in ("job.json", "log.txt", "result.json"):
         if (folder / name).exists():
             shutil.copyfile(folder / name, kept / name)
-    return kept

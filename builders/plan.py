@@ -50,15 +50,16 @@ class Wanted:
 
 
 def check_request(toolchains: dict[Arch, Toolchain], precisions: Sequence[Precision]) -> None:
-    """Refuses a precision that a target does not take, before anything is done.
+    """Refuses a precision that none of the targets takes, before anything is done.
 
     Raises:
         TargetError: Says why, and what the target takes.
     """
-    for arch, toolchain in toolchains.items():
-        for precision in precisions:
-            if reason := refusal(Target(arch, toolchain.line, precision)):
-                raise TargetError(reason)
+    for precision in precisions:
+        targets = [Target(arch, chain.line, precision) for arch, chain in toolchains.items()]
+        reasons = [reason for target in targets if (reason := refusal(target))]
+        if len(reasons) == len(targets):
+            raise TargetError("; ".join(dict.fromkeys(reasons)))
 
 
 def wanted_engines(
@@ -119,7 +120,7 @@ def build_inputs(
     return BuildInputs(
         model=manifest.id,
         onnx=export.onnx.sha256,
-        preprocess=manifest.preprocess.key_fields,
+        preprocess=manifest.preprocess.plain,
         archs=tuple(arch.name for arch in wanted.archs),
         precision=wanted.precision,
         toolchain=wanted.toolchain,
@@ -150,7 +151,7 @@ def proof(
     odd = {_ODD_BATCH} if batch.min <= _ODD_BATCH <= batch.max else set()
     return Prove(
         golden=export.golden,
-        preprocess=manifest.preprocess.key_fields,
+        preprocess=manifest.preprocess.plain,
         tolerance=manifest.precisions[precision],
         batches=tuple(sorted({*timed, *odd})),
         benchmark=timed,
@@ -200,7 +201,7 @@ def need_of(
     known = list(attestations)
     if verification_key is None:
         return "nothing" if known else "attest pending"
-    for attestation in reversed(known):
-        if attestation.kind in ("verified", "withdrawn") and attestation.key == verification_key:
-            return "nothing" if attestation.kind == "verified" else "withdrawn"
-    return "verify"
+    verdicts = [one for one in known if one.kind in ("verified", "withdrawn")]
+    if not verdicts or verdicts[-1].key != verification_key:
+        return "verify"
+    return "nothing" if verdicts[-1].kind == "verified" else "withdrawn"

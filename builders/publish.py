@@ -9,17 +9,19 @@ from typing import Any
 
 from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput
 from zoo.digest import sha256_json
-from zoo.key import VerificationInputs
+from zoo.key import VerificationInputs, WeightsIdentity
 from zoo.manifest import Manifest
 from zoo.record import (
     Attestation,
     AttestationKind,
+    BenchmarkSummary,
     Blob,
     BuildRecord,
     EngineEntry,
     ExportRecord,
     ModelIndex,
     StateRecord,
+    VerificationSummary,
     status_of,
 )
 from zoo.repository import Repository
@@ -163,15 +165,19 @@ def _attest(
 
 
 def model_index(
-    repository: Repository, manifest: Manifest, weights: str, current: Iterable[BuildRecord]
+    repository: Repository,
+    manifest: Manifest,
+    weights: WeightsIdentity,
+    current: Iterable[BuildRecord],
 ) -> ModelIndex:
     """Collects what ``index/<model>.json`` says.
 
     Args:
         repository: Where records and attestations lie.
         manifest: The model's card.
-        weights: Where its weights come from.
-        current: The records of this run. What serves other targets stays in the index for those.
+        weights: Which weights it means.
+        current: The records of this run. What serves other targets stays in the index for those,
+            unless the manifest has come to mean other weights, another cut or other preprocessing.
     """
     entries = {record.key: engine_entry(repository, record) for record in current}
     taken = {label for entry in entries.values() for label in entry.targets}
@@ -179,7 +185,7 @@ def model_index(
     for entry in previous.engines if previous else ():
         left = tuple(label for label in entry.targets if label not in taken)
         record = repository.record(manifest.id, entry.record)
-        if left and record is not None:
+        if left and record is not None and _is_of(repository, record, manifest, weights):
             entries[record.key] = engine_entry(repository, record, left)
     ordered = sorted(entries.values(), key=lambda entry: entry.targets)
     return ModelIndex(
@@ -188,12 +194,25 @@ def model_index(
         timm_name=manifest.timm_name,
         licence=manifest.licence,
         origin=manifest.origin,
-        weights=weights,
+        weights=weights.source,
         feature_dim=manifest.backbone.feature_dim,
         cut=manifest.backbone.cut,
-        preprocess=manifest.preprocess.model_dump(mode="json"),
+        preprocess=manifest.preprocess,
         catalog=manifest.catalog,
         engines=tuple(ordered),
+    )
+
+
+def _is_of(
+    repository: Repository, record: BuildRecord, manifest: Manifest, weights: WeightsIdentity
+) -> bool:
+    """Whether an engine is of what its manifest means now."""
+    export = repository.export(manifest.id, record.export_key)
+    return (
+        export is not None
+        and export.inputs.weights == weights
+        and export.inputs.backbone == manifest.backbone
+        and record.inputs.preprocess == manifest.preprocess.plain
     )
 
 
@@ -211,9 +230,7 @@ def engine_entry(
     status, reason = status_of(attestations)
     latest = {attestation.kind: attestation for attestation in attestations}
 
-    def body(kind: AttestationKind) -> dict[str, Any] | None:
-        found = latest.get(kind)
-        return None if found is None else {**found.body, "machine": found.machine}
+    verified, benchmarked = latest.get("verified"), latest.get("benchmarked")
 
     return EngineEntry(
         record=record.key,
@@ -222,14 +239,18 @@ def engine_entry(
         status=status,
         reason=reason,
         engine=Blob(sha256=record.engine.sha256, size=record.engine.size),
-        toolchain=record.inputs.toolchain.model_dump(mode="json"),
-        batch=record.inputs.batch.model_dump(mode="json"),
+        toolchain=record.inputs.toolchain,
+        batch=record.inputs.batch,
         feature_dim=record.feature_dim,
         preprocess=record.inputs.preprocess,
         dry_run=record.dry_run,
         precision_status=record.precision_status,
-        verification=body("verified"),
-        benchmark=body("benchmarked"),
+        verification=VerificationSummary(**verified.body, machine=verified.machine)
+        if verified
+        else None,
+        benchmark=BenchmarkSummary(**benchmarked.body, machine=benchmarked.machine)
+        if benchmarked
+        else None,
         cost=record.cost,
         created=record.created,
     )

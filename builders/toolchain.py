@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zoo.errors import TargetError, UsageError
 from zoo.machine import Run, installed, local_archs, run_command
 from zoo.names import perhaps
@@ -58,6 +60,22 @@ def choose_toolchain(arch: Arch, line: RuntimeLine | None, run: Run = run_comman
         served = ", ".join(served_archs(line))
         raise TargetError(f"{line} does not serve {arch}; it serves {served}", hint=_choices(arch))
     return found
+
+
+def choose_toolchains(
+    archs: Sequence[Arch], line: RuntimeLine | None, run: Run = run_command
+) -> dict[Arch, Toolchain]:
+    """Picks the runtime for each architecture; ``TRT=`` is about the GPUs among them.
+
+    Raises:
+        UsageError: The line does not exist, or there is no GPU that it could be for.
+        TargetError: Nothing that is installed serves one of the architectures.
+    """
+    has_gpu = not all(arch.is_cpu for arch in archs)
+    return {
+        arch: choose_toolchain(arch, None if arch.is_cpu and has_gpu else line, run)
+        for arch in archs
+    }
 
 
 def _for_cpu(line: RuntimeLine | None) -> Toolchain:

@@ -22,7 +22,7 @@ from polygraphy.logger import G_LOGGER
 from builders.job import Verification
 from builders.progress import Event, Report
 from zoo.errors import VerificationError
-from zoo.manifest import Tolerance
+from zoo.manifest import Preprocess, Tolerance
 from zoo.preprocess import normalise
 from zoo.runtime import Session
 
@@ -161,7 +161,7 @@ def find_misses(numbers: dict[str, Any], tolerance: Tolerance) -> list[str]:
 def verify(
     session: Session,
     golden: Path,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     tolerance: Tolerance,
     batches: tuple[int, ...],
     report: Report,

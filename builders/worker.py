@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -134,7 +135,7 @@ def _export_fp32(
         state_file = "state.safetensors"
         path = output / state_file
         pixels = photos.statistics_photos(manifest.preprocess)
-        images = normalise(pixels, manifest.preprocess.key_fields)
+        images = normalise(pixels, manifest.preprocess.plain)
         save_file(seeded.make_state(lambda: backbone.create(manifest), images), path)
     step(1, "backbone")
     model = backbone.create(manifest)
@@ -175,7 +176,7 @@ def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutpu
 
 def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOutput:
     """Proves an engine that is built."""
-    record, started = job.record, time.perf_counter()
+    record = job.record
     nothing_built = BuildOutput(
         engine=None,
         facts=record.facts,
@@ -183,7 +184,7 @@ def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOut
         verification=None,
         benchmark=(),
         machine=describe_machine(),
-        cost=_cost(started),
+        cost=record.cost,
     )
     engine = workspace.blob(record.engine)
     kind = record.inputs.toolchain.kind
@@ -252,6 +253,13 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         return Failure(error=name, message=f"{name}: {error}", hint="the log has the traceback")
 
 
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent has gone: nobody would take the result."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 @contextmanager
 def _streams(log: Path) -> Iterator[Report]:
     """Keeps standard output for events and sends all else to the log, native code included."""
@@ -278,6 +286,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         print(JobError(f"{job}: can't be read: {error.strerror}"), file=sys.stderr)
         return JobError.exit_code
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with _streams(output / "log.txt") as report:
         result = run_job(text, output, report)
     partial = output / "result.json.part"

@@ -19,6 +19,11 @@ PREPROCESS = {
 }
 
 
+def plain(preprocess: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's preprocessing without the reason for its size."""
+    return {k: v for k, v in preprocess.items() if not k.startswith("size_")}
+
+
 def toolchain(kind: RuntimeKind, version: str) -> Toolchain:
     return Toolchain(kind=kind, version=version, os="linux", machine="x86_64")
 
@@ -35,7 +40,7 @@ def engine(*targets: str, **changes: Any) -> EngineEntry:
         "toolchain": toolchain(line.kind, version).model_dump(mode="json"),
         "batch": {"min": 1, "opt": 4, "max": 16},
         "feature_dim": 1280,
-        "preprocess": PREPROCESS,
+        "preprocess": plain(PREPROCESS),
         "dry_run": False,
         "precision_status": "proven",
         "cost": {},

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from factories import PREPROCESS, plain
 from onnx import TensorProto, helper, numpy_helper
 
 from builders.backends import get_backend
@@ -20,7 +21,7 @@ from builders.progress import silent
 from zoo.errors import BuildError, JobError, RunError, TargetError
 from zoo.key import BuildInputs
 from zoo.machine import installed
-from zoo.manifest import BatchRange
+from zoo.manifest import BatchRange, Preprocess
 from zoo.repository import Repository
 from zoo.runtime import open_session
 from zoo.stores import LocalStore
@@ -33,7 +34,7 @@ def inputs(kind: RuntimeKind, *archs: str, **changes: Any) -> BuildInputs:
     values: dict[str, Any] = {
         "model": "toy",
         "onnx": "0" * 64,
-        "preprocess": {},
+        "preprocess": Preprocess.model_validate(plain(PREPROCESS)),
         "archs": archs,
         "precision": "fp32",
         "toolchain": toolchain,

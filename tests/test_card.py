@@ -33,7 +33,7 @@ def serve(hub: FakeHub, manifest: Manifest, folder: Path) -> None:
     """Puts a model's whole state on the hub, as the real repository would hold it."""
     assert isinstance(manifest.weights, HubWeights)
     pixels = statistics_photos(manifest.preprocess)
-    images = normalise(pixels, manifest.preprocess.key_fields)
+    images = normalise(pixels, manifest.preprocess.plain)
     state = seeded.make_state(lambda: backbone.create(manifest), images)
     if manifest.id == "inception_v3":  # the real file holds the auxiliary head too
         state["AuxLogits.fc.weight"] = torch.zeros(1000, 768)

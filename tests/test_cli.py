@@ -86,6 +86,12 @@ def test_a_job_that_is_none_is_a_failure(tmp_path: Path) -> None:
     assert '"kind": "failure"' in (tmp_path / "out" / "result.json").read_text()
 
 
+def test_make_refuses_a_variable_that_does_not_exist() -> None:
+    done = subprocess.run(["make", "help", "MODEL=x"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode != 0
+    assert "no variable MODEL; there are" in done.stderr
+
+
 def test_make_help_names_every_target() -> None:
     done = subprocess.run(["make", "help"], capture_output=True, text=True, cwd=ROOT, check=True)
     for word in ("zoo", "test", "lint", "clean", "catalog", "GPU", "WEIGHTS", "PRECISION"):

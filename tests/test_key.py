@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from factories import PREPROCESS, plain
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +13,10 @@ from builders.inputs import export_inputs
 from builders.weights import identify
 from zoo.digest import canonical_json, sha256_json
 from zoo.key import BuildInputs
-from zoo.manifest import BatchRange, Manifest
+from zoo.manifest import BatchRange, Manifest, Preprocess
 from zoo.target import Toolchain
+
+PLAIN = Preprocess.model_validate(plain(PREPROCESS))
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -40,7 +43,7 @@ def build_inputs(**changes: Any) -> BuildInputs:
     values: dict[str, Any] = {
         "model": "resnet50",
         "onnx": "0" * 64,
-        "preprocess": {"mean": [0.5, 0.5, 0.5]},
+        "preprocess": PLAIN,
         "archs": ("sm86",),
         "precision": "fp16",
         "toolchain": toolchain,
@@ -57,7 +60,7 @@ TOOLCHAIN = {"kind": "rtx", "version": "1.7.1.116", "cuda": 13, "os": "linux", "
     "changes",
     [
         {"onnx": "1" * 64},
-        {"preprocess": {"mean": [0.4, 0.5, 0.5]}},
+        {"preprocess": PLAIN.model_copy(update={"mean": (0.4, 0.5, 0.5)})},
         {"archs": ("sm86", "sm89")},
         {"precision": "fp32"},
         {"toolchain": Toolchain.model_validate({**TOOLCHAIN, "version": "1.7.1.117"})},

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from builders import plan
-from builders.toolchain import choose_toolchain, default_archs
+from builders.toolchain import choose_toolchain, choose_toolchains, default_archs
 from zoo.errors import TargetError, UsageError
 from zoo.machine import local_archs
 from zoo.manifest import Manifest
@@ -45,6 +45,15 @@ def test_one_rtx_engine_serves_several_architectures_turing_apart(
 def test_fp16_on_the_cpu_is_refused_at_once() -> None:
     with pytest.raises(TargetError, match="cast fp16 weights back"):
         plan.check_request({Arch("cpu"): ORT}, ["fp16"])
+    plan.check_request({Arch("cpu"): ORT, Arch("sm86"): RTX}, ["fp16"])
+
+
+def test_trt_is_about_the_gpus_of_a_request() -> None:
+    line = RuntimeLine.parse("rtx1.7")
+    chosen = choose_toolchains([Arch("cpu"), Arch("sm86")], line, no_gpu)
+    assert [chain.kind for chain in chosen.values()] == ["ort", "rtx"]
+    with pytest.raises(UsageError, match="no runtime for GPU=cpu"):
+        choose_toolchains([Arch("cpu")], line, no_gpu)
 
 
 def test_the_largest_batch_keeps_tensors_below_two_to_the_31() -> None:
@@ -105,5 +114,8 @@ def test_what_an_engine_needs() -> None:
     assert plan.need_of(record, [attestation("verified", now)], now) == "nothing"
     assert plan.need_of(record, [attestation("verified", before)], now) == "verify"
     assert plan.need_of(record, [attestation("withdrawn", now)], now) == "withdrawn"
+    # A tolerance that was tightened, missed and put back: the latest verdict is of another key.
+    missed = [attestation("verified", now), attestation("withdrawn", before)]
+    assert plan.need_of(record, missed, now) == "verify"
     assert plan.need_of(record, [attestation("pending", now)], None) == "nothing"
     assert plan.need_of(record, [], None) == "attest pending"

@@ -34,7 +34,7 @@ def test_a_photo_becomes_what_timm_makes_of_it(name: str, manifests: dict[str, M
     for photo in (_GOLDEN[0], _GOLDEN[1], _GOLDEN[4]):  # square, wide, odd sizes
         image = open_photo(_path(photo))
         for turned in (image, image.rotate(90, expand=True)):
-            ours = batch_of([turned], preprocess.key_fields)
+            ours = batch_of([turned], preprocess.plain)
             assert ours.shape == (1, 3, size, size)
             assert ours.dtype == np.float32
             assert np.abs(ours[0] - transform(turned).numpy()).max() < 1e-3
@@ -49,7 +49,7 @@ def test_golden_photos_are_distinct(manifests: dict[str, Manifest]) -> None:
 
 
 def test_grey_and_transparent_photos_are_taken(manifests: dict[str, Manifest]) -> None:
-    preprocess = manifests["resnet50"].preprocess.key_fields
+    preprocess = manifests["resnet50"].preprocess.plain
     for mode in ("L", "RGBA", "P"):
         assert batch_of([Image.new(mode, (50, 300))], preprocess).shape == (1, 3, 224, 224)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from factories import engine, model
 
 from zoo.errors import RepositoryError
 from zoo.record import Attestation, Blob, Record, StateRecord, status_of
@@ -71,6 +72,34 @@ def test_a_damaged_record_is_an_error_and_no_traceback(repository: Repository) -
     repository.store.put("index.json", b'{"kind": "release"')
     with pytest.raises(RepositoryError, match=r"index\.json"):
         repository.index()
+
+
+def test_a_newer_schema_asks_for_an_upgrade(repository: Repository) -> None:
+    text = b'{"schema_version": 99, "kind": "release", "models": []}'
+    repository.store.put("index.json", text)
+    with pytest.raises(RepositoryError, match=r"newer .* upgrade it"):
+        repository.index()
+
+
+def test_a_lost_index_comes_back(repository: Repository) -> None:
+    one, other = (model(engine("cpu-ort1.32-fp32"), model=name) for name in ("one", "other"))
+    written = repository.write_index("release", [one, other])
+    store = repository.store
+    assert isinstance(store, MemoryStore)
+    del store._objects["index.json"]
+    assert repository.write_index("release", [one]) == written
+
+
+def test_a_changed_model_index_is_noticed(repository: Repository) -> None:
+    index = repository.write_index("release", [model(engine("cpu-ort1.32-fp32"))])
+    (row,) = index.models
+    assert repository.checked_model_index(row).model == "m"
+    data = repository.store.get("index/m.json")
+    repository.store.put(
+        "index/m.json", data.replace(b'"mean":[0.5', b'"mean":[0.4').replace(b"0.875", b"0.9")
+    )
+    with pytest.raises(RepositoryError, match="does not have the hash"):
+        repository.checked_model_index(row)
 
 
 def test_an_old_reader_keeps_fields_that_it_does_not_know() -> None:

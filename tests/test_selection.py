@@ -46,7 +46,19 @@ def test_an_engine_of_several_architectures_fits_each() -> None:
 def test_what_does_not_fit_says_why(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(SelectionError, match=words) as caught:
         select(model(engine("cpu-ort1.32-fp32", **changed)), LAPTOP)
-    assert "make zoo MODELS=m GPU=cpu" in str(caught.value)
+    offered = words.startswith("--")
+    assert ("make zoo MODELS=m GPU=cpu" in str(caught.value)) != offered
+
+
+def test_what_this_version_does_not_know_is_passed_over() -> None:
+    future = engine(
+        "cpu-ort1.32-fp32",
+        targets=["cpu-new9.1-fp2"],
+        toolchain={**ORT.model_dump(), "kind": "new", "version": "9.1"},
+    )
+    assert chosen(LAPTOP, future, CPU) == "cpu-ort1.32-fp32"
+    with pytest.raises(SelectionError, match=r"needs new 9\.1, which is not installed"):
+        chosen(LAPTOP, future)
 
 
 def test_a_machine_without_the_gpu_is_told_which() -> None:

@@ -15,10 +15,11 @@ from builders.job import Verification
 from builders.progress import silent
 from builders.verify import verify
 from zoo.errors import VerificationError
-from zoo.manifest import Tolerance
+from zoo.manifest import Preprocess, Tolerance
 from zoo.preprocess import normalise
 
-PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+HALF = (0.5, 0.5, 0.5)
+PREPROCESS = Preprocess(input_size=32, crop=1.0, interpolation="bicubic", mean=HALF, std=HALF)
 TOLERANCE = Tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2)
 Array = npt.NDArray[Any]
 
@@ -54,7 +55,7 @@ def golden(tmp_path: Path) -> Path:
     return tmp_path / "golden.npz"
 
 
-def judge(golden: Path, session: ArraySession, preprocess: Any = PREPROCESS) -> Verification:
+def judge(golden: Path, session: ArraySession, preprocess: Preprocess = PREPROCESS) -> Verification:
     return verify(session, golden, preprocess, TOLERANCE, (1, 3, 64), silent)
 
 
@@ -116,7 +117,9 @@ def test_a_fault_is_found(name: str, golden: Path) -> None:
 
 
 def test_wrong_mean_is_found(golden: Path) -> None:
-    verdict = judge(golden, ArraySession(), {**PREPROCESS, "mean": [0.485, 0.456, 0.406]})
+    verdict = judge(
+        golden, ArraySession(), PREPROCESS.model_copy(update={"mean": (0.485, 0.456, 0.406)})
+    )
     assert not verdict.passed
 
 

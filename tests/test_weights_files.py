@@ -128,7 +128,7 @@ def test_seeded_weights_leave_no_branch_dead(manifests: dict[str, Manifest]) -> 
     from zoo.preprocess import normalise
 
     manifest = manifests["resnet50"]
-    images = normalise(statistics_photos(manifest.preprocess), manifest.preprocess.key_fields)[:4]
+    images = normalise(statistics_photos(manifest.preprocess), manifest.preprocess.plain)[:4]
     state = seeded.make_state(lambda: backbone.create(manifest), images)
     norms = [name for name in state if name.endswith("bn3.weight")]
     assert len(norms) == 16

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,14 +27,16 @@ def list_models(options: argparse.Namespace) -> int:
     index = _client(options).index()
     if index.kind == "dry-run":
         print("DRY RUN: these engines hold seeded weights, not trained ones", file=sys.stderr)
-    print(f"{'model':<24}{'family':<14}{'features':>8}  {'pixels':>6}  engines")
+    names = max([len(row.model) for row in index.models], default=0) + 2
+    families = max([len(row.family) for row in index.models], default=0) + 2
+    print(f"{'model':<{names}}{'family':<{families}}{'features':>8}  {'pixels':>6}  engines")
     for row in index.models:
         engines = ", ".join(
             label if status == "verified" else f"{label} ({status})"
             for label, status in sorted(row.targets.items())
         )
         width, size = row.feature_dim, row.input_size
-        print(f"{row.model:<24}{row.family:<14}{width:>8}  {size:>6}  {engines}")
+        print(f"{row.model:<{names}}{row.family:<{families}}{width:>8}  {size:>6}  {engines}")
     return 0
 
 
@@ -48,9 +52,9 @@ def show(options: argparse.Namespace) -> int:
     print(f"  timm: {model.timm_name}; weights: {model.weights}; licence: {model.licence}")
     print(f"  features: {model.feature_dim} ({model.cut})")
     print(
-        f"  input: {preprocess['input_size']} px ({preprocess['size_of']} size), "
-        f"{preprocess['interpolation']}, crop {preprocess['crop']}, "
-        f"mean {preprocess['mean']}, std {preprocess['std']}"
+        f"  input: {preprocess.input_size} px ({preprocess.size_of} size), "
+        f"{preprocess.interpolation}, crop {preprocess.crop}, "
+        f"mean {preprocess.mean}, std {preprocess.std}"
     )
     for engine in model.engines:
         _show_engine(engine)
@@ -63,34 +67,31 @@ def _show_engine(engine: EngineEntry) -> None:
     if engine.reason:
         print(f"    {engine.reason}")
     print(
-        f"    {toolchain['kind']} {toolchain['version']}, batch {batch['min']} to {batch['max']} "
-        f"(best {batch['opt']}), {engine.engine.size / 2**20:.1f} MiB, precision "
+        f"    {toolchain.kind} {toolchain.version}, batch {batch.min} to {batch.max} "
+        f"(best {batch.opt}), {engine.engine.size / 2**20:.1f} MiB, precision "
         f"{engine.precision_status}"
     )
     print(f"    sha256 {engine.engine.sha256}")
-    for row in (engine.verification or {}).get("batches", ()):
+    for verified in engine.verification.batches if engine.verification else ():
         print(
-            f"    batch {row['batch']}: cosine {row['worst_cosine']:.6f} at worst, relative error "
-            f"{row['worst_relative_error']:.2g}"
+            f"    batch {verified.batch}: cosine {verified.worst_cosine:.6f} at worst, "
+            f"relative error {verified.worst_relative_error:.2g}"
         )
-    for row in (engine.benchmark or {}).get("batches", ()):
+    for timed in engine.benchmark.batches if engine.benchmark else ():
         print(
-            f"    batch {row['batch']}: {row['latency_ms']:.2f} ms, "
-            f"{row['images_per_second']:.1f} images/s"
+            f"    batch {timed.batch}: {timed.latency_ms:.2f} ms, "
+            f"{timed.images_per_second:.1f} images/s"
         )
 
 
 def pull(options: argparse.Namespace) -> int:
     """Fetches the engine that fits this machine and checks it."""
+    output = _output(options.output) if options.output else None
     pulled = _pull(options)
-    path = pulled.engine
-    if options.output:
-        path = Path(options.output)
-        partial = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(pulled.engine.read_bytes())
-        partial.replace(path)
-    print(path)
+    if output is not None:
+        with _whole(output) as partial:
+            shutil.copyfile(pulled.engine, partial)
+    print(output or pulled.engine)
     return 0
 
 
@@ -100,15 +101,13 @@ def run(options: argparse.Namespace) -> int:
 
     from zoo.preprocess import batch_of, open_photo
 
+    output = _output(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
     images = [open_photo(Path(photo)) for photo in options.photos]
     pulled = _pull(options)
     with pulled.open() as session:
         features = session.features(batch_of(images, pulled.record.inputs.preprocess))
-    output = Path(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
-    partial = output.with_name(output.name + ".part")
-    with partial.open("wb") as file:
+    with _whole(output) as partial, partial.open("wb") as file:
         np.save(file, features)
-    partial.replace(output)
     print(f"{output}: features {features.shape}, {features.dtype}")
     return 0
 
@@ -177,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO")
     for name in ("pull", "run"):
         command = parsers[name]
-        command.add_argument("-o", "--output", help="where the result goes")
+        command.add_argument("-o", "--output", help="the file that the result goes to")
         command.add_argument("--target", help="a target by label, such as sm86-rtx1.7-fp16")
         command.add_argument(
             "--allow-pending", action="store_true", help="take an engine that has not been run"
@@ -186,6 +185,30 @@ def _parser() -> argparse.ArgumentParser:
             "--allow-seeded", action="store_true", help="take an engine of a dry run"
         )
     return parser
+
+
+def _output(name: str) -> Path:
+    """Returns where a result goes, before any work is done for it.
+
+    Raises:
+        UsageError: It is a folder.
+    """
+    path = Path(name)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="--output names the file itself")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yields a file to write; it gets its name when it is whole, and is gone otherwise."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _client(options: argparse.Namespace) -> Client:
@@ -201,7 +224,9 @@ def _pull(options: argparse.Namespace) -> Pulled:
         allow_pending=options.allow_pending,
         allow_seeded=options.allow_seeded,
     )
-    print(f"{options.model}: {', '.join(entry.targets)}, {entry.status}", file=sys.stderr)
+    dry_run = ", DRY RUN (seeded weights)" if entry.dry_run else ""
+    what = f"{', '.join(entry.targets)}, {entry.status}{dry_run}"
+    print(f"{options.model}: {what}", file=sys.stderr)
     return client.pull(options.model, entry)
 
 

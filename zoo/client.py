@@ -71,14 +71,14 @@ class Client:
         Raises:
             UsageError: The repository does not have the model; names the near miss.
         """
-        names = [row.model for row in self.index().models]
-        model = self._repository.model_index(name) if name in names else None
-        if model is None:
+        rows = {row.model: row for row in self.index().models}
+        names = list(rows)
+        if name not in rows:
             raise UsageError(
                 f"no model '{name}' in {self._repository.store.url}.{perhaps(name, names)}",
                 hint=f"it has {', '.join(names)}",
             )
-        return model
+        return self._repository.checked_model_index(rows[name])
 
     def select(
         self,
@@ -107,6 +107,11 @@ class Client:
         record = self._repository.record(name, entry.record)
         if record is None:
             raise RepositoryError(f"{name}: the index names record {entry.record}, which is gone")
+        if record.key != entry.record or record.engine != entry.engine:
+            raise RepositoryError(
+                f"{name}: record {entry.record} is not what the index says: it was changed",
+                hint="nothing was loaded; tell the repository's maintainer",
+            )
         engine = self._cache / "engines" / record.engine.sha256
         if not (engine.is_file() and sha256_file(engine) == record.engine.sha256):
             engine.parent.mkdir(parents=True, exist_ok=True)

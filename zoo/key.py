@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from zoo.digest import Sha256, sha256_json
-from zoo.manifest import BackboneCut, BatchRange
+from zoo.manifest import BackboneCut, BatchRange, Preprocess
 from zoo.target import Precision, Toolchain
 
 
@@ -53,7 +53,7 @@ class ExportInputs(_Inputs):
         weights: Which weights.
         ignore: Prefixes of state-dict keys left out.
         backbone: Cut and width.
-        preprocess: The fields of the preprocessing that change a feature.
+        preprocess: How photos are fed.
         precision: Of the ONNX.
         recipe: How the precision was made, with its version.
         dialect: Exporter and opset.
@@ -66,7 +66,7 @@ class ExportInputs(_Inputs):
     weights: WeightsIdentity
     ignore: tuple[str, ...] = ()
     backbone: BackboneCut
-    preprocess: dict[str, Any]
+    preprocess: Preprocess
     precision: Precision
     recipe: str
     dialect: str
@@ -91,7 +91,7 @@ class BuildInputs(_Inputs):
 
     model: str
     onnx: Sha256
-    preprocess: dict[str, Any]
+    preprocess: Preprocess
     archs: tuple[str, ...]
     precision: Precision
     toolchain: Toolchain

@@ -7,10 +7,10 @@ not known (a revision, a hash) is the word ``unlocked``, never a guess.
 from __future__ import annotations
 
 import fnmatch
-import re
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,7 @@ from pydantic import (
 
 from zoo.digest import Sha256
 from zoo.errors import ManifestError, UsageError
+from zoo.explain import explain
 from zoo.names import perhaps
 from zoo.target import Precision
 from zoo.toml import toml
@@ -33,7 +34,11 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_lengt
 Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
 Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
 Lockable = Sha256 | Literal["unlocked"]
-Positive = Annotated[float, Field(gt=0)]
+Mean = Annotated[float, Field(ge=0, le=1)]
+Std = Annotated[float, Field(gt=0, le=1)]
+
+
+_SCHEMA_HINT = "the fields and their ranges are in manifests/schema.json"
 
 
 class _Frozen(BaseModel):
@@ -100,7 +105,6 @@ class FileWeights(_Frozen):
     ignore: tuple[str, ...] = ()
 
 
-Source = Literal["hub", "pypi", "file"]
 Weights = Annotated[HubWeights | PypiWeights | FileWeights, Field(discriminator="source")]
 
 Cut = Literal["pooled", "flattened", "cls_token", "pre_logits"]
@@ -120,8 +124,6 @@ class Preprocess(_Frozen):
 
     Attributes:
         input_size: Height and width, pixels.
-        size_of: Whether that is the size the tag was trained at or the one it is tested at.
-        size_reason: Why that one.
         crop: Part of the resized photo that the centre crop keeps, 0 to 1.
         interpolation: Filter of the resize.
         mean: Per channel (RGB), subtracted from pixels scaled to 0..1.
@@ -129,17 +131,28 @@ class Preprocess(_Frozen):
     """
 
     input_size: Annotated[int, Field(ge=32, le=2048)]
-    size_of: Literal["train", "test"]
-    size_reason: Text
     crop: Annotated[float, Field(gt=0, le=1)]
     interpolation: Literal["bicubic", "bilinear"]
-    mean: tuple[float, float, float]
-    std: tuple[Positive, Positive, Positive]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
+
+
+class StatedPreprocess(Preprocess):
+    """A manifest's preprocessing, with the reason for its size.
+
+    Attributes:
+        size_of: Whether ``input_size`` is the size the tag was trained at or the one it is tested
+            at.
+        size_reason: Why that one.
+    """
+
+    size_of: Literal["train", "test"]
+    size_reason: Text
 
     @property
-    def key_fields(self) -> dict[str, Any]:
-        """The fields that change a feature: all but the prose."""
-        return self.model_dump(mode="json", exclude={"size_of", "size_reason"})
+    def plain(self) -> Preprocess:
+        """The part that changes a feature: all but the reason."""
+        return Preprocess(**self.model_dump(exclude={"size_of", "size_reason"}))
 
 
 class BatchRange(_Frozen):
@@ -221,7 +234,7 @@ class Manifest(_Frozen):
     origin: Annotated[str, StringConstraints(pattern=r"^https://\S+$", max_length=300)]
     weights: Weights
     backbone: BackboneCut
-    preprocess: Preprocess
+    preprocess: StatedPreprocess
     batch: Batches = Batches()
     precisions: Annotated[dict[Precision, Tolerance], Field(min_length=1)]
     catalog: CatalogText
@@ -246,12 +259,14 @@ def load_manifest(path: Path) -> Manifest:
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not TOML: {error}") from error
     try:
-        manifest = Manifest.model_validate(data)
+        # As JSON, so that a list is a tuple while "224" is no number.
+        manifest = Manifest.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        schema = Manifest.model_json_schema()
+        lines = [explain(problem, schema) for problem in error.errors()]
         raise ManifestError(
             "\n".join(f"{path}: {line}" for line in lines),
-            hint="the fields and their ranges are in manifests/schema.json",
+            hint=_SCHEMA_HINT,
         ) from error
     if manifest.id != path.stem:
         raise ManifestError(
@@ -261,6 +276,28 @@ def load_manifest(path: Path) -> Manifest:
     return manifest
 
 
+def read_manifests(folder: Path) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:
+    """Reads every manifest of a folder, those that can be read.
+
+    Returns:
+        Id to manifest, in order of id, and the file's stem to what is wrong for the others.
+
+    Raises:
+        ManifestError: The folder holds none.
+    """
+    paths = sorted(folder.glob("*.toml"))
+    if not paths:
+        raise ManifestError(f"{folder}: no manifests here", hint="one model is one .toml file")
+    good: dict[str, Manifest] = {}
+    bad: dict[str, ManifestError] = {}
+    for path in paths:
+        try:
+            good[path.stem] = load_manifest(path)
+        except ManifestError as error:
+            bad[path.stem] = error
+    return good, bad
+
+
 def load_manifests(folder: Path) -> dict[str, Manifest]:
     """Reads every manifest of a folder.
 
@@ -268,12 +305,12 @@ def load_manifests(folder: Path) -> dict[str, Manifest]:
         Id to manifest, in order of id.
 
     Raises:
-        ManifestError: The folder holds none, or one of them is wrong.
+        ManifestError: The folder holds none, or some are wrong; says what of each.
     """
-    paths = sorted(folder.glob("*.toml"))
-    if not paths:
-        raise ManifestError(f"{folder}: no manifests here", hint="one model is one .toml file")
-    return {manifest.id: manifest for manifest in map(load_manifest, paths)}
+    good, bad = read_manifests(folder)
+    if bad:
+        raise ManifestError("\n".join(error.message for error in bad.values()), hint=_SCHEMA_HINT)
+    return good
 
 
 def select_manifests(
@@ -307,47 +344,3 @@ def manifest_schema() -> dict[str, Any]:
     """Returns the JSON schema of a manifest, for editors."""
     schema = Manifest.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _explain(problem: Any) -> str:
-    """Turns one of pydantic's errors into ``field.path: what is wrong, what is allowed``."""
-    path = [str(part) for part in problem["loc"] if part != "[key]"]
-    if path[0] == "weights" and len(path) > 1 and path[1] in get_args(Source):
-        del path[1]  # the tag of the union, which nobody wrote in the file
-    field, value, context = ".".join(path), problem["input"], problem.get("ctx", {})
-    if problem["type"] == "missing":
-        return f"{field}: missing"
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(path[:-1])
-        return f"{field}: unknown field.{perhaps(path[-1], known)} Allowed: {', '.join(known)}"
-    if problem["type"] == "union_tag_invalid":
-        field, tag = f"{field}.source", str(context["tag"])
-        allowed = re.findall(r"'(\w+)'", context["expected_tags"])
-        return f"{field}: '{tag}' is not one of {', '.join(allowed)}.{perhaps(tag, allowed)}"
-    if problem["type"] == "union_tag_not_found":
-        return f"{field}.source: missing; allowed: " + ", ".join(get_args(Source))
-    if problem["type"] == "literal_error":
-        allowed = re.findall(r"'([^']*)'", context["expected"])
-        near = perhaps(str(value), allowed)
-        return f"{field}: '{value}' is not one of {', '.join(allowed)}.{near}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{field}: {value!r}: {message[0].lower()}{message[1:]}"
-
-
-def _fields_at(path: Iterable[str]) -> list[str]:
-    """Returns the names of the fields that the table at ``path`` of a manifest may have."""
-    schema = Manifest.model_json_schema()
-    node: dict[str, Any] = schema
-    for part in path:
-        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
-        node = _resolve(node, schema)
-    branches = [_resolve(branch, schema) for branch in node.get("oneOf", [node])]
-    return sorted({name for branch in branches for name in branch.get("properties", {})})
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    reference = node.get("$ref")
-    if reference is None:
-        return node
-    resolved: dict[str, Any] = schema["$defs"][reference.rsplit("/", 1)[1]]
-    return resolved

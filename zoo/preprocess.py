@@ -7,27 +7,31 @@ numpy alone. A test holds the two together, for every manifest.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from zoo.errors import RunError
+from zoo.manifest import Preprocess
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def open_photo(path: Path) -> Image.Image:
-    """Opens a photo as RGB.
+    """Opens a photo as RGB, 8 bits a channel; 16-bit grey is scaled.
 
     Raises:
         RunError: There is no such file, or Pillow can't read it.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16"):
+                return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+            if image.mode in ("I", "F"):
+                raise RunError(f"{path}: a photo of mode {image.mode} has no known range of values")
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise RunError(f"{path}: no such file") from error
@@ -35,49 +39,45 @@ def open_photo(path: Path) -> Image.Image:
         raise RunError(f"{path}: not a photo that can be read: {error}") from error
 
 
-def fit(image: Image.Image, preprocess: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """Resizes the shorter side and cuts out the centre.
 
     Args:
         image: Any size, any mode.
-        preprocess: ``input_size``, ``crop`` and ``interpolation`` of a manifest or record.
+        preprocess: Of a manifest or record; its size, crop and interpolation.
 
     Returns:
         Pixels, ``(input_size, input_size, 3)``, RGB.
     """
-    size = int(preprocess["input_size"])
-    shorter = math.floor(size / preprocess["crop"])
+    size = preprocess.input_size
+    shorter = math.floor(size / preprocess.crop)
     width, height = image.size
     if width <= height:
         new = (shorter, int(shorter * height / width))
     else:
         new = (int(shorter * width / height), shorter)
-    resized = image.convert("RGB").resize(new, _FILTERS[preprocess["interpolation"]])
+    resized = image.convert("RGB").resize(new, _FILTERS[preprocess.interpolation])
     left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
     return np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
 
 
-def normalise(
-    pixels: npt.NDArray[np.uint8], preprocess: Mapping[str, Any]
-) -> npt.NDArray[np.float32]:
+def normalise(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
     """Scales to 0..1, subtracts the mean and divides by the standard deviation.
 
     Args:
         pixels: ``(N, H, W, 3)``, RGB.
-        preprocess: ``mean`` and ``std`` of a manifest or record.
+        preprocess: Of a manifest or record; its mean and std.
 
     Returns:
         ``(N, 3, H, W)``, float32, contiguous.
     """
-    mean = np.asarray(preprocess["mean"], np.float32)
-    std = np.asarray(preprocess["std"], np.float32)
+    mean = np.asarray(preprocess.mean, np.float32)
+    std = np.asarray(preprocess.std, np.float32)
     # One pass: (x / 255 - mean) / std
     scaled = pixels * (1 / (255 * std)) - mean / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-def batch_of(
-    images: Iterable[Image.Image], preprocess: Mapping[str, Any]
-) -> npt.NDArray[np.float32]:
+def batch_of(images: Iterable[Image.Image], preprocess: Preprocess) -> npt.NDArray[np.float32]:
     """Returns ready input, ``(N, 3, H, W)`` float32, for photos of any size."""
     return normalise(np.stack([fit(image, preprocess) for image in images]), preprocess)

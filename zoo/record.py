@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from zoo.digest import Sha256, sha256_json
 from zoo.key import BuildInputs, ExportInputs
-from zoo.manifest import CatalogText
+from zoo.manifest import BatchRange, CatalogText, Preprocess, StatedPreprocess
+from zoo.target import Toolchain
 
 SCHEMA_VERSION = 1
 
@@ -29,6 +30,16 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
     schema_version: int = SCHEMA_VERSION
+
+    @field_validator("schema_version")
+    @classmethod
+    def _is_known(cls, version: int) -> int:
+        if version > SCHEMA_VERSION:
+            raise ValueError(
+                f"{version} is newer than this version of caft-zoo reads ({SCHEMA_VERSION}): "
+                "upgrade it"
+            )
+        return version
 
     def to_json(self) -> bytes:
         """Returns the record as indented JSON with a final newline, UTF-8."""
@@ -150,6 +161,52 @@ class Attestation(Record):
         return f"{self.time.replace(':', '')}-{self.kind}-{digest[:16]}.json"
 
 
+class _Numbers(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+
+
+class VerifiedBatch(_Numbers):
+    """How far an engine's features were from PyTorch's at one batch size.
+
+    Attributes:
+        batch: Images at once.
+        worst_cosine: Of any row.
+        worst_relative_error: Of any row, ``|y - r| / |r|``.
+    """
+
+    batch: int
+    worst_cosine: float
+    worst_relative_error: float
+
+
+class VerificationSummary(_Numbers):
+    """The numbers of an engine's latest verdict, and the machine that found them."""
+
+    batches: tuple[VerifiedBatch, ...]
+    machine: dict[str, Any] = {}
+
+
+class TimedBatch(_Numbers):
+    """How fast an engine was at one batch size.
+
+    Attributes:
+        batch: Images at once.
+        latency_ms: Median.
+        images_per_second: Of the median.
+    """
+
+    batch: int
+    latency_ms: float
+    images_per_second: float
+
+
+class BenchmarkSummary(_Numbers):
+    """The numbers of an engine's latest benchmark, and the machine that took them."""
+
+    batches: tuple[TimedBatch, ...]
+    machine: dict[str, Any] = {}
+
+
 class EngineEntry(Record):
     """One engine as the index shows it."""
 
@@ -159,14 +216,14 @@ class EngineEntry(Record):
     status: Status
     reason: str | None = None
     engine: Blob
-    toolchain: dict[str, Any]
-    batch: dict[str, int]
+    toolchain: Toolchain
+    batch: BatchRange
     feature_dim: int
-    preprocess: dict[str, Any]
+    preprocess: Preprocess
     dry_run: bool
     precision_status: PrecisionStatus
-    verification: dict[str, Any] | None = None
-    benchmark: dict[str, Any] | None = None
+    verification: VerificationSummary | None = None
+    benchmark: BenchmarkSummary | None = None
     cost: dict[str, Any]
     created: str
 
@@ -182,7 +239,7 @@ class ModelIndex(Record):
     weights: str
     feature_dim: int
     cut: str
-    preprocess: dict[str, Any]
+    preprocess: StatedPreprocess
     catalog: CatalogText
     engines: tuple[EngineEntry, ...]
 

@@ -162,26 +162,28 @@ class Repository:
     def write_index(self, kind: Kind, models: Iterable[ModelIndex]) -> Index:
         """Writes ``index/<model>.json`` for each model, then ``index.json``.
 
-        Models that are in the index already and not given stay as they are.
+        Models that have an index already and are not given stay as they are, so an ``index.json``
+        that was lost comes back. One writer at a time.
         """
-        current = self.index()
-        rows = {row.model: row for row in current.models} if current else {}
-        for model in models:
-            data = model.to_json()
-            if self._get(f"index/{model.model}.json") != data:
-                self.store.put(f"index/{model.model}.json", data)
-            rows[model.model] = IndexRow(
-                model=model.model,
-                family=model.family,
-                feature_dim=model.feature_dim,
-                input_size=model.preprocess["input_size"],
-                targets={label: e.status for e in reversed(model.engines) for label in e.targets},
-                index=Blob(sha256=sha256_bytes(data), size=len(data)),
-            )
-        index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))
-        if index != current:
-            self.store.put("index.json", index.to_json())
+        with self.store.lock("index"):
+            current = self.index()
+            rows = {row.model: row for row in current.models} if current else self._index_rows()
+            for model in models:
+                data = model.to_json()
+                if self._get(f"index/{model.model}.json") != data:
+                    self.store.put(f"index/{model.model}.json", data)
+                rows[model.model] = _index_row(model, data)
+            index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))
+            if index != current:
+                self.store.put("index.json", index.to_json())
         return index
+
+    def _index_rows(self) -> dict[str, IndexRow]:
+        rows = {}
+        for key in self.store.list("index/"):
+            if model := self._read(key, ModelIndex):
+                rows[model.model] = _index_row(model, self.store.get(key))
+        return rows
 
     def index(self) -> Index | None:
         """Returns ``index.json``, None when nothing has been published."""
@@ -190,6 +192,24 @@ class Repository:
     def model_index(self, model: str) -> ModelIndex | None:
         """Returns ``index/<model>.json``, None when nothing of the model has been published."""
         return self._read(f"index/{model}.json", ModelIndex)
+
+    def checked_model_index(self, row: IndexRow) -> ModelIndex:
+        """Returns ``index/<model>.json`` when it has the hash that ``index.json`` gives.
+
+        Raises:
+            RepositoryError: It is missing or was changed.
+        """
+        key = f"index/{row.model}.json"
+        data = self._get(key)
+        model = self._read(key, ModelIndex)
+        if data is None or model is None:
+            raise RepositoryError(f"{self.store.url}: index.json names {key}, which is missing")
+        if sha256_bytes(data) != row.index.sha256:
+            raise RepositoryError(
+                f"{self.store.url}: {key} does not have the hash that index.json gives",
+                hint="if something is being published right now, try again; else it was changed",
+            )
+        return model
 
     def model_indexes(self) -> Iterator[ModelIndex]:
         """Yields the index of every model that ``index.json`` names."""
@@ -215,7 +235,8 @@ class Repository:
             where = ".".join(map(str, first["loc"])) or "the file"
             raise RepositoryError(
                 f"{self.store.url}: {key} is not a valid {kind.__name__}: {where}: {first['msg']}",
-                hint="the file is damaged or was made by an incompatible version",
+                hint="it is damaged, or was made by another version; an index.json may be removed: "
+                "the next make zoo makes it from index/",
             ) from error
 
     def _add(self, key: str, record: Record, blobs: list[Blob]) -> None:
@@ -223,6 +244,17 @@ class Repository:
             if not self.has_blob(blob):
                 raise RepositoryError(f"{key}: its blob {blob.sha256} is not stored")
         self.store.put(key, record.to_json(), if_absent=True)
+
+
+def _index_row(model: ModelIndex, data: bytes) -> IndexRow:
+    return IndexRow(
+        model=model.model,
+        family=model.family,
+        feature_dim=model.feature_dim,
+        input_size=model.preprocess.input_size,
+        targets={label: engine.status for engine in model.engines for label in engine.targets},
+        index=Blob(sha256=sha256_bytes(data), size=len(data)),
+    )
 
 
 def _blob_key(sha256: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from zoo.errors import SelectionError
 from zoo.names import perhaps
 from zoo.record import EngineEntry, ModelIndex
-from zoo.target import RUNTIME_NAMES, Target, Toolchain
+from zoo.target import RUNTIME_NAMES, Toolchain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,13 @@ def select(
             hint=f"there is {', '.join(labels) or 'nothing'}",
         )
     reasons: list[str] = []
+    on_offer = False  # whether an option would give one
     fitting: list[tuple[tuple[int, int, int], EngineEntry]] = []
     for engine in model.engines:
         if target is not None and target not in engine.targets:
             continue
         rank, why_not = ((0, 0, 0), None) if target else _fit(engine, machine)
+        fits = why_not is None
         if why_not is None and engine.status == "withdrawn":
             why_not = f"withdrawn: {engine.reason}"
         if why_not is None and engine.status == "pending" and not allow_pending:
@@ -69,20 +71,22 @@ def select(
             fitting.append((rank, engine))
         else:
             reasons.append(f"{'+'.join(engine.targets)}: {why_not}")
+            on_offer |= fits and engine.status != "withdrawn"
     if fitting:
         return min(fitting, key=lambda pair: pair[0])[1]
+    arch = target.partition("-")[0] if target else machine.archs[0]
     raise SelectionError(
         f"{model.model}: no published engine will do:\n    "
         + "\n    ".join(reasons or ["nothing is published"]),
-        hint=f"to build one for this machine: make zoo MODELS={model.model} GPU={machine.archs[0]}",
+        hint=None if on_offer else f"to build one: make zoo MODELS={model.model} GPU={arch}",
     )
 
 
 def _fit(engine: EngineEntry, machine: Machine) -> tuple[tuple[int, int, int], str | None]:
-    labels = [Target.parse(label) for label in engine.targets]
-    needed = Toolchain.model_validate(engine.toolchain)
-    name = RUNTIME_NAMES[needed.kind]
-    archs = [label.arch.name for label in labels]
+    needed = engine.toolchain
+    # A runtime or architecture that this version does not know fits no machine; it is no error.
+    name = RUNTIME_NAMES.get(needed.kind, needed.kind)
+    archs = [label.partition("-")[0] for label in engine.targets]
     here = [machine.archs.index(arch) for arch in archs if arch in machine.archs]
     if not here:
         return (0, 0, 0), f"needs {' or '.join(archs)}; this machine has {machine.archs[0]}"

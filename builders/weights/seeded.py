@@ -37,7 +37,7 @@ def recipe(manifest: Manifest) -> dict[str, Any]:
         "recipe": f"seeded-1, scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}",
         "seed": SEED,
         "arch": manifest.timm_name,
-        "preprocess": manifest.preprocess.key_fields,
+        "preprocess": manifest.preprocess.plain.model_dump(mode="json"),
         "photos": photos.statistics_name(),
         "torch": version("torch"),
         "timm": version("timm"),

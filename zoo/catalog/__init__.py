@@ -7,10 +7,9 @@ a record is escaped by Jinja2.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from zoo.digest import canonical_json
-from zoo.record import EngineEntry, ModelIndex
+from zoo.record import EngineEntry, ModelIndex, TimedBatch
 from zoo.repository import Repository
 
 SCHEMA_VERSION = 1
@@ -58,10 +57,10 @@ def render_index(models: list[ModelIndex], dry_run: bool) -> str:
     return page
 
 
-def best_rate(engine: EngineEntry) -> dict[str, Any] | None:
+def best_rate(engine: EngineEntry) -> TimedBatch | None:
     """Returns the benchmark row with the most images per second, None without a benchmark."""
-    rows: list[dict[str, Any]] = (engine.benchmark or {}).get("batches", [])
-    return max(rows, key=lambda row: float(row["images_per_second"]), default=None)
+    rows = engine.benchmark.batches if engine.benchmark else ()
+    return max(rows, key=lambda row: row.images_per_second, default=None)
 
 
 def _template_bytes(name: str) -> bytes:

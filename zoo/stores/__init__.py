@@ -30,5 +30,5 @@ def open_store(url: str) -> ObjectStore:
     if scheme == "file":
         return LocalStore(Path(rest))
     raise RepositoryError(
-        f"no store for '{scheme}://' URLs", hint="STORE= takes a directory, for now"
+        f"no store for '{scheme}://' URLs", hint="a repository is a directory, for now"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -72,6 +73,10 @@ class ObjectStore(Protocol):
 
     def local_path(self, key: str) -> Path | None:
         """Returns where an object can be read in place, None where the store is remote."""
+        ...
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Holds a lock that one writer at a time can have, on this machine."""
         ...
 
     def list(self, prefix: str) -> Iterator[str]:

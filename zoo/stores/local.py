@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.errors import RepositoryError
@@ -26,7 +27,7 @@ class LocalStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()  # a worker reads it from another folder
 
     @property
     def url(self) -> str:
@@ -74,6 +75,21 @@ class LocalStore:
         """Returns where the object lies."""
         return self._path(key)
 
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Holds ``.incoming/<name>.lock``; the system releases it when the process ends."""
+        import fcntl
+
+        path = self.root / _TEMPORARY / f"{check_key(name)}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise self._failed("lock", name, error) from error
+        with file:
+            yield
+
     def list(self, prefix: str) -> Iterator[str]:
         """Yields the keys that start with ``prefix``, in order."""
         start = self.root / prefix.rpartition("/")[0]
@@ -102,10 +118,10 @@ class LocalStore:
             raise self._failed("write", key, error) from error
 
     def _failed(self, verb: str, key: str, error: OSError) -> RepositoryError:
-        return RepositoryError(
-            f"{self.root}: can't {verb} {key}: {error.strerror}",
-            hint="check the free space and the permissions of that directory",
-        )
+        hint = "check the free space and the permissions of that directory"
+        if self.root.exists() and not self.root.is_dir():
+            hint = f"{self.root} is a file; a repository is a directory"
+        return RepositoryError(f"{self.root}: can't {verb} {key}: {error.strerror}", hint=hint)
 
 
 def _place(temporary: Path, path: Path, if_absent: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes:
         """Returns an object's bytes."""
@@ -43,6 +45,10 @@ class MemoryStore:
     def local_path(self, key: str) -> Path | None:
         """Memory has no paths."""
         return None
+
+    def lock(self, name: str) -> threading.Lock:
+        """One writer at a time; the name makes no difference."""
+        return self._lock
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yields the keys that start with ``prefix``, in order."""
