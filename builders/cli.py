@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -85,6 +86,32 @@ def compare(options: argparse.Namespace) -> int:
         )
     print(to_markdown(rows))
     return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Hashes every blob of a repository; --repair forgets what is damaged, to be made again."""
+    repository = Repository(open_store(options.store or "_repository"))
+    found: dict[str, str | None] = {}
+    bad = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for key, blob in repository.named_blobs():
+            if blob.sha256 not in found:
+                found[blob.sha256] = repository.damage(blob, Path(scratch))
+            if damage := found[blob.sha256]:
+                bad += 1
+                print(f"{key}: blob {blob.sha256} is {damage}")
+                if options.repair:
+                    repository.forget(key, blob)
+    if bad == 0:
+        print(f"{len(found)} blobs, all whole")
+        return 0
+    if options.repair:
+        print("forgotten; the next make zoo makes them again")
+        return 0
+    raise RepositoryError(
+        f"{repository.store.url}: {bad} records name damaged or missing blobs",
+        hint="zoo-farm check --repair removes them; the next make zoo makes them again",
+    )
 
 
 def costs(options: argparse.Namespace) -> int:
@@ -188,6 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     against.add_argument("--store", default="", help=_STORE_HELP)
     against.add_argument("--models", default="", help="ids, globs or families")
     add_arguments(commands, "costs", costs).add_argument("--store", default="", help=_STORE_HELP)
+    health = add_arguments(commands, "check", check)
+    health.add_argument("--store", default="", help=_STORE_HELP)
+    health.add_argument("--repair", action="store_true", help="remove what is damaged")
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
     one = add_arguments(commands, "worker", worker)

@@ -184,8 +184,9 @@ class Farm:
         )
         if record is not None and not repository.has_blob(record.engine):
             raise RepositoryError(
-                f"the record {record.key} names engine {record.engine.sha256}, which is gone",
-                hint="bring the blob back, or remove that record to build the engine again",
+                f"record {record.key} names engine {record.engine.sha256}, which is missing or cut "
+                "short",
+                hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made again",
             )
         attestations = repository.attestations(record.engine.sha256) if record else []
         key = verdict(record.engine.sha256).key if record and prove else None

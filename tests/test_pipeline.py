@@ -230,8 +230,28 @@ def test_a_missing_engine_is_noticed(copy: Farm) -> None:
     path.unlink()
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode != 0
-    assert "which is gone" in done.stdout
+    assert "which is missing" in done.stdout
     assert "missing" in zoo(copy, "pull", LITE).stderr
+
+
+def test_damage_is_found_and_repaired(copy: Farm) -> None:
+    record = next(r for r in copy.repository.records(LITE) if r.targets[0].startswith("cpu"))
+    path = copy.repository.blob_path(record.engine)
+    assert path is not None
+    path.write_bytes(bytes(path.stat().st_size))
+
+    def check(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "builders.cli", "check", "--store", str(copy.store)]
+        return subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT)
+
+    found = check()
+    assert found.returncode == 10
+    assert f"{record.engine.sha256} is damaged" in found.stdout
+    assert check("--repair").returncode == 0
+    done = copy.make(f"MODELS={LITE}", "GPU=cpu")
+    assert "1 published" in done.stdout
+    assert "all whole" in check().stdout
+    assert zoo(copy, "pull", LITE).returncode == 0
 
 
 def published(farm: Farm) -> dict[str, str]:

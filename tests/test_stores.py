@@ -65,6 +65,13 @@ def test_listing_is_by_prefix_and_in_order(store: ObjectStore) -> None:
     assert list(store.list("none/")) == []
 
 
+def test_what_is_deleted_is_gone(store: ObjectStore) -> None:
+    store.put("a/b", b"x")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert store.size("a/b") is None
+
+
 def test_what_is_absent_is_a_key_error(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         store.get("nothing")

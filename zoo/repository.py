@@ -157,6 +157,40 @@ class Repository:
         keys = self.store.list(f"attestations/{engine}/")
         return [found for key in keys if (found := self._read(key, Attestation))]
 
+    # Repair
+
+    def named_blobs(self) -> Iterator[tuple[str, Blob]]:
+        """Yields the key of every record with each blob that it names."""
+        for key in self.store.list("states/"):
+            if state := self._read(key, StateRecord):
+                yield key, state.state
+        for key in self.store.list("exports/"):
+            if export := self._read(key, ExportRecord):
+                yield from ((key, blob) for blob in (export.onnx, export.golden))
+        for key in self.store.list("records/"):
+            if record := self._read(key, BuildRecord):
+                yield from ((key, blob) for blob in (record.engine, record.golden))
+
+    def damage(self, blob: Blob, scratch: Path) -> str | None:
+        """Says what is wrong with a blob, None when its bytes have its hash.
+
+        Args:
+            blob: Which one.
+            scratch: Folder for a copy, where the store is remote.
+        """
+        path = self.blob_path(blob)
+        if self.store.size(_blob_key(blob.sha256)) is None:
+            return "missing"
+        if path is None:
+            path = scratch / blob.sha256
+            self.store.fetch(_blob_key(blob.sha256), path)
+        return None if sha256_file(path) == blob.sha256 else "damaged"
+
+    def forget(self, key: str, blob: Blob) -> None:
+        """Removes a blob and the record that names it, so that both are made again."""
+        self.store.delete(key)
+        self.store.delete(_blob_key(blob.sha256))
+
     # Index
 
     def write_index(self, kind: Kind, models: Iterable[ModelIndex]) -> Index:

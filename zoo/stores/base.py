@@ -67,6 +67,10 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def delete(self, key: str) -> None:
+        """Removes an object; one that is not there is no error."""
+        ...
+
     def fetch(self, key: str, path: Path) -> None:
         """Copies an object to a file."""
         ...

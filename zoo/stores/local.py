@@ -62,6 +62,13 @@ class LocalStore:
             return False
         return self._write(key, lambda temporary: _move(path, temporary), if_absent=True)
 
+    def delete(self, key: str) -> None:
+        """Removes an object."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failed("remove", key, error) from error
+
     def fetch(self, key: str, path: Path) -> None:
         """Copies an object to a file."""
         try:

@@ -38,6 +38,10 @@ class MemoryStore:
         """Writes a file as an object, unless it is there."""
         return self.put(key, path.read_bytes(), if_absent=True)
 
+    def delete(self, key: str) -> None:
+        """Removes an object."""
+        self._objects.pop(check_key(key), None)
+
     def fetch(self, key: str, path: Path) -> None:
         """Copies an object to a file."""
         path.write_bytes(self.get(key))
