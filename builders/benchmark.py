@@ -11,7 +11,7 @@ import numpy as np
 from builders.progress import Event, Report
 from zoo.runtime import Session
 
-_LEAST_RUNS = 3
+_LEAST_RUNS = 2
 _MOST_RUNS = 100
 _SECONDS = 1.0  # per batch size, warm-up and the run in progress aside
 

@@ -16,7 +16,7 @@ from zoo.target import Arch, Precision, Target, Toolchain, refusal
 _ELEMENTS = 2**31 - 1
 """TensorRT does not run a tensor of 2^31 elements or more."""
 
-_GPU_ACTIVATIONS, _CPU_ACTIVATIONS = 16 * 2**30, 2**30
+_GPU_ACTIVATIONS, _CPU_ACTIVATIONS = 16 * 2**30, 3 * 2**28
 """Bytes for activations: twice the largest tensor in fp32 (what a layer reads and writes)."""
 
 _ODD_BATCH = 3

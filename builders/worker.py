@@ -263,15 +263,19 @@ def _end_with(parent: int) -> None:
 @contextmanager
 def _streams(log: Path) -> Iterator[Report]:
     """Keeps standard output for events and sends all else to the log, native code included."""
-    events = os.fdopen(os.dup(1), "w")
-    with log.open("a") as file:
-        sys.stdout.flush()
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        yield event_writer(events)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    events.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with os.fdopen(os.dup(1), "w") as output, os.fdopen(os.dup(2), "w") as errors:
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        try:
+            yield event_writer(output)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(output.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
 
 
 def main(arguments: list[str]) -> int:

@@ -139,6 +139,6 @@ def test_a_benchmark_is_bounded_and_consistent() -> None:
     now = iter(np.arange(0, 1e6, 0.5))
     (row,) = benchmark(ArraySession(), (4,), silent, clock=lambda: float(next(now)))
     assert row["batch"] == 4
-    assert row["runs"] == 3
+    assert row["runs"] == 2
     assert row["latency_ms"] == 500
     assert row["images_per_second"] == 8
