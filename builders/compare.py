@@ -24,8 +24,8 @@ from zoo.record import BuildRecord, ExportRecord
 from zoo.repository import Repository
 from zoo.runtime import open_session
 
-_SECONDS = 4.0  # per batch size, both sides together
-_LEAST_ROUNDS = 3
+_SECONDS = 1.5  # per batch size, both sides together
+_LEAST_ROUNDS = 2
 _REST = 0.05  # seconds between turns: thread pools keep spinning for a while after their work
 
 
