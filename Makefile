@@ -13,8 +13,12 @@ WEIGHTS ?=
 STORE ?=
 SITE ?=
 MANIFESTS ?= manifests
+BUILDER ?=
+BUILDER_PYTHON ?=
+TIMEOUT ?=
+MEMORY ?=
 
-KNOWN := PYTHON GPU TRT MODELS PRECISION WEIGHTS STORE SITE MANIFESTS
+KNOWN := PYTHON GPU TRT MODELS PRECISION WEIGHTS STORE SITE MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
@@ -26,18 +30,23 @@ help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo "make zoo takes, all optional (make catalog: STORE and SITE):"
-	@echo "  GPU        cpu, sm75, sm80, sm86, sm89, sm120; several with commas (default: this machine's, else cpu)"
-	@echo "  TRT        rtx1.7 (default: what serves the GPU)"
+	@echo "  GPU        cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120; several with commas (default: this machine's, else cpu)"
+	@echo "  TRT        rtx1.7, 11.4, 10.16, 10.13, 8.6 (default: what serves the GPU); zoo-farm targets has the table"
 	@echo "  MODELS     names, globs, families, with commas (default: all)"
 	@echo "  PRECISION  fp32, fp16 (default: all that the manifest and the target take)"
 	@echo "  WEIGHTS    manifest, or seeded for a dry run (default: manifest)"
 	@echo "  STORE      repository (default: _repository, or _repository-seeded for a dry run)"
 	@echo "  SITE       catalog (default: _site, or _site-seeded for a dry run)"
 	@echo "  MANIFESTS  folder of manifests (default: manifests)"
+	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
+	@echo "  BUILDER_PYTHON  the Python that builds and verifies, where it is not the farm's"
+	@echo "  TIMEOUT    seconds that a job may take (default: 3600)"
+	@echo "  MEMORY     GiB of memory that a job may have (default: no limit)"
 
 zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
-	  --precision "$(PRECISION)" --weights "$(WEIGHTS)" --store "$(STORE)" --site "$(SITE)"
+	  --precision "$(PRECISION)" --weights "$(WEIGHTS)" --store "$(STORE)" --site "$(SITE)" \
+	  --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
 
 catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)"

@@ -7,12 +7,15 @@ import fnmatch
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from builders import weights
+from builders.environment import toolchains_of, worker_command
 from builders.executors import LocalExecutor
+from builders.executors.local import parse_limit
 from builders.job import BuildOutput, Failure, parse_result
 from builders.pipeline import Farm, Request, Summary
 from builders.plan import check_request
@@ -21,6 +24,7 @@ from builders.toolchain import choose_toolchains, default_archs
 from zoo.catalog import build_site
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.errors import JobError, ManifestError, RepositoryError, UsageError, VerificationError
+from zoo.machine import installed, this_machine
 from zoo.manifest import (
     HubWeights,
     Manifest,
@@ -46,9 +50,12 @@ def zoo(options: argparse.Namespace) -> int:
     manifests, broken = _manifests(options)
     archs = [Arch.parse(name) for name in _words(options.gpu)] or default_archs()
     line = RuntimeLine.parse(options.trt) if options.trt else None
-    toolchains = choose_toolchains(archs, line)
-    precisions = tuple(map(parse_precision, _words(options.precision)))
+    precisions = tuple(parse_precision(word, archs, line) for word in _words(options.precision))
+    python = options.builder_python
+    find = toolchains_of(python).get if python else installed
+    toolchains = choose_toolchains(archs, line, find=find)
     check_request(toolchains, precisions)
+    executor = _executor(options)
     request = Request(
         manifests=manifests,
         manifest_dir=Path(options.manifests),
@@ -56,10 +63,11 @@ def zoo(options: argparse.Namespace) -> int:
         precisions=precisions or None,
         weights=mode,
         failures=_failures_beside(store),
+        builder=_pairs(options.builder),
     )
     display = Display(Console())
     repository = Repository(open_store(store))
-    farm = Farm(repository, LocalExecutor(timeout=options.timeout), display)
+    farm = Farm(repository, executor, display)
     summary = farm.run(request)
     summary.failed.update(broken)
     status = _print_summary(summary, store, display)
@@ -67,6 +75,25 @@ def zoo(options: argparse.Namespace) -> int:
         build_site(repository, site)
         display.say(f"catalog: {site / 'index.html'}")
     return status
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Proves published engines that this machine can run; --pending: those not run yet."""
+    from builders.pending import Prover, summarise
+
+    manifests, broken = _manifests(options)
+    repository, executor, display = _published(options), _executor(options), Display(Console())
+    machine, python = this_machine(), options.builder_python
+    if python:
+        machine = replace(machine, toolchains=tuple(toolchains_of(python).values()))
+    failures = _failures_beside(options.store or "_repository")
+    prover = Prover(repository, executor, display, failures, machine)
+    models = {*manifests, *broken} if options.models else None
+    proven = prover.run(manifests, broken, models, pending_only=options.pending)
+    for line in summarise(proven):
+        display.say(line)
+    catalog(options)
+    return 1 if proven.failed else 0
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -85,6 +112,20 @@ def compare(options: argparse.Namespace) -> int:
             hint="make zoo GPU=cpu publishes them",
         )
     print(to_markdown(rows))
+    return 0
+
+
+def torch_speed(options: argparse.Namespace) -> int:
+    """Times backbones in PyTorch on this machine's GPU, fp16: what engines have to beat."""
+    from builders.torch_speed import measure
+
+    output = Path(options.output)
+    output.mkdir(parents=True, exist_ok=True)
+    batches = [int(word) for word in _words(options.batches)]
+    for manifest in _manifests(options)[0].values():
+        found = measure(manifest, batches, with_compile=not options.eager_only)
+        (output / f"{manifest.id}.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(f"{manifest.id}: {found['batches']}", flush=True)
     return 0
 
 
@@ -168,6 +209,17 @@ def unlocked(options: argparse.Namespace) -> int:
     return 0
 
 
+def targets(options: argparse.Namespace) -> int:
+    """Shows the targets table: what is made for which GPU, with which TRT=, and what that needs."""
+    from builders import targets_table
+
+    table = (
+        targets_table.to_json() if options.json else targets_table.to_text(sources=options.sources)
+    )
+    print(table)
+    return 0
+
+
 def worker(options: argparse.Namespace) -> int:
     """Runs one job, as an executor does; reproduces a failure from its kept job."""
     from builders import worker as unit
@@ -204,7 +256,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--weights", default="", help="manifest, or seeded for a dry run")
     run.add_argument("--store", default="", help="repository (default ./_repository)")
     run.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
-    run.add_argument("--timeout", type=float, default=3600, help="seconds that a job may take")
+    run.add_argument("--builder", default="", help="builder options: NAME=VALUE ...")
+    proof = add_arguments(commands, "verify", verify)
+    proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
+    proof.add_argument("--models", default="", help="ids, globs or families")
+    proof.add_argument("--store", default="", help=_STORE_HELP)
+    proof.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
+    for one in (run, proof):
+        one.add_argument("--builder-python", default="", help="the Python that builds and verifies")
+        one.add_argument("--timeout", default="", help="seconds that a job may take (default 3600)")
+        one.add_argument("--memory", default="", help="GiB that a job may have (default: no limit)")
     add_arguments(commands, "lock", lock).add_argument(
         "models", nargs="*", help="ids, globs, families (default: all)"
     )
@@ -214,12 +275,20 @@ def _parser() -> argparse.ArgumentParser:
     against = add_arguments(commands, "compare", compare)
     against.add_argument("--store", default="", help=_STORE_HELP)
     against.add_argument("--models", default="", help="ids, globs or families")
+    pytorch = add_arguments(commands, "torch-speed", torch_speed)
+    pytorch.add_argument("--models", default="", help="ids, globs or families")
+    pytorch.add_argument("--batches", default="1 64 256", help="batch sizes")
+    pytorch.add_argument("--eager-only", action="store_true", help="leave torch.compile out")
+    pytorch.add_argument("--output", default="torch-speed", help="folder for a JSON per model")
     add_arguments(commands, "costs", costs).add_argument("--store", default="", help=_STORE_HELP)
     health = add_arguments(commands, "check", check)
     health.add_argument("--store", default="", help=_STORE_HELP)
     health.add_argument("--repair", action="store_true", help="remove what is damaged")
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
+    table = add_arguments(commands, "targets", targets)
+    table.add_argument("--json", action="store_true", help="the whole table, for machines")
+    table.add_argument("--sources", action="store_true", help="where each cell is from, too")
     one = add_arguments(commands, "worker", worker)
     one.add_argument("job", help="job.json, as a failure keeps it")
     one.add_argument("output", help="folder for result, log and files")
@@ -243,6 +312,15 @@ def _manifests(
     return select_manifests(good, rest) if rest else {}, broken
 
 
+def _executor(options: argparse.Namespace) -> LocalExecutor:
+    """Returns what runs jobs, within the limits that are asked for."""
+    return LocalExecutor(
+        timeout=parse_limit("TIMEOUT", options.timeout) or 3600,
+        build_command=worker_command(options.builder_python),
+        memory=int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
+    )
+
+
 def _failures_beside(store: str) -> Path:
     """Returns the folder that keeps jobs and logs of failures."""
     return (Path() if "://" in store else Path(store).parent) / "_failures"
@@ -257,6 +335,19 @@ def _published(options: argparse.Namespace) -> Repository:
             hint="make zoo MODELS=efficientnet_lite0 publishes something",
         )
     return repository
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Reads ``NAME=VALUE`` words."""
+    pairs = {}
+    for word in _words(text):
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise UsageError(
+                f"'{word}' is no builder option", hint='BUILDER="optimization_level=5" is one'
+            )
+        pairs[name] = value
+    return pairs
 
 
 def _words(text: str) -> list[str]:

@@ -77,7 +77,7 @@ def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Pa
     assert engine is not None
     batch = record.inputs.batch
     rows = []
-    with open_session("ort", engine, batch.max) as session, torch.inference_mode():
+    with open_session(engine, record.inputs) as session, torch.inference_mode():
         for size in sorted({batch.min, batch.opt, batch.max}):
             shape = (size, *session.input_shape)
             images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from builders import photos
-from builders.inputs import OPSET
+from builders.inputs import DIALECTS, OPSETS
 from zoo.errors import ExportError
 from zoo.manifest import Manifest
 from zoo.preprocess import normalise
 
 if TYPE_CHECKING:
     import onnx
+    import torch
     from torch import nn
 
 INPUT, OUTPUT = "images", "features"
@@ -59,48 +60,79 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
     return features
 
 
-def write_onnx(backbone: nn.Module, input_size: int, path: Path) -> None:
+def write_onnx(
+    backbone: nn.Module, input_size: int, path: Path, dialect: str = DIALECTS["dynamo-20"]
+) -> None:
     """Exports a backbone with a dynamic batch, normalised.
 
     Args:
         backbone: On the CPU, in fp32.
         input_size: Height and width, pixels.
         path: Where the ONNX goes.
+        dialect: Exporter and opset, as an export key says them.
 
     Raises:
-        ExportError: The exporter does not take the network.
+        ExportError: The exporter does not take the network, or there is no such dialect.
     """
     import logging
 
     import onnx
     import torch
 
+    exporters = {DIALECTS["dynamo-20"]: _export_dynamo, DIALECTS["torchscript-17"]: _export_script}
+    if dialect not in exporters:
+        raise ExportError(f"no exporter for '{dialect}'; there is {', '.join(exporters)}")
     example = torch.zeros(2, 3, input_size, input_size)  # a batch of 1 would be frozen in
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                backbone,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                external_data=False,
-                verbose=False,
-            )
-        assert program is not None
-        program.save(path, external_data=False)
+            exporters[dialect](backbone, example, path)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise ExportError(
             f"torch.onnx does not export this network: {str(error).splitlines()[0]}"
         ) from error
-    del program
     model = onnx.load(path)
     normalise_onnx(model)
     save_onnx(model, path)
+
+
+def _export_dynamo(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+    import torch
+
+    program = torch.onnx.export(
+        backbone,
+        (example,),
+        dynamo=True,
+        opset_version=OPSETS["dynamo-20"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path, external_data=False)
+
+
+def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+    """Exports as TensorRT 8.6 reads it; that exporter leaves out what values are between nodes."""
+    import onnx
+    import torch
+
+    torch.onnx.export(
+        backbone,
+        (example,),
+        str(path),
+        dynamo=False,
+        opset_version=OPSETS["torchscript-17"],
+        dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        verbose=False,
+    )
+    model = onnx.load(path)
+    onnx.save(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True), path)
 
 
 def normalise_onnx(model: onnx.ModelProto) -> None:
@@ -149,7 +181,8 @@ def largest_tensor(model: onnx.ModelProto) -> int:
     graph = model.graph
     for value in (*graph.input, *graph.output, *graph.value_info):
         dims = value.type.tensor_type.shape.dim
-        largest = max(largest, int(np.prod([dim.dim_value or 1 for dim in dims])))
+        if dims and not dims[0].dim_value:  # what has no batch is a weight or a shape
+            largest = max(largest, int(np.prod([dim.dim_value or 1 for dim in dims])))
     return largest
 
 

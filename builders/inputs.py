@@ -9,8 +9,14 @@ from zoo.key import ExportInputs, WeightsIdentity
 from zoo.manifest import Manifest, PypiWeights
 from zoo.target import Precision
 
-OPSET = 20
-DIALECT = f"torch.export, opset {OPSET}"
+OPSETS = {"dynamo-20": 20, "torchscript-17": 17}
+"""Opset of each dialect of the export; ``zoo/targets.toml`` says which runtime reads which."""
+
+DIALECTS = {
+    "dynamo-20": f"torch.export, opset {OPSETS['dynamo-20']}",
+    "torchscript-17": f"TorchScript, opset {OPSETS['torchscript-17']}",
+}
+"""How a dialect is said in an export key: exporter and opset."""
 
 FP32_ISLANDS = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "Softmax")
 """Operators that stay fp32 in an fp16 ONNX: they sum over many elements, where fp16 overflows or
@@ -30,9 +36,16 @@ _EXPORT_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx-ir")
 
 
 def export_inputs(
-    manifest: Manifest, weights: WeightsIdentity, precision: Precision
+    manifest: Manifest, weights: WeightsIdentity, precision: Precision, dialect: str = "dynamo-20"
 ) -> ExportInputs:
-    """Collects what decides an export. Imports neither torch nor onnx."""
+    """Collects what decides an export. Imports neither torch nor onnx.
+
+    Args:
+        manifest: The model.
+        weights: Which weights.
+        precision: Of the ONNX.
+        dialect: A name of :data:`DIALECTS`.
+    """
     source = manifest.weights
     return ExportInputs(
         model=manifest.id,
@@ -43,7 +56,7 @@ def export_inputs(
         preprocess=manifest.preprocess.plain,
         precision=precision,
         recipe=RECIPES[precision],
-        dialect=DIALECT,
+        dialect=DIALECTS[dialect],
         golden=photos.golden_name(),
         versions={name: version(name) for name in _EXPORT_PACKAGES},
     )

@@ -68,13 +68,15 @@ class BuildJob(_Message):
     Attributes:
         inputs: What the engine is made from.
         onnx: The ONNX.
+        parameters: Number of its weights.
         prove: How to prove it; None where this machine can't run it.
-        store: Where blobs are read.
+        store: Where blobs and timing caches are read.
     """
 
     kind: Literal["build"] = "build"
     inputs: BuildInputs
     onnx: Blob
+    parameters: int
     prove: Prove | None
     store: str
 
@@ -144,6 +146,8 @@ class BuildOutput(_Message):
 
     Attributes:
         engine: File of the engine; None when the job only verified one.
+        files: Name to file of what is kept beside the engine.
+        timing_cache: File of the timing cache as the build left it.
         facts: What the backend read from the engine.
         precision_proven: Whether the engine was asked what precision it runs in.
         verification: Verdict, None where the engine could not be run.
@@ -154,6 +158,8 @@ class BuildOutput(_Message):
 
     kind: Literal["build"] = "build"
     engine: str | None
+    files: dict[str, str] = {}
+    timing_cache: str | None = None
     facts: dict[str, Any]
     precision_proven: bool
     verification: Verification | None

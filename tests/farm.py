@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import ROOT
-
 from zoo.repository import Repository
 from zoo.stores import LocalStore
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,29 @@ class Farm:
             self.command(*variables), capture_output=True, text=True, cwd=ROOT, timeout=3000,
             env={**os.environ, "COLUMNS": "200"},
         )  # fmt: skip
+
+    def zoo(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs the client on this store, with a cache of its own."""
+        return subprocess.run(
+            [sys.executable, "-m", "zoo.cli", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            timeout=300,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "ZOO_STORE": str(self.store),
+                "ZOO_HOME": str(self.folder / "home"),
+                **environment,
+            },
+        )
+
+    def copy(self, folder: Path) -> Farm:
+        """Copies store and manifests into a folder, for a test to change."""
+        shutil.copytree(self.store, folder / "store")
+        shutil.copytree(self.manifests, folder / "manifests")
+        return Farm(folder=folder, manifests=folder / "manifests")
 
     def snapshot(self) -> dict[str, bytes]:
         """Everything in the store that anybody sees, large blobs by name alone."""

@@ -47,7 +47,7 @@ def build_inputs(**changes: Any) -> BuildInputs:
         "archs": ("sm86",),
         "precision": "fp16",
         "toolchain": toolchain,
-        "batch": BatchRange(opt=64, max=256),
+        "profiles": (BatchRange(opt=64, max=256),),
         "options": {"tf32": False},
     }
     return BuildInputs(**{**values, **changes})
@@ -66,7 +66,8 @@ TOOLCHAIN = {"kind": "rtx", "version": "1.7.1.116", "cuda": 13, "os": "linux", "
         {"toolchain": Toolchain.model_validate({**TOOLCHAIN, "version": "1.7.1.117"})},
         {"toolchain": Toolchain.model_validate({**TOOLCHAIN, "cuda": 12})},
         {"toolchain": Toolchain.model_validate({**TOOLCHAIN, "os": "windows"})},
-        {"batch": BatchRange(opt=32, max=256)},
+        {"profiles": (BatchRange(opt=32, max=256),)},
+        {"profiles": (BatchRange(opt=1, max=8), BatchRange(opt=64, max=256))},
         {"options": {"tf32": True}},
         {"model": "resnet101"},
     ],

@@ -65,10 +65,11 @@ def test_the_largest_batch_keeps_tensors_below_two_to_the_31() -> None:
     assert plan.largest_batch(b7, on_cpu=True) == 4
 
 
-def test_a_gpu_range_is_limited_and_a_cpu_range_is_not(manifests: dict[str, Manifest]) -> None:
-    gpu = manifests["resnet50"].batch.gpu
-    assert gpu.limited(256) == gpu
-    assert (gpu.limited(32).opt, gpu.limited(32).max) == (32, 32)
+def test_a_range_is_limited(manifests: dict[str, Manifest]) -> None:
+    latency, bulk = manifests["resnet50"].batch.gpu
+    assert bulk.limited(256) == bulk
+    assert (bulk.limited(32).opt, bulk.limited(32).max) == (32, 32)
+    assert latency.limited(256) == latency
 
 
 def test_without_a_gpu_the_default_is_the_cpu() -> None:

@@ -34,8 +34,7 @@ class Pulled:
         """Opens the engine."""
         from zoo.runtime import open_session
 
-        kind = self.record.inputs.toolchain.kind
-        return open_session(kind, self.engine, self.record.inputs.batch.max)
+        return open_session(self.engine, self.record.inputs, self.record.engine.size)
 
 
 class Client:

@@ -85,7 +85,7 @@ class BuildInputs(_Inputs):
         archs: Architectures that the one engine serves, sorted.
         precision: Of the ONNX.
         toolchain: What builds it, in full.
-        batch: The engine's batch range.
+        profiles: The engine's batch ranges: an optimisation profile each, smallest first.
         options: Builder options by name.
     """
 
@@ -95,8 +95,14 @@ class BuildInputs(_Inputs):
     archs: tuple[str, ...]
     precision: Precision
     toolchain: Toolchain
-    batch: BatchRange
+    profiles: tuple[BatchRange, ...]
     options: dict[str, Any]
+
+    @property
+    def batch(self) -> BatchRange:
+        """Every batch that the engine takes; the best is the last profile's."""
+        last = self.profiles[-1]
+        return BatchRange(min=self.profiles[0].min, opt=last.opt, max=last.max)
 
 
 class VerificationInputs(_Inputs):

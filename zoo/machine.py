@@ -5,6 +5,7 @@ Nothing native is imported: versions come from package metadata, GPUs from ``nvi
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -20,8 +21,10 @@ from zoo.target import RUNTIME_NAMES, Arch, RuntimeKind, Toolchain, known_archs
 _PACKAGES: dict[RuntimeKind, tuple[tuple[str, int | None], ...]] = {
     "ort": (("onnxruntime", None),),
     "rtx": (("tensorrt-rtx-cu13", 13),),
-    "trt": (("tensorrt-cu13", 13), ("tensorrt-cu12", 12), ("tensorrt", 12)),
+    "trt": (("tensorrt-cu13", 13), ("tensorrt-cu12", 12), ("tensorrt", None)),
 }
+_PLAIN_TENSORRT = {False: 12, True: 13}
+"""CUDA of the package that does not name it, by whether it is of version 11 or later."""
 
 Run = Callable[[list[str]], str]
 """Runs a command and returns its standard output; raises OSError when it can't."""
@@ -47,6 +50,8 @@ def installed(kind: RuntimeKind) -> Toolchain | None:
             found = version(package)
         except PackageNotFoundError:
             continue
+        if package == "tensorrt":
+            cuda = _PLAIN_TENSORRT[int(found.partition(".")[0]) >= 11]
         return Toolchain(
             kind=kind,
             version=found,
@@ -70,19 +75,44 @@ def local_archs(run: Run = run_command) -> list[Arch]:
 def this_machine(run: Run = run_command) -> Machine:
     """Returns what this machine can run: its GPUs first, then the CPU."""
     archs = (*(arch.name for arch in local_archs(run)), "cpu")
-    toolchains = tuple(found for kind in RUNTIME_NAMES if (found := installed(kind)))
-    return Machine(archs=archs, toolchains=toolchains)
+    return Machine(archs=archs, toolchains=tuple(all_installed().values()))
 
 
-def describe_machine() -> dict[str, Any]:
-    """Describes this machine: processor, cores, memory, system."""
+def describe_gpu(run: Run = run_command) -> dict[str, Any] | None:
+    """Describes this machine's first GPU: name, compute capability, driver, memory; or None."""
+    fields = {
+        "name": "name",
+        "compute_capability": "compute_cap",
+        "driver": "driver_version",
+        "memory_mib": "memory.total",
+    }
+    query = ",".join(fields.values())
+    try:
+        text = run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"])
+    except OSError:
+        return None
+    values = [value.strip() for value in (text.splitlines() or [""])[0].split(",")]
+    if len(values) != len(fields):
+        return None
+    return dict(zip(fields, values, strict=True))
+
+
+def describe_machine(run: Run = run_command) -> dict[str, Any]:
+    """Describes this machine: processor, cores, memory, system, and its first GPU if any."""
+    gpu = describe_gpu(run)
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        **({"gpu": gpu} if gpu else {}),
     }
+
+
+def all_installed() -> dict[RuntimeKind, Toolchain]:
+    """Returns the installed toolchains by runtime."""
+    return {kind: found for kind in RUNTIME_NAMES if (found := installed(kind))}
 
 
 def _cpu_name() -> str:
@@ -92,3 +122,7 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
     return names[0] if names else platform.machine()
+
+
+if __name__ == "__main__":  # how another Python is asked what it has
+    print(json.dumps({kind: chain.model_dump() for kind, chain in all_installed().items()}))

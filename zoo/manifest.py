@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -173,6 +174,9 @@ class BatchRange(_Frozen):
         top = min(self.max, max(1, largest))
         return BatchRange(min=min(self.min, top), opt=min(self.opt, top), max=top)
 
+    def __contains__(self, batch: int) -> bool:
+        return self.min <= batch <= self.max
+
 
 class Batches(_Frozen):
     """Batch ranges by kind of target.
@@ -182,11 +186,24 @@ class Batches(_Frozen):
 
     Attributes:
         cpu: For CPU engines.
-        gpu: For GPU engines.
+        gpu: For GPU engines: an optimisation profile each, in order of size. The first is for
+            latency, the last for bulk work, tuned at the batch that bulk work comes in.
     """
 
     cpu: BatchRange = BatchRange(opt=4, max=16)
-    gpu: BatchRange = BatchRange(opt=64, max=256)
+    gpu: Annotated[tuple[BatchRange, ...], Field(min_length=1, max_length=8)] = (
+        BatchRange(opt=1, max=8),
+        BatchRange(min=9, opt=256, max=256),
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Batches:
+        if self.gpu[0].min != 1:
+            raise ValueError(f"the first profile takes no batch of 1: its min is {self.gpu[0].min}")
+        for smaller, larger in pairwise(self.gpu):
+            if not (smaller.min <= larger.min and smaller.max < larger.max):
+                raise ValueError("the profiles of gpu are not in order of size")
+        return self
 
 
 class Tolerance(_Frozen):

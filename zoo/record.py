@@ -96,6 +96,22 @@ class ExportRecord(Record):
     cost: dict[str, Any]
 
 
+class TimingCacheRecord(Record):
+    """The newest timing cache of a GPU and a toolchain. The one record that is written again.
+
+    It only saves time: an engine does not depend on it, and its key does not hold it.
+
+    Attributes:
+        device: The GPU's name.
+        toolchain: What timed.
+        cache: The cache's bytes.
+    """
+
+    device: str
+    toolchain: Toolchain
+    cache: Blob
+
+
 class BuildRecord(Record):
     """An engine: inputs to bytes.
 
@@ -105,6 +121,8 @@ class BuildRecord(Record):
         targets: Labels of the targets that it serves.
         engine: The engine's bytes.
         golden: The golden file that proves it.
+        files: What is kept beside the engine, by name: ``log`` of the worker, and ``inspector``,
+            what TensorRT says of its layers.
         feature_dim: Width of its output.
         dry_run: Whether the weights are seeded.
         precision_status: Whether the engine was asked what it runs in.
@@ -120,6 +138,7 @@ class BuildRecord(Record):
     targets: tuple[str, ...]
     engine: Blob
     golden: Blob
+    files: dict[str, Blob] = {}
     feature_dim: int
     dry_run: bool
     precision_status: PrecisionStatus

@@ -8,6 +8,7 @@ This module alone knows the layout. ::
     exports/<model>/<export-key>.json          ONNX and golden, by what went in
     records/<model>/<build-key>.json           engines, by what went in
     attestations/<engine>/<time>-<kind>-….json what was found out about an engine
+    timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
     index/<model>.json, index.json             what clients read; written last
 
 Blobs go first, the record that names them last and once: a kill at any instant leaves either the
@@ -16,6 +17,7 @@ whole engine or nothing that anybody sees.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -36,8 +38,10 @@ from zoo.record import (
     Record,
     RepositoryInfo,
     StateRecord,
+    TimingCacheRecord,
 )
 from zoo.stores import ObjectStore
+from zoo.target import Toolchain
 
 R = TypeVar("R", bound=Record)
 
@@ -140,7 +144,7 @@ class Repository:
     def add_record(self, record: BuildRecord) -> None:
         """Writes a build record, once; its blobs must be here."""
         key = f"records/{record.inputs.model}/{record.key}.json"
-        self._add(key, record, [record.engine, record.golden])
+        self._add(key, record, [record.engine, record.golden, *record.files.values()])
 
     def records(self, model: str) -> list[BuildRecord]:
         """Returns every build record of a model."""
@@ -157,6 +161,16 @@ class Repository:
         keys = self.store.list(f"attestations/{engine}/")
         return [found for key in keys if (found := self._read(key, Attestation))]
 
+    def timing_cache(self, device: str, toolchain: Toolchain) -> TimingCacheRecord | None:
+        """Returns the newest timing cache of a GPU and a toolchain."""
+        return self._read(_timing_cache_key(device, toolchain), TimingCacheRecord)
+
+    def put_timing_cache(self, record: TimingCacheRecord) -> None:
+        """Writes a timing cache's record over the one before; its blob must be here."""
+        if not self.has_blob(record.cache):
+            raise RepositoryError(f"timing cache: its blob {record.cache.sha256} is not stored")
+        self.store.put(_timing_cache_key(record.device, record.toolchain), record.to_json())
+
     # Repair
 
     def named_blobs(self) -> Iterator[tuple[str, Blob]]:
@@ -170,6 +184,10 @@ class Repository:
         for key in self.store.list("records/"):
             if record := self._read(key, BuildRecord):
                 yield from ((key, blob) for blob in (record.engine, record.golden))
+                yield from ((key, blob) for blob in record.files.values())
+        for key in self.store.list("timing-caches/"):
+            if cache := self._read(key, TimingCacheRecord):
+                yield key, cache.cache
 
     def damage(self, blob: Blob, scratch: Path) -> str | None:
         """Says what is wrong with a blob, None when its bytes have its hash.
@@ -289,6 +307,11 @@ def _index_row(model: ModelIndex, data: bytes) -> IndexRow:
         targets={label: engine.status for engine in model.engines for label in engine.targets},
         index=Blob(sha256=sha256_bytes(data), size=len(data)),
     )
+
+
+def _timing_cache_key(device: str, toolchain: Toolchain) -> str:
+    name = f"{device}-cuda{toolchain.cuda}-{toolchain.kind}{toolchain.version}"
+    return f"timing-caches/{re.sub(r'[^A-Za-z0-9.]+', '-', name).lower()}.json"
 
 
 def _blob_key(sha256: str) -> str:

@@ -59,7 +59,7 @@ def select(
     for engine in model.engines:
         if target is not None and target not in engine.targets:
             continue
-        rank, why_not = ((0, 0, 0), None) if target else _fit(engine, machine)
+        rank, why_not = ((0, 0, 0), None) if target else fit(engine, machine)
         fits = why_not is None
         if why_not is None and engine.status == "withdrawn":
             why_not = f"withdrawn: {engine.reason}"
@@ -82,7 +82,12 @@ def select(
     )
 
 
-def _fit(engine: EngineEntry, machine: Machine) -> tuple[tuple[int, int, int], str | None]:
+def fit(engine: EngineEntry, machine: Machine) -> tuple[tuple[int, int, int], str | None]:
+    """Says how well an engine fits a machine, whatever its status.
+
+    Returns:
+        Its rank, the least being the best, and why it does not fit, None where it does.
+    """
     needed = engine.toolchain
     # A runtime or architecture that this version does not know fits no machine; it is no error.
     name = RUNTIME_NAMES.get(needed.kind, needed.kind)

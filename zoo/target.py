@@ -7,10 +7,11 @@ still differ in their full :class:`Toolchain`, which is what matching uses.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -49,11 +50,9 @@ class Arch:
             UsageError: The text names no architecture that this project knows.
         """
         if text not in known_archs():
-            lines = [RuntimeLine.parse(name) for name in known_lines()]
-            served = list(dict.fromkeys(arch for line in lines for arch in served_archs(line)))
             raise UsageError(
-                f"unknown GPU architecture '{text}'.{perhaps(text, served)}",
-                hint="GPU= takes " + ", ".join(served),
+                f"unknown GPU architecture '{text}'.{perhaps(text, known_archs())}",
+                hint="GPU= takes " + ", ".join(known_archs()),
             )
         return cls(text)
 
@@ -93,12 +92,22 @@ class RuntimeLine:
         """
         match = re.fullmatch(r"(trt|rtx|ort)?(\d+\.\d+)", text)
         if match is None:
-            lines = [name for name in known_lines() if not name.startswith("ort")]
+            words = [line.asked for line in gpu_lines()]
             raise UsageError(
-                f"unknown runtime line '{text}'.{perhaps(text, lines)}",
-                hint="TRT= takes " + ", ".join(lines),
+                f"unknown runtime line '{text}'.{perhaps(text, words)}",
+                hint="TRT= takes " + ", ".join(words),
             )
         return cls(match[1] or "trt", match[2])
+
+    @property
+    def asked(self) -> str:
+        """What ``TRT=`` says: ``11.4``, ``rtx1.7``."""
+        return self.version if self.kind == "trt" else str(self)
+
+    @property
+    def title(self) -> str:
+        """What people call it: ``TensorRT 11.4``."""
+        return f"{RUNTIME_NAMES.get(self.kind, self.kind)} {self.version}"
 
     def __str__(self) -> str:
         return f"{self.kind}{self.version}"
@@ -118,6 +127,7 @@ class Target:
 
         Raises:
             UsageError: The text is not a label, or a part of it is unknown.
+            TargetError: Its precision is one that the farm does not make.
         """
         parts = text.split("-")
         if len(parts) != 3:
@@ -130,18 +140,45 @@ class Target:
         return f"{self.arch}-{self.line}-{self.precision}"
 
 
-def parse_precision(text: str) -> Precision:
+def parse_precision(
+    text: str, archs: Sequence[Arch] = (), line: RuntimeLine | None = None
+) -> Precision:
     """Reads a precision.
+
+    Args:
+        text: What ``PRECISION=`` says.
+        archs: What it is asked for on; a refusal then says what these take.
+        line: What ``TRT=`` says, None when it is not given.
 
     Raises:
         UsageError: There is no such precision.
+        TargetError: There is, and the farm does not make it: says why, and what it makes.
     """
     for precision in PRECISIONS:
         if precision == text:
             return precision
-    raise UsageError(
-        f"unknown precision '{text}'.{perhaps(text, PRECISIONS)}",
-        hint="PRECISION= takes " + ", ".join(PRECISIONS),
+    recipes = target_table().precision
+    if text not in recipes:
+        raise UsageError(
+            f"unknown precision '{text}'.{perhaps(text, PRECISIONS)}",
+            hint="PRECISION= takes " + ", ".join(PRECISIONS),
+        )
+    without = [arch.name for arch in archs if text not in units_of(arch)]
+    reasons = []
+    if without:
+        with_units = [name for name in known_archs() if text in units_of(Arch(name))]
+        verb = "has" if len(without) == 1 else "have"
+        reasons.append(
+            f"{', '.join(without)} {verb} no {text} units ({', '.join(with_units)} have them)"
+        )
+    if line is not None and (why_not := line_facts(line).why_not.get(text)):
+        reasons.append(why_not)
+    if not archs or len(without) < len(archs):
+        reasons.append(f"the farm has no recipe for {text} yet; it takes {recipes[text].recipe}")
+    raise TargetError(
+        f"no engine in {text}: {'; '.join(reasons)}",
+        hint="; ".join(alternatives(arch, line) for arch in archs)
+        or "PRECISION= takes " + ", ".join(PRECISIONS),
     )
 
 
@@ -170,45 +207,190 @@ class Toolchain(BaseModel):
         return RuntimeLine(self.kind, ".".join(self.version.split(".")[:2]))
 
 
+class _Facts(BaseModel):
+    """Strict: a word that nobody reads is a mistake in the table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+
+
+class ArchFacts(_Facts):
+    """An architecture: its name and the precisions that its arithmetic units know."""
+
+    name: str
+    units: tuple[str, ...]
+
+
+class RecipeFacts(_Facts):
+    """A precision that the farm does not make: what a recipe would take."""
+
+    recipe: str
+
+
+class CellFacts(_Facts):
+    """What is true of a line on some architectures.
+
+    Attributes:
+        archs: Their names.
+        precisions: What the farm makes there; empty where it is not served.
+        why_not: Why it is not served, None where it is.
+        note: What else to know, or None.
+        container: Image that has it, where it is not the line's.
+        driver: Oldest driver by CUDA major version of the package, the farm's choice first; where
+            it is not the line's.
+    """
+
+    archs: tuple[str, ...]
+    precisions: tuple[Precision, ...] = ()
+    why_not: str | None = None
+    note: str | None = None
+    container: str | None = None
+    driver: dict[int, int] = {}
+
+
+class LineFacts(BaseModel):
+    """What the table says of a runtime line.
+
+    Attributes:
+        dialect: The ONNX dialect that its parser reads, ``dynamo-20`` or ``torchscript-17``.
+        install: The command that installs it.
+        note: What else to know of it, or None.
+        container: Image that has it; ``unlocked`` when none was confirmed, ``none`` without one.
+        container_note: Why no image is named, or None.
+        driver: Oldest driver by CUDA major version of the package, the farm's choice first.
+        why_not: Why it does not take a precision, by precision.
+        cells: Every architecture of the table, once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dialect: str
+    dialect_source: str
+    install: str
+    note: str | None = None
+    container: str
+    container_note: str | None = None
+    driver: dict[int, int] = {}
+    driver_source: str | None = None
+    why_not: dict[str, str] = {}
+    cells: tuple[CellFacts, ...]
+
+    def cell(self, arch: Arch) -> CellFacts:
+        """Returns what is true on one architecture, with the line's facts filled in."""
+        [own] = [one for one in self.cells if arch.name in one.archs]
+        filled = {"container": own.container or self.container, "driver": own.driver or self.driver}
+        return own.model_copy(update=filled)
+
+
+class Table(BaseModel):
+    """``zoo/targets.toml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arch: dict[str, ArchFacts]
+    precision: dict[str, RecipeFacts]
+    line: dict[str, LineFacts]
+
+
 @cache
-def target_table() -> dict[str, Any]:
+def target_table() -> Table:
     """Returns ``zoo/targets.toml``, parsed."""
-    return toml.loads(files("zoo").joinpath("targets.toml").read_text(encoding="utf-8"))
+    text = files("zoo").joinpath("targets.toml").read_text(encoding="utf-8")
+    return Table.model_validate(toml.loads(text))
 
 
 def known_archs() -> list[str]:
     """Returns the names of all architectures of the table, ``cpu`` first."""
-    return list(target_table()["arch"])
+    return list(target_table().arch)
 
 
 def known_lines() -> list[str]:
     """Returns the runtime lines of the table."""
-    return list(target_table()["line"])
+    return list(target_table().line)
 
 
-def served_archs(line: RuntimeLine) -> dict[str, tuple[str, ...]]:
-    """Returns what a runtime line serves.
+def gpu_lines() -> list[RuntimeLine]:
+    """Returns the lines that ``TRT=`` may name."""
+    lines = [RuntimeLine.parse(name) for name in known_lines()]
+    return [line for line in lines if line.kind != "ort"]
 
-    Returns:
-        Architecture name to the precisions that it takes there; empty for a line that the table
-        does not have.
+
+def units_of(arch: Arch) -> tuple[str, ...]:
+    """Returns the precisions that an architecture's arithmetic units know."""
+    return target_table().arch[arch.name].units
+
+
+def line_facts(line: RuntimeLine) -> LineFacts:
+    """Returns what the table says of a line.
+
+    Raises:
+        TargetError: It is not in the table.
     """
-    cells = target_table()["line"].get(str(line), {}).get("serves", {})
-    return {arch: tuple(precisions) for arch, precisions in cells.items()}
+    try:
+        return target_table().line[str(line)]
+    except KeyError:
+        raise TargetError(
+            f"{line.title} is not in the targets table",
+            hint="there is " + ", ".join(known_lines()),
+        ) from None
+
+
+def dialect_of(line: RuntimeLine) -> str:
+    """Returns the ONNX dialect that a line's parser reads: ``dynamo-20``, ``torchscript-17``.
+
+    Raises:
+        TargetError: The line is not in the table.
+    """
+    return line_facts(line).dialect
+
+
+def served_archs(line: RuntimeLine) -> dict[str, tuple[Precision, ...]]:
+    """Returns what a line takes, by architecture; nothing for one that the table has not."""
+    if str(line) not in known_lines():
+        return {}
+    cells = {name: line_facts(line).cell(Arch(name)) for name in known_archs()}
+    return {name: cell.precisions for name, cell in cells.items() if cell.precisions}
+
+
+def lines_for(arch: Arch) -> list[RuntimeLine]:
+    """Returns the lines that serve an architecture."""
+    lines = [RuntimeLine.parse(name) for name in known_lines()]
+    return [line for line in lines if arch.name in served_archs(line)]
+
+
+def alternatives(arch: Arch, line: RuntimeLine | None = None) -> str:
+    """Says what an architecture takes: precisions and lines; of one line when that serves it."""
+    lines = lines_for(arch)
+    if line in lines:
+        lines = [line]
+    taken = dict.fromkeys(name for one in lines for name in served_archs(one)[arch.name])
+    return f"{arch} takes {', '.join(taken)} with {', '.join(one.asked for one in lines)}"
+
+
+def not_served(arch: Arch, line: RuntimeLine) -> str | None:
+    """Says why a line does not serve an architecture and what it serves, or None where it does."""
+    if str(line) not in known_lines():
+        return f"{line.title} is not in the targets table"
+    reason = line_facts(line).cell(arch).why_not
+    if reason is None:
+        return None
+    return f"{line} does not serve {arch}: {reason} ({line} serves {', '.join(served_archs(line))})"
 
 
 def refusal(target: Target) -> str | None:
-    """Says why a target can't be had, or None where it can."""
-    served = served_archs(target.line)
-    name = f"{RUNTIME_NAMES[target.line.kind]} {target.line.version}"
-    if not served:
-        return f"{name} is not in the targets table"
-    if target.arch.name not in served:
-        return f"{name} does not serve {target.arch}; it serves {', '.join(served)}"
-    if target.precision not in served[target.arch.name]:
-        reason = target_table()["line"][str(target.line)].get("why_not", {}).get(target.precision)
-        takes = ", ".join(served[target.arch.name])
-        return f"{name} has no {target.precision} on {target.arch} (it has {takes})" + (
-            f": {reason}" if reason else ""
-        )
-    return None
+    """Says why a target can't be had and what can, or None where it can."""
+    arch, line, precision = target.arch, target.line, target.precision
+    if reason := not_served(arch, line):
+        return f"{reason}; {alternatives(arch)}"
+    taken = served_archs(line)[arch.name]
+    if precision in taken:
+        return None
+    why_not = line_facts(line).why_not.get(precision)
+    tables = [served_archs(one) for one in gpu_lines()]
+    elsewhere = {name for one in tables for name in one if precision in one[name]}
+    return (
+        f"{line.title} has no {precision} on {arch} (it has {', '.join(taken)})"
+        + (f": {why_not}" if why_not else "")
+        + f"; {precision} is made for {', '.join(n for n in known_archs() if n in elsewhere)}"
+    )

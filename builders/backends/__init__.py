@@ -13,6 +13,7 @@ __all__ = ["BACKENDS", "Backend", "get_backend"]
 BACKENDS: dict[RuntimeKind, str] = {
     "ort": "builders.backends.onnxruntime",
     "rtx": "builders.backends.tensorrt_rtx",
+    "trt": "builders.backends.tensorrt",
 }
 
 
@@ -24,8 +25,6 @@ def get_backend(kind: RuntimeKind) -> Backend:
     """
     if kind not in BACKENDS:
         names = ", ".join(RUNTIME_NAMES[name] for name in BACKENDS)
-        raise TargetError(
-            f"no backend builds {RUNTIME_NAMES[kind]} engines", hint=f"there is one for {names}"
-        )
+        raise TargetError(f"no backend builds '{kind}' engines", hint=f"there is one for {names}")
     backend: Backend = import_module(BACKENDS[kind]).BACKEND
     return backend

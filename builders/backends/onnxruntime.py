@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from builders.backends.base import Facts
+from builders.backends.base import Facts, Options, read_options
 from zoo.errors import BuildError
 from zoo.key import BuildInputs
+from zoo.target import Toolchain
+
+
+class OnnxRuntimeOptions(Options):
+    """Builder options of ONNX Runtime.
+
+    Attributes:
+        graph_optimization: ``extended`` fuses operators; the level above writes nodes for this
+            machine's own instruction set into the model, which would not be portable.
+    """
+
+    graph_optimization: Literal["extended"] = "extended"
 
 
 class OnnxRuntimeBackend:
     """Optimises a model ahead of time, with what holds on every CPU."""
 
-    def options(self) -> dict[str, Any]:
-        """Returns the builder options.
+    def options(self, toolchain: Toolchain, asked: Mapping[str, str]) -> dict[str, Any]:
+        """Returns the builder options; see :class:`~builders.backends.base.Backend`."""
+        return read_options(OnnxRuntimeOptions(), toolchain, asked)
 
-        ``extended`` fuses operators; the level above writes nodes for this machine's own
-        instruction set into the model, which would not be portable.
-        """
-        return {"graph_optimization": "extended"}
-
-    def build(self, onnx: Path, inputs: BuildInputs, engine: Path) -> Facts:
+    def build(
+        self,
+        onnx: Path,
+        inputs: BuildInputs,
+        engine: Path,
+        *,
+        parameters: int,
+        timing_cache: Path | None = None,
+    ) -> Facts:
         """Writes the optimised model; see :class:`~builders.backends.base.Backend`."""
         import onnxruntime
 

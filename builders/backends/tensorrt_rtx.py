@@ -7,56 +7,28 @@ here is its header: format, version, length and which compute capabilities it ho
 from __future__ import annotations
 
 import os
-import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from builders.backends.base import Facts
-from zoo.errors import BuildError, MissingPackageError
+from builders.backends.base import Facts, Options, read_options
+from zoo.errors import BuildError, MissingPackageError, RunError
 from zoo.key import BuildInputs
-from zoo.target import Arch
-
-# Bit of each compute capability in the header's mask, and the header's layout, read off engines
-# built by 1.7.1.116 for one capability at a time.
-_MASK_BITS = {"sm75": 0, "sm80": 1, "sm86": 2, "sm89": 3, "sm120": 4, "sm121": 5}
-_MAGIC = b"vtrt"
-_HEADER_SIZE = 36  # magic at 0, length of the whole engine at 16, version at 24, mask at 32
+from zoo.runtime.header import HEADER_SIZE, Header, read_header
+from zoo.target import Arch, Toolchain
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """Header of a TensorRT-RTX engine.
+class TensorRTRTXOptions(Options):
+    """Builder options of TensorRT-RTX.
 
     Attributes:
-        version: ``1.7.1.116``.
-        archs: Architectures that the engine holds code for.
-        length: Bytes of the whole engine.
+        strongly_typed: Precision is in the ONNX; TensorRT-RTX knows nothing else.
+        tf32: Off: an engine named fp32 is fp32.
     """
 
-    version: str
-    archs: tuple[str, ...]
-    length: int
-
-
-def read_header(data: bytes) -> Header:
-    """Reads the header of an engine.
-
-    Args:
-        data: The engine's first 36 bytes or more.
-
-    Raises:
-        BuildError: The bytes are no TensorRT-RTX engine.
-    """
-    if len(data) < _HEADER_SIZE or not data.startswith(_MAGIC):
-        raise BuildError("not a TensorRT-RTX engine: its header does not start with 'vtrt'")
-    (length,) = struct.unpack_from("<Q", data, 16)
-    version = ".".join(str(number) for number in data[24:28])
-    (mask,) = struct.unpack_from("<I", data, 32)
-    archs = tuple(name for name, bit in _MASK_BITS.items() if mask >> bit & 1)
-    if unknown := mask & ~sum(1 << bit for bit in _MASK_BITS.values()):
-        raise BuildError(f"the engine's capability mask has unknown bits: {unknown:#x}")
-    return Header(version=version, archs=archs, length=length)
+    strongly_typed: Literal[True] = True
+    tf32: Literal[False] = False
 
 
 def check_header(header: Header, length: int, inputs: BuildInputs) -> None:
@@ -70,6 +42,8 @@ def check_header(header: Header, length: int, inputs: BuildInputs) -> None:
     Raises:
         BuildError: Another version, other architectures, or another length.
     """
+    if header.kind != "rtx":
+        raise BuildError("what TensorRT-RTX built is no TensorRT-RTX engine")
     if header.length != length:
         raise BuildError(f"the engine says it has {header.length} bytes, it has {length}")
     if header.version != inputs.toolchain.version:
@@ -77,9 +51,9 @@ def check_header(header: Header, length: int, inputs: BuildInputs) -> None:
             f"the engine says TensorRT-RTX {header.version}, the toolchain is "
             f"{inputs.toolchain.version}"
         )
-    if set(header.archs) != set(inputs.archs):
+    if set(header.archs or ()) != set(inputs.archs):
         raise BuildError(
-            f"the engine serves {', '.join(header.archs) or 'nothing'}, "
+            f"the engine serves {', '.join(header.archs or ()) or 'nothing'}, "
             f"{', '.join(inputs.archs)} was asked for"
         )
 
@@ -87,40 +61,39 @@ def check_header(header: Header, length: int, inputs: BuildInputs) -> None:
 class TensorRTRTXBackend:
     """Builds with Polygraphy's loaders, strongly typed: precision is in the ONNX."""
 
-    def options(self) -> dict[str, Any]:
-        """Returns the builder options. TF32 is off: an engine named fp32 is fp32."""
-        return {"strongly_typed": True, "tf32": False}
+    def options(self, toolchain: Toolchain, asked: Mapping[str, str]) -> dict[str, Any]:
+        """Returns the builder options; see :class:`~builders.backends.base.Backend`."""
+        return read_options(TensorRTRTXOptions(), toolchain, asked)
 
-    def build(self, onnx: Path, inputs: BuildInputs, engine: Path) -> Facts:
+    def build(
+        self,
+        onnx: Path,
+        inputs: BuildInputs,
+        engine: Path,
+        *,
+        parameters: int,
+        timing_cache: Path | None = None,
+    ) -> Facts:
         """Builds an engine; see :class:`~builders.backends.base.Backend`."""
         # Read when Polygraphy is imported: a process serves one of the two TensorRTs.
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"
         try:
             import tensorrt_rtx
             from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
-            from polygraphy.backend.trt import (
-                EngineBytesFromNetwork,
-                NetworkFromOnnxPath,
-                PostprocessConfig,
-                Profile,
-            )
+            from polygraphy.backend.trt import EngineBytesFromNetwork, PostprocessConfig
             from polygraphy.exception import PolygraphyException
-        except ImportError as error:
+
+            from builders.backends.network import parse_network
+        except (ImportError, OSError) as error:
             raise MissingPackageError(
                 f"TensorRT-RTX can't be imported: {error}",
                 hint="pip install -e '.[farm]' -c constraints.txt",
             ) from error
-        batch = inputs.batch
         try:
-            builder, network, parser = NetworkFromOnnxPath(str(onnx), strongly_typed=True)()
-            tensor = network.get_input(0)
-            image = tuple(tensor.shape)[1:]
-            profile = Profile().add(
-                tensor.name, (batch.min, *image), (batch.opt, *image), (batch.max, *image)
-            )
+            parsed, profiles, image = parse_network(onnx, inputs.profiles, strongly_typed=True)
             config = CreateConfigRTX(
                 compute_capabilities=[Arch(name).compute_capability for name in inputs.archs],
-                profiles=[profile],
+                profiles=profiles,
             )
             without_tf32 = PostprocessConfig(
                 config,
@@ -128,15 +101,18 @@ class TensorRTRTXBackend:
                     tensorrt_rtx.BuilderFlag.TF32
                 ),
             )
-            plan = EngineBytesFromNetwork((builder, network, parser), config=without_tf32)()
+            plan = EngineBytesFromNetwork(parsed, config=without_tf32)()
         except PolygraphyException as error:
             raise BuildError(f"TensorRT-RTX does not build the ONNX: {error}") from error
         view = memoryview(plan)
-        header = read_header(bytes(view[:_HEADER_SIZE]))
+        try:
+            header = read_header(bytes(view[:HEADER_SIZE]), "what TensorRT-RTX built")
+        except RunError as error:
+            raise BuildError(error.message) from error
         check_header(header, len(view), inputs)
         with engine.open("wb") as file:
             file.write(view)
-        return Facts(values={"header": vars(header), "input": list(image)})
+        return Facts(values={"header": asdict(header), "input": list(image)})
 
 
 BACKEND = TensorRTRTXBackend()

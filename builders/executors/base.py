@@ -30,7 +30,7 @@ class Executor(Protocol):
         """Runs a job into an empty folder.
 
         Raises:
-            JobError: It failed, crashed or took too long. The folder has ``job.json`` and
-                ``log.txt``.
+            JobError: It failed, crashed, took too long or too much memory. The folder has
+                ``job.json`` and ``log.txt``.
         """
         ...

@@ -2,83 +2,214 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from builders.executors.base import Outcome
-from builders.job import Failure, Job, parse_result
+from builders.job import ExportJob, Failure, Job, parse_result
 from builders.progress import Event, Report
-from zoo.errors import JobError
+from zoo.errors import JobError, UsageError
 
 _ROOT = Path(__file__).resolve().parents[2]
+_PROC = Path("/proc")
+_GIB = 2**30
 
 
 class LocalExecutor:
     """Runs each job in a process of its own: a crash of native code fails that job alone.
 
+    The worker leads a session, so that it ends with everything that it started, and so that an
+    interrupt from the keyboard reaches the farm alone, which ends the worker.
+
     Args:
         timeout: Seconds that a job may take.
         command: The worker, to which job file and output directory are added.
+        build_command: The worker of builds and verifications, which need the runtime where exports
+            need torch: another Python may run it. The same as ``command`` when None.
+        memory: Bytes of resident memory that a worker and what it started may have together; None
+            for no limit. (``RLIMIT_AS`` is no way: CUDA reserves more addresses than there is
+            memory.)
+
+    Raises:
+        UsageError: There is a memory limit, and this system has no ``/proc`` to watch it in.
     """
 
     def __init__(
         self,
         timeout: float = 3600,
         command: tuple[str, ...] = (sys.executable, "-m", "builders.worker"),
+        build_command: tuple[str, ...] | None = None,
+        *,
+        memory: int | None = None,
     ) -> None:
+        if memory is not None and not (_PROC / "self" / "stat").exists():
+            raise UsageError("a memory limit needs /proc", hint="leave MEMORY= (--memory) out")
         self._timeout = timeout
         self._command = command
+        self._build_command = build_command or command
+        self._memory = memory
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
         job_file = folder / "job.json"
         job_file.write_text(job.model_dump_json(indent=1))
-        process = subprocess.Popen(
-            [*self._command, str(job_file.resolve()), str(folder.resolve())],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            cwd=_ROOT,
-        )
-        timer = threading.Timer(self._timeout, process.kill)
-        timer.start()
+        command = self._command if isinstance(job, ExportJob) else self._build_command
+        with (folder / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, str(job_file.resolve()), str(folder.resolve())],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                cwd=_ROOT,
+                start_new_session=True,
+            )
+        watch = _Watch(process, self._timeout, self._memory)
+        watch.start()
         try:
             assert process.stdout is not None
-            for line in process.stdout:
-                if event := Event.from_line(line):
-                    report(event)
-            _, errors = process.communicate()
+            with process.stdout:
+                for line in process.stdout:
+                    if event := Event.from_line(line):
+                        report(event)
+            process.wait()
         finally:
-            timed_out = not timer.is_alive()
-            timer.cancel()
-            if process.poll() is None:  # an interrupt from the keyboard
-                process.kill()
-                process.wait()
-        return _outcome(process.returncode, timed_out, errors, folder, self._timeout)
+            _kill(process)  # an interrupt from the keyboard
+            process.wait()
+            watch.join()
+        return _outcome(process.returncode, watch.stopped, folder)
 
 
-def _outcome(status: int, timed_out: bool, errors: str, folder: Path, timeout: float) -> Outcome:
+class _Watch(threading.Thread):
+    """Ends a worker that passes a limit, and what a worker leaves behind when it ends.
+
+    Attributes:
+        stopped: Why the worker was ended and what to do about it; None when it was not.
+    """
+
+    _SECONDS = 0.2  # between two looks
+
+    def __init__(self, process: subprocess.Popen[str], timeout: float, memory: int | None) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self._timeout = timeout
+        self._memory = memory
+        self.stopped: tuple[str, str] | None = None
+
+    def run(self) -> None:
+        """Watches until the worker has ended."""
+        deadline = time.monotonic() + self._timeout
+        before = 0
+        while self._process.poll() is None:
+            if time.monotonic() >= deadline:
+                self.stopped = (
+                    f"the worker was stopped after {self._timeout:.0f} s",
+                    "TIMEOUT= (--timeout) allows a job more seconds",
+                )
+                break
+            if self._memory is not None:
+                has = resident_memory(self._process.pid)
+                # Two looks in a row: a child has its parent's pages until it runs its own program.
+                if min(has, before) > self._memory:
+                    self.stopped = (
+                        f"the worker was stopped: it had {has / _GIB:.2f} GiB of memory, the limit "
+                        f"is {self._memory / _GIB:.2f} GiB",
+                        "MEMORY= (--memory) allows a job more GiB",
+                    )
+                    break
+                before = has
+            time.sleep(self._SECONDS)
+        _kill(self._process)
+
+
+def parse_limit(variable: str, text: str) -> float | None:
+    """Reads what a variable of ``make`` says of a limit.
+
+    Args:
+        variable: Its name; the option's is the same in small letters.
+        text: What it says.
+
+    Returns:
+        The number, None for an empty text.
+
+    Raises:
+        UsageError: It is no number, or not above 0.
+    """
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise UsageError(
+            f"{variable}={text} (--{variable.lower()}) is no number above 0",
+            hint=f"{variable}=2.5 is one; leave it out for the default",
+        )
+    return number
+
+
+def resident_memory(session: int) -> int:
+    """Returns the bytes of resident memory of all processes of a session, from ``/proc``."""
+    pages = 0
+    for stat in _PROC.glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_bytes().rpartition(b")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[3]) == session:
+            pages += int(fields[21])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Ends a worker and what it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # nobody is left; macOS says it the second way
+        return
+
+
+def _outcome(status: int, stopped: tuple[str, str] | None, folder: Path) -> Outcome:
+    """Reads what a worker left.
+
+    Raises:
+        JobError: Its job failed, or it left no result: it crashed, or was stopped.
+    """
     result_file = folder / "result.json"
     if result_file.exists():
         result = parse_result.validate_json(result_file.read_bytes())
         if isinstance(result, Failure):
             raise JobError(result.message, hint=result.hint)
         return Outcome(result=result, folder=folder)
-    if timed_out:
-        raise JobError(f"the worker was stopped after {timeout:.0f} s", hint=_tail(folder, errors))
-    if status < 0:
-        name = signal.Signals(-status).name
-        cause = "; was it out of memory?" if name == "SIGKILL" else ""
-        raise JobError(f"the worker died of {name}{cause}", hint=_tail(folder, errors))
-    raise JobError(f"the worker ended with {status} and no result", hint=_tail(folder, errors))
+    words = _last_words(folder)
+    if stopped:
+        what, remedy = stopped
+        raise JobError(what, hint=f"{words}; {remedy}")
+    if name := _signal(status):
+        cause = "; was the machine out of memory?" if name == "SIGKILL" else ""
+        raise JobError(f"the worker died of {name}{cause}", hint=words)
+    raise JobError(f"the worker ended with {status} and no result", hint=words)
 
 
-def _tail(folder: Path, errors: str) -> str:
+def _signal(status: int) -> str | None:
+    """Names the signal that a status stands for, a shell's 128 + n included; None for no signal."""
+    number = -status if status < 0 else status - 128
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None
+
+
+def _last_words(folder: Path) -> str:
     log = folder / "log.txt"
-    text = (log.read_text(errors="replace") if log.exists() else "") + errors
+    text = log.read_text(errors="replace") if log.exists() else ""
     lines = text.strip().splitlines()[-5:]
     return "its last words: " + " | ".join(lines) if lines else "it said nothing"

@@ -8,31 +8,44 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import RunError
+from zoo.key import BuildInputs
 from zoo.runtime.base import Session
 from zoo.target import RUNTIME_NAMES, RuntimeKind
 
 __all__ = ["SESSIONS", "Session", "open_session"]
 
-SESSIONS: dict[RuntimeKind, str] = {"ort": "zoo.runtime.onnxruntime"}
+SESSIONS: dict[RuntimeKind, str] = {
+    "ort": "zoo.runtime.onnxruntime",
+    "rtx": "zoo.runtime.tensorrt",
+    "trt": "zoo.runtime.tensorrt",
+}
 
 
-def open_session(kind: RuntimeKind, engine: Path, max_batch: int) -> Session:
+def open_session(
+    engine: Path, inputs: BuildInputs, size: int | None = None, **options: Any
+) -> Session:
     """Loads an engine. It must have been checked against its digest: an engine is native code.
 
     Args:
-        kind: Its runtime.
         engine: Its file.
-        max_batch: Its largest batch; what is larger is run in pieces.
+        inputs: What it was made from, as its record says.
+        size: Bytes that it should have, when that is known.
+        options: Of the runtime's own session, such as ``cuda_graphs`` of TensorRT.
 
     Raises:
         RunError: This version has no session for that runtime, or the engine does not load.
+        MissingPackageError: The runtime is not installed.
     """
+    kind = inputs.toolchain.kind
     if kind not in SESSIONS:
         raise RunError(
-            f"{engine.name} is a {RUNTIME_NAMES[kind]} engine, which this version does not run",
+            f"{engine.name} is a {RUNTIME_NAMES.get(kind, kind)} engine, which this version does "
+            "not run",
             hint="it runs engines of " + ", ".join(RUNTIME_NAMES[name] for name in SESSIONS),
         )
-    opened: Session = import_module(SESSIONS[kind]).open_session(engine, max_batch)
+    module = import_module(SESSIONS[kind])
+    opened: Session = module.open_session(engine, inputs, size, **options)
     return opened

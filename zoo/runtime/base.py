@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import RunError
+from zoo.manifest import BatchRange
 
 Images = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
@@ -43,6 +44,22 @@ class Session(Protocol):
     def __enter__(self) -> Session: ...
 
     def __exit__(self, *exception: object) -> None: ...
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """A session on a GPU, whose work can be timed apart from copies and calls."""
+
+    @property
+    def profiles(self) -> tuple[BatchRange, ...]:
+        """Batch ranges of the optimisation profiles."""
+        ...
+
+    def time_on_device(
+        self, batch: int, profile: int, runs: int, *, cuda_graph: bool = True
+    ) -> list[float]:
+        """Returns milliseconds of each run, by CUDA events."""
+        ...
 
 
 def check_images(images: Images, shape: tuple[int, int, int]) -> None:

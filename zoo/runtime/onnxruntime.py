@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import MissingPackageError, RunError
+from zoo.key import BuildInputs
 from zoo.runtime.base import Features, Images, check_images, in_pieces
 
 
@@ -71,6 +72,17 @@ class OnnxRuntimeSession:
         self.close()
 
 
-def open_session(engine: Path, max_batch: int) -> OnnxRuntimeSession:
-    """Loads an engine on all of this process's cores."""
-    return OnnxRuntimeSession(engine, max_batch)
+def open_session(
+    engine: Path, inputs: BuildInputs, size: int | None = None, *, threads: int | None = None
+) -> OnnxRuntimeSession:
+    """Loads an engine, by default on all of this process's cores.
+
+    Raises:
+        RunError: The file is cut short, or does not load.
+    """
+    if size is not None and engine.stat().st_size != size:
+        raise RunError(
+            f"{engine.name} has {engine.stat().st_size:,} bytes, its record says {size:,}",
+            hint="fetch it again with zoo pull",
+        )
+    return OnnxRuntimeSession(engine, inputs.batch.max, threads)

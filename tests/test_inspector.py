@@ -1,0 +1,101 @@
+"""What an engine says it runs in, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders.backends.inspector import judge, read, summarise
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "h200-trt8.6"
+
+
+def conv(kind: str, count: int, **changes: Any) -> dict[str, Any]:
+    tensor = {"Name": "x", "Format/Datatype": f"Channel major {kind} format"}
+    return {
+        "Name": "conv",
+        "LayerType": "CaskConvolution",
+        "Inputs": [tensor],
+        "Outputs": [tensor],
+        "ParameterType": "Convolution",
+        "Weights": {"Type": {"FP16": "Half", "FP32": "Float"}[kind], "Count": count},
+        **changes,
+    }
+
+
+def fused() -> dict[str, Any]:
+    return {
+        "Name": "{ForeignNode[a...b]}",
+        "LayerType": "Myelin",
+        "Inputs": [{"Name": "x", "Format/Datatype": "Row major linear FP32"}],
+        "Outputs": [],
+        "TacticName": "",
+    }
+
+
+def verdict(layers: list[Any], precision: Any, parameters: int, size: int) -> tuple[bool, str]:
+    return judge(summarise(json.dumps({"Layers": layers})), precision, parameters, size)
+
+
+def test_layers_that_state_their_weights_prove_it() -> None:
+    assert verdict([conv("FP16", 900), conv("FP16", 100)], "fp16", 1000, 2100)[0]
+    assert verdict([conv("FP32", 1000)], "fp32", 1000, 4100)[0]
+
+
+@pytest.mark.parametrize("named", ["fp16", "fp32"])
+def test_an_engine_that_runs_in_another_precision_is_caught(named: str) -> None:
+    other = {"fp16": "FP32", "fp32": "FP16"}[named]
+    proven, reason = verdict([conv(other, 1000)], named, 1000, 4000)
+    assert not proven
+    assert reason.startswith("no:")
+
+
+def test_fused_layers_are_judged_by_the_size_of_the_plan() -> None:
+    assert verdict([fused()], "fp16", 1_000_000, 2_050_000)[0]
+    assert verdict([fused()], "fp32", 1_000_000, 4_100_000)[0]
+    proven, reason = verdict([fused()], "fp16", 1_000_000, 4_100_000)
+    assert not proven
+    assert "4.10 bytes" in reason
+
+
+def test_what_says_nothing_proves_nothing() -> None:
+    assert not verdict(["only a name"], "fp16", 1000, 2000)[0]
+    assert not verdict([conv("FP16", 100)], "fp16", 1000, 9000)[0]
+
+
+def test_a_summary_counts_layers_weights_and_tensors() -> None:
+    found = summarise(json.dumps({"Layers": [conv("FP16", 10), fused(), "name"]}))
+    assert found["weights"] == {"fp16": 10}
+    assert found["tensors"] == {"fp16": 1, "fp32": 1}
+    assert found["layers"] == {"CaskConvolution": 1, "Myelin": 1}
+    assert found["silent"] == ["{ForeignNode[a...b]}"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "parameters", "proven"),
+    [
+        ("resnet50-fp16", 23_481_472, True),
+        ("resnet50-fp32", 23_481_472, True),
+        ("vgg16_bn-fp16", 14_714_688, True),
+        ("vgg16_bn-fp32", 14_714_688, True),
+        ("vit_base_patch16_224-fp16", 85_684_224, False),  # one fused node, in two profiles
+    ],
+)
+def test_what_tensorrt_8_6_said_on_an_h200_is_read(
+    engine: str, parameters: int, proven: bool
+) -> None:
+    folder = RESULTS / engine
+    record = json.loads((folder / "record.json").read_text())
+    summary = summarise((folder / "inspector.json").read_text())
+    assert summary["profiles"] == 2
+    assert bool(summary["silent"]) is not proven
+    verdict = judge(summary, record["inputs"]["precision"], parameters, record["engine"]["size"])
+    assert verdict[0] is proven, verdict[1]
+    assert (record["precision_status"] == "proven") is proven
+
+
+def test_bare_control_characters_of_8_6_are_read() -> None:
+    assert read('{"Layers": [], "Metadata": "a\\x1fb"}'.replace("\\x1f", "\x1f"))["Layers"] == []

@@ -1,0 +1,183 @@
+"""CUDA for sessions, through cuda-core: the device, copies, and arrays that stay on the GPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.errors import MissingPackageError, RunError
+
+if TYPE_CHECKING:
+    from cuda.core import Buffer, Device, Stream
+
+ALIGNMENT = 256
+"""Bytes that TensorRT wants addresses of inputs and outputs to be multiples of."""
+
+
+def open_device(index: int = 0) -> Device:
+    """Returns a GPU, made current for this thread.
+
+    Raises:
+        MissingPackageError: cuda-core is not installed.
+        RunError: There is no GPU, or no driver for it.
+    """
+    try:
+        from cuda.core import Device
+    except ImportError as error:
+        raise MissingPackageError(
+            f"cuda-core can't be imported: {error}", hint="pip install 'caft-zoo[tensorrt]'"
+        ) from error
+    try:
+        device = Device(index)
+        device.set_current()
+    except Exception as error:  # cuda-core raises classes of several packages
+        raise RunError(
+            f"no NVIDIA GPU can be used here: {str(error).splitlines()[0]}",
+            hint="nvidia-smi must list the GPU; `zoo show MODEL` lists engines for the CPU, too",
+        ) from error
+    return device
+
+
+def free_memory() -> int:
+    """Returns how many bytes of the current GPU's memory are free."""
+    from cuda.bindings import driver
+
+    _, free, _ = check(driver.cuMemGetInfo())
+    return int(free)
+
+
+def copy_in(destination: int, source: npt.NDArray[Any], stream: Stream) -> None:
+    """Copies a contiguous array of the host to the GPU."""
+    from cuda.bindings import driver
+
+    check(
+        driver.cuMemcpyHtoDAsync(destination, source.ctypes.data, source.nbytes, int(stream.handle))
+    )
+
+
+def copy_out(destination: npt.NDArray[Any], source: int, stream: Stream) -> None:
+    """Copies from the GPU into a contiguous array of the host."""
+    from cuda.bindings import driver
+
+    address, size = destination.ctypes.data, destination.nbytes
+    check(driver.cuMemcpyDtoHAsync(address, source, size, int(stream.handle)))
+
+
+def copy_over(destination: int, source: int, size: int, stream: Stream) -> None:
+    """Copies bytes within the GPU."""
+    from cuda.bindings import driver
+
+    check(driver.cuMemcpyDtoDAsync(destination, source, size, int(stream.handle)))
+
+
+def check(result: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns what a call of the CUDA driver gave.
+
+    Raises:
+        RunError: The call failed.
+    """
+    from cuda.bindings import driver
+
+    if result[0] != driver.CUresult.CUDA_SUCCESS:
+        raise RunError(f"CUDA: {result[0].name}", hint="nvidia-smi shows the state of the GPU")
+    return result
+
+
+class DeviceArray:
+    """A float32 matrix in the GPU's memory, for anything that takes DLPack or CUDA arrays.
+
+    ``torch.from_dlpack(array)``, ``torch.as_tensor(array, device="cuda")`` and
+    ``cupy.asarray(array)`` take it without a copy. It is complete when it is handed out.
+
+    Args:
+        buffer: The memory; freed when neither this nor a view of it is used any more.
+        shape: Rows and columns.
+    """
+
+    def __init__(self, buffer: Buffer, shape: tuple[int, int]) -> None:
+        from cuda.core.utils import StridedMemoryView
+
+        self.shape = shape
+        self.dtype = np.dtype(np.float32)
+        self._buffer = buffer
+        self._view = StridedMemoryView.from_buffer(buffer, shape, dtype=self.dtype)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (int(self._buffer.handle), False),
+            "strides": None,
+            "stream": None,
+            "version": 3,
+        }
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        return self._view.__dlpack__(**arguments)
+
+    def __dlpack_device__(self) -> Any:
+        return self._view.__dlpack_device__()
+
+    def numpy(self) -> npt.NDArray[np.float32]:
+        """Returns a copy in the host's memory."""
+        from cuda.bindings import driver
+
+        copy = np.empty(self.shape, self.dtype)
+        check(driver.cuMemcpyDtoH(copy.ctypes.data, int(self._buffer.handle), copy.nbytes))
+        return copy
+
+
+def device_view(images: Any, stream: Stream) -> Any:
+    """Returns a view of an array in the GPU's memory, ordered after what made it.
+
+    Raises:
+        RunError: It is no array that tells where it lies.
+    """
+    from cuda.core.utils import StridedMemoryView
+
+    try:
+        return StridedMemoryView.from_any_interface(images, int(stream.handle))
+    except (BufferError, AttributeError, TypeError, ValueError) as error:
+        raise RunError(
+            f"images are a {type(images).__name__}, which is neither a numpy array nor memory of "
+            f"the GPU that speaks DLPack or __cuda_array_interface__: {error}",
+            hint="give a numpy array, or a contiguous CUDA tensor (detached, float32)",
+        ) from error
+
+
+def check_device_images(view: Any, shape: tuple[int, int, int], device: int) -> None:
+    """Checks images that lie in a GPU's memory.
+
+    Args:
+        view: As :func:`device_view` gives it.
+        shape: Channels, height and width that the engine takes.
+        device: Index of the session's GPU.
+
+    Raises:
+        RunError: Another type, shape or place, or not contiguous.
+    """
+    if not view.is_device_accessible or view.device_id != device:
+        place = "the host's memory" if not view.is_device_accessible else f"GPU {view.device_id}"
+        raise RunError(
+            f"images lie in {place}, the engine runs on GPU {device}",
+            hint="give a numpy array, or move them to that GPU",
+        )
+    if view.dtype != np.float32:
+        raise RunError(f"images are {view.dtype}, the engine takes float32",
+                       hint="convert them on the GPU: images.float()")  # fmt: skip
+    rows, *image = view.shape if len(view.shape) == 4 else (0,)
+    if tuple(image) != shape or rows < 1:
+        wanted = ", ".join(map(str, shape))
+        raise RunError(
+            f"images have shape {tuple(view.shape)}, the engine takes (N, {wanted}) with N >= 1"
+        )
+    channels, height, width = shape
+    contiguous = (channels * height * width, height * width, width, 1)
+    if view.strides is not None and rows > 1 and tuple(view.strides) != contiguous:
+        raise RunError(
+            "images are not contiguous in (N, C, H, W) order",
+            hint="images.contiguous() makes them so; channels_last is another order",
+        )

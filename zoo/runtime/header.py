@@ -1,0 +1,152 @@
+"""Headers of TensorRT engines: what a plan says of itself before a runtime sees it.
+
+Deserialising is running native code, and some versions crash on a plan that is not theirs. The
+first bytes tell most of what can be wrong.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.errors import RunError
+from zoo.key import BuildInputs
+from zoo.target import RUNTIME_NAMES, Arch, RuntimeKind
+
+HEADER_SIZE = 36
+"""Bytes that hold all that is read: magic at 0, version at 24; for TensorRT-RTX also the length of
+the whole engine at 16 and a mask of compute capabilities at 32."""
+
+_MAGIC: dict[bytes, RuntimeKind] = {b"ftrt": "trt", b"vtrt": "rtx"}
+
+# Bit of each compute capability in the mask of TensorRT-RTX, read off engines built by 1.7.1.116
+# for one capability at a time.
+_MASK_BITS = {"sm75": 0, "sm80": 1, "sm86": 2, "sm89": 3, "sm120": 4, "sm121": 5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Header of an engine.
+
+    Attributes:
+        kind: ``trt`` or ``rtx``.
+        version: Of the runtime that built it, ``1.7.1.116``.
+        length: Bytes of the whole engine; None where the header does not say.
+        archs: Architectures that it holds code for; None where the header does not say.
+    """
+
+    kind: RuntimeKind
+    version: str
+    length: int | None = None
+    archs: tuple[str, ...] | None = None
+
+
+def read_header(data: bytes, name: str = "the file") -> Header:
+    """Reads the header of an engine.
+
+    Args:
+        data: Its first :data:`HEADER_SIZE` bytes or more.
+        name: What to call it in an error.
+
+    Raises:
+        RunError: The bytes are no TensorRT engine, or one of a newer kind.
+    """
+    kind = _MAGIC.get(bytes(data[:4]))
+    if kind is None or len(data) < HEADER_SIZE:
+        raise RunError(
+            f"{name} is not a TensorRT engine: it does not start with 'ftrt' or 'vtrt'",
+            hint="zoo pull fetches engines, and checks them",
+        )
+    version = ".".join(str(number) for number in data[24:28])
+    if kind == "trt":
+        return Header(kind=kind, version=version)
+    (length,) = struct.unpack_from("<Q", data, 16)
+    (mask,) = struct.unpack_from("<I", data, 32)
+    if unknown := mask & ~sum(1 << bit for bit in _MASK_BITS.values()):
+        raise RunError(f"{name}: its mask of compute capabilities has unknown bits: {unknown:#x}")
+    archs = tuple(arch for arch, bit in _MASK_BITS.items() if mask >> bit & 1)
+    return Header(kind=kind, version=version, length=length, archs=archs)
+
+
+def read_file_header(engine: Path) -> Header:
+    """Reads the header of an engine file, and compares its length where the header says one.
+
+    Raises:
+        RunError: It is no engine, is cut short, or can't be read.
+    """
+    try:
+        with engine.open("rb") as file:
+            header = read_header(file.read(HEADER_SIZE), engine.name)
+        length = engine.stat().st_size
+    except OSError as error:
+        raise RunError(f"{engine}: can't be read: {error.strerror}") from error
+    if header.length is not None and header.length != length:
+        raise RunError(
+            f"{engine.name} says it has {header.length:,} bytes, it has {length:,}: it is cut "
+            "short or was added to",
+            hint="fetch it again with zoo pull",
+        )
+    return header
+
+
+def same_version(header: Header, version: str) -> bool:
+    """Whether an engine was built by a version, as far as the shorter of the two tells."""
+    ours, theirs = version.split("."), header.version.split(".")
+    common = min(len(ours), len(theirs))
+    return ours[:common] == theirs[:common]
+
+
+def describe(header: Header) -> str:
+    """Says in words what an engine is for: ``TensorRT-RTX 1.7.1.116 engine for sm86``."""
+    archs = f" for {', '.join(header.archs)}" if header.archs else ""
+    return f"{RUNTIME_NAMES[header.kind]} {header.version} engine{archs}"
+
+
+def check_engine(engine: Path, inputs: BuildInputs, size: int | None) -> None:
+    """Compares an engine's file with its record, without a runtime.
+
+    Raises:
+        RunError: It is no engine, is damaged, or is not the one that the record describes.
+    """
+    length = engine.stat().st_size if engine.is_file() else None
+    if size is not None and length is not None and length != size:
+        raise RunError(
+            f"{engine.name} has {length:,} bytes, its record says {size:,}: it is cut short or "
+            "was added to",
+            hint="fetch it again with zoo pull",
+        )
+    header = read_file_header(engine)
+    toolchain = inputs.toolchain
+    wanted = f"{RUNTIME_NAMES[toolchain.kind]} {toolchain.version}"
+    if header.kind != toolchain.kind or not same_version(header, toolchain.version):
+        raise RunError(
+            f"{engine.name} is a {describe(header)}, its record says {wanted}",
+            hint="fetch it again with zoo pull",
+        )
+    if header.archs is not None and not set(inputs.archs) <= set(header.archs):
+        raise RunError(
+            f"{engine.name} is a {describe(header)}, its record says {', '.join(inputs.archs)}",
+            hint="fetch it again with zoo pull",
+        )
+
+
+def check_arch(inputs: BuildInputs, here: Sequence[int]) -> None:
+    """Compares the architectures that an engine serves with the GPU's.
+
+    Args:
+        inputs: What the engine was made from.
+        here: The GPU's compute capability, major and minor.
+
+    Raises:
+        RunError: The engine is for another architecture.
+    """
+    major, minor = here
+    if (major, minor) in [Arch(name).compute_capability for name in inputs.archs]:
+        return
+    raise RunError(
+        f"the engine is for {' or '.join(inputs.archs)}, this GPU is sm{major}{minor}",
+        hint=f"zoo show {inputs.model} lists the others; to build one: "
+        f"make zoo MODELS={inputs.model} GPU=sm{major}{minor}",
+    )

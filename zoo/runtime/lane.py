@@ -1,0 +1,146 @@
+"""Lanes: what a call of a TensorRT session runs on: a stream, and contexts with their buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.errors import RunError
+from zoo.runtime import cuda
+from zoo.runtime.base import Features, Images
+from zoo.runtime.profiles import pieces
+
+if TYPE_CHECKING:
+    from cuda.core import Buffer, Device, Stream
+
+    from zoo.runtime.tensorrt import TensorRTSession
+
+FLOAT_BYTES = 4
+"""Of a float32: what engines take and give."""
+
+
+@dataclass(kw_only=True)
+class Bound:
+    """A context on one profile with its buffers, and the graphs captured from it."""
+
+    context: Any
+    images: Buffer
+    features: Buffer
+    batch: int = 0
+    graphs: dict[int, Any] = field(default_factory=dict)
+
+
+class Lane:
+    """A stream, with a context and buffers for each profile that has been used on it."""
+
+    def __init__(self, session: TensorRTSession) -> None:
+        self._session = session
+        self._device: Device = session.device
+        self._stream: Stream = self._device.create_stream()
+        self._bound: dict[int, Bound] = {}
+
+    def run_host(self, images: Images) -> Features:
+        """Copies images in, runs them, copies features out."""
+        found = np.empty((len(images), self._session.width), np.float32)
+        for piece in pieces(self._session.profiles, len(images)):
+            bound = self._on(piece.profile)
+            rows = slice(piece.start, piece.start + piece.rows)
+            cuda.copy_in(int(bound.images.handle), images[rows], self._stream)
+            self._run(bound, piece.batch, int(bound.images.handle), int(bound.features.handle))
+            cuda.copy_out(found[rows], int(bound.features.handle), self._stream)
+        self._stream.sync()
+        return found
+
+    def run_device(self, images: Any) -> cuda.DeviceArray:
+        """Runs images where they lie, and leaves features on the GPU."""
+        view = cuda.device_view(images, self._stream)
+        cuda.check_device_images(view, self._session.input_shape, self._device.device_id)
+        rows, width = int(view.shape[0]), self._session.width
+        result = self._device.allocate(FLOAT_BYTES * rows * width, stream=self._stream)
+        image = FLOAT_BYTES * int(np.prod(self._session.input_shape))
+        for piece in pieces(self._session.profiles, rows):
+            bound = self._on(piece.profile)
+            source = int(view.ptr) + piece.start * image
+            target = int(result.handle) + piece.start * width * FLOAT_BYTES
+            in_place = piece.batch == piece.rows and not self._session.cuda_graphs
+            aligned = source % cuda.ALIGNMENT == 0 and target % cuda.ALIGNMENT == 0
+            if in_place and aligned:
+                self._run(bound, piece.batch, source, target)
+                continue
+            inside, outside = int(bound.images.handle), int(bound.features.handle)
+            cuda.copy_over(inside, source, piece.rows * image, self._stream)
+            self._run(bound, piece.batch, inside, outside)
+            cuda.copy_over(target, outside, piece.rows * width * FLOAT_BYTES, self._stream)
+        self._stream.sync()
+        return cuda.DeviceArray(result, (rows, width))
+
+    def time(self, batch: int, profile: int, runs: int, *, cuda_graph: bool) -> list[float]:
+        """Times runs on the buffers of a profile; see :meth:`TensorRTSession.time_on_device`."""
+        from cuda.core import EventOptions
+
+        bound = self._on(profile)
+        random = np.random.default_rng(0)
+        images = random.standard_normal((batch, *self._session.input_shape), dtype=np.float32)
+        cuda.copy_in(int(bound.images.handle), images, self._stream)
+        for _ in range(3):
+            self._enqueue(bound, batch, int(bound.images.handle), int(bound.features.handle))
+        if cuda_graph:
+            self._replay(bound, batch)
+        self._stream.sync()
+        pairs = []
+        options = EventOptions(timing_enabled=True)
+        for _ in range(runs):
+            before = self._stream.record(options=options)
+            if cuda_graph:
+                self._replay(bound, batch)
+            else:
+                self._enqueue(bound, batch, int(bound.images.handle), int(bound.features.handle))
+            pairs.append((before, self._stream.record(options=options)))
+        self._stream.sync()
+        return [float(after - before) for before, after in pairs]
+
+    def close(self) -> None:
+        """Frees what the lane holds."""
+        for bound in self._bound.values():
+            bound.graphs.clear()
+            bound.context = None
+            bound.images.close(self._stream)
+            bound.features.close(self._stream)
+        self._bound.clear()
+        self._stream.close()
+
+    def _on(self, profile: int) -> Bound:
+        if profile not in self._bound:
+            self._bound[profile] = self._session.new_context(profile, self._stream)
+        return self._bound[profile]
+
+    def _run(self, bound: Bound, batch: int, images: int, features: int) -> None:
+        if not self._session.cuda_graphs:
+            self._enqueue(bound, batch, images, features)
+            return
+        if batch not in bound.graphs:
+            self._enqueue(bound, batch, images, features)  # TensorRT wants one run before a capture
+        self._replay(bound, batch)
+
+    def _enqueue(
+        self, bound: Bound, batch: int, images: int, features: int, stream: Stream | None = None
+    ) -> None:
+        context, session = bound.context, self._session
+        if bound.batch != batch:
+            if not context.set_input_shape(session.input, (batch, *session.input_shape)):
+                raise RunError(f"TensorRT does not take a batch of {batch}: {session.last_error}")
+            bound.batch = batch
+        context.set_tensor_address(session.input, images)
+        context.set_tensor_address(session.output, features)
+        if not context.execute_async_v3(int((stream or self._stream).handle)):
+            raise RunError(f"TensorRT does not run a batch of {batch}: {session.last_error}")
+
+    def _replay(self, bound: Bound, batch: int) -> None:
+        if batch not in bound.graphs:
+            builder = self._stream.create_graph_builder().begin_building("thread_local")
+            buffers = int(bound.images.handle), int(bound.features.handle)
+            self._enqueue(bound, batch, *buffers, stream=builder.stream)
+            bound.graphs[batch] = builder.end_building().complete()
+        bound.graphs[batch].launch(self._stream)
