@@ -97,21 +97,16 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Times published CPU engines against eager PyTorch, in turns, in one run."""
-    from builders.compare import compare_engines, to_markdown
+    """Puts published engines beside PyTorch; their records then say where they are slower."""
+    from builders import comparison
 
     repository = _published(options)
-    console = Console(stderr=True)
-    rows = []
-    for manifest in _manifests(options)[0].values():
-        console.print(f"{manifest.id} ...", highlight=False)
-        rows += compare_engines(repository, manifest, Path(options.manifests))
-    if not rows:
-        raise RepositoryError(
-            f"{repository.store.url}: no CPU engine of these models is published here",
-            hint="make zoo GPU=cpu publishes them",
-        )
-    print(to_markdown(rows))
+    if options.torch_speed:
+        print("\n".join(comparison.compare_on_gpu(repository, Path(options.torch_speed))))
+        return 0
+    say = Console(stderr=True).print
+    manifests = _manifests(options)[0].values()
+    print(comparison.compare_on_cpu(repository, manifests, Path(options.manifests), say))
     return 0
 
 
@@ -275,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     against = add_arguments(commands, "compare", compare)
     against.add_argument("--store", default="", help=_STORE_HELP)
     against.add_argument("--models", default="", help="ids, globs or families")
+    against.add_argument("--torch-speed", default="", help="folder of torch-speed: GPU engines")
     pytorch = add_arguments(commands, "torch-speed", torch_speed)
     pytorch.add_argument("--models", default="", help="ids, globs or families")
     pytorch.add_argument("--batches", default="1 64 256", help="batch sizes")

@@ -1,10 +1,14 @@
-"""Compare: published CPU engines against eager PyTorch, in turns, in one run.
+"""Compare: published engines against PyTorch on the same machine.
+
+CPU engines and eager PyTorch are timed in turns, in one run. On a GPU the two may need different
+Pythons: there an engine's benchmark is put beside what ``torch-speed`` measured.
 
 A speed is only worth something beside another one of the same run on the same machine.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,10 +21,16 @@ import numpy as np
 
 from builders import backbone, weights
 from builders.weights import state
-from zoo.errors import RepositoryError
+from zoo.errors import RepositoryError, UsageError
 from zoo.machine import describe_machine
 from zoo.manifest import Manifest
-from zoo.record import BuildRecord, ExportRecord
+from zoo.record import (
+    BuildRecord,
+    ComparedBatch,
+    ComparisonSummary,
+    EngineEntry,
+    ExportRecord,
+)
 from zoo.repository import Repository
 from zoo.runtime import open_session
 
@@ -35,12 +45,14 @@ class Row:
 
     Attributes:
         model: Manifest id.
+        engine: Digest of the engine.
         batch: Images at once.
         engine_ms: Median latency of the engine.
         eager_ms: Median latency of eager PyTorch.
     """
 
     model: str
+    engine: str
     batch: int
     engine_ms: float
     eager_ms: float
@@ -84,8 +96,80 @@ def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Pa
             engine_ms, eager_ms = in_turns(
                 partial(session.features, images), partial(model, torch.from_numpy(images))
             )
-            rows.append(Row(model=manifest.id, batch=size, engine_ms=engine_ms, eager_ms=eager_ms))
+            rows.append(
+                Row(
+                    model=manifest.id,
+                    engine=record.engine.sha256,
+                    batch=size,
+                    engine_ms=engine_ms,
+                    eager_ms=eager_ms,
+                )
+            )
     return rows
+
+
+def summary(rows: Iterable[Row]) -> ComparisonSummary:
+    """Returns rows of one engine as its record has them."""
+    import torch
+
+    return ComparisonSummary(
+        batches=tuple(
+            ComparedBatch(batch=row.batch, engine_ms=row.engine_ms, pytorch_ms=row.eager_ms)
+            for row in rows
+        ),
+        pytorch=f"torch {torch.__version__}, fp32, eager, in turns with the engine",
+        machine=describe_machine(),
+    )
+
+
+def beside_torch_speed(entry: EngineEntry, speed: dict[str, Any]) -> ComparisonSummary | None:
+    """Puts a GPU engine's benchmark beside what ``torch-speed`` measured.
+
+    Args:
+        entry: The engine.
+        speed: What :func:`builders.torch_speed.measure` gave for its model.
+
+    Returns:
+        The comparison at the batch sizes that both have; None where the engine was not timed on
+        the same kind of GPU, or is of another precision.
+    """
+    timed, machine = entry.benchmark, speed["machine"]
+    gpu = machine.get("gpu", {}).get("name")
+    if timed is None or entry.precision != speed["precision"]:
+        return None
+    if gpu is None or timed.machine.get("gpu", {}).get("name") != gpu:
+        return None
+    engine = {row.batch: row.latency_ms for row in timed.batches}
+    rows = [row for row in speed["batches"] if row["batch"] in engine]
+    return ComparisonSummary(
+        batches=tuple(
+            ComparedBatch(
+                batch=row["batch"],
+                engine_ms=engine[row["batch"]],
+                pytorch_ms=min(row["eager_ms"], row.get("compiled_ms", row["eager_ms"])),
+            )
+            for row in rows
+        ),
+        pytorch=f"torch {speed['torch']}, {speed['precision']} channels_last, the best of eager "
+        "and torch.compile, on the same kind of GPU in another process",
+        machine=machine,
+    )
+
+
+def read_torch_speed(path: Path) -> dict[str, Any]:
+    """Reads a file that ``zoo-farm torch-speed`` wrote.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        speed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = speed["model"], speed["torch"], speed["precision"], speed["machine"], speed["batches"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: not what torch-speed writes: {error}", hint="zoo-farm torch-speed writes it"
+        ) from error
+    return speed
 
 
 def in_turns(

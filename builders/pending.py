@@ -104,7 +104,7 @@ class Prover:
                     proven.verified.append(label)
                     self._display.say(f"{label}: verified")
             if here:
-                self._write_index(model)
+                publish.refresh_index(self._repository, model)
         if proven.elsewhere and not (proven.verified or proven.failed):
             self._refuse(proven.elsewhere, "pending" if pending_only else "published")
         return proven
@@ -176,20 +176,6 @@ class Prover:
         proof = plan.proof(manifest, export, precision, record.inputs.profiles)
         # The engine is fed as its record says, whatever the manifest has come to mean.
         return proof.model_copy(update={"preprocess": record.inputs.preprocess})
-
-    def _write_index(self, model: str) -> None:
-        """Writes a model's index again: its card as it is, its engines as they stand now."""
-        repository = self._repository
-        index, kind = repository.model_index(model), repository.kind()
-        assert index is not None
-        assert kind is not None
-        engines = tuple(
-            publish.engine_entry(repository, record, entry.targets)
-            if (record := repository.record(model, entry.record))
-            else entry
-            for entry in index.engines
-        )
-        repository.write_index(kind, [index.model_copy(update={"engines": engines})])
 
     def _refuse(self, elsewhere: dict[str, list[str]], status: str) -> None:
         count = sum(map(len, elsewhere.values()))

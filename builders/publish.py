@@ -17,6 +17,7 @@ from zoo.record import (
     BenchmarkSummary,
     Blob,
     BuildRecord,
+    ComparisonSummary,
     EngineEntry,
     ExportRecord,
     ModelIndex,
@@ -158,6 +159,40 @@ def attest_proof(
         _attest(repository, "withdrawn", inputs.engine, inputs.key, output, body, now)
 
 
+def attest_comparison(
+    repository: Repository,
+    engine: str,
+    comparison: ComparisonSummary,
+    now: Callable[[], str] = utc_now,
+) -> None:
+    """Stores how fast an engine is beside PyTorch on the same machine."""
+    body = comparison.model_dump(mode="json", exclude={"machine"})
+    repository.attest(
+        Attestation(
+            kind="compared",
+            engine=engine,
+            time=now(),
+            key=sha256_json({"engine": engine, "comparison": body}),
+            machine=comparison.machine,
+            body=body,
+        )
+    )
+
+
+def refresh_index(repository: Repository, model: str) -> None:
+    """Writes a model's index again: its card as it is, its engines as they stand now."""
+    index, kind = repository.model_index(model), repository.kind()
+    assert index is not None
+    assert kind is not None
+    engines = tuple(
+        engine_entry(repository, record, entry.targets)
+        if (record := repository.record(model, entry.record))
+        else entry
+        for entry in index.engines
+    )
+    repository.write_index(kind, [index.model_copy(update={"engines": engines})])
+
+
 def attest_pending(
     repository: Repository,
     engine: str,
@@ -257,7 +292,7 @@ def engine_entry(
     latest = {attestation.kind: attestation for attestation in attestations}
 
     verified, benchmarked = latest.get("verified"), latest.get("benchmarked")
-
+    compared = latest.get("compared")
     return EngineEntry(
         record=record.key,
         targets=record.targets if targets is None else targets,
@@ -276,6 +311,9 @@ def engine_entry(
         else None,
         benchmark=BenchmarkSummary(**benchmarked.body, machine=benchmarked.machine)
         if benchmarked
+        else None,
+        comparison=ComparisonSummary(**compared.body, machine=compared.machine)
+        if compared
         else None,
         cost=record.cost,
         created=record.created,

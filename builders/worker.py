@@ -262,11 +262,21 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         return run_verify(job, workspace, report)
     except ZooError as error:
         traceback.print_exc()
-        return Failure(error=type(error).__name__, message=error.message, hint=error.hint)
+        hint = error.hint or _last_complaint(output / "log.txt")
+        return Failure(error=type(error).__name__, message=error.message, hint=hint)
     except Exception as error:  # the rim of the process: whatever it was goes into the result
         traceback.print_exc()
         name = type(error).__name__
         return Failure(error=name, message=f"{name}: {error}", hint="the log has the traceback")
+
+
+def _last_complaint(log: Path) -> str | None:
+    """Returns the last error that a native library wrote to the log: it gives reasons only there."""
+    if not log.is_file():
+        return None
+    lines = log.read_text(errors="replace").splitlines()
+    complaints = [line for line in lines if line.startswith("[E]")]
+    return complaints[-1][4:500] if complaints else None
 
 
 def _end_with(parent: int) -> None:

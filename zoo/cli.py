@@ -82,6 +82,8 @@ def _show_engine(engine: EngineEntry) -> None:
             f"    batch {timed.batch}: {timed.latency_ms:.2f} ms, "
             f"{timed.images_per_second:.1f} images/s"
         )
+    if engine.comparison and (slower := engine.comparison.slower_at):
+        print(f"    slower than PyTorch at batch {', '.join(map(str, slower))}")
 
 
 def pull(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ Kind = Literal["release", "dry-run"]
 """What a repository is for: real weights, or seeded ones."""
 
 Status = Literal["verified", "pending", "withdrawn"]
-AttestationKind = Literal["verified", "benchmarked", "pending", "withdrawn"]
+AttestationKind = Literal["verified", "benchmarked", "compared", "pending", "withdrawn"]
 PrecisionStatus = Literal["proven", "unproven"]
 
 
@@ -226,6 +226,39 @@ class BenchmarkSummary(_Numbers):
     machine: dict[str, Any] = {}
 
 
+class ComparedBatch(_Numbers):
+    """An engine beside PyTorch at one batch size.
+
+    Attributes:
+        batch: Images at once.
+        engine_ms: Median latency of the engine.
+        pytorch_ms: The best median latency of PyTorch: eager or, where it was timed, compiled.
+    """
+
+    batch: int
+    engine_ms: float
+    pytorch_ms: float
+
+
+class ComparisonSummary(_Numbers):
+    """An engine's latest comparison with PyTorch, and the machine that made it.
+
+    Attributes:
+        batches: Numbers per batch size.
+        pytorch: How PyTorch ran: its version, precision and ways.
+        machine: Where.
+    """
+
+    batches: tuple[ComparedBatch, ...]
+    pytorch: str = ""
+    machine: dict[str, Any] = {}
+
+    @property
+    def slower_at(self) -> tuple[int, ...]:
+        """Batch sizes at which PyTorch is faster."""
+        return tuple(one.batch for one in self.batches if one.engine_ms > one.pytorch_ms)
+
+
 class EngineEntry(Record):
     """One engine as the index shows it."""
 
@@ -243,6 +276,7 @@ class EngineEntry(Record):
     precision_status: PrecisionStatus
     verification: VerificationSummary | None = None
     benchmark: BenchmarkSummary | None = None
+    comparison: ComparisonSummary | None = None
     cost: dict[str, Any]
     created: str
 
@@ -295,7 +329,7 @@ def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
     status: Status = "pending"
     reason: str | None = "nothing has been attested yet"
     for attestation in attestations:
-        if attestation.kind == "benchmarked":
+        if attestation.kind == "benchmarked" or attestation.kind == "compared":
             continue
         status = attestation.kind
         reason = None if status == "verified" else str(attestation.body.get("reason", ""))
