@@ -271,7 +271,7 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
 
 
 def _last_complaint(log: Path) -> str | None:
-    """Returns the last error that a native library wrote to the log: it gives reasons only there."""
+    """Returns the last error that a native library logged: it gives reasons nowhere else."""
     if not log.is_file():
         return None
     lines = log.read_text(errors="replace").splitlines()
