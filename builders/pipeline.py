@@ -23,7 +23,7 @@ from zoo.errors import JobError, RepositoryError, VerificationError, ZooError
 from zoo.key import VerificationInputs, WeightsIdentity
 from zoo.machine import local_archs
 from zoo.manifest import Manifest
-from zoo.record import BuildRecord, ExportRecord, status_of
+from zoo.record import BuildRecord, ExportRecord, concerning, status_of
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
 from zoo.target import Arch, Precision, Toolchain, dialect_of
@@ -216,6 +216,8 @@ class Farm:
                 hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made again",
             )
         attestations = repository.attestations(record.engine.sha256) if record else []
+        if prove is not None and (arch := _arch_here(wanted)):
+            attestations = concerning(attestations, arch.name)
         key = verdict(record.engine.sha256).key if record and prove else None
         need = plan.need_of(record, attestations, key)
         if need == "build":
@@ -299,9 +301,12 @@ def _dialect(wanted: Wanted) -> str:
 
 def can_run(wanted: Wanted) -> bool:
     """Whether this machine can run an engine: there is a session for it, and the GPU."""
-    if wanted.toolchain.kind not in SESSIONS:
-        return False
-    return wanted.archs[0].is_cpu or bool(set(wanted.archs) & set(local_archs()))
+    return wanted.toolchain.kind in SESSIONS and _arch_here(wanted) is not None
+
+
+def _arch_here(wanted: Wanted) -> Arch | None:
+    """Returns the first of an engine's architectures that this machine has."""
+    return next((arch for arch in (Arch("cpu"), *local_archs()) if arch in wanted.archs), None)
 
 
 def passed(outcome: Outcome, otherwise: str) -> BuildOutput:

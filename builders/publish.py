@@ -24,6 +24,7 @@ from zoo.record import (
     StateRecord,
     TimingCacheRecord,
     VerificationSummary,
+    concerning,
     status_of,
 )
 from zoo.repository import Repository
@@ -184,13 +185,12 @@ def refresh_index(repository: Repository, model: str) -> None:
     index, kind = repository.model_index(model), repository.kind()
     assert index is not None
     assert kind is not None
-    engines = tuple(
-        engine_entry(repository, record, entry.targets)
-        if (record := repository.record(model, entry.record))
-        else entry
-        for entry in index.engines
-    )
-    repository.write_index(kind, [index.model_copy(update={"engines": engines})])
+    engines: list[EngineEntry] = []
+    for entry in index.engines:
+        record = repository.record(model, entry.record)
+        engines += engine_entries(repository, record, entry.targets) if record else [entry]
+    ordered = tuple(sorted(engines, key=lambda entry: entry.targets))
+    repository.write_index(kind, [index.model_copy(update={"engines": ordered})])
 
 
 def attest_pending(
@@ -240,15 +240,16 @@ def model_index(
         current: The records of this run. What serves other targets stays in the index for those,
             unless the manifest has come to mean other weights, another cut or other preprocessing.
     """
-    entries = {record.key: engine_entry(repository, record) for record in current}
-    taken = {label for entry in entries.values() for label in entry.targets}
+    records = {record.key: record for record in current}
+    entries = [entry for one in records.values() for entry in engine_entries(repository, one)]
+    taken = {label for entry in entries for label in entry.targets}
     previous = repository.model_index(manifest.id)
     for entry in previous.engines if previous else ():
         left = tuple(label for label in entry.targets if label not in taken)
         record = repository.record(manifest.id, entry.record)
         if left and record is not None and _is_of(repository, record, manifest, weights):
-            entries[record.key] = engine_entry(repository, record, left)
-    ordered = sorted(entries.values(), key=lambda entry: entry.targets)
+            entries += engine_entries(repository, record, left)
+    ordered = sorted(entries, key=lambda entry: entry.targets)
     return ModelIndex(
         model=manifest.id,
         family=manifest.family,
@@ -277,17 +278,32 @@ def _is_of(
     )
 
 
-def engine_entry(
+def engine_entries(
     repository: Repository, record: BuildRecord, targets: tuple[str, ...] | None = None
-) -> EngineEntry:
+) -> list[EngineEntry]:
     """Collects what the index says of an engine.
 
     Args:
         repository: Where attestations lie.
         record: The engine.
         targets: Labels that it is current for; all that it serves when None.
+
+    Returns:
+        One entry for the targets of which the same is known; an engine that serves several
+        architectures and has been run on one has two.
     """
     attestations = repository.attestations(record.engine.sha256)
+    groups: dict[tuple[str, ...], tuple[list[Attestation], list[str]]] = {}
+    for label in record.targets if targets is None else targets:
+        known = concerning(attestations, label.partition("-")[0])
+        names = tuple(one.name for one in known)
+        groups.setdefault(names, (known, []))[1].append(label)
+    return [_engine_entry(record, known, tuple(labels)) for known, labels in groups.values()]
+
+
+def _engine_entry(
+    record: BuildRecord, attestations: list[Attestation], targets: tuple[str, ...]
+) -> EngineEntry:
     status, reason = status_of(attestations)
     latest = {attestation.kind: attestation for attestation in attestations}
 
@@ -295,7 +311,7 @@ def engine_entry(
     compared = latest.get("compared")
     return EngineEntry(
         record=record.key,
-        targets=record.targets if targets is None else targets,
+        targets=targets,
         precision=record.inputs.precision,
         status=status,
         reason=reason,

@@ -8,7 +8,7 @@ import pytest
 from factories import engine, model, toolchain
 
 from zoo.errors import SelectionError
-from zoo.selection import Machine, select
+from zoo.selection import Machine, fit, select
 
 RTX, ORT = toolchain("rtx", "1.7.1.116"), toolchain("ort", "1.32.0")
 AMPERE = Machine(archs=("sm86", "cpu"), toolchains=(ORT, RTX))
@@ -83,3 +83,14 @@ def test_a_target_by_label_is_for_another_machine() -> None:
 def test_what_is_asked_for_is_given() -> None:
     pending = engine("cpu-ort1.32-fp32", status="pending", dry_run=True)
     assert chosen(LAPTOP, pending, allow_pending=True, allow_seeded=True) == "cpu-ort1.32-fp32"
+
+
+def test_an_engine_for_another_cuda_does_not_fit() -> None:
+    twelve, thirteen = (
+        toolchain("rtx", "1.7.1.116").model_copy(update={"cuda": cuda}) for cuda in (12, 13)
+    )
+    one = engine("sm86-rtx1.7-fp16", toolchain=twelve.model_dump(mode="json"))
+    assert fit(one, Machine(archs=("sm86", "cpu"), toolchains=(twelve,)))[1] is None
+    why = fit(one, Machine(archs=("sm86", "cpu"), toolchains=(thirteen,)))[1]
+    assert why is not None
+    assert "for CUDA 12; that for 13 is installed" in why

@@ -5,6 +5,7 @@ Readers keep fields that they do not know, so that an old client survives a new 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -315,6 +316,27 @@ class Index(Record):
 
     kind: Kind
     models: tuple[IndexRow, ...]
+
+
+def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestation]:
+    """Returns what is said of an engine on one architecture.
+
+    One engine may serve several. What running it on one of them showed says nothing of the others.
+
+    Args:
+        attestations: Of the engine, oldest first.
+        arch: ``cpu`` or ``sm86``.
+    """
+    return [
+        one
+        for one in attestations
+        if arch == "cpu" or one.kind == "pending" or _gpu_arch(one.machine) == arch
+    ]
+
+
+def _gpu_arch(machine: dict[str, Any]) -> str:
+    capability = str(machine.get("gpu", {}).get("compute_capability", ""))
+    return f"sm{capability.replace('.', '')}"
 
 
 def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:

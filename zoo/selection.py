@@ -101,6 +101,8 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[tuple[int, int, int], st
     found = installed[0]
     if (found.os, found.machine) != (needed.os, needed.machine):
         return (0, 0, 0), f"made for {needed.os} {needed.machine}"
+    if found.cuda != needed.cuda:
+        return (0, 0, 0), f"needs {name} for CUDA {needed.cuda}; that for {found.cuda} is installed"
     exact = found.version == needed.version
     # TensorRT engines load in the very build that made them; ONNX Runtime reads any older model.
     newer_reads_older = needed.kind == "ort" and _digits(found.version) >= _digits(needed.version)

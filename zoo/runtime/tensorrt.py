@@ -104,12 +104,13 @@ class TensorRTSession:
 
     @property
     def profile_memory(self) -> tuple[int, ...]:
-        """Bytes of device memory that a context takes for each profile, buffers included."""
+        """Bytes of device memory that a context takes for each profile, buffers included.
+
+        TensorRT gives every context what the largest profile needs.
+        """
         image = FLOAT_BYTES * (int(np.prod(self._shape)) + self._width)
-        return tuple(
-            _context_memory(self._engine, index) + image * profile.max
-            for index, profile in enumerate(self.profiles)
-        )
+        scratch = max(_context_memory(self._engine, n) for n in range(len(self.profiles)))
+        return tuple(scratch + image * profile.max for profile in self.profiles)
 
     def inspect(self) -> str:
         """Returns what TensorRT's engine inspector says of the layers, JSON."""
