@@ -144,7 +144,7 @@ def test_what_a_worker_leaves_behind_does_not_hold_the_farm(tmp_path: Path) -> N
 
 
 FARM = """
-import sys
+import signal, sys
 from pathlib import Path
 from builders.executors import LocalExecutor
 from builders.job import BuildJob
@@ -156,6 +156,7 @@ threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 open(sys.argv[2] + "/pid", "w").write(str(os.getpid()))
 time.sleep(600)
 '''
+signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may have it ignored
 folder = Path(sys.argv[1])
 executor = LocalExecutor(command=(sys.executable, "-c", worker))
 executor.run(BuildJob.model_construct(), folder, silent)
