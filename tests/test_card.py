@@ -79,8 +79,25 @@ def test_two_models_go_the_way_of_the_card(hub: FakeHub, tmp_path: Path) -> None
     run_card(hub, TWO, tmp_path)
 
 
+PORTIONS = (("vit_large_patch16_224",), ("vgg19_bn", "vgg16_bn", "vit_base_patch16_224"))
+"""Models that go through the hub together; the rest is another portion. One portion's weights lie
+on the disk about five times: with the hub, in its cache, as exports and as engines."""
+
+GIB_OF_DISK = 8
+
+
 @pytest.mark.full
-@pytest.mark.timeout(2400)
-def test_all_models_of_the_mission_go_the_way_of_the_card(hub: FakeHub, tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "names",
+    [*PORTIONS, tuple(name for name in ALL if not any(name in portion for portion in PORTIONS))],
+    ids=lambda names: f"{names[0]} and {len(names) - 1} more",
+)
+def test_all_models_of_the_mission_go_the_way_of_the_card(
+    hub: FakeHub, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    free = shutil.disk_usage(tmp_path).free / 2**30
+    if free < GIB_OF_DISK:
+        pytest.skip(f"needs {GIB_OF_DISK} GiB of disk under {tmp_path}; {free:.1f} are free")
     assert len(ALL) == 21
-    run_card(hub, ALL, tmp_path)
+    run_card(hub, names, tmp_path)
