@@ -9,6 +9,7 @@ GPU ?=
 TRT ?=
 MODELS ?=
 PRECISION ?=
+CALIBRATION ?=
 WEIGHTS ?=
 STORE ?=
 SITE ?=
@@ -18,7 +19,7 @@ BUILDER_PYTHON ?=
 TIMEOUT ?=
 MEMORY ?=
 
-KNOWN := PYTHON GPU TRT MODELS PRECISION WEIGHTS STORE SITE MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE SITE MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
@@ -33,7 +34,8 @@ help:  ## This list
 	@echo "  GPU        cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120; several with commas (default: this machine's, else cpu)"
 	@echo "  TRT        rtx1.7, 11.4, 10.16, 10.13, 8.6 (default: what serves the GPU); zoo-farm targets has the table"
 	@echo "  MODELS     names, globs, families, with commas (default: all)"
-	@echo "  PRECISION  fp32, fp16 (default: all that the manifest and the target take)"
+	@echo "  PRECISION  fp32, bf16, fp16, int8 (default: all that the manifest and the target take)"
+	@echo "  CALIBRATION  folder of 32 photos or more, for fp16 and int8 (default: photos of the packages)"
 	@echo "  WEIGHTS    manifest, or seeded for a dry run (default: manifest)"
 	@echo "  STORE      repository (default: _repository, or _repository-seeded for a dry run)"
 	@echo "  SITE       catalog (default: _site, or _site-seeded for a dry run)"
@@ -45,7 +47,7 @@ help:  ## This list
 
 zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
-	  --precision "$(PRECISION)" --weights "$(WEIGHTS)" --store "$(STORE)" --site "$(SITE)" \
+	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --weights "$(WEIGHTS)" --store "$(STORE)" --site "$(SITE)" \
 	  --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
 
 catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from builders import weights
+from builders.calibration import from_folder, shipped
 from builders.environment import toolchains_of, worker_command
 from builders.executors import LocalExecutor
 from builders.executors.local import parse_limit
@@ -56,16 +57,18 @@ def zoo(options: argparse.Namespace) -> int:
     toolchains = choose_toolchains(archs, line, find=find)
     check_request(toolchains, precisions)
     executor = _executor(options)
+    display = Display(Console())
+    folder = options.calibration
     request = Request(
         manifests=manifests,
         manifest_dir=Path(options.manifests),
         toolchains=toolchains,
         precisions=precisions or None,
         weights=mode,
+        calibration=from_folder(Path(folder), display.say) if folder else shipped(),
         failures=_failures_beside(store),
         builder=_pairs(options.builder),
     )
-    display = Display(Console())
     repository = Repository(open_store(store))
     farm = Farm(repository, executor, display)
     summary = farm.run(request)
@@ -247,7 +250,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--gpu", default="", help="architectures: cpu, sm75 ... sm120")
     run.add_argument("--trt", default="", help="runtime line: rtx1.7 ...")
     run.add_argument("--models", default="", help="names, globs or families")
-    run.add_argument("--precision", default="", help="fp32, fp16")
+    run.add_argument("--precision", default="", help="fp32, bf16, fp16, int8")
+    run.add_argument("--calibration", default="", help="folder of photos (default: shipped ones)")
     run.add_argument("--weights", default="", help="manifest, or seeded for a dry run")
     run.add_argument("--store", default="", help="repository (default ./_repository)")
     run.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
@@ -351,6 +355,8 @@ def _words(text: str) -> list[str]:
 
 
 def _print_summary(summary: Summary, store: str, display: Display) -> int:
+    for label, reason in summary.disabled.items():
+        display.say(f"none {label}: {reason}")
     for label, error in summary.failed.items():
         text = str(error).removeprefix(f"{label}: ")
         display.say(f"FAILED {label}: {text}")
@@ -360,6 +366,7 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
             ("published", summary.published),
             ("verified again", summary.verified),
             ("already published, nothing to do", summary.current),
+            ("that the floors rule out", list(summary.disabled)),
             ("failed", list(summary.failed)),
         )
         if labels

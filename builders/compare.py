@@ -22,15 +22,10 @@ import numpy as np
 from builders import backbone, weights
 from builders.weights import state
 from zoo.errors import RepositoryError, UsageError
+from zoo.index import ComparedBatch, ComparisonSummary, EngineEntry
 from zoo.machine import describe_machine
 from zoo.manifest import Manifest
-from zoo.record import (
-    BuildRecord,
-    ComparedBatch,
-    ComparisonSummary,
-    EngineEntry,
-    ExportRecord,
-)
+from zoo.record import BuildRecord, ExportRecord
 from zoo.repository import Repository
 from zoo.runtime import open_session
 

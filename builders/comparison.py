@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from builders import publish
+from builders import listing, publish
 from builders.compare import (
     beside_torch_speed,
     compare_engines,
@@ -43,7 +43,7 @@ def compare_on_cpu(
         say(f"{manifest.id} ...")
         if found := compare_engines(repository, manifest, manifest_dir):
             publish.attest_comparison(repository, found[0].engine, summary(found))
-            publish.refresh_index(repository, manifest.id)
+            listing.refresh_index(repository, manifest.id)
             rows += found
     if not rows:
         raise RepositoryError(
@@ -79,7 +79,7 @@ def compare_on_gpu(repository: Repository, folder: Path) -> list[str]:
             targets = "+".join(entry.targets)
             lines.append(f"{speed['model']} {targets}: slower than PyTorch at {slower}")
         if index:
-            publish.refresh_index(repository, speed["model"])
+            listing.refresh_index(repository, speed["model"])
     if not lines:
         raise RepositoryError(
             f"no engine here was timed on the GPU and in the precision of {folder}",

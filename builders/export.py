@@ -7,6 +7,7 @@ it ran on (absolute paths, its version) is taken out.
 from __future__ import annotations
 
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from builders import photos
 from builders.inputs import DIALECTS, OPSETS
+from builders.onnx_run import open_onnx
 from zoo.errors import ExportError
 from zoo.manifest import Manifest
 from zoo.preprocess import normalise
@@ -187,15 +189,19 @@ def largest_tensor(model: onnx.ModelProto) -> int:
 
 
 def check_export(
-    path: Path, golden: Path, manifest: Manifest, least_cosine: float, batches: tuple[int, ...]
+    model: onnx.ModelProto | Path,
+    golden: Path,
+    manifest: Manifest,
+    least_cosine: float,
+    batches: tuple[int, ...],
 ) -> dict[str, Any]:
-    """Runs an exported ONNX in ONNX Runtime and compares it with PyTorch.
+    """Runs an exported ONNX and compares it with PyTorch.
 
     A frozen batch, a missing normalisation, a network left in training mode all show here, before
     any engine is built.
 
     Args:
-        path: The ONNX.
+        model: The ONNX, in memory or as a file.
         golden: The golden file.
         manifest: Says how photos are fed.
         least_cosine: Least cosine similarity of any row.
@@ -207,21 +213,15 @@ def check_export(
     Raises:
         ExportError: The outputs are not PyTorch's.
     """
-    import onnxruntime
-
     with np.load(golden) as arrays:
         images, features = arrays["images"], arrays["features"]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # As exported: optimising is the backend's work, and for a large model it takes long.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    run = open_onnx(model)
     cosines, errors, start = [], [], 0
     for batch in batches:
         rows = np.arange(start, start + batch) % len(images)
         start += batch
         feed = normalise(images[rows], manifest.preprocess.plain)
-        found = session.run(None, {INPUT: feed})[0].astype(np.float64)
+        found = run(feed).astype(np.float64)
         expected = features[rows].astype(np.float64)
         if found.shape != expected.shape:
             raise ExportError(
@@ -238,7 +238,7 @@ def check_export(
             f"{worst:.6f} over batches {batches}, at least {least_cosine} is needed"
         )
     return {
-        "runtime": f"onnxruntime {onnxruntime.__version__}, CPU",
+        "runtime": f"onnxruntime {version('onnxruntime')}, CPU",
         "batches": list(batches),
         "worst_cosine": worst,
         "worst_relative_error": float(np.max(errors)),

@@ -1,13 +1,15 @@
-"""What goes into keys: recipes, dialect and versions, known without importing any of them."""
+"""What goes into keys: forms of the export and versions, known without importing any of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from builders import photos
-from zoo.key import ExportInputs, WeightsIdentity
+from builders.recipes import RECIPES
+from zoo.key import ExportInputs, LoweringInputs, WeightsIdentity
 from zoo.manifest import Manifest, PypiWeights
-from zoo.target import Precision
+from zoo.target import Placing, Precision, Rest, RuntimeLine, line_facts
 
 OPSETS = {"dynamo-20": 20, "torchscript-17": 17}
 """Opset of each dialect of the export; ``zoo/targets.toml`` says which runtime reads which."""
@@ -18,35 +20,69 @@ DIALECTS = {
 }
 """How a dialect is said in an export key: exporter and opset."""
 
-FP32_ISLANDS = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "Softmax")
-"""Operators that stay fp32 in an fp16 ONNX: they sum over many elements, where fp16 overflows or
-loses digits."""
-
-RECIPES: dict[Precision, str] = {
-    "fp32": "as exported",
-    "fp16": f"fp16-1: weights and activations fp16, fp32 islands {', '.join(FP32_ISLANDS)}; "
-    "inputs and outputs fp32",
-}
-"""What each precision is made by. Raise the number when the making changes."""
-
-VERIFICATION_METHOD = "row-wise-1"
+VERIFICATION_METHOD = "row-wise-2"
 """How engines are compared with PyTorch. Raise the number when the comparing changes."""
 
 _EXPORT_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx-ir")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One of the ONNX files that a model is exported to.
+
+    Attributes:
+        dialect: A name of :data:`DIALECTS`.
+        precision: Of the ONNX.
+        placing: Whose fusions the Q/DQ of an int8 ONNX are placed for.
+        rest: Type of what an int8 ONNX does not quantise.
+    """
+
+    dialect: str
+    precision: Precision
+    placing: Placing = "tensorrt"
+    rest: Rest = "fp32"
+
+    @classmethod
+    def for_line(cls, line: RuntimeLine, precision: Precision) -> Form:
+        """Returns what a runtime line reads."""
+        facts = line_facts(line)
+        if precision != "int8":
+            return cls(dialect=facts.dialect, precision=precision)
+        return cls(
+            dialect=facts.dialect,
+            precision=precision,
+            placing=facts.int8_placing,
+            rest=facts.int8_rest,
+        )
+
+    @property
+    def name(self) -> str:
+        """Names it among those of one dialect: ``fp16``, ``int8-tensorrt-fp16``."""
+        if self.precision != "int8":
+            return self.precision
+        return f"int8-{self.placing}-{self.rest}"
+
+
 def export_inputs(
-    manifest: Manifest, weights: WeightsIdentity, precision: Precision, dialect: str = "dynamo-20"
+    manifest: Manifest, weights: WeightsIdentity, form: Form, calibration: str
 ) -> ExportInputs:
     """Collects what decides an export. Imports neither torch nor onnx.
 
     Args:
         manifest: The model.
         weights: Which weights.
-        precision: Of the ONNX.
-        dialect: A name of :data:`DIALECTS`.
+        form: Of the ONNX.
+        calibration: Name of the calibration images.
     """
     source = manifest.weights
+    precision = form.precision
+    lowering = LoweringInputs(
+        calibration=calibration,
+        tolerance=manifest.kept_by(precision).model_dump(mode="json"),
+        placing=form.placing,
+        rest=form.rest,
+        half_images=manifest.half_images,
+    )
     return ExportInputs(
         model=manifest.id,
         arch=manifest.timm_name,
@@ -56,7 +92,8 @@ def export_inputs(
         preprocess=manifest.preprocess.plain,
         precision=precision,
         recipe=RECIPES[precision],
-        dialect=DIALECTS[dialect],
+        lowering=None if precision == "fp32" else lowering,
+        dialect=DIALECTS[form.dialect],
         golden=photos.golden_name(),
         versions={name: version(name) for name in _EXPORT_PACKAGES},
     )

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from builders.calibration import CalibrationSet
 from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
-from zoo.manifest import Manifest, Preprocess, Tolerance
-from zoo.record import Blob, BuildRecord, ExportRecord
-from zoo.target import Precision
+from zoo.manifest import Manifest, Preprocess
+from zoo.record import Advice, Blob, BuildRecord, ExportRecord
+from zoo.tolerance import Tolerance
 
 
 class _Message(BaseModel):
@@ -27,8 +28,9 @@ class ExportJob(_Message):
         manifest: The model.
         manifest_dir: Folder of the manifest, against which local weights are resolved.
         weights: Which weights.
-        inputs: What each precision's export is made from. ``fp32`` comes first; the others are
-            derived from it.
+        inputs: What each ONNX is made from, by the name of its form. ``fp32`` comes first; the
+            others are derived from it.
+        calibration: The images that those are measured and tried on.
         fp32: The fp32 export, when it is there already: then no torch is needed.
         state: The stored state of seeded weights, when there is one.
         store: Where blobs are read.
@@ -38,7 +40,8 @@ class ExportJob(_Message):
     manifest: Manifest
     manifest_dir: str
     weights: WeightsIdentity
-    inputs: dict[Precision, ExportInputs]
+    inputs: dict[str, ExportInputs]
+    calibration: CalibrationSet
     fp32: ExportRecord | None = None
     state: Blob | None = None
     store: str
@@ -108,6 +111,17 @@ class ExportedFile(_Message):
     parameters: int
     largest_tensor: int
     check: dict[str, Any]
+    calibration: dict[str, Any] | None = None
+    advice: Advice | None = None
+
+
+class DisabledExport(_Message):
+    """An ONNX that there is none of, because it would not keep its floors."""
+
+    inputs: ExportInputs
+    reason: str
+    calibration: dict[str, Any]
+    advice: Advice
 
 
 class ExportOutput(_Message):
@@ -117,6 +131,7 @@ class ExportOutput(_Message):
         golden: File, or None when the golden was there already.
         state: File of a seeded state made by this job.
         exports: The ONNX files.
+        disabled: What was asked for and can't be had.
         cost: Seconds and peak memory (bytes).
     """
 
@@ -124,6 +139,7 @@ class ExportOutput(_Message):
     golden: str | None
     state: str | None
     exports: tuple[ExportedFile, ...]
+    disabled: tuple[DisabledExport, ...] = ()
     cost: dict[str, Any]
 
 

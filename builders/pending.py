@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builders import inputs, plan, publish
+from builders import inputs, listing, plan, publish
 from builders.executors import Executor
 from builders.job import BuildOutput, Prove, VerifyJob
 from builders.pipeline import Farm, passed
@@ -18,8 +18,9 @@ from builders.progress import Display
 from zoo import selection
 from zoo.digest import sha256_file
 from zoo.errors import ManifestError, RepositoryError, SelectionError, ZooError
+from zoo.index import EngineEntry
 from zoo.manifest import Manifest
-from zoo.record import BuildRecord, EngineEntry
+from zoo.record import BuildRecord
 from zoo.repository import Repository
 from zoo.selection import Machine
 from zoo.target import RUNTIME_NAMES, Toolchain
@@ -104,7 +105,7 @@ class Prover:
                     proven.verified.append(label)
                     self._display.say(f"{label}: verified")
             if here:
-                publish.refresh_index(self._repository, model)
+                listing.refresh_index(self._repository, model)
         if proven.elsewhere and not (proven.verified or proven.failed):
             self._refuse(proven.elsewhere, "pending" if pending_only else "published")
         return proven

@@ -1,8 +1,9 @@
-"""The photos that ship inside pip packages: golden images and statistics.
+"""The photos that ship inside pip packages: golden, calibration and statistics sets.
 
-scikit-image and scikit-learn carry a few real photos in their wheels. A set is made of crops from
-disjoint halves of them. The statistics set only serves seeded weights: it is in colour throughout,
-for a channel that sees no colour while its statistics are set explodes when it does.
+scikit-image and scikit-learn carry a few real photos in their wheels. The golden set is made of
+disjoint halves of some, the calibration set of others. The statistics set only serves seeded
+weights: it is in colour throughout, for a channel that sees no colour while its statistics are set
+explodes when it does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from zoo.digest import sha256_file
 from zoo.errors import MissingPackageError
 from zoo.manifest import Preprocess
 from zoo.preprocess import fit, open_photo
@@ -23,11 +25,18 @@ _GOLDEN = (
     "skimage/data/astronaut.png",
     "skimage/data/chelsea.png",
     "skimage/data/coffee.png",
-    "skimage/data/motorcycle_left.png",
     "skimage/data/rocket.jpg",
     "skimage/data/camera.png",
     "sklearn/datasets/images/china.jpg",
+)
+_CALIBRATION = (
+    "skimage/data/motorcycle_left.png",
     "sklearn/datasets/images/flower.jpg",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/ihc.png",
+    "skimage/data/retina.jpg",
+    "skimage/data/coins.png",
+    "skimage/data/moon.png",
 )
 _STATISTICS = (
     "skimage/data/astronaut.png",
@@ -52,11 +61,31 @@ def statistics_name() -> str:
     return f"{len(_STATISTICS)} photos, {_packages()}"
 
 
+def calibration_name() -> str:
+    """Names where the calibration photos come from."""
+    return f"shipped with {_packages()}"
+
+
+def calibration_paths() -> tuple[Path, ...]:
+    """Returns the files of the calibration photos."""
+    return tuple(map(_path, _CALIBRATION))
+
+
+def golden_paths() -> tuple[Path, ...]:
+    """Returns the files of the golden photos."""
+    return tuple(map(_path, _GOLDEN))
+
+
+def golden_digests() -> set[str]:
+    """Returns the SHA-256 of each golden photo's file."""
+    return set(map(sha256_file, golden_paths()))
+
+
 def golden_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """Returns the golden photos at the network's size.
 
     Returns:
-        ``(16, size, size, 3)``: two disjoint halves of each of eight photos.
+        ``(12, size, size, 3)``: two disjoint halves of each of six photos.
     """
     halves = [half for name in _GOLDEN for half in _halves(open_photo(_path(name)))]
     return np.stack([fit(half, preprocess) for half in halves])

@@ -9,12 +9,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from builders import inputs, plan, publish, weights
+from builders import inputs, listing, plan, publish, weights
 from builders.backends import get_backend
+from builders.calibration import CalibrationSet
 from builders.executors import Executor, Outcome
+from builders.inputs import Form
 from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput, Job, Prove, VerifyJob
 from builders.plan import Wanted
 from builders.progress import Display
@@ -23,10 +25,10 @@ from zoo.errors import JobError, RepositoryError, VerificationError, ZooError
 from zoo.key import VerificationInputs, WeightsIdentity
 from zoo.machine import local_archs
 from zoo.manifest import Manifest
-from zoo.record import BuildRecord, ExportRecord, concerning, status_of
+from zoo.record import BuildRecord, DisabledRecord, ExportRecord, concerning, status_of
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
-from zoo.target import Arch, Precision, Toolchain, dialect_of
+from zoo.target import Arch, Precision, Toolchain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Request:
         toolchains: What builds for each architecture.
         precisions: By name, or None for all that a model and its target take.
         weights: Real weights, or seeded ones.
+        calibration: The images that lower precisions are measured and tried on.
         builder: Builder options by name, as text.
         failures: Folder that keeps the job and log of what failed.
     """
@@ -48,6 +51,7 @@ class Request:
     toolchains: dict[Arch, Toolchain]
     precisions: tuple[Precision, ...] | None
     weights: WeightsMode
+    calibration: CalibrationSet
     failures: Path
     builder: dict[str, str] = field(default_factory=dict)
 
@@ -60,12 +64,14 @@ class Summary:
         published: Labels of engines that were built and published.
         verified: Labels of engines that were only verified again.
         current: Labels of engines that needed nothing.
+        disabled: Label to the reason why there is no such engine.
         failed: Label to cause.
     """
 
     published: list[str] = field(default_factory=list)
     verified: list[str] = field(default_factory=list)
     current: list[str] = field(default_factory=list)
+    disabled: dict[str, str] = field(default_factory=dict)
     failed: dict[str, ZooError] = field(default_factory=dict)
 
 
@@ -98,11 +104,18 @@ class Farm:
         wanted = plan.wanted_engines(manifest, request.toolchains, request.precisions)
         identity = weights.identify(manifest, request.weights)
         exports = self._exports(manifest, identity, wanted, request)
-        records = []
+        records, disabled = [], []
         for engine in wanted:
             label = f"{manifest.id} {engine.label}"
+            export = exports[_form(engine)]
+            if isinstance(export, DisabledRecord):
+                summary.disabled[label] = export.reason
+                disabled.append((engine, export))
+                continue
+            if export.advice is not None and export.advice.mixed:
+                engine = replace(engine, mixed=True)
+                label = f"{manifest.id} {engine.label}"
             try:
-                export = exports[_dialect(engine), engine.precision]
                 record, done = self._engine(label, manifest, engine, export, request)
             except ZooError as error:
                 summary.failed[label] = error
@@ -111,8 +124,9 @@ class Farm:
             getattr(summary, done).append(label)
             if done != "current":
                 self._display.say(f"{label}: {done}")
-        index = publish.model_index(self._repository, manifest, identity, records)
-        if index.engines:
+        cells = [listing.disabled_cell(engine.targets, record) for engine, record in disabled]
+        index = listing.model_index(self._repository, manifest, identity, records, cells)
+        if index.engines or index.disabled:
             self._repository.write_index("dry-run" if identity.seeded else "release", [index])
 
     def _exports(
@@ -121,63 +135,65 @@ class Farm:
         identity: WeightsIdentity,
         wanted: list[Wanted],
         request: Request,
-    ) -> dict[tuple[str, Precision], ExportRecord]:
+    ) -> dict[Form, ExportRecord | DisabledRecord]:
         """Returns the exports that the wanted engines need, making those that are missing.
 
         Returns:
-            By dialect and precision.
+            By form; the reason where a form can't be had.
         """
-        needed: dict[str, list[Precision]] = {}
+        needed: dict[str, list[Form]] = {}
         for engine in wanted:
+            form = _form(engine)
             # Other precisions are derived from fp32, which comes first.
-            names = needed.setdefault(_dialect(engine), ["fp32"])
-            if engine.precision not in names:
-                names.append(engine.precision)
+            fp32 = Form(dialect=form.dialect, precision="fp32")
+            forms = needed.setdefault(form.dialect, [fp32])
+            if form not in forms:
+                forms.append(form)
         return {
-            (dialect, precision): record
-            for dialect, names in needed.items()
-            for precision, record in self._exports_in(
-                dialect, names, manifest, identity, request
-            ).items()
+            form: record
+            for forms in needed.values()
+            for form, record in self._exports_in(forms, manifest, identity, request).items()
         }
 
     def _exports_in(
         self,
-        dialect: str,
-        names: list[Precision],
+        forms: list[Form],
         manifest: Manifest,
         identity: WeightsIdentity,
         request: Request,
-    ) -> dict[Precision, ExportRecord]:
+    ) -> dict[Form, ExportRecord | DisabledRecord]:
         """Returns the exports of one dialect."""
-        repository = self._repository
-        asked = {name: inputs.export_inputs(manifest, identity, name, dialect) for name in names}
-        found = {
-            name: record
-            for name, export in asked.items()
-            if (record := repository.export(manifest.id, export.key))
-            and repository.has_blob(record.onnx)
-            and repository.has_blob(record.golden)
+        repository, images = self._repository, request.calibration
+        asked = {
+            form: inputs.export_inputs(manifest, identity, form, images.name) for form in forms
         }
-        missing = {name: export for name, export in asked.items() if name not in found}
+        found = {
+            form: record
+            for form, export in asked.items()
+            if (record := _export_or_reason(repository, manifest.id, export.key)) is not None
+        }
+        missing = [form for form in forms if form not in found]
         if missing:
             state = repository.state(manifest.id, identity.digest) if identity.seeded else None
+            fp32 = found.get(forms[0])
+            assert not isinstance(fp32, DisabledRecord)
             job = ExportJob(
                 manifest=manifest,
                 manifest_dir=str(request.manifest_dir.resolve()),
                 weights=identity,
-                inputs=missing,
-                fp32=found.get("fp32"),
+                inputs={form.name: asked[form] for form in missing},
+                calibration=images,
+                fp32=fp32,
                 state=state.state if state else None,
                 store=repository.store.url,
             )
             with self.job(manifest.id, job, request.failures) as outcome:
                 assert isinstance(outcome.result, ExportOutput)
                 publish.publish_export(repository, job, outcome.result, outcome.folder)
-            for name, export in missing.items():
-                record = repository.export(manifest.id, export.key)
+            for form in missing:
+                record = _export_or_reason(repository, manifest.id, asked[form].key)
                 assert record is not None
-                found[name] = record
+                found[form] = record
         return found
 
     def _engine(
@@ -295,8 +311,19 @@ class Farm:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _dialect(wanted: Wanted) -> str:
-    return dialect_of(wanted.toolchain.line)
+def _form(wanted: Wanted) -> Form:
+    return Form.for_line(wanted.toolchain.line, wanted.precision)
+
+
+def _export_or_reason(
+    repository: Repository, model: str, key: str
+) -> ExportRecord | DisabledRecord | None:
+    """Returns an export that is whole, or why there is none; None where it was not tried."""
+    record = repository.export(model, key)
+    if record is None:
+        return repository.disabled(model, key)
+    whole = repository.has_blob(record.onnx) and repository.has_blob(record.golden)
+    return record if whole else None
 
 
 def can_run(wanted: Wanted) -> bool:

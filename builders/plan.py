@@ -31,22 +31,25 @@ class Wanted:
         archs: Architectures that the one engine serves.
         toolchain: What builds it.
         precision: Of the engine.
+        mixed: Whether some of its operators stay in higher precision.
     """
 
     archs: tuple[Arch, ...]
     toolchain: Toolchain
     precision: Precision
+    mixed: bool = False
 
     @property
     def targets(self) -> tuple[Target, ...]:
         """The targets that it serves."""
-        return tuple(Target(arch, self.toolchain.line, self.precision) for arch in self.archs)
+        line = self.toolchain.line
+        return tuple(Target(arch, line, self.precision, self.mixed) for arch in self.archs)
 
     @property
     def label(self) -> str:
         """The targets as one word, ``sm80+sm86-rtx1.7-fp16``."""
         archs = "+".join(arch.name for arch in self.archs)
-        return f"{archs}-{self.toolchain.line}-{self.precision}"
+        return f"{archs}-{str(self.targets[0]).partition('-')[2]}"
 
 
 def check_request(toolchains: dict[Arch, Toolchain], precisions: Sequence[Precision]) -> None:
@@ -73,16 +76,7 @@ def wanted_engines(
         manifest: The model.
         toolchains: What builds for each architecture that is asked for.
         precisions: What ``PRECISION=`` says; None for all of the manifest that a target takes.
-
-    Raises:
-        TargetError: A precision was asked for by name that the model does not have.
     """
-    for precision in precisions or ():
-        if precision not in manifest.precisions:
-            raise TargetError(
-                f"{manifest.id}: its manifest has no precision {precision}; it has "
-                + ", ".join(manifest.precisions)
-            )
     wanted = []
     for archs, toolchain in _share(toolchains):
         for precision in precisions or tuple(manifest.precisions):
@@ -156,7 +150,7 @@ def proof(
     return Prove(
         golden=export.golden,
         preprocess=manifest.preprocess.plain,
-        tolerance=manifest.precisions[precision],
+        tolerance=manifest.kept_by(precision),
         batches=tuple(sorted(tuned | odd | middle)),
         benchmark=tuple(sorted(tuned | middle)),
     )

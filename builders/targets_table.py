@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from zoo.target import Arch, RuntimeLine, known_archs, known_lines, line_facts, target_table
+from zoo.target import Arch, RuntimeLine, known_archs, known_lines, line_facts
+from zoo.target_table import target_table
 
 _WIDTH = 100
 
@@ -53,7 +54,7 @@ def to_json() -> str:
 
 
 def _cell(arch: Arch, line: RuntimeLine) -> dict[str, Any]:
-    cell = line_facts(line).cell(arch)
+    cell = line_facts(line).cell(arch.name)
     served = bool(cell.precisions)
     return {
         "served": served,
@@ -68,17 +69,24 @@ def _cell(arch: Arch, line: RuntimeLine) -> dict[str, Any]:
 
 
 def _matrix(notes: dict[str, int]) -> str:
-    """Lays out GPUs by lines; numbers what is to be said of a cell in ``notes``."""
-    lines = [RuntimeLine.parse(name) for name in known_lines()]
-    rows = [["GPU", *(line.asked for line in lines)]]
-    for name in known_archs():
+    """Lays out GPUs by lines; numbers what is to be said of a cell in ``notes``.
+
+    Lines of which the same is true share a column.
+    """
+    columns: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    for line in map(RuntimeLine.parse, known_lines()):
+        cells = [line_facts(line).cell(name) for name in known_archs()]
+        column = tuple(
+            (" ".join(cell.precisions) or "-", *filter(None, (cell.why_not, cell.note)))
+            for cell in cells
+        )
+        columns.setdefault(column, []).append(line.asked)
+    rows = [["GPU", *(" ".join(lines) for lines in columns.values())]]
+    for number, name in enumerate(known_archs()):
         row = [name]
-        for line in lines:
-            cell = line_facts(line).cell(Arch(name))
-            words: list[str] = [*cell.precisions] or ["-"]
-            for text in filter(None, (cell.why_not, cell.note)):
-                words.append(f"[{notes.setdefault(text, len(notes) + 1)}]")
-            row.append(" ".join(words))
+        for words, *texts in (column[number] for column in columns):
+            marks = [f"[{notes.setdefault(text, len(notes) + 1)}]" for text in texts]
+            row.append(" ".join([words, *marks]))
         rows.append(row)
     return _aligned(rows)
 

@@ -160,7 +160,7 @@ def _problem(line: RuntimeLine, arch: Arch, here: _Here) -> tuple[str, str] | No
             "engine is built with exactly the version that will run it"
         )
         return what, _install(line)
-    needed = line_facts(line).cell(arch).driver.get(found.cuda or 0)
+    needed = line_facts(line).cell(arch.name).driver.get(found.cuda or 0)
     driver = _major(here.driver)
     if line.kind == "trt" and needed and driver and driver < needed:
         what = f"{line.title} for CUDA {found.cuda} needs driver {needed} or later"

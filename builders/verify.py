@@ -19,12 +19,14 @@ from polygraphy.common import TensorMetadata
 from polygraphy.comparator import BaseCompareFunc, Comparator, IterationResult, RunResults
 from polygraphy.logger import G_LOGGER
 
+from builders.gate import compare_rows, find_misses
 from builders.job import Verification
 from builders.progress import Event, Report
 from zoo.errors import VerificationError
-from zoo.manifest import Preprocess, Tolerance
+from zoo.manifest import Preprocess
 from zoo.preprocess import normalise
 from zoo.runtime import Session
+from zoo.tolerance import Tolerance
 
 _INPUT, _OUTPUT = "images", "features"
 
@@ -90,74 +92,6 @@ class RowCompare(BaseCompareFunc):  # type: ignore[misc]
         return OrderedDict({_OUTPUT: RowResult(numbers, find_misses(numbers, self._tolerance))})
 
 
-def compare_rows(
-    found: npt.NDArray[Any], expected: npt.NDArray[Any], golden: npt.NDArray[Any]
-) -> dict[str, Any]:
-    """Measures how far features are from PyTorch's.
-
-    Args:
-        found: The engine's, ``(B, feature_dim)``.
-        expected: PyTorch's of the same photos, ``(B, feature_dim)``.
-        golden: PyTorch's of all golden photos, ``(N, feature_dim)``; ``expected`` is rows of it.
-
-    Returns:
-        ``batch``; ``finite``; and over its rows: ``worst_cosine``, ``median_cosine``,
-        ``worst_relative_error`` (``|y - r| / |r|``), ``worst_distance_error`` (``|y - r|`` over
-        the distance from ``r`` to the nearest other photo), ``worst_row``, and ``lost_rows``:
-        how many are nearer to another photo's features than to their own.
-    """
-    batch: dict[str, Any] = {"batch": len(expected)}
-    if found.shape != expected.shape:
-        return {**batch, "finite": False, "shape": list(found.shape)}
-    if not np.isfinite(found).all():
-        bad = int((~np.isfinite(found).all(axis=1)).sum())
-        return {**batch, "finite": False, "rows_not_finite": bad}
-    y, r, all_rows = (array.astype(np.float64) for array in (found, expected, golden))
-    error = np.linalg.norm(y - r, axis=1)
-    lengths = np.linalg.norm(y, axis=1) * np.linalg.norm(r, axis=1)
-    cosine = (y * r).sum(axis=1) / np.maximum(lengths, 1e-30)
-    between = _distances(r, all_rows)
-    scale = np.linalg.norm(all_rows, axis=1).max()
-    other = np.where(between > 1e-6 * scale, between, np.inf).min(axis=1)
-    nearest = _distances(y, all_rows).argmin(axis=1)
-    lost = between[np.arange(len(r)), nearest] > 1e-6 * scale
-    return {
-        **batch,
-        "finite": True,
-        "worst_cosine": float(cosine.min()),
-        "median_cosine": float(np.median(cosine)),
-        "worst_relative_error": float((error / np.linalg.norm(r, axis=1)).max()),
-        "worst_distance_error": float((error / other).max()),
-        "worst_row": int(cosine.argmin()),
-        "lost_rows": int(lost.sum()),
-    }
-
-
-def find_misses(numbers: dict[str, Any], tolerance: Tolerance) -> list[str]:
-    """Says in words which floors a batch misses; an empty list when it keeps them all."""
-    where = f"batch {numbers['batch']}"
-    if not numbers["finite"]:
-        if "shape" in numbers:
-            return [f"{where}: features of shape {tuple(numbers['shape'])}"]
-        return [f"{where}: {numbers['rows_not_finite']} rows hold NaN or infinity"]
-    misses = []
-    if numbers["worst_cosine"] < tolerance.cosine:
-        misses.append(
-            f"{where}: row {numbers['worst_row']} has cosine {numbers['worst_cosine']:.6f}, "
-            f"at least {tolerance.cosine} is needed"
-        )
-    for name in ("relative_error", "distance_error"):
-        allowed = getattr(tolerance, name)
-        if numbers[f"worst_{name}"] > allowed:
-            misses.append(
-                f"{where}: {name.replace('_', ' ')} {numbers[f'worst_{name}']:.3g}, "
-                f"at most {allowed} is allowed"
-            )
-    if numbers["lost_rows"]:
-        misses.append(f"{where}: {numbers['lost_rows']} rows are nearest to another photo's")
-    return misses
-
-
 def verify(
     session: Session,
     golden: Path,
@@ -216,10 +150,3 @@ def verify(
 def _rows(batch: int, count: int) -> npt.NDArray[np.int64]:
     """Returns which golden photo goes where in a batch: all of them, tiled and permuted."""
     return np.random.default_rng(batch).permutation(batch) % count
-
-
-def _distances(rows: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns L2 distances, ``(len(rows), len(others))``, without a difference per pair."""
-    squares = (rows**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * rows @ others.T
-    distances: npt.NDArray[Any] = np.sqrt(np.maximum(squares, 0))
-    return distances

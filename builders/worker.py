@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from builders.backends import get_backend
 from builders.job import (
     BuildJob,
     BuildOutput,
+    DisabledExport,
     ExportedFile,
     ExportJob,
     ExportOutput,
@@ -34,15 +36,16 @@ from builders.job import (
     parse_job,
 )
 from builders.progress import Event, Report, event_writer
-from zoo.errors import JobError, ZooError
-from zoo.key import BuildInputs
+from zoo.errors import JobError, PrecisionError, ZooError
+from zoo.key import BuildInputs, ExportInputs
 from zoo.machine import describe_machine
 from zoo.preprocess import normalise
-from zoo.record import Blob
+from zoo.record import Advice, Blob
 from zoo.repository import Repository
 from zoo.runtime import open_session
 from zoo.stores import open_store
 from zoo.target import Toolchain
+from zoo.tolerance import Tolerance
 
 Step = Callable[[int, str], None]
 """Takes how many steps of a stage are done, and what comes next."""
@@ -82,7 +85,7 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
     from builders import export, precision
 
     started, output = time.perf_counter(), workspace.output
-    manifest, steps = job.manifest, 4 + len(job.inputs)
+    steps = 4 + len(job.inputs)
     golden_file = state_file = None
 
     def step(done: int, note: str) -> None:
@@ -94,18 +97,30 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
         fp32_path, golden_path = output / "fp32.onnx", output / golden_file
     else:
         fp32_path, golden_path = workspace.blob(job.fp32.onnx), workspace.blob(job.fp32.golden)
-    exports = []
+    exports, disabled = [], []
     for number, (name, inputs) in enumerate(job.inputs.items()):
+        path, advice = output / f"{name}.onnx", None
         step(4 + number, f"{name} ONNX")
-        path = output / f"{name}.onnx"
-        if name != "fp32":
-            export.save_onnx(precision.to_fp16(onnx.load(fp32_path)), path)
+        if inputs.precision != "fp32":
+            try:
+                advice = _lower(
+                    job, inputs, fp32_path, path, partial(_note, step, 4 + number, name)
+                )
+            except PrecisionError as error:
+                disabled.append(
+                    DisabledExport(
+                        inputs=inputs,
+                        reason=error.message,
+                        calibration=job.calibration.describe(),
+                        advice=Advice.model_validate(error.advice),
+                    )
+                )
+                continue
         model = onnx.load(path)
         check = {"graph": precision.describe(model)}
         count, largest = export.parameter_count(model), export.largest_tensor(model)
         del model
-        batches, least_cosine = ((1, 3), 0.9999) if name == "fp32" else ((2,), 0.99)
-        check |= export.check_export(path, golden_path, manifest, least_cosine, batches)
+        check |= _check(job, inputs, path, golden_path)
         exports.append(
             ExportedFile(
                 inputs=inputs,
@@ -113,12 +128,61 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
                 parameters=count,
                 largest_tensor=largest,
                 check=check,
+                calibration=job.calibration.describe() if advice else None,
+                advice=advice,
             )
         )
     step(steps, "")
     return ExportOutput(
-        golden=golden_file, state=state_file, exports=tuple(exports), cost=_cost(started)
+        golden=golden_file,
+        state=state_file,
+        exports=tuple(exports),
+        disabled=tuple(disabled),
+        cost=_cost(started),
     )
+
+
+def _note(step: Step, done: int, name: str, note: str) -> None:
+    step(done, f"{name}: {note}")
+
+
+def _lower(
+    job: ExportJob, inputs: ExportInputs, fp32: Path, path: Path, report: Callable[[str], None]
+) -> Advice:
+    """Writes an ONNX below fp32, made from the fp32 one and the calibration images."""
+    import onnx
+
+    from builders import export, precision
+
+    assert inputs.lowering is not None
+    preprocess = job.manifest.preprocess.plain
+    pixels, judged = job.calibration.pixels(preprocess)
+    images = normalise(pixels, preprocess)
+    model, advice = precision.lower(
+        onnx.load(fp32),
+        inputs.precision,
+        precision.Images(all=images, judged=images[judged]),
+        Tolerance.model_validate(inputs.lowering.tolerance),
+        placing=inputs.lowering.placing,
+        rest=inputs.lowering.rest,
+        low_images=inputs.lowering.half_images,
+        report=report,
+    )
+    export.save_onnx(model, path)
+    return advice
+
+
+def _check(job: ExportJob, inputs: ExportInputs, path: Path, golden: Path) -> dict[str, Any]:
+    """Runs an ONNX and compares it with PyTorch, before any engine is built of it."""
+    import onnx
+
+    from builders import export, precision
+
+    least = job.manifest.kept_by(inputs.precision).cosine
+    if inputs.precision == "fp32":
+        return export.check_export(path, golden, job.manifest, least, (1, 3))
+    model = precision.rounded_in_fp32(onnx.load(path))
+    return export.check_export(model, golden, job.manifest, least, (2,))
 
 
 def _export_fp32(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from zoo.index import EngineEntry, ModelIndex
 from zoo.manifest import CatalogText
-from zoo.record import EngineEntry, ModelIndex
 from zoo.target import RuntimeKind, Target, Toolchain
 
 PREPROCESS = {

@@ -15,7 +15,7 @@ from builders.backends import get_backend
 from builders.backends.tensorrt_rtx import check_header
 from builders.executors import LocalExecutor, Outcome
 from builders.job import BuildJob, BuildOutput
-from builders.precision import to_fp16
+from builders.precision import to_low
 from builders.progress import silent
 from zoo.errors import BuildError, JobError, RunError, TargetError
 from zoo.key import BuildInputs
@@ -87,7 +87,7 @@ def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> 
 
 def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
     typed = tmp_path / "typed.onnx"
-    onnx.save(to_fp16(onnx.load(toy)), typed)
+    onnx.save(to_low(onnx.load(toy), "fp16", set()), typed)
     with pytest.raises(BuildError, match="weights are"):
         get_backend("ort").build(typed, inputs("ort", "cpu"), tmp_path / "engine", parameters=216)
 

@@ -10,8 +10,8 @@ import pytest
 from factories import engine, model
 
 from zoo.catalog import build_site, render_index
+from zoo.index import ModelIndex
 from zoo.manifest import CatalogText
-from zoo.record import ModelIndex
 from zoo.repository import Repository
 from zoo.stores import MemoryStore
 

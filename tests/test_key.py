@@ -9,12 +9,13 @@ from factories import PREPROCESS, plain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.inputs import export_inputs
+from builders.inputs import Form, export_inputs
 from builders.weights import identify
 from zoo.digest import canonical_json, sha256_json
 from zoo.key import BuildInputs
 from zoo.manifest import BatchRange, Manifest, Preprocess
-from zoo.target import Toolchain
+from zoo.target import Precision, RuntimeLine, Toolchain
+from zoo.tolerance import OwnTolerance
 
 PLAIN = Preprocess.model_validate(plain(PREPROCESS))
 
@@ -78,8 +79,11 @@ def test_every_input_of_a_build_is_in_its_key(changes: dict[str, Any]) -> None:
     assert build_inputs(**changes).key != build_inputs().key
 
 
-def export_key(manifest: Manifest) -> str:
-    return export_inputs(manifest, identify(manifest, "manifest"), "fp32").key
+def export_key(
+    manifest: Manifest, precision: Precision = "fp32", calibration: str = "photos"
+) -> str:
+    form = Form(dialect="dynamo-20", precision=precision)
+    return export_inputs(manifest, identify(manifest, "manifest"), form, calibration).key
 
 
 def changed(manifest: Manifest, part: str, **values: Any) -> Manifest:
@@ -97,5 +101,28 @@ def test_what_changes_an_export_and_what_does_not(manifests: dict[str, Manifest]
     assert export_key(changed(lite, "catalog", title="Another")) == key
     assert export_key(changed(lite, "preprocess", size_reason="Another")) == key
     assert export_key(lite.model_copy(update={"licence": "mit"})) == key
-    tolerance = lite.precisions["fp32"].model_copy(update={"cosine": 0.9})
-    assert export_key(lite.model_copy(update={"precisions": {"fp32": tolerance}})) == key
+    strict = {precision: OwnTolerance(cosine=0.99999) for precision in ("fp32", "int8")}
+    stricter = lite.model_copy(update={"tolerance": strict})
+    assert export_key(stricter) == key
+    # The advisor keeps to the floors, so they decide what an ONNX below fp32 looks like.
+    assert export_key(stricter, "int8") != export_key(lite, "int8")
+
+
+def test_calibration_images_decide_what_is_below_fp32_alone(manifests: dict[str, Manifest]) -> None:
+    lite = manifests["efficientnet_lite0"]
+    assert export_key(lite, calibration="others") == export_key(lite)
+    for precision in ("fp16", "bf16", "int8"):
+        assert export_key(lite, precision, "others") != export_key(lite, precision)
+
+
+def test_each_runtime_gets_the_int8_that_it_fuses(manifests: dict[str, Manifest]) -> None:
+    lite = manifests["efficientnet_lite0"]
+    lines = ("ort1.32", "8.6", "10.13", "11.4")
+    forms = {line: Form.for_line(RuntimeLine.parse(line), "int8") for line in lines}
+    assert forms["ort1.32"].name == "int8-onnxruntime-fp32"
+    assert forms["8.6"].name == "int8-tensorrt-fp32"
+    assert forms["10.13"] == forms["11.4"]
+    assert forms["11.4"].name == "int8-tensorrt-fp16"
+    weights = identify(lite, "manifest")
+    keys = {export_inputs(lite, weights, form, "photos").key for form in forms.values()}
+    assert len(keys) == 3

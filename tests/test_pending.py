@@ -18,7 +18,7 @@ from farm import Farm
 from builders import cli, pipeline
 from builders.pending import need, why_not
 from zoo.cli import run_cli
-from zoo.record import EngineEntry
+from zoo.index import EngineEntry
 from zoo.selection import Machine
 
 CPU, GPU = "cpu-ort1.32-fp32", "sm86-rtx1.7-fp32"
@@ -108,12 +108,8 @@ def test_what_keeps_its_tolerance_is_promoted(farm: Farm) -> None:
 
 
 def test_what_misses_its_tolerance_is_withdrawn(farm: Farm) -> None:
-    tolerances = [
-        line
-        for line in (farm.manifests / f"{MODEL}.toml").read_text().splitlines()
-        if line.startswith("relative_error")
-    ]
-    farm.edit(MODEL, tolerances[0], "relative_error = 0.00000001")
+    strict = "[tolerance.fp32]\nrelative_error = 0.00000001\n\n[catalog]"
+    farm.edit(MODEL, "[catalog]", strict)
     done = verify(farm, "--pending")
     assert done.returncode == 1
     assert f"FAILED {MODEL} {CPU}: withdrawn: " in done.stdout

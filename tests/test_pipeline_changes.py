@@ -12,6 +12,8 @@ from farm import Farm
 
 from zoo.record import ExportRecord
 
+STRICT = "[tolerance.fp32]\nrelative_error = 0.00000001\n\n"
+
 
 def published(farm: Farm) -> dict[str, str]:
     """Target to engine digest."""
@@ -39,7 +41,7 @@ def test_changed_text_changes_the_page_and_nothing_else(copy: Farm) -> None:
 
 def test_a_changed_tolerance_verifies_again_and_builds_nothing(copy: Farm) -> None:
     before = copy.snapshot()
-    copy.edit(LITE, "cosine = 0.9999", "cosine = 0.99995")
+    copy.edit(LITE, "[catalog]", "[tolerance.fp32]\ncosine = 0.99995\n\n[catalog]")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode == 0, done.stdout
     assert "1 verified again" in done.stdout
@@ -48,7 +50,7 @@ def test_a_changed_tolerance_verifies_again_and_builds_nothing(copy: Farm) -> No
 
 
 def test_a_tolerance_that_is_missed_withdraws_the_engine(copy: Farm) -> None:
-    copy.edit(LITE, "relative_error = 0.002", "relative_error = 0.00000001")
+    copy.edit(LITE, "[catalog]", f"{STRICT}[catalog]")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode != 0
     assert "relative error" in done.stdout
@@ -63,7 +65,7 @@ def test_a_tolerance_that_is_missed_withdraws_the_engine(copy: Farm) -> None:
     again = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert again.returncode != 0
     assert "withdrawn" in again.stdout
-    copy.edit(LITE, "relative_error = 0.00000001", "relative_error = 0.002")
+    copy.edit(LITE, STRICT, "")
     back = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert "1 verified again" in back.stdout
     assert copy.zoo("pull", LITE).returncode == 0
@@ -74,7 +76,7 @@ def test_a_new_engine_that_misses_is_not_published(copy: Farm, tmp_path: Path) -
         (copy.store / key).unlink()
     shutil.rmtree(copy.store / "index")
     (copy.store / "index.json").unlink()
-    copy.edit(LITE, "relative_error = 0.002", "relative_error = 0.00000001")
+    copy.edit(LITE, "[catalog]", f"{STRICT}[catalog]")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode != 0
     assert "not published" in done.stdout

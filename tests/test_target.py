@@ -18,7 +18,6 @@ from zoo.target import (
     PRECISIONS,
     Arch,
     RuntimeLine,
-    Table,
     Target,
     dialect_of,
     gpu_lines,
@@ -29,15 +28,15 @@ from zoo.target import (
     parse_precision,
     refusal,
     served_archs,
-    target_table,
     units_of,
 )
+from zoo.target_table import Table, target_table
 from zoo.toml import toml
 
 archs = st.sampled_from(known_archs()).map(Arch)
 versions = st.tuples(st.integers(0, 99), st.integers(0, 99)).map(lambda v: f"{v[0]}.{v[1]}")
 lines = st.builds(RuntimeLine, st.sampled_from(["trt", "rtx", "ort"]), versions)
-targets = st.builds(Target, archs, lines, st.sampled_from(PRECISIONS))
+targets = st.builds(Target, archs, lines, st.sampled_from(PRECISIONS), st.booleans())
 
 
 @given(targets)
@@ -88,7 +87,7 @@ NOT_SERVED = [pair for pair in CELLS if pair not in SERVED]
 def test_a_cell_is_served_or_says_why_not_and_has_a_source(arch: Arch, line: RuntimeLine) -> None:
     groups = [one for one in line_facts(line).cells if arch.name in one.archs]
     assert len(groups) == 1
-    cell = line_facts(line).cell(arch)
+    cell = line_facts(line).cell(arch.name)
     assert bool(cell.precisions) != bool(cell.why_not)
     assert set(cell.precisions) <= set(units_of(arch))
     assert re.search(r"https://\S+\.\w+/|\bwheel\b", cell.source)
@@ -99,7 +98,7 @@ def test_a_cell_is_served_or_says_why_not_and_has_a_source(arch: Arch, line: Run
 
 @pytest.mark.parametrize(("arch", "line"), SERVED, ids=str)
 def test_a_served_cell_names_driver_and_container(arch: Arch, line: RuntimeLine) -> None:
-    facts, cell = line_facts(line), line_facts(line).cell(arch)
+    facts, cell = line_facts(line), line_facts(line).cell(arch.name)
     assert bool(cell.driver) == (not arch.is_cpu)
     oldest = {13: 580, 12: 525}  # docs.nvidia.com/deploy/cuda-compatibility: minor versions
     assert all(driver >= oldest[cuda] for cuda, driver in cell.driver.items())
@@ -113,7 +112,7 @@ def test_a_served_cell_names_driver_and_container(arch: Arch, line: RuntimeLine)
 def test_a_refused_cell_names_reason_and_alternatives(arch: Arch, line: RuntimeLine) -> None:
     reason = refusal(Target(arch, line, "fp32"))
     assert reason is not None
-    assert str(line_facts(line).cell(arch).why_not) in reason
+    assert str(line_facts(line).cell(arch.name).why_not) in reason
     assert all(name in reason for name in served_archs(line))
     assert lines_for(arch)
     assert all(one.asked in reason for one in lines_for(arch))
@@ -127,8 +126,8 @@ def test_trt_names_each_line() -> None:
 
 def test_a_cell_may_differ_from_its_line() -> None:
     line = line_facts(RuntimeLine.parse("11.4"))
-    assert line.cell(Arch("sm86")).driver == line.driver
-    assert line.cell(Arch("sm120")).driver == {13: 580} != line.driver
+    assert line.cell("sm86").driver == line.driver
+    assert line.cell("sm120").driver == {13: 580} != line.driver
 
 
 @pytest.mark.parametrize(
@@ -174,16 +173,18 @@ def test_what_can_not_be_had_says_why() -> None:
             r"sm80 has no fp8 units \(sm89, sm90, sm100, sm120 have",
             "sm80 takes",
         ),
-        ("fp8", "sm80", "11.4", "sm80 has no fp8 units", "sm80 takes fp32, fp16 with 11.4"),
-        ("fp8", "sm89", "11.4", "no recipe for fp8 yet; it takes .*Q/DQ", "fp16 with 11.4"),
-        ("fp8", "sm89", "8.6", "reads fp8 from 9.0 on", "fp16 with 8.6"),
+        (
+            "fp8",
+            "sm80",
+            "11.4",
+            "sm80 has no fp8 units",
+            "sm80 takes fp32, bf16, fp16, int8 with 11.4",
+        ),
+        ("fp8", "sm89", "11.4", "fp8 is planned, .* it takes .*Q/DQ", "int8 with 11.4"),
+        ("fp8", "sm89", "8.6", "reads fp8 from 9.0 on", "int8 with 8.6"),
         ("fp8", "sm80 sm89", None, "sm80 has no fp8 units .*no recipe", "sm89 takes"),
         ("fp4", "sm90", None, r"sm90 has no fp4 units \(sm100, sm120 have", "sm90 takes"),
-        ("bf16", "sm75", None, "sm75 has no bf16 units", "sm75 takes fp32, fp16"),
-        ("int8", "sm86", "rtx1.7", "no int8 convolution", "fp16 with rtx1.7"),
-        ("int8", "cpu", None, "no recipe for int8 yet", "cpu takes fp32 with ort1.32"),
-        ("bf16", "cpu", None, "cpu has no bf16 units", "cpu takes fp32 with ort1.32"),
-        ("int8", "", None, "no recipe for int8 yet", "PRECISION= takes fp32, fp16"),
+        ("fp8", "", None, "fp8 is planned", "PRECISION= takes fp32, bf16, fp16, int8"),
     ],
 )
 def test_a_precision_that_is_not_made_is_refused_with_what_is(
@@ -193,6 +194,32 @@ def test_a_precision_that_is_not_made_is_refused_with_what_is(
     with pytest.raises(TargetError, match=reason) as caught:
         parse_precision(text, [Arch(name) for name in archs.split()], asked)
     assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("sm75-trt11.4-bf16", "sm75 has no bf16 units"),
+        ("sm86-rtx1.7-int8", "no int8 convolution"),
+        ("cpu-ort1.32-bf16", "has no bf16 convolution"),
+        ("sm90-trt8.6-bf16", "reads bf16 from 9.0 on"),
+    ],
+)
+def test_a_precision_that_a_target_does_not_take_is_refused(target: str, reason: str) -> None:
+    assert reason in str(refusal(Target.parse(target)))
+
+
+@pytest.mark.parametrize("target", ["cpu-ort1.32-int8", "sm90-trt8.6-int8", "sm86-rtx1.7-bf16"])
+def test_a_precision_that_a_target_takes_is_not(target: str) -> None:
+    assert refusal(Target.parse(target)) is None
+
+
+def test_a_target_says_when_operators_are_kept_higher() -> None:
+    target = Target.parse("cpu-ort1.32-int8-mixed")
+    assert (target.precision, target.mixed) == ("int8", True)
+    assert str(target) == "cpu-ort1.32-int8-mixed"
+    with pytest.raises(UsageError, match="is not a target"):
+        Target.parse("cpu-ort1.32-int8-mixd")
 
 
 def test_a_recipe_is_not_promised_where_the_units_are_missing() -> None:
@@ -216,18 +243,19 @@ def test_the_table_is_readable_in_a_hundred_columns(capsys: pytest.CaptureFixtur
     text = shown(capsys)
     assert max(map(len, text.splitlines())) <= 100
     header, *rows = text.split("\n\n")[1].splitlines()
-    columns = [line.asked for line in ALL_LINES]
-    assert header.split() == ["GPU", *columns]
-    starts = [*(header.index(name) for name in columns), 1000]
+    columns = [name.split() for name in re.split(r"  +", header)[1:]]
+    assert [line for names in columns for line in names] == [line.asked for line in ALL_LINES]
+    starts = [*(header.index(" ".join(names)) for names in columns), 1000]
     notes = dict(re.findall(r"^(\[\d+\]) +(.+)$", text, flags=re.MULTILINE))
     assert [row.split()[0] for row in rows] == known_archs()
     for row in rows:
-        for number, line in enumerate(ALL_LINES):
+        for number, names in enumerate(columns):
             cell = row[starts[number] : starts[number + 1]]
-            facts = line_facts(line).cell(Arch(row.split()[0]))
-            assert cell.replace("-", "").split("[")[0].split() == [*facts.precisions]
-            said = [notes[mark] for mark in re.findall(r"\[\d+\]", cell)]
-            assert said == [one for one in (facts.why_not, facts.note) if one]
+            for line in map(RuntimeLine.parse, names):
+                facts = line_facts(line).cell(row.split()[0])
+                assert cell.replace("-", "").split("[")[0].split() == [*facts.precisions]
+                said = [notes[mark] for mark in re.findall(r"\[\d+\]", cell)]
+                assert said == [one for one in (facts.why_not, facts.note) if one]
 
 
 def test_the_table_shows_what_a_line_needs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,7 +285,7 @@ def test_the_table_is_json_for_machines(capsys: pytest.CaptureFixture[str]) -> N
     assert all(cell["source"] for cell in table["cells"])
     assert all(cell["served"] != bool(cell["why_not"]) for cell in table["cells"])
     ampere = by_cell["sm86", "trt11.4"]
-    assert (ampere["precisions"], ampere["cuda"]) == (["fp32", "fp16"], [13, 12])
+    assert (ampere["precisions"], ampere["cuda"]) == (["fp32", "bf16", "fp16", "int8"], [13, 12])
     assert ampere["driver"] == {"13": 580, "12": 535}
     assert by_cell["sm90", "rtx1.7"]["container"] is None
     assert table["lines"]["trt8.6"]["dialect"] == "torchscript-17"

@@ -15,12 +15,13 @@ from builders.job import Verification
 from builders.progress import silent
 from builders.verify import verify
 from zoo.errors import VerificationError
-from zoo.manifest import Preprocess, Tolerance
+from zoo.manifest import Preprocess
 from zoo.preprocess import normalise
+from zoo.tolerance import Tolerance
 
 HALF = (0.5, 0.5, 0.5)
 PREPROCESS = Preprocess(input_size=32, crop=1.0, interpolation="bicubic", mean=HALF, std=HALF)
-TOLERANCE = Tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2)
+TOLERANCE = Tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2, neighbours=0.9)
 Array = npt.NDArray[Any]
 
 

@@ -14,10 +14,12 @@ from typing import Any, NoReturn
 from zoo import __version__
 from zoo.client import Client, Pulled, default_cache
 from zoo.errors import UsageError, ZooError
+from zoo.index import EngineEntry
 from zoo.machine import this_machine
-from zoo.record import EngineEntry
 from zoo.repository import Repository
 from zoo.stores import open_store
+from zoo.target import PRECISIONS
+from zoo.verdict import kept, verdicts
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -56,6 +58,12 @@ def show(options: argparse.Namespace) -> int:
         f"{preprocess.interpolation}, crop {preprocess.crop}, "
         f"mean {preprocess.mean}, std {preprocess.std}"
     )
+    for place, words in verdicts(model).items():
+        text = "; ".join(f"{precision}: {word}" for precision, word in words.items())
+        print(f"  on {place}, {text}")
+    for precision, own in model.own_floors.items():
+        print(f"  {precision} may be worse than the zoo's floors in {', '.join(own.looser)}:")
+        print(f"    {own.reason}")
     for engine in model.engines:
         _show_engine(engine)
     return 0
@@ -71,6 +79,8 @@ def _show_engine(engine: EngineEntry) -> None:
         f"(best {batch.opt}), {engine.engine.size / 2**20:.1f} MiB, precision "
         f"{engine.precision_status}"
     )
+    if text := kept(engine):
+        print(f"    {text}")
     print(f"    sha256 {engine.engine.sha256}")
     for verified in engine.verification.batches if engine.verification else ():
         print(
@@ -180,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         command = parsers[name]
         command.add_argument("-o", "--output", help="the file that the result goes to")
         command.add_argument("--target", help="a target by label, such as sm86-rtx1.7-fp16")
+        command.add_argument("--precision", choices=PRECISIONS, help="of the engine")
         command.add_argument(
             "--allow-pending", action="store_true", help="take an engine that has not been run"
         )
@@ -223,6 +234,7 @@ def _pull(options: argparse.Namespace) -> Pulled:
         options.model,
         this_machine(),
         target=options.target,
+        precision=options.precision,
         allow_pending=options.allow_pending,
         allow_seeded=options.allow_seeded,
     )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from zoo.digest import sha256_file
 from zoo.errors import RepositoryError, UsageError
+from zoo.index import EngineEntry, Index, ModelIndex
 from zoo.names import perhaps
-from zoo.record import BuildRecord, EngineEntry, Index, ModelIndex
+from zoo.record import BuildRecord
 from zoo.repository import Repository
 from zoo.selection import Machine, select
 
@@ -85,6 +86,7 @@ class Client:
         machine: Machine,
         *,
         target: str | None = None,
+        precision: str | None = None,
         allow_pending: bool = False,
         allow_seeded: bool = False,
     ) -> EngineEntry:
@@ -93,6 +95,7 @@ class Client:
             self.model(name),
             machine,
             target=target,
+            precision=precision,
             allow_pending=allow_pending,
             allow_seeded=allow_seeded,
         )

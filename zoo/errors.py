@@ -6,6 +6,8 @@ raises; only the two command lines (``zoo`` and ``zoo-farm``) catch.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ZooError(Exception):
     """Base of all errors of this project.
@@ -102,3 +104,18 @@ class JobError(ZooError):
     """A job that failed in its worker process, with the cause that the worker gave."""
 
     exit_code = 14
+
+
+class PrecisionError(ZooError):
+    """A network has no engine of a precision that keeps its floors.
+
+    Args:
+        message: Why.
+        advice: What was tried, with numbers; it is stored with the reason.
+    """
+
+    exit_code = 15
+
+    def __init__(self, message: str, advice: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.advice = advice or {}

@@ -32,6 +32,8 @@ def explain(problem: Any, schema: dict[str, Any]) -> str:
         schema: JSON schema of the model, which knows what fields there are.
     """
     path = [str(part) for part in problem["loc"] if part != "[key]"]
+    if not path:  # what several fields say together
+        return str(problem["msg"]).removeprefix("Value error, ")
     if path[0] == "weights" and len(path) > 1 and path[1] in SOURCES:
         del path[1]  # the tag of the union, which nobody wrote in the file
     field, value, context = ".".join(path), problem["input"], problem.get("ctx", {})

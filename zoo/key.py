@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from zoo.digest import Sha256, sha256_json
 from zoo.manifest import BackboneCut, BatchRange, Preprocess
-from zoo.target import Precision, Toolchain
+from zoo.target import Placing, Precision, Rest, Toolchain
 
 
 class _Inputs(BaseModel):
@@ -44,6 +44,24 @@ class WeightsIdentity(_Inputs):
         return self.kind == "seeded"
 
 
+class LoweringInputs(_Inputs):
+    """What decides how an ONNX below fp32 is made.
+
+    Attributes:
+        calibration: Which images it is measured and tried on.
+        tolerance: What it is to keep.
+        placing: Whose fusions the Q/DQ of an int8 ONNX are placed for.
+        rest: Type of what an int8 ONNX does not quantise.
+        half_images: Whether it takes fp16 images.
+    """
+
+    calibration: str
+    tolerance: dict[str, float]
+    placing: Placing = "tensorrt"
+    rest: Rest = "fp32"
+    half_images: bool = False
+
+
 class ExportInputs(_Inputs):
     """What decides an ONNX file and the golden features beside it.
 
@@ -56,6 +74,7 @@ class ExportInputs(_Inputs):
         preprocess: How photos are fed.
         precision: Of the ONNX.
         recipe: How the precision was made, with its version.
+        lowering: What else decides an ONNX below fp32; None for fp32.
         dialect: Exporter and opset.
         golden: Which photos, and how many.
         versions: Package to version, of all that takes part.
@@ -69,6 +88,7 @@ class ExportInputs(_Inputs):
     preprocess: Preprocess
     precision: Precision
     recipe: str
+    lowering: LoweringInputs | None = None
     dialect: str
     golden: str
     versions: dict[str, str]

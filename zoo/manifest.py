@@ -27,6 +27,7 @@ from zoo.errors import ManifestError, UsageError
 from zoo.explain import explain
 from zoo.names import perhaps
 from zoo.target import Precision
+from zoo.tolerance import OwnTolerance, Tolerance, looser_by, tolerance
 from zoo.toml import toml
 
 UNLOCKED: Literal["unlocked"] = "unlocked"
@@ -206,21 +207,6 @@ class Batches(_Frozen):
         return self
 
 
-class Tolerance(_Frozen):
-    """What an engine's features must keep to, row by row, to be published.
-
-    Attributes:
-        cosine: Least cosine similarity of a row with PyTorch's.
-        relative_error: Most ``|y - r| / |r|`` (L2 norms) of a row.
-        distance_error: Most ``|y - r|`` over the distance from ``r`` to the nearest other photo's
-            features: at 0.5 two photos could be taken for each other.
-    """
-
-    cosine: Annotated[float, Field(gt=0, le=1)]
-    relative_error: Annotated[float, Field(gt=0, lt=1)]
-    distance_error: Annotated[float, Field(gt=0, le=0.5)]
-
-
 class CatalogText(_Frozen):
     """What the catalog says of a model. Changing it changes the page and nothing else."""
 
@@ -240,7 +226,10 @@ class Manifest(_Frozen):
         tag: timm pre-trained tag.
         licence: SPDX identifier, lower case, of the weights.
         origin: Where the weights come from.
-        precisions: Precision to the tolerance that its engines must keep.
+        precisions: What the farm makes of it when no precision is asked for by name.
+        half_images: Whether engines below fp32 take fp16 images: half as many bytes to the GPU.
+        tolerance: Where its engines of a precision need not keep, or must more than keep, the
+            floors of ``zoo/floors.toml``.
     """
 
     id: Id
@@ -253,8 +242,25 @@ class Manifest(_Frozen):
     backbone: BackboneCut
     preprocess: StatedPreprocess
     batch: Batches = Batches()
-    precisions: Annotated[dict[Precision, Tolerance], Field(min_length=1)]
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
+    half_images: bool = False
+    tolerance: dict[Precision, OwnTolerance] = {}
     catalog: CatalogText
+
+    @model_validator(mode="after")
+    def _reasons_given(self) -> Manifest:
+        for precision, own in self.tolerance.items():
+            looser = looser_by(precision, own)
+            if looser and own.reason is None:
+                raise ValueError(
+                    f"tolerance.{precision} is looser than the floor in {', '.join(looser)}: say "
+                    f"why in tolerance.{precision}.reason"
+                )
+        return self
+
+    def kept_by(self, precision: Precision) -> Tolerance:
+        """Returns what its engines of a precision must keep."""
+        return tolerance(precision, self.tolerance.get(precision))
 
     @property
     def timm_name(self) -> str:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from zoo.digest import Sha256, sha256_json
 from zoo.key import BuildInputs, ExportInputs
-from zoo.manifest import BatchRange, CatalogText, Preprocess, StatedPreprocess
 from zoo.target import Toolchain
 
 SCHEMA_VERSION = 1
@@ -75,6 +74,33 @@ class StateRecord(Record):
     state: Blob
 
 
+class Advice(BaseModel):
+    """How a precision below fp32 came to be what it is.
+
+    Attributes:
+        tried: What was tried on calibration images, with numbers, in order.
+        kept: Operators that stay in higher precision, by module: the worst first.
+        operators: How many operators with weights the network has.
+        kept_work: The kept ones' share of its multiplications.
+        islands: Reason to how many nodes stay fp32 for it.
+        ranges: How the ranges of activations were told, for int8.
+    """
+
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
+
+    tried: tuple[dict[str, Any], ...] = ()
+    kept: tuple[str, ...] = ()
+    operators: int = 0
+    kept_work: float = 0.0
+    islands: dict[str, int] = {}
+    ranges: str | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether operators stay in higher precision than the name says."""
+        return bool(self.kept)
+
+
 class ExportRecord(Record):
     """An export: inputs to normalised ONNX and golden.
 
@@ -85,6 +111,8 @@ class ExportRecord(Record):
         parameters: Number of weights in the backbone.
         largest_tensor: Elements per image of the largest activation.
         check: What the export was checked for, with numbers.
+        calibration: Below fp32, the images that it was measured and tried on, by digest.
+        advice: Below fp32, what was tried and which operators stay in higher precision.
         cost: Seconds and peak memory (bytes) of the worker.
     """
 
@@ -94,6 +122,26 @@ class ExportRecord(Record):
     parameters: int
     largest_tensor: int
     check: dict[str, Any]
+    calibration: dict[str, Any] | None = None
+    advice: Advice | None = None
+    cost: dict[str, Any]
+
+
+class DisabledRecord(Record):
+    """A precision that a model does not have: inputs to the reason.
+
+    Attributes:
+        inputs: What it was tried with; its key names the record, so that other inputs try again.
+        reason: Why there is none.
+        calibration: The images that it was tried on, by digest.
+        advice: What was tried.
+        cost: Seconds and peak memory (bytes) of the worker.
+    """
+
+    inputs: ExportInputs
+    reason: str
+    calibration: dict[str, Any] | None = None
+    advice: Advice | None = None
     cost: dict[str, Any]
 
 
@@ -125,6 +173,7 @@ class BuildRecord(Record):
         files: What is kept beside the engine, by name: ``log`` of the worker, and ``inspector``,
             what TensorRT says of its layers.
         feature_dim: Width of its output.
+        advice: Below fp32, which operators stay in higher precision, and why.
         dry_run: Whether the weights are seeded.
         precision_status: Whether the engine was asked what it runs in.
         facts: What the backend read from the engine: header version, capabilities, inputs.
@@ -141,6 +190,7 @@ class BuildRecord(Record):
     golden: Blob
     files: dict[str, Blob] = {}
     feature_dim: int
+    advice: Advice | None = None
     dry_run: bool
     precision_status: PrecisionStatus
     facts: dict[str, Any]
@@ -179,143 +229,6 @@ class Attestation(Record):
         """File name: ``<time>-<kind>-<digest>.json``; sorts by time."""
         digest = sha256_json(self.model_dump(mode="json"))
         return f"{self.time.replace(':', '')}-{self.kind}-{digest[:16]}.json"
-
-
-class _Numbers(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
-
-
-class VerifiedBatch(_Numbers):
-    """How far an engine's features were from PyTorch's at one batch size.
-
-    Attributes:
-        batch: Images at once.
-        worst_cosine: Of any row.
-        worst_relative_error: Of any row, ``|y - r| / |r|``.
-    """
-
-    batch: int
-    worst_cosine: float
-    worst_relative_error: float
-
-
-class VerificationSummary(_Numbers):
-    """The numbers of an engine's latest verdict, and the machine that found them."""
-
-    batches: tuple[VerifiedBatch, ...]
-    machine: dict[str, Any] = {}
-
-
-class TimedBatch(_Numbers):
-    """How fast an engine was at one batch size.
-
-    Attributes:
-        batch: Images at once.
-        latency_ms: Median.
-        images_per_second: Of the median.
-    """
-
-    batch: int
-    latency_ms: float
-    images_per_second: float
-
-
-class BenchmarkSummary(_Numbers):
-    """The numbers of an engine's latest benchmark, and the machine that took them."""
-
-    batches: tuple[TimedBatch, ...]
-    machine: dict[str, Any] = {}
-
-
-class ComparedBatch(_Numbers):
-    """An engine beside PyTorch at one batch size.
-
-    Attributes:
-        batch: Images at once.
-        engine_ms: Median latency of the engine.
-        pytorch_ms: The best median latency of PyTorch: eager or, where it was timed, compiled.
-    """
-
-    batch: int
-    engine_ms: float
-    pytorch_ms: float
-
-
-class ComparisonSummary(_Numbers):
-    """An engine's latest comparison with PyTorch, and the machine that made it.
-
-    Attributes:
-        batches: Numbers per batch size.
-        pytorch: How PyTorch ran: its version, precision and ways.
-        machine: Where.
-    """
-
-    batches: tuple[ComparedBatch, ...]
-    pytorch: str = ""
-    machine: dict[str, Any] = {}
-
-    @property
-    def slower_at(self) -> tuple[int, ...]:
-        """Batch sizes at which PyTorch is faster."""
-        return tuple(one.batch for one in self.batches if one.engine_ms > one.pytorch_ms)
-
-
-class EngineEntry(Record):
-    """One engine as the index shows it."""
-
-    record: Sha256
-    targets: tuple[str, ...]
-    precision: str
-    status: Status
-    reason: str | None = None
-    engine: Blob
-    toolchain: Toolchain
-    batch: BatchRange
-    feature_dim: int
-    preprocess: Preprocess
-    dry_run: bool
-    precision_status: PrecisionStatus
-    verification: VerificationSummary | None = None
-    benchmark: BenchmarkSummary | None = None
-    comparison: ComparisonSummary | None = None
-    cost: dict[str, Any]
-    created: str
-
-
-class ModelIndex(Record):
-    """``index/<model>.json``: a model's card and its engines."""
-
-    model: str
-    family: str
-    timm_name: str
-    licence: str
-    origin: str
-    weights: str
-    feature_dim: int
-    cut: str
-    preprocess: StatedPreprocess
-    catalog: CatalogText
-    engines: tuple[EngineEntry, ...]
-
-
-class IndexRow(BaseModel):
-    """A model as ``index.json`` lists it: enough for ``zoo list``."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
-
-    model: str
-    family: str
-    feature_dim: int
-    input_size: int
-    targets: dict[str, Status]
-    index: Blob
-
-
-class Index(Record):
-    """``index.json``: every model of a repository."""
-
-    kind: Kind
-    models: tuple[IndexRow, ...]
 
 
 def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestation]:

@@ -6,6 +6,7 @@ This module alone knows the layout. ::
     blobs/sha256/ab/abcd…                      immutable bytes
     states/<model>/<recipe>.json               seeded weights, by their recipe
     exports/<model>/<export-key>.json          ONNX and golden, by what went in
+    disabled/<model>/<export-key>.json         why there is no such ONNX
     records/<model>/<build-key>.json           engines, by what went in
     attestations/<engine>/<time>-<kind>-….json what was found out about an engine
     timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
@@ -26,15 +27,14 @@ from pydantic import ValidationError
 
 from zoo.digest import sha256_bytes, sha256_file
 from zoo.errors import RepositoryError
+from zoo.index import Index, IndexRow, ModelIndex
 from zoo.record import (
     Attestation,
     Blob,
     BuildRecord,
+    DisabledRecord,
     ExportRecord,
-    Index,
-    IndexRow,
     Kind,
-    ModelIndex,
     Record,
     RepositoryInfo,
     StateRecord,
@@ -136,6 +136,15 @@ class Repository:
         """Writes an export record, once; its blobs must be here."""
         key = f"exports/{record.inputs.model}/{record.inputs.key}.json"
         self._add(key, record, [record.onnx, record.golden])
+
+    def disabled(self, model: str, key: str) -> DisabledRecord | None:
+        """Returns why there is no export of that key, None when it was not found to be so."""
+        return self._read(f"disabled/{model}/{key}.json", DisabledRecord)
+
+    def add_disabled(self, record: DisabledRecord) -> None:
+        """Writes why there is no export, once."""
+        key = f"disabled/{record.inputs.model}/{record.inputs.key}.json"
+        self._add(key, record, [])
 
     def record(self, model: str, key: str) -> BuildRecord | None:
         """Returns the build record of that key."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.errors import SelectionError
+from zoo.index import EngineEntry, ModelIndex
 from zoo.names import perhaps
-from zoo.record import EngineEntry, ModelIndex
 from zoo.target import RUNTIME_NAMES, Toolchain
+
+_PRECISIONS = {"fp16": 0, "bf16": 1, "fp32": 2, "int8": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ def select(
     machine: Machine,
     *,
     target: str | None = None,
+    precision: str | None = None,
     allow_pending: bool = False,
     allow_seeded: bool = False,
 ) -> EngineEntry:
@@ -35,12 +38,14 @@ def select(
 
     The order: a target that is asked for by label wins, whatever the machine is (to fetch for
     another one). Else the machine's architectures in their order; among engines of one, the exact
-    toolchain before another build of the same line; then lower precision first, which is faster.
+    toolchain before another build of the same line; then fp16 and bf16, which are faster, before
+    fp32. int8 comes last: it costs the features something, and is taken when it is asked for.
 
     Args:
         model: The model's index.
         machine: What the machine has.
         target: Label of the one target that is wanted.
+        precision: The one that is wanted.
         allow_pending: Whether an engine that has not been run will do.
         allow_seeded: Whether a dry run's engine will do.
 
@@ -58,6 +63,9 @@ def select(
     fitting: list[tuple[tuple[int, int, int], EngineEntry]] = []
     for engine in model.engines:
         if target is not None and target not in engine.targets:
+            continue
+        if precision is not None and precision != engine.precision:
+            reasons.append(f"{'+'.join(engine.targets)}: {precision} is asked for")
             continue
         rank, why_not = ((0, 0, 0), None) if target else fit(engine, machine)
         fits = why_not is None
@@ -108,7 +116,7 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[tuple[int, int, int], st
     newer_reads_older = needed.kind == "ort" and _digits(found.version) >= _digits(needed.version)
     if not exact and not newer_reads_older:
         return (0, 0, 0), f"needs {name} {needed.version}; {found.version} is installed"
-    precision_rank = {"fp16": 0, "fp32": 1}.get(engine.precision, 2)
+    precision_rank = _PRECISIONS.get(engine.precision, len(_PRECISIONS))
     return (min(here), 0 if exact else 1, precision_rank), None
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from zoo.errors import TargetError, UsageError
 from zoo.names import perhaps
-from zoo.toml import toml
-
-Precision = Literal["fp32", "fp16"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+from zoo.target_table import PRECISIONS as PRECISIONS
+from zoo.target_table import LineFacts, target_table
+from zoo.target_table import Placing as Placing
+from zoo.target_table import Precision as Precision
+from zoo.target_table import Rest as Rest
 
 RuntimeKind = str
 """``ort``, ``rtx`` or ``trt``; a record may name one that this version does not know yet."""
@@ -115,29 +113,39 @@ class RuntimeLine:
 
 @dataclass(frozen=True, order=True)
 class Target:
-    """Where an engine runs; ``str`` and :meth:`parse` are inverses."""
+    """Where an engine runs; ``str`` and :meth:`parse` are inverses.
+
+    Attributes:
+        arch: GPU architecture, or the CPU.
+        line: The runtime.
+        precision: Of the engine.
+        mixed: Whether some of its operators are kept in higher precision.
+    """
 
     arch: Arch
     line: RuntimeLine
     precision: Precision
+    mixed: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Reads a label such as ``sm86-rtx1.7-fp16``.
+        """Reads a label such as ``sm86-rtx1.7-fp16`` or ``cpu-ort1.32-int8-mixed``.
 
         Raises:
             UsageError: The text is not a label, or a part of it is unknown.
             TargetError: Its precision is one that the farm does not make.
         """
         parts = text.split("-")
-        if len(parts) != 3:
+        mixed = parts[3:] == ["mixed"]
+        if len(parts) != 3 + mixed:
             raise UsageError(
                 f"'{text}' is not a target", hint="a target looks like sm86-rtx1.7-fp16"
             )
-        return cls(Arch.parse(parts[0]), RuntimeLine.parse(parts[1]), parse_precision(parts[2]))
+        arch, line = Arch.parse(parts[0]), RuntimeLine.parse(parts[1])
+        return cls(arch, line, parse_precision(parts[2]), mixed)
 
     def __str__(self) -> str:
-        return f"{self.arch}-{self.line}-{self.precision}"
+        return f"{self.arch}-{self.line}-{self.precision}" + "-mixed" * self.mixed
 
 
 def parse_precision(
@@ -174,7 +182,10 @@ def parse_precision(
     if line is not None and (why_not := line_facts(line).why_not.get(text)):
         reasons.append(why_not)
     if not archs or len(without) < len(archs):
-        reasons.append(f"the farm has no recipe for {text} yet; it takes {recipes[text].recipe}")
+        reasons.append(
+            f"{text} is planned, and the farm has no recipe for it yet; it takes "
+            f"{recipes[text].recipe}"
+        )
     raise TargetError(
         f"no engine in {text}: {'; '.join(reasons)}",
         hint="; ".join(alternatives(arch, line) for arch in archs)
@@ -205,99 +216,6 @@ class Toolchain(BaseModel):
     def line(self) -> RuntimeLine:
         """The line that this toolchain belongs to."""
         return RuntimeLine(self.kind, ".".join(self.version.split(".")[:2]))
-
-
-class _Facts(BaseModel):
-    """Strict: a word that nobody reads is a mistake in the table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: str
-
-
-class ArchFacts(_Facts):
-    """An architecture: its name and the precisions that its arithmetic units know."""
-
-    name: str
-    units: tuple[str, ...]
-
-
-class RecipeFacts(_Facts):
-    """A precision that the farm does not make: what a recipe would take."""
-
-    recipe: str
-
-
-class CellFacts(_Facts):
-    """What is true of a line on some architectures.
-
-    Attributes:
-        archs: Their names.
-        precisions: What the farm makes there; empty where it is not served.
-        why_not: Why it is not served, None where it is.
-        note: What else to know, or None.
-        container: Image that has it, where it is not the line's.
-        driver: Oldest driver by CUDA major version of the package, the farm's choice first; where
-            it is not the line's.
-    """
-
-    archs: tuple[str, ...]
-    precisions: tuple[Precision, ...] = ()
-    why_not: str | None = None
-    note: str | None = None
-    container: str | None = None
-    driver: dict[int, int] = {}
-
-
-class LineFacts(BaseModel):
-    """What the table says of a runtime line.
-
-    Attributes:
-        dialect: The ONNX dialect that its parser reads, ``dynamo-20`` or ``torchscript-17``.
-        install: The command that installs it.
-        note: What else to know of it, or None.
-        container: Image that has it; ``unlocked`` when none was confirmed, ``none`` without one.
-        container_note: Why no image is named, or None.
-        driver: Oldest driver by CUDA major version of the package, the farm's choice first.
-        why_not: Why it does not take a precision, by precision.
-        cells: Every architecture of the table, once.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dialect: str
-    dialect_source: str
-    install: str
-    note: str | None = None
-    container: str
-    container_note: str | None = None
-    driver: dict[int, int] = {}
-    driver_source: str | None = None
-    why_not: dict[str, str] = {}
-    cells: tuple[CellFacts, ...]
-
-    def cell(self, arch: Arch) -> CellFacts:
-        """Returns what is true on one architecture, with the line's facts filled in."""
-        [own] = [one for one in self.cells if arch.name in one.archs]
-        filled = {"container": own.container or self.container, "driver": own.driver or self.driver}
-        return own.model_copy(update=filled)
-
-
-class Table(BaseModel):
-    """``zoo/targets.toml``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    arch: dict[str, ArchFacts]
-    precision: dict[str, RecipeFacts]
-    line: dict[str, LineFacts]
-
-
-@cache
-def target_table() -> Table:
-    """Returns ``zoo/targets.toml``, parsed."""
-    text = files("zoo").joinpath("targets.toml").read_text(encoding="utf-8")
-    return Table.model_validate(toml.loads(text))
 
 
 def known_archs() -> list[str]:
@@ -349,7 +267,7 @@ def served_archs(line: RuntimeLine) -> dict[str, tuple[Precision, ...]]:
     """Returns what a line takes, by architecture; nothing for one that the table has not."""
     if str(line) not in known_lines():
         return {}
-    cells = {name: line_facts(line).cell(Arch(name)) for name in known_archs()}
+    cells = {name: line_facts(line).cell(name) for name in known_archs()}
     return {name: cell.precisions for name, cell in cells.items() if cell.precisions}
 
 
@@ -372,7 +290,7 @@ def not_served(arch: Arch, line: RuntimeLine) -> str | None:
     """Says why a line does not serve an architecture and what it serves, or None where it does."""
     if str(line) not in known_lines():
         return f"{line.title} is not in the targets table"
-    reason = line_facts(line).cell(arch).why_not
+    reason = line_facts(line).cell(arch.name).why_not
     if reason is None:
         return None
     return f"{line} does not serve {arch}: {reason} ({line} serves {', '.join(served_archs(line))})"
@@ -387,6 +305,8 @@ def refusal(target: Target) -> str | None:
     if precision in taken:
         return None
     why_not = line_facts(line).why_not.get(precision)
+    if why_not is None and precision not in units_of(arch):
+        why_not = f"{arch} has no {precision} units"
     tables = [served_archs(one) for one in gpu_lines()]
     elsewhere = {name for one in tables for name in one if precision in one[name]}
     return (

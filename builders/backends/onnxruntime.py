@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from builders.backends.base import Facts, Options, read_options
 from zoo.errors import BuildError
 from zoo.key import BuildInputs
 from zoo.target import Toolchain
+
+if TYPE_CHECKING:
+    import onnx
+
+_INT8_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
+_INT8_SHARE = 0.9  # of what the ONNX quantises, that an engine's own operators must cover
 
 
 class OnnxRuntimeOptions(Options):
@@ -51,28 +59,56 @@ class OnnxRuntimeBackend:
             onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own for each status
             raise BuildError(f"onnxruntime does not take the ONNX: {error}") from error
-        return read_engine(engine, inputs)
+        return read_engine(engine, inputs, onnx)
 
 
-def read_engine(engine: Path, inputs: BuildInputs) -> Facts:
+def read_engine(engine: Path, inputs: BuildInputs, source: Path) -> Facts:
     """Reads operators and weight types from an optimised model.
 
+    Args:
+        engine: The optimised model.
+        inputs: What it was made from.
+        source: The ONNX.
+
     Raises:
-        BuildError: The weights are not in the precision of the engine's name.
+        BuildError: It does not run in the precision of its name.
     """
     import onnx
 
     model = onnx.load(engine)
-    types = Counter(
-        onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-        for tensor in model.graph.initializer
-    )
+    elements: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        elements[kind] += int(np.prod(tensor.dims))
     operators = Counter(node.op_type for node in model.graph.node)
-    floats = {name for name in types if "float" in name}
-    if inputs.precision == "fp32" and floats != {"float"}:
-        raise BuildError(f"an fp32 engine whose weights are {', '.join(sorted(floats))}")
-    values = {"weights": dict(types), "operators": dict(operators.most_common())}
+    floats = {name for name in elements if "float" in name}
+    if inputs.precision == "fp32" and (floats != {"float"} or elements["int8"]):
+        raise BuildError(f"an fp32 engine whose weights are {', '.join(sorted(elements))}")
+    quantised = {name: operators[name] for name in _INT8_OPERATORS if operators[name]}
+    if inputs.precision == "int8":
+        asked, made = _quantised_in(onnx.load(source)), sum(quantised.values())
+        if made < _INT8_SHARE * asked or not elements["int8"]:
+            # A pair of Q and DQ that nothing fused computes in fp32, at a loss.
+            raise BuildError(
+                f"an int8 engine that computes in fp32: of {asked} operators that the ONNX "
+                f"quantises, ONNX Runtime runs {made} in int8"
+            )
+    values = {
+        "weights": dict(elements),
+        "operators": dict(operators.most_common()),
+        "int8_operators": quantised,
+    }
     return Facts(values=values, precision_proven=True)
+
+
+def _quantised_in(model: onnx.ModelProto) -> int:
+    """Returns how many operators of an ONNX have quantised weights."""
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    return sum(
+        node.op_type in ("Conv", "Gemm", "MatMul")
+        and made_by.get(node.input[1]) == "DequantizeLinear"
+        for node in model.graph.node
+    )
 
 
 BACKEND = OnnxRuntimeBackend()

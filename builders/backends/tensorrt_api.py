@@ -93,8 +93,11 @@ def config_arguments(
         "version_compatible": options["version_compatible"],
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
     }
-    if precision == "fp16" and not strongly_typed:
-        arguments["fp16"] = True
+    if not strongly_typed:
+        # Around Q/DQ the builder chooses: fp16, where that is faster, for what is not quantised.
+        arguments |= {"fp16": {"fp16": True}, "int8": {"int8": True, "fp16": True}}.get(
+            precision, {}
+        )
     if options["hardware_compatibility"] != "none":
         name = options["hardware_compatibility"].upper()
         arguments["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, name)

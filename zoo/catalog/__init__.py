@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.digest import canonical_json
-from zoo.record import EngineEntry, ModelIndex, TimedBatch
+from zoo.index import EngineEntry, ModelIndex, TimedBatch
 from zoo.repository import Repository
+from zoo.verdict import kept, verdicts
 
 SCHEMA_VERSION = 1
 
@@ -52,7 +53,7 @@ def render_index(models: list[ModelIndex], dry_run: bool) -> str:
         lstrip_blocks=True,
     )
     environment.filters["mib"] = lambda size: f"{size / 2**20:.1f} MiB"
-    environment.globals["best_rate"] = best_rate
+    environment.globals |= {"best_rate": best_rate, "kept": kept, "verdicts": verdicts}
     page: str = environment.get_template("index.html").render(models=models, dry_run=dry_run)
     return page
 

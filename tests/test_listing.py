@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from builders.publish import engine_entries
+from builders.listing import engine_entries
 from tests.test_backends import inputs
 from zoo.record import Attestation, Blob, BuildRecord, concerning
 from zoo.repository import Repository

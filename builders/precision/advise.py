@@ -1,0 +1,294 @@
+"""Advise: makes the best network of a precision that keeps its floors, or says why there is none.
+
+What is tried is judged on calibration images, against the fp32 network on the same images; the
+golden photos, which judge the engine, are never looked at. Where the network as a whole misses,
+its operators are ranked by what each alone does to the features, those first that rounding hurts
+most where it happens (:mod:`noise`); bisection over that ranking finds how many of the worst must
+stay in higher precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.gate import compare_rows, find_misses
+from builders.onnx_run import open_onnx
+from builders.precision.graph import name_nodes
+from builders.precision.islands import choose_islands
+from builders.precision.measure import measure
+from builders.precision.noise import Rounding, rank_operators
+from builders.precision.qdq import Placement, Quantised, Shortcut, place, quantise
+from builders.precision.ranges import Scale, activation_scales
+from builders.precision.typed import LowType, rounded_in_fp32, to_low
+from builders.recipes import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETY, RangeMethod
+from zoo.errors import PrecisionError
+from zoo.record import Advice
+from zoo.target import Placing, Precision, Rest
+from zoo.tolerance import Tolerance
+
+if TYPE_CHECKING:
+    import onnx
+
+Batch = npt.NDArray[np.float32]
+_RANKED_ON = 4  # images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Calibration images, ready for the network.
+
+    Attributes:
+        all: ``(N, 3, H, W)``.
+        judged: One of each photo, ``(N, 3, H, W)``: what candidates are tried on.
+    """
+
+    all: Batch
+    judged: Batch
+
+
+@dataclass
+class Trials:
+    """What is found out on the way; see :class:`zoo.record.Advice`."""
+
+    operators: int
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    kept_work: float = 0.0
+    islands: dict[str, int] = field(default_factory=dict)
+    ranges: str | None = None
+
+    def advice(self) -> Advice:
+        """Returns it as records hold it."""
+        return Advice.model_validate(vars(self))
+
+
+def lower(
+    model: onnx.ModelProto,
+    precision: Precision,
+    images: Images,
+    tolerance: Tolerance,
+    *,
+    placing: Placing = "tensorrt",
+    rest: Rest = "fp32",
+    low_images: bool = False,
+    report: Callable[[str], None] = lambda note: None,
+) -> tuple[onnx.ModelProto, Advice]:
+    """Makes a network of lower precision.
+
+    Args:
+        model: fp32, normalised; its nodes get names where they lack them.
+        precision: ``fp16``, ``bf16`` or ``int8``.
+        images: Calibration images.
+        tolerance: What engines of the precision must keep.
+        placing: Whose fusions the Q/DQ of an int8 network are placed for.
+        rest: The type of what an int8 network does not quantise; fp32 or fp16.
+        low_images: Whether the network takes fp16 images.
+        report: Takes what is being done.
+
+    Raises:
+        PrecisionError: None keeps the floors, or only one that hardly has the precision.
+    """
+    name_nodes(model)
+    placement = place(model, placing)
+    if precision == "int8" and not placement.operators:
+        raise PrecisionError("no operator of this network can be quantised", {})
+    judge = _Judge(model, images.judged, tolerance, report)
+    trials = Trials(operators=len(placement.operators))
+    report("measuring activations")
+    if precision == "int8":
+        measured = measure(model, _pairs(images.all), placement.activations)
+    else:  # peaks alone are wanted, and one crop of each photo tells them
+        measured = measure(model, _pairs(images.judged))
+    ranked_on = [images.judged[:_RANKED_ON]]
+    if precision == "int8":
+        best = _best_ranges(model, placement, measured, judge, trials)
+
+        def quantised(kept: Collection[str]) -> onnx.ModelProto:
+            return quantise(model, placement.without(kept), best)
+
+        kept = _keep(quantised, model, placement, "int8", ranked_on, judge, trials, best)
+        made = quantised(kept)
+        if rest == "fp16":
+            made = _retype(made, rest, measured, trials, low_images=low_images)
+        return made, trials.advice()
+    low: LowType = "fp16" if precision == "fp16" else "bf16"
+    islands = choose_islands(model, measured, low)
+    for reason in islands.values():
+        trials.islands[reason] = trials.islands.get(reason, 0) + 1
+
+    def typed(kept: Collection[str]) -> onnx.ModelProto:
+        return to_low(_copy(model), low, {*islands, *kept})
+
+    kept = _keep(typed, model, placement, low, ranked_on, judge, trials)
+    return to_low(model, low, {*islands, *kept}, low_images=low_images), trials.advice()
+
+
+class _Judge:
+    """Compares networks with the fp32 one on the judged images."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        images: Batch,
+        tolerance: Tolerance,
+        report: Callable[[str], None],
+    ) -> None:
+        self._images = images
+        self._expected = run(model, images)
+        # Part of each floor is left for photos that were not looked at.
+        self._tolerance = Tolerance(
+            cosine=1 - SAFETY * (1 - tolerance.cosine),
+            relative_error=SAFETY * tolerance.relative_error,
+            distance_error=SAFETY * tolerance.distance_error,
+            neighbours=0.0,
+        )
+        self._report = report
+
+    def __call__(self, model: onnx.ModelProto, what: str) -> dict[str, Any]:
+        """Returns what a network's features are like."""
+        self._report(f"trying {what}")
+        numbers = compare_rows(run(model, self._images), self._expected, self._expected)
+        misses = find_misses(numbers, self._tolerance)
+        numbers.pop("photos", None)
+        return {"what": what, **numbers, "passed": not misses, "misses": misses}
+
+    def error(self, model: onnx.ModelProto, what: str) -> float:
+        """Returns the worst relative error of a few images' features."""
+        self._report(f"trying {what}")
+        few = self._expected[:_RANKED_ON]
+        numbers = compare_rows(run(model, self._images[:_RANKED_ON]), few, few)
+        return float(numbers.get("worst_relative_error", np.inf))
+
+
+def run(model: onnx.ModelProto, images: Batch) -> npt.NDArray[np.float32]:
+    """Returns an ONNX's features of images, ``(N, feature_dim)``."""
+    features = open_onnx(rounded_in_fp32(model))
+    return np.concatenate([features(pair) for pair in _pairs(images)])
+
+
+def _pairs(images: Batch) -> list[Batch]:
+    """Returns images two at a time: as many as memory should hold activations of."""
+    return [images[at : at + 2] for at in range(0, len(images), 2)]
+
+
+def _best_ranges(
+    model: onnx.ModelProto,
+    placement: Placement,
+    measured: Any,
+    judge: _Judge,
+    trials: Trials,
+) -> dict[str, Scale]:
+    """Tries the ways to tell a range, and returns the ranges of the best."""
+    best: tuple[float, RangeMethod, dict[str, Scale]] | None = None
+    for method in RANGE_METHODS:
+        scales = activation_scales(measured, method, unsigned=placement.runtime == "onnxruntime")
+        numbers = judge(quantise(model, placement, scales), f"ranges by {method}")
+        trials.tried.append(numbers)
+        error = numbers.get("worst_relative_error", float("inf"))
+        if best is None or error < best[0]:
+            best = (error, method, scales)
+    assert best is not None
+    trials.ranges = best[1]
+    return best[2]
+
+
+def _keep(
+    make: Callable[[Collection[str]], onnx.ModelProto],
+    model: onnx.ModelProto,
+    placement: Placement,
+    rounding: Rounding,
+    ranked_on: list[Batch],
+    judge: _Judge,
+    trials: Trials,
+    scales: dict[str, Scale] | None = None,
+) -> set[str]:
+    """Finds the operators that must stay in higher precision; writes them into the trials.
+
+    Returns:
+        The names of their nodes.
+
+    Raises:
+        PrecisionError: Keeping as many as may be kept does not help.
+    """
+    whole = next((one for one in trials.tried if one["what"].endswith(f" {trials.ranges}")), None)
+    if whole is None:
+        whole = judge(make(()), f"all of it {rounding}")
+        trials.tried.append(whole)
+    if whole["passed"]:
+        return set()
+    candidates = rank_operators(model, placement, rounding, ranked_on, scales)
+    ranked = _by_effect(make, candidates, judge)
+    work = [one.work if isinstance(one, Quantised) else 0 for one in ranked]
+    shares = np.cumsum(work) / sum(work)
+    most = int(np.searchsorted(shares, MOST_KEPT, side="right"))
+
+    def worst(count: int) -> set[str]:
+        return {one.node for one in ranked[:count]}
+
+    def passes(count: int) -> bool:
+        numbers = judge(make(worst(count)), f"{count} of {len(ranked)} operators kept")
+        trials.tried.append(numbers)
+        return bool(numbers["passed"])
+
+    if most == 0 or not passes(most):
+        raise PrecisionError(
+            f"{whole['misses'][0]}; keeping the {most} worst of its {len(ranked)} operators in "
+            "higher precision does not mend it, and more would be over "
+            f"{MOST_KEPT:.0%} of the work",
+            trials.advice().model_dump(mode="json"),
+        )
+    low, high = 0, most  # `low` misses, `high` passes
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    trials.kept = [one.module for one in ranked[:high]]
+    trials.kept_work = round(float(shares[high - 1]), 4)
+    return worst(high)
+
+
+def _by_effect(
+    make: Callable[[Collection[str]], onnx.ModelProto],
+    candidates: list[Quantised | Shortcut],
+    judge: _Judge,
+) -> list[Quantised | Shortcut]:
+    """Orders operators by what each alone does to the features, the worst first.
+
+    Args:
+        make: Gives the network that keeps some of them.
+        candidates: Those first that rounding hurts most. As many as the budget allows are tried;
+            the rest stays behind them as it is.
+        judge: Tells the error of a network's features.
+    """
+    names = {one.node for one in candidates}
+    tried = candidates[:MOST_TRIED]
+    errors = {
+        one.node: judge.error(
+            make(names - {one.node}), f"{one.module} alone, {number} of {len(tried)}"
+        )
+        for number, one in enumerate(tried, 1)
+    }
+    ordered = sorted(tried, key=lambda one: errors[one.node], reverse=True)
+    return [*ordered, *candidates[MOST_TRIED:]]
+
+
+def _retype(
+    model: onnx.ModelProto, rest: LowType, measured: Any, trials: Trials, *, low_images: bool
+) -> onnx.ModelProto:
+    """Makes what is not quantised fp16, for runtimes whose networks are strongly typed."""
+    islands = choose_islands(model, measured, rest)
+    for reason in islands.values():
+        trials.islands[reason] = trials.islands.get(reason, 0) + 1
+    return to_low(model, rest, set(islands), low_images=low_images)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy

@@ -1,0 +1,260 @@
+"""Q/DQ: where an int8 network quantises, as its runtime fuses it.
+
+Quantised are the inputs of convolutions and matrix products with weights: activations per tensor,
+weights per output channel and symmetric, biases never. Products of two activations (attention) and
+the small convolutions on pooled maps (squeeze and excitation) stay as they are.
+
+TensorRT fuses a convolution with the addition and the activation that follow it. Where a
+convolution's result is added to a shortcut, the shortcut is quantised and the result is not, so
+that all of it is one kernel, int8 in and out. Activations are symmetric, of type int8.
+
+ONNX Runtime runs an operator in int8 only between Q/DQ on both sides: there results are quantised
+too, behind an activation that quantising absorbs, and for whoever takes them. What is never
+negative is uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.precision.graph import Graph, module_of
+from builders.precision.ranges import Scale, weight_scales
+from zoo.target import Placing
+
+if TYPE_CHECKING:
+    import onnx
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantised:
+    """A node that computes in int8.
+
+    Attributes:
+        node: Its name.
+        module: What people call it, ``layer1.0.conv1``.
+        activation: The value that it takes.
+        weight: Its weights.
+        axis: Of the weights' output channels.
+        result: The value that it gives, where that is quantised too.
+        work: Multiplications per image.
+    """
+
+    node: str
+    module: str
+    activation: str
+    weight: str
+    axis: int
+    result: str | None
+    work: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcut:
+    """An addition that takes a quantised shortcut beside a convolution's result.
+
+    Attributes:
+        node: The addition's name.
+        module: What people call it.
+        activation: The shortcut.
+        main: Node of the convolution.
+    """
+
+    node: str
+    module: str
+    activation: str
+    main: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a network quantises.
+
+    Attributes:
+        runtime: Which fuses it.
+        operators: What computes in int8.
+        shortcuts: For TensorRT.
+    """
+
+    runtime: Placing
+    operators: tuple[Quantised, ...]
+    shortcuts: tuple[Shortcut, ...] = ()
+
+    @property
+    def activations(self) -> set[str]:
+        """The values whose ranges are needed."""
+        taken = {one.activation for one in self.operators}
+        given = {one.result for one in self.operators if one.result is not None}
+        return taken | given | {one.activation for one in self.shortcuts}
+
+    def without(self, kept: Collection[str]) -> Placement:
+        """Returns the placement with some operators and shortcuts left as they are.
+
+        Args:
+            kept: Names of their nodes.
+        """
+        operators = tuple(one for one in self.operators if one.node not in kept)
+        names = {one.node for one in operators}
+        shortcuts = tuple(
+            one for one in self.shortcuts if one.main in names and one.node not in kept
+        )
+        return Placement(runtime=self.runtime, operators=operators, shortcuts=shortcuts)
+
+
+def place(model: onnx.ModelProto, runtime: Placing) -> Placement:
+    """Finds where a network quantises.
+
+    Args:
+        model: fp32, with the shape of every value and a name for every node.
+        runtime: Which fuses it.
+    """
+    graph = Graph(model)
+    operators = tuple(found for node in graph.nodes if (found := _quantised(graph, node, runtime)))
+    if runtime == "onnxruntime":
+        return Placement(runtime=runtime, operators=operators)
+    named = {one.node for one in operators}
+    depths = graph.depths()
+    shortcuts = []
+    for node in graph.nodes:
+        if node.op_type != "Add" or any(graph.constant(name) for name in node.input):
+            continue
+        # The longer way is the one whose last convolution runs last, and takes the sum with it.
+        main, shortcut = sorted(node.input, key=lambda name: depths.get(name, 0), reverse=True)
+        made_by = graph.producer.get(main)
+        if made_by is None or made_by.op_type != "Conv" or made_by.name not in named:
+            continue
+        if len(graph.consumers[main]) == 1:
+            name = f"shortcut past {module_of(made_by)}"
+            shortcuts.append(
+                Shortcut(node=node.name, module=name, activation=shortcut, main=made_by.name)
+            )
+    return Placement(runtime=runtime, operators=operators, shortcuts=tuple(shortcuts))
+
+
+def quantise(
+    model: onnx.ModelProto, placement: Placement, scales: Mapping[str, Scale]
+) -> onnx.ModelProto:
+    """Returns a copy with Q/DQ pairs.
+
+    Args:
+        model: fp32; stays as it is.
+        placement: Where they go.
+        scales: Of every activation of the placement.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    nodes = {node.name: node for node in graph.node}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    types = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info)}
+    first: dict[str, list[onnx.NodeProto]] = {}  # pairs by the value that they are placed behind
+    on_weights: dict[str, list[onnx.NodeProto]] = {}
+
+    def constant(name: str, value: npt.NDArray[np.float32] | npt.NDArray[np.int8]) -> str:
+        graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def pair(
+        value: str, step: npt.NDArray[np.float32], kind: type, axis: int | None, shape: Shape
+    ) -> list[onnx.NodeProto]:
+        zeros = constant(f"{value}_zero_point", np.zeros(step.shape, kind))
+        inputs = [constant(f"{value}_scale", step), zeros]
+        attributes = {} if axis is None else {"axis": axis}
+        ends = f"{value}_quantised", f"{value}_dequantised"
+        low_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        dims: list[int | str] = [size or "batch" for size in shape]
+        graph.value_info.append(helper.make_tensor_value_info(ends[0], low_type, dims))
+        graph.value_info.append(helper.make_tensor_value_info(ends[1], TensorProto.FLOAT, dims))
+        return [
+            helper.make_node(
+                "QuantizeLinear", [value, *inputs], [ends[0]], f"q_{value}", **attributes
+            ),
+            helper.make_node(
+                "DequantizeLinear", [ends[0], *inputs], [ends[1]], f"dq_{value}", **attributes
+            ),
+        ]
+
+    def activation(value: str) -> str:
+        if value not in first:
+            shape = tuple(dim.dim_value for dim in types[value].shape.dim)
+            scale = scales[value]
+            kind = np.uint8 if scale.unsigned else np.int8
+            first[value] = pair(value, np.array(scale.step, np.float32), kind, None, shape)
+        return f"{value}_dequantised"
+
+    def weight(name: str, axis: int) -> str:
+        if name not in on_weights:
+            values = numpy_helper.to_array(weights[name])
+            on_weights[name] = pair(name, weight_scales(values, axis), np.int8, axis, values.shape)
+        return f"{name}_dequantised"
+
+    for one in placement.operators:
+        node = nodes[one.node]
+        node.input[0] = activation(one.activation)
+        node.input[1] = weight(one.weight, one.axis)
+        if one.result is not None:
+            activation(one.result)
+    for shortcut in placement.shortcuts:
+        node = nodes[shortcut.node]
+        index = list(node.input).index(shortcut.activation)
+        node.input[index] = activation(shortcut.activation)
+    if placement.runtime == "onnxruntime":
+        for node in graph.node:
+            for index, name in enumerate(node.input):
+                if name in first:
+                    node.input[index] = f"{name}_dequantised"
+    ordered = [node for made in on_weights.values() for node in made]
+    for value in graph.input:
+        ordered += first.get(value.name, [])
+    for node in graph.node:
+        ordered.append(node)
+        for name in node.output:
+            ordered += first.get(name, [])
+    del graph.node[:]
+    graph.node.extend(ordered)
+    return quantised
+
+
+def _quantised(graph: Graph, node: onnx.NodeProto, runtime: Placing) -> Quantised | None:
+    """Returns how a node is quantised, None where it is not."""
+    if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[0] not in graph.shapes:
+        return None
+    if node.input[1] not in graph.weights or graph.constant(node.input[0]):
+        return None
+    weight = graph.weights[node.input[1]]
+    out, taken = graph.shapes[node.output[0]], graph.shapes[node.input[0]]
+    if node.op_type == "Conv":
+        if all(size == 1 for size in taken[2:]):
+            return None  # squeeze and excitation: next to no work, and its numbers gate the rest
+        axis, positions = 0, int(np.prod(out[2:]))
+        work = positions * int(np.prod(weight.dims))
+    else:
+        transposed = any(one.name == "transB" and one.i for one in node.attribute)
+        axis = 0 if node.op_type == "Gemm" and transposed else len(weight.dims) - 1
+        work = int(np.prod([size or 1 for size in taken])) * weight.dims[axis]
+    return Quantised(
+        node=node.name,
+        module=module_of(node),
+        activation=node.input[0],
+        weight=node.input[1],
+        axis=axis,
+        result=_result(graph, node.output[0]) if runtime == "onnxruntime" else None,
+        work=work,
+    )
+
+
+def _result(graph: Graph, value: str) -> str | None:
+    """Returns the value behind the activation that quantising absorbs; None for features."""
+    [taker] = graph.consumers[value] if len(graph.consumers[value]) == 1 else [None]
+    if taker is not None and taker.op_type in ("Relu", "Clip"):
+        value = taker.output[0]
+    return None if value in graph.outputs else value

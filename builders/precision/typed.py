@@ -1,0 +1,215 @@
+"""Types: an fp32 ONNX made into an fp16 or bf16 one, with islands of fp32."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Set
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from zoo.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx
+
+_BF16_OPSET = 22  # the first whose convolution takes bf16; of 21 and 22 only types differ for us
+
+LowType = Literal["fp16", "bf16"]
+
+LARGEST: dict[LowType, float] = {"fp16": 65504.0, "bf16": 3.3895e38}
+"""Largest finite value of each type."""
+
+# Inputs that the operator's definition wants in fp32, or that are no tensors of the network.
+_FP32_INPUTS = {"Resize": (1, 2)}
+
+
+def to_low(
+    model: onnx.ModelProto, low: LowType, islands: Set[str], *, low_images: bool = False
+) -> onnx.ModelProto:
+    """Returns a copy of an fp32 model in a lower type, with fp32 islands.
+
+    Args:
+        model: fp32, normalised, with the type of every intermediate value. It is used up: its
+            weights are moved into the copy.
+        low: The type of all that is no island.
+        islands: Names of the nodes that compute in fp32.
+        low_images: Whether the input has the lower type too. The output stays fp32.
+
+    Raises:
+        ExportError: A weight is too large for the type, or the type of a value is not known.
+    """
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    for opset in model.opset_import if low == "bf16" else ():
+        opset.version = max(opset.version, _BF16_OPSET)
+    low_type = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[low]
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.input, *graph.output, *graph.value_info)
+    }
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    fp32_weights = _weights_of_islands(model, islands)
+    if low_images:
+        for value in graph.input:
+            value.type.tensor_type.elem_type = low_type
+    now = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    for name, tensor in weights.items():
+        if tensor.data_type == TensorProto.FLOAT and name not in fp32_weights:
+            _lower(tensor, low)
+        now[name] = tensor.data_type
+    outputs = {value.name for value in graph.output}
+    casts: dict[tuple[str, int], str] = {}
+    nodes: list[onnx.NodeProto] = []
+
+    def cast(name: str, wanted: int) -> str:
+        if (name, wanted) not in casts:
+            suffix = low if wanted == low_type else "fp32"
+            casts[name, wanted] = f"{name}_{suffix}"
+            nodes.append(
+                helper.make_node(
+                    "Cast", [name], [casts[name, wanted]], name=f"cast_{name}_{suffix}", to=wanted
+                )
+            )
+        return casts[name, wanted]
+
+    for node in graph.node:
+        wanted = TensorProto.FLOAT if node.name in islands else low_type
+        for index, name in enumerate(node.input):
+            if name == "" or index in _FP32_INPUTS.get(node.op_type, ()):
+                continue
+            if name not in now:
+                raise ExportError(f"{node.name}: input '{name}' comes from nowhere")
+            if now[name] in (TensorProto.FLOAT, low_type) and now[name] != wanted:
+                node.input[index] = cast(name, wanted)
+        if wanted != TensorProto.FLOAT:
+            _retype_attributes(node, low)
+        nodes.append(node)
+        for position, name in enumerate(node.output):
+            if types.get(name, TensorProto.UNDEFINED) == TensorProto.UNDEFINED:
+                raise ExportError(f"{node.name}: the type of its output '{name}' is not known")
+            is_float = types[name] == TensorProto.FLOAT
+            now[name] = wanted if is_float else types[name]
+            if name in outputs and is_float and wanted != TensorProto.FLOAT:
+                inner = f"{name}_{low}"
+                node.output[position] = inner
+                now[inner] = wanted
+                graph.value_info.append(helper.make_tensor_value_info(inner, wanted, None))
+                nodes.append(
+                    helper.make_node("Cast", [inner], [name], name=f"cast_{name}", to=types[name])
+                )
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for value in graph.value_info:
+        value.type.tensor_type.elem_type = now.get(value.name, value.type.tensor_type.elem_type)
+    return model
+
+
+def describe(model: onnx.ModelProto) -> dict[str, Any]:
+    """Says what a model computes in, read from its graph.
+
+    Returns:
+        ``weights``: elements per type; ``nodes``: nodes per type of their first output;
+        ``casts``: how many of the nodes are casts.
+    """
+    from onnx import TensorProto
+
+    weights: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        weights[TensorProto.DataType.Name(tensor.data_type).lower()] += int(np.prod(tensor.dims))
+    types = {
+        value.name: TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+        for value in (*model.graph.value_info, *model.graph.output)
+    }
+    nodes = Counter(
+        types.get(node.output[0], "unknown") for node in model.graph.node if node.op_type != "Cast"
+    )
+    casts = sum(node.op_type == "Cast" for node in model.graph.node)
+    return {"weights": dict(weights), "nodes": dict(nodes), "casts": casts}
+
+
+def _weights_of_islands(model: onnx.ModelProto, islands: Set[str]) -> set[str]:
+    """Returns the weights that only islands use, which stay fp32."""
+    inside: set[str] = set()
+    outside: set[str] = set()
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            keeps = node.name in islands or index in _FP32_INPUTS.get(node.op_type, ())
+            (inside if keeps else outside).add(name)
+    return inside - outside
+
+
+def _lower(tensor: onnx.TensorProto, low: LowType) -> None:
+    import ml_dtypes
+    from onnx import numpy_helper
+
+    values = numpy_helper.to_array(tensor)
+    largest = float(np.abs(values).max()) if values.size else 0.0
+    if largest > LARGEST[low]:
+        raise ExportError(
+            f"weight '{tensor.name}' reaches {largest:.4g}, beyond {low}'s {LARGEST[low]:g}",
+            hint="an island of fp32 would have to hold it",
+        )
+    kind = np.float16 if low == "fp16" else ml_dtypes.bfloat16
+    tensor.CopyFrom(numpy_helper.from_array(values.astype(kind), tensor.name))
+
+
+def _retype_attributes(node: onnx.NodeProto, low: LowType) -> None:
+    """Makes constants and explicit casts of a node produce the lower type instead of fp32."""
+    from onnx import TensorProto
+
+    low_type = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[low]
+    for attribute in node.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            attribute.i = low_type
+        is_constant = node.op_type in ("Constant", "ConstantOfShape") and attribute.name == "value"
+        if is_constant and attribute.t.data_type == TensorProto.FLOAT:
+            _lower(attribute.t, low)
+
+
+def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy of an fp16 or bf16 model that computes in fp32 and rounds every value.
+
+    ONNX Runtime's CPU has no such kernels for most operators: it casts to fp32 around them, and
+    takes the casts between two of them away, so that nothing rounds and nothing overflows. This
+    shows what the type does to features.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    low_types = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+    def widen(tensor: onnx.TensorProto) -> None:
+        if tensor.data_type in low_types:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    for tensor in graph.initializer:
+        widen(tensor)
+    low: dict[str, int] = {}
+    for value in (*graph.input, *graph.value_info):
+        kind = value.type.tensor_type.elem_type
+        if kind in low_types:
+            low[value.name] = kind
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i in low_types:
+                low[node.output[0]] = attribute.i
+                attribute.i = TensorProto.FLOAT
+            widen(attribute.t)
+        for position, name in enumerate(node.output):
+            if name in low:
+                exact, between = f"{name}:exact", f"{name}:rounded"
+                node.output[position] = exact
+                nodes.append(helper.make_node("Cast", [exact], [between], to=low[name]))
+                nodes.append(helper.make_node("Cast", [between], [name], to=TensorProto.FLOAT))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return copy

@@ -1,0 +1,45 @@
+"""Recipes: how each precision is made, said in words and numbers that are part of export keys."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from zoo.target import Precision
+
+SUMMING = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax")
+"""Operators that stay fp32 below fp32: they sum over many elements."""
+
+HEADROOM = 8.0
+"""How far below a type's largest value the values of calibration images must stay."""
+
+RangeMethod = Literal["max", "percentile", "mse", "entropy"]
+RANGE_METHODS: tuple[RangeMethod, ...] = ("max", "percentile", "mse", "entropy")
+"""How an activation's int8 range is told from its histogram; the one that costs the features
+least is taken, the first of equals."""
+
+PERCENTILE = 99.99
+"""Share of magnitudes, in percent, that the range of that name covers."""
+
+SAFETY = 0.65
+"""Part of each floor that the calibration images may use up: golden photos are others."""
+
+MOST_KEPT = 0.5
+"""Largest share of a network's multiplications that the advisor keeps out of a precision. What
+would need more is not made under its name."""
+
+MOST_TRIED = 64
+"""Operators that the advisor tries one by one, where a network misses its floors as a whole."""
+
+_KEPT = "and the operators that the advisor keeps there"
+
+RECIPES: dict[Precision, str] = {
+    "fp32": "as exported",
+    "fp16": f"fp16-2: weights and activations fp16, outputs fp32; fp32 are {', '.join(SUMMING)}, "
+    f"what comes within {HEADROOM:g} times of 65504 on calibration images, {_KEPT}",
+    "bf16": "bf16-1: weights and activations bf16, outputs fp32; fp32 are "
+    f"{', '.join(SUMMING)}, {_KEPT}",
+    "int8": "int8-1: symmetric Q/DQ, weights per channel, activations per tensor, on inputs of "
+    "convolutions and matrix products with weights, then as the runtime fuses; ranges by the best "
+    f"of {', '.join(RANGE_METHODS)} ({PERCENTILE}); operators that the advisor keeps have none",
+}
+"""What each precision is made by. Raise the number when the making changes."""

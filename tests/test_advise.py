@@ -1,0 +1,140 @@
+"""The advisor: what it tries, what it keeps in higher precision, and when it gives up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from builders.gate import compare_rows
+from builders.onnx_run import open_onnx
+from builders.precision import Images, lower, rounded_in_fp32
+from builders.precision.qdq import place
+from tests.test_int8 import residual
+from zoo.errors import PrecisionError
+from zoo.target import Precision
+from zoo.tolerance import Tolerance, floors
+
+RANDOM = np.random.default_rng(5)
+ALL = RANDOM.standard_normal((12, 3, 16, 16)).astype(np.float32)
+IMAGES = Images(all=ALL, judged=ALL[:6])
+OTHERS = RANDOM.standard_normal((8, 3, 16, 16)).astype(np.float32)
+
+
+def spoiled(by: float) -> onnx.ModelProto:
+    """The residual network with one channel of one convolution far above the others.
+
+    Its weights have a step for each channel, but what it gives is quantised by one step.
+    """
+    model = residual()
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, axis, factor in (
+        ("model.layer1.0.conv1.weight", 0, by),
+        ("model.layer1.0.se.weight", 1, 1 / by),
+        ("model.layer1.0.conv2.weight", 1, 1 / by),
+    ):
+        values = numpy_helper.to_array(weights[name]).copy()
+        if axis == 0:
+            values[0] *= factor
+        else:
+            values[:, 0] *= factor
+        weights[name].CopyFrom(numpy_helper.from_array(values, name))
+    return model
+
+
+def tolerance(**changes: float) -> Tolerance:
+    loose = {"cosine": 0.98, "relative_error": 0.15, "distance_error": 0.5, "neighbours": 0.0}
+    return Tolerance(**{**loose, **changes})
+
+
+def numbers(model: onnx.ModelProto, fp32: onnx.ModelProto) -> dict[str, Any]:
+    expected = open_onnx(fp32)(OTHERS)
+    return compare_rows(open_onnx(rounded_in_fp32(model))(OTHERS), expected, expected)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_network_that_keeps_its_floors_is_lowered_whole(precision: Precision) -> None:
+    made, advice = lower(residual(), precision, IMAGES, floors()[precision])
+    onnx.checker.check_model(made, full_check=True)
+    assert not advice.mixed
+    assert advice.operators == 4
+    [trial] = advice.tried
+    assert trial["passed"]
+    assert trial["worst_cosine"] > 0.999
+    assert advice.islands == {"GlobalAveragePool sums": 2}
+    assert numbers(made, residual())["worst_relative_error"] < 0.02
+
+
+def test_all_ways_to_tell_ranges_are_tried_and_the_best_is_taken() -> None:
+    made, advice = lower(residual(), "int8", IMAGES, tolerance())
+    assert not advice.mixed
+    assert [trial["what"] for trial in advice.tried] == [
+        "ranges by max", "ranges by percentile", "ranges by mse", "ranges by entropy"
+    ]  # fmt: skip
+    best = min(advice.tried, key=lambda trial: trial["worst_relative_error"])
+    assert best["what"] == f"ranges by {advice.ranges}"
+    assert best["passed"]
+    assert numbers(made, residual())["worst_relative_error"] < 0.2
+
+
+def test_the_operator_that_spoils_it_is_found_and_kept() -> None:
+    model = spoiled(by=300.0)
+    whole, _ = lower(spoiled(by=300.0), "int8", IMAGES, tolerance(relative_error=0.9, cosine=0.1))
+    before = numbers(whole, model)["worst_relative_error"]
+    made, advice = lower(spoiled(by=300.0), "int8", IMAGES, tolerance(relative_error=0.1))
+    assert advice.mixed
+    assert advice.kept[0] == "layer1.0.conv2"
+    assert 0 < advice.kept_work <= 0.5
+    assert any(not trial["passed"] for trial in advice.tried)
+    after = numbers(made, model)["worst_relative_error"]
+    assert after < before / 2
+    quantised = {node.name for node in made.graph.node if node.op_type == "QuantizeLinear"}
+    assert "q_model.layer1.0.conv2.weight" not in quantised
+    assert "q_model.layer1.0.conv1.weight" in quantised
+
+
+def test_no_more_is_kept_than_is_needed() -> None:
+    model = spoiled(by=300.0)
+    _, advice = lower(model, "int8", IMAGES, tolerance(relative_error=0.1))
+    fewer = [one for one in advice.tried if "operators kept" in one["what"] and not one["passed"]]
+    kept = len(advice.kept)
+    assert all(int(trial["what"].split()[0]) < kept for trial in fewer)
+
+
+def test_what_cannot_be_mended_is_refused_with_what_was_tried() -> None:
+    strict = tolerance(relative_error=1e-5, cosine=0.99999)
+    with pytest.raises(PrecisionError, match="does not mend it") as caught:
+        lower(residual(), "int8", IMAGES, strict)
+    tried = caught.value.advice["tried"]
+    assert len(tried) == 5
+    assert not any(trial["passed"] for trial in tried)
+    assert "is needed" in caught.value.message
+
+
+def test_a_network_without_operators_has_no_int8() -> None:
+    model = residual()
+    nodes = [node for node in model.graph.node if node.name in ("flat",)]
+    del model.graph.node[:]
+    nodes[0].input[0], nodes[0].output[0] = "images", "features"
+    model.graph.node.extend(nodes)
+    del model.graph.initializer[:]
+    assert place(model, "tensorrt").operators == ()
+    with pytest.raises(PrecisionError, match="no operator"):
+        lower(model, "int8", IMAGES, tolerance())
+
+
+def test_what_overflows_in_fp16_becomes_an_island_where_it_is() -> None:
+    model = residual()
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, factor in (("model.stem.weight", 1e5), ("model.layer1.0.conv1.weight", 1e-5)):
+        values = numpy_helper.to_array(weights[name]) * np.float32(factor)
+        weights[name].CopyFrom(numpy_helper.from_array(values, name))
+    # The shortcut carries what the stem gives into the sum, large as it is.
+    made, advice = lower(model, "fp16", IMAGES, tolerance())
+    reasons = [reason for reason in advice.islands if reason.startswith("values reach")]
+    assert reasons
+    found = open_onnx(rounded_in_fp32(made))(OTHERS)
+    assert np.isfinite(found).all()

@@ -1,0 +1,216 @@
+"""int8: where a network quantises, with which scales, and what comes of it in the runtimes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from builders.backends.onnxruntime import OnnxRuntimeBackend
+from builders.precision.graph import name_nodes
+from builders.precision.measure import BINS, Measured, magnitudes, measure
+from builders.precision.qdq import place, quantise
+from builders.precision.ranges import activation_scales, weight_scales
+from builders.precision.typed import to_low
+from builders.recipes import RANGE_METHODS, RangeMethod
+from tests.test_backends import inputs
+from zoo.errors import BuildError
+from zoo.target import Placing
+
+IMAGES = np.random.default_rng(3).standard_normal((4, 3, 16, 16)).astype(np.float32)
+
+
+def residual() -> onnx.ModelProto:
+    """A stem, a residual block with a gate (squeeze and excitation), a pool and a product."""
+    rng = np.random.default_rng(0)
+
+    def weight(*shape: int) -> npt.NDArray[np.float32]:
+        return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+    weights = {
+        "model.stem.weight": weight(8, 3, 3, 3),
+        "model.layer1.0.conv1.weight": weight(8, 8, 3, 3),
+        "model.layer1.0.se.weight": weight(8, 8, 1, 1),
+        "model.layer1.0.conv2.weight": weight(8, 8, 3, 3),
+        "model.head.weight": weight(8, 16),
+    }
+    same = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["images", "model.stem.weight"], ["a"], name="stem", **same),
+        helper.make_node("Relu", ["a"], ["b"], name="r0"),
+        helper.make_node("Conv", ["b", "model.layer1.0.conv1.weight"], ["c"], name="c1", **same),
+        helper.make_node("Relu", ["c"], ["d"], name="r1"),
+        helper.make_node("GlobalAveragePool", ["d"], ["p"], name="pool1"),
+        helper.make_node("Conv", ["p", "model.layer1.0.se.weight"], ["q"], name="se"),
+        helper.make_node("Sigmoid", ["q"], ["s"], name="sig"),
+        helper.make_node("Mul", ["d", "s"], ["e"], name="gate"),
+        helper.make_node("Conv", ["e", "model.layer1.0.conv2.weight"], ["f"], name="c2", **same),
+        helper.make_node("Add", ["b", "f"], ["g"], name="add"),
+        helper.make_node("Relu", ["g"], ["h"], name="r2"),
+        helper.make_node("GlobalAveragePool", ["h"], ["i"], name="pool2"),
+        helper.make_node("Flatten", ["i"], ["j"], name="flat"),
+        helper.make_node("MatMul", ["j", "model.head.weight"], ["features"], name="head"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 16, 16])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 16])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(made, strict_mode=True)
+
+
+def quantised(placing: Placing, method: RangeMethod = "max") -> onnx.ModelProto:
+    network = residual()
+    placement = place(network, placing)
+    measured = measure(network, [IMAGES], placement.activations)
+    unsigned = placing == "onnxruntime"
+    return quantise(network, placement, activation_scales(measured, method, unsigned=unsigned))
+
+
+def run(model: onnx.ModelProto | Path) -> npt.NDArray[np.float32]:
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    features: npt.NDArray[np.float32] = session.run(None, {"images": IMAGES})[0]
+    return features
+
+
+def test_tensorrt_gets_the_shortcut_quantised_and_not_what_joins_it() -> None:
+    model = quantised("tensorrt")
+    onnx.checker.check_model(model, full_check=True)
+    nodes = {node.name: node for node in model.graph.node}
+    assert list(nodes["add"].input) == ["b_dequantised", "f"]
+    assert nodes["c2"].input[0] == "e_dequantised"
+    # Gates are next to no work; pools and activations follow in whatever type there is.
+    assert nodes["se"].input[0] == "p"
+    assert nodes["pool2"].input[0] == "h"
+    kinds = Counter(node.op_type for node in model.graph.node)
+    # images, b (once, for the block and its shortcut), e and j; four weights.
+    assert kinds["QuantizeLinear"] == kinds["DequantizeLinear"] == 8
+    zeros = {t.name: t.data_type for t in model.graph.initializer if "zero_point" in t.name}
+    assert set(zeros.values()) == {TensorProto.INT8}
+
+
+def test_onnx_runtime_gets_results_quantised_behind_what_it_absorbs(tmp_path: Path) -> None:
+    model = quantised("onnxruntime")
+    onnx.checker.check_model(model, full_check=True)
+    nodes = {node.name: node for node in model.graph.node}
+    assert list(nodes["add"].input) == ["b_dequantised", "f_dequantised"]
+    assert nodes["pool1"].input[0] == nodes["gate"].input[0] == "d_dequantised"
+    zeros = {
+        t.name.removesuffix("_zero_point"): t.data_type
+        for t in model.graph.initializer
+        if "zero_point" in t.name
+    }
+    assert zeros["b"] == TensorProto.UINT8  # behind a Relu
+    assert zeros["images"] == zeros["f"] == TensorProto.INT8
+    onnx.save(model, tmp_path / "int8.onnx")
+    asked = inputs("ort", "cpu").model_copy(update={"precision": "int8"})
+    engine = tmp_path / "engine"
+    facts = OnnxRuntimeBackend().build(tmp_path / "int8.onnx", asked, engine, parameters=1)
+    assert facts.precision_proven
+    assert facts.values["int8_operators"]["QLinearConv"] == 3
+    assert np.allclose(run(engine), run(model), atol=0.05)
+
+
+def test_an_int8_engine_that_computes_in_fp32_is_refused(tmp_path: Path) -> None:
+    onnx.save(quantised("tensorrt"), tmp_path / "int8.onnx")
+    asked = inputs("ort", "cpu").model_copy(update={"precision": "int8"})
+    with pytest.raises(BuildError, match="computes in fp32"):
+        OnnxRuntimeBackend().build(tmp_path / "int8.onnx", asked, tmp_path / "engine", parameters=1)
+
+
+@pytest.mark.parametrize("placing", ["tensorrt", "onnxruntime"])
+@pytest.mark.parametrize("method", RANGE_METHODS)
+def test_features_stay_near(placing: Placing, method: RangeMethod) -> None:
+    expected, found = run(residual()), run(quantised(placing, method))
+    error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert 0 < error.max() < 0.15
+
+
+def test_operators_that_are_kept_have_no_pair_and_nor_has_their_shortcut() -> None:
+    network = residual()
+    placement = place(network, "tensorrt")
+    without = placement.without({"c2"})
+    assert {one.node for one in without.operators} == {"stem", "c1", "head"}
+    assert without.shortcuts == ()
+    assert placement.without({"add"}).shortcuts == ()
+    assert {one.module: one.work for one in placement.operators}["stem"] == 8 * 27 * 16 * 16
+    assert [one.module for one in placement.shortcuts] == ["shortcut past layer1.0.conv2"]
+
+
+def test_what_is_not_quantised_may_be_fp16() -> None:
+    network = quantised("tensorrt")
+    name_nodes(network)
+    typed = to_low(network, "fp16", {"pool1", "pool2"})
+    onnx.checker.check_model(typed, full_check=True)
+    types = {v.name: v.type.tensor_type.elem_type for v in typed.graph.value_info}
+    assert types["b_dequantised"] == TensorProto.FLOAT16
+    assert types["b_quantised"] == TensorProto.INT8
+    scales = {t.name: t.data_type for t in typed.graph.initializer if t.name.endswith("_scale")}
+    assert set(scales.values()) == {TensorProto.FLOAT16}
+
+
+def test_weights_have_a_step_for_each_channel() -> None:
+    values = np.array([[1.27, -0.5], [0.0, 0.0], [-12.7, 1.0]], np.float32)
+    assert weight_scales(values, 0) == pytest.approx([0.01, 1.0, 0.1])
+    assert weight_scales(values, 1) == pytest.approx([0.1, 1 / 127])
+
+
+def seen(values: npt.NDArray[np.float32]) -> Measured:
+    bins = np.abs(values).view(np.uint32) >> 16
+    return Measured(
+        peaks={"x": float(np.abs(values).max())},
+        lows={"x": float(values.min())},
+        histograms={"x": np.bincount(bins, minlength=BINS)},
+    )
+
+
+def test_an_outlier_widens_the_range_by_max_alone() -> None:
+    values = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    values[0] = 1000.0
+    steps = {
+        method: activation_scales(seen(values), method)["x"].step * 127 for method in RANGE_METHODS
+    }
+    assert steps["max"] == pytest.approx(1000.0)
+    assert 3 < steps["percentile"] < 5
+    assert steps["entropy"] < 1000
+    spread = {m: np.abs(seen(values).peaks["x"] - steps[m]) for m in steps}
+    assert spread["max"] < 1
+
+
+def test_the_range_of_least_error_is_the_range_of_least_error() -> None:
+    values = (np.random.default_rng(0).standard_t(3, 50_000)).astype(np.float32)
+    best = activation_scales(seen(values), "mse")["x"].step
+
+    def error(step: float) -> float:
+        return float(((np.clip(np.rint(values / step), -127, 127) * step - values) ** 2).mean())
+
+    limits = np.abs(values).max() * np.linspace(0.05, 1, 200)
+    assert error(best) < 1.1 * min(error(limit / 127) for limit in limits)
+
+
+def test_what_is_never_negative_has_twice_the_steps() -> None:
+    values = np.abs(np.random.default_rng(0).standard_normal(1000)).astype(np.float32)
+    signed, unsigned = (
+        activation_scales(seen(values), "max", unsigned=flag)["x"] for flag in (False, True)
+    )
+    assert (signed.unsigned, unsigned.unsigned) == (False, True)
+    assert signed.step / unsigned.step == pytest.approx(255 / 127)
+    assert not activation_scales(seen(-values), "max", unsigned=True)["x"].unsigned
+
+
+def test_bins_are_magnitudes_rounded_down_to_bfloat16() -> None:
+    edges = magnitudes()
+    value = np.float32(3.14159)
+    place_of = value.view(np.uint32) >> 16
+    assert edges[place_of] <= value < edges[place_of + 1]
+    assert (edges[place_of + 1] - edges[place_of]) / value < 1 / 100
