@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import sys
 import tempfile
@@ -12,8 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from builders import weights
+from builders import cli_measure, weights
 from builders.calibration import from_folder, shipped
+from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
 from builders.environment import toolchains_of, worker_command
 from builders.executors import LocalExecutor
 from builders.executors.local import parse_limit
@@ -24,21 +24,18 @@ from builders.progress import Display
 from builders.toolchain import choose_toolchains, default_archs
 from zoo.catalog import build_site
 from zoo.cli import Parser, add_arguments, run_cli
-from zoo.errors import JobError, ManifestError, RepositoryError, UsageError, VerificationError
+from zoo.errors import JobError, RepositoryError, UsageError, VerificationError
 from zoo.machine import installed, this_machine
 from zoo.manifest import (
     HubWeights,
-    Manifest,
     load_manifests,
     manifest_schema,
-    read_manifests,
     select_manifests,
 )
 from zoo.repository import Repository
 from zoo.stores import open_store
 from zoo.target import Arch, RuntimeLine, parse_precision
 
-_STORE_HELP = "repository (default ./_repository)"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -48,10 +45,10 @@ def zoo(options: argparse.Namespace) -> int:
     suffix = "-seeded" if mode == "seeded" else ""
     store = options.store or f"_repository{suffix}"
     site = Path(options.site or f"_site{suffix}")
-    manifests, broken = _manifests(options)
-    archs = [Arch.parse(name) for name in _words(options.gpu)] or default_archs()
+    manifests, broken = chosen_manifests(options)
+    archs = [Arch.parse(name) for name in words(options.gpu)] or default_archs()
     line = RuntimeLine.parse(options.trt) if options.trt else None
-    precisions = tuple(parse_precision(word, archs, line) for word in _words(options.precision))
+    precisions = tuple(parse_precision(word, archs, line) for word in words(options.precision))
     python = options.builder_python
     find = toolchains_of(python).get if python else installed
     toolchains = choose_toolchains(archs, line, find=find)
@@ -67,7 +64,7 @@ def zoo(options: argparse.Namespace) -> int:
         weights=mode,
         calibration=from_folder(Path(folder), display.say) if folder else shipped(),
         failures=_failures_beside(store),
-        builder=_pairs(options.builder),
+        builder=pairs(options.builder),
     )
     repository = Repository(open_store(store))
     farm = Farm(repository, executor, display)
@@ -84,8 +81,8 @@ def verify(options: argparse.Namespace) -> int:
     """Proves published engines that this machine can run; --pending: those not run yet."""
     from builders.pending import Prover, summarise
 
-    manifests, broken = _manifests(options)
-    repository, executor, display = _published(options), _executor(options), Display(Console())
+    manifests, broken = chosen_manifests(options)
+    repository, executor, display = published(options), _executor(options), Display(Console())
     machine, python = this_machine(), options.builder_python
     if python:
         machine = replace(machine, toolchains=tuple(toolchains_of(python).values()))
@@ -97,34 +94,6 @@ def verify(options: argparse.Namespace) -> int:
         display.say(line)
     catalog(options)
     return 1 if proven.failed else 0
-
-
-def compare(options: argparse.Namespace) -> int:
-    """Puts published engines beside PyTorch; their records then say where they are slower."""
-    from builders import comparison
-
-    repository = _published(options)
-    if options.torch_speed:
-        print("\n".join(comparison.compare_on_gpu(repository, Path(options.torch_speed))))
-        return 0
-    say = Console(stderr=True).print
-    manifests = _manifests(options)[0].values()
-    print(comparison.compare_on_cpu(repository, manifests, Path(options.manifests), say))
-    return 0
-
-
-def torch_speed(options: argparse.Namespace) -> int:
-    """Times backbones in PyTorch on this machine's GPU, fp16: what engines have to beat."""
-    from builders.torch_speed import measure
-
-    output = Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    batches = [int(word) for word in _words(options.batches)]
-    for manifest in _manifests(options)[0].values():
-        found = measure(manifest, batches, with_compile=not options.eager_only)
-        (output / f"{manifest.id}.json").write_text(json.dumps(found, indent=1) + "\n")
-        print(f"{manifest.id}: {found['batches']}", flush=True)
-    return 0
 
 
 def check(options: argparse.Namespace) -> int:
@@ -153,14 +122,6 @@ def check(options: argparse.Namespace) -> int:
     )
 
 
-def costs(options: argparse.Namespace) -> int:
-    """Shows what exports and engines of a repository took: seconds, memory, size."""
-    from builders.costs import to_markdown
-
-    print(to_markdown(_published(options)))
-    return 0
-
-
 def lock(options: argparse.Namespace) -> int:
     """Asks the hub for revision, hash and size, and writes them into the manifests."""
     from builders.weights import hub
@@ -178,7 +139,7 @@ def lock(options: argparse.Namespace) -> int:
 
 def catalog(options: argparse.Namespace) -> int:
     """Makes the catalog from a repository."""
-    repository = _published(options)
+    repository = published(options)
     suffix = "-seeded" if repository.kind() == "dry-run" else ""
     site = Path(options.site or f"_site{suffix}")
     build_site(repository, site)
@@ -259,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     proof = add_arguments(commands, "verify", verify)
     proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
     proof.add_argument("--models", default="", help="ids, globs or families")
-    proof.add_argument("--store", default="", help=_STORE_HELP)
+    proof.add_argument("--store", default="", help=STORE_HELP)
     proof.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
     for one in (run, proof):
         one.add_argument("--builder-python", default="", help="the Python that builds and verifies")
@@ -269,20 +230,11 @@ def _parser() -> argparse.ArgumentParser:
         "models", nargs="*", help="ids, globs, families (default: all)"
     )
     site = add_arguments(commands, "catalog", catalog)
-    site.add_argument("--store", default="", help=_STORE_HELP)
+    site.add_argument("--store", default="", help=STORE_HELP)
     site.add_argument("--site", default="", help="folder (default ./_site)")
-    against = add_arguments(commands, "compare", compare)
-    against.add_argument("--store", default="", help=_STORE_HELP)
-    against.add_argument("--models", default="", help="ids, globs or families")
-    against.add_argument("--torch-speed", default="", help="folder of torch-speed: GPU engines")
-    pytorch = add_arguments(commands, "torch-speed", torch_speed)
-    pytorch.add_argument("--models", default="", help="ids, globs or families")
-    pytorch.add_argument("--batches", default="1 64 256", help="batch sizes")
-    pytorch.add_argument("--eager-only", action="store_true", help="leave torch.compile out")
-    pytorch.add_argument("--output", default="torch-speed", help="folder for a JSON per model")
-    add_arguments(commands, "costs", costs).add_argument("--store", default="", help=_STORE_HELP)
+    cli_measure.add_commands(commands)
     health = add_arguments(commands, "check", check)
-    health.add_argument("--store", default="", help=_STORE_HELP)
+    health.add_argument("--store", default="", help=STORE_HELP)
     health.add_argument("--repair", action="store_true", help="remove what is damaged")
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
@@ -293,23 +245,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("job", help="job.json, as a failure keeps it")
     one.add_argument("output", help="folder for result, log and files")
     return parser
-
-
-def _manifests(
-    options: argparse.Namespace,
-) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:
-    """Returns the models that are asked for, and those of them whose manifests can't be read."""
-    good, bad = read_manifests(Path(options.manifests))
-    patterns = _words(options.models)
-    if not patterns:
-        return good, bad
-    broken = {
-        name: error
-        for name, error in bad.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    }
-    rest = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for name in broken)]
-    return select_manifests(good, rest) if rest else {}, broken
 
 
 def _executor(options: argparse.Namespace) -> LocalExecutor:
@@ -324,34 +259,6 @@ def _executor(options: argparse.Namespace) -> LocalExecutor:
 def _failures_beside(store: str) -> Path:
     """Returns the folder that keeps jobs and logs of failures."""
     return (Path() if "://" in store else Path(store).parent) / "_failures"
-
-
-def _published(options: argparse.Namespace) -> Repository:
-    """Returns the repository that ``--store`` names; something is published in it."""
-    repository = Repository(open_store(options.store or "_repository"))
-    if repository.index() is None:
-        raise RepositoryError(
-            f"{repository.store.url}: nothing is published here",
-            hint="make zoo MODELS=efficientnet_lite0 publishes something",
-        )
-    return repository
-
-
-def _pairs(text: str) -> dict[str, str]:
-    """Reads ``NAME=VALUE`` words."""
-    pairs = {}
-    for word in _words(text):
-        name, equals, value = word.partition("=")
-        if not (name and equals and value):
-            raise UsageError(
-                f"'{word}' is no builder option", hint='BUILDER="optimization_level=5" is one'
-            )
-        pairs[name] = value
-    return pairs
-
-
-def _words(text: str) -> list[str]:
-    return text.replace(",", " ").split()
 
 
 def _print_summary(summary: Summary, store: str, display: Display) -> int:

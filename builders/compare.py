@@ -40,6 +40,7 @@ class Row:
 
     Attributes:
         model: Manifest id.
+        precision: Of the engine.
         engine: Digest of the engine.
         batch: Images at once.
         engine_ms: Median latency of the engine.
@@ -47,6 +48,7 @@ class Row:
     """
 
     model: str
+    precision: str
     engine: str
     batch: int
     engine_ms: float
@@ -59,7 +61,7 @@ class Row:
 
 
 def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Path) -> list[Row]:
-    """Times a model's published CPU engine against its backbone in PyTorch.
+    """Times a model's published CPU engines against its backbone in PyTorch.
 
     Args:
         repository: Where the engine is published.
@@ -72,14 +74,21 @@ def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Pa
     import torch
 
     index = repository.model_index(manifest.id)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    rows = []
     for entry in index.engines if index else ():
         record = repository.record(manifest.id, entry.record)
         if record is not None and record.inputs.archs == ("cpu",):
-            break
-    else:
-        return []
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = _backbone(repository, manifest, manifest_dir, record)
+            model = backbone_of(repository, manifest, manifest_dir, record)
+            rows += _compare_engine(repository, manifest, record, model)
+    return rows
+
+
+def _compare_engine(
+    repository: Repository, manifest: Manifest, record: BuildRecord, model: backbone.Backbone
+) -> list[Row]:
+    import torch
+
     engine = repository.blob_path(record.engine)
     assert engine is not None
     batch = record.inputs.batch
@@ -94,6 +103,7 @@ def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Pa
             rows.append(
                 Row(
                     model=manifest.id,
+                    precision=record.inputs.precision,
                     engine=record.engine.sha256,
                     batch=size,
                     engine_ms=engine_ms,
@@ -195,20 +205,25 @@ def to_markdown(rows: Iterable[Row]) -> str:
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores",
         "",
-        "| model | batch | engine ms | eager PyTorch ms | times as fast |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| model | engine | batch | engine ms | eager PyTorch ms | times as fast |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {row.model} | {row.batch} | {row.engine_ms:.1f} | {row.eager_ms:.1f} "
+        f"| {row.model} | {row.precision} | {row.batch} | {row.engine_ms:.1f} | {row.eager_ms:.1f} "
         f"| {row.ratio:.2f} |"
         for row in rows
     ]
     return "\n".join(lines)
 
 
-def _backbone(
+def backbone_of(
     repository: Repository, manifest: Manifest, manifest_dir: Path, record: BuildRecord
 ) -> backbone.Backbone:
+    """Returns the network in PyTorch that an engine was made from.
+
+    Raises:
+        RepositoryError: Its export or its seeded state is not here.
+    """
     export: ExportRecord | None = repository.export(manifest.id, record.export_key)
     if export is None:
         raise RepositoryError(f"{manifest.id}: export {record.export_key} is gone")

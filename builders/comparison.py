@@ -41,10 +41,13 @@ def compare_on_cpu(
     rows = []
     for manifest in manifests:
         say(f"{manifest.id} ...")
-        if found := compare_engines(repository, manifest, manifest_dir):
-            publish.attest_comparison(repository, found[0].engine, summary(found))
+        found = compare_engines(repository, manifest, manifest_dir)
+        for engine in dict.fromkeys(row.engine for row in found):
+            own = summary(row for row in found if row.engine == engine)
+            publish.attest_comparison(repository, engine, own)
+        if found:
             listing.refresh_index(repository, manifest.id)
-            rows += found
+        rows += found
     if not rows:
         raise RepositoryError(
             f"{repository.store.url}: no CPU engine of these models is published here",

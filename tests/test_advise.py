@@ -60,7 +60,7 @@ def test_a_network_that_keeps_its_floors_is_lowered_whole(precision: Precision) 
     made, advice = lower(residual(), precision, IMAGES, floors()[precision])
     onnx.checker.check_model(made, full_check=True)
     assert not advice.mixed
-    assert advice.operators == 4
+    assert advice.operators == 5  # and a shortcut
     [trial] = advice.tried
     assert trial["passed"]
     assert trial["worst_cosine"] > 0.999
@@ -82,15 +82,13 @@ def test_all_ways_to_tell_ranges_are_tried_and_the_best_is_taken() -> None:
 
 def test_the_operator_that_spoils_it_is_found_and_kept() -> None:
     model = spoiled(by=300.0)
-    whole, _ = lower(spoiled(by=300.0), "int8", IMAGES, tolerance(relative_error=0.9, cosine=0.1))
-    before = numbers(whole, model)["worst_relative_error"]
     made, advice = lower(spoiled(by=300.0), "int8", IMAGES, tolerance(relative_error=0.1))
     assert advice.mixed
     assert advice.kept[0] == "layer1.0.conv2"
     assert 0 < advice.kept_work <= 0.5
     assert any(not trial["passed"] for trial in advice.tried)
-    after = numbers(made, model)["worst_relative_error"]
-    assert after < before / 2
+    whole = min(one["worst_relative_error"] for one in advice.tried if not one["passed"])
+    assert numbers(made, model)["worst_relative_error"] < whole / 2
     quantised = {node.name for node in made.graph.node if node.op_type == "QuantizeLinear"}
     assert "q_model.layer1.0.conv2.weight" not in quantised
     assert "q_model.layer1.0.conv1.weight" in quantised

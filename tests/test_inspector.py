@@ -21,7 +21,10 @@ def conv(kind: str, count: int, **changes: Any) -> dict[str, Any]:
         "Inputs": [tensor],
         "Outputs": [tensor],
         "ParameterType": "Convolution",
-        "Weights": {"Type": {"FP16": "Half", "FP32": "Float"}[kind], "Count": count},
+        "Weights": {
+            "Type": {"FP16": "Half", "FP32": "Float", "Int8": "Int8"}[kind],
+            "Count": count,
+        },
         **changes,
     }
 
@@ -51,6 +54,14 @@ def test_an_engine_that_runs_in_another_precision_is_caught(named: str) -> None:
     proven, reason = verdict([conv(other, 1000)], named, 1000, 4000)
     assert not proven
     assert reason.startswith("no:")
+
+
+def test_an_int8_engine_may_hold_what_was_kept_higher() -> None:
+    assert verdict([conv("Int8", 600), conv("FP16", 400)], "int8", 1000, 1500)[0]
+    proven, reason = verdict([conv("Int8", 100), conv("FP16", 900)], "int8", 1000, 2000)
+    assert not proven
+    assert not reason.startswith("no:")
+    assert verdict([conv("FP16", 1000)], "int8", 1000, 2000)[1].startswith("no:")
 
 
 def test_fused_layers_are_judged_by_the_size_of_the_plan() -> None:

@@ -106,12 +106,13 @@ def test_onnx_runtime_gets_results_quantised_behind_what_it_absorbs(tmp_path: Pa
     assert list(nodes["add"].input) == ["b_dequantised", "f_dequantised"]
     assert nodes["pool1"].input[0] == nodes["gate"].input[0] == "d_dequantised"
     zeros = {
-        t.name.removesuffix("_zero_point"): t.data_type
+        t.name.removesuffix("_zero_point"): numpy_helper.to_array(t)
         for t in model.graph.initializer
         if "zero_point" in t.name
     }
-    assert zeros["b"] == TensorProto.UINT8  # behind a Relu
-    assert zeros["images"] == zeros["f"] == TensorProto.INT8
+    assert zeros["b"].dtype == zeros["f"].dtype == np.uint8
+    assert zeros["b"] == 0  # behind a Relu
+    assert zeros["images"] == zeros["f"] == 128
     onnx.save(model, tmp_path / "int8.onnx")
     asked = inputs("ort", "cpu").model_copy(update={"precision": "int8"})
     engine = tmp_path / "engine"
@@ -203,9 +204,11 @@ def test_what_is_never_negative_has_twice_the_steps() -> None:
     signed, unsigned = (
         activation_scales(seen(values), "max", unsigned=flag)["x"] for flag in (False, True)
     )
-    assert (signed.unsigned, unsigned.unsigned) == (False, True)
+    assert [(one.unsigned, one.zero) for one in (signed, unsigned)] == [(False, 0), (True, 0)]
     assert signed.step / unsigned.step == pytest.approx(255 / 127)
-    assert not activation_scales(seen(-values), "max", unsigned=True)["x"].unsigned
+    around = activation_scales(seen(-values), "max", unsigned=True)["x"]
+    assert around.zero == 128
+    assert around.step == signed.step
 
 
 def test_bins_are_magnitudes_rounded_down_to_bfloat16() -> None:

@@ -80,7 +80,7 @@ class Advice(BaseModel):
     Attributes:
         tried: What was tried on calibration images, with numbers, in order.
         kept: Operators that stay in higher precision, by module: the worst first.
-        operators: How many operators with weights the network has.
+        operators: How many operators with weights, and shortcuts, the network has.
         kept_work: The kept ones' share of its multiplications.
         islands: Reason to how many nodes stay fp32 for it.
         ranges: How the ranges of activations were told, for int8.

