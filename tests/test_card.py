@@ -66,7 +66,9 @@ def run_card(hub: FakeHub, names: tuple[str, ...], folder: Path) -> None:
     index = farm.repository.index()
     assert index is not None
     for row in index.models:
-        assert set(row.targets) == {"sm86-rtx1.7-fp32", "sm86-rtx1.7-fp16"}
+        # With seeded weights the advisor may have to keep operators in fp32.
+        labels = {label.removesuffix("-mixed") for label in row.targets}
+        assert labels == {"sm86-rtx1.7-fp32", "sm86-rtx1.7-fp16"}
         for record in farm.repository.records(row.model):
             assert not record.dry_run
             assert record.weights.startswith("timm/")

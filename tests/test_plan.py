@@ -28,8 +28,11 @@ def labels(manifest: Manifest, toolchains: dict[Arch, Toolchain], *precisions: A
     return [e.label for e in plan.wanted_engines(manifest, toolchains, precisions or None)]
 
 
-def test_a_cpu_gets_fp32_alone(manifests: dict[str, Manifest]) -> None:
-    assert labels(manifests["resnet50"], {Arch("cpu"): ORT}) == ["cpu-ort1.32-fp32"]
+def test_a_cpu_gets_fp32_and_int8(manifests: dict[str, Manifest]) -> None:
+    assert labels(manifests["resnet50"], {Arch("cpu"): ORT}) == [
+        "cpu-ort1.32-fp32",
+        "cpu-ort1.32-int8",
+    ]
 
 
 def test_one_rtx_engine_serves_several_architectures_turing_apart(

@@ -42,9 +42,9 @@ def test_a_photo_becomes_what_timm_makes_of_it(name: str, manifests: dict[str, M
 
 def test_golden_photos_are_distinct(manifests: dict[str, Manifest]) -> None:
     photos = golden_photos(manifests["resnet50"].preprocess)
-    assert photos.shape == (16, 224, 224, 3)
-    flat = photos.reshape(16, -1).astype(np.float32)
-    gaps = np.linalg.norm(flat[:, None] - flat[None], axis=2) + 1e9 * np.eye(16)
+    assert photos.shape == (12, 224, 224, 3)
+    flat = photos.reshape(12, -1).astype(np.float32)
+    gaps = np.linalg.norm(flat[:, None] - flat[None], axis=2) + 1e9 * np.eye(12)
     assert gaps.min() > 0.05 * np.linalg.norm(flat, axis=1).max()
 
 

@@ -148,12 +148,15 @@ def device_view(images: Any, stream: Stream) -> Any:
         ) from error
 
 
-def check_device_images(view: Any, shape: tuple[int, int, int], device: int) -> None:
+def check_device_images(
+    view: Any, shape: tuple[int, int, int], kind: np.dtype[Any], device: int
+) -> None:
     """Checks images that lie in a GPU's memory.
 
     Args:
         view: As :func:`device_view` gives it.
         shape: Channels, height and width that the engine takes.
+        kind: Type that the engine takes.
         device: Index of the session's GPU.
 
     Raises:
@@ -165,9 +168,10 @@ def check_device_images(view: Any, shape: tuple[int, int, int], device: int) -> 
             f"images lie in {place}, the engine runs on GPU {device}",
             hint="give a numpy array, or move them to that GPU",
         )
-    if view.dtype != np.float32:
-        raise RunError(f"images are {view.dtype}, the engine takes float32",
-                       hint="convert them on the GPU: images.float()")  # fmt: skip
+    if view.dtype != kind:
+        convert = "images.half()" if kind == np.float16 else "images.float()"
+        raise RunError(f"images are {view.dtype}, the engine takes {kind}",
+                       hint=f"convert them on the GPU: {convert}")  # fmt: skip
     rows, *image = view.shape if len(view.shape) == 4 else (0,)
     if tuple(image) != shape or rows < 1:
         wanted = ", ".join(map(str, shape))

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo.errors import RunError
 from zoo.runtime import cuda
-from zoo.runtime.base import Features, Images
+from zoo.runtime.base import Features
 from zoo.runtime.profiles import pieces
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.runtime.tensorrt import TensorRTSession
 
 FLOAT_BYTES = 4
-"""Of a float32: what engines take and give."""
+"""Of a float32: what engines give."""
 
 
 @dataclass(kw_only=True)
@@ -41,8 +42,8 @@ class Lane:
         self._stream: Stream = self._device.create_stream()
         self._bound: dict[int, Bound] = {}
 
-    def run_host(self, images: Images) -> Features:
-        """Copies images in, runs them, copies features out."""
+    def run_host(self, images: npt.NDArray[Any]) -> Features:
+        """Copies images, of the engine's type, in, runs them, copies features out."""
         found = np.empty((len(images), self._session.width), np.float32)
         for piece in pieces(self._session.profiles, len(images)):
             bound = self._on(piece.profile)
@@ -56,10 +57,13 @@ class Lane:
     def run_device(self, images: Any) -> cuda.DeviceArray:
         """Runs images where they lie, and leaves features on the GPU."""
         view = cuda.device_view(images, self._stream)
-        cuda.check_device_images(view, self._session.input_shape, self._device.device_id)
+        session = self._session
+        cuda.check_device_images(
+            view, session.input_shape, session.image_type, self._device.device_id
+        )
         rows, width = int(view.shape[0]), self._session.width
         result = self._device.allocate(FLOAT_BYTES * rows * width, stream=self._stream)
-        image = FLOAT_BYTES * int(np.prod(self._session.input_shape))
+        image = self._session.image_bytes
         for piece in pieces(self._session.profiles, rows):
             bound = self._on(piece.profile)
             source = int(view.ptr) + piece.start * image
@@ -83,6 +87,7 @@ class Lane:
         bound = self._on(profile)
         random = np.random.default_rng(0)
         images = random.standard_normal((batch, *self._session.input_shape), dtype=np.float32)
+        images = images.astype(self._session.image_type, copy=False)
         cuda.copy_in(int(bound.images.handle), images, self._stream)
         for _ in range(3):
             self._enqueue(bound, batch, int(bound.images.handle), int(bound.features.handle))

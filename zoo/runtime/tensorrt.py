@@ -108,7 +108,7 @@ class TensorRTSession:
 
         TensorRT gives every context what the largest profile needs.
         """
-        image = FLOAT_BYTES * (int(np.prod(self._shape)) + self._width)
+        image = self.image_bytes + FLOAT_BYTES * self._width
         scratch = max(_context_memory(self._engine, n) for n in range(len(self.profiles)))
         return tuple(scratch + image * profile.max for profile in self.profiles)
 
@@ -124,7 +124,8 @@ class TensorRTSession:
         Args:
             images: ``(N, 3, H, W)``, float32, normalised, any N of 1 or more: a numpy array, or
                 contiguous memory of this GPU that speaks DLPack or ``__cuda_array_interface__``
-                (a torch or CuPy array), which is read where it lies.
+                (a torch or CuPy array), which is read where it lies. There the type is that of
+                the engine's input, :attr:`image_type`: float16 for an engine made so.
 
         Returns:
             ``(N, feature_dim)``, float32: a numpy array for a numpy array, else a
@@ -136,7 +137,7 @@ class TensorRTSession:
         if isinstance(images, np.ndarray):
             check_images(images, self._shape)
             with self._lane() as lane:
-                return lane.run_host(np.ascontiguousarray(images))
+                return lane.run_host(np.ascontiguousarray(images, self.image_type))
         with self._lane() as lane:
             return lane.run_device(images)
 
@@ -201,11 +202,22 @@ class TensorRTSession:
         if len(inputs) != 1 or len(outputs) != 1:
             raise RunError(f"the engine has inputs {inputs} and outputs {outputs}, one of each is "
                            "needed")  # fmt: skip
-        for name in names:
-            if engine.get_tensor_dtype(name) != trt.float32:
+        for name, taken in ((inputs[0], (trt.float32, trt.float16)), (outputs[0], (trt.float32,))):
+            if engine.get_tensor_dtype(name) not in taken:
                 raise RunError(f"the engine's '{name}' is {engine.get_tensor_dtype(name)}, "
-                               "float32 is needed")  # fmt: skip
+                               f"{' or '.join(map(str, taken))} is needed")  # fmt: skip
         return inputs[0], outputs[0]
+
+    @property
+    def image_type(self) -> np.dtype[Any]:
+        """Type of the engine's input; numpy images are float32 and become it on the way."""
+        half = self._engine.get_tensor_dtype(self.input) == self._trt.float16
+        return np.dtype(np.float16 if half else np.float32)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image as the engine takes it."""
+        return self.image_type.itemsize * int(np.prod(self._shape))
 
     def _profile(self, index: int) -> BatchRange:
         least, best, most = self._engine.get_tensor_profile_shape(self.input, index)
@@ -230,7 +242,7 @@ class TensorRTSession:
             raise RunError(f"TensorRT makes no context: {self._log.last}")
         context.set_optimization_profile_async(profile, int(stream.handle))
         most = self.profiles[profile].max
-        images = self.device.allocate(FLOAT_BYTES * most * int(np.prod(self._shape)), stream=stream)
+        images = self.device.allocate(most * self.image_bytes, stream=stream)
         features = self.device.allocate(FLOAT_BYTES * most * self._width, stream=stream)
         return Bound(context=context, images=images, features=features)
 
