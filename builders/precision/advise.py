@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import onnx
 
 Batch = npt.NDArray[np.float32]
-_RANKED_ON = 4  # images
+_LARGE = 320  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,10 @@ def lower(
     trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
     report("measuring activations")
     if precision == "int8":
-        measured = measure(model, _pairs(images.all), placement.activations)
+        measured = measure(model, _pieces(images.all), placement.activations)
     else:  # peaks alone are wanted, and one crop of each photo tells them
-        measured = measure(model, _pairs(images.judged))
-    ranked_on = [images.judged[:_RANKED_ON]]
+        measured = measure(model, _pieces(images.judged))
+    ranked_on = _pieces(_few(images.judged))
     if precision == "int8":
         best = _best_ranges(model, placement, measured, judge, trials)
 
@@ -160,20 +160,32 @@ class _Judge:
     def error(self, model: onnx.ModelProto, what: str) -> float:
         """Returns the worst relative error of a few images' features."""
         self._report(f"trying {what}")
-        few = self._expected[:_RANKED_ON]
-        numbers = compare_rows(run(model, self._images[:_RANKED_ON]), few, few)
+        images = _few(self._images)
+        few = self._expected[: len(images)]
+        numbers = compare_rows(run(model, images), few, few)
         return float(numbers.get("worst_relative_error", np.inf))
 
 
 def run(model: onnx.ModelProto, images: Batch) -> npt.NDArray[np.float32]:
     """Returns an ONNX's features of images, ``(N, feature_dim)``."""
     features = open_onnx(rounded_in_fp32(model))
-    return np.concatenate([features(pair) for pair in _pairs(images)])
+    return np.concatenate([features(piece) for piece in _pieces(images)])
 
 
-def _pairs(images: Batch) -> list[Batch]:
-    """Returns images two at a time: as many as memory should hold activations of."""
-    return [images[at : at + 2] for at in range(0, len(images), 2)]
+def _at_once(images: Batch) -> int:
+    """Returns how many images' activations memory should hold."""
+    return 2 if images.shape[-1] <= _LARGE else 1
+
+
+def _pieces(images: Batch) -> list[Batch]:
+    """Returns images as many at a time as memory should hold activations of."""
+    step = _at_once(images)
+    return [images[at : at + step] for at in range(0, len(images), step)]
+
+
+def _few(images: Batch) -> Batch:
+    """Returns the images that single operators are tried on, where there are many to try."""
+    return images[: 2 * _at_once(images)]
 
 
 def _best_ranges(
