@@ -10,7 +10,7 @@ stay in higher precision.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +98,8 @@ def lower(
     if precision == "int8" and not placement.operators:
         raise PrecisionError("no operator of this network can be quantised", {})
     judge = _Judge(model, images.judged, tolerance, report)
+    if precision != "int8":
+        placement = replace(placement, shortcuts=())  # they have nothing to do with types
     trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
     report("measuring activations")
     if precision == "int8":
