@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from zoo import __version__
-from zoo.client import Client, Pulled, default_cache
+from zoo.client import Client, Pulled, connect, default_store
 from zoo.errors import UsageError, ZooError
 from zoo.index import EngineEntry
 from zoo.machine import this_machine
-from zoo.repository import Repository
-from zoo.stores import open_store
 from zoo.target import PRECISIONS
 from zoo.verdict import kept, verdicts
 
@@ -180,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in parsers.items():
         command.add_argument(
             "--store",
-            default=os.environ.get("ZOO_STORE", "_repository"),
+            default=default_store(),
             help="the repository (default $ZOO_STORE, else ./_repository)",
         )
         if name != "list":
@@ -225,7 +223,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _client(options: argparse.Namespace) -> Client:
-    return Client(Repository(open_store(options.store)), default_cache())
+    return connect(options.store)
 
 
 def _pull(options: argparse.Namespace) -> Pulled:

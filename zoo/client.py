@@ -14,6 +14,7 @@ from zoo.names import perhaps
 from zoo.record import BuildRecord
 from zoo.repository import Repository
 from zoo.selection import Machine, select
+from zoo.stores import open_store
 
 if TYPE_CHECKING:
     from zoo.runtime import Session
@@ -119,6 +120,16 @@ class Client:
             engine.parent.mkdir(parents=True, exist_ok=True)
             self._repository.fetch_blob(record.engine, engine)
         return Pulled(record=record, engine=engine)
+
+
+def connect(store: str) -> Client:
+    """Opens the repository at a URL, with the cache of this user."""
+    return Client(Repository(open_store(store)), default_cache())
+
+
+def default_store() -> str:
+    """Returns where the repository is: ``$ZOO_STORE``, else ``./_repository``."""
+    return os.environ.get("ZOO_STORE", "_repository")
 
 
 def default_cache() -> Path:
