@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from builders import listing, publish
+from builders import publish
 from builders.compare import (
     beside_torch_speed,
     compare_engines,
@@ -13,6 +13,7 @@ from builders.compare import (
     summary,
     to_markdown,
 )
+from builders.proposals import Proposals
 from zoo.errors import RepositoryError
 from zoo.manifest import Manifest
 from zoo.repository import Repository
@@ -20,6 +21,7 @@ from zoo.repository import Repository
 
 def compare_on_cpu(
     repository: Repository,
+    proposals: Proposals,
     manifests: Iterable[Manifest],
     manifest_dir: Path,
     say: Callable[[str], None],
@@ -28,6 +30,7 @@ def compare_on_cpu(
 
     Args:
         repository: Where the engines are published; takes what is found out.
+        proposals: Takes what the index is to say.
         manifests: The models.
         manifest_dir: Their folder.
         say: Takes what comes next.
@@ -46,7 +49,7 @@ def compare_on_cpu(
             own = summary(row for row in found if row.engine == engine)
             publish.attest_comparison(repository, engine, own)
         if found:
-            listing.refresh_index(repository, manifest.id)
+            proposals.send_again(manifest.id)
         rows += found
     if not rows:
         raise RepositoryError(
@@ -56,11 +59,12 @@ def compare_on_cpu(
     return to_markdown(rows)
 
 
-def compare_on_gpu(repository: Repository, folder: Path) -> list[str]:
+def compare_on_gpu(repository: Repository, proposals: Proposals, folder: Path) -> list[str]:
     """Puts the benchmarks of GPU engines beside what ``torch-speed`` measured.
 
     Args:
         repository: Where the engines are published; takes what is found out.
+        proposals: Takes what the index is to say.
         folder: Where ``torch-speed`` wrote.
 
     Returns:
@@ -82,7 +86,7 @@ def compare_on_gpu(repository: Repository, folder: Path) -> list[str]:
             targets = "+".join(entry.targets)
             lines.append(f"{speed['model']} {targets}: slower than PyTorch at {slower}")
         if index:
-            listing.refresh_index(repository, speed["model"])
+            proposals.send_again(speed["model"])
     if not lines:
         raise RepositoryError(
             f"no engine here was timed on the GPU and in the precision of {folder}",

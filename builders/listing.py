@@ -1,14 +1,18 @@
-"""Listing: what a repository's index says of a model, from its records and attestations."""
+"""Listing: what the index is to say of a model, from records and attestations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from zoo.index import (
     BenchmarkSummary,
+    Candidate,
     ComparisonSummary,
     DisabledCell,
     EngineEntry,
+    ModelCard,
     ModelIndex,
     OwnFloor,
     VerificationSummary,
@@ -20,42 +24,17 @@ from zoo.repository import Repository
 from zoo.target import Target
 from zoo.tolerance import looser_by
 
+SUPERSEDED_STAYS = timedelta(days=30)
+"""How long an engine stays in the index after a newer one took its targets: long enough for those
+who have its exact runtime to follow."""
 
-def model_index(
-    repository: Repository,
-    manifest: Manifest,
-    weights: WeightsIdentity,
-    current: Iterable[BuildRecord],
-    disabled: Iterable[DisabledCell] = (),
-) -> ModelIndex:
-    """Collects what ``index/<model>.json`` says.
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""How times are written: ISO 8601 in UTC."""
 
-    Args:
-        repository: Where records and attestations lie.
-        manifest: The model's card.
-        weights: Which weights it means.
-        current: The records of this run. What serves other targets stays in the index for those,
-            unless the manifest has come to mean other weights, another cut or other preprocessing.
-        disabled: Targets that this run found can't be had.
-    """
-    records = {record.key: record for record in current}
-    entries = [entry for one in records.values() for entry in engine_entries(repository, one)]
-    cells = list(disabled)
-    labels = [one.targets for one in entries] + [one.targets for one in cells]
-    taken = {_cell(label) for targets in labels for label in targets}
-    previous = repository.model_index(manifest.id)
-    for entry in previous.engines if previous else ():
-        left = tuple(label for label in entry.targets if _cell(label) not in taken)
-        record = repository.record(manifest.id, entry.record)
-        if left and record is not None and _is_of(repository, record, manifest, weights):
-            entries += engine_entries(repository, record, left)
-    for cell in previous.disabled if previous else ():
-        left = tuple(label for label in cell.targets if _cell(label) not in taken)
-        found = repository.disabled(manifest.id, cell.record)
-        if left and found is not None and found.inputs.weights == weights:
-            cells.append(cell.model_copy(update={"targets": left}))
-    ordered = sorted(entries, key=lambda entry: entry.targets)
-    return ModelIndex(
+
+def model_card(manifest: Manifest, weights: WeightsIdentity) -> ModelCard:
+    """Returns what the index says of a model itself."""
+    return ModelCard(
         model=manifest.id,
         family=manifest.family,
         timm_name=manifest.timm_name,
@@ -66,8 +45,6 @@ def model_index(
         cut=manifest.backbone.cut,
         preprocess=manifest.preprocess,
         catalog=manifest.catalog,
-        engines=tuple(ordered),
-        disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
         own_floors={
             precision: OwnFloor(looser=tuple(looser), reason=own.reason or "")
             for precision, own in manifest.tolerance.items()
@@ -76,31 +53,116 @@ def model_index(
     )
 
 
+def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool:
+    """Writes a candidate, unless the index says already what it would make of it.
+
+    Returns:
+        Whether it was written.
+    """
+    current = repository.model_index(candidate.card.model)
+    made = model_index(repository, candidate, current, now)
+    if made == current or not (made.engines or made.disabled):
+        return False
+    repository.propose(candidate)
+    return True
+
+
+def propose_again(repository: Repository, model: str, now: datetime) -> bool:
+    """Proposes what the index has of a model, with what was attested since."""
+    index = repository.model_index(model)
+    assert index is not None
+    return propose(repository, Candidate(card=index.card), now)
+
+
+def model_index(
+    repository: Repository, candidate: Candidate, previous: ModelIndex | None, now: datetime
+) -> ModelIndex:
+    """Collects what ``index/<model>.json`` is to say.
+
+    Args:
+        repository: Where records and attestations lie.
+        candidate: What is proposed. What serves other targets stays in the index for those, unless
+            the manifest has come to mean other weights, another cut or other preprocessing. What
+            is replaced stays too, as superseded, for :data:`SUPERSEDED_STAYS`.
+        previous: What the index says now.
+        now: The time.
+    """
+    model = candidate.card.model
+    found = [(key, repository.record(model, key)) for key in candidate.records]
+    current = {key: record for key, record in found if record is not None}
+    entries = [
+        entry for one in current.values() for entry in engine_entries(repository, model, one)
+    ]
+    cells = list(candidate.disabled)
+    labels = [one.targets for one in entries] + [one.targets for one in cells]
+    taken = {_cell(label) for targets in labels for label in targets}
+    for entry in previous.engines if previous else ():
+        record = repository.record(model, entry.record)
+        if record is None or not _is_of(repository, record, candidate):
+            continue
+        left = tuple(label for label in entry.targets if _cell(label) not in taken)
+        replaced = tuple(label for label in entry.targets if label not in left)
+        if entry.superseded is not None:
+            if entry.record in current:
+                continue
+            left, replaced = (), entry.targets
+        if left:
+            entries += engine_entries(repository, model, record, left)
+        if replaced and entry.record not in current:
+            since = entry.superseded or now.strftime(TIME)
+            if now - _time(since) < SUPERSEDED_STAYS:
+                old = engine_entries(repository, model, record, replaced)
+                entries += [one.model_copy(update={"superseded": since}) for one in old]
+    for cell in previous.disabled if previous else ():
+        left = tuple(label for label in cell.targets if _cell(label) not in taken)
+        known = repository.disabled(model, cell.record)
+        same = candidate.weights is None or (known and known.inputs.weights == candidate.weights)
+        if left and known is not None and same:
+            cells.append(cell.model_copy(update={"targets": left}))
+    return ModelIndex(
+        **candidate.card.model_dump(),
+        engines=tuple(sorted(entries, key=_place)),
+        disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
+    )
+
+
+def _place(entry: EngineEntry) -> tuple[Any, ...]:
+    return entry.superseded is not None, entry.targets, entry.record
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, TIME).replace(tzinfo=timezone.utc)
+
+
 def _cell(label: str) -> str:
     """Returns a target's label without the word that some operators are kept higher."""
     return label.removesuffix("-mixed")
 
 
-def _is_of(
-    repository: Repository, record: BuildRecord, manifest: Manifest, weights: WeightsIdentity
-) -> bool:
+def _is_of(repository: Repository, record: BuildRecord, candidate: Candidate) -> bool:
     """Whether an engine is of what its manifest means now."""
-    export = repository.export(manifest.id, record.export_key)
+    if candidate.weights is None:
+        return True
+    export = repository.export(candidate.card.model, record.export_key)
     return (
         export is not None
-        and export.inputs.weights == weights
-        and export.inputs.backbone == manifest.backbone
-        and record.inputs.preprocess == manifest.preprocess.plain
+        and export.inputs.weights == candidate.weights
+        and export.inputs.backbone == candidate.backbone
+        and record.inputs.preprocess == candidate.card.preprocess.plain
     )
 
 
 def engine_entries(
-    repository: Repository, record: BuildRecord, targets: tuple[str, ...] | None = None
+    repository: Repository,
+    model: str,
+    record: BuildRecord,
+    targets: tuple[str, ...] | None = None,
 ) -> list[EngineEntry]:
     """Collects what the index says of an engine.
 
     Args:
         repository: Where attestations lie.
+        model: Its model.
         record: The engine.
         targets: Labels that it is current for; all that it serves when None.
 
@@ -114,11 +176,12 @@ def engine_entries(
         known = concerning(attestations, label.partition("-")[0])
         names = tuple(one.name for one in known)
         groups.setdefault(names, (known, []))[1].append(label)
-    return [_engine_entry(record, known, tuple(labels)) for known, labels in groups.values()]
+    file = repository.record_file(model, record.key)
+    return [_engine_entry(record, file, known, tuple(labels)) for known, labels in groups.values()]
 
 
 def _engine_entry(
-    record: BuildRecord, attestations: list[Attestation], targets: tuple[str, ...]
+    record: BuildRecord, file: Blob, attestations: list[Attestation], targets: tuple[str, ...]
 ) -> EngineEntry:
     status, reason = status_of(attestations)
     latest = {attestation.kind: attestation for attestation in attestations}
@@ -127,6 +190,7 @@ def _engine_entry(
     compared = latest.get("compared")
     return EngineEntry(
         record=record.key,
+        record_file=file,
         targets=targets,
         precision=record.inputs.precision,
         advice=record.advice,
@@ -151,19 +215,6 @@ def _engine_entry(
         cost=record.cost,
         created=record.created,
     )
-
-
-def refresh_index(repository: Repository, model: str) -> None:
-    """Writes a model's index again: its card as it is, its engines as they stand now."""
-    index, kind = repository.model_index(model), repository.kind()
-    assert index is not None
-    assert kind is not None
-    engines: list[EngineEntry] = []
-    for entry in index.engines:
-        record = repository.record(model, entry.record)
-        engines += engine_entries(repository, record, entry.targets) if record else [entry]
-    ordered = tuple(sorted(engines, key=lambda entry: entry.targets))
-    repository.write_index(kind, [index.model_copy(update={"engines": ordered})])
 
 
 def disabled_cell(targets: Iterable[Target], record: DisabledRecord) -> DisabledCell:

@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builders import inputs, listing, plan, publish
+from builders import inputs, plan, publish
 from builders.executors import Executor
 from builders.job import BuildOutput, Prove, VerifyJob
 from builders.pipeline import Farm, passed
 from builders.progress import Display
+from builders.proposals import Proposals
 from zoo import selection
 from zoo.digest import sha256_file
 from zoo.errors import ManifestError, RepositoryError, SelectionError, ZooError
@@ -50,6 +51,7 @@ class Prover:
         display: Where progress is shown.
         failures: Folder that keeps the job and log of what failed.
         machine: What this machine can run.
+        proposals: Takes what the index is to say.
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class Prover:
         display: Display,
         failures: Path,
         machine: Machine,
+        proposals: Proposals,
     ) -> None:
         self._repository = repository
-        self._farm = Farm(repository, executor, display)
+        self._proposals = proposals
+        self._farm = Farm(repository, executor, display, proposals)
         self._display = display
         self._failures = failures
         self._machine = machine
@@ -105,7 +109,7 @@ class Prover:
                     proven.verified.append(label)
                     self._display.say(f"{label}: verified")
             if here:
-                listing.refresh_index(self._repository, model)
+                self._proposals.send_again(model)
         if proven.elsewhere and not (proven.verified or proven.failed):
             self._refuse(proven.elsewhere, "pending" if pending_only else "published")
         return proven
@@ -118,7 +122,7 @@ class Prover:
             index.model: entries
             for index in self._repository.model_indexes()
             if models is None or index.model in models
-            if (entries := [e for e in index.engines if not pending_only or e.status == "pending"])
+            if (entries := [e for e in index.current if not pending_only or e.status == "pending"])
         }
 
     def _prove(self, label: str, model: str, entry: EngineEntry, manifest: Manifest | None) -> None:
@@ -131,12 +135,7 @@ class Prover:
             VerificationError: It misses its tolerance and is withdrawn.
         """
         repository = self._repository
-        record = repository.record(model, entry.record)
-        if record is None or record.key != entry.record or record.engine != entry.engine:
-            raise RepositoryError(
-                f"the index names record {entry.record}, which is gone or was changed",
-                hint="nothing was loaded; make zoo builds the engine again",
-            )
+        record = repository.listed_record(model, entry)
         prove = self._proof(model, record, manifest)
         for blob in (record.engine, prove.golden):
             path = repository.blob_path(blob)  # a worker checks what it fetches from afar

@@ -20,9 +20,12 @@ from builders.inputs import Form
 from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput, Job, Prove, VerifyJob
 from builders.plan import Wanted
 from builders.progress import Display
+from builders.proposals import Proposals
 from builders.weights import WeightsMode
 from zoo.errors import JobError, RepositoryError, VerificationError, ZooError
+from zoo.index import Candidate
 from zoo.key import VerificationInputs, WeightsIdentity
+from zoo.licences import check_licence
 from zoo.machine import local_archs
 from zoo.manifest import Manifest
 from zoo.record import BuildRecord, DisabledRecord, ExportRecord, concerning, status_of
@@ -82,12 +85,20 @@ class Farm:
         repository: Where engines are published.
         executor: What runs jobs.
         display: Where progress is shown.
+        proposals: Takes what the index is to say.
     """
 
-    def __init__(self, repository: Repository, executor: Executor, display: Display) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        executor: Executor,
+        display: Display,
+        proposals: Proposals,
+    ) -> None:
         self._repository = repository
         self._executor = executor
         self._display = display
+        self._proposals = proposals
 
     def run(self, request: Request) -> Summary:
         """Runs a request. A model that fails does not stop the others."""
@@ -101,6 +112,8 @@ class Farm:
         return summary
 
     def _run_model(self, manifest: Manifest, request: Request, summary: Summary) -> None:
+        if request.weights != "seeded":
+            check_licence(manifest.id, manifest.licence)
         wanted = plan.wanted_engines(manifest, request.toolchains, request.precisions)
         identity = weights.identify(manifest, request.weights)
         exports = self._exports(manifest, identity, wanted, request)
@@ -125,9 +138,15 @@ class Farm:
             if done != "current":
                 self._display.say(f"{label}: {done}")
         cells = [listing.disabled_cell(engine.targets, record) for engine, record in disabled]
-        index = listing.model_index(self._repository, manifest, identity, records, cells)
-        if index.engines or index.disabled:
-            self._repository.write_index("dry-run" if identity.seeded else "release", [index])
+        self._proposals.send(
+            Candidate(
+                card=listing.model_card(manifest, identity),
+                weights=identity,
+                backbone=manifest.backbone,
+                records=tuple(dict.fromkeys(record.key for record in records)),
+                disabled=tuple(cells),
+            )
+        )
 
     def _exports(
         self,

@@ -197,9 +197,11 @@ def need_of(
     if record is None:
         return "build"
     known = list(attestations)
+    verdicts = [one for one in known if one.kind in ("verified", "withdrawn")]
+    if verdicts and verdicts[-1].by_hand:
+        return "withdrawn"
     if verification_key is None:
         return "nothing" if known else "attest pending"
-    verdicts = [one for one in known if one.kind in ("verified", "withdrawn")]
     if not verdicts or verdicts[-1].key != verification_key:
         return "verify"
     return "nothing" if verdicts[-1].kind == "verified" else "withdrawn"

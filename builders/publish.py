@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from builders import provenance
 from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput
 from zoo.digest import sha256_json
-from zoo.index import (
-    ComparisonSummary,
-)
+from zoo.index import ComparisonSummary
 from zoo.key import VerificationInputs
+from zoo.licences import (
+    LICENCE_FILE,
+    NOTICE_FILE,
+    allowed_licences,
+    licence_text,
+    notice_text,
+)
 from zoo.manifest import Manifest
 from zoo.record import (
     Attestation,
@@ -103,13 +110,19 @@ def publish_build(
         attest_pending(repository, engine.sha256, output, now)
     else:
         attest_proof(repository, verdict(engine.sha256), output, now)
+    created = now()
+    origin = provenance.statement(job, export, output, engine, created)
+    papers = {
+        "provenance": json.dumps(origin, indent=1) + "\n",
+        **_licence_papers(manifest, export),
+    }
     record = BuildRecord(
         inputs=job.inputs,
         export_key=export.inputs.key,
         targets=tuple(targets),
         engine=engine,
         golden=export.golden,
-        files=_side_files(repository, output, folder),
+        files=_side_files(repository, output, folder, papers),
         feature_dim=manifest.backbone.feature_dim,
         advice=export.advice,
         dry_run=export.inputs.weights.seeded,
@@ -118,7 +131,7 @@ def publish_build(
         licence=manifest.licence,
         weights=export.inputs.weights.source,
         cost=output.cost,
-        created=now(),
+        created=created,
     )
     repository.add_record(record)
     if output.timing_cache is not None:
@@ -126,9 +139,29 @@ def publish_build(
     return record
 
 
-def _side_files(repository: Repository, output: BuildOutput, folder: Path) -> dict[str, Blob]:
-    """Stores what is kept beside an engine: the worker's files and its log."""
+def _licence_papers(manifest: Manifest, export: ExportRecord) -> dict[str, str]:
+    """Returns what is to lie beside an engine for the sake of those whose weights it holds."""
+    if manifest.licence not in allowed_licences():
+        return {}  # a dry run's: its weights are nobody's
+    notice = notice_text(
+        title=manifest.catalog.title,
+        model=manifest.id,
+        licence=manifest.licence,
+        origin=manifest.origin,
+        weights=export.inputs.weights.source,
+    )
+    return {LICENCE_FILE: licence_text(manifest.licence), NOTICE_FILE: notice}
+
+
+def _side_files(
+    repository: Repository, output: BuildOutput, folder: Path, papers: Mapping[str, str]
+) -> dict[str, Blob]:
+    """Stores what is kept beside an engine: the worker's files, its log, and papers."""
     files = {name: repository.add_blob(folder / file) for name, file in output.files.items()}
+    for name, text in papers.items():
+        path = folder / f"paper-{name}"
+        path.write_text(text, encoding="utf-8")
+        files[name] = repository.add_blob(path)
     log = folder / "log.txt"
     if log.is_file() and log.stat().st_size:
         files["log"] = repository.add_blob(log)

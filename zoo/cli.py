@@ -170,6 +170,12 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="zoo", description="Prebuilt, proven engines of frozen backbones.")
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
+    parser.add_argument(
+        "--trust",
+        metavar="ROOT",
+        help="trust the repository from now on: its root.json, or the SHA-256 of its first root",
+    )
+    parser.add_argument("--allow-stale", action="store_true", help="take an index that is expired")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     parsers = {
         name: add_arguments(commands, name, command)
@@ -223,7 +229,12 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _client(options: argparse.Namespace) -> Client:
-    return connect(options.store)
+    return connect(
+        options.store,
+        trust=options.trust,
+        allow_stale=options.allow_stale,
+        say=lambda text: print(text, file=sys.stderr),
+    )
 
 
 def _pull(options: argparse.Namespace) -> Pulled:

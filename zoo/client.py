@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +13,13 @@ from typing import TYPE_CHECKING
 from zoo.digest import sha256_file
 from zoo.errors import RepositoryError, UsageError
 from zoo.index import EngineEntry, Index, ModelIndex
+from zoo.layout import TIMESTAMP
 from zoo.names import perhaps
 from zoo.record import BuildRecord
 from zoo.repository import Repository
 from zoo.selection import Machine, select
-from zoo.stores import open_store
+from zoo.stores import Progress, open_store
+from zoo.trust import SignedIndex, TrustHome, trusted_root
 
 if TYPE_CHECKING:
     from zoo.runtime import Session
@@ -43,12 +48,14 @@ class Client:
     """Reads a repository.
 
     Args:
-        repository: Which one.
-        cache: Folder that keeps engines.
+        repository: Which one, with its index as it is signed.
+        cache: Folder that keeps engines and their records.
+        signed: That index.
     """
 
-    def __init__(self, repository: Repository, cache: Path) -> None:
-        self._repository = repository
+    def __init__(self, repository: Repository, cache: Path, signed: SignedIndex) -> None:
+        self.repository = repository
+        self.signed = signed
         self._cache = cache
 
     def index(self) -> Index:
@@ -57,13 +64,9 @@ class Client:
         Raises:
             RepositoryError: Nothing is published there.
         """
-        index = self._repository.index()
+        index = self.repository.index()
         if index is None:
-            raise RepositoryError(
-                f"{self._repository.store.url}: no repository here, or nothing published in it",
-                hint="name one with --store or ZOO_STORE, or make one: "
-                "make zoo MODELS=efficientnet_lite0",
-            )
+            raise nothing_published(self.repository.store.url)
         return index
 
     def model(self, name: str) -> ModelIndex:
@@ -72,14 +75,14 @@ class Client:
         Raises:
             UsageError: The repository does not have the model; names the near miss.
         """
-        rows = {row.model: row for row in self.index().models}
-        names = list(rows)
-        if name not in rows:
+        found = self.repository.model_index(name) if re.fullmatch("[a-z0-9_]+", name) else None
+        if found is None:
+            names = [row.model for row in self.index().models]
             raise UsageError(
-                f"no model '{name}' in {self._repository.store.url}.{perhaps(name, names)}",
+                f"no model '{name}' in {self.repository.store.url}.{perhaps(name, names)}",
                 hint=f"it has {', '.join(names)}",
             )
-        return self._repository.checked_model_index(rows[name])
+        return found
 
     def select(
         self,
@@ -101,30 +104,86 @@ class Client:
             allow_seeded=allow_seeded,
         )
 
-    def pull(self, name: str, entry: EngineEntry) -> Pulled:
+    def pull(self, name: str, entry: EngineEntry, progress: Progress | None = None) -> Pulled:
         """Fetches an engine into the cache, unless it is there, and checks it.
+
+        What an interruption leaves is gone on from. Several processes may ask at once: one fetches.
 
         Raises:
             RepositoryError: Record or blob is missing, or the bytes are not what they should be.
+            TrustError: It is not in the cache, and the repository's index is expired.
         """
-        record = self._repository.record(name, entry.record)
-        if record is None:
-            raise RepositoryError(f"{name}: the index names record {entry.record}, which is gone")
-        if record.key != entry.record or record.engine != entry.engine:
-            raise RepositoryError(
-                f"{name}: record {entry.record} is not what the index says: it was changed",
-                hint="nothing was loaded; tell the repository's maintainer",
-            )
+        record = self._record(name, entry)
         engine = self._cache / "engines" / record.engine.sha256
-        if not (engine.is_file() and sha256_file(engine) == record.engine.sha256):
-            engine.parent.mkdir(parents=True, exist_ok=True)
-            self._repository.fetch_blob(record.engine, engine)
+        with self._turn(record.engine.sha256):
+            if not (engine.is_file() and sha256_file(engine) == record.engine.sha256):
+                self.signed.must_be_fresh()
+                engine.parent.mkdir(parents=True, exist_ok=True)
+                self.repository.fetch_blob(record.engine, engine, progress=progress)
         return Pulled(record=record, engine=engine)
 
+    def _record(self, name: str, entry: EngineEntry) -> BuildRecord:
+        path = self._cache / "records" / f"{entry.record_file.sha256}.json"
+        if path.is_file() and sha256_file(path) == entry.record_file.sha256:
+            return self.repository.parse_listed(name, entry, path.read_bytes())
+        self.signed.must_be_fresh()
+        data = self.repository.listed_bytes(name, entry)
+        record = self.repository.parse_listed(name, entry, data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+        partial.write_bytes(data)
+        partial.replace(path)
+        return record
 
-def connect(store: str) -> Client:
-    """Opens the repository at a URL, with the cache of this user."""
-    return Client(Repository(open_store(store)), default_cache())
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        import fcntl
+
+        locks = self._cache / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / name).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def connect(
+    store: str,
+    *,
+    trust: str | None = None,
+    allow_stale: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Client:
+    """Opens the repository at a URL, with the trust and the cache of this user.
+
+    Args:
+        store: Where it is.
+        trust: Its root, the first time: a file, or the SHA-256 of the repository's first root.
+        allow_stale: Whether an expired index will do.
+        say: Takes what the user should know.
+
+    Raises:
+        RepositoryError: Nothing is published there.
+        TrustError: It is not trusted yet, or offers what its keys do not vouch for.
+    """
+    opened, home = open_store(store), trust_home()
+    if not trust and home.root(opened.url) is None and opened.size(TIMESTAMP) is None:
+        raise nothing_published(opened.url)
+    signed = SignedIndex(
+        opened,
+        home.folder(opened.url),
+        trusted_root(opened, home, trust),
+        allow_stale=allow_stale,
+        say=say,
+    )
+    return Client(Repository(opened, signed), default_cache(), signed)
+
+
+def nothing_published(url: str) -> RepositoryError:
+    """Returns the error of a place where there is no repository."""
+    return RepositoryError(
+        f"{url}: no repository here, or nothing published in it",
+        hint="name one with --store or ZOO_STORE, or make one: make zoo MODELS=efficientnet_lite0",
+    )
 
 
 def default_store() -> str:
@@ -137,3 +196,13 @@ def default_cache() -> Path:
     if home := os.environ.get("ZOO_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caft-zoo"
+
+
+def trust_home() -> TrustHome:
+    """Returns where this user's trust lies: ``$ZOO_HOME``, else the XDG configuration."""
+    if home := os.environ.get("ZOO_HOME"):
+        roots = Path(home) / "trust"
+    else:
+        config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        roots = Path(config) / "caft-zoo" / "trust"
+    return TrustHome(roots=roots, verified=default_cache() / "repositories")

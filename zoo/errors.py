@@ -82,6 +82,10 @@ class RepositoryError(ZooError):
     exit_code = 10
 
 
+class TooLongError(RepositoryError):
+    """An object that is longer than it may be; it was not read to its end."""
+
+
 class SelectionError(ZooError):
     """No published engine fits this machine; says why for each."""
 
@@ -119,3 +123,15 @@ class PrecisionError(ZooError):
     def __init__(self, message: str, advice: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.advice = advice or {}
+
+
+class TrustError(ZooError):
+    """A repository that nobody who is trusted vouches for, or that was tampered with."""
+
+    exit_code = 16
+
+
+class LicenceError(ZooError):
+    """Weights whose licence does not allow to publish engines of them."""
+
+    exit_code = 17

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from zoo.digest import Sha256
-from zoo.manifest import BatchRange, CatalogText, Preprocess, StatedPreprocess
+from zoo.digest import Sha256, sha256_bytes
+from zoo.key import WeightsIdentity
+from zoo.manifest import BackboneCut, BatchRange, CatalogText, Id, Preprocess, StatedPreprocess
 from zoo.record import Advice, Blob, Kind, PrecisionStatus, Record, Status
 from zoo.target import Toolchain
 
@@ -94,9 +95,17 @@ class ComparisonSummary(_Numbers):
 
 
 class EngineEntry(Record):
-    """One engine as the index shows it."""
+    """One engine as the index shows it.
+
+    Attributes:
+        record: Key of its build record.
+        record_file: That record's bytes: signing the index signs them.
+        superseded: When a newer engine took its targets, ISO 8601 in UTC; None while it is current.
+    """
 
     record: Sha256
+    record_file: Blob
+    superseded: str | None = None
     targets: tuple[str, ...]
     precision: str
     advice: Advice | None = None
@@ -136,10 +145,10 @@ class OwnFloor(BaseModel):
     reason: str
 
 
-class ModelIndex(Record):
-    """``index/<model>.json``: a model's card, its engines, and what it has none of."""
+class ModelCard(Record):
+    """What the index says of a model itself."""
 
-    model: str
+    model: Id
     family: str
     timm_name: str
     licence: str
@@ -149,9 +158,48 @@ class ModelIndex(Record):
     cut: str
     preprocess: StatedPreprocess
     catalog: CatalogText
+    own_floors: dict[str, OwnFloor] = Field(default={})
+
+
+class ModelIndex(ModelCard):
+    """``index/<model>.json``: a model's card, its engines, and what it has none of."""
+
     engines: tuple[EngineEntry, ...]
     disabled: tuple[DisabledCell, ...] = ()
-    own_floors: dict[str, OwnFloor] = Field(default={})
+
+    @property
+    def current(self) -> tuple[EngineEntry, ...]:
+        """Its engines, those aside that newer ones took the place of."""
+        return tuple(engine for engine in self.engines if engine.superseded is None)
+
+    @property
+    def card(self) -> ModelCard:
+        """What it says of the model itself."""
+        return ModelCard.model_validate(self.model_dump(exclude={"engines", "disabled"}))
+
+
+class Candidate(Record):
+    """What a builder proposes for the index of a model; nobody sees it until it is signed.
+
+    Attributes:
+        card: The model.
+        weights: Which weights its manifest means now; engines of others leave the index. None
+            where the manifest was not looked at, and nothing leaves.
+        backbone: The cut that its manifest means now.
+        records: Keys of build records that are current for the targets they serve.
+        disabled: Targets that can't be had, and why.
+    """
+
+    card: ModelCard
+    weights: WeightsIdentity | None = None
+    backbone: BackboneCut | None = None
+    records: tuple[Sha256, ...] = ()
+    disabled: tuple[DisabledCell, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Names it."""
+        return sha256_bytes(self.to_json())
 
 
 class IndexRow(BaseModel):
@@ -159,7 +207,7 @@ class IndexRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
-    model: str
+    model: Id
     family: str
     feature_dim: int
     input_size: int
@@ -172,3 +220,20 @@ class Index(Record):
 
     kind: Kind
     models: tuple[IndexRow, ...]
+
+
+def index_row(model: ModelIndex, data: bytes) -> IndexRow:
+    """Returns how ``index.json`` lists a model whose index is ``data``."""
+    return IndexRow(
+        model=model.model,
+        family=model.family,
+        feature_dim=model.feature_dim,
+        input_size=model.preprocess.input_size,
+        targets={
+            label: engine.status
+            for engine in model.engines
+            if engine.superseded is None
+            for label in engine.targets
+        },
+        index=Blob(sha256=sha256_bytes(data), size=len(data)),
+    )

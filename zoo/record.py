@@ -225,6 +225,11 @@ class Attestation(Record):
     body: dict[str, Any]
 
     @property
+    def by_hand(self) -> bool:
+        """Whether no machine found it: a maintainer said so, of every architecture."""
+        return self.kind == "withdrawn" and not self.machine
+
+    @property
     def name(self) -> str:
         """File name: ``<time>-<kind>-<digest>.json``; sorts by time."""
         digest = sha256_json(self.model_dump(mode="json"))
@@ -243,7 +248,10 @@ def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestati
     return [
         one
         for one in attestations
-        if arch == "cpu" or one.kind == "pending" or _gpu_arch(one.machine) == arch
+        if arch == "cpu"
+        or one.kind == "pending"
+        or one.by_hand
+        or _gpu_arch(one.machine) == arch
     ]
 
 

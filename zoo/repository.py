@@ -1,33 +1,28 @@
 """A repository: blobs, records, attestations and the index, in an object store.
 
-This module alone knows the layout. ::
-
-    repository.json                            which kind this is: release, or dry-run
-    blobs/sha256/ab/abcd…                      immutable bytes
-    states/<model>/<recipe>.json               seeded weights, by their recipe
-    exports/<model>/<export-key>.json          ONNX and golden, by what went in
-    disabled/<model>/<export-key>.json         why there is no such ONNX
-    records/<model>/<build-key>.json           engines, by what went in
-    attestations/<engine>/<time>-<kind>-….json what was found out about an engine
-    timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
-    index/<model>.json, index.json             what clients read; written last
-
 Blobs go first, the record that names them last and once: a kill at any instant leaves either the
-whole engine or nothing that anybody sees.
+whole engine or nothing that anybody sees. What is seen is what the signed index names.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from zoo.digest import sha256_bytes, sha256_file
-from zoo.errors import RepositoryError
-from zoo.index import Index, IndexRow, ModelIndex
+from zoo.digest import canonical_json, sha256_bytes, sha256_file
+from zoo.errors import RepositoryError, TooLongError
+from zoo.index import Candidate, EngineEntry, Index, ModelIndex
+from zoo.layout import (
+    blob_key,
+    disabled_key,
+    export_key,
+    record_key,
+    state_key,
+    timing_cache_key,
+)
 from zoo.record import (
     Attestation,
     Blob,
@@ -40,10 +35,18 @@ from zoo.record import (
     StateRecord,
     TimingCacheRecord,
 )
-from zoo.stores import ObjectStore
+from zoo.stores import ObjectStore, Progress
 from zoo.target import Toolchain
 
 R = TypeVar("R", bound=Record)
+
+
+class IndexReader(Protocol):
+    """Reads files of the index that somebody vouches for."""
+
+    def read(self, path: str) -> bytes | None:
+        """Returns ``index.json`` or ``index/<model>.json``, None when there is no such file."""
+        ...
 
 
 class Repository:
@@ -51,16 +54,19 @@ class Repository:
 
     Args:
         store: Where it lies.
+        trusted: Reads the index as it is signed; without it, the index is what the store says,
+            which is good enough to see what there is to do, and not to load an engine.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, trusted: IndexReader | None = None) -> None:
         self.store = store
+        self._trusted = trusted
 
     # Kind
 
     def kind(self) -> Kind | None:
         """Returns what the repository is for, None when there is no repository yet."""
-        info = self._read("repository.json", RepositoryInfo)
+        info = self.read("repository.json", RepositoryInfo)
         return None if info is None else info.kind
 
     def claim(self, kind: Kind) -> None:
@@ -86,79 +92,91 @@ class Repository:
             Its hash and size.
         """
         blob = Blob(sha256=sha256_file(path), size=path.stat().st_size)
-        self.store.put_file(_blob_key(blob.sha256), path)
+        self.store.put_file(blob_key(blob.sha256), path)
         return blob
 
     def has_blob(self, blob: Blob) -> bool:
         """Whether the blob is here, whole."""
-        return self.store.size(_blob_key(blob.sha256)) == blob.size
+        return self.store.size(blob_key(blob.sha256)) == blob.size
 
     def blob_path(self, blob: Blob) -> Path | None:
         """Returns where a blob can be read in place, None where the store is remote."""
-        return self.store.local_path(_blob_key(blob.sha256))
+        return self.store.local_path(blob_key(blob.sha256))
 
-    def fetch_blob(self, blob: Blob, path: Path) -> None:
+    def fetch_blob(self, blob: Blob, path: Path, *, progress: Progress | None = None) -> None:
         """Copies a blob to ``path`` and checks it; a blob that fails never gets that name.
+
+        What an interruption leaves, ``<path>.part``, is gone on from.
 
         Raises:
             RepositoryError: The blob is missing, or its bytes are not what its name says.
         """
         partial = path.with_name(path.name + ".part")
+        resumed = partial.exists()
         try:
-            self.store.fetch(_blob_key(blob.sha256), partial)
-            if partial.stat().st_size != blob.size or sha256_file(partial) != blob.sha256:
-                raise RepositoryError(
-                    f"{self.store.url}: blob {blob.sha256} is damaged: its bytes do not have "
-                    "that hash",
-                    hint="the download was discarded; tell the repository's maintainer",
-                )
-            partial.replace(path)
+            self.store.fetch(blob_key(blob.sha256), partial, size=blob.size, progress=progress)
         except KeyError as error:
             raise RepositoryError(f"{self.store.url}: blob {blob.sha256} is missing") from error
-        finally:
+        except TooLongError:
             partial.unlink(missing_ok=True)
+            raise
+        if partial.stat().st_size == blob.size and sha256_file(partial) == blob.sha256:
+            partial.replace(path)
+            return None
+        partial.unlink()
+        if resumed:  # what was there before may have been the damage
+            return self.fetch_blob(blob, path, progress=progress)
+        raise RepositoryError(
+            f"{self.store.url}: blob {blob.sha256} is damaged: its bytes do not have that hash",
+            hint="the download was discarded; tell the repository's maintainer",
+        )
 
     # Records
 
     def state(self, model: str, recipe: str) -> StateRecord | None:
         """Returns the stored state of seeded weights."""
-        return self._read(f"states/{model}/{recipe}.json", StateRecord)
+        return self.read(state_key(model, recipe), StateRecord)
 
     def add_state(self, record: StateRecord) -> None:
         """Writes a state record, once; its blob must be here."""
-        self._add(f"states/{record.model}/{record.recipe}.json", record, [record.state])
+        self._add(state_key(record.model, record.recipe), record, [record.state])
 
     def export(self, model: str, key: str) -> ExportRecord | None:
         """Returns the export of that key."""
-        return self._read(f"exports/{model}/{key}.json", ExportRecord)
+        return self.read(export_key(model, key), ExportRecord)
 
     def add_export(self, record: ExportRecord) -> None:
         """Writes an export record, once; its blobs must be here."""
-        key = f"exports/{record.inputs.model}/{record.inputs.key}.json"
+        key = export_key(record.inputs.model, record.inputs.key)
         self._add(key, record, [record.onnx, record.golden])
 
     def disabled(self, model: str, key: str) -> DisabledRecord | None:
         """Returns why there is no export of that key, None when it was not found to be so."""
-        return self._read(f"disabled/{model}/{key}.json", DisabledRecord)
+        return self.read(disabled_key(model, key), DisabledRecord)
 
     def add_disabled(self, record: DisabledRecord) -> None:
         """Writes why there is no export, once."""
-        key = f"disabled/{record.inputs.model}/{record.inputs.key}.json"
+        key = disabled_key(record.inputs.model, record.inputs.key)
         self._add(key, record, [])
 
     def record(self, model: str, key: str) -> BuildRecord | None:
         """Returns the build record of that key."""
-        return self._read(f"records/{model}/{key}.json", BuildRecord)
+        return self.read(record_key(model, key), BuildRecord)
 
     def add_record(self, record: BuildRecord) -> None:
         """Writes a build record, once; its blobs must be here."""
-        key = f"records/{record.inputs.model}/{record.key}.json"
+        key = record_key(record.inputs.model, record.key)
         self._add(key, record, [record.engine, record.golden, *record.files.values()])
+
+    def record_file(self, model: str, key: str) -> Blob:
+        """Returns hash and size of a build record's own bytes."""
+        data = self.store.get(record_key(model, key))
+        return Blob(sha256=sha256_bytes(data), size=len(data))
 
     def records(self, model: str) -> list[BuildRecord]:
         """Returns every build record of a model."""
-        keys = self.store.list(f"records/{model}/")
-        return [record for key in keys if (record := self._read(key, BuildRecord))]
+        found = self.store.list(f"records/{model}/")
+        return [record for entry in found if (record := self.read(entry.key, BuildRecord))]
 
     def attest(self, attestation: Attestation) -> None:
         """Appends an attestation."""
@@ -167,36 +185,41 @@ class Repository:
 
     def attestations(self, engine: str) -> list[Attestation]:
         """Returns what was attested about an engine, oldest first."""
-        keys = self.store.list(f"attestations/{engine}/")
-        return [found for key in keys if (found := self._read(key, Attestation))]
+        listed = self.store.list(f"attestations/{engine}/")
+        return [found for entry in listed if (found := self.read(entry.key, Attestation))]
 
     def timing_cache(self, device: str, toolchain: Toolchain) -> TimingCacheRecord | None:
         """Returns the newest timing cache of a GPU and a toolchain."""
-        return self._read(_timing_cache_key(device, toolchain), TimingCacheRecord)
+        return self.read(timing_cache_key(device, toolchain), TimingCacheRecord)
 
     def put_timing_cache(self, record: TimingCacheRecord) -> None:
         """Writes a timing cache's record over the one before; its blob must be here."""
         if not self.has_blob(record.cache):
             raise RepositoryError(f"timing cache: its blob {record.cache.sha256} is not stored")
-        self.store.put(_timing_cache_key(record.device, record.toolchain), record.to_json())
+        self.store.put(timing_cache_key(record.device, record.toolchain), record.to_json())
 
     # Repair
 
-    def named_blobs(self) -> Iterator[tuple[str, Blob]]:
-        """Yields the key of every record with each blob that it names."""
-        for key in self.store.list("states/"):
-            if state := self._read(key, StateRecord):
-                yield key, state.state
-        for key in self.store.list("exports/"):
-            if export := self._read(key, ExportRecord):
-                yield from ((key, blob) for blob in (export.onnx, export.golden))
-        for key in self.store.list("records/"):
-            if record := self._read(key, BuildRecord):
-                yield from ((key, blob) for blob in (record.engine, record.golden))
-                yield from ((key, blob) for blob in record.files.values())
-        for key in self.store.list("timing-caches/"):
-            if cache := self._read(key, TimingCacheRecord):
-                yield key, cache.cache
+    def named_blobs(self, prefix: str = "") -> Iterator[tuple[str, Blob]]:
+        """Yields the key of every record under a prefix, with each blob that it names."""
+        for kind, blobs_of in _NAMING.items():
+            if kind.startswith(prefix):
+                for entry in self.store.list(kind):
+                    for blob in blobs_of(self, entry.key):
+                        yield entry.key, blob
+
+    def whole_blob(self, blob: Blob, scratch: Path) -> Path:
+        """Returns a file with a blob's bytes, checked: in place, else a copy in ``scratch``.
+
+        Raises:
+            RepositoryError: It is missing or damaged.
+        """
+        path = self.blob_path(blob)
+        if path is None:
+            self.fetch_blob(blob, path := scratch / blob.sha256)
+        elif damage := self.damage(blob, scratch):
+            raise RepositoryError(f"{self.store.url}: blob {blob.sha256} is {damage}")
+        return path
 
     def damage(self, blob: Blob, scratch: Path) -> str | None:
         """Says what is wrong with a blob, None when its bytes have its hash.
@@ -206,71 +229,59 @@ class Repository:
             scratch: Folder for a copy, where the store is remote.
         """
         path = self.blob_path(blob)
-        if self.store.size(_blob_key(blob.sha256)) is None:
+        if self.store.size(blob_key(blob.sha256)) is None:
             return "missing"
         if path is None:
             path = scratch / blob.sha256
-            self.store.fetch(_blob_key(blob.sha256), path)
+            self.store.fetch(blob_key(blob.sha256), path)
         return None if sha256_file(path) == blob.sha256 else "damaged"
 
     def forget(self, key: str, blob: Blob) -> None:
         """Removes a blob and the record that names it, so that both are made again."""
         self.store.delete(key)
-        self.store.delete(_blob_key(blob.sha256))
+        self.store.delete(blob_key(blob.sha256))
+
+    # Candidates
+
+    def propose(self, candidate: Candidate) -> None:
+        """Writes a candidate; its records must be here."""
+        model = candidate.card.model
+        for key in candidate.records:
+            if self.record(model, key) is None:
+                raise RepositoryError(f"candidate of {model}: its record {key} is not stored")
+        key = f"candidates/{model}/{candidate.digest}.json"
+        self.store.put(key, candidate.to_json(), if_absent=True)
+
+    def candidates(self) -> list[str]:
+        """Returns the keys of what builders propose."""
+        return [entry.key for entry in self.store.list("candidates/")]
+
+    def candidate(self, key: str) -> Candidate | None:
+        """Returns a candidate, None when it is gone."""
+        return self.read(key, Candidate)
+
+    def refuse(self, key: str, reason: str) -> None:
+        """Puts a candidate aside, with the reason."""
+        data = {"candidate": key, "reason": reason}
+        self.store.put(key.replace("candidates/", "refused/", 1), canonical_json(data) + b"\n")
 
     # Index
 
-    def write_index(self, kind: Kind, models: Iterable[ModelIndex]) -> Index:
-        """Writes ``index/<model>.json`` for each model, then ``index.json``.
-
-        Models that have an index already and are not given stay as they are, so an ``index.json``
-        that was lost comes back. One writer at a time.
-        """
-        with self.store.lock("index"):
-            current = self.index()
-            rows = {row.model: row for row in current.models} if current else self._index_rows()
-            for model in models:
-                data = model.to_json()
-                if self._get(f"index/{model.model}.json") != data:
-                    self.store.put(f"index/{model.model}.json", data)
-                rows[model.model] = _index_row(model, data)
-            index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))
-            if index != current:
-                self.store.put("index.json", index.to_json())
-        return index
-
-    def _index_rows(self) -> dict[str, IndexRow]:
-        rows = {}
-        for key in self.store.list("index/"):
-            if model := self._read(key, ModelIndex):
-                rows[model.model] = _index_row(model, self.store.get(key))
-        return rows
+    def plain_index(self) -> Index | None:
+        """Returns ``index.json`` as it lies there for eyes and curl; None when it is no index."""
+        try:
+            return self.read("index.json", Index)
+        except RepositoryError:
+            return None
 
     def index(self) -> Index | None:
         """Returns ``index.json``, None when nothing has been published."""
-        return self._read("index.json", Index)
+        return self._parse("index.json", self._index_bytes("index.json"), Index)
 
     def model_index(self, model: str) -> ModelIndex | None:
         """Returns ``index/<model>.json``, None when nothing of the model has been published."""
-        return self._read(f"index/{model}.json", ModelIndex)
-
-    def checked_model_index(self, row: IndexRow) -> ModelIndex:
-        """Returns ``index/<model>.json`` when it has the hash that ``index.json`` gives.
-
-        Raises:
-            RepositoryError: It is missing or was changed.
-        """
-        key = f"index/{row.model}.json"
-        data = self._get(key)
-        model = self._read(key, ModelIndex)
-        if data is None or model is None:
-            raise RepositoryError(f"{self.store.url}: index.json names {key}, which is missing")
-        if sha256_bytes(data) != row.index.sha256:
-            raise RepositoryError(
-                f"{self.store.url}: {key} does not have the hash that index.json gives",
-                hint="if something is being published right now, try again; else it was changed",
-            )
-        return model
+        key = f"index/{model}.json"
+        return self._parse(key, self._index_bytes(key), ModelIndex)
 
     def model_indexes(self) -> Iterator[ModelIndex]:
         """Yields the index of every model that ``index.json`` names."""
@@ -279,14 +290,63 @@ class Repository:
             if found := self.model_index(row.model):
                 yield found
 
+    def listed_record(self, model: str, entry: EngineEntry) -> BuildRecord:
+        """Returns the record of an engine of the index, when it is what the index says.
+
+        Raises:
+            RepositoryError: It is missing or was changed.
+        """
+        return self.parse_listed(model, entry, self.listed_bytes(model, entry))
+
+    def listed_bytes(self, model: str, entry: EngineEntry) -> bytes:
+        """Returns the bytes of that record, unchecked.
+
+        Raises:
+            RepositoryError: It is missing, or longer than the index says.
+        """
+        key = record_key(model, entry.record)
+        try:
+            return self.store.get(key, limit=entry.record_file.size)
+        except KeyError as error:
+            raise RepositoryError(
+                f"{self.store.url}: the index names {key}, which is gone",
+                hint="tell the repository's maintainer; a mirror may have been made without it",
+            ) from error
+
+    def parse_listed(self, model: str, entry: EngineEntry, data: bytes) -> BuildRecord:
+        """Reads the bytes of that record.
+
+        Raises:
+            RepositoryError: They are not what the index says.
+        """
+        key, record = record_key(model, entry.record), None
+        if sha256_bytes(data) == entry.record_file.sha256:
+            record = self._parse(key, data, BuildRecord)
+        if record is None or record.key != entry.record or record.engine != entry.engine:
+            raise RepositoryError(
+                f"{self.store.url}: {key} is not what the index says: it was changed",
+                hint="nothing was loaded; tell the repository's maintainer",
+            )
+        return record
+
+    def _index_bytes(self, key: str) -> bytes | None:
+        return self._trusted.read(key) if self._trusted else self._get(key)
+
     def _get(self, key: str) -> bytes | None:
         try:
             return self.store.get(key)
         except KeyError:
             return None
 
-    def _read(self, key: str, kind: type[R]) -> R | None:
-        data = self._get(key)
+    def read(self, key: str, kind: type[R]) -> R | None:
+        """Returns the record at a key, None when there is none.
+
+        Raises:
+            RepositoryError: What lies there is no such record.
+        """
+        return self._parse(key, self._get(key), kind)
+
+    def _parse(self, key: str, data: bytes | None, kind: type[R]) -> R | None:
         if data is None:
             return None
         try:
@@ -296,8 +356,7 @@ class Repository:
             where = ".".join(map(str, first["loc"])) or "the file"
             raise RepositoryError(
                 f"{self.store.url}: {key} is not a valid {kind.__name__}: {where}: {first['msg']}",
-                hint="it is damaged, or was made by another version; an index.json may be removed: "
-                "the next make zoo makes it from index/",
+                hint="it is damaged, or was made by another version",
             ) from error
 
     def _add(self, key: str, record: Record, blobs: list[Blob]) -> None:
@@ -307,21 +366,29 @@ class Repository:
         self.store.put(key, record.to_json(), if_absent=True)
 
 
-def _index_row(model: ModelIndex, data: bytes) -> IndexRow:
-    return IndexRow(
-        model=model.model,
-        family=model.family,
-        feature_dim=model.feature_dim,
-        input_size=model.preprocess.input_size,
-        targets={label: engine.status for engine in model.engines for label in engine.targets},
-        index=Blob(sha256=sha256_bytes(data), size=len(data)),
-    )
+def _blobs_of_state(repository: Repository, key: str) -> list[Blob]:
+    state = repository.read(key, StateRecord)
+    return [state.state] if state else []
 
 
-def _timing_cache_key(device: str, toolchain: Toolchain) -> str:
-    name = f"{device}-cuda{toolchain.cuda}-{toolchain.kind}{toolchain.version}"
-    return f"timing-caches/{re.sub(r'[^A-Za-z0-9.]+', '-', name).lower()}.json"
+def _blobs_of_export(repository: Repository, key: str) -> list[Blob]:
+    export = repository.read(key, ExportRecord)
+    return [export.onnx, export.golden] if export else []
 
 
-def _blob_key(sha256: str) -> str:
-    return f"blobs/sha256/{sha256[:2]}/{sha256}"
+def _blobs_of_record(repository: Repository, key: str) -> list[Blob]:
+    record = repository.read(key, BuildRecord)
+    return [record.engine, record.golden, *record.files.values()] if record else []
+
+
+def _blobs_of_cache(repository: Repository, key: str) -> list[Blob]:
+    cache = repository.read(key, TimingCacheRecord)
+    return [cache.cache] if cache else []
+
+
+_NAMING: dict[str, Callable[[Repository, str], list[Blob]]] = {
+    "states/": _blobs_of_state,
+    "exports/": _blobs_of_export,
+    "records/": _blobs_of_record,
+    "timing-caches/": _blobs_of_cache,
+}

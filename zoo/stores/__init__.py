@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.errors import RepositoryError
-from zoo.stores.base import ObjectStore
+from zoo.stores.base import Entry, ObjectStore, Progress
 from zoo.stores.local import LocalStore
 from zoo.stores.memory import MemoryStore
 
-__all__ = ["LocalStore", "MemoryStore", "ObjectStore", "open_store"]
+__all__ = ["Entry", "LocalStore", "MemoryStore", "ObjectStore", "Progress", "open_store"]
 
 
 def open_store(url: str) -> ObjectStore:

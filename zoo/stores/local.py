@@ -7,10 +7,11 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 
 from zoo.errors import RepositoryError
-from zoo.stores.base import check_key
+from zoo.stores.base import Entry, Progress, check_key, too_long
 
 _TEMPORARY = ".incoming"
 
@@ -34,10 +35,14 @@ class LocalStore:
         """The directory."""
         return str(self.root)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, limit: int | None = None) -> bytes:
         """Returns an object's bytes."""
         try:
-            return self._path(key).read_bytes()
+            with self._path(key).open("rb") as file:
+                data = file.read() if limit is None else file.read(limit + 1)
+            if limit is not None and len(data) > limit:
+                raise too_long(self.url, key, limit)
+            return data
         except FileNotFoundError as error:
             raise KeyError(key) from error
         except OSError as error:
@@ -56,7 +61,7 @@ class LocalStore:
         """Writes an object; says whether this call wrote it."""
         return self._write(key, lambda temporary: _write_bytes(temporary, data), if_absent)
 
-    def put_file(self, key: str, path: Path) -> bool:
+    def put_file(self, key: str, path: Path, *, progress: Progress | None = None) -> bool:
         """Moves a file into the store (copies it across file systems), unless it is there."""
         if self.size(key) is not None:
             return False
@@ -69,10 +74,19 @@ class LocalStore:
         except OSError as error:
             raise self._failed("remove", key, error) from error
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(
+        self, key: str, path: Path, *, size: int | None = None, progress: Progress | None = None
+    ) -> None:
         """Copies an object to a file."""
         try:
-            shutil.copyfile(self._path(key), path)
+            with self._path(key).open("rb") as source, path.open("ab") as target:
+                if size is not None and os.fstat(source.fileno()).st_size > size:
+                    raise too_long(self.url, key, size)
+                source.seek(target.tell())
+                while piece := source.read(1 << 20):
+                    target.write(piece)
+                    if progress is not None:
+                        progress(len(piece))
         except FileNotFoundError as error:
             raise KeyError(key) from error
         except OSError as error:
@@ -97,15 +111,21 @@ class LocalStore:
         with file:
             yield
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yields the keys that start with ``prefix``, in order."""
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yields the objects whose keys start with ``prefix``, in order of their keys."""
         start = self.root / prefix.rpartition("/")[0]
         found = []
         for folder, folders, names in os.walk(start):
             folders[:] = [name for name in folders if name != _TEMPORARY]
             relative = Path(folder).relative_to(self.root)
             found += [(relative / name).as_posix() for name in names]
-        return iter(sorted(key for key in found if key.startswith(prefix)))
+        for key in sorted(key for key in found if key.startswith(prefix)):
+            try:
+                status = (self.root / key).stat()
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            modified = datetime.fromtimestamp(status.st_mtime, timezone.utc)
+            yield Entry(key=key, size=status.st_size, modified=modified)
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)

@@ -1,0 +1,90 @@
+"""Desk: where proposals go, and where they are signed when the keys are at hand.
+
+A local repository of one's own gets its keys without a question, beside the store: ``_repository``
+is signed by ``_repository.keys``. Any other is signed by whoever has its keys.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builders.proposals import Proposals
+from builders.publisher import Published, Publisher
+from zoo.client import trust_home
+from zoo.errors import TrustError
+from zoo.layout import TIMESTAMP
+from zoo.repository import Repository
+from zoo.stores import open_store
+
+if TYPE_CHECKING:
+    from builders.keys import KeyRing
+
+KEYS_HELP = "folder of the keys (default: the store's name with .keys, for a local one)"
+
+
+def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
+    """Returns what takes proposals for a repository.
+
+    Args:
+        store: URL of the repository.
+        keys: Folder of its keys; empty for those beside a local store, which are made when the
+            repository is new.
+        say: Takes what the user should know.
+    """
+    repository = Repository(open_store(store))
+    if keys:
+        ring = key_ring(Path(keys))
+        return Proposals(repository, lambda: sign_with(repository, ring))
+    if repository.store.local_path("x") is None:
+        return Proposals(repository, None)
+    folder = Path(f"{repository.store.url}.keys")
+    if not (folder / "keys.json").exists():
+        if repository.store.size(TIMESTAMP) is not None:
+            return Proposals(repository, None)  # somebody else's
+
+        def make_and_sign() -> Published:
+            from builders.keys import UNATTENDED, make_keys
+
+            if not (folder / "keys.json").exists():
+                make_keys(folder, None, ask=ask_passphrase, expiry=UNATTENDED)
+                say(f"keys of this repository: {folder} (made now; they belong to nobody else)")
+            return sign_with(repository, key_ring(folder))
+
+        return Proposals(repository, make_and_sign)
+    return Proposals(repository, lambda: sign_with(repository, key_ring(folder)))
+
+
+def key_ring(folder: Path) -> KeyRing:
+    """Opens a folder of keys."""
+    from builders.keys import KeyRing
+
+    return KeyRing(folder, ask_passphrase)
+
+
+def sign_with(repository: Repository, ring: KeyRing, *, refresh: bool = False) -> Published:
+    """Signs what is proposed. Who signs a local repository trusts it from then on."""
+    from builders.signing import SignedMetadata
+
+    done = Publisher(repository, SignedMetadata(repository.store, ring)).run(refresh=refresh)
+    trust_home().trust(repository.store.url, ring.root_file.read_bytes())
+    return done
+
+
+def ask_passphrase(what: str) -> str:
+    """Asks at the terminal.
+
+    Raises:
+        TrustError: There is none.
+    """
+    if not sys.stdin.isatty():
+        raise TrustError(
+            f"the {what} is needed, and there is nobody to ask",
+            hint="ZOO_KEYS_PASSPHRASE gives it",
+        )
+    os.environ["ZOO_KEYS_PASSPHRASE"] = found = getpass.getpass(f"{what}: ")
+    return found

@@ -1,0 +1,151 @@
+"""Intake: looks at a candidate in a process of its own, and says what the index would become.
+
+Whoever can write to the store can leave a candidate. Nothing that it says is taken as it stands:
+records are named by what is in them, blobs are hashed, an engine's header is compared with its
+record, a verdict with its numbers and the floors. Nothing is deserialised or run. The publisher
+reads only the answer, and signs it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from builders.listing import model_index
+from zoo.errors import RepositoryError, ZooError
+from zoo.index import ModelCard, ModelIndex
+from zoo.licences import LICENCE_FILE, NOTICE_FILE, check_licence
+from zoo.record import Attestation, Blob, BuildRecord, Kind
+from zoo.repository import Repository
+from zoo.runtime.header import check_engine
+from zoo.stores import open_store
+from zoo.target import Target
+from zoo.tolerance import floors
+
+
+def check_candidate(
+    repository: Repository, key: str, previous: ModelIndex | None, now: datetime, kind: Kind
+) -> ModelIndex:
+    """Checks a candidate and says what the index of its model becomes with it.
+
+    Args:
+        repository: Where it and its records lie.
+        key: Where the candidate lies.
+        previous: The index of its model as it is signed now.
+        now: The time.
+        kind: What the repository is for.
+
+    Raises:
+        RepositoryError: It is not what it should be; says in what.
+    """
+    candidate = repository.candidate(key)
+    if candidate is None:
+        raise RepositoryError(f"{key} is gone")
+    if key.split("/")[1:2] != [candidate.card.model]:
+        raise RepositoryError(f"{key} is of another model, {candidate.card.model}")
+    if kind == "release":
+        check_licence(candidate.card.model, candidate.card.licence)
+    index = model_index(repository, candidate, previous, now)
+    listed = {entry.record for entry in previous.engines} if previous else set()
+    for name in dict.fromkeys(entry.record for entry in index.engines):
+        record = repository.record(candidate.card.model, name)
+        assert record is not None
+        if problem := next(problems(repository, candidate.card, name, record, kind), None):
+            raise RepositoryError(f"record {name}: {problem}")
+        if name not in listed:  # what is listed was hashed when it came in
+            _check_blobs(repository, record)
+    return index
+
+
+def problems(
+    repository: Repository, card: ModelCard, name: str, record: BuildRecord, kind: Kind
+) -> Iterator[str]:
+    """Yields what is wrong with a record, its blobs' bytes aside."""
+    inputs = record.inputs
+    if record.key != name:
+        yield "its inputs do not have the key that names it"
+    if inputs.model != card.model:
+        yield f"it is of {inputs.model}"
+    if record.dry_run != (kind == "dry-run"):
+        weights = "seeded" if record.dry_run else "real"
+        yield f"its weights are {weights}: this is a {kind} repository"
+    labels = {
+        f"{arch}-{inputs.toolchain.line}-{inputs.precision}{mixed}"
+        for arch in inputs.archs
+        for mixed in ("", "-mixed")
+    }
+    for label in record.targets:
+        if str(Target.parse(label)) not in labels:
+            yield f"it says that it serves {label}, and was not built for that"
+    if kind == "release":
+        for file in (LICENCE_FILE, NOTICE_FILE):
+            if file not in record.files:
+                yield f"no {file} lies beside it"
+    attestations = repository.attestations(record.engine.sha256)
+    if not attestations:
+        yield "nothing was attested about its engine"
+    for attestation in attestations:
+        if attestation.engine != record.engine.sha256:
+            yield f"an attestation of it is about {attestation.engine}"
+        if attestation.kind == "verified":
+            yield from _missed(card, inputs.precision, attestation)
+
+
+def _missed(card: ModelCard, precision: Any, attestation: Attestation) -> Iterator[str]:
+    """Yields where a verdict's numbers miss its own tolerance, or that the floors."""
+    body = attestation.body
+    tolerance: Mapping[str, float] = body.get("tolerance", {})
+    floor = floors()[precision]
+    own = card.own_floors.get(precision)
+    if tolerance.get("cosine", 0.0) < floor.cosine and own is None:
+        yield f"it was verified to a cosine below the floor of {precision}, {floor.cosine:g}"
+    batches = body.get("batches", [])
+    if not batches:
+        yield "it is verified without a number"
+    for row in batches:
+        if not row["worst_cosine"] >= tolerance.get("cosine", 1.0):
+            yield f"it is verified at batch {row['batch']} with a cosine of {row['worst_cosine']}"
+        if not row["worst_relative_error"] <= tolerance.get("relative_error", 0.0):
+            yield (
+                f"it is verified at batch {row['batch']} with a relative error of "
+                f"{row['worst_relative_error']}"
+            )
+
+
+def _check_blobs(repository: Repository, record: BuildRecord) -> None:
+    blobs: dict[str, Blob] = {"engine": record.engine, "golden": record.golden, **record.files}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, blob in blobs.items():
+            if damage := repository.damage(blob, Path(scratch)):
+                raise RepositoryError(f"record {record.key}: its {name} {blob.sha256} is {damage}")
+        if record.inputs.toolchain.kind != "ort":
+            engine = repository.blob_path(record.engine) or Path(scratch) / record.engine.sha256
+            check_engine(engine, record.inputs, record.engine.size)
+
+
+def main() -> int:
+    """Reads a question (JSON) from standard input, writes the answer (JSON) to standard output."""
+    question = json.load(sys.stdin)
+    previous = question["previous"]
+    try:
+        index = check_candidate(
+            Repository(open_store(question["store"])),
+            question["candidate"],
+            ModelIndex.model_validate(previous) if previous else None,
+            datetime.fromtimestamp(question["now"], timezone.utc),
+            question["kind"],
+        )
+        answer: dict[str, Any] = {"index": index.model_dump(mode="json")}
+    except ZooError as error:
+        answer = {"refused": str(error)}
+    json.dump(answer, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Proposals: what a run found out is proposed for the index, and signed where the keys are here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+from builders import listing
+from builders.publisher import Published
+from zoo.errors import RepositoryError
+from zoo.index import Candidate
+from zoo.repository import Repository
+
+
+class Proposals:
+    """Takes candidates.
+
+    Args:
+        repository: Where they go.
+        publish: Signs what is proposed; None where the keys are somewhere else, and whoever has
+            them runs ``zoo-farm publish``.
+        now: The clock.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        publish: Callable[[], Published] | None,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._repository = repository
+        self._publish = publish
+        self._now = now
+        self.waiting = 0
+        """How many were proposed and wait for a signature."""
+
+    def send(self, candidate: Candidate) -> None:
+        """Proposes a candidate, unless the index says it already.
+
+        Raises:
+            RepositoryError: The publisher refuses it.
+        """
+        if listing.propose(self._repository, candidate, self._now()):
+            self._sign()
+
+    def send_again(self, model: str) -> None:
+        """Proposes what the index has of a model, with what was attested since."""
+        if listing.propose_again(self._repository, model, self._now()):
+            self._sign()
+
+    def _sign(self) -> None:
+        if self._publish is None:
+            self.waiting += 1
+            return
+        published = self._publish()
+        for key, reason in published.refused.items():
+            raise RepositoryError(f"{key} was not signed: {reason}")

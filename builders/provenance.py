@@ -1,0 +1,99 @@
+"""Provenance: where an engine comes from, as an in-toto statement with SLSA's predicate.
+
+https://slsa.dev/spec/v1.0/provenance. Every input of the build key is in it, one by one, and what
+the key leaves out: the checkout, the container, the machine. What is not known is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from builders.job import BuildJob, BuildOutput
+from zoo.key import ExportInputs
+from zoo.record import Blob, ExportRecord
+
+IMAGE = "ZOO_IMAGE"
+"""Environment variable with the digest of the container that this runs in; its image sets it."""
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@cache
+def checkout() -> dict[str, Any]:
+    """Returns the commit of this checkout and whether files differ from it; empty without git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit, "changed": bool(changed)}
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(_ROOT), *arguments],
+        capture_output=True, text=True, check=True, timeout=20,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def statement(
+    job: BuildJob, export: ExportRecord, output: BuildOutput, engine: Blob, created: str
+) -> dict[str, Any]:
+    """Says where an engine comes from.
+
+    Args:
+        job: What was built.
+        export: What it was built from.
+        output: The worker's result.
+        engine: The engine.
+        created: When, ISO 8601 in UTC.
+    """
+    inputs = job.inputs
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": f"{inputs.model}.engine", "digest": {"sha256": engine.sha256}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "caft-zoo/build/v1",
+                "externalParameters": inputs.model_dump(mode="json"),
+                "internalParameters": {"buildKey": inputs.key, "exportKey": export.inputs.key},
+                "resolvedDependencies": [
+                    {"name": "onnx", "digest": {"sha256": export.onnx.sha256}},
+                    {"name": "golden", "digest": {"sha256": export.golden.sha256}},
+                    _weights(export.inputs),
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": "caft-zoo/zoo-farm", **_builder()},
+                "metadata": {"finishedOn": created},
+                "byproducts": [{"name": "machine", "annotations": output.machine}],
+            },
+        },
+    }
+
+
+def _builder() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if known := checkout():
+        found["version"] = {"git": known["commit"], "changed": str(known["changed"]).lower()}
+    if image := os.environ.get(IMAGE):
+        found["builderDependencies"] = [{"name": "container", "uri": image}]
+    return found
+
+
+def _weights(inputs: ExportInputs) -> dict[str, Any]:
+    return {
+        "name": "weights",
+        "digest": {"sha256": inputs.weights.digest},
+        "annotations": {
+            "kind": inputs.weights.kind,
+            "source": inputs.weights.source,
+            "exporters": inputs.versions,
+        },
+    }

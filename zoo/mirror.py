@@ -1,0 +1,146 @@
+"""Mirror: a repository, or a part of it, copied whole and verified to where there is no network.
+
+Everything is copied as it is signed, signatures included: those who read the mirror trust the same
+root. What was left out by a filter is named by the index and missing, and the client says so.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.client import Client
+from zoo.digest import sha256_bytes
+from zoo.errors import SelectionError
+from zoo.index import EngineEntry
+from zoo.layout import TIMESTAMP, blob_key, hashed_key, record_key
+from zoo.record import Blob
+from zoo.stores import ObjectStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which engines are copied; what is None is not asked for.
+
+    Attributes:
+        models: Ids.
+        archs: Of the targets, ``sm86``.
+        precisions: Of the engines.
+    """
+
+    models: Collection[str] | None = None
+    archs: Collection[str] | None = None
+    precisions: Collection[str] | None = None
+
+    def takes(self, engine: EngineEntry) -> bool:
+        """Whether an engine passes."""
+        archs = {label.partition("-")[0] for label in engine.targets}
+        return (self.archs is None or bool(archs & set(self.archs))) and (
+            self.precisions is None or engine.precision in self.precisions
+        )
+
+
+@dataclass
+class Mirrored:
+    """What a run copied.
+
+    Attributes:
+        engines: How many the mirror has of those asked for.
+        copied: Objects that were not there before.
+        bytes: Their size.
+    """
+
+    engines: int = 0
+    copied: int = 0
+    bytes: int = 0
+
+
+def mirror(
+    client: Client,
+    destination: ObjectStore,
+    wanted: Filter,
+    say: Callable[[str], None] = lambda text: None,
+) -> Mirrored:
+    """Copies a repository. What is there already is left; a run that was interrupted goes on.
+
+    Args:
+        client: Reads the repository.
+        destination: Where the copy goes.
+        wanted: Which engines.
+        say: Takes what is copied.
+
+    Raises:
+        SelectionError: Nothing passes the filter.
+        RepositoryError: Something is missing, or is not what was signed.
+        TrustError: The index is not what its keys vouch for, or is expired.
+    """
+    index, signed, done = client.index(), client.signed, Mirrored()
+    signed.must_be_fresh()
+    models = [row.model for row in index.models]
+    if wanted.models is not None:
+        models = [name for name in models if name in wanted.models]
+    with tempfile.TemporaryDirectory(prefix="mirror-") as scratch:
+        for name in models:
+            model = client.model(name)
+            for entry in model.engines:
+                if wanted.takes(entry):
+                    _copy_engine(client, name, entry, destination, Path(scratch), done)
+                    done.engines += 1
+                    say(f"{name} {', '.join(entry.targets)}")
+    if not done.engines:
+        raise SelectionError(
+            f"{client.repository.store.url}: no engine is what was asked for",
+            hint="zoo list shows what there is",
+        )
+    for path in ("index.json", *(f"index/{name}.json" for name in models)):
+        data = signed.read(path)
+        assert data is not None
+        _put(destination, hashed_key(path, sha256_bytes(data)), data, done)
+        destination.put(path, data)
+    destination.put("repository.json", client.repository.store.get("repository.json"))
+    for key, data in signed.metadata():
+        if key != TIMESTAMP:
+            _put(destination, key, data, done)
+    destination.put(TIMESTAMP, dict(signed.metadata())[TIMESTAMP])
+    return done
+
+
+def _copy_engine(
+    client: Client,
+    model: str,
+    entry: EngineEntry,
+    destination: ObjectStore,
+    scratch: Path,
+    done: Mirrored,
+) -> None:
+    repository = client.repository
+    data = repository.listed_bytes(model, entry)
+    record = repository.parse_listed(model, entry, data)
+    for blob in (record.engine, record.golden, *record.files.values()):
+        _copy_blob(client, blob, destination, scratch, done)
+    _put(destination, record_key(model, record.key), data, done)
+
+
+def _copy_blob(
+    client: Client, blob: Blob, destination: ObjectStore, scratch: Path, done: Mirrored
+) -> None:
+    key = blob_key(blob.sha256)
+    if destination.size(key) == blob.size:
+        return
+    path = scratch / blob.sha256
+    client.repository.fetch_blob(blob, path)
+    destination.delete(key)  # one that was cut short by other means
+    destination.put_file(key, path)
+    path.unlink(missing_ok=True)
+    done.copied += 1
+    done.bytes += blob.size
+
+
+def _put(destination: ObjectStore, key: str, data: bytes, done: Mirrored) -> None:
+    if destination.size(key) == len(data) and destination.get(key) == data:
+        return
+    destination.put(key, data)
+    done.copied += 1
+    done.bytes += len(data)
