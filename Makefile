@@ -12,6 +12,7 @@ PRECISION ?=
 CALIBRATION ?=
 WEIGHTS ?=
 STORE ?=
+KEYS ?=
 SITE ?=
 MANIFESTS ?= manifests
 BUILDER ?=
@@ -19,7 +20,7 @@ BUILDER_PYTHON ?=
 TIMEOUT ?=
 MEMORY ?=
 
-KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE SITE MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
@@ -38,6 +39,7 @@ help:  ## This list
 	@echo "  CALIBRATION  folder of 32 photos or more, for fp16 and int8 (default: photos of the packages)"
 	@echo "  WEIGHTS    manifest, or seeded for a dry run (default: manifest)"
 	@echo "  STORE      repository (default: _repository, or _repository-seeded for a dry run)"
+	@echo "  KEYS       folder of the keys that sign it (default: made beside a local one)"
 	@echo "  SITE       catalog (default: _site, or _site-seeded for a dry run)"
 	@echo "  MANIFESTS  folder of manifests (default: manifests)"
 	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
@@ -47,7 +49,7 @@ help:  ## This list
 
 zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
-	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --weights "$(WEIGHTS)" --store "$(STORE)" --site "$(SITE)" \
+	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
 
 catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)

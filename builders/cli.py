@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from builders import cli_measure, weights
+from builders import cli_measure, cli_repository, weights
 from builders.calibration import from_folder, shipped
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
+from builders.desk import KEYS_HELP, open_desk
 from builders.environment import toolchains_of, worker_command
 from builders.executors import LocalExecutor
 from builders.executors.local import parse_limit
@@ -67,12 +68,16 @@ def zoo(options: argparse.Namespace) -> int:
         builder=pairs(options.builder),
     )
     repository = Repository(open_store(store))
-    farm = Farm(repository, executor, display)
+    desk = open_desk(store, options.keys, display.say)
+    farm = Farm(repository, executor, display, desk)
     summary = farm.run(request)
     summary.failed.update(broken)
     status = _print_summary(summary, store, display)
+    if desk.waiting:
+        display.say(f"{desk.waiting} wait for a signature: zoo-farm publish --store {store}")
     if repository.index() is not None:
-        build_site(repository, site)
+        options.store = store
+        build_site(published(options), site)
         display.say(f"catalog: {site / 'index.html'}")
     return status
 
@@ -86,8 +91,9 @@ def verify(options: argparse.Namespace) -> int:
     machine, python = this_machine(), options.builder_python
     if python:
         machine = replace(machine, toolchains=tuple(toolchains_of(python).values()))
-    failures = _failures_beside(options.store or "_repository")
-    prover = Prover(repository, executor, display, failures, machine)
+    store = options.store or "_repository"
+    desk = open_desk(store, options.keys, display.say)
+    prover = Prover(repository, executor, display, _failures_beside(store), machine, desk)
     models = {*manifests, *broken} if options.models else None
     proven = prover.run(manifests, broken, models, pending_only=options.pending)
     for line in summarise(proven):
@@ -223,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     proof.add_argument("--store", default="", help=STORE_HELP)
     proof.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
     for one in (run, proof):
+        one.add_argument("--keys", default="", help=KEYS_HELP)
         one.add_argument("--builder-python", default="", help="the Python that builds and verifies")
         one.add_argument("--timeout", default="", help="seconds that a job may take (default 3600)")
         one.add_argument("--memory", default="", help="GiB that a job may have (default: no limit)")
@@ -233,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     site.add_argument("--store", default="", help=STORE_HELP)
     site.add_argument("--site", default="", help="folder (default ./_site)")
     cli_measure.add_commands(commands)
+    cli_repository.add_commands(commands)
     health = add_arguments(commands, "check", check)
     health.add_argument("--store", default="", help=STORE_HELP)
     health.add_argument("--repair", action="store_true", help="remove what is damaged")

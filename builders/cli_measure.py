@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from builders.cli_options import STORE_HELP, chosen_manifests, published, words
+from builders.desk import KEYS_HELP, open_desk
 from zoo.cli import add_arguments
 from zoo.errors import RepositoryError
 
@@ -18,6 +19,7 @@ def add_commands(commands: Any) -> None:
     """Adds them to a parser's subcommands."""
     against = add_arguments(commands, "compare", compare)
     against.add_argument("--store", default="", help=STORE_HELP)
+    against.add_argument("--keys", default="", help=KEYS_HELP)
     against.add_argument("--models", default="", help="ids, globs or families")
     against.add_argument("--torch-speed", default="", help="folder of torch-speed: GPU engines")
     judged = add_arguments(commands, "accuracy", accuracy)
@@ -36,13 +38,13 @@ def compare(options: argparse.Namespace) -> int:
     """Puts published engines beside PyTorch; their records then say where they are slower."""
     from builders import comparison
 
-    repository = published(options)
+    repository, say = published(options), Console(stderr=True).print
+    desk = open_desk(options.store or "_repository", options.keys, say)
     if options.torch_speed:
-        print("\n".join(comparison.compare_on_gpu(repository, Path(options.torch_speed))))
+        print("\n".join(comparison.compare_on_gpu(repository, desk, Path(options.torch_speed))))
         return 0
-    say = Console(stderr=True).print
     manifests = chosen_manifests(options)[0].values()
-    print(comparison.compare_on_cpu(repository, manifests, Path(options.manifests), say))
+    print(comparison.compare_on_cpu(repository, desk, manifests, Path(options.manifests), say))
     return 0
 
 

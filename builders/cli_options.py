@@ -6,7 +6,8 @@ import argparse
 import fnmatch
 from pathlib import Path
 
-from zoo.errors import ManifestError, RepositoryError, UsageError
+from zoo.client import connect, trust_home
+from zoo.errors import ManifestError, UsageError
 from zoo.manifest import Manifest, read_manifests, select_manifests
 from zoo.repository import Repository
 from zoo.stores import open_store
@@ -32,14 +33,22 @@ def chosen_manifests(
 
 
 def published(options: argparse.Namespace) -> Repository:
-    """Returns the repository that ``--store`` names; something is published in it."""
-    repository = Repository(open_store(options.store or "_repository"))
-    if repository.index() is None:
-        raise RepositoryError(
-            f"{repository.store.url}: nothing is published here",
-            hint="make zoo MODELS=efficientnet_lite0 publishes something",
-        )
-    return repository
+    """Returns the repository that ``--store`` names, with its index as it is signed.
+
+    Who has the keys of a local repository trusts it.
+
+    Raises:
+        RepositoryError: Nothing is published in it.
+        TrustError: It is not trusted by this user.
+    """
+    store = options.store or "_repository"
+    url, home = open_store(store).url, trust_home()
+    keys = Path(getattr(options, "keys", "") or f"{url}.keys") / "root.json"
+    if keys.is_file():
+        home.trust(url, keys.read_bytes())
+    client = connect(store)
+    client.index()
+    return client.repository
 
 
 def pairs(text: str) -> dict[str, str]:

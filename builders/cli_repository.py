@@ -61,7 +61,9 @@ def show_keys(options: argparse.Namespace) -> int:
     for entry in ring.file.keys:
         print(f"{entry.role:<10} {entry.keyid[:16]}  {entry.uri}")
     expiry = ring.file.expiry
-    print(f"signatures last {expiry.timestamp} days, of the index {expiry.index}, roots {expiry.root}")
+    print(
+        f"signatures last {expiry.timestamp} days, of the index {expiry.index}, roots {expiry.root}"
+    )
     if ring.root_file.is_file():
         print(f"to be trusted: {ring.root_file}, sha256 {sha256_file(ring.root_file)}")
     return 0

@@ -55,7 +55,7 @@ def check_candidate(
     for name in dict.fromkeys(entry.record for entry in index.engines):
         record = repository.record(candidate.card.model, name)
         assert record is not None
-        if problem := next(problems(repository, candidate.card, name, record, kind), None):
+        if problem := next(problems(repository, candidate.card, record, kind), None):
             raise RepositoryError(f"record {name}: {problem}")
         if name not in listed:  # what is listed was hashed when it came in
             _check_blobs(repository, record)
@@ -63,12 +63,10 @@ def check_candidate(
 
 
 def problems(
-    repository: Repository, card: ModelCard, name: str, record: BuildRecord, kind: Kind
+    repository: Repository, card: ModelCard, record: BuildRecord, kind: Kind
 ) -> Iterator[str]:
     """Yields what is wrong with a record, its blobs' bytes aside."""
     inputs = record.inputs
-    if record.key != name:
-        yield "its inputs do not have the key that names it"
     if inputs.model != card.model:
         yield f"it is of {inputs.model}"
     if record.dry_run != (kind == "dry-run"):

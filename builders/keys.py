@@ -146,14 +146,14 @@ class KeyRing:
         return self._signers[entry.keyid]
 
     def replace(self, entry: KeyEntry) -> None:
-        """Gives a role another key."""
+        """Gives a role another key, until the end of this process; ``save`` keeps it."""
         kept = tuple(one for one in self.file.keys if one.role != entry.role)
         self.file = self.file.model_copy(update={"keys": (*kept, entry)})
-        self.save()
 
-    def save(self) -> None:
+    def save(self, text: str) -> None:
         """Writes ``keys.json``."""
-        write_private(self.folder / "keys.json", self.file.model_dump_json(indent=1).encode())
+        self.file = KeyFile.model_validate_json(text)
+        write_private(self.folder / "keys.json", text.encode())
 
     def _open(self, entry: KeyEntry) -> Signer:
         scheme, _, rest = entry.uri.partition(":")
@@ -161,7 +161,7 @@ class KeyRing:
             if scheme == "file":
                 return self._from_file(entry, self.folder / rest)
             return Signer.from_priv_key_uri(entry.uri, entry.key, self._secret)
-        except (OSError, ValueError, UnsupportedLibraryError) as error:
+        except (OSError, ValueError, TypeError, UnsupportedLibraryError) as error:
             raise TrustError(
                 f"the {entry.role} key {entry.uri} can't be used: {error}",
                 hint=f"it is named by {self.folder / 'keys.json'}",

@@ -59,12 +59,22 @@ def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool
     Returns:
         Whether it was written.
     """
-    current = repository.model_index(candidate.card.model)
+    index, model = repository.index(), candidate.card.model
+    listed = index is not None and any(row.model == model for row in index.models)
+    current = repository.model_index(model) if listed else None
     made = model_index(repository, candidate, current, now)
     if made == current or not (made.engines or made.disabled):
         return False
-    repository.propose(candidate)
+    if not _waits(repository, candidate):
+        repository.propose(candidate.model_copy(update={"proposed": now.strftime(TIME)}))
     return True
+
+
+def _waits(repository: Repository, candidate: Candidate) -> bool:
+    """Whether the newest candidate of a model that waits says the same."""
+    keys = [key for key in repository.candidates() if key.split("/")[1] == candidate.card.model]
+    newest = repository.candidate(keys[-1]) if keys else None
+    return newest is not None and newest.model_copy(update={"proposed": ""}) == candidate
 
 
 def propose_again(repository: Repository, model: str, now: datetime) -> bool:

@@ -282,6 +282,11 @@ class Farm:
             publish.attest_pending(repository, record.engine.sha256, None)
             return record, "current"
         if need == "withdrawn":
+            if attestations[-1].by_hand:
+                raise VerificationError(
+                    f"withdrawn: {status_of(attestations)[1]}",
+                    hint="a maintainer said so; other inputs make another engine",
+                )
             raise VerificationError(
                 f"withdrawn: {status_of(attestations)[1]}",
                 hint="found by an earlier run; the numbers are in attestations/"

@@ -34,6 +34,11 @@ class Proposals:
         self.waiting = 0
         """How many were proposed and wait for a signature."""
 
+    @property
+    def still_unsigned(self) -> str:
+        """Says that something waits, for the end of a sentence; empty where nothing does."""
+        return "; it waits for a signature: zoo-farm publish" if self.waiting else ""
+
     def send(self, candidate: Candidate) -> None:
         """Proposes a candidate, unless the index says it already.
 

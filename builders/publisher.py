@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pydantic import ValidationError
 
 from builders.signing import SignedMetadata
-from zoo.errors import JobError, RepositoryError
+from zoo.errors import JobError, RepositoryError, ZooError
 from zoo.index import Index, ModelIndex, index_row
 from zoo.record import Kind
 from zoo.repository import Repository
@@ -125,7 +125,7 @@ class Publisher:
                     made = self._check(repository, key, previous, self._now(), kind)
                     if made.model != model:
                         raise RepositoryError(f"the answer is about {made.model}")
-                except (RepositoryError, JobError) as error:
+                except ZooError as error:
                     published.refused[key] = str(error)
                     repository.refuse(key, str(error))
                     continue

@@ -16,7 +16,6 @@ from tuf.api.exceptions import DownloadError
 from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import (
     Delegations,
-    Key,
     Metadata,
     MetaFile,
     Root,
@@ -37,6 +36,7 @@ from zoo.stores import ObjectStore
 S = TypeVar("S", bound=Signed)
 _LIMIT = 2**24
 _PREFIX = "bin"
+_JOURNAL = "rotation.json"
 
 
 class SignedMetadata:
@@ -62,6 +62,7 @@ class SignedMetadata:
         self._snapshot: Metadata[Snapshot] | None = None
         self._timestamp: Metadata[Timestamp] | None = None
         self._bins: dict[str, Metadata[Targets]] = {}
+        self._staged: dict[str, bytes] | None = None
 
     # Reading
 
@@ -75,6 +76,7 @@ class SignedMetadata:
             TrustError: It is not signed by these keys, or older than what they signed last.
         """
         url = self._store.url
+        self._complete()
         if self._store.size(f"{METADATA}timestamp.json") is None:
             return False
         if not self._keys.root_file.is_file():
@@ -89,6 +91,12 @@ class SignedMetadata:
                 f"{url}: its metadata is not what the keys in {self._keys.folder} signed: {error}",
                 hint="nothing was signed; was it changed, or are these the keys of another?",
             ) from error
+        for role, names in _SIGNS.items():
+            if self._keys.entry(role).keyid not in self.root.signed.roles[names[0]].keyids:
+                raise TrustError(
+                    f"{url}: the {role} key in {self._keys.folder} does not sign it any more",
+                    hint="it was rotated: --keys names the folder of the keys that count now",
+                )
         seen = self._seen().get(url, 0)
         if (version := self.timestamp.signed.version) < seen:
             raise TrustError(
@@ -247,43 +255,59 @@ class SignedMetadata:
     def rotate(self, role: Role, entry: KeyEntry) -> None:
         """Gives a role another key; signatures of the one before count no more.
 
+        All of it is signed and kept beside the keys before any of it is written to the store: a
+        rotation that is interrupted is completed by whoever opens the metadata next.
+
         Args:
             role: Which.
             entry: The new key; the ring still has the old one.
         """
-        old, root = self._keys.entry(role), self.root.signed
-        for name in _SIGNS[role]:
-            root.revoke_key(old.keyid, name)
-            root.add_key(entry.key, name)
-        root.version += 1
-        root.expires = self._until(self._keys.file.expiry.root)
-        self.root.signatures.clear()
-        previous = self._keys.entry("root")
-        self._keys.replace(entry)
-        for one in dict.fromkeys((previous.keyid, self._keys.entry("root").keyid)):
-            which = previous if one == previous.keyid else self._keys.entry("root")
-            self.root.sign(self._keys.signer(which), append=True)
-        self._put(f"{root.version}.root.json", self.root)
-        write_private(self._keys.root_file, self.root.to_bytes())
-        if role == "publisher":
-            self._hand_over(entry.key)
-        if role in ("targets", "publisher"):
-            self._sign(self.targets, self._keys.file.expiry.targets, "targets")
-            self._write_targets(Targets.type, self.targets)
-        self.finish()
-
-    def _hand_over(self, key: Key) -> None:
-        """Gives the bins to another key and signs them all with it."""
+        root, expiry, self._staged = self.root.signed, self._keys.file.expiry, {}
+        before = (self._keys.entry("root"), self._keys.entry(role))
         delegations = self.targets.signed.delegations
         assert delegations is not None
         assert delegations.succinct_roles is not None
-        delegations.keys = {key.keyid: key}
-        for name in delegations.succinct_roles.get_roles():
-            self._bin(name)  # as the key before signed it
-        delegations.succinct_roles.keyids = [key.keyid]
-        for name, one in self._bins.items():
-            self._sign(one, self._keys.file.expiry.index, "publisher")
-            self._write_targets(name, one)
+        bins = [self._bin(name) for name in delegations.succinct_roles.get_roles()]
+        for name in _SIGNS[role]:
+            root.revoke_key(before[1].keyid, name)
+            root.add_key(entry.key, name)
+        root.version += 1
+        root.expires = self._until(expiry.root)
+        self._keys.replace(entry)
+        self.root.signatures.clear()
+        for own in {each.keyid: each for each in (before[0], self._keys.entry("root"))}.values():
+            self.root.sign(self._keys.signer(own), append=True)
+        self._put(f"{root.version}.root.json", self.root)
+        if role == "publisher":
+            delegations.keys = {entry.keyid: entry.key}
+            delegations.succinct_roles.keyids = [entry.keyid]
+            for name, one in zip(delegations.succinct_roles.get_roles(), bins, strict=True):
+                self._sign(one, expiry.index, "publisher")
+                self._write_targets(name, one)
+        if role in ("targets", "publisher"):
+            self._sign(self.targets, expiry.targets, "targets")
+            self._write_targets(Targets.type, self.targets)
+        self.finish()
+        journal = {
+            "keys": self._keys.file.model_dump_json(indent=1),
+            "root": self.root.to_bytes().decode(),
+            "files": {name: data.decode() for name, data in self._staged.items()},
+        }
+        write_private(self._keys.folder / _JOURNAL, json.dumps(journal).encode())
+        self._staged = None
+        self._complete()
+
+    def _complete(self) -> None:
+        """Writes what a rotation has signed."""
+        path = self._keys.folder / _JOURNAL
+        if not path.is_file():
+            return
+        journal = json.loads(path.read_bytes())
+        self._keys.save(journal["keys"])
+        for name, text in journal["files"].items():
+            self._store.put(f"{METADATA}{name}", text.encode())
+        write_private(self._keys.root_file, journal["root"].encode())
+        path.unlink()
 
     def _bin_of(self, path: str) -> str:
         delegations = self.targets.signed.delegations
@@ -312,7 +336,10 @@ class SignedMetadata:
 
     def _put(self, name: str, metadata: Metadata[Any]) -> bytes:
         data = metadata.to_bytes()
-        self._store.put(f"{METADATA}{name}", data)
+        if self._staged is None:
+            self._store.put(f"{METADATA}{name}", data)
+        else:
+            self._staged[name] = data
         return data
 
     def _get(self, name: str) -> bytes | None:

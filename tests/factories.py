@@ -33,6 +33,7 @@ def engine(*targets: str, **changes: Any) -> EngineEntry:
     version = {"ort": "1.32.0", "rtx": "1.7.1.116"}[line.kind]
     values: dict[str, Any] = {
         "record": "0" * 64,
+        "record_file": {"sha256": "2" * 64, "size": 2_000},
         "targets": targets,
         "precision": Target.parse(targets[0]).precision,
         "status": "verified",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zoo.repository import Repository
 from zoo.stores import LocalStore
+from zoo.trust import TrustHome
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,6 +26,11 @@ class Farm:
     @property
     def store(self) -> Path:
         return self.folder / "store"
+
+    @property
+    def home(self) -> dict[str, str]:
+        """Where its maintainer's trust lies, as an environment."""
+        return {"ZOO_HOME": str(self.folder / "home")}
 
     @property
     def repository(self) -> Repository:
@@ -44,7 +50,7 @@ class Farm:
     def make(self, *variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*variables), capture_output=True, text=True, cwd=ROOT, timeout=3000,
-            env={**os.environ, "COLUMNS": "200"},
+            env={**os.environ, "COLUMNS": "200", **self.home},
         )  # fmt: skip
 
     def zoo(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +65,7 @@ class Farm:
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
                 "ZOO_STORE": str(self.store),
-                "ZOO_HOME": str(self.folder / "home"),
+                **self.home,
                 **environment,
             },
         )
@@ -67,14 +73,19 @@ class Farm:
     def copy(self, folder: Path) -> Farm:
         """Copies store and manifests into a folder, for a test to change."""
         shutil.copytree(self.store, folder / "store")
+        shutil.copytree(f"{self.store}.keys", folder / "store.keys")
         shutil.copytree(self.manifests, folder / "manifests")
-        return Farm(folder=folder, manifests=folder / "manifests")
+        copied = Farm(folder=folder, manifests=folder / "manifests")
+        home = TrustHome(roots=folder / "home/trust", verified=folder / "home/repositories")
+        root = (folder / "store.keys/root.json").read_bytes()
+        home.trust(copied.repository.store.url, root)
+        return copied
 
     def snapshot(self) -> dict[str, bytes]:
         """Everything in the store that anybody sees, large blobs by name alone."""
         found = {}
-        for key in self.repository.store.list(""):
-            path = self.store / key
+        for entry in self.repository.store.list(""):
+            key, path = entry.key, self.store / entry.key
             found[key] = b"" if key.startswith("blobs/") else path.read_bytes()
         return found
 

@@ -16,6 +16,7 @@ from zoo.client import Client, Pulled, connect, default_store
 from zoo.errors import UsageError, ZooError
 from zoo.index import EngineEntry
 from zoo.machine import this_machine
+from zoo.stores import open_store
 from zoo.target import PRECISIONS
 from zoo.verdict import kept, verdicts
 
@@ -122,6 +123,26 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def mirror(options: argparse.Namespace) -> int:
+    """Copies the repository, or a part of it, verified; a run that was interrupted goes on."""
+    from zoo.mirror import Filter
+    from zoo.mirror import mirror as copy
+
+    wanted = Filter(
+        models=options.models or None,
+        archs=options.gpu or None,
+        precisions=[options.precision] if options.precision else None,
+    )
+    client, destination = _client(options), open_store(options.destination)
+    done = copy(client, destination, wanted, say=print)
+    print(
+        f"{destination.url}: {done.engines} engines, {done.copied} objects copied, "
+        f"{done.bytes / 2**20:.1f} MiB; it is trusted by the root that "
+        f"{client.repository.store.url} is"
+    )
+    return 0
+
+
 def main() -> int:
     """Entry point of ``zoo``."""
     return run_cli(_parser(), sys.argv[1:])
@@ -179,7 +200,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     parsers = {
         name: add_arguments(commands, name, command)
-        for name, command in (("list", list_models), ("show", show), ("pull", pull), ("run", run))
+        for name, command in (
+            ("list", list_models),
+            ("show", show),
+            ("pull", pull),
+            ("run", run),
+            ("mirror", mirror),
+        )
     }
     for name, command in parsers.items():
         command.add_argument(
@@ -187,9 +214,13 @@ def _parser() -> argparse.ArgumentParser:
             default=default_store(),
             help="the repository (default $ZOO_STORE, else ./_repository)",
         )
-        if name != "list":
+        if name not in ("list", "mirror"):
             command.add_argument("model", help="a model's id, as zoo list shows it")
     parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO")
+    parsers["mirror"].add_argument("destination", help="where the copy goes")
+    parsers["mirror"].add_argument("--models", nargs="+", metavar="MODEL", help="only these")
+    parsers["mirror"].add_argument("--gpu", nargs="+", metavar="SM", help="only for these")
+    parsers["mirror"].add_argument("--precision", choices=PRECISIONS, help="only this")
     for name in ("pull", "run"):
         command = parsers[name]
         command.add_argument("-o", "--output", help="the file that the result goes to")

@@ -188,6 +188,7 @@ class Candidate(Record):
         backbone: The cut that its manifest means now.
         records: Keys of build records that are current for the targets they serve.
         disabled: Targets that can't be had, and why.
+        proposed: When, ISO 8601 in UTC: of several that wait, the newest has the last word.
     """
 
     card: ModelCard
@@ -195,11 +196,12 @@ class Candidate(Record):
     backbone: BackboneCut | None = None
     records: tuple[Sha256, ...] = ()
     disabled: tuple[DisabledCell, ...] = ()
+    proposed: str = ""
 
     @property
-    def digest(self) -> str:
-        """Names it."""
-        return sha256_bytes(self.to_json())
+    def name(self) -> str:
+        """File name: ``<time>-<digest>.json``; sorts by time."""
+        return f"{self.proposed.replace(':', '')}-{sha256_bytes(self.to_json())[:16]}.json"
 
 
 class IndexRow(BaseModel):

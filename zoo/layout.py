@@ -10,8 +10,8 @@
     records/<model>/<build-key>.json           engines, by what went in
     attestations/<engine>/<time>-<kind>-….json what was found out about an engine
     timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
-    candidates/<model>/<digest>.json           what builders propose for the index; unsigned
-    refused/<model>/<digest>.json              what a publisher did not sign, and why
+    candidates/<model>/<time>-….json           what builders propose for the index; unsigned
+    refused/<model>/<time>-….json              what a publisher did not sign, and why
     metadata/                                  TUF: root, targets, bins, snapshot, timestamp
     index/<sha256>.<model>.json                a model's index, signed through TUF
     <sha256>.index.json                        all models, signed through TUF

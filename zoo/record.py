@@ -248,10 +248,7 @@ def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestati
     return [
         one
         for one in attestations
-        if arch == "cpu"
-        or one.kind == "pending"
-        or one.by_hand
-        or _gpu_arch(one.machine) == arch
+        if arch == "cpu" or one.kind == "pending" or one.by_hand or _gpu_arch(one.machine) == arch
     ]
 
 

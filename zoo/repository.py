@@ -160,8 +160,19 @@ class Repository:
         self._add(key, record, [])
 
     def record(self, model: str, key: str) -> BuildRecord | None:
-        """Returns the build record of that key."""
-        return self.read(record_key(model, key), BuildRecord)
+        """Returns the build record of that key.
+
+        Raises:
+            RepositoryError: What lies there is no record, or one of another key.
+        """
+        record = self.read(record_key(model, key), BuildRecord)
+        if record is not None and record.key != key:
+            raise RepositoryError(
+                f"{self.store.url}: {record_key(model, key)} has inputs of another key: it was "
+                "changed",
+                hint="remove it; the next make zoo builds the engine again",
+            )
+        return record
 
     def add_record(self, record: BuildRecord) -> None:
         """Writes a build record, once; its blobs must be here."""
@@ -249,11 +260,11 @@ class Repository:
         for key in candidate.records:
             if self.record(model, key) is None:
                 raise RepositoryError(f"candidate of {model}: its record {key} is not stored")
-        key = f"candidates/{model}/{candidate.digest}.json"
+        key = f"candidates/{model}/{candidate.name}"
         self.store.put(key, candidate.to_json(), if_absent=True)
 
     def candidates(self) -> list[str]:
-        """Returns the keys of what builders propose."""
+        """Returns the keys of what builders propose, by model, the oldest first."""
         return [entry.key for entry in self.store.list("candidates/")]
 
     def candidate(self, key: str) -> Candidate | None:

@@ -81,7 +81,7 @@ def select(
             reasons.append(f"{'+'.join(engine.targets)}: {why_not}")
             on_offer |= fits and engine.status != "withdrawn"
     if fitting:
-        return min(fitting, key=lambda pair: pair[0])[1]
+        return min(fitting, key=lambda pair: (pair[1].superseded is not None, pair[0]))[1]
     arch = target.partition("-")[0] if target else machine.archs[0]
     raise SelectionError(
         f"{model.model}: no published engine will do:\n    "

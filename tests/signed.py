@@ -1,0 +1,170 @@
+"""A signed repository of made-up engines: small, quick, and whole in every other way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from builders.intake import check_candidate
+from builders.keys import Expiry, KeyRing, make_keys
+from builders.listing import TIME
+from builders.publisher import Check, Published, Publisher
+from builders.signing import SignedMetadata
+from tests.factories import PREPROCESS, plain
+from zoo.client import Client
+from zoo.digest import sha256_json
+from zoo.index import Candidate, ModelCard
+from zoo.key import BuildInputs
+from zoo.licences import LICENCE_FILE, NOTICE_FILE
+from zoo.manifest import BatchRange, CatalogText
+from zoo.record import Attestation, Blob, BuildRecord
+from zoo.repository import Repository
+from zoo.stores import LocalStore, ObjectStore
+from zoo.target import Toolchain
+from zoo.trust import SignedIndex
+
+LABEL = "cpu-ort1.32-fp32"
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def no_passphrase(what: str) -> str:
+    raise AssertionError(f"asked for {what}")
+
+
+@dataclass
+class Signed:
+    """A repository, its keys, and a clock that stands where a test puts it."""
+
+    folder: Path
+    store: ObjectStore = field(init=False)
+    now: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    expiry: Expiry = field(default_factory=Expiry)
+    bins: int = 2
+    check: Check = check_candidate
+
+    def __post_init__(self) -> None:
+        self.store = LocalStore(self.folder / "store")
+        self.repository = Repository(self.store)
+        self.repository.claim("release")
+        self.ring = make_keys(
+            self.folder / "keys", None, ask=no_passphrase, expiry=self.expiry, bins=self.bins
+        )
+
+    def build(self, model: str = "m", content: bytes = b"engine", **changes: Any) -> BuildRecord:
+        """Puts an engine there, as a builder does; nobody sees it yet."""
+        inputs = BuildInputs.model_validate(
+            {
+                "model": model,
+                "onnx": sha256_json(content.hex()),
+                "preprocess": plain(PREPROCESS),
+                "archs": ("cpu",),
+                "precision": "fp32",
+                "toolchain": Toolchain(
+                    kind="ort", version="1.32.0", os="linux", machine="x86_64"
+                ).model_dump(mode="json"),
+                "profiles": [BatchRange(min=1, opt=4, max=16).model_dump()],
+                "options": {},
+            }
+        )
+        engine = self.blob(content)
+        self.attest(engine)
+        values: dict[str, Any] = {
+            "inputs": inputs,
+            "export_key": "3" * 64,
+            "targets": (LABEL,),
+            "engine": engine,
+            "golden": self.blob(b"golden"),
+            "files": {name: self.blob(name.encode()) for name in (LICENCE_FILE, NOTICE_FILE)},
+            "feature_dim": 8,
+            "dry_run": False,
+            "precision_status": "proven",
+            "facts": {},
+            "licence": "apache-2.0",
+            "weights": "file w",
+            "cost": {"seconds": 1.0},
+            "created": "2026-01-01T00:00:00.000000Z",
+        }
+        record = BuildRecord.model_validate({**values, **changes})
+        self.repository.add_record(record)
+        return record
+
+    def blob(self, content: bytes) -> Blob:
+        path = self.folder / "file"
+        path.write_bytes(content)
+        return self.repository.add_blob(path)
+
+    def attest(self, engine: Blob, **changes: Any) -> None:
+        row = {"batch": 1, "worst_cosine": 0.99999, "worst_relative_error": 1e-6}
+        body = {"batches": [row], "tolerance": {"cosine": 0.9999, "relative_error": 0.01}}
+        values: dict[str, Any] = {
+            "kind": "verified",
+            "engine": engine.sha256,
+            "time": "2026-01-01T00:00:00.000000Z",
+            "key": "4" * 64,
+            "machine": {"cpu": "a CPU"},
+            "body": body,
+        }
+        self.repository.attest(Attestation.model_validate({**values, **changes}))
+
+    def propose(self, *records: BuildRecord, **card: Any) -> str:
+        """Proposes engines of one model; returns where the candidate lies."""
+        values: dict[str, Any] = {
+            "model": records[0].inputs.model if records else "m",
+            "family": "f",
+            "timm_name": "m.tag",
+            "licence": "apache-2.0",
+            "origin": "https://example.org/m",
+            "weights": "file w",
+            "feature_dim": 8,
+            "cut": "pooled",
+            "preprocess": PREPROCESS,
+            "catalog": CatalogText(title="M", summary="s", characteristics=("c",), use_case="u"),
+        }
+        candidate = Candidate(
+            card=ModelCard.model_validate({**values, **card}),
+            records=tuple(record.key for record in records),
+            proposed=datetime.now(timezone.utc).strftime(TIME),
+        )
+        self.repository.propose(candidate)
+        return f"candidates/{candidate.card.model}/{candidate.name}"
+
+    def publish(self, *, refresh: bool = False) -> Published:
+        metadata = SignedMetadata(self.store, self.ring, lambda: self.now)
+        publisher = Publisher(self.repository, metadata, check=self.check, now=lambda: self.now)
+        return publisher.run(refresh=refresh)
+
+    def release(self, model: str = "m", content: bytes = b"engine") -> BuildRecord:
+        """Builds, proposes, signs."""
+        record = self.build(model, content)
+        self.propose(record)
+        assert not self.publish().refused
+        return record
+
+    def client(self, name: str = "home", **options: Any) -> Client:
+        """A client with a folder of its own, which trusts these keys."""
+        home = self.folder / name
+        store = options.pop("store", self.store)
+        root = options.pop("root", None) or self.ring.root_file.read_bytes()
+        signed = SignedIndex(store, home / "verified", root, **options)
+        return Client(Repository(store, signed), home / "cache", signed)
+
+    def pulled(self, client: Client, model: str = "m") -> bytes:
+        """What a client gets of a model, byte for byte."""
+        (entry, *_) = client.model(model).current
+        return client.pull(model, entry).engine.read_bytes()
+
+    def path(self, key: str) -> Path:
+        return self.folder / "store" / key
+
+    def find(self, pattern: str) -> Path:
+        (found,) = (self.folder / "store").glob(pattern)
+        return found
+
+    def later(self, **time: float) -> None:
+        self.now += timedelta(**time)
+
+
+def other_ring(folder: Path) -> KeyRing:
+    return make_keys(folder, None, ask=no_passphrase, bins=2)

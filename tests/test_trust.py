@@ -1,0 +1,376 @@
+"""Attacks on a signed repository: each is refused before anything is loaded, in words."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from builders.keys import key_elsewhere, new_key
+from builders.signing import SignedMetadata
+from tests.signed import Signed, other_ring
+from zoo.digest import sha256_bytes, sha256_file
+from zoo.errors import RepositoryError, TooLongError, TrustError, UsageError, ZooError
+from zoo.layout import FIRST_ROOT
+from zoo.stores import LocalStore
+from zoo.trust import TrustHome, read_root, trusted_root
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Signed:
+    made = Signed(tmp_path)
+    made.release()
+    return made
+
+
+def flip(path: Path, where: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int((len(data) - 1) * where)] ^= 1
+    path.write_bytes(data)
+
+
+def test_what_is_signed_is_given(signed: Signed) -> None:
+    client = signed.client()
+    assert [row.model for row in client.index().models] == ["m"]
+    assert signed.pulled(client) == b"engine"
+    with pytest.raises(UsageError, match="no model 'n'"):
+        client.model("n")
+    with pytest.raises(UsageError, match="no model"):
+        client.model("../m")
+
+
+def test_what_is_proposed_is_not_seen(signed: Signed) -> None:
+    signed.propose(signed.build("m", b"newer"))
+    signed.propose(signed.build("other"))
+    assert signed.pulled(signed.client()) == b"engine"
+    with pytest.raises(UsageError, match="no model 'other'"):
+        signed.client().model("other")
+
+
+@pytest.mark.parametrize("where", [0.0, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "blobs/sha256/*/{engine}", "records/m/*.json", "index/*.m.json", "*.index.json",
+        "metadata/timestamp.json", "metadata/*.snapshot.json", "metadata/*.targets.json",
+    ],
+)  # fmt: skip
+def test_a_flipped_byte_is_noticed(signed: Signed, pattern: str, where: float) -> None:
+    pattern = pattern.format(engine=sha256_bytes(b"engine"))
+    flip(signed.find(pattern), where)
+    client = signed.client()
+    with pytest.raises((TrustError, RepositoryError)) as caught:
+        (client.index(), signed.pulled(client))
+    assert caught.value.hint
+    assert not list((signed.folder / "home/cache").glob("engines/*"))
+
+
+def test_a_flipped_byte_in_a_bin_is_noticed(signed: Signed) -> None:
+    for path in (signed.folder / "store/metadata").glob("*.bin-*.json"):
+        flip(path, 0.5)
+    with pytest.raises(TrustError):
+        signed.client().index()
+
+
+def test_an_older_index_is_refused(signed: Signed) -> None:
+    old = signed.folder / "old"
+    shutil.copytree(signed.folder / "store", old)
+    signed.release(content=b"newer")
+    client = signed.client()
+    assert signed.pulled(client) == b"newer"
+    rolled_back = signed.client(store=LocalStore(old))
+    with pytest.raises(TrustError, match="older index than was seen"):
+        rolled_back.index()
+    # The keys' owner notices too, and signs nothing on top of it.
+    shutil.rmtree(signed.folder / "store")
+    shutil.copytree(old, signed.folder / "store")
+    with pytest.raises(TrustError, match="put an older one back"):
+        signed.publish(refresh=True)
+
+
+def test_a_frozen_index_is_refused_when_it_is_expired(tmp_path: Path) -> None:
+    signed = Signed(tmp_path)
+    signed.later(days=-8)  # it was signed eight days ago, and nobody has refreshed it
+    signed.release()
+    with pytest.raises(TrustError, match="expired") as caught:
+        signed.client().index()
+    assert "--allow-stale" in str(caught.value)
+    assert signed.pulled(signed.client("patient", allow_stale=True)) == b"engine"
+    signed.later(days=8)
+    signed.publish(refresh=True)
+    assert signed.pulled(signed.client()) == b"engine"
+
+
+def test_parts_that_do_not_belong_together_are_refused(signed: Signed) -> None:
+    older = signed.find("metadata/*.snapshot.json").read_bytes()
+    signed.release(content=b"newer")
+    newest = max((signed.folder / "store/metadata").glob("*.snapshot.json"))
+    newest.write_bytes(older)
+    with pytest.raises(TrustError, match="is not what the rest says"):
+        signed.client().index()
+
+
+def test_another_index_than_the_signed_one_is_refused(signed: Signed) -> None:
+    path = signed.find("index/*.m.json")
+    path.write_bytes(path.read_bytes().replace(b'"apache-2.0"', b'"apache-2.1"'))
+    with pytest.raises(TrustError, match="is not what was signed"):
+        signed.client().model("m")
+
+
+@pytest.mark.parametrize("name", ["metadata/timestamp.json", "index/*.m.json", "records/m/*.json"])
+def test_endless_data_is_not_read_to_its_end(signed: Signed, name: str) -> None:
+    with signed.find(name).open("ab") as file:
+        file.truncate(2**34)  # 16 GiB of nothing
+    client = signed.client()
+    with pytest.raises((TrustError, TooLongError), match="longer"):
+        signed.pulled(client)
+
+
+def test_an_endless_engine_is_not_read_to_its_end(signed: Signed) -> None:
+    with signed.find(f"blobs/sha256/*/{sha256_bytes(b'engine')}").open("ab") as file:
+        file.truncate(2**34)
+    with pytest.raises(TooLongError, match="longer than the 6 bytes"):
+        signed.pulled(signed.client())
+    assert not list((signed.folder / "home/cache/engines").iterdir())
+
+
+def test_an_engine_cut_short_is_refused(signed: Signed) -> None:
+    signed.find(f"blobs/sha256/*/{sha256_bytes(b'engine')}").write_bytes(b"engi")
+    with pytest.raises(RepositoryError, match="damaged"):
+        signed.pulled(signed.client())
+
+
+def test_a_key_that_is_not_in_the_root_is_refused(signed: Signed, tmp_path: Path) -> None:
+    shutil.rmtree(signed.folder / "store/metadata")
+    root = signed.ring.root_file.read_bytes()
+    mine = signed.ring
+    signed.ring = other_ring(tmp_path / "thief")
+    signed.propose(signed.build("m", b"evil"))
+    signed.publish()
+    signed.ring = mine
+    with pytest.raises(TrustError, match="not signed by the keys"):
+        signed.client(root=root).model("m")
+    with pytest.raises(TrustError, match="is not what the keys in"):
+        signed.publish()
+
+
+@pytest.mark.parametrize("target", ["../m", "/etc/passwd", "s3://other/m", "M", "a/b"])
+def test_a_candidate_that_points_outside_is_refused(signed: Signed, target: str) -> None:
+    key = signed.propose(signed.build("m", b"newer"))
+    path = signed.path(key)
+    path.write_text(path.read_text().replace('"model":"m"', f'"model":"{target}"').replace(
+        '"model": "m"', f'"model": "{target}"'
+    ))  # fmt: skip
+    published = signed.publish()
+    assert "model" in published.refused[key]
+    assert signed.pulled(signed.client()) == b"engine"
+    assert not signed.path(key).exists()
+    assert json.loads(signed.find("refused/m/*.json").read_text())["reason"]
+
+
+def test_offline_what_was_verified_still_loads(signed: Signed) -> None:
+    signed.release("other", b"other engine")
+    client = signed.client()
+    assert signed.pulled(client) == b"engine"
+    shutil.move(signed.folder / "store", signed.folder / "gone")
+    said: list[str] = []
+    offline = signed.client(store=Unreachable(), say=said.append)
+    assert signed.pulled(offline) == b"engine"
+    assert "no network" in said[0]
+    assert "going on with what was verified" in said[0]
+    with pytest.raises(RepositoryError, match="no network"):
+        offline.model("other")
+
+
+def test_after_expiry_what_was_verified_loads_and_what_is_new_does_not(tmp_path: Path) -> None:
+    signed = Signed(tmp_path)
+    signed.later(days=-6, hours=-23, minutes=-59, seconds=-55)
+    signed.release()
+    signed.release("other", b"other engine")
+    client = signed.client()
+    assert signed.pulled(client) == b"engine"
+    client.model("other")  # its index is read, its engine is not fetched
+    forward_timestamp(signed, -timedelta(days=1))
+    expired = signed.client()
+    assert signed.pulled(expired) == b"engine"
+    with pytest.raises(TrustError, match="expired"):
+        signed.pulled(expired, "other")
+    assert signed.pulled(signed.client(allow_stale=True), "other") == b"other engine"
+
+
+def forward_timestamp(signed: Signed, by: timedelta) -> None:
+    """Signs a timestamp that has expired, as a thief of time would keep it."""
+    signed.now += by
+    signed.publish(refresh=True)
+
+
+class Unreachable:
+    """A store behind a cable that was pulled."""
+
+    url = "https://example.org/zoo"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def fail(*arguments: Any, **named: Any) -> Any:
+            raise RepositoryError(f"{self.url}: no network")
+
+        return fail
+
+
+def test_trust_is_given_once(signed: Signed, tmp_path: Path) -> None:
+    home = TrustHome(roots=tmp_path / "roots", verified=tmp_path / "verified")
+    with pytest.raises(TrustError, match="not trusted yet") as caught:
+        trusted_root(signed.store, home, None)
+    assert "zoo --trust" in str(caught.value)
+    digest = sha256_file(signed.path(FIRST_ROOT))
+    root = trusted_root(signed.store, home, f"sha256:{digest}")
+    assert trusted_root(signed.store, home, None) == root
+    with pytest.raises(TrustError, match="has the SHA-256"):
+        read_root(signed.store, "0" * 64)
+    with pytest.raises(TrustError, match="No such file"):
+        read_root(signed.store, str(tmp_path / "nothing.json"))
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(TrustError, match="no root of a repository"):
+        read_root(signed.store, str(tmp_path / "no.json"))
+
+
+@pytest.mark.parametrize("role", ["root", "targets", "publisher"])
+def test_readers_follow_when_a_key_is_rotated(signed: Signed, role: Any) -> None:
+    first_root = signed.ring.root_file.read_bytes()
+    client = signed.client(root=first_root)
+    assert signed.pulled(client) == b"engine"
+    metadata = SignedMetadata(signed.store, signed.ring)
+    assert metadata.load()
+    metadata.rotate(role, new_key(signed.ring.folder, role, None))
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client(root=first_root)) == b"newer"
+    assert signed.pulled(signed.client("new")) == b"newer"
+
+
+def test_a_revoked_key_signs_nothing_more(signed: Signed, tmp_path: Path) -> None:
+    shutil.copytree(signed.ring.folder, tmp_path / "stolen")
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.load()
+    metadata.rotate("publisher", new_key(signed.ring.folder, "publisher", None))
+    stolen = type(signed.ring)(tmp_path / "stolen", ask=lambda what: "")
+    signed.propose(signed.build("m", b"evil"))
+    with pytest.raises(TrustError, match="does not sign it any more"):
+        SignedMetadata(signed.store, stolen).load()
+
+
+def test_a_rotation_that_is_interrupted_is_completed(
+    signed: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.load()
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "_complete", lambda: None)  # killed right before it
+        metadata.rotate("publisher", new_key(signed.ring.folder, "publisher", None))
+    assert signed.pulled(signed.client()) == b"engine"
+    signed.ring = type(signed.ring)(signed.ring.folder, ask=lambda what: "")
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client()) == b"newer"
+    assert not (signed.ring.folder / "rotation.json").exists()
+
+
+def test_a_key_may_be_elsewhere(tmp_path: Path) -> None:
+    """Any signer of securesystemslib will do: here, one that reads a file of its own."""
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_pem_private_key,
+    )
+
+    from builders.keys import make_keys
+    from tests.signed import no_passphrase
+
+    ring = other_ring(tmp_path / "vault")
+    pem = tmp_path / "vault/publisher.pem"
+    public = load_pem_private_key(pem.read_bytes(), None).public_key()
+    (tmp_path / "public.pem").write_bytes(
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    entry = key_elsewhere("publisher", f"file2:{pem}", tmp_path / "public.pem")
+    assert entry.keyid == ring.entry("publisher").keyid
+    signed = Signed(tmp_path / "s")
+    signed.ring = make_keys(tmp_path / "keys", None, ask=no_passphrase, bins=2, signers=[entry])
+    assert not (tmp_path / "keys/publisher.pem").exists()
+    signed.release()
+    assert signed.pulled(signed.client()) == b"engine"
+    with pytest.raises(TrustError, match="no signer for 'ftp:'"):
+        key_elsewhere("publisher", "ftp:x", tmp_path / "public.pem")
+
+
+def test_keys_are_encrypted_with_a_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from builders.keys import PASSPHRASE, KeyRing, make_keys
+
+    make_keys(tmp_path / "keys", "open sesame", ask=lambda what: "", bins=2)
+    for path in (tmp_path / "keys").glob("*.pem"):
+        assert b"ENCRYPTED" in path.read_bytes()
+        assert path.stat().st_mode & 0o77 == 0
+    signed = Signed(tmp_path / "s")
+    for wrong in ("", "sesame"):
+        signed.ring = KeyRing(tmp_path / "keys", ask=lambda what, said=wrong: said)
+        with pytest.raises(TrustError, match="can't be used"):
+            signed.publish()
+    monkeypatch.setenv(PASSPHRASE, "open sesame")
+    signed.ring = KeyRing(tmp_path / "keys", ask=lambda what: "")
+    signed.release()
+
+
+def pull_in_process(folder: Path, out: Any) -> None:
+    sys.path.insert(0, str(ROOT))
+    from builders.keys import KeyRing
+
+    made = object.__new__(Signed)
+    made.folder, made.store = folder, LocalStore(folder / "store")
+    made.ring = KeyRing(folder / "keys", ask=lambda what: "")
+    try:
+        out.put(made.pulled(made.client("shared")))
+    except ZooError as error:
+        out.put(str(error))
+
+
+def test_ten_clients_share_a_cache(tmp_path: Path) -> None:
+    signed = Signed(tmp_path)
+    engine = bytes(range(256)) * 40_000
+    signed.release(content=engine)
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    clients = [context.Process(target=pull_in_process, args=(tmp_path, out)) for _ in range(10)]
+    for client in clients:
+        client.start()
+    found = [out.get(timeout=60) for _ in clients]
+    for client in clients:
+        client.join()
+    assert all(one == engine for one in found), [one for one in found if isinstance(one, str)]
+    assert [path.name for path in (tmp_path / "shared/cache/engines").iterdir()] == [
+        sha256_bytes(engine)
+    ]
+
+
+def test_the_command_line_says_what_to_do(signed: Signed, tmp_path: Path) -> None:
+    def zoo(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "zoo.cli", *arguments], capture_output=True, text=True,
+            cwd=tmp_path, check=False,
+            env={"PYTHONPATH": str(ROOT), "ZOO_HOME": str(tmp_path / "h"), "PATH": "/usr/bin:/bin",
+                 "ZOO_STORE": str(signed.folder / "store")},
+        )  # fmt: skip
+
+    refused = zoo("list")
+    assert refused.returncode == TrustError.exit_code
+    assert "zoo --trust ROOT list" in refused.stderr
+    assert "m " in zoo("--trust", str(signed.ring.root_file), "list").stdout
+    assert zoo("list").returncode == 0
+    assert "engines/" in zoo("pull", "m", "--target", "cpu-ort1.32-fp32").stdout
