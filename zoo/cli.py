@@ -6,20 +6,22 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
 
 from zoo import __version__
-from zoo.client import Client, Pulled, connect, default_store
-from zoo.errors import UsageError, ZooError
+from zoo.cache import add_commands as add_cache
+from zoo.caft.cli import add_commands as add_caft
+from zoo.cli_support import Command as Command
+from zoo.cli_support import Parser as Parser
+from zoo.cli_support import add_arguments as add_arguments
+from zoo.cli_support import add_selection, add_store, output_file, whole
+from zoo.client import Client, Pulled, connect
+from zoo.doctor import add_commands as add_doctor
+from zoo.errors import ZooError
 from zoo.index import EngineEntry
 from zoo.machine import this_machine
-from zoo.target import PRECISIONS
+from zoo.selection import why
 from zoo.verdict import kept, verdicts
-
-Command = Callable[[argparse.Namespace], int]
 
 
 def list_models(options: argparse.Namespace) -> int:
@@ -96,10 +98,10 @@ def _show_engine(engine: EngineEntry) -> None:
 
 def pull(options: argparse.Namespace) -> int:
     """Fetches the engine that fits this machine and checks it."""
-    output = _output(options.output) if options.output else None
+    output = output_file(options.output) if options.output else None
     pulled = _pull(options)
     if output is not None:
-        with _whole(output) as partial:
+        with whole(output) as partial:
             shutil.copyfile(pulled.engine, partial)
     print(output or pulled.engine)
     return 0
@@ -111,12 +113,12 @@ def run(options: argparse.Namespace) -> int:
 
     from zoo.preprocess import batch_of, open_photo
 
-    output = _output(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
+    output = output_file(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
     images = [open_photo(Path(photo)) for photo in options.photos]
     pulled = _pull(options)
     with pulled.open() as session:
         features = session.features(batch_of(images, pulled.record.inputs.preprocess))
-    with _whole(output) as partial, partial.open("wb") as file:
+    with whole(output) as partial, partial.open("wb") as file:
         np.save(file, features)
     print(f"{output}: features {features.shape}, {features.dtype}")
     return 0
@@ -125,22 +127,6 @@ def run(options: argparse.Namespace) -> int:
 def main() -> int:
     """Entry point of ``zoo``."""
     return run_cli(_parser(), sys.argv[1:])
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises :class:`~zoo.errors.UsageError` where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises what argparse complains of."""
-        raise UsageError(f"{self.prog}: {message}", hint=f"{self.prog} --help lists what there is")
-
-
-def add_arguments(commands: Any, name: str, command: Command) -> argparse.ArgumentParser:
-    """Adds a subcommand whose help is its function's docstring."""
-    text = (command.__doc__ or "").partition("\n")[0]
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=command)
-    return parser
 
 
 def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
@@ -176,50 +162,18 @@ def _parser() -> argparse.ArgumentParser:
         for name, command in (("list", list_models), ("show", show), ("pull", pull), ("run", run))
     }
     for name, command in parsers.items():
-        command.add_argument(
-            "--store",
-            default=default_store(),
-            help="the repository (default $ZOO_STORE, else ./_repository)",
-        )
+        add_store(command)
         if name != "list":
             command.add_argument("model", help="a model's id, as zoo list shows it")
     parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO")
     for name in ("pull", "run"):
         command = parsers[name]
         command.add_argument("-o", "--output", help="the file that the result goes to")
-        command.add_argument("--target", help="a target by label, such as sm86-rtx1.7-fp16")
-        command.add_argument("--precision", choices=PRECISIONS, help="of the engine")
-        command.add_argument(
-            "--allow-pending", action="store_true", help="take an engine that has not been run"
-        )
-        command.add_argument(
-            "--allow-seeded", action="store_true", help="take an engine of a dry run"
-        )
+        add_selection(command)
+    add_caft(commands)
+    add_cache(commands)
+    add_doctor(commands)
     return parser
-
-
-def _output(name: str) -> Path:
-    """Returns where a result goes, before any work is done for it.
-
-    Raises:
-        UsageError: It is a folder.
-    """
-    path = Path(name)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="--output names the file itself")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yields a file to write; it gets its name when it is whole, and is gone otherwise."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _client(options: argparse.Namespace) -> Client:
@@ -228,17 +182,16 @@ def _client(options: argparse.Namespace) -> Client:
 
 def _pull(options: argparse.Namespace) -> Pulled:
     client = _client(options)
+    machine = this_machine()
     entry = client.select(
         options.model,
-        this_machine(),
+        machine,
         target=options.target,
         precision=options.precision,
         allow_pending=options.allow_pending,
         allow_seeded=options.allow_seeded,
     )
-    dry_run = ", DRY RUN (seeded weights)" if entry.dry_run else ""
-    what = f"{', '.join(entry.targets)}, {entry.status}{dry_run}"
-    print(f"{options.model}: {what}", file=sys.stderr)
+    print(f"{options.model}: {why(entry, machine)}", file=sys.stderr)
     return client.pull(options.model, entry)
 
 
