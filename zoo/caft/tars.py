@@ -81,6 +81,11 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
         yield member
         tar.members = []  # type: ignore[attr-defined]  # it keeps every one of them otherwise
+    # tarfile takes a broken header for the end. The end of a whole tar is a block of zeros.
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"it has no end mark at byte {tar.offset:,}")
 
 
 def _stem(name: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Solver = Literal["adamw", "lbfgs", "sklearn"]
 _CHUNK = 65_536  # rows that are looked at together where order does not matter
+_NUMBERS = 1 << 20  # features that are summed together
 _IN_MEMORY = 2 << 30  # bytes of features that are kept in memory; more is read as it is needed
 
 
@@ -123,18 +124,18 @@ def standardise(
     rows = cache.rows_of(samples)
     total = np.zeros(cache.identity.feature_dim, np.float64)
     squares = np.zeros_like(total)
-    step = max(1, _CHUNK * 1024 // (8 * cache.identity.feature_dim))
+    step = max(1, _NUMBERS // cache.identity.feature_dim)
     for start in range(0, len(rows), step):
         part = np.asarray(cache.features[rows[start : start + step]], np.float64)
         total += part.sum(axis=0)
         squares += np.square(part).sum(axis=0)
     mean = total / len(rows)
-    deviation = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
     if not np.isfinite(mean).all():
         raise HeadError(
             f"{cache.folder}: some features are not finite numbers",
             hint="fp16 storage overflows above 65,504: make the cache with --storage fp32",
         )
+    deviation = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
     dead = deviation <= 1e-6 * max(1.0, float(deviation.max()))
     return mean.astype(np.float32), np.where(dead, 0, 1 / np.where(dead, 1, deviation)).astype(
         np.float32
@@ -250,7 +251,7 @@ def _adamw(module: Any, rows: _Rows, settings: Settings) -> Callable[[], float]:
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            total += float(loss) * len(numbers)
+            total += float(loss.detach()) * len(numbers)
         return total / len(rows)
 
     return epoch
