@@ -1,4 +1,4 @@
-"""A feature cache: whole after a kill at any moment, of one engine alone, no larger than the disk."""
+"""A feature cache: whole after a kill at any moment, of one engine alone, larger than memory."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_rows_of_another_engine_are_refused(
         cache_features(data, toy(**changes), tmp_path / "c")
     with pytest.raises(CacheError, match="storage fp32; these would be fp16"):
         cache_features(data, toy(), tmp_path / "c", storage="fp16")
-    with pytest.raises(CacheError, match="count 0.*count 2"):
+    with pytest.raises(CacheError, match=r"count 0.*count 2"):
         cache_features(data, toy(), tmp_path / "c", augment=2)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
 

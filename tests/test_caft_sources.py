@@ -145,7 +145,7 @@ def test_what_came_before_a_broken_end_is_kept(cut: str, tmp_path: Path) -> None
     with pytest.raises(DatasetError, match=r"s-00\.tar: not a tar that can be read to its end"):
         cache_features(str(path), toy(), tmp_path / "c", batch=1)
     kept = FeatureCache(tmp_path / "c", check_complete=False).card.samples
-    assert kept == (2 if cut == "in a photo" else 3)
+    assert kept == 2  # a sample ends where the next begins: the third may lack something
 
 
 class Endless:
