@@ -82,8 +82,8 @@ def train(options: argparse.Namespace) -> int:
     print(report.line)
     print(
         f"{output}: {settings.kind}, {len(report.labels)} classes, trained on "
-        f"{report.trained_on:,} images; {len(report.curve)} epochs, "
-        f"{report.seconds_per_epoch * 1000:.3g} ms each"
+        f"{report.trained_on:,} images in {report.seconds:.3g} s"
+        + (f": {len(report.curve)} epochs" if report.curve else "")
     )
     return 0
 

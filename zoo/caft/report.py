@@ -26,7 +26,8 @@ class Epoch:
     Attributes:
         number: From 1.
         train_loss: Mean cross-entropy while it learned.
-        val_loss: Mean cross-entropy on the validation rows after it.
+        val_loss: Mean cross-entropy on the validation rows after it; on the training rows where
+            there are none.
         val_accuracy: Part of them that is right.
     """
 
@@ -44,6 +45,8 @@ class Report:
         right: Held-out samples that it names rightly.
         held_out: How many there are.
         trained_on: Samples that it learned from.
+        stopped_by: Samples whose loss stopped it; where there are none, that of the training
+            samples did.
         interval: Wilson's 95 percent interval of the accuracy.
         labels: Names of the classes.
         confusion: ``[class][named]``: held-out samples.
@@ -54,6 +57,7 @@ class Report:
     right: int
     held_out: int
     trained_on: int
+    stopped_by: int
     interval: tuple[float, float]
     labels: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
@@ -102,6 +106,7 @@ def judge(
         right=right,
         held_out=held_out,
         trained_on=len(split.train),
+        stopped_by=len(split.val),
         interval=wilson(right, held_out),
         labels=cache.label_names,
         confusion=tuple(tuple(int(value) for value in row) for row in confusion),
@@ -147,7 +152,9 @@ def draw_curve(axes: Any, report: Report) -> None:
     """Draws losses and accuracy by epoch."""
     epochs = [one.number for one in report.curve]
     axes.plot(epochs, [one.train_loss for one in report.curve], label="training loss")
-    axes.plot(epochs, [one.val_loss for one in report.curve], label="validation loss")
+    kind = "validation" if report.stopped_by else "training"
+    after = [one.val_loss for one in report.curve]
+    axes.plot(epochs, after, label=f"{kind} loss after the epoch")
     axes.set(xlabel="epoch", ylabel="cross-entropy", title="Learning curve", yscale="log")
     axes.legend(loc="upper right")
     if not epochs:
@@ -156,7 +163,7 @@ def draw_curve(axes: Any, report: Report) -> None:
     other = axes.twinx()
     other.plot(epochs, [one.val_accuracy for one in report.curve], color="tab:green")
     other.set(ylim=(0, 1.02))
-    other.set_ylabel("validation accuracy", color="tab:green")
+    other.set_ylabel(f"{kind} accuracy", color="tab:green")
 
 
 def draw_confusion(axes: Any, report: Report) -> None:
