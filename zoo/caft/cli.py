@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli_support import add_arguments, add_selection, add_store, output_file
-from zoo.errors import DatasetError
+from zoo.errors import DatasetError, RunError
 
 if TYPE_CHECKING:
     from zoo.caft.head import Head
@@ -90,13 +90,13 @@ def train(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Names the class of photos."""
-    from zoo.preprocess import open_photo
-
     head = _head(options)
-    images = [open_photo(Path(photo)) for photo in options.photos]
+    for photo in options.photos:
+        if not Path(photo).is_file():
+            raise RunError(f"{photo}: no such file")
     with _extractor(options, options.model, head) as extractor:
         head.check(extractor, allow_other_engine=options.allow_other_engine)
-        found = head.probabilities(extractor(images))
+        found = head.probabilities(extractor(options.photos))
     for photo, row in zip(options.photos, found, strict=True):
         best = row.argsort()[::-1][: options.top]
         named = [(head.card.labels[number], float(row[number])) for number in best]
