@@ -194,6 +194,20 @@ def test_rows_of_another_engine_are_refused(
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
 
 
+def test_names_of_another_data_set_are_not_taken_for_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, other = (folder(tmp_path / name, classes=2, each=2) for name in ("data", "other"))
+    cache_features(data, toy(), tmp_path / "c")
+    with pytest.raises(CacheError, match=r"holds features of .*data, these would be of .*other"):
+        cache_features(other, toy(), tmp_path / "c")
+    monkeypatch.chdir(tmp_path)
+    assert cache_features("data", toy(), "c")[1].images == 0  # the same place, said otherwise
+    data.rename(tmp_path / "new")
+    assert cache_features("new", toy(), "c", moved=True)[1].images == 0
+    assert cache_features("new", toy(), "c")[1].before == 4
+
+
 def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     writer = CacheWriter(tmp_path / "c", identity(4))
     with pytest.raises(CacheError, match="another zoo features is writing"):

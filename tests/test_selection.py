@@ -49,6 +49,7 @@ def test_what_does_not_fit_says_why(changed: dict[str, Any], words: str) -> None
         select(model(engine("cpu-ort1.32-fp32", **changed)), LAPTOP)
     offered = words.startswith("--")
     assert ("make zoo MODELS=m GPU=cpu" in str(caught.value)) != offered
+    assert ("install ONNX Runtime 1.33.0; or" in str(caught.value)) == ("1.33" in words)
 
 
 def test_what_this_version_does_not_know_is_passed_over() -> None:

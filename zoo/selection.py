@@ -97,7 +97,7 @@ def select(
         return min(fitting, key=lambda pair: pair[0])[1]
     raise SelectionError(
         _none_will_do(model, machine, precision, reasons),
-        hint=None if on_offer else _how_to_build(model.model, machine, target),
+        hint=None if on_offer else _what_to_do(model, machine, target),
     )
 
 
@@ -176,9 +176,19 @@ def _none_will_do(
     )
 
 
-def _how_to_build(model: str, machine: Machine, target: str | None) -> str:
+def _what_to_do(model: ModelIndex, machine: Machine, target: str | None) -> str:
+    """Says which runtime to install where that would do, and how to build an engine."""
     arch = target.partition("-")[0] if target else machine.archs[0]
-    return f"to build one: make zoo MODELS={model} GPU={arch}"
+    build = f"to build one: make zoo MODELS={model.model} GPU={arch}"
+    for engine in sorted(model.engines, key=lambda one: _distance(one, machine)):
+        toolchain = engine.toolchain
+        as_needed = Machine(archs=machine.archs, toolchains=(toolchain,))
+        system = (toolchain.os, toolchain.machine)
+        for_here = all((one.os, one.machine) == system for one in machine.toolchains)
+        if for_here and engine.status != "withdrawn" and fit(engine, as_needed)[1] is None:
+            name = RUNTIME_NAMES.get(toolchain.kind)
+            return f"install {name} {toolchain.version}; or {build}" if name else build
+    return build
 
 
 def _needs(engine: EngineEntry) -> str:

@@ -68,7 +68,7 @@ class Card(Record):
         samples: Images in it; there are ``samples * views`` rows.
         bad: Images that were left out.
         labels: Names of the classes; ``labels.npy`` has their numbers.
-        source: What the last pass was asked for.
+        source: Which data set it is of.
         seconds: What the passes took, decoding included.
     """
 

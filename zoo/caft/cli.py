@@ -36,6 +36,7 @@ def features(options: argparse.Namespace) -> int:
             storage=options.storage,
             batch=options.batch,
             workers=options.workers,
+            moved=options.moved,
             on_bad=lambda name, why: progress.say(f"left out: {name}: {why}"),
             on_progress=progress.show,
         )
@@ -173,6 +174,9 @@ def _add_features(commands: Any) -> None:
     parser.add_argument("--storage", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--batch", type=_positive, help="images at once (default: the engine's)")
     parser.add_argument("--workers", type=_positive, help="decoding threads (default: cores)")
+    parser.add_argument(
+        "--moved", action="store_true", help="the cache's data set lies in another place now"
+    )
     add_store(parser)
     add_selection(parser)
 

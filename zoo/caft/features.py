@@ -58,6 +58,7 @@ def cache_features(
     storage: Storage = "fp32",
     batch: int | None = None,
     workers: int | None = None,
+    moved: bool = False,
     on_bad: Bad = lambda name, reason: None,
     on_progress: Progress = lambda state: None,
 ) -> tuple[Card, Pass]:
@@ -75,6 +76,7 @@ def cache_features(
         storage: Type of the stored features; fp16 takes half of the disk.
         batch: Images at once; what the engine is best at when None.
         workers: Threads that decode; as many as there are cores when None.
+        moved: Whether the data set lies in another place than when the cache was begun.
         on_bad: Takes each image that is left out.
         on_progress: Takes where the pass stands, after each batch.
 
@@ -88,11 +90,12 @@ def cache_features(
     """
     source = open_source(data)
     augmentation = Augmentation(count=augment, seed=seed)
-    name = str(data) if isinstance(data, (str, Path)) else type(data).__name__
+    name = _name(data)
     samples = max(1, (batch or extractor.batch) // augmentation.views)
     decoder = Decoder(extractor.preprocess, augmentation, samples=samples, workers=workers)
     _has_any(source, name)
-    writer = CacheWriter(Path(folder), Identity.of(extractor, storage, augmentation))
+    identity = Identity.of(extractor, storage, augmentation)
+    writer = CacheWriter(Path(folder), identity, name, moved=moved)
     state = Pass(before=len(writer.done))
     complete = False
     try:
@@ -102,7 +105,7 @@ def cache_features(
         complete = True
     finally:
         state.seconds = time.perf_counter() - state.started
-        card = writer.close(complete=complete, source=name, seconds=state.seconds)
+        card = writer.close(complete=complete, seconds=state.seconds)
     return card, state
 
 
@@ -118,6 +121,13 @@ def _one(made: Batch, extractor: Extractor, writer: CacheWriter, state: Pass, on
     state.images += len(made.outcomes)
     state.in_engine += ended - started
     state.seconds = ended - state.started
+
+
+def _name(data: str | Path | Any) -> str:
+    """Names a data set: by its place, wherever it is called from; an object by its type."""
+    if not isinstance(data, (str, Path)):
+        return type(data).__name__
+    return str(data) if str(data).startswith("hf:") else str(Path(data).resolve())
 
 
 def _new(source: Source, writer: CacheWriter) -> Iterator[Sample]:

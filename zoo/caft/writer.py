@@ -42,18 +42,29 @@ class CacheWriter:
     Args:
         folder: The cache; made unless it is there.
         identity: What makes the rows.
+        source: Which data set they are of: names are told apart within one.
+        moved: Whether the cache's data set has another name now.
 
     Raises:
-        CacheError: It holds rows of another engine, something else, or another process writes it.
+        CacheError: It holds rows of another engine or data set, or something else, or another
+            process writes it.
     """
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
+    def __init__(
+        self, folder: Path, identity: Identity, source: str = "", *, moved: bool = False
+    ) -> None:
         self.folder = folder
         if folder.exists() and not folder.is_dir():
             raise CacheError(f"{folder} is a file; a feature cache is a folder")
         card = read_card(folder) if folder.is_dir() else None
         if card is not None:
             check_same(folder, card.identity, identity)
+            if card.source != source and not moved:
+                raise CacheError(
+                    f"{folder} holds features of {card.source}, these would be of {source}",
+                    hint="give another folder, or --moved if it is the same data set elsewhere",
+                )
+            card = card.model_copy(update={"source": source})
         elif folder.is_dir() and any(_no_leftover(path) for path in folder.iterdir()):
             raise CacheError(
                 f"{folder} is a folder with other things in it, and no feature cache",
@@ -61,7 +72,7 @@ class CacheWriter:
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
-        self.card = card or Card(identity=identity)
+        self.card = card or Card(identity=identity, source=source)
         if card is None:
             write_card(folder, self.card)
         self._views = identity.augmentation.views
@@ -133,7 +144,7 @@ class CacheWriter:
         lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in outcomes)
         _write(self._log, lines.encode())
 
-    def close(self, *, complete: bool, source: str = "", seconds: float = 0.0) -> Card:
+    def close(self, *, complete: bool, seconds: float = 0.0) -> Card:
         """Finishes the arrays and writes the card."""
         for one in self._arrays:
             one.close(sync=complete)
@@ -145,7 +156,6 @@ class CacheWriter:
                 "samples": self.samples,
                 "bad": self.bad,
                 "labels": tuple(self._classes),
-                "source": source or self.card.source,
                 "seconds": round(self.card.seconds + seconds, 3),
             }
         )
