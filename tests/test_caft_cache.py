@@ -121,7 +121,7 @@ from pathlib import Path
 import numpy as np
 from caft_tools import identity, outcome
 from zoo.caft.cache import FeatureCache
-from zoo.caft.train import standardise
+from zoo.caft.rows import standardise
 from zoo.caft.writer import CacheWriter
 status = Path("/proc/self/status").read_text()
 used = int(status.split("VmData:")[1].split()[0]) * 1024
@@ -206,6 +206,16 @@ def test_names_of_another_data_set_are_not_taken_for_done(
     data.rename(tmp_path / "new")
     assert cache_features("new", toy(), "c", moved=True)[1].images == 0
     assert cache_features("new", toy(), "c")[1].before == 4
+
+
+def test_what_fp16_does_not_hold_is_refused(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path / "c", identity(4, storage="fp16"))
+    writer.append([outcome(0, "a")], np.full((1, 4), 60_000, np.float32))
+    rows = np.array([[1.0] * 4, [70_000.0] * 4], np.float32)
+    with pytest.raises(CacheError, match=r"features of 2\.jpg .* fp16"):
+        writer.append([outcome(1, "a"), outcome(2, "a")], rows)
+    writer.close(complete=True)
+    assert len(FeatureCache(tmp_path / "c")) == 1
 
 
 def test_one_process_writes_at_a_time(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from zoo.caft import FeatureCache, Head, cache_features, train_head
 from zoo.caft.onnx_export import OUTPUT, export_onnx
 from zoo.caft.probe import knn, probe
 from zoo.caft.report import draw, wilson
+from zoo.caft.rows import standardise
 from zoo.caft.split import split_by_image, split_samples
-from zoo.caft.train import Settings, standardise
+from zoo.caft.train import Settings
 from zoo.errors import CacheError, HeadError, UsageError
 
 
@@ -99,8 +100,8 @@ def test_rows_that_do_not_fit_are_read_as_they_are_needed(
 ) -> None:
     settings = Settings(batch=16, epochs=3)
     in_memory, _ = train_head(cache, settings)
-    monkeypatch.setattr("zoo.caft.train._IN_MEMORY", 0)
-    monkeypatch.setattr("zoo.caft.train._CHUNK", 37)
+    monkeypatch.setattr("zoo.caft.rows._IN_MEMORY", 0)
+    monkeypatch.setattr("zoo.caft.rows._CHUNK", 37)
     from_disk, _ = train_head(cache, settings)
     assert np.array_equal(in_memory.logits(cache.plain), from_disk.logits(cache.plain))
 
@@ -173,10 +174,10 @@ def test_one_class_is_no_task(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leave nothing to learn from"):
         train_head(FeatureCache(some), Settings(val=0.5, test=0.5))
     assert train_head(FeatureCache(some))[1].held_out == 32
-    bad = rows.copy()
-    bad[3] = np.inf
+    bad = write_cache(tmp_path / "bad", rows, labels)
+    np.load(bad / "features.npy", mmap_mode="r+")[:] = np.nan  # by somebody else's program
     with pytest.raises(HeadError, match="not finite"):
-        train_head(FeatureCache(write_cache(tmp_path / "bad", bad, labels)))
+        train_head(FeatureCache(bad))
 
 
 def test_a_head_of_another_engine_is_refused(cache: FeatureCache) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
 from zoo.caft.head import Head, HeadCard, HeadKind
 from zoo.caft.report import Epoch, Report, judge
+from zoo.caft.rows import Rows, standardise
 from zoo.caft.split import Split, split_samples
 from zoo.errors import HeadError, MissingPackageError
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 Solver = Literal["adamw", "lbfgs", "sklearn"]
-_CHUNK = 65_536  # rows that are looked at together where order does not matter
-_NUMBERS = 1 << 20  # features that are summed together
-_IN_MEMORY = 2 << 30  # bytes of features that are kept in memory; more is read as it is needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,70 +114,6 @@ def train_head(
     return head, judge(head, cache, split, fitted.curve, fitted.seconds)
 
 
-def standardise(
-    cache: FeatureCache, samples: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Returns mean and 1 / standard deviation of the features of some samples, chunk by chunk."""
-    rows = cache.rows_of(samples)
-    total = np.zeros(cache.identity.feature_dim, np.float64)
-    squares = np.zeros_like(total)
-    step = max(1, _NUMBERS // cache.identity.feature_dim)
-    for start in range(0, len(rows), step):
-        part = np.asarray(cache.features[rows[start : start + step]], np.float64)
-        total += part.sum(axis=0)
-        squares += np.square(part).sum(axis=0)
-    mean = total / len(rows)
-    if not np.isfinite(mean).all():
-        raise HeadError(
-            f"{cache.folder}: some features are not finite numbers",
-            hint="fp16 storage overflows above 65,504: make the cache with --storage fp32",
-        )
-    deviation = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
-    dead = deviation <= 1e-6 * max(1.0, float(deviation.max()))
-    return mean.astype(np.float32), np.where(dead, 0, 1 / np.where(dead, 1, deviation)).astype(
-        np.float32
-    )
-
-
-class _Rows:
-    """Standardised rows for torch: all in memory where they fit, else read as they are needed."""
-
-    def __init__(
-        self, cache: FeatureCache, samples: Any, mean: Any, scale: Any, device: torch.device
-    ) -> None:
-        import torch
-
-        self._cache, self._mean, self._scale = cache, mean, scale
-        self._rows = cache.rows_of(samples)
-        self.labels = torch.from_numpy(np.repeat(cache.labels[samples], cache.views)).to(device)
-        self._device = device
-        size = 4 * len(self._rows) * cache.identity.feature_dim
-        self._kept = self._read(self._rows) if size <= _IN_MEMORY else None
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def take(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns features and labels of some rows."""
-        if self._kept is not None:
-            return self._kept[numbers], self.labels[numbers]
-        return self._read(self._rows[numbers.cpu().numpy()]), self.labels[numbers]
-
-    def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields all rows in order."""
-        import torch
-
-        for start in range(0, len(self), _CHUNK):
-            end = min(start + _CHUNK, len(self))
-            yield self.take(torch.arange(start, end, device=self._device))
-
-    def _read(self, rows: Any) -> torch.Tensor:
-        import torch
-
-        part = (np.asarray(self._cache.features[rows], np.float32) - self._mean) * self._scale
-        return torch.from_numpy(part).to(self._device)
-
-
 def _fit(
     cache: FeatureCache,
     split: Split,
@@ -191,8 +124,8 @@ def _fit(
 ) -> Fitted:
     torch = _torch()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train = _Rows(cache, split.train, mean, scale, device)
-    val = _Rows(cache, split.val, mean, scale, device) if len(split.val) else train
+    train = Rows(cache, split.train, mean, scale, device)
+    val = Rows(cache, split.val, mean, scale, device) if len(split.val) else train
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         module = _module(cache, settings).to(device)
@@ -233,7 +166,7 @@ def _module(cache: FeatureCache, settings: Settings) -> torch.nn.Sequential:
     )
 
 
-def _adamw(module: Any, rows: _Rows, settings: Settings) -> Callable[[], float]:
+def _adamw(module: Any, rows: Rows, settings: Settings) -> Callable[[], float]:
     """Returns what does an epoch of AdamW and gives its mean loss."""
     import torch
 
@@ -257,7 +190,7 @@ def _adamw(module: Any, rows: _Rows, settings: Settings) -> Callable[[], float]:
     return epoch
 
 
-def _lbfgs(module: Any, rows: _Rows, settings: Settings) -> Callable[[], float]:
+def _lbfgs(module: Any, rows: Rows, settings: Settings) -> Callable[[], float]:
     """Returns what does 20 iterations of L-BFGS over all rows and gives the mean loss."""
     import torch
 
@@ -285,7 +218,7 @@ def _lbfgs(module: Any, rows: _Rows, settings: Settings) -> Callable[[], float]:
     return epoch
 
 
-def _evaluate(module: Any, rows: _Rows) -> tuple[float, float]:
+def _evaluate(module: Any, rows: Rows) -> tuple[float, float]:
     """Returns mean loss and accuracy over all rows."""
     import torch
 

@@ -128,14 +128,18 @@ class CacheWriter:
         Args:
             outcomes: One for each sample, bad ones too.
             features: ``(samples * views, feature_dim)``; rows of bad samples are left out.
+
+        Raises:
+            CacheError: A feature is not a finite number, or not in the type of the storage.
         """
         if self.card.complete:  # until this pass has come to its end
             self.card = self.card.model_copy(update={"complete": False})
             write_card(self.folder, self.card)
         good = np.array([one.error is None for one in outcomes], bool)
         kept = [one for one in outcomes if one.error is None]
+        stored = self._stored(features[np.repeat(good, self._views)], kept)
         rows, labels, hashes = self._arrays
-        rows.append(features[np.repeat(good, self._views)])
+        rows.append(stored)
         numbers = [self._count(one.label, False) for one in kept]
         labels.append(np.array(numbers, np.int64))
         digests = b"".join(bytes.fromhex(one.sha256) for one in kept)
@@ -143,6 +147,22 @@ class CacheWriter:
         self.bad += len(outcomes) - len(kept)
         lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in outcomes)
         _write(self._log, lines.encode())
+
+    def _stored(
+        self, features: npt.NDArray[np.float32], kept: Sequence[Decoded]
+    ) -> npt.NDArray[Any]:
+        """Returns features in the type of the storage, if all of them fit it."""
+        storage = self.card.identity.storage
+        with np.errstate(over="ignore"):
+            stored = features.astype(STORED[storage])
+        finite = np.isfinite(stored).all(axis=1)
+        if not finite.all():
+            name = kept[int(np.argmin(finite)) // self._views].sample.name
+            raise CacheError(
+                f"features of {name} are beyond what {storage} holds, or not numbers",
+                hint="take --storage fp32, in a new folder; if it has that, the engine is at fault",
+            )
+        return stored
 
     def close(self, *, complete: bool, seconds: float = 0.0) -> Card:
         """Finishes the arrays and writes the card."""
