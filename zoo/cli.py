@@ -14,8 +14,8 @@ from zoo.caft.cli import add_commands as add_caft
 from zoo.cli_support import Command as Command
 from zoo.cli_support import Parser as Parser
 from zoo.cli_support import add_arguments as add_arguments
-from zoo.cli_support import add_selection, add_store, output_file, whole
-from zoo.client import Client, Pulled, connect
+from zoo.cli_support import add_selection, add_store, client_of, output_file, whole
+from zoo.client import Pulled
 from zoo.doctor import add_commands as add_doctor
 from zoo.errors import ZooError
 from zoo.index import EngineEntry
@@ -26,7 +26,7 @@ from zoo.verdict import kept, verdicts
 
 def list_models(options: argparse.Namespace) -> int:
     """Lists the models of a repository."""
-    index = _client(options).index()
+    index = client_of(options).index()
     if index.kind == "dry-run":
         print("DRY RUN: these engines hold seeded weights, not trained ones", file=sys.stderr)
     names = max([len(row.model) for row in index.models], default=0) + 2
@@ -44,7 +44,7 @@ def list_models(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Shows a model and its engines."""
-    model = _client(options).model(options.model)
+    model = client_of(options).model(options.model)
     preprocess = model.preprocess
     print(f"{model.catalog.title} ({model.model})")
     print(f"  {model.catalog.summary}")
@@ -176,12 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _client(options: argparse.Namespace) -> Client:
-    return connect(options.store)
-
-
 def _pull(options: argparse.Namespace) -> Pulled:
-    client = _client(options)
+    client = client_of(options)
     machine = this_machine()
     entry = client.select(
         options.model,

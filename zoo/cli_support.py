@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from zoo.client import default_store
+from zoo.client import Client, connect, default_store
 from zoo.errors import UsageError
 from zoo.target import PRECISIONS
 
@@ -38,6 +38,11 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         default=default_store(),
         help="the repository (default $ZOO_STORE, else ./_repository)",
     )
+
+
+def client_of(options: argparse.Namespace) -> Client:
+    """Opens the repository that the options name."""
+    return connect(options.store)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

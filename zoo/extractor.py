@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from zoo.client import connect, default_store
+from zoo.client import Client, connect, default_store
 from zoo.machine import this_machine
 from zoo.manifest import Preprocess
 from zoo.preprocess import as_photo, batch_of
@@ -127,6 +127,7 @@ def load(
     allow_pending: bool = False,
     allow_seeded: bool = False,
     machine: Machine | None = None,
+    client: Client | None = None,
     report: Callable[[str], None] = say,
 ) -> Extractor:
     """Finds the engine of a model that fits this machine best, fetches it, checks it, opens it.
@@ -139,6 +140,7 @@ def load(
         allow_pending: Whether an engine that has not been run on its GPU will do.
         allow_seeded: Whether a dry run's engine will do.
         machine: What this machine has; looked up when None.
+        client: An open client of the repository, in place of ``store``.
         report: Takes what was picked, and why.
 
     Raises:
@@ -147,7 +149,7 @@ def load(
         RunError: The engine does not load.
         MissingPackageError: Its runtime is not installed.
     """
-    client = connect(store or default_store())
+    client = client or connect(store or default_store())
     machine = machine or this_machine()
     entry = client.select(
         name,

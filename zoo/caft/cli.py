@@ -11,7 +11,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli_support import add_arguments, add_selection, add_store, output_file
+from zoo.cli_support import (
+    add_arguments,
+    add_selection,
+    add_store,
+    client_of,
+    output_file,
+)
 from zoo.errors import DatasetError, RunError
 
 if TYPE_CHECKING:
@@ -233,7 +239,7 @@ def _extractor(
     assert model is not None
     return load(
         model,
-        store=options.store,
+        client=client_of(options),
         target=target,
         precision=options.precision,
         allow_pending=options.allow_pending,
