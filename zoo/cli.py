@@ -149,7 +149,7 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; what is published is whole, and the next run goes on", file=sys.stderr)
+        print("stopped; what is finished is whole, and the next run goes on", file=sys.stderr)
         return 130
 
 

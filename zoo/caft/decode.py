@@ -12,7 +12,6 @@ import io
 import os
 import queue
 import threading
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -162,7 +161,7 @@ class Decoder:
         if _is_ready_input(given):
             return self._write_ready(given, rows)
         if isinstance(given, bytes):
-            digest, photo = sha256_bytes(given), _open(given)
+            digest, photo = sha256_bytes(given), open_photo(io.BytesIO(given))
         else:
             photo = as_photo(given)
             digest = sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
@@ -193,12 +192,6 @@ def _filling(fill: Any, stop: threading.Event, free: queue.Queue[Any]) -> Iterat
         stop.set()
         free.put(np.empty((0, 3, 0, 0), np.float32))  # it may wait for one
         thread.join()
-
-
-def _open(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata; what can't be read raises
-        return open_photo(io.BytesIO(data))
 
 
 def _is_ready_input(given: Any) -> bool:
