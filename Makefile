@@ -19,14 +19,15 @@ BUILDER ?=
 BUILDER_PYTHON ?=
 TIMEOUT ?=
 MEMORY ?=
+DATA ?=
 
-KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
 endif
 
-.PHONY: help zoo test test-full lint catalog clean
+.PHONY: help zoo demo test test-full lint catalog clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +45,7 @@ help:  ## This list
 	@echo "  MANIFESTS  folder of manifests (default: manifests)"
 	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
 	@echo "  BUILDER_PYTHON  the Python that builds and verifies, where it is not the farm's"
+	@echo "  DATA       make demo: a folder with a folder of photos for each class"
 	@echo "  TIMEOUT    seconds that a job may take (default: 3600)"
 	@echo "  MEMORY     GiB of memory that a job may have (default: no limit)"
 
@@ -51,6 +53,11 @@ zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
 	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
+
+demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folder for your own photos)
+	@$(MAKE) --no-print-directory zoo MODELS=efficientnet_lite0 GPU="$(or $(GPU),cpu)" PRECISION="$(or $(PRECISION),fp32)" \
+	  STORE="$(or $(STORE),_repository)"
+	@$(BIN)/python -m builders.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
 
 catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)"

@@ -23,9 +23,9 @@ LEAST_OF_CLASS = 5
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 # Twenty validation photos of ImageNet, each with the number of its class at the end of its name.
-_PACKAGE, _VERSION = "foolbox", "3.3.4"
-_SHA256 = "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb"
-_IMAGENET = re.compile(r"foolbox/data/imagenet_\d+_(\d+)\.jpg")
+WHEEL, VERSION = "foolbox", "3.3.4"
+SHA256 = "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb"
+PHOTOS = re.compile(r"foolbox/data/imagenet_\d+_(\d+)\.jpg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +62,14 @@ def imagenet_sample() -> Labelled:
     """
     photos, labels = [], []
     with tempfile.TemporaryDirectory() as folder:
-        wheel = pypi.download("labelled photos", _PACKAGE, _VERSION, _SHA256, Path(folder))
+        wheel = pypi.download("labelled photos", WHEEL, VERSION, SHA256, Path(folder))
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(archive.namelist()):
-                if match := _IMAGENET.fullmatch(name):
+                if match := PHOTOS.fullmatch(name):
                     photos.append(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
                     labels.append(int(match[1]))
     return Labelled(
-        name=f"{len(photos)} ImageNet photos of {_PACKAGE} {_VERSION}",
+        name=f"{len(photos)} ImageNet photos of {WHEEL} {VERSION}",
         photos=tuple(photos),
         labels=np.array(labels),
         imagenet=True,

@@ -30,7 +30,7 @@ def toolchain(kind: RuntimeKind, version: str) -> Toolchain:
 
 def engine(*targets: str, **changes: Any) -> EngineEntry:
     line = Target.parse(targets[0]).line
-    version = {"ort": "1.32.0", "rtx": "1.7.1.116"}[line.kind]
+    version = {"ort": "1.32.0", "rtx": "1.7.1.116", "trt": "11.4.0.13"}[line.kind]
     values: dict[str, Any] = {
         "record": "0" * 64,
         "record_file": {"sha256": "2" * 64, "size": 2_000},

@@ -57,6 +57,17 @@ CLIENT = [
     (["list", "--store", "ftp://host"], 10, "no store for 'ftp://'"),
     (["pull"], 2, "zoo pull --help"),
     (["run", "resnet50", "nothing.jpg"], 12, "no such file"),
+    (["features", "nowhere", "--model", "m", "-o", "c"], 30, "nowhere: no such folder or file"),
+    (["features", ".", "--model", "m", "-o", "c", "--augment", "-1"], 2, "-1 is not 0 to 1000"),
+    (["features", ".", "--model", "m", "-o", "c"], 10, "no repository here"),
+    (["train-head", "nowhere"], 31, "zoo features DATASET --model MODEL -o nowhere"),
+    (["train-head", "."], 31, "has no card.json"),
+    (["probe", "nowhere"], 31, "no such folder"),
+    (["predict", "photo.jpg"], 2, "--head"),
+    (["predict", "--head", "none.safetensors", "photo.jpg"], 32, "zoo train-head makes one"),
+    (["export-head", "--head", "none.safetensors", "-o", "."], 2, ". is a folder"),
+    (["cache"], 2, "zoo cache --help"),
+    (["doctor", "--store", "ftp://host"], 1, ""),
 ]
 
 

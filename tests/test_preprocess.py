@@ -13,24 +13,21 @@ from builders.backbone import import_timm
 from builders.photos import _GOLDEN, _path, golden_photos
 from zoo.errors import RunError
 from zoo.manifest import Manifest
-from zoo.preprocess import batch_of, open_photo
+from zoo.preprocess import batch_of, fit, normalise_into, open_photo
 
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_photo_becomes_what_timm_makes_of_it(name: str, manifests: dict[str, Manifest]) -> None:
-    import_timm()
-    from timm.data import create_transform
+    """timm's transform is made of timm's own configuration; nothing of the manifest goes in."""
+    timm = import_timm()
+    from timm.data import create_transform, resolve_data_config
 
     preprocess = manifests[name].preprocess
+    config = timm.get_pretrained_cfg(manifests[name].timm_name).to_dict()
+    is_test = preprocess.size_of == "test"
+    theirs = resolve_data_config(pretrained_cfg=config, use_test_size=is_test)
+    transform = create_transform(**theirs, is_training=False)
     size = preprocess.input_size
-    transform = create_transform(
-        input_size=(3, size, size),
-        is_training=False,
-        interpolation=preprocess.interpolation,
-        mean=preprocess.mean,
-        std=preprocess.std,
-        crop_pct=preprocess.crop,
-    )
     for photo in (_GOLDEN[0], _GOLDEN[1], _GOLDEN[4]):  # square, wide, odd sizes
         image = open_photo(_path(photo))
         for turned in (image, image.rotate(90, expand=True)):
@@ -38,6 +35,9 @@ def test_a_photo_becomes_what_timm_makes_of_it(name: str, manifests: dict[str, M
             assert ours.shape == (1, 3, size, size)
             assert ours.dtype == np.float32
             assert np.abs(ours[0] - transform(turned).numpy()).max() < 1e-3
+    one = np.empty((3, size, size), np.float32)  # the way of a feature pass
+    normalise_into(one, fit(turned, preprocess.plain), preprocess.plain)
+    assert np.abs(ours[0] - one).max() < 1e-6
 
 
 def test_golden_photos_are_distinct(manifests: dict[str, Manifest]) -> None:

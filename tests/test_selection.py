@@ -8,8 +8,9 @@ import pytest
 from factories import engine, model, toolchain
 
 from zoo.errors import SelectionError
-from zoo.selection import Machine, fit, select
+from zoo.selection import Machine, fit, select, why
 
+TRT = toolchain("trt", "11.4.0.13").model_copy(update={"cuda": 13})
 RTX, ORT = toolchain("rtx", "1.7.1.116"), toolchain("ort", "1.32.0")
 AMPERE = Machine(archs=("sm86", "cpu"), toolchains=(ORT, RTX))
 LAPTOP = Machine(archs=("cpu",), toolchains=(ORT,))
@@ -48,6 +49,7 @@ def test_what_does_not_fit_says_why(changed: dict[str, Any], words: str) -> None
         select(model(engine("cpu-ort1.32-fp32", **changed)), LAPTOP)
     offered = words.startswith("--")
     assert ("make zoo MODELS=m GPU=cpu" in str(caught.value)) != offered
+    assert ("install ONNX Runtime 1.33.0; or" in str(caught.value)) == ("1.33" in words)
 
 
 def test_what_this_version_does_not_know_is_passed_over() -> None:
@@ -94,3 +96,58 @@ def test_an_engine_for_another_cuda_does_not_fit() -> None:
     why = fit(one, Machine(archs=("sm86", "cpu"), toolchains=(thirteen,)))[1]
     assert why is not None
     assert "for CUDA 12; that for 13 is installed" in why
+
+
+def trt(label: str, **changes: Any) -> Any:
+    return engine(label, **{"toolchain": TRT.model_dump(mode="json"), **changes})
+
+
+EVERYTHING = Machine(archs=("sm86", "cpu"), toolchains=(ORT, RTX, TRT))
+IN_ORDER = [
+    trt("sm86-trt11.4-fp16"),
+    trt("sm86-trt11.4-fp32"),
+    engine("sm86-rtx1.7-fp16"),
+    engine("sm86-rtx1.7-fp32"),
+    engine("sm80-rtx1.7-fp16", "sm86-rtx1.7-fp16"),
+    engine("cpu-ort1.32-fp32"),
+    engine("cpu-ort1.30-fp32", toolchain=toolchain("ort", "1.30.0").model_dump(mode="json")),
+    engine("cpu-ort1.32-int8"),
+]
+"""As documented; int8 is last of all that fits, whatever built it."""
+
+
+@pytest.mark.parametrize("best", range(len(IN_ORDER) - 1))
+def test_the_order_is_the_documented_one(best: int) -> None:
+    left = IN_ORDER[best:-1]
+    assert select(model(*reversed(left)), EVERYTHING) == left[0]
+
+
+def test_int8_is_taken_when_nothing_else_fits_or_it_is_asked_for() -> None:
+    exact, int8 = IN_ORDER[5], IN_ORDER[-1]
+    assert select(model(int8, exact), LAPTOP) == exact
+    assert select(model(int8, exact), LAPTOP, precision="int8") == int8
+
+
+def test_when_nothing_fits_it_says_what_would() -> None:
+    here = Machine(
+        archs=("sm89", "cpu"),
+        toolchains=(ORT, TRT.model_copy(update={"version": "10.16.1.1"})),
+    )
+    with pytest.raises(SelectionError) as caught:
+        select(model(trt("sm86-trt11.4-fp16")), here)
+    text = str(caught.value)
+    assert "needs sm86 with TensorRT 11.4; you have sm89 with ONNX Runtime 1.32" in text
+    assert "TensorRT 10.16; closest: sm86-trt11.4-fp16" in text
+    assert text.endswith("to build one: make zoo MODELS=m GPU=sm89")
+    nearer = trt("sm89-trt11.4-fp16")
+    with pytest.raises(SelectionError, match="closest: sm89"):
+        select(model(trt("sm86-trt11.4-fp16"), nearer), here)
+
+
+def test_what_was_picked_is_said_with_the_reason() -> None:
+    assert why(CPU, LAPTOP) == (
+        "cpu-ort1.32-fp32 (verified): made for cpu, ONNX Runtime 1.32.0 is installed exactly"
+    )
+    older = engine("cpu-ort1.30-fp32", toolchain=toolchain("ort", "1.30.0").model_dump(mode="json"))
+    assert "that is installed reads what 1.30.0 made" in why(older, LAPTOP)
+    assert "asked for by name; it needs sm86" in why(FP16, LAPTOP)

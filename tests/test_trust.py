@@ -229,7 +229,7 @@ def test_trust_is_given_once(signed: Signed, tmp_path: Path) -> None:
     home = TrustHome(roots=tmp_path / "roots", verified=tmp_path / "verified")
     with pytest.raises(TrustError, match="not trusted yet") as caught:
         trusted_root(signed.store, home, None)
-    assert "zoo --trust" in str(caught.value)
+    assert "--trust ROOT" in str(caught.value)
     digest = sha256_file(signed.path(FIRST_ROOT))
     root = trusted_root(signed.store, home, f"sha256:{digest}")
     assert trusted_root(signed.store, home, None) == root
@@ -370,7 +370,7 @@ def test_the_command_line_says_what_to_do(signed: Signed, tmp_path: Path) -> Non
 
     refused = zoo("list")
     assert refused.returncode == TrustError.exit_code
-    assert "zoo --trust ROOT list" in refused.stderr
-    assert "m " in zoo("--trust", str(signed.ring.root_file), "list").stdout
+    assert "zoo list --trust ROOT" in refused.stderr
+    assert "m " in zoo("list", "--trust", str(signed.ring.root_file)).stdout
     assert zoo("list").returncode == 0
     assert "engines/" in zoo("pull", "m", "--target", "cpu-ort1.32-fp32").stdout

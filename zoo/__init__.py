@@ -2,7 +2,28 @@
 
 This package says what exists, where it lies and how it is used. It imports neither torch nor any
 inference runtime until an engine is run. How engines come to be is the ``builders`` package, which
-lives in the checkout only.
+lives in the checkout only. ::
+
+    import zoo
+
+    extractor = zoo.load("resnet50")
+    features = extractor(["cat.jpg", "dog.jpg"])  # (2, 2048), float32
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.extractor import load as load
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports :func:`zoo.extractor.load` when it is first asked for: importing zoo stays light."""
+    if name == "load":
+        from zoo.extractor import load
+
+        return load
+    raise AttributeError(f"module 'zoo' has no attribute '{name}'")

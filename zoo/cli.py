@@ -6,26 +6,29 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
 
 from zoo import __version__
-from zoo.client import Client, Pulled, connect, default_store
-from zoo.errors import UsageError, ZooError
+from zoo.cache import add_commands as add_cache
+from zoo.caft.cli import add_commands as add_caft
+from zoo.cli_support import Command as Command
+from zoo.cli_support import Parser as Parser
+from zoo.cli_support import add_arguments as add_arguments
+from zoo.cli_support import add_selection, add_store, client_of, download_bar, output_file, whole
+from zoo.client import Pulled
+from zoo.doctor import add_commands as add_doctor
+from zoo.errors import ZooError
 from zoo.index import EngineEntry
 from zoo.machine import this_machine
+from zoo.selection import why
 from zoo.stores import open_store
 from zoo.target import PRECISIONS
 from zoo.verdict import kept, verdicts
 
-Command = Callable[[argparse.Namespace], int]
-
 
 def list_models(options: argparse.Namespace) -> int:
     """Lists the models of a repository."""
-    index = _client(options).index()
+    index = client_of(options).index()
     if index.kind == "dry-run":
         print("DRY RUN: these engines hold seeded weights, not trained ones", file=sys.stderr)
     names = max([len(row.model) for row in index.models], default=0) + 2
@@ -43,7 +46,7 @@ def list_models(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Shows a model and its engines."""
-    model = _client(options).model(options.model)
+    model = client_of(options).model(options.model)
     preprocess = model.preprocess
     print(f"{model.catalog.title} ({model.model})")
     print(f"  {model.catalog.summary}")
@@ -97,10 +100,10 @@ def _show_engine(engine: EngineEntry) -> None:
 
 def pull(options: argparse.Namespace) -> int:
     """Fetches the engine that fits this machine and checks it."""
-    output = _output(options.output) if options.output else None
+    output = output_file(options.output) if options.output else None
     pulled = _pull(options)
     if output is not None:
-        with _whole(output) as partial:
+        with whole(output) as partial:
             shutil.copyfile(pulled.engine, partial)
     print(output or pulled.engine)
     return 0
@@ -112,12 +115,12 @@ def run(options: argparse.Namespace) -> int:
 
     from zoo.preprocess import batch_of, open_photo
 
-    output = _output(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
+    output = output_file(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
     images = [open_photo(Path(photo)) for photo in options.photos]
     pulled = _pull(options)
     with pulled.open() as session:
         features = session.features(batch_of(images, pulled.record.inputs.preprocess))
-    with _whole(output) as partial, partial.open("wb") as file:
+    with whole(output) as partial, partial.open("wb") as file:
         np.save(file, features)
     print(f"{output}: features {features.shape}, {features.dtype}")
     return 0
@@ -133,7 +136,7 @@ def mirror(options: argparse.Namespace) -> int:
         archs=options.gpu or None,
         precisions=[options.precision] if options.precision else None,
     )
-    client, destination = _client(options), open_store(options.destination)
+    client, destination = client_of(options), open_store(options.destination)
     done = copy(client, destination, wanted, say=print)
     print(
         f"{destination.url}: {done.engines} engines, {done.copied} objects copied, "
@@ -146,22 +149,6 @@ def mirror(options: argparse.Namespace) -> int:
 def main() -> int:
     """Entry point of ``zoo``."""
     return run_cli(_parser(), sys.argv[1:])
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises :class:`~zoo.errors.UsageError` where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises what argparse complains of."""
-        raise UsageError(f"{self.prog}: {message}", hint=f"{self.prog} --help lists what there is")
-
-
-def add_arguments(commands: Any, name: str, command: Command) -> argparse.ArgumentParser:
-    """Adds a subcommand whose help is its function's docstring."""
-    text = (command.__doc__ or "").partition("\n")[0]
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=command)
-    return parser
 
 
 def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
@@ -184,19 +171,13 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; what is published is whole, and the next run goes on", file=sys.stderr)
+        print("stopped; what is finished is whole, and the next run goes on", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="zoo", description="Prebuilt, proven engines of frozen backbones.")
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
-    parser.add_argument(
-        "--trust",
-        metavar="ROOT",
-        help="trust the repository from now on: its root.json, or the SHA-256 of its first root",
-    )
-    parser.add_argument("--allow-stale", action="store_true", help="take an index that is expired")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     parsers = {
         name: add_arguments(commands, name, command)
@@ -209,11 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     }
     for name, command in parsers.items():
-        command.add_argument(
-            "--store",
-            default=default_store(),
-            help="the repository (default $ZOO_STORE, else ./_repository)",
-        )
+        add_store(command)
         if name not in ("list", "mirror"):
             command.add_argument("model", help="a model's id, as zoo list shows it")
     parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO")
@@ -224,64 +201,27 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("pull", "run"):
         command = parsers[name]
         command.add_argument("-o", "--output", help="the file that the result goes to")
-        command.add_argument("--target", help="a target by label, such as sm86-rtx1.7-fp16")
-        command.add_argument("--precision", choices=PRECISIONS, help="of the engine")
-        command.add_argument(
-            "--allow-pending", action="store_true", help="take an engine that has not been run"
-        )
-        command.add_argument(
-            "--allow-seeded", action="store_true", help="take an engine of a dry run"
-        )
+        add_selection(command)
+    add_caft(commands)
+    add_cache(commands)
+    add_doctor(commands)
     return parser
 
 
-def _output(name: str) -> Path:
-    """Returns where a result goes, before any work is done for it.
-
-    Raises:
-        UsageError: It is a folder.
-    """
-    path = Path(name)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="--output names the file itself")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yields a file to write; it gets its name when it is whole, and is gone otherwise."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _client(options: argparse.Namespace) -> Client:
-    return connect(
-        options.store,
-        trust=options.trust,
-        allow_stale=options.allow_stale,
-        say=lambda text: print(text, file=sys.stderr),
-    )
-
-
 def _pull(options: argparse.Namespace) -> Pulled:
-    client = _client(options)
+    client = client_of(options)
+    machine = this_machine()
     entry = client.select(
         options.model,
-        this_machine(),
+        machine,
         target=options.target,
         precision=options.precision,
         allow_pending=options.allow_pending,
         allow_seeded=options.allow_seeded,
     )
-    dry_run = ", DRY RUN (seeded weights)" if entry.dry_run else ""
-    what = f"{', '.join(entry.targets)}, {entry.status}{dry_run}"
-    print(f"{options.model}: {what}", file=sys.stderr)
-    return client.pull(options.model, entry)
+    print(f"{options.model}: {why(entry, machine)}", file=sys.stderr)
+    with download_bar(entry.engine.size) as progress:
+        return client.pull(options.model, entry, progress)
 
 
 if __name__ == "__main__":

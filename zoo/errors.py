@@ -110,6 +110,24 @@ class JobError(ZooError):
     exit_code = 14
 
 
+class DatasetError(ZooError):
+    """Images or labels that can't be used as a data set."""
+
+    exit_code = 30
+
+
+class CacheError(ZooError):
+    """A feature cache that is missing, unfinished, damaged, or of another engine."""
+
+    exit_code = 31
+
+
+class HeadError(ZooError):
+    """A head that can't be trained, read, or put on this engine."""
+
+    exit_code = 32
+
+
 class PrecisionError(ZooError):
     """A network has no engine of a precision that keeps its floors.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from zoo.errors import RunError
 from zoo.manifest import Preprocess
@@ -20,23 +21,28 @@ from zoo.manifest import Preprocess
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def open_photo(path: Path) -> Image.Image:
+def open_photo(source: Path | BinaryIO) -> Image.Image:
     """Opens a photo as RGB, 8 bits a channel; 16-bit grey is scaled.
+
+    Args:
+        source: A file, or its bytes as a stream; messages name the file.
 
     Raises:
         RunError: There is no such file, or Pillow can't read it.
     """
+    name = f"{source}: " if isinstance(source, Path) else ""
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.mode.startswith("I;16"):
                 return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
             if image.mode in ("I", "F"):
-                raise RunError(f"{path}: a photo of mode {image.mode} has no known range of values")
+                raise RunError(f"{name}a photo of mode {image.mode} has no known range of values")
             return image.convert("RGB")
     except FileNotFoundError as error:
-        raise RunError(f"{path}: no such file") from error
-    except (OSError, Image.DecompressionBombError) as error:
-        raise RunError(f"{path}: not a photo that can be read: {error}") from error
+        raise RunError(f"{name}no such file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise RunError(f"{name}not a photo that can be read: {reason}") from error
 
 
 def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
@@ -76,6 +82,48 @@ def normalise(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDAr
     # One pass: (x / 255 - mean) / std
     scaled = pixels * (1 / (255 * std)) - mean / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def normalise_into(
+    out: npt.NDArray[np.float32], pixels: npt.NDArray[np.uint8], preprocess: Preprocess
+) -> None:
+    """Does what :func:`normalise` does to one image, into memory that is there already.
+
+    Args:
+        out: ``(3, H, W)``, written.
+        pixels: ``(H, W, 3)``, RGB.
+        preprocess: Of a manifest or record; its mean and std.
+    """
+    mean = np.asarray(preprocess.mean, np.float32)[:, None, None]
+    std = np.asarray(preprocess.std, np.float32)[:, None, None]
+    np.multiply(pixels.transpose(2, 0, 1), 1 / (255 * std), out=out)
+    out -= mean / std
+
+
+def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str) -> Image.Image:
+    """Returns a photo as Pillow has it.
+
+    Args:
+        image: Pillow's own, a file, or pixels: ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8.
+
+    Raises:
+        RunError: It is none of these, or a file that can't be read.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, (str, Path)):
+        return open_photo(Path(image))
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or not (
+        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    ):
+        raise RunError(
+            f"an image is an array of {pixels.dtype} with shape {pixels.shape}",
+            hint="a photo is uint8 and (H, W, 3); a ready batch is float32 and (N, 3, H, W)",
+        )
+    if 0 in pixels.shape:
+        raise RunError(f"an image has shape {pixels.shape}: no pixels")
+    return Image.fromarray(pixels)
 
 
 def batch_of(images: Iterable[Image.Image], preprocess: Preprocess) -> npt.NDArray[np.float32]:

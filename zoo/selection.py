@@ -9,7 +9,14 @@ from zoo.index import EngineEntry, ModelIndex
 from zoo.names import perhaps
 from zoo.target import RUNTIME_NAMES, Toolchain
 
+_RUNTIMES = {"trt": 0, "rtx": 1, "ort": 2}
 _PRECISIONS = {"fp16": 0, "bf16": 1, "fp32": 2, "int8": 3}
+
+
+Rank = tuple[int, int, int, int, int]
+"""How well an engine fits: the numbers of :func:`select`'s order, the least being the best."""
+
+_NO_RANK: Rank = (0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +44,15 @@ def select(
     """Picks the engine that fits a machine.
 
     The order: a target that is asked for by label wins, whatever the machine is (to fetch for
-    another one). Else the machine's architectures in their order; among engines of one, the exact
-    toolchain before another build of the same line; then fp16 and bf16, which are faster, before
-    fp32. int8 comes last: it costs the features something, and is taken when it is asked for.
+    another one). Else
+
+    1. the machine's architectures in their order, its GPU before its CPU;
+    2. among engines for one: TensorRT, whose toolchain, OS and CUDA must match exactly; then
+       TensorRT-RTX, which is portable and compiled on the spot; then ONNX Runtime;
+    3. an engine of this architecture alone before one that serves several;
+    4. the exact toolchain before another build that reads it (ONNX Runtime reads older models);
+    5. fp16 and bf16, which are faster, before fp32. int8 comes last: it costs the features
+       something, and is taken when it is asked for.
 
     Args:
         model: The model's index.
@@ -60,14 +73,14 @@ def select(
         )
     reasons: list[str] = []
     on_offer = False  # whether an option would give one
-    fitting: list[tuple[tuple[int, int, int], EngineEntry]] = []
+    fitting: list[tuple[Rank, EngineEntry]] = []
     for engine in model.engines:
         if target is not None and target not in engine.targets:
             continue
         if precision is not None and precision != engine.precision:
             reasons.append(f"{'+'.join(engine.targets)}: {precision} is asked for")
             continue
-        rank, why_not = ((0, 0, 0), None) if target else fit(engine, machine)
+        rank, why_not = (_NO_RANK, None) if target else fit(engine, machine)
         fits = why_not is None
         if why_not is None and engine.status == "withdrawn":
             why_not = f"withdrawn: {engine.reason}"
@@ -82,42 +95,123 @@ def select(
             on_offer |= fits and engine.status != "withdrawn"
     if fitting:
         return min(fitting, key=lambda pair: (pair[1].superseded is not None, pair[0]))[1]
-    arch = target.partition("-")[0] if target else machine.archs[0]
     raise SelectionError(
-        f"{model.model}: no published engine will do:\n    "
-        + "\n    ".join(reasons or ["nothing is published"]),
-        hint=None if on_offer else f"to build one: make zoo MODELS={model.model} GPU={arch}",
+        _none_will_do(model, machine, precision, reasons),
+        hint=None if on_offer else _what_to_do(model, machine, target),
     )
 
 
-def fit(engine: EngineEntry, machine: Machine) -> tuple[tuple[int, int, int], str | None]:
+def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
     """Says how well an engine fits a machine, whatever its status.
 
     Returns:
-        Its rank, the least being the best, and why it does not fit, None where it does.
+        Its rank, and why it does not fit, None where it does.
     """
     needed = engine.toolchain
     # A runtime or architecture that this version does not know fits no machine; it is no error.
     name = RUNTIME_NAMES.get(needed.kind, needed.kind)
-    archs = [label.partition("-")[0] for label in engine.targets]
+    archs = _archs(engine)
     here = [machine.archs.index(arch) for arch in archs if arch in machine.archs]
     if not here:
-        return (0, 0, 0), f"needs {' or '.join(archs)}; this machine has {machine.archs[0]}"
+        return _NO_RANK, f"needs {' or '.join(archs)}; this machine has {machine.archs[0]}"
     installed = [found for found in machine.toolchains if found.kind == needed.kind]
     if not installed:
-        return (0, 0, 0), f"needs {name} {needed.version}, which is not installed"
-    found = installed[0]
+        return _NO_RANK, f"needs {name} {needed.version}, which is not installed"
+    reasons = [_mismatch(needed, found, name) for found in installed]
+    if None not in reasons:
+        return _NO_RANK, reasons[0]
+    exact = any(found.version == needed.version for found in installed)
+    return (
+        min(here),
+        _RUNTIMES.get(needed.kind, len(_RUNTIMES)),
+        len(archs) - 1,
+        0 if exact else 1,
+        _PRECISIONS.get(engine.precision, len(_PRECISIONS)),
+    ), None
+
+
+def why(engine: EngineEntry, machine: Machine) -> str:
+    """Says what was picked and why, in one line: ``cpu-ort1.32-fp32 (verified): ...``."""
+    toolchain = engine.toolchain
+    name = RUNTIME_NAMES.get(toolchain.kind, toolchain.kind)
+    status = f"{engine.status}{', DRY RUN (seeded weights)' if engine.dry_run else ''}"
+    what = f"{', '.join(engine.targets)} ({status})"
+    rank, why_not = fit(engine, machine)
+    if why_not is not None:
+        return f"{what}: asked for by name; it {why_not}"
+    others = len(_archs(engine)) - 1
+    exact = f"{name} {toolchain.version} is installed exactly"
+    if rank[3]:
+        exact = f"the {name} that is installed reads what {toolchain.version} made"
+    alone = f"made for {machine.archs[rank[0]]}" + (f" and {others} more" if others else "")
+    return f"{what}: {alone}, {exact}"
+
+
+def _mismatch(needed: Toolchain, found: Toolchain, name: str) -> str | None:
     if (found.os, found.machine) != (needed.os, needed.machine):
-        return (0, 0, 0), f"made for {needed.os} {needed.machine}"
+        return f"made for {needed.os} {needed.machine}"
     if found.cuda != needed.cuda:
-        return (0, 0, 0), f"needs {name} for CUDA {needed.cuda}; that for {found.cuda} is installed"
-    exact = found.version == needed.version
+        return f"needs {name} for CUDA {needed.cuda}; that for {found.cuda} is installed"
     # TensorRT engines load in the very build that made them; ONNX Runtime reads any older model.
     newer_reads_older = needed.kind == "ort" and _digits(found.version) >= _digits(needed.version)
-    if not exact and not newer_reads_older:
-        return (0, 0, 0), f"needs {name} {needed.version}; {found.version} is installed"
-    precision_rank = _PRECISIONS.get(engine.precision, len(_PRECISIONS))
-    return (min(here), 0 if exact else 1, precision_rank), None
+    if found.version != needed.version and not newer_reads_older:
+        return f"needs {name} {needed.version}; {found.version} is installed"
+    return None
+
+
+def _none_will_do(
+    model: ModelIndex, machine: Machine, precision: str | None, reasons: list[str]
+) -> str:
+    """Says that no engine will do: what they need, what is here, the closest, and each reason."""
+    detail = "\n    ".join(reasons or ["nothing is published"])
+    asked = f" in {precision}" if precision else ""
+    near = [one for one in model.engines if precision in (None, one.precision)]
+    if not near:
+        return f"{model.model}: no published engine{asked} will do:\n    {detail}"
+    closest = min(near, key=lambda engine: _distance(engine, machine))
+    needs = " or ".join(dict.fromkeys(_needs(engine) for engine in near))
+    return (
+        f"{model.model}: no published engine{asked} will do: needs {needs}; you have "
+        f"{_has(machine)}; closest: {', '.join(closest.targets)}\n    {detail}"
+    )
+
+
+def _what_to_do(model: ModelIndex, machine: Machine, target: str | None) -> str:
+    """Says which runtime to install where that would do, and how to build an engine."""
+    arch = target.partition("-")[0] if target else machine.archs[0]
+    build = f"to build one: make zoo MODELS={model.model} GPU={arch}"
+    for engine in sorted(model.engines, key=lambda one: _distance(one, machine)):
+        toolchain = engine.toolchain
+        as_needed = Machine(archs=machine.archs, toolchains=(toolchain,))
+        system = (toolchain.os, toolchain.machine)
+        for_here = all((one.os, one.machine) == system for one in machine.toolchains)
+        if for_here and engine.status != "withdrawn" and fit(engine, as_needed)[1] is None:
+            name = RUNTIME_NAMES.get(toolchain.kind)
+            return f"install {name} {toolchain.version}; or {build}" if name else build
+    return build
+
+
+def _needs(engine: EngineEntry) -> str:
+    """What an engine needs: ``sm86 with TensorRT 11.4``."""
+    return f"{'/'.join(_archs(engine))} with {engine.toolchain.line.title}"
+
+
+def _has(machine: Machine) -> str:
+    """What a machine has: ``sm89 with TensorRT 10.16, ONNX Runtime 1.32``."""
+    titles = ", ".join(found.line.title for found in machine.toolchains) or "no runtime"
+    return f"{machine.archs[0]} with {titles}"
+
+
+def _distance(engine: EngineEntry, machine: Machine) -> tuple[bool, bool, int, int]:
+    """How far an engine is from running here: the architecture counts before the runtime."""
+    archs = [machine.archs.index(arch) for arch in _archs(engine) if arch in machine.archs]
+    kinds = {found.kind for found in machine.toolchains}
+    kind = engine.toolchain.kind
+    return not archs, kind not in kinds, min(archs, default=0), _RUNTIMES.get(kind, 9)
+
+
+def _archs(engine: EngineEntry) -> list[str]:
+    return list(dict.fromkeys(label.partition("-")[0] for label in engine.targets))
 
 
 def _digits(version: str) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ROOT_LIMIT = 512_000
 _HOW = (
     "ask its maintainers for root.json or its SHA-256, by another way than the repository itself, "
-    "and give it once: zoo --trust ROOT list"
+    "and give it once: zoo list --trust ROOT"
 )
 
 

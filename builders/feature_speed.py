@@ -1,0 +1,218 @@
+"""How fast the feature pass is beside the bare engine and a plain PyTorch loop, in one run.
+
+``python -m builders.feature_speed --store _repository --model efficientnet_lite0``. The ways take
+turns, so that what else the machine does falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from builders.compare import backbone_of
+from builders.photos import calibration_paths, golden_paths
+from zoo.caft.features import cache_features
+from zoo.caft.sources import Sample
+from zoo.cli import Parser, add_arguments, run_cli
+from zoo.cli_support import add_selection, add_store
+from zoo.extractor import Extractor, load
+from zoo.machine import describe_machine
+from zoo.manifest import Manifest, load_manifest
+from zoo.preprocess import batch_of, open_photo
+from zoo.repository import Repository
+from zoo.stores import open_store
+
+_JPEG_SIZE = (500, 375)
+"""What most photos of ImageNet are of, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """What is timed: each takes nothing and has all images go through the network once."""
+
+    named: dict[str, Callable[[], None]]
+    images: int
+
+
+def measure(ways: Ways, rounds: int) -> dict[str, float]:
+    """Times each way in turns; returns images per second, the median of the rounds."""
+    for run in ways.named.values():
+        run()
+    found: dict[str, list[float]] = {name: [] for name in ways.named}
+    for _ in range(rounds):
+        for name, run in ways.named.items():
+            started = time.perf_counter()
+            run()
+            found[name].append(ways.images / (time.perf_counter() - started))
+            time.sleep(0.2)  # thread pools keep spinning for a while after their work
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def ways_of(
+    extractor: Extractor, backbone: Any, photos: list[bytes], folder: Path, batch: int
+) -> Ways:
+    """Returns the ways through a network for some photos.
+
+    Args:
+        extractor: The engine.
+        backbone: The same network in PyTorch.
+        photos: JPEG files.
+        folder: For caches.
+        batch: Images at once.
+    """
+    preprocess = extractor.preprocess
+    ready = batch_of([open_photo(io.BytesIO(photo)) for photo in photos], preprocess)
+    made = iter(range(1 << 30))
+
+    def bare() -> None:
+        for start in range(0, len(ready), batch):
+            extractor.session.features(ready[start : start + batch])
+
+    def pass_over(samples: Any) -> Callable[[], None]:
+        def run() -> None:
+            cache_features(samples, extractor, folder / str(next(made)), batch=batch)
+
+        return run
+
+    return Ways(
+        named={
+            "the engine alone, images ready": bare,
+            "feature pass, images ready": pass_over(_Samples(list(ready))),
+            "feature pass, JPEG files": pass_over(_Samples(photos)),
+            "PyTorch loop, JPEG files": _torch_loop(extractor, backbone, photos, batch),
+        },
+        images=len(photos),
+    )
+
+
+class _Samples:
+    def __init__(self, images: list[Any]) -> None:
+        self._images = images
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number, image in enumerate(self._images):
+            yield Sample(name=f"{number}", label=None, read=partial(_same, image))
+
+
+def _same(image: Any) -> Any:
+    return image
+
+
+def _torch_loop(
+    extractor: Extractor, backbone: Any, photos: list[bytes], batch: int
+) -> Callable[[], None]:
+    """What one would write without this project: timm's transform, a DataLoader, eager PyTorch."""
+    import torch
+    from timm.data import create_transform
+    from torch.utils.data import DataLoader, Dataset
+
+    preprocess = extractor.preprocess
+    transform = create_transform(
+        input_size=(3, preprocess.input_size, preprocess.input_size),
+        interpolation=preprocess.interpolation,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        crop_pct=preprocess.crop,
+    )
+
+    class Photos(Dataset[Any]):
+        def __len__(self) -> int:
+            return len(photos)
+
+        def __getitem__(self, number: int) -> Any:
+            return transform(open_photo(io.BytesIO(photos[number])))
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = backbone.eval().to(device)
+    workers = len(os.sched_getaffinity(0))
+    loader = DataLoader(Photos(), batch_size=batch, num_workers=workers, persistent_workers=True)
+
+    def run() -> None:
+        with torch.inference_mode():
+            rows = [model(images.to(device)).float().cpu() for images in loader]
+        assert sum(map(len, rows)) == len(photos)
+
+    return run
+
+
+def jpegs(count: int) -> list[bytes]:
+    """Returns photos of the farm's packages as JPEG files of one size, over and over."""
+    paths = [*calibration_paths(), *golden_paths()]
+    made = []
+    for path in paths:
+        data = io.BytesIO()
+        open_photo(path).resize(_JPEG_SIZE, Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
+        made.append(data.getvalue())
+    return [made[number % len(made)] for number in range(count)]
+
+
+def speed(options: argparse.Namespace) -> int:
+    """Times the feature pass beside the bare engine and a plain PyTorch loop."""
+    manifest: Manifest = load_manifest(Path(options.manifests) / f"{options.model}.toml")
+    with (
+        load(
+            options.model,
+            store=options.store,
+            target=options.target,
+            precision=options.precision,
+            allow_pending=options.allow_pending,
+            allow_seeded=options.allow_seeded,
+        ) as extractor,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        repository = Repository(open_store(options.store))
+        backbone = backbone_of(repository, manifest, Path(options.manifests), extractor.record)
+        batch = options.batch or extractor.batch
+        ways = ways_of(extractor, backbone, jpegs(options.images), Path(folder), batch)
+        rates = measure(ways, options.rounds)
+    print(table(rates, extractor, ways.images, batch, options.rounds))
+    return 0
+
+
+def table(
+    rates: dict[str, float], extractor: Extractor, images: int, batch: int, rounds: int
+) -> str:
+    """Returns the rates as Markdown, the first of them being what the others are compared with."""
+    base = next(iter(rates.values()))
+    machine = describe_machine()
+    where = machine.get("gpu", {}).get("name") or machine["cpu"]
+    lines = [
+        f"{extractor.model}, {extractor.record.targets[0]}, {images} images at batch {batch}, "
+        f"median of {rounds} rounds in turns; {where}, {machine['cores']} cores.",
+        "",
+        "| way | images/s | of the engine alone |",
+        "| --- | ---: | ---: |",
+        *(f"| {name} | {rate:.1f} | {rate / base:.2f} |" for name, rate in rates.items()),
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Entry point of ``python -m builders.feature_speed``."""
+    parser = Parser(prog="feature_speed", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    command = add_arguments(commands, "speed", speed)
+    command.add_argument("--model", default="efficientnet_lite0")
+    command.add_argument("--manifests", default="manifests")
+    command.add_argument("--images", type=int, default=256)
+    command.add_argument("--batch", type=int)
+    command.add_argument("--rounds", type=int, default=5)
+    add_store(command)
+    add_selection(command)
+    return run_cli(parser, ["speed", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What ``zoo doctor`` and ``zoo cache`` say of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from conftest import LITE
+from farm import Farm
+
+from zoo import doctor
+from zoo.cache import kept, prune
+
+
+def smi(driver: str) -> doctor.Run:
+    return lambda command: f"NVIDIA H200, 9.0, {driver}, 143771\n"
+
+
+@pytest.mark.parametrize(
+    ("driver", "state", "words"),
+    [
+        ("580.65.06", "ok", "580.65.06, for CUDA 13"),
+        ("550.54", "ok", "for CUDA 12"),
+        ("470.1", "fail", "too old"),
+        ("[N/A]", "fail", "too old"),
+    ],
+)
+def test_the_driver_is_judged_by_the_cuda_it_serves(driver: str, state: str, words: str) -> None:
+    gpu, found = doctor.gpu(smi(driver))
+    assert gpu.found == "NVIDIA H200, sm90, 140 GiB"
+    assert found.state == state
+    assert words in found.found
+    assert bool(found.do) == (state == "fail")
+
+
+def test_no_gpu_is_no_failure() -> None:
+    def missing(command: list[str]) -> str:
+        raise OSError
+
+    (found,) = doctor.gpu(missing)
+    assert found.state == "note"
+    assert "CPU" in found.do
+
+
+def test_a_clock_that_is_behind_is_noticed() -> None:
+    now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    assert doctor.clock("2025-12-31T23:59:59Z", now).state == "ok"
+    assert doctor.clock("", now).state == "ok"
+    assert doctor.clock("2026-01-02T00:00:00Z", now).state == "fail"
+
+
+def test_a_cache_that_cannot_be_written_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (found,) = doctor.disk(tmp_path / "file")
+    assert found.state == "fail"
+    assert "ZOO_HOME" in found.do
+    (found,) = doctor.disk(tmp_path / "new" / "folder")
+    assert "GiB free" in found.found
+
+
+def test_every_line_is_ok_or_what_to_do(farm: Farm, tmp_path: Path) -> None:
+    done = farm.zoo("doctor", "--json", ZOO_HOME=str(tmp_path / "home"))
+    findings = json.loads(done.stdout)
+    checks = {one["check"]: one for one in findings}
+    assert checks["store"]["found"] == f"{farm.store}: 1 models"
+    assert set(checks) >= {"software", "gpu", "runtime", "store", "clock", "disk"}
+    assert all(one["state"] == "ok" or one["do"] for one in findings)
+    failed = [one for one in findings if one["state"] == "fail"]
+    assert done.returncode == bool(failed)
+    lacking = farm.zoo("doctor", ZOO_STORE=str(tmp_path / "nowhere"))
+    assert lacking.returncode == 1
+    assert "fail  store" in lacking.stdout
+    assert "make zoo" in lacking.stdout
+
+
+def test_the_cache_is_listed_checked_and_pruned(farm: Farm, tmp_path: Path) -> None:
+    home = {"ZOO_HOME": str(tmp_path)}
+    assert "0 files" in farm.zoo("cache", "ls", **home).stdout
+    engine = Path(farm.zoo("pull", LITE, **home).stdout.strip())
+    assert engine.name in farm.zoo("cache", "ls", **home).stdout
+    assert "1 engines, all whole" in farm.zoo("cache", "verify", **home).stdout
+    data = engine.read_bytes()
+    engine.write_bytes(data[:-1] + b"x")
+    broken = farm.zoo("cache", "verify", **home)
+    assert broken.returncode == 10
+    assert f"damaged and removed: {engine.name[:12]}" in broken.stderr
+    assert not engine.exists()
+    assert farm.zoo("pull", LITE, **home).returncode == 0
+    assert "0 files removed" in farm.zoo("cache", "prune", **home).stdout
+    assert "1 files removed" in farm.zoo("cache", "prune", "--days", "0", **home).stdout
+    assert not engine.exists()
+
+
+def test_pruning_leaves_what_is_in_use(tmp_path: Path) -> None:
+    now = time.time()
+    for name, days in (("a" * 64, 31), ("b" * 64, 29), ("c" * 64 + ".part", 2), (".d", 0.5)):
+        path = tmp_path / "engines" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+        os.utime(path, (now - 86_400 * days,) * 2)
+    going = prune(kept(tmp_path), now=now, days=30)
+    assert [one.path.name[:1] for one in going] == ["a", "c"]

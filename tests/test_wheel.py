@@ -1,0 +1,78 @@
+"""The wheel: what pip installs for somebody who only wants to use an engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import LITE, ROOT
+from farm import Farm
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # a build in the checkout would take what an older one left there
+    shutil.copytree(ROOT / "zoo", source / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
+    done = subprocess.run([*command, str(source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_the_wheel_holds_zoo_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"zoo", "caft_zoo"}
+    assert {"zoo/py.typed", "zoo/targets.toml", "zoo/floors.toml", "zoo/caft/cache.py"} <= set(
+        names
+    )
+
+
+def test_an_empty_environment_lists_examines_and_pulls(
+    wheel: Path, farm: Farm, tmp_path: Path
+) -> None:
+    store = str(farm.store)  # any URL that the client takes
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    done = subprocess.run(
+        [*pip, "-c", str(ROOT / "constraints.txt"), str(wheel)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for package in ("torch", "tensorrt", "boto3", "onnxruntime", "sklearn", "safetensors"):
+        assert not list(venv.glob(f"lib/python*/site-packages/{package}"))
+
+    def zoo(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(venv / "bin" / "zoo"), *arguments, "--store", store],
+            capture_output=True, text=True, cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"},
+        )  # fmt: skip
+
+    listed = zoo("list")
+    assert listed.returncode == 0, listed.stderr
+    assert LITE in listed.stdout
+    examined = zoo("doctor")
+    assert "ok    store" in examined.stdout
+    assert "pip install 'caft-zoo[onnxruntime]'" in examined.stdout
+    refused = zoo("pull", LITE)
+    assert refused.returncode == 11
+    assert "needs ONNX Runtime 1.32" in refused.stderr
+    pulled = zoo("pull", LITE, "--target", "cpu-ort1.32-fp32")
+    assert pulled.returncode == 0, pulled.stderr
+    assert Path(pulled.stdout.strip()).is_relative_to(tmp_path / ".cache" / "caft-zoo")
+    trained = subprocess.run(
+        [str(venv / "bin" / "zoo"), "predict", "--head", "h.safetensors", "photo.jpg"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 13
+    assert "pip install 'caft-zoo[caft]'" in trained.stderr

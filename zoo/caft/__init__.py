@@ -1,0 +1,39 @@
+"""Cached-activation fine-tuning: a frozen backbone runs once, heads train on its features.
+
+Modules, in the order of the work: ``sources`` (where images come from), ``decode`` (images to ready
+batches, in parallel), ``features`` (the pass), ``writer`` and ``cache`` (a directory of plain
+arrays), ``split``, ``train`` and ``fit_sklearn`` (heads), ``probe`` (how good the features are),
+``head`` (what was trained), ``onnx_export`` (backbone and head as one file). ::
+
+    from zoo.caft import FeatureCache, cache_features, train_head
+
+    cache_features("photos/", extractor, "cache/")
+    head, report = train_head(FeatureCache("cache/"))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.caft.cache import FeatureCache as FeatureCache
+    from zoo.caft.features import cache_features as cache_features
+    from zoo.caft.head import Head as Head
+    from zoo.caft.train import train_head as train_head
+
+_WHERE = {
+    "FeatureCache": "zoo.caft.cache",
+    "Head": "zoo.caft.head",
+    "cache_features": "zoo.caft.features",
+    "train_head": "zoo.caft.train",
+}
+__all__ = ["FeatureCache", "Head", "cache_features", "train_head"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for: the command line stays light."""
+    from importlib import import_module
+
+    if name not in _WHERE:
+        raise AttributeError(f"module 'zoo.caft' has no attribute '{name}'")
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,208 @@
+"""Decoding: samples to ready batches, in several threads, ahead of the engine.
+
+Pillow decodes and resizes without holding Python's lock, and so do SHA-256 and numpy's arithmetic:
+threads do, without the copies between processes. Each thread writes the input of its image to its
+place in the batch. Batches come out in the order of the source, and a few buffers go round: memory
+does not grow with the data set.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zoo.caft.augment import Augmentation
+from zoo.caft.sources import Item, Sample
+from zoo.digest import sha256_bytes
+from zoo.errors import RunError, ZooError
+from zoo.manifest import Preprocess
+from zoo.preprocess import as_photo, fit, normalise_into, open_photo
+
+_BUFFERS = 3
+"""One that the engine reads, one that is full and waits, one that is being filled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What became of one sample.
+
+    Attributes:
+        sample: Which.
+        label: Its class.
+        sha256: Of the bytes of its file, or of its pixels where it has no file; empty if bad.
+        error: Why it is left out, None where it is not.
+    """
+
+    sample: Sample
+    label: str | None
+    sha256: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Ready input, and what is in it.
+
+    Attributes:
+        images: ``(samples * views, 3, H, W)`` float32; the views of a sample stand together. Rows
+            of a bad sample are zeros. Valid until the next batch is asked for.
+        outcomes: One for each sample.
+    """
+
+    images: npt.NDArray[np.float32]
+    outcomes: tuple[Decoded, ...]
+
+
+class Decoder:
+    """Makes ready batches.
+
+    Args:
+        preprocess: Of the engine.
+        augmentation: Which views of each image there are.
+        samples: How many of them a batch has.
+        workers: Threads; as many as this process has cores when None.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        augmentation: Augmentation,
+        *,
+        samples: int,
+        workers: int | None = None,
+    ) -> None:
+        self._preprocess = preprocess
+        self._augmentation = augmentation
+        self._samples = samples
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self._side = preprocess.input_size
+
+    def batches(self, source: Iterable[Sample]) -> Iterator[Batch]:
+        """Yields batches in the order of the source; the last may be smaller.
+
+        Raises:
+            DatasetError: The source can't be read further. What came before has been yielded.
+        """
+        ready: queue.Queue[Any] = queue.Queue()  # as long as there are buffers: it needs no bound
+        free: queue.Queue[Any] = queue.Queue()
+        shape = (self._samples * self._augmentation.views, 3, self._side, self._side)
+        for _ in range(_BUFFERS):
+            free.put(np.empty(shape, np.float32))
+        stop = threading.Event()
+        with (
+            ThreadPoolExecutor(self._workers, "decode") as pool,
+            _filling(lambda: self._fill(source, pool, free, ready, stop), stop, free),
+        ):
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                buffer, futures = item
+                outcomes = tuple(future.result() for future in futures)
+                rows = len(outcomes) * self._augmentation.views
+                yield Batch(images=buffer[:rows], outcomes=outcomes)
+                free.put(buffer)
+
+    def _fill(
+        self,
+        source: Iterable[Sample],
+        pool: ThreadPoolExecutor,
+        free: queue.Queue[Any],
+        ready: queue.Queue[Any],
+        stop: threading.Event,
+    ) -> None:
+        """Hands samples out to the pool, a batch at a time, while there are buffers."""
+        try:
+            samples = iter(source)
+            while True:
+                buffer = free.get()
+                futures: list[Future[Decoded]] = []
+                try:
+                    for place, sample in enumerate(islice(samples, self._samples)):
+                        if stop.is_set():
+                            return
+                        futures.append(pool.submit(self._decode, sample, place, buffer))
+                finally:
+                    if futures and not stop.is_set():
+                        ready.put((buffer, futures))
+                if not futures:
+                    break
+            ready.put(None)
+        except BaseException as error:  # it is raised where the batches are taken
+            ready.put(error)
+
+    def _decode(self, sample: Sample, place: int, buffer: Any) -> Decoded:
+        views = self._augmentation.views
+        rows = buffer[place * views : (place + 1) * views]
+        label = sample.label
+        try:
+            given = sample.read()
+            if isinstance(given, Item):
+                given, label = given.image, given.label
+            digest = self._write(given, rows)
+        except Exception as error:  # a data set's own code may raise anything; it names the image
+            rows[:] = 0
+            return Decoded(sample=sample, label=label, sha256="", error=_reason(error))
+        return Decoded(sample=sample, label=label, sha256=digest)
+
+    def _write(self, given: Any, rows: npt.NDArray[np.float32]) -> str:
+        """Writes each view of an image to its row; returns the image's digest."""
+        if _is_ready_input(given):
+            return self._write_ready(given, rows)
+        if isinstance(given, bytes):
+            digest, photo = sha256_bytes(given), open_photo(io.BytesIO(given))
+        else:
+            photo = as_photo(given)
+            digest = sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
+        for view, row in enumerate(rows):
+            seen = self._augmentation.view(photo, view, digest)
+            normalise_into(row, fit(seen, self._preprocess), self._preprocess)
+        return digest
+
+    def _write_ready(self, given: Any, rows: npt.NDArray[np.float32]) -> str:
+        image = np.asarray(given)
+        wanted = (3, self._side, self._side)
+        if image.shape != wanted:
+            raise RunError(f"ready input has shape {image.shape}, the engine takes {wanted}")
+        if len(rows) > 1:
+            raise RunError("ready input can't be augmented; give photos")
+        rows[0] = image
+        return sha256_bytes(np.ascontiguousarray(image, np.float32).tobytes())
+
+
+@contextmanager
+def _filling(fill: Any, stop: threading.Event, free: queue.Queue[Any]) -> Iterator[None]:
+    """Runs ``fill`` in a thread, and ends it when its batches are no longer wanted."""
+    thread = threading.Thread(target=fill, name="read", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        free.put(np.empty((0, 3, 0, 0), np.float32))  # it may wait for one
+        thread.join()
+
+
+def _is_ready_input(given: Any) -> bool:
+    kind = str(getattr(given, "dtype", ""))
+    return "float" in kind and not isinstance(given, Image.Image)
+
+
+def _reason(error: Exception) -> str:
+    """Returns one line on why an image can't be had."""
+    if isinstance(error, ZooError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -1,0 +1,84 @@
+"""An ``.npy`` file that grows by rows, and can be cut back to any number of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_HEADER = 128
+"""Bytes before the first row. The header is padded, so that a longer row count fits in place."""
+
+
+class GrowingArray:
+    """A plain ``.npy`` file of version 1.0, to which rows are appended.
+
+    Its header says how many rows there are as of the last :meth:`close`. In between, whoever writes
+    keeps that number elsewhere, and gives it when the file is opened again: rows beyond it are what
+    a kill left behind, and are overwritten.
+
+    Args:
+        path: The file.
+        dtype: Of an element.
+        row: Shape of a row.
+        rows: How many of the file's rows count.
+
+    Raises:
+        ValueError: The file holds fewer rows than that.
+    """
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike, row: tuple[int, ...], rows: int) -> None:
+        self.path = path
+        self.dtype = np.dtype(dtype)
+        self.row = row
+        self.rows = rows
+        self._size = self.dtype.itemsize * int(np.prod(row, dtype=np.int64))
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if os.fstat(self._file).st_size < self._end(rows) and rows:
+                raise ValueError(f"{path.name} holds fewer than {rows:,} rows")
+            os.ftruncate(self._file, self._end(rows))
+            self._write_header()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def append(self, rows: npt.NDArray[Any]) -> None:
+        """Writes rows behind the last; they count from here on."""
+        data = np.ascontiguousarray(rows, self.dtype)
+        if data.shape[1:] != self.row:
+            raise ValueError(f"{self.path.name}: rows have shape {data.shape[1:]}, not {self.row}")
+        _write_all(
+            self._file, memoryview(data.reshape(-1).view(np.uint8).data), self._end(self.rows)
+        )
+        self.rows += len(data)
+
+    def close(self, *, sync: bool = False) -> None:
+        """Writes the number of rows into the header and closes the file."""
+        try:
+            self._write_header()
+            if sync:
+                os.fsync(self._file)
+        finally:
+            os.close(self._file)
+
+    def _end(self, rows: int) -> int:
+        return _HEADER + rows * self._size
+
+    def _write_header(self) -> None:
+        text = repr(
+            {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.row)}
+        )
+        magic = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
+        header = magic + text.encode().ljust(_HEADER - 11) + b"\n"
+        assert len(header) == _HEADER
+        _write_all(self._file, memoryview(header), 0)
+
+
+def _write_all(file: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written

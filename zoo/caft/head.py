@@ -1,0 +1,176 @@
+"""Heads: what is trained on features. Kept as safetensors, run with numpy alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, Field, ValidationError
+
+from zoo.caft.card import Identity
+from zoo.errors import HeadError, MissingPackageError
+from zoo.extractor import Extractor
+from zoo.record import Record
+
+Floats = npt.NDArray[np.float32]
+HeadKind = Literal["linear", "mlp"]
+_CARD = "caft-zoo"
+
+
+class HeadCard(Record):
+    """What a head's file says of it.
+
+    Attributes:
+        identity: Which engine's features it was trained on.
+        kind: ``linear``, or ``mlp`` with one hidden layer.
+        labels: Names of the classes, in the order of its outputs.
+        trained: How: solver, seed, rows, accuracy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    identity: Identity
+    kind: HeadKind
+    labels: tuple[str, ...]
+    trained: dict[str, Any] = Field(default={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """Features to classes: standardise, then a layer, or two with a ReLU between.
+
+    Attributes:
+        card: What it is.
+        mean: Subtracted from features, ``(feature_dim,)``.
+        scale: Multiplied with them after that, ``(feature_dim,)``.
+        layers: Weight ``(out, in)`` and bias ``(out,)`` of each layer.
+    """
+
+    card: HeadCard
+    mean: Floats
+    scale: Floats
+    layers: tuple[tuple[Floats, Floats], ...]
+
+    def logits(self, features: npt.NDArray[Any]) -> Floats:
+        """Returns logits, ``(N, classes)`` float32, of features ``(N, feature_dim)``."""
+        values = (np.asarray(features, np.float32) - self.mean) * self.scale
+        for number, (weight, bias) in enumerate(self.layers):
+            if number:
+                values = np.maximum(values, 0)
+            values = values @ weight.T + bias
+        return np.asarray(values, np.float32)
+
+    def probabilities(self, features: npt.NDArray[Any]) -> Floats:
+        """Returns the probability of each class, ``(N, classes)`` float32."""
+        logits = self.logits(features)
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
+
+    def predict(self, features: npt.NDArray[Any]) -> list[str]:
+        """Returns the name of the likeliest class of each row."""
+        return [self.card.labels[number] for number in self.logits(features).argmax(axis=1)]
+
+    def check(self, extractor: Extractor, *, allow_other_engine: bool = False) -> None:
+        """Checks that a head and an extractor belong together.
+
+        Args:
+            extractor: What is to make features for this head.
+            allow_other_engine: Whether another engine of the same model will do: its features are
+                the same within what its precision keeps, and nobody has measured this head on it.
+
+        Raises:
+            HeadError: The head was trained on features of another model or engine.
+        """
+        own = self.card.identity
+        if own.model != extractor.model:
+            raise HeadError(
+                f"the head was trained on features of {own.model}, these are of {extractor.model}",
+                hint=f"give --model {own.model}, or train a head on {extractor.model}",
+            )
+        if own.preprocess != extractor.preprocess:
+            raise HeadError(
+                f"the head was trained on {own.model} with other preprocessing: "
+                f"{own.preprocess} then, {extractor.preprocess} now",
+                hint="train it anew on a cache of this engine",
+            )
+        if own.engine != extractor.engine and not allow_other_engine:
+            raise HeadError(
+                f"the head was trained on engine {own.engine[:12]} ({own.target}), this is "
+                f"{extractor.engine[:12]} ({extractor.record.targets[0]})",
+                hint=f"give --target {own.target}, or --allow-other-engine to try it all the same",
+            )
+
+    def save(self, path: Path) -> None:
+        """Writes the head as safetensors, beside the place first.
+
+        Raises:
+            MissingPackageError: safetensors is not installed.
+        """
+        numpy_io = _safetensors()
+        tensors = {"mean": self.mean, "scale": self.scale}
+        for number, (weight, bias) in enumerate(self.layers):
+            tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
+        plain = {name: np.ascontiguousarray(one, np.float32) for name, one in tensors.items()}
+        partial = path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(numpy_io.save(plain, {_CARD: self.card.model_dump_json()}))
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Head:
+        """Reads a head.
+
+        Raises:
+            HeadError: There is no such file, or it is no head.
+            MissingPackageError: safetensors is not installed.
+        """
+        numpy_io = _safetensors()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise HeadError(
+                f"{path}: can't be read: {error.strerror}", hint="zoo train-head makes one"
+            ) from error
+        try:
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + length])
+            card = HeadCard.model_validate_json(header["__metadata__"][_CARD])
+            tensors = numpy_io.load(data)
+            return cls._of(card, tensors)
+        except (ValidationError, ValueError, KeyError, TypeError, _tensor_error()) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise HeadError(
+                f"{path}: not a head of caft-zoo: {type(error).__name__} {reason}",
+                hint="zoo train-head CACHE -o head.safetensors makes one",
+            ) from error
+
+    @classmethod
+    def _of(cls, card: HeadCard, tensors: dict[str, Floats]) -> Head:
+        count = sum(name.endswith(".weight") for name in tensors)
+        layers = tuple((tensors[f"{n}.weight"], tensors[f"{n}.bias"]) for n in range(count))
+        widths = [card.identity.feature_dim, *(len(bias) for _, bias in layers)]
+        shapes = [weight.shape for weight, _ in layers]
+        if shapes != list(zip(widths[1:], widths, strict=False)) or widths[-1] != len(card.labels):
+            raise ValueError(f"layers of {shapes} do not fit its card")
+        return cls(card=card, mean=tensors["mean"], scale=tensors["scale"], layers=layers)
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingPackageError(
+            "safetensors is not installed", hint="pip install 'caft-zoo[caft]'"
+        ) from error
+    return safetensors.numpy
+
+
+def _tensor_error() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    found: type[Exception] = SafetensorError
+    return found

@@ -1,0 +1,132 @@
+"""Export: backbone and head as one ONNX, from normalised images to probabilities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.caft.head import Head
+from zoo.errors import HeadError, MissingPackageError
+from zoo.extractor import Extractor
+
+OUTPUT = "probabilities"
+_TOLERANCE = 1e-4
+
+
+def export_onnx(head: Head, extractor: Extractor, backbone: Path, path: Path) -> float:
+    """Writes one ONNX: images ``(N, 3, H, W)`` to probabilities ``(N, classes)``.
+
+    The file says in its metadata what the classes are and how photos become its input. It is run
+    before it gets its name.
+
+    Args:
+        head: What was trained.
+        extractor: The backbone, open: what the file is compared with.
+        backbone: The backbone's ONNX Runtime engine, an ONNX model.
+        path: The file to write.
+
+    Returns:
+        The largest difference of a probability from backbone and head run apart.
+
+    Raises:
+        HeadError: The engine is no ONNX, or what was written is not what was meant.
+        MissingPackageError: onnx or onnxruntime is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingPackageError("onnx is not installed", hint="pip install onnx") from error
+    if extractor.record.inputs.toolchain.kind != "ort":
+        raise HeadError(
+            f"{extractor.record.targets[0]} is no ONNX model: no head can be put behind it",
+            hint="give --target with the model's cpu target, as zoo show lists it",
+        )
+    model = onnx.load(str(backbone))
+    _append(model, head)
+    _describe(model, head, extractor)
+    partial = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        onnx.save(model, str(partial))
+        difference = _difference(partial, head, extractor)
+        if not difference <= _TOLERANCE:
+            raise HeadError(
+                f"{path}: its probabilities differ by {difference:.2g} from backbone and head run "
+                f"apart; {_TOLERANCE} is allowed",
+                hint="nothing was written",
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return difference
+
+
+def _append(model: Any, head: Head) -> None:
+    """Adds the head's operators behind the backbone's output."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    features = graph.output[0].name
+    tensors = {"head.mean": head.mean, "head.scale": head.scale}
+    nodes = [
+        helper.make_node("Sub", [features, "head.mean"], ["head.centred"]),
+        helper.make_node("Mul", ["head.centred", "head.scale"], ["head.0"]),
+    ]
+    last = "head.0"
+    for number, (weight, bias) in enumerate(head.layers):
+        tensors |= {f"head.{number}.weight": weight, f"head.{number}.bias": bias}
+        if number:
+            nodes.append(helper.make_node("Relu", [last], [f"{last}.relu"]))
+            last = f"{last}.relu"
+        names = [last, f"head.{number}.weight", f"head.{number}.bias"]
+        last = f"head.{number + 1}"
+        nodes.append(helper.make_node("Gemm", names, [last], transB=1))
+    nodes.append(helper.make_node("Softmax", [last], [OUTPUT], axis=1))
+    graph.node.extend(nodes)
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(one, np.float32), name)
+        for name, one in tensors.items()
+    )
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param or "batch"
+    classes = len(head.card.labels)
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [batch, classes]))
+
+
+def _describe(model: Any, head: Head, extractor: Extractor) -> None:
+    from onnx import helper
+
+    values = {
+        "labels": json.dumps(head.card.labels, ensure_ascii=False),
+        "preprocess": extractor.preprocess.model_dump_json(),
+        "model": extractor.model,
+        "engine": extractor.engine,
+    }
+    helper.set_model_props(model, values)
+
+
+def _difference(path: Path, head: Head, extractor: Extractor) -> float:
+    """Runs the file beside backbone and head, on noise, at batch 1 and 2."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime raises classes of its own for each status
+        reason = str(error).splitlines()[0]
+        raise HeadError(f"the ONNX of backbone and head does not load: {reason}") from error
+    random = np.random.default_rng(0)
+    shape = extractor.session.input_shape
+    worst = 0.0
+    for batch in (1, 2):
+        images = random.standard_normal((batch, *shape)).astype(np.float32)
+        (found,) = session.run([OUTPUT], {session.get_inputs()[0].name: images})
+        expected = head.probabilities(extractor.session.features(images))
+        worst = max(worst, float(np.abs(found - expected).max()))
+    return worst

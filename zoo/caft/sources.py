@@ -1,0 +1,174 @@
+"""Sources: where the images of a data set come from, one after the other.
+
+A source is any iterable of :class:`Sample`. It yields the same samples in the same order each time,
+reads nothing of an image before :attr:`Sample.read` is called, and holds no list of them all.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import DatasetError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image of a data set.
+
+    Attributes:
+        name: What people call it: its path in the folder, its key in the tar.
+        label: The name of its class, None where it has none.
+        read: Returns the image: the bytes of its file, a Pillow image, uint8 pixels, or ready
+            input; or an :class:`Item`, where the label comes with it. Called once, in another
+            thread.
+        key: What makes it another one than those of the same name; the name when empty.
+    """
+
+    name: str
+    label: str | None
+    read: Callable[[], Any]
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An image whose label is known no sooner than the image."""
+
+    image: Any
+    label: str | None
+
+
+Source = Iterable[Sample]
+
+
+def open_source(data: str | Path | Any) -> Source:
+    """Returns the samples of a data set.
+
+    Args:
+        data: A folder with a folder of images for each class (or of images alone); a list file,
+            ``path`` or ``path,label`` on each line; a webdataset tar, or several as
+            ``shard-{000..012}.tar``; ``hf:NAME[:SPLIT]``, or the folder of a data set that was
+            saved to disk; a Hugging Face or torch ``Dataset``; or any iterable of samples.
+
+    Raises:
+        DatasetError: It is none of these, or there is no such file.
+    """
+    if not isinstance(data, (str, Path)):
+        from zoo.caft.datasets import from_object
+
+        return from_object(data)
+    text = str(data)
+    if text.startswith("hf:"):
+        from zoo.caft.datasets import from_hub
+
+        return from_hub(text.removeprefix("hf:"))
+    if text.endswith(TARS):
+        from zoo.caft.tars import TarSource
+
+        return TarSource(text)
+    path = Path(text)
+    if path.is_dir():
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            from zoo.caft.datasets import from_hub
+
+            return from_hub(text)
+        return FolderSource(path)
+    if path.suffix.lower() in LISTS:
+        return ListSource(path)
+    if not path.exists():
+        raise DatasetError(
+            f"{path}: no such folder or file",
+            hint="a data set is a folder, a list file, a .tar, or hf:NAME",
+        )
+    raise DatasetError(
+        f"{path}: neither a folder, nor a list ({', '.join(sorted(LISTS))}), nor a tar",
+        hint="for one photo, give the folder that it lies in",
+    )
+
+
+class FolderSource:
+    """A folder. The folders in it are the classes; images beside them have no label.
+
+    Args:
+        root: The folder; it is walked in the order of names, one folder at a time.
+
+    Raises:
+        DatasetError: There is no such folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise DatasetError(f"{root}: no such folder")
+        self.root = root
+
+    def __iter__(self) -> Iterator[Sample]:
+        for path in _images(self.root):
+            name = path.relative_to(self.root).as_posix()
+            label, slash, _ = name.partition("/")
+            yield Sample(name=name, label=label if slash else None, read=path.read_bytes)
+
+
+class ListSource:
+    """A list file: a path on each line, and its label behind a comma (in ``.csv``) or a tab.
+
+    A first line ``path,label`` is taken for a heading, and lines that start with # are left out.
+
+    Args:
+        path: The file; paths in it are relative to its folder, or absolute.
+
+    Raises:
+        DatasetError: There is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise DatasetError(f"{path}: no such list file")
+        self.path = path
+
+    def __iter__(self) -> Iterator[Sample]:
+        delimiter = "," if self.path.suffix.lower() == ".csv" else "\t"
+        with self.path.open(newline="", encoding="utf-8") as file:
+            try:
+                for number, row in enumerate(csv.reader(file, delimiter=delimiter), 1):
+                    if sample := self._sample(number, row):
+                        yield sample
+            except UnicodeDecodeError as error:
+                raise DatasetError(f"{self.path}: not a list in UTF-8: {error.reason}") from error
+
+    def _sample(self, number: int, row: list[str]) -> Sample | None:
+        if not row or not row[0].strip() or row[0].startswith("#"):
+            return None
+        name = row[0].strip()
+        if number == 1 and name.lower() in ("path", "file", "image"):
+            return None
+        if len(row) > 2:
+            raise DatasetError(
+                f"{self.path}: line {number} has {len(row)} fields; it takes a path and a label",
+                hint='quote a name that holds the delimiter: "a, b.jpg",cat',
+            )
+        label = row[1].strip() if len(row) == 2 else ""
+        path = self.path.parent / name
+        key = f"{number}:{name}"  # the same photo may stand there twice, with two labels
+        return Sample(name=name, label=label or None, read=path.read_bytes, key=key)
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """Yields the images under a folder in the order of their paths; hidden ones are left out."""
+    with os.scandir(folder) as entries:
+        found = sorted(
+            (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
+        )
+    for name, is_dir in found:
+        if is_dir:
+            yield from _images(folder / name)
+        elif Path(name).suffix.lower() in SUFFIXES:
+            yield folder / name

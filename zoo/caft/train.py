@@ -1,0 +1,252 @@
+"""Training a head on cached features: torch, AdamW or L-BFGS, with early stopping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from zoo.caft.cache import FeatureCache
+from zoo.caft.head import Head, HeadCard, HeadKind
+from zoo.caft.report import Epoch, Report, judge
+from zoo.caft.rows import Rows, standardise
+from zoo.caft.split import Split, split_samples
+from zoo.errors import HeadError, MissingPackageError
+
+if TYPE_CHECKING:
+    import torch
+
+Solver = Literal["adamw", "lbfgs", "sklearn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a head is trained.
+
+    Attributes:
+        kind: ``linear``, or ``mlp`` with one hidden layer.
+        solver: ``adamw``, ``lbfgs``, or ``sklearn`` for its logistic regression (linear heads).
+        epochs: At most; for L-BFGS, of 20 iterations each.
+        patience: Epochs without a better validation loss before it stops.
+        batch: Rows at once, for AdamW.
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW; half of it times the squared weights is added to L-BFGS's loss.
+        hidden: Width of the hidden layer.
+        dropout: Part of the hidden layer that is dropped while training.
+        val: Part of the samples that stop it.
+        test: Part of the samples that judge it.
+        seed: Of split, initial weights and order.
+    """
+
+    kind: HeadKind = "linear"
+    solver: Solver = "adamw"
+    epochs: int = 100
+    patience: int = 10
+    batch: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    hidden: int = 512
+    dropout: float = 0.2
+    val: float = 0.1
+    test: float = 0.2
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Fitted:
+    """What a solver gives.
+
+    Attributes:
+        layers: Weight and bias of each layer.
+        curve: What each epoch gave.
+        seconds: What the epochs took.
+    """
+
+    layers: tuple[tuple[Any, Any], ...]
+    curve: list[Epoch] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def train_head(
+    cache: FeatureCache,
+    settings: Settings | None = None,
+    *,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[Head, Report]:
+    """Trains a head, and judges it on samples that it has not seen.
+
+    Args:
+        cache: Features with labels.
+        settings: How; the defaults when None.
+        on_epoch: Takes each epoch's losses and accuracy.
+
+    Returns:
+        The head, and how good it is on the held-out samples.
+
+    Raises:
+        CacheError: Fewer than two classes have a label.
+        UsageError: The parts leave nothing to learn from.
+        HeadError: It does not learn: the loss is not a number.
+        MissingPackageError: torch, or for its path scikit-learn, is not installed.
+    """
+    settings = settings or Settings()
+    split = split_samples(cache, val=settings.val, test=settings.test, seed=settings.seed)
+    mean, scale = standardise(cache, split.train)
+    if settings.solver == "sklearn":
+        from zoo.caft.fit_sklearn import fit_sklearn
+
+        fitted = fit_sklearn(cache, split, mean, scale, settings)
+    else:
+        fitted = _fit(cache, split, mean, scale, settings, on_epoch)
+    trained = {
+        "solver": settings.solver,
+        "seed": settings.seed,
+        "rows": len(split.train) * cache.views,
+        "epochs": len(fitted.curve),
+    }
+    card = HeadCard(
+        identity=cache.identity, kind=settings.kind, labels=cache.label_names, trained=trained
+    )
+    head = Head(card=card, mean=mean, scale=scale, layers=fitted.layers)
+    return head, judge(head, cache, split, fitted.curve, fitted.seconds)
+
+
+def _fit(
+    cache: FeatureCache,
+    split: Split,
+    mean: Any,
+    scale: Any,
+    settings: Settings,
+    on_epoch: Callable[[Epoch], None],
+) -> Fitted:
+    torch = _torch()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    train = Rows(cache, split.train, mean, scale, device)
+    val = Rows(cache, split.val, mean, scale, device) if len(split.val) else train
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        module = _module(cache, settings).to(device)
+        step = {"adamw": _adamw, "lbfgs": _lbfgs}[settings.solver](module, train, settings)
+        best, best_loss, since = _copy(module), float("inf"), 0
+        curve: list[Epoch] = []
+        started = time.perf_counter()
+        for number in range(1, settings.epochs + 1):
+            loss = step()
+            val_loss, right = _evaluate(module, val)
+            epoch = Epoch(number=number, train_loss=loss, val_loss=val_loss, val_accuracy=right)
+            curve.append(epoch)
+            on_epoch(epoch)
+            if not np.isfinite(loss):
+                raise HeadError(
+                    f"the loss is {loss} in epoch {number}",
+                    hint=f"give a smaller --learning-rate than {settings.learning_rate}",
+                )
+            if val_loss < best_loss - 1e-5:
+                best, best_loss, since = _copy(module), val_loss, 0
+            else:
+                since += 1
+            if since >= settings.patience:
+                break
+        seconds = time.perf_counter() - started
+    return Fitted(layers=best, curve=curve, seconds=seconds)
+
+
+def _module(cache: FeatureCache, settings: Settings) -> torch.nn.Sequential:
+    from torch import nn
+
+    width, classes = cache.identity.feature_dim, len(cache.label_names)
+    if settings.kind == "linear":
+        return nn.Sequential(nn.Linear(width, classes))
+    hidden = nn.Linear(width, settings.hidden)
+    return nn.Sequential(
+        hidden, nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(settings.hidden, classes)
+    )
+
+
+def _adamw(module: Any, rows: Rows, settings: Settings) -> Callable[[], float]:
+    """Returns what does an epoch of AdamW and gives its mean loss."""
+    import torch
+
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+
+    def epoch() -> float:
+        module.train()
+        total = 0.0
+        order = torch.randperm(len(rows)).to(rows.labels.device)
+        for numbers in torch.split(order, settings.batch):
+            features, labels = rows.take(numbers)
+            loss = torch.nn.functional.cross_entropy(module(features), labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += float(loss.detach()) * len(numbers)
+        return total / len(rows)
+
+    return epoch
+
+
+def _lbfgs(module: Any, rows: Rows, settings: Settings) -> Callable[[], float]:
+    """Returns what does 20 iterations of L-BFGS over all rows and gives the mean loss."""
+    import torch
+
+    optimiser = torch.optim.LBFGS(
+        module.parameters(), max_iter=20, history_size=20, line_search_fn="strong_wolfe"
+    )
+    weights = [weight for name, weight in module.named_parameters() if name.endswith("weight")]
+
+    def loss_and_gradient() -> torch.Tensor:
+        optimiser.zero_grad()
+        penalty = settings.weight_decay / 2 * torch.stack([w.square().sum() for w in weights]).sum()
+        penalty = penalty / len(rows)
+        penalty.backward()  # type: ignore[no-untyped-call]
+        total = penalty.detach()
+        for features, labels in rows.chunks():
+            loss = torch.nn.functional.cross_entropy(module(features), labels, reduction="sum")
+            (loss / len(rows)).backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach() / len(rows)
+        return total
+
+    def epoch() -> float:
+        module.eval()  # a line search must see one function: no dropout
+        return float(optimiser.step(loss_and_gradient))  # type: ignore[no-untyped-call]
+
+    return epoch
+
+
+def _evaluate(module: Any, rows: Rows) -> tuple[float, float]:
+    """Returns mean loss and accuracy over all rows."""
+    import torch
+
+    module.eval()
+    loss, right = 0.0, 0
+    with torch.inference_mode():
+        for features, labels in rows.chunks():
+            logits = module(features)
+            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(1) == labels).sum())
+    return loss / len(rows), right / len(rows)
+
+
+def _copy(module: Any) -> tuple[tuple[Any, Any], ...]:
+    """Returns weight and bias of each layer as numpy has them."""
+    layers = [layer for layer in module if hasattr(layer, "weight")]
+    return tuple(
+        (one.weight.detach().cpu().numpy().copy(), one.bias.detach().cpu().numpy().copy())
+        for one in layers
+    )
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackageError(
+            "torch is not installed",
+            hint="pip install 'caft-zoo[caft]', or train with --solver sklearn",
+        ) from error
+    return torch

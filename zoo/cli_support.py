@@ -1,0 +1,108 @@
+"""What the command lines of this project share: parsers, options, and files that become whole."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from zoo.client import Client, connect, default_store
+from zoo.errors import UsageError
+from zoo.stores import Progress
+from zoo.target import PRECISIONS
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises :class:`~zoo.errors.UsageError` where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse complains of."""
+        raise UsageError(f"{self.prog}: {message}", hint=f"{self.prog} --help lists what there is")
+
+
+def add_arguments(commands: Any, name: str, command: Command) -> argparse.ArgumentParser:
+    """Adds a subcommand whose help is its function's docstring."""
+    text = (command.__doc__ or "").partition("\n")[0]
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that names the repository."""
+    parser.add_argument(
+        "--store",
+        default=default_store(),
+        help="the repository (default $ZOO_STORE, else ./_repository)",
+    )
+    parser.add_argument(
+        "--trust",
+        metavar="ROOT",
+        help="trust the repository from now on: its root.json, or the SHA-256 of its first root",
+    )
+    parser.add_argument("--allow-stale", action="store_true", help="take an index that is expired")
+
+
+def client_of(options: argparse.Namespace) -> Client:
+    """Opens the repository that the options name."""
+    return connect(
+        options.store,
+        trust=options.trust,
+        allow_stale=options.allow_stale,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+
+
+@contextmanager
+def download_bar(size: int) -> Iterator[Progress | None]:
+    """Shows a download on a terminal; yields what is told of its bytes."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=size)
+        yield lambda count: bar.advance(task, count)
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that pick an engine of a model."""
+    parser.add_argument("--target", help="a target by label, such as sm86-rtx1.7-fp16")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the engine")
+    parser.add_argument(
+        "--allow-pending", action="store_true", help="take an engine that has not been run"
+    )
+    parser.add_argument("--allow-seeded", action="store_true", help="take an engine of a dry run")
+
+
+def output_file(name: str) -> Path:
+    """Returns where a result goes, before any work is done for it.
+
+    Raises:
+        UsageError: It is a folder.
+    """
+    path = Path(name)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="--output names the file itself")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields a file to write; it gets its name when it is whole, and is gone otherwise."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

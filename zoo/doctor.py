@@ -1,0 +1,192 @@
+"""``zoo doctor``: what this machine has, and what to do about what it lacks.
+
+Nothing native is imported. Each check is a function of what it is given and returns findings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo import __version__
+from zoo.cli_support import add_arguments, add_store
+from zoo.client import connect, default_cache
+from zoo.errors import ZooError
+from zoo.machine import Run, all_installed, describe_gpu, run_command
+from zoo.target import RUNTIME_NAMES
+
+State = Literal["ok", "note", "fail"]
+_LEAST_DISK = 2 << 30
+_MODELS_LOOKED_AT = 3  # each is a request
+_CUDA_DRIVERS = {13: 580, 12: 535}
+"""CUDA major version to the oldest driver for it. Source: NVIDIA's CUDA release notes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of ``zoo doctor``.
+
+    Attributes:
+        check: What was looked at.
+        state: ``ok``; ``note`` for what is lacking and may not matter; ``fail`` for what does.
+        found: What is there.
+        do: What to do, empty when there is nothing.
+    """
+
+    check: str
+    state: State
+    found: str
+    do: str = ""
+
+
+def python() -> Iterator[Finding]:
+    """Looks at Python and this package."""
+    text = f"caft-zoo {__version__}, Python {platform.python_version()}, {platform.system()}"
+    yield Finding(check="software", state="ok", found=f"{text} {platform.machine()}")
+
+
+def gpu(run: Run = run_command) -> Iterator[Finding]:
+    """Looks at GPU, driver and the CUDA that the driver serves."""
+    found = describe_gpu(run)
+    if found is None:
+        yield Finding(
+            check="gpu",
+            state="note",
+            found="no NVIDIA GPU: nvidia-smi is not there or lists none",
+            do="engines for the CPU run here; for a GPU, install its driver",
+        )
+        return
+    capability = f"sm{found['compute_capability'].replace('.', '')}"
+    memory = f"{float(found['memory_mib']) / 1024:.0f} GiB"
+    yield Finding(check="gpu", state="ok", found=f"{found['name']}, {capability}, {memory}")
+    yield driver(found["driver"])
+
+
+def driver(version: str) -> Finding:
+    """Says which CUDA a driver serves."""
+    major = int(version.partition(".")[0]) if version.partition(".")[0].isdigit() else 0
+    served = [cuda for cuda, least in _CUDA_DRIVERS.items() if major >= least]
+    if served:
+        return Finding(check="driver", state="ok", found=f"{version}, for CUDA {max(served)}")
+    return Finding(
+        check="driver",
+        state="fail",
+        found=f"{version} is too old for CUDA 12 and 13",
+        do=f"install driver {_CUDA_DRIVERS[12]} or later",
+    )
+
+
+def runtimes() -> Iterator[Finding]:
+    """Looks at the installed runtimes."""
+    found = all_installed()
+    for toolchain in found.values():
+        cuda = f" for CUDA {toolchain.cuda}" if toolchain.cuda else ""
+        text = f"{RUNTIME_NAMES[toolchain.kind]} {toolchain.version}{cuda}"
+        yield Finding(check="runtime", state="ok", found=text)
+    if not found:
+        yield Finding(
+            check="runtime",
+            state="fail",
+            found="no runtime is installed: engines can be fetched, and none can be run",
+            do="pip install 'caft-zoo[onnxruntime]', or for a GPU 'caft-zoo[rtx]'",
+        )
+
+
+def store(url: str) -> Iterator[Finding]:
+    """Looks at the repository, its signatures' state, and this machine's clock against it."""
+    try:
+        client = connect(url)
+        index = client.index()
+        looked_at = [client.model(row.model) for row in index.models[:_MODELS_LOOKED_AT]]
+        created = [engine.created for model in looked_at for engine in model.engines]
+    except ZooError as error:
+        yield Finding(check="store", state="fail", found=error.message, do=error.hint or "")
+        return
+    kind = " (DRY RUN)" if index.kind == "dry-run" else ""
+    yield Finding(check="store", state="ok", found=f"{url}: {len(index.models)} models{kind}")
+    yield clock(max(created, default=""), datetime.now(timezone.utc))
+
+
+def clock(newest: str, now: datetime) -> Finding:
+    """Says whether the clock is behind what has been published.
+
+    Args:
+        newest: When the newest engine that was looked at was made, ISO 8601 in UTC.
+        now: By this machine.
+    """
+    text = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if newest <= text:
+        return Finding(check="clock", state="ok", found=text)
+    return Finding(
+        check="clock",
+        state="fail",
+        found=f"{text} by this machine, and an engine was made at {newest}",
+        do="set the clock; signatures expire by it",
+    )
+
+
+def disk(cache: Path) -> Iterator[Finding]:
+    """Looks at the cache's folder: whether it can be written, and what is free."""
+    folder = cache
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        probe = cache / ".doctor"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        yield Finding(
+            check="disk",
+            state="fail",
+            found=f"{cache} can't be written: {error.strerror}",
+            do="name another folder with ZOO_HOME",
+        )
+        return
+    free = shutil.disk_usage(folder).free
+    found = f"{cache}: {free / 2**30:.1f} GiB free"
+    if free < _LEAST_DISK:
+        yield Finding(
+            check="disk", state="fail", found=found, do="free some: zoo cache prune, or ZOO_HOME"
+        )
+    else:
+        yield Finding(check="disk", state="ok", found=found)
+
+
+def examine(url: str, cache: Path, run: Run = run_command) -> list[Finding]:
+    """Runs all checks, in order."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        python,
+        lambda: gpu(run),
+        runtimes,
+        lambda: store(url),
+        lambda: disk(cache),
+    )
+    return [finding for check in checks for finding in check()]
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Looks at this machine and says what to do about what it lacks."""
+    findings = examine(options.store, default_cache())
+    if options.json:
+        print(json.dumps([asdict(one) for one in findings], indent=1))
+    else:
+        for one in findings:
+            print(f"{one.state:<5} {one.check:<9} {one.found}")
+            if one.do:
+                print(f"{'':<16}-> {one.do.strip()}")
+    return 1 if any(one.state == "fail" for one in findings) else 0
+
+
+def add_commands(commands: Any) -> None:
+    """Adds ``zoo doctor``."""
+    parser = add_arguments(commands, "doctor", doctor)
+    parser.add_argument("--json", action="store_true", help="a JSON list of findings")
+    add_store(parser)
