@@ -50,6 +50,8 @@ def open_s3(
         user_agent_extra="caft-zoo",
         # Our own SHA-256 goes with every object; what needs a checksum beside it gets one.
         request_checksum_calculation="when_required",
+        # It is among the headers that are signed, so the body need not be hashed a second time.
+        s3={"payload_signing_enabled": False},
         signature_version=UNSIGNED if anonymous else None,
     )
     try:
