@@ -162,7 +162,9 @@ def gc(options: argparse.Namespace) -> int:
     mib = sum(found.deleted.values()) / 2**20
     said = "deleted" if options.delete else "would be deleted"
     waiting = len(found.condemned) - len(found.deleted)
-    print(f"{len(found.deleted)} {said}, {mib:.1f} MiB; {waiting} condemned; {found.kept} needed")
+    counts = [f"{len(found.deleted)} {said}, {mib:.1f} MiB", f"{waiting} condemned"]
+    counts += [f"{len(found.abandoned)} left by killed writers", f"{found.kept} needed"]
+    print("; ".join(counts))
     if not options.delete:
         print("a dry run: nothing was changed; --delete condemns, and deletes after the grace time")
     return 0

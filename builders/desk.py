@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders.proposals import Proposals
-from builders.publisher import Published, Publisher
 from zoo.client import trust_home
 from zoo.errors import TrustError
 from zoo.layout import TIMESTAMP
@@ -23,6 +22,7 @@ from zoo.stores import open_store
 
 if TYPE_CHECKING:
     from builders.keys import KeyRing
+    from builders.publisher import Published
 
 KEYS_HELP = "folder of the keys (default: the store's name with .keys, for a local one)"
 
@@ -68,8 +68,10 @@ def key_ring(folder: Path) -> KeyRing:
 
 def sign_with(repository: Repository, ring: KeyRing, *, refresh: bool = False) -> Published:
     """Signs what is proposed. Who signs a local repository trusts it from then on."""
+    from builders.publisher import Publisher
     from builders.signing import SignedMetadata
 
+    repository.store.check_writable()
     done = Publisher(repository, SignedMetadata(repository.store, ring)).run(refresh=refresh)
     trust_home().trust(repository.store.url, ring.root_file.read_bytes())
     return done

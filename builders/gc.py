@@ -43,11 +43,13 @@ class Garbage:
     Attributes:
         condemned: Keys that nothing needs, to how long that has been known.
         deleted: Keys that were, or would be, deleted, to their sizes in bytes.
+        abandoned: What killed writers left behind, and was or would be deleted.
         kept: How many objects are needed.
     """
 
     condemned: dict[str, timedelta] = field(default_factory=dict)
     deleted: dict[str, int] = field(default_factory=dict)
+    abandoned: list[str] = field(default_factory=list)
     kept: int = 0
 
 
@@ -77,6 +79,10 @@ def collect(
                 garbage.condemned[entry.key] = now - first
                 if now - first >= grace and now - entry.modified >= grace:
                     garbage.deleted[entry.key] = entry.size
+        for left in list(store.abandoned(now - grace)):
+            garbage.abandoned.append(left.name)
+            if delete:
+                store.discard(left)
         if delete:
             for key in garbage.deleted:
                 store.delete(key)
@@ -132,7 +138,7 @@ def _of_record(repository: Repository, model: str, record: BuildRecord) -> Itera
     yield record_key(model, record.key)
     for entry in repository.store.list(f"attestations/{record.engine.sha256}/"):
         yield entry.key
-    for blob in (record.engine, record.golden, *record.files.values()):
+    for blob in record.blobs:
         yield blob_key(blob.sha256)
     if (export := repository.export(model, record.export_key)) is not None:
         yield from _of_export(repository, model, export)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from builders import listing
-from builders.publisher import Published
 from zoo.errors import RepositoryError
 from zoo.index import Candidate
 from zoo.repository import Repository
+
+if TYPE_CHECKING:
+    from builders.publisher import Published
 
 
 class Proposals:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub
 from farm import ROOT, Farm
+from s3_server import S3Server
 
 from zoo.manifest import Manifest, load_manifests
 
@@ -44,6 +45,14 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"skipped in CI, which is to have what this needs: {reason}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def zoo_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Trust and cache of a user of its own: a test never sees those of who runs it."""
+    home = tmp_path / "zoo-home"
+    monkeypatch.setenv("ZOO_HOME", str(home))
+    return home
 
 
 @pytest.fixture(scope="session")
@@ -109,3 +118,18 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Farm:
 def dry_run_copy(dry_run: Farm, tmp_path: Path) -> Farm:
     """The same repository, for a test to change."""
     return dry_run.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server on loopback, shared by all tests: each takes a prefix of its own."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty prefix on that server, with its maintainer's credentials."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.new_url()

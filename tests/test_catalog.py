@@ -10,7 +10,7 @@ import pytest
 from factories import engine, model
 
 from zoo.catalog import build_site, render_index
-from zoo.index import ModelIndex
+from zoo.index import Index, ModelIndex, index_row
 from zoo.manifest import CatalogText
 from zoo.repository import Repository
 from zoo.stores import MemoryStore
@@ -90,7 +90,10 @@ def test_every_status_is_shown() -> None:
 def repository() -> Repository:
     made = Repository(MemoryStore())
     made.claim("release")
-    made.write_index("release", [model(engine("cpu-ort1.32-fp32"))])
+    one = model(engine("cpu-ort1.32-fp32"))
+    index = Index(kind="release", models=(index_row(one, one.to_json()),))
+    made.store.put("index/m.json", one.to_json())
+    made.store.put("index.json", index.to_json())
     return made
 
 

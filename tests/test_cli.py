@@ -37,7 +37,7 @@ FARM = [
     (["--manifests", "nowhere", "zoo"], 3, "no manifests here"),
     (["zou"], 2, "zoo-farm"),
     (["lock", "resnet5"], 2, "Perhaps you meant 'resnet50'"),
-    (["catalog", "--store", "nowhere"], 10, "nothing is published here"),
+    (["catalog", "--store", "nowhere"], 10, "nothing published in it"),
     (["worker", "nowhere.json", "out"], 14, "can't be read"),
 ]
 

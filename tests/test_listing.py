@@ -6,6 +6,8 @@ from typing import Any
 
 from builders.listing import engine_entries
 from tests.test_backends import inputs
+from zoo.index import EngineEntry
+from zoo.layout import record_key
 from zoo.record import Attestation, Blob, BuildRecord, concerning
 from zoo.repository import Repository
 from zoo.stores import MemoryStore
@@ -40,11 +42,17 @@ def shared_record() -> BuildRecord:
     )
 
 
+def shared_entries(repository: Repository) -> list[EngineEntry]:
+    record = shared_record()
+    repository.store.put(record_key("m", record.key), record.to_json())
+    return engine_entries(repository, "m", record)
+
+
 def statuses(*attestations: Attestation) -> dict[str, str]:
     repository = Repository(MemoryStore())
     for one in attestations:
         repository.attest(one)
-    entries = engine_entries(repository, shared_record())
+    entries = shared_entries(repository)
     return {label: entry.status for entry in entries for label in entry.targets}
 
 
@@ -71,7 +79,7 @@ def test_targets_of_which_the_same_is_known_share_an_entry() -> None:
     repository = Repository(MemoryStore())
     repository.attest(attestation("pending", "1"))
     repository.attest(attestation("verified", "2", "8.6"))
-    entries = engine_entries(repository, shared_record())
+    entries = shared_entries(repository)
     assert [entry.targets for entry in entries] == [(LABELS[0], LABELS[2]), (LABELS[1],)]
 
 

@@ -33,6 +33,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Farm:
     farm = Farm(folder=folder, manifests=folder / "manifests")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "can_run", lambda wanted: False)
+        patch.setenv("ZOO_HOME", farm.home["ZOO_HOME"])
         status = run_cli(
             cli._parser(),
             ["--manifests", str(farm.manifests), "zoo", "--weights", "seeded", "--gpu", "cpu,sm86",
@@ -63,7 +64,7 @@ def verify(farm: Farm, *options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "builders.cli", "--manifests", str(farm.manifests), "verify",
          "--store", str(farm.store), "--site", str(farm.folder / "site"), *options],
         capture_output=True, text=True, cwd=farm.folder, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **farm.home},
     )  # fmt: skip
 
 

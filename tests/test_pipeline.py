@@ -52,11 +52,14 @@ def test_half_the_precision_is_half_the_size(farm: Farm) -> None:
 
 
 def test_the_store_has_the_layout_of_the_design(farm: Farm) -> None:
-    kinds = {key.split("/")[0] for key in farm.repository.store.list("")}
-    assert kinds == {
-        "attestations", "blobs", "exports", "index", "index.json", "records", "repository.json",
+    kinds = {entry.key.split("/")[0] for entry in farm.repository.store.list("")}
+    hashed = {kind for kind in kinds if kind.endswith(".index.json")}
+    assert hashed
+    assert kinds - hashed == {
+        "attestations", "blobs", "exports", "index", "index.json", "metadata", "records",
+        "repository.json",
     }  # fmt: skip
-    assert [path.name for path in (farm.store / ".incoming").iterdir()] == ["index.lock"]
+    assert [path.name for path in (farm.store / ".incoming").iterdir()] == ["publish.lock"]
 
 
 def test_costs_come_from_the_records(farm: Farm) -> None:
@@ -136,7 +139,7 @@ def test_one_failing_model_does_not_stop_the_others(dry_run: Farm) -> None:
 
 
 def test_the_seeded_state_is_kept_as_a_blob(dry_run: Farm) -> None:
-    (key,) = dry_run.repository.store.list("states/")
+    (key,) = (entry.key for entry in dry_run.repository.store.list("states/"))
     state = json.loads(dry_run.repository.store.get(key))["state"]
     path = dry_run.store / "blobs" / "sha256" / state["sha256"][:2] / state["sha256"]
     assert path.stat().st_size == state["size"]

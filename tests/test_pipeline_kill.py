@@ -30,7 +30,7 @@ def visible(farm: Farm) -> None:
         for engine in model.engines:
             assert engine.status == "verified"
             assert repository.has_blob(engine.engine)
-    for key in repository.store.list("blobs/"):
+    for key in [entry.key for entry in repository.store.list("blobs/")]:
         data = repository.store.get(key)
         assert hashlib.sha256(data).hexdigest() == key.rsplit("/", 1)[1]
 

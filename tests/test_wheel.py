@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -28,6 +32,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture
+def over_http(farm: Farm) -> Iterator[str]:
+    """The farm's repository behind the plainest of servers."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(farm.store))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_the_wheel_holds_zoo_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -38,9 +52,8 @@ def test_the_wheel_holds_zoo_alone(wheel: Path) -> None:
 
 
 def test_an_empty_environment_lists_examines_and_pulls(
-    wheel: Path, farm: Farm, tmp_path: Path
+    wheel: Path, farm: Farm, over_http: str, tmp_path: Path
 ) -> None:
-    store = str(farm.store)  # any URL that the client takes
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
@@ -53,12 +66,13 @@ def test_an_empty_environment_lists_examines_and_pulls(
 
     def zoo(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(venv / "bin" / "zoo"), *arguments, "--store", store],
+            [str(venv / "bin" / "zoo"), *arguments, "--store", over_http],
             capture_output=True, text=True, cwd=tmp_path,
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"},
         )  # fmt: skip
 
-    listed = zoo("list")
+    assert "not trusted yet" in zoo("list").stderr
+    listed = zoo("list", "--trust", f"{farm.store}.keys/root.json")
     assert listed.returncode == 0, listed.stderr
     assert LITE in listed.stdout
     examined = zoo("doctor")

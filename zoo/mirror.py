@@ -118,7 +118,7 @@ def _copy_engine(
     repository = client.repository
     data = repository.listed_bytes(model, entry)
     record = repository.parse_listed(model, entry, data)
-    for blob in (record.engine, record.golden, *record.files.values()):
+    for blob in record.blobs:
         _copy_blob(client, blob, destination, scratch, done)
     _put(destination, record_key(model, record.key), data, done)
 

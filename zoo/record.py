@@ -73,6 +73,11 @@ class StateRecord(Record):
     recipe: str
     state: Blob
 
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """What it names."""
+        return (self.state,)
+
 
 class Advice(BaseModel):
     """How a precision below fp32 came to be what it is.
@@ -126,6 +131,11 @@ class ExportRecord(Record):
     advice: Advice | None = None
     cost: dict[str, Any]
 
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """What it names."""
+        return self.onnx, self.golden
+
 
 class DisabledRecord(Record):
     """A precision that a model does not have: inputs to the reason.
@@ -159,6 +169,11 @@ class TimingCacheRecord(Record):
     device: str
     toolchain: Toolchain
     cache: Blob
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """What it names."""
+        return (self.cache,)
 
 
 class BuildRecord(Record):
@@ -204,6 +219,11 @@ class BuildRecord(Record):
         """The build key, which names the record."""
         return self.inputs.key
 
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """What it names."""
+        return self.engine, self.golden, *self.files.values()
+
 
 class Attestation(Record):
     """What was found out about an engine on one machine at one time. Appended, never edited.
@@ -226,8 +246,8 @@ class Attestation(Record):
 
     @property
     def by_hand(self) -> bool:
-        """Whether no machine found it: a maintainer said so, of every architecture."""
-        return self.kind == "withdrawn" and not self.machine
+        """Whether no machine found it: somebody said so, of every architecture."""
+        return self.kind == "withdrawn" and "by" in self.body
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ whole engine or nothing that anybody sees. What is seen is what the signed index
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -139,7 +139,7 @@ class Repository:
 
     def add_state(self, record: StateRecord) -> None:
         """Writes a state record, once; its blob must be here."""
-        self._add(state_key(record.model, record.recipe), record, [record.state])
+        self._add(state_key(record.model, record.recipe), record, record.blobs)
 
     def export(self, model: str, key: str) -> ExportRecord | None:
         """Returns the export of that key."""
@@ -148,7 +148,7 @@ class Repository:
     def add_export(self, record: ExportRecord) -> None:
         """Writes an export record, once; its blobs must be here."""
         key = export_key(record.inputs.model, record.inputs.key)
-        self._add(key, record, [record.onnx, record.golden])
+        self._add(key, record, record.blobs)
 
     def disabled(self, model: str, key: str) -> DisabledRecord | None:
         """Returns why there is no export of that key, None when it was not found to be so."""
@@ -157,7 +157,7 @@ class Repository:
     def add_disabled(self, record: DisabledRecord) -> None:
         """Writes why there is no export, once."""
         key = disabled_key(record.inputs.model, record.inputs.key)
-        self._add(key, record, [])
+        self._add(key, record, ())
 
     def record(self, model: str, key: str) -> BuildRecord | None:
         """Returns the build record of that key.
@@ -177,7 +177,7 @@ class Repository:
     def add_record(self, record: BuildRecord) -> None:
         """Writes a build record, once; its blobs must be here."""
         key = record_key(record.inputs.model, record.key)
-        self._add(key, record, [record.engine, record.golden, *record.files.values()])
+        self._add(key, record, record.blobs)
 
     def record_file(self, model: str, key: str) -> Blob:
         """Returns hash and size of a build record's own bytes."""
@@ -213,11 +213,10 @@ class Repository:
 
     def named_blobs(self, prefix: str = "") -> Iterator[tuple[str, Blob]]:
         """Yields the key of every record under a prefix, with each blob that it names."""
-        for kind, blobs_of in _NAMING.items():
-            if kind.startswith(prefix):
-                for entry in self.store.list(kind):
-                    for blob in blobs_of(self, entry.key):
-                        yield entry.key, blob
+        for folder, kind in _NAMING.items():
+            for entry in self.store.list(folder) if folder.startswith(prefix) else ():
+                record = self.read(entry.key, kind)
+                yield from ((entry.key, blob) for blob in (record.blobs if record else ()))
 
     def whole_blob(self, blob: Blob, scratch: Path) -> Path:
         """Returns a file with a blob's bytes, checked: in place, else a copy in ``scratch``.
@@ -370,36 +369,16 @@ class Repository:
                 hint="it is damaged, or was made by another version",
             ) from error
 
-    def _add(self, key: str, record: Record, blobs: list[Blob]) -> None:
+    def _add(self, key: str, record: Record, blobs: Iterable[Blob]) -> None:
         for blob in blobs:
             if not self.has_blob(blob):
                 raise RepositoryError(f"{key}: its blob {blob.sha256} is not stored")
         self.store.put(key, record.to_json(), if_absent=True)
 
 
-def _blobs_of_state(repository: Repository, key: str) -> list[Blob]:
-    state = repository.read(key, StateRecord)
-    return [state.state] if state else []
-
-
-def _blobs_of_export(repository: Repository, key: str) -> list[Blob]:
-    export = repository.read(key, ExportRecord)
-    return [export.onnx, export.golden] if export else []
-
-
-def _blobs_of_record(repository: Repository, key: str) -> list[Blob]:
-    record = repository.read(key, BuildRecord)
-    return [record.engine, record.golden, *record.files.values()] if record else []
-
-
-def _blobs_of_cache(repository: Repository, key: str) -> list[Blob]:
-    cache = repository.read(key, TimingCacheRecord)
-    return [cache.cache] if cache else []
-
-
-_NAMING: dict[str, Callable[[Repository, str], list[Blob]]] = {
-    "states/": _blobs_of_state,
-    "exports/": _blobs_of_export,
-    "records/": _blobs_of_record,
-    "timing-caches/": _blobs_of_cache,
+_NAMING: dict[str, type[StateRecord | ExportRecord | BuildRecord | TimingCacheRecord]] = {
+    "states/": StateRecord,
+    "exports/": ExportRecord,
+    "records/": BuildRecord,
+    "timing-caches/": TimingCacheRecord,
 }

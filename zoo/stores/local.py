@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -11,9 +12,32 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from zoo.errors import RepositoryError
-from zoo.stores.base import Entry, Progress, check_key, too_long
+from zoo.stores.base import (
+    Abandoned,
+    Entry,
+    Progress,
+    check_key,
+    check_prefix,
+    is_key,
+    probe,
+    too_long,
+)
+from zoo.stores.owner import PATIENCE, Owner, Say, to_stderr, wait_for
+from zoo.stores.transfer import appending
 
 _TEMPORARY = ".incoming"
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What making a hard link fails with where the file system has none."""
+
+_HINTS = {
+    errno.ENOSPC: "the disk is full: free some space, or take another directory",
+    errno.EDQUOT: "this user's quota is used up: free some space, or take another directory",
+    errno.EFBIG: "files of this size are not allowed here: see ulimit -f and the file system",
+    errno.EACCES: "this user may not: the directory belongs to somebody else, or is read-only",
+    errno.EPERM: "this user may not: the directory belongs to somebody else, or is read-only",
+    errno.EROFS: "the file system is mounted read-only",
+}
 
 
 class LocalStore:
@@ -25,10 +49,14 @@ class LocalStore:
 
     Args:
         root: The directory.
+        say: Is told when a lock has to be waited for.
+        patience: Seconds that a lock is waited for.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, say: Say = to_stderr, patience: float = PATIENCE) -> None:
         self.root = root.absolute()  # a worker reads it from another folder
+        self._say = say
+        self._patience = patience
 
     @property
     def url(self) -> str:
@@ -40,13 +68,13 @@ class LocalStore:
         try:
             with self._path(key).open("rb") as file:
                 data = file.read() if limit is None else file.read(limit + 1)
-            if limit is not None and len(data) > limit:
-                raise too_long(self.url, key, limit)
-            return data
         except FileNotFoundError as error:
             raise KeyError(key) from error
         except OSError as error:
             raise self._failed("read", key, error) from error
+        if limit is not None and len(data) > limit:
+            raise too_long(self.url, key, limit)
+        return data
 
     def size(self, key: str) -> int | None:
         """Returns an object's length, None when there is none."""
@@ -65,7 +93,11 @@ class LocalStore:
         """Moves a file into the store (copies it across file systems), unless it is there."""
         if self.size(key) is not None:
             return False
-        return self._write(key, lambda temporary: _move(path, temporary), if_absent=True)
+        size = path.stat().st_size
+        written = self._write(key, lambda temporary: _move(path, temporary), if_absent=True)
+        if written and progress is not None:
+            progress(size)
+        return written
 
     def delete(self, key: str) -> None:
         """Removes an object."""
@@ -79,18 +111,19 @@ class LocalStore:
     ) -> None:
         """Copies an object to a file."""
         try:
-            with self._path(key).open("rb") as source, path.open("ab") as target:
-                if size is not None and os.fstat(source.fileno()).st_size > size:
-                    raise too_long(self.url, key, size)
-                source.seek(target.tell())
-                while piece := source.read(1 << 20):
-                    target.write(piece)
-                    if progress is not None:
-                        progress(len(piece))
+            source = self._path(key).open("rb")
         except FileNotFoundError as error:
             raise KeyError(key) from error
         except OSError as error:
             raise self._failed("read", key, error) from error
+        with source, appending(path) as target:
+            if size is not None and os.fstat(source.fileno()).st_size > size:
+                raise too_long(self.url, key, size)
+            source.seek(target.tell())
+            while piece := self._read(key, source.read):
+                target.write(piece)
+                if progress is not None:
+                    progress(len(piece))
 
     def local_path(self, key: str) -> Path | None:
         """Returns where the object lies."""
@@ -103,39 +136,84 @@ class LocalStore:
 
         path = self.root / _TEMPORARY / f"{check_key(name)}.lock"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _make_folder(path.parent)
+            file = path.open("a+b")
         except OSError as error:
             raise self._failed("lock", name, error) from error
+
+        def attempt() -> str | None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                return str(Owner.parse(file.read()) or "another process")
+            except OSError as error:
+                raise self._failed("lock", name, error) from error
+            return None
+
         with file:
+            what = f"{self.url}: the lock '{name}'"
+            wait_for(attempt, what, say=self._say, patience=self._patience)
+            file.truncate(0)
+            file.write(Owner.this_process().to_json())
+            file.flush()
             yield
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the objects whose keys start with ``prefix``, in order of their keys."""
-        start = self.root / prefix.rpartition("/")[0]
+        start = self.root / check_prefix(prefix).rpartition("/")[0]
         found = []
         for folder, folders, names in os.walk(start):
             folders[:] = [name for name in folders if name != _TEMPORARY]
             relative = Path(folder).relative_to(self.root)
             found += [(relative / name).as_posix() for name in names]
-        for key in sorted(key for key in found if key.startswith(prefix)):
+        for key in sorted(key for key in found if key.startswith(prefix) and is_key(key)):
             try:
                 status = (self.root / key).stat()
             except FileNotFoundError:  # deleted meanwhile
                 continue
-            modified = datetime.fromtimestamp(status.st_mtime, timezone.utc)
-            yield Entry(key=key, size=status.st_size, modified=modified)
+            yield Entry(key=key, size=status.st_size, modified=_utc(status.st_mtime))
+
+    def check_writable(self) -> None:
+        """Tries it, hard links included."""
+        probe(self)
+
+    def abandoned(self, before: datetime) -> Iterator[Abandoned]:
+        """Yields what lies in ``.incoming``, locks aside, and was not touched since."""
+        folder = self.root / _TEMPORARY
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix == ".lock":
+                continue
+            times = [_modified(inside) for inside in (path, *path.rglob("*"))]
+            if (since := _utc(max(times))) < before:
+                yield Abandoned(name=f"{_TEMPORARY}/{path.name}", since=since)
+
+    def discard(self, left: Abandoned) -> None:
+        """Removes a file or folder of ``.incoming``."""
+        path = self.root / _TEMPORARY / Path(left.name).name
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failed("remove", left.name, error) from error
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
+
+    def _read(self, key: str, read: Callable[[int], bytes]) -> bytes:
+        try:
+            return read(1 << 20)
+        except OSError as error:
+            raise self._failed("read", key, error) from error
 
     def _write(self, key: str, fill: Callable[[Path], None], if_absent: bool) -> bool:
         path = self._path(key)
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
         try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(temporary.parent)
+            _make_folder(path.parent)
             try:
                 fill(temporary)
                 return _place(temporary, path, if_absent)
@@ -146,6 +224,8 @@ class LocalStore:
 
     def _failed(self, verb: str, key: str, error: OSError) -> RepositoryError:
         hint = "check the free space and the permissions of that directory"
+        if error.errno is not None:
+            hint = _HINTS.get(error.errno, hint)
         if self.root.exists() and not self.root.is_dir():
             hint = f"{self.root} is a file; a repository is a directory"
         return RepositoryError(f"{self.root}: can't {verb} {key}: {error.strerror}", hint=hint)
@@ -153,11 +233,16 @@ class LocalStore:
 
 def _place(temporary: Path, path: Path, if_absent: bool) -> bool:
     """Gives a finished file its name; says whether it got it."""
+    os.utime(temporary)  # when it got here, not when it was made elsewhere
     if if_absent:
         try:
             os.link(temporary, path)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise OSError(error.errno, "this file system has no hard links") from error
+            raise
     else:
         os.replace(temporary, path)
     _sync(path.parent)
@@ -179,9 +264,28 @@ def _move(source: Path, path: Path) -> None:
     _sync(path)
 
 
+def _make_folder(path: Path) -> None:
+    """Makes a folder and those above it, so that they outlast a power cut."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:  # its writer is at work after all
+        return datetime.now(timezone.utc).timestamp()

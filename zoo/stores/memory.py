@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from zoo.stores.base import Entry, Progress, check_key, too_long
+from zoo.stores.base import (
+    Abandoned,
+    Entry,
+    Progress,
+    check_key,
+    check_prefix,
+    probe,
+    too_long,
+)
+from zoo.stores.transfer import appending
 
 
 class MemoryStore:
@@ -16,33 +27,37 @@ class MemoryStore:
     url = "memory://"
 
     def __init__(self) -> None:
-        self._objects: dict[str, bytes] = {}
-        self._modified: dict[str, datetime] = {}
-        self._lock = threading.Lock()
+        self._objects: dict[str, tuple[bytes, datetime]] = {}
+        self._writing = threading.Lock()
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """Returns an object's bytes."""
-        data = self._objects[check_key(key)]
+        data, _ = self._objects[check_key(key)]
         if limit is not None and len(data) > limit:
             raise too_long(self.url, key, limit)
         return data
 
     def size(self, key: str) -> int | None:
         """Returns an object's length, None when there is none."""
-        data = self._objects.get(check_key(key))
-        return None if data is None else len(data)
+        found = self._objects.get(check_key(key))
+        return None if found is None else len(found[0])
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Writes an object; says whether this call wrote it."""
-        if if_absent and check_key(key) in self._objects:
-            return False
-        self._objects[check_key(key)] = data
-        self._modified[key] = datetime.now(timezone.utc)
-        return True
+        with self._writing:
+            if if_absent and check_key(key) in self._objects:
+                return False
+            self._objects[check_key(key)] = data, datetime.now(timezone.utc)
+            return True
 
     def put_file(self, key: str, path: Path, *, progress: Progress | None = None) -> bool:
         """Writes a file as an object, unless it is there."""
-        return self.put(key, path.read_bytes(), if_absent=True)
+        data = path.read_bytes()
+        written = self.put(key, data, if_absent=True)
+        if written and progress is not None:
+            progress(len(data))
+        return written
 
     def delete(self, key: str) -> None:
         """Removes an object."""
@@ -53,21 +68,36 @@ class MemoryStore:
     ) -> None:
         """Copies an object to a file."""
         data = self.get(key, limit=size)
-        with path.open("ab") as file:
-            file.write(data[file.tell() :])
+        with appending(path) as file:
+            rest = data[file.tell() :]
+            file.write(rest)
         if progress is not None:
-            progress(len(data))
+            progress(len(rest))
 
     def local_path(self, key: str) -> Path | None:
         """Memory has no paths."""
         return None
 
-    def lock(self, name: str) -> threading.Lock:
-        """One writer at a time; the name makes no difference."""
-        return self._lock
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """One thread at a time."""
+        with self._locks[check_key(name)]:
+            yield
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the objects whose keys start with ``prefix``, in order of their keys."""
-        for key in sorted(key for key in self._objects if key.startswith(prefix)):
-            size = len(self._objects[key])
-            yield Entry(key=key, size=size, modified=self._modified[key])
+        check_prefix(prefix)
+        for key, (data, modified) in sorted(self._objects.items()):
+            if key.startswith(prefix):
+                yield Entry(key=key, size=len(data), modified=modified)
+
+    def check_writable(self) -> None:
+        """Tries it."""
+        probe(self)
+
+    def abandoned(self, before: datetime) -> Iterator[Abandoned]:
+        """Memory that is left behind is gone."""
+        return iter(())
+
+    def discard(self, left: Abandoned) -> None:
+        """There is never anything to remove."""
