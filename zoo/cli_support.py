@@ -53,6 +53,7 @@ def client_of(options: argparse.Namespace) -> Client:
     return connect(
         options.store,
         trust=options.trust,
+        anonymous=options.anonymous,
         allow_stale=options.allow_stale,
         say=lambda text: print(text, file=sys.stderr),
     )
