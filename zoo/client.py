@@ -151,6 +151,7 @@ def connect(
     *,
     trust: str | None = None,
     allow_stale: bool = False,
+    anonymous: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Client:
     """Opens the repository at a URL, with the trust and the cache of this user.
@@ -159,13 +160,14 @@ def connect(
         store: Where it is.
         trust: Its root, the first time: a file, or the SHA-256 of the repository's first root.
         allow_stale: Whether an expired index will do.
+        anonymous: Whether to ask an S3 server without credentials.
         say: Takes what the user should know.
 
     Raises:
         RepositoryError: Nothing is published there.
         TrustError: It is not trusted yet, or offers what its keys do not vouch for.
     """
-    opened, home = open_store(store), trust_home()
+    opened, home = open_store(store, anonymous=anonymous), trust_home()
     if not trust and home.root(opened.url) is None and opened.size(TIMESTAMP) is None:
         raise nothing_published(opened.url)
     signed = SignedIndex(
