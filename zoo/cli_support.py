@@ -58,7 +58,6 @@ def client_of(options: argparse.Namespace) -> Client:
         trust=options.trust,
         anonymous=options.anonymous,
         allow_stale=options.allow_stale,
-        anonymous=options.anonymous,
         say=lambda text: print(text, file=sys.stderr),
     )
 

@@ -152,7 +152,6 @@ def connect(
     trust: str | None = None,
     anonymous: bool = False,
     allow_stale: bool = False,
-    anonymous: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Client:
     """Opens the repository at a URL, with the trust and the cache of this user.
@@ -162,7 +161,6 @@ def connect(
         trust: Its root, the first time: a file, or the SHA-256 of the repository's first root.
         anonymous: Whether to read a bucket without credentials.
         allow_stale: Whether an expired index will do.
-        anonymous: Whether to ask an S3 server without credentials.
         say: Takes what the user should know.
 
     Raises:
