@@ -63,7 +63,7 @@ def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool
     listed = index is not None and any(row.model == model for row in index.models)
     current = repository.model_index(model) if listed else None
     made = model_index(repository, candidate, current, now)
-    if made == current or not (made.engines or made.disabled):
+    if made == (current or made.model_copy(update={"engines": (), "disabled": ()})):
         return False
     if not _waits(repository, candidate):
         repository.propose(candidate.model_copy(update={"proposed": now.strftime(TIME)}))
