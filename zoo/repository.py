@@ -99,6 +99,11 @@ class Repository:
         """Whether the blob is here, whole."""
         return self.store.size(blob_key(blob.sha256)) == blob.size
 
+    def find_blob(self, sha256: str) -> Blob | None:
+        """Returns the blob of a digest with the size that the store gives, None without it."""
+        size = self.store.size(blob_key(sha256))
+        return None if size is None else Blob(sha256=sha256, size=size)
+
     def blob_path(self, blob: Blob) -> Path | None:
         """Returns where a blob can be read in place, None where the store is remote."""
         return self.store.local_path(blob_key(blob.sha256))
