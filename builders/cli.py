@@ -23,7 +23,7 @@ from builders.pipeline import Farm, Request, Summary
 from builders.plan import check_request
 from builders.progress import Display
 from builders.toolchain import choose_toolchains, default_archs
-from zoo.catalog import build_site
+from zoo.catalog import Place, build_site, read_nightly
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.errors import JobError, RepositoryError, UsageError, VerificationError
 from zoo.machine import installed, this_machine
@@ -77,7 +77,7 @@ def zoo(options: argparse.Namespace) -> int:
         display.say(f"{desk.waiting} wait for a signature: zoo-farm publish --store {store}")
     if repository.index() is not None:
         options.store = store
-        build_site(published(options), site)
+        build_site(published(options), site, Place.parse(options.base_url))
         display.say(f"catalog: {site / 'index.html'}")
     return status
 
@@ -148,7 +148,8 @@ def catalog(options: argparse.Namespace) -> int:
     repository = published(options)
     suffix = "-seeded" if repository.kind() == "dry-run" else ""
     site = Path(options.site or f"_site{suffix}")
-    build_site(repository, site)
+    nightly = read_nightly(Path(options.nightly)) if options.nightly else None
+    build_site(repository, site, Place.parse(options.base_url), nightly)
     print(f"catalog: {site / 'index.html'}")
     return 0
 
@@ -224,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
     run.add_argument("--builder", default="", help="builder options: NAME=VALUE ...")
     proof = add_arguments(commands, "verify", verify)
+    proof.set_defaults(nightly="")
     proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
     proof.add_argument("--models", default="", help="ids, globs or families")
     proof.add_argument("--store", default="", help=STORE_HELP)
@@ -237,8 +239,11 @@ def _parser() -> argparse.ArgumentParser:
         "models", nargs="*", help="ids, globs, families (default: all)"
     )
     site = add_arguments(commands, "catalog", catalog)
+    site.add_argument("--nightly", default="", help="what a run says of itself, for its report")
     site.add_argument("--store", default="", help=STORE_HELP)
     site.add_argument("--site", default="", help="folder (default ./_site)")
+    for one in (run, proof, site):
+        one.add_argument("--base-url", default="", help="the repository's address for readers")
     cli_measure.add_commands(commands)
     cli_repository.add_commands(commands)
     health = add_arguments(commands, "check", check)

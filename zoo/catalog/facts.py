@@ -40,7 +40,8 @@ def badges(engine: EngineEntry) -> list[Badge]:
     why = meaning if engine.status != "withdrawn" else engine.reason
     found = [Badge(word=engine.status, tone=tone, why=why)]
     if engine.dry_run:
-        found.append(Badge(word="dry run", tone="bad", why="seeded weights: of no use for features"))
+        why = "seeded weights: of no use for features"
+        found.append(Badge(word="dry run", tone="bad", why=why))
     if engine.superseded:
         found.append(Badge(word="superseded", tone="wait", why="a newer engine took its place"))
     if engine.precision_status == "unproven":
@@ -64,7 +65,8 @@ def archs_of(engine: EngineEntry) -> tuple[str, ...]:
 
 def precision_words(engine: EngineEntry) -> str:
     """Returns an engine's precision, with a word where operators stay in a higher one."""
-    return f"{engine.precision} mixed" if engine.advice and engine.advice.mixed else engine.precision
+    mixed = engine.advice is not None and engine.advice.mixed
+    return engine.precision + " mixed" * mixed
 
 
 def runtime_words(engine: EngineEntry) -> str:

@@ -165,7 +165,7 @@ class Filters:
 
 
 def filters(found: Sequence[Card]) -> Filters:
-    """Returns the choices that the cards leave. GPUs are all there are, to learn what is missing."""
+    """Returns the choices: of the cards, but for GPUs, where a gap is worth finding."""
     rows = [row for card in found for row in card.rows]
     own = {arch for row in rows for arch in row.archs}
     archs = [*target_table().arch, *sorted(own - set(target_table().arch))]
@@ -175,9 +175,7 @@ def filters(found: Sequence[Card]) -> Filters:
             ArchChoice(
                 arch=arch,
                 name=arch_name(arch),
-                products=tuple(
-                    Choice(value=slug(name), text=name) for name in products_of(arch)
-                ),
+                products=tuple(Choice(value=slug(name), text=name) for name in products_of(arch)),
             )
             for arch in archs
             if arch in own or arch in gpu_table()

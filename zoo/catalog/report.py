@@ -7,11 +7,13 @@ wants it on the page hands over a :class:`NightlyRun`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo.catalog.facts import archs_of, by_record
+from zoo.errors import UsageError
 from zoo.index import EngineEntry, ModelIndex
 from zoo.record import BuildRecord, ExportRecord, Record
 from zoo.target_table import PRECISIONS, target_table
@@ -51,6 +53,25 @@ class NightlyRun(Record):
     finished: str
     commit: str | None = None
     failed: tuple[FailedJob, ...] = ()
+
+
+def read_nightly(path: Path) -> NightlyRun:
+    """Reads what a run says of itself.
+
+    Raises:
+        UsageError: The file can't be read, or says something else.
+    """
+    try:
+        return NightlyRun.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UsageError(
+            f"{path}: not what a nightly run writes: {where}: {first['msg']}",
+            hint="docs/index-schema.md has its fields",
+        ) from error
 
 
 class Change(_Part):
@@ -173,14 +194,16 @@ def why_rebuilt(
     after: tuple[BuildRecord, ExportRecord | None],
 ) -> tuple[Change, ...]:
     """Says which inputs of two engines differ; of their exports too, where the ONNX does."""
-    found = list(changes(*(one.inputs.model_dump(mode="json") for one, _ in (before, after))))
-    exports = [export for _, export in (before, after)]
-    if before[0].inputs.onnx != after[0].inputs.onnx and None not in exports:
-        dumps = [one.inputs.model_dump(mode="json") for one in exports if one is not None]
-        found += [
-            one.model_copy(update={"field": f"export.{one.field}"}) for one in changes(*dumps)
-        ]
+    found = list(changes(_inputs(before[0]), _inputs(after[0])))
+    old, new = before[1], after[1]
+    if before[0].inputs.onnx != after[0].inputs.onnx and old is not None and new is not None:
+        exports = changes(_inputs(old), _inputs(new))
+        found += [one.model_copy(update={"field": f"export.{one.field}"}) for one in exports]
     return tuple(found)
+
+
+def _inputs(record: BuildRecord | ExportRecord) -> dict[str, Any]:
+    return record.inputs.model_dump(mode="json")
 
 
 def drift(model: str, previous: EngineEntry, engine: EngineEntry, label: str) -> Iterator[Drift]:
