@@ -179,6 +179,7 @@ def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
     page = site.write(
         facts.model_page(model.model), "model.html",
         model=model, grid=model_page.grid(model), charts=model_page.speed_charts(model),
+        torch_charts=model_page.torch_charts(model),
         accuracy=model_page.accuracy(model), width=model_page.width(model.feature_dim),
         classes=model_page.CLASSES, snippet=model_page.preprocess_snippet(model),
         verdicts=verdicts(model), notice=notice, has_licence=model.licence in allowed_licences(),

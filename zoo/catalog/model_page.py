@@ -82,7 +82,7 @@ def _in_order(found: set[str], known: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedChart:
-    """Engines that were timed on one kind of machine, with PyTorch where it ran there too.
+    """Lines over batch sizes that may stand side by side: one machine, and one run for PyTorch's.
 
     Attributes:
         machine: Which one.
@@ -107,24 +107,38 @@ def speed_charts(model: ModelIndex) -> list[SpeedChart]:
         group = groups.setdefault(facts.machine_words(engine.benchmark.machine), [])
         times = engine.benchmark.batches
         group.append(Series(name=name, points={t.batch: t.images_per_second for t in times}))
-        if engine.comparison:
-            torch = {
-                one.batch: 1000 * one.batch / one.pytorch_ms
-                for one in engine.comparison.batches
-                if one.pytorch_ms > 0
-            }
-            known = [one for one in group if one.dashed]
-            if torch and torch not in [one.points for one in known]:
-                title = f"PyTorch beside {facts.precision_words(engine)}"
-                group.append(Series(name=title, points=torch, dashed=True))
-    charts = []
-    for machine, series in groups.items():
-        if plot := speed_plot(series):
-            batches = tuple(sorted({batch for one in series for batch in one.points}))
-            charts.append(
-                SpeedChart(machine=machine, plot=plot, batches=batches, series=tuple(series))
-            )
-    return charts
+    return [chart for machine, series in groups.items() if (chart := _chart(machine, series))]
+
+
+def _chart(machine: str, series: list[Series]) -> SpeedChart | None:
+    plot = speed_plot(series)
+    if plot is None:
+        return None
+    batches = tuple(sorted({batch for one in series for batch in one.points}))
+    return SpeedChart(machine=machine, plot=plot, batches=batches, series=tuple(series))
+
+
+def torch_charts(model: ModelIndex) -> list[tuple[EngineEntry, SpeedChart]]:
+    """Returns a chart for every current engine that was timed in one run with PyTorch."""
+    found = []
+    for engine in model.current:
+        if engine.comparison is None:
+            continue
+        rows = [one for one in engine.comparison.batches if min(one.engine_ms, one.pytorch_ms) > 0]
+        series = [
+            Series(
+                name=facts.precision_words(engine),
+                points={one.batch: 1000 * one.batch / one.engine_ms for one in rows},
+            ),
+            Series(
+                name="PyTorch",
+                points={one.batch: 1000 * one.batch / one.pytorch_ms for one in rows},
+                dashed=True,
+            ),
+        ]
+        if chart := _chart(facts.machine_words(engine.comparison.machine), series):
+            found.append((engine, chart))
+    return found
 
 
 def accuracy(model: ModelIndex) -> DotPlot | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 64, 150, 16, 40
-_LABEL_STEP = 16  # units between two labels at the right
+_LABEL_STEP = 20  # units between two labels at the right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def accuracy_plot(rows: Sequence[tuple[str, float, float | None]]) -> DotPlot | 
     def x(value: float) -> float:
         return RIGHT + wide * min(1.0, max(0.0, (nines(value) - 1) / (last - 1)))
 
-    names = {1: "0.9", 2: "0.99", 3: "0.999", 4: "0.9999", 5: "0.99999", 6: "0.999999"}
+    names = {1: "0.9", 2: "0.99", 3: "0.999", 4: "0.9999"}
     step = 28
     return DotPlot(
         height=TOP + step * len(rows) + BOTTOM,

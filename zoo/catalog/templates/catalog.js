@@ -46,7 +46,7 @@
     put(".precision", one.precision);
     put(".runtime", one.runtime);
     put(".note", one.note);
-    put(".rate", one.speed ? `${rate(one.speed)} images/s at ${one.batch}` : "");
+    put(".rate", one.speed ? `${rate(one.speed)} images/s at batch ${one.batch}` : "");
     put(".cosine", one.cosine === null ? "" : `cosine ${one.cosine.toFixed(6)}`);
     put(".size", one.size === null ? "" : `${number(one.size, 1)} MiB`);
     one.badges.forEach(([text, tone, why], index) => {
