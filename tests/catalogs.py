@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from builders.listing import engine_entries
 from factories import PREPROCESS, model, plain
+
+from builders.listing import engine_entries
 from zoo.digest import sha256_bytes, sha256_json
 from zoo.index import DisabledCell, EngineEntry, Index, ModelIndex, index_row
 from zoo.key import BuildInputs, ExportInputs, WeightsIdentity

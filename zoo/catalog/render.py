@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-ASSETS = ("style.css", "noscript.css", "catalog.js", "copy.js")
+ASSETS = ("style.css", "noscript.css", "catalog.js", "copy.js", "icon.svg")
 """Files of the site that are what they are."""
 
 
