@@ -66,10 +66,8 @@ demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folde
 catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)"
 
-serve: catalog  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
-	@site="$(or $(SITE),$(if $(findstring seeded,$(STORE)),_site-seeded,_site))"; \
-	  echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops)"; \
-	  exec $(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory "$$site"
+serve: $(READY)  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
+	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)" --serve "$(PORT)"
 
 test: $(READY)  ## Run the tests, the full zoo aside
 	@$(BIN)/python -m pytest -m "not full"
@@ -83,7 +81,7 @@ lint: $(READY)  ## Check style and types
 	@$(BIN)/mypy
 
 clean:  ## Remove the environment and what tools leave; repositories and sites stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info builders/*.egg-info _failures
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info builders/*.egg-info _failures _screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch's default build elsewhere brings CUDA; the farm needs only the CPU's. pip takes whichever

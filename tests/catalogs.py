@@ -20,6 +20,7 @@ from zoo.repository import Repository
 from zoo.stores import MemoryStore, ObjectStore
 from zoo.target import Target, Toolchain
 
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e{{ 7*7 }}</title><!--"
 CPU = {"cpu": "A CPU", "cores": 2}
 GPUS = {"sm86": ("A made-up 3080", "8.6"), "sm89": ("A made-up L4", "8.9"), "sm90": ("A", "9.0")}
 
@@ -188,6 +189,24 @@ def every_state() -> Zoo:
         big, *zoo.entries(big, seeded), feature_dim=2048,
         catalog=text.model_copy(update={"title": "MaxiNet"}),
     )  # fmt: skip
+    return zoo
+
+
+def hostile() -> Zoo:
+    """A model whose manifest and records are written by somebody who means ill."""
+    zoo = Zoo()
+    record = zoo.record(
+        "m", "cpu-ort1.32-fp32", weights=HOSTILE, licence=HOSTILE, facts={"x": HOSTILE}
+    )
+    zoo.prove(record)
+    zoo.attest(record, "withdrawn", {"reason": HOSTILE, "by": HOSTILE}, "cpu")
+    (entry,) = zoo.entries("m", record)
+    bad = entry.model_copy(update={"targets": (HOSTILE, "cpu-ort1.32-fp32"), "precision": HOSTILE})
+    text = CatalogText(
+        title=HOSTILE, summary="x" * 600, characteristics=(HOSTILE,), use_case=HOSTILE
+    )
+    zoo.publish("m", bad, catalog=text, weights="y" * 10_000 + HOSTILE, licence=HOSTILE,
+                origin="javascript:alert(1)", timm_name=HOSTILE)  # fmt: skip
     return zoo
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catalogs import Zoo, every_state, many
+from catalogs import HOSTILE, Zoo, every_state, hostile, many
 from factories import engine, model
 from PIL import Image
 
+from builders.serve import server
 from zoo.catalog import NightlyRun, Place, build_site, listing, read_nightly
 from zoo.catalog.engine_page import commands
 from zoo.catalog.gpus import gpu_table, slug
@@ -24,11 +25,9 @@ from zoo.catalog.report import FailedJob, changes
 from zoo.catalog.state import STATE
 from zoo.errors import RepositoryError, UsageError
 from zoo.layout import record_key
-from zoo.manifest import CatalogText
 from zoo.preprocess import batch_of
 from zoo.target import known_archs
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e{{ 7*7 }}</title><!--"
 POLICY = "Content-Security-Policy"
 
 
@@ -71,19 +70,7 @@ def engine_file(folder: Path, words: str) -> Path:
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    zoo = Zoo()
-    record = zoo.record(
-        "m", "cpu-ort1.32-fp32", weights=HOSTILE, licence=HOSTILE, facts={"x": HOSTILE}
-    )
-    zoo.prove(record)
-    zoo.attest(record, "withdrawn", {"reason": HOSTILE, "by": HOSTILE}, "cpu")
-    (entry,) = zoo.entries("m", record)
-    bad = entry.model_copy(update={"targets": (HOSTILE, "cpu-ort1.32-fp32"), "precision": HOSTILE})
-    text = CatalogText(
-        title=HOSTILE, summary="x" * 600, characteristics=(HOSTILE,), use_case=HOSTILE
-    )
-    zoo.publish("m", bad, catalog=text, weights="y" * 10_000 + HOSTILE, licence=HOSTILE,
-                origin="javascript:alert(1)", timm_name=HOSTILE)  # fmt: skip
+    zoo = hostile()
     run = NightlyRun(
         started=HOSTILE, finished=HOSTILE, commit=HOSTILE,
         failed=(FailedJob(model=HOSTILE, target=HOSTILE, reason=HOSTILE, command=HOSTILE),),
@@ -216,6 +203,13 @@ def test_the_report_says_why_and_what_is_missing(states: tuple[Zoo, Path]) -> No
     page = Page(folder / "report.html").words
     assert "no memory" in page
     assert "zoo-farm x" in page
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with server(tmp_path, 0) as running:
+        taken = running.server_address[1]
+        with pytest.raises(UsageError, match=f"port {taken}: "):
+            server(tmp_path, taken)
 
 
 def test_a_file_that_no_run_wrote_is_refused(tmp_path: Path) -> None:

@@ -9,15 +9,14 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from catalogs import every_state, many
+from catalogs import HOSTILE, every_state, hostile, many
 from farm import ROOT
 
+from builders.serve import server
 from zoo.catalog import Place, build_site, listing
 from zoo.catalog.render import render
 
@@ -159,6 +158,20 @@ def test_a_link_says_what_is_shown(
     assert rows(open_page((site / "index.html").as_uri() + query)) == expected
 
 
+def test_a_hostile_record_is_text_in_rows_that_the_script_makes(
+    tmp_path: Path, open_page: Any
+) -> None:
+    build_site(hostile().repository, tmp_path)
+    for address in (tmp_path / "index.html", tmp_path / "models/m.html"):
+        page = open_page(address)
+        page.on("dialog", lambda asked: pytest.fail(asked.message))
+        if address.stem == "index":
+            page.fill("#q", "alert(1)")
+            assert page.locator(".row:visible").count() == 1
+        assert HOSTILE in page.inner_text("main").replace("\xa0", " ")
+        assert page.locator("main img, main script:not(#data)").count() == 0
+
+
 def test_sorting_puts_models_in_order_too(tmp_path: Path, open_page: Any) -> None:
     models = many(models=3, each=8)
     changed = [
@@ -247,18 +260,11 @@ def test_rows_that_are_many_are_fetched(
 ) -> None:
     monkeypatch.setattr("zoo.catalog.DATA_IN_PAGE", 10)
     build_site(every_state().repository, tmp_path / "some/prefix")
-    handler = partial(_Quiet, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = (
-            f"http://127.0.0.1:{server.server_address[1]}/some/prefix/index.html?precision=fp16"
-        )
+    with server(tmp_path, 0) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        port = running.server_address[1]
+        address = f"http://127.0.0.1:{port}/some/prefix/index.html?precision=fp16"
         page = open_page(address)
         page.wait_for_function("document.getElementById('count').textContent.startsWith('2 ')")
         assert rows(page) == ["sm86 fp16", "sm89 fp16", "sm90 fp16"]
-        server.shutdown()
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
+        running.shutdown()
