@@ -7,6 +7,7 @@ k-fold, on the same folds for PyTorch and for each engine.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def measure(
     import torch
 
     index = repository.model_index(manifest.id)
-    entries = index.engines if index else ()
+    entries = index.current if index else ()
     records = [repository.record(manifest.id, entry.record) for entry in entries]
     own = [one for one in records if one is not None and one.inputs.archs == ("cpu",)]
     if not own:
@@ -118,18 +119,19 @@ def measure(
 
     yield judged("PyTorch", "fp32", expected)
     for record in own:
-        engine = repository.blob_path(record.engine)
-        assert engine is not None
-        with open_session(engine, record.inputs) as session:
-            found = _all(session.features, images)
+        with tempfile.TemporaryDirectory() as scratch:
+            engine = repository.whole_blob(record.engine, Path(scratch))
+            with open_session(engine, record.inputs) as session:
+                found = _all(session.features, images)
         kept = f"{len(record.advice.kept)} kept higher" if record.advice else ""
         label, digest = record.targets[0], record.engine.sha256
         yield judged(label, record.inputs.precision, found, engine=digest, note=kept)
     if (fp16 := _fp16_export(repository, manifest, records)) is not None:
-        path = repository.blob_path(fp16.onnx)
-        assert path is not None
         note = "no engine: every value rounded to fp16"
-        yield judged("fp16 ONNX", "fp16", _all(open_onnx(_rounded(path)), images), note=note)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = repository.whole_blob(fp16.onnx, Path(scratch))
+            found = _all(open_onnx(_rounded(path)), images)
+        yield judged("fp16 ONNX", "fp16", found, note=note)
 
 
 def missing(repository: Repository, manifest: Manifest) -> list[str]:

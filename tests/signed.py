@@ -21,7 +21,7 @@ from zoo.licences import LICENCE_FILE, NOTICE_FILE
 from zoo.manifest import BatchRange, CatalogText
 from zoo.record import Attestation, Blob, BuildRecord
 from zoo.repository import Repository
-from zoo.stores import LocalStore, ObjectStore
+from zoo.stores import LocalStore, ObjectStore, open_store
 from zoo.target import Toolchain
 from zoo.trust import SignedIndex
 
@@ -43,9 +43,11 @@ class Signed:
     expiry: Expiry = field(default_factory=Expiry)
     bins: int = 2
     check: Check = check_candidate
+    url: str = ""
 
     def __post_init__(self) -> None:
-        self.store = LocalStore(self.folder / "store")
+        self.folder.mkdir(exist_ok=True)
+        self.store = open_store(self.url) if self.url else LocalStore(self.folder / "store")
         self.repository = Repository(self.store)
         self.repository.claim("release")
         self.ring = make_keys(

@@ -84,7 +84,7 @@ def test_a_damaged_engine_is_not_loaded(copy: Farm) -> None:
     assert done.returncode == 10
     assert "damaged" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list((copy.folder / "home").rglob("*" + record.engine.sha256 + "*"))
+    assert not list((copy.folder / "home/engines").rglob("*"))
 
 
 def test_a_changed_record_is_noticed(copy: Farm) -> None:

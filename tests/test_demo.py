@@ -58,7 +58,7 @@ def test_the_demo_runs_on_ones_own_photos(farm: Farm, tmp_path: Path) -> None:
         [sys.executable, "-m", "builders.demo", "--data", str(data), "--store", str(farm.store),
          "--output", str(tmp_path / "out")],
         capture_output=True, text=True, cwd=ROOT, timeout=300,
-        env={**os.environ, "ZOO_HOME": str(tmp_path / "home")},
+        env={**os.environ, **farm.trusted_in(tmp_path / "home")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "left out: " in done.stderr

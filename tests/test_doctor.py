@@ -63,11 +63,11 @@ def test_a_cache_that_cannot_be_written_is_noticed(tmp_path: Path) -> None:
 
 
 def test_every_line_is_ok_or_what_to_do(farm: Farm, tmp_path: Path) -> None:
-    done = farm.zoo("doctor", "--json", ZOO_HOME=str(tmp_path / "home"))
+    done = farm.zoo("doctor", "--json", **farm.trusted_in(tmp_path / "home"))
     findings = json.loads(done.stdout)
     checks = {one["check"]: one for one in findings}
     assert checks["store"]["found"] == f"{farm.store}: 1 models"
-    assert set(checks) >= {"software", "gpu", "runtime", "store", "clock", "disk"}
+    assert set(checks) >= {"software", "gpu", "runtime", "store", "trust", "clock", "disk"}
     assert all(one["state"] == "ok" or one["do"] for one in findings)
     failed = [one for one in findings if one["state"] == "fail"]
     assert done.returncode == bool(failed)
@@ -78,7 +78,7 @@ def test_every_line_is_ok_or_what_to_do(farm: Farm, tmp_path: Path) -> None:
 
 
 def test_the_cache_is_listed_checked_and_pruned(farm: Farm, tmp_path: Path) -> None:
-    home = {"ZOO_HOME": str(tmp_path)}
+    home = farm.trusted_in(tmp_path)
     assert "0 files" in farm.zoo("cache", "ls", **home).stdout
     engine = Path(farm.zoo("pull", LITE, **home).stdout.strip())
     assert engine.name in farm.zoo("cache", "ls", **home).stdout

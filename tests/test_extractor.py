@@ -87,7 +87,7 @@ def test_load_finds_the_engine_and_says_why(
     farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZOO_STORE", str(farm.store))
-    monkeypatch.setenv("ZOO_HOME", str(tmp_path))
+    monkeypatch.setenv("ZOO_HOME", farm.trusted_in(tmp_path)["ZOO_HOME"])
     said: list[str] = []
     with zoo.load(LITE, report=said.append) as extractor:
         assert isinstance(extractor, Extractor)

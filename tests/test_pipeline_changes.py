@@ -20,7 +20,7 @@ def published(farm: Farm) -> dict[str, str]:
     """Target to engine digest."""
     index = farm.repository.model_index(LITE)
     assert index is not None
-    return {label: e.engine.sha256 for e in index.engines for label in e.targets}
+    return {label: e.engine.sha256 for e in index.current for label in e.targets}
 
 
 def exports(farm: Farm) -> list[ExportRecord]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builders import gc
+from builders.intake import check_candidate
+from builders.keys import KeyRing
 from builders.listing import SUPERSEDED_STAYS
 from builders.publisher import check_apart
 from tests.signed import LABEL, Signed
@@ -24,7 +27,7 @@ from zoo.licences import check_licence
 from zoo.mirror import Filter, mirror
 from zoo.record import Blob
 from zoo.repository import Repository
-from zoo.stores import LocalStore
+from zoo.stores import LocalStore, open_store
 
 
 @pytest.fixture
@@ -103,6 +106,50 @@ def test_a_candidate_is_looked_at_in_another_process(signed: Signed) -> None:
     broken.write_text("{")
     assert "not a valid Candidate" in signed.publish().refused["candidates/n/x.json"]
     assert [row.model for row in signed.client().index().models] == ["m"]
+
+
+# On a real S3 server
+
+
+def test_a_bucket_is_published_to_read_mirrored_and_swept(s3: str, tmp_path: Path) -> None:
+    signed = Signed(tmp_path / "s3", url=s3, check=check_apart)
+    engine = bytes(range(256)) * 100_000
+    signed.release("m", engine)
+    signed.release("other", b"other engine")
+    client = signed.client()
+    assert signed.pulled(client) == engine
+    local = LocalStore(tmp_path / "mirror")
+    assert mirror(client, local, Filter(models=["m"])).engines == 1
+    assert signed.pulled(signed.client("far", store=local)) == engine
+    signed.release("m", b"newer")
+    assert signed.pulled(signed.client("new")) == b"newer"
+    assert not gc.collect(signed.client().repository, timedelta(days=7), signed.now).deleted
+
+
+def publish_one(folder: Path, url: str, number: int) -> None:
+    signed = object.__new__(Signed)
+    signed.folder, signed.store = folder / str(number), open_store(url)
+    signed.folder.mkdir()
+    signed.repository, signed.check = Repository(signed.store), check_candidate
+    signed.ring = KeyRing(folder / "keys", ask=lambda what: "")
+    signed.now = datetime.now(timezone.utc)
+    signed.propose(signed.build("m", b"the same engine"))
+    signed.publish()
+
+
+def test_publishers_race_for_one_record_on_a_bucket(s3: str, tmp_path: Path) -> None:
+    signed = Signed(tmp_path, url=s3)
+    signed.release("steady")
+    context = multiprocessing.get_context("fork")
+    racing = [context.Process(target=publish_one, args=(tmp_path, s3, n)) for n in range(4)]
+    for one in racing:
+        one.start()
+    for one in racing:
+        one.join(timeout=120)
+    assert [one.exitcode for one in racing] == [0] * 4
+    assert signed.pulled(signed.client()) == b"the same engine"
+    assert len(list(signed.store.list("records/m/"))) == 1
+    assert not signed.repository.candidates()
 
 
 # What becomes of engines

@@ -172,17 +172,18 @@ def test_what_is_deleted_is_gone(store: ObjectStore) -> None:
     assert store.size("a/b") is None
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["../x", "a/../../x", "/etc/passwd", "", "a//b", "a/", ".hidden", "a\nb", "a\n", "a/./b", "é"],
-)
-def test_a_key_can_not_leave_the_store(pair: Pair, key: str) -> None:
+def test_a_key_can_not_leave_the_store(pair: Pair) -> None:
     store, reader = pair
-    with pytest.raises(RepositoryError, match="not a key"):
-        store.put(key, b"x")
-    with pytest.raises(RepositoryError, match="not a key"):
-        reader.get(key)
-    if key not in ("", "a/"):  # these do begin keys
+    for key in ("", "a/"):  # these do begin keys, and so can be listed
+        with pytest.raises(RepositoryError, match="not a key"):
+            reader.get(key)
+    for key in (
+        "../x", "a/../../x", "/etc/passwd", "a//b", ".hidden", "a\nb", "a\n", "a/./b", "é",
+    ):  # fmt: skip
+        with pytest.raises(RepositoryError, match="not a key"):
+            store.put(key, b"x")
+        with pytest.raises(RepositoryError, match="not a key"):
+            reader.get(key)
         with pytest.raises(RepositoryError, match="not a key"):
             list(store.list(key))
 
@@ -198,6 +199,12 @@ def test_a_lock_is_had_by_one_at_a_time(store: ObjectStore) -> None:
             return alone
 
     assert len(winners(work, 3)) == 3
+
+
+def test_an_error_gives_the_lock_back(store: ObjectStore) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), store.lock("publish"):
+            raise ZeroDivisionError
 
 
 def test_a_store_that_can_be_published_to_is_left_as_it_was(store: ObjectStore) -> None:

@@ -35,6 +35,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def medium(large: Path) -> Path:
+    path = large.with_name("64 MB")
+    with large.open("rb") as file:
+        path.write_bytes(file.read(64 * MIB))
+    return path
+
+
 @pytest.fixture
 def user(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Changes who asks the server."""
@@ -199,7 +207,7 @@ def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
 
 
 def test_a_server_that_dies_and_comes_back_costs_nothing(
-    fragile: S3Server, large: Path, tmp_path: Path
+    fragile: S3Server, medium: Path, tmp_path: Path
 ) -> None:
     store, deaths = opened(f"s3://{BUCKET}/x"), list[threading.Thread]()
 
@@ -219,25 +227,25 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(
 
         return progress
 
-    assert store.put_file("large", large, progress=die_once_at(8))
+    assert store.put_file("it", medium, progress=die_once_at(4))
     deaths[-1].join()
-    store.fetch("large", tmp_path / "copy", progress=die_once_at(3))
+    store.fetch("it", tmp_path / "copy", progress=die_once_at(3))
     deaths[-1].join()
     assert len(deaths) == 2
-    assert same(large, tmp_path / "copy")
+    assert same(medium, tmp_path / "copy")
 
 
 def test_a_server_that_stays_dead_leaves_nothing_visible(
-    fragile: S3Server, large: Path, monkeypatch: pytest.MonkeyPatch
+    fragile: S3Server, medium: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = opened(f"s3://{BUCKET}/x", attempts=2)
     monkeypatch.setattr(zoo.stores.transfer, "PAUSE", 0.0)
-    with pytest.raises(RepositoryError, match="can't write large: the server"):
-        store.put_file("large", large, progress=lambda count: fragile.kill())
+    with pytest.raises(RepositoryError, match="can't write it: the server"):
+        store.put_file("it", medium, progress=lambda count: fragile.kill())
     fragile.start()
-    assert store.size("large") is None
-    assert [left.name for left in store.abandoned(soon())] == ["large"]
-    assert store.put_file("large", large)
+    assert store.size("it") is None
+    assert [left.name for left in store.abandoned(soon())] == ["it"]
+    assert store.put_file("it", medium)
 
 
 def killed_while(url: str, does: str, until: str) -> None:

@@ -17,9 +17,11 @@ from conftest import ROOT
 
 from builders.keys import key_elsewhere, new_key
 from builders.signing import SignedMetadata
+from tests.factories import engine, model
 from tests.signed import Signed, other_ring
 from zoo.digest import sha256_bytes, sha256_file
 from zoo.errors import RepositoryError, TooLongError, TrustError, UsageError, ZooError
+from zoo.index import Index, index_row
 from zoo.layout import FIRST_ROOT
 from zoo.stores import LocalStore
 from zoo.trust import TrustHome, read_root, trusted_root
@@ -374,3 +376,48 @@ def test_the_command_line_says_what_to_do(signed: Signed, tmp_path: Path) -> Non
     assert "m " in zoo("list", "--trust", str(signed.ring.root_file)).stdout
     assert zoo("list").returncode == 0
     assert "engines/" in zoo("pull", "m", "--target", "cpu-ort1.32-fp32").stdout
+
+
+class Counting:
+    """A store that counts what is read from it."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+        self.read = 0
+
+    def get(self, key: str, *, limit: int | None = None) -> bytes:
+        data = self._store.get(key, limit=limit)
+        self.read += len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_one_engine_of_20_000_costs_little_to_learn_about(tmp_path: Path) -> None:
+    """1,000 models of 20 engines, each with as many numbers as a GPU engine has."""
+    signed = Signed(tmp_path, bins=16)
+    row = {"worst_cosine": 0.999912345, "worst_relative_error": 0.00123, "neighbours": 0.98765}
+    numbers = [{"batch": batch, **row} for batch in (1, 3, 8, 64, 128, 256)]
+    times = [
+        {"batch": batch, "latency_ms": 1.234567, "images_per_second": 12345.678}
+        for batch in (1, 8, 64, 128, 256)
+    ]
+    engines = [
+        engine(f"{arch}-rtx1.7-{precision}", verification={"batches": numbers},
+               benchmark={"batches": times})
+        for arch in ("sm75", "sm80", "sm86", "sm89", "sm120")
+        for precision in ("fp32", "bf16", "fp16", "int8")
+    ]  # fmt: skip
+    files, rows = {}, []
+    for number in range(1000):
+        one = model(*engines, model=f"model_{number}")
+        files[f"index/{one.model}.json"] = one.to_json()
+        rows.append(index_row(one, files[f"index/{one.model}.json"]))
+    files["index.json"] = Index(kind="release", models=tuple(rows)).to_json()
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.start()
+    metadata.publish(files)
+    counting: Any = Counting(LocalStore(tmp_path / "store"))
+    assert len(signed.client(store=counting).model("model_500").engines) == 20
+    assert counting.read < 200_000

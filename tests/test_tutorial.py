@@ -21,7 +21,8 @@ def test_every_block_of_the_tutorial_runs(farm: Farm, tmp_path: Path) -> None:
     # One process runs them all: what a Python block defines, the next ones know.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {
-        **os.environ, "PATH": path, "ZOO_STORE": str(farm.store), "ZOO_HOME": str(tmp_path / "home")
+        **os.environ, "PATH": path, "ZOO_STORE": str(farm.store),
+        **farm.trusted_in(tmp_path / "home"),
     }  # fmt: skip
     program = "".join(text if kind == "python" else f"run({text!r})\n" for kind, text in blocks)
     setup = (

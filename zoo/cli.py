@@ -76,6 +76,8 @@ def _show_engine(engine: EngineEntry) -> None:
     print(f"  {', '.join(engine.targets)}: {engine.status}" + (" DRY RUN" * engine.dry_run))
     if engine.reason:
         print(f"    {engine.reason}")
+    if engine.superseded:
+        print(f"    superseded {engine.superseded[:10]}: a newer one took its place")
     print(
         f"    {toolchain.kind} {toolchain.version}, batch {batch.min} to {batch.max} "
         f"(best {batch.opt}), {engine.engine.size / 2**20:.1f} MiB, precision "

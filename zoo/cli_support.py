@@ -45,6 +45,9 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         metavar="ROOT",
         help="trust the repository from now on: its root.json, or the SHA-256 of its first root",
     )
+    parser.add_argument(
+        "--anonymous", action="store_true", help="ask an s3:// repository without credentials"
+    )
     parser.add_argument("--allow-stale", action="store_true", help="take an index that is expired")
 
 
@@ -53,6 +56,7 @@ def client_of(options: argparse.Namespace) -> Client:
     return connect(
         options.store,
         trust=options.trust,
+        anonymous=options.anonymous,
         allow_stale=options.allow_stale,
         say=lambda text: print(text, file=sys.stderr),
     )

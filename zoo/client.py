@@ -150,6 +150,7 @@ def connect(
     store: str,
     *,
     trust: str | None = None,
+    anonymous: bool = False,
     allow_stale: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Client:
@@ -158,6 +159,7 @@ def connect(
     Args:
         store: Where it is.
         trust: Its root, the first time: a file, or the SHA-256 of the repository's first root.
+        anonymous: Whether to read a bucket without credentials.
         allow_stale: Whether an expired index will do.
         say: Takes what the user should know.
 
@@ -165,7 +167,7 @@ def connect(
         RepositoryError: Nothing is published there.
         TrustError: It is not trusted yet, or offers what its keys do not vouch for.
     """
-    opened, home = open_store(store), trust_home()
+    opened, home = open_store(store, anonymous=anonymous), trust_home()
     if not trust and home.root(opened.url) is None and opened.size(TIMESTAMP) is None:
         raise nothing_published(opened.url)
     signed = SignedIndex(

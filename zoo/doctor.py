@@ -111,6 +111,10 @@ def store(url: str) -> Iterator[Finding]:
         return
     kind = " (DRY RUN)" if index.kind == "dry-run" else ""
     yield Finding(check="store", state="ok", found=f"{url}: {len(index.models)} models{kind}")
+    if (until := client.signed.expires()) is not None:
+        yield Finding(
+            check="trust", state="ok", found=f"signed, good until {until:%Y-%m-%d %H:%M} UTC"
+        )
     yield clock(max(created, default=""), datetime.now(timezone.utc))
 
 

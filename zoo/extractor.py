@@ -127,6 +127,8 @@ def load(
     allow_pending: bool = False,
     allow_seeded: bool = False,
     machine: Machine | None = None,
+    trust: str | None = None,
+    allow_stale: bool = False,
     client: Client | None = None,
     report: Callable[[str], None] = say,
 ) -> Extractor:
@@ -140,16 +142,21 @@ def load(
         allow_pending: Whether an engine that has not been run on its GPU will do.
         allow_seeded: Whether a dry run's engine will do.
         machine: What this machine has; looked up when None.
+        trust: The repository's root, the first time: a file, or its SHA-256.
+        allow_stale: Whether an expired index will do.
         client: An open client of the repository, in place of ``store``.
         report: Takes what was picked, and why.
 
     Raises:
         RepositoryError: The repository is missing or damaged.
+        TrustError: It is not trusted yet, or offers what its keys do not vouch for.
         SelectionError: No engine fits; says what is needed, what is here, and what to do.
         RunError: The engine does not load.
         MissingPackageError: Its runtime is not installed.
     """
-    client = client or connect(store or default_store())
+    if client is None:
+        url = store or default_store()
+        client = connect(url, trust=trust, allow_stale=allow_stale, say=report)
     machine = machine or this_machine()
     entry = client.select(
         name,

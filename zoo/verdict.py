@@ -14,8 +14,8 @@ def verdicts(model: ModelIndex) -> dict[str, dict[str, str]]:
         Architecture and runtime (``sm86-rtx1.7``) to precision to the verdict.
     """
     found: dict[str, dict[str, str]] = {}
-    plain = {_place(label): one for one in model.engines for label in one.targets if _is_fp32(one)}
-    for engine in model.engines:
+    plain = {_place(label): one for one in model.current for label in one.targets if _is_fp32(one)}
+    for engine in model.current:
         if _is_fp32(engine):
             continue
         for label in engine.targets:

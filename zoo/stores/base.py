@@ -18,6 +18,10 @@ _KEY = re.compile(r"[A-Za-z0-9_][\w.+-]*(/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 PROBES = "probes/"
 """Where :func:`probe` writes; what a kill leaves there is abandoned."""
 
+WITNESS = "repository.json"
+"""A key of every repository. Servers deny what is absent to whom may not list: where this one can
+be read, another that is denied is one that is absent."""
+
 
 def check_key(key: str) -> str:
     """Returns ``key`` when it stays inside the store.

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from zoo import __version__
 from zoo.errors import RepositoryError
-from zoo.stores.base import Abandoned, Entry, Progress, check_key, too_long
+from zoo.stores.base import WITNESS, Abandoned, Entry, Progress, check_key, too_long
 from zoo.stores.transfer import WORKERS, again, append_parts, appending, present
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ BACKOFF = 0.5
 
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+)")
 """``Content-Range``: where a part begins, and the length of the whole."""
-
-_EVERYBODY_HAS = "repository.json"
-"""A key of every repository: where it can be read, another that is denied is one that is absent."""
 
 
 class _BrokenOffError(Exception):
@@ -254,7 +251,7 @@ class HttpStore:
     def _is_open(self, key: str) -> bool:
         """Whether this store can be read: buckets deny what is absent to whom may not list."""
         try:
-            return key != _EVERYBODY_HAS and self.size(_EVERYBODY_HAS) is not None
+            return key != WITNESS and self.size(WITNESS) is not None
         except RepositoryError:
             return False
 

@@ -18,6 +18,7 @@ from botocore import exceptions as aws
 from zoo.errors import RepositoryError
 from zoo.stores.base import (
     PROBES,
+    WITNESS,
     Abandoned,
     Entry,
     Progress,
@@ -51,9 +52,6 @@ _BROKEN = (
 
 _AWAY = (aws.ConnectionError, aws.ConnectionClosedError)
 """What a request raises while a server is down, when botocore has tried a few times."""
-
-_EVERYBODY_HAS = "repository.json"
-"""A key of every repository: where it can be read, another that is denied is one that is absent."""
 
 
 class S3Store:
@@ -175,7 +173,8 @@ class S3Store:
             except aws.ClientError as error:
                 if code_of(error) in CONDITION | CONFLICT:  # others were faster
                     return False
-                raise
+                if code_of(error) not in NO_UPLOAD or self.size(key) != size:
+                    raise  # else it was completed, and the answer lost
         return True
 
     def delete(self, key: str) -> None:
@@ -306,9 +305,17 @@ class S3Store:
 
     def _ask(self, operation: str, **arguments: Any) -> Any:
         """Sends a request. A server that has answered before is given time to come back."""
+        tries = 0
 
         def once() -> Any:
-            answer = getattr(self._client, operation)(**arguments)
+            nonlocal tries
+            tries += 1
+            try:
+                answer = getattr(self._client, operation)(**arguments)
+            except aws.ClientError as error:
+                metadata = error.response.setdefault("ResponseMetadata", {})
+                metadata["RetryAttempts"] = metadata.get("RetryAttempts", 0) + tries - 1
+                raise
             self._answered = True
             return answer
 
@@ -364,10 +371,10 @@ class S3Store:
 
     def _is_open(self, key: str) -> bool:
         """Whether this store can be read: S3 denies what is absent to whom may not list."""
-        if key == _EVERYBODY_HAS:
+        if key == WITNESS:
             return False
         try:
-            self._ask("head_object", **self._at(_EVERYBODY_HAS))
+            self._ask("head_object", **self._at(WITNESS))
         except (aws.ClientError, aws.BotoCoreError):
             return False
         return True

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,11 +104,12 @@ class Lease:
         thread.start()
         try:
             yield
+            self.must_hold()
         finally:
             self._stop.set()
             thread.join()
-        self.must_hold()
-        self._objects.write_tagged(self._key, self._body(released=True), self._tag)
+            with suppress(RepositoryError):  # it comes free by itself
+                self._objects.write_tagged(self._key, self._body(released=True), self._tag)
 
     def must_hold(self) -> None:
         """Checks that nobody can have taken over.
