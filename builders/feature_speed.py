@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import statistics
 import sys
 import tempfile
@@ -21,18 +20,15 @@ from typing import Any
 
 from PIL import Image
 
-from builders.compare import backbone_of
-from builders.photos import calibration_paths, golden_paths
+from builders.torch_loop import TorchLoop
 from zoo.caft.features import cache_features
 from zoo.caft.sources import Sample
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.cli_support import add_selection, add_store
+from zoo.client import default_store
 from zoo.extractor import Extractor, load
 from zoo.machine import describe_machine
-from zoo.manifest import Manifest, load_manifest
 from zoo.preprocess import batch_of, open_photo
-from zoo.repository import Repository
-from zoo.stores import open_store
 
 _JPEG_SIZE = (500, 375)
 """What most photos of ImageNet are of, in pixels."""
@@ -61,13 +57,13 @@ def measure(ways: Ways, rounds: int) -> dict[str, float]:
 
 
 def ways_of(
-    extractor: Extractor, backbone: Any, photos: list[bytes], folder: Path, batch: int
+    extractor: Extractor, loop: TorchLoop, photos: list[bytes], folder: Path, batch: int
 ) -> Ways:
     """Returns the ways through a network for some photos.
 
     Args:
         extractor: The engine.
-        backbone: The same network in PyTorch.
+        loop: The same network in PyTorch.
         photos: JPEG files.
         folder: For caches.
         batch: Images at once.
@@ -91,7 +87,7 @@ def ways_of(
             "the engine alone, images ready": bare,
             "feature pass, images ready": pass_over(_Samples(list(ready))),
             "feature pass, JPEG files": pass_over(_Samples(photos)),
-            "PyTorch loop, JPEG files": _torch_loop(extractor, backbone, photos, batch),
+            f"{loop.name}, JPEG files": loop.run,
         },
         images=len(photos),
     )
@@ -110,57 +106,33 @@ def _same(image: Any) -> Any:
     return image
 
 
-def _torch_loop(
-    extractor: Extractor, backbone: Any, photos: list[bytes], batch: int
-) -> Callable[[], None]:
-    """What one would write without this project: timm's transform, a DataLoader, eager PyTorch."""
-    import torch
-    from timm.data import create_transform
-    from torch.utils.data import DataLoader, Dataset
+def jpegs(folder: Path | None, count: int) -> list[bytes]:
+    """Returns JPEG files, over and over.
 
-    preprocess = extractor.preprocess
-    transform = create_transform(
-        input_size=(3, preprocess.input_size, preprocess.input_size),
-        interpolation=preprocess.interpolation,
-        mean=preprocess.mean,
-        std=preprocess.std,
-        crop_pct=preprocess.crop,
+    Args:
+        folder: Of JPEG files; photos of the farm's packages, made to one size, when None.
+        count: How many.
+    """
+    found = (
+        _from_packages() if folder is None else [p.read_bytes() for p in sorted(folder.iterdir())]
     )
-
-    class Photos(Dataset[Any]):
-        def __len__(self) -> int:
-            return len(photos)
-
-        def __getitem__(self, number: int) -> Any:
-            return transform(open_photo(io.BytesIO(photos[number])))
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = backbone.eval().to(device)
-    workers = len(os.sched_getaffinity(0))
-    loader = DataLoader(Photos(), batch_size=batch, num_workers=workers, persistent_workers=True)
-
-    def run() -> None:
-        with torch.inference_mode():
-            rows = [model(images.to(device)).float().cpu() for images in loader]
-        assert sum(map(len, rows)) == len(photos)
-
-    return run
+    return [found[number % len(found)] for number in range(count)]
 
 
-def jpegs(count: int) -> list[bytes]:
-    """Returns photos of the farm's packages as JPEG files of one size, over and over."""
-    paths = [*calibration_paths(), *golden_paths()]
+def _from_packages() -> list[bytes]:
+    from builders.photos import calibration_paths, golden_paths
+
     made = []
-    for path in paths:
+    for path in [*calibration_paths(), *golden_paths()]:
         data = io.BytesIO()
         open_photo(path).resize(_JPEG_SIZE, Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
         made.append(data.getvalue())
-    return [made[number % len(made)] for number in range(count)]
+    return made
 
 
 def speed(options: argparse.Namespace) -> int:
     """Times the feature pass beside the bare engine and a plain PyTorch loop."""
-    manifest: Manifest = load_manifest(Path(options.manifests) / f"{options.model}.toml")
+    photos = jpegs(options.photos, options.images)
     with (
         load(
             options.model,
@@ -170,13 +142,19 @@ def speed(options: argparse.Namespace) -> int:
             allow_pending=options.allow_pending,
             allow_seeded=options.allow_seeded,
         ) as extractor,
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as scratch,
     ):
-        repository = Repository(open_store(options.store))
-        backbone = backbone_of(repository, manifest, Path(options.manifests), extractor.record)
-        batch = options.batch or extractor.batch
-        ways = ways_of(extractor, backbone, jpegs(options.images), Path(folder), batch)
-        rates = measure(ways, options.rounds)
+        folder, batch = Path(scratch), options.batch or extractor.batch
+        record, files = folder / "record.json", folder / "photos"
+        record.write_text(extractor.record.model_dump_json())
+        files.mkdir()
+        for number, photo in enumerate(photos):
+            (files / f"{number:06}.jpg").write_bytes(photo)
+        manifest = Path(options.manifests) / f"{options.model}.toml"
+        store = options.store or default_store()
+        with TorchLoop(options.torch_python, manifest, store, record, files, batch) as loop:
+            ways = ways_of(extractor, loop, photos, folder, batch)
+            rates = measure(ways, options.rounds)
     print(table(rates, extractor, ways.images, batch, options.rounds))
     return 0
 
@@ -209,6 +187,8 @@ def main() -> int:
     command.add_argument("--images", type=int, default=256)
     command.add_argument("--batch", type=int)
     command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--photos", type=Path, help="folder of JPEG files")
+    command.add_argument("--torch-python", default=sys.executable, help="has torch and timm")
     add_store(command)
     add_selection(command)
     return run_cli(parser, ["speed", *sys.argv[1:]])
