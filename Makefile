@@ -14,6 +14,8 @@ WEIGHTS ?=
 STORE ?=
 KEYS ?=
 SITE ?=
+BASE_URL ?=
+PORT ?= 8000
 MANIFESTS ?= manifests
 BUILDER ?=
 BUILDER_PYTHON ?=
@@ -21,18 +23,18 @@ TIMEOUT ?=
 MEMORY ?=
 DATA ?=
 
-KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
 endif
 
-.PHONY: help zoo demo test test-full lint catalog clean
+.PHONY: help zoo demo test test-full lint catalog serve clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 	@echo
-	@echo "make zoo takes, all optional (make catalog: STORE and SITE):"
+	@echo "make zoo takes, all optional (make catalog: STORE, SITE and BASE_URL):"
 	@echo "  GPU        cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120; several with commas (default: this machine's, else cpu)"
 	@echo "  TRT        rtx1.7, 11.4, 10.16, 10.13, 8.6 (default: what serves the GPU); zoo-farm targets has the table"
 	@echo "  MODELS     names, globs, families, with commas (default: all)"
@@ -42,6 +44,8 @@ help:  ## This list
 	@echo "  STORE      repository (default: _repository, or _repository-seeded for a dry run)"
 	@echo "  KEYS       folder of the keys that sign it (default: made beside a local one)"
 	@echo "  SITE       catalog (default: _site, or _site-seeded for a dry run)"
+	@echo "  BASE_URL   where readers find the repository on the web: the pages then link to it"
+	@echo "  PORT       of make serve (default: 8000)"
 	@echo "  MANIFESTS  folder of manifests (default: manifests)"
 	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
 	@echo "  BUILDER_PYTHON  the Python that builds and verifies, where it is not the farm's"
@@ -52,7 +56,7 @@ help:  ## This list
 zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
 	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
-	  --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
+	  --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
 
 demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folder for your own photos)
 	@$(MAKE) --no-print-directory zoo MODELS=efficientnet_lite0 GPU="$(or $(GPU),cpu)" PRECISION="$(or $(PRECISION),fp32)" \
@@ -60,7 +64,10 @@ demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folde
 	@$(BIN)/python -m builders.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
 
 catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
-	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)"
+	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)"
+
+serve: $(READY)  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
+	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)" --serve "$(PORT)"
 
 test: $(READY)  ## Run the tests, the full zoo aside
 	@$(BIN)/python -m pytest -m "not full"
@@ -74,7 +81,7 @@ lint: $(READY)  ## Check style and types
 	@$(BIN)/mypy
 
 clean:  ## Remove the environment and what tools leave; repositories and sites stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info builders/*.egg-info _failures
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info builders/*.egg-info _failures _screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch's default build elsewhere brings CUDA; the farm needs only the CPU's. pip takes whichever

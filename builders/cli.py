@@ -22,8 +22,9 @@ from builders.job import BuildOutput, Failure, parse_result
 from builders.pipeline import Farm, Request, Summary
 from builders.plan import check_request
 from builders.progress import Display
+from builders.serve import serve
 from builders.toolchain import choose_toolchains, default_archs
-from zoo.catalog import build_site
+from zoo.catalog import Place, build_site, read_nightly
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.errors import JobError, RepositoryError, UsageError, VerificationError
 from zoo.machine import installed, this_machine
@@ -77,7 +78,7 @@ def zoo(options: argparse.Namespace) -> int:
         display.say(f"{desk.waiting} wait for a signature: zoo-farm publish --store {store}")
     if repository.index() is not None:
         options.store = store
-        build_site(published(options), site)
+        build_site(published(options), site, Place.parse(options.base_url))
         display.say(f"catalog: {site / 'index.html'}")
     return status
 
@@ -148,8 +149,11 @@ def catalog(options: argparse.Namespace) -> int:
     repository = published(options)
     suffix = "-seeded" if repository.kind() == "dry-run" else ""
     site = Path(options.site or f"_site{suffix}")
-    build_site(repository, site)
+    nightly = read_nightly(Path(options.nightly)) if options.nightly else None
+    build_site(repository, site, Place.parse(options.base_url), nightly)
     print(f"catalog: {site / 'index.html'}")
+    if options.serve is not None:
+        serve(site, options.serve)
     return 0
 
 
@@ -224,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
     run.add_argument("--builder", default="", help="builder options: NAME=VALUE ...")
     proof = add_arguments(commands, "verify", verify)
+    proof.set_defaults(nightly="", serve=None)
     proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
     proof.add_argument("--models", default="", help="ids, globs or families")
     proof.add_argument("--store", default="", help=STORE_HELP)
@@ -237,8 +242,12 @@ def _parser() -> argparse.ArgumentParser:
         "models", nargs="*", help="ids, globs, families (default: all)"
     )
     site = add_arguments(commands, "catalog", catalog)
+    site.add_argument("--serve", type=int, metavar="PORT", help="then show it on this machine")
+    site.add_argument("--nightly", default="", help="what a run says of itself, for its report")
     site.add_argument("--store", default="", help=STORE_HELP)
     site.add_argument("--site", default="", help="folder (default ./_site)")
+    for one in (run, proof, site):
+        one.add_argument("--base-url", default="", help="the repository's address for readers")
     cli_measure.add_commands(commands)
     cli_repository.add_commands(commands)
     health = add_arguments(commands, "check", check)

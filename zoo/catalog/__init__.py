@@ -1,76 +1,284 @@
 """Catalog: a repository's index as a static site.
 
-``index.json`` is for programs, ``index.html`` for people. Everything that comes from a manifest or
-a record is escaped by Jinja2.
+``index.html`` finds an engine, every model and every engine has a page, ``report.html`` says what
+changed, ``index.json`` has it all for programs. Nothing needs a server, a script or another host:
+the script adds live filters and buttons that copy.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from zoo.digest import canonical_json
-from zoo.index import EngineEntry, ModelIndex, TimedBatch
+from zoo.catalog import engine_page, facts, listing, model_page, report
+from zoo.catalog.engine_page import Origin
+from zoo.catalog.index_file import SCHEMA, index_file, schema_file
+from zoo.catalog.place import Place as Place
+from zoo.catalog.render import ASSETS, TEMPLATES, render
+from zoo.catalog.report import ModelReport
+from zoo.catalog.report import NightlyRun as NightlyRun
+from zoo.catalog.report import read_nightly as read_nightly
+from zoo.catalog.state import STATE, ModelState, SiteState, read_state, write
+from zoo.digest import sha256_bytes, sha256_json
+from zoo.errors import RepositoryError, TooLongError
+from zoo.index import EngineEntry, ModelIndex
+from zoo.layout import blob_key
+from zoo.licences import allowed_licences, licence_text, notice_text
+from zoo.record import Blob, BuildRecord, ExportRecord, Kind
 from zoo.repository import Repository
-from zoo.verdict import kept, verdicts
+from zoo.verdict import verdicts
 
-SCHEMA_VERSION = 1
+DATA_IN_PAGE = 160_000
+"""Bytes of rows that the index page carries; more are a file, which the script fetches."""
+
+DATA = "rows.json"
+"""That file."""
+
+_STATEMENT = 1 << 20  # bytes that a provenance file may have
 
 
-def build_site(repository: Repository, folder: Path) -> None:
-    """Writes the site, leaving files that are right already.
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What all pages share.
+
+    Attributes:
+        repository: What is shown.
+        folder: Where the site goes.
+        kind: Whether the weights are real.
+        place: Where readers find the repository.
+    """
+
+    repository: Repository
+    folder: Path
+    kind: Kind
+    place: Place
+
+    def write(self, name: str, template: str, **values: Any) -> str:
+        """Writes a page and returns its name."""
+        page = render(
+            template,
+            root="../" * name.count("/"),
+            dry_run=self.kind == "dry-run",
+            place=self.place,
+            **values,
+        )
+        write(self.folder / name, page)
+        return name
+
+
+def build_site(
+    repository: Repository,
+    folder: Path,
+    place: Place | None = None,
+    nightly: NightlyRun | None = None,
+) -> None:
+    """Writes the site. What is right already is left, what belongs to no engine any more is gone.
+
+    Of a model whose index is what it was, no record is read and no page is made.
 
     Args:
         repository: What to show; something is published in it.
         folder: Where the site goes.
+        place: Where readers find the repository, if that is known.
+        nightly: What the last run says of itself, for the report.
     """
+    index = repository.index()
+    digests = {row.model: row.index.sha256 for row in index.models} if index else {}
+    kind = (index.kind if index else repository.kind()) or "release"
+    site = Site(repository=repository, folder=folder, kind=kind, place=place or Place())
     models = list(repository.model_indexes())
-    kind = repository.kind()
     folder.mkdir(parents=True, exist_ok=True)
-    data = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "models": [model.model_dump(mode="json") for model in models],
-    }
-    _write(folder / "index.json", canonical_json(data) + b"\n")
-    _write(folder / "style.css", _template_bytes("style.css"))
-    _write(folder / "index.html", render_index(models, kind == "dry-run").encode())
+
+    old, maker = read_state(folder), _maker(site)
+    states: dict[str, ModelState] = {}
+    for model in models:
+        known = old.models.get(model.model) if old.maker == maker else None
+        if known is None or known.index != digests[model.model] or not _are_there(known, folder):
+            known = _write_model(site, model, digests[model.model])
+        states[model.model] = known
+    files = _write_rest(site, models, combined(states.values()), nightly)
+    new = SiteState(maker=maker, models=states, files=tuple(files))
+    for name in old.everything - new.everything:
+        (folder / name).unlink(missing_ok=True)
+    write(folder / STATE, (new.model_dump_json() + "\n").encode())
 
 
-def render_index(models: list[ModelIndex], dry_run: bool) -> str:
-    """Returns the page, HTML.
+def combined(states: Iterable[ModelState]) -> ModelReport:
+    """Returns the report of all models."""
+    return report.combine(state.report for state in states)
 
-    Args:
-        models: In the order in which they are shown.
-        dry_run: Whether the repository holds seeded weights.
-    """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("zoo.catalog"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def _maker(site: Site) -> str:
+    """Returns the digest of all that decides a page beside the repository."""
+    package = Path(__file__).parent
+    code = [*sorted(package.glob("*.py")), *sorted(TEMPLATES.iterdir())]
+    code += [package / "gpus.toml", *sorted(package.parent.glob("*.toml"))]
+    return sha256_json(
+        {
+            "code": {path.name: sha256_bytes(path.read_bytes()) for path in code if path.is_file()},
+            "place": site.place.url,
+            "kind": site.kind,
+        }
     )
-    environment.filters["mib"] = lambda size: f"{size / 2**20:.1f} MiB"
-    environment.globals |= {"best_rate": best_rate, "kept": kept, "verdicts": verdicts}
-    page: str = environment.get_template("index.html").render(models=models, dry_run=dry_run)
-    return page
 
 
-def best_rate(engine: EngineEntry) -> TimedBatch | None:
-    """Returns the benchmark row with the most images per second, None without a benchmark."""
-    rows = engine.benchmark.batches if engine.benchmark else ()
-    return max(rows, key=lambda row: row.images_per_second, default=None)
+def _are_there(state: ModelState, folder: Path) -> bool:
+    return all((folder / name).is_file() for name in state.files)
 
 
-def _template_bytes(name: str) -> bytes:
-    return (Path(__file__).parent / "templates" / name).read_bytes()
+def _write_rest(
+    site: Site, models: list[ModelIndex], found: ModelReport, nightly: NightlyRun | None
+) -> list[str]:
+    """Writes what is not a model's own: the index, the report, data and assets."""
+    folder = site.folder
+    files = list(ASSETS)
+    for name in ASSETS:
+        write(folder / name, (TEMPLATES / name).read_bytes())
+    for licence in sorted({model.licence for model in models} & set(allowed_licences())):
+        files.append(f"licences/{licence}.txt")
+        write(folder / files[-1], licence_text(licence).encode())
+    files += ["index.json", SCHEMA]
+    write(folder / "index.json", index_file(models, site.kind, site.place))
+    write(folder / SCHEMA, schema_file())
+    titles = {model.model: model.catalog.title for model in models}
+    files.append(
+        site.write("report.html", "report.html", report=found, nightly=nightly, titles=titles)
+    )
+
+    cards = listing.cards(models)
+    rows = listing.page_data(cards)
+    text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
+    apart = len(text) > DATA_IN_PAGE
+    if apart:
+        files.append(DATA)
+        write(folder / DATA, text)
+    page = site.write(
+        "index.html", "index.html",
+        cards=cards, filters=listing.filters(cards), data=None if apart else rows, data_file=DATA,
+        engines=sum(len(facts.by_record(model.current)) for model in models),
+    )  # fmt: skip
+    return [*files, page]
 
 
-def _write(path: Path, data: bytes) -> None:
-    if path.exists() and path.read_bytes() == data:
-        return
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    partial.replace(path)
+def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
+    """Writes the pages of a model and of its engines."""
+    origins = {
+        record: _origin(site.repository, model.model, entries[0])
+        for record, entries in facts.by_record(model.engines).items()
+    }
+    notice = notice_text(
+        title=model.catalog.title,
+        model=model.model,
+        licence=model.licence,
+        origin=model.origin,
+        weights=model.weights,
+    )
+    page = site.write(
+        facts.model_page(model.model), "model.html",
+        model=model, grid=model_page.grid(model), charts=model_page.speed_charts(model),
+        torch_charts=model_page.torch_charts(model),
+        accuracy=model_page.accuracy(model), width=model_page.width(model.feature_dim),
+        classes=model_page.CLASSES, snippet=model_page.preprocess_snippet(model),
+        verdicts=verdicts(model.model_copy(update={"engines": model.current})), notice=notice, has_licence=model.licence in allowed_licences(),
+    )  # fmt: skip
+    files = [page]
+    for record, entries in facts.by_record(model.engines).items():
+        files.append(_write_engine(site, model, entries, origins[record]))
+    return ModelState(index=digest, files=tuple(files), report=_report(model, origins))
+
+
+def _write_engine(site: Site, model: ModelIndex, entries: list[EngineEntry], origin: Origin) -> str:
+    first = entries[0]
+    return site.write(
+        facts.engine_page(model.model, first.record), "engine.html",
+        model=model, engine=first, entries=entries, origin=origin,
+        requirements=engine_page.requirements(_whole(entries), origin.record),
+        commands=engine_page.commands(model, first, site.place),
+        rebuild=engine_page.rebuild(model, first, origin.record),
+        provenance=engine_page.provenance(first, origin),
+        history=engine_page.history(model, entries, origin.attestations),
+    )  # fmt: skip
+
+
+def _whole(entries: list[EngineEntry]) -> EngineEntry:
+    """Returns an engine with all the targets that it serves."""
+    targets = tuple(label for entry in entries for label in entry.targets)
+    return entries[0].model_copy(update={"targets": targets})
+
+
+def _report(model: ModelIndex, origins: dict[str, Origin]) -> ModelReport:
+    rebuilt: list[report.Rebuilt] = []
+    drift: list[report.Drift] = []
+    for engine, previous, label in report.successions(model):
+        drift += report.drift(model.model, previous, engine, label)
+        before, after = origins[previous.record], origins[engine.record]
+        changed: tuple[report.Change, ...] = ()
+        if before.record is not None and after.record is not None:
+            changed = report.why_rebuilt(
+                (before.record, before.export), (after.record, after.export)
+            )
+        rebuilt.append(
+            report.Rebuilt(
+                model=model.model,
+                targets=engine.targets,
+                record=engine.record,
+                previous=previous.record,
+                created=engine.created,
+                changed=changed,
+            )
+        )
+    return ModelReport(
+        rebuilt=tuple(rebuilt),
+        drift=tuple(drift),
+        missing=tuple(report.missing(model)),
+        newest=tuple(report.newest(model)),
+    )
+
+
+def _origin(repository: Repository, model: str, entry: EngineEntry) -> Origin:
+    """Reads what there is about an engine beside the index.
+
+    Raises:
+        RepositoryError: Its record is not what the index says.
+    """
+    record = _record(repository, model, entry)
+    if record is None:
+        return Origin(attestations=tuple(repository.attestations(entry.engine.sha256)))
+    return Origin(
+        record=record,
+        export=_export(repository, model, record),
+        attestations=tuple(repository.attestations(entry.engine.sha256)),
+        provenance=_statement(repository, record.files.get("provenance")),
+    )
+
+
+def _record(repository: Repository, model: str, entry: EngineEntry) -> BuildRecord | None:
+    try:
+        data = repository.listed_bytes(model, entry)
+    except TooLongError:
+        raise
+    except RepositoryError:
+        return None  # a mirror may have been made without it
+    return repository.parse_listed(model, entry, data)
+
+
+def _export(repository: Repository, model: str, record: BuildRecord) -> ExportRecord | None:
+    """Returns what an engine was built from, when its inputs have the key that the record names."""
+    export = repository.export(model, record.export_key)
+    return export if export is not None and export.inputs.key == record.export_key else None
+
+
+def _statement(repository: Repository, blob: Blob | None) -> dict[str, Any] | None:
+    if blob is None or blob.size > _STATEMENT:
+        return None
+    try:
+        data = repository.store.get(blob_key(blob.sha256), limit=blob.size)
+    except (KeyError, TooLongError):
+        return None
+    if sha256_bytes(data) != blob.sha256:
+        return None
+    found = json.loads(data)
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,50 @@
+"""GPUs by the names that people know: a table of products and their architectures."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from zoo.target_table import target_table
+from zoo.toml import toml
+
+
+class Products(BaseModel):
+    """What is sold with one architecture.
+
+    Attributes:
+        products: Names, without the vendor's.
+        source: Where that is known from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    products: tuple[str, ...]
+    source: str
+
+
+@cache
+def gpu_table() -> dict[str, Products]:
+    """Returns ``gpus.toml``: architecture to its products."""
+    text = files("zoo.catalog").joinpath("gpus.toml").read_text(encoding="utf-8")
+    return TypeAdapter(dict[str, Products]).validate_python(toml.loads(text))
+
+
+def products_of(arch: str) -> tuple[str, ...]:
+    """Returns the products of an architecture; none for the CPU and for what is not known."""
+    known = gpu_table().get(arch)
+    return known.products if known else ()
+
+
+def slug(product: str) -> str:
+    """Returns how a link names a product: ``rtx-3080``."""
+    return re.sub(r"[^a-z0-9]+", "-", product.lower()).strip("-")
+
+
+def arch_name(arch: str) -> str:
+    """Returns what an architecture is called: ``Ampere (RTX 30, A10, A40)``; itself if unknown."""
+    known = target_table().arch.get(arch)
+    return known.name if known else arch

@@ -1,0 +1,79 @@
+"""``index.json`` of the site: everything that the pages show, for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from zoo.catalog.facts import engine_page, model_page
+from zoo.catalog.gpus import gpu_table
+from zoo.catalog.place import Place
+from zoo.digest import canonical_json
+from zoo.index import EngineEntry, ModelIndex
+from zoo.record import Kind, Record
+
+SCHEMA = "index.schema.json"
+"""Name of its JSON schema in the site."""
+
+
+class SiteEngine(EngineEntry):
+    """An engine, and its page.
+
+    Attributes:
+        page: Relative to the site.
+    """
+
+    page: str
+
+
+class SiteModel(ModelIndex):
+    """A model, and its page.
+
+    Attributes:
+        engines: Superseded ones too.
+        page: Relative to the site.
+    """
+
+    engines: tuple[SiteEngine, ...]
+    page: str
+
+
+class SiteIndex(Record):
+    """``index.json`` of the site.
+
+    Attributes:
+        kind: Whether the weights are real.
+        repository: Its address on the web, None where the site was not told.
+        gpus: Architecture to the products that have it.
+        models: Everything.
+    """
+
+    kind: Kind
+    repository: str | None = None
+    gpus: dict[str, tuple[str, ...]]
+    models: tuple[SiteModel, ...]
+
+
+def index_file(models: Sequence[ModelIndex], kind: Kind, place: Place) -> bytes:
+    """Returns ``index.json``."""
+    listed = []
+    for model in models:
+        data = model.model_dump(mode="json")
+        for engine in data["engines"]:
+            engine["page"] = engine_page(model.model, engine["record"])
+        listed.append({**data, "page": model_page(model.model)})
+    found = {
+        "schema_version": SiteIndex.model_fields["schema_version"].default,
+        "kind": kind,
+        "repository": place.url,
+        "gpus": {arch: known.products for arch, known in gpu_table().items()},
+        "models": listed,
+    }
+    return canonical_json(found) + b"\n"
+
+
+def schema_file() -> bytes:
+    """Returns the JSON schema of ``index.json``."""
+    schema = SiteIndex.model_json_schema(mode="serialization")
+    named = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return (json.dumps(named, indent=1) + "\n").encode()

@@ -1,0 +1,233 @@
+"""The index page's data: a card a model, a row an engine, and what there is to filter by.
+
+The page's HTML has the first rows of every card; all of them are in a JSON block for the script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.catalog import facts
+from zoo.catalog.facts import Badge
+from zoo.catalog.gpus import arch_name, gpu_table, products_of, slug
+from zoo.index import DisabledCell, EngineEntry, ModelIndex
+from zoo.target import PRECISIONS, RUNTIME_NAMES, RuntimeLine
+from zoo.target_table import target_table
+
+ROWS_IN_PAGE = 150
+"""Rows that the page has without the script, all cards together; a card has one at least."""
+
+_REASON = 120  # characters of a reason that the index shows; the model's page has it whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An engine on the index page, or a cell that is disabled.
+
+    Attributes:
+        archs: Architectures.
+        precision: With ``mixed`` where operators are kept higher.
+        line: Runtime line, ``rtx1.7``.
+        runtime: Runtime in full.
+        badges: What to know at a glance.
+        page: The engine's page, relative to the site; the model's for a disabled cell.
+        size: Bytes.
+        cosine: Of the worst row.
+        rate: Images per second at the best batch.
+        rate_batch: That batch.
+        note: The reason of a disabled cell.
+    """
+
+    archs: tuple[str, ...]
+    precision: str
+    line: str
+    runtime: str
+    badges: tuple[Badge, ...]
+    page: str
+    size: int | None = None
+    cosine: float | None = None
+    rate: float | None = None
+    rate_batch: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A model on the index page.
+
+    Attributes:
+        model: What the index says.
+        page: Its page.
+        rows: Its engines, then what is disabled.
+        shown: How many of the rows the page has without the script.
+    """
+
+    model: ModelIndex
+    page: str
+    rows: tuple[Row, ...]
+    shown: int
+
+
+def cards(models: Sequence[ModelIndex]) -> list[Card]:
+    """Returns a card a model, in order of title."""
+    limit = max(1, ROWS_IN_PAGE // max(1, len(models)))
+    ordered = sorted(models, key=lambda model: (model.catalog.title.lower(), model.model))
+    return [
+        Card(
+            model=model,
+            page=facts.model_page(model.model),
+            rows=(rows := _rows(model)),
+            shown=min(limit, len(rows)),
+        )
+        for model in ordered
+    ]
+
+
+def _rows(model: ModelIndex) -> tuple[Row, ...]:
+    order = list(target_table().arch)
+    engines = [_engine_row(model.model, engine) for engine in model.current]
+    disabled = [_disabled_row(model.model, cell) for cell in model.disabled]
+
+    def place(row: Row) -> tuple[Any, ...]:
+        arch = row.archs[0] if row.archs else ""
+        known = order.index(arch) if arch in order else len(order)
+        head = row.precision.partition(" ")[0]
+        precisions: list[str] = list(PRECISIONS)
+        return known, row.line, precisions.index(head) if head in precisions else 9, row.page
+
+    return (*sorted(engines, key=place), *sorted(disabled, key=place))
+
+
+def _engine_row(model: str, engine: EngineEntry) -> Row:
+    best = facts.best_rate(engine)
+    return Row(
+        archs=facts.archs_of(engine),
+        precision=facts.precision_words(engine),
+        line=str(engine.toolchain.line),
+        runtime=facts.runtime_words(engine),
+        badges=tuple(facts.badges(engine)),
+        page=facts.engine_page(model, engine.record),
+        size=engine.engine.size,
+        cosine=facts.worst_cosine(engine),
+        rate=best.images_per_second if best else None,
+        rate_batch=best.batch if best else None,
+    )
+
+
+def _disabled_row(model: str, cell: DisabledCell) -> Row:
+    parts = [label.split("-") for label in cell.targets]
+    line = next((part[1] for part in parts if len(part) > 1), "")
+    reason = cell.reason if len(cell.reason) <= _REASON else cell.reason[:_REASON].rstrip() + "…"
+    return Row(
+        archs=tuple(dict.fromkeys(part[0] for part in parts)),
+        precision=cell.precision,
+        line=line,
+        runtime=line_title(line),
+        badges=(Badge(word="disabled", tone="bad", why="the farm found that it can't be had"),),
+        page=facts.model_page(model),
+        note=reason,
+    )
+
+
+def line_title(line: str) -> str:
+    """Returns what people call a line, ``TensorRT 11.4``; itself where it is none."""
+    kind = line.rstrip("0123456789.")
+    return RuntimeLine(kind, line[len(kind) :]).title if kind in RUNTIME_NAMES else line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One choice of a filter: ``value`` in the link, ``text`` on the page."""
+
+    value: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchChoice:
+    """An architecture with the products that have it."""
+
+    arch: str
+    name: str
+    products: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """What the page can be narrowed by."""
+
+    archs: tuple[ArchChoice, ...]
+    lines: tuple[Choice, ...]
+    precisions: tuple[Choice, ...]
+    features: tuple[Choice, ...]
+
+
+def filters(found: Sequence[Card]) -> Filters:
+    """Returns the choices: of the cards, but for GPUs, where a gap is worth finding."""
+    rows = [row for card in found for row in card.rows]
+    own = {arch for row in rows for arch in row.archs}
+    archs = [*target_table().arch, *sorted(own - set(target_table().arch))]
+    precisions = {row.precision.partition(" ")[0] for row in rows}
+    return Filters(
+        archs=tuple(
+            ArchChoice(
+                arch=arch,
+                name=arch_name(arch),
+                products=tuple(Choice(value=slug(name), text=name) for name in products_of(arch)),
+            )
+            for arch in archs
+            if arch in own or arch in gpu_table()
+        ),
+        lines=tuple(
+            Choice(value=line, text=line_title(line)) for line in sorted({row.line for row in rows})
+        ),
+        precisions=tuple(
+            Choice(value=name, text=name)
+            for name in (*PRECISIONS, *sorted(precisions - set(PRECISIONS)))
+            if name in precisions
+        ),
+        features=tuple(
+            Choice(value=str(width), text=f"{width:,}")
+            for width in sorted({card.model.feature_dim for card in found})
+        ),
+    )
+
+
+def page_data(found: Sequence[Card]) -> dict[str, Any]:
+    """Returns what the page's script reads: rows as lists, with words that repeat in tables.
+
+    A row is: card, architectures, precision, line, runtime, badges, page, MiB, cosine, images per
+    second, batch, note. Words are indices into ``words``, badges into ``badges``.
+    """
+    words: dict[str, int] = {}
+    known: dict[Badge, int] = {}
+
+    def word(text: str) -> int:
+        return words.setdefault(text, len(words))
+
+    rows = [
+        [
+            number,
+            word(" ".join(row.archs)),
+            word(row.precision),
+            word(row.line),
+            word(row.runtime),
+            [known.setdefault(badge, len(known)) for badge in row.badges],
+            row.page.rpartition("/")[2].removesuffix(".html") if row.note is None else "",
+            row.size and round(row.size / 2**20, 1),
+            row.cosine and int(row.cosine * 1e6) / 1e6,
+            row.rate and round(row.rate, 0 if row.rate >= 100 else 1),
+            row.rate_batch,
+            *([row.note] if row.note else []),
+        ]
+        for number, card in enumerate(found)
+        for row in card.rows
+    ]
+    return {
+        "models": [[card.model.model, card.model.feature_dim] for card in found],
+        "words": list(words),
+        "badges": [[badge.word, badge.tone, badge.why or ""] for badge in known],
+        "rows": rows,
+    }

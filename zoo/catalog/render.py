@@ -1,0 +1,71 @@
+"""Render: templates to HTML. Everything that goes into them is escaped."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.catalog import facts
+from zoo.catalog.listing import line_title
+from zoo.verdict import kept
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+ASSETS = ("style.css", "noscript.css", "catalog.js", "copy.js", "icon.svg")
+"""Files of the site that are what they are."""
+
+
+@cache
+def environment() -> Environment:
+    """Returns the templates' environment: it escapes, and refuses names that do not exist."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "mib": facts.mib,
+        "rate": facts.rate,
+        "cosine": facts.cosine,
+        "when": facts.when,
+        "json_block": json_block,
+        "json_text": lambda value: json.dumps(value, ensure_ascii=False),
+        "line_title": line_title,
+        "machine": facts.machine_words,
+    }
+    made.globals |= {
+        "badges": facts.badges,
+        "archs_of": facts.archs_of,
+        "best_rate": facts.best_rate,
+        "engine_page": facts.engine_page,
+        "model_page": facts.model_page,
+        "kept": kept,
+        "precision_words": facts.precision_words,
+        "runtime_words": facts.runtime_words,
+        "worst_cosine": facts.worst_cosine,
+    }
+    return made
+
+
+def render(template: str, **values: Any) -> bytes:
+    """Returns a page, UTF-8."""
+    return environment().get_template(template).render(**values).encode()
+
+
+def json_block(value: Any) -> Any:
+    """Returns JSON that can stand inside a script element: nothing in it ends the element."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
+    for character, escape in escapes.items():
+        text = text.replace(character, escape)
+    return Markup(text)

@@ -1,0 +1,168 @@
+// Filters, sorts and searches the cards; keeps what is chosen in the address, so that it can be
+// shared. Without it the page shows the first rows of each card, and links to all of them.
+"use strict";
+{
+  const $ = (id) => document.getElementById(id);
+  const form = $("filters");
+  const names = ["q", "gpu", "trt", "precision", "features", "size", "status", "sort"];
+  const cards = [...document.querySelectorAll(".card")].map((element) => ({
+    element,
+    list: element.querySelector(".rows"),
+    more: element.querySelector(".more"),
+    first: [...element.querySelectorAll(".row")],
+    text: [...element.querySelectorAll("h2, p:not(.more)")].map((one) => one.textContent).join(" ").toLowerCase(),
+    page: element.querySelector("h2 a").getAttribute("href"),
+  }));
+  const archText = {};
+  for (const option of $("gpu").querySelectorAll("option[data-arch]")) {
+    const arch = option.dataset.arch;
+    archText[arch] = `${archText[arch] ?? option.parentElement.label} ${option.textContent}`.toLowerCase();
+  }
+
+  // The words for numbers are those of zoo/catalog/facts.py.
+  const number = (value, digits) => value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const rate = (value) => number(value, value >= 100 ? 0 : 1);
+
+  const unpack = (data) => data.rows.map((row) => {
+    const [card, archs, precision, line, runtime, badges, page, size, cosine, speed, batch, note] = row;
+    const word = (index) => data.words[index];
+    const one = {
+      card, archs: word(archs).split(" "), precision: word(precision), line: word(line), runtime: word(runtime),
+      badges: badges.map((index) => data.badges[index]),
+      page: page ? `engines/${data.models[card][0]}/${page}.html` : cards[card].page,
+      features: data.models[card][1], size, cosine, speed, batch, note: note ?? "",
+    };
+    one.status = one.badges[0][0];
+    one.text = [word(archs), one.precision, one.runtime, one.line, one.note, ...one.badges.map((badge) => badge[0]),
+      ...one.archs.map((arch) => archText[arch] ?? "")].join(" ").toLowerCase();
+    return one;
+  });
+
+  const element = (one) => {
+    const made = $("row").content.firstElementChild.cloneNode(true);
+    const put = (selector, text) => { made.querySelector(selector).textContent = text; };
+    made.querySelector(".name").setAttribute("href", one.page);
+    put("strong", one.archs.join(" "));
+    put(".precision", one.precision);
+    put(".runtime", one.runtime);
+    put(".note", one.note);
+    put(".rate", one.speed ? `${rate(one.speed)} images/s at batch ${one.batch}` : "");
+    put(".cosine", one.cosine === null ? "" : `cosine ${one.cosine.toFixed(6)}`);
+    put(".size", one.size === null ? "" : `${number(one.size, 1)} MiB`);
+    one.badges.forEach(([text, tone, why], index) => {
+      const badge = document.createElement("span");
+      badge.className = `badge ${tone}`;
+      badge.textContent = text;
+      if (why) badge.title = why;
+      made.querySelector(".badges").append(index ? " " : "", badge);
+    });
+    return made;
+  };
+
+  const chosen = () => Object.fromEntries(names.map((name) => [name, $(name).value.trim()]));
+  const arch = () => $("gpu").selectedOptions[0]?.dataset.arch ?? "";
+  const order = {
+    speed: (one, other) => (other.speed ?? -1) - (one.speed ?? -1),
+    size: (one, other) => (one.size ?? Infinity) - (other.size ?? Infinity),
+    accuracy: (one, other) => (other.cosine ?? -1) - (one.cosine ?? -1),
+  };
+
+  const fits = (one, want, gpu, words) =>
+    (!gpu || one.archs.includes(gpu)) && (!want.trt || one.line === want.trt)
+    && (!want.precision || one.precision.split(" ")[0] === want.precision)
+    && (!want.features || String(one.features) === want.features)
+    && (!want.size || (one.size !== null && one.size <= Number(want.size)))
+    && (!want.status || one.status === want.status)
+    && words.every((word) => one.text.includes(word) || cards[one.card].text.includes(word));
+
+  // Words of a search, with the name of a product in one piece: "rtx 3080" is not "rtx" and "3080".
+  const split = (text) => {
+    const found = text.toLowerCase().match(/(?:rtx pro|rtx|gtx|quadro rtx) [a-z]?\d+(?: (?:ti|ada))?|\S+/g);
+    return found ?? [];
+  };
+
+  const start = (data) => {
+    const rows = unpack(data);
+    const parent = $("cards");
+    const all = $("count").textContent;
+
+    const restore = () => {
+      for (const card of cards) {
+        card.element.hidden = false;
+        card.list.replaceChildren(...card.first);
+        if (card.more) card.more.hidden = false;
+      }
+      parent.append(...cards.map((card) => card.element));
+      $("none").hidden = true;
+      $("reset").hidden = true;
+      $("count").textContent = all;
+    };
+
+    const explain = (want, gpu) => {
+      const option = $("gpu").selectedOptions[0];
+      const about = gpu && !rows.some((one) => one.archs.includes(gpu));
+      $("none-text").textContent = about
+        ? `Nothing is published for ${option.textContent} (${gpu}) yet. From a checkout you can build it:`
+        : "Clear a filter, or build it from a checkout:";
+      const precision = want.precision ? ` PRECISION=${want.precision}` : "";
+      $("none-command").textContent = `make zoo${gpu ? ` GPU=${gpu}` : ""}${precision}`;
+    };
+
+    const show = () => {
+      const want = chosen();
+      const gpu = arch();
+      if (!names.some((name) => want[name])) return restore();
+      const words = split(want.q);
+      const groups = cards.map(() => []);
+      for (const one of rows) if (fits(one, want, gpu, words)) groups[one.card].push(one);
+      const by = order[want.sort];
+      if (by) groups.forEach((group) => group.sort(by));
+      const places = cards.map((_, index) => index);
+      if (by) places.sort((a, b) => (groups[a].length && groups[b].length ? by(groups[a][0], groups[b][0]) : groups[b].length - groups[a].length));
+      const pages = new Set();
+      let models = 0;
+      for (const [index, card] of cards.entries()) {
+        const group = groups[index];
+        card.element.hidden = !group.length;
+        card.list.replaceChildren(...group.map(element));
+        if (card.more) card.more.hidden = true;
+        models += group.some((one) => !one.note) ? 1 : 0;
+        for (const one of group) if (!one.note) pages.add(one.page);
+      }
+      parent.append(...places.map((index) => cards[index].element));
+      const any = groups.some((group) => group.length);
+      $("none").hidden = any;
+      if (!any) explain(want, gpu);
+      $("reset").hidden = false;
+      $("count").textContent = `${pages.size} engine${pages.size === 1 ? "" : "s"} of ${models} model${models === 1 ? "" : "s"}`;
+    };
+
+    const keep = () => {
+      const query = new URLSearchParams(Object.entries(chosen()).filter(([, value]) => value)).toString();
+      history.replaceState(null, "", query ? `?${query}` : location.pathname);
+    };
+    const read = () => {
+      const query = new URLSearchParams(location.search);
+      for (const name of names) {
+        $(name).value = query.get(name) ?? "";
+        if ($(name).selectedIndex === -1) $(name).value = ""; // a choice that there is not
+      }
+      show();
+    };
+    form.addEventListener("input", () => { show(); keep(); });
+    form.addEventListener("submit", (event) => event.preventDefault());
+    $("reset").addEventListener("click", () => { form.reset(); for (const name of names) $(name).value = ""; show(); keep(); $("q").focus(); });
+    addEventListener("popstate", read);
+    read();
+  };
+
+  const block = $("data");
+  if (block.dataset.file) {
+    fetch(block.dataset.file).then((answer) => answer.json()).then(start).catch(() => {
+      form.hidden = true;
+      $("count").textContent += ". Filters need a web server here: make serve starts one.";
+    });
+  } else {
+    start(JSON.parse(block.textContent));
+  }
+}
