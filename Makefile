@@ -22,14 +22,15 @@ BUILDER_PYTHON ?=
 TIMEOUT ?=
 MEMORY ?=
 DATA ?=
+ALLOW_UNLOCKED ?=
 
-KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA ALLOW_UNLOCKED
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
 endif
 
-.PHONY: help zoo demo test test-full lint catalog serve clean
+.PHONY: help zoo demo test test-full lint catalog serve publish wheel image clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +46,7 @@ help:  ## This list
 	@echo "  KEYS       folder of the keys that sign it (default: made beside a local one)"
 	@echo "  SITE       catalog (default: _site, or _site-seeded for a dry run)"
 	@echo "  BASE_URL   where readers find the repository on the web: the pages then link to it"
+	@echo "  ALLOW_UNLOCKED  yes: make image on a base whose digest is not locked yet"
 	@echo "  PORT       of make serve (default: 8000)"
 	@echo "  MANIFESTS  folder of manifests (default: manifests)"
 	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
@@ -68,6 +70,16 @@ catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 
 serve: $(READY)  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
 	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)" --serve "$(PORT)"
+
+publish: $(READY)  ## Check what builders left, and sign it (STORE, KEYS)
+	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)"
+
+wheel: $(READY)  ## Build the client's wheel into dist/
+	@rm -rf build dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+
+image: $(READY)  ## Build the container of a TensorRT line (TRT=11.4), or the export's
+	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(ALLOW_UNLOCKED),--allow-unlocked)
 
 test: $(READY)  ## Run the tests, the full zoo aside
 	@$(BIN)/python -m pytest -m "not full"

@@ -230,9 +230,7 @@ def page_data(found: Sequence[Card]) -> dict[str, Any]:
         for row in card.rows
     ]
     return {
-        "models": [
-            [card.model.model, card.model.feature_dim, card.model.family] for card in found
-        ],
+        "models": [[card.model.model, card.model.feature_dim, card.model.family] for card in found],
         "words": list(words),
         "badges": [[badge.word, badge.tone, badge.why or ""] for badge in known],
         "rows": rows,
