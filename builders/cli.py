@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from builders import cli_measure, cli_repository, weights
+from builders import cli_cluster, cli_measure, cli_repository, weights
 from builders.calibration import from_folder, shipped
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
 from builders.desk import KEYS_HELP, open_desk
@@ -241,6 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     site.add_argument("--site", default="", help="folder (default ./_site)")
     cli_measure.add_commands(commands)
     cli_repository.add_commands(commands)
+    cli_cluster.add_commands(commands)
     health = add_arguments(commands, "check", check)
     health.add_argument("--store", default="", help=STORE_HELP)
     health.add_argument("--repair", action="store_true", help="remove what is damaged")
