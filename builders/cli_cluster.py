@@ -6,11 +6,15 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builders.cluster.security import CERTS, certs_folder
+from builders.executors.local import parse_limit
 from zoo.cli import add_arguments
 from zoo.errors import ClusterError, UsageError
+
+if TYPE_CHECKING:
+    from builders.executors.dask_client import DaskExecutor
 
 SCHEDULER_HELP = "a cluster's scheduler, tls://host:8786"
 CERTS_HELP = f"folder of its certificates (default: ${CERTS})"
@@ -38,6 +42,35 @@ def add_commands(commands: Any) -> None:
         works.add_argument("--builder-python", default="", help="the Python that builds")
     for secured in (both, one, many, shown):
         secured.add_argument("--certs", default="", help=CERTS_HELP)
+
+
+def add_executor(parser: Any) -> None:
+    """Adds the options that say where jobs run."""
+    parser.add_argument("--executor", default="", help="local (default), or dask: on a cluster")
+    parser.add_argument("--scheduler", default="", help=SCHEDULER_HELP)
+    parser.add_argument("--certs", default="", help=CERTS_HELP)
+
+
+def open_cluster(options: argparse.Namespace) -> DaskExecutor:
+    """Returns what runs jobs on the cluster that the options name."""
+    from builders.executors.dask_client import DaskExecutor
+
+    if not options.scheduler:
+        raise UsageError(
+            "EXECUTOR=dask (--executor) needs SCHEDULER=tls://host:8786 (--scheduler)",
+            hint="zoo-farm cluster up starts one on this machine and prints its address",
+        )
+    if options.builder_python:
+        raise UsageError(
+            "BUILDER_PYTHON= is the workers' own, on a cluster",
+            hint="zoo-farm cluster worker takes it: --builder-python",
+        )
+    return DaskExecutor(
+        options.scheduler,
+        certs_folder(options.certs),
+        timeout=parse_limit("TIMEOUT", options.timeout) or 3600,
+        memory=int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
+    )
 
 
 def certs(options: argparse.Namespace) -> int:
@@ -105,9 +138,7 @@ def _serve(
     if works:
         if options.cpu_slots < 0:
             raise UsageError(f"--cpu-slots {options.cpu_slots}: there can't be fewer than none")
-        slots = probe(
-            options.builder_python, options.cpu_slots, say=say, host=options.name or None
-        )
+        slots = probe(options.builder_python, options.cpu_slots, say=say, host=options.name or None)
         if not slots:
             raise ClusterError(
                 "this machine can build nothing",

@@ -25,7 +25,7 @@ from zoo.errors import ClusterError, JobError
 from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.stores import open_store
-from zoo.target import Arch, Toolchain
+from zoo.target import Arch, RuntimeLine, Toolchain
 
 KILLS = 3
 """So many workers may die of a job before it is quarantined."""
@@ -85,6 +85,20 @@ class DaskExecutor:
         """Returns the first of an engine's architectures on which a worker can run it."""
         return offers.runs_on(self.workers(), archs, toolchain)
 
+    def default_archs(self) -> list[Arch]:
+        """Returns what ``GPU=`` means when it is not given: the workers' GPUs, else the CPU."""
+        return offers.default_archs(self.workers())
+
+    def choose_toolchains(
+        self, archs: Sequence[Arch], line: RuntimeLine | None
+    ) -> dict[Arch, Toolchain]:
+        """Picks what builds for each architecture; see :mod:`~builders.executors.offers`.
+
+        Raises:
+            ClusterError: No worker builds for one of them.
+        """
+        return offers.choose_toolchains(self.workers(), archs, line)
+
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
         (folder / "job.json").write_text(job.model_dump_json(indent=1))
@@ -122,9 +136,7 @@ class DaskExecutor:
             self._client.close(timeout=5)
 
     def _task(self, name: str, job: Job) -> str:
-        task = Task(
-            id=name, job=job.model_dump_json(), timeout=self._timeout, memory=self._memory
-        )
+        task = Task(id=name, job=job.model_dump_json(), timeout=self._timeout, memory=self._memory)
         return task.model_dump_json()
 
     def _still_there(self, address: str) -> bool:
@@ -169,9 +181,7 @@ class DaskExecutor:
 class _Attempt:
     """One try of a job on one worker."""
 
-    def __init__(
-        self, client: Any, address: str, slot: Slot, folder: Path, report: Report
-    ) -> None:
+    def __init__(self, client: Any, address: str, slot: Slot, folder: Path, report: Report) -> None:
         self.id = f"job-{uuid.uuid4().hex}"
         self.begun = False
         self._client, self._address, self._slot = client, address, slot

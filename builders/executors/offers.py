@@ -25,9 +25,7 @@ def choose_toolchains(
         ClusterError: No worker builds for one of them; says what the workers can do.
     """
     has_gpu = not all(arch.is_cpu for arch in archs)
-    return {
-        arch: _choose(slots, arch, None if arch.is_cpu and has_gpu else line) for arch in archs
-    }
+    return {arch: _choose(slots, arch, None if arch.is_cpu and has_gpu else line) for arch in archs}
 
 
 def _choose(slots: Collection[Slot], arch: Arch, line: RuntimeLine | None) -> Toolchain:
