@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -46,6 +47,7 @@ class DaskExecutor:
         timeout: Seconds that a job may take.
         memory: Bytes that a job may have; None for no limit.
         patience: Seconds to wait for a worker that can do a job when there is none.
+        measure: Takes the seconds from a job's submission to its answer, and the answer.
 
     Raises:
         ClusterError: No scheduler answers, or there are no workers.
@@ -59,10 +61,12 @@ class DaskExecutor:
         timeout: float = 3600,
         memory: int | None = None,
         patience: float = 60,
+        measure: Callable[[float, Answer], None] = lambda seconds, answer: None,
     ) -> None:
         # What it would log is said in errors, once.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._scheduler, self._timeout, self._memory = scheduler, timeout, memory
+        self._measure = measure
         self._client: Any = connect(scheduler, certs)
         self._listeners: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._workers = Slots(patience)
@@ -106,9 +110,10 @@ class DaskExecutor:
         died_on: list[str] = []
         while len(died_on) < KILLS:
             address, slot = self._workers.take(needs)
+            attempt = _Attempt(self._client, address, slot, folder, report)
+            self._listeners[attempt.id] = attempt.hear
+            begun = time.perf_counter()
             try:
-                attempt = _Attempt(self._client, address, slot, folder, report)
-                self._listeners[attempt.id] = attempt.hear
                 answer = attempt.run(self._task(attempt.id, job), needs, self._still_there)
             except ClusterError as error:
                 self._lost(error)
@@ -117,6 +122,7 @@ class DaskExecutor:
                 self._listeners.pop(attempt.id, None)
                 self._workers.give(address)
             if answer is not None:
+                self._measure(time.perf_counter() - begun, answer)
                 return _lay_out(answer, job.store, folder)
             self._workers.lose(address)
             if attempt.begun:
