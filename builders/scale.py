@@ -119,13 +119,13 @@ def simulate(load: Load, folder: Path) -> Measured:
     repository = Repository(LocalStore(folder / "store"))
     repository.claim("dry-run")
     launcher = fake_builder.write_launcher(folder / "python")
-    with _started(
+    with started(
         ["scheduler", "--listen", "127.0.0.1:0", "--certs", str(certs)], folder / "scheduler.log"
     ) as scheduler:
         address = wait_for_line(folder / "scheduler.log", "scheduler: ")
         workers = ["worker", address, "--certs", str(certs), "--builder-python", str(launcher)]
         workers += ["--cpu-slots", str(load.workers)]
-        with _started(workers, folder / "workers.log"):
+        with started(workers, folder / "workers.log"):
             return _run(load, folder, repository, address, scheduler.pid)
 
 
@@ -205,9 +205,11 @@ def publish(repository: Repository, job: BuildJob) -> bool:
 
 
 @contextmanager
-def _started(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs ``zoo-farm cluster …`` while the context lasts."""
-    command = [sys.executable, "-m", "builders.cli", "cluster", *arguments]
+def started(
+    arguments: list[str], log: Path, python: str = sys.executable
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs ``zoo-farm cluster …`` in a Python while the context lasts."""
+    command = [python, "-m", "builders.cli", "cluster", *arguments]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, cwd=_ROOT, start_new_session=True

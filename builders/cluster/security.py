@@ -6,7 +6,9 @@ certificate that the cluster's own authority signed, except on loopback.
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +95,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def quiet() -> None:
+    """Silences Dask's own loggers: what they would say is said in errors, once."""
+    importlib.import_module("distributed")  # it sets levels when it is imported
+    for name in ("distributed", "tornado", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
     """Connects to a scheduler; returns a ``distributed.Client``.
 
@@ -101,6 +111,7 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
     """
     check_address(address, certs)
     security = open_security("client", certs if address.startswith("tls") else None)
+    quiet()
     from distributed import Client
 
     try:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from builders.cluster.security import check_address, is_loopback, open_security
+from builders.cluster.security import check_address, is_loopback, open_security, quiet
 from builders.executors.dask_worker import SLOT
 from builders.executors.resources import Slot
 from zoo.errors import ClusterError, UsageError
@@ -66,10 +66,7 @@ def run(
     security = open_security("scheduler" if listen else "worker", certs)  # distributed is there
     import dask
 
-    if not logging.getLogger("distributed").handlers:
-        logging.basicConfig(level=logging.WARNING)
-    for name in ("distributed", "tornado"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    quiet()
     dask.config.set(_CONFIG)
     return asyncio.run(_run(listen, scheduler, slots, certs, security, scratch, say))
 
@@ -186,7 +183,8 @@ async def _start_workers(
         for slot in slots
     ]
     for number in range(0, len(nannies), 8):  # so that a machine with many is not flooded
-        starting = [stack.enter_async_context(nanny) for nanny in nannies[number : number + 8]]
+        starting = nannies[number : number + 8]
+        stack.push_async_callback(_close, starting)
         try:
             await asyncio.wait_for(asyncio.gather(*starting), 120)
         except (OSError, RuntimeError, asyncio.TimeoutError) as error:
@@ -195,6 +193,11 @@ async def _start_workers(
                 hint="is the scheduler running, and are the certificates of one authority?",
             ) from error
     return nannies
+
+
+async def _close(nannies: Sequence[Any]) -> None:
+    """Ends workers, all at once, and what they run."""
+    await asyncio.gather(*(nanny.close(timeout=2) for nanny in nannies), return_exceptions=True)
 
 
 def _environment(slot: Slot) -> dict[str, str]:

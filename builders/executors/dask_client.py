@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 import uuid
@@ -63,8 +62,6 @@ class DaskExecutor:
         patience: float = 60,
         measure: Callable[[float, Answer], None] = lambda seconds, answer: None,
     ) -> None:
-        # What it would log is said in errors, once.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._scheduler, self._timeout, self._memory = scheduler, timeout, memory
         self._measure = measure
         self._client: Any = connect(scheduler, certs)
