@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import sys
 import time
@@ -20,9 +21,9 @@ TOOLCHAIN = {
 }  # fmt: skip
 
 
-def write_launcher(path: Path) -> Path:
-    """Writes the program that is given as ``--builder-python``."""
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -ISs "{__file__}" "$@"\n')
+def write_launcher(path: Path, python: str = sys.executable) -> Path:
+    """Writes the program that is given as ``--builder-python``, and runs in a Python."""
+    path.write_text(f'#!/bin/sh\nexec "{python}" -ISs "{__file__}" "$@"\n')
     path.chmod(0o755)
     return path
 
@@ -53,7 +54,8 @@ def work(job_file: Path, output: Path) -> int:
     _note(notes, name, "done")
     result = {
         "kind": "build", "engine": "engine", "facts": {}, "precision_proven": False,
-        "verification": None, "benchmark": [], "machine": {}, "cost": {"seconds": 0},
+        "verification": None, "benchmark": [], "machine": {"python": platform.python_version()},
+        "cost": {"seconds": 0},
     }  # fmt: skip
     partial = output / "result.json.part"
     partial.write_text(json.dumps(result))

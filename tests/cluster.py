@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,3 +63,15 @@ def zoo_farm(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         [sys.executable, "-m", "builders.cli", *arguments],
         capture_output=True, text=True, cwd=ROOT, timeout=300, env={**os.environ, **environment},
     )  # fmt: skip
+
+
+def other_python() -> str | None:
+    """Another CPython than this one that a worker may have; None where there is none."""
+    named = [shutil.which(f"python3.{minor}") for minor in (10, 12, 13, 14)]
+    kept = sorted(Path.home().glob(".pyenv/versions/3.1[0-9].*/bin/python"))
+    ask = "import sys, venv; sys.exit(sys.version_info[:2] in ((3, %d), (3, 9)))"
+    for python in [*filter(None, named), *map(str, kept)]:
+        command = [python, "-c", ask % sys.version_info.minor]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            return python
+    return None

@@ -13,19 +13,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, zoo_farm
-from conftest import LITE
+import yaml
+from cluster import Cluster, other_python, zoo_farm
+from conftest import LITE, NO_OTHER_PYTHON
 from farm import ROOT, Farm
 from rich.console import Console
 from test_executor import wait_for
 
-from builders import fake_builder
+from builders import cli, fake_builder
 from builders.cluster.certs import make_certs
 from builders.cluster.probe import Gpu, make_slots
+from builders.cluster.security import check_address
 from builders.executors import offers
 from builders.executors.dask_client import DaskExecutor
 from builders.executors.resources import needs_of
-from builders.job import BuildJob
+from builders.job import BuildJob, BuildOutput
 from builders.parallel import each
 from builders.progress import Display, Event, silent
 from builders.scale import Load, fake_job, simulate
@@ -230,12 +232,35 @@ def test_scheduler_killed_in_mid_build_then_the_same_command_goes_on(
     assert set(after) - set(before) == {record.key for record in removed}
 
 
+def test_farm_and_scheduler_on_one_python_and_the_worker_on_another(
+    certs: Path, bench: Bench, tmp_path: Path
+) -> None:
+    if (other := other_python()) is None:
+        pytest.skip(NO_OTHER_PYTHON)
+    venv = tmp_path / "venv"
+    subprocess.run([other, "-m", "venv", venv], check=True)
+    python = str(venv / "bin" / "python")
+    # The farm's pins are of its own Python; this one gets what it takes.
+    subprocess.run([python, "-m", "pip", "install", "-q", f"{ROOT}[dask]"], check=True)
+    launcher = fake_builder.write_launcher(tmp_path / "python", python)
+    with Cluster(tmp_path, certs) as cluster:
+        said = cluster.work("--builder-python", str(launcher), python=python)
+        assert "export: left out, there is no torch, timm, onnx" in said
+        executor = cluster.executor(1)
+        try:
+            output = bench.run(executor, bench.job("any"))
+        finally:
+            executor.stop()
+    result = BuildOutput.model_validate_json((output / "result.json").read_bytes())
+    assert not result.machine["python"].startswith(f"3.{sys.version_info.minor}.")
+
+
 def test_jobs_over_workers_that_die_at_random_are_done_once_each(tmp_path: Path) -> None:
-    load = Load(jobs=200, workers=4, seconds=0.05)
+    load = Load(jobs=100, workers=4, seconds=0.05)
     found = simulate(load, tmp_path)
     assert found.killed > 0
-    assert (found.published, found.twice, found.failed) == (200, 0, 0)
-    assert found.begun == 200 + found.killed
+    assert (found.published, found.twice, found.failed) == (100, 0, 0)
+    assert found.begun == 100 + found.killed
 
 
 RTX = Toolchain(kind="rtx", version="1.7.1.116", cuda=13, os="linux", machine="x86_64")
@@ -297,3 +322,24 @@ def test_the_first_error_stops_the_others() -> None:
         each(lambda n: 1 // n, [1, 0, 1], 2, lambda: stopped.append(signal.SIGINT))
     assert stopped
     assert each(lambda n: n * n, range(5), 3, lambda: None) == [0, 1, 4, 9, 16]
+
+
+def container_commands() -> list[list[str]]:
+    """Every command that the shipped deployments run."""
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+    found = [service["command"] for service in compose["services"].values()]
+    for resource in yaml.safe_load_all((ROOT / "docker" / "kubernetes.yaml").read_text()):
+        parts = [resource["spec"].get(name) for name in ("scheduler", "worker")]
+        found += [c["args"] for part in filter(None, parts) for c in part["spec"]["containers"]]
+    return found
+
+
+def test_deployments_run_commands_that_exist() -> None:
+    commands = container_commands()
+    assert len(commands) == 6
+    for program, *arguments in commands:
+        assert program == "zoo-farm"
+        options = cli._parser().parse_args(arguments)
+        assert options.certs  # in a network there is no farm without certificates
+        if scheduler := getattr(options, "scheduler", None):
+            assert check_address(scheduler, Path(options.certs)) == scheduler

@@ -31,6 +31,7 @@ KILLS = 3
 """So many workers may die of a job before it is quarantined."""
 
 _REFRESH = 2.0  # seconds between two looks at which workers there are
+_GATHER = 60.0  # seconds to fetch an answer, which is small, from a worker
 _MOST = 256  # jobs given out at once, at most
 
 
@@ -232,17 +233,22 @@ class _Attempt:
             future.cancel(reason="done")
 
     def _wait(self, future: Any, still_there: Callable[[str], bool]) -> Answer | None:
-        while True:
-            try:
-                return Answer.model_validate_json(future.result(timeout=_REFRESH))
-            except TimeoutError:
-                if not still_there(self._address) and not future.done():
-                    return None
-            except ImportError as error:
-                raise JobError(
-                    f"{self._slot.name} can't run jobs: {error}",
-                    hint="it needs this project's checkout and pip install '.[worker,dask]'",
-                ) from error
+        # Not by result(timeout): the client gathers for several threads at once, and one whose
+        # time is over would cancel it for all.
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        while not done.wait(_REFRESH):
+            if not still_there(self._address):
+                return None
+        try:
+            return Answer.model_validate_json(future.result(timeout=_GATHER))
+        except TimeoutError:  # the worker died with the answer
+            return None
+        except ImportError as error:
+            raise JobError(
+                f"{self._slot.name} can't run jobs: {error}",
+                hint="it needs this project's checkout and pip install '.[worker,dask]'",
+            ) from error
 
 
 def _read_slot(text: str) -> Slot:
