@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.cluster.security import CERTS, certs_folder
 from builders.executors.local import parse_limit
+from zoo import __version__
 from zoo.cli import add_arguments
 from zoo.errors import ClusterError, UsageError
 
@@ -108,7 +109,7 @@ def status(options: argparse.Namespace) -> int:
 
     cluster = DaskExecutor(options.scheduler, certs_folder(options.certs))
     try:
-        slots = cluster.workers()
+        slots, others = cluster.workers(), cluster.left_out()
     finally:
         cluster.stop()
     if options.json:
@@ -116,6 +117,8 @@ def status(options: argparse.Namespace) -> int:
         return 0
     for slot in slots:
         print(f"{slot.name}: {', '.join(slot.builds)}")
+    for slot in others:
+        print(f"{slot.name}: left out, it runs version {slot.version}; this is {__version__}")
     if not slots:
         raise ClusterError(
             f"{options.scheduler} has no workers",

@@ -83,6 +83,10 @@ class DaskExecutor:
         """Returns the workers that there are."""
         return sorted(self._workers.known().values(), key=lambda slot: slot.name)
 
+    def left_out(self) -> list[Slot]:
+        """Returns the workers that get no jobs, because they run another version of the farm."""
+        return [slot for slot in self._seen.values() if not slot.resources]
+
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
         """Returns the first of an engine's architectures on which a worker can run it."""
         return offers.runs_on(self.workers(), archs, toolchain)
@@ -252,20 +256,17 @@ class _Attempt:
 
 
 def _read_slot(text: str) -> Slot:
-    """Reads what a worker says that it is; one that is no worker of a farm can do nothing.
+    """Reads what a worker says that it is.
 
-    Raises:
-        ClusterError: It runs another version of this project.
+    One that is no worker of a farm, or of another version's, is given nothing to do: jobs of one
+    version are no jobs of another.
     """
     try:
         slot = Slot.model_validate_json(text)
     except ValidationError:
-        return Slot(name="?", host="?", resources=frozenset(), version="?")
+        return Slot(name="?", host="?", resources=frozenset(), version="of something else")
     if slot.version != __version__:
-        raise ClusterError(
-            f"worker {slot.name} runs version {slot.version} of the farm, this is {__version__}",
-            hint="jobs of one version are no jobs of another: bring both to one",
-        )
+        return slot.model_copy(update={"resources": frozenset()})
     return slot
 
 
