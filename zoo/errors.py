@@ -153,3 +153,9 @@ class LicenceError(ZooError):
     """Weights whose licence does not allow to publish engines of them."""
 
     exit_code = 17
+
+
+class ClusterError(ZooError):
+    """A cluster that can't be reached, is lost, or has no worker for what is asked."""
+
+    exit_code = 18
