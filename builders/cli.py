@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from builders import cli_measure, cli_repository, weights
+from builders import cli_measure, cli_plan, cli_repository, weights
 from builders.calibration import from_folder, shipped
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
 from builders.desk import KEYS_HELP, open_desk
@@ -19,10 +19,11 @@ from builders.environment import toolchains_of, worker_command
 from builders.executors import LocalExecutor
 from builders.executors.local import parse_limit
 from builders.job import BuildOutput, Failure, parse_result
-from builders.pipeline import Farm, Request, Summary
+from builders.pipeline import Farm, Request
 from builders.plan import check_request
 from builders.progress import Display
 from builders.serve import serve
+from builders.summary import Summary
 from builders.toolchain import choose_toolchains, default_archs
 from zoo.catalog import Place, build_site, read_nightly
 from zoo.cli import Parser, add_arguments, run_cli
@@ -250,6 +251,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--base-url", default="", help="the repository's address for readers")
     cli_measure.add_commands(commands)
     cli_repository.add_commands(commands)
+    cli_plan.add_commands(commands)
     health = add_arguments(commands, "check", check)
     health.add_argument("--store", default="", help=STORE_HELP)
     health.add_argument("--repair", action="store_true", help="remove what is damaged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 from builders import photos
@@ -94,6 +95,14 @@ def export_inputs(
         recipe=RECIPES[precision],
         lowering=None if precision == "fp32" else lowering,
         dialect=DIALECTS[form.dialect],
-        golden=photos.golden_name(),
-        versions={name: version(name) for name in _EXPORT_PACKAGES},
+        golden=_golden(),
+        versions=dict(_versions()),
     )
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    return tuple((name, version(name)) for name in _EXPORT_PACKAGES)
+
+
+_golden = cache(photos.golden_name)

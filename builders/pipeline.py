@@ -21,6 +21,8 @@ from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput, Job, Pr
 from builders.plan import Wanted
 from builders.progress import Display
 from builders.proposals import Proposals
+from builders.strikes import DisabledCellError, Strikes
+from builders.summary import Summary
 from builders.weights import WeightsMode
 from zoo.errors import JobError, RepositoryError, VerificationError, ZooError
 from zoo.index import Candidate
@@ -59,25 +61,6 @@ class Request:
     builder: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class Summary:
-    """What a run did, for the last lines that it prints.
-
-    Attributes:
-        published: Labels of engines that were built and published.
-        verified: Labels of engines that were only verified again.
-        current: Labels of engines that needed nothing.
-        disabled: Label to the reason why there is no such engine.
-        failed: Label to cause.
-    """
-
-    published: list[str] = field(default_factory=list)
-    verified: list[str] = field(default_factory=list)
-    current: list[str] = field(default_factory=list)
-    disabled: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, ZooError] = field(default_factory=dict)
-
-
 class Farm:
     """Brings a repository to what a request wants, one model after the other.
 
@@ -86,6 +69,7 @@ class Farm:
         executor: What runs jobs.
         display: Where progress is shown.
         proposals: Takes what the index is to say.
+        strikes: Counts what fails; None to count nothing.
     """
 
     def __init__(
@@ -94,7 +78,9 @@ class Farm:
         executor: Executor,
         display: Display,
         proposals: Proposals,
+        strikes: Strikes | None = None,
     ) -> None:
+        self._strikes = strikes or Strikes(repository)
         self._repository = repository
         self._executor = executor
         self._display = display
@@ -117,19 +103,23 @@ class Farm:
         wanted = plan.wanted_engines(manifest, request.toolchains, request.precisions)
         identity = weights.identify(manifest, request.weights)
         exports = self._exports(manifest, identity, wanted, request)
-        records, disabled = [], []
+        records, cells = [], []
         for engine in wanted:
             label = f"{manifest.id} {engine.label}"
             export = exports[_form(engine)]
             if isinstance(export, DisabledRecord):
                 summary.disabled[label] = export.reason
-                disabled.append((engine, export))
+                cells.append(listing.disabled_cell(engine.targets, export))
                 continue
             if export.advice is not None and export.advice.mixed:
                 engine = replace(engine, mixed=True)
                 label = f"{manifest.id} {engine.label}"
             try:
                 record, done = self._engine(label, manifest, engine, export, request)
+            except DisabledCellError as error:
+                summary.disabled[label] = str(error)
+                cells.append(error.cell)
+                continue
             except ZooError as error:
                 summary.failed[label] = error
                 continue
@@ -137,7 +127,6 @@ class Farm:
             getattr(summary, done).append(label)
             if done != "current":
                 self._display.say(f"{label}: {done}")
-        cells = [listing.disabled_cell(engine.targets, record) for engine, record in disabled]
         self._proposals.send(
             Candidate(
                 card=listing.model_card(manifest, identity),
@@ -263,7 +252,10 @@ class Farm:
                 prove=prove,
                 store=repository.store.url,
             )
-            with self.job(label, job, request.failures) as outcome:
+            with (
+                self._strikes.watch(build, wanted, export),
+                self.job(label, job, request.failures) as outcome,
+            ):
                 record = publish.publish_build(
                     repository,
                     job,

@@ -21,6 +21,7 @@ from zoo.layout import (
     export_key,
     record_key,
     state_key,
+    strikes_prefix,
     timing_cache_key,
 )
 from zoo.record import (
@@ -33,6 +34,7 @@ from zoo.record import (
     Record,
     RepositoryInfo,
     StateRecord,
+    Strike,
     TimingCacheRecord,
 )
 from zoo.stores import ObjectStore, Progress
@@ -188,6 +190,18 @@ class Repository:
         """Returns every build record of a model."""
         found = self.store.list(f"records/{model}/")
         return [record for entry in found if (record := self.read(entry.key, BuildRecord))]
+
+    def strike(self, strike: Strike) -> None:
+        """Appends that an engine failed; once for a run."""
+        prefix = strikes_prefix(strike.inputs.model, strike.inputs.key)
+        self.store.put(
+            f"{prefix}{strike.time.replace(':', '')}.json", strike.to_json(), if_absent=True
+        )
+
+    def strikes(self, model: str, key: str) -> list[Strike]:
+        """Returns how often an engine of a build key failed, oldest first."""
+        listed = self.store.list(strikes_prefix(model, key))
+        return [found for entry in listed if (found := self.read(entry.key, Strike))]
 
     def attest(self, attestation: Attestation) -> None:
         """Appends an attestation."""

@@ -1,0 +1,34 @@
+"""Summary: what a run did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from zoo.errors import ZooError
+
+
+@dataclass
+class Summary:
+    """What a run did, for the last lines that it prints.
+
+    Attributes:
+        published: Labels of engines that were built and published.
+        verified: Labels of engines that were only verified again.
+        current: Labels of engines that needed nothing.
+        disabled: Label to the reason why there is no such engine.
+        failed: Label to cause.
+    """
+
+    published: list[str] = field(default_factory=list)
+    verified: list[str] = field(default_factory=list)
+    current: list[str] = field(default_factory=list)
+    disabled: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, ZooError] = field(default_factory=dict)
+
+    def add(self, part: Summary) -> None:
+        """Takes in what was done for one model."""
+        self.published += part.published
+        self.verified += part.verified
+        self.current += part.current
+        self.disabled |= part.disabled
+        self.failed |= part.failed
