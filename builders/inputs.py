@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 
 from builders import photos
 from builders.recipes import RECIPES
+from builders.versions import version
 from zoo.key import ExportInputs, LoweringInputs, WeightsIdentity
 from zoo.manifest import Manifest, PypiWeights
 from zoo.target import Placing, Precision, Rest, RuntimeLine, line_facts
@@ -95,14 +94,6 @@ def export_inputs(
         recipe=RECIPES[precision],
         lowering=None if precision == "fp32" else lowering,
         dialect=DIALECTS[form.dialect],
-        golden=_golden(),
-        versions=dict(_versions()),
+        golden=photos.golden_name(),
+        versions={name: version(name) for name in _EXPORT_PACKAGES},
     )
-
-
-@cache
-def _versions() -> tuple[tuple[str, str], ...]:
-    return tuple((name, version(name)) for name in _EXPORT_PACKAGES)
-
-
-_golden = cache(photos.golden_name)

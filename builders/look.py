@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from builders import inputs, plan, weights
 from builders.backends import get_backend
 from builders.inputs import Form
+from builders.job import Prove
 from builders.places import Places
 from builders.plan import Wanted
 from builders.planned import Action, PlannedEngine
@@ -25,7 +26,7 @@ from zoo.licences import check_licence
 from zoo.manifest import Manifest
 from zoo.record import BuildRecord, DisabledRecord, ExportRecord, concerning
 from zoo.repository import Repository
-from zoo.target import Precision
+from zoo.target import Arch, Precision
 
 T = TypeVar("T")
 
@@ -127,6 +128,7 @@ class Look:
         }
         self._exports: dict[str, ExportRecord | DisabledRecord | None] = {}
         self._dialects: set[str] = set()
+        self._proofs: dict[object, Prove] = {}
 
     def plan(self, places: Places) -> Looked:
         """Says what would be done for every engine that is wanted on some places."""
@@ -136,7 +138,8 @@ class Look:
             for toolchains in places.lines
             for one in plan.wanted_engines(manifest, dict(toolchains), wish.precisions)
         ]
-        engines = []
+        engines: list[PlannedEngine] = []
+        asked: dict[Form, tuple[str, ExportInputs]] = {}
         try:
             if wish.weights != "seeded":
                 check_licence(manifest.id, manifest.licence)
@@ -147,9 +150,11 @@ class Look:
             return Looked(model=manifest.id, engines=tuple(engines))
         for one in wanted:
             form = Form.for_line(one.toolchain.line, one.precision)
-            asked = inputs.export_inputs(manifest, identity, form, wish.calibration)
+            if form not in asked:
+                made = inputs.export_inputs(manifest, identity, form, wish.calibration)
+                asked[form] = made.key, made
             try:
-                engines.append(self._engine(one, form, asked, places))
+                engines.append(self._engine(one, form, *asked[form], places))
             except ZooError as error:
                 engines.append(self._planned(one, "blocked", error.message))
         read = tuple(one for one in self._exports.values() if isinstance(one, ExportRecord))
@@ -159,9 +164,9 @@ class Look:
         )  # fmt: skip
 
     def _engine(
-        self, wanted: Wanted, form: Form, asked: ExportInputs, places: Places
+        self, wanted: Wanted, form: Form, key: str, asked: ExportInputs, places: Places
     ) -> PlannedEngine:
-        export = self._export(asked.key)
+        export = self._export(key)
         if isinstance(export, DisabledRecord):
             return self._planned(wanted, "disabled", export.reason)
         if export is None:
@@ -224,7 +229,8 @@ class Look:
             return self._planned(wanted, "nothing")
         key = None
         if arch is not None:
-            prove = plan.proof(self._manifest, export, wanted.precision, build.profiles)
+            entry = _entry_on(arch, self._by_record[entry.record])
+            prove = self._prove(export, build)
             method = inputs.VERIFICATION_METHOD
             key = plan.verification_inputs(entry.engine.sha256, prove, method).key
             if key == _verdict_key(entry):
@@ -246,22 +252,15 @@ class Look:
 
     def _find(self, build: BuildInputs) -> EngineEntry | None:
         """Returns the index's entry of an engine with these inputs, or with more architectures."""
-        if build.key in self._by_record:
-            return self._entry_for(build.key, build)
-        wanted = set(build.archs)
+        key, wanted = build.key, set(build.archs)
+        if key in self._by_record:
+            return self._by_record[key][0]
         for record, archs in self._archs.items():
             if wanted < archs:
                 wider = build.model_copy(update={"archs": tuple(sorted(archs))})
                 if wider.key == record:
-                    return self._entry_for(record, build)
+                    return self._by_record[record][0]
         return None
-
-    def _entry_for(self, record: str, build: BuildInputs) -> EngineEntry:
-        entries = self._by_record[record]
-        for entry in entries:
-            if {label.partition("-")[0] for label in entry.targets} & set(build.archs):
-                return entry
-        return entries[0]
 
     def _before(self, wanted: Wanted) -> BuildRecord | None:
         """Returns the record of what is published for a target now."""
@@ -283,6 +282,15 @@ class Look:
         options: dict[str, Any] = backend.options(wanted.toolchain, self._wish.builder)
         return plan.build_inputs(self._manifest, wanted, export, options)
 
+    def _prove(self, export: ExportRecord, build: BuildInputs) -> Prove:
+        """Says how an engine is to be proven; many are to be proven alike."""
+        alike = (export.onnx.sha256, export.golden.sha256, build.profiles)
+        if alike not in self._proofs:
+            self._proofs[alike] = plan.proof(
+                self._manifest, export, build.precision, build.profiles
+            )
+        return self._proofs[alike]
+
     def _planned(
         self, wanted: Wanted, action: Action, reason: str = "", changed: Iterable[Change] = ()
     ) -> PlannedEngine:
@@ -295,6 +303,13 @@ class Look:
             reason=reason,
             changed=tuple(changed),
         )
+
+
+def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:
+    """Returns what the index says of an engine on one architecture."""
+    start = f"{arch}-"
+    there = (one for one in entries if any(label.startswith(start) for label in one.targets))
+    return next(there, entries[0])
 
 
 def _verdict_key(entry: EngineEntry) -> str | None:

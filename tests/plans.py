@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 
 from builders import inputs, listing, plan, weights
 from builders.backends import get_backend
@@ -10,7 +11,7 @@ from builders.inputs import Form
 from builders.places import Places
 from builders.plan import Wanted
 from zoo.digest import sha256_json
-from zoo.index import Candidate, Index, index_row
+from zoo.index import Candidate, Index, IndexRow, index_row
 from zoo.layout import export_key, record_key
 from zoo.manifest import Manifest
 from zoo.record import Attestation, Blob, BuildRecord, ExportRecord
@@ -19,6 +20,7 @@ from zoo.target import Arch, Toolchain, gpu_lines, served_archs
 
 CALIBRATION = "some photos"
 MINUTE = 60.0
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 def everywhere() -> Places:
@@ -48,11 +50,11 @@ def publish_all(repository: Repository, manifests: Mapping[str, Manifest], place
     return count
 
 
-def _list(repository: Repository, manifest: Manifest, keys: Iterable[str]) -> object:
+def _list(repository: Repository, manifest: Manifest, keys: Iterable[str]) -> IndexRow:
     identity = weights.identify(manifest, "seeded")
     card = listing.model_card(manifest, identity)
     candidate = Candidate(card=card, weights=identity, records=tuple(keys))
-    made = listing.model_index(repository, candidate, None, listing._time("2026-01-01T00:00:00.000000Z"))
+    made = listing.model_index(repository, candidate, None, NOW)
     repository.store.put(f"index/{manifest.id}.json", made.to_json())
     return index_row(made, made.to_json())
 
