@@ -135,12 +135,12 @@ def model_index(
     cells = [one for cell in cells if (one := _without_engine(cell, entries))]
     return ModelIndex(
         **candidate.card.model_dump(),
-        engines=tuple(sorted([*entries, *_still_needed(old, entries, now)], key=_place)),
+        engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
         disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
     )
 
 
-def _still_needed(
+def still_needed(
     old: Iterable[EngineEntry], current: Iterable[EngineEntry], now: datetime
 ) -> Iterator[EngineEntry]:
     """Yields the superseded engines that stay: for a set time, and until the newer is verified."""

@@ -153,3 +153,9 @@ class LicenceError(ZooError):
     """Weights whose licence does not allow to publish engines of them."""
 
     exit_code = 17
+
+
+class RegressionError(ZooError):
+    """Engines of this night that are slower, or farther from PyTorch, than those before them."""
+
+    exit_code = 19

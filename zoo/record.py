@@ -214,7 +214,8 @@ class BuildRecord(Record):
         facts: What the backend read from the engine: header version, capabilities, inputs.
         licence: SPDX identifier of the weights.
         weights: Where the weights come from.
-        cost: Seconds of the build; peak memory (bytes) of build, verification and benchmark.
+        cost: Seconds of the build, and of verification and benchmark together (``proof_seconds``);
+            peak memory (bytes) of all three.
         created: When, ISO 8601 in UTC.
     """
 
