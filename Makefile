@@ -21,7 +21,11 @@ BUILDER ?=
 BUILDER_PYTHON ?=
 TIMEOUT ?=
 MEMORY ?=
+EXECUTOR ?=
+SCHEDULER ?=
+CERTS ?=
 DATA ?=
+ALLOW_UNLOCKED ?=
 
 JSON ?=
 MATRIX ?=
@@ -29,7 +33,8 @@ RETRY ?=
 REPORT ?=
 ISSUE ?=
 
-KNOWN := JSON MATRIX RETRY REPORT ISSUE PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA ALLOW_UNLOCKED EXECUTOR SCHEDULER CERTS \
+  JSON MATRIX RETRY REPORT ISSUE
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
@@ -38,7 +43,7 @@ endif
 WISH = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" \
   --weights "$(WEIGHTS)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)"
 
-.PHONY: help zoo plan nightly demo test test-full lint catalog serve clean
+.PHONY: help zoo plan nightly demo test test-full lint catalog serve publish wheel image clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +59,7 @@ help:  ## This list
 	@echo "  KEYS       folder of the keys that sign it (default: made beside a local one)"
 	@echo "  SITE       catalog (default: _site, or _site-seeded for a dry run)"
 	@echo "  BASE_URL   where readers find the repository on the web: the pages then link to it"
+	@echo "  ALLOW_UNLOCKED  yes: make image on a base whose digest is not locked yet"
 	@echo "  PORT       of make serve (default: 8000)"
 	@echo "  MANIFESTS  folder of manifests (default: manifests)"
 	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
@@ -63,18 +69,21 @@ help:  ## This list
 	@echo "  DATA       make demo: a folder with a folder of photos for each class"
 	@echo "  TIMEOUT    seconds that a job may take (default: 3600)"
 	@echo "  MEMORY     GiB of memory that a job may have (default: no limit)"
+	@echo "  EXECUTOR   local, or dask: jobs run on the cluster of SCHEDULER=tls://host:8786, CERTS=folder (docs/farm.md)"
 
 zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
 	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
-	  --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
+	  --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" \
+	  --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
 
 plan: $(READY)  ## Say what make zoo would do and why, and what that takes; nothing is done (JSON=1, MATRIX=1)
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" plan $(WISH) --store "$(STORE)" $(if $(JSON),--json) $(if $(MATRIX),--matrix)
 
 nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed twice (RETRY=1, ISSUE, REPORT)
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" nightly $(WISH) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
-	  --base-url "$(BASE_URL)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --report "$(REPORT)" --issue "$(ISSUE)" $(if $(RETRY),--retry)
+	  --base-url "$(BASE_URL)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" \
+	  --report "$(REPORT)" --issue "$(ISSUE)" $(if $(RETRY),--retry)
 
 demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folder for your own photos)
 	@$(MAKE) --no-print-directory zoo MODELS=efficientnet_lite0 GPU="$(or $(GPU),cpu)" PRECISION="$(or $(PRECISION),fp32)" \
@@ -86,6 +95,16 @@ catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 
 serve: $(READY)  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
 	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)" --serve "$(PORT)"
+
+publish: $(READY)  ## Check what builders left, and sign it (STORE, KEYS)
+	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)"
+
+wheel: $(READY)  ## Build the client's wheel into dist/
+	@rm -rf build dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+
+image: $(READY)  ## Build the container of a TensorRT line (TRT=11.4), or the export's
+	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(ALLOW_UNLOCKED),--allow-unlocked)
 
 test: $(READY)  ## Run the tests, the full zoo aside
 	@$(BIN)/python -m pytest -m "not full"

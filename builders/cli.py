@@ -6,17 +6,27 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from builders import cli_measure, cli_nightly, cli_plan, cli_repository, weights
+from builders import (
+    cli_cluster,
+    cli_images,
+    cli_measure,
+    cli_nightly,
+    cli_plan,
+    cli_repository,
+    weights,
+)
 from builders.calibration import from_folder, shipped
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
 from builders.desk import KEYS_HELP, open_desk
 from builders.environment import toolchains_of, worker_command
-from builders.executors import LocalExecutor
+from builders.executors import Executor, LocalExecutor
 from builders.executors.local import parse_limit
 from builders.job import BuildOutput, Failure, parse_result
 from builders.pipeline import Farm, Request
@@ -36,11 +46,15 @@ from zoo.manifest import (
     manifest_schema,
     select_manifests,
 )
+from zoo.names import perhaps
 from zoo.repository import Repository
 from zoo.stores import open_store
-from zoo.target import Arch, RuntimeLine, parse_precision
+from zoo.target import Arch, RuntimeLine, Toolchain, parse_precision
 
 ROOT = Path(__file__).resolve().parents[1]
+
+Choose = Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]]
+"""Picks what builds for each architecture."""
 
 
 def zoo(options: argparse.Namespace) -> int:
@@ -59,14 +73,12 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
     store = options.store or f"_repository{suffix}"
     site = Path(options.site or f"_site{suffix}")
     manifests, broken = chosen_manifests(options)
-    archs = [Arch.parse(name) for name in words(options.gpu)] or default_archs()
+    asked = [Arch.parse(name) for name in words(options.gpu)]
     line = RuntimeLine.parse(options.trt) if options.trt else None
+    executor, archs, choose = _executor_for(options, asked)
     precisions = tuple(parse_precision(word, archs, line) for word in words(options.precision))
-    python = options.builder_python
-    find = toolchains_of(python).get if python else installed
-    toolchains = choose_toolchains(archs, line, find=find)
+    toolchains = choose(archs, line)
     check_request(toolchains, precisions)
-    executor = _executor(options)
     display = Display(Console())
     folder = options.calibration
     request = Request(
@@ -83,7 +95,10 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
     desk = open_desk(store, options.keys, display.say)
     strikes = Strikes(repository, night=night, retry=options.retry)
     farm = Farm(repository, executor, display, desk, strikes)
-    summary = farm.run(request)
+    try:
+        summary = farm.run(request)
+    finally:
+        executor.stop()
     summary.failed.update(broken)
     status = _print_summary(summary, store, display)
     if desk.waiting:
@@ -237,6 +252,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--store", default="", help="repository (default ./_repository)")
         one.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
         one.add_argument("--retry", action="store_true", help="try again what failed twice")
+        cli_cluster.add_executor(one)
     proof = add_arguments(commands, "verify", verify)
     proof.set_defaults(nightly="", serve=None)
     proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
@@ -261,6 +277,8 @@ def _parser() -> argparse.ArgumentParser:
     cli_measure.add_commands(commands)
     cli_repository.add_commands(commands)
     cli_plan.add_commands(commands)
+    cli_images.add_commands(commands)
+    cli_cluster.add_commands(commands)
     health = add_arguments(commands, "check", check)
     health.add_argument("--store", default="", help=STORE_HELP)
     health.add_argument("--repair", action="store_true", help="remove what is damaged")
@@ -282,6 +300,24 @@ def _executor(options: argparse.Namespace) -> LocalExecutor:
         build_command=worker_command(options.builder_python),
         memory=int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
     )
+
+
+def _executor_for(
+    options: argparse.Namespace, asked: list[Arch]
+) -> tuple[Executor, list[Arch], Choose]:
+    """Returns what runs jobs, what for, and what picks the runtime for each architecture."""
+    if options.executor == "dask":
+        cluster = cli_cluster.open_cluster(options)
+        return cluster, asked or cluster.default_archs(), cluster.choose_toolchains
+    if options.executor not in ("", "local"):
+        raise UsageError(
+            f"no executor '{options.executor}'.{perhaps(options.executor, ('local', 'dask'))}",
+            hint="EXECUTOR= (--executor) takes local, dask",
+        )
+    python = options.builder_python
+    find = toolchains_of(python).get if python else installed
+    choose = partial(choose_toolchains, find=find)
+    return _executor(options), asked or default_archs(), choose
 
 
 def _failures_beside(store: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from builders.strikes import strikes_of
 from zoo.index import (
     BenchmarkSummary,
     Candidate,
@@ -154,7 +155,7 @@ def still_needed(
 def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> WeightsIdentity | None:
     """Returns whose engine a disabled cell has none of, None when nothing says so any more."""
     if cell.stage == "build":
-        strikes = repository.strikes(model, cell.record)
+        strikes = strikes_of(repository, model, cell.record)
         return strikes[-1].weights if strikes else None
     known = repository.disabled(model, cell.record)
     return known.inputs.weights if known else None

@@ -15,7 +15,7 @@ from builders.job import Prove
 from builders.places import Places
 from builders.plan import Wanted
 from builders.planned import Action, PlannedEngine
-from builders.strikes import STRIKES
+from builders.strikes import STRIKES, strikes_of
 from builders.weights import WeightsMode
 from zoo.catalog.report import Change, changes
 from zoo.errors import ZooError
@@ -181,7 +181,7 @@ class Look:
         if self._built.record(self._manifest.id, build.key):
             return self._planned(wanted, "sign", "it is built, and in no index yet")
         if self._built.strikes(self._manifest.id, build.key) >= STRIKES:
-            last = self._repository.strikes(self._manifest.id, build.key)[-1]
+            last = strikes_of(self._repository, self._manifest.id, build.key)[-1]
             return self._planned(wanted, "disabled", f"failed {STRIKES} times: {last.reason}")
         before = self._before(wanted)
         if before is None:

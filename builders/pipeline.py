@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
-from builders import inputs, listing, plan, publish, weights
+from builders import inputs, listing, parallel, plan, publish, scratch, weights
 from builders.backends import get_backend
 from builders.calibration import CalibrationSet
 from builders.executors import Executor, Outcome
@@ -24,16 +23,24 @@ from builders.proposals import Proposals
 from builders.strikes import DisabledCellError, Strikes
 from builders.summary import Summary
 from builders.weights import WeightsMode
-from zoo.errors import JobError, RepositoryError, VerificationError, ZooError
-from zoo.index import Candidate
+from zoo.errors import (
+    ClusterError,
+    JobError,
+    RepositoryError,
+    VerificationError,
+    ZooError,
+)
+from zoo.index import Candidate, DisabledCell
 from zoo.key import VerificationInputs, WeightsIdentity
 from zoo.licences import check_licence
-from zoo.machine import local_archs
 from zoo.manifest import Manifest
 from zoo.record import BuildRecord, DisabledRecord, ExportRecord, concerning, status_of
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
 from zoo.target import Arch, Precision, Toolchain
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ class Request:
 
 
 class Farm:
-    """Brings a repository to what a request wants, one model after the other.
+    """Brings a repository to what a request wants: as much at once as the executor takes.
 
     Args:
         repository: Where engines are published.
@@ -85,17 +92,33 @@ class Farm:
         self._executor = executor
         self._display = display
         self._proposals = proposals
+        self._signing = threading.Lock()
 
     def run(self, request: Request) -> Summary:
-        """Runs a request. A model that fails does not stop the others."""
-        summary = Summary()
+        """Runs a request. A model that fails does not stop the others.
+
+        Raises:
+            ClusterError: Nothing can be run any more.
+        """
         self._repository.claim("dry-run" if request.weights == "seeded" else "release")
-        for manifest in request.manifests.values():
+
+        def run_model(manifest: Manifest) -> Summary:
+            summary = Summary()
             try:
                 self._run_model(manifest, request, summary)
+            except ClusterError:
+                raise
             except ZooError as error:
                 summary.failed[manifest.id] = error
-        return summary
+            return summary
+
+        whole = Summary()
+        for part in self._each(run_model, request.manifests.values()):
+            whole.add(part)
+        return whole
+
+    def _each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        return parallel.each(function, items, self._executor.slots, self._executor.stop)
 
     def _run_model(self, manifest: Manifest, request: Request, summary: Summary) -> None:
         if request.weights != "seeded":
@@ -103,39 +126,44 @@ class Farm:
         wanted = plan.wanted_engines(manifest, request.toolchains, request.precisions)
         identity = weights.identify(manifest, request.weights)
         exports = self._exports(manifest, identity, wanted, request)
-        records, cells = [], []
-        for engine in wanted:
+        cells: list[DisabledCell] = []
+
+        def bring(engine: Wanted) -> BuildRecord | None:
             label = f"{manifest.id} {engine.label}"
             export = exports[_form(engine)]
             if isinstance(export, DisabledRecord):
                 summary.disabled[label] = export.reason
                 cells.append(listing.disabled_cell(engine.targets, export))
-                continue
+                return None
             if export.advice is not None and export.advice.mixed:
                 engine = replace(engine, mixed=True)
                 label = f"{manifest.id} {engine.label}"
             try:
                 record, done = self._engine(label, manifest, engine, export, request)
+            except ClusterError:
+                raise
             except DisabledCellError as error:
                 summary.disabled[label] = str(error)
                 cells.append(error.cell)
-                continue
+                return None
             except ZooError as error:
                 summary.failed[label] = error
-                continue
-            records.append(record)
+                return None
             getattr(summary, done).append(label)
             if done != "current":
                 self._display.say(f"{label}: {done}")
-        self._proposals.send(
-            Candidate(
-                card=listing.model_card(manifest, identity),
-                weights=identity,
-                backbone=manifest.backbone,
-                records=tuple(dict.fromkeys(record.key for record in records)),
-                disabled=tuple(cells),
-            )
+            return record
+
+        records = [record for record in self._each(bring, wanted) if record is not None]
+        candidate = Candidate(
+            card=listing.model_card(manifest, identity),
+            weights=identity,
+            backbone=manifest.backbone,
+            records=tuple(dict.fromkeys(record.key for record in records)),
+            disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
         )
+        with self._signing:
+            self._proposals.send(candidate)
 
     def _exports(
         self,
@@ -222,7 +250,7 @@ class Farm:
         build = plan.build_inputs(manifest, wanted, export, options)
         prove = (
             plan.proof(manifest, export, wanted.precision, build.profiles)
-            if can_run(wanted)
+            if (arch := self._runs_on(wanted))
             else None
         )
 
@@ -240,7 +268,7 @@ class Farm:
                 hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made again",
             )
         attestations = repository.attestations(record.engine.sha256) if record else []
-        if prove is not None and (arch := _arch_here(wanted)):
+        if arch is not None:
             attestations = concerning(attestations, arch.name)
         key = verdict(record.engine.sha256).key if record and prove else None
         need = plan.need_of(record, attestations, key)
@@ -304,18 +332,25 @@ class Farm:
             publish.attest_proof(repository, verdict, outcome.result)
             passed(outcome, "withdrawn")
 
+    def _runs_on(self, wanted: Wanted) -> Arch | None:
+        """Returns the first of an engine's architectures on which it can be run and proven."""
+        if wanted.toolchain.kind not in SESSIONS:
+            return None
+        return self._executor.runs_on(wanted.archs, wanted.toolchain)
+
     @contextmanager
     def job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
         """Runs a job in a scratch folder; keeps job, log and result of one that fails."""
         kept = failures / label.replace(" ", "-")
-        folder = _scratch_folder(self._repository)
+        scratch.check_quarantine(job, kept)
+        folder = scratch.scratch_folder(self._repository)
         try:
             with self._display.job(label) as report:
                 outcome = self._executor.run(job, folder, report)
             yield outcome
             shutil.rmtree(kept, ignore_errors=True)  # of an earlier run
         except (JobError, VerificationError) as error:
-            _keep(folder, kept)
+            scratch.keep(folder, kept)
             command = f"{Path(sys.executable).parent / 'zoo-farm'} worker"
             kept = kept.absolute()
             raise type(error)(
@@ -342,16 +377,6 @@ def _export_or_reason(
     return record if whole else None
 
 
-def can_run(wanted: Wanted) -> bool:
-    """Whether this machine can run an engine: there is a session for it, and the GPU."""
-    return wanted.toolchain.kind in SESSIONS and _arch_here(wanted) is not None
-
-
-def _arch_here(wanted: Wanted) -> Arch | None:
-    """Returns the first of an engine's architectures that this machine has."""
-    return next((arch for arch in (Arch("cpu"), *local_archs()) if arch in wanted.archs), None)
-
-
 def passed(outcome: Outcome, otherwise: str) -> BuildOutput:
     """Returns a build's output.
 
@@ -367,26 +392,3 @@ def passed(outcome: Outcome, otherwise: str) -> BuildOutput:
     if output.verification is not None and not output.verification.passed:
         raise VerificationError(f"{otherwise}: {output.verification.reason}")
     return output
-
-
-def _scratch_folder(repository: Repository) -> Path:
-    """Makes a folder for a job, on the store's file system: outputs are moved, not copied."""
-    inside = repository.store.local_path("scratch")
-    if inside is None:
-        return Path(tempfile.mkdtemp(prefix="job-"))
-    root = inside.parent / ".incoming"
-    root.mkdir(parents=True, exist_ok=True)
-    here = f"job-{platform.node()}-"
-    for left in root.glob(f"{here}*"):
-        owner = left.name.removeprefix(here).partition("-")[0]
-        if not Path(f"/proc/{owner}").exists():  # a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=root))
-
-
-def _keep(folder: Path, kept: Path) -> None:
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir(parents=True)
-    for name in ("job.json", "log.txt", "result.json"):
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, kept / name)

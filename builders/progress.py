@@ -7,6 +7,7 @@ shows bars on a terminal, plain lines elsewhere.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,12 +70,17 @@ def event_writer(stream: TextIO) -> Report:
 class Display:
     """Shows the progress of many jobs: bars on a terminal, one plain line a stage elsewhere.
 
+    Jobs may come from several threads.
+
     Args:
         console: Where to.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._lock = threading.Lock()
+        self._shown: Progress | None = None  # one for all: a terminal has one live display
+        self._jobs = 0
 
     def say(self, text: str) -> None:
         """Prints one line."""
@@ -82,18 +88,42 @@ class Display:
 
     @contextmanager
     def job(self, label: str) -> Iterator[Report]:
-        """Shows one job while the context lasts; yields where its events go."""
+        """Shows one job while the context lasts; yields where its events go.
+
+        A job that waits for a worker has no bar yet.
+        """
         if not self._console.is_terminal:
             yield self._plain(label)
             return
-        columns = (
-            TextColumn("{task.description:<32}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            yield _bars(progress, label)
+        bars: dict[str, TaskID] = {}
+        progress = self._begin()
+        try:
+            yield _bars(progress, label, bars)
+        finally:
+            self._end(progress, bars)
+
+    def _begin(self) -> Progress:
+        with self._lock:
+            if self._shown is None:
+                columns = (
+                    TextColumn("{task.description:<32}"),
+                    BarColumn(bar_width=24),
+                    TextColumn("{task.fields[note]}"),
+                    TimeElapsedColumn(),
+                )
+                self._shown = Progress(*columns, console=self._console, transient=True)
+                self._shown.start()
+            self._jobs += 1
+            return self._shown
+
+    def _end(self, progress: Progress, bars: dict[str, TaskID]) -> None:
+        with self._lock:
+            for bar in bars.values():
+                progress.remove_task(bar)
+            self._jobs -= 1
+            if self._jobs == 0:
+                progress.stop()
+                self._shown = None
 
     def _plain(self, label: str) -> Report:
         seen: set[str] = set()
@@ -106,9 +136,7 @@ class Display:
         return report
 
 
-def _bars(progress: Progress, label: str) -> Report:
-    bars: dict[str, TaskID] = {}
-
+def _bars(progress: Progress, label: str, bars: dict[str, TaskID]) -> Report:
     def report(event: Event) -> None:
         if event.stage not in bars:
             description = f"{label} · {event.stage}"

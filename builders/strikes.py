@@ -9,6 +9,7 @@ from builders.plan import Wanted
 from zoo.errors import JobError, VerificationError, ZooError
 from zoo.index import DisabledCell
 from zoo.key import BuildInputs
+from zoo.layout import strikes_prefix
 from zoo.record import ExportRecord, Strike
 from zoo.repository import Repository
 
@@ -29,6 +30,19 @@ class DisabledCellError(ZooError):
     def __init__(self, cell: DisabledCell, hint: str | None = None) -> None:
         super().__init__(cell.reason, hint=hint)
         self.cell = cell
+
+
+def strikes_of(repository: Repository, model: str, key: str) -> list[Strike]:
+    """Returns how often an engine of a build key failed, oldest first."""
+    listed = repository.store.list(strikes_prefix(model, key))
+    return [found for entry in listed if (found := repository.read(entry.key, Strike))]
+
+
+def add_strike(repository: Repository, strike: Strike) -> None:
+    """Appends that an engine failed; once for a run."""
+    prefix = strikes_prefix(strike.inputs.model, strike.inputs.key)
+    key = f"{prefix}{strike.time.replace(':', '')}.json"
+    repository.store.put(key, strike.to_json(), if_absent=True)
 
 
 class Strikes:
@@ -55,7 +69,7 @@ class Strikes:
         Raises:
             DisabledCellError: It is disabled, or fails now for the last time.
         """
-        known = self._repository.strikes(build.model, build.key)
+        known = strikes_of(self._repository, build.model, build.key)
         if len(known) >= STRIKES and not self._retry:
             raise DisabledCellError(_cell(build, wanted, known))
         try:
@@ -70,8 +84,8 @@ class Strikes:
                 reason=error.message,
                 time=self._night,
             )
-            self._repository.strike(strike)
-            known = self._repository.strikes(build.model, build.key)
+            add_strike(self._repository, strike)
+            known = strikes_of(self._repository, build.model, build.key)
             if len(known) < STRIKES:
                 raise
             raise DisabledCellError(_cell(build, wanted, known), error.hint) from error

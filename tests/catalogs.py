@@ -186,7 +186,7 @@ def every_state() -> Zoo:
     )  # fmt: skip
     zoo.attest(seeded, "pending", {"reason": "not run on that GPU"}, "sm86")
     zoo.publish(
-        big, *zoo.entries(big, seeded), feature_dim=2048,
+        big, *zoo.entries(big, seeded), feature_dim=2048, family="maxi",
         catalog=text.model_copy(update={"title": "MaxiNet"}),
     )  # fmt: skip
     return zoo

@@ -28,7 +28,10 @@ NO_WHEEL = "no wheel is pinned of"
 NO_GPU = "no NVIDIA GPU with standard TensorRT"
 """A reason to skip: CI has none. What is tested on one is run on one, by hand."""
 
-MAY_SKIP_IN_CI: tuple[str, ...] = (NO_WHEEL, NO_GPU)
+NO_OTHER_PYTHON = "no second CPython beside this one (python3.10)"
+"""A reason to skip: CI's system may have one alone."""
+
+MAY_SKIP_IN_CI: tuple[str, ...] = (NO_WHEEL, NO_GPU, NO_OTHER_PYTHON)
 """Beginnings of the reasons that CI may give: what it cannot have."""
 
 

@@ -223,6 +223,7 @@ def test_backbone_and_head_are_one_onnx(kind: Any, tmp_path: Path) -> None:
     assert json.loads(stated["labels"]) == list(head.card.labels)
     trt = record().inputs.toolchain.model_copy(update={"kind": "trt"})
     other = toy(inputs=record().inputs.model_copy(update={"toolchain": trt}))
+    assert export_onnx(head, other, TOY, tmp_path / "portable.onnx") < 1e-4
     with pytest.raises(HeadError, match="is no ONNX model"):
-        export_onnx(head, other, TOY, tmp_path / "none.onnx")
+        export_onnx(head, other, None, tmp_path / "none.onnx")
     assert not list(tmp_path.glob("none*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from PIL import Image
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Decoder
+from zoo.caft.decode_process import DecodeProcess
 from zoo.caft.sources import Sample, open_source
 from zoo.caft.tars import expand
-from zoo.errors import DatasetError
-from zoo.preprocess import batch_of, open_photo
+from zoo.digest import sha256_bytes
+from zoo.errors import DatasetError, RunError
+from zoo.preprocess import batch_of, fit, open_photo
 
 
 def as_list(data: Path, path: Path) -> Path:
@@ -168,6 +171,52 @@ def test_the_decoder_runs_ahead_by_a_few_batches_and_stops_when_asked() -> None:
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert source.asked <= 12
+
+
+def decoded(data: Path, *, processes: bool) -> tuple[Any, list[tuple[str, str, str | None]]]:
+    """Returns the input of all images of a folder, and what became of each."""
+    decoder = Decoder(PREPROCESS, Augmentation(count=1), samples=4, workers=3, processes=processes)
+    images, outcomes = [], []
+    for batch in decoder.batches(open_source(data)):
+        images.append(batch.images.copy())
+        outcomes += [(one.sample.name, one.sha256, one.error) for one in batch.outcomes]
+    return np.concatenate(images), outcomes
+
+
+def test_processes_decode_as_threads_do(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data")
+    (data / "class0" / "2b.jpg").write_bytes(b"no photo")
+    (data / "class1" / "cut.png").write_bytes((data / "class1" / "0.png").read_bytes()[:200])
+    threads, processes = (decoded(data, processes=many) for many in (False, True))
+    assert np.array_equal(threads[0], processes[0])
+    assert threads[1] == processes[1]
+
+
+def test_a_process_that_dies_costs_one_image() -> None:
+    file = io.BytesIO()
+    photo(1).save(file, "PNG")
+    good = file.getvalue()
+    process = DecodeProcess(PREPROCESS, Augmentation())
+    try:
+        digest = process.decode(good)
+        child = process._process
+        assert child is not None
+        child.kill()
+        child.wait()
+        with pytest.raises(RunError, match="came to its end"):
+            process.decode(good)
+        assert process.decode(good) == digest == sha256_bytes(good)
+        assert np.array_equal(process.pixels[0], fit(photo(1), PREPROCESS))
+    finally:
+        process.close()
+
+
+def test_processes_that_do_not_start_are_an_error_and_no_bad_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RunError, match="does not start"):
+        decoded(folder(tmp_path / "data"), processes=True)
 
 
 BAD: list[tuple[str, str]] = [

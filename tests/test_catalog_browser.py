@@ -145,6 +145,7 @@ def test_rows_that_the_script_makes_read_like_those_of_the_page(site: Path, open
         ("?q=maxinet", ["sm86 fp32"]),
         ("?trt=rtx1.7", ["sm86 fp16", "sm89 fp16"]),
         ("?features=2048", ["sm86 fp32"]),
+        ("?family=maxi", ["sm86 fp32"]),
         ("?status=disabled", ["cpu int8"]),
         ("?sort=accuracy&gpu=cpu", ["cpu fp32", "cpu int8"]),
         ("?status=verified&sort=accuracy", ["cpu fp32", "sm86 fp16"]),

@@ -15,7 +15,8 @@ from conftest import SMALL as MODEL
 from factories import engine, toolchain
 from farm import Farm
 
-from builders import cli, pipeline
+from builders import cli
+from builders.executors import LocalExecutor
 from builders.pending import need, why_not
 from zoo.cli import run_cli
 from zoo.index import EngineEntry
@@ -32,7 +33,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Farm:
     shutil.copy(MANIFESTS / f"{MODEL}.toml", folder / "manifests")
     farm = Farm(folder=folder, manifests=folder / "manifests")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "can_run", lambda wanted: False)
+        patch.setattr(LocalExecutor, "runs_on", lambda *_: None)
         patch.setenv("ZOO_HOME", farm.home["ZOO_HOME"])
         status = run_cli(
             cli._parser(),

@@ -15,7 +15,7 @@ from builders.look import Wish
 from builders.places import Places, find_places
 from builders.planned import Action, FarmPlan, PlannedEngine, make_plan, matrix, to_text
 from builders.planning import plan_farm
-from builders.strikes import STRIKES
+from builders.strikes import STRIKES, add_strike
 from zoo.errors import TargetError
 from zoo.manifest import Manifest
 from zoo.record import Strike
@@ -147,7 +147,7 @@ def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(
             reason="row 3 is far", time=f"2026-01-0{night + 1}T00:00:00Z",
         )  # fmt: skip
         assert action()[0] == "build"
-        repository.strike(strike)
+        add_strike(repository, strike)
     assert action() == ("disabled", "failed 2 times: row 3 is far")
 
 

@@ -12,7 +12,16 @@ import pytest
 from conftest import ROOT
 
 STAGES = {"plan", "weights", "backbone", "export", "precision", "verify", "benchmark", "publish"}
-HEAVY = ("torch", "timm", "onnx", "onnxruntime", "tensorrt_rtx", "polygraphy", "boto3")
+HEAVY = (
+    "torch",
+    "timm",
+    "onnx",
+    "onnxruntime",
+    "tensorrt_rtx",
+    "polygraphy",
+    "boto3",
+    "distributed",
+)
 
 
 def imports(path: Path) -> set[str]:

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 from zoo.client import Client, connect, default_store
 from zoo.errors import UsageError
-from zoo.stores import Progress
 from zoo.target import PRECISIONS
 
 Command = Callable[[argparse.Namespace], int]
@@ -60,22 +59,6 @@ def client_of(options: argparse.Namespace) -> Client:
         allow_stale=options.allow_stale,
         say=lambda text: print(text, file=sys.stderr),
     )
-
-
-@contextmanager
-def download_bar(size: int) -> Iterator[Progress | None]:
-    """Shows a download on a terminal; yields what is told of its bytes."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=size)
-        yield lambda count: bar.advance(task, count)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

@@ -122,6 +122,22 @@ class Client:
                 self.repository.fetch_blob(record.engine, engine, progress=progress)
         return Pulled(record=record, engine=engine)
 
+    def onnx_of(self, record: BuildRecord, scratch: Path) -> Path | None:
+        """Returns the ONNX that an engine was built from, checked.
+
+        Args:
+            record: The engine's, which names the ONNX by its digest.
+            scratch: Folder for what has to be fetched.
+
+        Returns:
+            The file; None where the repository does not keep it or can't be reached.
+        """
+        try:
+            blob = self.repository.find_blob(record.inputs.onnx)
+            return self.repository.whole_blob(blob, scratch) if blob else None
+        except RepositoryError:
+            return None
+
     def _record(self, name: str, entry: EngineEntry) -> BuildRecord:
         path = self._cache / "records" / f"{entry.record_file.sha256}.json"
         if path.is_file() and sha256_file(path) == entry.record_file.sha256:

@@ -15,6 +15,7 @@ from zoo.client import Client, connect, default_store
 from zoo.machine import this_machine
 from zoo.manifest import Preprocess
 from zoo.preprocess import as_photo, batch_of
+from zoo.progress import download_bar
 from zoo.record import BuildRecord
 from zoo.selection import Machine, why
 
@@ -134,6 +135,8 @@ def load(
 ) -> Extractor:
     """Finds the engine of a model that fits this machine best, fetches it, checks it, opens it.
 
+    A download shows its progress where standard error is a terminal.
+
     Args:
         name: The model's id, as ``zoo list`` shows it.
         store: The repository; ``$ZOO_STORE``, else ``./_repository``.
@@ -168,7 +171,8 @@ def load(
     )
     reason = f"{name}: {why(entry, machine)}"
     report(reason)
-    pulled = client.pull(name, entry)
+    with download_bar(entry.engine.size) as progress:
+        pulled = client.pull(name, entry, progress)
     return Extractor(pulled.open(), pulled.record, reason, pulled.engine)
 
 

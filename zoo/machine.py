@@ -79,7 +79,11 @@ def this_machine(run: Run = run_command) -> Machine:
 
 
 def describe_gpu(run: Run = run_command) -> dict[str, Any] | None:
-    """Describes this machine's first GPU: name, compute capability, driver, memory; or None."""
+    """Describes a GPU: name, compute capability, driver, memory; None without one.
+
+    It is this machine's first, or the first of those that a process may see: a worker of a cluster
+    has one to itself, named by its UUID.
+    """
     fields = {
         "name": "name",
         "compute_capability": "compute_cap",
@@ -87,8 +91,10 @@ def describe_gpu(run: Run = run_command) -> dict[str, Any] | None:
         "memory_mib": "memory.total",
     }
     query = ",".join(fields.values())
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    only = [f"--id={seen.partition(',')[0]}"] if seen.startswith("GPU-") else []
     try:
-        text = run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"])
+        text = run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", *only])
     except OSError:
         return None
     values = [value.strip() for value in (text.splitlines() or [""])[0].split(",")]

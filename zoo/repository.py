@@ -21,7 +21,6 @@ from zoo.layout import (
     export_key,
     record_key,
     state_key,
-    strikes_prefix,
     timing_cache_key,
 )
 from zoo.record import (
@@ -34,7 +33,6 @@ from zoo.record import (
     Record,
     RepositoryInfo,
     StateRecord,
-    Strike,
     TimingCacheRecord,
 )
 from zoo.stores import ObjectStore, Progress
@@ -100,6 +98,11 @@ class Repository:
     def has_blob(self, blob: Blob) -> bool:
         """Whether the blob is here, whole."""
         return self.store.size(blob_key(blob.sha256)) == blob.size
+
+    def find_blob(self, sha256: str) -> Blob | None:
+        """Returns the blob of a digest with the size that the store gives, None without it."""
+        size = self.store.size(blob_key(sha256))
+        return None if size is None else Blob(sha256=sha256, size=size)
 
     def blob_path(self, blob: Blob) -> Path | None:
         """Returns where a blob can be read in place, None where the store is remote."""
@@ -190,18 +193,6 @@ class Repository:
         """Returns every build record of a model."""
         found = self.store.list(f"records/{model}/")
         return [record for entry in found if (record := self.read(entry.key, BuildRecord))]
-
-    def strike(self, strike: Strike) -> None:
-        """Appends that an engine failed; once for a run."""
-        prefix = strikes_prefix(strike.inputs.model, strike.inputs.key)
-        self.store.put(
-            f"{prefix}{strike.time.replace(':', '')}.json", strike.to_json(), if_absent=True
-        )
-
-    def strikes(self, model: str, key: str) -> list[Strike]:
-        """Returns how often an engine of a build key failed, oldest first."""
-        listed = self.store.list(strikes_prefix(model, key))
-        return [found for entry in listed if (found := self.read(entry.key, Strike))]
 
     def attest(self, attestation: Attestation) -> None:
         """Appends an attestation."""

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from builders.executors.base import Outcome
+from builders.executors.base import Outcome, ThisMachine
 from builders.job import ExportJob, Failure, Job, parse_result
 from builders.progress import Event, Report
 from zoo.errors import JobError, UsageError
@@ -21,7 +22,7 @@ _PROC = Path("/proc")
 _GIB = 2**30
 
 
-class LocalExecutor:
+class LocalExecutor(ThisMachine):
     """Runs each job in a process of its own: a crash of native code fails that job alone.
 
     The worker leads a session, so that it ends with everything that it started, and so that an
@@ -35,6 +36,7 @@ class LocalExecutor:
         memory: Bytes of resident memory that a worker and what it started may have together; None
             for no limit. (``RLIMIT_AS`` is no way: CUDA reserves more addresses than there is
             memory.)
+        look: Called every moment while a worker runs; what it returns is why it is to be stopped.
 
     Raises:
         UsageError: There is a memory limit, and this system has no ``/proc`` to watch it in.
@@ -47,6 +49,7 @@ class LocalExecutor:
         build_command: tuple[str, ...] | None = None,
         *,
         memory: int | None = None,
+        look: Callable[[], str | None] = lambda: None,
     ) -> None:
         if memory is not None and not (_PROC / "self" / "stat").exists():
             raise UsageError("a memory limit needs /proc", hint="leave MEMORY= (--memory) out")
@@ -54,6 +57,7 @@ class LocalExecutor:
         self._command = command
         self._build_command = build_command or command
         self._memory = memory
+        self._look = look
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
@@ -71,7 +75,7 @@ class LocalExecutor:
                 cwd=_ROOT,
                 start_new_session=True,
             )
-        watch = _Watch(process, self._timeout, self._memory)
+        watch = _Watch(process, self._timeout, self._memory, self._look)
         watch.start()
         try:
             assert process.stdout is not None
@@ -96,12 +100,19 @@ class _Watch(threading.Thread):
 
     _SECONDS = 0.2  # between two looks
 
-    def __init__(self, process: subprocess.Popen[str], timeout: float, memory: int | None) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        timeout: float,
+        memory: int | None,
+        look: Callable[[], str | None],
+    ) -> None:
         super().__init__(daemon=True)
+        self._look = look
         self._process = process
         self._timeout = timeout
         self._memory = memory
-        self.stopped: tuple[str, str] | None = None
+        self.stopped: tuple[str, str | None] | None = None
 
     def run(self) -> None:
         """Watches until the worker has ended."""
@@ -125,6 +136,9 @@ class _Watch(threading.Thread):
                     )
                     break
                 before = has
+            if reason := self._look():
+                self.stopped = (f"the worker was stopped: {reason}", None)
+                break
             time.sleep(self._SECONDS)
         _kill(self._process)
 
@@ -177,7 +191,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
         return
 
 
-def _outcome(status: int, stopped: tuple[str, str] | None, folder: Path) -> Outcome:
+def _outcome(status: int, stopped: tuple[str, str | None] | None, folder: Path) -> Outcome:
     """Reads what a worker left.
 
     Raises:
@@ -192,7 +206,7 @@ def _outcome(status: int, stopped: tuple[str, str] | None, folder: Path) -> Outc
     words = _last_words(folder)
     if stopped:
         what, remedy = stopped
-        raise JobError(what, hint=f"{words}; {remedy}")
+        raise JobError(what, hint=f"{words}; {remedy}" if remedy else words)
     if name := _signal(status):
         cause = "; was the machine out of memory?" if name == "SIGKILL" else ""
         raise JobError(f"the worker died of {name}{cause}", hint=words)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomlkit
-
 from zoo.digest import sha256_file
 from zoo.errors import MissingPackageError, WeightsError
 from zoo.manifest import HubWeights
@@ -116,6 +114,8 @@ def look_up(model: str, weights: HubWeights) -> Lock:
 
 def write_lock(path: Path, lock: Lock) -> None:
     """Writes revision, hash and size into a manifest, leaving the rest of it as it is."""
+    import tomlkit
+
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     table = document["weights"]
     assert isinstance(table, tomlkit.items.Table)

@@ -1,9 +1,10 @@
 """Cached-activation fine-tuning: a frozen backbone runs once, heads train on its features.
 
-Modules, in the order of the work: ``sources`` (where images come from), ``decode`` (images to ready
-batches, in parallel), ``features`` (the pass), ``writer`` and ``cache`` (a directory of plain
-arrays), ``split``, ``train`` and ``fit_sklearn`` (heads), ``probe`` (how good the features are),
-``head`` (what was trained), ``onnx_export`` (backbone and head as one file). ::
+Modules, in the order of the work: ``sources`` (where images come from), ``decode`` and
+``decode_process`` (images to ready batches, in parallel), ``features`` (the pass), ``writer`` and
+``cache`` (a directory of plain arrays), ``split``, ``train`` and ``fit_sklearn`` (heads), ``probe``
+(how good the features are), ``head`` (what was trained), ``onnx_export`` (backbone and head as one
+file). ::
 
     from zoo.caft import FeatureCache, cache_features, train_head
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from zoo.errors import DatasetError, RunError
 
 if TYPE_CHECKING:
     from zoo.caft.head import Head
+    from zoo.client import Client
     from zoo.extractor import Extractor
 
 
@@ -131,13 +133,17 @@ def export_head(options: argparse.Namespace) -> int:
     from zoo.caft.onnx_export import export_onnx
 
     output = output_file(options.output)
-    head = _head(options)
-    with _extractor(options, None, head) as extractor:
+    head, client = _head(options), client_of(options)
+    with (
+        _extractor(options, None, head, client) as extractor,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         head.check(extractor, allow_other_engine=options.allow_other_engine)
-        assert extractor.file is not None
-        difference = export_onnx(head, extractor, extractor.file, output)
+        backbone = client.onnx_of(extractor.record, Path(scratch))
+        difference = export_onnx(head, extractor, backbone, output)
     print(
-        f"{output}: images to {len(head.card.labels)} classes, for ONNX Runtime; within "
+        f"{output}: images to {len(head.card.labels)} classes, "
+        f"{'for ONNX Runtime' if backbone is None else 'for any runtime'}; within "
         f"{difference:.1g} of backbone and head run apart"
     )
     return 0
@@ -224,7 +230,10 @@ def _head(options: argparse.Namespace) -> Head:
 
 
 def _extractor(
-    options: argparse.Namespace, model: str | None, head: Head | None = None
+    options: argparse.Namespace,
+    model: str | None,
+    head: Head | None = None,
+    client: Client | None = None,
 ) -> Extractor:
     """Opens an engine; for a head, the target that it was trained on unless another is named."""
     from zoo.extractor import load
@@ -239,7 +248,7 @@ def _extractor(
     assert model is not None
     return load(
         model,
-        client=client_of(options),
+        client=client or client_of(options),
         target=target,
         precision=options.precision,
         allow_pending=options.allow_pending,

@@ -1,9 +1,9 @@
 """Decoding: samples to ready batches, in several threads, ahead of the engine.
 
-Pillow decodes and resizes without holding Python's lock, and so do SHA-256 and numpy's arithmetic:
-threads do, without the copies between processes. Each thread writes the input of its image to its
-place in the batch. Batches come out in the order of the source, and a few buffers go round: memory
-does not grow with the data set.
+Each thread writes the input of its image to its place in the batch. Batches come out in the order
+of the source, and a few buffers go round: memory does not grow with the data set. Pillow, SHA-256
+and numpy do their work without Python's lock, so that a few threads keep a few cores busy; where
+there are more, each thread has a process that decodes for it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
+from zoo.caft.decode_process import DecodeProcess, reason_of, views_of
 from zoo.caft.sources import Item, Sample
 from zoo.digest import sha256_bytes
-from zoo.errors import RunError, ZooError
+from zoo.errors import RunError
 from zoo.manifest import Preprocess
-from zoo.preprocess import as_photo, fit, normalise_into, open_photo
+from zoo.preprocess import as_photo, normalise_into, open_photo
 
 _BUFFERS = 3
 """One that the engine reads, one that is full and waits, one that is being filled."""
+
+_MOST_THREADS = 4
+"""Workers that decode as threads; more of them get a process each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,7 @@ class Decoder:
         augmentation: Which views of each image there are.
         samples: How many of them a batch has.
         workers: Threads; as many as this process has cores when None.
+        processes: Whether each has a process that decodes for it; where they are many, when None.
     """
 
     def __init__(
@@ -82,12 +87,19 @@ class Decoder:
         *,
         samples: int,
         workers: int | None = None,
+        processes: bool | None = None,
     ) -> None:
         self._preprocess = preprocess
         self._augmentation = augmentation
         self._samples = samples
         self._workers = workers or len(os.sched_getaffinity(0))
         self._side = preprocess.input_size
+        self._with_processes = (
+            self._workers > _MOST_THREADS and hasattr(os, "memfd_create")
+            if processes is None
+            else processes
+        )
+        self._processes: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
 
     def batches(self, source: Iterable[Sample]) -> Iterator[Batch]:
         """Yields batches in the order of the source; the last may be smaller.
@@ -102,6 +114,7 @@ class Decoder:
             free.put(np.empty(shape, np.float32))
         stop = threading.Event()
         with (
+            self._ending_processes(),
             ThreadPoolExecutor(self._workers, "decode") as pool,
             _filling(lambda: self._fill(source, pool, free, ready, stop), stop, free),
         ):
@@ -153,7 +166,7 @@ class Decoder:
             digest = self._write(given, rows)
         except Exception as error:  # a data set's own code may raise anything; it names the image
             rows[:] = 0
-            return Decoded(sample=sample, label=label, sha256="", error=_reason(error))
+            return Decoded(sample=sample, label=label, sha256="", error=reason_of(error))
         return Decoded(sample=sample, label=label, sha256=digest)
 
     def _write(self, given: Any, rows: npt.NDArray[np.float32]) -> str:
@@ -161,14 +174,43 @@ class Decoder:
         if _is_ready_input(given):
             return self._write_ready(given, rows)
         if isinstance(given, bytes):
+            if self._with_processes:
+                return self._write_from_process(given, rows)
             digest, photo = sha256_bytes(given), open_photo(io.BytesIO(given))
         else:
             photo = as_photo(given)
             digest = sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
-        for view, row in enumerate(rows):
-            seen = self._augmentation.view(photo, view, digest)
-            normalise_into(row, fit(seen, self._preprocess), self._preprocess)
+        views = views_of(photo, digest, self._preprocess, self._augmentation)
+        for row, pixels in zip(rows, views, strict=True):
+            normalise_into(row, pixels, self._preprocess)
         return digest
+
+    def _write_from_process(self, data: bytes, rows: npt.NDArray[np.float32]) -> str:
+        try:
+            process = self._processes.get_nowait()
+        except queue.Empty:  # as many as there are threads, at most
+            process = DecodeProcess(self._preprocess, self._augmentation)
+        try:
+            digest = process.decode(data)
+            for row, pixels in zip(rows, process.pixels, strict=True):
+                normalise_into(row, pixels, self._preprocess)
+        finally:
+            self._processes.put(process)
+        return digest
+
+    @contextmanager
+    def _ending_processes(self) -> Iterator[None]:
+        """Ends the processes, when the threads that used them have come to rest.
+
+        The first is started here, where one that does not start is no bad image.
+        """
+        if self._with_processes:
+            self._processes.put(DecodeProcess(self._preprocess, self._augmentation))
+        try:
+            yield
+        finally:
+            while not self._processes.empty():
+                self._processes.get().close()
 
     def _write_ready(self, given: Any, rows: npt.NDArray[np.float32]) -> str:
         image = np.asarray(given)
@@ -178,7 +220,7 @@ class Decoder:
         if len(rows) > 1:
             raise RunError("ready input can't be augmented; give photos")
         rows[0] = image
-        return sha256_bytes(np.ascontiguousarray(image, np.float32).tobytes())
+        return sha256_bytes(np.ascontiguousarray(image, np.float32).data)
 
 
 @contextmanager
@@ -197,12 +239,3 @@ def _filling(fill: Any, stop: threading.Event, free: queue.Queue[Any]) -> Iterat
 def _is_ready_input(given: Any) -> bool:
     kind = str(getattr(given, "dtype", ""))
     return "float" in kind and not isinstance(given, Image.Image)
-
-
-def _reason(error: Exception) -> str:
-    """Returns one line on why an image can't be had."""
-    if isinstance(error, ZooError):
-        return error.message
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -182,8 +182,8 @@ def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
         torch_charts=model_page.torch_charts(model),
         accuracy=model_page.accuracy(model), width=model_page.width(model.feature_dim),
         classes=model_page.CLASSES, snippet=model_page.preprocess_snippet(model),
-        verdicts=verdicts(model.model_copy(update={"engines": model.current})), notice=notice,
-        has_licence=model.licence in allowed_licences(),
+        verdicts=verdicts(model.model_copy(update={"engines": model.current})),
+        notice=notice, has_licence=model.licence in allowed_licences(),
     )  # fmt: skip
     files = [page]
     for record, entries in facts.by_record(model.engines).items():

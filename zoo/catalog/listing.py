@@ -161,6 +161,7 @@ class Filters:
     archs: tuple[ArchChoice, ...]
     lines: tuple[Choice, ...]
     precisions: tuple[Choice, ...]
+    families: tuple[Choice, ...]
     features: tuple[Choice, ...]
 
 
@@ -187,6 +188,9 @@ def filters(found: Sequence[Card]) -> Filters:
             Choice(value=name, text=name)
             for name in (*PRECISIONS, *sorted(precisions - set(PRECISIONS)))
             if name in precisions
+        ),
+        families=tuple(
+            Choice(value=name, text=name) for name in sorted({card.model.family for card in found})
         ),
         features=tuple(
             Choice(value=str(width), text=f"{width:,}")
@@ -226,7 +230,7 @@ def page_data(found: Sequence[Card]) -> dict[str, Any]:
         for row in card.rows
     ]
     return {
-        "models": [[card.model.model, card.model.feature_dim] for card in found],
+        "models": [[card.model.model, card.model.feature_dim, card.model.family] for card in found],
         "words": list(words),
         "badges": [[badge.word, badge.tone, badge.why or ""] for badge in known],
         "rows": rows,

@@ -87,9 +87,9 @@ class MemoryStore:
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the objects whose keys start with ``prefix``, in order of their keys."""
         check_prefix(prefix)
-        for key, (data, modified) in sorted(self._objects.items()):
-            if key.startswith(prefix):
-                yield Entry(key=key, size=len(data), modified=modified)
+        found = [item for item in list(self._objects.items()) if item[0].startswith(prefix)]
+        for key, (data, modified) in sorted(found):
+            yield Entry(key=key, size=len(data), modified=modified)
 
     def check_writable(self) -> None:
         """Tries it."""

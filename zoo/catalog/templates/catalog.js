@@ -4,7 +4,7 @@
 {
   const $ = (id) => document.getElementById(id);
   const form = $("filters");
-  const names = ["q", "gpu", "trt", "precision", "features", "size", "status", "sort"];
+  const names = ["q", "gpu", "trt", "precision", "family", "features", "size", "status", "sort"];
   const cards = [...document.querySelectorAll(".card")].map((element) => ({
     element,
     list: element.querySelector(".rows"),
@@ -30,7 +30,7 @@
       card, archs: word(archs).split(" "), precision: word(precision), line: word(line), runtime: word(runtime),
       badges: badges.map((index) => data.badges[index]),
       page: page ? `engines/${data.models[card][0]}/${page}.html` : cards[card].page,
-      features: data.models[card][1], size, cosine, speed, batch, note: note ?? "",
+      features: data.models[card][1], family: data.models[card][2], size, cosine, speed, batch, note: note ?? "",
     };
     one.status = one.badges[0][0];
     one.text = [word(archs), one.precision, one.runtime, one.line, one.note, ...one.badges.map((badge) => badge[0]),
@@ -70,6 +70,7 @@
   const fits = (one, want, gpu, words) =>
     (!gpu || one.archs.includes(gpu)) && (!want.trt || one.line === want.trt)
     && (!want.precision || one.precision.split(" ")[0] === want.precision)
+    && (!want.family || one.family === want.family)
     && (!want.features || String(one.features) === want.features)
     && (!want.size || (one.size !== null && one.size <= Number(want.size)))
     && (!want.status || one.status === want.status)

@@ -1,0 +1,1 @@
+"""Clusters: certificates, the scheduler, workers that say what they can build."""

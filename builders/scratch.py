@@ -1,0 +1,58 @@
+"""Scratch: a job's folder while it runs, and what is kept of one that failed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+from builders.job import Job
+from zoo.errors import JobError
+from zoo.repository import Repository
+
+QUARANTINE = "quarantine.json"
+"""Written into its folder by an executor, for a job that is not to be tried again."""
+
+_KEPT = ("job.json", "log.txt", "result.json", QUARANTINE)
+
+
+def scratch_folder(repository: Repository) -> Path:
+    """Makes a folder for a job, on the store's file system: outputs are moved, not copied."""
+    inside = repository.store.local_path("scratch")
+    if inside is None:
+        return Path(tempfile.mkdtemp(prefix="job-"))
+    root = inside.parent / ".incoming"
+    root.mkdir(parents=True, exist_ok=True)
+    here = f"job-{platform.node()}-"
+    for left in root.glob(f"{here}*"):
+        owner = left.name.removeprefix(here).partition("-")[0]
+        if not Path(f"/proc/{owner}").exists():  # a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=root))
+
+
+def keep(folder: Path, kept: Path) -> None:
+    """Keeps job, log and result of a job that failed."""
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    for name in _KEPT:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, kept / name)
+
+
+def check_quarantine(job: Job, kept: Path) -> None:
+    """Refuses a job that was put into quarantine, as it is now.
+
+    Raises:
+        JobError: It was; says how it gets out.
+    """
+    if (kept / QUARANTINE).is_file():
+        text = (kept / "job.json").read_text(encoding="utf-8")
+        if text == job.model_dump_json(indent=1):
+            raise JobError(
+                "in quarantine: an earlier run lost several workers in the middle of it",
+                hint=f"log: {kept.absolute() / 'log.txt'}\n"
+                f"  to try it again: rm -r {kept.absolute()}",
+            )

@@ -1,0 +1,176 @@
+"""A process that decodes, for one thread of the decoder: the bytes of a file in, pixels out.
+
+Threads alone stop scaling at about a thousand photos a second, for each photo needs Python's lock
+for a while. What is said is plain bytes through pipes, nothing is pickled; pixels come back through
+memory that both map. ``python -m zoo.caft.decode_process FD SETTINGS`` is the other side.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zoo.caft.augment import Augmentation
+from zoo.digest import sha256_bytes
+from zoo.errors import RunError, ZooError
+from zoo.manifest import Preprocess
+from zoo.preprocess import fit, open_photo
+
+Pixels = npt.NDArray[np.uint8]
+
+_LENGTH = struct.Struct("<Q")
+_READY = b"ready\n"
+
+
+def views_of(
+    photo: Image.Image, digest: str, preprocess: Preprocess, augmentation: Augmentation
+) -> Iterator[Pixels]:
+    """Yields the pixels of each view of a photo, ``(H, W, 3)`` at the engine's input size."""
+    for number in range(augmentation.views):
+        yield fit(augmentation.view(photo, number, digest), preprocess)
+
+
+def reason_of(error: Exception) -> str:
+    """Returns one line on why an image can't be had."""
+    if isinstance(error, ZooError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+class DecodeProcess:
+    """Decodes in another process; used by one thread at a time.
+
+    Args:
+        preprocess: Of the engine.
+        augmentation: Which views of each image there are.
+
+    Raises:
+        RunError: It does not start.
+    """
+
+    def __init__(self, preprocess: Preprocess, augmentation: Augmentation) -> None:
+        side = preprocess.input_size
+        self._settings = json.dumps(
+            {
+                "preprocess": preprocess.model_dump(
+                    mode="json", include=set(Preprocess.model_fields)
+                ),
+                "augmentation": augmentation.model_dump(mode="json"),
+            }
+        )
+        self._fd = os.memfd_create("pixels")
+        os.ftruncate(self._fd, augmentation.views * side * side * 3)
+        self.pixels = _mapped(self._fd, side)
+        self._process: subprocess.Popen[bytes] | None = self._start()
+
+    def decode(self, data: bytes) -> str:
+        """Writes each view of a photo to :attr:`pixels`, ``(views, H, W, 3)``.
+
+        Args:
+            data: The bytes of its file.
+
+        Returns:
+            Their SHA-256.
+
+        Raises:
+            RunError: It is no photo that can be read, or the process came to its end over it.
+        """
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(_LENGTH.pack(len(data)) + data)
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except OSError:
+            answer = b""
+        if not answer:
+            self._stop()  # the next photo gets a new one
+            raise RunError("the process that decoded it came to its end over it")
+        said = json.loads(answer)
+        if "error" in said:
+            raise RunError(said["error"])
+        return str(said["sha256"])
+
+    def close(self) -> None:
+        """Ends the process; this can't be used afterwards."""
+        self._stop()
+        os.close(self._fd)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        paths = os.pathsep.join(path for path in sys.path if path)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "zoo.caft.decode_process", str(self._fd), self._settings],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(self._fd,),
+            env={**os.environ, "PYTHONPATH": paths},
+            start_new_session=True,  # an interrupt from the keyboard is for the pass
+        )
+        assert process.stdout is not None
+        if process.stdout.readline() != _READY:
+            process.kill()
+            process.communicate()
+            raise RunError(
+                "a process that decodes does not start; what it says is above",
+                hint="fewer workers decode as threads",
+            )
+        return process
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def serve(requests: BinaryIO, answers: BinaryIO, pixels: Pixels, settings: str) -> None:
+    """Decodes what is asked for, until nobody asks any more."""
+    known = json.loads(settings)
+    preprocess = Preprocess.model_validate(known["preprocess"])
+    augmentation = Augmentation.model_validate(known["augmentation"])
+    answers.write(_READY)
+    answers.flush()
+    while header := requests.read(_LENGTH.size):
+        data = requests.read(*_LENGTH.unpack(header))
+        try:
+            digest = sha256_bytes(data)
+            photo = open_photo(io.BytesIO(data))
+            for place, seen in zip(
+                pixels, views_of(photo, digest, preprocess, augmentation), strict=True
+            ):
+                place[:] = seen
+            said = {"sha256": digest}
+        except Exception as error:  # whatever a strange file makes Pillow raise
+            said = {"error": reason_of(error)}
+        answers.write(json.dumps(said).encode() + b"\n")
+        answers.flush()
+
+
+def main(arguments: list[str]) -> int:
+    """The other side: maps the memory and serves."""
+    fd, settings = int(arguments[0]), arguments[1]
+    pixels = _mapped(fd, json.loads(settings)["preprocess"]["input_size"])
+    serve(sys.stdin.buffer, sys.stdout.buffer, pixels, settings)
+    return 0
+
+
+def _mapped(fd: int, side: int) -> Pixels:
+    return np.frombuffer(mmap.mmap(fd, 0), np.uint8).reshape(-1, side, side, 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
