@@ -27,13 +27,23 @@ CERTS ?=
 DATA ?=
 ALLOW_UNLOCKED ?=
 
-KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA ALLOW_UNLOCKED EXECUTOR SCHEDULER CERTS
+JSON ?=
+MATRIX ?=
+RETRY ?=
+REPORT ?=
+ISSUE ?=
+
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA ALLOW_UNLOCKED EXECUTOR SCHEDULER CERTS \
+  JSON MATRIX RETRY REPORT ISSUE
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
 endif
 
-.PHONY: help zoo demo test test-full lint catalog serve publish wheel image clean
+WISH = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" \
+  --weights "$(WEIGHTS)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)"
+
+.PHONY: help zoo plan nightly demo test test-full lint catalog serve publish wheel image clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +64,8 @@ help:  ## This list
 	@echo "  MANIFESTS  folder of manifests (default: manifests)"
 	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
 	@echo "  BUILDER_PYTHON  the Python that builds and verifies, where it is not the farm's"
+	@echo "  JSON, MATRIX  make plan: for machines, as JSON or as a GitHub matrix; its TRT takes several"
+	@echo "  RETRY      make nightly: 1 to try again what failed twice; REPORT, ISSUE: its files (default: in _nightly)"
 	@echo "  DATA       make demo: a folder with a folder of photos for each class"
 	@echo "  TIMEOUT    seconds that a job may take (default: 3600)"
 	@echo "  MEMORY     GiB of memory that a job may have (default: no limit)"
@@ -64,6 +76,14 @@ zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" \
 	  --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
+
+plan: $(READY)  ## Say what make zoo would do and why, and what that takes; nothing is done (JSON=1, MATRIX=1)
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" plan $(WISH) --store "$(STORE)" $(if $(JSON),--json) $(if $(MATRIX),--matrix)
+
+nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed twice (RETRY=1, ISSUE, REPORT)
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" nightly $(WISH) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
+	  --base-url "$(BASE_URL)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" \
+	  --report "$(REPORT)" --issue "$(ISSUE)" $(if $(RETRY),--retry)
 
 demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folder for your own photos)
 	@$(MAKE) --no-print-directory zoo MODELS=efficientnet_lite0 GPU="$(or $(GPU),cpu)" PRECISION="$(or $(PRECISION),fp32)" \

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from builders import cli_cluster, cli_images, cli_measure, cli_repository, weights
+from builders import (
+    cli_cluster,
+    cli_images,
+    cli_measure,
+    cli_nightly,
+    cli_plan,
+    cli_repository,
+    weights,
+)
 from builders.calibration import from_folder, shipped
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
 from builders.desk import KEYS_HELP, open_desk
@@ -25,6 +33,7 @@ from builders.pipeline import Farm, Request
 from builders.plan import check_request
 from builders.progress import Display
 from builders.serve import serve
+from builders.strikes import Strikes
 from builders.summary import Summary
 from builders.toolchain import choose_toolchains, default_archs
 from zoo.catalog import Place, build_site, read_nightly
@@ -50,6 +59,15 @@ Choose = Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]]
 
 def zoo(options: argparse.Namespace) -> int:
     """Builds, proves and publishes engines, then makes the catalog."""
+    return _run_zoo(options, None)[0]
+
+
+def nightly(options: argparse.Namespace) -> int:
+    """Does what zoo does, counts failures, and says what failed and what became worse."""
+    return cli_nightly.run_night(options, _run_zoo)
+
+
+def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summary]:
     mode = weights.parse_mode(options.weights or "manifest")
     suffix = "-seeded" if mode == "seeded" else ""
     store = options.store or f"_repository{suffix}"
@@ -75,7 +93,8 @@ def zoo(options: argparse.Namespace) -> int:
     )
     repository = Repository(open_store(store))
     desk = open_desk(store, options.keys, display.say)
-    farm = Farm(repository, executor, display, desk)
+    strikes = Strikes(repository, night=night, retry=options.retry)
+    farm = Farm(repository, executor, display, desk, strikes)
     try:
         summary = farm.run(request)
     finally:
@@ -88,7 +107,7 @@ def zoo(options: argparse.Namespace) -> int:
         options.store = store
         build_site(published(options), site, Place.parse(options.base_url))
         display.say(f"catalog: {site / 'index.html'}")
-    return status
+    return status, summary
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -226,25 +245,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     run = add_arguments(commands, "zoo", zoo)
-    run.add_argument("--gpu", default="", help="architectures: cpu, sm75 ... sm120")
-    run.add_argument("--trt", default="", help="runtime line: rtx1.7 ...")
-    run.add_argument("--models", default="", help="names, globs or families")
-    run.add_argument("--precision", default="", help="fp32, bf16, fp16, int8")
-    run.add_argument("--calibration", default="", help="folder of photos (default: shipped ones)")
-    run.add_argument("--weights", default="", help="manifest, or seeded for a dry run")
-    run.add_argument("--store", default="", help="repository (default ./_repository)")
-    run.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
-    run.add_argument("--builder", default="", help="builder options: NAME=VALUE ...")
-    cli_cluster.add_executor(run)
+    night = add_arguments(commands, "nightly", nightly)
+    cli_nightly.add_options(night)
+    for one in (run, night):
+        cli_plan.add_wish(one)
+        one.add_argument("--store", default="", help="repository (default ./_repository)")
+        one.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
+        one.add_argument("--retry", action="store_true", help="try again what failed twice")
+        cli_cluster.add_executor(one)
     proof = add_arguments(commands, "verify", verify)
     proof.set_defaults(nightly="", serve=None)
     proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
     proof.add_argument("--models", default="", help="ids, globs or families")
     proof.add_argument("--store", default="", help=STORE_HELP)
     proof.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
-    for one in (run, proof):
+    proof.add_argument("--builder-python", default="", help="the Python that builds and verifies")
+    for one in (run, night, proof):
         one.add_argument("--keys", default="", help=KEYS_HELP)
-        one.add_argument("--builder-python", default="", help="the Python that builds and verifies")
         one.add_argument("--timeout", default="", help="seconds that a job may take (default 3600)")
         one.add_argument("--memory", default="", help="GiB that a job may have (default: no limit)")
     add_arguments(commands, "lock", lock).add_argument(
@@ -255,10 +272,11 @@ def _parser() -> argparse.ArgumentParser:
     site.add_argument("--nightly", default="", help="what a run says of itself, for its report")
     site.add_argument("--store", default="", help=STORE_HELP)
     site.add_argument("--site", default="", help="folder (default ./_site)")
-    for one in (run, proof, site):
+    for one in (run, night, proof, site):
         one.add_argument("--base-url", default="", help="the repository's address for readers")
     cli_measure.add_commands(commands)
     cli_repository.add_commands(commands)
+    cli_plan.add_commands(commands)
     cli_images.add_commands(commands)
     cli_cluster.add_commands(commands)
     health = add_arguments(commands, "check", check)

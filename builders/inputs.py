@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from builders import photos
 from builders.recipes import RECIPES
+from builders.versions import version
 from zoo.key import ExportInputs, LoweringInputs, WeightsIdentity
 from zoo.manifest import Manifest, PypiWeights
 from zoo.target import Placing, Precision, Rest, RuntimeLine, line_facts

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from builders.strikes import strikes_of
 from zoo.index import (
     BenchmarkSummary,
     Candidate,
@@ -93,8 +94,9 @@ def model_index(
         repository: Where records and attestations lie.
         candidate: What is proposed. What serves other targets stays in the index for those, unless
             the manifest has come to mean other weights, another cut or other preprocessing. What
-            is replaced stays too, as superseded, for :data:`SUPERSEDED_STAYS`; what a disabled cell
-            takes the place of does not keep its floors any more, and leaves.
+            is replaced stays too, as superseded, for :data:`SUPERSEDED_STAYS`, and for as long as
+            what replaced it is not verified. What a disabled export takes the place of does not
+            keep its floors any more, and leaves; what failed to be built takes no engine's place.
         previous: What the index says now.
         now: The time.
     """
@@ -106,7 +108,9 @@ def model_index(
     ]
     cells = list(candidate.disabled)
     served = {_cell(label) for one in entries for label in one.targets}
-    taken = served | {_cell(label) for one in cells for label in one.targets}
+    refused = [one for one in cells if one.stage == "export"]
+    taken = served | {_cell(label) for one in refused for label in one.targets}
+    old: list[EngineEntry] = []
     for entry in previous.engines if previous else ():
         record = repository.record(model, entry.record)
         if record is None or not _is_of(repository, record, candidate):
@@ -121,20 +125,49 @@ def model_index(
             entries += engine_entries(repository, model, record, left)
         if replaced and entry.record not in current:
             since = entry.superseded or now.strftime(TIME)
-            if now - _time(since) < SUPERSEDED_STAYS:
-                old = engine_entries(repository, model, record, replaced)
-                entries += [one.model_copy(update={"superseded": since}) for one in old]
+            replaced_ones = engine_entries(repository, model, record, replaced)
+            old += [one.model_copy(update={"superseded": since}) for one in replaced_ones]
+    taken |= {_cell(label) for one in cells for label in one.targets}
     for cell in previous.disabled if previous else ():
         left = tuple(label for label in cell.targets if _cell(label) not in taken)
-        known = repository.disabled(model, cell.record)
-        same = candidate.weights is None or (known and known.inputs.weights == candidate.weights)
-        if left and known is not None and same:
+        weights = _weights_of(repository, model, cell)
+        if left and weights is not None and candidate.weights in (None, weights):
             cells.append(cell.model_copy(update={"targets": left}))
+    cells = [one for cell in cells if (one := _without_engine(cell, entries))]
     return ModelIndex(
         **candidate.card.model_dump(),
-        engines=tuple(sorted(entries, key=_place)),
+        engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
         disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
     )
+
+
+def still_needed(
+    old: Iterable[EngineEntry], current: Iterable[EngineEntry], now: datetime
+) -> Iterator[EngineEntry]:
+    """Yields the superseded engines that stay: for a set time, and until the newer is verified."""
+    waiting = {_cell(label) for one in current if one.status != "verified" for label in one.targets}
+    for one in old:
+        waits = one.status == "verified" and any(_cell(label) in waiting for label in one.targets)
+        if waits or now - _time(one.superseded or "") < SUPERSEDED_STAYS:
+            yield one
+
+
+def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> WeightsIdentity | None:
+    """Returns whose engine a disabled cell has none of, None when nothing says so any more."""
+    if cell.stage == "build":
+        strikes = strikes_of(repository, model, cell.record)
+        return strikes[-1].weights if strikes else None
+    known = repository.disabled(model, cell.record)
+    return known.inputs.weights if known else None
+
+
+def _without_engine(cell: DisabledCell, current: Iterable[EngineEntry]) -> DisabledCell | None:
+    """Leaves out of a cell whose build failed the targets that have an engine all the same."""
+    if cell.stage == "export":
+        return cell
+    served = {_cell(label) for one in current for label in one.targets}
+    left = tuple(label for label in cell.targets if _cell(label) not in served)
+    return cell.model_copy(update={"targets": left}) if left else None
 
 
 def _place(entry: EngineEntry) -> tuple[Any, ...]:
@@ -214,7 +247,9 @@ def _engine_entry(
         preprocess=record.inputs.preprocess,
         dry_run=record.dry_run,
         precision_status=record.precision_status,
-        verification=VerificationSummary(**verified.body, machine=verified.machine)
+        verification=VerificationSummary(
+            **verified.body, machine=verified.machine, key=verified.key
+        )
         if verified
         else None,
         benchmark=BenchmarkSummary(**benchmarked.body, machine=benchmarked.machine)

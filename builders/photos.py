@@ -9,13 +9,13 @@ explodes when it does.
 from __future__ import annotations
 
 import importlib.util
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from builders.versions import version
 from zoo.digest import sha256_file
 from zoo.errors import MissingPackageError
 from zoo.manifest import Preprocess

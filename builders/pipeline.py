@@ -20,6 +20,7 @@ from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput, Job, Pr
 from builders.plan import Wanted
 from builders.progress import Display
 from builders.proposals import Proposals
+from builders.strikes import DisabledCellError, Strikes
 from builders.summary import Summary
 from builders.weights import WeightsMode
 from zoo.errors import (
@@ -29,7 +30,7 @@ from zoo.errors import (
     VerificationError,
     ZooError,
 )
-from zoo.index import Candidate
+from zoo.index import Candidate, DisabledCell
 from zoo.key import VerificationInputs, WeightsIdentity
 from zoo.licences import check_licence
 from zoo.manifest import Manifest
@@ -75,6 +76,7 @@ class Farm:
         executor: What runs jobs.
         display: Where progress is shown.
         proposals: Takes what the index is to say.
+        strikes: Counts what fails; None to count nothing.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class Farm:
         executor: Executor,
         display: Display,
         proposals: Proposals,
+        strikes: Strikes | None = None,
     ) -> None:
+        self._strikes = strikes or Strikes(repository)
         self._repository = repository
         self._executor = executor
         self._display = display
@@ -122,14 +126,14 @@ class Farm:
         wanted = plan.wanted_engines(manifest, request.toolchains, request.precisions)
         identity = weights.identify(manifest, request.weights)
         exports = self._exports(manifest, identity, wanted, request)
-        disabled: list[tuple[Wanted, DisabledRecord]] = []
+        cells: list[DisabledCell] = []
 
         def bring(engine: Wanted) -> BuildRecord | None:
             label = f"{manifest.id} {engine.label}"
             export = exports[_form(engine)]
             if isinstance(export, DisabledRecord):
                 summary.disabled[label] = export.reason
-                disabled.append((engine, export))
+                cells.append(listing.disabled_cell(engine.targets, export))
                 return None
             if export.advice is not None and export.advice.mixed:
                 engine = replace(engine, mixed=True)
@@ -138,6 +142,10 @@ class Farm:
                 record, done = self._engine(label, manifest, engine, export, request)
             except ClusterError:
                 raise
+            except DisabledCellError as error:
+                summary.disabled[label] = str(error)
+                cells.append(error.cell)
+                return None
             except ZooError as error:
                 summary.failed[label] = error
                 return None
@@ -147,13 +155,12 @@ class Farm:
             return record
 
         records = [record for record in self._each(bring, wanted) if record is not None]
-        cells = [listing.disabled_cell(engine.targets, record) for engine, record in disabled]
         candidate = Candidate(
             card=listing.model_card(manifest, identity),
             weights=identity,
             backbone=manifest.backbone,
             records=tuple(dict.fromkeys(record.key for record in records)),
-            disabled=tuple(cells),
+            disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
         )
         with self._signing:
             self._proposals.send(candidate)
@@ -273,7 +280,10 @@ class Farm:
                 prove=prove,
                 store=repository.store.url,
             )
-            with self.job(label, job, request.failures) as outcome:
+            with (
+                self._strikes.watch(build, wanted, export),
+                self.job(label, job, request.failures) as outcome,
+            ):
                 record = publish.publish_build(
                     repository,
                     job,

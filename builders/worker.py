@@ -282,6 +282,7 @@ def _prove(
     from builders.benchmark import benchmark
     from builders.verify import verify
 
+    started = time.perf_counter()
     with open_session(engine, inputs) as session:
         verification = verify(
             session,
@@ -292,7 +293,8 @@ def _prove(
             report,
         )
         rows = benchmark(session, prove.benchmark, report) if verification.passed else ()
-    cost = {**output.cost, "peak_memory": _cost(0)["peak_memory"]}
+    proof = _cost(started)
+    cost = {**output.cost, "peak_memory": proof["peak_memory"], "proof_seconds": proof["seconds"]}
     return output.model_copy(update={"verification": verification, "benchmark": rows, "cost": cost})
 
 

@@ -159,3 +159,9 @@ class ClusterError(ZooError):
     """A cluster that can't be reached, is lost, or has no worker for what is asked."""
 
     exit_code = 18
+
+
+class RegressionError(ZooError):
+    """Engines of this night that are slower, or farther from PyTorch, than those before them."""
+
+    exit_code = 19

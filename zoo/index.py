@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,10 +34,17 @@ class VerifiedBatch(_Numbers):
 
 
 class VerificationSummary(_Numbers):
-    """The numbers of an engine's latest verdict, and the machine that found them."""
+    """The numbers of an engine's latest verdict, and the machine that found them.
+
+    Attributes:
+        batches: Numbers per batch size.
+        machine: Where.
+        key: Key of what went into the verdict; None in an index from before it was written.
+    """
 
     batches: tuple[VerifiedBatch, ...]
     machine: dict[str, Any] = {}
+    key: str | None = None
 
 
 class TimedBatch(_Numbers):
@@ -126,7 +133,16 @@ class EngineEntry(Record):
 
 
 class DisabledCell(BaseModel):
-    """Targets that a model has no engine for, and why."""
+    """Targets that a model has no engine for, and why.
+
+    Attributes:
+        targets: Their labels.
+        precision: Of the engine that there is none of.
+        reason: Why.
+        record: Key of what it was tried with.
+        stage: What does not go: the ``export``, whose floors rule it out, or the ``build``, which
+            failed in two nights.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
@@ -134,6 +150,7 @@ class DisabledCell(BaseModel):
     precision: str
     reason: str
     record: Sha256
+    stage: Literal["export", "build"] = "export"
 
 
 class OwnFloor(BaseModel):

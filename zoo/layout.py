@@ -8,6 +8,7 @@
     exports/<model>/<export-key>.json          ONNX and golden, by what went in
     disabled/<model>/<export-key>.json         why there is no such ONNX
     records/<model>/<build-key>.json           engines, by what went in
+    strikes/<model>/<build-key>/<time>.json    a night in which an engine failed
     attestations/<engine>/<time>-<kind>-….json what was found out about an engine
     timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
     candidates/<model>/<time>-….json           what builders propose for the index; unsigned
@@ -40,6 +41,11 @@ def blob_key(sha256: str) -> str:
 def record_key(model: str, key: str) -> str:
     """Returns where a build record lies."""
     return f"records/{model}/{key}.json"
+
+
+def strikes_prefix(model: str, key: str) -> str:
+    """Returns where it lies that an engine of a key failed."""
+    return f"strikes/{model}/{key}/"
 
 
 def export_key(model: str, key: str) -> str:

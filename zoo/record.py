@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from zoo.digest import Sha256, sha256_json
-from zoo.key import BuildInputs, ExportInputs
+from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
 from zoo.target import Toolchain
 
 SCHEMA_VERSION = 1
@@ -155,6 +155,26 @@ class DisabledRecord(Record):
     cost: dict[str, Any]
 
 
+class Strike(Record):
+    """That an engine failed to build or to be proven, in one night. Appended, never edited.
+
+    Two disable the cell: no run tries these inputs again unless it is told to.
+
+    Attributes:
+        inputs: What it was to be made from.
+        weights: Whose engine it was to be.
+        targets: Labels of the targets that it was to serve.
+        reason: What went wrong.
+        time: When the run began, ISO 8601 in UTC: one run is one strike.
+    """
+
+    inputs: BuildInputs
+    weights: WeightsIdentity
+    targets: tuple[str, ...]
+    reason: str
+    time: str
+
+
 class TimingCacheRecord(Record):
     """The newest timing cache of a GPU and a toolchain. The one record that is written again.
 
@@ -194,7 +214,8 @@ class BuildRecord(Record):
         facts: What the backend read from the engine: header version, capabilities, inputs.
         licence: SPDX identifier of the weights.
         weights: Where the weights come from.
-        cost: Seconds of the build; peak memory (bytes) of build, verification and benchmark.
+        cost: Seconds of the build, and of verification and benchmark together (``proof_seconds``);
+            peak memory (bytes) of all three.
         created: When, ISO 8601 in UTC.
     """
 

@@ -7,8 +7,9 @@ still differ in their full :class:`Toolchain`, which is what matching uses.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from pydantic import BaseModel, ConfigDict
 
@@ -263,7 +264,8 @@ def dialect_of(line: RuntimeLine) -> str:
     return line_facts(line).dialect
 
 
-def served_archs(line: RuntimeLine) -> dict[str, tuple[Precision, ...]]:
+@cache
+def served_archs(line: RuntimeLine) -> Mapping[str, tuple[Precision, ...]]:
     """Returns what a line takes, by architecture; nothing for one that the table has not."""
     if str(line) not in known_lines():
         return {}

@@ -8,10 +8,10 @@ scales are drawn at random and the statistics are set by one pass over real phot
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from builders import photos
+from builders.versions import version
 from zoo.digest import sha256_json
 from zoo.manifest import Manifest
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.catalog.facts import archs_of, by_record
 from zoo.errors import UsageError
@@ -39,6 +39,28 @@ class FailedJob(_Part):
     command: str
 
 
+class Drift(_Part):
+    """A number of an engine beside that of the engine before it.
+
+    Attributes:
+        model: Their model.
+        target: The label that both served.
+        record: Build key of the newer one.
+        measure: ``latency`` in ms, or ``cosine`` of the worst row.
+        batch: Images at once.
+        before: Of the older engine.
+        after: Of the newer engine.
+    """
+
+    model: str
+    target: str
+    record: str
+    measure: str
+    batch: int
+    before: float
+    after: float
+
+
 class NightlyRun(Record):
     """What a run of the farm says of itself, for the report.
 
@@ -46,13 +68,27 @@ class NightlyRun(Record):
         started: When, ISO 8601 in UTC.
         finished: When.
         commit: Of the checkout that ran, or None.
-        failed: Its jobs that failed.
+        failed: Its jobs that failed, and cells that it disabled for that.
+        planned: What was to be done, action to how many.
+        expected_minutes: What that was expected to take, by history.
+        published: Labels of the engines that were built and published.
+        verified: Labels of those that were only proven again.
+        current: How many needed nothing.
+        disabled: Label to the reason why there is no such engine.
+        regressions: Numbers that are worse than those of the engine before.
     """
 
     started: str
     finished: str
     commit: str | None = None
     failed: tuple[FailedJob, ...] = ()
+    planned: dict[str, int] = Field(default={})
+    expected_minutes: float = 0.0
+    published: tuple[str, ...] = ()
+    verified: tuple[str, ...] = ()
+    current: int = 0
+    disabled: dict[str, str] = Field(default={})
+    regressions: tuple[Drift, ...] = ()
 
 
 def read_nightly(path: Path) -> NightlyRun:
@@ -106,28 +142,6 @@ class Rebuilt(_Part):
     previous: str
     created: str
     changed: tuple[Change, ...] = ()
-
-
-class Drift(_Part):
-    """A number of an engine beside that of the engine before it.
-
-    Attributes:
-        model: Their model.
-        target: The label that both served.
-        record: Build key of the newer one.
-        measure: ``latency`` in ms, or ``cosine`` of the worst row.
-        batch: Images at once.
-        before: Of the older engine.
-        after: Of the newer engine.
-    """
-
-    model: str
-    target: str
-    record: str
-    measure: str
-    batch: int
-    before: float
-    after: float
 
 
 class Missing(_Part):

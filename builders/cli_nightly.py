@@ -1,0 +1,87 @@
+"""``zoo-farm nightly``: plan, build what changed, prove, publish, catalog, report, alert."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from builders import nightly
+from builders.cli_options import published
+from builders.cli_plan import plan_of
+from builders.provenance import checkout
+from builders.publish import utc_now
+from builders.summary import Summary
+from zoo.catalog import NightlyRun, Place, build_site
+from zoo.errors import RegressionError
+from zoo.repository import Repository
+from zoo.stores import open_store
+
+RunZoo = Callable[[argparse.Namespace, str | None], tuple[int, Summary]]
+"""Runs ``zoo`` in a night; returns its status and what it did."""
+
+
+def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
+    """Runs a night.
+
+    Args:
+        options: As ``zoo`` takes them, and ``report`` and ``issue``.
+        run_zoo: Does the work.
+
+    Raises:
+        RegressionError: An engine is worse than the one before it.
+    """
+    started = utc_now()
+    suffix = "-seeded" if options.weights == "seeded" else ""
+    options.store = options.store or f"_repository{suffix}"
+    options.site = options.site or f"_site{suffix}"
+    repository = Repository(open_store(options.store))
+    plan = plan_of(options)
+    print(f"planned: {', '.join(f'{n} {what}' for what, n in plan.total.actions.items())}")
+    before = {model.model: model for model in repository.model_indexes()}
+    status, summary = run_zoo(options, started)
+    after = list(repository.model_indexes())
+    run = nightly.tell(
+        plan, summary, nightly.regressions(before, after),
+        started=started, finished=utc_now(), commit=checkout().get("commit"),
+    )  # fmt: skip
+    folder = (Path() if "://" in options.store else Path(options.store).parent) / "_nightly"
+    report = Path(options.report or folder / "run.json")
+    write(report, run.to_json())
+    print(f"report: {report}")
+    if repository.index() is not None:
+        build_site(published(options), Path(options.site), Place.parse(options.base_url), run)
+    path = Path(options.issue or folder / "issue.md")
+    _alert(run, path)
+    if run.regressions:
+        raise RegressionError(
+            f"{len(run.regressions)} measurements are worse than those of the engine before",
+            hint=f"they are in {path}, and on the catalog's report page",
+        )
+    return 1 if run.failed else 0 if summary.failed else status
+
+
+def _alert(run: NightlyRun, path: Path) -> None:
+    """Writes an issue's text, or removes that of the night before: title first, then the body."""
+    found = nightly.issue(run)
+    if found is None:
+        path.unlink(missing_ok=True)
+        return
+    title, body = found
+    write(path, f"{title}\n\n{body}".encode())
+    print(f"issue: {path}")
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def add_options(parser: Any) -> None:
+    """Adds what a night takes beside the options of ``zoo``."""
+    parser.add_argument("--report", default="", help="file for what the run did, JSON")
+    parser.add_argument("--issue", default="", help="file for an issue: title, blank line, body")

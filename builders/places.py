@@ -1,0 +1,147 @@
+"""Places: what builds for which architecture, here or on the machines that a plan is for.
+
+A plan need not be made where engines are built. What this machine can't build with is taken to be
+what built the newest published engine of that runtime line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from builders.plan import Wanted
+from builders.toolchain import Find, choose_toolchain
+from zoo.errors import TargetError
+from zoo.index import ModelIndex
+from zoo.machine import Run, installed, local_archs, run_command
+from zoo.runtime import SESSIONS
+from zoo.target import Arch, RuntimeLine, Toolchain, gpu_lines, lines_for, not_served
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What builds.
+
+    Attributes:
+        lines: For each runtime line, what builds for each architecture.
+        elsewhere: Architectures that are taken to be on the machine that builds for them.
+        here: Architectures of this machine.
+        notes: What was assumed.
+    """
+
+    lines: tuple[Mapping[Arch, Toolchain], ...]
+    elsewhere: frozenset[Arch]
+    here: frozenset[Arch]
+    notes: tuple[str, ...] = ()
+
+    def runs_on(self, wanted: Wanted) -> Arch | None:
+        """Returns the first of an engine's architectures on which it is run and proven.
+
+        TensorRT builds on the very GPU; of other runtimes, only what this machine has counts.
+        """
+        kind = wanted.toolchain.kind
+        if kind not in SESSIONS:
+            return None
+        counted = self.here | (self.elsewhere if kind == "trt" else frozenset())
+        return next((arch for arch in wanted.archs if arch in counted), None)
+
+
+def find_places(
+    archs: Sequence[Arch],
+    lines: Sequence[RuntimeLine],
+    models: Sequence[ModelIndex],
+    run: Run = run_command,
+    find: Find = installed,
+) -> Places:
+    """Says what builds for each architecture with each runtime line.
+
+    Args:
+        archs: What is asked for.
+        lines: What ``TRT=`` says; none to choose for each architecture.
+        models: What is published.
+        run: Runs ``nvidia-smi``.
+        find: Looks up what is installed.
+
+    Raises:
+        UsageError: A line does not exist.
+        TargetError: None of the lines serves one of the architectures.
+    """
+    once = _once(run)
+    look = cache(find)
+    found: dict[RuntimeLine, dict[Arch, Toolchain]] = {}
+    notes: dict[str, None] = {}
+    elsewhere = set()
+    for arch in archs:
+        for line in _lines_of(arch, lines):
+            try:
+                chain = choose_toolchain(arch, line, once, look)
+            except TargetError:
+                if line is not None and line not in gpu_lines():
+                    raise
+                chain, note = _assumed(arch, line, models)
+                notes[note] = None
+                elsewhere.add(arch)
+            found.setdefault(chain.line, {})[arch] = chain
+    here = {Arch("cpu"), *local_archs(once)}
+    return Places(
+        lines=tuple(found.values()),
+        elsewhere=frozenset(elsewhere),
+        here=frozenset(here),
+        notes=tuple(notes),
+    )
+
+
+def _lines_of(arch: Arch, lines: Sequence[RuntimeLine]) -> Sequence[RuntimeLine | None]:
+    """Returns the lines that are meant for an architecture, None for its default.
+
+    Raises:
+        TargetError: None of those that were asked for serves it.
+    """
+    if arch.is_cpu or not lines:
+        return (None,)
+    reasons = {line: not_served(arch, line) for line in lines if line in gpu_lines()}
+    serving = [line for line in lines if reasons.get(line) is None]
+    if not serving:
+        raise TargetError("; ".join(reason for reason in reasons.values() if reason))
+    return serving
+
+
+def _assumed(
+    arch: Arch, line: RuntimeLine | None, models: Sequence[ModelIndex]
+) -> tuple[Toolchain, str]:
+    """Returns what is taken to build for an architecture elsewhere, and says so."""
+    entries = [entry for model in models for entry in model.current]
+    if line is None:
+        there = [e for e in entries for label in e.targets if label.startswith(f"{arch}-")]
+        newest = max(there, key=lambda one: one.created, default=None)
+        line = newest.toolchain.line if newest else lines_for(arch)[0]
+    alike = [entry for entry in entries if entry.toolchain.line == line]
+    newest = max(alike, key=lambda one: one.created, default=None)
+    if newest is not None:
+        return newest.toolchain, (
+            f"{line} is taken to be {newest.toolchain.version}, which built the newest engine that "
+            "is published: this machine can't build with it"
+        )
+    unknown = Toolchain(kind=line.kind, version=line.version, os="linux", machine="x86_64")
+    return unknown, f"{line}: nothing is published, so which version will build is not known"
+
+
+def _once(run: Run) -> Run:
+    """Returns a runner that runs each command once."""
+    said: Callable[[tuple[str, ...]], str | OSError] = cache(lambda command: _try(run, command))
+
+    def again(command: list[str]) -> str:
+        answer = said(tuple(command))
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    return again
+
+
+def _try(run: Run, command: tuple[str, ...]) -> str | OSError:
+    try:
+        return run(list(command))
+    except OSError as error:
+        return error

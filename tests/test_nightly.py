@@ -1,0 +1,259 @@
+"""A night: yesterday's engine stays until today's is proven, what fails twice is disabled."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MANIFESTS, SMALL
+from rich.console import Console
+
+from builders import cli, inputs, listing, nightly, weights
+from builders.calibration import CalibrationSet
+from builders.executors import Outcome
+from builders.inputs import Form
+from builders.job import BuildJob, BuildOutput, Job, Verification
+from builders.pipeline import Farm, Request
+from builders.planned import make_plan
+from builders.progress import Display, Report
+from builders.proposals import Proposals
+from builders.strikes import Strikes
+from builders.summary import Summary
+from zoo.catalog.report import Drift
+from zoo.cli import run_cli
+from zoo.digest import sha256_bytes
+from zoo.errors import JobError
+from zoo.index import Candidate, EngineEntry, Index, ModelIndex, index_row
+from zoo.layout import blob_key
+from zoo.manifest import Manifest
+from zoo.record import Blob, ExportRecord
+from zoo.repository import Repository
+from zoo.stores import MemoryStore
+from zoo.target import Arch, Toolchain
+
+CPU = Arch("cpu")
+LABEL = "cpu-ort1.32-fp32"
+NO_IMAGES = CalibrationSet(source="shipped", paths=(), digests=())
+
+
+class Desk(Proposals):
+    """Puts what is proposed into the index at once, unsigned."""
+
+    def __init__(self, repository: Repository) -> None:
+        super().__init__(repository, None)
+        self.repository = repository
+        self.day = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def send(self, candidate: Candidate) -> None:
+        model = candidate.card.model
+        before = self.repository.model_index(model)
+        made = listing.model_index(self.repository, candidate, before, self.day)
+        self.repository.store.put(f"index/{model}.json", made.to_json())
+        index = Index(kind="dry-run", models=(index_row(made, made.to_json()),))
+        self.repository.store.put("index.json", index.to_json())
+
+
+class Builder:
+    """An executor whose engines are as good, and as quick, as a test says."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.good = True
+        self.dies = False
+        self.cosine, self.ms = 0.99999, 1.0
+        self.jobs = 0
+
+    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch:
+        return archs[0]
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def run(self, job: Job, folder: Path, report: Report) -> Outcome:
+        assert isinstance(job, BuildJob)
+        assert job.prove is not None
+        self.jobs += 1
+        (folder / "job.json").write_text(job.model_dump_json())
+        if self.dies:
+            raise JobError("the worker died of SIGSEGV")
+        (folder / "engine").write_text(f"{job.inputs.key} {self.jobs}")
+        rows: list[dict[str, Any]] = [
+            {"batch": n, "worst_cosine": self.cosine, "worst_relative_error": 1e-5}
+            for n in job.prove.batches
+        ]
+        times = [
+            {"batch": n, "latency_ms": self.ms, "images_per_second": 1000 * n / self.ms}
+            for n in job.prove.benchmark
+        ]
+        verdict = Verification(
+            passed=self.good, reason=None if self.good else "row 3 is far", batches=tuple(rows)
+        )
+        result = BuildOutput(
+            engine="engine", facts={}, precision_proven=True, verification=verdict,
+            benchmark=tuple(times), machine={"cpu": "A CPU"}, cost={"seconds": 1.0},
+        )  # fmt: skip
+        return Outcome(result=result, folder=folder)
+
+
+class Night:
+    """A repository, and nights in it."""
+
+    def __init__(self, manifest: Manifest, folder: Path) -> None:
+        self.repository = Repository(MemoryStore())
+        self.builder, self.desk = Builder(), Desk(self.repository)
+        identity = weights.identify(manifest, "seeded")
+        form = Form(dialect="dynamo-20", precision="fp32")
+        asked = inputs.export_inputs(manifest, identity, form, NO_IMAGES.name)
+        self.repository.add_export(
+            ExportRecord(
+                inputs=asked, onnx=self._blob(b"onnx"), golden=self._blob(b"golden"),
+                parameters=1, largest_tensor=1000, check={}, cost={},
+            )
+        )  # fmt: skip
+        self.request = Request(
+            manifests={SMALL: manifest}, manifest_dir=MANIFESTS, toolchains={},
+            precisions=("fp32",),
+            weights="seeded", calibration=NO_IMAGES, failures=folder / "_failures",
+        )  # fmt: skip
+
+    def _blob(self, data: bytes) -> Blob:
+        digest = sha256_bytes(data)
+        self.repository.store.put(blob_key(digest), data)
+        return Blob(sha256=digest, size=len(data))
+
+    def run(self, version: str, *, counts: bool = True, retry: bool = False) -> Summary:
+        """Runs a night with a version of the runtime."""
+        self.desk.day += timedelta(days=1)
+        night = self.desk.day.strftime(listing.TIME) if counts else None
+        strikes = Strikes(self.repository, night=night, retry=retry)
+        display = Display(Console(quiet=True))
+        chain = Toolchain(kind="ort", version=version, os="linux", machine="x86_64")
+        farm = Farm(self.repository, self.builder, display, self.desk, strikes)
+        return farm.run(replace(self.request, toolchains={CPU: chain}))
+
+    @property
+    def index(self) -> ModelIndex:
+        index = self.repository.model_index(SMALL)
+        assert index is not None
+        return index
+
+    @property
+    def entry(self) -> EngineEntry:
+        (entry,) = self.index.current
+        return entry
+
+
+@pytest.fixture
+def night(manifests: dict[str, Manifest], tmp_path: Path) -> Night:
+    return Night(manifests[SMALL], tmp_path)
+
+
+def test_yesterdays_engine_stays_until_todays_is_proven(night: Night) -> None:
+    assert night.run("1.32.0").published
+    old = night.entry
+    night.builder.good = False
+    (error,) = night.run("1.32.1").failed.values()
+    assert "not published: row 3 is far" in str(error)
+    assert night.entry == old
+    assert night.run("1.32.1").disabled  # twice: from now on it is not tried
+    jobs = night.builder.jobs
+    (reason,) = night.run("1.32.1").disabled.values()
+    assert reason == "failed 2 times: not published: row 3 is far"
+    assert night.builder.jobs == jobs
+    assert night.entry == old
+    assert night.index.disabled == ()  # there is an engine for the target all the same
+    night.builder.good = True
+    assert night.run("1.32.2").published  # other inputs are tried
+    assert night.entry.toolchain.version == "1.32.2"
+    assert [one.record for one in night.index.engines if one.superseded] == [old.record]
+
+
+def test_a_cell_without_an_engine_is_disabled_and_comes_back(night: Night) -> None:
+    night.builder.dies = True
+    for _ in range(3):
+        assert night.run("1.32.0", counts=False).failed  # a maintainer who tries disables nothing
+    assert night.run("1.32.0").failed
+    assert night.run("1.32.0").disabled
+    (cell,) = night.index.disabled
+    assert (cell.targets, cell.stage) == ((LABEL,), "build")
+    assert cell.reason == "failed 2 times: the worker died of SIGSEGV"
+    night.builder.dies = False
+    assert night.run("1.32.0").disabled
+    assert night.run("1.32.0", retry=True).published
+    assert night.index.disabled == ()
+    assert night.entry.status == "verified"
+    assert night.run("1.32.0").current
+
+
+def test_a_proven_engine_outlives_its_time_while_the_newer_one_is_not_proven(night: Night) -> None:
+    night.run("1.32.0")
+    old, new = night.entry, "b" * 64
+    night.run("1.32.1")
+    newer = night.entry
+    pending = newer.model_copy(update={"status": "pending", "record": new})
+    superseded = old.model_copy(update={"superseded": "2026-01-01T00:00:00.000000Z"})
+    later = datetime(2027, 1, 1, tzinfo=timezone.utc)
+    assert list(listing.still_needed([superseded], [pending], later)) == [superseded]
+    assert list(listing.still_needed([superseded], [newer], later)) == []
+
+
+def test_what_became_worse_is_told(night: Night) -> None:
+    night.run("1.32.0")
+    before = {SMALL: night.index}
+    night.builder.ms, night.builder.cosine = 1.05, 0.999985
+    night.run("1.32.1")
+    assert nightly.regressions(before, [night.index]) == ()
+    night.builder.ms, night.builder.cosine = 1.2, 0.99991
+    summary = night.run("1.32.2")
+    found = nightly.regressions(before, [night.index])
+    assert {(one.measure, one.batch) for one in found} >= {("latency", 1), ("cosine", 1)}
+    run = nightly.tell(
+        make_plan("s", [], 0), summary, found, started="2026-01-02T00:00:00Z",
+        finished="2026-01-02T01:00:00Z", commit=None,
+    )  # fmt: skip
+    text = nightly.issue(run)
+    assert text is not None
+    title, body = text
+    assert title.startswith("Nightly of 2026-01-02: ")
+    assert f"| {SMALL} {LABEL} | latency | 1 | 1.000 ms | 1.200 ms | +20.0% |" in body
+    calm = run.model_copy(update={"regressions": (), "failed": ()})
+    assert nightly.issue(calm) is None
+
+
+def test_a_failure_is_told_with_the_command_that_shows_it_again(night: Night) -> None:
+    night.builder.good = False
+    summary = night.run("1.32.0")
+    (job,) = nightly.failed_jobs(make_plan("s", [], 0), summary)
+    assert (job.model, job.target) == (SMALL, LABEL)
+    assert "zoo-farm worker" in job.command
+    assert "job.json" in job.command
+    known = nightly.failed_jobs(make_plan("s", [], 0), Summary(disabled={"m t": "no int8"}))
+    assert known == ()
+
+
+def test_a_night_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifests").mkdir()
+    shutil.copy(MANIFESTS / f"{SMALL}.toml", tmp_path / "manifests")
+    worse = Drift(
+        model=SMALL, target=LABEL, record="0" * 64, measure="latency", batch=1, before=1, after=2
+    )
+    monkeypatch.setattr(nightly, "regressions", lambda before, after: (worse,))
+    options = ["--manifests", str(tmp_path / "manifests"), "nightly", "--gpu", "cpu"]
+    options += ["--precision", "fp32", "--store", str(tmp_path / "store")]
+    status = run_cli(cli._parser(), [*options, "--site", str(tmp_path / "site")])
+    assert status == 19
+    assert "worse than those of the engine before" in capsys.readouterr().err
+    issue = (tmp_path / "_nightly" / "issue.md").read_text()
+    title, blank, *rest = issue.splitlines()
+    assert title.endswith(": 1 regression, 1 failure")
+    assert blank == ""
+    assert any("weights are unlocked" in line for line in rest)
+    assert (tmp_path / "_nightly" / "run.json").is_file()
