@@ -107,7 +107,7 @@ image: $(READY)  ## Build the container of a TensorRT line (TRT=11.4), or the ex
 	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(ALLOW_UNLOCKED),--allow-unlocked)
 
 test: $(READY)  ## Run the tests, the full zoo aside
-	@$(BIN)/python -m pytest -m "not full"
+	@$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile
 
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
 	@$(BIN)/python -m pytest -m full

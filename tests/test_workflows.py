@@ -132,6 +132,20 @@ def test_the_plan_decides_whether_anything_is_built(
     assert (tmp_path / "output").read_text() == f"matrix={matrix}\nempty={empty}\n"
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_what_a_night_finds_becomes_an_issue(found: bool, tmp_path: Path) -> None:
+    env = fakes(tmp_path, gh='cat "${@: -1}" >> calls')
+    if found:
+        (tmp_path / "_nightly").mkdir()
+        (tmp_path / "_nightly" / "issue.md").write_text("resnet50: slower\n\nby 12%\n")
+    nightly = workflow(ROOT / ".github/workflows/nightly.yml")
+    [step] = [one for one in nightly["jobs"]["build"]["steps"] if "issue" in one["name"]]
+    subprocess.run(["bash", "-e", "-c", step["run"]], env=env, cwd=tmp_path, check=True)
+    calls = tmp_path / "calls"
+    said = "gh issue create --title resnet50: slower --body-file _nightly/body.md\nby 12%\n"
+    assert (calls.read_text() if calls.exists() else None) == (said if found else None)
+
+
 def test_zizmor_finds_nothing() -> None:
     program = ROOT / ".venv" / "bin" / "zizmor"
     if not program.exists():
