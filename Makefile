@@ -43,7 +43,7 @@ endif
 WISH = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" \
   --weights "$(WEIGHTS)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)"
 
-.PHONY: help zoo plan nightly demo test test-full lint catalog serve publish wheel image clean
+.PHONY: help zoo plan nightly demo test test-full test-docker lint catalog serve publish wheel image clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -69,7 +69,7 @@ help:  ## This list
 	@echo "  DATA       make demo: a folder with a folder of photos for each class"
 	@echo "  TIMEOUT    seconds that a job may take (default: 3600)"
 	@echo "  MEMORY     GiB of memory that a job may have (default: no limit)"
-	@echo "  EXECUTOR   local, or dask: jobs run on the cluster of SCHEDULER=tls://host:8786, CERTS=folder (docs/farm.md)"
+	@echo "  EXECUTOR   local, docker (in the images that make image makes), or dask: jobs run on the cluster of SCHEDULER=tls://host:8786, CERTS=folder (docs/farm.md)"
 
 zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
@@ -107,7 +107,10 @@ image: $(READY)  ## Build the container of a TensorRT line (TRT=11.4), or the ex
 	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(ALLOW_UNLOCKED),--allow-unlocked)
 
 test: $(READY)  ## Run the tests, the full zoo aside
-	@$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile
+
+test-docker: $(READY)  ## Run builds in containers, on a Docker engine of its own (root; Debian: docker.io, mmdebstrap)
+	@$(BIN)/python -m pytest -m docker tests/test_docker.py
 
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
 	@$(BIN)/python -m pytest -m full

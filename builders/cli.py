@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from rich.console import Console
 
@@ -52,6 +53,16 @@ from zoo.stores import open_store
 from zoo.target import Arch, RuntimeLine, Toolchain, parse_precision
 
 ROOT = Path(__file__).resolve().parents[1]
+
+_EXECUTORS = ("local", "docker", "dask")
+
+
+class Limits(TypedDict):
+    """What a job may have."""
+
+    timeout: float
+    memory: int | None
+
 
 Choose = Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]]
 """Picks what builds for each architecture."""
@@ -295,11 +306,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _executor(options: argparse.Namespace) -> LocalExecutor:
     """Returns what runs jobs, within the limits that are asked for."""
-    return LocalExecutor(
-        timeout=parse_limit("TIMEOUT", options.timeout) or 3600,
-        build_command=worker_command(options.builder_python),
-        memory=int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
-    )
+    return LocalExecutor(build_command=worker_command(options.builder_python), **_limits(options))
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    return {
+        "timeout": parse_limit("TIMEOUT", options.timeout) or 3600,
+        "memory": int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
+    }
 
 
 def _executor_for(
@@ -309,12 +323,19 @@ def _executor_for(
     if options.executor == "dask":
         cluster = cli_cluster.open_cluster(options)
         return cluster, asked or cluster.default_archs(), cluster.choose_toolchains
-    if options.executor not in ("", "local"):
+    if options.executor not in ("", *_EXECUTORS):
         raise UsageError(
-            f"no executor '{options.executor}'.{perhaps(options.executor, ('local', 'dask'))}",
-            hint="EXECUTOR= (--executor) takes local, dask",
+            f"no executor '{options.executor}'.{perhaps(options.executor, _EXECUTORS)}",
+            hint=f"EXECUTOR= (--executor) takes {', '.join(_EXECUTORS)}",
         )
     python = options.builder_python
+    if options.executor == "docker":
+        from builders.executors.docker import DockerExecutor
+
+        if python:
+            raise UsageError("BUILDER_PYTHON= is the image's own, with EXECUTOR=docker")
+        engine = DockerExecutor(**_limits(options))
+        return engine, asked or default_archs(), engine.choose_toolchains
     find = toolchains_of(python).get if python else installed
     choose = partial(choose_toolchains, find=find)
     return _executor(options), asked or default_archs(), choose

@@ -47,7 +47,9 @@ def add_commands(commands: Any) -> None:
 
 def add_executor(parser: Any) -> None:
     """Adds the options that say where jobs run."""
-    parser.add_argument("--executor", default="", help="local (default), or dask: on a cluster")
+    parser.add_argument(
+        "--executor", default="", help="local (default), docker, dask: on a cluster"
+    )
     parser.add_argument("--scheduler", default="", help=SCHEDULER_HELP)
     parser.add_argument("--certs", default="", help=CERTS_HELP)
 

@@ -6,7 +6,6 @@ the key leaves out: the checkout, the container, the machine. What is not known 
 
 from __future__ import annotations
 
-import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -15,9 +14,6 @@ from typing import Any
 from builders.job import BuildJob, BuildOutput
 from zoo.key import ExportInputs
 from zoo.record import Blob, ExportRecord
-
-IMAGE = "ZOO_IMAGE"
-"""Environment variable with the digest of the container that this runs in; its image sets it."""
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,7 +66,7 @@ def statement(
                 ],
             },
             "runDetails": {
-                "builder": {"id": "caft-zoo/zoo-farm", **_builder()},
+                "builder": {"id": "caft-zoo/zoo-farm", **_builder(output)},
                 "metadata": {"finishedOn": created},
                 "byproducts": [{"name": "machine", "annotations": output.machine}],
             },
@@ -78,11 +74,11 @@ def statement(
     }
 
 
-def _builder() -> dict[str, Any]:
+def _builder(output: BuildOutput) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if known := checkout():
         found["version"] = {"git": known["commit"], "changed": str(known["changed"]).lower()}
-    if image := os.environ.get(IMAGE):
+    if image := output.machine.get("image"):
         found["builderDependencies"] = [{"name": "container", "uri": image}]
     return found
 

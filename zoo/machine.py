@@ -26,6 +26,9 @@ _PACKAGES: dict[RuntimeKind, tuple[tuple[str, int | None], ...]] = {
 _PLAIN_TENSORRT = {False: 12, True: 13}
 """CUDA of the package that does not name it, by whether it is of version 11 or later."""
 
+IMAGE = "ZOO_IMAGE"
+"""Environment variable with the digest of this container's image; who starts it sets it."""
+
 Run = Callable[[list[str]], str]
 """Runs a command and returns its standard output; raises OSError when it can't."""
 
@@ -104,7 +107,7 @@ def describe_gpu(run: Run = run_command) -> dict[str, Any] | None:
 
 
 def describe_machine(run: Run = run_command) -> dict[str, Any]:
-    """Describes this machine: processor, cores, memory, system, and its first GPU if any."""
+    """Describes this machine: processor, cores, memory, system; GPU and container, if any."""
     gpu = describe_gpu(run)
     return {
         "cpu": _cpu_name(),
@@ -113,6 +116,7 @@ def describe_machine(run: Run = run_command) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **({"gpu": gpu} if gpu else {}),
+        **({"image": image} if (image := os.environ.get(IMAGE)) else {}),
     }
 
 

@@ -1,0 +1,258 @@
+"""The docker executor: builds and verifications run in the image of their TensorRT line.
+
+A container has no network, a root that it can't write to, no capabilities and no root user; it sees
+the folder of its job and, to read alone, the store. Exports fetch weights and need torch: they run
+in the farm's own Python, as they do without containers.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from builders import images
+from builders.executors.base import Outcome, ThisMachine
+from builders.executors.local import LocalExecutor
+from builders.job import BuildJob, ExportJob, Job, VerifyJob
+from builders.progress import Report
+from builders.toolchain import choose_toolchains
+from zoo.errors import JobError, MissingPackageError, TargetError, UsageError
+from zoo.layout import blob_key
+from zoo.machine import IMAGE, describe_gpu, local_archs
+from zoo.record import Blob
+from zoo.repository import Repository
+from zoo.stores import LocalStore, open_store
+from zoo.target import Arch, RuntimeKind, RuntimeLine, Toolchain, gpu_lines, known_lines
+
+_FARM = "caft-zoo.farm"
+"""Label of a container: which machine and process started it."""
+
+_USER = 1000
+"""Who runs in a container where the farm itself is root; the same as in the Dockerfiles."""
+
+_GIB = 2**30
+_TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
+_LOCKED_UP = (
+    "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+)  # fmt: skip
+
+
+class DockerExecutor(ThisMachine):
+    """Runs each build and verification in a container of its own, one at a time.
+
+    Args:
+        timeout: Seconds that a job may take.
+        memory: Bytes of memory that a container may have; None for no limit.
+        docker: The program.
+
+    Raises:
+        MissingPackageError: There is no docker.
+        UsageError: It can't reach its engine.
+    """
+
+    def __init__(
+        self, timeout: float = 3600, *, memory: int | None = None, docker: str = "docker"
+    ) -> None:
+        self._docker = docker
+        self._timeout = timeout
+        self._memory = memory
+        self._exports = LocalExecutor(timeout, memory=memory)
+        self._toolchains = cache(self._ask)
+        self._remove_abandoned()
+
+    def choose_toolchains(
+        self, archs: Sequence[Arch], line: RuntimeLine | None
+    ) -> dict[Arch, Toolchain]:
+        """Picks the runtime for each architecture, among those of the images that are here.
+
+        Raises:
+            UsageError: The line does not exist, or there is no GPU that it could be for.
+            TargetError: No image that is here serves one of the architectures.
+        """
+
+        def find(kind: RuntimeKind) -> Toolchain | None:
+            known = [RuntimeLine.parse(name) for name in known_lines()]
+            lines = [line] if line and line.kind == kind else [o for o in known if o.kind == kind]
+            found = (self._toolchains(_tag(one)).get(kind) for one in lines)
+            return next(filter(None, found), None)
+
+        if any(arch.is_cpu for arch in archs) and find("ort") is None:
+            raise TargetError(f"there is no image {images.image_of('').tag}", hint="make image")
+        if line in gpu_lines() and find(line.kind) is None:
+            raise TargetError(
+                f"there is no image {_tag(line)}", hint=f"make image TRT={line.asked}"
+            )
+        return choose_toolchains(archs, line, find=find)
+
+    def run(self, job: Job, folder: Path, report: Report) -> Outcome:
+        """Runs a job; see :class:`~builders.executors.base.Executor`."""
+        if isinstance(job, ExportJob):
+            return self._exports.run(job, folder, report)
+        inputs = job.inputs if isinstance(job, BuildJob) else job.record.inputs
+        name = f"caft-zoo-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        with _delivered(job) as (given, store):
+            options = (f"--name={name}", _mount(folder), _mount(store, ",readonly"))
+            command = (*self._command(_tag(inputs.toolchain.line), options), "builders.worker")
+            (folder / "log.txt").touch()
+            (folder / "job.json").touch()
+            _give(folder, *_user())
+            try:
+                return LocalExecutor(self._timeout, build_command=command).run(
+                    given, folder, report
+                )
+            except JobError as error:
+                if self._say("inspect", "--format={{.State.OOMKilled}}", name) == "true":
+                    raise JobError(
+                        "the container was stopped: it needed more memory than the limit of "
+                        f"{(self._memory or 0) / _GIB:.2f} GiB",
+                        hint="MEMORY= (--memory) allows a job more GiB",
+                    ) from error
+                raise
+            finally:
+                self._say("rm", "--force", name)
+                _give(folder, os.getuid(), os.getgid())
+                # What is kept of a failure is reproduced without a container.
+                (folder / "job.json").write_text(job.model_dump_json(indent=1))
+
+    def _command(self, image: str, options: Sequence[str] = ()) -> list[str]:
+        """Returns the command that runs a Python module in a container, the module's name left out.
+
+        The image is named by its digest: a tag that moves meanwhile changes nothing.
+        """
+        digest = self._say("image", "inspect", "--format={{.Id}}", image)
+        if digest is None:
+            raise JobError(f"there is no image {image}", hint="make image makes it")
+        user, group = _user()
+        memory = [f"--memory={self._memory}", f"--memory-swap={self._memory}"]
+        return [
+            self._docker, "run", "--init", "--log-driver=none", *_LOCKED_UP,
+            f"--label={_FARM}={platform.node()}/{os.getpid()}",
+            f"--user={user}:{group}", "--tmpfs=/tmp:mode=1777", "--workdir=/tmp",
+            f"--env={IMAGE}={digest}",
+            *(memory if self._memory else []),
+            *(["--gpus=all"] if local_archs() else []),
+            *options, digest, "python3", "-m",
+        ]  # fmt: skip
+
+    def _ask(self, image: str) -> dict[RuntimeKind, Toolchain]:
+        """Asks an image which runtimes it has; none where there is no such image.
+
+        Raises:
+            TargetError: It does not answer.
+        """
+        if self._say("image", "inspect", "--format={{.Id}}", image) is None:
+            return {}
+        command = [*self._command(image, ["--rm"]), "zoo.machine"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            return _TOOLCHAINS.validate_json(done.stdout)
+        except ValidationError as error:
+            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise TargetError(
+                f"image {image} does not say which runtime it has: {said}",
+                hint="make image makes it anew",
+            ) from error
+
+    def _say(self, *arguments: str) -> str | None:
+        """Runs docker; returns what it prints, None where it fails."""
+        done = subprocess.run(
+            [self._docker, *arguments], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def _remove_abandoned(self) -> None:
+        """Removes containers of this machine's farms that were killed."""
+        command = [self._docker, "ps", "--all", f"--filter=label={_FARM}"]
+        shape = f'--format={{{{.ID}}}} {{{{.Label "{_FARM}"}}}}'
+        try:
+            done = subprocess.run([*command, shape], capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise MissingPackageError(
+                f"EXECUTOR=docker: {self._docker} does not start: {error.strerror}",
+                hint="install Docker Engine",
+            ) from error
+        if done.returncode:
+            raise UsageError(
+                f"EXECUTOR=docker: {done.stderr.strip()}",
+                hint="start the engine, or name it in DOCKER_HOST",
+            )
+        for line in done.stdout.splitlines():
+            container, _, farm = line.partition(" ")
+            host, _, process = farm.rpartition("/")
+            if host == platform.node() and not Path(f"/proc/{process}").exists():
+                self._say("rm", "--force", container)
+
+
+def _tag(line: RuntimeLine) -> str:
+    """Returns the image of a line: ONNX Runtime is in the export's."""
+    name = "" if line.kind == "ort" else str(line)
+    return images.image_of(name).tag
+
+
+def _user() -> tuple[int, int]:
+    """Returns user and group of a container: the farm's own, so that what it makes is the farm's.
+
+    A farm that is root takes those that the images have.
+    """
+    return (os.getuid(), os.getgid()) if os.getuid() else (_USER, _USER)
+
+
+def _give(folder: Path, user: int, group: int) -> None:
+    """Makes a folder somebody's, where the farm is root: nobody else can."""
+    if os.getuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, user, group, follow_symlinks=False)
+
+
+def _mount(folder: Path, options: str = "") -> str:
+    """Returns the option that mounts a folder under its own path."""
+    path = folder.resolve()
+    fields = [f"source={path}", f"target={path}"]
+    quoted = [f'"{field}"' if "," in field else field for field in fields]
+    return f"--mount=type=bind,{','.join(quoted)}{options}"
+
+
+@contextmanager
+def _delivered(job: BuildJob | VerifyJob) -> Iterator[tuple[Job, Path]]:
+    """Yields a job whose blobs are on this machine, and the folder of the store that has them.
+
+    A bucket's are fetched, and checked, before: the container needs neither network nor keys.
+    """
+    repository = Repository(open_store(job.store))
+    place = repository.store.local_path("repository.json")
+    if place is not None:
+        yield job, place.parent
+        return
+    with tempfile.TemporaryDirectory(prefix="inputs-") as folder:
+        os.chmod(folder, 0o755)  # whoever runs in the container reads it
+        here = Repository(LocalStore(Path(folder)))
+        fetch = partial(_fetch, repository, here)
+        if isinstance(job, BuildJob):
+            fetch(job.onnx)
+            gpu = describe_gpu()
+            cache_record = gpu and repository.timing_cache(gpu["name"], job.inputs.toolchain)
+            if cache_record:
+                fetch(cache_record.cache)
+                here.put_timing_cache(cache_record)
+        else:
+            fetch(job.record.engine)
+        if job.prove is not None:
+            fetch(job.prove.golden)
+        yield job.model_copy(update={"store": here.store.url}), Path(folder)
+
+
+def _fetch(repository: Repository, here: Repository, blob: Blob) -> None:
+    path = here.store.local_path(blob_key(blob.sha256))
+    assert path is not None
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        repository.fetch_blob(blob, path)
