@@ -38,7 +38,7 @@ class DockerEngine:
         self.environment = {
             "DOCKER_HOST": f"unix://{folder}/docker.sock",
             "DOCKER_BUILDKIT": "0",  # the classic builder needs no plugin
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"/usr/sbin:/usr/bin:{os.environ['PATH']}",
         }
         # No rules in the host's firewall, no bridge: nothing here needs a network.
         command = [

@@ -22,7 +22,7 @@ from test_backends import inputs
 from builders.executors.docker import DockerExecutor
 from builders.job import BuildJob, BuildOutput
 from builders.progress import Event, silent
-from zoo.errors import JobError, TargetError
+from zoo.errors import JobError, TargetError, UsageError
 from zoo.repository import Repository
 from zoo.runtime.header import read_file_header
 from zoo.stores import open_store
@@ -209,5 +209,7 @@ def test_toolchains_are_those_of_the_images() -> None:
     with pytest.raises(TargetError, match=r"no image caft-zoo/builder:trt11\.4") as caught:
         executor.choose_toolchains([Arch("sm86")], RuntimeLine.parse("11.4"))
     assert "make image TRT=11.4" in str(caught.value)
+    with pytest.raises(UsageError, match=r"TRT=8\.6: its wheel wants"):
+        executor.choose_toolchains([Arch("sm86")], RuntimeLine.parse("8.6"))
     with pytest.raises(TargetError, match="no image caft-zoo/export"):
         executor.choose_toolchains([Arch("cpu")], None)

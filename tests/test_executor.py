@@ -13,10 +13,11 @@ import pytest
 from conftest import ROOT
 
 from builders.executors import LocalExecutor
+from builders.executors.docker import DockerExecutor
 from builders.executors.local import parse_limit, resident_memory
 from builders.job import BuildJob
 from builders.progress import Event, silent
-from zoo.errors import JobError, UsageError
+from zoo.errors import JobError, MissingPackageError, UsageError, ZooError
 
 JOB = BuildJob.model_construct()
 MIB = 2**20
@@ -196,6 +197,23 @@ def test_events_come_through_and_noise_does_not(tmp_path: Path) -> None:
     with pytest.raises(JobError):
         LocalExecutor(60, (sys.executable, "-c", code)).run(JOB, tmp_path, seen.append)
     assert seen == [Event(stage="build", done=1, total=2, note="x")]
+
+
+@pytest.mark.parametrize(
+    ("program", "error", "words"),
+    [
+        ("#!/no/such/shell", MissingPackageError, "docker does not start"),
+        ("#!/bin/sh\necho no engine there >&2; exit 1", UsageError, "no engine there"),
+    ],
+)
+def test_a_docker_that_is_not_there_is_said(
+    program: str, error: type[ZooError], words: str, tmp_path: Path
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(program)
+    docker.chmod(0o755)
+    with pytest.raises(error, match=f"EXECUTOR=docker: .*{words}"):
+        DockerExecutor(docker=str(docker))
 
 
 def test_a_limit_is_a_number_above_0() -> None:

@@ -80,8 +80,7 @@ class DockerExecutor(ThisMachine):
         """
 
         def find(kind: RuntimeKind) -> Toolchain | None:
-            known = [RuntimeLine.parse(name) for name in known_lines()]
-            lines = [line] if line and line.kind == kind else [o for o in known if o.kind == kind]
+            lines = [line] if line and line.kind == kind else _lines_of(kind)
             found = (self._toolchains(_tag(one)).get(kind) for one in lines)
             return next(filter(None, found), None)
 
@@ -194,8 +193,14 @@ class DockerExecutor(ThisMachine):
 
 def _tag(line: RuntimeLine) -> str:
     """Returns the image of a line: ONNX Runtime is in the export's."""
-    name = "" if line.kind == "ort" else str(line)
-    return images.image_of(name).tag
+    return images.image_of("" if line.kind == "ort" else line.asked).tag
+
+
+def _lines_of(kind: RuntimeKind) -> list[RuntimeLine]:
+    """Returns the lines of a runtime that images are made for, in the order of the table."""
+    lines = [RuntimeLine.parse(name) for name in known_lines()]
+    made = images.images().keys()
+    return [one for one in lines if one.kind == kind and (kind == "ort" or str(one) in made)]
 
 
 def _user() -> tuple[int, int]:
