@@ -35,6 +35,9 @@ def add_commands(commands: Any) -> None:
     turned = add_arguments(actions, "rotate", rotate_key)
     turned.add_argument("role", help="root, targets or publisher")
     turned.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
+    gone = add_arguments(actions, "revoke", revoke_key)
+    gone.add_argument("key", help="the beginning of its id, as zoo-farm keys shows it")
+    gone.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
     told = add_arguments(commands, "publish", publish)
     told.add_argument("--refresh", action="store_true", help="sign the timestamp anew in any case")
     out = add_arguments(commands, "withdraw", withdraw)
@@ -49,9 +52,9 @@ def add_commands(commands: Any) -> None:
     why.add_argument("target", help="label of a target")
     why.add_argument("--calibration", default="", help="folder of photos, as for zoo")
     why.add_argument("--builder", default="", help="builder options, as for zoo")
-    for one in (made, turned, told, out, keys):
+    for one in (made, turned, gone, told, out, keys):
         one.add_argument("--keys", default="", help=KEYS_HELP)
-    for one in (turned, told, out, waste, why):
+    for one in (turned, gone, told, out, waste, why):
         one.add_argument("--store", default="", help=STORE_HELP)
 
 
@@ -106,6 +109,19 @@ def rotate_key(options: argparse.Namespace) -> int:
     print(f"{role}: {old.keyid[:16]} is revoked, {entry.keyid[:16]} signs from now on")
     print(f"readers follow by themselves; {ring.root_file} is for new ones")
     return 0
+
+
+def revoke_key(options: argparse.Namespace) -> int:
+    """Revokes a key: its role gets another, and what it signs counts no more."""
+    known = key_ring(_folder(options)).file.keys
+    found = [entry for entry in known if entry.keyid.startswith(options.key)]
+    if len(found) != 1:
+        raise UsageError(
+            f"{len(found)} keys that count begin with '{options.key}'",
+            hint=f"there are {', '.join(f'{one.keyid[:16]} ({one.role})' for one in known)}",
+        )
+    options.role = found[0].role
+    return rotate_key(options)
 
 
 def publish(options: argparse.Namespace) -> int:

@@ -268,6 +268,23 @@ def test_a_revoked_key_signs_nothing_more(signed: Signed, tmp_path: Path) -> Non
         SignedMetadata(signed.store, stolen).load()
 
 
+def test_a_key_is_revoked_by_its_id(signed: Signed) -> None:
+    def revoke(key: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "builders.cli", "keys", "revoke", key, "--no-passphrase"]
+        folders = ["--keys", str(signed.ring.folder), "--store", signed.store.url]
+        return subprocess.run([*command, *folders], capture_output=True, text=True, check=False)
+
+    old = signed.ring.entry("publisher").keyid
+    assert "is revoked" in revoke(old[:16]).stdout
+    signed.ring = type(signed.ring)(signed.ring.folder, ask=lambda what: "")
+    assert signed.ring.entry("publisher").keyid != old
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client()) == b"newer"
+    again = revoke(old[:16])
+    assert again.returncode == UsageError.exit_code
+    assert f"{signed.ring.entry('root').keyid[:16]} (root)" in again.stderr
+
+
 def test_a_rotation_that_is_interrupted_is_completed(
     signed: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
