@@ -25,7 +25,7 @@ IMAGES, BAKE = Path("docker/images.toml"), Path("docker/bake.json")
 EXPORT = "export"
 
 _NAME = "caft-zoo"
-_NOT_MADE = {"trt8.6": "its wheel wants CPython 3.10 at most and a cuBLAS and cuDNN of its own: "
+NOT_MADE = {"trt8.6": "its wheel wants CPython 3.10 at most and a cuBLAS and cuDNN of its own: "
              "BUILDER_PYTHON= names a Python that has it"}  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def images() -> dict[str, Image]:
     """Returns every image by name: the export's, and a builder for each GPU line of the table."""
     found = {EXPORT: Image(name=EXPORT, base=PYTHON)}
     for name, line in target_table().line.items():
-        if name.startswith("ort") or name in _NOT_MADE:
+        if name.startswith("ort") or name in NOT_MADE:
             continue
         if line.container in ("none", UNLOCKED):
             found[name] = Image(name=name, base=PYTHON, runtime=_requirement(line.install))
@@ -79,8 +79,8 @@ def image_of(line: str) -> Image:
     for name in (line, f"trt{line}"):
         if name in known:
             return known[name]
-        if name in _NOT_MADE:
-            raise UsageError(f"no image is made for TRT={line}: {_NOT_MADE[name]}")
+        if name in NOT_MADE:
+            raise UsageError(f"no image is made for TRT={line}: {NOT_MADE[name]}")
     names = [name.removeprefix("trt") for name in known if name != EXPORT]
     raise UsageError(
         f"no image for TRT={line}.{perhaps(line, names)}", hint=f"there are {', '.join(names)}"

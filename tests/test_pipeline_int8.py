@@ -66,7 +66,7 @@ def test_the_zoo_says_what_to_take(low: Farm) -> None:
     [line] = [line for line in shown.stdout.splitlines() if line.startswith("  on cpu-ort1.32")]
     assert "int8: " in line
     assert "times as fast as fp32" in line
-    page = (low.folder / "site" / "index.html").read_text()
+    page = (low.folder / "site" / "models" / f"{LITE}.html").read_text()
     assert "times as fast as fp32" in page
     # int8 is for who asks for it.
     assert "cpu-ort1.32-fp32" in low.zoo("pull", LITE).stderr
