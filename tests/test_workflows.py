@@ -60,7 +60,7 @@ def test_a_step_is_sound_shell_without_what_others_wrote(step: dict[str, Any]) -
 
 @pytest.mark.parametrize("step", STEPS)
 def test_what_a_step_makes_is_a_target_that_takes_its_variables(step: dict[str, Any]) -> None:
-    for command in re.findall(r"make (?:--silent )?[^|\n)]*", step["run"]):
+    for command in re.findall(r"make (?:--silent )?[^|;\n)]*", step["run"]):
         line = command.replace("--silent", "").replace("make", "make --dry-run", 1)
         known = {"GPU": "cpu", "TRT": "", "MODELS": "resnet50", "STORE": "s", "TARGETS": "cpu"}
         known |= {"RUNNER_TEMP": "t"}
