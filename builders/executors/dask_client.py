@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +33,7 @@ KILLS = 3
 
 _REFRESH = 2.0  # seconds between two looks at which workers there are
 _GATHER = 60.0  # seconds to fetch an answer, which is small, from a worker
+_FORGET = 5.0  # seconds to wait for the scheduler to take note
 _MOST = 256  # jobs given out at once, at most
 
 
@@ -234,7 +236,7 @@ class _Attempt:
                 "it goes on with what is left",
             ) from error
         finally:
-            future.cancel(reason="done")
+            _forget(future)
 
     def _wait(self, future: Any, still_there: Callable[[str], bool]) -> Answer | None:
         # Not by result(timeout): the client gathers for several threads at once, and one whose
@@ -253,6 +255,21 @@ class _Attempt:
                 f"{self._slot.name} can't run jobs: {error}",
                 hint="it needs this project's checkout and pip install '.[worker,dask]'",
             ) from error
+
+
+def _forget(future: Any) -> None:
+    """Cancels a task that nobody waits for any more.
+
+    In a thread of its own: a client that is being closed meanwhile never answers.
+    """
+
+    def cancel() -> None:
+        with suppress(Exception):  # of whatever kind, where the scheduler has gone
+            future.cancel(reason="done")
+
+    thread = threading.Thread(target=cancel, daemon=True)
+    thread.start()
+    thread.join(_FORGET)
 
 
 def _read_slot(text: str) -> Slot:
