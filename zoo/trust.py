@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ROOT_LIMIT = 512_000
 _HOW = (
     "ask its maintainers for root.json or its SHA-256, by another way than the repository itself, "
-    "and give it once: zoo list --trust ROOT"
+    "and give it once: zoo list --store STORE --trust ROOT"
 )
 
 
@@ -130,7 +130,10 @@ def trusted_root(store: ObjectStore, home: TrustHome, given: str | None) -> byte
         return root
     known = home.root(store.url)
     if known is None:
-        raise TrustError(f"{store.url}: this repository is not trusted yet", hint=_HOW)
+        raise TrustError(
+            f"{store.url}: this repository is not trusted yet",
+            hint=_HOW.replace("STORE", store.url),
+        )
     return known
 
 

@@ -102,7 +102,8 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
     """Returns how to fetch and use an engine; nothing for one that is withdrawn."""
     if engine.status == "withdrawn" or not engine.targets:
         return []
-    label, name = engine.targets[0], f"{model.model}{_suffix(engine)}"
+    label = engine.targets[0]
+    name = shlex.quote(f"{model.model}-{label}{_suffix(engine)}")
     options = "".join(
         f" {option}"
         for option, wanted in (
@@ -118,7 +119,8 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
             title="Fetch, with its signature checked",
             text=f"zoo pull {model.model} {chosen} -o {name}",
             note="The client checks who signed the index, then hash and length, before anything "
-            "is loaded.",
+            "is loaded. The first time it also wants --trust root.json: ask whoever runs the "
+            "repository for that file or its SHA-256, by another way than this page.",
         ),
         Command(title="Features of a photo", text=f"zoo run {model.model} photo.jpg {chosen}"),
         Command(title="Python", text=_python(model, engine, place), language="python"),

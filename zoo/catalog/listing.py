@@ -187,7 +187,6 @@ def filters(found: Sequence[Card]) -> Filters:
         precisions=tuple(
             Choice(value=name, text=name)
             for name in (*PRECISIONS, *sorted(precisions - set(PRECISIONS)))
-            if name in precisions
         ),
         families=tuple(
             Choice(value=name, text=name) for name in sorted({card.model.family for card in found})

@@ -14,8 +14,11 @@
     page: element.querySelector("h2 a").getAttribute("href"),
   }));
   const archText = {};
+  const products = new Map(); // "rtx3080" to the architectures that a product of that name has
+  const compact = (text) => text.toLowerCase().replace(/[\s-]/g, "");
   for (const option of $("gpu").querySelectorAll("option[data-arch]")) {
     const arch = option.dataset.arch;
+    products.set(compact(option.textContent), new Set([...(products.get(compact(option.textContent)) ?? []), arch]));
     archText[arch] = `${archText[arch] ?? option.parentElement.label} ${option.textContent}`.toLowerCase();
   }
 
@@ -74,11 +77,16 @@
     && (!want.features || String(one.features) === want.features)
     && (!want.size || (one.size !== null && one.size <= Number(want.size)))
     && (!want.status || one.status === want.status)
-    && words.every((word) => one.text.includes(word) || cards[one.card].text.includes(word));
+    && words.every((word) => {
+      const archs = products.get(compact(word));
+      return archs ? one.archs.some((arch) => archs.has(arch)) : one.text.includes(word) || cards[one.card].text.includes(word);
+    });
 
   // Words of a search, with the name of a product in one piece: "rtx 3080" is not "rtx" and "3080".
   const split = (text) => {
-    const found = text.toLowerCase().match(/(?:rtx pro|rtx|gtx|quadro rtx) [a-z]?\d+(?: (?:ti|ada))?|\S+/g);
+    const plain = text.toLowerCase().replace(/\b(nvidia|geforce|super|\d+ ?gb|pcie|sxm\d?)\b/g, " ")
+      .replace(/\bsm[ _-]?(\d+)/g, "sm$1").replace(/\b(rtx|gtx)[ _-]?(?=[a-z]?\d)/g, "$1 ");
+    const found = plain.match(/(?:rtx pro|rtx|gtx|quadro rtx) [a-z]?\d+(?: (?:ti|ada))?|\S+/g);
     return found ?? [];
   };
 
@@ -102,20 +110,21 @@
     const explain = (want, gpu) => {
       const option = $("gpu").selectedOptions[0];
       const about = gpu && !rows.some((one) => one.archs.includes(gpu));
-      $("none-text").textContent = about
+      $("none-text").textContent = unknown.length ? `The link asks for ${unknown.join(", ")}, which this page does not know. Clear the filters, or build it from a checkout:` : about
         ? `Nothing is published for ${option.textContent} (${gpu}) yet. From a checkout you can build it:`
         : "Clear a filter, or build it from a checkout:";
       const precision = want.precision ? ` PRECISION=${want.precision}` : "";
       $("none-command").textContent = `make zoo${gpu ? ` GPU=${gpu}` : ""}${precision}`;
     };
 
+    let unknown = []; // of the link: choices that there are not
     const show = () => {
       const want = chosen();
       const gpu = arch();
-      if (!names.some((name) => want[name])) return restore();
+      if (!unknown.length && !names.some((name) => want[name])) return restore();
       const words = split(want.q);
       const groups = cards.map(() => []);
-      for (const one of rows) if (fits(one, want, gpu, words)) groups[one.card].push(one);
+      for (const one of rows) if (!unknown.length && fits(one, want, gpu, words)) groups[one.card].push(one);
       const by = order[want.sort];
       if (by) groups.forEach((group) => group.sort(by));
       const places = cards.map((_, index) => index);
@@ -144,15 +153,24 @@
     };
     const read = () => {
       const query = new URLSearchParams(location.search);
+      unknown = [];
       for (const name of names) {
-        $(name).value = query.get(name) ?? "";
-        if ($(name).selectedIndex === -1) $(name).value = ""; // a choice that there is not
+        const value = query.get(name) ?? "";
+        const tries = [value, value.toLowerCase(), value.toLowerCase().replace(/[\s_]+/g, "-")];
+        for (const one of tries) {
+          $(name).value = one;
+          if ($(name).selectedIndex !== -1) break;
+        }
+        if ($(name).selectedIndex === -1) {
+          $(name).value = "";
+          unknown.push(`${name} "${value}"`);
+        }
       }
       show();
     };
-    form.addEventListener("input", () => { show(); keep(); });
+    form.addEventListener("input", () => { unknown = []; show(); keep(); });
     form.addEventListener("submit", (event) => event.preventDefault());
-    $("reset").addEventListener("click", () => { form.reset(); for (const name of names) $(name).value = ""; show(); keep(); $("q").focus(); });
+    $("reset").addEventListener("click", () => { unknown = []; form.reset(); for (const name of names) $(name).value = ""; show(); keep(); $("q").focus(); });
     addEventListener("popstate", read);
     read();
   };
