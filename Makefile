@@ -96,8 +96,8 @@ catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 serve: $(READY)  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
 	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)" --serve "$(PORT)"
 
-publish: $(READY)  ## Check what builders left, and sign it (STORE, KEYS)
-	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)"
+publish: $(READY)  ## Check what builders left, and sign it (STORE, KEYS; ISSUE: tell what became worse)
+	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)" --issue "$(ISSUE)"
 
 wheel: $(READY)  ## Build the client's wheel into dist/
 	@rm -rf build dist

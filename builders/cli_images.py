@@ -21,7 +21,7 @@ def show(options: argparse.Namespace) -> int:
         found = {name: _digest(name) for name in _bases()}
         images.lock(ROOT / images.IMAGES, found)
     digests = images.read_digests(ROOT / images.IMAGES)
-    (ROOT / images.BAKE).write_text(images.bake(digests))
+    images.write_bake(ROOT, digests)
     for image in images.images().values():
         print(f"{image.tag:<28} {images.pinned(image.base, digests)}  {image.runtime}".rstrip())
     for name in _bases():
@@ -40,8 +40,9 @@ def build(options: argparse.Namespace) -> int:
             hint="zoo-farm images --lock looks it up; ALLOW_UNLOCKED=yes (--allow-unlocked) takes "
             "what the tag is today",
         )
-    (ROOT / images.BAKE).write_text(images.bake(digests))
-    command = ["docker", "buildx", "bake", "-f", str(images.BAKE), image.target]
+    images.write_bake(ROOT, digests)
+    # --load: whichever builder makes it, the engine that runs jobs has it then.
+    command = ["docker", "buildx", "bake", "--load", "-f", str(images.BAKE), image.target]
     print(shlex.join(command), flush=True)
     try:
         return subprocess.run(command, cwd=ROOT, check=False).returncode

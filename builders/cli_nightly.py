@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from builders.publish import utc_now
 from builders.summary import Summary
 from zoo.catalog import NightlyRun, Place, build_site
 from zoo.errors import RegressionError
+from zoo.index import ModelIndex
 from zoo.repository import Repository
 from zoo.stores import open_store
 
@@ -37,6 +38,9 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
     options.store = options.store or f"_repository{suffix}"
     options.site = options.site or f"_site{suffix}"
     repository = Repository(open_store(options.store))
+    folder = (Path() if "://" in options.store else Path(options.store).parent) / "_nightly"
+    issue = Path(options.issue or folder / "issue.md")
+    issue.unlink(missing_ok=True)  # of the night before: this one may die before it says anything
     plan = plan_of(options)
     print(f"planned: {', '.join(f'{n} {what}' for what, n in plan.total.actions.items())}")
     before = {model.model: model for model in repository.model_indexes()}
@@ -46,20 +50,31 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
         plan, summary, nightly.regressions(before, after),
         started=started, finished=utc_now(), commit=checkout().get("commit"),
     )  # fmt: skip
-    folder = (Path() if "://" in options.store else Path(options.store).parent) / "_nightly"
     report = Path(options.report or folder / "run.json")
     write(report, run.to_json())
     print(f"report: {report}")
     if repository.index() is not None:
         build_site(published(options), Path(options.site), Place.parse(options.base_url), run)
-    path = Path(options.issue or folder / "issue.md")
-    _alert(run, path)
+    _alert(run, issue)
     if run.regressions:
         raise RegressionError(
             f"{len(run.regressions)} measurements are worse than those of the engine before",
-            hint=f"they are in {path}, and on the catalog's report page",
+            hint=f"they are in {issue}, and on the catalog's report page",
         )
     return 1 if run.failed else 0 if summary.failed else status
+
+
+def tell_worse(before: Iterable[ModelIndex], after: Iterable[ModelIndex], path: Path) -> int:
+    """Writes an issue on engines that are worse than those before; for a publisher, who sees both.
+
+    Returns:
+        How many measurements are worse.
+    """
+    worse = nightly.regressions({one.model: one for one in before}, after)
+    now = utc_now()
+    commit = checkout().get("commit")
+    _alert(NightlyRun(started=now, finished=now, commit=commit, regressions=worse), path)
+    return len(worse)
 
 
 def _alert(run: NightlyRun, path: Path) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from builders.cli_nightly import tell_worse
 from builders.cli_options import STORE_HELP, chosen_manifests, published
 from builders.desk import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli import add_arguments
@@ -39,6 +40,7 @@ def add_commands(commands: Any) -> None:
     gone.add_argument("key", help="the beginning of its id, as zoo-farm keys shows it")
     gone.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
     told = add_arguments(commands, "publish", publish)
+    told.add_argument("--issue", default="", help="file for an issue on engines that became worse")
     told.add_argument("--refresh", action="store_true", help="sign the timestamp anew in any case")
     out = add_arguments(commands, "withdraw", withdraw)
     out.add_argument("model", help="its id")
@@ -128,12 +130,16 @@ def publish(options: argparse.Namespace) -> int:
     """Signs what builders propose: from then on people see it."""
     repository = Repository(open_store(options.store or "_repository"))
     ring = key_ring(_folder(options))
+    before = list(repository.model_indexes()) if options.issue else []
     done = sign_with(repository, ring, refresh=options.refresh)
     for model in dict.fromkeys(done.models):
         print(f"{model}: signed")
     for key, reason in done.refused.items():
         print(f"REFUSED {key}: {reason}", file=sys.stderr)
     print(f"{len(done.models)} signed, {len(done.refused)} refused")
+    if options.issue:
+        worse = tell_worse(before, repository.model_indexes(), Path(options.issue))
+        print(f"{worse} measurements are worse than those of the engine before")
     return 1 if done.refused else 0
 
 

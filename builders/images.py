@@ -95,9 +95,15 @@ def read_digests(path: Path) -> dict[str, str]:
     """
     try:
         table: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
-    except (OSError, toml.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, toml.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
-    digests = {name: str(entry.get("digest", "")) for name, entry in table.items()}
+    digests = {}
+    for name, entry in table.items():
+        if not isinstance(entry, dict) or "digest" not in entry:
+            raise UsageError(
+                f"{path}: {name} has no digest", hint=f'["{name}"] and digest = "{UNLOCKED}"'
+            )
+        digests[name] = str(entry["digest"])
     for name, digest in digests.items():
         if digest != UNLOCKED and not is_digest(digest):
             raise UsageError(
@@ -130,9 +136,7 @@ def lock(path: Path, found: dict[str, str]) -> None:
         if not is_digest(digest):
             raise UsageError(f"{name}: '{digest}' is no digest: nothing was written to {path}")
         document.setdefault(name, tomlkit.table())["digest"] = digest
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(tomlkit.dumps(document), encoding="utf-8")
-    partial.replace(path)
+    _write(path, tomlkit.dumps(document))
 
 
 def pinned(base: str, digests: dict[str, str]) -> str:
@@ -157,6 +161,20 @@ def bake(digests: dict[str, str]) -> str:
         }
     groups = {"default": {"targets": list(targets)}}
     return json.dumps({"group": groups, "target": targets}, indent=2) + "\n"
+
+
+def write_bake(root: Path, digests: dict[str, str]) -> None:
+    """Writes the bake file of a checkout, where it is not what it would be."""
+    path, text = root / BAKE, bake(digests)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _requirement(install: str) -> str:

@@ -73,7 +73,7 @@ def test_an_unlocked_base_is_refused(
     assert "zoo-farm images --lock" in said
     assert not calls.exists()
     assert run_main(monkeypatch, ["image", "--trt", "11.4", "--allow-unlocked"]) == 0
-    assert calls.read_text() == "buildx bake -f docker/bake.json builder-trt11_4\n"
+    assert calls.read_text() == "buildx bake --load -f docker/bake.json builder-trt11_4\n"
 
 
 def test_locking_writes_what_the_registry_says(
@@ -88,7 +88,7 @@ def test_locking_writes_what_the_registry_says(
     assert after == before.replace('digest = "unlocked"', f'digest = "{DIGEST}"')
     assert f"{images.PYTHON}@{DIGEST}" in (checkout / images.BAKE).read_text()
     assert run_main(monkeypatch, ["image"]) == 0
-    assert calls.read_text().splitlines()[-1] == "buildx bake -f docker/bake.json export"
+    assert calls.read_text().splitlines()[-1] == "buildx bake --load -f docker/bake.json export"
 
 
 @pytest.mark.parametrize(
@@ -120,10 +120,20 @@ def test_a_line_without_an_image_is_said(line: str, expected: str) -> None:
         images.image_of(line)
 
 
-def test_a_digest_that_is_none_is_refused(checkout: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'["example.org/a:1"]\ndigest = "sha256:1234"\n', "is no digest"),
+        (b'"example.org/a:1" = "unlocked"\n', "example.org/a:1 has no digest"),
+        (b"\xff", "utf-8"),
+    ],
+)
+def test_a_file_of_digests_that_is_none_is_refused(
+    text: bytes, expected: str, checkout: Path
+) -> None:
     path = checkout / images.IMAGES
-    path.write_text('["example.org/a:1"]\ndigest = "sha256:1234"\n')
-    with pytest.raises(UsageError, match="is no digest"):
+    path.write_bytes(text)
+    with pytest.raises(UsageError, match=expected):
         images.read_digests(path)
 
 

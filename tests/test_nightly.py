@@ -13,7 +13,7 @@ import pytest
 from conftest import MANIFESTS, SMALL
 from rich.console import Console
 
-from builders import cli, inputs, listing, nightly, weights
+from builders import cli, cli_nightly, inputs, listing, nightly, weights
 from builders.calibration import CalibrationSet
 from builders.executors import Outcome
 from builders.inputs import Form
@@ -226,6 +226,18 @@ def test_what_became_worse_is_told(night: Night) -> None:
     assert nightly.issue(calm) is None
 
 
+def test_a_publisher_tells_what_became_worse(night: Night, tmp_path: Path) -> None:
+    path = tmp_path / "issue.md"
+    night.run("1.32.0")
+    before = night.index
+    night.builder.ms = 1.2
+    night.run("1.32.1")
+    assert cli_nightly.tell_worse([before], [night.index], path)
+    assert f"| {SMALL} {LABEL} | latency | 1 | 1.000 ms | 1.200 ms | +20.0% |" in path.read_text()
+    assert cli_nightly.tell_worse([night.index], [night.index], path) == 0
+    assert not path.exists()
+
+
 def test_a_failure_is_told_with_the_command_that_shows_it_again(night: Night) -> None:
     night.builder.good = False
     summary = night.run("1.32.0")
@@ -257,3 +269,17 @@ def test_a_night_of_the_command_line(
     assert blank == ""
     assert any("weights are unlocked" in line for line in rest)
     assert (tmp_path / "_nightly" / "run.json").is_file()
+
+
+def test_a_night_that_dies_leaves_no_issue_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(options: object) -> None:
+        raise JobError("no store")
+
+    monkeypatch.setattr(cli_nightly, "plan_of", dies)
+    issue = tmp_path / "issue.md"
+    issue.write_text("of yesterday\n")
+    options = ["nightly", "--store", str(tmp_path / "store"), "--issue", str(issue)]
+    assert run_cli(cli._parser(), options) == JobError.exit_code
+    assert not issue.exists()

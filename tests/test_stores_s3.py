@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from farm import ROOT
 from odd_servers import CarelessS3, serving
 from s3_server import BUCKET, MAINTAINER, READER, S3Server, credentials
@@ -52,6 +54,13 @@ def user(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
             monkeypatch.setenv(name, value)
 
     return become
+
+
+class Raw(io.BytesIO):
+    """A body as botocore takes it from urllib3."""
+
+    def stream(self, amt: int = 0, decode_content: bool | None = None) -> Iterator[bytes]:
+        yield self.read()
 
 
 def opened(url: str, attempts: int = 4, **named: object) -> S3Store:
@@ -233,6 +242,29 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(
     deaths[-1].join()
     assert len(deaths) == 2
     assert same(medium, tmp_path / "copy")
+
+
+def test_a_server_that_fails_for_a_while_costs_nothing(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo.stores.transfer, "PAUSE", 0.0)
+    store, refused = opened(s3, attempts=1), list[str]()
+    assert store.put("it", b"x")
+
+    def fail(request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
+        if len(refused) == 3:
+            return None
+        refused.append(request.url)
+        body = b"<Error><Code>InternalError</Code><Message>Please try again.</Message></Error>"
+        return AWSResponse(request.url, 500, {}, Raw(body))
+
+    store._client.meta.events.register("before-send.s3", fail)
+    assert store.get("it") == b"x"
+    assert len(refused) == 3
+    refused.clear()
+    monkeypatch.setattr(zoo.stores.transfer, "ATTEMPTS", 3)
+    with pytest.raises(RepositoryError, match="InternalError"):
+        store.get("it")
 
 
 def test_a_server_that_stays_dead_leaves_nothing_visible(

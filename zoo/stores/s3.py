@@ -54,6 +54,10 @@ _AWAY = (aws.ConnectionError, aws.ConnectionClosedError)
 """What a request raises while a server is down, when botocore has tried a few times."""
 
 
+class _TroubledError(aws.ClientError):  # type: ignore[misc]
+    """The server is there and fails: what it needs has not come back yet."""
+
+
 class S3Store:
     """An :class:`~zoo.stores.base.ObjectStore` under a prefix of a bucket.
 
@@ -315,11 +319,13 @@ class S3Store:
             except aws.ClientError as error:
                 metadata = error.response.setdefault("ResponseMetadata", {})
                 metadata["RetryAttempts"] = metadata.get("RetryAttempts", 0) + tries - 1
+                if metadata.get("HTTPStatusCode", 0) >= 500:
+                    raise _TroubledError(error.response, operation) from error
                 raise
             self._answered = True
             return answer
 
-        return again(once, _AWAY if self._answered else ())
+        return again(once, (*_AWAY, _TroubledError) if self._answered else ())
 
     def _head(self, key: str) -> Any:
         """Returns what the server says of an object."""
