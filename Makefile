@@ -34,7 +34,7 @@ REPORT ?=
 ISSUE ?=
 
 KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA ALLOW_UNLOCKED EXECUTOR SCHEDULER CERTS \
-  JSON MATRIX RETRY REPORT ISSUE
+  JSON MATRIX RETRY NIGHT REPORT ISSUE
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
@@ -65,7 +65,7 @@ help:  ## This list
 	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
 	@echo "  BUILDER_PYTHON  the Python that builds and verifies, where it is not the farm's"
 	@echo "  JSON, MATRIX  make plan: for machines, as JSON or as a GitHub matrix; its TRT takes several"
-	@echo "  RETRY      make nightly: 1 to try again what failed twice; REPORT, ISSUE: its files (default: in _nightly)"
+	@echo "  RETRY      make nightly: 1 to try again what failed twice; REPORT, ISSUE: its files (default: in _nightly); NIGHT: a name that its runs on several machines share"
 	@echo "  DATA       make demo: a folder with a folder of photos for each class"
 	@echo "  TIMEOUT    seconds that a job may take (default: 3600)"
 	@echo "  MEMORY     GiB of memory that a job may have (default: no limit)"
@@ -83,7 +83,7 @@ plan: $(READY)  ## Say what make zoo would do and why, and what that takes; noth
 nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed twice (RETRY=1, ISSUE, REPORT)
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" nightly $(WISH) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --base-url "$(BASE_URL)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" \
-	  --report "$(REPORT)" --issue "$(ISSUE)" $(if $(RETRY),--retry)
+	  --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)" $(if $(RETRY),--retry)
 
 demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folder for your own photos)
 	@$(MAKE) --no-print-directory zoo MODELS=efficientnet_lite0 GPU="$(or $(GPU),cpu)" PRECISION="$(or $(PRECISION),fp32)" \

@@ -33,11 +33,12 @@ from builders.job import BuildOutput, Failure, parse_result
 from builders.pipeline import Farm, Request
 from builders.plan import check_request
 from builders.progress import Display
+from builders.runs import make_site
 from builders.serve import serve
 from builders.strikes import Strikes
 from builders.summary import Summary
 from builders.toolchain import choose_toolchains, default_archs
-from zoo.catalog import Place, build_site, read_nightly
+from zoo.catalog import read_nightly
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.errors import JobError, RepositoryError, UsageError, VerificationError
 from zoo.machine import installed, this_machine
@@ -116,7 +117,7 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
         display.say(f"{desk.waiting} wait for a signature: zoo-farm publish --store {store}")
     if repository.index() is not None:
         options.store = store
-        build_site(published(options), site, Place.parse(options.base_url))
+        make_site(published(options), site, options.base_url)
         display.say(f"catalog: {site / 'index.html'}")
     return status, summary
 
@@ -188,7 +189,7 @@ def catalog(options: argparse.Namespace) -> int:
     suffix = "-seeded" if repository.kind() == "dry-run" else ""
     site = Path(options.site or f"_site{suffix}")
     nightly = read_nightly(Path(options.nightly)) if options.nightly else None
-    build_site(repository, site, Place.parse(options.base_url), nightly)
+    make_site(repository, site, options.base_url, nightly)
     print(f"catalog: {site / 'index.html'}")
     if options.serve is not None:
         serve(site, options.serve)

@@ -12,8 +12,9 @@ from builders.cli_options import published
 from builders.cli_plan import plan_of
 from builders.provenance import checkout
 from builders.publish import utc_now
+from builders.runs import add_run, checked_night, make_site, newest_night
 from builders.summary import Summary
-from zoo.catalog import NightlyRun, Place, build_site
+from zoo.catalog import NightlyRun
 from zoo.errors import RegressionError
 from zoo.index import ModelIndex
 from zoo.repository import Repository
@@ -34,6 +35,7 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
         RegressionError: An engine is worse than the one before it.
     """
     started = utc_now()
+    night = checked_night(options.night) if options.night else ""
     suffix = "-seeded" if options.weights == "seeded" else ""
     options.store = options.store or f"_repository{suffix}"
     options.site = options.site or f"_site{suffix}"
@@ -53,8 +55,9 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
     report = Path(options.report or folder / "run.json")
     write(report, run.to_json())
     print(f"report: {report}")
+    add_run(repository, run, night)
     if repository.index() is not None:
-        build_site(published(options), Path(options.site), Place.parse(options.base_url), run)
+        make_site(published(options), Path(options.site), options.base_url)
     _alert(run, issue)
     if run.regressions:
         raise RegressionError(
@@ -64,16 +67,27 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
     return 1 if run.failed else 0 if summary.failed else status
 
 
-def tell_worse(before: Iterable[ModelIndex], after: Iterable[ModelIndex], path: Path) -> int:
+def tell_worse(repository: Repository, before: Iterable[ModelIndex], path: Path) -> int:
     """Writes an issue on engines that are worse than those before; for a publisher, who sees both.
+
+    The report of the last night tells it too.
+
+    Args:
+        repository: As it is now.
+        before: The index of each model before.
+        path: Of the issue.
 
     Returns:
         How many measurements are worse.
     """
-    worse = nightly.regressions({one.model: one for one in before}, after)
+    worse = nightly.regressions({one.model: one for one in before}, repository.model_indexes())
     now = utc_now()
-    commit = checkout().get("commit")
-    _alert(NightlyRun(started=now, finished=now, commit=commit, regressions=worse), path)
+    run = NightlyRun(
+        started=now, finished=now, commit=checkout().get("commit"), runs=0, regressions=worse
+    )
+    _alert(run, path)
+    if worse:
+        add_run(repository, run, newest_night(repository))
     return len(worse)
 
 
@@ -98,5 +112,6 @@ def write(path: Path, data: bytes) -> None:
 
 def add_options(parser: Any) -> None:
     """Adds what a night takes beside the options of ``zoo``."""
+    parser.add_argument("--night", default="", help="name that the runs of a night share")
     parser.add_argument("--report", default="", help="file for what the run did, JSON")
     parser.add_argument("--issue", default="", help="file for an issue: title, blank line, body")

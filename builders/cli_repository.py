@@ -138,7 +138,7 @@ def publish(options: argparse.Namespace) -> int:
         print(f"REFUSED {key}: {reason}", file=sys.stderr)
     print(f"{len(done.models)} signed, {len(done.refused)} refused")
     if options.issue:
-        worse = tell_worse(before, repository.model_indexes(), Path(options.issue))
+        worse = tell_worse(repository, before, Path(options.issue))
         print(f"{worse} measurements are worse than those of the engine before")
     return 1 if done.refused else 0
 

@@ -15,9 +15,11 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from builders.runs import newest_night
 from zoo.digest import sha256_bytes
 from zoo.layout import (
     CONDEMNED,
+    RUNS,
     blob_key,
     disabled_key,
     export_key,
@@ -30,8 +32,8 @@ from zoo.repository import Repository
 from zoo.stores import Entry
 
 _COLLECTED = (
-    "candidates/", "refused/", "attestations/", "records/", "exports/", "disabled/", "states/",
-    "index/", "blobs/",
+    "runs/", "candidates/", "refused/", "attestations/", "records/", "exports/", "disabled/",
+    "states/", "index/", "blobs/",
 )  # fmt: skip
 """What is looked at, in the order in which it is deleted: what names comes before what is named."""
 
@@ -129,6 +131,8 @@ def _needed(repository: Repository) -> Iterator[str]:
                     yield from _of_record(repository, candidate.card.model, found)
             for cell in candidate.disabled:
                 yield disabled_key(candidate.card.model, cell.record)
+    night = newest_night(repository)
+    yield from (run.key for run in repository.store.list(f"{RUNS}{night}/"))
     for key, blob in repository.named_blobs("timing-caches/"):
         yield key
         yield blob_key(blob.sha256)

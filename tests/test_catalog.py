@@ -192,7 +192,7 @@ def test_the_report_says_why_and_what_is_missing(states: tuple[Zoo, Path]) -> No
     page = Page(folder / "report.html").words
     for words in (
         "toolchain.version", '"1.32.1"', '"1.32.0"', "worst cosine", "latency, ms", "+0.0%",
-        "No run has handed its failures", "sm120 fp32 bf16 fp16 int8",
+        "No nightly run has said anything here", "sm120 fp32 bf16 fp16 int8",
     ):  # fmt: skip
         assert words in page, words
     run = NightlyRun(

@@ -13,7 +13,7 @@ import pytest
 from conftest import MANIFESTS, SMALL
 from rich.console import Console
 
-from builders import cli, cli_nightly, inputs, listing, nightly, weights
+from builders import cli, cli_nightly, inputs, listing, nightly, runs, weights
 from builders.calibration import CalibrationSet
 from builders.executors import Outcome
 from builders.inputs import Form
@@ -24,16 +24,16 @@ from builders.progress import Display, Report
 from builders.proposals import Proposals
 from builders.strikes import Strikes
 from builders.summary import Summary
-from zoo.catalog.report import Drift
+from zoo.catalog.report import Drift, FailedJob, NightlyRun, read_nightly
 from zoo.cli import run_cli
 from zoo.digest import sha256_bytes
-from zoo.errors import JobError
+from zoo.errors import JobError, UsageError
 from zoo.index import Candidate, EngineEntry, Index, ModelIndex, index_row
-from zoo.layout import blob_key
+from zoo.layout import blob_key, run_key
 from zoo.manifest import Manifest
 from zoo.record import Blob, ExportRecord
 from zoo.repository import Repository
-from zoo.stores import MemoryStore
+from zoo.stores import MemoryStore, open_store
 from zoo.target import Arch, Toolchain
 
 CPU = Arch("cpu")
@@ -232,10 +232,40 @@ def test_a_publisher_tells_what_became_worse(night: Night, tmp_path: Path) -> No
     before = night.index
     night.builder.ms = 1.2
     night.run("1.32.1")
-    assert cli_nightly.tell_worse([before], [night.index], path)
+    runs.add_run(night.repository, told("a", "2026-01-02T03:00:00Z"), "7")
+    assert cli_nightly.tell_worse(night.repository, [before], path)
     assert f"| {SMALL} {LABEL} | latency | 1 | 1.000 ms | 1.200 ms | +20.0% |" in path.read_text()
-    assert cli_nightly.tell_worse([night.index], [night.index], path) == 0
+    run = runs.last_night(night.repository)
+    assert run is not None
+    assert [one.model for one in run.failed] == ["a"]
+    assert {one.measure for one in run.regressions} == {"latency"}
+    assert cli_nightly.tell_worse(night.repository, [night.index], path) == 0
     assert not path.exists()
+
+
+def told(model: str, finished: str) -> NightlyRun:
+    job = FailedJob(model=model, target="t", reason="no memory", command="zoo-farm x")
+    return NightlyRun(
+        started="2026-01-02T02:00:00Z", finished=finished, commit="c", failed=(job,),
+        planned={"build": 1}, current=2,
+    )  # fmt: skip
+
+
+def test_the_report_has_all_runs_of_the_last_night(tmp_path: Path) -> None:
+    repository, said = Repository(MemoryStore()), list[str]()
+    assert runs.last_night(repository) is None
+    runs.add_run(repository, told("old", "2026-01-01T03:00:00Z"), "z-the-night-before")
+    runs.add_run(repository, told("a", "2026-01-02T03:00:00Z"), "7")
+    runs.add_run(repository, told("b", "2026-01-02T04:00:00Z"), "7")
+    repository.store.put(run_key("7", "20260102T050000Z", "0" * 64), b"x" * (2 << 20))
+    run = runs.last_night(repository, said.append)
+    assert run is not None
+    assert [one.model for one in run.failed] == ["a", "b"]
+    assert (run.runs, run.finished, run.commit) == (2, "2026-01-02T04:00:00Z", "c")
+    assert (run.planned, run.current) == ({"build": 2}, 4)
+    assert len(said) == 1
+    with pytest.raises(UsageError, match="a night can't be called"):
+        runs.checked_night("../up")
 
 
 def test_a_failure_is_told_with_the_command_that_shows_it_again(night: Night) -> None:
@@ -268,7 +298,8 @@ def test_a_night_of_the_command_line(
     assert title.endswith(": 1 regression, 1 failure")
     assert blank == ""
     assert any("weights are unlocked" in line for line in rest)
-    assert (tmp_path / "_nightly" / "run.json").is_file()
+    run = runs.last_night(Repository(open_store(str(tmp_path / "store"))))
+    assert run == read_nightly(tmp_path / "_nightly" / "run.json")
 
 
 def test_a_night_that_dies_leaves_no_issue_of_the_one_before(

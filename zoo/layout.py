@@ -9,6 +9,7 @@
     disabled/<model>/<export-key>.json         why there is no such ONNX
     records/<model>/<build-key>.json           engines, by what went in
     strikes/<model>/<build-key>/<time>.json    a night in which an engine failed
+    runs/<night>/<time>-….json                 what a run of the farm says of itself; unsigned
     attestations/<engine>/<time>-<kind>-….json what was found out about an engine
     timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
     candidates/<model>/<time>-….json           what builders propose for the index; unsigned
@@ -31,6 +32,7 @@ METADATA = "metadata/"
 FIRST_ROOT = f"{METADATA}1.root.json"
 TIMESTAMP = f"{METADATA}timestamp.json"
 CONDEMNED = "gc/condemned.json"
+RUNS = "runs/"
 
 
 def blob_key(sha256: str) -> str:
@@ -46,6 +48,11 @@ def record_key(model: str, key: str) -> str:
 def strikes_prefix(model: str, key: str) -> str:
     """Returns where it lies that an engine of a key failed."""
     return f"strikes/{model}/{key}/"
+
+
+def run_key(night: str, time: str, sha256: str) -> str:
+    """Returns where it lies what a run says of itself."""
+    return f"{RUNS}{night}/{time}-{sha256[:16]}.json"
 
 
 def export_key(model: str, key: str) -> str:

@@ -1,7 +1,7 @@
 """The report: what was rebuilt and why, what failed, how numbers drifted, what is missing.
 
-What a repository tells by itself is worked out here. What failed is not in a repository: a run that
-wants it on the page hands over a :class:`NightlyRun`.
+What an index tells by itself is worked out here. What failed is in no index: the runs of a night
+say it of themselves, as a :class:`NightlyRun`.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class NightlyRun(Record):
         started: When, ISO 8601 in UTC.
         finished: When.
         commit: Of the checkout that ran, or None.
+        runs: How many runs this was, on one machine or on several.
         failed: Its jobs that failed, and cells that it disabled for that.
         planned: What was to be done, action to how many.
         expected_minutes: What that was expected to take, by history.
@@ -81,6 +82,7 @@ class NightlyRun(Record):
     started: str
     finished: str
     commit: str | None = None
+    runs: int = 1
     failed: tuple[FailedJob, ...] = ()
     planned: dict[str, int] = Field(default={})
     expected_minutes: float = 0.0
