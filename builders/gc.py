@@ -131,8 +131,8 @@ def _needed(repository: Repository) -> Iterator[str]:
                     yield from _of_record(repository, candidate.card.model, found)
             for cell in candidate.disabled:
                 yield disabled_key(candidate.card.model, cell.record)
-    night = newest_night(repository)
-    yield from (run.key for run in repository.store.list(f"{RUNS}{night}/"))
+    if night := newest_night(repository):
+        yield from (run.key for run in repository.store.list(f"{RUNS}{night}/"))
     for key, blob in repository.named_blobs("timing-caches/"):
         yield key
         yield blob_key(blob.sha256)

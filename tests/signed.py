@@ -7,12 +7,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from factories import PREPROCESS, plain
+
 from builders.intake import check_candidate
 from builders.keys import Expiry, KeyRing, make_keys
 from builders.listing import TIME
 from builders.publisher import Check, Published, Publisher
 from builders.signing import SignedMetadata
-from tests.factories import PREPROCESS, plain
 from zoo.client import Client
 from zoo.digest import sha256_json
 from zoo.index import Candidate, ModelCard

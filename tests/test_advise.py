@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from test_int8 import residual
 
 from builders.gate import compare_rows
 from builders.onnx_run import open_onnx
 from builders.precision import Images, lower, rounded_in_fp32
 from builders.precision.qdq import place
-from tests.test_int8 import residual
 from zoo.errors import PrecisionError
 from zoo.target import Precision
 from zoo.tolerance import Tolerance, floors

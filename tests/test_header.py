@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_backends import inputs
 
-from tests.test_backends import inputs
 from zoo.errors import MissingPackageError, RunError
 from zoo.machine import local_archs
 from zoo.runtime import open_session

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from test_backends import inputs
 
 from builders.backends.onnxruntime import OnnxRuntimeBackend
 from builders.precision.graph import name_nodes
@@ -19,7 +20,6 @@ from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales, weight_scales
 from builders.precision.typed import to_low
 from builders.recipes import RANGE_METHODS, RangeMethod
-from tests.test_backends import inputs
 from zoo.errors import BuildError
 from zoo.target import Placing
 

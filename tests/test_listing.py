@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from test_backends import inputs
+
 from builders.listing import engine_entries
-from tests.test_backends import inputs
 from zoo.index import EngineEntry
 from zoo.layout import record_key
 from zoo.record import Attestation, Blob, BuildRecord, concerning

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from signed import LABEL, Signed
 
 from builders import gc
 from builders.intake import check_candidate
 from builders.keys import KeyRing
 from builders.listing import SUPERSEDED_STAYS
 from builders.publisher import check_apart
-from tests.signed import LABEL, Signed
 from zoo.digest import sha256_bytes
 from zoo.errors import LicenceError, RepositoryError
 from zoo.index import ModelIndex

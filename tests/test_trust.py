@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from factories import engine, model
+from signed import Signed, other_ring
 
 from builders.keys import key_elsewhere, new_key
 from builders.signing import SignedMetadata
-from tests.factories import engine, model
-from tests.signed import Signed, other_ring
 from zoo.digest import sha256_bytes, sha256_file
 from zoo.errors import RepositoryError, TooLongError, TrustError, UsageError, ZooError
 from zoo.index import Index, index_row
@@ -307,9 +307,9 @@ def test_a_key_may_be_elsewhere(tmp_path: Path) -> None:
         PublicFormat,
         load_pem_private_key,
     )
+    from signed import no_passphrase
 
     from builders.keys import make_keys
-    from tests.signed import no_passphrase
 
     ring = other_ring(tmp_path / "vault")
     pem = tmp_path / "vault/publisher.pem"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from farm import ROOT
+from test_backends import inputs
 
 from builders.environment import toolchains_of, worker_command
 from builders.executors import LocalExecutor
 from builders.job import BuildJob, BuildOutput
 from builders.progress import silent
-from tests.test_backends import inputs
 from zoo.errors import UsageError
 from zoo.repository import Repository
 from zoo.runtime.header import read_file_header
