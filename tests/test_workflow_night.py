@@ -1,0 +1,119 @@
+"""A night as the workflow runs it: its own steps, one after the other, on a real S3 server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from conftest import LITE, MANIFESTS, SMALL
+from farm import ROOT
+
+JOBS: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]
+TOOLS = ("zoo", "builders", "Makefile", "pyproject.toml", "constraints.txt", "docker", ".venv")
+PASSPHRASE = "a passphrase"
+
+
+class Runner:
+    """A machine that runs steps, in a folder that looks like a checkout.
+
+    Args:
+        folder: To work in.
+        values: What expressions such as ``vars.STORE`` are worth.
+    """
+
+    def __init__(self, folder: Path, **values: str) -> None:
+        self.checkout, self.temp, self.values = folder / "checkout", folder / "temp", values
+        (self.checkout / "manifests").mkdir(parents=True)
+        self.temp.mkdir()
+        for name in TOOLS:
+            (self.checkout / name).symlink_to(ROOT / name)
+
+    def run(self, job: str, name: str) -> subprocess.CompletedProcess[str]:
+        """Runs one step of a job as GitHub does."""
+        [step] = [one for one in JOBS[job]["steps"] if one["name"].startswith(name)]
+        stated = {"STORE": "${{ vars.STORE }}", **step.get("env", {})}
+        env = {key: self._worth(text) for key, text in stated.items()}
+        output = self.temp / "output"
+        output.write_text("")
+        runs = {"GITHUB_OUTPUT": str(output), "RUNNER_TEMP": str(self.temp), "GITHUB_RUN_ID": "7"}
+        return subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", step["run"]], cwd=self.checkout,
+            env={**os.environ, **runs, **env, "ZOO_HOME": str(self.temp / "home")},
+            capture_output=True, text=True, timeout=500, check=False,
+        )  # fmt: skip
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        lines = (self.temp / "output").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def _worth(self, text: str) -> str:
+        return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: self.values[found[1]], text)
+
+
+def keys(folder: Path) -> str:
+    """Makes a repository's keys; returns them as the workflow's secret holds them."""
+    command = [ROOT / ".venv/bin/zoo-farm", "keys", "init", "--keys", folder]
+    subprocess.run(command, env={**os.environ, "ZOO_KEYS_PASSPHRASE": PASSPHRASE}, check=True)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(folder, arcname=".")
+    return base64.b64encode(packed.getvalue()).decode()
+
+
+def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
+    runner = Runner(
+        tmp_path,
+        **{
+            "vars.STORE": s3,
+            "vars.TARGETS": "cpu",
+            "vars.EXECUTOR": "",
+            "secrets.KEYS_TAR": keys(tmp_path / "keys"),
+            "secrets.KEYS_PASSPHRASE": PASSPHRASE,
+        },
+    )
+    manifest = (MANIFESTS / f"{LITE}.toml").read_text()
+    only_fp32 = re.sub(r"^precisions = .*$", 'precisions = ["fp32"]', manifest, flags=re.MULTILINE)
+    (runner.checkout / "manifests" / f"{LITE}.toml").write_text(only_fp32)
+    shutil.copy(MANIFESTS / f"{SMALL}.toml", runner.checkout / "manifests")  # not locked: it fails
+
+    planned = runner.run("plan", "Plan")
+    assert planned.returncode == 0, planned.stderr
+    assert runner.outputs["empty"] == "no"
+    [work] = json.loads(runner.outputs["matrix"])["include"]
+    assert work["models"] == LITE  # what is not locked is nobody's work
+
+    runner.values |= {f"matrix.{name}": str(value) for name, value in work.items()}
+    runner.values["matrix.models"] = f"{LITE},{SMALL}"
+    built = runner.run("build", "Build and prove")
+    assert built.returncode == 2, built.stdout + built.stderr  # make's
+    assert "1 published, 1 failed" in built.stdout
+    issue = (runner.checkout / "_nightly" / "issue.md").read_text()
+    assert "weights are unlocked" in issue
+    assert not (runner.checkout / "_site").exists()  # nothing is signed yet
+
+    signed = runner.run("publish", "Check what was built")
+    assert signed.returncode == 0, signed.stdout + signed.stderr
+    assert f"{LITE}: signed" in signed.stdout
+    gone = runner.run("publish", "The keys go")
+    assert gone.returncode == 0
+    assert not (runner.temp / "keys").exists()
+    assert not list(runner.checkout.rglob("*.pem"))
+    shown = runner.run("publish", "The catalog")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    report = (runner.checkout / "_site" / "report.html").read_text()
+    assert "weights are unlocked" in report
+    assert "1 published" in report
+
+    again = runner.run("plan", "Plan")
+    assert again.returncode == 0
+    assert runner.outputs["empty"] == "yes"
