@@ -78,7 +78,7 @@ zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	  --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
 
 plan: $(READY)  ## Say what make zoo would do and why, and what that takes; nothing is done (JSON=1, MATRIX=1)
-	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" plan $(WISH) --store "$(STORE)" $(if $(JSON),--json) $(if $(MATRIX),--matrix)
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" plan $(WISH) --store "$(STORE)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(JSON),--json) $(if $(MATRIX),--matrix)
 
 nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed twice (RETRY=1, ISSUE, REPORT)
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" nightly $(WISH) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \

@@ -6,16 +6,14 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TypedDict
 
 from rich.console import Console
 
 from builders import (
     cli_cluster,
+    cli_executor,
     cli_images,
     cli_measure,
     cli_nightly,
@@ -26,9 +24,7 @@ from builders import (
 from builders.calibration import from_folder, shipped
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
 from builders.desk import KEYS_HELP, open_desk
-from builders.environment import toolchains_of, worker_command
-from builders.executors import Executor, LocalExecutor
-from builders.executors.local import parse_limit
+from builders.environment import toolchains_of
 from builders.job import BuildOutput, Failure, parse_result
 from builders.pipeline import Farm, Request
 from builders.plan import check_request
@@ -37,36 +33,21 @@ from builders.runs import make_site
 from builders.serve import serve
 from builders.strikes import Strikes
 from builders.summary import Summary
-from builders.toolchain import choose_toolchains, default_archs
 from zoo.catalog import read_nightly
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.errors import JobError, RepositoryError, UsageError, VerificationError
-from zoo.machine import installed, this_machine
+from zoo.machine import this_machine
 from zoo.manifest import (
     HubWeights,
     load_manifests,
     manifest_schema,
     select_manifests,
 )
-from zoo.names import perhaps
 from zoo.repository import Repository
 from zoo.stores import open_store
-from zoo.target import Arch, RuntimeLine, Toolchain, parse_precision
+from zoo.target import Arch, RuntimeLine, parse_precision
 
 ROOT = Path(__file__).resolve().parents[1]
-
-_EXECUTORS = ("local", "docker", "dask")
-
-
-class Limits(TypedDict):
-    """What a job may have."""
-
-    timeout: float
-    memory: int | None
-
-
-Choose = Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]]
-"""Picks what builds for each architecture."""
 
 
 def zoo(options: argparse.Namespace) -> int:
@@ -87,9 +68,10 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
     manifests, broken = chosen_manifests(options)
     asked = [Arch.parse(name) for name in words(options.gpu)]
     line = RuntimeLine.parse(options.trt) if options.trt else None
-    executor, archs, choose = _executor_for(options, asked)
+    chosen = cli_executor.choose_executor(options, asked)
+    executor, archs = chosen.executor, chosen.archs
     precisions = tuple(parse_precision(word, archs, line) for word in words(options.precision))
-    toolchains = choose(archs, line)
+    toolchains = chosen.choose(archs, line)
     check_request(toolchains, precisions)
     display = Display(Console())
     folder = options.calibration
@@ -127,7 +109,11 @@ def verify(options: argparse.Namespace) -> int:
     from builders.pending import Prover, summarise
 
     manifests, broken = chosen_manifests(options)
-    repository, executor, display = published(options), _executor(options), Display(Console())
+    repository, executor, display = (
+        published(options),
+        cli_executor.local_executor(options),
+        Display(Console()),
+    )
     machine, python = this_machine(), options.builder_python
     if python:
         machine = replace(machine, toolchains=tuple(toolchains_of(python).values()))
@@ -264,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--store", default="", help="repository (default ./_repository)")
         one.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
         one.add_argument("--retry", action="store_true", help="try again what failed twice")
-        cli_cluster.add_executor(one)
+        cli_executor.add_executor(one)
     proof = add_arguments(commands, "verify", verify)
     proof.set_defaults(nightly="", serve=None)
     proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
@@ -274,8 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     proof.add_argument("--builder-python", default="", help="the Python that builds and verifies")
     for one in (run, night, proof):
         one.add_argument("--keys", default="", help=KEYS_HELP)
-        one.add_argument("--timeout", default="", help="seconds that a job may take (default 3600)")
-        one.add_argument("--memory", default="", help="GiB that a job may have (default: no limit)")
+        cli_executor.add_limits(one)
     add_arguments(commands, "lock", lock).add_argument(
         "models", nargs="*", help="ids, globs, families (default: all)"
     )
@@ -303,43 +288,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("job", help="job.json, as a failure keeps it")
     one.add_argument("output", help="folder for result, log and files")
     return parser
-
-
-def _executor(options: argparse.Namespace) -> LocalExecutor:
-    """Returns what runs jobs, within the limits that are asked for."""
-    return LocalExecutor(build_command=worker_command(options.builder_python), **_limits(options))
-
-
-def _limits(options: argparse.Namespace) -> Limits:
-    return {
-        "timeout": parse_limit("TIMEOUT", options.timeout) or 3600,
-        "memory": int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
-    }
-
-
-def _executor_for(
-    options: argparse.Namespace, asked: list[Arch]
-) -> tuple[Executor, list[Arch], Choose]:
-    """Returns what runs jobs, what for, and what picks the runtime for each architecture."""
-    if options.executor == "dask":
-        cluster = cli_cluster.open_cluster(options)
-        return cluster, asked or cluster.default_archs(), cluster.choose_toolchains
-    if options.executor not in ("", *_EXECUTORS):
-        raise UsageError(
-            f"no executor '{options.executor}'.{perhaps(options.executor, _EXECUTORS)}",
-            hint=f"EXECUTOR= (--executor) takes {', '.join(_EXECUTORS)}",
-        )
-    python = options.builder_python
-    if options.executor == "docker":
-        from builders.executors.docker import DockerExecutor
-
-        if python:
-            raise UsageError("BUILDER_PYTHON= is the image's own, with EXECUTOR=docker")
-        engine = DockerExecutor(**_limits(options))
-        return engine, asked or default_archs(), engine.choose_toolchains
-    find = toolchains_of(python).get if python else installed
-    choose = partial(choose_toolchains, find=find)
-    return _executor(options), asked or default_archs(), choose
 
 
 def _failures_beside(store: str) -> Path:

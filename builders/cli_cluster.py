@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builders.cluster.security import CERTS, certs_folder
-from builders.executors.local import parse_limit
 from zoo import __version__
 from zoo.cli import add_arguments
 from zoo.errors import ClusterError, UsageError
@@ -45,35 +44,35 @@ def add_commands(commands: Any) -> None:
         secured.add_argument("--certs", default="", help=CERTS_HELP)
 
 
-def add_executor(parser: Any) -> None:
-    """Adds the options that say where jobs run."""
-    parser.add_argument(
-        "--executor", default="", help="local (default), docker, dask: on a cluster"
-    )
-    parser.add_argument("--scheduler", default="", help=SCHEDULER_HELP)
-    parser.add_argument("--certs", default="", help=CERTS_HELP)
+def open_cluster(
+    scheduler: str, certs: str, builder_python: str, *, timeout: float, memory: int | None
+) -> DaskExecutor:
+    """Returns what runs jobs on a cluster.
 
+    Args:
+        scheduler: Its address, ``tls://host:8786``.
+        certs: Folder of its certificates; empty for where the environment says.
+        builder_python: Refused: it is the workers' own.
+        timeout: Seconds that a job may take.
+        memory: Bytes that it may have; None for no limit.
 
-def open_cluster(options: argparse.Namespace) -> DaskExecutor:
-    """Returns what runs jobs on the cluster that the options name."""
+    Raises:
+        UsageError: There is no address, or a Python is asked for.
+        ClusterError: The scheduler can't be reached.
+    """
     from builders.executors.dask_client import DaskExecutor
 
-    if not options.scheduler:
+    if not scheduler:
         raise UsageError(
             "EXECUTOR=dask (--executor) needs SCHEDULER=tls://host:8786 (--scheduler)",
             hint="zoo-farm cluster up starts one on this machine and prints its address",
         )
-    if options.builder_python:
+    if builder_python:
         raise UsageError(
             "BUILDER_PYTHON= is the workers' own, on a cluster",
             hint="zoo-farm cluster worker takes it: --builder-python",
         )
-    return DaskExecutor(
-        options.scheduler,
-        certs_folder(options.certs),
-        timeout=parse_limit("TIMEOUT", options.timeout) or 3600,
-        memory=int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
-    )
+    return DaskExecutor(scheduler, certs_folder(certs), timeout=timeout, memory=memory)
 
 
 def certs(options: argparse.Namespace) -> int:

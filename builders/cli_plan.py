@@ -11,10 +11,11 @@ from typing import Any
 
 from builders import weights
 from builders.calibration import from_folder, shipped
+from builders.cli_executor import add_executor, add_limits, choose_executor
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, words
 from builders.environment import toolchains_of
 from builders.look import Wish
-from builders.places import Places, find_places
+from builders.places import Places, find_places, offered_places
 from builders.plan import check_request
 from builders.planned import FarmPlan, matrix_line, to_text
 from builders.planning import plan_farm
@@ -31,6 +32,8 @@ def add_commands(commands: Any) -> None:
     """Adds them to a parser's subcommands."""
     told = add_arguments(commands, "plan", plan)
     add_wish(told)
+    add_executor(told)
+    add_limits(told)
     told.add_argument("--store", default="", help=STORE_HELP)
     shown = told.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="the whole plan, for machines")
@@ -73,7 +76,9 @@ def plan_of(options: argparse.Namespace) -> FarmPlan:
     mode = weights.parse_mode(options.weights or "manifest")
     store = options.store or ("_repository-seeded" if mode == "seeded" else "_repository")
     manifests, broken = chosen_manifests(options)
-    archs = [Arch.parse(name) for name in words(options.gpu)] or default_archs()
+    asked = [Arch.parse(name) for name in words(options.gpu)]
+    chosen = choose_executor(options, asked) if options.executor not in ("", "local") else None
+    archs = chosen.archs if chosen else asked or default_archs()
     lines = [RuntimeLine.parse(name) for name in words(options.trt)]
     line = lines[0] if len(lines) == 1 else None
     precisions = tuple(parse_precision(word, archs, line) for word in words(options.precision))
@@ -89,9 +94,16 @@ def plan_of(options: argparse.Namespace) -> FarmPlan:
     )
 
     def places(models: Sequence[ModelIndex]) -> Places:
-        found = find_places(archs, lines, models, find=find)
+        if chosen is None:
+            found = find_places(archs, lines, models, find=find)
+        else:
+            found = offered_places(archs, lines, chosen.choose, chosen.executor.runs_on)
         for toolchains in found.lines if len(found.lines) == 1 else ():
             check_request(dict(toolchains), precisions)
         return found
 
-    return plan_farm(Repository(open_store(store)), wish, places, broken)
+    try:
+        return plan_farm(Repository(open_store(store)), wish, places, broken)
+    finally:
+        if chosen is not None:
+            chosen.executor.stop()

@@ -27,6 +27,8 @@ class Places:
         lines: For each runtime line, what builds for each architecture.
         elsewhere: Architectures that are taken to be on the machine that builds for them.
         here: Architectures of this machine.
+        proves: Says on which of an engine's architectures it is run, where jobs run elsewhere than
+            on this machine; None for this machine.
         notes: What was assumed.
     """
 
@@ -34,12 +36,15 @@ class Places:
     elsewhere: frozenset[Arch]
     here: frozenset[Arch]
     notes: tuple[str, ...] = ()
+    proves: Callable[[Sequence[Arch], Toolchain], Arch | None] | None = None
 
     def runs_on(self, wanted: Wanted) -> Arch | None:
         """Returns the first of an engine's architectures on which it is run and proven.
 
         TensorRT builds on the very GPU; of other runtimes, only what this machine has counts.
         """
+        if self.proves is not None:
+            return self.proves(wanted.archs, wanted.toolchain)
         kind = wanted.toolchain.kind
         if kind not in SESSIONS:
             return None
@@ -89,6 +94,34 @@ def find_places(
         elsewhere=frozenset(elsewhere),
         here=frozenset(here),
         notes=tuple(notes),
+    )
+
+
+def offered_places(
+    archs: Sequence[Arch],
+    lines: Sequence[RuntimeLine],
+    choose: Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]],
+    proves: Callable[[Sequence[Arch], Toolchain], Arch | None],
+) -> Places:
+    """Says what builds where jobs run on other machines, or in containers, that tell it.
+
+    Args:
+        archs: What is asked for.
+        lines: What ``TRT=`` says; none to choose for each architecture.
+        choose: Picks among what they have.
+        proves: Says where what was built is run.
+
+    Raises:
+        TargetError: None of the lines serves one of the architectures.
+        ZooError: Nothing there builds for one of them.
+    """
+    found: dict[RuntimeLine, dict[Arch, Toolchain]] = {}
+    for arch in archs:
+        for line in _lines_of(arch, lines):
+            chain = choose([arch], line)[arch]
+            found.setdefault(chain.line, {})[arch] = chain
+    return Places(
+        lines=tuple(found.values()), elsewhere=frozenset(), here=frozenset(), proves=proves
     )
 
 

@@ -115,17 +115,21 @@ def test_nobody_connects_without_a_certificate_of_the_same_authority(
 
 
 def test_status_says_what_there_is_and_a_target_that_nobody_builds_is_refused(
-    cluster: Cluster,
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     place = (cluster.address, "--certs", str(cluster.certs))
     shown = zoo_farm("cluster", "status", *place)
     assert shown.stdout == (
         "here-cpu0: cpu-ort1.32, export\nhere-cpu1: cpu-ort1.32, export\n2 workers on 1 machines\n"
     )
-    refused = zoo_farm("zoo", "--executor", "dask", "--gpu", "sm90", "--scheduler", *place)
-    assert refused.returncode == ClusterError.exit_code
-    assert "no worker can build engines for sm90" in refused.stderr
-    assert "the cluster has cpu-ort1.32 (2), export (2)" in refused.stderr
+    run = ("--store", str(tmp_path), "--executor", "dask", "--scheduler", *place)
+    planned = zoo_farm("plan", "--models", LITE, "--gpu", "cpu", "--precision", "fp32", *run)
+    assert "to export first: efficientnet_lite0 cpu-ort1.32-fp32" in planned.stdout, planned.stderr
+    for command in ("zoo", "plan"):
+        refused = zoo_farm(command, "--gpu", "sm90", *run)
+        assert refused.returncode == ClusterError.exit_code
+        assert "no worker can build engines for sm90" in refused.stderr
+        assert "the cluster has cpu-ort1.32 (2), export (2)" in refused.stderr
 
 
 def test_a_job_whose_worker_dies_runs_on_another_and_one_that_kills_three_is_quarantined(

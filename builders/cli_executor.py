@@ -1,0 +1,106 @@
+"""Options that say where jobs run: ``--executor``, and what an executor of that name takes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypedDict
+
+from builders.cli_cluster import CERTS_HELP, SCHEDULER_HELP, open_cluster
+from builders.environment import toolchains_of, worker_command
+from builders.executors import Executor, LocalExecutor
+from builders.executors.local import parse_limit
+from builders.toolchain import choose_toolchains, default_archs
+from zoo.errors import UsageError
+from zoo.machine import installed
+from zoo.names import perhaps
+from zoo.target import Arch, RuntimeLine, Toolchain
+
+_EXECUTORS = ("local", "docker", "dask")
+
+Choose = Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]]
+"""Picks what builds for each architecture."""
+
+
+class _Limits(TypedDict):
+    timeout: float
+    memory: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Where jobs run.
+
+    Attributes:
+        executor: Runs them.
+        archs: What they are for.
+        choose: Picks the runtime for each architecture.
+    """
+
+    executor: Executor
+    archs: list[Arch]
+    choose: Choose
+
+
+def add_executor(parser: Any) -> None:
+    """Adds the options that say where jobs run."""
+    parser.add_argument(
+        "--executor", default="", help="local (default), docker, dask: on a cluster"
+    )
+    parser.add_argument("--scheduler", default="", help=SCHEDULER_HELP)
+    parser.add_argument("--certs", default="", help=CERTS_HELP)
+
+
+def add_limits(parser: Any) -> None:
+    """Adds what a job may have."""
+    parser.add_argument("--timeout", default="", help="seconds that a job may take (default 3600)")
+    parser.add_argument("--memory", default="", help="GiB that a job may have (default: no limit)")
+
+
+def local_executor(options: argparse.Namespace) -> LocalExecutor:
+    """Returns what runs jobs on this machine, within the limits that are asked for."""
+    return LocalExecutor(build_command=worker_command(options.builder_python), **_limits(options))
+
+
+def choose_executor(options: argparse.Namespace, asked: list[Arch]) -> Chosen:
+    """Returns where jobs run.
+
+    Args:
+        options: The options of this module, and ``builder_python``.
+        asked: Architectures that ``GPU=`` names; none for what there is.
+
+    Raises:
+        UsageError: There is no such executor, or it needs something else.
+        ClusterError: The cluster can't be reached.
+    """
+    if options.executor == "dask":
+        cluster = open_cluster(
+            options.scheduler, options.certs, options.builder_python, **_limits(options)
+        )
+        archs = asked or cluster.default_archs()
+        return Chosen(executor=cluster, archs=archs, choose=cluster.choose_toolchains)
+    if options.executor not in ("", *_EXECUTORS):
+        raise UsageError(
+            f"no executor '{options.executor}'.{perhaps(options.executor, _EXECUTORS)}",
+            hint=f"EXECUTOR= (--executor) takes {', '.join(_EXECUTORS)}",
+        )
+    python, archs = options.builder_python, asked or default_archs()
+    if options.executor == "docker":
+        from builders.executors.docker import DockerExecutor
+
+        if python:
+            raise UsageError("BUILDER_PYTHON= is the image's own, with EXECUTOR=docker")
+        engine = DockerExecutor(**_limits(options))
+        return Chosen(executor=engine, archs=archs, choose=engine.choose_toolchains)
+    find = toolchains_of(python).get if python else installed
+    choose = partial(choose_toolchains, find=find)
+    return Chosen(executor=local_executor(options), archs=archs, choose=choose)
+
+
+def _limits(options: argparse.Namespace) -> _Limits:
+    return {
+        "timeout": parse_limit("TIMEOUT", options.timeout) or 3600,
+        "memory": int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
+    }
