@@ -18,7 +18,7 @@ from conftest import LITE, MANIFESTS, SMALL
 from farm import ROOT
 
 JOBS: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]
-TOOLS = ("zoo", "builders", "Makefile", "pyproject.toml", "constraints.txt", "docker", ".venv")
+TOOLS = ("zoo", "builders", "Makefile", "pyproject.toml", "constraints.txt", "docker", ".venv/bin")
 PASSPHRASE = "a passphrase"
 
 
@@ -32,10 +32,11 @@ class Runner:
 
     def __init__(self, folder: Path, **values: str) -> None:
         self.checkout, self.temp, self.values = folder / "checkout", folder / "temp", values
-        (self.checkout / "manifests").mkdir(parents=True)
-        self.temp.mkdir()
+        for made in (self.checkout / "manifests", self.checkout / ".venv", self.temp):
+            made.mkdir(parents=True)
         for name in TOOLS:
             (self.checkout / name).symlink_to(ROOT / name)
+        (self.checkout / ".venv" / ".ready").touch()  # the environment is the tests' own
 
     def run(self, job: str, name: str) -> subprocess.CompletedProcess[str]:
         """Runs one step of a job as GitHub does."""
