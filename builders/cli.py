@@ -191,7 +191,7 @@ def schema(options: argparse.Namespace) -> int:
 
 
 def unlocked(options: argparse.Namespace) -> int:
-    """Lists the models whose weights are not locked yet."""
+    """Lists what is not locked yet: weights of models, bases of images."""
     names = [
         manifest.id
         for manifest in load_manifests(Path(options.manifests)).values()
@@ -200,6 +200,10 @@ def unlocked(options: argparse.Namespace) -> int:
     print("\n".join(names) if names else "every manifest is locked")
     if names:
         print(f"{len(names)} unlocked; with network: zoo-farm lock", file=sys.stderr)
+    if bases := cli_images.unlocked_bases():
+        print("\n".join(bases))
+        hint = "with network and docker: zoo-farm images --lock"
+        print(f"{len(bases)} bases of images unlocked; {hint}", file=sys.stderr)
     return 0
 
 

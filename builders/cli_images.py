@@ -24,9 +24,8 @@ def show(options: argparse.Namespace) -> int:
     images.write_bake(ROOT, digests)
     for image in images.images().values():
         print(f"{image.tag:<28} {images.pinned(image.base, digests)}  {image.runtime}".rstrip())
-    for name in _bases():
-        if digests.get(name, images.UNLOCKED) == images.UNLOCKED:
-            print(f"unlocked: {name}\n  {shlex.join(images.lookup(name))}")
+    for name in unlocked_bases():
+        print(f"unlocked: {name}\n  {shlex.join(images.lookup(name))}")
     return 0
 
 
@@ -48,6 +47,12 @@ def build(options: argparse.Namespace) -> int:
         return subprocess.run(command, cwd=ROOT, check=False).returncode
     except FileNotFoundError as error:
         raise _no_docker() from error
+
+
+def unlocked_bases() -> list[str]:
+    """Returns the bases of images whose digests are not locked yet."""
+    digests = images.read_digests(ROOT / images.IMAGES)
+    return [name for name in _bases() if digests.get(name, images.UNLOCKED) == images.UNLOCKED]
 
 
 def _bases() -> list[str]:

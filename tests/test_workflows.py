@@ -102,6 +102,25 @@ def test_the_token_of_a_job_reaches_boto3_and_nobody_else(tmp_path: Path) -> Non
     )
 
 
+def test_every_job_checks_out_its_commit(tmp_path: Path) -> None:
+    found = {one["run"] for path in WORKFLOWS for one in steps(path) if one["name"] == "Check out"}
+    [script] = found  # the same everywhere
+    origin, checkout = tmp_path / "origin", tmp_path / "checkout"
+    checkout.mkdir()
+    git = ["git", "-C", str(origin), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", origin], check=True)
+    for words in (["add", "-A"], ["commit", "-q", "-m", "one"]):
+        (origin / "a file").write_text("hello")
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    env = {"REPOSITORY": f"file://{origin}", "REF": head.stdout.strip(), "TOKEN": "t"}
+    subprocess.run(
+        ["bash", "-e", "-c", script], cwd=checkout, env={**os.environ, **env}, check=True
+    )
+    assert (checkout / "a file").read_text() == "hello"
+    assert "Basic" not in (checkout / ".git" / "config").read_text()
+
+
 def test_pages_get_one_commit_of_the_site(tmp_path: Path) -> None:
     site, remote = tmp_path / "site", tmp_path / "remote.git"
     site.mkdir()

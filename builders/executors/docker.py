@@ -43,6 +43,7 @@ _GIB = 2**30
 _TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
 _LOCKED_UP = (
     "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+    "--pids-limit=4096",
 )  # fmt: skip
 
 
