@@ -9,7 +9,7 @@ git init -q -b gh-pages .
 git add -A
 git -c user.name=nightly -c user.email=nightly@localhost commit -q -m "The catalog"
 # In the environment: arguments are for all to see.
-export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraHeader
-GIT_CONFIG_VALUE_0="Authorization: Basic $(printf 'x-access-token:%s' "$TOKEN" | base64 -w0)" \
+GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraHeader \
+  GIT_CONFIG_VALUE_0="Authorization: Basic $(printf 'x-access-token:%s' "$TOKEN" | base64 -w0)" \
   git push -q --force "$repository" gh-pages
 rm -rf .git

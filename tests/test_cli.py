@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import MANIFESTS, ROOT
 
+from builders.cli_images import unlocked_bases
 from zoo.manifest import HubWeights, load_manifests
 
 
@@ -79,7 +80,7 @@ def test_the_client_explains(arguments: list[str], status: int, words: str, tmp_
     assert "Traceback" not in done.stderr
 
 
-def test_unlocked_models_are_listed(tmp_path: Path) -> None:
+def test_what_is_unlocked_is_listed(tmp_path: Path) -> None:
     done = run("builders.cli", "--manifests", str(MANIFESTS), "unlocked", folder=tmp_path)
     assert done.returncode == 0
     hub = [
@@ -87,7 +88,9 @@ def test_unlocked_models_are_listed(tmp_path: Path) -> None:
         for name, manifest in load_manifests(MANIFESTS).items()
         if isinstance(manifest.weights, HubWeights) and not manifest.weights.locked
     ]
-    assert done.stdout.split() == hub
+    assert done.stdout.split() == hub + unlocked_bases()
+    assert "zoo-farm lock" in done.stderr
+    assert "zoo-farm images --lock" in done.stderr
 
 
 def test_a_job_that_is_none_is_a_failure(tmp_path: Path) -> None:
