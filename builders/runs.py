@@ -120,7 +120,12 @@ def make_site(
         base_url: Where readers find the repository on the web; may be empty.
         run: For its report; what the runs of the last night say otherwise.
     """
-    build_site(repository, folder, Place.parse(base_url), run or last_night(repository))
+    build_site(
+        repository,
+        folder,
+        Place.parse(base_url, repository.store.url),
+        run or last_night(repository),
+    )
 
 
 def _compact(time: str) -> str:

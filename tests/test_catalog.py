@@ -96,7 +96,7 @@ def test_data_cannot_end_its_script_element() -> None:
 def test_commands_quote_what_a_record_says() -> None:
     target = "cpu-ort1.32-fp32; rm -rf ~"
     entry = engine("cpu-ort1.32-fp32").model_copy(update={"targets": (target,)})
-    pull, run, python, *_ = commands(model(entry), entry, Place())
+    _, pull, run, python, *_ = commands(model(entry), entry, Place())
     for one in (pull, run):
         assert target in shlex.split(one.text)
     compile(python.text, "snippet", "exec")
@@ -157,6 +157,10 @@ def test_an_engines_page_has_what_it_takes_to_trust_and_run_it(states: tuple[Zoo
         "torch 2.13.0", "3,000,000", entry.record, "Waiting for its GPU",
     ):  # fmt: skip
         assert words in page, words
+    for own, fetch in (("/a folder/zoo", "cp '/a folder/zoo/blobs"), ("s3://b/z", "aws s3 cp s3:")):
+        build_site(zoo.repository, folder, Place.parse("", own))
+        assert fetch in Page(path).words
+        assert "REPOSITORY" not in Page(path).words
     build_site(zoo.repository, folder, Place.parse("https://example.org/zoo/"))
     assert f"https://example.org/zoo/blobs/sha256/{digest[:2]}/{digest}" in Page(path).links()
     assert "REPOSITORY" not in Page(path).words

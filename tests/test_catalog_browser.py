@@ -219,11 +219,11 @@ def test_without_a_script_everything_is_a_link_away(site: Path, open_page: Any) 
 def test_a_button_copies_the_lines_beside_it(site: Path, open_page: Any) -> None:
     path = engine_file(site, "sm86-rtx1.7-fp16")
     page = open_page(path, permissions=["clipboard-read", "clipboard-write"])
-    page.locator(".copier").first.click()
+    page.locator(".copier").nth(1).click()
     page.wait_for_selector("text=Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert re.match("zoo pull mini_net --store REPOSITORY --target sm86-rtx1.7-fp16", copied)
-    page.locator(".copier").nth(3).focus()
+    page.locator(".copier").nth(4).focus()
     page.keyboard.press("Enter")
     page.wait_for_function("navigator.clipboard.readText().then(t => t.startsWith('curl -fL'))")
 

@@ -119,7 +119,7 @@ def _maker(site: Site) -> str:
     return sha256_json(
         {
             "code": {path.name: sha256_bytes(path.read_bytes()) for path in code if path.is_file()},
-            "place": site.place.url,
+            "place": [site.place.url, site.place.own],
             "kind": site.kind,
         }
     )
@@ -197,7 +197,7 @@ def _write_engine(site: Site, model: ModelIndex, entries: list[EngineEntry], ori
         facts.engine_page(model.model, first.record), "engine.html",
         model=model, engine=first, entries=entries, origin=origin,
         requirements=engine_page.requirements(_whole(entries), origin.record),
-        commands=engine_page.commands(model, first, site.place),
+        commands=engine_page.commands(model, _whole(entries), site.place),
         rebuild=engine_page.rebuild(model, first, origin.record),
         provenance=engine_page.provenance(first, origin),
         history=engine_page.history(model, entries, origin.attestations),

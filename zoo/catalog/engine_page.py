@@ -98,6 +98,9 @@ def _driver(engine: EngineEntry) -> int | None:
     return line.cell(archs[0]).driver.get(engine.toolchain.cuda or 0)
 
 
+_EXTRAS = {"ort": "onnxruntime", "rtx": "rtx", "trt": "tensorrt"}
+
+
 def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Command]:
     """Returns how to fetch and use an engine; nothing for one that is withdrawn."""
     if engine.status == "withdrawn" or not engine.targets:
@@ -112,21 +115,28 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
         )
         if wanted
     )
-    chosen = f"--store {place.store} --target {shlex.quote(label)}{options}"
+    chosen = f"--store {shlex.quote(place.store)} --target {shlex.quote(label)}{options}"
     digest = engine.engine.sha256
+    extra = _EXTRAS.get(engine.toolchain.kind, "onnxruntime")
+    others = ", ".join(engine.targets[1:])
+    also = f"It serves {others} too: --target takes any of them. " if others else ""
     return [
+        Command(
+            title="The client",
+            text=f"pip install 'caft-zoo[{extra}]'",
+        ),
         Command(
             title="Fetch, with its signature checked",
             text=f"zoo pull {model.model} {chosen} -o {name}",
-            note="The client checks who signed the index, then hash and length, before anything "
-            "is loaded. The first time it also wants --trust root.json: ask whoever runs the "
-            "repository for that file or its SHA-256, by another way than this page.",
+            note=f"{also}The client checks who signed the index, then hash and length, before "
+            "anything is loaded. The first time it also wants --trust root.json: ask whoever runs "
+            "the repository for that file or its SHA-256, by another way than this page.",
         ),
         Command(title="Features of a photo", text=f"zoo run {model.model} photo.jpg {chosen}"),
         Command(title="Python", text=_python(model, engine, place), language="python"),
         Command(
             title="Without the client",
-            text=f'curl -fL -o {name} {place.blob(digest)}\necho "{digest}  {name}" | sha256sum -c',
+            text=f'{place.fetch(digest, name)}\necho "{digest}  {name}" | sha256sum -c',
             note="That checks the bytes against this page; who made them, only the client checks.",
         ),
         _native(model, engine, name),

@@ -32,6 +32,19 @@ _STATUS: dict[str, tuple[Tone, str]] = {
     "pending": ("wait", "built, and not run on that GPU yet"),
     "withdrawn": ("bad", "not handed out any more"),
 }
+_SEEDED = "seeded weights: of no use for features"
+_UNASKED = "nobody asked the engine which precision it runs in"
+_SLOWER = "PyTorch was faster on the same GPU"
+
+
+LEGEND = (
+    *(Badge(word=word, tone=tone, why=why) for word, (tone, why) in _STATUS.items()),
+    Badge(word="disabled", tone="bad", why="the farm found that it can't be had, and says why"),
+    Badge(word="dry run", tone="bad", why=_SEEDED),
+    Badge(word="precision unproven", tone="plain", why=_UNASKED),
+    Badge(word="slower than PyTorch", tone="wait", why=_SLOWER),
+)
+"""What the words mean, for who can't point at one."""
 
 
 def badges(engine: EngineEntry) -> list[Badge]:
@@ -40,15 +53,13 @@ def badges(engine: EngineEntry) -> list[Badge]:
     why = meaning if engine.status != "withdrawn" else engine.reason
     found = [Badge(word=engine.status, tone=tone, why=why)]
     if engine.dry_run:
-        why = "seeded weights: of no use for features"
-        found.append(Badge(word="dry run", tone="bad", why=why))
+        found.append(Badge(word="dry run", tone="bad", why=_SEEDED))
     if engine.superseded:
         found.append(Badge(word="superseded", tone="wait", why="a newer engine took its place"))
     if engine.precision_status == "unproven":
-        why = "nobody asked the engine which precision it runs in"
-        found.append(Badge(word="precision unproven", tone="plain", why=why))
+        found.append(Badge(word="precision unproven", tone="plain", why=_UNASKED))
     if slower := slower_words(engine):
-        found.append(Badge(word=slower, tone="wait", why="PyTorch was faster on the same GPU"))
+        found.append(Badge(word=slower, tone="wait", why=_SLOWER))
     return found
 
 

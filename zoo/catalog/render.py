@@ -43,6 +43,7 @@ def environment() -> Environment:
     }
     made.globals |= {
         "badges": facts.badges,
+        "legend": facts.LEGEND,
         "archs_of": facts.archs_of,
         "best_rate": facts.best_rate,
         "engine_page": facts.engine_page,
