@@ -74,6 +74,7 @@ def open_page(browser: Browser) -> Iterator[Any]:
         context = browser.new_context(**{"viewport": DESK, **options})
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(120_000)  # a machine may be busy
         page.on("console", lambda said: wrong.append(said.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("requestfailed", lambda asked: wrong.append(asked.url))
@@ -257,7 +258,7 @@ def test_pages_are_accessible_and_do_not_shift(
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         options = {"preload": False, "resultTypes": ["violations"]}  # it would fetch the styles
         found = axe.Axe().run(page, options=options).response["violations"]
-        serious = [one for one in found if one["impact"] in ("serious", "critical")]
+        serious = [one for one in found if one["impact"] != "minor"]
         assert not serious, [(one["id"], one["nodes"][0]["html"]) for one in serious]
         name = f"{path.parent.name if path == engine else ''}{path.stem}"
         page.screenshot(path=SHOTS / f"{name}-{size['width']}-{scheme}.png", full_page=True)
