@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -14,21 +12,30 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import tomllib
 from conftest import LITE, ROOT
 from farm import Farm
+from runner import Runner
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a build in the checkout would take what an older one left there
-    shutil.copytree(ROOT / "zoo", source / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
-    done = subprocess.run([*command, str(source)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (made,) = folder.glob("*.whl")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """A machine that has run a release's steps, up to handing it to the world."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    runner = Runner(tmp_path_factory.mktemp("release"), "release")
+    runner.values |= {"github.ref_name": f"v{version}"}
+    for step in ("The wheel", "The tag names its version", "In an empty environment"):
+        done = runner.run("release", step)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(f"{version}\n")
+    runner.values |= {"github.ref_name": "v99"}
+    assert runner.run("release", "The tag names its version").returncode == 1
+    return runner
+
+
+@pytest.fixture(scope="module")
+def wheel(released: Runner) -> Path:
+    (made,) = (released.checkout / "dist").glob("*.whl")
     return made
 
 
@@ -52,15 +59,9 @@ def test_the_wheel_holds_zoo_alone(wheel: Path) -> None:
 
 
 def test_an_empty_environment_lists_examines_and_pulls(
-    wheel: Path, farm: Farm, over_http: str, tmp_path: Path
+    released: Runner, farm: Farm, over_http: str, tmp_path: Path
 ) -> None:
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    done = subprocess.run(
-        [*pip, "-c", str(ROOT / "constraints.txt"), str(wheel)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    venv = released.temp / "empty"
     for package in ("torch", "tensorrt", "boto3", "onnxruntime", "sklearn", "safetensors"):
         assert not list(venv.glob(f"lib/python*/site-packages/{package}"))
 

@@ -11,54 +11,12 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
 
-import yaml
 from conftest import LITE, MANIFESTS, SMALL
 from farm import ROOT
+from runner import Runner
 
-JOBS: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]
-TOOLS = ("zoo", "builders", "Makefile", "pyproject.toml", "constraints.txt", "docker", ".venv/bin")
 PASSPHRASE = "a passphrase"
-
-
-class Runner:
-    """A machine that runs steps, in a folder that looks like a checkout.
-
-    Args:
-        folder: To work in.
-        values: What expressions such as ``vars.STORE`` are worth.
-    """
-
-    def __init__(self, folder: Path, **values: str) -> None:
-        self.checkout, self.temp, self.values = folder / "checkout", folder / "temp", values
-        for made in (self.checkout / "manifests", self.checkout / ".venv", self.temp):
-            made.mkdir(parents=True)
-        for name in TOOLS:
-            (self.checkout / name).symlink_to(ROOT / name)
-        (self.checkout / ".venv" / ".ready").touch()  # the environment is the tests' own
-
-    def run(self, job: str, name: str) -> subprocess.CompletedProcess[str]:
-        """Runs one step of a job as GitHub does."""
-        [step] = [one for one in JOBS[job]["steps"] if one["name"].startswith(name)]
-        stated = {"STORE": "${{ vars.STORE }}", **step.get("env", {})}
-        env = {key: self._worth(text) for key, text in stated.items()}
-        output = self.temp / "output"
-        output.write_text("")
-        runs = {"GITHUB_OUTPUT": str(output), "RUNNER_TEMP": str(self.temp), "GITHUB_RUN_ID": "7"}
-        return subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", step["run"]], cwd=self.checkout,
-            env={**os.environ, **runs, **env, "ZOO_HOME": str(self.temp / "home")},
-            capture_output=True, text=True, timeout=500, check=False,
-        )  # fmt: skip
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        lines = (self.temp / "output").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines)
-
-    def _worth(self, text: str) -> str:
-        return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: self.values[found[1]], text)
 
 
 def keys(folder: Path) -> str:
@@ -74,7 +32,9 @@ def keys(folder: Path) -> str:
 def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     runner = Runner(
         tmp_path,
+        "nightly",
         **{
+            "vars.AWS_REGION": "us-east-1",
             "vars.STORE": s3,
             "vars.TARGETS": "cpu",
             "vars.EXECUTOR": "",
