@@ -81,7 +81,7 @@ def test_the_cache_is_listed_checked_and_pruned(farm: Farm, tmp_path: Path) -> N
     home = farm.trusted_in(tmp_path)
     assert "0 files" in farm.zoo("cache", "ls", **home).stdout
     engine = Path(farm.zoo("pull", LITE, **home).stdout.strip())
-    assert engine.name in farm.zoo("cache", "ls", **home).stdout
+    assert f"{engine.name} {LITE} cpu-ort1.32-" in farm.zoo("cache", "ls", **home).stdout
     assert "1 engines, all whole" in farm.zoo("cache", "verify", **home).stdout
     data = engine.read_bytes()
     engine.write_bytes(data[:-1] + b"x")

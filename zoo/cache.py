@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from zoo.cli_support import Parser, add_arguments
 from zoo.client import default_cache
 from zoo.digest import sha256_file
 from zoo.errors import RepositoryError
+from zoo.record import BuildRecord
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DAY = 86_400.0
@@ -57,6 +60,18 @@ def kept(cache: Path) -> list[Kept]:
     return sorted(found, key=lambda one: one.used)
 
 
+def names(cache: Path) -> dict[str, str]:
+    """Returns what the engines of a cache are, model and target, by digest."""
+    found = {}
+    for path in (cache / "records").glob("*.json"):
+        try:
+            record = BuildRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):  # of another version, or just removed
+            continue
+        found[record.engine.sha256] = f"{record.inputs.model} {record.targets[0]}"
+    return found
+
+
 def damaged(cache: Path) -> list[Kept]:
     """Returns the engines whose bytes are not what their names say."""
     return [one for one in kept(cache) if one.whole and sha256_file(one.path) != one.path.name]
@@ -69,11 +84,11 @@ def prune(files: list[Kept], *, now: float, days: float) -> list[Kept]:
 
 def ls(options: argparse.Namespace) -> int:
     """Lists the engines on this machine."""
-    files = kept(default_cache())
+    files, known = kept(default_cache()), names(default_cache())
     for one in files:
         day = time.strftime("%Y-%m-%d", time.localtime(one.used))
-        what = one.path.name if one.whole else f"{one.path.name} (of a download)"
-        print(f"{one.size / 2**20:>9.1f} MiB  used {day}  {what}")
+        what = f"{one.path.name} {known.get(one.path.name, '') if one.whole else '(of a download)'}"
+        print(f"{one.size / 2**20:>9.1f} MiB  used {day}  {what.rstrip()}")
     total = sum(one.size for one in files) / 2**20
     print(f"{default_cache()}: {len(files)} files, {total:.1f} MiB")
     return 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,9 +131,13 @@ def trusted_root(store: ObjectStore, home: TrustHome, given: str | None) -> byte
         return root
     known = home.root(store.url)
     if known is None:
+        own = Path(f"{store.url}.keys") / "root.json"
         raise TrustError(
             f"{store.url}: this repository is not trusted yet",
-            hint=_HOW.replace("STORE", store.url),
+            hint=f"if it is your own: zoo list --store {shlex.quote(store.url)} --trust "
+            f"{shlex.quote(str(own))}"
+            if own.is_file()
+            else _HOW.replace("STORE", shlex.quote(store.url)),
         )
     return known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,8 @@ _AGAIN = "make the features again in another folder"
 def _card(folder: Path, check_complete: bool) -> Card:
     if not folder.is_dir():
         raise CacheError(
-            f"{folder}: no such folder", hint=f"zoo features DATASET --model MODEL -o {folder}"
+            f"{folder}: no such folder",
+            hint=f"zoo features DATASET --model MODEL -o {shlex.quote(str(folder))}",
         )
     card = read_card(folder)
     if card is None:

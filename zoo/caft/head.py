@@ -108,6 +108,7 @@ class Head:
         """Writes the head as safetensors, beside the place first.
 
         Raises:
+            HeadError: It can't be written there.
             MissingPackageError: safetensors is not installed.
         """
         numpy_io = _safetensors()
@@ -116,9 +117,15 @@ class Head:
             tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
         plain = {name: np.ascontiguousarray(one, np.float32) for name, one in tensors.items()}
         partial = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(numpy_io.save(plain, {_CARD: self.card.model_dump_json()}))
-        partial.replace(path)
+        data = numpy_io.save(plain, {_CARD: self.card.model_dump_json()})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError as error:
+            raise HeadError(
+                f"{path}: can't be written: {error.strerror}", hint="-o names another place"
+            ) from error
 
     @classmethod
     def load(cls, path: Path) -> Head:
