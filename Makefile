@@ -32,9 +32,10 @@ MATRIX ?=
 RETRY ?=
 REPORT ?=
 ISSUE ?=
+LABELLED ?=
 
 KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA ALLOW_UNLOCKED EXECUTOR SCHEDULER CERTS \
-  JSON MATRIX RETRY NIGHT REPORT ISSUE
+  LABELLED JSON MATRIX RETRY NIGHT REPORT ISSUE
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
@@ -54,6 +55,7 @@ help:  ## This list
 	@echo "  MODELS     names, globs, families, with commas (default: all)"
 	@echo "  PRECISION  fp32, bf16, fp16, int8 (default: all that the manifest and the target take)"
 	@echo "  CALIBRATION  folder of 32 photos or more, for fp16 and int8 (default: photos of the packages)"
+	@echo "  LABELLED   a folder with a folder of 5 photos or more for each class: what a precision costs a linear probe is a part of the verdict"
 	@echo "  WEIGHTS    manifest, or seeded for a dry run (default: manifest)"
 	@echo "  STORE      repository (default: _repository, or _repository-seeded for a dry run)"
 	@echo "  KEYS       folder of the keys that sign it (default: made beside a local one)"
@@ -73,7 +75,7 @@ help:  ## This list
 
 zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
-	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
+	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" \
 	  --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
 
@@ -81,7 +83,7 @@ plan: $(READY)  ## Say what make zoo would do and why, and what that takes; noth
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" plan $(WISH) --store "$(STORE)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(JSON),--json) $(if $(MATRIX),--matrix)
 
 nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed twice (RETRY=1, ISSUE, REPORT)
-	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" nightly $(WISH) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" nightly $(WISH) --labelled "$(LABELLED)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --base-url "$(BASE_URL)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" \
 	  --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)" $(if $(RETRY),--retry)
 

@@ -20,6 +20,7 @@ from builders.compare import backbone_of
 from builders.gate import compare_rows
 from builders.labelled import Labelled
 from builders.onnx_run import open_onnx
+from builders.probing import FOLDS, probe
 from zoo.machine import describe_machine
 from zoo.manifest import Manifest
 from zoo.preprocess import normalise
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from builders.backbone import Backbone
 
 Features = npt.NDArray[np.float32]
-FOLDS = 5
 _AT_ONCE = 4  # photos
 
 
@@ -47,7 +47,7 @@ class Accuracy:
         correct: Photos of which the weights' own classifier names the class; None where there is
             no such classifier.
         photos: How many there are.
-        probe: Mean accuracy of the linear probe over the folds; None where a class has fewer
+        probe: Accuracy of the linear probe over the folds; None where a class has fewer
             photos than there are folds.
         worst_cosine: Of any photo's features with PyTorch's.
         median_cosine: Of all of them.
@@ -145,22 +145,15 @@ def missing(repository: Repository, manifest: Manifest) -> list[str]:
 
 
 def linear_probe(features: Features, labels: npt.NDArray[np.int64]) -> float | None:
-    """Returns the mean accuracy of a linear probe over k folds; None where a class has too few.
+    """Returns the accuracy of a linear probe over k folds; None where a class has too few.
 
     Args:
         features: ``(N, feature_dim)``.
         labels: ``(N,)``.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     if np.unique(labels, return_counts=True)[1].min() < FOLDS:
         return None
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    return float(cross_val_score(probe, features, labels, cv=folds).mean())
+    return float(probe(features, labels).mean())
 
 
 def to_markdown(rows: Iterable[Accuracy], name: str, lacking: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +27,11 @@ from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published,
 from builders.desk import KEYS_HELP, open_desk
 from builders.environment import toolchains_of
 from builders.job import BuildOutput, Failure, parse_result
-from builders.pipeline import Farm, Request
+from builders.labelled import LabelledSet, read_labelled
+from builders.pipeline import Farm
 from builders.plan import check_request
 from builders.progress import Display
+from builders.request import Request
 from builders.runs import make_site
 from builders.serve import serve
 from builders.strikes import Strikes
@@ -68,12 +71,13 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
     manifests, broken = chosen_manifests(options)
     asked = [Arch.parse(name) for name in words(options.gpu)]
     line = RuntimeLine.parse(options.trt) if options.trt else None
+    display = Display(Console())
+    labelled = _labelled(options, mode, display.say)
     chosen = cli_executor.choose_executor(options, asked)
     executor, archs = chosen.executor, chosen.archs
     precisions = tuple(parse_precision(word, archs, line) for word in words(options.precision))
     toolchains = chosen.choose(archs, line)
     check_request(toolchains, precisions)
-    display = Display(Console())
     folder = options.calibration
     request = Request(
         manifests=manifests,
@@ -84,6 +88,7 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
         calibration=from_folder(Path(folder), display.say) if folder else shipped(),
         failures=_failures_beside(store),
         builder=pairs(options.builder),
+        labelled=labelled,
     )
     repository = Repository(open_store(store))
     desk = open_desk(store, options.keys, display.say)
@@ -102,6 +107,27 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
         make_site(published(options), site, options.base_url)
         display.say(f"catalog: {site / 'index.html'}")
     return status, summary
+
+
+def _labelled(
+    options: argparse.Namespace, mode: weights.WeightsMode, say: Callable[[str], None]
+) -> LabelledSet | None:
+    """Returns the photos of a linear probe, None for none.
+
+    Raises:
+        UsageError: There are no such photos, or the jobs run where they are not.
+    """
+    if not options.labelled:
+        return None
+    if options.executor not in ("", "local"):
+        raise UsageError(
+            f"LABELLED= stays on this machine, and EXECUTOR={options.executor} runs jobs elsewhere",
+            hint="leave EXECUTOR= out; or run zoo-farm accuracy --labelled later",
+        )
+    if mode == "seeded":
+        say("labelled: left out: seeded weights have no accuracy to lose")
+        return None
+    return read_labelled(Path(options.labelled), say)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -253,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         cli_plan.add_wish(one)
         one.add_argument("--store", default="", help="repository (default ./_repository)")
         one.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
+        one.add_argument("--labelled", default="", help="folder of classes, for a linear probe")
         one.add_argument("--retry", action="store_true", help="try again what failed twice")
         cli_executor.add_executor(one)
     proof = add_arguments(commands, "verify", verify)

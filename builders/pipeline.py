@@ -7,22 +7,23 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from builders import inputs, listing, parallel, plan, publish, scratch, weights
 from builders.backends import get_backend
-from builders.calibration import CalibrationSet
 from builders.executors import Executor, Outcome
 from builders.inputs import Form
 from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput, Job, Prove, VerifyJob
 from builders.plan import Wanted
+from builders.probing import Probing
 from builders.progress import Display
 from builders.proposals import Proposals
+from builders.request import Request
 from builders.strikes import DisabledCellError, Strikes
 from builders.summary import Summary
-from builders.weights import WeightsMode
 from zoo.errors import (
     ClusterError,
     JobError,
@@ -37,35 +38,10 @@ from zoo.manifest import Manifest
 from zoo.record import BuildRecord, DisabledRecord, ExportRecord, concerning, status_of
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
-from zoo.target import Arch, Precision, Toolchain
+from zoo.target import Arch
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What ``make zoo`` was asked for.
-
-    Attributes:
-        manifests: The models.
-        manifest_dir: Their folder.
-        toolchains: What builds for each architecture.
-        precisions: By name, or None for all that a model and its target take.
-        weights: Real weights, or seeded ones.
-        calibration: The images that lower precisions are measured and tried on.
-        builder: Builder options by name, as text.
-        failures: Folder that keeps the job and log of what failed.
-    """
-
-    manifests: dict[str, Manifest]
-    manifest_dir: Path
-    toolchains: dict[Arch, Toolchain]
-    precisions: tuple[Precision, ...] | None
-    weights: WeightsMode
-    calibration: CalibrationSet
-    failures: Path
-    builder: dict[str, str] = field(default_factory=dict)
 
 
 class Farm:
@@ -101,6 +77,10 @@ class Farm:
             ClusterError: Nothing can be run any more.
         """
         self._repository.claim("dry-run" if request.weights == "seeded" else "release")
+        self._probing = Probing(
+            request.labelled, request.failures / "labelled", request.manifest_dir,
+            partial(self.job, failures=request.failures), self._repository.store.url,
+        )  # fmt: skip
 
         def run_model(manifest: Manifest) -> Summary:
             summary = Summary()
@@ -113,8 +93,11 @@ class Farm:
             return summary
 
         whole = Summary()
-        for part in self._each(run_model, request.manifests.values()):
-            whole.add(part)
+        try:
+            for part in self._each(run_model, request.manifests.values()):
+                whole.add(part)
+        finally:
+            self._probing.close()
         return whole
 
     def _each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -272,6 +255,10 @@ class Farm:
             attestations = concerning(attestations, arch.name)
         key = verdict(record.engine.sha256).key if record and prove else None
         need = plan.need_of(record, attestations, key)
+        if need == "nothing" and prove is not None and self._probing.lacks(attestations):
+            need = "verify"
+        if need in ("build", "verify") and prove is not None:
+            prove = self._probing.prove(manifest, prove)
         if need == "build":
             job = BuildJob(
                 inputs=build,
@@ -284,6 +271,7 @@ class Farm:
                 self._strikes.watch(build, wanted, export),
                 self.job(label, job, request.failures) as outcome,
             ):
+                outcome = self._probing.judged(outcome, manifest, wanted.precision)
                 record = publish.publish_build(
                     repository,
                     job,
@@ -313,7 +301,7 @@ class Farm:
                 f"{record.engine.sha256}, and that run's job and log in {request.failures}",
             )
         assert prove is not None
-        self._verify(label, record, prove, verdict(record.engine.sha256), request)
+        self._verify(label, record, prove, verdict(record.engine.sha256), manifest, request)
         return record, "verified"
 
     def _verify(
@@ -322,12 +310,14 @@ class Farm:
         record: BuildRecord,
         prove: Prove,
         verdict: VerificationInputs,
+        manifest: Manifest,
         request: Request,
     ) -> None:
         """Proves a published engine again; one that fails is withdrawn."""
         repository = self._repository
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
         with self.job(label, job, request.failures) as outcome:
+            outcome = self._probing.judged(outcome, manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             publish.attest_proof(repository, verdict, outcome.result)
             passed(outcome, "withdrawn")

@@ -191,6 +191,8 @@ def attest_proof(
     verification = output.verification
     assert verification is not None
     body: dict[str, Any] = {"batches": list(verification.batches), "tolerance": inputs.tolerance}
+    if verification.probe is not None:
+        body["probe"] = verification.probe
     if output.benchmark:
         _attest(
             repository, "benchmarked", inputs.engine, inputs.key, output,

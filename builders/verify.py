@@ -20,7 +20,7 @@ from polygraphy.comparator import BaseCompareFunc, Comparator, IterationResult, 
 from polygraphy.logger import G_LOGGER
 
 from builders.gate import compare_rows, find_misses
-from builders.job import Verification
+from builders.job import Prove, Verification
 from builders.progress import Event, Report
 from zoo.errors import VerificationError
 from zoo.manifest import Preprocess
@@ -29,6 +29,7 @@ from zoo.runtime import Session
 from zoo.tolerance import Tolerance
 
 _INPUT, _OUTPUT = "images", "features"
+_AT_ONCE = 32  # labelled photos
 
 
 class SessionRunner(BaseRunner):  # type: ignore[misc]
@@ -145,6 +146,26 @@ def verify(
         reason="; ".join(misses) or None,
         batches=tuple(outcome.numbers for outcome in outcomes),
     )
+
+
+def labelled_features(session: Session, prove: Prove, path: Path, report: Report) -> None:
+    """Writes an engine's features of labelled photos, ``(N, feature_dim)``.
+
+    Args:
+        session: The engine, open.
+        prove: Names the file of the photos.
+        path: Where to.
+        report: Where progress goes.
+    """
+    assert prove.labelled is not None
+    with np.load(prove.labelled) as arrays:
+        images = arrays["images"]
+    features = []
+    for first in range(0, len(images), _AT_ONCE):
+        report(Event(stage="verify", done=first, total=len(images), note="labelled photos"))
+        batch = normalise(images[first : first + _AT_ONCE], prove.preprocess)
+        features.append(session.features(batch))
+    np.save(path, np.concatenate(features))
 
 
 def _rows(batch: int, count: int) -> npt.NDArray[np.int64]:

@@ -9,218 +9,37 @@ export needs torch.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from builders.backends import get_backend
+from builders.export_job import run_export, run_reference
 from builders.job import (
     BuildJob,
     BuildOutput,
-    DisabledExport,
-    ExportedFile,
     ExportJob,
-    ExportOutput,
     Failure,
     Prove,
+    ReferenceJob,
     VerifyJob,
     parse_job,
 )
 from builders.progress import Event, Report, event_writer
-from zoo.errors import JobError, PrecisionError, ZooError
-from zoo.key import BuildInputs, ExportInputs
+from builders.workspace import Workspace, cost_since
+from zoo.errors import JobError, ZooError
+from zoo.key import BuildInputs
 from zoo.machine import describe_machine
-from zoo.preprocess import normalise
-from zoo.record import Advice, Blob
-from zoo.repository import Repository
 from zoo.runtime import open_session
-from zoo.stores import open_store
-from zoo.target import Toolchain
-from zoo.tolerance import Tolerance
 
-Step = Callable[[int, str], None]
-"""Takes how many steps of a stage are done, and what comes next."""
-
-
-class Workspace:
-    """Blobs of a store as local files, and the folder for outputs.
-
-    Args:
-        store: The store's URL.
-        output: Folder for outputs.
-    """
-
-    def __init__(self, store: str, output: Path) -> None:
-        self._repository = Repository(open_store(store))
-        self.output = output
-
-    def blob(self, blob: Blob) -> Path:
-        """Returns a blob as a file: in place when the store is local, else fetched and checked."""
-        path = self._repository.blob_path(blob)
-        if path is None:
-            path = self.output / "inputs" / blob.sha256
-            path.parent.mkdir(exist_ok=True)
-            self._repository.fetch_blob(blob, path)
-        return path
-
-    def timing_cache(self, device: str, toolchain: Toolchain) -> Path | None:
-        """Returns the timing cache of a GPU and a toolchain as a file, None without one."""
-        record = self._repository.timing_cache(device, toolchain)
-        return self.blob(record.cache) if record else None
-
-
-def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOutput:
-    """Makes the ONNX files of a model and, with the fp32 one, its golden."""
-    import onnx
-
-    from builders import export, precision
-
-    started, output = time.perf_counter(), workspace.output
-    steps = 4 + len(job.inputs)
-    golden_file = state_file = None
-
-    def step(done: int, note: str) -> None:
-        report(Event(stage="export", done=done, total=steps, note=note))
-
-    if job.fp32 is None:
-        state_file = _export_fp32(job, workspace, step)
-        golden_file = "golden.npz"
-        fp32_path, golden_path = output / "fp32.onnx", output / golden_file
-    else:
-        fp32_path, golden_path = workspace.blob(job.fp32.onnx), workspace.blob(job.fp32.golden)
-    exports, disabled = [], []
-    for number, (name, inputs) in enumerate(job.inputs.items()):
-        path, advice = output / f"{name}.onnx", None
-        step(4 + number, f"{name} ONNX")
-        if inputs.precision != "fp32":
-            try:
-                advice = _lower(
-                    job, inputs, fp32_path, path, partial(_note, step, 4 + number, name)
-                )
-            except PrecisionError as error:
-                disabled.append(
-                    DisabledExport(
-                        inputs=inputs,
-                        reason=error.message,
-                        calibration=job.calibration.describe(),
-                        advice=Advice.model_validate(error.advice),
-                    )
-                )
-                continue
-        model = onnx.load(path)
-        check = {"graph": precision.describe(model)}
-        count, largest = export.parameter_count(model), export.largest_tensor(model)
-        del model
-        check |= _check(job, inputs, path, golden_path)
-        exports.append(
-            ExportedFile(
-                inputs=inputs,
-                onnx=path.name,
-                parameters=count,
-                largest_tensor=largest,
-                check=check,
-                calibration=job.calibration.describe() if advice else None,
-                advice=advice,
-            )
-        )
-    step(steps, "")
-    return ExportOutput(
-        golden=golden_file,
-        state=state_file,
-        exports=tuple(exports),
-        disabled=tuple(disabled),
-        cost=_cost(started),
-    )
-
-
-def _note(step: Step, done: int, name: str, note: str) -> None:
-    step(done, f"{name}: {note}")
-
-
-def _lower(
-    job: ExportJob, inputs: ExportInputs, fp32: Path, path: Path, report: Callable[[str], None]
-) -> Advice:
-    """Writes an ONNX below fp32, made from the fp32 one and the calibration images."""
-    import onnx
-
-    from builders import export, precision
-
-    assert inputs.lowering is not None
-    preprocess = job.manifest.preprocess.plain
-    pixels, judged = job.calibration.pixels(preprocess)
-    images = normalise(pixels, preprocess)
-    model, advice = precision.lower(
-        onnx.load(fp32),
-        inputs.precision,
-        precision.Images(all=images, judged=images[judged]),
-        Tolerance.model_validate(inputs.lowering.tolerance),
-        placing=inputs.lowering.placing,
-        rest=inputs.lowering.rest,
-        low_images=inputs.lowering.half_images,
-        report=report,
-    )
-    export.save_onnx(model, path)
-    return advice
-
-
-def _check(job: ExportJob, inputs: ExportInputs, path: Path, golden: Path) -> dict[str, Any]:
-    """Runs an ONNX and compares it with PyTorch, before any engine is built of it."""
-    import onnx
-
-    from builders import export, precision
-
-    least = job.manifest.kept_by(inputs.precision).cosine
-    if inputs.precision == "fp32":
-        return export.check_export(path, golden, job.manifest, least, (1, 3))
-    model = precision.rounded_in_fp32(onnx.load(path))
-    return export.check_export(model, golden, job.manifest, least, (2,))
-
-
-def _export_fp32(
-    job: ExportJob, workspace: Workspace, step: Callable[[int, str], None]
-) -> str | None:
-    """Writes ``fp32.onnx`` and ``golden.npz``; returns the file of a newly seeded state."""
-    from builders import backbone, export, photos, weights
-    from builders.weights import seeded, state
-
-    manifest, output = job.manifest, workspace.output
-    dialect = job.inputs["fp32"].dialect
-    state_file = None
-    step(0, "weights")
-    if not job.weights.seeded:
-        path = weights.fetch(manifest, Path(job.manifest_dir))
-    elif job.state is not None:
-        path = workspace.blob(job.state)
-    else:
-        from safetensors.torch import save_file
-
-        state_file = "state.safetensors"
-        path = output / state_file
-        pixels = photos.statistics_photos(manifest.preprocess)
-        images = normalise(pixels, manifest.preprocess.plain)
-        save_file(seeded.make_state(lambda: backbone.create(manifest), images), path)
-    step(1, "backbone")
-    model = backbone.create(manifest)
-    if job.weights.seeded:
-        state.load_seeded(model, manifest, path)
-    else:
-        state.load_state(model, manifest, path)
-    cut = backbone.Backbone(model, manifest.backbone)
-    backbone.check_width(manifest.id, cut, manifest.preprocess.input_size)
-    step(2, "golden features")
-    export.write_golden(cut, manifest, output / "golden.npz")
-    step(3, "fp32 ONNX")
-    export.write_onnx(cut, manifest.preprocess.input_size, output / "fp32.onnx", dialect)
-    return state_file
+LABELLED = "labelled.npy"
+"""File of an engine's features of labelled photos."""
 
 
 def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutput:
@@ -248,7 +67,7 @@ def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutpu
         verification=None,
         benchmark=(),
         machine=machine,
-        cost=_cost(started),
+        cost=cost_since(started),
     )
     if job.prove is None:
         return built
@@ -280,7 +99,7 @@ def _prove(
     report: Report,
 ) -> BuildOutput:
     from builders.benchmark import benchmark
-    from builders.verify import verify
+    from builders.verify import labelled_features, verify
 
     started = time.perf_counter()
     with open_session(engine, inputs) as session:
@@ -292,16 +111,13 @@ def _prove(
             prove.batches,
             report,
         )
+        if prove.labelled is not None and verification.passed:
+            labelled_features(session, prove, workspace.output / LABELLED, report)
+            verification = verification.model_copy(update={"labelled": LABELLED})
         rows = benchmark(session, prove.benchmark, report) if verification.passed else ()
-    proof = _cost(started)
+    proof = cost_since(started)
     cost = {**output.cost, "peak_memory": proof["peak_memory"], "proof_seconds": proof["seconds"]}
     return output.model_copy(update={"verification": verification, "benchmark": rows, "cost": cost})
-
-
-def _cost(started: float) -> dict[str, Any]:
-    """Returns seconds since ``started`` and this process's peak memory so far, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": round(time.perf_counter() - started, 2), "peak_memory": peak}
 
 
 def run_job(text: str, output: Path, report: Report) -> BaseModel:
@@ -323,6 +139,8 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         workspace = Workspace(job.store, output)
         if isinstance(job, ExportJob):
             return run_export(job, workspace, report)
+        if isinstance(job, ReferenceJob):
+            return run_reference(job, workspace, report)
         if isinstance(job, BuildJob):
             return run_build(job, workspace, report)
         return run_verify(job, workspace, report)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL
+from conftest import LITE, ROOT, SMALL
 from farm import Farm
 from PIL import Image
 
+from builders import probing
 from builders.accuracy import FOLDS, linear_probe
 from builders.calibration import shipped
+from builders.executors import Outcome
+from builders.job import BuildOutput, Job, ReferenceOutput, Verification
 from builders.labelled import LEAST_OF_CLASS, imagenet_sample, read_labelled
 from zoo.errors import UsageError
+from zoo.manifest import load_manifests
 from zoo.preprocess import open_photo
 
 
@@ -39,8 +45,11 @@ def test_a_folder_for_each_class_is_read_and_what_is_left_out_is_said(folder: Pa
     (folder / "few").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "few" / "one.png")
     said: list[str] = []
-    labelled = read_labelled(folder, said.append)
+    chosen = read_labelled(folder, said.append)
+    labelled = chosen.opened()
     assert labelled.classes == 3
+    (first / "0.png").rename(first / "zero.png")
+    assert read_labelled(folder, lambda _: None).sha256 == chosen.sha256  # names say nothing
     assert len(labelled.photos) == len(labelled.labels) == 6 * LEAST_OF_CLASS
     assert not labelled.imagenet
     assert len(said) == 2
@@ -98,3 +107,80 @@ def test_engines_are_measured_beside_pytorch(dry_run_copy: Farm, folder: Path) -
     )  # fmt: skip
     assert refused.returncode == 2
     assert "no such folder" in refused.stderr
+
+
+def blobs(farm: Farm) -> set[str]:
+    return {entry.key for entry in farm.repository.store.list("blobs/")}
+
+
+def test_a_linear_probe_is_part_of_the_verdict(copy: Farm, folder: Path) -> None:
+    asked, before = (f"MODELS={LITE}", "GPU=cpu", "PRECISION=fp32"), blobs(copy)
+    done = copy.make(*asked, f"LABELLED={folder}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 verified again" in done.stdout
+    index = copy.repository.model_index(LITE)
+    assert index is not None
+    [engine] = [one for one in index.current if one.toolchain.kind == "ort"]
+    assert engine.verification is not None
+    assert engine.verification.probe is not None
+    assert engine.verification.probe.photos == 30
+    assert engine.verification.probe.engine == engine.verification.probe.pytorch > 0.9
+    assert "linear probe on 30 labelled photos" in copy.zoo("show", LITE).stdout
+    for again in ((*asked, f"LABELLED={folder}"), asked):
+        assert "1 already published, nothing to do" in copy.make(*again).stdout
+    assert blobs(copy) == before  # the photos and their features stay where they are
+    assert not list(copy.folder.rglob("*.npz"))
+    refused = copy.make(*asked, f"LABELLED={folder}", "EXECUTOR=dask", "SCHEDULER=tls://h:1")
+    assert "LABELLED= stays on this machine" in refused.stderr
+
+
+def test_a_loss_counts_when_it_is_more_than_noise(folder: Path) -> None:
+    pytorch = np.arange(1000) % 10 > 0  # 90% are right
+    worse = pytorch & (np.arange(1000) % 20 != 1)  # 85%
+    assert probing.miss(probing.compare(pytorch, pytorch, 0.0)) is None
+    said = probing.miss(probing.compare(pytorch, worse, 0.02))
+    assert said is not None
+    assert "1000 labelled photos names 85.0% rightly, 90.0% on PyTorch's features" in said
+    few = probing.compare(pytorch[:20], worse[:20], 0.02)
+    assert few["fall"] == 0.05
+    assert probing.miss(few) is None  # one photo of twenty
+
+
+def test_features_that_lost_the_classes_are_not_published(
+    farm: Farm, folder: Path, tmp_path: Path
+) -> None:
+    """The reference and the engine's features are files: these are mixed up, row by row."""
+    manifest, labelled = load_manifests(farm.manifests)[LITE], read_labelled(folder, print)
+    random, labels = np.random.default_rng(0), np.array(labelled.labels)
+    means = random.standard_normal((3, 1280))
+    features = means[labels] + random.standard_normal((len(labels), 1280))
+    np.savez(tmp_path / "labelled.npz", features=features, labels=labels, images=labels)
+
+    @contextmanager
+    def run(label: str, job: Job) -> Iterator[Outcome]:
+        yield Outcome(result=ReferenceOutput(file="labelled.npz", cost={}), folder=tmp_path)
+
+    asked = probing.Probing(labelled, tmp_path / "private", farm.manifests, run, "memory://")
+    verification = Verification(passed=True, reason=None, batches=(), labelled="found.npy")
+    output = BuildOutput(
+        engine=None, facts={}, precision_proven=True, verification=verification, benchmark=(),
+        machine={}, cost={},
+    )  # fmt: skip
+    verdicts = []
+    for found in (features, random.permutation(features)):
+        np.save(tmp_path / "found.npy", found)
+        outcome = asked.judged(Outcome(result=output, folder=tmp_path), manifest, "int8")
+        assert isinstance(outcome.result, BuildOutput)
+        assert outcome.result.verification is not None
+        verdicts.append(outcome.result.verification)
+    assert [one.passed for one in verdicts] == [True, False]
+    assert "a linear probe on 30 labelled photos names" in str(verdicts[1].reason)
+    asked.close()
+    assert not (tmp_path / "private").exists()
+
+
+def test_seeded_weights_have_no_accuracy_to_lose(dry_run_copy: Farm, folder: Path) -> None:
+    asked = (f"MODELS={SMALL}", "GPU=cpu", "PRECISION=fp32", "WEIGHTS=seeded")
+    done = dry_run_copy.make(*asked, f"LABELLED={folder}")
+    assert "labelled: left out: seeded weights have no accuracy to lose" in done.stdout
+    assert "1 already published" in done.stdout

@@ -18,10 +18,11 @@ from builders.calibration import CalibrationSet
 from builders.executors import Outcome
 from builders.inputs import Form
 from builders.job import BuildJob, BuildOutput, Job, Verification
-from builders.pipeline import Farm, Request
+from builders.pipeline import Farm
 from builders.planned import make_plan
 from builders.progress import Display, Report
 from builders.proposals import Proposals
+from builders.request import Request
 from builders.strikes import Strikes
 from builders.summary import Summary
 from zoo.catalog.report import Drift, FailedJob, NightlyRun, read_nightly

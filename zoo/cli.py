@@ -92,6 +92,8 @@ def _show_engine(engine: EngineEntry) -> None:
             f"    batch {verified.batch}: cosine {verified.worst_cosine:.6f} at worst, "
             f"relative error {verified.worst_relative_error:.2g}"
         )
+    if engine.verification and engine.verification.probe:
+        print(f"    {engine.verification.probe.words}")
     for timed in engine.benchmark.batches if engine.benchmark else ():
         print(
             f"    batch {timed.batch}: {timed.latency_ms:.2f} ms, "

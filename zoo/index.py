@@ -33,16 +33,40 @@ class VerifiedBatch(_Numbers):
     neighbours: float | None = None
 
 
+class ProbeSummary(_Numbers):
+    """What a linear probe on labelled photos shows: accuracies, of 1.
+
+    Attributes:
+        photos: How many there are.
+        pytorch: On PyTorch's features.
+        engine: On the engine's.
+    """
+
+    photos: int
+    pytorch: float
+    engine: float
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
+        return (
+            f"linear probe on {self.photos} labelled photos: {self.engine:.1%} right, "
+            f"{self.pytorch:.1%} on PyTorch's features"
+        )
+
+
 class VerificationSummary(_Numbers):
     """The numbers of an engine's latest verdict, and the machine that found them.
 
     Attributes:
         batches: Numbers per batch size.
+        probe: What a linear probe shows, where a maintainer gave labelled photos.
         machine: Where.
         key: Key of what went into the verdict; None in an index from before it was written.
     """
 
     batches: tuple[VerifiedBatch, ...]
+    probe: ProbeSummary | None = None
     machine: dict[str, Any] = {}
     key: str | None = None
 

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from zoo.target import Precision
 from zoo.toml import toml
@@ -74,15 +74,36 @@ class OwnTolerance(BaseModel):
         return self
 
 
+class _Floors(BaseModel):
+    """``zoo/floors.toml``: a table for each precision, and what a linear probe may lose in each."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
+
+    fp32: Tolerance
+    fp16: Tolerance
+    bf16: Tolerance
+    int8: Tolerance
+    probe_fall: dict[Precision, Annotated[float, Field(ge=0, lt=1)]]
+
+
+@cache
+def _read() -> _Floors:
+    text = files("zoo").joinpath("floors.toml").read_text(encoding="utf-8")
+    read = _Floors.model_validate(toml.loads(text))
+    assert set(read.probe_fall) == set(get_args(Precision))
+    return read
+
+
 @cache
 def floors() -> Mapping[Precision, Tolerance]:
-    """Returns ``zoo/floors.toml``: every precision's tolerance."""
-    text = files("zoo").joinpath("floors.toml").read_text(encoding="utf-8")
-    read: dict[Precision, Tolerance] = TypeAdapter(dict[Precision, Tolerance]).validate_python(
-        toml.loads(text)
-    )
-    assert set(read) == set(get_args(Precision))
-    return read
+    """Returns every precision's tolerance."""
+    read = _read()
+    return {precision: getattr(read, precision) for precision in get_args(Precision)}
+
+
+def probe_fall(precision: Precision) -> float:
+    """Returns the accuracy that a linear probe on an engine's features may lose, of 1."""
+    return _read().probe_fall[precision]
 
 
 def looser_by(precision: Precision, own: OwnTolerance) -> list[str]:

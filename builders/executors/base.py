@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builders.job import BuildOutput, ExportOutput, Job
+from builders.job import BuildOutput, ExportOutput, Job, ReferenceOutput
 from builders.progress import Report
 from zoo.machine import local_archs
 from zoo.target import Arch, Toolchain
@@ -22,7 +22,7 @@ class Outcome:
         folder: Its output directory, the caller's to keep or remove.
     """
 
-    result: ExportOutput | BuildOutput
+    result: ExportOutput | ReferenceOutput | BuildOutput
     folder: Path
 
 

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from builders import images
 from builders.executors.base import Outcome, ThisMachine
 from builders.executors.local import LocalExecutor
-from builders.job import BuildJob, ExportJob, Job, VerifyJob
+from builders.job import BuildJob, ExportJob, Job, ReferenceJob, VerifyJob
 from builders.progress import Report
 from builders.toolchain import choose_toolchains
 from zoo.errors import JobError, MissingPackageError, TargetError, UsageError
@@ -95,7 +95,7 @@ class DockerExecutor(ThisMachine):
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
-        if isinstance(job, ExportJob):
+        if isinstance(job, ExportJob | ReferenceJob):
             return self._exports.run(job, folder, report)
         inputs = job.inputs if isinstance(job, BuildJob) else job.record.inputs
         name = f"caft-zoo-{os.getpid()}-{uuid.uuid4().hex[:12]}"

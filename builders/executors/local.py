@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
-from builders.job import ExportJob, Failure, Job, parse_result
+from builders.job import ExportJob, Failure, Job, ReferenceJob, parse_result
 from builders.progress import Event, Report
 from zoo.errors import JobError, UsageError
 
@@ -63,7 +63,9 @@ class LocalExecutor(ThisMachine):
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
         job_file = folder / "job.json"
         job_file.write_text(job.model_dump_json(indent=1))
-        command = self._command if isinstance(job, ExportJob) else self._build_command
+        command = (
+            self._command if isinstance(job, ExportJob | ReferenceJob) else self._build_command
+        )
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
                 [*command, str(job_file.resolve()), str(folder.resolve())],

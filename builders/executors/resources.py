@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from builders.job import BuildJob, ExportJob, Job, Prove
+from builders.job import BuildJob, ExportJob, Job, Prove, ReferenceJob
 from zoo.target import Arch, RuntimeLine, Toolchain
 
 EXPORT = "export"
@@ -79,7 +79,7 @@ def toolchain_name(toolchain: Toolchain) -> str:
 
 def needs_of(job: Job, runs_on: RunsOn) -> frozenset[str]:
     """Returns what a job needs of the one worker that runs it."""
-    if isinstance(job, ExportJob):
+    if isinstance(job, ExportJob | ReferenceJob):
         return frozenset({EXPORT})
     inputs = job.inputs if isinstance(job, BuildJob) else job.record.inputs
     archs = [Arch(name) for name in inputs.archs]
