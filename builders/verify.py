@@ -156,10 +156,19 @@ def labelled_features(session: Session, prove: Prove, path: Path, report: Report
         prove: Names the file of the photos.
         path: Where to.
         report: Where progress goes.
+
+    Raises:
+        VerificationError: The file is gone, or is no such file.
     """
     assert prove.labelled is not None
-    with np.load(prove.labelled) as arrays:
-        images = arrays["images"]
+    try:
+        with np.load(prove.labelled) as arrays:
+            images = arrays["images"]
+    except (OSError, ValueError, KeyError) as error:
+        raise VerificationError(
+            f"{prove.labelled}: no labelled photos: {error}",
+            hint="they are kept while a run lasts: make zoo LABELLED=folder makes them",
+        ) from error
     features = []
     for first in range(0, len(images), _AT_ONCE):
         report(Event(stage="verify", done=first, total=len(images), note="labelled photos"))
