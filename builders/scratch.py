@@ -15,7 +15,7 @@ from zoo.repository import Repository
 QUARANTINE = "quarantine.json"
 """Written into its folder by an executor, for a job that is not to be tried again."""
 
-_KEPT = ("job.json", "log.txt", "result.json", QUARANTINE)
+_KEPT = ("job.json", "log.txt", "result.json", "inspector.json", QUARANTINE)
 
 
 def scratch_folder(repository: Repository) -> Path:
@@ -34,7 +34,7 @@ def scratch_folder(repository: Repository) -> Path:
 
 
 def keep(folder: Path, kept: Path) -> None:
-    """Keeps job, log and result of a job that failed."""
+    """Keeps job, log, result and what an inspector said of the engine, of a job that failed."""
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
     for name in _KEPT:
