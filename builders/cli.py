@@ -101,7 +101,8 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
     summary.failed.update(broken)
     status = _print_summary(summary, store, display)
     if desk.waiting:
-        display.say(f"{desk.waiting} wait for a signature: zoo-farm publish --store {store}")
+        keys = " --keys FOLDER" if "://" in store else ""
+        display.say(f"{desk.waiting} wait for a signature: zoo-farm publish --store {store}{keys}")
     if repository.index() is not None:
         options.store = store
         make_site(published(options), site, options.base_url)

@@ -105,6 +105,8 @@ def rotate_key(options: argparse.Namespace) -> int:
         if not metadata.load():
             raise TrustError(f"{store.url}: nothing is signed here", hint="zoo-farm publish signs")
         old = ring.entry(role)
+        for one in ROLES:
+            ring.unlock(one)  # before a file is made for the new one
         passphrase = None if options.no_passphrase else _new_passphrase()
         entry = new_key(ring.folder, role, passphrase)
         metadata.rotate(role, entry)
@@ -145,6 +147,8 @@ def publish(options: argparse.Namespace) -> int:
 
 def withdraw(options: argparse.Namespace) -> int:
     """Withdraws an engine: its record stays, with the reason, and nobody is given it."""
+    if not options.reason.strip():
+        raise UsageError("no reason is given", hint="--reason says why; the page shows it")
     repository = published(options)
     index = repository.model_index(options.model)
     labels = {label: entry for entry in (index.current if index else ()) for label in entry.targets}
@@ -154,6 +158,11 @@ def withdraw(options: argparse.Namespace) -> int:
             f"{perhaps(options.target, list(labels))}",
             hint=f"there is {', '.join(labels) or 'nothing'}",
         )
+    if labels[options.target].status == "withdrawn":
+        print(
+            f"{options.model} {options.target}: withdrawn before: {labels[options.target].reason}"
+        )
+        return 0
     engine = labels[options.target].engine.sha256
     body = {"reason": options.reason, "by": "a maintainer"}
     repository.attest(
@@ -176,11 +185,15 @@ def gc(options: argparse.Namespace) -> int:
     """Finds what nothing in a repository needs any more; --delete removes it after a grace time."""
     from builders.gc import collect
 
+    if not 0 <= options.grace < 100_000:
+        raise UsageError(f"{options.grace} days are no grace time", hint="(default 7)")
     repository = published(options)
     grace = timedelta(days=options.grace)
     found = collect(repository, grace, datetime.now(timezone.utc), delete=options.delete)
     for key, size in found.deleted.items():
         print(f"{key}  {size:,} bytes")
+    for key in found.condemned.keys() - found.deleted.keys() if not options.delete else ():
+        print(f"{key}  would be condemned")
     mib = sum(found.deleted.values()) / 2**20
     said = "deleted" if options.delete else "would be deleted"
     waiting = len(found.condemned) - len(found.deleted)

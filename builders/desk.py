@@ -39,6 +39,8 @@ def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
     repository = Repository(open_store(store))
     if keys:
         ring = key_ring(Path(keys))
+        _check_outside(repository, ring.folder)
+        ring.unlock("publisher")
         return Proposals(repository, lambda: sign_with(repository, ring))
     if repository.store.local_path("x") is None:
         return Proposals(repository, None)
@@ -56,7 +58,23 @@ def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
             return sign_with(repository, key_ring(folder))
 
         return Proposals(repository, make_and_sign)
+    if any(b"ENCRYPTED" in path.read_bytes() for path in folder.glob("publisher*.pem")):
+        key_ring(folder).unlock("publisher")
     return Proposals(repository, lambda: sign_with(repository, key_ring(folder)))
+
+
+def _check_outside(repository: Repository, folder: Path) -> None:
+    """Refuses keys that lie in the repository that they sign.
+
+    Raises:
+        TrustError: They do; says what to do.
+    """
+    root = repository.store.local_path("x")
+    if root is not None and folder.resolve().is_relative_to(root.parent):
+        raise TrustError(
+            f"the keys {folder} are in the repository {repository.store.url}",
+            hint="move them to a folder outside of it; everybody reads what is in it",
+        )
 
 
 def key_ring(folder: Path) -> KeyRing:
@@ -72,6 +90,7 @@ def sign_with(repository: Repository, ring: KeyRing, *, refresh: bool = False) -
     from builders.signing import SignedMetadata
 
     repository.store.check_writable()
+    _check_outside(repository, ring.folder)
     done = Publisher(repository, SignedMetadata(repository.store, ring)).run(refresh=refresh)
     trust_home().trust(repository.store.url, ring.root_file.read_bytes())
     return done

@@ -36,6 +36,7 @@ from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from zoo.errors import TrustError
+from zoo.stores.base import WITNESS
 
 Role = Literal["root", "targets", "publisher"]
 ROLES: tuple[Role, ...] = ("root", "targets", "publisher")
@@ -145,6 +146,17 @@ class KeyRing:
             self._signers[entry.keyid] = self._open(entry)
         return self._signers[entry.keyid]
 
+    def unlock(self, role: Role) -> None:
+        """Opens a role's key now if it needs a passphrase: not after hours of work.
+
+        Raises:
+            TrustError: The passphrase is another, or there is nobody to ask.
+        """
+        entry = self.entry(role)
+        scheme, _, name = entry.uri.partition(":")
+        if scheme == "file" and b"ENCRYPTED" in _bytes_of(self.folder / name):
+            self.signer(entry)
+
     def replace(self, entry: KeyEntry) -> None:
         """Gives a role another key, until the end of this process; ``save`` keeps it."""
         kept = tuple(one for one in self.file.keys if one.role != entry.role)
@@ -164,7 +176,8 @@ class KeyRing:
         except (OSError, ValueError, TypeError, UnsupportedLibraryError) as error:
             raise TrustError(
                 f"the {entry.role} key {entry.uri} can't be used: {error}",
-                hint=f"it is named by {self.folder / 'keys.json'}",
+                hint=f"it is named by {self.folder / 'keys.json'}; {PASSPHRASE} gives the "
+                "passphrase of an encrypted one",
             ) from error
 
     def _from_file(self, entry: KeyEntry, path: Path) -> Signer:
@@ -178,6 +191,13 @@ class KeyRing:
 
     def _secret(self, what: str) -> str:
         return os.environ.get(PASSPHRASE) or self._ask(what)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # whoever signs with it says what is wrong
 
 
 def make_keys(
@@ -200,12 +220,24 @@ def make_keys(
         signers: Keys that are somewhere else, for the roles that have one.
 
     Raises:
-        TrustError: There are keys already, or ``bins`` is no power of two.
+        TrustError: There are keys already, the folder is part of a repository or has other things
+            in it, or ``bins`` is no power of two.
     """
+    for above in (folder.absolute(), *folder.absolute().parents):
+        if (above / WITNESS).is_file():
+            raise TrustError(
+                f"{folder} is in the repository {above}, which everybody reads",
+                hint="name a folder outside of it with --keys",
+            )
     if (folder / "keys.json").exists():
         raise TrustError(
             f"{folder}: there are keys here already",
             hint="zoo-farm keys rotate replaces one; another --keys folder takes others",
+        )
+    if folder.is_dir() and any(path.suffix not in (".pem", ".part") for path in folder.iterdir()):
+        raise TrustError(
+            f"{folder} is a folder with other things in it",
+            hint="keys are in a folder of their own: name another with --keys",
         )
     if bins < 2 or bins & (bins - 1) or bins > 2**14:
         raise TrustError(f"{bins} bins: a power of two from 2 to 16384 is needed")

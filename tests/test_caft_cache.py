@@ -163,6 +163,10 @@ def test_a_set_that_has_grown_costs_what_is_new(tmp_path: Path) -> None:
     assert list(cache.names())[-1] == "class0/0a.png"
     assert np.array_equal(cache.features[-1], cache.features[5])
     assert [cache.label_names[number] for number in cache.labels[-2:]] == ["class1", "class0"]
+    (data / "class0" / "0a.png").unlink()
+    os.utime(data / "class1" / "1.png", (2e9, 2e9))
+    _, third = cache_features(data, toy(), tmp_path / "c", batch=100_000)
+    assert (third.images, third.before - third.found, third.rewritten) == (0, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,21 @@ def test_early_stopping_keeps_the_best_epoch(cache: FeatureCache) -> None:
     assert len(losses) - 1 - int(np.argmin(losses)) == 4
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"learning_rate": -1}, {"learning_rate": float("nan")}, {"dropout": 2}, {"weight_decay": -5},
+     {"seed": -3}, {"seed": 1 << 70}],
+)  # fmt: skip
+def test_settings_that_nothing_is_trained_with_are_said(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} .* is not a"):
+        Settings(**wrong)
+
+
+def test_scikit_learn_says_how_many_it_learned_from(cache: FeatureCache) -> None:
+    _, report = train_head(cache, Settings(solver="sklearn", epochs=1))
+    assert report.trained_on + report.held_out == len(cache.labelled())
+
+
 def test_other_settings_train_another_head(cache: FeatureCache) -> None:
     heads = [train_head(cache, Settings(seed=seed, epochs=3))[0] for seed in (0, 1)]
     assert not np.allclose(*(head.logits(cache.plain) for head in heads))

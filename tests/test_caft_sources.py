@@ -111,6 +111,13 @@ def test_bad_images_are_left_out_by_name(tmp_path: Path) -> None:
     assert len(list(cache.names())) == len(cache) == 15
     expected = toy()(sorted(str(path) for path in data.rglob("?.png")))
     assert np.allclose(cache.features, expected, atol=1e-6)
+    # Another pass tries them again, and names those that are still bad.
+    (data / "class0" / "2b.jpg").write_bytes((data / "class1" / "0.png").read_bytes())
+    said.clear()
+    card, state = cache_features(data, toy(), tmp_path / "c", on_bad=said.__setitem__)
+    assert set(said) == {"class1/cut.png", "class2/gone.jpg"}
+    assert (card.samples, card.bad, state.images) == (16, 2, 3)
+    assert dict(FeatureCache(tmp_path / "c").bad()) == said
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -227,6 +234,7 @@ BAD: list[tuple[str, str]] = [
     ("empty/photo.jpg", "neither a folder, nor a list"),
     ("many.csv", "line 2 has 3 fields"),
     ("latin.txt", "UTF-8"),
+    ("commas.txt", "line 1: no file is named 'a.jpg,cat'"),
     ("note.tar", "not a tar"),
     ("hf:nowhere/at/all:train", "can't be opened"),
 ]
@@ -240,6 +248,7 @@ def test_what_is_no_data_set_is_said(
     (tmp_path / "empty").mkdir()
     photo(1).save(tmp_path / "empty" / "photo.jpg")
     (tmp_path / "many.csv").write_text("path,label\na,b,c\n")
+    (tmp_path / "commas.txt").write_text("a.jpg,cat\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9.jpg\n")
     (tmp_path / "note.tar").write_text("hello" * 1000)
     data = name if name.startswith("hf:") else str(tmp_path / name)
@@ -248,6 +257,16 @@ def test_what_is_no_data_set_is_said(
     with pytest.raises(DatasetError, match=words):
         cache_features(data, toy(), tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_a_list_of_a_spreadsheet_and_a_folder_in_a_circle(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", classes=2, each=2)
+    (data / "class0" / "again").symlink_to(data)
+    assert len(list(open_source(data))) == 4
+    (data / "list.csv").write_text("path,label\nclass0/0.png,a\n", encoding="utf-8-sig")
+    assert [(one.name, one.label) for one in open_source(data / "list.csv")] == [
+        ("class0/0.png", "a")
+    ]
 
 
 def test_a_generator_is_refused(tmp_path: Path) -> None:

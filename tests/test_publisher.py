@@ -23,6 +23,7 @@ from builders.publisher import check_apart
 from zoo.digest import sha256_bytes
 from zoo.errors import LicenceError, RepositoryError
 from zoo.index import ModelIndex
+from zoo.layout import blob_key
 from zoo.licences import check_licence
 from zoo.mirror import Filter, mirror
 from zoo.record import Blob
@@ -238,6 +239,11 @@ def test_a_mirror_is_trusted_as_the_repository_is(signed: Signed) -> None:
     assert done.engines == 2
     assert signed.pulled(signed.client("far", store=copy), "other") == b"other engine"
     assert mirror(client, copy, Filter()).copied == 0
+    blob = copy.local_path(blob_key(sha256_bytes(b"other engine")))
+    assert blob is not None
+    blob.write_bytes(b"OTHER ENGINE")
+    assert mirror(client, copy, Filter()).copied == 1
+    assert blob.read_bytes() == b"other engine"
     signed.release("m", b"newer")
     mirror(signed.client("again"), copy, Filter())
     assert signed.pulled(signed.client("far", store=copy)) == b"newer"

@@ -144,6 +144,18 @@ def test_when_nothing_fits_it_says_what_would() -> None:
         select(model(trt("sm86-trt11.4-fp16"), nearer), here)
 
 
+def test_what_to_do_is_about_what_was_asked_for() -> None:
+    withdrawn = engine("cpu-ort1.32-fp32", status="withdrawn", reason="row 3")
+    for asked in ({}, {"target": "cpu-ort1.32-fp32"}):
+        with pytest.raises(SelectionError) as caught:
+            select(model(withdrawn), LAPTOP, **asked)
+        text = str(caught.value)
+        assert "will do:\n    cpu-ort1.32-fp32: withdrawn: row 3" in text
+        assert text.endswith("\n  to build one: make zoo MODELS=m GPU=cpu")
+    with pytest.raises(SelectionError, match=r"in int8 will do:(.|\n)*GPU=cpu PRECISION=int8$"):
+        select(model(CPU), LAPTOP, precision="int8")
+
+
 def test_what_was_picked_is_said_with_the_reason() -> None:
     assert why(CPU, LAPTOP) == (
         "cpu-ort1.32-fp32 (verified): made for cpu, ONNX Runtime 1.32.0 is installed exactly"

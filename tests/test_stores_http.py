@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from odd_servers import OddFiles, serving
 
 import zoo.stores.transfer
 from zoo.errors import RepositoryError, TooLongError
+from zoo.stores import http
 from zoo.stores.base import ObjectStore
 from zoo.stores.http import HttpStore
 
@@ -112,6 +114,24 @@ def test_a_server_that_is_not_there_is_said_to_be_that(monkeypatch: pytest.Monke
     monkeypatch.setattr("zoo.stores.http.BACKOFF", 0.0)
     with pytest.raises(RepositoryError, match=r"127\.0\.0\.1:9 can't be reached: .*refused"):
         HttpStore("http://127.0.0.1:9").get("k")
+
+
+def test_a_server_that_has_answered_is_asked_more_often_than_one_that_never_did(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def noted(*, connect: int | None) -> Any:
+        asked.append(connect)
+        return retry(connect=connect)
+
+    retry = http._retry
+    monkeypatch.setattr(http, "_retry", noted)
+    store = server("no-length")
+    store.size("k")
+    store.size("k")
+    assert asked[0] == 1
+    assert set(asked[1:]) == {None}
 
 
 def test_writing_is_refused_in_words() -> None:

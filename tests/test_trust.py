@@ -15,16 +15,33 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from factories import engine, model
-from signed import Signed, other_ring
+from signed import LABEL, Signed, no_passphrase, other_ring
 
-from builders.keys import key_elsewhere, new_key
+from builders import cli
+from builders.desk import open_desk
+from builders.keys import PASSPHRASE, KeyRing, key_elsewhere, make_keys, new_key
 from builders.signing import SignedMetadata
+from zoo import doctor
 from zoo.digest import sha256_bytes, sha256_file
 from zoo.errors import RepositoryError, TooLongError, TrustError, UsageError, ZooError
 from zoo.index import Index, index_row
 from zoo.layout import FIRST_ROOT
 from zoo.stores import LocalStore
 from zoo.trust import TrustHome, read_root, trusted_root
+
+Farm = Callable[..., int]
+
+
+@pytest.fixture
+def farm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Farm:
+    """Runs zoo-farm in this process, at home in a folder of its own."""
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["zoo-farm", *arguments])
+        return cli.main()
+
+    return run
 
 
 @pytest.fixture
@@ -193,6 +210,20 @@ def test_offline_what_was_verified_still_loads(signed: Signed) -> None:
         offline.model("other")
 
 
+def test_the_doctor_notices_a_repository_that_does_not_answer(
+    signed: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "connect", lambda url, say: signed.client(say=say))
+    assert next(doctor.store("s3://zoo")).state == "ok"
+    unreachable = Unreachable()
+    monkeypatch.setattr(
+        doctor, "connect", lambda url, say: signed.client(store=unreachable, say=say)
+    )
+    found = next(doctor.store("s3://zoo"))
+    assert (found.check, found.state) == ("store", "fail")
+    assert "no network; going on with what was verified" in found.found
+
+
 def test_after_expiry_what_was_verified_loads_and_what_is_new_does_not(tmp_path: Path) -> None:
     signed = Signed(tmp_path)
     signed.later(days=-6, hours=-23, minutes=-59, seconds=-55)
@@ -309,8 +340,6 @@ def test_a_key_may_be_elsewhere(tmp_path: Path) -> None:
     )
     from signed import no_passphrase
 
-    from builders.keys import make_keys
-
     ring = other_ring(tmp_path / "vault")
     pem = tmp_path / "vault/publisher.pem"
     public = load_pem_private_key(pem.read_bytes(), None).public_key()
@@ -331,8 +360,6 @@ def test_a_key_may_be_elsewhere(tmp_path: Path) -> None:
 def test_keys_are_encrypted_with_a_passphrase(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from builders.keys import PASSPHRASE, KeyRing, make_keys
-
     make_keys(tmp_path / "keys", "open sesame", ask=lambda what: "", bins=2)
     for path in (tmp_path / "keys").glob("*.pem"):
         assert b"ENCRYPTED" in path.read_bytes()
@@ -347,10 +374,54 @@ def test_keys_are_encrypted_with_a_passphrase(
     signed.release()
 
 
+def test_a_passphrase_is_asked_for_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, farm: Farm
+) -> None:
+    store, keys = tmp_path / "s", tmp_path / "s.keys"
+    make_keys(keys, "open sesame", ask=no_passphrase, bins=2)
+    monkeypatch.setenv(PASSPHRASE, "sesame")
+    for folder in ("", str(keys)):
+        with pytest.raises(TrustError, match=f"publisher.pem can't be used(.|\n)*{PASSPHRASE}"):
+            open_desk(str(store), folder, print)
+    # A key that can't be replaced leaves no half of the new one.
+    before = sorted(path.name for path in keys.iterdir())
+    monkeypatch.setenv(PASSPHRASE, "open sesame")
+    signed = Signed(tmp_path / "made")
+    signed.ring = KeyRing(keys, ask=no_passphrase)
+    signed.release()
+    monkeypatch.setenv(PASSPHRASE, "sesame")
+    assert farm("keys", "rotate", "root", "--keys", str(keys), "--store", signed.store.url) == 16
+    assert {path.name for path in keys.glob("*.pem")} == {n for n in before if ".pem" in n}
+
+
+def test_keys_do_not_lie_where_everybody_reads(signed: Signed) -> None:
+    inside = signed.folder / "store" / "keys"
+    with pytest.raises(TrustError, match="is in the repository"):
+        make_keys(inside, None, ask=no_passphrase)
+    (signed.folder / "keys").rename(inside)
+    with pytest.raises(TrustError, match="are in the repository"):
+        open_desk(signed.store.url, str(inside), print)
+    (signed.folder / "full").mkdir()
+    (signed.folder / "full" / "notes.txt").touch()
+    with pytest.raises(TrustError, match="other things in it"):
+        make_keys(signed.folder / "full", None, ask=no_passphrase)
+
+
+def test_an_engine_is_withdrawn_once_and_with_a_reason(
+    signed: Signed, capsys: pytest.CaptureFixture[str], farm: Farm
+) -> None:
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    command = ["withdraw", "m", LABEL, *place, "--reason"]
+    assert farm("publish", *place, "--refresh") == 0  # who signs it trusts it
+    assert farm(*command, " ") == UsageError.exit_code
+    assert farm(*command, "row 3 is wrong") == 0
+    assert farm(*command, "again") == 0
+    assert "withdrawn before: row 3 is wrong" in capsys.readouterr().out
+    assert farm("gc", "--store", signed.store.url, "--grace", "-1") == UsageError.exit_code
+
+
 def pull_in_process(folder: Path, out: Any) -> None:
     sys.path.insert(0, str(ROOT))
-    from builders.keys import KeyRing
-
     made = object.__new__(Signed)
     made.folder, made.store = folder, LocalStore(folder / "store")
     made.ring = KeyRing(folder / "keys", ask=lambda what: "")

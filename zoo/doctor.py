@@ -18,7 +18,7 @@ from typing import Any, Literal
 from zoo import __version__
 from zoo.cli_support import add_arguments, add_store
 from zoo.client import connect, default_cache
-from zoo.errors import ZooError
+from zoo.errors import TrustError, ZooError
 from zoo.machine import Run, all_installed, describe_gpu, run_command
 from zoo.target import RUNTIME_NAMES
 
@@ -101,16 +101,27 @@ def runtimes() -> Iterator[Finding]:
 
 def store(url: str) -> Iterator[Finding]:
     """Looks at the repository, its signatures' state, and this machine's clock against it."""
+    said: list[str] = []  # of a server that does not answer, where an older index is at hand
     try:
-        client = connect(url)
+        client = connect(url, say=said.append)
         index = client.index()
         looked_at = [client.model(row.model) for row in index.models[:_MODELS_LOOKED_AT]]
         created = [engine.created for model in looked_at for engine in model.engines]
     except ZooError as error:
-        yield Finding(check="store", state="fail", found=error.message, do=error.hint or "")
+        check = "trust" if isinstance(error, TrustError) else "store"
+        yield Finding(check=check, state="fail", found=error.message, do=error.hint or "")
         return
     kind = " (DRY RUN)" if index.kind == "dry-run" else ""
-    yield Finding(check="store", state="ok", found=f"{url}: {len(index.models)} models{kind}")
+    if said:
+        yield Finding(
+            check="store",
+            state="fail",
+            found=said[0],
+            do="what is in the cache can be loaded all the same; for more, the repository must "
+            "answer: check the network and the URL",
+        )
+    else:
+        yield Finding(check="store", state="ok", found=f"{url}: {len(index.models)} models{kind}")
     if (until := client.signed.expires()) is not None:
         yield Finding(
             check="trust", state="ok", found=f"signed, good until {until:%Y-%m-%d %H:%M} UTC"

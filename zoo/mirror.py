@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.client import Client
-from zoo.digest import sha256_bytes
+from zoo.digest import sha256_bytes, sha256_file
 from zoo.errors import SelectionError
 from zoo.index import EngineEntry
 from zoo.layout import TIMESTAMP, blob_key, hashed_key, record_key
@@ -127,7 +127,7 @@ def _copy_blob(
     client: Client, blob: Blob, destination: ObjectStore, scratch: Path, done: Mirrored
 ) -> None:
     key = blob_key(blob.sha256)
-    if destination.size(key) == blob.size:
+    if destination.size(key) == blob.size and not _is_damaged(destination, blob):
         return
     path = scratch / blob.sha256
     client.repository.fetch_blob(blob, path)
@@ -136,6 +136,12 @@ def _copy_blob(
     path.unlink(missing_ok=True)
     done.copied += 1
     done.bytes += blob.size
+
+
+def _is_damaged(destination: ObjectStore, blob: Blob) -> bool:
+    """Whether a file of the copy has other bytes; a server's are checked as they are read."""
+    file = destination.local_path(blob_key(blob.sha256))
+    return file is not None and sha256_file(file) != blob.sha256
 
 
 def _put(destination: ObjectStore, key: str, data: bytes, done: Mirrored) -> None:

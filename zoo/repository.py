@@ -121,7 +121,10 @@ class Repository:
         try:
             self.store.fetch(blob_key(blob.sha256), partial, size=blob.size, progress=progress)
         except KeyError as error:
-            raise RepositoryError(f"{self.store.url}: blob {blob.sha256} is missing") from error
+            raise RepositoryError(
+                f"{self.store.url}: blob {blob.sha256} is missing",
+                hint="a mirror may have been made without it; else tell the maintainers",
+            ) from error
         except TooLongError:
             partial.unlink(missing_ok=True)
             raise

@@ -95,9 +95,18 @@ def select(
             on_offer |= fits and engine.status != "withdrawn"
     if fitting:
         return min(fitting, key=lambda pair: (pair[1].superseded is not None, pair[0]))[1]
+    near = [
+        engine
+        for engine in model.engines
+        if engine.status != "withdrawn"
+        and target in (None, *engine.targets)
+        and precision in (None, engine.precision)
+    ]
+    asked = f" in {precision}" if precision else ""
     raise SelectionError(
-        _none_will_do(model, machine, precision, reasons),
-        hint=None if on_offer else _what_to_do(model, machine, target),
+        f"{model.model}: no published engine{asked} will do{_why_none(near, machine)}"
+        + "\n    ".join(["", *(reasons or ["nothing is published"])]),
+        hint=None if on_offer else _what_to_do(model.model, near, machine, target, precision),
     )
 
 
@@ -159,33 +168,33 @@ def _mismatch(needed: Toolchain, found: Toolchain, name: str) -> str | None:
     return None
 
 
-def _none_will_do(
-    model: ModelIndex, machine: Machine, precision: str | None, reasons: list[str]
-) -> str:
-    """Says that no engine will do: what they need, what is here, the closest, and each reason."""
-    detail = "\n    ".join(reasons or ["nothing is published"])
-    asked = f" in {precision}" if precision else ""
-    near = [one for one in model.engines if precision in (None, one.precision)]
+def _why_none(near: list[EngineEntry], machine: Machine) -> str:
+    """Says what the engines that were asked for need, what is here, and which is the closest."""
     if not near:
-        return f"{model.model}: no published engine{asked} will do:\n    {detail}"
+        return ":"
     closest = min(near, key=lambda engine: _distance(engine, machine))
     needs = " or ".join(dict.fromkeys(_needs(engine) for engine in near))
-    return (
-        f"{model.model}: no published engine{asked} will do: needs {needs}; you have "
-        f"{_has(machine)}; closest: {', '.join(closest.targets)}\n    {detail}"
-    )
+    return f": needs {needs}; you have {_has(machine)}; closest: {', '.join(closest.targets)}"
 
 
-def _what_to_do(model: ModelIndex, machine: Machine, target: str | None) -> str:
+def _what_to_do(
+    model: str,
+    near: list[EngineEntry],
+    machine: Machine,
+    target: str | None,
+    precision: str | None,
+) -> str:
     """Says which runtime to install where that would do, and how to build an engine."""
     arch = target.partition("-")[0] if target else machine.archs[0]
-    build = f"to build one: make zoo MODELS={model.model} GPU={arch}"
-    for engine in sorted(model.engines, key=lambda one: _distance(one, machine)):
+    build = f"to build one: make zoo MODELS={model} GPU={arch}"
+    if precision:
+        build += f" PRECISION={precision}"
+    for engine in sorted(near, key=lambda one: _distance(one, machine)):
         toolchain = engine.toolchain
         as_needed = Machine(archs=machine.archs, toolchains=(toolchain,))
         system = (toolchain.os, toolchain.machine)
         for_here = all((one.os, one.machine) == system for one in machine.toolchains)
-        if for_here and engine.status != "withdrawn" and fit(engine, as_needed)[1] is None:
+        if for_here and fit(engine, as_needed)[1] is None:
             name = RUNTIME_NAMES.get(toolchain.kind)
             return f"install {name} {toolchain.version}; or {build}" if name else build
     return build

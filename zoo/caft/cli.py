@@ -19,7 +19,7 @@ from zoo.cli_support import (
     client_of,
     output_file,
 )
-from zoo.errors import DatasetError, RunError
+from zoo.errors import DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
     from zoo.caft.head import Head
@@ -52,6 +52,7 @@ def features(options: argparse.Namespace) -> int:
         raise DatasetError(f"{options.data}: not one image of it could be used")
     if state.before:
         print(f"{state.before:,} images were done before", file=sys.stderr)
+    _tell_of_old_rows(state.before - state.found, state.rewritten)
     views = card.identity.augmentation.views
     print(
         f"{options.output}: {card.samples:,} images"
@@ -67,6 +68,16 @@ def features(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tell_of_old_rows(gone: int, rewritten: int) -> None:
+    """Says which rows of a cache may be of other images than the data set has now."""
+    if gone > 0:
+        print(f"{gone:,} of them are gone from the data set; their rows stay", file=sys.stderr)
+    if rewritten:
+        print(f"{rewritten:,} of them were written since; their rows stay as is", file=sys.stderr)
+    if gone > 0 or rewritten:
+        print("  to make them anew, name another folder with -o", file=sys.stderr)
+
+
 def train(options: argparse.Namespace) -> int:
     """Trains a head on cached features and judges it on images that it has not seen."""
     from zoo.caft.cache import FeatureCache
@@ -75,6 +86,12 @@ def train(options: argparse.Namespace) -> int:
     from zoo.caft.train import Settings, train_head
 
     output = output_file(options.output)
+    report_file, picture = output.with_suffix(".json"), output.with_suffix(".png")
+    if output in (report_file, picture):
+        raise UsageError(
+            f"{output}: the head would be written over by its own report",
+            hint=f"name it {output.with_suffix('.safetensors')}",
+        )
     names = Settings.__dataclass_fields__
     settings = Settings(**{name: getattr(options, name) for name in names})
     if not options.no_plot:
@@ -83,9 +100,9 @@ def train(options: argparse.Namespace) -> int:
     with epoch_progress(settings.epochs) as show:
         head, report = train_head(cache, settings, on_epoch=show)
     head.save(output)
-    output.with_suffix(".json").write_bytes(report.to_json())
+    report_file.write_bytes(report.to_json())
     if not options.no_plot:
-        draw(report, output.with_suffix(".png"))
+        draw(report, picture)
     if cache.identity.dry_run:
         print("DRY RUN: these features are of seeded weights", file=sys.stderr)
     print(report.line)
@@ -257,14 +274,12 @@ def _extractor(
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number, 1 or more")
+    return int(text)
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 to 1000")
-    return value
+    if not text.isdecimal() or int(text) > 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 1000")
+    return int(text)

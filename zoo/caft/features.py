@@ -31,6 +31,8 @@ class Pass:
         images: Done in this pass, the bad ones among them.
         bad: Left out in this pass.
         before: Images that passes before this one had done.
+        found: Of them, those that the data set still has.
+        rewritten: Of those, the ones whose files have been written since.
         seconds: Since it began.
         in_engine: Of them, seconds in which the engine ran.
     """
@@ -38,6 +40,8 @@ class Pass:
     images: int = 0
     bad: int = 0
     before: int = 0
+    found: int = 0
+    rewritten: int = 0
     seconds: float = 0.0
     in_engine: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -65,7 +69,9 @@ def cache_features(
     """Makes a feature cache, or goes on with one.
 
     Images that are in the cache already are left alone, by their names: after a kill nothing but
-    the batch in flight is done twice, and a data set that has grown costs what is new in it.
+    the batch in flight is done twice, and a data set that has grown costs what is new in it. After
+    a pass that came to its end, those that could not be used are tried again. Rows of images that
+    are gone or have changed stay; :class:`Pass` counts them.
 
     Args:
         data: See :func:`zoo.caft.sources.open_source`.
@@ -74,7 +80,7 @@ def cache_features(
         augment: Random views of each image beside the plain one.
         seed: What they are drawn from.
         storage: Type of the stored features; fp16 takes half of the disk.
-        batch: Images at once; what the engine is best at when None.
+        batch: Images at once, no more than the engine takes; what it is best at when None.
         workers: Threads that decode; as many as there are cores when None.
         moved: Whether the data set lies in another place than when the cache was begun.
         on_bad: Takes each image that is left out.
@@ -91,7 +97,8 @@ def cache_features(
     source = open_source(data)
     augmentation = Augmentation(count=augment, seed=seed)
     name = _name(data)
-    samples = max(1, (batch or extractor.batch) // augmentation.views)
+    rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
+    samples = max(1, rows // augmentation.views)
     decoder = Decoder(extractor.preprocess, augmentation, samples=samples, workers=workers)
     _has_any(source, name)
     identity = Identity.of(extractor, storage, augmentation)
@@ -99,7 +106,7 @@ def cache_features(
     state = Pass(before=len(writer.done))
     complete = False
     try:
-        for made in decoder.batches(_new(source, writer)):
+        for made in decoder.batches(_new(source, writer, state)):
             _one(made, extractor, writer, state, on_bad)
             on_progress(state)
         complete = True
@@ -130,9 +137,15 @@ def _name(data: str | Path | Any) -> str:
     return str(data) if str(data).startswith("hf:") else str(Path(data).resolve())
 
 
-def _new(source: Source, writer: CacheWriter) -> Iterator[Sample]:
-    """Yields the samples that no pass has done yet."""
-    return (sample for sample in source if not writer.is_done(sample))
+def _new(source: Source, writer: CacheWriter, state: Pass) -> Iterator[Sample]:
+    """Yields the samples that no pass has done yet, and counts what became of the others."""
+    for sample in source:
+        if not writer.is_done(sample):
+            yield sample
+            continue
+        state.found += 1
+        if sample.path is not None and writer.is_older_than(sample.path):
+            state.rewritten += 1
 
 
 def _has_any(source: Source, name: str) -> None:

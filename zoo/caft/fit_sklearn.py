@@ -22,7 +22,7 @@ def fit_sklearn(
 
     Args:
         cache: Features and labels.
-        split: It learns from ``train`` and ``val``: nothing stops it early.
+        split: It learns from ``train``.
         mean: Subtracted from features.
         scale: Multiplied with them after that.
         settings: ``weight_decay`` is the strength of its penalty, ``epochs`` times 20 its
@@ -45,10 +45,9 @@ def fit_sklearn(
         raise MissingPackageError(
             "scikit-learn is not installed", hint="pip install 'caft-zoo[caft]'"
         ) from error
-    samples = np.sort(np.concatenate([split.train, split.val]))
-    features = np.asarray(cache.features[cache.rows_of(samples)], np.float32)
+    features = np.asarray(cache.features[cache.rows_of(split.train)], np.float32)
     features = (features - mean) * scale
-    labels = np.repeat(cache.labels[samples], cache.views)
+    labels = np.repeat(cache.labels[split.train], cache.views)
     started = time.perf_counter()
     found = LogisticRegression(
         C=1 / max(settings.weight_decay, 1e-12), max_iter=20 * settings.epochs

@@ -65,6 +65,7 @@ def probe(cache: FeatureCache, *, neighbours: int = 20, test: float = 0.2, seed:
     """
     if neighbours < 1 or test <= 0:
         raise UsageError(f"k={neighbours} and test={test}: both must be more than 0")
+    settings = Settings(solver="sklearn", val=0, test=test, seed=seed, weight_decay=1.0)
     split = split_samples(cache, val=0, test=test, seed=seed)
     neighbours = min(neighbours, len(split.train))
     mean, scale = standardise(cache, split.train)
@@ -74,9 +75,7 @@ def probe(cache: FeatureCache, *, neighbours: int = 20, test: float = 0.2, seed:
         _unit(cache, split.test, mean, scale),
         neighbours=neighbours,
     )
-    _, linear = train_head(
-        cache, Settings(solver="sklearn", val=0, test=test, seed=seed, weight_decay=1.0)
-    )
+    _, linear = train_head(cache, settings)
     frequent = np.bincount(cache.labels[split.train]).argmax()
     return Probed(
         neighbours=neighbours,

@@ -31,12 +31,14 @@ class Sample:
             input; or an :class:`Item`, where the label comes with it. Called once, in another
             thread.
         key: What makes it another one than those of the same name; the name when empty.
+        path: Its file, None where it has none of its own.
     """
 
     name: str
     label: str | None
     read: Callable[[], Any]
     key: str = ""
+    path: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,8 @@ class FolderSource:
         for path in _images(self.root):
             name = path.relative_to(self.root).as_posix()
             label, slash, _ = name.partition("/")
-            yield Sample(name=name, label=label if slash else None, read=path.read_bytes)
+            label = label if slash else ""
+            yield Sample(name=name, label=label or None, read=path.read_bytes, path=path)
 
 
 class ListSource:
@@ -136,7 +139,7 @@ class ListSource:
 
     def __iter__(self) -> Iterator[Sample]:
         delimiter = "," if self.path.suffix.lower() == ".csv" else "\t"
-        with self.path.open(newline="", encoding="utf-8") as file:
+        with self.path.open(newline="", encoding="utf-8-sig") as file:
             try:
                 for number, row in enumerate(csv.reader(file, delimiter=delimiter), 1):
                     if sample := self._sample(number, row):
@@ -157,18 +160,29 @@ class ListSource:
             )
         label = row[1].strip() if len(row) == 2 else ""
         path = self.path.parent / name
+        if not label and "," in name and not path.exists():
+            raise DatasetError(
+                f"{self.path}: line {number}: no file is named '{name}'",
+                hint="behind a comma stands a label in a .csv file alone; here it is behind a tab",
+            )
         key = f"{number}:{name}"  # the same photo may stand there twice, with two labels
-        return Sample(name=name, label=label or None, read=path.read_bytes, key=key)
+        return Sample(name=name, label=label or None, read=path.read_bytes, key=key, path=path)
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """Yields the images under a folder in the order of their paths; hidden ones are left out."""
+def _images(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yields the images under a folder in the order of their paths; hidden ones are left out.
+
+    A link to a folder that it lies in is not followed.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
     with os.scandir(folder) as entries:
         found = sorted(
             (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
         )
     for name, is_dir in found:
         if is_dir:
-            yield from _images(folder / name)
+            yield from _images(folder / name, above | {real})
         elif Path(name).suffix.lower() in SUFFIXES:
             yield folder / name

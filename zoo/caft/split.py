@@ -27,6 +27,11 @@ class Split:
     val: Numbers
     test: Numbers
 
+    def without_val(self) -> Split:
+        """Returns a split in which what would stop a head is learned from, too."""
+        train = np.sort(np.concatenate([self.train, self.val]))
+        return Split(train=train, val=self.val[:0], test=self.test)
+
 
 def split_samples(cache: FeatureCache, *, val: float, test: float, seed: int) -> Split:
     """Splits the labelled samples of a cache, class by class.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,12 +16,15 @@ from zoo.caft.head import Head, HeadCard, HeadKind
 from zoo.caft.report import Epoch, Report, judge
 from zoo.caft.rows import Rows, standardise
 from zoo.caft.split import Split, split_samples
-from zoo.errors import HeadError, MissingPackageError
+from zoo.errors import HeadError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 Solver = Literal["adamw", "lbfgs", "sklearn"]
+
+_SMALL = 1 << 27  # multiplications of a step, below which threads cost more than they do
+_SEEDS = 1 << 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,9 @@ class Settings:
         val: Part of the samples that stop it.
         test: Part of the samples that judge it.
         seed: Of split, initial weights and order.
+
+    Raises:
+        UsageError: A value that nothing can be trained with.
     """
 
     kind: HeadKind = "linear"
@@ -53,6 +61,16 @@ class Settings:
     val: float = 0.1
     test: float = 0.2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, good, takes in (
+            ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "a number, 0 or more"),
+            ("dropout", 0 <= self.dropout < 1, "a part, 0 or more and below 1"),
+            ("seed", 0 <= self.seed < _SEEDS, f"a whole number from 0 to {_SEEDS - 1}"),
+        ):
+            if not good:
+                raise UsageError(f"{name} {getattr(self, name)} is not {takes}")
 
 
 @dataclass(kw_only=True)
@@ -94,6 +112,8 @@ def train_head(
     """
     settings = settings or Settings()
     split = split_samples(cache, val=settings.val, test=settings.test, seed=settings.seed)
+    if settings.solver == "sklearn":
+        split = split.without_val()  # nothing stops it early
     mean, scale = standardise(cache, split.train)
     if settings.solver == "sklearn":
         from zoo.caft.fit_sklearn import fit_sklearn
@@ -129,17 +149,20 @@ def _fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         module = _module(cache, settings).to(device)
+        rows = min(len(train), settings.batch if settings.solver == "adamw" else len(train))
+        step_size = rows * sum(weight.numel() for weight in module.parameters())
         step = {"adamw": _adamw, "lbfgs": _lbfgs}[settings.solver](module, train, settings)
         best, best_loss, since = _copy(module), float("inf"), 0
         curve: list[Epoch] = []
         started = time.perf_counter()
         for number in range(1, settings.epochs + 1):
-            loss = step()
-            val_loss, right = _evaluate(module, val)
+            with _threads(1 if step_size < _SMALL else None):
+                loss = step()
+                val_loss, right = _evaluate(module, val)
             epoch = Epoch(number=number, train_loss=loss, val_loss=val_loss, val_accuracy=right)
             curve.append(epoch)
             on_epoch(epoch)
-            if not np.isfinite(loss):
+            if not np.isfinite(loss + val_loss):
                 raise HeadError(
                     f"the loss is {loss} in epoch {number}",
                     hint=f"give a smaller --learning-rate than {settings.learning_rate}",
@@ -152,6 +175,19 @@ def _fit(
                 break
         seconds = time.perf_counter() - started
     return Fitted(layers=best, curve=curve, seconds=seconds)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Gives torch so many threads for a while; None leaves it those that it has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _module(cache: FeatureCache, settings: Settings) -> torch.nn.Sequential:

@@ -72,10 +72,13 @@ class CacheWriter:
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
+        self._last = _last_written(folder)
         self.card = card or Card(identity=identity, source=source)
         if card is None:
             write_card(folder, self.card)
         self._views = identity.augmentation.views
+        if self.card.complete:
+            _forget_bad(folder / LOG)
         self._log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT, 0o666)
         self._classes: dict[str, int] = {}
         self.samples, self.bad = 0, 0
@@ -121,6 +124,13 @@ class CacheWriter:
         key = np.uint64(int(key_of(sample), 16))
         place = int(np.searchsorted(self.done, key))
         return place < len(self.done) and bool(self.done[place] == key)
+
+    def is_older_than(self, path: Path) -> bool:
+        """Whether a file has been written since the last pass, as far as its time tells."""
+        try:
+            return path.stat().st_mtime > self._last
+        except OSError:
+            return False  # it is gone
 
     def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         """Adds a batch: whole or, if this process is killed, not at all.
@@ -222,6 +232,32 @@ def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 def key_of(sample: Sample) -> str:
     """Returns what tells a sample from others of its data set: 64 bits, hexadecimal."""
     return sha256_bytes((sample.key or sample.name).encode("utf-8", "surrogateescape"))[:16]
+
+
+def _forget_bad(log: Path) -> None:
+    """Takes the images that could not be used out of a log, so that they are tried again."""
+    try:
+        lines = [line for line, _ in whole_lines(log) if "error" in line]
+    except FileNotFoundError:
+        return
+    if not lines:
+        return
+    partial = log.with_name(log.name + ".part")
+    with partial.open("wb") as file:
+        for line, _ in whole_lines(log):
+            if "error" not in line:
+                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(log)
+
+
+def _last_written(folder: Path) -> float:
+    """Returns when a pass last wrote to a cache, seconds since 1970; infinite when none has."""
+    try:
+        return (folder / LOG).stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
 
 
 def _line(one: Decoded) -> dict[str, Any]:

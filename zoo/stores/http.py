@@ -20,7 +20,7 @@ from zoo.stores.base import WITNESS, Abandoned, Entry, Progress, check_key, too_
 from zoo.stores.transfer import WORKERS, again, append_parts, appending, present
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse, PoolManager, Retry
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class HttpStore:
             )
         self._url = url.rstrip("/")
         self._pool = _connect(parts.scheme, parts.hostname)
+        self._answered = False
 
     @property
     def url(self) -> str:
@@ -208,10 +209,16 @@ class HttpStore:
         url = f"{self._url}/{check_key(key)}".replace("+", "%2B")  # to some servers, a blank
         try:
             answer = self._pool.request(
-                method, url, headers=headers, preload_content=False, decode_content=False
+                method,
+                url,
+                headers=headers,
+                preload_content=False,
+                decode_content=False,
+                retries=_retry(connect=None if self._answered else 1),
             )
         except HTTPError as error:
             raise self._unreachable(error) from error
+        self._answered = True
         try:
             if answer.status not in good:
                 raise self._refusal(key, answer)
@@ -274,17 +281,29 @@ def _connect(scheme: str, host: str) -> PoolManager:
     """Returns a pool of connections, through the environment's proxy where there is one."""
     import urllib3
 
-    retry = urllib3.Retry(
+    timeout = urllib3.Timeout(connect=10, read=60)
+    proxy = urllib.request.getproxies().get(scheme)
+    if proxy and not urllib.request.proxy_bypass(host):
+        return urllib3.ProxyManager(proxy, maxsize=WORKERS, timeout=timeout)
+    return urllib3.PoolManager(maxsize=WORKERS, timeout=timeout)
+
+
+def _retry(*, connect: int | None) -> Retry:
+    """Says how often a request is tried again.
+
+    Args:
+        connect: How often to connect; None for as often as the rest. A server that has not
+            answered yet is most likely out of reach: who is offline is told soon.
+    """
+    import urllib3
+
+    return urllib3.Retry(
         total=5,
+        connect=connect,
         backoff_factor=BACKOFF,
         status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
     )
-    timeout = urllib3.Timeout(connect=10, read=60)
-    proxy = urllib.request.getproxies().get(scheme)
-    if proxy and not urllib.request.proxy_bypass(host):
-        return urllib3.ProxyManager(proxy, maxsize=WORKERS, retries=retry, timeout=timeout)
-    return urllib3.PoolManager(maxsize=WORKERS, retries=retry, timeout=timeout)
 
 
 def _length(answer: BaseHTTPResponse) -> int | None:

@@ -54,7 +54,7 @@ class LocalStore:
     """
 
     def __init__(self, root: Path, *, say: Say = to_stderr, patience: float = PATIENCE) -> None:
-        self.root = root.absolute()  # a worker reads it from another folder
+        self.root = root.resolve()  # whatever it is called, and from wherever
         self._say = say
         self._patience = patience
 
