@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Solver = Literal["adamw", "lbfgs", "sklearn"]
 
-_SMALL = 1 << 27  # multiplications of a step, below which threads cost more than they do
+_SMALL = 1 << 24  # multiplications of a step, below which threads cost more than they do
 _SEEDS = 1 << 32
 
 
