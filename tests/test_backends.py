@@ -137,6 +137,18 @@ def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
     assert not (tmp_path / "output" / "engine").exists()
 
 
+@pytest.mark.parametrize(
+    ("precision", "words"), [("fp16", "1 FLOAT"), ("int8", "quantises nothing")]
+)
+def test_rtx_builds_nothing_under_the_name_of_another_precision(
+    precision: str, words: str, toy: Path, tmp_path: Path
+) -> None:
+    asked = inputs("rtx", "sm86", precision=precision)
+    with pytest.raises(JobError, match=f"an engine named {precision} (.|\n)*{words}"):
+        build_in_worker(toy, asked, tmp_path)
+    assert not (tmp_path / "output" / "engine").exists()
+
+
 RTX: dict[str, Any] = {
     "kind": "rtx",
     "version": "1.7.1.116",

@@ -6,23 +6,31 @@ the backend has said so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from polygraphy.backend.trt import NetworkFromOnnxPath, Profile
 
+from zoo.errors import BuildError
 from zoo.manifest import BatchRange
+from zoo.target import Precision
+
+_TYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
+_WORK = ("CONVOLUTION", "MATRIX_MULTIPLY")
+_LEAST_SHARE = 0.25  # of the layers that do the work; the others may be kept in higher precision
 
 
 def parse_network(
-    onnx: Path, batches: Sequence[BatchRange], *, strongly_typed: bool
+    onnx: Path, batches: Sequence[BatchRange], precision: Precision, *, strongly_typed: bool
 ) -> tuple[Any, list[Profile], tuple[int, ...]]:
     """Parses an ONNX and gives it an optimisation profile per batch range.
 
     Args:
         onnx: The normalised ONNX.
         batches: The ranges.
+        precision: Of the engine's name; a strongly typed network must be in it.
         strongly_typed: Whether the types of the ONNX are law.
 
     Returns:
@@ -30,8 +38,11 @@ def parse_network(
 
     Raises:
         PolygraphyException: The parser does not take the ONNX; its log says why.
+        BuildError: The network is in another precision.
     """
     parsed = NetworkFromOnnxPath(str(onnx), strongly_typed=strongly_typed)()
+    if strongly_typed:
+        check_types(parsed[1], precision)
     tensor = parsed[1].get_input(0)
     image = tuple(tensor.shape)[1:]
     profiles = [
@@ -39,3 +50,33 @@ def parse_network(
         for one in batches
     ]
     return parsed, profiles, image
+
+
+def check_types(network: Any, precision: Precision) -> None:
+    """Checks that a strongly typed network does its work in the precision of the engine's name.
+
+    What such a network says is what the engine does; where none can be asked because it runs on
+    another GPU, this is the proof that there is.
+
+    Args:
+        network: TensorRT's.
+        precision: Of its name.
+
+    Raises:
+        BuildError: Less than a quarter of its convolutions and matrix products are in it, for fp32
+            not all, or for int8 nothing is quantised.
+    """
+    layers = [network.get_layer(number) for number in range(network.num_layers)]
+    if precision == "int8":
+        if not any(layer.type.name == "QUANTIZE" for layer in layers):
+            raise BuildError("an engine named int8 whose network quantises nothing")
+        return
+    found = Counter(layer.get_output(0).dtype.name for layer in layers if layer.type.name in _WORK)
+    own = found[_TYPES[precision]]
+    if own < (1.0 if precision == "fp32" else _LEAST_SHARE) * found.total():
+        types = ", ".join(f"{count} {name}" for name, count in found.most_common())
+        raise BuildError(
+            f"an engine named {precision} whose network is not: its convolutions and matrix "
+            f"products are {types}",
+            hint="tell the maintainers: the export gave the ONNX of another precision",
+        )

@@ -102,7 +102,10 @@ class TensorRTBackend:
         new_cache = engine.with_name("timing.cache")
         try:
             parsed, profiles, image = parse_network(
-                onnx, inputs.profiles, strongly_typed=options["strongly_typed"]
+                onnx,
+                inputs.profiles,
+                inputs.precision,
+                strongly_typed=options["strongly_typed"],
             )
             config = CreateConfig(profiles=profiles, **said.arguments)
             plan = EngineBytesFromNetwork(

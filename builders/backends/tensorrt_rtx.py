@@ -90,7 +90,9 @@ class TensorRTRTXBackend:
                 hint="pip install -e '.[farm]' -c constraints.txt",
             ) from error
         try:
-            parsed, profiles, image = parse_network(onnx, inputs.profiles, strongly_typed=True)
+            parsed, profiles, image = parse_network(
+                onnx, inputs.profiles, inputs.precision, strongly_typed=True
+            )
             config = CreateConfigRTX(
                 compute_capabilities=[Arch(name).compute_capability for name in inputs.archs],
                 profiles=profiles,
