@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -267,6 +269,14 @@ def test_a_list_of_a_spreadsheet_and_a_folder_in_a_circle(tmp_path: Path) -> Non
     assert [(one.name, one.label) for one in open_source(data / "list.csv")] == [
         ("class0/0.png", "a")
     ]
+
+
+def test_names_in_another_encoding_are_taken(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", classes=1, each=1)
+    odd = os.fsdecode(os.fsencode(tmp_path / "data") + b"/caf\xe9")
+    shutil.copytree(data / "class0", odd)
+    card, _ = cache_features(data, toy(), tmp_path / "c")
+    assert (card.samples, card.labels) == (2, ("caf?", "class0"))
 
 
 def test_a_generator_is_refused(tmp_path: Path) -> None:

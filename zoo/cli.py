@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -162,6 +163,9 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     Returns:
         The exit status: 0, or the error's.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of a file may be in any encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = parser.parse_args(arguments)
         command: Command = options.command

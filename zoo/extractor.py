@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.client import Client, connect, default_store
+from zoo.errors import RunError
 from zoo.machine import this_machine
 from zoo.manifest import Preprocess
 from zoo.preprocess import as_photo, batch_of
@@ -46,6 +47,7 @@ class Extractor:
         self.record = record
         self.why = why
         self.file = file
+        self._closed = False
 
     @property
     def feature_dim(self) -> int:
@@ -87,12 +89,18 @@ class Extractor:
         Raises:
             RunError: A photo can't be read, or an array has another shape or type.
         """
+        if self._closed:
+            raise RunError("this extractor is closed", hint="zoo.load opens another")
         if _is_ready(images):
             return self.session.features(_on_host(images))
         if isinstance(images, (str, Path, Image.Image)) or (
             isinstance(images, np.ndarray) and images.ndim == 3
         ):
             images = [images]
+        if not isinstance(images, Iterable):
+            raise RunError(
+                f"an extractor takes photos or a batch of them, not a {type(images).__name__}"
+            )
         found, waiting = [], []
         for image in images:
             waiting.append(as_photo(image))
@@ -105,6 +113,7 @@ class Extractor:
 
     def close(self) -> None:
         """Frees the engine; the extractor can't be used afterwards."""
+        self._closed = True
         self.session.close()
 
     def __enter__(self) -> Extractor:

@@ -19,7 +19,7 @@ from zoo.cli_support import (
     client_of,
     output_file,
 )
-from zoo.errors import DatasetError, RunError, UsageError
+from zoo.errors import CacheError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
     from zoo.caft.head import Head
@@ -34,6 +34,8 @@ def features(options: argparse.Namespace) -> int:
     from zoo.caft.sources import open_source
 
     open_source(options.data)  # what is wrong with it is said before an engine is fetched
+    if Path(options.output).is_file():
+        raise CacheError(f"{options.output} is a file; a feature cache is a folder")
     with _extractor(options, options.model) as extractor, pass_progress() as progress:
         card, state = cache_features(
             options.data,

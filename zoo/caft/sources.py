@@ -97,6 +97,11 @@ def open_source(data: str | Path | Any) -> Source:
     )
 
 
+def in_utf8(name: str) -> str:
+    """Returns a file's name without the bytes of another encoding that UTF-8 can't say."""
+    return name.encode("utf-8", "replace").decode()
+
+
 class FolderSource:
     """A folder. The folders in it are the classes; images beside them have no label.
 
@@ -116,7 +121,7 @@ class FolderSource:
         for path in _images(self.root):
             name = path.relative_to(self.root).as_posix()
             label, slash, _ = name.partition("/")
-            label = label if slash else ""
+            label = in_utf8(label) if slash else ""
             yield Sample(name=name, label=label or None, read=path.read_bytes, path=path)
 
 

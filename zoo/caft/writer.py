@@ -27,7 +27,7 @@ import numpy.typing as npt
 from zoo.caft.card import Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
 from zoo.caft.growing import GrowingArray
-from zoo.caft.sources import Sample
+from zoo.caft.sources import Sample, in_utf8
 from zoo.digest import sha256_bytes
 from zoo.errors import CacheError
 
@@ -261,8 +261,7 @@ def _last_written(folder: Path) -> float:
 
 
 def _line(one: Decoded) -> dict[str, Any]:
-    name = one.sample.name.encode("utf-8", "replace").decode()
-    known: dict[str, Any] = {"key": key_of(one.sample), "name": name}
+    known: dict[str, Any] = {"key": key_of(one.sample), "name": in_utf8(one.sample.name)}
     if one.label is not None:
         known["label"] = one.label
     return {**known, "error": one.error} if one.error else {**known, "sha256": one.sha256}
