@@ -59,7 +59,11 @@ CLIENT = [
     (["pull"], 2, "zoo pull --help"),
     (["run", "resnet50", "nothing.jpg"], 12, "no such file"),
     (["features", "nowhere", "--model", "m", "-o", "c"], 30, "nowhere: no such folder or file"),
-    (["features", ".", "--model", "m", "-o", "c", "--augment", "-1"], 2, "-1 is not 0 to 1000"),
+    (
+        ["features", ".", "--model", "m", "-o", "c", "--augment", "-1"],
+        2,
+        "-1 is not a whole number from 0 to 1000",
+    ),
     (["features", ".", "--model", "m", "-o", "c"], 10, "no repository here"),
     (["train-head", "nowhere"], 31, "zoo features DATASET --model MODEL -o nowhere"),
     (["train-head", "."], 31, "has no card.json"),
