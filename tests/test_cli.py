@@ -62,7 +62,7 @@ CLIENT = [
     (
         ["features", ".", "--model", "m", "-o", "c", "--augment", "-1"],
         2,
-        "-1 is not a whole number from 0 to 1000",
+        "-1 is not a whole number",
     ),
     (["features", ".", "--model", "m", "-o", "c"], 10, "no repository here"),
     (["train-head", "nowhere"], 31, "zoo features DATASET --model MODEL -o nowhere"),
