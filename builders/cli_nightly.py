@@ -16,6 +16,7 @@ from builders.runs import add_run, checked_night, make_site, newest_night
 from builders.summary import Summary
 from zoo.catalog import NightlyRun
 from zoo.errors import RegressionError
+from zoo.files import write_whole
 from zoo.index import ModelIndex
 from zoo.repository import Repository
 from zoo.stores import open_store
@@ -53,7 +54,7 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
         started=started, finished=utc_now(), commit=checkout().get("commit"),
     )  # fmt: skip
     report = Path(options.report or folder / "run.json")
-    write(report, run.to_json())
+    write_whole(report, run.to_json())
     print(f"report: {report}")
     add_run(repository, run, night)
     if repository.index() is not None:
@@ -98,16 +99,8 @@ def _alert(run: NightlyRun, path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     title, body = found
-    write(path, f"{title}\n\n{body}".encode())
+    write_whole(path, f"{title}\n\n{body}".encode())
     print(f"issue: {path}")
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def add_options(parser: Any) -> None:

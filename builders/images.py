@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
+from zoo.files import write_whole
 from zoo.names import perhaps
 from zoo.target_table import target_table
 from zoo.toml import toml
@@ -136,7 +137,7 @@ def lock(path: Path, found: dict[str, str]) -> None:
         if not is_digest(digest):
             raise UsageError(f"{name}: '{digest}' is no digest: nothing was written to {path}")
         document.setdefault(name, tomlkit.table())["digest"] = digest
-    _write(path, tomlkit.dumps(document))
+    write_whole(path, tomlkit.dumps(document).encode())
 
 
 def pinned(base: str, digests: dict[str, str]) -> str:
@@ -167,14 +168,7 @@ def write_bake(root: Path, digests: dict[str, str]) -> None:
     """Writes the bake file of a checkout, where it is not what it would be."""
     path, text = root / BAKE, bake(digests)
     if not path.is_file() or path.read_bytes() != text.encode():
-        _write(path, text)
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+        write_whole(path, text.encode())
 
 
 def _requirement(install: str) -> str:

@@ -36,6 +36,7 @@ from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from zoo.errors import TrustError
+from zoo.files import write_private
 from zoo.stores.base import WITNESS
 
 Role = Literal["root", "targets", "publisher"]
@@ -300,15 +301,3 @@ def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
 def key_entry(role: Role, uri: str, key: Key) -> KeyEntry:
     """Describes a key."""
     return KeyEntry(role=role, uri=uri, keyid=key.keyid, public=key.to_dict())
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Writes a file that its owner alone may read, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -30,6 +30,7 @@ from builders.job import BuildJob
 from builders.parallel import each
 from builders.progress import silent
 from zoo.errors import ClusterError, ZooError
+from zoo.files import write_whole
 from zoo.key import BuildInputs
 from zoo.machine import describe_machine
 from zoo.manifest import BatchRange, Preprocess
@@ -316,9 +317,7 @@ def main(arguments: list[str]) -> int:
         found = simulate(load, Path(folder))
     text = to_markdown(found, f"python -m builders.scale {' '.join(arguments)}")
     if options.output:
-        partial = options.output.with_name(f"{options.output.name}.part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(options.output)
+        write_whole(options.output, text.encode())
     print(text)
     return 0 if found.published == load.jobs and not found.twice else 1
 

@@ -27,9 +27,10 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from builders.keys import KeyEntry, KeyRing, Role, write_private
+from builders.keys import KeyEntry, KeyRing, Role
 from zoo.digest import sha256_bytes
 from zoo.errors import TrustError
+from zoo.files import write_private
 from zoo.layout import METADATA, hashed_key
 from zoo.stores import ObjectStore
 

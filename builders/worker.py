@@ -34,6 +34,7 @@ from builders.job import (
 from builders.progress import Event, Report, event_writer
 from builders.workspace import Workspace, cost_since
 from zoo.errors import JobError, ZooError
+from zoo.files import write_whole
 from zoo.key import BuildInputs
 from zoo.machine import describe_machine
 from zoo.runtime import open_session
@@ -203,9 +204,7 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with _streams(output / "log.txt") as report:
         result = run_job(text, output, report)
-    partial = output / "result.json.part"
-    partial.write_text(result.model_dump_json(indent=1))
-    partial.replace(output / "result.json")
+    write_whole(output / "result.json", result.model_dump_json(indent=1).encode())
     return JobError.exit_code if isinstance(result, Failure) else 0
 
 

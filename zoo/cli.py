@@ -15,10 +15,11 @@ from zoo.caft.cli import add_commands as add_caft
 from zoo.cli_support import Command as Command
 from zoo.cli_support import Parser as Parser
 from zoo.cli_support import add_arguments as add_arguments
-from zoo.cli_support import add_selection, add_store, client_of, output_file, whole
+from zoo.cli_support import add_selection, add_store, client_of, output_file
 from zoo.client import Pulled
 from zoo.doctor import add_commands as add_doctor
 from zoo.errors import ZooError
+from zoo.files import whole
 from zoo.index import EngineEntry
 from zoo.machine import this_machine
 from zoo.progress import download_bar

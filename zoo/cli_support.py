@@ -1,11 +1,10 @@
-"""What the command lines of this project share: parsers, options, and files that become whole."""
+"""What the command lines of this project share: parsers and options."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -82,14 +81,3 @@ def output_file(name: str) -> Path:
         raise UsageError(f"{path} is a folder", hint="--output names the file itself")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yields a file to write; it gets its name when it is whole, and is gone otherwise."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from zoo.digest import sha256_bytes
 from zoo.errors import RepositoryError, TrustError
+from zoo.files import write_whole
 from zoo.layout import FIRST_ROOT, hashed_key
 from zoo.stores import ObjectStore
 
@@ -69,7 +70,7 @@ class TrustHome:
             import shutil
 
             shutil.rmtree(folder)
-        _write(path, root)
+        write_whole(path, root)
         return True
 
     def folder(self, url: str) -> Path:
@@ -261,7 +262,7 @@ class SignedIndex:
                 hint="nothing of it was used; tell the repository's maintainers",
             )
         kept.parent.mkdir(parents=True, exist_ok=True)
-        _write(kept, data)
+        write_whole(kept, data)
         return data
 
     @contextmanager
@@ -278,9 +279,3 @@ class SetbackError(Exception):
     def __init__(self, cause: TrustError | RepositoryError) -> None:
         super().__init__(str(cause))
         self.cause = cause
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    partial.replace(path)

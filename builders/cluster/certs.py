@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from pathlib import Path
 
 from cryptography import x509
@@ -13,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from builders.cluster.security import ROLES
 from zoo.errors import UsageError
+from zoo.files import write_private
 
 _EARLIER = datetime.timedelta(minutes=5)  # clocks of machines differ
 
@@ -52,14 +52,14 @@ def make_certs(folder: Path, days: int = 365) -> list[Path]:
     else:
         signing = ec.generate_private_key(ec.SECP256R1())
         authority = _certificate("caft-zoo cluster", signing, None, signing, 10 * days)
-        _write(ca_key_file, _private(signing))
-        _write(ca_file, authority.public_bytes(serialization.Encoding.PEM))
+        write_private(ca_key_file, _private(signing))
+        write_private(ca_file, authority.public_bytes(serialization.Encoding.PEM))
     made = [ca_file, ca_key_file]
     for role in ROLES:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _certificate(role, key, authority, signing, days)
-        _write(folder / f"{role}-key.pem", _private(key))
-        _write(folder / f"{role}.pem", certificate.public_bytes(serialization.Encoding.PEM))
+        write_private(folder / f"{role}-key.pem", _private(key))
+        write_private(folder / f"{role}.pem", certificate.public_bytes(serialization.Encoding.PEM))
         made += [folder / f"{role}.pem", folder / f"{role}-key.pem"]
     return made
 
@@ -118,12 +118,3 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file that only its owner can read, beside its name and then under it."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-    partial.replace(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zoo.digest import sha256_file
 from zoo.errors import MissingPackageError, WeightsError
+from zoo.files import write_whole
 from zoo.manifest import HubWeights
 
 _DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
@@ -121,9 +122,7 @@ def write_lock(path: Path, lock: Lock) -> None:
     assert isinstance(table, tomlkit.items.Table)
     for name, value in vars(lock).items():
         table[name] = value
-    temporary = path.with_suffix(".toml.part")
-    temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, tomlkit.dumps(document).encode())
 
 
 def _missing() -> MissingPackageError:

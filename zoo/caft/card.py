@@ -11,6 +11,7 @@ from zoo.caft.augment import Augmentation
 from zoo.digest import Sha256
 from zoo.errors import CacheError
 from zoo.extractor import Extractor
+from zoo.files import write_whole
 from zoo.manifest import Preprocess
 from zoo.record import Record
 
@@ -103,10 +104,8 @@ def read_card(folder: Path) -> Card | None:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Writes a cache's card beside the old one, then in its place."""
-    partial = folder / f"{CARD}.part"
-    partial.write_bytes(card.to_json())
-    partial.replace(folder / CARD)
+    """Writes a cache's card."""
+    write_whole(folder / CARD, card.to_json())
 
 
 def check_same(folder: Path, have: Identity, wanted: Identity) -> None:

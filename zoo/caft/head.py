@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from zoo.caft.card import Identity
 from zoo.errors import HeadError, MissingPackageError
 from zoo.extractor import Extractor
+from zoo.files import write_whole
 from zoo.record import Record
 
 Floats = npt.NDArray[np.float32]
@@ -116,12 +117,9 @@ class Head:
         for number, (weight, bias) in enumerate(self.layers):
             tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
         plain = {name: np.ascontiguousarray(one, np.float32) for name, one in tensors.items()}
-        partial = path.with_name(path.name + ".part")
         data = numpy_io.save(plain, {_CARD: self.card.model_dump_json()})
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(path)
+            write_whole(path, data)
         except OSError as error:
             raise HeadError(
                 f"{path}: can't be written: {error.strerror}", hint="-o names another place"

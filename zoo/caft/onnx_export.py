@@ -11,6 +11,7 @@ import numpy as np
 from zoo.caft.head import Head
 from zoo.errors import HeadError, MissingPackageError
 from zoo.extractor import Extractor
+from zoo.files import whole
 
 OUTPUT = "probabilities"
 _TOLERANCE, _LOW_TOLERANCE = 1e-4, 2e-2
@@ -53,9 +54,7 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
     model = onnx.load(str(backbone))
     _append(model, head)
     _describe(model, head, extractor)
-    partial = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole(path) as partial:
         onnx.save(model, str(partial))
         difference = _difference(partial, head, extractor)
         if not difference <= tolerance:
@@ -64,9 +63,6 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
                 f"apart; {tolerance} is allowed",
                 hint="nothing was written",
             )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return difference
 
 

@@ -15,6 +15,7 @@ from zoo.caft.head import Head
 from zoo.caft.split import Split
 from zoo.digest import canonical_json
 from zoo.errors import MissingPackageError
+from zoo.files import whole
 
 _CHUNK = 16_384  # rows
 
@@ -191,6 +192,5 @@ def new_figure(width: float, height: float) -> Any:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Writes a figure as PNG, beside its place first."""
-    partial = path.with_name(path.name + ".part")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    with whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)

@@ -30,6 +30,7 @@ from zoo.caft.growing import GrowingArray
 from zoo.caft.sources import Sample, in_utf8
 from zoo.digest import sha256_bytes
 from zoo.errors import CacheError
+from zoo.files import whole
 
 FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
 STORED = {"fp32": np.float32, "fp16": np.float16}
@@ -242,14 +243,12 @@ def _forget_bad(log: Path) -> None:
         return
     if not lines:
         return
-    partial = log.with_name(log.name + ".part")
-    with partial.open("wb") as file:
+    with whole(log) as partial, partial.open("wb") as file:
         for line, _ in whole_lines(log):
             if "error" not in line:
                 file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(log)
 
 
 def _last_written(folder: Path) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo.catalog.report import ModelReport
+from zoo.files import write_whole
 
 STATE = ".catalog-state.json"
 """Its name in the site."""
@@ -62,10 +63,7 @@ def write(path: Path, data: bytes) -> None:
     """Writes a file whole, or leaves it where it is right already."""
     if path.is_file() and path.read_bytes() == data:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_whole(path, data)
 
 
 def _is_inside(name: str) -> bool:
