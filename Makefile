@@ -109,13 +109,13 @@ image: $(READY)  ## Build the container of a TensorRT line (TRT=11.4), or the ex
 	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(ALLOW_UNLOCKED),--allow-unlocked)
 
 test: $(READY)  ## Run the tests, the full zoo aside
-	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --durations 15
 
 test-docker: $(READY)  ## Run builds in containers, on a Docker engine of its own (root; Debian: docker.io, mmdebstrap)
 	@$(BIN)/python -m pytest -m docker tests/test_docker.py
 
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
-	@$(BIN)/python -m pytest -m full
+	@$(BIN)/python -m pytest -m full --durations 5
 
 lint: $(READY)  ## Check style and types
 	@$(BIN)/ruff check .
