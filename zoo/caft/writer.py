@@ -237,11 +237,7 @@ def key_of(sample: Sample) -> str:
 
 def _forget_bad(log: Path) -> None:
     """Takes the images that could not be used out of a log, so that they are tried again."""
-    try:
-        lines = [line for line, _ in whole_lines(log) if "error" in line]
-    except FileNotFoundError:
-        return
-    if not lines:
+    if not log.is_file() or not any("error" in line for line, _ in whole_lines(log)):
         return
     with whole(log) as partial, partial.open("wb") as file:
         for line, _ in whole_lines(log):
