@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# Switches: on when 1, y or yes; off when empty, 0, n or no; anything else is an error.
+yes = $(strip $(if $(filter-out 1 y yes 0 n no,$($1)),$(error $1=$($1) is neither 1 nor 0))$(filter 1 y yes,$($1)))
+
 GPU ?=
 TRT ?=
 MODELS ?=
@@ -18,6 +21,7 @@ BASE_URL ?=
 PORT ?= 8000
 MANIFESTS ?= manifests
 BUILDER ?=
+TRUST ?=
 BUILDER_PYTHON ?=
 TIMEOUT ?=
 MEMORY ?=
@@ -35,7 +39,7 @@ ISSUE ?=
 LABELLED ?=
 
 KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA ALLOW_UNLOCKED EXECUTOR SCHEDULER CERTS \
-  LABELLED JSON MATRIX RETRY NIGHT REPORT ISSUE
+  LABELLED JSON MATRIX RETRY NIGHT REPORT ISSUE TRUST
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
@@ -44,7 +48,7 @@ endif
 WISH = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" \
   --weights "$(WEIGHTS)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)"
 
-.PHONY: help zoo plan nightly demo test test-full test-docker lint catalog serve publish wheel image clean
+.PHONY: help zoo plan nightly prove demo test test-full test-docker lint catalog serve publish wheel image clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -80,12 +84,16 @@ zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	  --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
 
 plan: $(READY)  ## Say what make zoo would do and why, and what that takes; nothing is done (JSON=1, MATRIX=1)
-	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" plan $(WISH) --store "$(STORE)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(JSON),--json) $(if $(MATRIX),--matrix)
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" plan $(WISH) --store "$(STORE)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(call yes,JSON),--json) $(if $(call yes,MATRIX),--matrix)
 
 nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed twice (RETRY=1, ISSUE, REPORT)
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" nightly $(WISH) --labelled "$(LABELLED)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --base-url "$(BASE_URL)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" \
-	  --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)" $(if $(RETRY),--retry)
+	  --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)" $(if $(call yes,RETRY),--retry)
+
+prove: $(READY)  ## Run published engines that wait for a GPU such as this machine's (STORE; TRUST: the repository's root)
+	@$(if $(TRUST),$(BIN)/zoo list --store "$(STORE)" --trust "$(TRUST)" >/dev/null)
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" verify --pending --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --builder-python "$(BUILDER_PYTHON)"
 
 demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folder for your own photos)
 	@$(MAKE) --no-print-directory zoo MODELS=efficientnet_lite0 GPU="$(or $(GPU),cpu)" PRECISION="$(or $(PRECISION),fp32)" \
@@ -106,7 +114,7 @@ wheel: $(READY)  ## Build the client's wheel into dist/
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
 image: $(READY)  ## Build the container of a TensorRT line (TRT=11.4), or the export's
-	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(ALLOW_UNLOCKED),--allow-unlocked)
+	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(call yes,ALLOW_UNLOCKED),--allow-unlocked)
 
 test: $(READY)  ## Run the tests, the full zoo aside
 	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --durations 15

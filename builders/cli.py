@@ -34,7 +34,7 @@ from builders.progress import Display
 from builders.request import Request
 from builders.runs import make_site
 from builders.serve import serve
-from builders.strikes import Strikes
+from builders.strikes import Strikes, is_struck
 from builders.summary import Summary
 from zoo.catalog import read_nightly
 from zoo.cli import Parser, add_arguments, run_cli
@@ -103,10 +103,9 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
     if desk.waiting:
         keys = " --keys FOLDER" if "://" in store else ""
         display.say(f"{desk.waiting} wait for a signature: zoo-farm publish --store {store}{keys}")
-    if repository.index() is not None:
-        options.store = store
-        make_site(published(options), site, options.base_url)
-        display.say(f"catalog: {site / 'index.html'}")
+    if night is None:  # a night says first what it did
+        options.store, options.site = store, str(site)
+        cli_nightly.show(options, repository, display.say)
     return status, summary
 
 
@@ -333,13 +332,15 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
     for label, error in summary.failed.items():
         text = str(error).removeprefix(f"{label}: ")
         display.say(f"FAILED {label}: {text}")
+    struck = [label for label, reason in summary.disabled.items() if is_struck(reason)]
     done = [
         f"{len(labels)} {name}"
         for name, labels in (
             ("published", summary.published),
             ("verified again", summary.verified),
             ("already published, nothing to do", summary.current),
-            ("that the floors rule out", list(summary.disabled)),
+            ("that the floors rule out", summary.disabled.keys() - struck),
+            ("disabled after failures (RETRY=1 tries them again)", struck),
             ("failed", list(summary.failed)),
         )
         if labels

@@ -145,7 +145,8 @@ def _serve(
         slots = probe(options.builder_python, options.cpu_slots, say=say, host=options.name or None)
         if not slots:
             raise ClusterError(
-                "this machine can build nothing",
+                "this machine can build nothing"
+                + (" with --cpu-slots 0: it has no GPU" if not options.cpu_slots else ""),
                 hint="pip install '.[worker]' and a runtime; zoo-farm targets has the table",
             )
     with tempfile.TemporaryDirectory(prefix="zoo-cluster-") as scratch:

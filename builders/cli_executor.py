@@ -81,6 +81,12 @@ def choose_executor(options: argparse.Namespace, asked: list[Arch]) -> Chosen:
         )
         archs = asked or cluster.default_archs()
         return Chosen(executor=cluster, archs=archs, choose=cluster.choose_toolchains)
+    for name in ("scheduler", "certs"):
+        if getattr(options, name):
+            raise UsageError(
+                f"{name.upper()}= (--{name}) is for a cluster, and jobs would run here",
+                hint="EXECUTOR=dask (--executor) takes them to it",
+            )
     if options.executor not in ("", *_EXECUTORS):
         raise UsageError(
             f"no executor '{options.executor}'.{perhaps(options.executor, _EXECUTORS)}",

@@ -15,7 +15,7 @@ from builders.publish import utc_now
 from builders.runs import add_run, checked_night, make_site, newest_night
 from builders.summary import Summary
 from zoo.catalog import NightlyRun
-from zoo.errors import RegressionError
+from zoo.errors import RegressionError, TrustError, UsageError
 from zoo.files import write_whole
 from zoo.index import ModelIndex
 from zoo.repository import Repository
@@ -42,7 +42,14 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
     options.site = options.site or f"_site{suffix}"
     repository = Repository(open_store(options.store))
     folder = (Path() if "://" in options.store else Path(options.store).parent) / "_nightly"
-    issue = Path(options.issue or folder / "issue.md")
+    issue, report = (
+        Path(options.issue or folder / "issue.md"),
+        Path(options.report or folder / "run.json"),
+    )
+    for path in (issue, report):
+        if path.is_dir() or not _can_be_made(path.parent):
+            raise UsageError(f"{path} can't be written: it is a folder, or in no folder")
+    report.unlink(missing_ok=True)
     issue.unlink(missing_ok=True)  # of the night before: this one may die before it says anything
     plan = plan_of(options)
     print(f"planned: {', '.join(f'{n} {what}' for what, n in plan.total.actions.items())}")
@@ -51,21 +58,32 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
     after = list(repository.model_indexes())
     run = nightly.tell(
         plan, summary, nightly.regressions(before, after),
-        started=started, finished=utc_now(), commit=checkout().get("commit"),
+        started=started, finished=utc_now(), commit=checkout().get("commit"), retry=options.retry,
     )  # fmt: skip
-    report = Path(options.report or folder / "run.json")
     write_whole(report, run.to_json())
     print(f"report: {report}")
     add_run(repository, run, night)
-    if repository.index() is not None:
-        make_site(published(options), Path(options.site), options.base_url)
     _alert(run, issue)
+    show(options, repository, print)
     if run.regressions:
         raise RegressionError(
             f"{len(run.regressions)} measurements are worse than those of the engine before",
             hint=f"they are in {issue}, and on the catalog's report page",
         )
     return 1 if run.failed else 0 if summary.failed else status
+
+
+def show(options: argparse.Namespace, repository: Repository, say: Callable[[str], None]) -> None:
+    """Makes the catalog of a repository that this machine trusts; a builder need not trust any."""
+    if repository.index() is None:
+        return
+    try:
+        known = published(options)
+    except TrustError as error:
+        say(f"no catalog: {error.message}; who publishes makes it")
+        return
+    make_site(known, Path(options.site), options.base_url)
+    say(f"catalog: {Path(options.site) / 'index.html'}")
 
 
 def tell_worse(repository: Repository, before: Iterable[ModelIndex], path: Path) -> int:
@@ -90,6 +108,11 @@ def tell_worse(repository: Repository, before: Iterable[ModelIndex], path: Path)
     if worse:
         add_run(repository, run, newest_night(repository))
     return len(worse)
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether a folder is there, or nothing is in the way of making it."""
+    return folder.is_dir() or (not folder.exists() and _can_be_made(folder.parent))
 
 
 def _alert(run: NightlyRun, path: Path) -> None:

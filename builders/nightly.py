@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from builders.planned import WORK, FarmPlan
+from builders.strikes import is_struck
 from builders.summary import Summary
 from zoo.catalog.report import Drift, FailedJob, NightlyRun, drift
 from zoo.index import EngineEntry, ModelIndex
@@ -53,22 +54,23 @@ def _bad(one: Drift) -> bool:
     return fall > LEAST_FALL and 1 - one.after > FARTHER * (1 - one.before)
 
 
-def failed_jobs(plan: FarmPlan, summary: Summary) -> tuple[FailedJob, ...]:
+def failed_jobs(plan: FarmPlan, summary: Summary, retry: bool = False) -> tuple[FailedJob, ...]:
     """Returns what failed in a run, with the command that shows it again.
 
-    What an earlier run withdrew or disabled is known; what this one disabled is not.
+    What an earlier run withdrew or disabled is known, unless it was to be tried again; what this
+    one disabled is not.
     """
     known = {
         f"{one.model} {one.label}"
         for one in plan.engines
-        if one.action in ("withdrawn", "disabled")
+        if one.action == "withdrawn" or (one.action == "disabled" and not retry)
     }
     said = {label: str(error) for label, error in summary.failed.items()}
     said |= summary.disabled
     return tuple(
         _job(label, text)
         for label, text in said.items()
-        if label not in known and (label in summary.failed or text.startswith("failed "))
+        if label not in known and (label in summary.failed or is_struck(text))
     )
 
 
@@ -94,6 +96,7 @@ def tell(
     started: str,
     finished: str,
     commit: str | None,
+    retry: bool = False,
 ) -> NightlyRun:
     """Says what a run did.
 
@@ -104,12 +107,13 @@ def tell(
         started: ISO 8601 in UTC.
         finished: The same.
         commit: Of the checkout.
+        retry: Whether what is disabled was tried again.
     """
     return NightlyRun(
         started=started,
         finished=finished,
         commit=commit,
-        failed=failed_jobs(plan, summary),
+        failed=failed_jobs(plan, summary, retry),
         planned={action: n for action, n in plan.total.actions.items() if action in WORK},
         expected_minutes=round(plan.total.gpu_minutes + plan.total.cpu_minutes, 1),
         published=tuple(summary.published),

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from builders.job import Job
-from zoo.errors import JobError
+from zoo.errors import NotRunError
 from zoo.repository import Repository
 
 QUARANTINE = "quarantine.json"
@@ -46,12 +46,12 @@ def check_quarantine(job: Job, kept: Path) -> None:
     """Refuses a job that was put into quarantine, as it is now.
 
     Raises:
-        JobError: It was; says how it gets out.
+        NotRunError: It was; says how it gets out.
     """
     if (kept / QUARANTINE).is_file():
         text = (kept / "job.json").read_text(encoding="utf-8")
         if text == job.model_dump_json(indent=1):
-            raise JobError(
+            raise NotRunError(
                 "in quarantine: an earlier run lost several workers in the middle of it",
                 hint=f"log: {kept.absolute() / 'log.txt'}\n"
                 f"  to try it again: rm -r {kept.absolute()}",

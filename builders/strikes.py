@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from builders.plan import Wanted
-from zoo.errors import JobError, VerificationError, ZooError
+from zoo.errors import JobError, NotRunError, VerificationError, ZooError
 from zoo.index import DisabledCell
 from zoo.key import BuildInputs
 from zoo.layout import strikes_prefix
@@ -15,6 +15,8 @@ from zoo.repository import Repository
 
 STRIKES = 2
 """How many nights an engine has to fail before its cell is disabled."""
+
+_FAILED = "failed "
 
 
 class DisabledCellError(ZooError):
@@ -74,6 +76,8 @@ class Strikes:
             raise DisabledCellError(_cell(build, wanted, known))
         try:
             yield
+        except NotRunError:
+            raise  # it says nothing of the engine
         except (JobError, VerificationError) as error:
             if self._night is None:
                 raise
@@ -91,11 +95,16 @@ class Strikes:
             raise DisabledCellError(_cell(build, wanted, known), error.hint) from error
 
 
+def is_struck(reason: str) -> bool:
+    """Whether a cell's reason is that its engine failed too often."""
+    return reason.startswith(_FAILED)
+
+
 def _cell(build: BuildInputs, wanted: Wanted, known: list[Strike]) -> DisabledCell:
     return DisabledCell(
         targets=tuple(map(str, wanted.targets)),
         precision=build.precision,
-        reason=f"failed {STRIKES} times: {known[-1].reason}",
+        reason=f"{_FAILED}{len(known)} times: {known[-1].reason}",
         record=build.key,
         stage="build",
     )

@@ -17,6 +17,15 @@ TOOLS = (
 )  # fmt: skip
 
 
+def shell(workflow: dict[str, Any]) -> list[str]:
+    """Returns the command that GitHub runs a workflow's steps with; the step's text comes last."""
+    named = workflow.get("defaults", {}).get("run", {}).get("shell")
+    if named == "bash":
+        return ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c"]
+    assert named is None
+    return ["bash", "-e", "-c"]
+
+
 class Runner:
     """Runs steps in a folder that looks like a checkout.
 
@@ -47,9 +56,10 @@ class Runner:
         output = self.temp / "output"
         output.write_text("")
         runs = {"GITHUB_OUTPUT": str(output), "RUNNER_TEMP": str(self.temp), "GITHUB_RUN_ID": "7"}
+        home = self.temp / "homes" / job  # each job is on a machine of its own
         return subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", step["run"]], cwd=self.checkout,
-            env={**os.environ, **runs, **env, "ZOO_HOME": str(self.temp / "home")},
+            [*shell(self._workflow), step["run"]], cwd=self.checkout,
+            env={**os.environ, **runs, **env, "ZOO_HOME": str(home)},
             capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
 

@@ -28,7 +28,7 @@ from builders.summary import Summary
 from zoo.catalog.report import Drift, FailedJob, NightlyRun, read_nightly
 from zoo.cli import run_cli
 from zoo.digest import sha256_bytes
-from zoo.errors import JobError, UsageError
+from zoo.errors import JobError, NotRunError, UsageError
 from zoo.index import Candidate, EngineEntry, Index, ModelIndex, index_row
 from zoo.layout import blob_key, run_key
 from zoo.manifest import Manifest
@@ -67,6 +67,7 @@ class Builder:
     def __init__(self) -> None:
         self.good = True
         self.dies = False
+        self.absent = False
         self.cosine, self.ms = 0.99999, 1.0
         self.jobs = 0
 
@@ -81,6 +82,8 @@ class Builder:
         assert job.prove is not None
         self.jobs += 1
         (folder / "job.json").write_text(job.model_dump_json())
+        if self.absent:
+            raise NotRunError("no worker can do it")
         if self.dies:
             raise JobError("the worker died of SIGSEGV")
         (folder / "engine").write_text(f"{job.inputs.key} {self.jobs}")
@@ -179,6 +182,10 @@ def test_a_cell_without_an_engine_is_disabled_and_comes_back(night: Night) -> No
     night.builder.dies = True
     for _ in range(3):
         assert night.run("1.32.0", counts=False).failed  # a maintainer who tries disables nothing
+    night.builder.absent = True
+    for _ in range(3):
+        assert night.run("1.32.0").failed  # nor does a farm that is not there
+    night.builder.absent = False
     assert night.run("1.32.0").failed
     assert night.run("1.32.0").disabled
     (cell,) = night.index.disabled

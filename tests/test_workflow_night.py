@@ -37,6 +37,7 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
             "vars.AWS_REGION": "us-east-1",
             "vars.STORE": s3,
             "vars.TARGETS": "cpu",
+            "vars.TRT": "",
             "vars.EXECUTOR": "",
             "secrets.KEYS_TAR": keys(tmp_path / "keys"),
             "secrets.KEYS_PASSPHRASE": PASSPHRASE,
@@ -78,3 +79,14 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     again = runner.run("plan", "Plan")
     assert again.returncode == 0
     assert runner.outputs["empty"] == "yes"
+
+    # Another night: a machine that builds need not trust what others have published.
+    other = only_fp32.replace("cpu = { min = 1, opt = 4, max = 16 }", "cpu = { opt = 4, max = 8 }")
+    assert other != only_fp32
+    (runner.checkout / "manifests" / f"{LITE}.toml").write_text(other)
+    runner.values["matrix.models"] = LITE
+    built = runner.run("build", "Build and prove")
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "1 published" in built.stdout
+    assert "no catalog: " in built.stdout
+    assert json.loads((runner.checkout / "_nightly" / "run.json").read_text())["failed"] == []

@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from farm import ROOT
+from runner import shell
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTIONLINT = ROOT / "_work" / "actionlint"
@@ -102,6 +104,19 @@ def test_the_token_of_a_job_reaches_boto3_and_nobody_else(tmp_path: Path) -> Non
     )
 
 
+def test_a_token_is_renewed_as_long_as_the_job_runs(tmp_path: Path) -> None:
+    count = f"n=$(wc -l < {tmp_path}/calls)"
+    env = fakes(tmp_path, curl=f'{count}; [ $n -le 3 ] && echo "{{\\"value\\": \\"$n\\"}}"')
+    env |= {"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "t", "ACTIONS_ID_TOKEN_REQUEST_URL": "https://x/?a=b"}
+    command = [ROOT / ".github" / "bucket-token.sh", "arn:aws:iam::1:role/builder"]
+    subprocess.run(command, env=env | {"RENEW": "0.05"}, check=True)
+    token, deadline = tmp_path / "bucket-token", time.monotonic() + 30
+    while len((tmp_path / "calls").read_text().splitlines()) < 6 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert token.read_text() == "3"  # what came when the server no longer answered took no place
+    token.unlink()  # ends it
+
+
 def test_every_job_checks_out_its_commit(tmp_path: Path) -> None:
     found = {one["run"] for path in WORKFLOWS for one in steps(path) if one["name"] == "Check out"}
     [script] = found  # the same everywhere
@@ -143,12 +158,24 @@ def test_pages_get_one_commit_of_the_site(tmp_path: Path) -> None:
 def test_the_plan_decides_whether_anything_is_built(
     matrix: str, empty: str, tmp_path: Path
 ) -> None:
-    env = fakes(tmp_path, make=f"echo noise; echo '{matrix}'") | {"TARGETS": "sm86", "STORE": "s"}
+    env = fakes(tmp_path, make=f"echo noise; echo '{matrix}'") | {
+        "TARGETS": "sm86",
+        "STORE": "s",
+        "TRT": "",
+    }
     [plan] = [
         one for one in steps(ROOT / ".github/workflows/nightly.yml") if one.get("id") == "plan"
     ]
     subprocess.run(["bash", "-e", "-c", plan["run"]], env=env, check=True)
     assert (tmp_path / "output").read_text() == f"matrix={matrix}\nempty={empty}\n"
+
+
+def test_a_plan_that_fails_is_not_green(tmp_path: Path) -> None:
+    nightly = workflow(ROOT / ".github/workflows/nightly.yml")
+    [plan] = [one for one in nightly["jobs"]["plan"]["steps"] if one.get("id") == "plan"]
+    env = fakes(tmp_path, make="exit 2") | {"TARGETS": "sm86", "STORE": "s", "TRT": ""}
+    done = subprocess.run([*shell(nightly), plan["run"]], env=env, check=False)
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize("found", [True, False])

@@ -110,6 +110,10 @@ class JobError(ZooError):
     exit_code = 14
 
 
+class NotRunError(JobError):
+    """A job that failed for want of a machine, a package or the store: not the engine's fault."""
+
+
 class DatasetError(ZooError):
     """Images or labels that can't be used as a data set."""
 

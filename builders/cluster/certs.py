@@ -14,6 +14,8 @@ from builders.cluster.security import ROLES
 from zoo.errors import UsageError
 from zoo.files import write_private
 
+_MOST_DAYS = 3650
+
 _EARLIER = datetime.timedelta(minutes=5)  # clocks of machines differ
 
 
@@ -34,8 +36,11 @@ def make_certs(folder: Path, days: int = 365) -> list[Path]:
     Raises:
         UsageError: ``days`` is not above 0, or the folder has certificates and no authority's key.
     """
-    if days < 1:
-        raise UsageError(f"certificates can't be valid for {days} days", hint="--days 365 is usual")
+    if not 1 <= days <= _MOST_DAYS:
+        raise UsageError(
+            f"certificates can't be valid for {days} days",
+            hint=f"1 to {_MOST_DAYS}; --days 365 is usual",
+        )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca_file, ca_key_file = folder / "ca.pem", folder / "ca-key.pem"
     if ca_file.exists() != ca_key_file.exists():
@@ -45,10 +50,7 @@ def make_certs(folder: Path, days: int = 365) -> list[Path]:
             hint="name an empty folder for a new authority, or the one that has both",
         )
     if ca_file.exists():
-        authority = x509.load_pem_x509_certificate(ca_file.read_bytes())
-        loaded = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        signing = loaded
+        authority, signing = _authority(ca_file, ca_key_file)
     else:
         signing = ec.generate_private_key(ec.SECP256R1())
         authority = _certificate("caft-zoo cluster", signing, None, signing, 10 * days)
@@ -62,6 +64,24 @@ def make_certs(folder: Path, days: int = 365) -> list[Path]:
         write_private(folder / f"{role}.pem", certificate.public_bytes(serialization.Encoding.PEM))
         made += [folder / f"{role}.pem", folder / f"{role}-key.pem"]
     return made
+
+
+def _authority(certificate: Path, key: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Reads an authority's certificate and key.
+
+    Raises:
+        UsageError: They are none.
+    """
+    try:
+        authority = x509.load_pem_x509_certificate(certificate.read_bytes())
+        loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UsageError(
+            f"{certificate} or {key} is damaged, or was not made here",
+            hint="name an empty folder for a new authority",
+        ) from error
+    return authority, loaded
 
 
 def _certificate(

@@ -112,7 +112,7 @@ class _scheduler:
 
     def __init__(self, listen: str, certs: Path | None, security: Any) -> None:
         host, _, port = listen.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdecimal() or int(port) > 65_535:
             raise UsageError(f"--listen {listen} is no host:port", hint="127.0.0.1:8786 is one")
         if certs is None and not is_loopback(host):
             raise UsageError(
@@ -190,7 +190,8 @@ async def _start_workers(
         except (OSError, RuntimeError, asyncio.TimeoutError) as error:
             raise ClusterError(
                 f"workers can't join {scheduler}: {error.__cause__ or error}",
-                hint="is the scheduler running, and are the certificates of one authority?",
+                hint="is the scheduler running, are the certificates of one authority, and is no worker "
+                f"there already that is called {slots[0].name}? --name gives this machine another name",
             ) from error
     return nannies
 

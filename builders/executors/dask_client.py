@@ -22,7 +22,7 @@ from builders.executors.slots import Slots
 from builders.job import Failure, Job, parse_result
 from builders.progress import Event, Report
 from zoo import __version__
-from zoo.errors import ClusterError, JobError
+from zoo.errors import ClusterError, JobError, NotRunError
 from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.stores import open_store
@@ -212,7 +212,7 @@ class _Attempt:
 
         Raises:
             ClusterError: The scheduler is gone.
-            JobError: The worker can't run tasks of the farm.
+            NotRunError: The worker can't run tasks of the farm.
         """
         from distributed import CancelledError, KilledWorker
 
@@ -251,7 +251,7 @@ class _Attempt:
         except TimeoutError:  # the worker died with the answer
             return None
         except ImportError as error:
-            raise JobError(
+            raise NotRunError(
                 f"{self._slot.name} can't run jobs: {error}",
                 hint="it needs this project's checkout and pip install '.[worker,dask]'",
             ) from error
@@ -296,7 +296,8 @@ def _lay_out(answer: Answer, store: str, folder: Path) -> Outcome:
     if answer.log:
         (folder / "log.txt").write_text(answer.log)
     if answer.result is None:
-        raise JobError(answer.error or "it failed and did not say why", hint=answer.hint)
+        kind = NotRunError if answer.not_run else JobError
+        raise kind(answer.error or "it failed and did not say why", hint=answer.hint)
     repository = Repository(open_store(store))
     for name, blob in answer.files.items():
         _fetch(repository, blob, folder, PurePosixPath(name))

@@ -24,7 +24,7 @@ from builders.executors.local import LocalExecutor
 from builders.executors.resources import Slot
 from builders.job import parse_job
 from builders.progress import Event
-from zoo.errors import RepositoryError, ZooError
+from zoo.errors import JobError, NotRunError, RepositoryError, ZooError
 from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.stores import open_store
@@ -67,6 +67,7 @@ class Answer(BaseModel):
         result: ``result.json`` as it is; None when the job failed.
         error: Why it failed.
         hint: What to do about it.
+        not_run: Whether that says nothing of the engine: the store, say, could not be reached.
         files: The job's files, by their path in the output directory; blobs of the store.
         log: ``log.txt``, its end where it is long.
         seconds: That the child process took, and with start, upload and clean-up.
@@ -77,6 +78,7 @@ class Answer(BaseModel):
     result: str | None = None
     error: str | None = None
     hint: str | None = None
+    not_run: bool = False
     files: dict[str, Blob] = {}
     log: str = ""
     seconds: tuple[float, float] = (0.0, 0.0)
@@ -95,9 +97,11 @@ def run_task(text: str) -> str:
             answer = _run(Task.model_validate_json(text), Path(scratch), started)
         except ZooError as error:
             log = _log_of(Path(scratch))
-            answer = Answer(error=error.message, hint=error.hint, log=log)
+            of_the_job = isinstance(error, JobError) and not isinstance(error, NotRunError)
+            answer = Answer(error=error.message, hint=error.hint, log=log, not_run=not of_the_job)
         except Exception as error:  # the rim of the worker: whatever it was goes into the answer
-            answer = Answer(error=f"{type(error).__name__}: {error}", log=_log_of(Path(scratch)))
+            text = f"{type(error).__name__}: {error}"
+            answer = Answer(error=text, log=_log_of(Path(scratch)), not_run=True)
     return answer.model_dump_json()
 
 

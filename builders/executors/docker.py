@@ -25,7 +25,7 @@ from builders.executors.local import LocalExecutor
 from builders.job import BuildJob, ExportJob, Job, ReferenceJob, VerifyJob
 from builders.progress import Report
 from builders.toolchain import choose_toolchains
-from zoo.errors import JobError, MissingPackageError, TargetError, UsageError
+from zoo.errors import JobError, MissingPackageError, NotRunError, TargetError, UsageError
 from zoo.layout import blob_key
 from zoo.machine import IMAGE, describe_gpu, local_archs
 from zoo.record import Blob
@@ -130,7 +130,7 @@ class DockerExecutor(ThisMachine):
         """
         digest = self._say("image", "inspect", "--format={{.Id}}", image)
         if digest is None:
-            raise JobError(f"there is no image {image}", hint="make image makes it")
+            raise NotRunError(f"there is no image {image}", hint="make image makes it")
         user, group = _user()
         memory = [f"--memory={self._memory}", f"--memory-swap={self._memory}"]
         return [

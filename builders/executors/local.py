@@ -15,7 +15,7 @@ from pathlib import Path
 from builders.executors.base import Outcome, ThisMachine
 from builders.job import ExportJob, Failure, Job, ReferenceJob, parse_result
 from builders.progress import Event, Report
-from zoo.errors import JobError, UsageError
+from zoo.errors import JobError, NotRunError, UsageError
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PROC = Path("/proc")
@@ -193,6 +193,10 @@ def _kill(process: subprocess.Popen[str]) -> None:
         return
 
 
+_NOT_THE_ENGINE = ("RepositoryError", "MissingPackageError")
+"""Errors of a worker that say nothing of what it was to build."""
+
+
 def _outcome(status: int, stopped: tuple[str, str | None] | None, folder: Path) -> Outcome:
     """Reads what a worker left.
 
@@ -203,7 +207,8 @@ def _outcome(status: int, stopped: tuple[str, str | None] | None, folder: Path) 
     if result_file.exists():
         result = parse_result.validate_json(result_file.read_bytes())
         if isinstance(result, Failure):
-            raise JobError(result.message, hint=result.hint)
+            kind = NotRunError if result.error in _NOT_THE_ENGINE else JobError
+            raise kind(result.message, hint=result.hint)
         return Outcome(result=result, folder=folder)
     words = _last_words(folder)
     if stopped:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 
 from builders.executors.resources import Slot, describe
-from zoo.errors import ClusterError, JobError
+from zoo.errors import ClusterError, NotRunError
 
 
 class Slots:
@@ -48,7 +48,7 @@ class Slots:
         Of several, the one that can do least else.
 
         Raises:
-            JobError: There is no such worker, idle or not, and none came.
+            NotRunError: There is no such worker, idle or not, and none came.
             ClusterError: Work has stopped.
         """
         deadline: float | None = None
@@ -66,7 +66,7 @@ class Slots:
                 elif deadline is None:
                     deadline = time.monotonic() + self._patience
                 elif time.monotonic() >= deadline:
-                    raise JobError(
+                    raise NotRunError(
                         f"no worker can do it: it needs {', '.join(sorted(needs))}",
                         hint=f"{describe(self._slots.values())}; "
                         "zoo-farm cluster worker adds the machine that it runs on",
