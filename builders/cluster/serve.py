@@ -190,8 +190,8 @@ async def _start_workers(
         except (OSError, RuntimeError, asyncio.TimeoutError) as error:
             raise ClusterError(
                 f"workers can't join {scheduler}: {error.__cause__ or error}",
-                hint="is the scheduler running, are the certificates of one authority, and is no worker "
-                f"there already that is called {slots[0].name}? --name gives this machine another name",
+                hint="is the scheduler running, are the certificates of one authority, and is "
+                f"nobody there called {slots[0].name}? --name gives this machine another name",
             ) from error
     return nannies
 
