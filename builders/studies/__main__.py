@@ -15,7 +15,7 @@ from pathlib import Path
 
 from builders.cli_options import chosen_manifests
 from builders.studies.modelopt import ModelOpt
-from builders.studies.result import Row, Studies, Studied, look
+from builders.studies.result import Row, Studied, Studies, look
 from builders.studies.subject import Subject, prepare
 from builders.studies.table import to_markdown
 from builders.studies.ways import WAYS

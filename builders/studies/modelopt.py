@@ -1,11 +1,11 @@
 """ModelOpt: NVIDIA's own passes over an ONNX, called in an environment of their own.
 
-``nvidia-modelopt`` 0.47 pins an older onnx and a GPU build of ONNX Runtime. What follows, in a venv,
-has all that its two passes import on a CPU::
+``nvidia-modelopt`` 0.47 pins an older onnx and a GPU build of ONNX Runtime. In a venv, this has all
+that its two passes import on a CPU (of torch, its CPU build will do)::
 
     pip install --no-deps nvidia-modelopt==0.47.0 onnxscript onnxslim polygraphy cppimport lief
-    pip install onnx==1.21.0 onnxruntime onnx-graphsurgeon onnxconverter-common==1.16.0 onnx-ir \\
-        torch==2.13.0 nvidia-ml-py omegaconf pydantic pyyaml rich scipy tqdm
+    pip install onnx==1.21.0 onnx-graphsurgeon onnx-ir onnxconverter-common==1.16.0 onnxruntime
+    pip install torch==2.13.0 nvidia-ml-py omegaconf pydantic pyyaml rich scipy tqdm
 """
 
 from __future__ import annotations

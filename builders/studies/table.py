@@ -49,7 +49,8 @@ def _cells(model: str, row: Row, precision: Studied) -> list[str]:
         cells += [f"{row.worst_cosine:.6f}", f"{row.median_cosine:.6f}", f"{row.worst_error:.4f}"]
     if precision == "fp16":
         cells += [_magnitude(row.largest_value), _magnitude(row.largest_sum)]
-    missed = f"misses {len(row.misses)} floors" if row.misses else ""
+    count = len(row.misses)
+    missed = f"misses {count} floor{'s' * (count > 1)}" if count else ""
     return [*cells, f"{row.seconds:.0f}", "; ".join(filter(None, (missed, row.note)))]
 
 
