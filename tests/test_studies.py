@@ -36,7 +36,7 @@ def subject(folder: Path, grown: float = 1.0) -> Subject:
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     features = open_onnx(model)(normalise(images, manifest.preprocess.plain))
     np.savez(folder / "golden.npz", images=images, features=features)
-    return Subject(manifest=manifest, folder=folder, seeded=True)
+    return Subject(manifest=manifest, folder=folder, seeded=True, photos=3)
 
 
 def test_what_computes_in_a_precision_is_counted(tmp_path: Path) -> None:
@@ -64,7 +64,9 @@ def test_an_overflow_is_a_miss_and_stands_out(tmp_path: Path) -> None:
     whole = subject(tmp_path, grown=10000.0)
     row = look(whole, "fp16", ".half()", to_low(whole.fp32(), "fp16", set()))
     assert row.bad_rows == 3
-    found = Studies(model="toy", precision="fp16", seeded=True, rows=(row, Row(way="b", note="no")))
+    found = Studies(
+        model="toy", precision="fp16", seeded=True, photos=3, rows=(row, Row(way="b", note="no"))
+    )
     again = Studies.model_validate_json(found.model_dump_json())  # infinity and all
     table = to_markdown("fp16", [again], ["toy", "other"], "0")
     assert "| NaN or infinity in 3 rows |  |  | **inf** |" in table

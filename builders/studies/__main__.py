@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builders.cli_options import chosen_manifests
+from builders.photos import GOLDEN_COUNT
 from builders.studies.modelopt import ModelOpt
 from builders.studies.result import Row, Studied, Studies, look
 from builders.studies.subject import Subject, prepare
@@ -52,7 +53,8 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
             print(f"{name}: {note}", file=sys.stderr, flush=True)
 
         try:
-            subject = prepare(manifest, Path(options.manifests), options.folder / name, say)
+            folder = options.folder / name
+            subject = prepare(manifest, Path(options.manifests), folder, say, options.photos)
             found = study(subject, precision, modelopt, say)
         except ZooError as error:
             say(f"FAILED {error}")
@@ -95,7 +97,11 @@ def study(subject: Subject, precision: Studied, modelopt: ModelOpt, say: Say) ->
         row = look(subject, precision, name, model)
         rows.append(row.model_copy(update={"seconds": seconds, "note": note}))
     return Studies(
-        model=subject.manifest.id, precision=precision, seeded=subject.seeded, rows=tuple(rows)
+        model=subject.manifest.id,
+        precision=precision,
+        seeded=subject.seeded,
+        photos=subject.photos,
+        rows=tuple(rows),
     )
 
 
@@ -108,6 +114,10 @@ def main() -> int:
         added.add_argument("--models", default="", help="ids, globs or families")
         added.add_argument("--manifests", default="manifests")
         added.add_argument("--modelopt-python", type=Path, required=True, help="has ModelOpt")
+        added.add_argument(
+            "--photos", type=int, default=GOLDEN_COUNT, choices=range(2, GOLDEN_COUNT + 1),
+            metavar="N", help=f"golden photos that are looked at, of {GOLDEN_COUNT}",
+        )  # fmt: skip
         added.add_argument("--folder", type=Path, default=Path("_studies"), help="what is kept")
         added.add_argument("-o", "--output", help="file for the results, as Markdown")
     return run_cli(parser, sys.argv[1:])

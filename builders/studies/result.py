@@ -68,6 +68,7 @@ class Studies(BaseModel):
         model: Manifest id.
         precision: That its ways give.
         seeded: Whether its weights are a stand-in.
+        photos: How many golden photos it was judged on.
         rows: One for each way.
     """
 
@@ -76,6 +77,7 @@ class Studies(BaseModel):
     model: str
     precision: Studied
     seeded: bool
+    photos: int
     rows: tuple[Row, ...]
 
 

@@ -31,11 +31,13 @@ class Subject:
         manifest: The model.
         folder: Holds ``fp32.onnx``, ``half.onnx`` and ``golden.npz``, and what the ways leave.
         seeded: Whether its weights are a stand-in.
+        photos: How many of the golden photos it is judged on.
     """
 
     manifest: Manifest
     folder: Path
     seeded: bool
+    photos: int = photos.GOLDEN_COUNT
 
     def fp32(self) -> onnx.ModelProto:
         """Returns the fp32 ONNX, one of its own for every way."""
@@ -44,9 +46,11 @@ class Subject:
         return onnx.load(self.folder / "fp32.onnx")
 
     def golden(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Returns the golden photos, ready for the network, and PyTorch's fp32 features."""
+        """Returns golden photos, ready for the network, and PyTorch's fp32 features of them."""
         with np.load(self.folder / "golden.npz") as arrays:
-            return normalise(arrays["images"], self.manifest.preprocess.plain), arrays["features"]
+            images, features = arrays["images"], arrays["features"]
+        taken = np.arange(self.photos) * len(images) // self.photos
+        return normalise(images[taken], self.manifest.preprocess.plain), features[taken]
 
     def calibration(self) -> Images:
         """Returns the images that a way may look at; no golden photo is among them."""
@@ -57,7 +61,11 @@ class Subject:
 
 
 def prepare(
-    manifest: Manifest, manifest_dir: Path, folder: Path, say: Callable[[str], None]
+    manifest: Manifest,
+    manifest_dir: Path,
+    folder: Path,
+    say: Callable[[str], None],
+    judged_on: int = photos.GOLDEN_COUNT,
 ) -> Subject:
     """Exports a model in fp32 and, by PyTorch's ``.half()``, in fp16; what is there is kept.
 
@@ -68,6 +76,7 @@ def prepare(
         manifest_dir: Folder of the manifest, against which local weights are resolved.
         folder: Of the model.
         say: Takes what is being done.
+        judged_on: How many of the golden photos.
 
     Raises:
         ExportError: It does not export.
@@ -78,7 +87,7 @@ def prepare(
         seeded = False
     except UnlockedError:
         seeded = True
-    subject = Subject(manifest=manifest, folder=folder, seeded=seeded)
+    subject = Subject(manifest=manifest, folder=folder, seeded=seeded, photos=judged_on)
     if (folder / "half.onnx").is_file():  # the last to be made
         return subject
     folder.mkdir(parents=True, exist_ok=True)

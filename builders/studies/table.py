@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from builders.photos import GOLDEN_COUNT
 from builders.studies.result import Row, Studied, Studies
 from zoo.machine import describe_machine
 
@@ -29,7 +30,8 @@ def to_markdown(
     align = ["---", "---", *["---:"] * (len(head) - 3), "---"]
     lines = [_line(head), _line(align)]
     for one in studies:
-        name = f"{one.model}{'' if one.seeded else ' (real weights)'}"
+        name = one.model + ("" if one.seeded else ", real weights")
+        name += "" if one.photos == GOLDEN_COUNT else f", {one.photos} photos"
         lines += [_line(_cells(name, row, precision)) for row in one.rows]
     machine = describe_machine()
     lines += ["", f"ModelOpt {modelopt}; {machine.get('cpu')}, {machine.get('cores')} cores."]
