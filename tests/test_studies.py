@@ -55,6 +55,8 @@ def test_a_sum_that_overflows_is_seen_where_no_value_does(tmp_path: Path) -> Non
     assert row.bad_rows == 0
     assert row.worst_cosine is not None
     assert row.worst_cosine > 0.9999
+    assert row.weights_error is not None
+    assert 0 < row.weights_error < 2**-11  # half a step of fp16
     assert row.largest_value < 65504 < row.largest_sum
     kept = look(whole, "fp16", "ours", to_low(whole.fp32(), "fp16", {"mean"}))
     assert kept.largest_sum == 0
@@ -69,7 +71,8 @@ def test_an_overflow_is_a_miss_and_stands_out(tmp_path: Path) -> None:
     )
     again = Studies.model_validate_json(found.model_dump_json())  # infinity and all
     table = to_markdown("fp16", [again], ["toy", "other"], "0")
-    assert "| NaN or infinity in 3 rows |  |  | **inf** |" in table
+    assert "| NaN or infinity in 3 rows |  |  |" in table
+    assert "| **inf** |" in table
     assert "misses 1 floor" in table
     assert "Not run: other." in table
 

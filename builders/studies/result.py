@@ -36,6 +36,8 @@ class Row(BaseModel):
         median_cosine: Of all of them.
         worst_error: Largest ``|y - r| / |r|``.
         bad_rows: Photos whose features hold NaN or infinity.
+        weights_error: Median ``|w - w32| / |w32|`` of the weights that are multiplied with; None
+            where they can't be put beside those of the fp32 network.
         largest_value: Largest magnitude of an fp16 value; infinite where one overflowed.
         largest_sum: Largest that a sum within an fp16 operator can grow to on the way; rounding
             every value does not show it where it overflows.
@@ -54,6 +56,7 @@ class Row(BaseModel):
     median_cosine: float | None = None
     worst_error: float | None = None
     bad_rows: int = 0
+    weights_error: float | None = None
     largest_value: float = 0.0
     largest_sum: float = 0.0
     misses: tuple[str, ...] = ()
@@ -104,6 +107,7 @@ def look(subject: Subject, precision: Studied, way: str, model: onnx.ModelProto)
         median_cosine=numbers.get("median_cosine"),
         worst_error=numbers.get("worst_relative_error"),
         bad_rows=numbers.get("rows_not_finite", 0),
+        weights_error=weights_error(model, subject.fp32()),
         largest_value=value,
         largest_sum=summed,
         misses=tuple(find_misses(numbers, subject.manifest.kept_by(precision))),
@@ -145,6 +149,35 @@ def share(model: onnx.ModelProto, precision: Studied) -> tuple[int, int, float]:
             times = math.prod(shapes[result]) * math.prod(depth)
             work, low_work = work + times, low_work + times * is_low
     return operators, low, low_work / max(work, 1)
+
+
+def weights_error(model: onnx.ModelProto, fp32: onnx.ModelProto) -> float | None:
+    """Returns the median relative error of weights, operator by operator.
+
+    Args:
+        model: Of lower precision, without Q/DQ.
+        fp32: The same network.
+    """
+    rounded, exact = _multiplied(model), _multiplied(fp32)
+    if not exact or [one.shape for one in rounded] != [one.shape for one in exact]:
+        return None
+    errors = [
+        np.linalg.norm(found.astype(np.float64) - wanted) / np.linalg.norm(wanted)
+        for found, wanted in zip(rounded, exact, strict=True)
+    ]
+    return float(np.median(errors))
+
+
+def _multiplied(model: onnx.ModelProto) -> list[Any]:
+    """Returns the constant weights of convolutions and matrix products, in order."""
+    from onnx import numpy_helper
+
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    return [
+        numpy_helper.to_array(weights[node.input[1]])
+        for node in model.graph.node
+        if node.op_type in _MULTIPLYING and node.input[1] in weights
+    ]
 
 
 def _largest(model: onnx.ModelProto, images: Any) -> tuple[float, float]:

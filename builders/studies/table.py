@@ -25,7 +25,7 @@ def to_markdown(
     head = ["model", "way", f"operators in {precision}", "work", "worst cosine", "median cosine",
             "worst relative error"]  # fmt: skip
     if precision == "fp16":
-        head += ["largest fp16 value", "largest sum in fp16"]
+        head += ["weights' error", "largest fp16 value", "largest sum in fp16"]
     head += ["s", ""]
     align = ["---", "---", *["---:"] * (len(head) - 3), "---"]
     lines = [_line(head), _line(align)]
@@ -42,7 +42,7 @@ def to_markdown(
 
 def _cells(model: str, row: Row, precision: Studied) -> list[str]:
     if not row.operators:
-        empty = [""] * (6 + 2 * (precision == "fp16"))
+        empty = [""] * (6 + 3 * (precision == "fp16"))
         return [model, row.way, *empty, row.note]
     cells = [model, row.way, f"{row.low} of {row.operators}", f"{row.work:.1%}"]
     if row.worst_cosine is None:
@@ -50,6 +50,7 @@ def _cells(model: str, row: Row, precision: Studied) -> list[str]:
     else:
         cells += [f"{row.worst_cosine:.6f}", f"{row.median_cosine:.6f}", f"{row.worst_error:.4f}"]
     if precision == "fp16":
+        cells += [f"{row.weights_error:.1e}" if row.weights_error is not None else ""]
         cells += [_magnitude(row.largest_value), _magnitude(row.largest_sum)]
     count = len(row.misses)
     missed = f"misses {count} floor{'s' * (count > 1)}" if count else ""
