@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from builders.cli_options import chosen_manifests
 from builders.photos import GOLDEN_COUNT
 from builders.studies.modelopt import ModelOpt
@@ -22,7 +24,7 @@ from builders.studies.table import to_markdown
 from builders.studies.ways import WAYS
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.cli_support import output_file, whole
-from zoo.errors import PrecisionError, RunError, ZooError
+from zoo.errors import PrecisionError, RunError, UsageError, ZooError
 from zoo.manifest import read_manifests
 
 Say = Callable[[str], None]
@@ -62,10 +64,7 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
             continue
         with whole(kept) as partial:
             partial.write_text(found.model_dump_json(indent=2), encoding="utf-8")
-    everything = [
-        Studies.model_validate_json(path.read_text(encoding="utf-8"))
-        for path in sorted(options.folder.glob(f"*/{precision}.json"))
-    ]
+    everything = [_read(path) for path in sorted(options.folder.glob(f"*/{precision}.json"))]
     names = list(read_manifests(Path(options.manifests))[0])
     text = to_markdown(precision, everything, names, modelopt.version)
     if output:
@@ -73,6 +72,21 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
             partial.write_text(text, encoding="utf-8")
     print(text)
     return 1 if failed else 0
+
+
+def _read(path: Path) -> Studies:
+    """Returns what was found out of a model before.
+
+    Raises:
+        UsageError: The file is damaged, or another version's.
+    """
+    try:
+        return Studies.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UsageError(
+            f"{path} is no study of this version",
+            hint="remove it, and its model is studied again",
+        ) from error
 
 
 def study(subject: Subject, precision: Studied, modelopt: ModelOpt, say: Say) -> Studies:

@@ -10,11 +10,42 @@ from zoo.machine import describe_machine
 
 _LARGEST = 65504.0  # of fp16
 
+_NOTES: dict[Studied, str] = {
+    "fp16": """\
+# fp16: ours, PyTorch's .half() and ModelOpt's AutoCast
+
+Features of golden photos against PyTorch's fp32, on the CPU, every value between two operators
+rounded to fp16. Weights are seeded where they are not called real: a dry run. `ours` is what the farm
+makes engines of; `.half()` is the network cast in PyTorch, then exported; AutoCast has its own
+defaults and our calibration photos. What was decided: `docs/adr/0010-lower-precision-by-measuring.md`.
+
+- *operators*, *work*: how many give fp16, and how much is multiplied in them.
+- *weights' error*: `|w - w32| / |w32|`, the median over convolutions and matrix products.
+- *largest sum in fp16*: how far a sum within an fp16 operator can grow on its way. Rounding every
+  value does not show what a kernel does inside; in bold is what fp16 (65504) does not hold.
+- *s*: seconds that making it took, the export by PyTorch aside.
+""",
+    "int8": """\
+# int8: where we place Q/DQ, and where ModelOpt does
+
+Features of golden photos against PyTorch's fp32, on the CPU, what is quantised rounded as the Q/DQ say,
+the rest in fp32. Weights are seeded where they are not called real: a dry run. All are calibrated
+on the same photos. `ours` is what the farm makes engines of for TensorRT: the best of four ranges,
+and what the features can't do without kept higher. The other two have one range (entropy, which is
+ModelOpt's own default) and keep nothing: they differ in the placement alone. What was decided:
+`docs/adr/0011-where-int8-quantises.md`.
+
+- *operators*, *work*: how many take nothing but dequantised values, and how much is multiplied in
+  them. More is faster where the runtime fuses it, and less exact.
+- *s*: seconds that making it took.
+""",
+}
+
 
 def to_markdown(
     precision: Studied, studies: Sequence[Studies], models: Sequence[str], modelopt: str
 ) -> str:
-    """Returns a table with a row for each way of each model.
+    """Returns a note: a table with a row for each way of each model, and how to read it.
 
     Args:
         precision: That the ways give.
@@ -28,7 +59,8 @@ def to_markdown(
         head += ["weights' error", "largest fp16 value", "largest sum in fp16"]
     head += ["s", ""]
     align = ["---", "---", *["---:"] * (len(head) - 3), "---"]
-    lines = [_line(head), _line(align)]
+    command = f"python -m builders.studies {precision} --modelopt-python VENV/bin/python"
+    lines = [_NOTES[precision], f"```sh\n{command}\n```\n", _line(head), _line(align)]
     for one in studies:
         name = one.model + ("" if one.seeded else ", real weights")
         name += "" if one.photos == GOLDEN_COUNT else f", {one.photos} photos"
