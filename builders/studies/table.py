@@ -15,9 +15,9 @@ _NOTES: dict[Studied, str] = {
 # fp16: ours, PyTorch's .half() and ModelOpt's AutoCast
 
 Features of golden photos against PyTorch's fp32, on the CPU, every value between two operators
-rounded to fp16. Weights are seeded where they are not called real: a dry run. `ours` is what the farm
-makes engines of; `.half()` is the network cast in PyTorch, then exported; AutoCast has its own
-defaults and our calibration photos. What was decided: `docs/adr/0010-lower-precision-by-measuring.md`.
+rounded to fp16. Weights are seeded where they are not called real: a dry run. `ours` is what the
+farm makes engines of; `.half()` is the network cast in PyTorch, then exported; AutoCast has its own
+defaults and our calibration photos. Decided by it: `docs/adr/0010-lower-precision-by-measuring.md`.
 
 - *operators*, *work*: how many give fp16, and how much is multiplied in them.
 - *weights' error*: `|w - w32| / |w32|`, the median over convolutions and matrix products.
@@ -28,11 +28,11 @@ defaults and our calibration photos. What was decided: `docs/adr/0010-lower-prec
     "int8": """\
 # int8: where we place Q/DQ, and where ModelOpt does
 
-Features of golden photos against PyTorch's fp32, on the CPU, what is quantised rounded as the Q/DQ say,
-the rest in fp32. Weights are seeded where they are not called real: a dry run. All are calibrated
-on the same photos. `ours` is what the farm makes engines of for TensorRT: the best of four ranges,
-and what the features can't do without kept higher. The other two have one range (entropy, which is
-ModelOpt's own default) and keep nothing: they differ in the placement alone. What was decided:
+Features of golden photos against PyTorch's fp32, on the CPU, what is quantised rounded as the Q/DQ
+say, the rest in fp32. Weights are seeded where they are not called real: a dry run. All are
+calibrated on the same photos. `ours` is what the farm makes engines of for TensorRT: the best of
+four ranges, and what the features can't do without kept higher. The other two keep nothing, and
+have ranges by entropy, ModelOpt's own default. Decided by it:
 `docs/adr/0011-where-int8-quantises.md`.
 
 - *operators*, *work*: how many take nothing but dequantised values, and how much is multiplied in
