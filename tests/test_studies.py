@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import LITE, MANIFESTS
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from builders.onnx_run import open_onnx
 from builders.precision import to_low
@@ -47,6 +47,19 @@ def test_what_computes_in_a_precision_is_counted(tmp_path: Path) -> None:
     measured = measure(model, [whole.golden()[0]], placement.activations)
     quantised = quantise(model, placement, activation_scales(measured, "max"))
     assert share(quantised, "int8") == (3, 1, 1.0)
+
+
+def test_what_is_multiplied_behind_an_island_is_counted() -> None:
+    of_images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4, 8])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, None)
+    nodes = [
+        helper.make_node("Softmax", ["images"], ["s"], name="softmax"),
+        helper.make_node("MatMul", ["s", "w"], ["features"], name="product"),
+    ]
+    weights = numpy_helper.from_array(np.ones((8, 2), np.float32), "w")
+    graph = helper.make_graph(nodes, "g", [of_images], [features], [weights])
+    model = onnx.shape_inference.infer_shapes(helper.make_model(graph), strict_mode=True)
+    assert share(to_low(model, "fp16", {"softmax"}), "fp16") == (2, 1, 1.0)
 
 
 def test_a_sum_that_overflows_is_seen_where_no_value_does(tmp_path: Path) -> None:

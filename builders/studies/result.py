@@ -136,6 +136,8 @@ def share(model: onnx.ModelProto, precision: Studied) -> tuple[int, int, float]:
     for node in graph.node:
         result = node.output[0]
         kind = types[result].elem_type if result in types else 0
+        if node.op_type in _NOT_COUNTED and node.input:
+            shapes.setdefault(result, shapes.get(node.input[0], []))  # casts have none stated
         if node.op_type in _NOT_COUNTED or kind not in floats:
             continue
         is_low = kind == TensorProto.FLOAT16
