@@ -17,7 +17,7 @@ from builders.precision.measure import measure
 from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales
 from builders.studies.modelopt import ModelOpt
-from builders.studies.result import Row, Studies, look, share
+from builders.studies.result import Row, Studies, look, quantised_inputs, share
 from builders.studies.subject import Subject
 from builders.studies.table import to_markdown
 from zoo.errors import UsageError
@@ -47,6 +47,7 @@ def test_what_computes_in_a_precision_is_counted(tmp_path: Path) -> None:
     measured = measure(model, [whole.golden()[0]], placement.activations)
     quantised = quantise(model, placement, activation_scales(measured, "max"))
     assert share(quantised, "int8") == (3, 1, 1.0)
+    assert quantised_inputs(quantised) == {"Conv": 1}
 
 
 def test_what_is_multiplied_behind_an_island_is_counted() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _MEMORY = 4 * 2**30  # bytes: AutoCast keeps every activation of every image
 _SECONDS = 1800
+
+ModelOptRange = Literal["entropy", "max"]
+"""How ModelOpt tells a range; entropy is its default."""
 
 
 class ModelOpt:
@@ -66,20 +69,23 @@ class ModelOpt:
             fp32, made, ["--calibration_data", str(calibration)],
         )  # fmt: skip
 
-    def quantise(self, fp32: Path, made: Path, images: npt.NDArray[np.float32]) -> onnx.ModelProto:
+    def quantise(
+        self, fp32: Path, made: Path, images: npt.NDArray[np.float32], ranges: ModelOptRange
+    ) -> onnx.ModelProto:
         """Returns an fp32 ONNX with Q/DQ as ModelOpt places them, the rest in fp32.
 
         Args:
             fp32: The ONNX.
             made: Where its result goes.
             images: That it is calibrated on, ``(N, 3, H, W)``.
+            ranges: How the range of an activation is told.
 
         Raises:
             RunError: It fails.
         """
         calibration = _calibration(images, made)
         return self._make(
-            ["modelopt.onnx.quantization", "--quantize_mode", "int8"],
+            ["modelopt.onnx.quantization", "--quantize_mode", "int8", "--calibration_method", ranges],
             fp32, made,
             ["--high_precision_dtype", "fp32", "--calibration_eps", "cpu",
              "--calibration_data_path", str(calibration)],

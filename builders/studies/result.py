@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ class Row(BaseModel):
         worst_cosine: Of the golden photos' features with PyTorch's; None where some are not finite.
         median_cosine: Of all of them.
         worst_error: Largest ``|y - r| / |r|``.
+        quantised: How many inputs that are no weights are quantised, by kind of operator.
         bad_rows: Photos whose features hold NaN or infinity.
         weights_error: Median ``|w - w32| / |w32|`` of the weights that are multiplied with; None
             where they can't be put beside those of the fp32 network.
@@ -55,6 +57,7 @@ class Row(BaseModel):
     worst_cosine: float | None = None
     median_cosine: float | None = None
     worst_error: float | None = None
+    quantised: dict[str, int] = {}
     bad_rows: int = 0
     weights_error: float | None = None
     largest_value: float = 0.0
@@ -106,8 +109,9 @@ def look(subject: Subject, precision: Studied, way: str, model: onnx.ModelProto)
         worst_cosine=numbers.get("worst_cosine"),
         median_cosine=numbers.get("median_cosine"),
         worst_error=numbers.get("worst_relative_error"),
+        quantised=quantised_inputs(model),
         bad_rows=numbers.get("rows_not_finite", 0),
-        weights_error=weights_error(model, subject.fp32()),
+        weights_error=weights_error(model, subject.fp32()) if precision == "fp16" else None,
         largest_value=value,
         largest_sum=summed,
         misses=tuple(find_misses(numbers, subject.manifest.kept_by(precision))),
@@ -151,6 +155,23 @@ def share(model: onnx.ModelProto, precision: Studied) -> tuple[int, int, float]:
             times = math.prod(shapes[result]) * math.prod(depth)
             work, low_work = work + times, low_work + times * is_low
     return operators, low, low_work / max(work, 1)
+
+
+def quantised_inputs(model: onnx.ModelProto) -> dict[str, int]:
+    """Returns how many inputs with Q/DQ, weights aside, there are by kind of operator."""
+    constant = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:  # what weights are quantised to is constant too
+        if node.op_type == "QuantizeLinear" and node.input[0] in constant:
+            constant.add(node.output[0])
+    activations = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] not in constant
+    }
+    taken = (
+        node.op_type for node in model.graph.node for name in node.input if name in activations
+    )
+    return dict(sorted(Counter(taken).items()))
 
 
 def weights_error(model: onnx.ModelProto, fp32: onnx.ModelProto) -> float | None:

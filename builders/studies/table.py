@@ -31,12 +31,13 @@ defaults and our calibration photos. Decided by it: `docs/adr/0010-lower-precisi
 Features of golden photos against PyTorch's fp32, on the CPU, what is quantised rounded as the Q/DQ
 say, the rest in fp32. Weights are seeded where they are not called real: a dry run. All are
 calibrated on the same photos. `ours` is what the farm makes engines of for TensorRT: the best of
-four ranges, and what the features can't do without kept higher. The other two keep nothing, and
-have ranges by entropy, ModelOpt's own default. Decided by it:
-`docs/adr/0011-where-int8-quantises.md`.
+four ranges, and what the features can't do without kept higher. The others keep nothing higher; the
+two with the largest magnitude as range (max) differ in the placement alone, and entropy is
+ModelOpt's own default. Decided by it: `docs/adr/0011-where-int8-quantises.md`.
 
 - *operators*, *work*: how many take nothing but dequantised values, and how much is multiplied in
   them. More is faster where the runtime fuses it, and less exact.
+- *quantised inputs*: of operators, weights aside: where Q/DQ stand.
 - *s*: seconds that making it took.
 """,
 }
@@ -57,6 +58,8 @@ def to_markdown(
             "worst relative error"]  # fmt: skip
     if precision == "fp16":
         head += ["weights' error", "largest fp16 value", "largest sum in fp16"]
+    else:
+        head += ["quantised inputs"]
     head += ["s", ""]
     align = ["---", "---", *["---:"] * (len(head) - 3), "---"]
     command = f"python -m builders.studies {precision} --modelopt-python VENV/bin/python"
@@ -74,7 +77,7 @@ def to_markdown(
 
 def _cells(model: str, row: Row, precision: Studied) -> list[str]:
     if not row.operators:
-        empty = [""] * (6 + 3 * (precision == "fp16"))
+        empty = [""] * (9 if precision == "fp16" else 7)
         return [model, row.way, *empty, row.note]
     cells = [model, row.way, f"{row.low} of {row.operators}", f"{row.work:.1%}"]
     if row.worst_cosine is None:
@@ -84,6 +87,8 @@ def _cells(model: str, row: Row, precision: Studied) -> list[str]:
     if precision == "fp16":
         cells += [f"{row.weights_error:.1e}" if row.weights_error is not None else ""]
         cells += [_magnitude(row.largest_value), _magnitude(row.largest_sum)]
+    else:
+        cells += [", ".join(f"{count} of {kind}" for kind, count in row.quantised.items())]
     count = len(row.misses)
     missed = f"misses {count} floor{'s' * (count > 1)}" if count else ""
     return [*cells, f"{row.seconds:.0f}", "; ".join(filter(None, (missed, row.note)))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builders.precision import lower
@@ -10,7 +11,7 @@ from builders.precision.graph import name_nodes
 from builders.precision.measure import measure
 from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales
-from builders.studies.modelopt import ModelOpt
+from builders.studies.modelopt import ModelOpt, ModelOptRange
 from builders.studies.result import Studied
 from builders.studies.subject import Subject
 
@@ -58,20 +59,24 @@ def _placed(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]
     images = subject.calibration().all
     batches = (images[at : at + 1] for at in range(len(images)))
     measured = measure(model, batches, placement.activations)
-    return quantise(model, placement, activation_scales(measured, "entropy")), ""
+    return quantise(model, placement, activation_scales(measured, "max")), ""
 
 
-def _modelopt_int8(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
+def _modelopt(
+    ranges: ModelOptRange, subject: Subject, modelopt: ModelOpt
+) -> tuple[onnx.ModelProto, str]:
     folder, images = subject.folder, subject.calibration().all
-    return modelopt.quantise(folder / "fp32.onnx", folder / "modelopt.onnx", images), ""
+    made = folder / f"modelopt-{ranges}.onnx"
+    return modelopt.quantise(folder / "fp32.onnx", made, images, ranges), ""
 
 
 WAYS: dict[Studied, dict[str, Way]] = {
     "fp16": {"ours": _ours_fp16, ".half()": _half, "AutoCast": _autocast},
     "int8": {
         "ours": _ours_int8,
-        "our placement, entropy": _placed,
-        "ModelOpt, entropy": _modelopt_int8,
+        "our placement, max": _placed,
+        "ModelOpt, max": partial(_modelopt, "max"),
+        "ModelOpt, entropy": partial(_modelopt, "entropy"),
     },
 }
 """Every way to a precision, ours first. ``ours`` is what the farm makes engines of for TensorRT."""
