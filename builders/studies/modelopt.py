@@ -85,10 +85,10 @@ class ModelOpt:
         """
         calibration = _calibration(images, made)
         return self._make(
-            ["modelopt.onnx.quantization", "--quantize_mode", "int8", "--calibration_method", ranges],
+            ["modelopt.onnx.quantization", "--quantize_mode", "int8"],
             fp32, made,
-            ["--high_precision_dtype", "fp32", "--calibration_eps", "cpu",
-             "--calibration_data_path", str(calibration)],
+            ["--high_precision_dtype", "fp32", "--calibration_method", ranges,
+             "--calibration_eps", "cpu", "--calibration_data_path", str(calibration)],
         )  # fmt: skip
 
     def _make(
