@@ -1,0 +1,98 @@
+"""Studies: what a network computes in, what overflows, and what the tables say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import LITE, MANIFESTS
+from onnx import TensorProto, helper, numpy_helper
+
+from builders.onnx_run import open_onnx
+from builders.precision import to_low
+from builders.precision.measure import measure
+from builders.precision.qdq import place, quantise
+from builders.precision.ranges import activation_scales
+from builders.studies.modelopt import ModelOpt
+from builders.studies.result import Row, Studies, look, quantised_inputs, share
+from builders.studies.subject import Subject
+from builders.studies.table import to_markdown
+from zoo.errors import UsageError
+from zoo.manifest import load_manifest
+from zoo.preprocess import normalise
+
+TOY = Path(__file__).parent / "data" / "toy.onnx"  # a convolution, a ReLU and a mean
+
+
+def subject(folder: Path, grown: float = 1.0) -> Subject:
+    """The toy as a subject; its weights may be grown until fp16 does not hold its values."""
+    manifest, model = load_manifest(MANIFESTS / f"{LITE}.toml"), onnx.load(TOY)
+    [weights] = model.graph.initializer
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * grown, weights.name))
+    onnx.save(model, folder / "fp32.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    features = open_onnx(model)(normalise(images, manifest.preprocess.plain))
+    np.savez(folder / "golden.npz", images=images, features=features)
+    return Subject(manifest=manifest, folder=folder, seeded=True, photos=3)
+
+
+def test_what_computes_in_a_precision_is_counted(tmp_path: Path) -> None:
+    whole = subject(tmp_path)
+    assert share(to_low(whole.fp32(), "fp16", {"mean"}), "fp16") == (3, 2, 1.0)
+    assert share(to_low(whole.fp32(), "fp16", {"conv"}), "fp16") == (3, 2, 0.0)
+    model, placement = whole.fp32(), place(whole.fp32(), "tensorrt")
+    measured = measure(model, [whole.golden()[0]], placement.activations)
+    quantised = quantise(model, placement, activation_scales(measured, "max"))
+    assert share(quantised, "int8") == (3, 1, 1.0)
+    assert quantised_inputs(quantised) == {"Conv": 1}
+
+
+def test_what_is_multiplied_behind_an_island_is_counted() -> None:
+    of_images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4, 8])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, None)
+    nodes = [
+        helper.make_node("Softmax", ["images"], ["s"], name="softmax"),
+        helper.make_node("MatMul", ["s", "w"], ["features"], name="product"),
+    ]
+    weights = numpy_helper.from_array(np.ones((8, 2), np.float32), "w")
+    graph = helper.make_graph(nodes, "g", [of_images], [features], [weights])
+    model = onnx.shape_inference.infer_shapes(helper.make_model(graph), strict_mode=True)
+    assert share(to_low(model, "fp16", {"softmax"}), "fp16") == (2, 1, 1.0)
+
+
+def test_a_sum_that_overflows_is_seen_where_no_value_does(tmp_path: Path) -> None:
+    whole = subject(tmp_path, grown=100.0)  # values reach some hundreds, and 900 are summed
+    row = look(whole, "fp16", ".half()", to_low(whole.fp32(), "fp16", set()))
+    assert row.bad_rows == 0
+    assert row.worst_cosine is not None
+    assert row.worst_cosine > 0.9999
+    assert row.weights_error is not None
+    assert 0 < row.weights_error < 2**-11  # half a step of fp16
+    assert row.largest_value < 65504 < row.largest_sum
+    kept = look(whole, "fp16", "ours", to_low(whole.fp32(), "fp16", {"mean"}))
+    assert kept.largest_sum == 0
+
+
+def test_an_overflow_is_a_miss_and_stands_out(tmp_path: Path) -> None:
+    whole = subject(tmp_path, grown=10000.0)
+    row = look(whole, "fp16", ".half()", to_low(whole.fp32(), "fp16", set()))
+    assert row.bad_rows == 3
+    found = Studies(
+        model="toy", precision="fp16", seeded=True, photos=3, rows=(row, Row(way="b", note="no"))
+    )
+    again = Studies.model_validate_json(found.model_dump_json())  # infinity and all
+    table = to_markdown("fp16", [again], ["toy", "other"], "0")
+    assert "| NaN or infinity in 3 rows |  |  |" in table
+    assert "| **inf** |" in table
+    assert "misses 1 floor" in table
+    assert "Not run: other." in table
+
+
+def test_a_python_without_modelopt_is_named(tmp_path: Path) -> None:
+    for python in (Path(sys.executable), tmp_path / "none"):
+        with pytest.raises(UsageError, match=f"--modelopt-python {python}: .") as raised:
+            ModelOpt(python)
+        assert "modelopt.py" in str(raised.value)
