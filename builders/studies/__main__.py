@@ -23,8 +23,9 @@ from builders.studies.subject import Subject, prepare
 from builders.studies.table import to_markdown
 from builders.studies.ways import WAYS
 from zoo.cli import Parser, add_arguments, run_cli
-from zoo.cli_support import output_file, whole
+from zoo.cli_support import output_file
 from zoo.errors import PrecisionError, RunError, UsageError, ZooError
+from zoo.files import whole
 from zoo.manifest import read_manifests
 
 Say = Callable[[str], None]
