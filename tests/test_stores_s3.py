@@ -336,9 +336,9 @@ def test_who_waits_in_vain_is_told_for_whom(s3: str) -> None:
 
 
 def test_a_lock_that_is_held_on_to_is_not_taken_over(s3: str) -> None:
-    with opened(s3, lease=1).lock("publish"):
-        time.sleep(3)
-        refused(opened(s3, lease=1, patience=0), "is held by")
+    with opened(s3, lease=4).lock("publish"):
+        time.sleep(6)
+        refused(opened(s3, lease=4, patience=0), "is held by")
 
 
 def test_who_lost_the_lock_writes_nothing_more(s3: str) -> None:
