@@ -16,11 +16,14 @@ from builders.precision import to_low
 from builders.precision.measure import measure
 from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales
+from builders.studies import speed
+from builders.studies.__main__ import main, study
 from builders.studies.modelopt import ModelOpt
 from builders.studies.result import Row, Studies, look, quantised_inputs, share
 from builders.studies.subject import Subject
 from builders.studies.table import to_markdown
-from zoo.errors import UsageError
+from builders.studies.ways import WAYS, Way
+from zoo.errors import PrecisionError, UsageError
 from zoo.manifest import load_manifest
 from zoo.preprocess import normalise
 
@@ -84,11 +87,86 @@ def test_an_overflow_is_a_miss_and_stands_out(tmp_path: Path) -> None:
         model="toy", precision="fp16", seeded=True, photos=3, rows=(row, Row(way="b", note="no"))
     )
     again = Studies.model_validate_json(found.model_dump_json())  # infinity and all
-    table = to_markdown("fp16", [again], ["toy", "other"], "0")
+    table = to_markdown("fp16", [again], ["toy", "other"])
     assert "| NaN or infinity in 3 rows |  |  |" in table
     assert "| **inf** |" in table
     assert "misses 1 floor" in table
     assert "Not run: other." in table
+
+
+def test_a_study_goes_on_where_it_was_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cast(of: Subject) -> tuple[onnx.ModelProto, str]:
+        return to_low(of.fp32(), "fp16", set()), "a note"
+
+    def none(of: Subject) -> tuple[onnx.ModelProto, str]:
+        raise PrecisionError("it would not do")
+
+    ways = {"one": Way(own=cast), "other": Way(others=lambda of, by: cast(of)), "no": Way(own=none)}
+    monkeypatch.setitem(WAYS, "fp16", ways)
+    whole, kept, taken = subject(tmp_path), tmp_path / "fp16.json", []
+
+    def keep(way: str, model: onnx.ModelProto) -> None:
+        taken.append(way)
+
+    tried = study(whole, "fp16", None, str, keep, kept)
+    assert [(row.way, row.note) for row in tried.rows] == [
+        ("one", "a note"),
+        ("no", "none: it would not do"),
+    ]  # the other needs ModelOpt
+    assert Studies.model_validate_json(kept.read_text()) == tried
+    before = tried.model_copy(update={"rows": tried.rows[1:]})
+    again = study(whole, "fp16", None, str, keep, kept, before)
+    assert [row.way for row in again.rows] == ["no", "one"]
+    assert taken == ["one", "one"]
+
+
+def test_kept_networks_say_what_they_are_and_why_they_were_not_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    speed.keep(folder, "int8", "our placement, max", onnx.load(TOY))
+    speed.keep(folder, "fp16", "ours", onnx.load(TOY))
+    assert (folder / "int8-our-placement-max.onnx").is_file()
+    monkeypatch.setattr(speed, "local_archs", list)
+    monkeypatch.setattr(sys, "argv", ["speed", "time", str(tmp_path)])
+    assert speed.main() == 1
+    assert "an NVIDIA GPU and TensorRT are needed" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["speed", "table", str(tmp_path)])
+    assert speed.main() == 0
+    assert "| toy | int8 | our placement, max |  |  |  |  |  | an NVIDIA" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["speed", "table", str(tmp_path / "none")])
+    assert speed.main() == UsageError.exit_code
+    assert "no networks of a study" in capsys.readouterr().err
+
+
+def test_speeds_stand_beside_our_fp16() -> None:
+    def timed(precision: speed.Precision, way: str, ms: float) -> speed.Timed:
+        return speed.Timed(
+            model="toy",
+            precision=precision,
+            way=way,
+            parameters=1,
+            seconds=7.4,
+            engine_bytes=2**21,
+            rows=({"batch": 256, "latency_ms": ms},),
+            machine={"gpu": {"name": "a card"}},
+            runtime="TensorRT 1",
+        )
+
+    table = speed.to_markdown([timed("int8", "ours", 2.0), timed("fp16", "ours", 3.0)])
+    assert "| toy | int8 | ours | 256 | 2 | 1.50 | 7 | 2.0 |  |" in table
+    assert table.endswith("TensorRT 1, a card.")
+
+
+def test_an_unknown_dialect_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["studies", "int8", "--dialect", "opset-9"])
+    assert main() == UsageError.exit_code
+    assert "torchscript-17" in capsys.readouterr().err
 
 
 def test_a_python_without_modelopt_is_named(tmp_path: Path) -> None:

@@ -2,5 +2,6 @@
 
 ``python -m builders.studies fp16`` and ``python -m builders.studies int8`` put each model through
 every way that there is (:mod:`ways`), run what comes out on the CPU with every value rounded as the
-type rounds it, and compare its features with PyTorch's (:mod:`result`). No part of the farm.
+type rounds it, and compare its features with PyTorch's (:mod:`result`). :mod:`speed` times on a GPU
+what they made. No part of the farm.
 """

@@ -1,8 +1,9 @@
 """``python -m builders.studies PRECISION``: our lower precisions beside others' on each model.
 
 Run in a checkout; ``builders/studies/modelopt.py`` says how ModelOpt's environment is made. What is
-found out of a model is kept in the study's folder, so that a run that was broken off goes on; the
-results that are written are those of all models in it.
+found out of a model is kept in the study's folder, way by way, so that a run that was broken off
+goes on; the results that are written are those of all models in it. ``python -m
+builders.studies.speed`` times on a GPU what ``--keep`` left there.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from builders.cli_options import chosen_manifests
+from builders.inputs import DIALECTS
 from builders.photos import GOLDEN_COUNT
+from builders.studies import speed
 from builders.studies.modelopt import ModelOpt
 from builders.studies.result import Row, Studied, Studies, look
 from builders.studies.subject import Subject, prepare
@@ -26,9 +30,14 @@ from zoo.cli import Parser, add_arguments, run_cli
 from zoo.cli_support import output_file
 from zoo.errors import PrecisionError, RunError, UsageError, ZooError
 from zoo.files import whole
+from zoo.machine import describe_machine
 from zoo.manifest import read_manifests
 
+if TYPE_CHECKING:
+    import onnx
+
 Say = Callable[[str], None]
+Keep = Callable[[str, "onnx.ModelProto"], None]
 
 
 def fp16(options: argparse.Namespace) -> int:
@@ -37,7 +46,7 @@ def fp16(options: argparse.Namespace) -> int:
 
 
 def int8(options: argparse.Namespace) -> int:
-    """Compares where we quantise with where ModelOpt does."""
+    """Compares where we, ONNX Runtime and ModelOpt quantise, and how ranges are told."""
     return _study("int8", options)
 
 
@@ -46,28 +55,33 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
     chosen, bad = chosen_manifests(options)
     for error in bad.values():
         raise error
-    modelopt, failed = ModelOpt(options.modelopt_python), 0
+    modelopt, failed = ModelOpt(options.modelopt_python) if options.modelopt_python else None, 0
+    folder = options.folder / options.dialect
     for name, manifest in chosen.items():
-        kept = options.folder / name / f"{precision}.json"
-        if kept.is_file():
-            continue
+        of_model, kept = folder / name, folder / name / f"{precision}.json"
 
         def say(note: str, name: str = name) -> None:
             print(f"{name}: {note}", file=sys.stderr, flush=True)
 
+        def keep(way: str, model: onnx.ModelProto, of_model: Path = of_model) -> None:
+            if options.keep:
+                speed.keep(of_model, precision, way, model)
+
         try:
-            folder = options.folder / name
-            subject = prepare(manifest, Path(options.manifests), folder, say, options.photos)
-            found = study(subject, precision, modelopt, say)
+            before = _read(kept) if kept.is_file() else None
+            if before and all(before.row(way) for way in WAYS[precision]):
+                continue
+            subject = prepare(
+                manifest, Path(options.manifests), of_model, say, judged_on=options.photos,
+                dialect=DIALECTS[options.dialect], half=precision == "fp16",
+            )  # fmt: skip
+            study(subject, precision, modelopt, say, keep, kept, before)
         except ZooError as error:
             say(f"FAILED {error}")
             failed += 1
-            continue
-        with whole(kept) as partial:
-            partial.write_text(found.model_dump_json(indent=2), encoding="utf-8")
-    everything = [_read(path) for path in sorted(options.folder.glob(f"*/{precision}.json"))]
+    everything = [_read(path) for path in sorted(folder.glob(f"*/{precision}.json"))]
     names = list(read_manifests(Path(options.manifests))[0])
-    text = to_markdown(precision, everything, names, modelopt.version)
+    text = to_markdown(precision, everything, names)
     if output:
         with whole(output) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -90,34 +104,53 @@ def _read(path: Path) -> Studies:
         ) from error
 
 
-def study(subject: Subject, precision: Studied, modelopt: ModelOpt, say: Say) -> Studies:
-    """Puts a model through every way, one after the other.
+def study(
+    subject: Subject,
+    precision: Studied,
+    modelopt: ModelOpt | None,
+    say: Say,
+    keep: Keep,
+    kept: Path,
+    before: Studies | None = None,
+) -> Studies:
+    """Puts a model through every way that it has not been through, one after the other.
 
     Args:
         subject: The model.
         precision: That the ways give.
-        modelopt: Where it is installed.
+        modelopt: Where it is installed; without it, its ways are left out.
         say: Takes what is being done.
+        keep: Takes the name of each way and its network.
+        kept: File for what is found, written after each way.
+        before: What was found before.
     """
-    rows = []
-    for name, way in WAYS[precision].items():
-        say(name)
-        started = time.perf_counter()
-        try:
-            model, note = way(subject, modelopt)
-        except (PrecisionError, RunError) as error:
-            rows.append(Row(way=name, note=f"none: {error.message}"))
-            continue
-        seconds = round(time.perf_counter() - started, 1)
-        row = look(subject, precision, name, model)
-        rows.append(row.model_copy(update={"seconds": seconds, "note": note}))
-    return Studies(
+    machine = describe_machine()
+    where = f"{machine['cpu']}, {machine['cores']} cores"
+    found = before or Studies(
         model=subject.manifest.id,
         precision=precision,
         seeded=subject.seeded,
         photos=subject.photos,
-        rows=tuple(rows),
     )
+    for name, way in WAYS[precision].items():
+        if found.row(name):
+            continue
+        say(name)
+        started = time.perf_counter()
+        try:
+            made = way.make(subject, modelopt)
+            if made is None:
+                continue
+            seconds = round(time.perf_counter() - started, 1)
+            keep(name, made[0])
+            row = look(subject, precision, name, made[0])
+            row = row.model_copy(update={"seconds": seconds, "note": made[1]})
+        except (PrecisionError, RunError) as error:
+            row = Row(way=name, note=f"none: {error.message}")
+        found = found.with_row(row, modelopt.version if modelopt else "", where)
+        with whole(kept) as partial:
+            partial.write_text(found.model_dump_json(indent=2), encoding="utf-8")
+    return found
 
 
 def main() -> int:
@@ -128,12 +161,20 @@ def main() -> int:
         added = add_arguments(commands, name, command)
         added.add_argument("--models", default="", help="ids, globs or families")
         added.add_argument("--manifests", default="manifests")
-        added.add_argument("--modelopt-python", type=Path, required=True, help="has ModelOpt")
+        added.add_argument(
+            "--modelopt-python", type=Path,
+            help="has ModelOpt; without it, ModelOpt's ways are left out",
+        )  # fmt: skip
         added.add_argument(
             "--photos", type=int, default=GOLDEN_COUNT, choices=range(2, GOLDEN_COUNT + 1),
             metavar="N", help=f"golden photos that are looked at, of {GOLDEN_COUNT}",
         )  # fmt: skip
         added.add_argument("--folder", type=Path, default=Path("_studies"), help="what is kept")
+        added.add_argument(
+            "--dialect", default="dynamo-20", choices=DIALECTS,
+            help="of the ONNX (default: dynamo-20); TensorRT 8.6 reads torchscript-17",
+        )  # fmt: skip
+        added.add_argument("--keep", action="store_true", help="keep each way's ONNX, for speed")
         added.add_argument("-o", "--output", help="file for the results, as Markdown")
     return run_cli(parser, sys.argv[1:])
 

@@ -76,6 +76,8 @@ class Studies(BaseModel):
         seeded: Whether its weights are a stand-in.
         photos: How many golden photos it was judged on.
         rows: One for each way.
+        modelopt: Its version, empty where no row needed it.
+        machines: That the rows were made on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -84,7 +86,23 @@ class Studies(BaseModel):
     precision: Studied
     seeded: bool
     photos: int
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
+    modelopt: str = ""
+    machines: tuple[str, ...] = ()
+
+    def row(self, way: str) -> Row | None:
+        """Returns what a way gave; None where it has not been tried."""
+        return next((row for row in self.rows if row.way == way), None)
+
+    def with_row(self, row: Row, modelopt: str, machine: str) -> Studies:
+        """Returns it with one more way."""
+        return self.model_copy(
+            update={
+                "rows": (*self.rows, row),
+                "modelopt": self.modelopt or modelopt,
+                "machines": tuple(dict.fromkeys((*self.machines, machine))),
+            }
+        )
 
 
 def look(subject: Subject, precision: Studied, way: str, model: onnx.ModelProto) -> Row:

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from builders import export, photos, weights
 from builders.calibration import shipped
+from builders.inputs import DIALECTS
 from builders.precision import Images
 from zoo.errors import UnlockedError
+from zoo.files import whole
 from zoo.manifest import Manifest
 from zoo.preprocess import normalise
 
@@ -29,7 +31,8 @@ class Subject:
 
     Attributes:
         manifest: The model.
-        folder: Holds ``fp32.onnx``, ``half.onnx`` and ``golden.npz``, and what the ways leave.
+        folder: Holds ``fp32.onnx`` and ``golden.npz``, ``half.onnx`` for a study of fp16, and what
+            the ways leave.
         seeded: Whether its weights are a stand-in.
         photos: How many of the golden photos it is judged on.
     """
@@ -65,9 +68,12 @@ def prepare(
     manifest_dir: Path,
     folder: Path,
     say: Callable[[str], None],
+    *,
+    dialect: str = DIALECTS["dynamo-20"],
+    half: bool = False,
     judged_on: int = photos.GOLDEN_COUNT,
 ) -> Subject:
-    """Exports a model in fp32 and, by PyTorch's ``.half()``, in fp16; what is there is kept.
+    """Exports a model in fp32; what is there is kept.
 
     Weights that are not locked, which need a hub, are replaced by seeded ones.
 
@@ -76,6 +82,8 @@ def prepare(
         manifest_dir: Folder of the manifest, against which local weights are resolved.
         folder: Of the model.
         say: Takes what is being done.
+        dialect: Exporter and opset.
+        half: Whether PyTorch's ``.half()`` is exported too.
         judged_on: How many of the golden photos.
 
     Raises:
@@ -88,16 +96,18 @@ def prepare(
     except UnlockedError:
         seeded = True
     subject = Subject(manifest=manifest, folder=folder, seeded=seeded, photos=judged_on)
-    if (folder / "half.onnx").is_file():  # the last to be made
+    fp32, halved = folder / "fp32.onnx", folder / "half.onnx"  # made in this order
+    if (halved if half else fp32).is_file():
         return subject
     folder.mkdir(parents=True, exist_ok=True)
     say("exporting")
     cut, size = _backbone(subject, manifest_dir), manifest.preprocess.input_size
     export.write_golden(cut, manifest, folder / "golden.npz")
-    export.write_onnx(cut, size, folder / "fp32.onnx")
-    partial = folder / "half.onnx.part"
-    export.write_onnx(_halved(cut), size, partial)
-    partial.replace(folder / "half.onnx")
+    with whole(fp32) as partial:
+        export.write_onnx(cut, size, partial, dialect)
+    if half:
+        with whole(halved) as partial:
+            export.write_onnx(_halved(cut), size, partial, dialect)
     return subject
 
 

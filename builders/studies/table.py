@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from builders.photos import GOLDEN_COUNT
 from builders.studies.result import Row, Studied, Studies
-from zoo.machine import describe_machine
 
 _LARGEST = 65504.0  # of fp16
 
@@ -31,9 +30,11 @@ defaults and our calibration photos. Decided by it: `docs/adr/0010-lower-precisi
 Features of golden photos against PyTorch's fp32, on the CPU, what is quantised rounded as the Q/DQ
 say, the rest in fp32. Weights are seeded where they are not called real: a dry run. All are
 calibrated on the same photos. `ours` is what the farm makes engines of for TensorRT: the best of
-four ranges, and what the features can't do without kept higher. The others keep nothing higher; the
-two with the largest magnitude as range (max) differ in the placement alone, and entropy is
-ModelOpt's own default. Decided by it: `docs/adr/0011-where-int8-quantises.md`.
+four ranges, and what the features can't do without kept higher. The others keep nothing higher.
+*Our placement* has one row for each way of telling ranges (`builders/precision/ranges.py`); those
+with the largest magnitude (max) differ in the placement alone. ModelOpt's own default is entropy.
+*ONNX Runtime* is `quantize_static` with the types that TensorRT takes: symmetric, weights per
+channel, no bias. Decided by it: `docs/adr/0011-where-int8-quantises.md`.
 
 - *operators*, *work*: how many take nothing but dequantised values, and how much is multiplied in
   them. More is faster where the runtime fuses it, and less exact.
@@ -43,16 +44,13 @@ ModelOpt's own default. Decided by it: `docs/adr/0011-where-int8-quantises.md`.
 }
 
 
-def to_markdown(
-    precision: Studied, studies: Sequence[Studies], models: Sequence[str], modelopt: str
-) -> str:
+def to_markdown(precision: Studied, studies: Sequence[Studies], models: Sequence[str]) -> str:
     """Returns a note: a table with a row for each way of each model, and how to read it.
 
     Args:
         precision: That the ways give.
         studies: In order.
         models: All that there are; those without a study are named.
-        modelopt: Its version.
     """
     head = ["model", "way", f"operators in {precision}", "work", "worst cosine", "median cosine",
             "worst relative error"]  # fmt: skip
@@ -68,8 +66,9 @@ def to_markdown(
         name = one.model + ("" if one.seeded else ", real weights")
         name += "" if one.photos == GOLDEN_COUNT else f", {one.photos} photos"
         lines += [_line(_cells(name, row, precision)) for row in one.rows]
-    machine = describe_machine()
-    lines += ["", f"ModelOpt {modelopt}; {machine.get('cpu')}, {machine.get('cores')} cores."]
+    versions = sorted({f"ModelOpt {one.modelopt}" for one in studies if one.modelopt})
+    machines = sorted({machine for one in studies for machine in one.machines})
+    lines += ["", f"{'; '.join(versions + machines)}."]
     if missing := [name for name in models if name not in {one.model for one in studies}]:
         lines.append(f"Not run: {', '.join(missing)}.")
     return "\n".join(lines) + "\n"

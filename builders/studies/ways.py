@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
 
 from builders.precision import lower
 from builders.precision.graph import name_nodes
 from builders.precision.measure import measure
 from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales
+from builders.recipes import RangeMethod
 from builders.studies.modelopt import ModelOpt, ModelOptRange
 from builders.studies.result import Studied
 from builders.studies.subject import Subject
@@ -18,12 +22,32 @@ from builders.studies.subject import Subject
 if TYPE_CHECKING:
     import onnx
 
-Way = Callable[[Subject, ModelOpt], "tuple[onnx.ModelProto, str]"]
-"""Makes the network and says what to know of it. Raises PrecisionError or RunError where there is
-none."""
+Made: TypeAlias = "tuple[onnx.ModelProto, str]"
+"""A network, and what to know of it."""
 
 
-def _ours_fp16(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
+@dataclass(frozen=True)
+class Way:
+    """A way to a precision; the makers raise PrecisionError or RunError where there is no network.
+
+    Attributes:
+        own: Makes it with what the farm has.
+        others: Makes it with ModelOpt.
+    """
+
+    own: Callable[[Subject], Made] | None = None
+    others: Callable[[Subject, ModelOpt], Made] | None = None
+
+    def make(
+        self, subject: Subject, modelopt: ModelOpt | None
+    ) -> tuple[onnx.ModelProto, str] | None:
+        """Makes a model's network; None where that needs ModelOpt and there is none."""
+        if self.own:
+            return self.own(subject)
+        return self.others(subject, modelopt) if self.others and modelopt else None
+
+
+def _ours_fp16(subject: Subject) -> tuple[onnx.ModelProto, str]:
     made, advice = lower(
         subject.fp32(), "fp16", subject.calibration(), subject.manifest.kept_by("fp16")
     )
@@ -32,18 +56,13 @@ def _ours_fp16(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, s
     return made, ", ".join(islands + kept)
 
 
-def _half(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
+def _half(subject: Subject) -> tuple[onnx.ModelProto, str]:
     import onnx
 
     return onnx.load(subject.folder / "half.onnx"), ""
 
 
-def _autocast(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
-    folder, images = subject.folder, subject.calibration().judged
-    return modelopt.autocast(folder / "fp32.onnx", folder / "autocast.onnx", images), ""
-
-
-def _ours_int8(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
+def _ours_int8(subject: Subject) -> tuple[onnx.ModelProto, str]:
     made, advice = lower(
         subject.fp32(), "int8", subject.calibration(), subject.manifest.kept_by("int8")
     )
@@ -51,7 +70,7 @@ def _ours_int8(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, s
     return made, f"ranges by {advice.ranges}{kept}"
 
 
-def _placed(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
+def _placed(ranges: RangeMethod, subject: Subject) -> tuple[onnx.ModelProto, str]:
     """Our placement alone: nothing is tried, nothing is kept higher."""
     model = subject.fp32()
     name_nodes(model)
@@ -59,7 +78,46 @@ def _placed(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]
     images = subject.calibration().all
     batches = (images[at : at + 1] for at in range(len(images)))
     measured = measure(model, batches, placement.activations)
-    return quantise(model, placement, activation_scales(measured, "max")), ""
+    return quantise(model, placement, activation_scales(measured, ranges)), ""
+
+
+def _onnxruntime(subject: Subject) -> tuple[onnx.ModelProto, str]:
+    """ONNX Runtime's own placement, with the types that TensorRT takes."""
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        quantize_static,
+    )
+
+    images = iter(subject.calibration().all)
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] | None:
+            image = next(images, None)
+            return None if image is None else {"images": image[np.newaxis]}
+
+    made = subject.folder / "onnxruntime.onnx"
+    quantize_static(
+        subject.folder / "fp32.onnx",
+        made,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        calibrate_method=CalibrationMethod.MinMax,
+        per_channel=True,
+        extra_options={
+            "ActivationSymmetric": True,
+            "QuantizeBias": False,
+            "AddQDQPairToWeight": True,
+        },
+    )
+    return onnx.shape_inference.infer_shapes(onnx.load(made), strict_mode=True, data_prop=True), ""
+
+
+def _autocast(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
+    folder, images = subject.folder, subject.calibration().judged
+    return modelopt.autocast(folder / "fp32.onnx", folder / "autocast.onnx", images), ""
 
 
 def _modelopt(
@@ -71,12 +129,21 @@ def _modelopt(
 
 
 WAYS: dict[Studied, dict[str, Way]] = {
-    "fp16": {"ours": _ours_fp16, ".half()": _half, "AutoCast": _autocast},
+    "fp16": {
+        ".half()": Way(own=_half),
+        "AutoCast": Way(others=_autocast),
+        "ours": Way(own=_ours_fp16),
+    },
     "int8": {
-        "ours": _ours_int8,
-        "our placement, max": _placed,
-        "ModelOpt, max": partial(_modelopt, "max"),
-        "ModelOpt, entropy": partial(_modelopt, "entropy"),
+        "our placement, max": Way(own=partial(_placed, "max")),
+        "our placement, percentile": Way(own=partial(_placed, "percentile")),
+        "our placement, mse": Way(own=partial(_placed, "mse")),
+        "our placement, entropy": Way(own=partial(_placed, "entropy")),
+        "ONNX Runtime, max": Way(own=_onnxruntime),
+        "ModelOpt, max": Way(others=partial(_modelopt, "max")),
+        "ModelOpt, entropy": Way(others=partial(_modelopt, "entropy")),
+        "ours": Way(own=_ours_int8),
     },
 }
-"""Every way to a precision, ours first. ``ours`` is what the farm makes engines of for TensorRT."""
+"""Every way to a precision. ``ours`` is what the farm makes engines of for TensorRT; it comes last,
+for the advisor may try for long."""

@@ -1,0 +1,245 @@
+"""Speed: what networks that a study kept take as engines, on this machine's GPU.
+
+``python -m builders.studies int8 --keep`` writes them, in a Python with torch; ``python -m
+builders.studies.speed time FOLDER`` builds and times them in the runtime's, which may be another
+(TensorRT 8.6 wants a Python 3.10): nothing of a study is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from builders.backends import get_backend
+from builders.benchmark import benchmark
+from builders.progress import silent
+from zoo.cli import Parser, add_arguments, run_cli
+from zoo.digest import sha256_file
+from zoo.errors import TargetError, UsageError, ZooError
+from zoo.files import whole
+from zoo.key import BuildInputs
+from zoo.machine import describe_machine, installed, local_archs
+from zoo.manifest import BatchRange, Preprocess
+from zoo.runtime import open_session
+from zoo.target import Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+_NO_PHOTOS = Preprocess(
+    input_size=32, crop=1, interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
+)  # engines are timed on noise; the size is the network's own
+
+
+class Timed(BaseModel):
+    """A network, and what its engine takes.
+
+    Attributes:
+        model: Manifest id.
+        precision: Of its name.
+        way: How it was made.
+        parameters: Number of its weights.
+        seconds: That the build took; None until it is built.
+        engine_bytes: Size of the engine.
+        rows: As :func:`builders.benchmark.benchmark` gives them.
+        layers: How many layers of each type the engine has.
+        note: Why there is no engine.
+        machine: Where it was timed.
+        runtime: What built it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    precision: Precision
+    way: str
+    parameters: int
+    seconds: float | None = None
+    engine_bytes: int = 0
+    rows: tuple[dict[str, Any], ...] = ()
+    layers: dict[str, int] = {}
+    note: str = ""
+    machine: dict[str, Any] = {}
+    runtime: str = ""
+
+
+def keep(folder: Path, precision: Precision, way: str, model: onnx.ModelProto) -> None:
+    """Writes a network for :func:`time_engine`, and beside it what it is.
+
+    Args:
+        folder: Named after the model.
+        precision: Of the network.
+        way: How it was made.
+        model: The network.
+    """
+    import onnx
+
+    stem = f"{precision}-{re.sub('[^a-z0-9]+', '-', way.lower()).strip('-')}"
+    onnx.save(model, folder / f"{stem}.onnx")
+    parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+    what = Timed(model=folder.name, precision=precision, way=way, parameters=parameters)
+    _write(folder / f"{stem}.speed.json", what)
+
+
+def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
+    """Builds an engine with the installed TensorRT, for this GPU, and times it.
+
+    One optimisation profile, tuned for the largest batch.
+
+    Args:
+        network: The ONNX.
+        what: It is.
+        batches: Sizes to time, smallest first.
+
+    Raises:
+        TargetError: There is no GPU, or no TensorRT.
+        BuildError: It does not build.
+    """
+    toolchain, archs = installed("trt"), local_archs()
+    if toolchain is None or not archs:
+        raise TargetError(
+            "an NVIDIA GPU and TensorRT are needed to time engines",
+            hint="zoo-farm targets names the package and the driver of each line",
+        )
+    backend = get_backend("trt")
+    inputs = BuildInputs(
+        model=what.model,
+        onnx=sha256_file(network),
+        preprocess=_NO_PHOTOS,
+        archs=(archs[0].name,),
+        precision=what.precision,
+        toolchain=toolchain,
+        profiles=(BatchRange(min=batches[0], opt=batches[-1], max=batches[-1]),),
+        options=backend.options(toolchain, {"timing_cache": "no"}),
+    )
+    engine, started = network.with_suffix(".engine"), time.perf_counter()
+    facts = backend.build(network, inputs, engine, parameters=what.parameters)
+    seconds = time.perf_counter() - started
+    with open_session(engine, inputs) as session:
+        for batch in batches:
+            session.features(_noise(batch, session.input_shape))
+        rows = benchmark(session, tuple(batches), silent)
+    size = engine.stat().st_size
+    engine.unlink()
+    return what.model_copy(
+        update={
+            "seconds": round(seconds, 1),
+            "engine_bytes": size,
+            "rows": rows,
+            "layers": facts.values["inspector"]["layers"],
+            "note": "",
+            "machine": describe_machine(),
+            "runtime": f"TensorRT {toolchain.version}",
+        }
+    )
+
+
+def _noise(batch: int, shape: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
+
+
+def time_all(options: argparse.Namespace) -> int:
+    """Builds and times networks that a study kept; those that have been timed are left out."""
+    failed = 0
+    batches = sorted(int(word) for word in options.batches.replace(",", " ").split())
+    for path in _kept(options.folders):
+        what = _read(path)
+        if what.seconds is not None:
+            continue
+        network = path.with_name(path.name.removesuffix(".speed.json") + ".onnx")
+        print(f"{what.model}: {what.precision}, {what.way}", file=sys.stderr, flush=True)
+        try:
+            what = time_engine(network, what, batches)
+        except ZooError as error:
+            print(f"FAILED {error}", file=sys.stderr, flush=True)
+            what, failed = what.model_copy(update={"note": error.message}), failed + 1
+        _write(path, what)
+    return 1 if failed else 0
+
+
+def table(options: argparse.Namespace) -> int:
+    """Prints what was timed, as Markdown, beside our fp16 engine of the same model."""
+    print(to_markdown([_read(path) for path in _kept(options.folders)]))
+    return 0
+
+
+def to_markdown(timed: Sequence[Timed]) -> str:
+    """Returns a table with a row for each network and batch.
+
+    Args:
+        timed: Networks; those that were not timed say why.
+    """
+    base = {
+        (one.model, row["batch"]): row["latency_ms"]
+        for one in timed
+        if one.precision == "fp16" and one.way == "ours"
+        for row in one.rows
+    }
+    lines = [
+        "| model | precision | way | batch | ms | times as fast as fp16 | build s | MiB |  |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for one in sorted(timed, key=lambda one: (one.model, one.precision, one.way)):
+        start = f"| {one.model} | {one.precision} | {one.way}"
+        if not one.rows:
+            lines.append(f"{start} |  |  |  |  |  | {one.note or 'not timed'} |")
+        for row in one.rows:
+            batch, took = row["batch"], row["latency_ms"]
+            ratio = f"{base[one.model, batch] / took:.2f}" if (one.model, batch) in base else ""
+            lines.append(
+                f"{start} | {batch} | {took:.3g} | {ratio} | {one.seconds:.0f} | "
+                f"{one.engine_bytes / 2**20:.1f} |  |"
+            )
+    where = {f"{one.runtime}, {one.machine['gpu']['name']}" for one in timed if one.rows}
+    return "\n".join([*lines, "", f"{'; '.join(sorted(where)) or 'Nothing was timed'}."])
+
+
+def _kept(folders: Sequence[Path]) -> list[Path]:
+    """Returns the files that :func:`keep` wrote.
+
+    Raises:
+        UsageError: There are none.
+    """
+    found = [path for folder in folders for path in sorted(folder.rglob("*.speed.json"))]
+    if not found:
+        raise UsageError(
+            f"{', '.join(map(str, folders))}: no networks of a study",
+            hint="python -m builders.studies int8 --keep leaves them in its folder",
+        )
+    return found
+
+
+def _read(path: Path) -> Timed:
+    return Timed.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, what: Timed) -> None:
+    with whole(path) as partial:
+        partial.write_text(what.model_dump_json(indent=1), encoding="utf-8")
+
+
+def main() -> int:
+    """Entry point of ``python -m builders.studies.speed``."""
+    parser = Parser(prog="python -m builders.studies.speed", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    timing = add_arguments(commands, "time", time_all)
+    timing.add_argument("folders", nargs="+", type=Path, help="of a study")
+    timing.add_argument("--batches", default="1 64 256", help="batch sizes")
+    add_arguments(commands, "table", table).add_argument(
+        "folders", nargs="+", type=Path, help="of a study"
+    )
+    return run_cli(parser, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
