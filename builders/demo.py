@@ -69,8 +69,8 @@ class Outcome:
             f"engine       {self.engine}",
             f"result       {self.report.line}",
             f"first pass   {self.first.seconds:.1f} s: {self.first.images} images in {self.views} "
-            f"views, {self.first.images_per_second * self.views:.1f} a second; the engine ran "
-            f"{self.first.in_engine / self.first.seconds:.0%} of the time",
+            f"views, {self.first.images_per_second * self.views:.1f} a second; it waited for the "
+            f"engine {self.first.in_engine / self.first.seconds:.0%} of the time",
             f"an epoch     {cached * 1000:.2f} ms from the cache (of {len(self.report.curve)}), "
             f"{self.end_to_end:.2f} s end to end: {self.end_to_end / cached:,.0f} times as fast",
         ]

@@ -29,6 +29,7 @@ from zoo.client import default_store
 from zoo.extractor import Extractor, load
 from zoo.machine import describe_machine
 from zoo.preprocess import batch_of, open_photo
+from zoo.runtime.base import Pipelined, pipeline_of
 
 _JPEG_SIZE = (500, 375)
 """What most photos of ImageNet are of, in pixels."""
@@ -71,10 +72,23 @@ def ways_of(
     preprocess = extractor.preprocess
     ready = batch_of([open_photo(io.BytesIO(photo)) for photo in photos], preprocess)
     made = iter(range(1 << 30))
+    ahead = isinstance(extractor.session, Pipelined)
 
     def bare() -> None:
         for start in range(0, len(ready), batch):
             extractor.session.features(ready[start : start + batch])
+
+    def one_ahead() -> None:
+        with pipeline_of(extractor.session) as pipeline:
+            images = pipeline.host_memory((batch, *ready.shape[1:]))
+            images[:] = ready[:batch]
+            running = None
+            for start in range(0, len(ready), batch):
+                before, running = running, pipeline.begin(images[: len(ready) - start])
+                if before is not None:
+                    before.features()
+            if running is not None:
+                running.features()
 
     def pass_over(samples: Any) -> Callable[[], None]:
         def run() -> None:
@@ -85,6 +99,7 @@ def ways_of(
     return Ways(
         named={
             "the engine alone, images ready": bare,
+            **({"the engine alone, one batch ahead": one_ahead} if ahead else {}),
             "feature pass, images ready": pass_over(_Samples(list(ready))),
             "feature pass, JPEG files": pass_over(_Samples(photos)),
             f"{loop.name}, JPEG files": loop.run,

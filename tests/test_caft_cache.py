@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -265,6 +266,9 @@ def test_a_cache_is_a_torch_dataset_and_plain_numpy(tmp_path: Path) -> None:
     assert np.array_equal(labels, np.repeat(np.load(tmp_path / "c" / "labels.npy"), 3))
     assert np.array_equal(cache.plain, cache.features[[0, 3, 6, 9, 12, 15]])
     assert isinstance(cache.features, np.memmap)
+    sent = pickle.dumps(cache)
+    assert len(sent) < 1000  # its place; workers of a DataLoader open the files themselves
+    assert np.array_equal(pickle.loads(sent).features, cache.features)
     assert cache[-1][1] == 1
 
 

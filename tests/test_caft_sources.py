@@ -178,8 +178,28 @@ def test_the_decoder_runs_ahead_by_a_few_batches_and_stops_when_asked() -> None:
     first = next(batches)
     assert np.allclose(first.images, batch_of([photo(1)] * 2, PREPROCESS), atol=1e-6)
     next(batches)
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     assert source.asked <= 12
+
+
+def test_samples_that_are_handed_out_together_keep_their_places() -> None:
+    def source() -> Any:
+        for number in range(63):
+            yield Sample(name=str(number), label=None, read=lambda n=number: photo(n))
+        raise DatasetError("the disk is gone")
+
+    decoder = Decoder(PREPROCESS, Augmentation(), samples=40, workers=2)  # five at once
+    found: list[str] = []
+
+    def look() -> None:
+        for batch in decoder.batches(source()):
+            photos = [photo(len(found) + place) for place in range(len(batch.outcomes))]
+            assert np.allclose(batch.images, batch_of(photos, PREPROCESS), atol=1e-6)
+            found.extend(one.sample.name for one in batch.outcomes)
+
+    with pytest.raises(DatasetError, match="the disk is gone"):
+        look()
+    assert found == [str(number) for number in range(63)]
 
 
 def decoded(data: Path, *, processes: bool) -> tuple[Any, list[tuple[str, str, str | None]]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import LITE
+from factories import toolchain
 from farm import Farm
 
 from zoo import doctor
@@ -37,6 +38,19 @@ def test_the_driver_is_judged_by_the_cuda_it_serves(driver: str, state: str, wor
     assert bool(found.do) == (state == "fail")
 
 
+def test_a_runtime_that_the_driver_is_too_old_for_is_noticed() -> None:
+    both = [
+        toolchain("rtx", "1.7.1.116").model_copy(update={"cuda": 13}),
+        toolchain("ort", "1.32.0"),
+    ]
+    states = {}
+    for driver in ("580.65.06", "550.54"):
+        found = list(doctor.runtimes(both, smi(driver)))
+        states[driver] = [one.state for one in found]
+    assert states == {"580.65.06": ["ok", "ok"], "550.54": ["fail", "ok"]}
+    assert "install NVIDIA driver 580 or later: 550.54 is too old" in found[0].do
+
+
 def test_no_gpu_is_no_failure() -> None:
     def missing(command: list[str]) -> str:
         raise OSError
@@ -51,6 +65,9 @@ def test_a_clock_that_is_behind_is_noticed() -> None:
     assert doctor.clock("2025-12-31T23:59:59Z", now).state == "ok"
     assert doctor.clock("", now).state == "ok"
     assert doctor.clock("2026-01-02T00:00:00Z", now).state == "fail"
+    alone = doctor.clock(None, now)
+    assert alone.state == "note"
+    assert "signatures expire by it" in alone.do
 
 
 def test_a_cache_that_cannot_be_written_is_noticed(tmp_path: Path) -> None:
@@ -74,6 +91,7 @@ def test_every_line_is_ok_or_what_to_do(farm: Farm, tmp_path: Path) -> None:
     lacking = farm.zoo("doctor", ZOO_STORE=str(tmp_path / "nowhere"))
     assert lacking.returncode == 1
     assert "fail  store" in lacking.stdout
+    assert "note  clock" in lacking.stdout
     assert "make zoo" in lacking.stdout
 
 
@@ -91,6 +109,10 @@ def test_the_cache_is_listed_checked_and_pruned(farm: Farm, tmp_path: Path) -> N
     assert not engine.exists()
     assert farm.zoo("pull", LITE, **home).returncode == 0
     assert "0 files removed" in farm.zoo("cache", "prune", **home).stdout
+    for days in ("-1", "nan", "soon"):
+        refused = farm.zoo("cache", "prune", f"--days={days}", **home)
+        assert refused.returncode == 2
+        assert f"{days} is not a number of days, 0 or more" in refused.stderr
     assert "1 files removed" in farm.zoo("cache", "prune", "--days", "0", **home).stdout
     assert not engine.exists()
 

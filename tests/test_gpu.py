@@ -146,6 +146,30 @@ def test_dlpack_goes_in_and_out(session: TensorRTSession) -> None:
     assert np.allclose(found.numpy(), expected(images(4)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_pipeline_is_one_batch_ahead(engine: Path, inputs: BuildInputs, graphs: bool) -> None:
+    waiting: list[tuple[int, Any]] = []
+
+    def take() -> None:
+        seed, running = waiting.pop(0)
+        wanted = expected(images(sizes[seed], seed))
+        assert np.allclose(running.features(), wanted, rtol=1e-4, atol=1e-5)
+
+    sizes = (32, 32, 1, 70, 9, 32, 32, 3)
+    with open_session(engine, inputs, cuda_graphs=graphs) as session:
+        for _ in range(2):
+            with session.pipeline() as pipeline:
+                memory = pipeline.host_memory((70, 3, 32, 32))
+                for seed, rows in enumerate(sizes):
+                    memory[:rows] = images(rows, seed)
+                    waiting.append((seed, pipeline.begin(memory[:rows])))
+                    memory[:] = np.nan  # it is free again
+                    if len(waiting) > pipeline.ahead:
+                        take()
+                while waiting:
+                    take()
+
+
 def test_several_threads_share_a_session(session: TensorRTSession) -> None:
     wrong: list[int] = []
 

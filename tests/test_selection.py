@@ -122,6 +122,26 @@ def test_the_order_is_the_documented_one(best: int) -> None:
     assert select(model(*reversed(left)), EVERYTHING) == left[0]
 
 
+def test_a_driver_that_is_too_old_is_noticed_before_a_download() -> None:
+    rtx = RTX.model_copy(update={"cuda": 13})
+    of_rtx = engine("sm86-rtx1.7-fp16", toolchain=rtx.model_dump(mode="json"))
+    old, new = (
+        Machine(archs=("sm86", "cpu"), toolchains=(ORT, rtx), driver=driver)
+        for driver in ("550.54.15", "580.65.06")
+    )
+    assert chosen(new, of_rtx, CPU) == "sm86-rtx1.7-fp16"
+    assert chosen(old, of_rtx, CPU) == "cpu-ort1.32-fp32"
+    with pytest.raises(SelectionError) as caught:
+        chosen(old, of_rtx)
+    text = str(caught.value)
+    assert "needs NVIDIA driver 580 or later for CUDA 13; 550.54.15 is installed" in text
+    assert "you have sm86 with ONNX Runtime 1.32, TensorRT-RTX 1.7, driver 550.54.15" in text
+    assert "install NVIDIA driver 580 or later; or to build one" in text
+    twelve = TRT.model_copy(update={"cuda": 12})
+    older = engine("sm86-trt11.4-fp16", toolchain=twelve.model_dump(mode="json"))
+    assert fit(older, Machine(archs=("sm86",), toolchains=(twelve,), driver="550.1"))[1] is None
+
+
 def test_int8_is_taken_when_nothing_else_fits_or_it_is_asked_for() -> None:
     exact, int8 = IN_ORDER[5], IN_ORDER[-1]
     assert select(model(int8, exact), LAPTOP) == exact

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -120,6 +121,16 @@ def verify(options: argparse.Namespace) -> int:
     return 0
 
 
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of days, 0 or more")
+    return days
+
+
 def add_commands(commands: Any) -> None:
     """Adds ``zoo cache`` and what belongs to it."""
     text = "What is kept on this machine: ls, prune, verify."
@@ -128,6 +139,6 @@ def add_commands(commands: Any) -> None:
     add_arguments(own, "ls", ls)
     pruning = add_arguments(own, "prune", prune_command)
     pruning.add_argument(
-        "--days", type=float, default=30.0, help="unused for that long; 0 for all (default: 30)"
+        "--days", type=_days, default=30.0, help="unused for that long; 0 for all (default: 30)"
     )
     add_arguments(own, "verify", verify)

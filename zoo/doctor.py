@@ -9,7 +9,7 @@ import argparse
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +20,7 @@ from zoo.cli_support import add_arguments, add_store
 from zoo.client import connect, default_cache
 from zoo.errors import TrustError, ZooError
 from zoo.machine import Run, all_installed, describe_gpu, run_command
-from zoo.target import RUNTIME_NAMES
+from zoo.target import RUNTIME_NAMES, Toolchain
 
 State = Literal["ok", "note", "fail"]
 _LEAST_DISK = 2 << 30
@@ -71,8 +71,7 @@ def gpu(run: Run = run_command) -> Iterator[Finding]:
 
 def driver(version: str) -> Finding:
     """Says which CUDA a driver serves."""
-    major = int(version.partition(".")[0]) if version.partition(".")[0].isdigit() else 0
-    served = [cuda for cuda, least in _CUDA_DRIVERS.items() if major >= least]
+    served = [cuda for cuda, least in _CUDA_DRIVERS.items() if _major(version) >= least]
     if served:
         return Finding(check="driver", state="ok", found=f"{version}, for CUDA {max(served)}")
     return Finding(
@@ -83,13 +82,19 @@ def driver(version: str) -> Finding:
     )
 
 
-def runtimes() -> Iterator[Finding]:
-    """Looks at the installed runtimes."""
-    found = all_installed()
-    for toolchain in found.values():
+def runtimes(installed: Iterable[Toolchain], run: Run = run_command) -> Iterator[Finding]:
+    """Looks at the installed runtimes, and whether the driver is new enough for them."""
+    found = list(installed)
+    here = (describe_gpu(run) or {}).get("driver")
+    for toolchain in found:
         cuda = f" for CUDA {toolchain.cuda}" if toolchain.cuda else ""
         text = f"{RUNTIME_NAMES[toolchain.kind]} {toolchain.version}{cuda}"
-        yield Finding(check="runtime", state="ok", found=text)
+        least = _CUDA_DRIVERS.get(toolchain.cuda or 0, 0)
+        if here is None or _major(here) >= least:
+            yield Finding(check="runtime", state="ok", found=text)
+        else:
+            do = f"install NVIDIA driver {least} or later: {here} is too old for it"
+            yield Finding(check="runtime", state="fail", found=text, do=do)
     if not found:
         yield Finding(
             check="runtime",
@@ -97,6 +102,11 @@ def runtimes() -> Iterator[Finding]:
             found="no runtime is installed: engines can be fetched, and none can be run",
             do="pip install 'caft-zoo[onnxruntime]', or for a GPU 'caft-zoo[rtx]'",
         )
+
+
+def _major(version: str) -> int:
+    first = version.partition(".")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def store(url: str) -> Iterator[Finding]:
@@ -110,6 +120,7 @@ def store(url: str) -> Iterator[Finding]:
     except ZooError as error:
         check = "trust" if isinstance(error, TrustError) else "store"
         yield Finding(check=check, state="fail", found=error.message, do=error.hint or "")
+        yield clock(None, datetime.now(timezone.utc))
         return
     kind = " (DRY RUN)" if index.kind == "dry-run" else ""
     if said:
@@ -129,14 +140,22 @@ def store(url: str) -> Iterator[Finding]:
     yield clock(max(created, default=""), datetime.now(timezone.utc))
 
 
-def clock(newest: str, now: datetime) -> Finding:
+def clock(newest: str | None, now: datetime) -> Finding:
     """Says whether the clock is behind what has been published.
 
     Args:
-        newest: When the newest engine that was looked at was made, ISO 8601 in UTC.
+        newest: When the newest engine that was looked at was made, ISO 8601 in UTC; empty where
+            there is none, None where the repository could not be read.
         now: By this machine.
     """
     text = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if newest is None:
+        return Finding(
+            check="clock",
+            state="note",
+            found=f"{text} by this machine, with no repository to compare it with",
+            do="see that it is right: signatures expire by it",
+        )
     if newest <= text:
         return Finding(check="clock", state="ok", found=text)
     return Finding(
@@ -180,7 +199,7 @@ def examine(url: str, cache: Path, run: Run = run_command) -> list[Finding]:
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         python,
         lambda: gpu(run),
-        runtimes,
+        lambda: runtimes(all_installed().values(), run),
         lambda: store(url),
         lambda: disk(cache),
     )

@@ -38,7 +38,7 @@ def check_licence(model: str, licence: str) -> None:
 
 def licence_text(licence: str) -> str:
     """Returns the text of a licence on the list."""
-    return files("zoo").joinpath("licence_texts", f"{licence}.txt").read_text(encoding="utf-8")
+    return (files("zoo") / "licence_texts" / f"{licence}.txt").read_text(encoding="utf-8")
 
 
 def notice_text(*, title: str, model: str, licence: str, origin: str, weights: str) -> str:

@@ -78,7 +78,12 @@ def local_archs(run: Run = run_command) -> list[Arch]:
 def this_machine(run: Run = run_command) -> Machine:
     """Returns what this machine can run: its GPUs first, then the CPU."""
     archs = (*(arch.name for arch in local_archs(run)), "cpu")
-    return Machine(archs=archs, toolchains=tuple(all_installed().values()))
+    gpu = describe_gpu(run) if len(archs) > 1 else None
+    return Machine(
+        archs=archs,
+        toolchains=tuple(all_installed().values()),
+        driver=gpu["driver"] if gpu else None,
+    )
 
 
 def describe_gpu(run: Run = run_command) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from zoo.errors import SelectionError
 from zoo.index import EngineEntry, ModelIndex
 from zoo.names import perhaps
 from zoo.target import RUNTIME_NAMES, Toolchain
+from zoo.target_table import target_table
 
 _RUNTIMES = {"trt": 0, "rtx": 1, "ort": 2}
 _PRECISIONS = {"fp16": 0, "bf16": 1, "fp32": 2, "int8": 3}
@@ -26,10 +27,13 @@ class Machine:
     Attributes:
         archs: Names of its architectures, ``cpu`` included, best first.
         toolchains: Runtimes that are installed.
+        driver: Version of the NVIDIA driver, ``580.65.06``; None without one, or where it is not
+            known.
     """
 
     archs: tuple[str, ...]
     toolchains: tuple[Toolchain, ...]
+    driver: str | None = None
 
 
 def select(
@@ -46,7 +50,8 @@ def select(
     The order: a target that is asked for by label wins, whatever the machine is (to fetch for
     another one). Else
 
-    1. the machine's architectures in their order, its GPU before its CPU;
+    1. the machine's architectures in their order, its GPU before its CPU, where the driver is new
+       enough for the runtime's CUDA;
     2. among engines for one: TensorRT, whose toolchain, OS and CUDA must match exactly; then
        TensorRT-RTX, which is portable and compiled on the spot; then ONNX Runtime;
     3. an engine of this architecture alone before one that serves several;
@@ -129,6 +134,11 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
     reasons = [_mismatch(needed, found, name) for found in installed]
     if None not in reasons:
         return _NO_RANK, reasons[0]
+    if least := _driver_needed(engine, archs, machine):
+        return _NO_RANK, (
+            f"needs NVIDIA driver {least} or later for CUDA {needed.cuda}; {machine.driver} is "
+            "installed"
+        )
     exact = any(found.version == needed.version for found in installed)
     return (
         min(here),
@@ -168,6 +178,19 @@ def _mismatch(needed: Toolchain, found: Toolchain, name: str) -> str | None:
     return None
 
 
+def _driver_needed(engine: EngineEntry, archs: list[str], machine: Machine) -> int | None:
+    """Returns the oldest driver that runs an engine here, if this machine's is older than that."""
+    major = (machine.driver or "").partition(".")[0]
+    line = target_table().line.get(str(engine.toolchain.line))
+    here = next((arch for arch in machine.archs if arch in archs), None)
+    if line is None or here is None or not major.isdecimal():
+        return None
+    cells = [cell for cell in line.cells if here in cell.archs]
+    drivers = cells[0].driver or line.driver if cells else {}
+    least = drivers.get(engine.toolchain.cuda or 0)
+    return least if least is not None and int(major) < least else None
+
+
 def _why_none(near: list[EngineEntry], machine: Machine) -> str:
     """Says what the engines that were asked for need, what is here, and which is the closest."""
     if not near:
@@ -191,6 +214,9 @@ def _what_to_do(
         build += f" PRECISION={precision}"
     for engine in sorted(near, key=lambda one: _distance(one, machine)):
         toolchain = engine.toolchain
+        least = _driver_needed(engine, _archs(engine), machine)
+        if least and toolchain in machine.toolchains:
+            return f"install NVIDIA driver {least} or later; or {build}"
         as_needed = Machine(archs=machine.archs, toolchains=(toolchain,))
         system = (toolchain.os, toolchain.machine)
         for_here = all((one.os, one.machine) == system for one in machine.toolchains)
@@ -208,7 +234,8 @@ def _needs(engine: EngineEntry) -> str:
 def _has(machine: Machine) -> str:
     """What a machine has: ``sm89 with TensorRT 10.16, ONNX Runtime 1.32``."""
     titles = ", ".join(found.line.title for found in machine.toolchains) or "no runtime"
-    return f"{machine.archs[0]} with {titles}"
+    driver = f", driver {machine.driver}" if machine.driver else ""
+    return f"{machine.archs[0]} with {titles}{driver}"
 
 
 def _distance(engine: EngineEntry, machine: Machine) -> tuple[bool, bool, int, int]:

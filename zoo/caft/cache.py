@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class FeatureCache:
 
     def __init__(self, folder: str | Path, *, check_complete: bool = True) -> None:
         self.folder = Path(folder)
+        self._check_complete = check_complete
         self.card = _card(self.folder, check_complete)
         if self.card.samples == 0:
             raise CacheError(f"{self.folder} has no rows: no image could be used")
@@ -113,6 +115,11 @@ class FeatureCache:
         numbers = np.asarray(rows, np.int64) % len(self)
         found = np.asarray(self.features[numbers], np.float32)
         return list(zip(found, self.labels[numbers // self.views].tolist(), strict=True))
+
+    def __reduce__(self) -> tuple[Callable[[Path], FeatureCache], tuple[Path]]:
+        """Sends its place to another process, not its rows: each opens the files itself."""
+        opened = partial(type(self), check_complete=self._check_complete)
+        return opened, (self.folder.resolve(),)
 
     def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
         path = self.folder / name

@@ -65,7 +65,7 @@ def features(options: argparse.Namespace) -> int:
     if state.images:
         print(
             f"{state.images:,} images in {state.seconds:.1f} s: {state.images_per_second:.1f} "
-            f"images/s; the engine ran {state.in_engine / state.seconds:.0%} of the time"
+            f"images/s; it waited for the engine {state.in_engine / state.seconds:.0%} of the time"
         )
     return 0
 

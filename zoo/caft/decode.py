@@ -12,7 +12,7 @@ import io
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
-from zoo.caft.decode_process import DecodeProcess, reason_of, views_of
+from zoo.caft.decode_process import DecodeProcess, NoProcessError, reason_of, views_of
 from zoo.caft.sources import Item, Sample
 from zoo.digest import sha256_bytes
 from zoo.errors import RunError
@@ -34,8 +34,15 @@ from zoo.preprocess import as_photo, normalise_into, open_photo
 _BUFFERS = 3
 """One that the engine reads, one that is full and waits, one that is being filled."""
 
+_MOST_AT_ONCE = 16
+"""Samples that a thread is handed together: handing out costs more than some of them do."""
+
 _MOST_THREADS = 4
 """Workers that decode as threads; more of them get a process each."""
+
+
+def _plain(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    return np.empty(shape, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,7 @@ class Decoder:
         samples: How many of them a batch has.
         workers: Threads; as many as this process has cores when None.
         processes: Whether each has a process that decodes for it; where they are many, when None.
+        memory: Makes the buffers; they are not used any more once :meth:`batches` is closed.
     """
 
     def __init__(
@@ -88,11 +96,14 @@ class Decoder:
         samples: int,
         workers: int | None = None,
         processes: bool | None = None,
+        memory: Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = _plain,
     ) -> None:
         self._preprocess = preprocess
         self._augmentation = augmentation
         self._samples = samples
+        self._memory = memory
         self._workers = workers or len(os.sched_getaffinity(0))
+        self._at_once = min(_MOST_AT_ONCE, max(1, samples // (4 * self._workers)))
         self._side = preprocess.input_size
         self._with_processes = (
             self._workers > _MOST_THREADS and hasattr(os, "memfd_create")
@@ -101,17 +112,18 @@ class Decoder:
         )
         self._processes: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
 
-    def batches(self, source: Iterable[Sample]) -> Iterator[Batch]:
+    def batches(self, source: Iterable[Sample]) -> Generator[Batch, None, None]:
         """Yields batches in the order of the source; the last may be smaller.
 
         Raises:
             DatasetError: The source can't be read further. What came before has been yielded.
+            RunError: A process that decodes does not start.
         """
         ready: queue.Queue[Any] = queue.Queue()  # as long as there are buffers: it needs no bound
         free: queue.Queue[Any] = queue.Queue()
         shape = (self._samples * self._augmentation.views, 3, self._side, self._side)
         for _ in range(_BUFFERS):
-            free.put(np.empty(shape, np.float32))
+            free.put(self._memory(shape))
         stop = threading.Event()
         with (
             self._ending_processes(),
@@ -122,7 +134,7 @@ class Decoder:
                 if isinstance(item, BaseException):
                     raise item
                 buffer, futures = item
-                outcomes = tuple(future.result() for future in futures)
+                outcomes = tuple(one for future in futures for one in future.result())
                 rows = len(outcomes) * self._augmentation.views
                 yield Batch(images=buffer[:rows], outcomes=outcomes)
                 free.put(buffer)
@@ -138,15 +150,12 @@ class Decoder:
         """Hands samples out to the pool, a batch at a time, while there are buffers."""
         try:
             samples = iter(source)
-            while True:
+            while not stop.is_set():
                 buffer = free.get()
-                futures: list[Future[Decoded]] = []
+                futures: list[Future[list[Decoded]]] = []
                 try:
-                    for place, sample in enumerate(islice(samples, self._samples)):
-                        if stop.is_set():
-                            return
-                        futures.append(pool.submit(self._decode, sample, place, buffer))
-                finally:
+                    self._hand_out(samples, pool, buffer, futures, stop)
+                finally:  # where the source fails, what came before it is decoded
                     if futures and not stop.is_set():
                         ready.put((buffer, futures))
                 if not futures:
@@ -154,6 +163,30 @@ class Decoder:
             ready.put(None)
         except BaseException as error:  # it is raised where the batches are taken
             ready.put(error)
+
+    def _hand_out(
+        self,
+        samples: Iterator[Sample],
+        pool: ThreadPoolExecutor,
+        buffer: Any,
+        futures: list[Future[list[Decoded]]],
+        stop: threading.Event,
+    ) -> None:
+        """Hands out the samples of a batch, some at a time."""
+        for place in range(0, self._samples, self._at_once):
+            if stop.is_set():
+                return
+            some: list[Sample] = []
+            try:
+                some.extend(islice(samples, min(self._at_once, self._samples - place)))
+            finally:
+                if some:
+                    futures.append(pool.submit(self._decode_some, some, place, buffer))
+            if not some:
+                return
+
+    def _decode_some(self, samples: list[Sample], place: int, buffer: Any) -> list[Decoded]:
+        return [self._decode(one, place + n, buffer) for n, one in enumerate(samples)]
 
     def _decode(self, sample: Sample, place: int, buffer: Any) -> Decoded:
         views = self._augmentation.views
@@ -164,6 +197,8 @@ class Decoder:
             if isinstance(given, Item):
                 given, label = given.image, given.label
             digest = self._write(given, rows)
+        except NoProcessError:
+            raise  # that is no fault of the image
         except Exception as error:  # a data set's own code may raise anything; it names the image
             rows[:] = 0
             return Decoded(sample=sample, label=label, sha256="", error=reason_of(error))
@@ -200,12 +235,7 @@ class Decoder:
 
     @contextmanager
     def _ending_processes(self) -> Iterator[None]:
-        """Ends the processes, when the threads that used them have come to rest.
-
-        The first is started here, where one that does not start is no bad image.
-        """
-        if self._with_processes:
-            self._processes.put(DecodeProcess(self._preprocess, self._augmentation))
+        """Ends the processes, when the threads that used them have come to rest."""
         try:
             yield
         finally:

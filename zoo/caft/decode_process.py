@@ -50,6 +50,10 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
+class NoProcessError(RunError):
+    """A process that decodes does not start."""
+
+
 class DecodeProcess:
     """Decodes in another process; used by one thread at a time.
 
@@ -58,7 +62,7 @@ class DecodeProcess:
         augmentation: Which views of each image there are.
 
     Raises:
-        RunError: It does not start.
+        NoProcessError: It does not start.
     """
 
     def __init__(self, preprocess: Preprocess, augmentation: Augmentation) -> None:
@@ -87,6 +91,7 @@ class DecodeProcess:
 
         Raises:
             RunError: It is no photo that can be read, or the process came to its end over it.
+            NoProcessError: A process that takes the place of one that ended does not start.
         """
         process = self._process = self._process or self._start()
         assert process.stdin is not None
@@ -124,7 +129,7 @@ class DecodeProcess:
         if process.stdout.readline() != _READY:
             process.kill()
             process.communicate()
-            raise RunError(
+            raise NoProcessError(
                 "a process that decodes does not start; what it says is above",
                 hint="fewer workers decode as threads",
             )

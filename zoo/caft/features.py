@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
-from zoo.caft.decode import Batch, Decoder
+from zoo.caft.decode import Batch, Decoded, Decoder
 from zoo.caft.sources import Sample, Source, open_source
 from zoo.caft.writer import CacheWriter
 from zoo.errors import DatasetError
 from zoo.extractor import Extractor
+from zoo.runtime.base import Features, Pipeline, Running, pipeline_of
 
 Bad = Callable[[str, str], None]
 """Takes the name of an image that is left out, and why."""
@@ -34,7 +37,7 @@ class Pass:
         found: Of them, those that the data set still has.
         rewritten: Of those, the ones whose files have been written since.
         seconds: Since it began.
-        in_engine: Of them, seconds in which the engine ran.
+        in_engine: Of them, seconds in which it waited for the engine.
     """
 
     images: int = 0
@@ -69,9 +72,9 @@ def cache_features(
     """Makes a feature cache, or goes on with one.
 
     Images that are in the cache already are left alone, by their names: after a kill nothing but
-    the batch in flight is done twice, and a data set that has grown costs what is new in it. After
-    a pass that came to its end, those that could not be used are tried again. Rows of images that
-    are gone or have changed stay; :class:`Pass` counts them.
+    what the engine was at is done twice, and a data set that has grown costs what is new in it.
+    After a pass that came to its end, those that could not be used are tried again. Rows of images
+    that are gone or have changed stay; :class:`Pass` counts them.
 
     Args:
         data: See :func:`zoo.caft.sources.open_source`.
@@ -99,16 +102,25 @@ def cache_features(
     name = _name(data)
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
-    decoder = Decoder(extractor.preprocess, augmentation, samples=samples, workers=workers)
     _has_any(source, name)
     identity = Identity.of(extractor, storage, augmentation)
     writer = CacheWriter(Path(folder), identity, name, moved=moved)
     state = Pass(before=len(writer.done))
     complete = False
     try:
-        for made in decoder.batches(_new(source, writer, state)):
-            _one(made, extractor, writer, state, on_bad)
-            on_progress(state)
+        with pipeline_of(extractor.session) as pipeline:
+            decoder = Decoder(
+                extractor.preprocess,
+                augmentation,
+                samples=samples,
+                workers=workers,
+                memory=pipeline.host_memory,
+            )
+            with closing(decoder.batches(_new(source, writer, state))) as batches:
+                for outcomes, features in _through(pipeline, batches, state):
+                    writer.append(outcomes, features)
+                    _count(outcomes, state, on_bad)
+                    on_progress(state)
         complete = True
     finally:
         state.seconds = time.perf_counter() - state.started
@@ -116,18 +128,48 @@ def cache_features(
     return card, state
 
 
-def _one(made: Batch, extractor: Extractor, writer: CacheWriter, state: Pass, on_bad: Bad) -> None:
+def _through(
+    pipeline: Pipeline, batches: Iterable[Batch], state: Pass
+) -> Iterator[tuple[tuple[Decoded, ...], Features]]:
+    """Yields what was in each batch, and its features, while the engine goes on with the next.
+
+    What has been begun comes out even where the source fails.
+    """
+    running: deque[tuple[tuple[Decoded, ...], Running]] = deque()
+
+    def take() -> tuple[tuple[Decoded, ...], Features]:
+        outcomes, batch = running.popleft()
+        with _clocked(state):
+            return outcomes, batch.features()
+
+    try:
+        for made in batches:
+            with _clocked(state):
+                running.append((made.outcomes, pipeline.begin(made.images)))
+            if len(running) > pipeline.ahead:
+                yield take()
+    except DatasetError:
+        while running:
+            yield take()
+        raise
+    while running:
+        yield take()
+
+
+@contextmanager
+def _clocked(state: Pass) -> Iterator[None]:
     started = time.perf_counter()
-    features = extractor.session.features(made.images)
-    ended = time.perf_counter()
-    writer.append(made.outcomes, features)
-    for one in made.outcomes:
+    yield
+    state.in_engine += time.perf_counter() - started
+
+
+def _count(outcomes: Sequence[Decoded], state: Pass, on_bad: Bad) -> None:
+    for one in outcomes:
         if one.error is not None:
             state.bad += 1
             on_bad(one.sample.name, one.error)
-    state.images += len(made.outcomes)
-    state.in_engine += ended - started
-    state.seconds = ended - state.started
+    state.images += len(outcomes)
+    state.seconds = time.perf_counter() - state.started
 
 
 def _name(data: str | Path | Any) -> str:

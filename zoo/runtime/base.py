@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -44,6 +45,78 @@ class Session(Protocol):
     def __enter__(self) -> Session: ...
 
     def __exit__(self, *exception: object) -> None: ...
+
+
+class Running(Protocol):
+    """A batch that an engine is at, or has done. Its features stay where the engine left them."""
+
+    def features(self) -> Features:
+        """Waits for the engine, and returns the features in the host's memory; called once."""
+        ...
+
+
+class Pipeline(Protocol):
+    """Batches through an engine, one begun before the features of another are taken."""
+
+    @property
+    def ahead(self) -> int:
+        """Batches that may be begun beyond the one whose features are taken next."""
+        ...
+
+    def host_memory(self, shape: tuple[int, ...]) -> Images:
+        """Returns memory to make images in, the best for this engine; gone with the pipeline."""
+        ...
+
+    def begin(self, images: Images) -> Running:
+        """Has the engine begin with a batch.
+
+        Args:
+            images: As :meth:`Session.features` takes them. Its memory is free when this returns.
+
+        Raises:
+            RunError: The images have another shape or type, or the engine fails.
+        """
+        ...
+
+
+@runtime_checkable
+class Pipelined(Protocol):
+    """A session that works while its caller does something else."""
+
+    def pipeline(self) -> AbstractContextManager[Pipeline]:
+        """Opens a pipeline, for the thread that calls it."""
+        ...
+
+
+@contextmanager
+def pipeline_of(session: Session) -> Iterator[Pipeline]:
+    """Opens the pipeline of a session; one that does each batch at once where it has none."""
+    if isinstance(session, Pipelined):
+        with session.pipeline() as pipeline:
+            yield pipeline
+    else:
+        yield _AtOnce(session)
+
+
+class _AtOnce:
+    ahead = 0
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def host_memory(self, shape: tuple[int, ...]) -> Images:
+        return np.empty(shape, np.float32)
+
+    def begin(self, images: Images) -> Running:
+        return _Done(self._session.features(images))
+
+
+class _Done:
+    def __init__(self, found: Features) -> None:
+        self._found = found
+
+    def features(self) -> Features:
+        return self._found
 
 
 @runtime_checkable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,6 +85,73 @@ def check(result: tuple[Any, ...]) -> tuple[Any, ...]:
     if result[0] != driver.CUresult.CUDA_SUCCESS:
         raise RunError(f"CUDA: {result[0].name}", hint="nvidia-smi shows the state of the GPU")
     return result
+
+
+class HostMemory:
+    """Page-locked memory of the host, which the GPU reads by itself, at the full rate of the bus.
+
+    Args:
+        shape: Of its array, float32.
+
+    Raises:
+        RunError: The system does not lock that much.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        from cuda.bindings import driver
+
+        size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+        _, self._address = check(driver.cuMemHostAlloc(size, 0))
+        memory = (ctypes.c_ubyte * size).from_address(int(self._address))
+        self.array: npt.NDArray[np.float32] = np.frombuffer(memoryview(memory), np.float32).reshape(
+            shape
+        )
+
+    def close(self) -> None:
+        """Frees it: nothing may use the array, or a view of it, afterwards."""
+        from cuda.bindings import driver
+
+        check(driver.cuMemFreeHost(self._address))
+
+
+class HostPool:
+    """Lends page-locked memory again: locking pages takes longer than a batch does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: list[HostMemory] = []
+        self._closed = False
+
+    def take(self, shape: tuple[int, ...]) -> HostMemory:
+        """Returns memory of a shape.
+
+        Raises:
+            RunError: The system does not lock that much.
+        """
+        with self._lock:
+            for memory in self._kept:
+                if memory.array.shape == shape:
+                    self._kept.remove(memory)
+                    return memory
+        return HostMemory(shape)
+
+    def give_back(self, lent: list[HostMemory]) -> None:
+        """Keeps memory for the next who takes some; nothing may use it until then."""
+        with self._lock:
+            self._kept += lent
+            if self._closed:
+                self._free()
+
+    def close(self) -> None:
+        """Frees what is here, and what is given back later."""
+        with self._lock:
+            self._closed = True
+            self._free()
+
+    def _free(self) -> None:
+        for memory in self._kept:
+            memory.close()
+        self._kept.clear()
 
 
 class DeviceArray:

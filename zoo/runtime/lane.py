@@ -37,73 +37,73 @@ class Lane:
     """A stream, with a context and buffers for each profile that has been used on it."""
 
     def __init__(self, session: TensorRTSession) -> None:
-        self._session = session
-        self._device: Device = session.device
-        self._stream: Stream = self._device.create_stream()
+        self.session = session
+        self.device: Device = session.device
+        self.stream: Stream = self.device.create_stream()
         self._bound: dict[int, Bound] = {}
 
     def run_host(self, images: npt.NDArray[Any]) -> Features:
         """Copies images, of the engine's type, in, runs them, copies features out."""
-        found = np.empty((len(images), self._session.width), np.float32)
-        for piece in pieces(self._session.profiles, len(images)):
-            bound = self._on(piece.profile)
+        found = np.empty((len(images), self.session.width), np.float32)
+        for piece in pieces(self.session.profiles, len(images)):
+            bound = self.on(piece.profile)
             rows = slice(piece.start, piece.start + piece.rows)
-            cuda.copy_in(int(bound.images.handle), images[rows], self._stream)
-            self._run(bound, piece.batch, int(bound.images.handle), int(bound.features.handle))
-            cuda.copy_out(found[rows], int(bound.features.handle), self._stream)
-        self._stream.sync()
+            cuda.copy_in(int(bound.images.handle), images[rows], self.stream)
+            self.run(bound, piece.batch, int(bound.images.handle), int(bound.features.handle))
+            cuda.copy_out(found[rows], int(bound.features.handle), self.stream)
+        self.stream.sync()
         return found
 
     def run_device(self, images: Any) -> cuda.DeviceArray:
         """Runs images where they lie, and leaves features on the GPU."""
-        view = cuda.device_view(images, self._stream)
-        session = self._session
+        view = cuda.device_view(images, self.stream)
+        session = self.session
         cuda.check_device_images(
-            view, session.input_shape, session.image_type, self._device.device_id
+            view, session.input_shape, session.image_type, self.device.device_id
         )
-        rows, width = int(view.shape[0]), self._session.width
-        result = self._device.allocate(FLOAT_BYTES * rows * width, stream=self._stream)
-        image = self._session.image_bytes
-        for piece in pieces(self._session.profiles, rows):
-            bound = self._on(piece.profile)
+        rows, width = int(view.shape[0]), self.session.width
+        result = self.device.allocate(FLOAT_BYTES * rows * width, stream=self.stream)
+        image = self.session.image_bytes
+        for piece in pieces(self.session.profiles, rows):
+            bound = self.on(piece.profile)
             source = int(view.ptr) + piece.start * image
             target = int(result.handle) + piece.start * width * FLOAT_BYTES
-            in_place = piece.batch == piece.rows and not self._session.cuda_graphs
+            in_place = piece.batch == piece.rows and not self.session.cuda_graphs
             aligned = source % cuda.ALIGNMENT == 0 and target % cuda.ALIGNMENT == 0
             if in_place and aligned:
-                self._run(bound, piece.batch, source, target)
+                self.run(bound, piece.batch, source, target)
                 continue
             inside, outside = int(bound.images.handle), int(bound.features.handle)
-            cuda.copy_over(inside, source, piece.rows * image, self._stream)
-            self._run(bound, piece.batch, inside, outside)
-            cuda.copy_over(target, outside, piece.rows * width * FLOAT_BYTES, self._stream)
-        self._stream.sync()
+            cuda.copy_over(inside, source, piece.rows * image, self.stream)
+            self.run(bound, piece.batch, inside, outside)
+            cuda.copy_over(target, outside, piece.rows * width * FLOAT_BYTES, self.stream)
+        self.stream.sync()
         return cuda.DeviceArray(result, (rows, width))
 
     def time(self, batch: int, profile: int, runs: int, *, cuda_graph: bool) -> list[float]:
         """Times runs on the buffers of a profile; see :meth:`TensorRTSession.time_on_device`."""
         from cuda.core import EventOptions
 
-        bound = self._on(profile)
+        bound = self.on(profile)
         random = np.random.default_rng(0)
-        images = random.standard_normal((batch, *self._session.input_shape), dtype=np.float32)
-        images = images.astype(self._session.image_type, copy=False)
-        cuda.copy_in(int(bound.images.handle), images, self._stream)
+        images = random.standard_normal((batch, *self.session.input_shape), dtype=np.float32)
+        images = images.astype(self.session.image_type, copy=False)
+        cuda.copy_in(int(bound.images.handle), images, self.stream)
         for _ in range(3):
             self._enqueue(bound, batch, int(bound.images.handle), int(bound.features.handle))
         if cuda_graph:
             self._replay(bound, batch)
-        self._stream.sync()
+        self.stream.sync()
         pairs = []
         options = EventOptions(timing_enabled=True)
         for _ in range(runs):
-            before = self._stream.record(options=options)
+            before = self.stream.record(options=options)
             if cuda_graph:
                 self._replay(bound, batch)
             else:
                 self._enqueue(bound, batch, int(bound.images.handle), int(bound.features.handle))
-            pairs.append((before, self._stream.record(options=options)))
-        self._stream.sync()
+            pairs.append((before, self.stream.record(options=options)))
+        self.stream.sync()
         return [float(after - before) for before, after in pairs]
 
     def close(self) -> None:
@@ -111,18 +111,27 @@ class Lane:
         for bound in self._bound.values():
             bound.graphs.clear()
             bound.context = None
-            bound.images.close(self._stream)
-            bound.features.close(self._stream)
+            bound.images.close(self.stream)
+            bound.features.close(self.stream)
         self._bound.clear()
-        self._stream.close()
+        self.stream.close()
 
-    def _on(self, profile: int) -> Bound:
+    def on(self, profile: int) -> Bound:
+        """Returns the context of a profile, made when it is first asked for."""
         if profile not in self._bound:
-            self._bound[profile] = self._session.new_context(profile, self._stream)
+            self._bound[profile] = self.session.new_context(profile, self.stream)
         return self._bound[profile]
 
-    def _run(self, bound: Bound, batch: int, images: int, features: int) -> None:
-        if not self._session.cuda_graphs:
+    def run(self, bound: Bound, batch: int, images: int, features: int) -> None:
+        """Enqueues a batch.
+
+        Args:
+            bound: What to run it on.
+            batch: Images that the engine is given.
+            images: Where they lie on the GPU: with CUDA graphs, in the buffer of ``bound``.
+            features: Where their features go.
+        """
+        if not self.session.cuda_graphs:
             self._enqueue(bound, batch, images, features)
             return
         if batch not in bound.graphs:
@@ -132,20 +141,20 @@ class Lane:
     def _enqueue(
         self, bound: Bound, batch: int, images: int, features: int, stream: Stream | None = None
     ) -> None:
-        context, session = bound.context, self._session
+        context, session = bound.context, self.session
         if bound.batch != batch:
             if not context.set_input_shape(session.input, (batch, *session.input_shape)):
                 raise RunError(f"TensorRT does not take a batch of {batch}: {session.last_error}")
             bound.batch = batch
         context.set_tensor_address(session.input, images)
         context.set_tensor_address(session.output, features)
-        if not context.execute_async_v3(int((stream or self._stream).handle)):
+        if not context.execute_async_v3(int((stream or self.stream).handle)):
             raise RunError(f"TensorRT does not run a batch of {batch}: {session.last_error}")
 
     def _replay(self, bound: Bound, batch: int) -> None:
         if batch not in bound.graphs:
-            builder = self._stream.create_graph_builder().begin_building("thread_local")
+            builder = self.stream.create_graph_builder().begin_building("thread_local")
             buffers = int(bound.images.handle), int(bound.features.handle)
             self._enqueue(bound, batch, *buffers, stream=builder.stream)
             bound.graphs[batch] = builder.end_building().complete()
-        bound.graphs[batch].launch(self._stream)
+        bound.graphs[batch].launch(self.stream)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from zoo.runtime import cuda
 from zoo.runtime.base import check_images
 from zoo.runtime.header import check_arch, check_engine, describe, read_file_header
 from zoo.runtime.lane import FLOAT_BYTES, Bound, Lane
+from zoo.runtime.pipeline import LanePipeline
 from zoo.target import RUNTIME_NAMES, RuntimeKind
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class TensorRTSession:
         self._width = int(self._engine.get_tensor_shape(self.output)[1])
         self._lock = threading.Lock()
         self._idle: list[Lane] = []
+        self.host = cuda.HostPool()
         self._closed = False
 
     @property
@@ -141,6 +143,16 @@ class TensorRTSession:
         with self._lane() as lane:
             return lane.run_device(images)
 
+    @contextmanager
+    def pipeline(self) -> Iterator[LanePipeline]:
+        """Opens a pipeline: a batch is copied to the GPU while the one before it runs there.
+
+        When it is closed, its memory is not to be used any more, and features that have not been
+        taken are lost.
+        """
+        with self._lane() as lane, closing(LanePipeline(lane)) as pipeline:
+            yield pipeline
+
     def time_on_device(
         self, batch: int, profile: int, runs: int, *, cuda_graph: bool = True
     ) -> list[float]:
@@ -159,12 +171,13 @@ class TensorRTSession:
             return lane.time(batch, profile, runs, cuda_graph=cuda_graph)
 
     def close(self) -> None:
-        """Frees contexts, streams and buffers; the session can't be used afterwards."""
+        """Frees contexts, streams and memory; the session can't be used afterwards."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
         for lane in idle:
             lane.close()
+        self.host.close()
         self._engine = self._runtime = None
 
     def __enter__(self) -> TensorRTSession:

@@ -1,0 +1,130 @@
+"""The pipeline of a TensorRT session: one batch is copied in while the one before it runs.
+
+Three streams: images go to the GPU on one, the engine runs on the lane's, features come back on the
+third, when they are asked for. Until then they stay on the GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.errors import RunError
+from zoo.runtime import cuda
+from zoo.runtime.base import Features, Images, check_images
+from zoo.runtime.lane import FLOAT_BYTES, Lane
+from zoo.runtime.profiles import pieces
+
+if TYPE_CHECKING:
+    from cuda.core import Buffer, Event, Stream
+
+
+@dataclass(kw_only=True)
+class _Place:
+    """Memory of the GPU for the images of a batch, and when the engine has read what is in it."""
+
+    images: Buffer
+    read: Event
+
+
+class LanePipeline:
+    """A :class:`~zoo.runtime.base.Pipeline` on a lane, of which it is the only user.
+
+    Args:
+        lane: The stream that the engine runs on, with its contexts and buffers.
+    """
+
+    ahead = 1
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._in: Stream = lane.device.create_stream()
+        self._out: Stream = lane.device.create_stream()
+        self._places: dict[int, list[_Place]] = {}
+        self._own: list[Buffer] = []
+        self._host: list[cuda.HostMemory] = []
+
+    def host_memory(self, shape: tuple[int, ...]) -> Images:
+        """Returns page-locked memory, plain where the system does not lock as much."""
+        try:
+            memory = self._lane.session.host.take(shape)
+        except RunError:
+            return np.empty(shape, np.float32)
+        self._host.append(memory)
+        return memory.array
+
+    def begin(self, images: Images) -> _Running:
+        """Copies images in, waiting for that alone, and has the engine begin with them."""
+        lane, session = self._lane, self._lane.session
+        check_images(images, session.input_shape)
+        images = np.ascontiguousarray(images, session.image_type)
+        shape = (len(images), session.width)
+        row = FLOAT_BYTES * session.width
+        result = lane.device.allocate(row * len(images), stream=lane.stream)
+        for piece in pieces(session.profiles, len(images)):
+            bound, place = lane.on(piece.profile), self._next_place(piece.profile)
+            self._in.wait(place.read)
+            rows = slice(piece.start, piece.start + piece.rows)
+            cuda.copy_in(int(place.images.handle), images[rows], self._in)
+            copied = self._in.record()
+            lane.stream.wait(copied)
+            inside, outside = int(place.images.handle), int(bound.features.handle)
+            lane.run(bound, piece.batch, inside, outside)
+            place.read = lane.stream.record()
+            target = int(result.handle) + piece.start * row
+            cuda.copy_over(target, outside, piece.rows * row, lane.stream)
+        self._in.sync()
+        return _Running(result, shape, lane.stream.record(), self._out)
+
+    def close(self) -> None:
+        """Waits for what runs, and frees or gives back what the pipeline holds."""
+        self._in.sync()
+        self._lane.stream.sync()
+        self._out.sync()
+        for buffer in self._own:
+            buffer.close(self._lane.stream)
+        self._lane.session.host.give_back(self._host)
+        self._places.clear()
+        self._own.clear()
+        self._in.close()
+        self._out.close()
+
+    def _next_place(self, profile: int) -> _Place:
+        """Returns where the next batch goes: two places take turns, where memory allows it."""
+        if profile not in self._places:
+            self._places[profile] = self._make_places(profile)
+        places = self._places[profile]
+        places.append(places.pop(0))
+        return places[-1]
+
+    def _make_places(self, profile: int) -> list[_Place]:
+        lane, session = self._lane, self._lane.session
+        buffers = [lane.on(profile).images]
+        size = session.profiles[profile].max * session.image_bytes
+        # A captured graph reads the context's own buffer.
+        if not session.cuda_graphs and cuda.free_memory() > size:
+            self._own.append(lane.device.allocate(size, stream=lane.stream))
+            buffers.append(self._own[-1])
+        there = lane.stream.record()  # memory is there in the order of the stream
+        return [_Place(images=buffer, read=there) for buffer in buffers]
+
+
+class _Running:
+    """A batch whose features are, or will be, on the GPU."""
+
+    def __init__(self, memory: Buffer, shape: tuple[int, int], done: Event, out: Stream) -> None:
+        self._memory = memory
+        self._shape = shape
+        self._done = done
+        self._out = out
+
+    def features(self) -> Features:
+        """Waits for the engine, copies the features out, and frees their memory on the GPU."""
+        found = np.empty(self._shape, np.float32)
+        self._out.wait(self._done)
+        cuda.copy_out(found, int(self._memory.handle), self._out)
+        self._out.sync()
+        self._memory.close(self._out)
+        return found
