@@ -110,14 +110,14 @@ def test_a_study_goes_on_where_it_was_broken_off(
     def keep(way: str, model: onnx.ModelProto) -> None:
         taken.append(way)
 
-    tried = study(whole, "fp16", None, str, keep, kept)
+    tried = study(whole, "fp16", list(ways), None, str, keep, kept)
     assert [(row.way, row.note) for row in tried.rows] == [
         ("one", "a note"),
         ("no", "none: it would not do"),
     ]  # the other needs ModelOpt
     assert Studies.model_validate_json(kept.read_text()) == tried
     before = tried.model_copy(update={"rows": tried.rows[1:]})
-    again = study(whole, "fp16", None, str, keep, kept, before)
+    again = study(whole, "fp16", list(ways), None, str, keep, kept, before)
     assert [row.way for row in again.rows] == ["no", "one"]
     assert taken == ["one", "one"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
     chosen, bad = chosen_manifests(options)
     for error in bad.values():
         raise error
+    ways = options.way or list(WAYS[precision])
     modelopt, failed = ModelOpt(options.modelopt_python) if options.modelopt_python else None, 0
     folder = options.folder / options.dialect
     for name, manifest in chosen.items():
@@ -69,13 +70,13 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
 
         try:
             before = _read(kept) if kept.is_file() else None
-            if before and all(before.row(way) for way in WAYS[precision]):
+            if before and all(before.row(way) for way in ways):
                 continue
             subject = prepare(
                 manifest, Path(options.manifests), of_model, say, judged_on=options.photos,
                 dialect=DIALECTS[options.dialect], half=precision == "fp16",
             )  # fmt: skip
-            study(subject, precision, modelopt, say, keep, kept, before)
+            study(subject, precision, ways, modelopt, say, keep, kept, before)
         except ZooError as error:
             say(f"FAILED {error}")
             failed += 1
@@ -107,6 +108,7 @@ def _read(path: Path) -> Studies:
 def study(
     subject: Subject,
     precision: Studied,
+    ways: Sequence[str],
     modelopt: ModelOpt | None,
     say: Say,
     keep: Keep,
@@ -118,6 +120,7 @@ def study(
     Args:
         subject: The model.
         precision: That the ways give.
+        ways: Their names.
         modelopt: Where it is installed; without it, its ways are left out.
         say: Takes what is being done.
         keep: Takes the name of each way and its network.
@@ -132,13 +135,13 @@ def study(
         seeded=subject.seeded,
         photos=subject.photos,
     )
-    for name, way in WAYS[precision].items():
+    for name in ways:
         if found.row(name):
             continue
         say(name)
         started = time.perf_counter()
         try:
-            made = way.make(subject, modelopt)
+            made = WAYS[precision][name].make(subject, modelopt)
             if made is None:
                 continue
             seconds = round(time.perf_counter() - started, 1)
@@ -157,7 +160,8 @@ def main() -> int:
     """Entry point of ``python -m builders.studies``."""
     parser = Parser(prog="python -m builders.studies", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="PRECISION", parser_class=Parser)
-    for name, command in (("fp16", fp16), ("int8", int8)):
+    precisions: dict[Studied, Callable[[argparse.Namespace], int]] = {"fp16": fp16, "int8": int8}
+    for name, command in precisions.items():
         added = add_arguments(commands, name, command)
         added.add_argument("--models", default="", help="ids, globs or families")
         added.add_argument("--manifests", default="manifests")
@@ -168,6 +172,10 @@ def main() -> int:
         added.add_argument(
             "--photos", type=int, default=GOLDEN_COUNT, choices=range(2, GOLDEN_COUNT + 1),
             metavar="N", help=f"golden photos that are looked at, of {GOLDEN_COUNT}",
+        )  # fmt: skip
+        added.add_argument(
+            "--way", action="append", choices=WAYS[name],
+            help="one of the ways, again for several (default: all)",
         )  # fmt: skip
         added.add_argument("--folder", type=Path, default=Path("_studies"), help="what is kept")
         added.add_argument(

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from builders.backends import get_backend
 from builders.benchmark import benchmark
+from builders.cli_options import words
 from builders.progress import silent
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.digest import sha256_file
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _NO_PHOTOS = Preprocess(
     input_size=32, crop=1, interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
 )  # engines are timed on noise; the size is the network's own
+_PLACES = "a study's folder, or .speed.json files in it"
 
 
 class Timed(BaseModel):
@@ -92,7 +94,8 @@ def keep(folder: Path, precision: Precision, way: str, model: onnx.ModelProto) -
 def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
     """Builds an engine with the installed TensorRT, for this GPU, and times it.
 
-    One optimisation profile, tuned for the largest batch.
+    One optimisation profile, tuned for the largest batch. The engine stays beside the network: what
+    was built on a busy machine can be timed again on a quiet one.
 
     Args:
         network: The ONNX.
@@ -120,21 +123,24 @@ def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
         profiles=(BatchRange(min=batches[0], opt=batches[-1], max=batches[-1]),),
         options=backend.options(toolchain, {"timing_cache": "no"}),
     )
-    engine, started = network.with_suffix(".engine"), time.perf_counter()
-    facts = backend.build(network, inputs, engine, parameters=what.parameters)
-    seconds = time.perf_counter() - started
+    engine = network.with_name(f"{network.stem}-{inputs.key[:12]}.engine")
+    if not engine.is_file():
+        started = time.perf_counter()
+        with whole(engine) as partial:
+            facts = backend.build(network, inputs, partial, parameters=what.parameters)
+        built = {
+            "seconds": round(time.perf_counter() - started, 1),
+            "engine_bytes": engine.stat().st_size,
+            "layers": facts.values["inspector"]["layers"],
+        }
+        what = what.model_copy(update=built)
     with open_session(engine, inputs) as session:
         for batch in batches:
             session.features(_noise(batch, session.input_shape))
         rows = benchmark(session, tuple(batches), silent)
-    size = engine.stat().st_size
-    engine.unlink()
     return what.model_copy(
         update={
-            "seconds": round(seconds, 1),
-            "engine_bytes": size,
             "rows": rows,
-            "layers": facts.values["inspector"]["layers"],
             "note": "",
             "machine": describe_machine(),
             "runtime": f"TensorRT {toolchain.version}",
@@ -149,13 +155,11 @@ def _noise(batch: int, shape: Sequence[int]) -> Any:
 
 
 def time_all(options: argparse.Namespace) -> int:
-    """Builds and times networks that a study kept; those that have been timed are left out."""
+    """Times networks that a study kept; builds their engines where they are not built."""
     failed = 0
-    batches = sorted(int(word) for word in options.batches.replace(",", " ").split())
-    for path in _kept(options.folders):
+    batches = sorted(int(word) for word in words(options.batches))
+    for path in _kept(options.places):
         what = _read(path)
-        if what.seconds is not None:
-            continue
         network = path.with_name(path.name.removesuffix(".speed.json") + ".onnx")
         print(f"{what.model}: {what.precision}, {what.way}", file=sys.stderr, flush=True)
         try:
@@ -169,7 +173,7 @@ def time_all(options: argparse.Namespace) -> int:
 
 def table(options: argparse.Namespace) -> int:
     """Prints what was timed, as Markdown, beside our fp16 engine of the same model."""
-    print(to_markdown([_read(path) for path in _kept(options.folders)]))
+    print(to_markdown([_read(path) for path in _kept(options.places)]))
     return 0
 
 
@@ -204,16 +208,20 @@ def to_markdown(timed: Sequence[Timed]) -> str:
     return "\n".join([*lines, "", f"{'; '.join(sorted(where)) or 'Nothing was timed'}."])
 
 
-def _kept(folders: Sequence[Path]) -> list[Path]:
-    """Returns the files that :func:`keep` wrote.
+def _kept(places: Sequence[Path]) -> list[Path]:
+    """Returns the files that :func:`keep` wrote, of folders and by name.
 
     Raises:
         UsageError: There are none.
     """
-    found = [path for folder in folders for path in sorted(folder.rglob("*.speed.json"))]
+    found = [
+        path
+        for place in places
+        for path in ([place] if place.is_file() else sorted(place.rglob("*.speed.json")))
+    ]
     if not found:
         raise UsageError(
-            f"{', '.join(map(str, folders))}: no networks of a study",
+            f"{', '.join(map(str, places))}: no networks of a study",
             hint="python -m builders.studies int8 --keep leaves them in its folder",
         )
     return found
@@ -233,10 +241,10 @@ def main() -> int:
     parser = Parser(prog="python -m builders.studies.speed", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     timing = add_arguments(commands, "time", time_all)
-    timing.add_argument("folders", nargs="+", type=Path, help="of a study")
+    timing.add_argument("places", nargs="+", type=Path, help=_PLACES)
     timing.add_argument("--batches", default="1 64 256", help="batch sizes")
     add_arguments(commands, "table", table).add_argument(
-        "folders", nargs="+", type=Path, help="of a study"
+        "places", nargs="+", type=Path, help=_PLACES
     )
     return run_cli(parser, sys.argv[1:])
 
