@@ -11,7 +11,7 @@ from zoo.licences import check_licence
 from zoo.manifest import Manifest, read_manifests
 from zoo.repository import Repository
 
-_NOT_YET = "nothing is published yet"
+_NOT_YET = "not built yet"
 
 
 def expected(repository: Repository, folder: Path) -> Expected:
@@ -19,10 +19,11 @@ def expected(repository: Repository, folder: Path) -> Expected:
 
     Args:
         repository: Its index says which models there are.
-        folder: Of manifests; nothing is known where it is not there.
+        folder: Of manifests.
+
+    Raises:
+        ManifestError: It is no folder, or has none.
     """
-    if not folder.is_dir():
-        return Expected()
     index = repository.index()
     there = {row.model for row in index.models} if index else set()
     good, bad = read_manifests(folder)

@@ -27,7 +27,7 @@ from zoo.catalog.render import json_block
 from zoo.catalog.report import Change, ModelReport, Rebuilt, changes
 from zoo.catalog.site_report import MOST, Expected, combine
 from zoo.catalog.state import STATE
-from zoo.errors import RepositoryError, UsageError
+from zoo.errors import ManifestError, RepositoryError, UsageError
 from zoo.layout import record_key
 from zoo.preprocess import batch_of
 from zoo.target import known_archs
@@ -256,7 +256,7 @@ def test_the_report_asks_for_no_more_than_the_manifests_do(states: tuple[Zoo, Pa
     page = Page(folder / "report.html").words
     assert "sm75 fp32 fp16 sm80 fp32 fp16 sm86 fp32 sm89 fp32 sm90 fp32" in page
     assert "sm120 fp32 bf16 fp16 int8" in page  # of a model whose manifest is not known
-    assert "2 models of which there is nothing: no weights." in page
+    assert "2 models with nothing here: no weights." in page
     assert "big huge" in page
 
 
@@ -266,9 +266,10 @@ def test_a_checkout_says_what_there_could_be(tmp_path: Path) -> None:
     found = expected(zoo.repository, ROOT / "manifests")
     assert found.precisions["resnet50"] == ("fp32", "fp16", "int8")
     assert "resnet50" not in found.absent
-    assert found.absent["efficientnet_lite0"] == "nothing is published yet"
+    assert found.absent["efficientnet_lite0"] == "not built yet"
     assert "revision and hash" in found.absent["vgg16_bn"]
-    assert expected(zoo.repository, tmp_path / "none") == Expected()
+    with pytest.raises(ManifestError, match="none"):
+        expected(zoo.repository, tmp_path / "none")
     (tmp_path / "broken.toml").write_text("[")
     assert expected(zoo.repository, tmp_path).absent == {"broken": "the manifest can't be read"}
 

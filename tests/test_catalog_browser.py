@@ -46,6 +46,13 @@ OVERLAPS = """(() => {
 })()"""
 """Parts of rows whose text lies on that of another."""
 
+CLIPPED = """[...document.querySelectorAll("svg text")].filter(one => {
+  const box = one.getBoundingClientRect(), whole = one.closest("svg").getBoundingClientRect();
+  return box.width && (box.left < whole.left - 1 || box.right > whole.right + 1
+    || box.top < whole.top - 1 || box.bottom > whole.bottom + 1);
+}).map(one => one.textContent)"""
+"""Text of charts that goes beyond them."""
+
 SHIFT = """new Promise(done => {
   let sum = 0;
   const add = list => { for (const one of list.getEntries()) sum += one.value; };
@@ -293,6 +300,7 @@ def test_pages_are_accessible_and_do_not_shift(
         page = open_page(path, viewport=size, color_scheme=scheme)
         assert page.evaluate(SHIFT) < 0.01  # good is below 0.1; a table may arrive in two parts
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.evaluate(CLIPPED) == [], path
         options = {"preload": False, "resultTypes": ["violations"]}  # it would fetch the styles
         found = axe.Axe().run(page, options=options).response["violations"]
         serious = [one for one in found if one["impact"] != "minor"]

@@ -165,8 +165,9 @@ def _write_rest(
 
 def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
     """Writes the pages of a model and of its engines."""
+    exports: dict[str, ExportRecord | None] = {}
     origins = {
-        record: _origin(site.repository, model.model, entries[0])
+        record: _origin(site.repository, model.model, entries[0], exports)
         for record, entries in facts.by_record(model.engines).items()
     }
     notice = notice_text(
@@ -241,8 +242,13 @@ def _report(model: ModelIndex, origins: dict[str, Origin]) -> ModelReport:
     )
 
 
-def _origin(repository: Repository, model: str, entry: EngineEntry) -> Origin:
-    """Reads what there is about an engine beside the index.
+def _origin(
+    repository: Repository,
+    model: str,
+    entry: EngineEntry,
+    exports: dict[str, ExportRecord | None],
+) -> Origin:
+    """Reads what there is about an engine beside the index; an export only once.
 
     Raises:
         RepositoryError: Its record is not what the index says.
@@ -250,9 +256,11 @@ def _origin(repository: Repository, model: str, entry: EngineEntry) -> Origin:
     record = _record(repository, model, entry)
     if record is None:
         return Origin(attestations=tuple(repository.attestations(entry.engine.sha256)))
+    if record.export_key not in exports:
+        exports[record.export_key] = _export(repository, model, record)
     return Origin(
         record=record,
-        export=_export(repository, model, record),
+        export=exports[record.export_key],
         attestations=tuple(repository.attestations(entry.engine.sha256)),
         provenance=_statement(repository, record.files.get("provenance")),
     )

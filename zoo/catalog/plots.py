@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from zoo.verdict import cut
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 64, 200, 16, 40
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 76, 200, 16, 40
 _LABEL_STEP = 20  # units between two labels at the right
 _LANE = 46  # units that a dot has: its name, and below it the line that it lies on
 _NUMBER = 120  # units for the number at the end of that line
