@@ -101,10 +101,10 @@ demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folde
 	@$(BIN)/python -m builders.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
 
 catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
-	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)"
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)"
 
 serve: $(READY)  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
-	@$(BIN)/zoo-farm catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)" --serve "$(PORT)"
+	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)" --serve "$(PORT)"
 
 publish: $(READY)  ## Check what builders left, and sign it (STORE, KEYS; ISSUE: tell what became worse)
 	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)" --issue "$(ISSUE)"

@@ -201,7 +201,8 @@ def catalog(options: argparse.Namespace) -> int:
     suffix = "-seeded" if repository.kind() == "dry-run" else ""
     site = Path(options.site or f"_site{suffix}")
     nightly = read_nightly(Path(options.nightly)) if options.nightly else None
-    make_site(repository, site, options.base_url, nightly)
+    folder = Path(options.manifests)
+    make_site(repository, site, options.base_url, nightly, manifests=folder)
     print(f"catalog: {site / 'index.html'}")
     if options.serve is not None:
         serve(site, options.serve)

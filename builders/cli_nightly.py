@@ -82,7 +82,8 @@ def show(options: argparse.Namespace, repository: Repository, say: Callable[[str
     except TrustError as error:
         say(f"no catalog: {error.message}; who publishes makes it")
         return
-    make_site(known, Path(options.site), options.base_url)
+    folder = Path(options.manifests)
+    make_site(known, Path(options.site), options.base_url, manifests=folder)
     say(f"catalog: {Path(options.site) / 'index.html'}")
 
 

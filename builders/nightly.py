@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from builders.planned import WORK, FarmPlan
 from builders.strikes import is_struck
 from builders.summary import Summary
-from zoo.catalog.report import Drift, FailedJob, NightlyRun, drift
+from zoo.catalog.night import Drift, FailedJob, NightlyRun
+from zoo.catalog.report import drift
 from zoo.index import EngineEntry, ModelIndex
 
 SLOWER = 1.10

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from builders.expected import expected
 from zoo.catalog import NightlyRun, Place, build_site
 from zoo.digest import sha256_bytes
 from zoo.errors import RepositoryError, UsageError
@@ -110,7 +111,12 @@ def together(runs: Iterable[NightlyRun]) -> NightlyRun | None:
 
 
 def make_site(
-    repository: Repository, folder: Path, base_url: str, run: NightlyRun | None = None
+    repository: Repository,
+    folder: Path,
+    base_url: str,
+    run: NightlyRun | None = None,
+    *,
+    manifests: Path,
 ) -> None:
     """Makes the catalog.
 
@@ -119,12 +125,14 @@ def make_site(
         folder: Where the site goes.
         base_url: Where readers find the repository on the web; may be empty.
         run: For its report; what the runs of the last night say otherwise.
+        manifests: Folder of the models that there could be, for the report.
     """
     build_site(
         repository,
         folder,
         Place.parse(base_url, repository.store.url),
         run or last_night(repository),
+        expected(repository, manifests),
     )
 
 

@@ -11,22 +11,27 @@ import numpy as np
 import pytest
 from catalogs import HOSTILE, Zoo, every_state, hostile, many
 from factories import engine, model
+from farm import ROOT
 from PIL import Image
 
+from builders.expected import expected
 from builders.serve import server
 from zoo.catalog import NightlyRun, Place, build_site, listing, read_nightly
 from zoo.catalog.engine_page import commands
-from zoo.catalog.gpus import gpu_table, slug
+from zoo.catalog.gpus import gpu_table, known_as, slug
 from zoo.catalog.index_file import SiteIndex
-from zoo.catalog.model_page import preprocess_snippet, width
+from zoo.catalog.model_page import preprocess_snippet, speed_charts, width
+from zoo.catalog.night import Drift, FailedJob
 from zoo.catalog.plots import nines, spread
 from zoo.catalog.render import json_block
-from zoo.catalog.report import FailedJob, changes
+from zoo.catalog.report import Change, ModelReport, Rebuilt, changes
+from zoo.catalog.site_report import MOST, Expected, combine
 from zoo.catalog.state import STATE
-from zoo.errors import RepositoryError, UsageError
+from zoo.errors import ManifestError, RepositoryError, UsageError
 from zoo.layout import record_key
 from zoo.preprocess import batch_of
 from zoo.target import known_archs
+from zoo.verdict import cut
 
 POLICY = "Content-Security-Policy"
 
@@ -155,6 +160,7 @@ def test_an_engines_page_has_what_it_takes_to_trust_and_run_it(states: tuple[Zoo
         "tensorrt_rtx --loadEngine",
         "0.999100", "0.999999", "98.0%", "Not run on sm89 yet", "make zoo MODELS=mini_net",
         "torch 2.13.0", "3,000,000", entry.record, "Waiting for its GPU",
+        "fp16 for RTX 30, A10, A40 and RTX 40, L4, L40, on TensorRT-RTX 1.7.1.116",
     ):  # fmt: skip
         assert words in page, words
     for own, fetch in (("/a folder/zoo", "cp '/a folder/zoo/blobs"), ("s3://b/z", "aws s3 cp s3:")):
@@ -162,7 +168,9 @@ def test_an_engines_page_has_what_it_takes_to_trust_and_run_it(states: tuple[Zoo
         assert fetch in Page(path).words
         assert "REPOSITORY" not in Page(path).words
     build_site(zoo.repository, folder, Place.parse("https://example.org/zoo/"))
-    assert f"https://example.org/zoo/blobs/sha256/{digest[:2]}/{digest}" in Page(path).links()
+    link = f"https://example.org/zoo/blobs/sha256/{digest[:2]}/{digest}"
+    (names,) = [a["download"] for _, a in Page(path).tags if a.get("href") == link]
+    assert names == "mini_net-sm86-rtx1.7-fp16.engine"
     assert "REPOSITORY" not in Page(path).words
 
 
@@ -207,6 +215,63 @@ def test_the_report_says_why_and_what_is_missing(states: tuple[Zoo, Path]) -> No
     page = Page(folder / "report.html").words
     assert "no memory" in page
     assert "zoo-farm x" in page
+
+
+def test_the_report_stays_readable_after_an_update() -> None:
+    change = Change(field="toolchain.version", before="1.0", after="1.1")
+    rebuilt = tuple(
+        Rebuilt(
+            model=f"m{n % 3}", targets=("t",), record=f"{n:064}", previous="0" * 64,
+            created=f"2026-01-01T00:{n:02}:00Z", changed=(change,) if n else (),
+        )
+        for n in range(9)
+    )  # fmt: skip
+    drift = [
+        Drift(
+            model="m", target="t", record=f"{n:064}", measure=measure, batch=batch,
+            before=before, after=after,
+        )
+        for n in range(MOST)
+        for measure, batch, before, after in (
+            ("latency", 1, 2.0, 2.0 + n), ("latency", 4, 2.0, 1.0),
+            ("cosine", 1, 0.99999, 0.99999),
+        )
+    ]  # fmt: skip
+    found = combine([ModelReport(rebuilt=rebuilt, drift=tuple(drift))], Expected())
+    assert [(len(one.engines), one.models) for one in found.rebuilt] == [(8, 3), (1, 1)]
+    assert len(found.drift) == MOST == found.more_drift
+    assert [(one.measure, one.batch, one.after) for one in found.drift[:2]] == [
+        ("latency", 1, 101.0),
+        ("latency", 1, 100.0),
+    ]
+
+
+def test_the_report_asks_for_no_more_than_the_manifests_do(states: tuple[Zoo, Path]) -> None:
+    zoo, folder = states
+    asked = Expected(
+        precisions={"mini_net": ("fp32", "fp16")},
+        absent={"big": "no weights", "huge": "no weights"},
+    )
+    build_site(zoo.repository, folder, expected=asked)
+    page = Page(folder / "report.html").words
+    assert "sm75 fp32 fp16 sm80 fp32 fp16 sm86 fp32 sm89 fp32 sm90 fp32" in page
+    assert "sm120 fp32 bf16 fp16 int8" in page  # of a model whose manifest is not known
+    assert "2 models with nothing here: no weights." in page
+    assert "big huge" in page
+
+
+def test_a_checkout_says_what_there_could_be(tmp_path: Path) -> None:
+    zoo = every_state()
+    zoo.publish("resnet50")
+    found = expected(zoo.repository, ROOT / "manifests")
+    assert found.precisions["resnet50"] == ("fp32", "fp16", "int8")
+    assert "resnet50" not in found.absent
+    assert found.absent["efficientnet_lite0"] == "not built yet"
+    assert "revision and hash" in found.absent["vgg16_bn"]
+    with pytest.raises(ManifestError, match="none"):
+        expected(zoo.repository, tmp_path / "none")
+    (tmp_path / "broken.toml").write_text("[")
+    assert expected(zoo.repository, tmp_path).absent == {"broken": "the manifest can't be read"}
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
@@ -331,7 +396,19 @@ def test_gpus_are_known_by_one_name_each() -> None:
     assert all(known.source.startswith("https://") for known in gpu_table().values())
 
 
+def test_a_chart_tells_engines_of_two_runtimes_apart() -> None:
+    zoo = Zoo()
+    records = [zoo.record("m", f"sm86-{line}-fp16") for line in ("trt11.4", "rtx1.7")]
+    for record in records:
+        zoo.prove(record, "sm86")
+    (chart,) = speed_charts(model(*zoo.entries("m", *records)))
+    assert {one.name for one in chart.series} == {"fp16 trt11.4", "fp16 rtx1.7"}
+
+
 def test_figures() -> None:
+    assert [cut(0.99996, 4), cut(0.9961, 4), cut(1.0, 4)] == ["0.9999", "0.9961", "1.0000"]
+    assert known_as("sm86") == "RTX 30, A10, A40"
+    assert known_as("cpu") == known_as("odd (one)") == ""
     assert width(1280).head == 12_810
     assert nines(0.999) == pytest.approx(3)
     assert nines(1.0) == 8

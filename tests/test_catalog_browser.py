@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from catalogs import HOSTILE, every_state, hostile, many
+from catalogs import HOSTILE, Zoo, every_state, hostile, many
 from farm import ROOT
 
 from builders.serve import server
@@ -33,6 +33,25 @@ WORDS = """rows => rows.map(row => [
   ...[...row.querySelectorAll(".badge")].map(badge => badge.className + badge.title),
 ])"""
 """What a row says: its link, its text, its badges with what they mean."""
+
+OVERLAPS = """(() => {
+  const parts = [...document.querySelectorAll(".row > *")].map(one => {
+    const range = document.createRange();
+    range.selectNodeContents(one);
+    return [one.textContent, range.getBoundingClientRect()];
+  }).filter(([_, box]) => box.width);
+  return parts.flatMap(([text, a], i) => parts.slice(i + 1).filter(([_, b]) =>
+    a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1
+  ).map(([other]) => [text, other]));
+})()"""
+"""Parts of rows whose text lies on that of another."""
+
+CLIPPED = """[...document.querySelectorAll("svg text")].filter(one => {
+  const box = one.getBoundingClientRect(), whole = one.closest("svg").getBoundingClientRect();
+  return box.width && (box.left < whole.left - 1 || box.right > whole.right + 1
+    || box.top < whole.top - 1 || box.bottom > whole.bottom + 1);
+}).map(one => one.textContent)"""
+"""Text of charts that goes beyond them."""
 
 SHIFT = """new Promise(done => {
   let sum = 0;
@@ -157,6 +176,15 @@ def test_rows_that_the_script_makes_read_like_those_of_the_page(site: Path, open
         ("?q=NVIDIA+GeForce+RTX3080", ["sm86 fp32", "sm86 fp16"]),
         ("?q=sm_89", ["sm89 fp16"]),
         ("?q=A10", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=NVIDIA+A10G", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=NVIDIA+GeForce+RTX+3080+Ti+Laptop+GPU", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=NVIDIA+GeForce+RTX+4070+SUPER+fp16", ["sm89 fp16"]),
+        ("?q=NVIDIA+RTX+6000+Ada+Generation", ["sm89 fp16"]),
+        ("?q=NVIDIA+H100+80GB+HBM3", ["sm90 fp16"]),
+        ("?q=NVIDIA+A100-SXM4-80GB", []),
+        ("?q=Tesla+T4", []),
+        ("?gpu=NVIDIA+H100+NVL", ["sm90 fp16"]),
+        ("?gpu=NVIDIA+RTX+6000+Ada+Generation", ["sm89 fp16"]),
         ("?q=a100", []),
         ("?q=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E", []),
     ],
@@ -179,6 +207,22 @@ def test_a_hostile_record_is_text_in_rows_that_the_script_makes(
             assert page.locator(".row:visible").count() == 1
         assert HOSTILE in page.inner_text("main").replace("\xa0", " ")
         assert page.locator("main img, main script:not(#data)").count() == 0
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+
+
+def test_numbers_do_not_run_into_each_other(tmp_path: Path, open_page: Any) -> None:
+    zoo = Zoo()
+    record = zoo.record("m", "sm86-rtx1.7-fp16", version="1.7.1.116")
+    zoo.prove(record, "sm86")
+    times = [{"batch": 256, "latency_ms": 2.0, "images_per_second": 123_456.0}]
+    zoo.attest(record, "benchmarked", {"batches": times}, "sm86")
+    zoo.publish("m", *zoo.entries("m", record))
+    build_site(zoo.repository, tmp_path)
+    for width in (1280, 1000, 700, 320):
+        page = open_page(tmp_path / "index.html", viewport={"width": width, "height": 800})
+        assert page.evaluate(OVERLAPS) == [], width
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
 
 
 def test_sorting_puts_models_in_order_too(tmp_path: Path, open_page: Any) -> None:
@@ -256,6 +300,7 @@ def test_pages_are_accessible_and_do_not_shift(
         page = open_page(path, viewport=size, color_scheme=scheme)
         assert page.evaluate(SHIFT) < 0.01  # good is below 0.1; a table may arrive in two parts
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.evaluate(CLIPPED) == [], path
         options = {"preload": False, "resultTypes": ["violations"]}  # it would fetch the styles
         found = axe.Axe().run(page, options=options).response["violations"]
         serious = [one for one in found if one["impact"] != "minor"]

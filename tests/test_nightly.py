@@ -25,7 +25,7 @@ from builders.proposals import Proposals
 from builders.request import Request
 from builders.strikes import Strikes
 from builders.summary import Summary
-from zoo.catalog.report import Drift, FailedJob, NightlyRun, read_nightly
+from zoo.catalog.night import Drift, FailedJob, NightlyRun, read_nightly
 from zoo.cli import run_cli
 from zoo.digest import sha256_bytes
 from zoo.errors import JobError, NotRunError, UsageError

@@ -26,7 +26,7 @@ from zoo.progress import download_bar
 from zoo.selection import why
 from zoo.stores import open_store
 from zoo.target import PRECISIONS
-from zoo.verdict import kept, verdicts
+from zoo.verdict import cut, kept, verdicts
 
 
 def list_models(options: argparse.Namespace) -> int:
@@ -91,7 +91,7 @@ def _show_engine(engine: EngineEntry) -> None:
     print(f"    sha256 {engine.engine.sha256}")
     for verified in engine.verification.batches if engine.verification else ():
         print(
-            f"    batch {verified.batch}: cosine {verified.worst_cosine:.6f} at worst, "
+            f"    batch {verified.batch}: cosine {cut(verified.worst_cosine, 6)} at worst, "
             f"relative error {verified.worst_relative_error:.2g}"
         )
     if engine.verification and engine.verification.probe:

@@ -56,13 +56,19 @@ def speed_against(engine: EngineEntry, other: EngineEntry | None) -> float | Non
     return mine / its
 
 
+def cut(value: float, digits: int) -> str:
+    """Returns a number with so many digits, cut and not rounded: what is not 1 never reads 1."""
+    text = f"{value:.{digits}f}"
+    return text if float(text) <= value else f"{value - 0.5 * 10**-digits:.{digits}f}"
+
+
 def _verdict(engine: EngineEntry, fp32: EngineEntry | None) -> str:
     if engine.status == "withdrawn":
         return f"withdrawn: {engine.reason}"
     facts = [text] if (text := kept(engine)) else []
     if engine.verification:
         worst = min(batch.worst_cosine for batch in engine.verification.batches)
-        facts.append(f"cosine {worst:.4f} at worst")
+        facts.append(f"cosine {cut(worst, 4)} at worst")
     speed = speed_against(engine, fp32)
     if speed is not None:
         facts.append(f"{speed:.2f} times as fast as fp32")

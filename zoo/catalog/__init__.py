@@ -8,19 +8,21 @@ the script adds live filters and buttons that copy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.catalog import engine_page, facts, listing, model_page, report
 from zoo.catalog.engine_page import Origin
+from zoo.catalog.gpus import known_as
 from zoo.catalog.index_file import SCHEMA, index_file, schema_file
+from zoo.catalog.night import Drift
+from zoo.catalog.night import NightlyRun as NightlyRun
+from zoo.catalog.night import read_nightly as read_nightly
 from zoo.catalog.place import Place as Place
 from zoo.catalog.render import ASSETS, TEMPLATES, render
 from zoo.catalog.report import ModelReport
-from zoo.catalog.report import NightlyRun as NightlyRun
-from zoo.catalog.report import read_nightly as read_nightly
+from zoo.catalog.site_report import Expected, SiteReport, combine
 from zoo.catalog.state import STATE, ModelState, SiteState, read_state, write
 from zoo.digest import sha256_bytes, sha256_json
 from zoo.errors import RepositoryError, TooLongError
@@ -74,6 +76,7 @@ def build_site(
     folder: Path,
     place: Place | None = None,
     nightly: NightlyRun | None = None,
+    expected: Expected | None = None,
 ) -> None:
     """Writes the site. What is right already is left, what belongs to no engine any more is gone.
 
@@ -84,6 +87,7 @@ def build_site(
         folder: Where the site goes.
         place: Where readers find the repository, if that is known.
         nightly: What the last run says of itself, for the report.
+        expected: What there could be, for the report.
     """
     index = repository.index()
     digests = {row.model: row.index.sha256 for row in index.models} if index else {}
@@ -99,16 +103,12 @@ def build_site(
         if known is None or known.index != digests[model.model] or not _are_there(known, folder):
             known = _write_model(site, model, digests[model.model])
         states[model.model] = known
-    files = _write_rest(site, models, combined(states.values()), nightly)
+    found = combine((state.report for state in states.values()), expected or Expected())
+    files = _write_rest(site, models, found, nightly)
     new = SiteState(maker=maker, models=states, files=tuple(files))
     for name in old.everything - new.everything:
         (folder / name).unlink(missing_ok=True)
     write(folder / STATE, (new.model_dump_json() + "\n").encode())
-
-
-def combined(states: Iterable[ModelState]) -> ModelReport:
-    """Returns the report of all models."""
-    return report.combine(state.report for state in states)
 
 
 def _maker(site: Site) -> str:
@@ -130,7 +130,7 @@ def _are_there(state: ModelState, folder: Path) -> bool:
 
 
 def _write_rest(
-    site: Site, models: list[ModelIndex], found: ModelReport, nightly: NightlyRun | None
+    site: Site, models: list[ModelIndex], found: SiteReport, nightly: NightlyRun | None
 ) -> list[str]:
     """Writes what is not a model's own: the index, the report, data and assets."""
     folder = site.folder
@@ -165,8 +165,9 @@ def _write_rest(
 
 def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
     """Writes the pages of a model and of its engines."""
+    exports: dict[str, ExportRecord | None] = {}
     origins = {
-        record: _origin(site.repository, model.model, entries[0])
+        record: _origin(site.repository, model.model, entries[0], exports)
         for record, entries in facts.by_record(model.engines).items()
     }
     notice = notice_text(
@@ -196,6 +197,8 @@ def _write_engine(site: Site, model: ModelIndex, entries: list[EngineEntry], ori
     return site.write(
         facts.engine_page(model.model, first.record), "engine.html",
         model=model, engine=first, entries=entries, origin=origin,
+        known=" and ".join(filter(None, map(known_as, facts.archs_of(_whole(entries))))),
+        file_name=engine_page.file_name(model.model, first),
         requirements=engine_page.requirements(_whole(entries), origin.record),
         commands=engine_page.commands(model, _whole(entries), site.place),
         rebuild=engine_page.rebuild(model, first, origin.record),
@@ -212,7 +215,7 @@ def _whole(entries: list[EngineEntry]) -> EngineEntry:
 
 def _report(model: ModelIndex, origins: dict[str, Origin]) -> ModelReport:
     rebuilt: list[report.Rebuilt] = []
-    drift: list[report.Drift] = []
+    drift: list[Drift] = []
     for engine, previous, label in report.successions(model):
         drift += report.drift(model.model, previous, engine, label)
         before, after = origins[previous.record], origins[engine.record]
@@ -239,8 +242,13 @@ def _report(model: ModelIndex, origins: dict[str, Origin]) -> ModelReport:
     )
 
 
-def _origin(repository: Repository, model: str, entry: EngineEntry) -> Origin:
-    """Reads what there is about an engine beside the index.
+def _origin(
+    repository: Repository,
+    model: str,
+    entry: EngineEntry,
+    exports: dict[str, ExportRecord | None],
+) -> Origin:
+    """Reads what there is about an engine beside the index; an export only once.
 
     Raises:
         RepositoryError: Its record is not what the index says.
@@ -248,9 +256,11 @@ def _origin(repository: Repository, model: str, entry: EngineEntry) -> Origin:
     record = _record(repository, model, entry)
     if record is None:
         return Origin(attestations=tuple(repository.attestations(entry.engine.sha256)))
+    if record.export_key not in exports:
+        exports[record.export_key] = _export(repository, model, record)
     return Origin(
         record=record,
-        export=_export(repository, model, record),
+        export=exports[record.export_key],
         attestations=tuple(repository.attestations(entry.engine.sha256)),
         provenance=_statement(repository, record.files.get("provenance")),
     )

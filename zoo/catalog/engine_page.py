@@ -106,7 +106,7 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
     if engine.status == "withdrawn" or not engine.targets:
         return []
     label = engine.targets[0]
-    name = shlex.quote(f"{model.model}-{label}{_suffix(engine)}")
+    name = shlex.quote(file_name(model.model, engine))
     options = "".join(
         f" {option}"
         for option, wanted in (
@@ -143,8 +143,11 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
     ]
 
 
-def _suffix(engine: EngineEntry) -> str:
-    return ".onnx" if engine.toolchain.kind == "ort" else ".engine"
+def file_name(model: str, engine: EngineEntry) -> str:
+    """Returns what an engine's file is called where it is copied to."""
+    suffix = ".onnx" if engine.toolchain.kind == "ort" else ".engine"
+    label = engine.targets[0] if engine.targets else engine.record[:16]
+    return f"{model}-{label}{suffix}"
 
 
 def _python(model: ModelIndex, engine: EngineEntry, place: Place) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from zoo.index import EngineEntry, TimedBatch
 from zoo.target import RUNTIME_NAMES
+from zoo.verdict import cut
 
 Tone = Literal["good", "wait", "bad", "plain"]
 
@@ -34,7 +35,7 @@ _STATUS: dict[str, tuple[Tone, str]] = {
 }
 _SEEDED = "seeded weights: of no use for features"
 _UNASKED = "nobody asked the engine which precision it runs in"
-_SLOWER = "PyTorch was faster on the same GPU"
+_SLOWER = "PyTorch was faster on the same machine"
 
 
 LEGEND = (
@@ -143,7 +144,7 @@ def rate(value: float) -> str:
 
 def cosine(value: float) -> str:
     """Returns a cosine with six digits, cut and not rounded: one that is not 1 never reads 1."""
-    return f"{int(value * 1e6) / 1e6:.6f}"
+    return cut(value, 6)
 
 
 def when(time: str) -> str:

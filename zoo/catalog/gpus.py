@@ -44,6 +44,12 @@ def slug(product: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", product.lower()).strip("-")
 
 
+def known_as(arch: str) -> str:
+    """Returns the products that an architecture is known by: ``RTX 30, A10, A40``; often empty."""
+    known = target_table().arch.get(arch)
+    return known.name.partition("(")[2].rstrip(")") if known else ""
+
+
 def arch_name(arch: str) -> str:
     """Returns what an architecture is called: ``Ampere (RTX 30, A10, A40)``; itself if unknown."""
     known = target_table().arch.get(arch)

@@ -11,7 +11,7 @@ from typing import Any
 
 from zoo.catalog import facts
 from zoo.catalog.facts import Badge
-from zoo.catalog.gpus import arch_name, gpu_table, products_of, slug
+from zoo.catalog.gpus import arch_name, gpu_table, known_as, products_of, slug
 from zoo.index import DisabledCell, EngineEntry, ModelIndex
 from zoo.target import PRECISIONS, RUNTIME_NAMES, RuntimeLine
 from zoo.target_table import target_table
@@ -51,6 +51,11 @@ class Row:
     rate: float | None = None
     rate_batch: int | None = None
     note: str | None = None
+
+    @property
+    def gpus(self) -> str:
+        """GPUs that people know: ``RTX 30, A10, A40``."""
+        return " · ".join(filter(None, map(known_as, self.archs)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +158,11 @@ class ArchChoice:
     name: str
     products: tuple[Choice, ...]
 
+    @property
+    def known(self) -> str:
+        """What a row calls it."""
+        return known_as(self.arch)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
@@ -220,7 +230,7 @@ def page_data(found: Sequence[Card]) -> dict[str, Any]:
             [known.setdefault(badge, len(known)) for badge in row.badges],
             row.page.rpartition("/")[2].removesuffix(".html") if row.note is None else "",
             row.size and round(row.size / 2**20, 1),
-            row.cosine and int(row.cosine * 1e6) / 1e6,
+            row.cosine and float(facts.cosine(row.cosine)),
             row.rate and round(row.rate, 0 if row.rate >= 100 else 1),
             row.rate_batch,
             *([row.note] if row.note else []),

@@ -103,7 +103,7 @@ def speed_charts(model: ModelIndex) -> list[SpeedChart]:
     for engine in model.current:
         if engine.benchmark is None:
             continue
-        name = f"{'/'.join(facts.archs_of(engine))} {facts.precision_words(engine)}"
+        name = f"{facts.precision_words(engine)} {engine.toolchain.line}"
         group = groups.setdefault(facts.machine_words(engine.benchmark.machine), [])
         times = engine.benchmark.batches
         group.append(Series(name=name, points={t.batch: t.images_per_second for t in times}))
@@ -150,7 +150,8 @@ def accuracy(model: ModelIndex) -> DotPlot | None:
             continue
         floors = (engine.verification.model_extra or {}).get("tolerance")
         floor = floors.get("cosine") if isinstance(floors, dict) else None
-        name = f"{'/'.join(facts.archs_of(engine))} {facts.precision_words(engine)}"
+        where = "/".join(facts.archs_of(engine))
+        name = f"{where} {facts.precision_words(engine)} {engine.toolchain.line}"
         rows.append((name, worst, floor if isinstance(floor, float) else None))
     return accuracy_plot(rows)
 

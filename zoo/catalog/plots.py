@@ -9,8 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 64, 150, 16, 40
+from zoo.verdict import cut
+
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 76, 200, 16, 40
 _LABEL_STEP = 20  # units between two labels at the right
+_LANE = 46  # units that a dot has: its name, and below it the line that it lies on
+_NUMBER = 120  # units for the number at the end of that line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +120,7 @@ class Dot:
         text: The number, in words.
         at: Where the dot is, in units.
         floor: Where the floor is, None where it is not known.
-        y: Middle of its line.
+        y: Middle of the line that it lies on; its name stands above that.
     """
 
     name: str
@@ -144,26 +148,25 @@ def accuracy_plot(rows: Sequence[tuple[str, float, float | None]]) -> DotPlot | 
     if not rows:
         return None
     last = max(4, *(math.ceil(nines(value)) for _, value, _ in rows))
-    wide = WIDTH - RIGHT - 100
+    wide = WIDTH - LEFT - _NUMBER
 
     def x(value: float) -> float:
-        return RIGHT + wide * min(1.0, max(0.0, (nines(value) - 1) / (last - 1)))
+        return LEFT + wide * min(1.0, max(0.0, (nines(value) - 1) / (last - 1)))
 
     names = {1: "0.9", 2: "0.99", 3: "0.999", 4: "0.9999"}
-    step = 28
     return DotPlot(
-        height=TOP + step * len(rows) + BOTTOM,
+        height=_LANE * len(rows) + BOTTOM,
         x=tuple(
-            Tick(at=RIGHT + wide * (n - 1) / (last - 1), text=names.get(n, f"{n} nines"))
+            Tick(at=LEFT + wide * (n - 1) / (last - 1), text=names.get(n, f"{n} nines"))
             for n in range(1, last + 1)
         ),
         dots=tuple(
             Dot(
                 name=name,
-                text=f"{int(value * 1e7) / 1e7:.7f}",
+                text=cut(value, 7),
                 at=x(value),
                 floor=None if floor is None else x(floor),
-                y=TOP + step * (number + 0.5),
+                y=_LANE * (number + 1) - 16.0,
             )
             for number, (name, value, floor) in enumerate(rows)
         ),

@@ -28,6 +28,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,  # they do not change while they are rendered
         trim_blocks=True,
         lstrip_blocks=True,
     )

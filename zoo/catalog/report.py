@@ -6,113 +6,17 @@ say it of themselves, as a :class:`NightlyRun`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from zoo.catalog.facts import archs_of, by_record
-from zoo.errors import UsageError
+from zoo.catalog.night import Drift, Part
 from zoo.index import EngineEntry, ModelIndex
-from zoo.record import BuildRecord, ExportRecord, Record
+from zoo.record import BuildRecord, ExportRecord
 from zoo.target_table import PRECISIONS, target_table
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class FailedJob(_Part):
-    """A job that failed.
-
-    Attributes:
-        model: Its model.
-        target: Label of its target, or what else it was for.
-        reason: What went wrong, as the summary says it.
-        command: What reproduces it.
-    """
-
-    model: str
-    target: str
-    reason: str
-    command: str
-
-
-class Drift(_Part):
-    """A number of an engine beside that of the engine before it.
-
-    Attributes:
-        model: Their model.
-        target: The label that both served.
-        record: Build key of the newer one.
-        measure: ``latency`` in ms, or ``cosine`` of the worst row.
-        batch: Images at once.
-        before: Of the older engine.
-        after: Of the newer engine.
-    """
-
-    model: str
-    target: str
-    record: str
-    measure: str
-    batch: int
-    before: float
-    after: float
-
-
-class NightlyRun(Record):
-    """What a run of the farm says of itself, for the report.
-
-    Attributes:
-        started: When, ISO 8601 in UTC.
-        finished: When.
-        commit: Of the checkout that ran, or None.
-        runs: How many runs this was, on one machine or on several.
-        failed: Its jobs that failed, and cells that it disabled for that.
-        planned: What was to be done, action to how many.
-        expected_minutes: What that was expected to take, by history.
-        published: Labels of the engines that were built and published.
-        verified: Labels of those that were only proven again.
-        current: How many needed nothing.
-        disabled: Label to the reason why there is no such engine.
-        regressions: Numbers that are worse than those of the engine before.
-    """
-
-    started: str
-    finished: str
-    commit: str | None = None
-    runs: int = 1
-    failed: tuple[FailedJob, ...] = ()
-    planned: dict[str, int] = Field(default={})
-    expected_minutes: float = 0.0
-    published: tuple[str, ...] = ()
-    verified: tuple[str, ...] = ()
-    current: int = 0
-    disabled: dict[str, str] = Field(default={})
-    regressions: tuple[Drift, ...] = ()
-
-
-def read_nightly(path: Path) -> NightlyRun:
-    """Reads what a run says of itself.
-
-    Raises:
-        UsageError: The file can't be read, or says something else.
-    """
-    try:
-        return NightlyRun.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path}: can't be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(
-            f"{path}: not what a nightly run writes: {where}: {first['msg']}",
-            hint="docs/index-schema.md has its fields",
-        ) from error
-
-
-class Change(_Part):
+class Change(Part):
     """A field of a key that is not what it was.
 
     Attributes:
@@ -126,7 +30,7 @@ class Change(_Part):
     after: Any = None
 
 
-class Rebuilt(_Part):
+class Rebuilt(Part):
     """An engine that took the place of another.
 
     Attributes:
@@ -146,7 +50,7 @@ class Rebuilt(_Part):
     changed: tuple[Change, ...] = ()
 
 
-class Missing(_Part):
+class Missing(Part):
     """Precisions that the targets table has for a model on an architecture, and the index has not.
 
     Attributes:
@@ -160,7 +64,7 @@ class Missing(_Part):
     precisions: tuple[str, ...]
 
 
-class Newest(_Part):
+class Newest(Part):
     """A recent build."""
 
     model: str
@@ -170,7 +74,7 @@ class Newest(_Part):
     status: str
 
 
-class ModelReport(_Part):
+class ModelReport(Part):
     """What one model adds to the report."""
 
     rebuilt: tuple[Rebuilt, ...] = ()
@@ -282,26 +186,6 @@ def newest(model: ModelIndex) -> list[Newest]:
             )
         )
     return sorted(found, key=lambda one: one.created, reverse=True)
-
-
-def combine(parts: Iterable[ModelReport], recent: int = 20) -> ModelReport:
-    """Puts the reports of models together; of the newest builds, the most recent ones."""
-    listed = list(parts)
-    builds = sorted(
-        (one for part in listed for one in part.newest), key=lambda one: one.created, reverse=True
-    )
-    return ModelReport(
-        rebuilt=tuple(
-            sorted(
-                (one for part in listed for one in part.rebuilt),
-                key=lambda one: one.created,
-                reverse=True,
-            )
-        ),
-        drift=tuple(one for part in listed for one in part.drift),
-        missing=tuple(one for part in listed for one in part.missing),
-        newest=tuple(builds[:recent]),
-    )
 
 
 def _all_verified(entries: list[EngineEntry]) -> bool:

@@ -14,11 +14,13 @@
     page: element.querySelector("h2 a").getAttribute("href"),
   }));
   const archText = {};
+  const known = {}; // architecture to the GPUs that people know
   const products = new Map(); // "rtx3080" to the architectures that a product of that name has
   const compact = (text) => text.toLowerCase().replace(/[\s-]/g, "");
   for (const option of $("gpu").querySelectorAll("option[data-arch]")) {
     const arch = option.dataset.arch;
     products.set(compact(option.textContent), new Set([...(products.get(compact(option.textContent)) ?? []), arch]));
+    known[arch] = option.parentElement.dataset.known;
     archText[arch] = `${archText[arch] ?? option.parentElement.label} ${option.textContent}`.toLowerCase();
   }
 
@@ -47,9 +49,14 @@
     made.querySelector(".name").setAttribute("href", one.page);
     put("strong", one.archs.join(" "));
     put(".precision", one.precision);
+    put(".what small", one.archs.map((arch) => known[arch]).filter(Boolean).join(" · "));
     put(".runtime", one.runtime);
     put(".note", one.note);
-    put(".rate", one.speed ? `${rate(one.speed)} images/s at batch ${one.batch}` : "");
+    if (one.speed) {
+      const batch = document.createElement("small");
+      batch.textContent = `at batch ${one.batch}`;
+      made.querySelector(".rate").append(`${rate(one.speed)} images/s `, batch);
+    }
     put(".cosine", one.cosine === null ? "" : `cosine ${one.cosine.toFixed(6)}`);
     put(".size", one.size === null ? "" : `${number(one.size, 1)} MiB`);
     one.badges.forEach(([text, tone, why], index) => {
@@ -82,13 +89,14 @@
       return archs ? one.archs.some((arch) => archs.has(arch)) : one.text.includes(word) || cards[one.card].text.includes(word);
     });
 
+  // What a name on a box or of nvidia-smi has beside the product: "NVIDIA A100-SXM4-80GB" is an A100.
+  const extra = /\b(nvidia|geforce|tesla|super|laptop|gpu|generation|max-?q|(workstation|server) edition|pcie|nvl|sxm\d?|hbm\d?e?|\d+ ?gb)\b/g;
+  const plain = (text) => text.toLowerCase().replace(extra, " ")
+    .replace(/\bsm[ _-]?(\d+)/g, "sm$1").replace(/\b(rtx|gtx)[ _-]?(?=[a-z]?\d)/g, "$1 ");
   // Words of a search, with the name of a product in one piece: "rtx 3080" is not "rtx" and "3080".
-  const split = (text) => {
-    const plain = text.toLowerCase().replace(/\b(nvidia|geforce|super|\d+ ?gb|pcie|sxm\d?)\b/g, " ")
-      .replace(/\bsm[ _-]?(\d+)/g, "sm$1").replace(/\b(rtx|gtx)[ _-]?(?=[a-z]?\d)/g, "$1 ");
-    const found = plain.match(/(?:rtx pro|rtx|gtx|quadro rtx) [a-z]?\d+(?: (?:ti|ada))?|\S+/g);
-    return found ?? [];
-  };
+  const split = (text) => (plain(text).match(/(?:rtx pro|rtx|gtx|quadro rtx) [a-z]?\d+(?: (?:ti|ada|blackwell))?|\S+/g) ?? [])
+    .map((word) => word.replace(/^-+|-+$/g, "")).filter(Boolean);
+  const slug = (text) => text.replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 
   const start = (data) => {
     const rows = unpack(data);
@@ -112,9 +120,10 @@
       const about = gpu && !rows.some((one) => one.archs.includes(gpu));
       $("none-text").textContent = unknown.length ? `The link asks for ${unknown.join(", ")}, which this page does not know. Clear the filters, or build it from a checkout:` : about
         ? `Nothing is published for ${option.textContent} (${gpu}) yet. From a checkout you can build it:`
-        : "Clear a filter, or build it from a checkout:";
+        : `${want.q ? "Clear a filter or try another word; a GPU that is not in the list is served by no runtime here." : "Clear a filter."} Or build it from a checkout:`;
       const precision = want.precision ? ` PRECISION=${want.precision}` : "";
-      $("none-command").textContent = `make zoo${gpu ? ` GPU=${gpu}` : ""}${precision}`;
+      const line = want.trt && !want.trt.startsWith("ort") ? ` TRT=${want.trt.replace(/^trt/, "")}` : "";
+      $("none-command").textContent = `make zoo${gpu ? ` GPU=${gpu}` : ""}${line}${precision}`;
     };
 
     let unknown = []; // of the link: choices that there are not
@@ -156,7 +165,7 @@
       unknown = [];
       for (const name of names) {
         const value = query.get(name) ?? "";
-        const tries = [value, value.toLowerCase(), value.toLowerCase().replace(/[\s_]+/g, "-")];
+        const tries = [value, value.toLowerCase(), slug(value.toLowerCase()), slug(plain(value))];
         for (const one of tries) {
           $(name).value = one;
           if ($(name).selectedIndex !== -1) break;
