@@ -5,6 +5,7 @@ It is not among the other tests: it needs root and minutes, and makes a Debian.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -104,6 +105,18 @@ def test_an_engine_is_built_in_its_image(
     assert [event.done for event in seen] == [0, 1]
     assert {path.stat().st_uid for path in output.rglob("*")} == {os.getuid()}
     assert (output / "job.json").read_text() == job.model_dump_json(indent=1)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_image_is_healthy_and_runs_as_nobody_special(engine: DockerEngine) -> None:
+    config = json.loads(engine.docker("image", "inspect", "--format={{json .Config}}", RTX.tag))
+    assert config["User"] == "1000:1000"
+    kind, *command = config["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    locked_up = ("--network=none", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp")
+    engine.docker("run", "--rm", *locked_up, RTX.tag, *command)
+    said = engine.docker("run", "--rm", *locked_up, RTX.tag)
+    assert "zoo-farm" in said
 
 
 PROBE = """
