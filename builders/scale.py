@@ -189,7 +189,10 @@ def _wait_for_workers(executor: DaskExecutor, count: int) -> None:
     deadline = time.monotonic() + 60 + 5 * count
     while (there := len(executor.workers())) < count:
         if time.monotonic() > deadline:
-            raise ClusterError(f"{there} of {count} workers came up")
+            raise ClusterError(
+                f"{there} of {count} workers came up",
+                hint="is this machine busy with other things?",
+            )
         time.sleep(0.5)
 
 
@@ -281,7 +284,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     load = Load(jobs=options.jobs, workers=options.workers, seconds=options.seconds)
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        found = simulate(load, Path(folder))
+        try:
+            found = simulate(load, Path(folder))
+        except ZooError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
     text = to_markdown(found, f"python -m builders.scale {' '.join(arguments)}")
     if options.output:
         write_whole(options.output, text.encode())
