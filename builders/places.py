@@ -13,7 +13,7 @@ from functools import cache
 from builders.plan import Wanted
 from builders.toolchain import Find, choose_toolchain
 from zoo.errors import TargetError
-from zoo.index import ModelIndex
+from zoo.index import EngineEntry, ModelIndex
 from zoo.machine import Run, installed, local_archs, run_command
 from zoo.runtime import SESSIONS
 from zoo.target import Arch, RuntimeLine, Toolchain, gpu_lines, lines_for, not_served
@@ -77,6 +77,7 @@ def find_places(
     found: dict[RuntimeLine, dict[Arch, Toolchain]] = {}
     notes: dict[str, None] = {}
     elsewhere = set()
+    newest = _newest(models)
     for arch in archs:
         for line in _lines_of(arch, lines):
             try:
@@ -84,7 +85,7 @@ def find_places(
             except TargetError:
                 if line is not None and line not in gpu_lines():
                     raise
-                chain, note = _assumed(arch, line, models)
+                chain, note = _assumed(arch, line, newest)
                 notes[note] = None
                 elsewhere.add(arch)
             found.setdefault(chain.line, {})[arch] = chain
@@ -140,20 +141,33 @@ def _lines_of(arch: Arch, lines: Sequence[RuntimeLine]) -> Sequence[RuntimeLine 
     return serving
 
 
+def _newest(models: Sequence[ModelIndex]) -> dict[Toolchain, list[EngineEntry]]:
+    """Returns the published engines by the toolchain that built them, the newest first."""
+    found: dict[Toolchain, list[EngineEntry]] = {}
+    entries = [entry for model in models for entry in model.current]
+    for entry in sorted(entries, key=lambda one: one.created, reverse=True):
+        found.setdefault(entry.toolchain, []).append(entry)
+    return found
+
+
 def _assumed(
-    arch: Arch, line: RuntimeLine | None, models: Sequence[ModelIndex]
+    arch: Arch, line: RuntimeLine | None, newest: dict[Toolchain, list[EngineEntry]]
 ) -> tuple[Toolchain, str]:
     """Returns what is taken to build for an architecture elsewhere, and says so."""
-    entries = [entry for model in models for entry in model.current]
     if line is None:
-        there = [e for e in entries for label in e.targets if label.startswith(f"{arch}-")]
-        newest = max(there, key=lambda one: one.created, default=None)
-        line = newest.toolchain.line if newest else lines_for(arch)[0]
-    alike = [entry for entry in entries if entry.toolchain.line == line]
-    newest = max(alike, key=lambda one: one.created, default=None)
-    if newest is not None:
-        return newest.toolchain, (
-            f"{line} is taken to be {newest.toolchain.version}, which built the newest engine that "
+        there = [
+            entry
+            for entries in newest.values()
+            for entry in entries
+            if any(label.startswith(f"{arch}-") for label in entry.targets)
+        ]
+        last = max(there, key=lambda one: one.created, default=None)
+        line = last.toolchain.line if last else lines_for(arch)[0]
+    alike = [entries[0] for chain, entries in newest.items() if chain.line == line]
+    if alike:
+        chain = max(alike, key=lambda one: one.created).toolchain
+        return chain, (
+            f"{line} is taken to be {chain.version}, which built the newest engine that "
             "is published: this machine can't build with it"
         )
     unknown = Toolchain(kind=line.kind, version=line.version, os="linux", machine="x86_64")

@@ -11,15 +11,15 @@ import argparse
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import sub
 from pathlib import Path
 
 from builders import fake_builder
@@ -29,10 +29,10 @@ from builders.executors.dask_worker import Answer
 from builders.job import BuildJob
 from builders.parallel import each
 from builders.progress import silent
+from builders.scale_note import to_markdown
 from zoo.errors import ClusterError, ZooError
 from zoo.files import write_whole
 from zoo.key import BuildInputs
-from zoo.machine import describe_machine
 from zoo.manifest import BatchRange, Preprocess
 from zoo.record import Blob
 from zoo.repository import Repository
@@ -40,6 +40,7 @@ from zoo.stores import LocalStore
 from zoo.target import Toolchain
 
 _ROOT = Path(__file__).resolve().parents[1]
+_ALONE = 100  # jobs that run when nothing else does
 _NO_BLOB = Blob(sha256="0" * 64, size=0)
 
 
@@ -86,7 +87,9 @@ class Measured:
         killed: Workers that died.
         seconds: Of it all, from the first job to the last record.
         overhead: Per job, seconds from submission to answer, less what the worker spent on it.
+        alone: The same of jobs that take no time, one after the other when all others are done.
         around: Per job, seconds that the worker spent beside the child process: upload, folder.
+        busy: Share of this machine's processors that was in use.
         scheduler_cpu: Seconds of processor time of the scheduler.
         client_cpu: The same of the farm.
     """
@@ -99,7 +102,9 @@ class Measured:
     killed: int
     seconds: float
     overhead: Sequence[float]
+    alone: Sequence[float]
     around: Sequence[float]
+    busy: float
     scheduler_cpu: float
     client_cpu: float
 
@@ -137,45 +142,66 @@ def _run(
     executor = DaskExecutor(
         address, folder / "certs", measure=lambda seconds, answer: answers.append((seconds, answer))
     )
-    deadline = time.monotonic() + 60 + 5 * load.workers
-    while len(executor.workers()) < load.workers:
-        if time.monotonic() > deadline:
-            raise ClusterError(f"{len(executor.workers())} of {load.workers} workers came up")
-        time.sleep(0.5)
-    lock = threading.Lock()
-    counts = {"published": 0, "twice": 0, "failed": 0}
+    notes = folder / "notes"
 
-    def one(item: tuple[int, int]) -> None:
-        number, kills = item
-        job = fake_job(f"job{number}", kills, load.seconds, folder / "notes", repository)
+    def one(name: str, kills: int, seconds: float) -> str:
+        job = fake_job(name, kills, seconds, notes, repository)
         try:
             with tempfile.TemporaryDirectory(dir=folder) as output:
                 executor.run(job, Path(output), silent)
         except ZooError as error:
             print(f"{job.inputs.model}: {error}", file=sys.stderr)
-            what = "failed"
-        else:
-            what = "published" if publish(repository, job) else "twice"
-        with lock:
-            counts[what] += 1
+            return "failed"
+        return "published" if publish(repository, job) else "twice"
 
-    cpu, client, begun = cpu_seconds(scheduler), time.process_time(), time.perf_counter()
-    each(one, list(enumerate(load.kills())), executor.slots, executor.stop)
-    seconds = time.perf_counter() - begun
-    client, cpu = time.process_time() - client, cpu_seconds(scheduler) - cpu
+    def numbered(item: tuple[int, int]) -> str:
+        return one(f"job{item[0]}", item[1], load.seconds)
+
+    _wait_for_workers(executor, load.workers)
+    before = _meters(scheduler)
+    ends = Counter(each(numbered, list(enumerate(load.kills())), executor.slots, executor.stop))
+    seconds, used, ticks, cpu, client = map(sub, _meters(scheduler), before)
+    loaded = answers[:]
+    lines = [line for path in notes.iterdir() for line in path.read_text().splitlines()]
+    begun = sum(line.startswith("begun") for line in lines)
+    _wait_for_workers(executor, load.workers)  # those that died are there again
+    for number in range(_ALONE):
+        one(f"alone{number}", 0, 0)
     executor.stop()
-    lines = [line for path in (folder / "notes").iterdir() for line in path.read_text().split("\n")]
     return Measured(
         load=load,
-        **counts,
-        begun=sum(line.startswith("begun") for line in lines),
-        killed=sum(load.kills()),
+        published=ends["published"],
+        twice=ends["twice"],
+        failed=ends["failed"],
+        begun=begun,
+        killed=begun - sum(line.startswith("done") for line in lines),
         seconds=seconds,
-        overhead=[whole - answer.seconds[1] for whole, answer in answers],
-        around=[answer.seconds[1] - answer.seconds[0] for _, answer in answers],
+        overhead=[whole - answer.seconds[1] for whole, answer in loaded],
+        alone=[whole - answer.seconds[1] for whole, answer in answers[len(loaded) :]],
+        around=[answer.seconds[1] - answer.seconds[0] for _, answer in loaded],
+        busy=used / max(1, ticks),
         scheduler_cpu=cpu,
         client_cpu=client,
     )
+
+
+def _wait_for_workers(executor: DaskExecutor, count: int) -> None:
+    deadline = time.monotonic() + 60 + 5 * count
+    while (there := len(executor.workers())) < count:
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{there} of {count} workers came up",
+                hint="is this machine busy with other things?",
+            )
+        time.sleep(0.5)
+
+
+def _meters(scheduler: int) -> tuple[float, int, int, float, float]:
+    """Reads the clock, this machine's processors, and the time of scheduler and farm."""
+    ticks = [int(n) for n in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]  # the second waits for a disk
+    clock = time.perf_counter()
+    return clock, sum(ticks) - idle, sum(ticks), cpu_seconds(scheduler), time.process_time()
 
 
 def fake_job(
@@ -248,62 +274,6 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def to_markdown(found: Measured, command: str) -> str:
-    """Returns the note of a simulation."""
-    load, machine = found.load, describe_machine()
-    ideal = load.jobs * load.seconds / load.workers
-    percent = [1e3 * value for value in statistics.quantiles(found.overhead, n=100)]
-    rows = {
-        "published": f"{found.published:,}",
-        "published twice": f"{found.twice:,}",
-        "failed": f"{found.failed:,}",
-        "attempts": f"{found.begun:,}",
-        "workers killed in the middle of a job": f"{found.killed:,}",
-        "wall time": f"{found.seconds:.0f} s",
-        "throughput": f"{load.jobs / found.seconds:.1f} jobs/s",
-        "wall time if nothing but the work took time": f"{ideal:.0f} s",
-        "submission to answer, less the worker's own time: median": f"{percent[49]:.1f} ms",
-        "the same, 95th percentile": f"{percent[94]:.1f} ms",
-        "around the child in the worker (folder, upload): median": (
-            f"{1e3 * statistics.median(found.around):.1f} ms"
-        ),
-        "scheduler, processor time per job": f"{1e3 * found.scheduler_cpu / load.jobs:.1f} ms",
-        "farm, processor time per job": f"{1e3 * found.client_cpu / load.jobs:.1f} ms",
-    }
-    return _NOTE.format(
-        jobs=f"{load.jobs:,}",
-        seconds=f"{load.seconds:g}",
-        crashes=f"{load.crashes:.0%}",
-        workers=load.workers,
-        machine=f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}",
-        cores=machine["cores"],
-        table="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
-        kills=KILLS,
-        command=command,
-    )
-
-
-_NOTE = """\
-# The farm at scale, simulated
-
-{jobs} jobs of {seconds} s over {workers} workers; {crashes} of attempts kill their worker with
-SIGKILL half way. All on one machine ({machine}).
-
-| | |
-| --- | ---: |
-{table}
-
-Real: TLS both ways, the scheduler, {workers} worker processes (one process is the nanny of all and
-starts those that died again), a child process per job, the executor, uploads into a local store,
-records written once. Fake: the build, which sleeps; and that everything shares {cores} cores, which
-the times above include. A job that kills {kills} workers is put into quarantine; none here does.
-
-```sh
-{command}
-```
-"""
-
-
 def main(arguments: list[str]) -> int:
     """Runs a simulation and writes its note; 0 when every job was published once."""
     parser = argparse.ArgumentParser(prog="python -m builders.scale", description=__doc__)
@@ -314,7 +284,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     load = Load(jobs=options.jobs, workers=options.workers, seconds=options.seconds)
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        found = simulate(load, Path(folder))
+        try:
+            found = simulate(load, Path(folder))
+        except ZooError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
     text = to_markdown(found, f"python -m builders.scale {' '.join(arguments)}")
     if options.output:
         write_whole(options.output, text.encode())

@@ -69,6 +69,7 @@ def other_python() -> str | None:
     """Another CPython than this one that a worker may have; None where there is none."""
     named = [shutil.which(f"python3.{minor}") for minor in (10, 12, 13, 14)]
     kept = sorted(Path.home().glob(".pyenv/versions/3.1[0-9].*/bin/python"))
+    kept += sorted(Path("/opt/hostedtoolcache/Python").glob("3.1[0-9].*/x64/bin/python"))  # GitHub
     ask = "import sys, venv; sys.exit(sys.version_info[:2] in ((3, %d), (3, 9)))"
     for python in [*filter(None, named), *map(str, kept)]:
         command = [python, "-c", ask % sys.version_info.minor]

@@ -13,7 +13,7 @@ from farm import ROOT
 
 TOOLS = (
     "zoo", "builders", "docker", "Makefile", "README.md", "LICENSE", "pyproject.toml",
-    "constraints.txt", ".venv/bin",
+    "constraints.txt", ".github", ".venv/bin",
 )  # fmt: skip
 
 
@@ -56,6 +56,7 @@ class Runner:
         output = self.temp / "output"
         output.write_text("")
         runs = {"GITHUB_OUTPUT": str(output), "RUNNER_TEMP": str(self.temp), "GITHUB_RUN_ID": "7"}
+        runs |= {"GITHUB_ENV": str(self.temp / "env")}
         home = self.temp / "homes" / job  # each job is on a machine of its own
         return subprocess.run(
             [*shell(self._workflow), step["run"]], cwd=self.checkout,

@@ -5,6 +5,7 @@ It is not among the other tests: it needs root and minutes, and makes a Debian.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import LITE, MANIFESTS
 from docker_engine import RTX, DockerEngine
-from farm import ROOT
+from farm import ROOT, Farm
 from test_backends import inputs
 
 from builders.executors.docker import DockerExecutor
@@ -104,6 +106,37 @@ def test_an_engine_is_built_in_its_image(
     assert [event.done for event in seen] == [0, 1]
     assert {path.stat().st_uid for path in output.rglob("*")} == {os.getuid()}
     assert (output / "job.json").read_text() == job.model_dump_json(indent=1)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_make_zoo_builds_in_the_image_what_another_gpu_runs(
+    engine: DockerEngine, tmp_path: Path
+) -> None:
+    """The whole way, with real weights: exported here, built there, published as pending."""
+    farm = Farm(folder=tmp_path, manifests=MANIFESTS)
+    asked = (f"MODELS={LITE}", "GPU=sm86,sm89", "PRECISION=fp16", "EXECUTOR=docker")
+    made = farm.make(*asked)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "1 published" in made.stdout
+    [record] = farm.repository.records(LITE)
+    assert record.targets == ("sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16")
+    [pending] = farm.repository.attestations(record.engine.sha256)
+    image = engine.docker("image", "inspect", "--format={{.Id}}", RTX.tag)
+    assert (pending.kind, pending.machine["image"]) == ("pending", image)
+    again = farm.make(*asked)
+    assert "1 already published, nothing to do" in again.stdout, again.stdout + again.stderr
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_image_is_healthy_and_runs_as_nobody_special(engine: DockerEngine) -> None:
+    config = json.loads(engine.docker("image", "inspect", "--format={{json .Config}}", RTX.tag))
+    assert config["User"] == "1000:1000"
+    kind, *command = config["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    locked_up = ("--network=none", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp")
+    engine.docker("run", "--rm", *locked_up, RTX.tag, *command)
+    said = engine.docker("run", "--rm", *locked_up, RTX.tag)
+    assert "zoo-farm" in said
 
 
 PROBE = """

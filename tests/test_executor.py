@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from builders.executors import LocalExecutor
+from builders.executors import LocalExecutor, local
 from builders.executors.docker import DockerExecutor
 from builders.executors.local import parse_limit, resident_memory
 from builders.job import BuildJob
@@ -147,7 +147,7 @@ def test_what_a_worker_leaves_behind_does_not_hold_the_farm(tmp_path: Path) -> N
 FARM = """
 import signal, sys
 from pathlib import Path
-from builders.executors import LocalExecutor
+from builders.executors import LocalExecutor, local
 from builders.job import BuildJob
 from builders.progress import silent
 worker = '''
@@ -222,3 +222,11 @@ def test_a_limit_is_a_number_above_0() -> None:
     for text in ("0", "-1", "nan", "inf", "2G"):
         with pytest.raises(UsageError, match=rf"MEMORY={text} \(--memory\) is no number above 0"):
             parse_limit("MEMORY", text)
+
+
+def test_a_job_that_has_ended_is_not_watched_any_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local._Watch, "_SECONDS", 10_000)  # between two looks
+    with pytest.raises(JobError, match="ended with 0 and no result"):
+        execute("", tmp_path, timeout=20_000)

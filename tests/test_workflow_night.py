@@ -16,6 +16,8 @@ from conftest import LITE, MANIFESTS, SMALL
 from farm import ROOT
 from runner import Runner
 
+from zoo.digest import sha256_bytes
+
 PASSPHRASE = "a passphrase"
 
 
@@ -66,6 +68,7 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     signed = runner.run("publish", "Check what was built")
     assert signed.returncode == 0, signed.stdout + signed.stderr
     assert f"{LITE}: signed" in signed.stdout
+    root = sha256_bytes((runner.temp / "keys" / "root.json").read_bytes())
     gone = runner.run("publish", "The keys go")
     assert gone.returncode == 0
     assert not (runner.temp / "keys").exists()
@@ -75,6 +78,11 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     report = (runner.checkout / "_site" / "report.html").read_text()
     assert "weights are unlocked" in report
     assert "1 published" in report
+
+    runner.values |= {"vars.ROOT": root, "matrix.gpu": "cpu"}
+    proven = runner.run("prove", "Prove what waits")
+    assert proven.returncode == 0, proven.stdout + proven.stderr
+    assert "nothing to verify" in proven.stdout
 
     again = runner.run("plan", "Plan")
     assert again.returncode == 0

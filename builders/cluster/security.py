@@ -31,7 +31,7 @@ def open_security(role: Role, certs: Path | None) -> Any:
     """Returns what Dask takes; None for plain TCP.
 
     Raises:
-        UsageError: A file is missing from the folder.
+        UsageError: A file is missing from the folder, or is damaged.
         MissingPackageError: distributed.
     """
     try:
@@ -57,7 +57,15 @@ def open_security(role: Role, certs: Path | None) -> Any:
     if role == "worker":  # its nanny and it are clients of the scheduler, too
         paths |= {"tls_client_cert": paths["tls_worker_cert"]}
         paths |= {"tls_client_key": paths["tls_worker_key"]}
-    return Security(require_encryption=True, **paths)
+    security = Security(require_encryption=True, **paths)
+    try:
+        security.get_connection_args(role)
+    except OSError as error:  # of ssl, too
+        raise UsageError(
+            f"{files[f'tls_{role}_cert']}, its key or {certs / 'ca.pem'} is damaged: {error}",
+            hint="zoo-farm cluster certs on the folder that has ca-key.pem makes them anew",
+        ) from error
+    return security
 
 
 def check_address(address: str, certs: Path | None) -> str:
@@ -68,7 +76,8 @@ def check_address(address: str, certs: Path | None) -> str:
     """
     scheme, colon, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
-    if not colon or scheme not in ("tls", "tcp") or not host or not port.isdigit():
+    is_port = port.isdecimal() and int(port) <= 65_535
+    if not colon or scheme not in ("tls", "tcp") or not host or not is_port:
         raise UsageError(
             f"SCHEDULER={address} is no scheduler's address",
             hint="tls://host:8786 is one; zoo-farm cluster up prints its own",
@@ -103,6 +112,16 @@ def quiet() -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """Returns what an error of Dask comes from: its own words name objects of its code.
+
+    What has no words is left out: a time-out.
+    """
+    while error.__cause__ is not None and str(error.__cause__):
+        error = error.__cause__
+    return error
+
+
 def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
     """Connects to a scheduler; returns a ``distributed.Client``.
 
@@ -117,9 +136,8 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
     try:
         return Client(address, security=security, timeout=timeout, set_as_default=False)
     except OSError as error:
-        reason = str(error.__cause__ or error)
         raise ClusterError(
-            f"no scheduler answers at {address}: {reason}",
+            f"no scheduler answers at {address}: {first_cause(error)}",
             hint="is it running (zoo-farm cluster up, cluster scheduler), and are the "
             "certificates of one authority?",
         ) from error

@@ -258,10 +258,13 @@ class _Attempt:
 
 
 def _forget(future: Any) -> None:
-    """Cancels a task that nobody waits for any more.
+    """Cancels a task that nobody waits for any more; lets go of one that is done.
 
-    In a thread of its own: a client that is being closed meanwhile never answers.
+    Cancels in a thread of its own: a client that is being closed meanwhile never answers.
     """
+    if future.done():
+        future.release()
+        return
 
     def cancel() -> None:
         with suppress(Exception):  # of whatever kind, where the scheduler has gone

@@ -89,7 +89,7 @@ class LocalExecutor(ThisMachine):
         finally:
             _kill(process)  # an interrupt from the keyboard
             process.wait()
-            watch.join()
+            watch.end()
         return _outcome(process.returncode, watch.stopped, folder)
 
 
@@ -114,7 +114,13 @@ class _Watch(threading.Thread):
         self._process = process
         self._timeout = timeout
         self._memory = memory
+        self._over = threading.Event()
         self.stopped: tuple[str, str | None] | None = None
+
+    def end(self) -> None:
+        """Ends the watch of a worker that has ended."""
+        self._over.set()
+        self.join()
 
     def run(self) -> None:
         """Watches until the worker has ended."""
@@ -141,7 +147,7 @@ class _Watch(threading.Thread):
             if reason := self._look():
                 self.stopped = (f"the worker was stopped: {reason}", None)
                 break
-            time.sleep(self._SECONDS)
+            self._over.wait(self._SECONDS)
         _kill(self._process)
 
 
