@@ -6,12 +6,14 @@ import argparse
 import getpass
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builders.cli_nightly import tell_worse
-from builders.cli_options import STORE_HELP, chosen_manifests, published
+from builders.cli_options import STORE_HELP, chosen_manifests, published, reader
 from builders.desk import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli import add_arguments
 from zoo.digest import sha256_file, sha256_json
@@ -20,6 +22,10 @@ from zoo.names import perhaps
 from zoo.record import Attestation
 from zoo.repository import Repository
 from zoo.stores import open_store
+
+if TYPE_CHECKING:
+    from builders.keys import KeyRing, Role
+    from builders.signing import SignedMetadata
 
 
 def add_commands(commands: Any) -> None:
@@ -36,9 +42,16 @@ def add_commands(commands: Any) -> None:
     turned = add_arguments(actions, "rotate", rotate_key)
     turned.add_argument("role", help="root, targets or publisher")
     turned.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
+    turned.add_argument(
+        "--signer", nargs=2, metavar=("URI", "PUBLIC"),
+        help="take a key that is elsewhere: a signer's URI and its public half, PEM",
+    )  # fmt: skip
+    longer = add_arguments(actions, "renew", renew_signature)
+    longer.add_argument("role", help="root, targets or publisher")
     gone = add_arguments(actions, "revoke", revoke_key)
     gone.add_argument("key", help="the beginning of its id, as zoo-farm keys shows it")
     gone.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
+    gone.set_defaults(signer=None)
     told = add_arguments(commands, "publish", publish)
     told.add_argument("--issue", default="", help="file for an issue on engines that became worse")
     told.add_argument("--refresh", action="store_true", help="sign the timestamp anew in any case")
@@ -54,9 +67,9 @@ def add_commands(commands: Any) -> None:
     why.add_argument("target", help="label of a target")
     why.add_argument("--calibration", default="", help="folder of photos, as for zoo")
     why.add_argument("--builder", default="", help="builder options, as for zoo")
-    for one in (made, turned, gone, told, out, keys):
+    for one in (made, turned, longer, gone, told, out, keys):
         one.add_argument("--keys", default="", help=KEYS_HELP)
-    for one in (turned, gone, told, out, waste, why):
+    for one in (turned, longer, gone, told, out, waste, why):
         one.add_argument("--store", default="", help=STORE_HELP)
 
 
@@ -90,29 +103,57 @@ def init_keys(options: argparse.Namespace) -> int:
 
 def rotate_key(options: argparse.Namespace) -> int:
     """Gives a role another key; the one before counts no more."""
-    from builders.keys import ROLES, new_key
-    from builders.signing import SignedMetadata
+    from builders.keys import key_elsewhere, new_key
 
-    role = next((one for one in ROLES if one == options.role), None)
-    if role is None:
-        raise UsageError(
-            f"no role '{options.role}'.{perhaps(options.role, ROLES)}",
-            hint=f"there are {', '.join(ROLES)}",
-        )
-    ring, store = key_ring(_folder(options)), open_store(options.store or "_repository")
-    with store.lock("publish"):
-        metadata = SignedMetadata(store, ring)
-        if not metadata.load():
-            raise TrustError(f"{store.url}: nothing is signed here", hint="zoo-farm publish signs")
+    role, ring = _role(options.role), key_ring(_folder(options))
+    with _signed_with(options, ring) as metadata:
         old = ring.entry(role)
-        for one in ROLES:
-            ring.unlock(one)  # before a file is made for the new one
-        passphrase = None if options.no_passphrase else _new_passphrase()
-        entry = new_key(ring.folder, role, passphrase)
+        if options.signer:
+            entry = key_elsewhere(role, options.signer[0], Path(options.signer[1]))
+        else:
+            passphrase = None if options.no_passphrase else _new_passphrase()
+            entry = new_key(ring.folder, role, passphrase)
         metadata.rotate(role, entry)
     print(f"{role}: {old.keyid[:16]} is revoked, {entry.keyid[:16]} signs from now on")
     print(f"readers follow by themselves; {ring.root_file} is for new ones")
     return 0
+
+
+def renew_signature(options: argparse.Namespace) -> int:
+    """Signs what a role's key vouches for anew, before its signature expires; the key stays."""
+    role, ring = _role(options.role), key_ring(_folder(options))
+    with _signed_with(options, ring) as metadata:
+        metadata.rotate(role, ring.entry(role))
+        for name, until in metadata.expiries().items():
+            print(f"{name}: signed until {until:%Y-%m-%d}")
+    return 0
+
+
+def _role(text: str) -> Role:
+    from builders.keys import ROLES
+
+    role = next((one for one in ROLES if one == text), None)
+    if role is None:
+        raise UsageError(
+            f"no role '{text}'.{perhaps(text, ROLES)}", hint=f"there are {', '.join(ROLES)}"
+        )
+    return role
+
+
+@contextmanager
+def _signed_with(options: argparse.Namespace, ring: KeyRing) -> Iterator[SignedMetadata]:
+    """Yields what is signed in a repository, and nobody else signs there meanwhile."""
+    from builders.keys import ROLES
+    from builders.signing import SignedMetadata
+
+    store = open_store(options.store or "_repository")
+    with store.lock("publish"):
+        metadata = SignedMetadata(store, ring)
+        if not metadata.load():
+            raise TrustError(f"{store.url}: nothing is signed here", hint="zoo-farm publish signs")
+        for one in ROLES:
+            ring.unlock(one)  # before anything is made
+        yield metadata
 
 
 def revoke_key(options: argparse.Namespace) -> int:
@@ -139,6 +180,12 @@ def publish(options: argparse.Namespace) -> int:
     for key, reason in done.refused.items():
         print(f"REFUSED {key}: {reason}", file=sys.stderr)
     print(f"{len(done.models)} signed, {len(done.refused)} refused")
+    for role, until in done.ending.items():
+        print(
+            f"WARNING: the signature of {role} ends on {until:%Y-%m-%d}, and readers refuse all "
+            f"then: zoo-farm keys renew {role}, where its key is",
+            file=sys.stderr,
+        )
     if options.issue:
         worse = tell_worse(repository, before, Path(options.issue))
         print(f"{worse} measurements are worse than those of the engine before")
@@ -187,9 +234,8 @@ def gc(options: argparse.Namespace) -> int:
 
     if not 0 <= options.grace < 100_000:
         raise UsageError(f"{options.grace} days are no grace time", hint="(default 7)")
-    repository = published(options)
     grace = timedelta(days=options.grace)
-    found = collect(repository, grace, datetime.now(timezone.utc), delete=options.delete)
+    found = collect(reader(options), grace, datetime.now(timezone.utc), delete=options.delete)
     for key, size in found.deleted.items():
         print(f"{key}  {size:,} bytes")
     for key in found.condemned.keys() - found.deleted.keys() if not options.delete else ():
