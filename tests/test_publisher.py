@@ -183,7 +183,16 @@ def test_a_bucket_is_published_to_read_mirrored_and_swept(s3: str, tmp_path: Pat
     assert signed.pulled(signed.client("far", store=local)) == engine
     signed.release("m", b"newer")
     assert signed.pulled(signed.client("new")) == b"newer"
-    assert not gc.collect(signed.client(), timedelta(days=7), signed.now).deleted
+    grace, soon = timedelta(days=7), datetime.now(timezone.utc) + timedelta(minutes=1)
+    assert not gc.collect(signed.client(), grace, soon, delete=True).deleted
+    copy = open_store(f"{s3}-mirror")
+    assert mirror(signed.client(), copy, Filter()).engines == 3  # one is superseded
+    assert mirror(signed.client(), copy, Filter()).copied == 0
+    swept = gc.collect(signed.client(), grace, soon + timedelta(days=8), delete=True)
+    assert all(key.startswith("metadata/") or "index" in key for key in swept.deleted)
+    assert swept.deleted
+    for store in (signed.store, copy):
+        assert signed.pulled(signed.client(f"after {store.url[-6:]}", store=store)) == b"newer"
 
 
 def publish_one(folder: Path, url: str, number: int) -> None:
