@@ -448,6 +448,21 @@ def test_an_engine_is_withdrawn_once_and_with_a_reason(
     assert farm("gc", "--store", signed.store.url, "--grace", "-1") == UsageError.exit_code
 
 
+def test_an_engine_that_was_superseded_is_withdrawn_by_its_digest(
+    signed: Signed, farm: Farm
+) -> None:
+    old = signed.repository.records("m")[0].engine.sha256
+    signed.release(content=b"newer")
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    assert farm("publish", *place, "--refresh") == 0
+    assert farm("withdraw", "m", old[:7], *place, "--reason", "r") == UsageError.exit_code
+    assert farm("withdraw", "m", old[:8], *place, "--reason", "it leaks") == 0
+    engines = {one.engine.sha256: one for one in signed.client().model("m").engines}
+    assert (engines.pop(old).status, [one.status for one in engines.values()]) == (
+        "withdrawn", ["verified"],
+    )  # fmt: skip
+
+
 def pull_in_process(folder: Path, out: Any) -> None:
     sys.path.insert(0, str(ROOT))
     made = object.__new__(Signed)
