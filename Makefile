@@ -36,10 +36,11 @@ MATRIX ?=
 RETRY ?=
 REPORT ?=
 ISSUE ?=
+REFRESH ?=
 LABELLED ?=
 
 KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION WEIGHTS STORE KEYS SITE BASE_URL PORT MANIFESTS BUILDER BUILDER_PYTHON TIMEOUT MEMORY DATA ALLOW_UNLOCKED EXECUTOR SCHEDULER CERTS \
-  LABELLED JSON MATRIX RETRY NIGHT REPORT ISSUE TRUST
+  LABELLED JSON MATRIX RETRY NIGHT REPORT ISSUE REFRESH TRUST
 GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
@@ -106,8 +107,8 @@ catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 serve: $(READY)  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" catalog --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)" --serve "$(PORT)"
 
-publish: $(READY)  ## Check what builders left, and sign it (STORE, KEYS; ISSUE: tell what became worse)
-	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)" --issue "$(ISSUE)"
+publish: $(READY)  ## Check what builders left, and sign it (STORE, KEYS; REFRESH=1: every night; ISSUE: tell what became worse)
+	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)" --issue "$(ISSUE)" $(if $(call yes,REFRESH),--refresh)
 
 wheel: $(READY)  ## Build the client's wheel into dist/
 	@rm -rf build dist

@@ -16,6 +16,7 @@ from builders import (
     cli_cluster,
     cli_executor,
     cli_images,
+    cli_keys,
     cli_measure,
     cli_nightly,
     cli_plan,
@@ -304,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     for one in (run, night, proof, site):
         one.add_argument("--base-url", default="", help="the repository's address for readers")
     cli_measure.add_commands(commands)
+    cli_keys.add_commands(commands)
     cli_repository.add_commands(commands)
     cli_plan.add_commands(commands)
     cli_images.add_commands(commands)

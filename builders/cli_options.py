@@ -6,7 +6,7 @@ import argparse
 import fnmatch
 from pathlib import Path
 
-from zoo.client import connect, trust_home
+from zoo.client import Client, connect, trust_home
 from zoo.errors import ManifestError, UsageError
 from zoo.manifest import Manifest, read_manifests, select_manifests
 from zoo.repository import Repository
@@ -35,6 +35,16 @@ def chosen_manifests(
 def published(options: argparse.Namespace) -> Repository:
     """Returns the repository that ``--store`` names, with its index as it is signed.
 
+    Raises:
+        RepositoryError: Nothing is published in it.
+        TrustError: It is not trusted by this user.
+    """
+    return reader(options).repository
+
+
+def reader(options: argparse.Namespace) -> Client:
+    """Returns a client of the repository that ``--store`` names.
+
     Who has the keys of a local repository trusts it.
 
     Raises:
@@ -48,7 +58,7 @@ def published(options: argparse.Namespace) -> Repository:
         home.trust(url, keys.read_bytes())
     client = connect(store)
     client.index()
-    return client.repository
+    return client
 
 
 def pairs(text: str) -> dict[str, str]:

@@ -1,50 +1,41 @@
-"""Commands of ``zoo-farm`` that look after a repository: keys, publish, withdraw, gc, explain."""
+"""Commands of ``zoo-farm`` that look after a repository: publish, withdraw, gc, explain."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
-import os
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from builders.cli_keys import keys_folder
 from builders.cli_nightly import tell_worse
-from builders.cli_options import STORE_HELP, chosen_manifests, published
+from builders.cli_options import STORE_HELP, chosen_manifests, published, reader
 from builders.desk import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli import add_arguments
-from zoo.digest import sha256_file, sha256_json
-from zoo.errors import TrustError, UsageError
+from zoo.digest import sha256_json
+from zoo.errors import UsageError
+from zoo.index import EngineEntry
 from zoo.names import perhaps
 from zoo.record import Attestation
 from zoo.repository import Repository
 from zoo.stores import open_store
 
+_DIGITS = 8
+"""Of a digest, that name an engine."""
+
 
 def add_commands(commands: Any) -> None:
     """Adds them to a parser's subcommands."""
-    keys = add_arguments(commands, "keys", show_keys)
-    actions = keys.add_subparsers(metavar="ACTION")
-    made = add_arguments(actions, "init", init_keys)
-    made.add_argument("--bins", type=int, default=16, help="files that the index is spread over")
-    made.add_argument(
-        "--signer", nargs=3, action="append", default=[], metavar=("ROLE", "URI", "PUBLIC"),
-        help="a key that is elsewhere: a signer's URI and its public half, PEM",
-    )  # fmt: skip
-    made.add_argument("--no-passphrase", action="store_true", help="leave the files unencrypted")
-    turned = add_arguments(actions, "rotate", rotate_key)
-    turned.add_argument("role", help="root, targets or publisher")
-    turned.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
-    gone = add_arguments(actions, "revoke", revoke_key)
-    gone.add_argument("key", help="the beginning of its id, as zoo-farm keys shows it")
-    gone.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
     told = add_arguments(commands, "publish", publish)
     told.add_argument("--issue", default="", help="file for an issue on engines that became worse")
     told.add_argument("--refresh", action="store_true", help="sign the timestamp anew in any case")
     out = add_arguments(commands, "withdraw", withdraw)
     out.add_argument("model", help="its id")
-    out.add_argument("target", help="label of a target that the engine serves")
+    out.add_argument(
+        "target", help="label of a target that the engine serves, or the beginning of its SHA-256"
+    )
     out.add_argument("--reason", required=True, help="why; the page shows it")
     waste = add_arguments(commands, "gc", gc)
     waste.add_argument("--delete", action="store_true", help="condemn and delete, not only say so")
@@ -54,84 +45,16 @@ def add_commands(commands: Any) -> None:
     why.add_argument("target", help="label of a target")
     why.add_argument("--calibration", default="", help="folder of photos, as for zoo")
     why.add_argument("--builder", default="", help="builder options, as for zoo")
-    for one in (made, turned, gone, told, out, keys):
+    for one in (told, out):
         one.add_argument("--keys", default="", help=KEYS_HELP)
-    for one in (turned, gone, told, out, waste, why):
+    for one in (told, out, waste, why):
         one.add_argument("--store", default="", help=STORE_HELP)
-
-
-def show_keys(options: argparse.Namespace) -> int:
-    """Shows which keys sign what; keys init makes them, keys rotate replaces one."""
-    ring = key_ring(_folder(options))
-    for entry in ring.file.keys:
-        print(f"{entry.role:<10} {entry.keyid[:16]}  {entry.uri}")
-    expiry = ring.file.expiry
-    print(
-        f"signatures last {expiry.timestamp} days, of the index {expiry.index}, roots {expiry.root}"
-    )
-    if ring.root_file.is_file():
-        print(f"to be trusted: {ring.root_file}, sha256 {sha256_file(ring.root_file)}")
-    return 0
-
-
-def init_keys(options: argparse.Namespace) -> int:
-    """Makes the keys of a repository, in a folder outside the store."""
-    from builders.keys import key_elsewhere, make_keys
-
-    folder = _folder(options)
-    signers = [key_elsewhere(role, uri, Path(public)) for role, uri, public in options.signer]
-    passphrase = None if options.no_passphrase else _new_passphrase()
-    ring = make_keys(folder, passphrase, ask=_ask, bins=options.bins, signers=signers)
-    print(f"{folder}: keys for {', '.join(entry.role for entry in ring.file.keys)}")
-    print("Keep root.pem and targets.pem where no machine can reach them; publishing does not need")
-    print("them once the repository is signed. None of these files belongs into the store.")
-    return 0
-
-
-def rotate_key(options: argparse.Namespace) -> int:
-    """Gives a role another key; the one before counts no more."""
-    from builders.keys import ROLES, new_key
-    from builders.signing import SignedMetadata
-
-    role = next((one for one in ROLES if one == options.role), None)
-    if role is None:
-        raise UsageError(
-            f"no role '{options.role}'.{perhaps(options.role, ROLES)}",
-            hint=f"there are {', '.join(ROLES)}",
-        )
-    ring, store = key_ring(_folder(options)), open_store(options.store or "_repository")
-    with store.lock("publish"):
-        metadata = SignedMetadata(store, ring)
-        if not metadata.load():
-            raise TrustError(f"{store.url}: nothing is signed here", hint="zoo-farm publish signs")
-        old = ring.entry(role)
-        for one in ROLES:
-            ring.unlock(one)  # before a file is made for the new one
-        passphrase = None if options.no_passphrase else _new_passphrase()
-        entry = new_key(ring.folder, role, passphrase)
-        metadata.rotate(role, entry)
-    print(f"{role}: {old.keyid[:16]} is revoked, {entry.keyid[:16]} signs from now on")
-    print(f"readers follow by themselves; {ring.root_file} is for new ones")
-    return 0
-
-
-def revoke_key(options: argparse.Namespace) -> int:
-    """Revokes a key: its role gets another, and what it signs counts no more."""
-    known = key_ring(_folder(options)).file.keys
-    found = [entry for entry in known if entry.keyid.startswith(options.key)]
-    if len(found) != 1:
-        raise UsageError(
-            f"{len(found)} keys that count begin with '{options.key}'",
-            hint=f"there are {', '.join(f'{one.keyid[:16]} ({one.role})' for one in known)}",
-        )
-    options.role = found[0].role
-    return rotate_key(options)
 
 
 def publish(options: argparse.Namespace) -> int:
     """Signs what builders propose: from then on people see it."""
     repository = Repository(open_store(options.store or "_repository"))
-    ring = key_ring(_folder(options))
+    ring = key_ring(keys_folder(options))
     before = list(repository.model_indexes()) if options.issue else []
     done = sign_with(repository, ring, refresh=options.refresh)
     for model in dict.fromkeys(done.models):
@@ -139,6 +62,12 @@ def publish(options: argparse.Namespace) -> int:
     for key, reason in done.refused.items():
         print(f"REFUSED {key}: {reason}", file=sys.stderr)
     print(f"{len(done.models)} signed, {len(done.refused)} refused")
+    for role, until in done.ending.items():
+        print(
+            f"WARNING: the signature of {role} ends on {until:%Y-%m-%d}, and readers refuse all "
+            f"then: zoo-farm keys renew {role}, where its key is",
+            file=sys.stderr,
+        )
     if options.issue:
         worse = tell_worse(repository, before, Path(options.issue))
         print(f"{worse} measurements are worse than those of the engine before")
@@ -151,19 +80,11 @@ def withdraw(options: argparse.Namespace) -> int:
         raise UsageError("no reason is given", hint="--reason says why; the page shows it")
     repository = published(options)
     index = repository.model_index(options.model)
-    labels = {label: entry for entry in (index.current if index else ()) for label in entry.targets}
-    if options.target not in labels:
-        raise UsageError(
-            f"{options.model}: nothing is published for {options.target}."
-            f"{perhaps(options.target, list(labels))}",
-            hint=f"there is {', '.join(labels) or 'nothing'}",
-        )
-    if labels[options.target].status == "withdrawn":
-        print(
-            f"{options.model} {options.target}: withdrawn before: {labels[options.target].reason}"
-        )
+    entry = _listed(options.model, options.target, index.engines if index else ())
+    if entry.status == "withdrawn":
+        print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
-    engine = labels[options.target].engine.sha256
+    engine = entry.engine.sha256
     body = {"reason": options.reason, "by": "a maintainer"}
     repository.attest(
         Attestation(
@@ -181,15 +102,30 @@ def withdraw(options: argparse.Namespace) -> int:
     return 0
 
 
+def _listed(model: str, asked: str, engines: Sequence[EngineEntry]) -> EngineEntry:
+    """Returns the current engine of a target, or any, superseded ones too, by its digest."""
+    labels = {label: one for one in engines if not one.superseded for label in one.targets}
+    if asked in labels:
+        return labels[asked]
+    digests = {one.engine.sha256: one for one in engines}
+    found = [one for digest, one in digests.items() if digest.startswith(asked.lower())]
+    if len(found) == 1 and len(asked) >= _DIGITS:
+        return found[0]
+    raise UsageError(
+        f"{model}: nothing is published for {asked}.{perhaps(asked, list(labels))}",
+        hint=f"there is {', '.join(labels) or 'nothing'}; one that was superseded is named by "
+        f"{_DIGITS} digits of its SHA-256 or more, as zoo show tells",
+    )
+
+
 def gc(options: argparse.Namespace) -> int:
     """Finds what nothing in a repository needs any more; --delete removes it after a grace time."""
     from builders.gc import collect
 
     if not 0 <= options.grace < 100_000:
         raise UsageError(f"{options.grace} days are no grace time", hint="(default 7)")
-    repository = published(options)
     grace = timedelta(days=options.grace)
-    found = collect(repository, grace, datetime.now(timezone.utc), delete=options.delete)
+    found = collect(reader(options), grace, datetime.now(timezone.utc), delete=options.delete)
     for key, size in found.deleted.items():
         print(f"{key}  {size:,} bytes")
     for key in found.condemned.keys() - found.deleted.keys() if not options.delete else ():
@@ -214,34 +150,3 @@ def explain(options: argparse.Namespace) -> int:
     repository = published(options)
     print("\n".join(differences(repository, manifest, options.target, options)))
     return 0
-
-
-def _folder(options: argparse.Namespace) -> Path:
-    store = getattr(options, "store", "") or "_repository"
-    if options.keys:
-        return Path(options.keys)
-    if "://" in store:
-        raise UsageError(f"which keys sign {store}?", hint="--keys names their folder")
-    return Path(f"{store.rstrip('/')}.keys")
-
-
-def _new_passphrase() -> str | None:
-    from builders.keys import PASSPHRASE
-
-    if known := os.environ.get(PASSPHRASE):
-        return known
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "no passphrase for the new key",
-            hint=f"give one in {PASSPHRASE}, or ask for none with --no-passphrase",
-        )
-    first = getpass.getpass("passphrase of the new keys: ")
-    if first != getpass.getpass("again: ") or not first:
-        raise UsageError("the two passphrases differ, or are empty")
-    return first
-
-
-def _ask(what: str) -> str:
-    from builders.desk import ask_passphrase
-
-    return ask_passphrase(what)

@@ -17,11 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from builders.listing import model_index
+from builders.provenance import PROVENANCE, is_about
+from zoo.digest import sha256_bytes
 from zoo.errors import RepositoryError, ZooError
 from zoo.index import ModelCard, ModelIndex
-from zoo.licences import LICENCE_FILE, NOTICE_FILE, check_licence
+from zoo.layout import blob_key
+from zoo.licences import (
+    LICENCE_FILE,
+    NOTICE_FILE,
+    allowed_licences,
+    check_licence,
+    licence_text,
+)
 from zoo.record import Attestation, Blob, BuildRecord, Kind
-from zoo.repository import Repository
+from zoo.repository import LARGEST_RECORD, Repository
 from zoo.runtime.header import check_engine
 from zoo.stores import open_store
 from zoo.target import Target
@@ -57,8 +66,10 @@ def check_candidate(
         assert record is not None
         if problem := next(problems(repository, candidate.card, record, kind), None):
             raise RepositoryError(f"record {name}: {problem}")
-        if name not in listed:  # what is listed was hashed when it came in
+        if name not in listed:  # what is listed was looked at when it came in
             _check_blobs(repository, record)
+            if problem := next(missing_papers(repository, record, kind), None):
+                raise RepositoryError(f"record {name}: {problem}")
     return index
 
 
@@ -80,10 +91,11 @@ def problems(
     for label in record.targets:
         if str(Target.parse(label)) not in labels:
             yield f"it says that it serves {label}, and was not built for that"
-    if kind == "release":
-        for file in (LICENCE_FILE, NOTICE_FILE):
-            if file not in record.files:
-                yield f"no {file} lies beside it"
+    if kind == "release" and record.licence not in allowed_licences():
+        yield f"its weights are under '{record.licence}', which is not on the list of licences"
+    for file in (*((LICENCE_FILE, NOTICE_FILE) if kind == "release" else ()), PROVENANCE):
+        if file not in record.files:
+            yield f"no {file} lies beside it"
     attestations = repository.attestations(record.engine.sha256)
     if not attestations:
         yield "nothing was attested about its engine"
@@ -92,6 +104,20 @@ def problems(
             yield f"an attestation of it is about {attestation.engine}"
         if attestation.kind == "verified":
             yield from _missed(card, inputs.precision, attestation)
+
+
+def missing_papers(repository: Repository, record: BuildRecord, kind: Kind) -> Iterator[str]:
+    """Yields which papers beside an engine are not its own, or not those of its weights."""
+    if kind == "release":
+        text = licence_text(record.licence).encode()
+        if record.files[LICENCE_FILE].sha256 != sha256_bytes(text):
+            yield f"its {LICENCE_FILE} is not the text of {record.licence}"
+    if not is_about(_paper(repository, record.files[PROVENANCE]), record):
+        yield f"its {PROVENANCE} is not about this engine and its build key"
+
+
+def _paper(repository: Repository, blob: Blob) -> bytes:
+    return repository.store.get(blob_key(blob.sha256), limit=LARGEST_RECORD)
 
 
 def _missed(card: ModelCard, precision: Any, attestation: Attestation) -> Iterator[str]:

@@ -141,6 +141,14 @@ def model_index(
     )
 
 
+def without_aged(index: ModelIndex, now: datetime) -> ModelIndex:
+    """Returns a model's index without the superseded engines whose time is up."""
+    old = (one for one in index.engines if one.superseded is not None)
+    stays = list(still_needed(old, index.current, now))
+    left = (one for one in index.engines if one.superseded is None or one in stays)
+    return index.model_copy(update={"engines": tuple(left)})
+
+
 def still_needed(
     old: Iterable[EngineEntry], current: Iterable[EngineEntry], now: datetime
 ) -> Iterator[EngineEntry]:

@@ -6,6 +6,7 @@ the key leaves out: the checkout, the container, the machine. What is not known 
 
 from __future__ import annotations
 
+import json
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import Any
 
 from builders.job import BuildJob, BuildOutput
 from zoo.key import ExportInputs
-from zoo.record import Blob, ExportRecord
+from zoo.record import Blob, BuildRecord, ExportRecord
+
+PROVENANCE = "provenance"
+"""What lies beside every engine, by name."""
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,6 +76,17 @@ def statement(
             },
         },
     }
+
+
+def is_about(statement: bytes, record: BuildRecord) -> bool:
+    """Whether a statement names an engine and the build key of its record."""
+    try:
+        found = json.loads(statement)
+        digests = [one["digest"]["sha256"] for one in found["subject"]]
+        key = found["predicate"]["buildDefinition"]["internalParameters"]["buildKey"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return digests == [record.engine.sha256] and key == record.key
 
 
 def _builder(output: BuildOutput) -> dict[str, Any]:

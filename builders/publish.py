@@ -113,7 +113,7 @@ def publish_build(
     created = now()
     origin = provenance.statement(job, export, output, engine, created)
     papers = {
-        "provenance": json.dumps(origin, indent=1) + "\n",
+        provenance.PROVENANCE: json.dumps(origin, indent=1) + "\n",
         **_licence_papers(manifest, export),
     }
     record = BuildRecord(

@@ -12,18 +12,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from pydantic import ValidationError
 
+from builders.keys import Role
+from builders.listing import without_aged
 from builders.signing import SignedMetadata
 from zoo.errors import JobError, RepositoryError, ZooError
-from zoo.index import Index, ModelIndex, index_row
+from zoo.index import Index, IndexRow, ModelIndex, index_row
 from zoo.record import Kind
 from zoo.repository import Repository
 
 Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind], ModelIndex]
 """As :func:`builders.intake.check_candidate`."""
+
+SOON = timedelta(days=60)
+"""How long before a signature of a key in a safe ends people are told."""
 
 
 @dataclass
@@ -33,10 +38,12 @@ class Published:
     Attributes:
         models: Whose index was signed anew.
         refused: Candidates to the reason.
+        ending: Roles whose signatures end within :data:`SOON`, to when.
     """
 
     models: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    ending: dict[Role, datetime] = field(default_factory=dict)
 
 
 def check_apart(
@@ -62,13 +69,13 @@ def check_apart(
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         raise JobError(f"{key}: looking at it failed ({done.returncode}): {last}")
-    answer = json.loads(done.stdout)
-    if "refused" in answer:
-        raise RepositoryError(answer["refused"])
     try:
+        answer = json.loads(done.stdout)
+        if "refused" in answer:
+            raise RepositoryError(answer["refused"])
         return ModelIndex.model_validate(answer["index"])
-    except ValidationError as error:
-        raise JobError(f"{key}: {error.errors()[0]['msg']}") from error
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{key}: looking at it gave no answer: {error}") from error
 
 
 class Publisher:
@@ -98,7 +105,8 @@ class Publisher:
         """Signs every candidate that passes.
 
         Args:
-            refresh: Whether to sign the timestamp anew even when there is nothing new.
+            refresh: Whether to sign the timestamp anew even when there is nothing new, and to take
+                superseded engines whose time is up from the index of every model.
 
         Raises:
             TrustError: What is signed is not what these keys signed last.
@@ -132,6 +140,8 @@ class Publisher:
                 files[path] = made.to_json()
                 rows[model] = index_row(made, files[path])
                 published.models.append(model)
+            for name in sorted(rows) if refresh else ():
+                self._age(name, files, rows, published)
             index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))
             files["index.json"] = index.to_json()
             if not self._metadata.publish(files) and refresh:
@@ -139,7 +149,25 @@ class Publisher:
             self._write_plain(index)
             for key in keys:
                 repository.store.delete(key)
+            soon = self._now() + SOON
+            expiries = self._metadata.expiries().items()
+            published.ending |= {role: until for role, until in expiries if until < soon}
         return published
+
+    def _age(
+        self, model: str, files: dict[str, bytes], rows: dict[str, IndexRow], published: Published
+    ) -> None:
+        """Takes superseded engines whose time is up from a model's index."""
+        path = f"index/{model}.json"
+        data = files.get(path) or self._metadata.read(path)
+        if data is None:
+            return
+        before = ModelIndex.model_validate_json(data)
+        made = without_aged(before, self._now())
+        if made != before:
+            files[path] = made.to_json()
+            rows[model] = index_row(made, files[path])
+            published.models.append(model)
 
     def _index(self, kind: Kind) -> Index:
         data = self._metadata.read("index.json")

@@ -253,6 +253,10 @@ class SignedMetadata:
         seen = {**self._seen(), self._store.url: self.timestamp.signed.version}
         write_private(self._keys.folder / "seen.json", json.dumps(seen, indent=1).encode())
 
+    def expiries(self) -> dict[Role, datetime]:
+        """Returns until when the signatures that publishing does not renew are good."""
+        return {"root": self.root.signed.expires, "targets": self.targets.signed.expires}
+
     def rotate(self, role: Role, entry: KeyEntry) -> None:
         """Gives a role another key; signatures of the one before count no more.
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from factories import PREPROCESS, plain
+from factories import PREPROCESS, engine, model, plain
 
 from builders.intake import check_candidate
 from builders.keys import Expiry, KeyRing, make_keys
 from builders.listing import TIME
+from builders.provenance import PROVENANCE
 from builders.publisher import Check, Published, Publisher
 from builders.signing import SignedMetadata
 from zoo.client import Client
 from zoo.digest import sha256_json
-from zoo.index import Candidate, ModelCard
+from zoo.index import Candidate, Index, ModelCard, index_row
 from zoo.key import BuildInputs
-from zoo.licences import LICENCE_FILE, NOTICE_FILE
+from zoo.licences import LICENCE_FILE, NOTICE_FILE, licence_text
 from zoo.manifest import BatchRange, CatalogText
 from zoo.record import Attestation, Blob, BuildRecord
 from zoo.repository import Repository
@@ -57,7 +59,32 @@ class Signed:
 
     def build(self, model: str = "m", content: bytes = b"engine", **changes: Any) -> BuildRecord:
         """Puts an engine there, as a builder does; nobody sees it yet."""
-        inputs = BuildInputs.model_validate(
+        inputs = self.build_inputs(model, content)
+        engine = self.blob(content)
+        self.attest(engine)
+        values: dict[str, Any] = {
+            "inputs": inputs,
+            "export_key": "3" * 64,
+            "targets": (LABEL,),
+            "engine": engine,
+            "golden": self.blob(b"golden"),
+            "files": self.papers(inputs, engine),
+            "feature_dim": 8,
+            "dry_run": False,
+            "precision_status": "proven",
+            "facts": {},
+            "licence": "apache-2.0",
+            "weights": "file w",
+            "cost": {"seconds": 1.0},
+            "created": "2026-01-01T00:00:00.000000Z",
+        }
+        record = BuildRecord.model_validate({**values, **changes})
+        self.repository.add_record(record)
+        return record
+
+    def build_inputs(self, model: str, content: bytes) -> BuildInputs:
+        """What an engine is made from."""
+        return BuildInputs.model_validate(
             {
                 "model": model,
                 "onnx": sha256_json(content.hex()),
@@ -71,27 +98,19 @@ class Signed:
                 "options": {},
             }
         )
-        engine = self.blob(content)
-        self.attest(engine)
-        values: dict[str, Any] = {
-            "inputs": inputs,
-            "export_key": "3" * 64,
-            "targets": (LABEL,),
-            "engine": engine,
-            "golden": self.blob(b"golden"),
-            "files": {name: self.blob(name.encode()) for name in (LICENCE_FILE, NOTICE_FILE)},
-            "feature_dim": 8,
-            "dry_run": False,
-            "precision_status": "proven",
-            "facts": {},
-            "licence": "apache-2.0",
-            "weights": "file w",
-            "cost": {"seconds": 1.0},
-            "created": "2026-01-01T00:00:00.000000Z",
+
+    def papers(self, inputs: BuildInputs, engine: Blob) -> dict[str, Blob]:
+        """What lies beside an engine."""
+        definition = {"internalParameters": {"buildKey": inputs.key}}
+        statement = {
+            "subject": [{"digest": {"sha256": engine.sha256}}],
+            "predicate": {"buildDefinition": definition},
         }
-        record = BuildRecord.model_validate({**values, **changes})
-        self.repository.add_record(record)
-        return record
+        return {
+            LICENCE_FILE: self.blob(licence_text("apache-2.0").encode()),
+            NOTICE_FILE: self.blob(b"NOTICE"),
+            PROVENANCE: self.blob(json.dumps(statement).encode()),
+        }
 
     def blob(self, content: bytes) -> Blob:
         path = self.folder / "file"
@@ -171,3 +190,28 @@ class Signed:
 
 def other_ring(folder: Path) -> KeyRing:
     return make_keys(folder, None, ask=no_passphrase, bins=2)
+
+
+def publish_many(signed: Signed, models: int) -> None:
+    """Signs an index of models of 20 engines, each with as many numbers as a GPU engine has."""
+    row = {"worst_cosine": 0.999912345, "worst_relative_error": 0.00123, "neighbours": 0.98765}
+    numbers = [{"batch": batch, **row} for batch in (1, 3, 8, 64, 128, 256)]
+    times = [
+        {"batch": batch, "latency_ms": 1.234567, "images_per_second": 12345.678}
+        for batch in (1, 8, 64, 128, 256)
+    ]
+    engines = [
+        engine(f"{arch}-rtx1.7-{precision}", verification={"batches": numbers},
+               benchmark={"batches": times})
+        for arch in ("sm75", "sm80", "sm86", "sm89", "sm120")
+        for precision in ("fp32", "bf16", "fp16", "int8")
+    ]  # fmt: skip
+    files, rows = {}, []
+    for number in range(models):
+        one = model(*engines, model=f"model_{number}")
+        files[f"index/{one.model}.json"] = one.to_json()
+        rows.append(index_row(one, files[f"index/{one.model}.json"]))
+    files["index.json"] = Index(kind="release", models=tuple(rows)).to_json()
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.start()
+    metadata.publish(files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 from conftest import SMALL
 from plans import CALIBRATION, everywhere, publish_all
 
+from builders.explain import differences
 from builders.look import Wish
 from builders.places import Places, find_places
 from builders.planned import Action, FarmPlan, PlannedEngine, make_plan, matrix, to_text
 from builders.planning import plan_farm
 from builders.strikes import STRIKES, add_strike
-from zoo.errors import TargetError
+from zoo.errors import TargetError, UsageError
 from zoo.manifest import Manifest
 from zoo.record import Strike
 from zoo.repository import Repository
@@ -122,6 +124,26 @@ def test_an_export_that_may_come_out_the_same_builds_only_perhaps(
     }
     assert plan.total.perhaps == len(plan.engines)
     assert plan.total.cpu_minutes == 2  # an export in each of two dialects
+
+
+def test_explain_names_the_input_that_differs(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    repository, label = Repository(store), "sm86-trt11.4-fp32"
+
+    def explained(manifest: Manifest, builder: str = "", target: str = label) -> str:
+        options = Namespace(calibration="", builder=builder)
+        return "\n".join(differences(repository, manifest, target, options))
+
+    assert explained(one[SMALL]).endswith("nothing differs: there is nothing to build")
+    levels = explained(one[SMALL], "optimization_level=5")
+    assert "the engine would be built anew:\n  options.optimization_level: " in levels
+    assert "5 is what it would be" in levels
+    crop = one[SMALL].preprocess.model_copy(update={"crop": 0.5})
+    cropped = explained(one[SMALL].model_copy(update={"preprocess": crop}))
+    assert "  preprocess.crop: 0.875 is published, 0.5 is what it would be" in cropped
+    with pytest.raises(UsageError, match=r"Perhaps you meant 'sm86-trt11\.4-fp32'"):
+        explained(one[SMALL], target="sm86-trt11.4-fp31")
 
 
 def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(

@@ -357,6 +357,24 @@ def test_who_lost_the_lock_writes_nothing_more(s3: str) -> None:
     assert store.get(lock) == b"somebody took over"
 
 
+def test_publishers_that_try_a_server_at_once_do_not_disturb_each_other(s3: str) -> None:
+    failures: list[RepositoryError] = []
+
+    def attempt() -> None:
+        try:
+            opened(s3).check_writable()
+        except RepositoryError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert list(opened(s3).list("")) == []
+
+
 @pytest.mark.parametrize(
     ("keeps", "ignored"),
     [

@@ -14,8 +14,12 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from factories import engine, model
-from signed import LABEL, Signed, no_passphrase, other_ring
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from signed import LABEL, Signed, no_passphrase, other_ring, publish_many
 
 from builders import cli
 from builders.desk import open_desk
@@ -24,7 +28,6 @@ from builders.signing import SignedMetadata
 from zoo import doctor
 from zoo.digest import sha256_bytes, sha256_file
 from zoo.errors import RepositoryError, TooLongError, TrustError, UsageError, ZooError
-from zoo.index import Index, index_row
 from zoo.layout import FIRST_ROOT
 from zoo.stores import LocalStore
 from zoo.trust import TrustHome, read_root, trusted_root
@@ -75,29 +78,28 @@ def test_what_is_proposed_is_not_seen(signed: Signed) -> None:
         signed.client().model("other")
 
 
-@pytest.mark.parametrize("where", [0.0, 0.3, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize(
     "pattern",
     [
         "blobs/sha256/*/{engine}", "records/m/*.json", "index/*.m.json", "*.index.json",
         "metadata/timestamp.json", "metadata/*.snapshot.json", "metadata/*.targets.json",
+        "metadata/*.bin-*.json",
     ],
 )  # fmt: skip
-def test_a_flipped_byte_is_noticed(signed: Signed, pattern: str, where: float) -> None:
-    pattern = pattern.format(engine=sha256_bytes(b"engine"))
-    flip(signed.find(pattern), where)
-    client = signed.client()
-    with pytest.raises((TrustError, RepositoryError)) as caught:
-        (client.index(), signed.pulled(client))
-    assert caught.value.hint
-    assert not list((signed.folder / "home/cache").glob("engines/*"))
-
-
-def test_a_flipped_byte_in_a_bin_is_noticed(signed: Signed) -> None:
-    for path in (signed.folder / "store/metadata").glob("*.bin-*.json"):
-        flip(path, 0.5)
-    with pytest.raises(TrustError):
-        signed.client().index()
+def test_a_flipped_byte_is_noticed_anywhere(signed: Signed, pattern: str) -> None:
+    files = list((signed.folder / "store").glob(pattern.format(engine=sha256_bytes(b"engine"))))
+    assert files
+    for number in range(26):
+        for path in files:
+            flip(path, number / 25)
+        client = signed.client(f"home-{number}")
+        with pytest.raises((TrustError, RepositoryError)) as caught:
+            (client.index(), signed.pulled(client))
+        assert caught.value.hint
+        assert not list((signed.folder / f"home-{number}/cache").glob("engines/*"))
+        for path in files:
+            flip(path, number / 25)
+    assert signed.pulled(signed.client()) == b"engine"
 
 
 def test_an_older_index_is_refused(signed: Signed) -> None:
@@ -316,6 +318,36 @@ def test_a_key_is_revoked_by_its_id(signed: Signed) -> None:
     assert f"{signed.ring.entry('root').keyid[:16]} (root)" in again.stderr
 
 
+def test_a_signature_is_renewed_and_the_key_stays(
+    signed: Signed, capsys: pytest.CaptureFixture[str], farm: Farm
+) -> None:
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    keys = {entry.role: entry.keyid for entry in signed.ring.file.keys}
+    first_root = signed.ring.root_file.read_bytes()
+    for role in ("root", "targets"):
+        assert farm("keys", "renew", role, *place) == 0
+    assert "root: signed until " in capsys.readouterr().out
+    assert farm("keys", "renew", "rot", *place) == UsageError.exit_code
+    assert "Perhaps you meant 'root'?" in capsys.readouterr().err
+    signed.ring = KeyRing(signed.ring.folder, ask=no_passphrase)
+    assert {entry.role: entry.keyid for entry in signed.ring.file.keys} == keys
+    assert len(list((signed.folder / "store/metadata").glob("*.root.json"))) == 3
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client(root=first_root)) == b"newer"
+
+
+def test_a_role_may_move_to_a_key_elsewhere(signed: Signed, tmp_path: Path, farm: Farm) -> None:
+    pem, public = other_ring(tmp_path / "vault").folder / "publisher.pem", tmp_path / "public.pem"
+    write_public(pem, public)
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    turned = farm("keys", "rotate", "publisher", *place, "--signer", f"file2:{pem}", str(public))
+    assert turned == 0
+    signed.ring = KeyRing(signed.ring.folder, ask=no_passphrase)
+    assert signed.ring.entry("publisher").uri == f"file2:{pem}"
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client()) == b"newer"
+
+
 def test_a_rotation_that_is_interrupted_is_completed(
     signed: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,21 +363,17 @@ def test_a_rotation_that_is_interrupted_is_completed(
     assert not (signed.ring.folder / "rotation.json").exists()
 
 
+def write_public(private: Path, path: Path) -> None:
+    """Writes the public half of a key."""
+    public = load_pem_private_key(private.read_bytes(), None).public_key()
+    path.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
 def test_a_key_may_be_elsewhere(tmp_path: Path) -> None:
     """Any signer of securesystemslib will do: here, one that reads a file of its own."""
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        PublicFormat,
-        load_pem_private_key,
-    )
-    from signed import no_passphrase
-
     ring = other_ring(tmp_path / "vault")
     pem = tmp_path / "vault/publisher.pem"
-    public = load_pem_private_key(pem.read_bytes(), None).public_key()
-    (tmp_path / "public.pem").write_bytes(
-        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
+    write_public(pem, tmp_path / "public.pem")
     entry = key_elsewhere("publisher", f"file2:{pem}", tmp_path / "public.pem")
     assert entry.keyid == ring.entry("publisher").keyid
     signed = Signed(tmp_path / "s")
@@ -420,6 +448,21 @@ def test_an_engine_is_withdrawn_once_and_with_a_reason(
     assert farm("gc", "--store", signed.store.url, "--grace", "-1") == UsageError.exit_code
 
 
+def test_an_engine_that_was_superseded_is_withdrawn_by_its_digest(
+    signed: Signed, farm: Farm
+) -> None:
+    old = signed.repository.records("m")[0].engine.sha256
+    signed.release(content=b"newer")
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    assert farm("publish", *place, "--refresh") == 0
+    assert farm("withdraw", "m", old[:7], *place, "--reason", "r") == UsageError.exit_code
+    assert farm("withdraw", "m", old[:8], *place, "--reason", "it leaks") == 0
+    engines = {one.engine.sha256: one for one in signed.client().model("m").engines}
+    assert (engines.pop(old).status, [one.status for one in engines.values()]) == (
+        "withdrawn", ["verified"],
+    )  # fmt: skip
+
+
 def pull_in_process(folder: Path, out: Any) -> None:
     sys.path.insert(0, str(ROOT))
     made = object.__new__(Signed)
@@ -462,6 +505,8 @@ def test_the_command_line_says_what_to_do(signed: Signed, tmp_path: Path) -> Non
     assert refused.returncode == TrustError.exit_code
     assert "--trust ROOT" in refused.stderr
     assert "m " in zoo("list", "--trust", str(signed.ring.root_file)).stdout
+    keyid = signed.ring.entry("publisher").keyid
+    assert f"signed by: key {keyid[:16]}, good until 20" in zoo("show", "m").stdout
     assert zoo("list").returncode == 0
     assert "engines/" in zoo("pull", "m", "--target", "cpu-ort1.32-fp32").stdout
 
@@ -483,29 +528,8 @@ class Counting:
 
 
 def test_one_engine_of_20_000_costs_little_to_learn_about(tmp_path: Path) -> None:
-    """1,000 models of 20 engines, each with as many numbers as a GPU engine has."""
     signed = Signed(tmp_path, bins=16)
-    row = {"worst_cosine": 0.999912345, "worst_relative_error": 0.00123, "neighbours": 0.98765}
-    numbers = [{"batch": batch, **row} for batch in (1, 3, 8, 64, 128, 256)]
-    times = [
-        {"batch": batch, "latency_ms": 1.234567, "images_per_second": 12345.678}
-        for batch in (1, 8, 64, 128, 256)
-    ]
-    engines = [
-        engine(f"{arch}-rtx1.7-{precision}", verification={"batches": numbers},
-               benchmark={"batches": times})
-        for arch in ("sm75", "sm80", "sm86", "sm89", "sm120")
-        for precision in ("fp32", "bf16", "fp16", "int8")
-    ]  # fmt: skip
-    files, rows = {}, []
-    for number in range(1000):
-        one = model(*engines, model=f"model_{number}")
-        files[f"index/{one.model}.json"] = one.to_json()
-        rows.append(index_row(one, files[f"index/{one.model}.json"]))
-    files["index.json"] = Index(kind="release", models=tuple(rows)).to_json()
-    metadata = SignedMetadata(signed.store, signed.ring)
-    metadata.start()
-    metadata.publish(files)
+    publish_many(signed, models=1000)
     counting: Any = Counting(LocalStore(tmp_path / "store"))
     assert len(signed.client(store=counting).model("model_500").engines) == 20
     assert counting.read < 200_000

@@ -17,6 +17,7 @@ from farm import ROOT
 from runner import Runner
 
 from zoo.digest import sha256_bytes
+from zoo.stores import open_store
 
 PASSPHRASE = "a passphrase"
 
@@ -25,10 +26,15 @@ def keys(folder: Path) -> str:
     """Makes a repository's keys; returns them as the workflow's secret holds them."""
     command = [ROOT / ".venv/bin/zoo-farm", "keys", "init", "--keys", folder]
     subprocess.run(command, env={**os.environ, "ZOO_KEYS_PASSPHRASE": PASSPHRASE}, check=True)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
+    return packed(folder)
+
+
+def packed(folder: Path) -> str:
+    """Returns a folder as the workflow's secret holds it: a tar, in base64."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
         tar.add(folder, arcname=".")
-    return base64.b64encode(packed.getvalue()).decode()
+    return base64.b64encode(made.getvalue()).decode()
 
 
 def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
@@ -69,6 +75,9 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     assert signed.returncode == 0, signed.stdout + signed.stderr
     assert f"{LITE}: signed" in signed.stdout
     root = sha256_bytes((runner.temp / "keys" / "root.json").read_bytes())
+    shutil.copytree(runner.temp / "keys", tmp_path / "signed-keys")
+    for name in ("root.pem", "targets.pem"):
+        (tmp_path / "signed-keys" / name).unlink()
     gone = runner.run("publish", "The keys go")
     assert gone.returncode == 0
     assert not (runner.temp / "keys").exists()
@@ -87,6 +96,14 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     again = runner.run("plan", "Plan")
     assert again.returncode == 0
     assert runner.outputs["empty"] == "yes"
+
+    # A quiet night: nothing is new, and that is signed. The keys are packed after the first time.
+    runner.values["secrets.KEYS_TAR"] = packed(tmp_path / "signed-keys")
+    quiet = runner.run("publish", "Check what was built")
+    assert quiet.returncode == 0, quiet.stdout + quiet.stderr
+    assert "0 signed, 0 refused" in quiet.stdout
+    timestamp = json.loads(open_store(s3).get("metadata/timestamp.json"))
+    assert timestamp["signed"]["version"] == 2
 
     # Another night: a machine that builds need not trust what others have published.
     other = only_fp32.replace("cpu = { min = 1, opt = 4, max = 16 }", "cpu = { opt = 4, max = 8 }")

@@ -73,6 +73,20 @@ def test_what_a_step_makes_is_a_target_that_takes_its_variables(step: dict[str, 
         assert done.returncode == 0, done.stderr
 
 
+def test_every_night_somebody_says_that_there_is_nothing_newer() -> None:
+    """Readers refuse a repository whose timestamp is a week old, news or no news."""
+    publish = workflow(ROOT / ".github/workflows/nightly.yml")["jobs"]["publish"]
+    assert publish["if"].startswith("always()")  # though nothing was built
+    (line,) = re.findall(r"make publish.*", "\n".join(step["run"] for step in publish["steps"]))
+    done = subprocess.run(
+        ["bash", "-c", line.replace("make", "make --dry-run PYTHON=python3", 1)], cwd=ROOT,
+        env={**os.environ, "STORE": "s3://b/p", "RUNNER_TEMP": "t"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "zoo-farm publish" in done.stdout
+    assert "--refresh" in done.stdout
+
+
 def fakes(folder: Path, **programs: str) -> dict[str, str]:
     """Returns an environment in which some programs only write down how they are called."""
     binaries = folder / "bin"

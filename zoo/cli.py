@@ -49,7 +49,8 @@ def list_models(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Shows a model and its engines."""
-    model = client_of(options).model(options.model)
+    client = client_of(options)
+    model, signed = client.model(options.model), client.signed
     preprocess = model.preprocess
     print(f"{model.catalog.title} ({model.model})")
     print(f"  {model.catalog.summary}")
@@ -57,6 +58,9 @@ def show(options: argparse.Namespace) -> int:
         print(f"  - {line}")
     print(f"  use: {model.catalog.use_case}")
     print(f"  timm: {model.timm_name}; weights: {model.weights}; licence: {model.licence}")
+    if (until := signed.expires()) is not None:
+        keys = ", ".join(keyid[:16] for keyid in signed.signers())
+        print(f"  signed by: key {keys}, good until {until:%Y-%m-%d %H:%M} UTC")
     print(f"  features: {model.feature_dim} ({model.cut})")
     print(
         f"  input: {preprocess.input_size} px ({preprocess.size_of} size), "

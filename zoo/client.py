@@ -15,7 +15,7 @@ from zoo.errors import RepositoryError, UsageError
 from zoo.index import EngineEntry, Index, ModelIndex
 from zoo.layout import TIMESTAMP
 from zoo.names import perhaps
-from zoo.record import BuildRecord
+from zoo.record import Blob, BuildRecord
 from zoo.repository import Repository
 from zoo.selection import Machine, select
 from zoo.stores import Progress, open_store
@@ -121,6 +121,24 @@ class Client:
                 engine.parent.mkdir(parents=True, exist_ok=True)
                 self.repository.fetch_blob(record.engine, engine, progress=progress)
         return Pulled(record=record, engine=engine)
+
+    @contextmanager
+    def fetched(self, blob: Blob) -> Iterator[Path]:
+        """Yields a file with a blob's bytes, checked, which is gone afterwards.
+
+        What an interruption leaves is in the cache, as of a download, and gone on from.
+
+        Raises:
+            RepositoryError: It is missing, or its bytes are not what they should be.
+        """
+        path = self._cache / "engines" / f"{blob.sha256}.mirror"
+        with self._turn(path.name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.repository.fetch_blob(blob, path)
+            try:
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
 
     def onnx_of(self, record: BuildRecord, scratch: Path) -> Path | None:
         """Returns the ONNX that an engine was built from, checked.

@@ -6,18 +6,19 @@ root. What was left out by a filter is named by the index and missing, and the c
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 from zoo.client import Client
 from zoo.digest import sha256_bytes, sha256_file
-from zoo.errors import SelectionError
+from zoo.errors import RepositoryError, SelectionError
 from zoo.index import EngineEntry
-from zoo.layout import TIMESTAMP, blob_key, hashed_key, record_key
+from zoo.layout import FIRST_ROOT, TIMESTAMP, blob_key, hashed_key, record_key
 from zoo.record import Blob
 from zoo.stores import ObjectStore
+
+_LARGEST = 2**20
+"""Bytes that a root, or ``repository.json``, may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def mirror(
     wanted: Filter,
     say: Callable[[str], None] = lambda text: None,
 ) -> Mirrored:
-    """Copies a repository. What is there already is left; a run that was interrupted goes on.
+    """Copies a repository. What is there already is left; what was interrupted is gone on from.
 
     Args:
         client: Reads the repository.
@@ -73,22 +74,21 @@ def mirror(
 
     Raises:
         SelectionError: Nothing passes the filter.
-        RepositoryError: Something is missing, or is not what was signed.
+        RepositoryError: Something is missing, or is not what was signed; or the destination is
+            another repository.
         TrustError: The index is not what its keys vouch for, or is expired.
     """
     index, signed, done = client.index(), client.signed, Mirrored()
     signed.must_be_fresh()
+    _check_destination(client, destination)
     models = [row.model for row in index.models]
     if wanted.models is not None:
         models = [name for name in models if name in wanted.models]
-    with tempfile.TemporaryDirectory(prefix="mirror-") as scratch:
-        for name in models:
-            model = client.model(name)
-            for entry in model.engines:
-                if wanted.takes(entry):
-                    _copy_engine(client, name, entry, destination, Path(scratch), done)
-                    done.engines += 1
-                    say(f"{name} {', '.join(entry.targets)}")
+    for name in models:
+        for entry in filter(wanted.takes, client.model(name).engines):
+            _copy_engine(client, name, entry, destination, done)
+            done.engines += 1
+            say(f"{name} {', '.join(entry.targets)}")
     if not done.engines:
         raise SelectionError(
             f"{client.repository.store.url}: no engine is what was asked for",
@@ -99,7 +99,9 @@ def mirror(
         assert data is not None
         _put(destination, hashed_key(path, sha256_bytes(data)), data, done)
         destination.put(path, data)
-    destination.put("repository.json", client.repository.store.get("repository.json"))
+    destination.put(
+        "repository.json", client.repository.store.get("repository.json", limit=_LARGEST)
+    )
     for key, data in signed.metadata():
         if key != TIMESTAMP:
             _put(destination, key, data, done)
@@ -107,33 +109,44 @@ def mirror(
     return done
 
 
+def _check_destination(client: Client, destination: ObjectStore) -> None:
+    """Refuses to write over a repository that this is no copy of.
+
+    Raises:
+        RepositoryError: The destination has another root.
+    """
+    if destination.size(FIRST_ROOT) is None:
+        return
+    source = client.repository.store
+    if source.size(FIRST_ROOT) is None or _root(source) != _root(destination):
+        raise RepositoryError(
+            f"{destination.url}: there is another repository, with a root of its own",
+            hint=f"nothing was written; name a place that is empty, or a mirror of {source.url}",
+        )
+
+
+def _root(store: ObjectStore) -> bytes:
+    return store.get(FIRST_ROOT, limit=_LARGEST)
+
+
 def _copy_engine(
-    client: Client,
-    model: str,
-    entry: EngineEntry,
-    destination: ObjectStore,
-    scratch: Path,
-    done: Mirrored,
+    client: Client, model: str, entry: EngineEntry, destination: ObjectStore, done: Mirrored
 ) -> None:
     repository = client.repository
     data = repository.listed_bytes(model, entry)
     record = repository.parse_listed(model, entry, data)
     for blob in record.blobs:
-        _copy_blob(client, blob, destination, scratch, done)
+        _copy_blob(client, blob, destination, done)
     _put(destination, record_key(model, record.key), data, done)
 
 
-def _copy_blob(
-    client: Client, blob: Blob, destination: ObjectStore, scratch: Path, done: Mirrored
-) -> None:
+def _copy_blob(client: Client, blob: Blob, destination: ObjectStore, done: Mirrored) -> None:
     key = blob_key(blob.sha256)
     if destination.size(key) == blob.size and not _is_damaged(destination, blob):
         return
-    path = scratch / blob.sha256
-    client.repository.fetch_blob(blob, path)
-    destination.delete(key)  # one that was cut short by other means
-    destination.put_file(key, path)
-    path.unlink(missing_ok=True)
+    with client.fetched(blob) as path:
+        destination.delete(key)  # one that was cut short by other means
+        destination.put_file(key, path)
     done.copied += 1
     done.bytes += blob.size
 

@@ -40,6 +40,9 @@ from zoo.target import Toolchain
 
 R = TypeVar("R", bound=Record)
 
+LARGEST_RECORD = 2**24
+"""Bytes that a record may have: whoever can write to a store could leave one without an end."""
+
 
 class IndexReader(Protocol):
     """Reads files of the index that somebody vouches for."""
@@ -189,7 +192,7 @@ class Repository:
 
     def record_file(self, model: str, key: str) -> Blob:
         """Returns hash and size of a build record's own bytes."""
-        data = self.store.get(record_key(model, key))
+        data = self.store.get(record_key(model, key), limit=LARGEST_RECORD)
         return Blob(sha256=sha256_bytes(data), size=len(data))
 
     def records(self, model: str) -> list[BuildRecord]:
@@ -247,11 +250,14 @@ class Repository:
             scratch: Folder for a copy, where the store is remote.
         """
         path = self.blob_path(blob)
-        if self.store.size(blob_key(blob.sha256)) is None:
+        size = self.store.size(blob_key(blob.sha256))
+        if size is None:
             return "missing"
+        if size != blob.size:
+            return f"damaged: it has {size:,} bytes and not {blob.size:,}"
         if path is None:
             path = scratch / blob.sha256
-            self.store.fetch(blob_key(blob.sha256), path)
+            self.store.fetch(blob_key(blob.sha256), path, size=blob.size)
         return None if sha256_file(path) == blob.sha256 else "damaged"
 
     def forget(self, key: str, blob: Blob) -> None:
@@ -352,7 +358,7 @@ class Repository:
 
     def _get(self, key: str) -> bytes | None:
         try:
-            return self.store.get(key)
+            return self.store.get(key, limit=LARGEST_RECORD)
         except KeyError:
             return None
 

@@ -212,6 +212,22 @@ class SignedIndex:
             return None
         return Metadata[Timestamp].from_bytes(path.read_bytes()).signed.expires
 
+    def signers(self) -> tuple[str, ...]:
+        """Returns the ids of the keys that vouch for what was read, none before anything was."""
+        from tuf.api.metadata import Metadata, Root, Timestamp
+
+        folder = self._folder / "metadata"
+        if not (folder / "timestamp.json").is_file():
+            return ()
+        root = Metadata[Root].from_bytes((folder / "root.json").read_bytes())
+        timestamp = Metadata[Timestamp].from_bytes((folder / "timestamp.json").read_bytes())
+        may = root.signed.roles[Timestamp.type].keyids
+        return tuple(keyid for keyid in timestamp.signatures if keyid in may)
+
+    def look_again(self) -> None:
+        """Asks the repository anew at the next read: somebody may have published meanwhile."""
+        self._updater = self.cause = None
+
     def must_be_fresh(self) -> None:
         """Raises what keeps the repository from giving all that it has, if anything does.
 
@@ -227,11 +243,15 @@ class SignedIndex:
 
         Raises:
             TrustError: A part of it is not what the rest says of it.
+            RepositoryError: It can't be read.
         """
         from zoo.tuf_client import metadata_files, refuse
 
-        with self._turn(), refuse(self._store.url):
-            yield from metadata_files(self._store, self._folder / "metadata")
+        try:
+            with self._turn(), refuse(self._store.url):
+                yield from metadata_files(self._store, self._folder / "metadata")
+        except SetbackError as error:
+            raise error.cause from error
 
     def _fresh(self, path: str) -> bytes | None:
         from zoo.tuf_client import refuse, updater

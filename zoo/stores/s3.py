@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime, timezone
@@ -189,7 +190,7 @@ class S3Store:
     def check_writable(self) -> None:
         """Tries it: once or not at all, from one state to the next, and a whole upload in parts."""
         probe(self)
-        key = f"{PROBES}{Path(self._prefix or self._bucket).name}-conditions"
+        key = f"{PROBES}{uuid.uuid4().hex}"  # its own: another publisher may be trying too
         self.put(key, b"first")
         try:
             if self.write_tagged(key, b"second", '"00000000000000000000000000000000"') is not None:
