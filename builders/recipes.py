@@ -38,7 +38,7 @@ RECIPES: dict[Precision, str] = {
     f"what comes within {HEADROOM:g} times of 65504 on calibration images, {_KEPT}",
     "bf16": "bf16-1: weights and activations bf16, outputs fp32; fp32 are "
     f"{', '.join(SUMMING)}, {_KEPT}",
-    "int8": "int8-1: symmetric Q/DQ, weights per channel, activations per tensor, on inputs of "
+    "int8": "int8-2: symmetric Q/DQ, weights per channel, activations per tensor, on inputs of "
     "convolutions and matrix products with weights, then as the runtime fuses; ranges by the best "
     f"of {', '.join(RANGE_METHODS)} ({PERCENTILE}); operators that the advisor keeps have none",
 }

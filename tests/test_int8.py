@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_backends import inputs
 
 from builders.backends.onnxruntime import OnnxRuntimeBackend
+from builders.onnx_run import open_onnx
 from builders.precision.graph import name_nodes
 from builders.precision.measure import BINS, Measured, magnitudes, measure
 from builders.precision.qdq import place, quantise
@@ -77,10 +77,7 @@ def quantised(placing: Placing, method: RangeMethod = "max") -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto | Path) -> npt.NDArray[np.float32]:
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-    features: npt.NDArray[np.float32] = session.run(None, {"images": IMAGES})[0]
-    return features
+    return open_onnx(model)(IMAGES)  # as the Q/DQ say: fused, a CPU without VNNI may clip sums
 
 
 def test_tensorrt_gets_the_shortcut_quantised_and_not_what_joins_it() -> None:
@@ -113,6 +110,7 @@ def test_onnx_runtime_gets_results_quantised_behind_what_it_absorbs(tmp_path: Pa
     assert zeros["b"].dtype == zeros["f"].dtype == np.uint8
     assert zeros["b"] == 0  # behind a Relu
     assert zeros["images"] == zeros["f"] == 128
+    assert {zero.dtype for zero in zeros.values()} == {np.dtype(np.uint8)}  # weights too
     onnx.save(model, tmp_path / "int8.onnx")
     asked = inputs("ort", "cpu").model_copy(update={"precision": "int8"})
     engine = tmp_path / "engine"
@@ -120,6 +118,38 @@ def test_onnx_runtime_gets_results_quantised_behind_what_it_absorbs(tmp_path: Pa
     assert facts.precision_proven
     assert facts.values["int8_operators"]["QLinearConv"] == 3
     assert np.allclose(run(engine), run(model), atol=0.05)
+
+
+def test_an_engine_adds_the_largest_products_exactly_on_every_cpu(tmp_path: Path) -> None:
+    # Without VNNI, uint8 times int8 is added in pairs in 16 bits: 2 x 255 x 127 is clipped there.
+    images = np.ones((2, 64, 4, 4), np.float32)
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["a"], "conv"),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("ReduceMean", ["b", "axes"], ["features"], "mean", keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 64, 4, 4])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 16])],
+        [
+            numpy_helper.from_array(np.ones((16, 64, 1, 1), np.float32), "w"),
+            numpy_helper.from_array(np.array([2, 3]), "axes"),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    network = onnx.shape_inference.infer_shapes(made, strict_mode=True)
+    placement = place(network, "onnxruntime")
+    measured = measure(network, [images], placement.activations)
+    scales = activation_scales(measured, "max", unsigned=True)
+    onnx.save(quantise(network, placement, scales), tmp_path / "int8.onnx")
+    asked = inputs("ort", "cpu").model_copy(update={"precision": "int8"})
+    engine = tmp_path / "engine"
+    facts = OnnxRuntimeBackend().build(tmp_path / "int8.onnx", asked, engine, parameters=1)
+    assert facts.values["int8_operators"]["QLinearConv"] == 1
+    features = open_onnx(engine)(images)
+    assert features == pytest.approx(64.0, rel=0.02)
 
 
 def test_an_int8_engine_that_computes_in_fp32_is_refused(tmp_path: Path) -> None:

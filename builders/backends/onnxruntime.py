@@ -82,12 +82,13 @@ def read_engine(engine: Path, inputs: BuildInputs, source: Path) -> Facts:
         elements[kind] += int(np.prod(tensor.dims))
     operators = Counter(node.op_type for node in model.graph.node)
     floats = {name for name in elements if "float" in name}
-    if inputs.precision == "fp32" and (floats != {"float"} or elements["int8"]):
+    low = elements["int8"] + elements["uint8"]
+    if inputs.precision == "fp32" and (floats != {"float"} or low):
         raise BuildError(f"an fp32 engine whose weights are {', '.join(sorted(elements))}")
     quantised = {name: operators[name] for name in _INT8_OPERATORS if operators[name]}
     if inputs.precision == "int8":
         asked, made = _quantised_in(onnx.load(source)), sum(quantised.values())
-        if made < _INT8_SHARE * asked or not elements["int8"]:
+        if made < _INT8_SHARE * asked or not low:
             # A pair of Q and DQ that nothing fused computes in fp32, at a loss.
             raise BuildError(
                 f"an int8 engine that computes in fp32: of {asked} operators that the ONNX "

@@ -10,7 +10,8 @@ that all of it is one kernel, int8 in and out. Activations are symmetric, of typ
 
 ONNX Runtime runs an operator in int8 only between Q/DQ on both sides: there results are quantised
 too, behind an activation that quantising absorbs, and for whoever takes them. All activations are
-uint8 there: it fuses one type alone.
+uint8 there: it fuses one type alone. So are weights, around 128: of uint8 times int8, a CPU without
+VNNI adds two products in 16 bits and clips them, and an engine is for every CPU.
 """
 
 from __future__ import annotations
@@ -193,9 +194,12 @@ def quantise(
         if name not in on_weights:
             values = numpy_helper.to_array(weights[name])
             steps = weight_scales(values, axis)
-            scale = steps, np.zeros(steps.shape, np.int8)
-            on_weights[name] = pair(name, scale, values.shape, axis)
+            on_weights[name] = pair(name, (steps, middle(steps)), values.shape, axis)
         return f"{name}_dequantised"
+
+    def middle(steps: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
+        unsigned = placement.runtime == "onnxruntime"
+        return np.full(steps.shape, 128, np.uint8) if unsigned else np.zeros(steps.shape, np.int8)
 
     for one in placement.operators:
         node = nodes[one.node]
