@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from zoo.runtime.onnxruntime import session_options
+
 if TYPE_CHECKING:
     import onnx
 
@@ -31,8 +33,7 @@ def open_onnx(model: onnx.ModelProto | Path) -> Callable[[Images], Features]:
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     # As exported: optimising is the backend's work, for a large model it takes long, and more of
     # it would take a cast there and back for nothing.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -12,6 +12,7 @@ import numpy as np
 from builders.backends.base import Facts, Options, read_options
 from zoo.errors import BuildError
 from zoo.key import BuildInputs
+from zoo.runtime.onnxruntime import session_options
 from zoo.target import Toolchain
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ class OnnxRuntimeBackend:
         """Writes the optimised model; see :class:`~builders.backends.base.Backend`."""
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(engine)
         try:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.precision.graph import Graph
+from zoo.runtime.onnxruntime import session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -63,8 +64,7 @@ def measure(
     import onnxruntime
 
     instrumented, groups = _instrument(Graph(model), set(sampled))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     # What measures runs as soon as it can, so that activations are freed as in a plain run.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     session = onnxruntime.InferenceSession(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from builders.precision.graph import Graph
 from builders.precision.qdq import Arrays, Placement, Quantised, Shortcut
 from builders.precision.ranges import Scale, weight_scales
+from zoo.runtime.onnxruntime import session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -46,8 +47,7 @@ def rank_operators(
     import onnxruntime
 
     probe = _probe(model, placement, rounding, scales or {})
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     # As it is: an optimiser would take a cast there and back for nothing.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -12,6 +12,7 @@ from zoo.caft.head import Head
 from zoo.errors import HeadError, MissingPackageError
 from zoo.extractor import Extractor
 from zoo.files import whole
+from zoo.runtime.onnxruntime import session_options
 
 OUTPUT = "probabilities"
 _TOLERANCE, _LOW_TOLERANCE = 1e-4, 2e-2
@@ -114,7 +115,7 @@ def _difference(path: Path, head: Head, extractor: Extractor) -> float:
     """Runs the file beside backbone and head, on noise, at batch 1 and 2."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(

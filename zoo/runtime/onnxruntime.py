@@ -11,6 +11,30 @@ from zoo.key import BuildInputs
 from zoo.runtime.base import Features, Images, check_images, in_pieces
 
 
+def session_options(threads: int | None = None) -> Any:
+    """Returns options of a session that says little and keeps to the cores it is given.
+
+    ONNX Runtime's own default is a thread pinned to each core of the machine, also to those that
+    this process may not run on.
+
+    Args:
+        threads: Threads to use; all of this process's cores when None.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            "onnxruntime is not installed", hint="pip install 'caft-zoo[onnxruntime]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    return options
+
+
 class OnnxRuntimeSession:
     """A :class:`~zoo.runtime.base.Session` of ONNX Runtime. Safe to use from several threads.
 
@@ -21,15 +45,9 @@ class OnnxRuntimeSession:
     """
 
     def __init__(self, engine: Path, max_batch: int, threads: int | None = None) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise MissingPackageError(
-                "onnxruntime is not installed", hint="pip install 'caft-zoo[onnxruntime]'"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options = session_options(threads)
+        import onnxruntime
+
         # The engine was optimised when it was built.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
