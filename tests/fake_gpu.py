@@ -199,7 +199,7 @@ class _Context:
         return True
 
 
-class _Engine:
+class FakeEngine:
     num_io_tensors = 2
     num_optimization_profiles = len(PROFILES)
     device_memory_size_v2 = 1000
@@ -263,7 +263,7 @@ def open_fake(gpu: FakeGpu, path: Path, patch: pytest.MonkeyPatch) -> TensorRTSe
     patch.setattr(cuda, "free_memory", lambda: gpu.free)
     patch.setattr(cuda, "open_device", lambda: gpu)
     patch.setattr(cuda, "HostMemory", lambda shape: HostMemory(gpu, shape))
-    runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: _Engine(gpu))
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: FakeEngine(gpu))
     trt = SimpleNamespace(
         ILogger=_Log,
         Runtime=lambda log: runtime,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from caft_tools import record
-from fake_gpu import WIDTH, FakeGpu, expected, open_fake
+from fake_gpu import WIDTH, FakeEngine, FakeGpu, expected, open_fake
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.sources import Sample
@@ -120,3 +120,11 @@ def test_what_was_begun_is_written_where_the_source_fails(
         cache_features(Failing(), made, tmp_path / "cache", batch=8)
     features = np.load(tmp_path / "cache" / "features.npy")
     assert near(features, ready)
+
+
+def test_an_engine_of_another_shape_is_a_sentence(
+    gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeEngine, "get_tensor_shape", lambda *_: (-1, 3, 32, 32))
+    with pytest.raises(RunError, match=r"'features' has shape \(-1, 3, 32, 32\), \(N, features\)"):
+        open_fake(gpu, tmp_path, monkeypatch)

@@ -18,7 +18,7 @@ from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales
 from builders.studies import speed
 from builders.studies.__main__ import main, study
-from builders.studies.modelopt import ModelOpt
+from builders.studies.modelopt import ModelOpt, not_above
 from builders.studies.result import Row, Studies, look, quantised_inputs, share
 from builders.studies.subject import Subject
 from builders.studies.table import to_markdown
@@ -174,3 +174,31 @@ def test_a_python_without_modelopt_is_named(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"--modelopt-python {python}: .") as raised:
             ModelOpt(python)
         assert "modelopt.py" in str(raised.value)
+
+
+def test_what_modelopt_makes_gets_its_opset_back() -> None:
+    """A mean's axes are an input since opset 18, which TensorRT 8.6 does not read."""
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 4, 4])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 3])
+    values = {"scale": np.float32(0.1), "zero": np.int8(0), "axes": np.array([2, 3])}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "scale", "zero"], ["quantised"]),
+        helper.make_node("DequantizeLinear", ["quantised", "scale", "zero"], ["rounded"]),
+        helper.make_node("ReduceMean", ["rounded", "axes"], ["features"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [images], [features],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+    )  # fmt: skip
+    raised = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
+    source = onnx.load(TOY)
+    assert source.opset_import[0].version == 17
+
+    back = not_above(raised, source)
+    assert back.opset_import[0].version == 17
+    mean = next(node for node in back.graph.node if node.op_type == "ReduceMean")
+    assert len(mean.input) == 1
+    assert {one.name: one for one in mean.attribute}["axes"].ints == [2, 3]
+    noise = np.random.default_rng(0).standard_normal((2, 3, 4, 4), np.float32)
+    assert np.array_equal(open_onnx(back)(noise), open_onnx(raised)(noise))
+    assert not_above(source, raised) is source

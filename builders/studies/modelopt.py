@@ -98,7 +98,8 @@ class ModelOpt:
 
         ends = ["--onnx_path", str(fp32), "--output_path", str(made)]
         self._run(["-m", *module, *ends, "--log_level", "WARNING", *options])
-        return onnx.shape_inference.infer_shapes(onnx.load(made), strict_mode=True, data_prop=True)
+        model = not_above(onnx.load(made), onnx.load(fp32, load_external_data=False))
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
     def _run(self, arguments: Sequence[str]) -> str:
         try:
@@ -112,6 +113,26 @@ class ModelOpt:
             said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise RunError(f"ModelOpt failed: {said[-1][:300]}")
         return done.stdout
+
+
+def not_above(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a network in the opset of what it was made from, where its own is higher.
+
+    ModelOpt raises it to 19. TensorRT 8.6 reads the axes of a mean as an attribute alone, as up to
+    opset 17; without them it averages over everything.
+
+    Args:
+        model: The network.
+        source: What it was made from.
+    """
+    from onnx import version_converter
+
+    made, wanted = _opset(model), _opset(source)
+    return version_converter.convert_version(model, wanted) if made > wanted else model
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
 
 
 def _calibration(images: npt.NDArray[np.float32], made: Path) -> Path:

@@ -76,13 +76,19 @@ class TensorRTSession:
         self.input, self.output = self._names()
         count = self._engine.num_optimization_profiles
         self._profiles = tuple(self._profile(index) for index in range(count))
-        _, *image = self._engine.get_tensor_shape(self.input)
-        self._shape = (int(image[0]), int(image[1]), int(image[2]))
-        self._width = int(self._engine.get_tensor_shape(self.output)[1])
+        _, channels, height, width = self._dimensions(self.input, "(N, 3, H, W)", 4)
+        self._shape = (channels, height, width)
+        _, self._width = self._dimensions(self.output, "(N, features)", 2)
         self._lock = threading.Lock()
         self._idle: list[Lane] = []
         self.host = cuda.HostPool()
         self._closed = False
+
+    def _dimensions(self, name: str, needed: str, rank: int) -> tuple[int, ...]:
+        shape = tuple(map(int, self._engine.get_tensor_shape(name)))
+        if len(shape) != rank:
+            raise RunError(f"the engine's '{name}' has shape {shape}, {needed} is needed")
+        return shape
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
