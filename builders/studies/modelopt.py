@@ -132,7 +132,7 @@ def not_above(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProt
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    return next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    return int(next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx")))
 
 
 def _calibration(images: npt.NDArray[np.float32], made: Path) -> Path:
