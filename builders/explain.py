@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def differences(
     folder = options.calibration
     images = from_folder(Path(folder), print) if folder else shipped()
     form = Form.for_line(record.inputs.toolchain.line, record.inputs.precision)
+    if export is not None and export.inputs.lowering is not None:
+        form = replace(form, safety=export.inputs.lowering.safety)
     now = inputs.export_inputs(manifest, identity, form, images.name)
     yield f"published {record.created}, build key {record.key}"
     changed = list(_export_differences(export, now))

@@ -120,6 +120,7 @@ def _lower(
         placing=inputs.lowering.placing,
         rest=inputs.lowering.rest,
         low_images=inputs.lowering.half_images,
+        safety=inputs.lowering.safety,
         report=report,
     )
     export.save_onnx(model, path)

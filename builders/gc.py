@@ -240,13 +240,16 @@ def _of_export(
 
 
 def _newest_exports(repository: Repository, model: str) -> Iterator[str]:
-    """Yields what belongs to the newest export of each dialect and precision."""
-    newest: dict[tuple[str, str], tuple[datetime, ExportRecord]] = {}
+    """Yields what belongs to the newest export of each form."""
+    newest: dict[object, tuple[datetime, ExportRecord]] = {}
     for entry in repository.store.list(f"exports/{model}/"):
         export = _parsed(repository, entry.key, ExportRecord)
         if export is None:
             continue
-        form = (export.inputs.dialect, export.inputs.precision)
+        inputs, lowering = export.inputs, export.inputs.lowering
+        form: object = (inputs.dialect, inputs.precision)
+        if lowering is not None:
+            form = (form, lowering.placing, lowering.rest, lowering.safety)
         if form not in newest or newest[form][0] < entry.modified:
             newest[form] = (entry.modified, export)
     for _, export in newest.values():

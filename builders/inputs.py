@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builders import photos
-from builders.recipes import RECIPES
+from builders.recipes import RECIPES, SAFETIES
 from builders.versions import version
 from zoo.key import ExportInputs, LoweringInputs, WeightsIdentity
 from zoo.manifest import Manifest, PypiWeights
@@ -35,12 +35,14 @@ class Form:
         precision: Of the ONNX.
         placing: Whose fusions the Q/DQ of an int8 ONNX are placed for.
         rest: Type of what an int8 ONNX does not quantise.
+        safety: Part of each floor that an ONNX below fp32 may use up on calibration images.
     """
 
     dialect: str
     precision: Precision
     placing: Placing = "tensorrt"
     rest: Rest = "fp32"
+    safety: float = SAFETIES[0]
 
     @classmethod
     def for_line(cls, line: RuntimeLine, precision: Precision) -> Form:
@@ -58,9 +60,16 @@ class Form:
     @property
     def name(self) -> str:
         """Names it among those of one dialect: ``fp16``, ``int8-tensorrt-fp16``."""
-        if self.precision != "int8":
-            return self.precision
-        return f"int8-{self.placing}-{self.rest}"
+        name = str(self.precision)
+        if self.precision == "int8":
+            name += f"-{self.placing}-{self.rest}"
+        return name if self.safety == SAFETIES[0] else f"{name}-safety-{self.safety:g}"
+
+    @property
+    def stricter(self) -> Form | None:
+        """The form to try where an engine of this one misses its floors; None where none is."""
+        below = [safety for safety in SAFETIES if safety < self.safety]
+        return replace(self, safety=below[0]) if below and self.precision != "fp32" else None
 
 
 def export_inputs(
@@ -82,6 +91,7 @@ def export_inputs(
         placing=form.placing,
         rest=form.rest,
         half_images=manifest.half_images,
+        safety=form.safety,
     )
     return ExportInputs(
         model=manifest.id,

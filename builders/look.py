@@ -12,6 +12,7 @@ from builders import inputs, plan, weights
 from builders.backends import get_backend
 from builders.inputs import Form
 from builders.job import Prove
+from builders.misses import Misses, best_form
 from builders.places import Places
 from builders.plan import Wanted
 from builders.planned import Action, PlannedEngine
@@ -56,6 +57,7 @@ class Built:
     def __init__(self, repository: Repository) -> None:
         self._list = _once(lambda prefix: [one.key for one in repository.store.list(prefix)])
         self._records = _once(lambda prefix: set(self._list(prefix)))
+        self.misses = Misses(repository)
         self._strikes = _once(lambda prefix: Counter(map(_folder, self._list(prefix))))
 
     def record(self, model: str, key: str) -> bool:
@@ -127,6 +129,7 @@ class Look:
             for record, entries in self._by_record.items()
         }
         self._exports: dict[str, ExportRecord | DisabledRecord | None] = {}
+        self._of_form: dict[Form, tuple[str, ExportInputs]] = {}
         self._dialects: set[str] = set()
         self._proofs: dict[object, Prove] = {}
 
@@ -139,22 +142,17 @@ class Look:
             for one in plan.wanted_engines(manifest, dict(toolchains), wish.precisions)
         ]
         engines: list[PlannedEngine] = []
-        asked: dict[Form, tuple[str, ExportInputs]] = {}
         try:
             if wish.weights != "seeded":
                 check_licence(manifest.id, manifest.licence)
-            identity = weights.identify(manifest, wish.weights)
+            self._identity = weights.identify(manifest, wish.weights)
         except ZooError as error:
             reason = error.message.removeprefix(f"{manifest.id}: ")
             engines = [self._planned(one, "blocked", reason) for one in wanted]
             return Looked(model=manifest.id, engines=tuple(engines))
         for one in wanted:
-            form = Form.for_line(one.toolchain.line, one.precision)
-            if form not in asked:
-                made = inputs.export_inputs(manifest, identity, form, wish.calibration)
-                asked[form] = made.key, made
             try:
-                engines.append(self._engine(one, form, *asked[form], places))
+                engines.append(self._engine(one, places))
             except ZooError as error:
                 engines.append(self._planned(one, "blocked", error.message))
         read = tuple(one for one in self._exports.values() if isinstance(one, ExportRecord))
@@ -163,19 +161,30 @@ class Look:
             dialects=tuple(sorted(self._dialects)),
         )  # fmt: skip
 
-    def _engine(
-        self, wanted: Wanted, form: Form, key: str, asked: ExportInputs, places: Places
-    ) -> PlannedEngine:
-        export = self._export(key)
+    def _engine(self, wanted: Wanted, places: Places) -> PlannedEngine:
+        builds: dict[str, BuildInputs] = {}
+
+        def missed(export: ExportRecord) -> bool:
+            build = builds[export.inputs.key] = self._build_inputs(wanted, export)
+            entries = self._entries(build)
+            # What is published and was not withdrawn keeps its floors, nothing more is asked of it.
+            unproven = not entries or any(entry.status == "withdrawn" for entry in entries)
+            return unproven and build in self._built.misses
+
+        first = Form.for_line(wanted.toolchain.line, wanted.precision)
+        form, export = best_form(first, lambda form: self._export(self._asked(form)[0]), missed)
+        key, asked = self._asked(form)
         if isinstance(export, DisabledRecord):
             return self._planned(wanted, "disabled", export.reason)
         if export is None:
             self._dialects.add(form.dialect)
+            if form != first:
+                return self._planned(wanted, "export", "an engine missed its floors")
             return self._unexported(wanted, asked)
         if export.advice is not None and export.advice.mixed:
             wanted = replace(wanted, mixed=True)
-        build = self._build_inputs(wanted, export)
-        entry = self._find(build)
+        build = builds.get(key) or self._build_inputs(wanted, export)
+        entry = next(iter(self._entries(build)), None)
         if entry is not None:
             return self._proven(wanted, build, export, entry, places)
         if self._built.record(self._manifest.id, build.key):
@@ -210,7 +219,7 @@ class Look:
             for one in _differ(before.inputs, build)
             if one.field.partition(".")[0] not in ("archs", "preprocess")
         )
-        perhaps = before.key == build.key or self._find(build) is not None
+        perhaps = before.key == build.key or bool(self._entries(build))
         reason = _why((*changed, *further), "its export key" if perhaps else "its keys")
         planned = self._planned(wanted, "export", reason, (*changed, *further))
         return planned.model_copy(update={"perhaps": perhaps})
@@ -250,17 +259,17 @@ class Look:
             return self._planned(wanted, "verify", "it has not been run")
         return self._planned(wanted, "verify", "what a proof asks for has changed")
 
-    def _find(self, build: BuildInputs) -> EngineEntry | None:
-        """Returns the index's entry of an engine with these inputs, or with more architectures."""
+    def _entries(self, build: BuildInputs) -> list[EngineEntry]:
+        """Returns the index's entries of an engine of these inputs, or of more architectures."""
         key, wanted = build.key, set(build.archs)
         if key in self._by_record:
-            return self._by_record[key][0]
+            return self._by_record[key]
         for record, archs in self._archs.items():
             if wanted < archs:
                 wider = build.model_copy(update={"archs": tuple(sorted(archs))})
                 if wider.key == record:
-                    return self._by_record[record][0]
-        return None
+                    return self._by_record[record]
+        return []
 
     def _before(self, wanted: Wanted) -> BuildRecord | None:
         """Returns the record of what is published for a target now."""
@@ -269,6 +278,15 @@ class Look:
             if entry is not None:
                 return self._repository.record(self._manifest.id, entry.record)
         return None
+
+    def _asked(self, form: Form) -> tuple[str, ExportInputs]:
+        """Returns what an export is to be made from, and its key."""
+        if form not in self._of_form:
+            made = inputs.export_inputs(
+                self._manifest, self._identity, form, self._wish.calibration
+            )
+            self._of_form[form] = made.key, made
+        return self._of_form[form]
 
     def _export(self, key: str) -> ExportRecord | DisabledRecord | None:
         if key not in self._exports:

@@ -13,6 +13,7 @@ from pathlib import Path
 from builders import inputs, plan, publish
 from builders.executors import Executor
 from builders.job import BuildOutput, Prove, VerifyJob
+from builders.misses import Misses
 from builders.pipeline import Farm, passed
 from builders.progress import Display
 from builders.proposals import Proposals
@@ -65,6 +66,7 @@ class Prover:
     ) -> None:
         self._repository = repository
         self._proposals = proposals
+        self._misses = Misses(repository)
         self._farm = Farm(repository, executor, display, proposals)
         self._display = display
         self._failures = failures
@@ -148,7 +150,10 @@ class Prover:
                 )
         verdict = plan.verification_inputs(entry.engine.sha256, prove, inputs.VERIFICATION_METHOD)
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
-        with self._farm.job(label, job, self._failures) as outcome:
+        with (
+            self._misses.watch(record.inputs),
+            self._farm.job(label, job, self._failures) as outcome,
+        ):
             assert isinstance(outcome.result, BuildOutput)
             publish.attest_proof(repository, verdict, outcome.result)
             passed(outcome, "withdrawn")

@@ -15,8 +15,10 @@ from typing import TypeVar
 from builders import inputs, listing, parallel, plan, publish, scratch, weights
 from builders.backends import get_backend
 from builders.executors import Executor, Outcome
+from builders.exports import Export, Exports
 from builders.inputs import Form
-from builders.job import BuildJob, BuildOutput, ExportJob, ExportOutput, Job, Prove, VerifyJob
+from builders.job import BuildJob, BuildOutput, Job, Prove, VerifyJob
+from builders.misses import Misses, best_form
 from builders.plan import Wanted
 from builders.probing import Probing
 from builders.progress import Display
@@ -27,12 +29,13 @@ from builders.summary import Summary
 from zoo.errors import (
     ClusterError,
     JobError,
+    MissError,
     RepositoryError,
     VerificationError,
     ZooError,
 )
 from zoo.index import Candidate, DisabledCell
-from zoo.key import VerificationInputs, WeightsIdentity
+from zoo.key import BuildInputs, VerificationInputs
 from zoo.licences import check_licence
 from zoo.manifest import Manifest
 from zoo.record import BuildRecord, DisabledRecord, ExportRecord, concerning, status_of
@@ -64,6 +67,7 @@ class Farm:
         strikes: Strikes | None = None,
     ) -> None:
         self._strikes = strikes or Strikes(repository)
+        self._misses = Misses(repository)
         self._repository = repository
         self._executor = executor
         self._display = display
@@ -108,27 +112,36 @@ class Farm:
             check_licence(manifest.id, manifest.licence)
         wanted = plan.wanted_engines(manifest, request.toolchains, request.precisions)
         identity = weights.identify(manifest, request.weights)
-        exports = self._exports(manifest, identity, wanted, request)
+        exports = Exports(
+            self._repository, manifest, identity, request,
+            partial(self.job, manifest.id, failures=request.failures),
+        )  # fmt: skip
+        exports.make(map(_form, wanted))
         cells: list[DisabledCell] = []
 
         def bring(engine: Wanted) -> BuildRecord | None:
-            label = f"{manifest.id} {engine.label}"
-            export = exports[_form(engine)]
+            form, export = self._best(manifest, engine, exports, request)
             if isinstance(export, DisabledRecord):
-                summary.disabled[label] = export.reason
+                summary.disabled[f"{manifest.id} {engine.label}"] = export.reason
                 cells.append(listing.disabled_cell(engine.targets, export))
                 return None
-            if export.advice is not None and export.advice.mixed:
-                engine = replace(engine, mixed=True)
-                label = f"{manifest.id} {engine.label}"
+            mixed = export.advice is not None and export.advice.mixed
+            wanted = replace(engine, mixed=mixed)
+            label = f"{manifest.id} {wanted.label}"
             try:
-                record, done = self._engine(label, manifest, engine, export, request)
+                record, done = self._engine(label, manifest, wanted, export, request)
             except ClusterError:
                 raise
             except DisabledCellError as error:
                 summary.disabled[label] = str(error)
                 cells.append(error.cell)
                 return None
+            except MissError as error:
+                if self._best(manifest, engine, exports, request)[0] == form:
+                    summary.failed[label] = error
+                    return None
+                self._display.say(f"{label}: {error.message}; a stricter network is tried")
+                return bring(engine)
             except ZooError as error:
                 summary.failed[label] = error
                 return None
@@ -148,72 +161,17 @@ class Farm:
         with self._signing:
             self._proposals.send(candidate)
 
-    def _exports(
-        self,
-        manifest: Manifest,
-        identity: WeightsIdentity,
-        wanted: list[Wanted],
-        request: Request,
-    ) -> dict[Form, ExportRecord | DisabledRecord]:
-        """Returns the exports that the wanted engines need, making those that are missing.
+    def _best(
+        self, manifest: Manifest, engine: Wanted, exports: Exports, request: Request
+    ) -> tuple[Form, Export]:
+        """Returns the export that an engine is to be built from."""
 
-        Returns:
-            By form; the reason where a form can't be had.
-        """
-        needed: dict[str, list[Form]] = {}
-        for engine in wanted:
-            form = _form(engine)
-            # Other precisions are derived from fp32, which comes first.
-            fp32 = Form(dialect=form.dialect, precision="fp32")
-            forms = needed.setdefault(form.dialect, [fp32])
-            if form not in forms:
-                forms.append(form)
-        return {
-            form: record
-            for forms in needed.values()
-            for form, record in self._exports_in(forms, manifest, identity, request).items()
-        }
+        def missed(export: ExportRecord) -> bool:
+            return _build_inputs(manifest, engine, export, request) in self._misses
 
-    def _exports_in(
-        self,
-        forms: list[Form],
-        manifest: Manifest,
-        identity: WeightsIdentity,
-        request: Request,
-    ) -> dict[Form, ExportRecord | DisabledRecord]:
-        """Returns the exports of one dialect."""
-        repository, images = self._repository, request.calibration
-        asked = {
-            form: inputs.export_inputs(manifest, identity, form, images.name) for form in forms
-        }
-        found = {
-            form: record
-            for form, export in asked.items()
-            if (record := _export_or_reason(repository, manifest.id, export.key)) is not None
-        }
-        missing = [form for form in forms if form not in found]
-        if missing:
-            state = repository.state(manifest.id, identity.digest) if identity.seeded else None
-            fp32 = found.get(forms[0])
-            assert not isinstance(fp32, DisabledRecord)
-            job = ExportJob(
-                manifest=manifest,
-                manifest_dir=str(request.manifest_dir.resolve()),
-                weights=identity,
-                inputs={form.name: asked[form] for form in missing},
-                calibration=images,
-                fp32=fp32,
-                state=state.state if state else None,
-                store=repository.store.url,
-            )
-            with self.job(manifest.id, job, request.failures) as outcome:
-                assert isinstance(outcome.result, ExportOutput)
-                publish.publish_export(repository, job, outcome.result, outcome.folder)
-            for form in missing:
-                record = _export_or_reason(repository, manifest.id, asked[form].key)
-                assert record is not None
-                found[form] = record
-        return found
+        form, export = best_form(_form(engine), exports.__getitem__, missed)
+        assert export is not None
+        return form, export
 
     def _engine(
         self,
@@ -229,8 +187,7 @@ class Farm:
             Its record, and the list of :class:`Summary` that it belongs in.
         """
         repository = self._repository
-        options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, request.builder)
-        build = plan.build_inputs(manifest, wanted, export, options)
+        build = _build_inputs(manifest, wanted, export, request)
         prove = (
             plan.proof(manifest, export, wanted.precision, build.profiles)
             if (arch := self._runs_on(wanted))
@@ -269,6 +226,7 @@ class Farm:
             )
             with (
                 self._strikes.watch(build, wanted, export),
+                self._misses.watch(build),
                 self.job(label, job, request.failures) as outcome,
             ):
                 outcome = self._probing.judged(outcome, manifest, wanted.precision)
@@ -316,7 +274,10 @@ class Farm:
         """Proves a published engine again; one that fails is withdrawn."""
         repository = self._repository
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
-        with self.job(label, job, request.failures) as outcome:
+        with (
+            self._misses.watch(record.inputs),
+            self.job(label, job, request.failures) as outcome,
+        ):
             outcome = self._probing.judged(outcome, manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             publish.attest_proof(repository, verdict, outcome.result)
@@ -356,15 +317,11 @@ def _form(wanted: Wanted) -> Form:
     return Form.for_line(wanted.toolchain.line, wanted.precision)
 
 
-def _export_or_reason(
-    repository: Repository, model: str, key: str
-) -> ExportRecord | DisabledRecord | None:
-    """Returns an export that is whole, or why there is none; None where it was not tried."""
-    record = repository.export(model, key)
-    if record is None:
-        return repository.disabled(model, key)
-    whole = repository.has_blob(record.onnx) and repository.has_blob(record.golden)
-    return record if whole else None
+def _build_inputs(
+    manifest: Manifest, wanted: Wanted, export: ExportRecord, request: Request
+) -> BuildInputs:
+    options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, request.builder)
+    return plan.build_inputs(manifest, wanted, export, options)
 
 
 def passed(outcome: Outcome, otherwise: str) -> BuildOutput:
@@ -375,10 +332,10 @@ def passed(outcome: Outcome, otherwise: str) -> BuildOutput:
         otherwise: What happens to an engine that fails, for the message.
 
     Raises:
-        VerificationError: Its engine misses its tolerance.
+        MissError: Its engine misses its tolerance.
     """
     output = outcome.result
     assert isinstance(output, BuildOutput)
     if output.verification is not None and not output.verification.passed:
-        raise VerificationError(f"{otherwise}: {output.verification.reason}")
+        raise MissError(f"{otherwise}: {output.verification.reason}")
     return output

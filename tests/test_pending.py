@@ -119,6 +119,8 @@ def test_what_misses_its_tolerance_is_withdrawn(farm: Farm) -> None:
     assert "to reproduce" in done.stdout
     withdrawn = entries(farm)[CPU]
     assert withdrawn.status == "withdrawn"
+    noted = farm.repository.store.list(f"missed/{MODEL}/")
+    assert [entry.key for entry in noted] == [f"missed/{MODEL}/{withdrawn.record}.json"]
     assert withdrawn.reason is not None
     assert "relative error" in withdrawn.reason
     assert "withdrawn" in (farm.folder / "site" / "index.html").read_text()

@@ -70,6 +70,10 @@ class VerificationError(ZooError):
     exit_code = 8
 
 
+class MissError(VerificationError):
+    """An engine that was proven now, and misses its tolerance."""
+
+
 class TargetError(ZooError):
     """A target that no backend serves."""
 

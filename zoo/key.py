@@ -53,10 +53,12 @@ class LoweringInputs(_Inputs):
         placing: Whose fusions the Q/DQ of an int8 ONNX are placed for.
         rest: Type of what an int8 ONNX does not quantise.
         half_images: Whether it takes fp16 images.
+        safety: Part of each number of the tolerance that the calibration images may use up.
     """
 
     calibration: str
     tolerance: dict[str, float]
+    safety: float = 0.65
     placing: Placing = "tensorrt"
     rest: Rest = "fp32"
     half_images: bool = False

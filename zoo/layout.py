@@ -9,6 +9,7 @@
     disabled/<model>/<export-key>.json         why there is no such ONNX
     records/<model>/<build-key>.json           engines, by what went in
     strikes/<model>/<build-key>/<time>.json    a night in which an engine failed
+    missed/<model>/<build-key>.json            an engine that missed its floors
     runs/<night>/<time>-….json                 what a run of the farm says of itself; unsigned
     attestations/<engine>/<time>-<kind>-….json what was found out about an engine
     timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
@@ -33,6 +34,7 @@ FIRST_ROOT = f"{METADATA}1.root.json"
 TIMESTAMP = f"{METADATA}timestamp.json"
 CONDEMNED = "gc/condemned.json"
 RUNS = "runs/"
+MISSED = "missed/"
 
 
 def blob_key(sha256: str) -> str:
@@ -48,6 +50,11 @@ def record_key(model: str, key: str) -> str:
 def strikes_prefix(model: str, key: str) -> str:
     """Returns where it lies that an engine of a key failed."""
     return f"strikes/{model}/{key}/"
+
+
+def missed_key(model: str, key: str) -> str:
+    """Returns where it lies that an engine of a key missed its floors."""
+    return f"{MISSED}{model}/{key}.json"
 
 
 def run_key(night: str, time: str, sha256: str) -> str:

@@ -175,6 +175,18 @@ class Strike(Record):
     time: str
 
 
+class MissRecord(Record):
+    """That an engine missed its floors: a network that keeps more of them is tried instead.
+
+    Attributes:
+        inputs: What it was made from.
+        reason: What it missed.
+    """
+
+    inputs: BuildInputs
+    reason: str
+
+
 class TimingCacheRecord(Record):
     """The newest timing cache of a GPU and a toolchain. The one record that is written again.
 

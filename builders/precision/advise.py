@@ -25,7 +25,7 @@ from builders.precision.noise import Rounding, rank_operators
 from builders.precision.qdq import Placement, Quantised, Shortcut, place, quantise
 from builders.precision.ranges import Scale, activation_scales
 from builders.precision.typed import LowType, rounded_in_fp32, to_low
-from builders.recipes import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETY, RangeMethod
+from builders.recipes import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETIES, RangeMethod
 from zoo.errors import PrecisionError
 from zoo.record import Advice
 from zoo.target import Placing, Precision, Rest
@@ -76,6 +76,7 @@ def lower(
     placing: Placing = "tensorrt",
     rest: Rest = "fp32",
     low_images: bool = False,
+    safety: float = SAFETIES[0],
     report: Callable[[str], None] = lambda note: None,
 ) -> tuple[onnx.ModelProto, Advice]:
     """Makes a network of lower precision.
@@ -88,6 +89,7 @@ def lower(
         placing: Whose fusions the Q/DQ of an int8 network are placed for.
         rest: The type of what an int8 network does not quantise; fp32 or fp16.
         low_images: Whether the network takes fp16 images.
+        safety: Part of each floor that the calibration images may use up.
         report: Takes what is being done.
 
     Raises:
@@ -97,7 +99,7 @@ def lower(
     placement = place(model, placing)
     if precision == "int8" and not placement.operators:
         raise PrecisionError("no operator of this network can be quantised", {})
-    judge = _Judge(model, images.judged, tolerance, report)
+    judge = _Judge(model, images.judged, tolerance, safety, report)
     if precision != "int8":
         placement = replace(placement, shortcuts=())  # they have nothing to do with types
     trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
@@ -138,15 +140,16 @@ class _Judge:
         model: onnx.ModelProto,
         images: Batch,
         tolerance: Tolerance,
+        safety: float,
         report: Callable[[str], None],
     ) -> None:
         self._images = images
         self._expected = run(model, images)
-        # Part of each floor is left for photos that were not looked at.
+        # Part of each floor is left for photos that were not looked at, and for the engine.
         self._tolerance = Tolerance(
-            cosine=1 - SAFETY * (1 - tolerance.cosine),
-            relative_error=SAFETY * tolerance.relative_error,
-            distance_error=SAFETY * tolerance.distance_error,
+            cosine=1 - safety * (1 - tolerance.cosine),
+            relative_error=safety * tolerance.relative_error,
+            distance_error=safety * tolerance.distance_error,
             neighbours=0.0,
         )
         self._report = report

@@ -1,0 +1,196 @@
+"""An engine that misses the floors which its ONNX keeps: a stricter network is tried, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+from nights import CPU, NO_IMAGES, Builder, Night
+
+from builders import inputs
+from builders.executors import Outcome
+from builders.inputs import Form
+from builders.job import (
+    BuildJob,
+    BuildOutput,
+    DisabledExport,
+    ExportedFile,
+    ExportJob,
+    ExportOutput,
+    Job,
+    VerifyJob,
+)
+from builders.look import Wish
+from builders.places import Places
+from builders.planned import PlannedEngine
+from builders.planning import plan_farm
+from builders.progress import Report
+from builders.recipes import SAFETIES
+from zoo.digest import sha256_bytes
+from zoo.manifest import Manifest
+from zoo.record import Advice, Blob
+from zoo.target import Toolchain
+
+FIRST, SECOND = SAFETIES
+VERSION = "1.32.0"
+
+
+class Lowering(Builder):
+    """Makes networks of words, and engines that keep their floors where a test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passing = {SECOND}
+        self.alike = False
+        self.impossible: set[float] = set()
+        self.built: list[float] = []
+        self._safety: dict[str, float] = {}
+
+    def run(self, job: Job, folder: Path, report: Report) -> Outcome:
+        if isinstance(job, ExportJob):
+            return Outcome(result=self._export(job, folder), folder=folder)
+        if isinstance(job, VerifyJob):
+            self.good = self._safety[job.record.inputs.onnx] in self.passing
+            return Outcome(result=self._prove(job, folder, report), folder=folder)
+        assert isinstance(job, BuildJob)
+        safety = self._safety[job.onnx.sha256]
+        self.built.append(safety)
+        self.good = safety in self.passing
+        return super().run(job, folder, report)
+
+    def _prove(self, job: VerifyJob, folder: Path, report: Report) -> BuildOutput:
+        onnx = Blob(sha256=job.record.inputs.onnx, size=1)
+        build = BuildJob(
+            inputs=job.record.inputs, onnx=onnx, parameters=1, prove=job.prove, store=job.store
+        )
+        result = super().run(build, folder, report).result
+        assert isinstance(result, BuildOutput)
+        return result.model_copy(update={"engine": None})
+
+    def _export(self, job: ExportJob, folder: Path) -> ExportOutput:
+        exports, disabled = [], []
+        for name, asked in job.inputs.items():
+            assert asked.lowering is not None
+            safety = asked.lowering.safety
+            if safety in self.impossible:
+                disabled.append(
+                    DisabledExport(
+                        inputs=asked, reason="too much would stay fp32", calibration={},
+                        advice=Advice(),
+                    )
+                )  # fmt: skip
+                continue
+            data = b"alike" if self.alike else f"int8 {safety}".encode()
+            self._safety.setdefault(sha256_bytes(data), safety)
+            (folder / f"{name}.onnx").write_bytes(data)
+            exports.append(
+                ExportedFile(
+                    inputs=asked, onnx=f"{name}.onnx", parameters=1, largest_tensor=1, check={},
+                    advice=Advice(kept=("a",) if safety == SECOND else ()),
+                )
+            )  # fmt: skip
+        return ExportOutput(
+            golden=None, state=None, exports=tuple(exports), disabled=tuple(disabled), cost={}
+        )
+
+
+class Farm(Night):
+    """Nights of int8 on the CPU."""
+
+    def __init__(self, manifest: Manifest, folder: Path) -> None:
+        super().__init__(manifest, folder)
+        self.builder: Lowering = Lowering()
+        self.request = replace(self.request, precisions=("int8",))
+
+    def planned(self) -> PlannedEngine:
+        chain = Toolchain(kind="ort", version=VERSION, os="linux", machine="x86_64")
+        places = Places(lines=({CPU: chain},), elsewhere=frozenset(), here=frozenset({CPU}))
+        wish = Wish(
+            manifests=self.request.manifests, precisions=("int8",), weights="seeded",
+            calibration=NO_IMAGES.name,
+        )  # fmt: skip
+        (engine,) = plan_farm(self.repository, wish, lambda models: places).engines
+        return engine
+
+
+@pytest.fixture
+def farm(manifests: dict[str, Manifest], tmp_path: Path) -> Farm:
+    return Farm(manifests[SMALL], tmp_path)
+
+
+def test_forms_become_stricter_below_fp32() -> None:
+    form = Form(dialect="dynamo-20", precision="fp16")
+    assert form.stricter == replace(form, safety=SECOND)
+    assert replace(form, safety=SECOND).stricter is None
+    assert replace(form, safety=SECOND).name == f"fp16-safety-{SECOND}"
+    assert replace(form, precision="fp32").stricter is None
+
+
+def test_a_stricter_network_is_built_in_the_same_run(farm: Farm) -> None:
+    done = farm.run(VERSION)
+    assert not done.failed
+    assert done.published == [f"{SMALL} cpu-ort1.32-int8-mixed"]
+    assert farm.builder.built == [FIRST, SECOND]
+    assert farm.entry.status == "verified"
+    assert farm.planned().action == "nothing"
+
+    again = farm.run(VERSION)
+    assert again.current == done.published
+    assert farm.builder.built == [FIRST, SECOND]
+
+
+def test_a_new_runtime_has_the_first_network_tried_again(farm: Farm) -> None:
+    farm.run(VERSION)
+    farm.builder.passing = {FIRST, SECOND}
+    assert farm.run("1.32.1").published == [f"{SMALL} cpu-ort1.32-int8"]
+    assert farm.builder.built == [FIRST, SECOND, FIRST]
+
+
+def test_where_the_stricter_one_misses_too_it_alone_is_tried_again(farm: Farm) -> None:
+    farm.builder.passing = set()
+    (error,) = farm.run(VERSION).failed.values()
+    assert "row 3 is far" in str(error)
+    assert farm.run(VERSION).disabled  # the second night
+    assert farm.builder.built == [FIRST, SECOND, SECOND]
+    assert farm.run(VERSION).disabled
+    assert farm.builder.built == [FIRST, SECOND, SECOND]
+    assert farm.planned().action == "disabled"
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_where_there_is_no_stricter_one_the_first_is_tried_again(farm: Farm, alike: bool) -> None:
+    farm.builder.passing, farm.builder.alike = set(), alike
+    farm.builder.impossible = set() if alike else {SECOND}
+    assert farm.run(VERSION).failed
+    assert farm.builder.built == [FIRST]
+    assert farm.planned().action == "build"
+    assert farm.run(VERSION).disabled  # for the engine's sake: the first network kept its floors
+    assert farm.builder.built == [FIRST, FIRST]
+    (cell,) = farm.index.disabled
+    assert cell.stage == "build"
+
+
+def test_a_plan_says_that_a_stricter_network_is_to_be_made(farm: Farm) -> None:
+    farm.builder.passing = set()
+    farm.run(VERSION)
+    for entry in list(farm.repository.store.list("exports/")):
+        export = farm.repository.export(SMALL, entry.key.split("/")[-1].removesuffix(".json"))
+        assert export is not None
+        if export.inputs.lowering and export.inputs.lowering.safety == SECOND:
+            farm.repository.store.delete(entry.key)
+    planned = farm.planned()
+    assert (planned.action, planned.reason) == ("export", "an engine missed its floors")
+
+
+def test_what_a_later_proof_withdraws_has_a_stricter_successor(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.builder.passing = {FIRST, SECOND}
+    assert farm.run(VERSION).published == [f"{SMALL} cpu-ort1.32-int8"]
+    farm.builder.passing = {SECOND}
+    monkeypatch.setattr(inputs, "VERIFICATION_METHOD", "one that sees more")
+    assert farm.run(VERSION).published == [f"{SMALL} cpu-ort1.32-int8-mixed"]
+    assert farm.builder.built == [FIRST, SECOND]
+    assert farm.planned().action == "nothing"
