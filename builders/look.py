@@ -162,31 +162,34 @@ class Look:
         )  # fmt: skip
 
     def _engine(self, wanted: Wanted, places: Places) -> PlannedEngine:
-        builds: dict[str, BuildInputs] = {}
+        looked: dict[str, tuple[BuildInputs, list[EngineEntry]]] = {}
+
+        def look(export: ExportRecord) -> tuple[BuildInputs, list[EngineEntry]]:
+            if export.onnx.sha256 not in looked:
+                build = self._build_inputs(wanted, export)
+                looked[export.onnx.sha256] = build, self._entries(build)
+            return looked[export.onnx.sha256]
 
         def missed(export: ExportRecord) -> bool:
-            build = builds[export.inputs.key] = self._build_inputs(wanted, export)
-            entries = self._entries(build)
+            build, entries = look(export)
             # What is published and was not withdrawn keeps its floors, nothing more is asked of it.
             unproven = not entries or any(entry.status == "withdrawn" for entry in entries)
             return unproven and build in self._built.misses
 
         first = Form.for_line(wanted.toolchain.line, wanted.precision)
         form, export = best_form(first, lambda form: self._export(self._asked(form)[0]), missed)
-        key, asked = self._asked(form)
         if isinstance(export, DisabledRecord):
             return self._planned(wanted, "disabled", export.reason)
         if export is None:
             self._dialects.add(form.dialect)
             if form != first:
                 return self._planned(wanted, "export", "an engine missed its floors")
-            return self._unexported(wanted, asked)
+            return self._unexported(wanted, self._asked(form)[1])
         if export.advice is not None and export.advice.mixed:
             wanted = replace(wanted, mixed=True)
-        build = builds.get(key) or self._build_inputs(wanted, export)
-        entry = next(iter(self._entries(build)), None)
-        if entry is not None:
-            return self._proven(wanted, build, export, entry, places)
+        build, entries = look(export)
+        if entries:
+            return self._proven(wanted, build, export, entries[0], places)
         if self._built.record(self._manifest.id, build.key):
             return self._planned(wanted, "sign", "it is built, and in no index yet")
         if self._built.strikes(self._manifest.id, build.key) >= STRIKES:
