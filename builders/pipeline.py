@@ -120,28 +120,33 @@ class Farm:
         cells: list[DisabledCell] = []
 
         def bring(engine: Wanted) -> BuildRecord | None:
-            form, export = self._best(manifest, engine, exports, request)
-            if isinstance(export, DisabledRecord):
-                summary.disabled[f"{manifest.id} {engine.label}"] = export.reason
-                cells.append(listing.disabled_cell(engine.targets, export))
-                return None
-            mixed = export.advice is not None and export.advice.mixed
-            wanted = replace(engine, mixed=mixed)
-            label = f"{manifest.id} {wanted.label}"
+            label = f"{manifest.id} {engine.label}"
+            missed: MissError | None = None
             try:
-                record, done = self._engine(label, manifest, wanted, export, request)
+                for export in self._attempts(manifest, engine, exports, request):
+                    if missed is not None:
+                        self._display.say(f"{label}: {missed.message}; a stricter one is tried")
+                    if isinstance(export, DisabledRecord):
+                        summary.disabled[label] = export.reason
+                        cells.append(listing.disabled_cell(engine.targets, export))
+                        return None
+                    mixed = export.advice is not None and export.advice.mixed
+                    wanted = replace(engine, mixed=mixed)
+                    label = f"{manifest.id} {wanted.label}"
+                    try:
+                        record, done = self._engine(label, manifest, wanted, export, request)
+                        break
+                    except MissError as error:
+                        missed = error
+                else:
+                    assert missed is not None
+                    raise missed
             except ClusterError:
                 raise
             except DisabledCellError as error:
                 summary.disabled[label] = str(error)
                 cells.append(error.cell)
                 return None
-            except MissError as error:
-                if self._best(manifest, engine, exports, request)[0] == form:
-                    summary.failed[label] = error
-                    return None
-                self._display.say(f"{label}: {error.message}; a stricter network is tried")
-                return bring(engine)
             except ZooError as error:
                 summary.failed[label] = error
                 return None
@@ -161,17 +166,22 @@ class Farm:
         with self._signing:
             self._proposals.send(candidate)
 
-    def _best(
+    def _attempts(
         self, manifest: Manifest, engine: Wanted, exports: Exports, request: Request
-    ) -> tuple[Form, Export]:
-        """Returns the export that an engine is to be built from."""
+    ) -> Iterator[Export]:
+        """Yields what an engine is to be built from; where that missed, a stricter network."""
 
         def missed(export: ExportRecord) -> bool:
             return _build_inputs(manifest, engine, export, request) in self._misses
 
-        form, export = best_form(_form(engine), exports.__getitem__, missed)
-        assert export is not None
-        return form, export
+        tried: Form | None = None
+        while True:
+            form, export = best_form(_form(engine), exports.__getitem__, missed)
+            if form == tried:
+                return
+            tried = form
+            assert export is not None
+            yield export
 
     def _engine(
         self,

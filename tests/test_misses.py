@@ -29,6 +29,7 @@ from builders.planning import plan_farm
 from builders.progress import Report
 from builders.recipes import SAFETIES
 from zoo.digest import sha256_bytes
+from zoo.errors import JobError
 from zoo.manifest import Manifest
 from zoo.record import Advice, Blob
 from zoo.target import Toolchain
@@ -50,6 +51,8 @@ class Lowering(Builder):
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         if isinstance(job, ExportJob):
+            if self.dies:
+                raise JobError("the exporter died")
             return Outcome(result=self._export(job, folder), folder=folder)
         if isinstance(job, VerifyJob):
             self.good = self._safety[job.record.inputs.onnx] in self.passing
@@ -157,6 +160,18 @@ def test_where_the_stricter_one_misses_too_it_alone_is_tried_again(farm: Farm) -
     assert farm.run(VERSION).disabled
     assert farm.builder.built == [FIRST, SECOND, SECOND]
     assert farm.planned().action == "disabled"
+
+
+def test_a_stricter_network_that_cannot_be_made_fails_the_engine_alone(farm: Farm) -> None:
+    farm.builder.impossible = {SECOND}
+    farm.run(VERSION)
+    farm.builder.impossible = set()
+    for entry in list(farm.repository.store.list("disabled/")):
+        farm.repository.store.delete(entry.key)
+    farm.builder.dies = True
+    ((label, error),) = farm.run(VERSION).failed.items()
+    assert label == f"{SMALL} cpu-ort1.32-int8"
+    assert "the exporter died" in str(error)
 
 
 @pytest.mark.parametrize("alike", [True, False])
