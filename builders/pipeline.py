@@ -120,28 +120,30 @@ class Farm:
         cells: list[DisabledCell] = []
 
         def bring(engine: Wanted) -> BuildRecord | None:
-            form, export = self._best(manifest, engine, exports, request)
-            if isinstance(export, DisabledRecord):
-                summary.disabled[f"{manifest.id} {engine.label}"] = export.reason
-                cells.append(listing.disabled_cell(engine.targets, export))
-                return None
-            mixed = export.advice is not None and export.advice.mixed
-            wanted = replace(engine, mixed=mixed)
-            label = f"{manifest.id} {wanted.label}"
+            label = f"{manifest.id} {engine.label}"
             try:
-                record, done = self._engine(label, manifest, wanted, export, request)
+                form, export = self._best(manifest, engine, exports, request)
+                if isinstance(export, DisabledRecord):
+                    summary.disabled[label] = export.reason
+                    cells.append(listing.disabled_cell(engine.targets, export))
+                    return None
+                mixed = export.advice is not None and export.advice.mixed
+                wanted = replace(engine, mixed=mixed)
+                label = f"{manifest.id} {wanted.label}"
+                try:
+                    record, done = self._engine(label, manifest, wanted, export, request)
+                except MissError as error:
+                    # Making the stricter network may fail as well; that is this cell's alone.
+                    if self._best(manifest, engine, exports, request)[0] == form:
+                        raise
+                    self._display.say(f"{label}: {error.message}; a stricter network is tried")
+                    return bring(engine)
             except ClusterError:
                 raise
             except DisabledCellError as error:
                 summary.disabled[label] = str(error)
                 cells.append(error.cell)
                 return None
-            except MissError as error:
-                if self._best(manifest, engine, exports, request)[0] == form:
-                    summary.failed[label] = error
-                    return None
-                self._display.say(f"{label}: {error.message}; a stricter network is tried")
-                return bring(engine)
             except ZooError as error:
                 summary.failed[label] = error
                 return None

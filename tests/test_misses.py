@@ -29,6 +29,7 @@ from builders.planning import plan_farm
 from builders.progress import Report
 from builders.recipes import SAFETIES
 from zoo.digest import sha256_bytes
+from zoo.errors import JobError
 from zoo.manifest import Manifest
 from zoo.record import Advice, Blob
 from zoo.target import Toolchain
@@ -45,6 +46,7 @@ class Lowering(Builder):
         self.passing = {SECOND}
         self.alike = False
         self.impossible: set[float] = set()
+        self.fatal: set[float] = set()
         self.built: list[float] = []
         self._safety: dict[str, float] = {}
 
@@ -55,6 +57,9 @@ class Lowering(Builder):
             self.good = self._safety[job.record.inputs.onnx] in self.passing
             return Outcome(result=self._prove(job, folder, report), folder=folder)
         assert isinstance(job, BuildJob)
+        if job.inputs.precision == "fp32":
+            self.good = True
+            return super().run(job, folder, report)
         safety = self._safety[job.onnx.sha256]
         self.built.append(safety)
         self.good = safety in self.passing
@@ -74,6 +79,8 @@ class Lowering(Builder):
         for name, asked in job.inputs.items():
             assert asked.lowering is not None
             safety = asked.lowering.safety
+            if safety in self.fatal:
+                raise JobError("the worker died of SIGKILL")
             if safety in self.impossible:
                 disabled.append(
                     DisabledExport(
@@ -194,3 +201,14 @@ def test_what_a_later_proof_withdraws_has_a_stricter_successor(
     assert farm.run(VERSION).published == [f"{SMALL} cpu-ort1.32-int8-mixed"]
     assert farm.builder.built == [FIRST, SECOND]
     assert farm.planned().action == "nothing"
+
+
+def test_a_stricter_network_that_cannot_be_made_fails_its_cell_alone(farm: Farm) -> None:
+    farm.request = replace(farm.request, precisions=("fp32", "int8"))
+    farm.builder.fatal = {SECOND}
+    for _ in range(2):
+        done = farm.run(VERSION)
+        assert list(done.failed) == [f"{SMALL} cpu-ort1.32-int8"]
+        assert "SIGKILL" in str(done.failed[f"{SMALL} cpu-ort1.32-int8"])
+        assert farm.entry.precision == "fp32"
+        assert farm.entry.status == "verified"
