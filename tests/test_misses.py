@@ -23,6 +23,7 @@ from builders.job import (
     VerifyJob,
 )
 from builders.look import Wish
+from builders.misses import Misses
 from builders.places import Places
 from builders.planned import PlannedEngine
 from builders.planning import plan_farm
@@ -212,3 +213,26 @@ def test_a_stricter_network_that_cannot_be_made_fails_its_cell_alone(farm: Farm)
         assert "SIGKILL" in str(done.failed[f"{SMALL} cpu-ort1.32-int8"])
         assert farm.entry.precision == "fp32"
         assert farm.entry.status == "verified"
+
+
+def test_other_floors_have_the_first_network_tried_again(farm: Farm) -> None:
+    farm.builder.passing = set()
+    farm.run(VERSION)
+    assert farm.run(VERSION).disabled
+    farm.builder.passing = {FIRST}
+    farm.loosen("int8")
+    assert farm.run(VERSION).published == [f"{SMALL} cpu-ort1.32-int8"]
+    assert farm.planned().action == "nothing"
+
+
+def test_what_missed_as_one_of_several_gpus_engine_has_missed_for_each(farm: Farm) -> None:
+    farm.run(VERSION)
+    (record,) = farm.repository.records(SMALL)
+    wide = record.inputs.model_copy(update={"archs": ("sm80", "sm86")})
+    misses, floors = Misses(farm.repository), farm.request.manifests[SMALL].kept_by("int8")
+    misses.add(wide, floors, "row 3 is far")
+    for known in (misses, Misses(farm.repository)):
+        assert known.known(wide, floors)
+        assert known.known(wide.model_copy(update={"archs": ("sm86",)}), floors)
+        assert not known.known(wide.model_copy(update={"archs": ("sm89",)}), floors)
+        assert not known.known(wide, farm.request.manifests[SMALL].kept_by("fp16"))
