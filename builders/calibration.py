@@ -111,17 +111,17 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
     taken: dict[str, Path] = {}
     golden = photos.golden_digests()
     for path in found:
+        try:
+            open_photo(path)
+        except RunError as error:
+            report(f"calibration: {error.message}; left out")
+            continue
         digest = sha256_file(path)
         if digest in golden:
             report(f"calibration: {path} is a golden photo; left out")
             continue
         if digest in taken:
             report(f"calibration: {path} is the same file as {taken[digest]}; left out")
-            continue
-        try:
-            open_photo(path)
-        except RunError as error:
-            report(f"calibration: {error.message}; left out")
             continue
         taken[digest] = path
     if len(taken) < LEAST:

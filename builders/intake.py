@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from builders.listing import model_index
 from builders.provenance import PROVENANCE, is_about
 from zoo.digest import sha256_bytes
 from zoo.errors import RepositoryError, ZooError
-from zoo.index import ModelCard, ModelIndex
+from zoo.index import EngineEntry, ModelCard, ModelIndex
 from zoo.layout import blob_key
 from zoo.licences import (
     LICENCE_FILE,
@@ -61,10 +61,11 @@ def check_candidate(
         check_licence(candidate.card.model, candidate.card.licence)
     index = model_index(repository, candidate, previous, now)
     listed = {entry.record for entry in previous.engines} if previous else set()
+    judged = _judged(index, previous)
     for name in dict.fromkeys(entry.record for entry in index.engines):
         record = repository.record(candidate.card.model, name)
         assert record is not None
-        if problem := next(problems(repository, candidate.card, record, kind), None):
+        if problem := next(problems(repository, candidate.card, record, kind, judged), None):
             raise RepositoryError(f"record {name}: {problem}")
         if name not in listed:  # what is listed was looked at when it came in
             _check_blobs(repository, record)
@@ -73,10 +74,33 @@ def check_candidate(
     return index
 
 
+def _judged(index: ModelIndex, previous: ModelIndex | None) -> set[str]:
+    """Returns the keys of the verdicts that must keep the floors of now.
+
+    A verdict that a later one took the place of kept those of its time, and so did what is signed
+    of an engine that is superseded.
+    """
+
+    def keys(entries: Iterable[EngineEntry]) -> set[str]:
+        verdicts = (one.verification for one in entries if one.status == "verified")
+        return {one.key for one in verdicts if one is not None and one.key is not None}
+
+    known = keys(previous.engines) if previous else set()
+    return keys(index.current) | (keys(index.engines) - known)
+
+
 def problems(
-    repository: Repository, card: ModelCard, record: BuildRecord, kind: Kind
+    repository: Repository, card: ModelCard, record: BuildRecord, kind: Kind, judged: set[str]
 ) -> Iterator[str]:
-    """Yields what is wrong with a record, its blobs' bytes aside."""
+    """Yields what is wrong with a record, its blobs' bytes aside.
+
+    Args:
+        repository: Where it lies.
+        card: The model.
+        record: An engine's.
+        kind: What the repository is for.
+        judged: Keys of the verdicts that must keep the floors.
+    """
     inputs = record.inputs
     if inputs.model != card.model:
         yield f"it is of {inputs.model}"
@@ -102,7 +126,7 @@ def problems(
     for attestation in attestations:
         if attestation.engine != record.engine.sha256:
             yield f"an attestation of it is about {attestation.engine}"
-        if attestation.kind == "verified":
+        if attestation.kind == "verified" and attestation.key in judged:
             yield from _missed(card, inputs.precision, attestation)
 
 

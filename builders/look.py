@@ -28,6 +28,7 @@ from zoo.manifest import Manifest
 from zoo.record import BuildRecord, DisabledRecord, ExportRecord, concerning
 from zoo.repository import Repository
 from zoo.target import Arch, Precision
+from zoo.tolerance import Tolerance
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ class Look:
             build, entries = look(export)
             # What is published and was not withdrawn keeps its floors, nothing more is asked of it.
             unproven = not entries or any(entry.status == "withdrawn" for entry in entries)
-            return unproven and build in self._built.misses
+            return unproven and self._built.misses.known(build, self._kept_by(wanted))
 
         first = Form.for_line(wanted.toolchain.line, wanted.precision)
         form, export = best_form(first, lambda form: self._export(self._asked(form)[0]), missed)
@@ -193,8 +194,11 @@ class Look:
         if self._built.record(self._manifest.id, build.key):
             return self._planned(wanted, "sign", "it is built, and in no index yet")
         if self._built.strikes(self._manifest.id, build.key) >= STRIKES:
-            last = strikes_of(self._repository, self._manifest.id, build.key)[-1]
-            return self._planned(wanted, "disabled", f"failed {STRIKES} times: {last.reason}")
+            tolerance = self._kept_by(wanted)
+            known = strikes_of(self._repository, self._manifest.id, build.key, tolerance)
+            if len(known) >= STRIKES:
+                reason = f"failed {STRIKES} times: {known[-1].reason}"
+                return self._planned(wanted, "disabled", reason)
         before = self._before(wanted)
         if before is None:
             return self._planned(wanted, "build", "nothing is published for it")
@@ -261,6 +265,9 @@ class Look:
         if entry.status == "pending":
             return self._planned(wanted, "verify", "it has not been run")
         return self._planned(wanted, "verify", "what a proof asks for has changed")
+
+    def _kept_by(self, wanted: Wanted) -> Tolerance:
+        return self._manifest.kept_by(wanted.precision)
 
     def _entries(self, build: BuildInputs) -> list[EngineEntry]:
         """Returns the index's entries of an engine of these inputs, or of more architectures."""

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from builders.inputs import Form
+from zoo.digest import sha256_json
 from zoo.errors import MissError
 from zoo.key import BuildInputs
 from zoo.layout import MISSED, missed_key
 from zoo.record import DisabledRecord, ExportRecord, MissRecord
 from zoo.repository import Repository
+from zoo.tolerance import Tolerance
 
 Export = ExportRecord | DisabledRecord | None
 
@@ -29,15 +31,17 @@ class Misses:
         self._lock = threading.Lock()
         self._known: set[str] | None = None
 
-    def __contains__(self, inputs: BuildInputs) -> bool:
-        return missed_key(inputs.model, inputs.key) in self._keys()
+    def known(self, inputs: BuildInputs, tolerance: Tolerance) -> bool:
+        """Whether an engine of these inputs, or of more architectures, missed these floors."""
+        return not self._keys().isdisjoint(_places(inputs, tolerance))
 
-    def add(self, inputs: BuildInputs, reason: str) -> None:
+    def add(self, inputs: BuildInputs, tolerance: Tolerance, reason: str) -> None:
         """Writes down that an engine of these inputs missed its floors."""
-        key = missed_key(inputs.model, inputs.key)
-        record = MissRecord(inputs=inputs, reason=reason)
-        self._repository.store.put(key, record.to_json(), if_absent=True)
-        self._keys().add(key)
+        floors = tolerance.model_dump(mode="json")
+        record = MissRecord(inputs=inputs, tolerance=floors, reason=reason)
+        for key in _places(inputs, tolerance):
+            self._repository.store.put(key, record.to_json(), if_absent=True)
+            self._keys().add(key)
 
     def _keys(self) -> set[str]:
         with self._lock:
@@ -46,13 +50,26 @@ class Misses:
             return self._known
 
     @contextmanager
-    def watch(self, inputs: BuildInputs) -> Iterator[None]:
+    def watch(self, inputs: BuildInputs, tolerance: Tolerance) -> Iterator[None]:
         """Watches the proving of an engine; writes it down where it misses its floors."""
         try:
             yield
         except MissError as error:
-            self.add(inputs, error.message)
+            self.add(inputs, tolerance, error.message)
             raise
+
+
+def _places(inputs: BuildInputs, tolerance: Tolerance) -> list[str]:
+    """Returns where it lies that an engine missed these floors: a place for each architecture.
+
+    Nothing else tells an engine for several from one that is wanted for some of them.
+    """
+    floors = tolerance.model_dump(mode="json")
+    alone = (inputs.model_copy(update={"archs": (arch,)}) for arch in inputs.archs)
+    return [
+        missed_key(inputs.model, sha256_json({"build": one.key, "tolerance": floors}))
+        for one in alone
+    ]
 
 
 def best_form(

@@ -151,7 +151,7 @@ class Prover:
         verdict = plan.verification_inputs(entry.engine.sha256, prove, inputs.VERIFICATION_METHOD)
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
         with (
-            self._misses.watch(record.inputs),
+            self._misses.watch(record.inputs, prove.tolerance),
             self._farm.job(label, job, self._failures) as outcome,
         ):
             assert isinstance(outcome.result, BuildOutput)

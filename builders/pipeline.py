@@ -172,7 +172,8 @@ class Farm:
         """Yields what an engine is to be built from; where that missed, a stricter network."""
 
         def missed(export: ExportRecord) -> bool:
-            return _build_inputs(manifest, engine, export, request) in self._misses
+            build = _build_inputs(manifest, engine, export, request)
+            return self._misses.known(build, manifest.kept_by(engine.precision))
 
         tried: Form | None = None
         while True:
@@ -198,6 +199,7 @@ class Farm:
         """
         repository = self._repository
         build = _build_inputs(manifest, wanted, export, request)
+        tolerance = manifest.kept_by(wanted.precision)
         prove = (
             plan.proof(manifest, export, wanted.precision, build.profiles)
             if (arch := self._runs_on(wanted))
@@ -235,8 +237,8 @@ class Farm:
                 store=repository.store.url,
             )
             with (
-                self._strikes.watch(build, wanted, export),
-                self._misses.watch(build),
+                self._strikes.watch(build, wanted, export, tolerance),
+                self._misses.watch(build, tolerance),
                 self.job(label, job, request.failures) as outcome,
             ):
                 outcome = self._probing.judged(outcome, manifest, wanted.precision)
@@ -285,7 +287,7 @@ class Farm:
         repository = self._repository
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
         with (
-            self._misses.watch(record.inputs),
+            self._misses.watch(record.inputs, prove.tolerance),
             self.job(label, job, request.failures) as outcome,
         ):
             outcome = self._probing.judged(outcome, manifest, record.inputs.precision)

@@ -12,6 +12,7 @@ from zoo.key import BuildInputs
 from zoo.layout import strikes_prefix
 from zoo.record import ExportRecord, Strike
 from zoo.repository import Repository
+from zoo.tolerance import Tolerance
 
 STRIKES = 2
 """How many nights an engine has to fail before its cell is disabled."""
@@ -34,10 +35,21 @@ class DisabledCellError(ZooError):
         self.cell = cell
 
 
-def strikes_of(repository: Repository, model: str, key: str) -> list[Strike]:
-    """Returns how often an engine of a build key failed, oldest first."""
+def strikes_of(
+    repository: Repository, model: str, key: str, tolerance: Tolerance | None = None
+) -> list[Strike]:
+    """Returns how often an engine of a build key failed, oldest first.
+
+    Args:
+        repository: Where it is written down.
+        model: Whose engine.
+        key: The build key.
+        tolerance: The floors that it is held to now: failures under others do not count.
+    """
+    floors = tolerance and tolerance.model_dump(mode="json")
     listed = repository.store.list(strikes_prefix(model, key))
-    return [found for entry in listed if (found := repository.read(entry.key, Strike))]
+    found = [one for entry in listed if (one := repository.read(entry.key, Strike))]
+    return [one for one in found if None in (floors, one.tolerance) or one.tolerance == floors]
 
 
 def add_strike(repository: Repository, strike: Strike) -> None:
@@ -65,13 +77,15 @@ class Strikes:
         self._retry = retry
 
     @contextmanager
-    def watch(self, build: BuildInputs, wanted: Wanted, export: ExportRecord) -> Iterator[None]:
+    def watch(
+        self, build: BuildInputs, wanted: Wanted, export: ExportRecord, tolerance: Tolerance
+    ) -> Iterator[None]:
         """Watches the building and proving of one engine.
 
         Raises:
             DisabledCellError: It is disabled, or fails now for the last time.
         """
-        known = strikes_of(self._repository, build.model, build.key)
+        known = strikes_of(self._repository, build.model, build.key, tolerance)
         if len(known) >= STRIKES and not self._retry:
             raise DisabledCellError(_cell(build, wanted, known))
         try:
@@ -87,9 +101,10 @@ class Strikes:
                 targets=tuple(map(str, wanted.targets)),
                 reason=error.message,
                 time=self._night,
+                tolerance=tolerance.model_dump(mode="json"),
             )
             add_strike(self._repository, strike)
-            known = strikes_of(self._repository, build.model, build.key)
+            known = strikes_of(self._repository, build.model, build.key, tolerance)
             if len(known) < STRIKES:
                 raise
             raise DisabledCellError(_cell(build, wanted, known), error.hint) from error

@@ -28,7 +28,8 @@ def to_text(*, sources: bool = False) -> str:
         _lines(),
         "How to install a line:",
         _installs(),
-        "What the arithmetic units of a GPU know (the farm makes fp32 and fp16 so far):",
+        "What the arithmetic units of a GPU know "
+        f"({' and '.join(target_table().precision)} are planned, and refused until they work):",
         _units(),
     ]
     if sources:

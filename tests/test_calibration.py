@@ -69,12 +69,15 @@ def test_what_cannot_be_used_is_said_and_left_out(folder: Path) -> None:
     golden = photos.golden_paths()[0]
     shutil.copy(golden, folder / golden.name)
     (folder / "notes.txt").write_text("not a photo, and not called one")
+    (folder / "folder.jpg").mkdir()
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
     said: list[str] = []
     images = from_folder(folder, said.append)
     assert images.crops == LEAST + 8
     text = "\n".join(said)
-    assert len(said) == 4
-    for words in ("broken.jpg", "cut.png", "is the same file as", "is a golden photo"):
+    assert len(said) == 6
+    left_out = ("broken.jpg", "cut.png", "folder.jpg", "gone.jpg")
+    for words in (*left_out, "is the same file as", "is a golden photo"):
         assert words in text
 
 

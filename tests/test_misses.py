@@ -23,6 +23,7 @@ from builders.job import (
     VerifyJob,
 )
 from builders.look import Wish
+from builders.misses import Misses
 from builders.places import Places
 from builders.planned import PlannedEngine
 from builders.planning import plan_farm
@@ -46,18 +47,20 @@ class Lowering(Builder):
         self.passing = {SECOND}
         self.alike = False
         self.impossible: set[float] = set()
+        self.fatal: set[float] = set()
         self.built: list[float] = []
         self._safety: dict[str, float] = {}
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         if isinstance(job, ExportJob):
-            if self.dies:
-                raise JobError("the exporter died")
             return Outcome(result=self._export(job, folder), folder=folder)
         if isinstance(job, VerifyJob):
             self.good = self._safety[job.record.inputs.onnx] in self.passing
             return Outcome(result=self._prove(job, folder, report), folder=folder)
         assert isinstance(job, BuildJob)
+        if job.inputs.precision == "fp32":
+            self.good = True
+            return super().run(job, folder, report)
         safety = self._safety[job.onnx.sha256]
         self.built.append(safety)
         self.good = safety in self.passing
@@ -77,6 +80,8 @@ class Lowering(Builder):
         for name, asked in job.inputs.items():
             assert asked.lowering is not None
             safety = asked.lowering.safety
+            if safety in self.fatal:
+                raise JobError("the worker died of SIGKILL")
             if safety in self.impossible:
                 disabled.append(
                     DisabledExport(
@@ -162,18 +167,6 @@ def test_where_the_stricter_one_misses_too_it_alone_is_tried_again(farm: Farm) -
     assert farm.planned().action == "disabled"
 
 
-def test_a_stricter_network_that_cannot_be_made_fails_the_engine_alone(farm: Farm) -> None:
-    farm.builder.impossible = {SECOND}
-    farm.run(VERSION)
-    farm.builder.impossible = set()
-    for entry in list(farm.repository.store.list("disabled/")):
-        farm.repository.store.delete(entry.key)
-    farm.builder.dies = True
-    ((label, error),) = farm.run(VERSION).failed.items()
-    assert label == f"{SMALL} cpu-ort1.32-int8"
-    assert "the exporter died" in str(error)
-
-
 @pytest.mark.parametrize("alike", [True, False])
 def test_where_there_is_no_stricter_one_the_first_is_tried_again(farm: Farm, alike: bool) -> None:
     farm.builder.passing, farm.builder.alike = set(), alike
@@ -209,3 +202,37 @@ def test_what_a_later_proof_withdraws_has_a_stricter_successor(
     assert farm.run(VERSION).published == [f"{SMALL} cpu-ort1.32-int8-mixed"]
     assert farm.builder.built == [FIRST, SECOND]
     assert farm.planned().action == "nothing"
+
+
+def test_a_stricter_network_that_cannot_be_made_fails_its_cell_alone(farm: Farm) -> None:
+    farm.request = replace(farm.request, precisions=("fp32", "int8"))
+    farm.builder.fatal = {SECOND}
+    for _ in range(2):
+        done = farm.run(VERSION)
+        assert list(done.failed) == [f"{SMALL} cpu-ort1.32-int8"]
+        assert "SIGKILL" in str(done.failed[f"{SMALL} cpu-ort1.32-int8"])
+        assert farm.entry.precision == "fp32"
+        assert farm.entry.status == "verified"
+
+
+def test_other_floors_have_the_first_network_tried_again(farm: Farm) -> None:
+    farm.builder.passing = set()
+    farm.run(VERSION)
+    assert farm.run(VERSION).disabled
+    farm.builder.passing = {FIRST}
+    farm.loosen("int8")
+    assert farm.run(VERSION).published == [f"{SMALL} cpu-ort1.32-int8"]
+    assert farm.planned().action == "nothing"
+
+
+def test_what_missed_as_one_of_several_gpus_engine_has_missed_for_each(farm: Farm) -> None:
+    farm.run(VERSION)
+    (record,) = farm.repository.records(SMALL)
+    wide = record.inputs.model_copy(update={"archs": ("sm80", "sm86")})
+    misses, floors = Misses(farm.repository), farm.request.manifests[SMALL].kept_by("int8")
+    misses.add(wide, floors, "row 3 is far")
+    for known in (misses, Misses(farm.repository)):
+        assert known.known(wide, floors)
+        assert known.known(wide.model_copy(update={"archs": ("sm86",)}), floors)
+        assert not known.known(wide.model_copy(update={"archs": ("sm89",)}), floors)
+        assert not known.known(wide, farm.request.manifests[SMALL].kept_by("fp16"))

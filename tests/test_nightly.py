@@ -68,6 +68,17 @@ def test_a_cell_without_an_engine_is_disabled_and_comes_back(night: Night) -> No
     assert night.run("1.32.0").current
 
 
+def test_other_floors_try_a_disabled_cell_again(night: Night) -> None:
+    night.builder.good = False
+    assert night.run("1.32.0").failed
+    assert night.run("1.32.0").disabled
+    night.builder.good = True
+    assert night.run("1.32.0").disabled
+    night.loosen("fp32")
+    assert night.run("1.32.0").published
+    assert night.index.disabled == ()
+
+
 def test_a_proven_engine_outlives_its_time_while_the_newer_one_is_not_proven(night: Night) -> None:
     night.run("1.32.0")
     old, new = night.entry, "b" * 64

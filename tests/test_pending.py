@@ -20,6 +20,7 @@ from builders.executors import LocalExecutor
 from builders.pending import need, why_not
 from zoo.cli import run_cli
 from zoo.index import EngineEntry
+from zoo.record import MissRecord
 from zoo.selection import Machine
 
 CPU, GPU = "cpu-ort1.32-fp32", "sm86-rtx1.7-fp32"
@@ -119,8 +120,10 @@ def test_what_misses_its_tolerance_is_withdrawn(farm: Farm) -> None:
     assert "to reproduce" in done.stdout
     withdrawn = entries(farm)[CPU]
     assert withdrawn.status == "withdrawn"
-    noted = farm.repository.store.list(f"missed/{MODEL}/")
-    assert [entry.key for entry in noted] == [f"missed/{MODEL}/{withdrawn.record}.json"]
+    (noted,) = farm.repository.store.list(f"missed/{MODEL}/")
+    missed = farm.repository.read(noted.key, MissRecord)
+    assert missed is not None
+    assert missed.inputs.key == withdrawn.record
     assert withdrawn.reason is not None
     assert "relative error" in withdrawn.reason
     assert "withdrawn" in (farm.folder / "site" / "index.html").read_text()

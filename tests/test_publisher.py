@@ -25,11 +25,11 @@ from builders.listing import SUPERSEDED_STAYS
 from builders.publisher import check_apart
 from zoo.digest import sha256_bytes
 from zoo.errors import LicenceError, RepositoryError
-from zoo.index import ModelIndex
+from zoo.index import ModelIndex, OwnFloor
 from zoo.layout import blob_key, record_key
 from zoo.licences import check_licence
 from zoo.mirror import Filter, mirror
-from zoo.record import Blob
+from zoo.record import Blob, BuildRecord
 from zoo.repository import Repository
 from zoo.stores import LocalStore, Progress, open_store
 
@@ -104,6 +104,41 @@ def test_what_is_not_as_it_should_be_is_not_signed(signed: Signed, reason: str) 
     assert reason in published.refused[candidate]
     assert [row.model for row in signed.client().index().models] == ["good"]
     assert good.engine == index(signed, "good").engines[0].engine
+
+
+LOOSER = {"fp32": OwnFloor(looser=("cosine 0.5 (the floor is 0.9999)",), reason="small photos")}
+
+
+def release_loosely(signed: Signed, content: bytes = b"engine") -> BuildRecord:
+    """Signs an engine that keeps no more than its manifest asks for, with a reason."""
+    record = signed.build(content=content)
+    body = {
+        "batches": [{"batch": 1, "worst_cosine": 0.6, "worst_relative_error": 0.4}],
+        "tolerance": {"cosine": 0.5, "relative_error": 0.5},
+    }
+    time = "2026-01-02T00:00:00.000000Z"
+    signed.attest(record.engine, key="5" * 64, body=body, time=time)
+    signed.propose(record, own_floors=LOOSER)
+    assert not signed.publish().refused
+    return record
+
+
+def test_what_looser_floors_let_through_is_proven_again_where_they_are_gone(signed: Signed) -> None:
+    record = release_loosely(signed)
+    signed.propose(record)
+    (refused,) = signed.publish().refused.values()
+    assert "below the floor of fp32" in str(refused)
+    signed.attest(record.engine, key="6" * 64, time="2026-01-03T00:00:00.000000Z")
+    signed.propose(record)
+    assert not signed.publish().refused
+    assert index(signed).own_floors == {}
+
+
+def test_what_looser_floors_let_through_is_replaced_where_they_are_gone(signed: Signed) -> None:
+    old = release_loosely(signed, b"old")
+    new = signed.release(content=b"new")
+    assert [entry.record for entry in index(signed).current] == [new.key]
+    assert {entry.record for entry in index(signed).engines} == {old.key, new.key}
 
 
 def test_a_record_under_another_name_is_refused(signed: Signed) -> None:

@@ -258,6 +258,10 @@ def test_the_table_is_readable_in_a_hundred_columns(capsys: pytest.CaptureFixtur
                 assert said == [one for one in (facts.why_not, facts.note) if one]
 
 
+def test_the_table_says_which_precisions_are_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "fp8 and fp4 are planned" in shown(capsys)
+
+
 def test_the_table_shows_what_a_line_needs(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys)
     rows = [re.split(r"  +", line) for line in text.splitlines()]

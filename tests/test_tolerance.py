@@ -37,6 +37,11 @@ def test_an_empty_table_says_so() -> None:
         OwnTolerance(reason="none")
 
 
+def test_a_reason_of_spaces_is_none() -> None:
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        OwnTolerance(cosine=0.98, reason="  ")
+
+
 def test_no_manifest_of_ours_is_looser(manifests: dict[str, Manifest]) -> None:
     for manifest in manifests.values():
         assert not manifest.tolerance, manifest.id

@@ -117,11 +117,19 @@ def test_a_fault_is_found(name: str, golden: Path) -> None:
     assert words in str(verdict.reason)
 
 
-def test_wrong_mean_is_found(golden: Path) -> None:
-    verdict = judge(
-        golden, ArraySession(), PREPROCESS.model_copy(update={"mean": (0.485, 0.456, 0.406)})
-    )
-    assert not verdict.passed
+@pytest.mark.parametrize(
+    "changes", [{"mean": (0.485, 0.456, 0.406)}, {"std": (0.229, 0.224, 0.225)}], ids=str
+)
+def test_wrong_mean_and_std_are_found(changes: dict[str, Any], golden: Path) -> None:
+    assert not judge(golden, ArraySession(), PREPROCESS.model_copy(update=changes)).passed
+
+
+def test_an_engine_that_takes_blue_first_is_found(golden: Path) -> None:
+    class BlueFirst(ArraySession):
+        def features(self, images: Array) -> Array:
+            return super().features(images[:, ::-1])
+
+    assert not judge(golden, BlueFirst()).passed
 
 
 def test_a_lost_row_is_counted(golden: Path) -> None:

@@ -9,7 +9,7 @@
     disabled/<model>/<export-key>.json         why there is no such ONNX
     records/<model>/<build-key>.json           engines, by what went in
     strikes/<model>/<build-key>/<time>.json    a night in which an engine failed
-    missed/<model>/<build-key>.json            an engine that missed its floors
+    missed/<model>/<key>.json                  an engine that missed its floors
     runs/<night>/<time>-….json                 what a run of the farm says of itself; unsigned
     attestations/<engine>/<time>-<kind>-….json what was found out about an engine
     timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
@@ -53,7 +53,12 @@ def strikes_prefix(model: str, key: str) -> str:
 
 
 def missed_key(model: str, key: str) -> str:
-    """Returns where it lies that an engine of a key missed its floors."""
+    """Returns where it lies that an engine missed its floors.
+
+    Args:
+        model: Whose engine it was.
+        key: Of what it was made from, and of the floors.
+    """
     return f"{MISSED}{model}/{key}.json"
 
 

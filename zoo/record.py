@@ -166,6 +166,7 @@ class Strike(Record):
         targets: Labels of the targets that it was to serve.
         reason: What went wrong.
         time: When the run began, ISO 8601 in UTC: one run is one strike.
+        tolerance: The floors that it was held to; None in old strikes, which count for any.
     """
 
     inputs: BuildInputs
@@ -173,6 +174,7 @@ class Strike(Record):
     targets: tuple[str, ...]
     reason: str
     time: str
+    tolerance: dict[str, float] | None = None
 
 
 class MissRecord(Record):
@@ -180,10 +182,12 @@ class MissRecord(Record):
 
     Attributes:
         inputs: What it was made from.
+        tolerance: The floors that it was held to.
         reason: What it missed.
     """
 
     inputs: BuildInputs
+    tolerance: dict[str, float]
     reason: str
 
 

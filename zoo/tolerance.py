@@ -25,6 +25,7 @@ Cosine = Annotated[float, Field(gt=0, le=1)]
 RelativeError = Annotated[float, Field(gt=0, lt=1)]
 DistanceError = Annotated[float, Field(gt=0, le=0.5)]
 Neighbours = Annotated[float, Field(ge=0, le=1)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
 
 
 class Tolerance(BaseModel):
@@ -60,7 +61,7 @@ class OwnTolerance(BaseModel):
     relative_error: RelativeError | None = None
     distance_error: DistanceError | None = None
     neighbours: Neighbours | None = None
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=600)] | None = None
+    reason: Reason | None = None
 
     @property
     def numbers(self) -> dict[str, float]:
