@@ -83,6 +83,10 @@ def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> 
             session.features(images[:1, :, :16, :16])
         with pytest.raises(RunError, match="float64"):
             session.features(images.astype(np.float64))  # type: ignore[arg-type]
+        with pytest.raises(RunError, match="images are a list, a numpy array is needed"):
+            session.features([images[0]])  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="the session is closed"):
+        session.features(images)
 
 
 def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
@@ -93,7 +97,12 @@ def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_engine_is_a_sentence(tmp_path: Path) -> None:
+    for runtime in (inputs("ort", "cpu"), inputs("rtx", "sm86")):
+        with pytest.raises(RunError, match="engine: can't be read: No such file"):
+            open_session(tmp_path / "engine", runtime, 13)
     (tmp_path / "engine").write_bytes(b"not an engine")
+    with pytest.raises(RunError, match="has 13 bytes, its record says 14: it is cut short"):
+        open_session(tmp_path / "engine", inputs("ort", "cpu"), 14)
     with pytest.raises(RunError, match="does not load it"):
         open_session(tmp_path / "engine", inputs("ort", "cpu"))
     with pytest.raises(RunError, match="is not a TensorRT engine"):
