@@ -28,7 +28,7 @@ def to_text(*, sources: bool = False) -> str:
         _lines(),
         "How to install a line:",
         _installs(),
-        "What the arithmetic units of a GPU know (the farm makes fp32 and fp16 so far):",
+        "What the arithmetic units of a GPU know (the first table has what the farm makes):",
         _units(),
     ]
     if sources:

@@ -47,8 +47,8 @@ def test_one_rtx_engine_serves_several_architectures_turing_apart(
 
 def test_fp16_on_the_cpu_is_refused_at_once() -> None:
     with pytest.raises(TargetError, match="cast fp16 weights back"):
-        plan.check_request({Arch("cpu"): ORT}, ["fp16"])
-    plan.check_request({Arch("cpu"): ORT, Arch("sm86"): RTX}, ["fp16"])
+        plan.check_request({Arch("cpu"): ORT.line}, ["fp16"])
+    plan.check_request({Arch("cpu"): ORT.line, Arch("sm86"): RTX.line}, ["fp16"])
 
 
 def test_trt_is_about_the_gpus_of_a_request() -> None:

@@ -200,7 +200,7 @@ def test_a_precision_that_is_not_made_is_refused_with_what_is(
     ("target", "reason"),
     [
         ("sm75-trt11.4-bf16", "sm75 has no bf16 units"),
-        ("sm86-rtx1.7-int8", "no int8 convolution"),
+        ("sm86-rtx1.7-int8", "no int8 convolution; sm86 takes int8 with 11.4, 10.16, 10.13, 8.6"),
         ("cpu-ort1.32-bf16", "has no bf16 convolution"),
         ("sm90-trt8.6-bf16", "reads bf16 from 9.0 on"),
     ],
@@ -256,6 +256,14 @@ def test_the_table_is_readable_in_a_hundred_columns(capsys: pytest.CaptureFixtur
                 assert cell.replace("-", "").split("[")[0].split() == [*facts.precisions]
                 said = [notes[mark] for mark in re.findall(r"\[\d+\]", cell)]
                 assert said == [one for one in (facts.why_not, facts.note) if one]
+
+
+def test_the_table_says_what_the_farm_makes_in_one_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    headings = [line for line in shown(capsys).splitlines() if line.endswith(":")]
+    for heading in headings:
+        assert not set(PRECISIONS) & set(re.findall(r"\w+", heading)), heading
 
 
 def test_the_table_shows_what_a_line_needs(capsys: pytest.CaptureFixture[str]) -> None:

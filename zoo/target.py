@@ -309,10 +309,18 @@ def refusal(target: Target) -> str | None:
     why_not = line_facts(line).why_not.get(precision)
     if why_not is None and precision not in units_of(arch):
         why_not = f"{arch} has no {precision} units"
-    tables = [served_archs(one) for one in gpu_lines()]
-    elsewhere = {name for one in tables for name in one if precision in one[name]}
     return (
         f"{line.title} has no {precision} on {arch} (it has {', '.join(taken)})"
         + (f": {why_not}" if why_not else "")
-        + f"; {precision} is made for {', '.join(n for n in known_archs() if n in elsewhere)}"
+        + f"; {_where(precision, arch)}"
     )
+
+
+def _where(precision: Precision, arch: Arch) -> str:
+    """Says with which lines an architecture takes a precision, or else which others do."""
+    lines = [one.asked for one in lines_for(arch) if precision in served_archs(one)[arch.name]]
+    if lines:
+        return f"{arch} takes {precision} with {', '.join(lines)}"
+    tables = [served_archs(one) for one in gpu_lines()]
+    archs = [n for n in known_archs() if any(precision in table.get(n, ()) for table in tables)]
+    return f"{precision} is made for {', '.join(archs)}"
