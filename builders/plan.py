@@ -52,19 +52,22 @@ class Wanted:
         return f"{archs}-{str(self.targets[0]).partition('-')[2]}"
 
 
-def check_request(lines: Mapping[Arch, RuntimeLine], precisions: Sequence[Precision]) -> None:
+def check_request(
+    lines: Mapping[Arch, RuntimeLine], precisions: Sequence[Precision], family: str = ""
+) -> None:
     """Refuses a precision that none of the targets takes, before anything is done.
 
     Args:
         lines: The runtime for each architecture.
         precisions: What ``PRECISION=`` says.
+        family: Of the model that is asked for; empty for whether any model has it.
 
     Raises:
         TargetError: Says why, and what the target takes.
     """
     for precision in precisions:
         targets = [Target(arch, line, precision) for arch, line in lines.items()]
-        reasons = [reason for target in targets if (reason := refusal(target))]
+        reasons = [reason for target in targets if (reason := refusal(target, family))]
         if len(reasons) == len(targets):
             raise TargetError("; ".join(dict.fromkeys(reasons)))
 
@@ -84,9 +87,9 @@ def wanted_engines(
     wanted = []
     for archs, toolchain in _share(toolchains):
         for precision in precisions or tuple(manifest.precisions):
-            reasons = [refusal(Target(arch, toolchain.line, precision)) for arch in archs]
-            if not any(reasons):
-                wanted.append(Wanted(archs=archs, toolchain=toolchain, precision=precision))
+            engine = Wanted(archs=archs, toolchain=toolchain, precision=precision)
+            if not any(refusal(target, manifest.family) for target in engine.targets):
+                wanted.append(engine)
     return wanted
 
 

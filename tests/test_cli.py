@@ -54,6 +54,18 @@ def test_the_farm_explains(arguments: list[str], status: int, words: str, tmp_pa
     assert not (tmp_path / "_repository").exists()
 
 
+def test_what_a_family_has_none_of_is_refused_before_an_export(tmp_path: Path) -> None:
+    wish = ["--gpu", "sm75", "--models", "vit_base_patch16_224", "--precision", "fp32"]
+    done = run(
+        "builders.cli", "--manifests", str(MANIFESTS), "zoo", "--weights", "seeded", *wish,
+        folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "FAILED vit_base_patch16_224: TensorRT-RTX 1.7 has no fp32 of vit on sm75" in said
+    assert "export" not in said
+
+
 CLIENT = [
     (["list"], 10, "no repository here"),
     (["show", "resnet50"], 10, "make zoo"),

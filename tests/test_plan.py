@@ -51,6 +51,17 @@ def test_fp16_on_the_cpu_is_refused_at_once() -> None:
     plan.check_request({Arch("cpu"): ORT.line, Arch("sm86"): RTX.line}, ["fp16"])
 
 
+def test_what_a_family_has_none_of_is_left_out_or_refused(manifests: dict[str, Manifest]) -> None:
+    vit, turing = manifests["vit_base_patch16_224"], {Arch("sm75"): RTX}
+    assert labels(vit, turing) == ["sm75-rtx1.7-fp16"]
+    assert "sm75-rtx1.7-fp32" in labels(manifests["resnet50"], turing)
+    assert labels(vit, turing, "fp32") == []
+    lines = {Arch("sm75"): RTX.line}
+    plan.check_request(lines, ["fp32"])
+    with pytest.raises(TargetError, match=r"no fp32 of vit on sm75: no fp32 matrix .* 11\.4"):
+        plan.check_request(lines, ["fp32"], vit.family)
+
+
 def test_trt_is_about_the_gpus_of_a_request() -> None:
     line = RuntimeLine.parse("rtx1.7")
     chosen = choose_toolchains([Arch("cpu"), Arch("sm86")], line, no_gpu)

@@ -90,6 +90,7 @@ def test_a_cell_is_served_or_says_why_not_and_has_a_source(arch: Arch, line: Run
     cell = line_facts(line).cell(arch.name)
     assert bool(cell.precisions) != bool(cell.why_not)
     assert set(cell.precisions) <= set(units_of(arch))
+    assert cell.note or not cell.without
     assert re.search(r"https://\S+\.\w+/|\bwheel\b", cell.source)
     for precision in PRECISIONS:
         reason = refusal(Target(arch, line, precision))
