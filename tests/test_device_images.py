@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from zoo.errors import RunError
-from zoo.runtime.cuda import check_device_images
+from zoo.runtime.cuda import check_device_images, device_view
 
 SHAPE = (3, 32, 32)
 CONTIGUOUS = (3 * 32 * 32, 32 * 32, 32, 1)
 CHANNELS_LAST = (3 * 32 * 32, 1, 32 * 3, 3)
+STREAM: Any = SimpleNamespace(handle=1)
 
 
 def check(rows: int, **changes: Any) -> None:
@@ -59,3 +60,37 @@ def test_channels_last_is_refused(rows: int) -> None:
 def test_what_the_engine_does_not_take_is_a_sentence(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(RunError, match=words):
         check(2, **changes)
+
+
+@pytest.mark.parametrize("kind", [NotImplementedError, TypeError])
+def test_a_type_that_numpy_has_not_is_a_sentence(kind: type[Exception]) -> None:
+    class View:
+        is_device_accessible = True
+        device_id = 0
+
+        @property
+        def dtype(self) -> Any:
+            raise kind("no bfloat16 here")
+
+    with pytest.raises(RunError, match=r"another type, the engine takes float32 \(no bfloat16"):
+        check_device_images(View(), SHAPE, np.dtype(np.float32), 0)
+
+
+def test_a_tensor_in_the_hosts_memory_is_a_sentence() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RunError, match="images lie in the host's memory") as caught:
+        device_view(torch.zeros(1, *SHAPE), STREAM)
+    assert ".numpy()" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [AssertionError, BufferError, RuntimeError])
+def test_what_hands_out_nothing_is_a_sentence(kind: type[Exception]) -> None:
+    class Tensor:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 3, 0
+
+        def __dlpack__(self, **arguments: Any) -> Any:
+            raise kind("it requires a gradient")
+
+    with pytest.raises(RunError, match=r"images are a Tensor, .*it requires a gradient"):
+        device_view(Tensor(), STREAM)
