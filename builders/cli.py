@@ -23,6 +23,7 @@ from builders import (
     cli_repository,
     weights,
 )
+from builders.backends import check_options
 from builders.calibration import from_folder, shipped
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
 from builders.desk import KEYS_HELP, open_desk
@@ -49,7 +50,7 @@ from zoo.manifest import (
 )
 from zoo.repository import Repository
 from zoo.stores import open_store
-from zoo.target import Arch, RuntimeLine, parse_precision
+from zoo.target import Arch, RuntimeLine, gpu_lines, parse_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,8 +78,12 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
     chosen = cli_executor.choose_executor(options, asked)
     executor, archs = chosen.executor, chosen.archs
     precisions = tuple(parse_precision(word, archs, line) for word in words(options.precision))
+    if line in gpu_lines() and not any(arch.is_cpu for arch in archs):
+        check_request(dict.fromkeys(archs, line), precisions)  # whatever there is to build with
     toolchains = chosen.choose(archs, line)
-    check_request(toolchains, precisions)
+    check_request({arch: chain.line for arch, chain in toolchains.items()}, precisions)
+    builder = pairs(options.builder)
+    check_options(toolchains.values(), builder)
     folder = options.calibration
     request = Request(
         manifests=manifests,
@@ -88,7 +93,7 @@ def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summa
         weights=mode,
         calibration=from_folder(Path(folder), display.say) if folder else shipped(),
         failures=_failures_beside(store),
-        builder=pairs(options.builder),
+        builder=builder,
         labelled=labelled,
     )
     repository = Repository(open_store(store))

@@ -99,7 +99,7 @@ def plan_of(options: argparse.Namespace) -> FarmPlan:
         else:
             found = offered_places(archs, lines, chosen.choose, chosen.executor.runs_on)
         for toolchains in found.lines if len(found.lines) == 1 else ():
-            check_request(dict(toolchains), precisions)
+            check_request({a: chain.line for a, chain in toolchains.items()}, precisions)
         return found
 
     try:

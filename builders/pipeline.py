@@ -111,6 +111,10 @@ class Farm:
         if request.weights != "seeded":
             check_licence(manifest.id, manifest.licence)
         wanted = plan.wanted_engines(manifest, request.toolchains, request.precisions)
+        if not wanted:  # what no model has was refused before: this one's family has none of it
+            lines = {arch: chain.line for arch, chain in request.toolchains.items()}
+            asked = request.precisions or tuple(manifest.precisions)
+            plan.check_request(lines, asked, manifest.family)
         identity = weights.identify(manifest, request.weights)
         exports = Exports(
             self._repository, manifest, identity, request,

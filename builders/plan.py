@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from zoo.errors import TargetError
 from zoo.key import BuildInputs, VerificationInputs
 from zoo.manifest import BatchRange, Manifest
 from zoo.record import Attestation, BuildRecord, ExportRecord
-from zoo.target import Arch, Precision, Target, Toolchain, refusal
+from zoo.target import Arch, Precision, RuntimeLine, Target, Toolchain, refusal
 
 _ELEMENTS = 2**31 - 1
 """TensorRT does not run a tensor of 2^31 elements or more."""
@@ -52,15 +52,22 @@ class Wanted:
         return f"{archs}-{str(self.targets[0]).partition('-')[2]}"
 
 
-def check_request(toolchains: dict[Arch, Toolchain], precisions: Sequence[Precision]) -> None:
+def check_request(
+    lines: Mapping[Arch, RuntimeLine], precisions: Sequence[Precision], family: str = ""
+) -> None:
     """Refuses a precision that none of the targets takes, before anything is done.
+
+    Args:
+        lines: The runtime for each architecture.
+        precisions: What ``PRECISION=`` says.
+        family: Of the model that is asked for; empty for whether any model has it.
 
     Raises:
         TargetError: Says why, and what the target takes.
     """
     for precision in precisions:
-        targets = [Target(arch, chain.line, precision) for arch, chain in toolchains.items()]
-        reasons = [reason for target in targets if (reason := refusal(target))]
+        targets = [Target(arch, line, precision) for arch, line in lines.items()]
+        reasons = [reason for target in targets if (reason := refusal(target, family))]
         if len(reasons) == len(targets):
             raise TargetError("; ".join(dict.fromkeys(reasons)))
 
@@ -80,9 +87,9 @@ def wanted_engines(
     wanted = []
     for archs, toolchain in _share(toolchains):
         for precision in precisions or tuple(manifest.precisions):
-            reasons = [refusal(Target(arch, toolchain.line, precision)) for arch in archs]
-            if not any(reasons):
-                wanted.append(Wanted(archs=archs, toolchain=toolchain, precision=precision))
+            engine = Wanted(archs=archs, toolchain=toolchain, precision=precision)
+            if not any(refusal(target, manifest.family) for target in engine.targets):
+                wanted.append(engine)
     return wanted
 
 

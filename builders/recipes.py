@@ -9,6 +9,9 @@ from zoo.target import Precision
 SUMMING = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax")
 """Operators that stay fp32 below fp32: they sum over many elements."""
 
+NOT_IN_BF16 = ("HardSwish",)
+"""Operators that TensorRT's parser takes in fp32 and fp16 alone."""
+
 HEADROOM = 8.0
 """How far below a type's largest value the values of calibration images must stay."""
 
@@ -37,8 +40,8 @@ RECIPES: dict[Precision, str] = {
     "fp32": "as exported",
     "fp16": f"fp16-2: weights and activations fp16, outputs fp32; fp32 are {', '.join(SUMMING)}, "
     f"what comes within {HEADROOM:g} times of 65504 on calibration images, {_KEPT}",
-    "bf16": "bf16-1: weights and activations bf16, outputs fp32; fp32 are "
-    f"{', '.join(SUMMING)}, {_KEPT}",
+    "bf16": "bf16-2: weights and activations bf16, outputs fp32; fp32 are "
+    f"{', '.join((*SUMMING, *NOT_IN_BF16))}, {_KEPT}",
     "int8": "int8-2: symmetric Q/DQ, weights per channel, activations per tensor, on inputs of "
     "convolutions and matrix products with weights, then as the runtime fuses; ranges by the best "
     f"of {', '.join(RANGE_METHODS)} ({PERCENTILE}); operators that the advisor keeps have none",

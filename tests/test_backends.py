@@ -17,7 +17,7 @@ from builders.executors import LocalExecutor, Outcome
 from builders.job import BuildJob, BuildOutput
 from builders.precision import to_low
 from builders.progress import silent
-from zoo.errors import BuildError, JobError, RunError, TargetError
+from zoo.errors import BuildError, JobError, RunError, TargetError, UsageError
 from zoo.key import BuildInputs
 from zoo.machine import installed
 from zoo.manifest import BatchRange, Preprocess
@@ -25,7 +25,7 @@ from zoo.repository import Repository
 from zoo.runtime import open_session
 from zoo.runtime.header import Header, read_header
 from zoo.stores import LocalStore
-from zoo.target import RuntimeKind
+from zoo.target import RuntimeKind, Toolchain
 
 
 def inputs(kind: RuntimeKind, *archs: str, **changes: Any) -> BuildInputs:
@@ -83,6 +83,10 @@ def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> 
             session.features(images[:1, :, :16, :16])
         with pytest.raises(RunError, match="float64"):
             session.features(images.astype(np.float64))  # type: ignore[arg-type]
+        with pytest.raises(RunError, match="images are a list, a numpy array is needed"):
+            session.features([images[0]])  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="the session is closed"):
+        session.features(images)
 
 
 def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
@@ -93,7 +97,12 @@ def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_engine_is_a_sentence(tmp_path: Path) -> None:
+    for runtime in (inputs("ort", "cpu"), inputs("rtx", "sm86")):
+        with pytest.raises(RunError, match="engine: can't be read: No such file"):
+            open_session(tmp_path / "engine", runtime, 13)
     (tmp_path / "engine").write_bytes(b"not an engine")
+    with pytest.raises(RunError, match="has 13 bytes, its record says 14: it is cut short"):
+        open_session(tmp_path / "engine", inputs("ort", "cpu"), 14)
     with pytest.raises(RunError, match="does not load it"):
         open_session(tmp_path / "engine", inputs("ort", "cpu"))
     with pytest.raises(RunError, match="is not a TensorRT engine"):
@@ -181,3 +190,50 @@ def test_a_header_that_does_not_fit_is_refused(
 def test_a_runtime_without_a_backend_is_named() -> None:
     with pytest.raises(TargetError, match="no backend builds 'mystery' engines"):
         get_backend("mystery")
+
+
+def options_of(version: str, **asked: str) -> dict[str, Any]:
+    chain = Toolchain(kind="trt", version=version, cuda=12, os="linux", machine="x86_64")
+    return get_backend("trt").options(chain, asked)
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "typed"),
+    [
+        ("8.6.0", "none", False),
+        ("10.8.0.43", "none", True),
+        ("10.13.3.9", "same_compute_capability", True),
+        ("11.4.0.106", "same_compute_capability", True),
+    ],
+)
+def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed: bool) -> None:
+    assert options_of(version) == {
+        "optimization_level": 3,
+        "workspace_gib": 8.0,
+        "hardware_compatibility": level,
+        "version_compatible": False,
+        "tactic_sources": "own",
+        "timing_cache": True,
+        "strongly_typed": typed,
+        "tf32": False,
+    }
+    assert options_of(version, optimization_level="5")["optimization_level"] == 5
+    assert options_of(version, version_compatible="yes")["version_compatible"] is True
+    assert options_of(version, strongly_typed=str(typed))["strongly_typed"] is typed
+
+
+@pytest.mark.parametrize(
+    ("version", "option", "value", "words"),
+    [
+        ("11.4.0.106", "optimization_level", "9", "less than or equal to 5.*\n.*_level=3"),
+        ("11.4.0.106", "optimisation_level", "5", "meant 'optimization_level'"),
+        ("11.4.0.106", "strongly_typed", "no", "strongly_typed=False: .*\n.*strongly_typed=True"),
+        ("8.6.0", "strongly_typed", "yes", "strongly_typed=True: .*\n.*strongly_typed=False"),
+        ("8.6.0", "hardware_compatibility", "same_compute_capability", "it came with 10.9"),
+    ],
+)
+def test_what_a_tensorrt_does_not_take_is_refused(
+    version: str, option: str, value: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        options_of(version, **{option: value})

@@ -33,6 +33,8 @@ FARM = [
     (["zoo", "--gpu", "sm86", "--trt", "newest"], 2, "unknown runtime line 'newest'"),
     (["zoo", "--precision", "fp61"], 2, "Perhaps you meant 'fp16'"),
     (["zoo", "--gpu", "cpu", "--precision", "fp16"], 9, "cast fp16 weights back"),
+    (["zoo", "--gpu", "sm86", "--trt", "8.6", "--precision", "bf16"], 9, "takes bf16 with rtx1.7"),
+    (["zoo", "--gpu", "cpu", "--builder", "level=5"], 2, "has no builder option 'level'"),
     (["zoo", "--weights", "sedeed"], 2, "Perhaps you meant 'seeded'"),
     (["zoo", "--store", "s4://bucket", "--models", "resnet50"], 10, "no store for 's4://'"),
     (["--manifests", "nowhere", "zoo"], 3, "no manifests here"),
@@ -50,6 +52,18 @@ def test_the_farm_explains(arguments: list[str], status: int, words: str, tmp_pa
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "_repository").exists()
+
+
+def test_what_a_family_has_none_of_is_refused_before_an_export(tmp_path: Path) -> None:
+    wish = ["--gpu", "sm75", "--models", "vit_base_patch16_224", "--precision", "fp32"]
+    done = run(
+        "builders.cli", "--manifests", str(MANIFESTS), "zoo", "--weights", "seeded", *wish,
+        folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "FAILED vit_base_patch16_224: TensorRT-RTX 1.7 has no fp32 of vit on sm75" in said
+    assert "export" not in said
 
 
 CLIENT = [

@@ -47,8 +47,19 @@ def test_one_rtx_engine_serves_several_architectures_turing_apart(
 
 def test_fp16_on_the_cpu_is_refused_at_once() -> None:
     with pytest.raises(TargetError, match="cast fp16 weights back"):
-        plan.check_request({Arch("cpu"): ORT}, ["fp16"])
-    plan.check_request({Arch("cpu"): ORT, Arch("sm86"): RTX}, ["fp16"])
+        plan.check_request({Arch("cpu"): ORT.line}, ["fp16"])
+    plan.check_request({Arch("cpu"): ORT.line, Arch("sm86"): RTX.line}, ["fp16"])
+
+
+def test_what_a_family_has_none_of_is_left_out_or_refused(manifests: dict[str, Manifest]) -> None:
+    vit, turing = manifests["vit_base_patch16_224"], {Arch("sm75"): RTX}
+    assert labels(vit, turing) == ["sm75-rtx1.7-fp16"]
+    assert "sm75-rtx1.7-fp32" in labels(manifests["resnet50"], turing)
+    assert labels(vit, turing, "fp32") == []
+    lines = {Arch("sm75"): RTX.line}
+    plan.check_request(lines, ["fp32"])
+    with pytest.raises(TargetError, match=r"no fp32 of vit on sm75: no fp32 matrix .* 11\.4"):
+        plan.check_request(lines, ["fp32"], vit.family)
 
 
 def test_trt_is_about_the_gpus_of_a_request() -> None:

@@ -188,6 +188,14 @@ def test_values_near_the_end_of_fp16_become_islands_by_measuring() -> None:
     assert not np.isfinite(run(rounded(without), images * 1e4)).all()
 
 
+def test_what_tensorrt_reads_in_no_bf16_stays_fp32_there() -> None:
+    node = helper.make_node("HardSwish", ["images"], ["features"], name="act")
+    data = model([node], {}, [8])
+    assert choose_islands(onnx.load_from_string(data), Measured(), "fp16") == {}
+    islands = choose_islands(onnx.load_from_string(data), Measured(), "bf16")
+    assert islands == {"act": "TensorRT reads no HardSwish in bf16"}
+
+
 def test_nodes_get_names_of_their_own() -> None:
     nodes = [
         helper.make_node("Relu", ["images"], ["a"], name="n"),

@@ -90,6 +90,7 @@ def test_a_cell_is_served_or_says_why_not_and_has_a_source(arch: Arch, line: Run
     cell = line_facts(line).cell(arch.name)
     assert bool(cell.precisions) != bool(cell.why_not)
     assert set(cell.precisions) <= set(units_of(arch))
+    assert cell.note or not cell.without
     assert re.search(r"https://\S+\.\w+/|\bwheel\b", cell.source)
     for precision in PRECISIONS:
         reason = refusal(Target(arch, line, precision))
@@ -200,7 +201,7 @@ def test_a_precision_that_is_not_made_is_refused_with_what_is(
     ("target", "reason"),
     [
         ("sm75-trt11.4-bf16", "sm75 has no bf16 units"),
-        ("sm86-rtx1.7-int8", "no int8 convolution"),
+        ("sm86-rtx1.7-int8", "no int8 convolution; sm86 takes int8 with 11.4, 10.16, 10.13, 8.6"),
         ("cpu-ort1.32-bf16", "has no bf16 convolution"),
         ("sm90-trt8.6-bf16", "reads bf16 from 9.0 on"),
     ],
@@ -260,6 +261,14 @@ def test_the_table_is_readable_in_a_hundred_columns(capsys: pytest.CaptureFixtur
 
 def test_the_table_says_which_precisions_are_planned(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fp8 and fp4 are planned" in shown(capsys)
+
+
+def test_the_table_says_what_the_farm_makes_in_one_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    headings = [line for line in shown(capsys).splitlines() if line.endswith(":")]
+    for heading in headings:
+        assert not set(PRECISIONS) & set(re.findall(r"\w+", heading)), heading
 
 
 def test_the_table_shows_what_a_line_needs(capsys: pytest.CaptureFixture[str]) -> None:

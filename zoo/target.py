@@ -298,21 +298,40 @@ def not_served(arch: Arch, line: RuntimeLine) -> str | None:
     return f"{line} does not serve {arch}: {reason} ({line} serves {', '.join(served_archs(line))})"
 
 
-def refusal(target: Target) -> str | None:
-    """Says why a target can't be had and what can, or None where it can."""
+def refusal(target: Target, family: str = "") -> str | None:
+    """Says why a target can't be had and what can, or None where it can.
+
+    Args:
+        target: What is asked for.
+        family: Of the model; empty for whether any model has it.
+    """
     arch, line, precision = target.arch, target.line, target.precision
     if reason := not_served(arch, line):
         return f"{reason}; {alternatives(arch)}"
-    taken = served_archs(line)[arch.name]
+    cell, taken = line_facts(line).cell(arch.name), served_archs(line)[arch.name]
+    if precision in cell.without.get(family, ()):
+        return (
+            f"{line.title} has no {precision} of {family} on {arch}: {cell.note}; "
+            f"{_where(precision, arch, but=line)}"
+        )
     if precision in taken:
         return None
     why_not = line_facts(line).why_not.get(precision)
     if why_not is None and precision not in units_of(arch):
         why_not = f"{arch} has no {precision} units"
-    tables = [served_archs(one) for one in gpu_lines()]
-    elsewhere = {name for one in tables for name in one if precision in one[name]}
     return (
         f"{line.title} has no {precision} on {arch} (it has {', '.join(taken)})"
         + (f": {why_not}" if why_not else "")
-        + f"; {precision} is made for {', '.join(n for n in known_archs() if n in elsewhere)}"
+        + f"; {_where(precision, arch, but=line)}"
     )
+
+
+def _where(precision: Precision, arch: Arch, but: RuntimeLine) -> str:
+    """Says with which other lines an architecture takes a precision, or else which others do."""
+    rest = [line for line in lines_for(arch) if line != but]
+    lines = [line.asked for line in rest if precision in served_archs(line)[arch.name]]
+    if lines:
+        return f"{arch} takes {precision} with {', '.join(lines)}"
+    tables = [served_archs(one) for one in gpu_lines()]
+    archs = [n for n in known_archs() if any(precision in table.get(n, ()) for table in tables)]
+    return f"{precision} is made for {', '.join(archs)}"

@@ -48,7 +48,8 @@ class CellFacts(_Facts):
         archs: Their names.
         precisions: What the farm makes there; empty where it is not served.
         why_not: Why it is not served, None where it is.
-        note: What else to know, or None.
+        without: Precisions that a family of models has none of there, by family.
+        note: What else to know, or None; why, where there is something in ``without``.
         container: Image that has it, where it is not the line's.
         driver: Oldest driver by CUDA major version of the package, the farm's choice first; where
             it is not the line's.
@@ -57,6 +58,7 @@ class CellFacts(_Facts):
     archs: tuple[str, ...]
     precisions: tuple[Precision, ...] = ()
     why_not: str | None = None
+    without: dict[str, tuple[Precision, ...]] = {}
     note: str | None = None
     container: str | None = None
     driver: dict[int, int] = {}

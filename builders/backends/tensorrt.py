@@ -14,7 +14,7 @@ from pydantic import Field
 from builders.backends import inspector, tensorrt_api
 from builders.backends.base import Facts, Options, read_options
 from builders.backends.tensorrt_api import HardwareCompatibility
-from zoo.errors import BuildError, MissingPackageError
+from zoo.errors import BuildError, MissingPackageError, UsageError
 from zoo.key import BuildInputs
 from zoo.runtime import cuda, open_session
 from zoo.runtime.header import read_file_header
@@ -57,9 +57,16 @@ class TensorRTBackend:
             hardware_compatibility=tensorrt_api.default_compatibility(toolchain),
             strongly_typed=strongly_typed,
         )
-        options = read_options(defaults, toolchain, {**asked})
+        options = read_options(defaults, toolchain, asked)
         tensorrt_api.check_compatibility(toolchain, options["hardware_compatibility"])
-        return {**options, "strongly_typed": strongly_typed}
+        if options["strongly_typed"] != strongly_typed:
+            raise UsageError(
+                f"builder option strongly_typed={options['strongly_typed']}: networks are strongly "
+                "typed where TensorRT has such, from 9.0 on, and nowhere else",
+                hint=f"leave it out: TensorRT {toolchain.version} has "
+                f"strongly_typed={strongly_typed}",
+            )
+        return options
 
     def build(
         self,

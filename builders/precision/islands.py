@@ -8,7 +8,7 @@ import numpy as np
 
 from builders.precision.graph import Graph
 from builders.precision.typed import LARGEST, LowType
-from builders.recipes import HEADROOM, SUMMING
+from builders.recipes import HEADROOM, NOT_IN_BF16, SUMMING
 
 if TYPE_CHECKING:
     import onnx
@@ -22,7 +22,7 @@ def choose_islands(model: onnx.ModelProto, measured: Measured, low: LowType) -> 
     Operators that sum over many elements stay fp32 whatever is measured: in a narrow type the sum
     itself rounds, which no look at their inputs and outputs shows. Of the others stays what takes
     or gives values near the end of the type's range on any image, and what holds a weight beyond
-    it.
+    it; in bf16, also what TensorRT does not read in it.
 
     Args:
         model: fp32.
@@ -48,6 +48,8 @@ def choose_islands(model: onnx.ModelProto, measured: Measured, low: LowType) -> 
         summed = measured.sums.get(node.name, 0.0)
         if node.op_type in SUMMING:
             islands[node.name] = f"{node.op_type} sums"
+        elif low == "bf16" and node.op_type in NOT_IN_BF16:
+            islands[node.name] = f"TensorRT reads no {node.op_type} in bf16"
         elif reached > limit:
             islands[node.name] = f"values reach {reached:.3g}"
         elif summed > limit:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +136,7 @@ class DeviceTimed(Protocol):
         ...
 
 
-def check_images(images: Images, shape: tuple[int, int, int]) -> None:
+def check_images(images: Any, shape: tuple[int, int, int]) -> None:
     """Checks a batch before a runtime sees it.
 
     Args:
@@ -145,6 +146,11 @@ def check_images(images: Images, shape: tuple[int, int, int]) -> None:
     Raises:
         RunError: Another type or shape; says what is there and what is needed.
     """
+    if not isinstance(images, np.ndarray):
+        raise RunError(
+            f"images are a {type(images).__name__}, a numpy array is needed",
+            hint="zoo.preprocess.batch_of makes ready input from photos; a tensor has .numpy()",
+        )
     if images.dtype != np.float32:
         raise RunError(
             f"images are {images.dtype}, the engine takes float32",
@@ -155,6 +161,30 @@ def check_images(images: Images, shape: tuple[int, int, int]) -> None:
         raise RunError(
             f"images have shape {images.shape}, the engine takes (N, {wanted}) with N >= 1",
             hint="zoo.preprocess.batch_of makes ready input from photos",
+        )
+
+
+def check_size(engine: Path, size: int | None) -> None:
+    """Compares the length of an engine's file with its record.
+
+    Args:
+        engine: The file.
+        size: Bytes that it should have, when that is known.
+
+    Raises:
+        RunError: It has another length, or can't be read.
+    """
+    try:
+        length = engine.stat().st_size
+    except OSError as error:
+        raise RunError(
+            f"{engine}: can't be read: {error.strerror}", hint="zoo pull fetches engines"
+        ) from error
+    if size not in (None, length):
+        raise RunError(
+            f"{engine.name} has {length:,} bytes, its record says {size:,}: it is cut short or "
+            "was added to",
+            hint="fetch it again with zoo pull",
         )
 
 

@@ -18,6 +18,13 @@ ALIGNMENT = 256
 """Bytes that TensorRT wants addresses of inputs and outputs to be multiples of."""
 
 
+_DLPACK_CPU = 1
+"""What ``__dlpack_device__`` says of the host's memory."""
+
+_NO_VIEW = (BufferError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError)
+"""What libraries raise for an array that they do not hand out."""
+
+
 def open_device(index: int = 0) -> Device:
     """Returns a GPU, made current for this thread.
 
@@ -203,13 +210,18 @@ def device_view(images: Any, stream: Stream) -> Any:
     """Returns a view of an array in the GPU's memory, ordered after what made it.
 
     Raises:
-        RunError: It is no array that tells where it lies.
+        RunError: It is no array that tells where it lies, or one in the host's memory.
     """
     from cuda.core.utils import StridedMemoryView
 
     try:
+        if hasattr(images, "__dlpack_device__") and images.__dlpack_device__()[0] == _DLPACK_CPU:
+            raise RunError(
+                "images lie in the host's memory, the engine runs on a GPU",
+                hint="give a numpy array (a tensor has .numpy()), or move them to that GPU",
+            )
         return StridedMemoryView.from_any_interface(images, int(stream.handle))
-    except (BufferError, AttributeError, TypeError, ValueError) as error:
+    except _NO_VIEW as error:
         raise RunError(
             f"images are a {type(images).__name__}, which is neither a numpy array nor memory of "
             f"the GPU that speaks DLPack or __cuda_array_interface__: {error}",
@@ -237,9 +249,13 @@ def check_device_images(
             f"images lie in {place}, the engine runs on GPU {device}",
             hint="give a numpy array, or move them to that GPU",
         )
-    if view.dtype != kind:
+    try:
+        found, why = view.dtype, ""
+    except (NotImplementedError, TypeError) as error:  # bfloat16, float8
+        found, why = "of another type", f" ({error})"
+    if why or found != kind:
         convert = "images.half()" if kind == np.float16 else "images.float()"
-        raise RunError(f"images are {view.dtype}, the engine takes {kind}",
+        raise RunError(f"images are {found}, the engine takes {kind}{why}",
                        hint=f"convert them on the GPU: {convert}")  # fmt: skip
     rows, *image = view.shape if len(view.shape) == 4 else (0,)
     if tuple(image) != shape or rows < 1:
@@ -249,7 +265,8 @@ def check_device_images(
         )
     channels, height, width = shape
     contiguous = (channels * height * width, height * width, width, 1)
-    if view.strides is not None and rows > 1 and tuple(view.strides) != contiguous:
+    first = 0 if rows > 1 else 1  # of one image, how far the next would be says nothing
+    if view.strides is not None and tuple(view.strides)[first:] != contiguous[first:]:
         raise RunError(
             "images are not contiguous in (N, C, H, W) order",
             hint="images.contiguous() makes them so; channels_last is another order",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from zoo.errors import RunError
 from zoo.key import BuildInputs
+from zoo.runtime.base import check_size
 from zoo.target import RUNTIME_NAMES, Arch, RuntimeKind
 
 HEADER_SIZE = 36
@@ -110,13 +111,7 @@ def check_engine(engine: Path, inputs: BuildInputs, size: int | None) -> None:
     Raises:
         RunError: It is no engine, is damaged, or is not the one that the record describes.
     """
-    length = engine.stat().st_size if engine.is_file() else None
-    if size is not None and length is not None and length != size:
-        raise RunError(
-            f"{engine.name} has {length:,} bytes, its record says {size:,}: it is cut short or "
-            "was added to",
-            hint="fetch it again with zoo pull",
-        )
+    check_size(engine, size)
     header = read_file_header(engine)
     toolchain = inputs.toolchain
     wanted = f"{RUNTIME_NAMES[toolchain.kind]} {toolchain.version}"

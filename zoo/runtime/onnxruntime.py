@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.errors import MissingPackageError, RunError
 from zoo.key import BuildInputs
-from zoo.runtime.base import Features, Images, check_images, in_pieces
+from zoo.runtime.base import Features, Images, check_images, check_size, in_pieces
 
 
 def session_options(threads: int | None = None) -> Any:
@@ -73,6 +73,8 @@ class OnnxRuntimeSession:
     def features(self, images: Images) -> Features:
         """Returns features, ``(N, feature_dim)`` float32, of images ``(N, 3, H, W)`` float32."""
         check_images(images, self._shape)
+        if self._session is None:
+            raise RunError("the session is closed")
         return in_pieces(self._run, images, self._max_batch)
 
     def _run(self, images: Images) -> Features:
@@ -96,11 +98,7 @@ def open_session(
     """Loads an engine, by default on all of this process's cores.
 
     Raises:
-        RunError: The file is cut short, or does not load.
+        RunError: The file is missing or cut short, or does not load.
     """
-    if size is not None and engine.stat().st_size != size:
-        raise RunError(
-            f"{engine.name} has {engine.stat().st_size:,} bytes, its record says {size:,}",
-            hint="fetch it again with zoo pull",
-        )
+    check_size(engine, size)
     return OnnxRuntimeSession(engine, inputs.batch.max, threads)
