@@ -135,7 +135,11 @@ class Farm:
                 except MissError as error:
                     # Making the stricter network may fail as well; that is this cell's alone.
                     if self._best(manifest, engine, exports, request)[0] == form:
-                        raise
+                        stricter = exports[form.stricter] if form.stricter else None
+                        if not isinstance(stricter, DisabledRecord):
+                            raise
+                        why = f"{error.message}; there is no stricter network: {stricter.reason}"
+                        raise MissError(why, hint=error.hint) from error
                     self._display.say(f"{label}: {error.message}; a stricter network is tried")
                     return bring(engine)
             except ClusterError:
