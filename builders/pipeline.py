@@ -127,7 +127,7 @@ class Farm:
             label = f"{manifest.id} {engine.label}"
             missed: MissError | None = None
             try:
-                for export in self._attempts(manifest, engine, exports, request):
+                for form, export in self._attempts(manifest, engine, exports, request):
                     if missed is not None:
                         self._display.say(f"{label}: {missed.message}; a stricter one is tried")
                     if isinstance(export, DisabledRecord):
@@ -144,7 +144,7 @@ class Farm:
                         missed = error
                 else:
                     assert missed is not None
-                    raise missed
+                    raise _without_stricter(missed, exports, form)
             except ClusterError:
                 raise
             except DisabledCellError as error:
@@ -172,7 +172,7 @@ class Farm:
 
     def _attempts(
         self, manifest: Manifest, engine: Wanted, exports: Exports, request: Request
-    ) -> Iterator[Export]:
+    ) -> Iterator[tuple[Form, Export]]:
         """Yields what an engine is to be built from; where that missed, a stricter network."""
 
         def missed(export: ExportRecord) -> bool:
@@ -186,7 +186,7 @@ class Farm:
                 return
             tried = form
             assert export is not None
-            yield export
+            yield form, export
 
     def _engine(
         self,
@@ -331,6 +331,15 @@ class Farm:
 
 def _form(wanted: Wanted) -> Form:
     return Form.for_line(wanted.toolchain.line, wanted.precision)
+
+
+def _without_stricter(missed: MissError, exports: Exports, form: Form) -> MissError:
+    """Returns the error of an engine that missed, with the reason that nothing stricter is had."""
+    stricter = exports[form.stricter] if form.stricter else None
+    if not isinstance(stricter, DisabledRecord):
+        return missed
+    reason = f"{missed.message}; there is no stricter network: {stricter.reason}"
+    return MissError(reason, hint=missed.hint)
 
 
 def _build_inputs(

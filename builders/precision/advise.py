@@ -254,8 +254,8 @@ def _keep(
 
     if most == 0 or not passes(most):
         raise PrecisionError(
-            f"{whole['misses'][0]}; keeping the {most} worst of its {len(ranked)} operators in "
-            "higher precision does not mend it, and more would be over "
+            f"on calibration images, {whole['misses'][0]}; keeping the {most} worst of its "
+            f"{len(ranked)} operators in higher precision does not mend it, and more would be over "
             f"{MOST_KEPT:.0%} of the work",
             trials.advice().model_dump(mode="json"),
         )
