@@ -124,40 +124,7 @@ class Farm:
         cells: list[DisabledCell] = []
 
         def bring(engine: Wanted) -> BuildRecord | None:
-            label = f"{manifest.id} {engine.label}"
-            missed: MissError | None = None
-            try:
-                for form, export in self._attempts(manifest, engine, exports, request):
-                    if missed is not None:
-                        self._display.say(f"{label}: {missed.message}; a stricter one is tried")
-                    if isinstance(export, DisabledRecord):
-                        summary.disabled[label] = export.reason
-                        cells.append(listing.disabled_cell(engine.targets, export))
-                        return None
-                    mixed = export.advice is not None and export.advice.mixed
-                    wanted = replace(engine, mixed=mixed)
-                    label = f"{manifest.id} {wanted.label}"
-                    try:
-                        record, done = self._engine(label, manifest, wanted, export, request)
-                        break
-                    except MissError as error:
-                        missed = error
-                else:
-                    assert missed is not None
-                    raise _without_stricter(missed, exports, form)
-            except ClusterError:
-                raise
-            except DisabledCellError as error:
-                summary.disabled[label] = str(error)
-                cells.append(error.cell)
-                return None
-            except ZooError as error:
-                summary.failed[label] = error
-                return None
-            getattr(summary, done).append(label)
-            if done != "current":
-                self._display.say(f"{label}: {done}")
-            return record
+            return self._bring(engine, manifest, exports, request, summary, cells)
 
         records = [record for record in self._each(bring, wanted) if record is not None]
         candidate = Candidate(
@@ -169,6 +136,51 @@ class Farm:
         )
         with self._signing:
             self._proposals.send(candidate)
+
+    def _bring(
+        self,
+        wanted: Wanted,
+        manifest: Manifest,
+        exports: Exports,
+        request: Request,
+        summary: Summary,
+        cells: list[DisabledCell],
+    ) -> BuildRecord | None:
+        """Brings one engine to what is wanted, and adds to the summary what came of it."""
+        label = f"{manifest.id} {wanted.label}"
+        missed: MissError | None = None
+        try:
+            for form, export in self._attempts(manifest, wanted, exports, request):
+                if missed is not None:
+                    self._display.say(f"{label}: {missed.message}; a stricter one is tried")
+                if isinstance(export, DisabledRecord):
+                    summary.disabled[label] = export.reason
+                    cells.append(listing.disabled_cell(wanted.targets, export))
+                    return None
+                mixed = export.advice is not None and export.advice.mixed
+                engine = replace(wanted, mixed=mixed)
+                label = f"{manifest.id} {engine.label}"
+                try:
+                    record, done = self._engine(label, manifest, engine, export, request)
+                    break
+                except MissError as error:
+                    missed = error
+            else:
+                assert missed is not None
+                raise _without_stricter(missed, exports, form)
+        except ClusterError:
+            raise
+        except DisabledCellError as error:
+            summary.disabled[label] = str(error)
+            cells.append(error.cell)
+            return None
+        except ZooError as error:
+            summary.failed[label] = error
+            return None
+        getattr(summary, done).append(label)
+        if done != "current":
+            self._display.say(f"{label}: {done}")
+        return record
 
     def _attempts(
         self, manifest: Manifest, engine: Wanted, exports: Exports, request: Request
