@@ -150,7 +150,7 @@ class Farm:
         label = f"{manifest.id} {wanted.label}"
         missed: MissError | None = None
         try:
-            for form, export in self._attempts(manifest, wanted, exports, request):
+            for export in self._attempts(manifest, wanted, exports, request):
                 if missed is not None:
                     self._display.say(f"{label}: {missed.message}; a stricter one is tried")
                 if isinstance(export, DisabledRecord):
@@ -167,7 +167,7 @@ class Farm:
                     missed = error
             else:
                 assert missed is not None
-                raise _without_stricter(missed, exports, form)
+                raise _without_stricter(missed, exports, _form(wanted).stricter)
         except ClusterError:
             raise
         except DisabledCellError as error:
@@ -184,7 +184,7 @@ class Farm:
 
     def _attempts(
         self, manifest: Manifest, engine: Wanted, exports: Exports, request: Request
-    ) -> Iterator[tuple[Form, Export]]:
+    ) -> Iterator[Export]:
         """Yields what an engine is to be built from; where that missed, a stricter network."""
 
         def missed(export: ExportRecord) -> bool:
@@ -198,7 +198,7 @@ class Farm:
                 return
             tried = form
             assert export is not None
-            yield form, export
+            yield export
 
     def _engine(
         self,
@@ -345,9 +345,9 @@ def _form(wanted: Wanted) -> Form:
     return Form.for_line(wanted.toolchain.line, wanted.precision)
 
 
-def _without_stricter(missed: MissError, exports: Exports, form: Form) -> MissError:
+def _without_stricter(missed: MissError, exports: Exports, form: Form | None) -> MissError:
     """Returns the error of an engine that missed, with the reason that nothing stricter is had."""
-    stricter = exports[form.stricter] if form.stricter else None
+    stricter = exports[form] if form else None
     if not isinstance(stricter, DisabledRecord):
         return missed
     reason = f"{missed.message}; there is no stricter network: {stricter.reason}"
