@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from builders.gate import find_misses
 from builders.listing import model_index
 from builders.provenance import PROVENANCE, is_about
 from zoo.digest import sha256_bytes
@@ -33,8 +36,8 @@ from zoo.record import Attestation, Blob, BuildRecord, Kind
 from zoo.repository import LARGEST_RECORD, Repository
 from zoo.runtime.header import check_engine
 from zoo.stores import open_store
-from zoo.target import Target
-from zoo.tolerance import floors
+from zoo.target import Precision, Target
+from zoo.tolerance import OwnTolerance, Tolerance, looser_by
 
 
 def check_candidate(
@@ -144,25 +147,23 @@ def _paper(repository: Repository, blob: Blob) -> bytes:
     return repository.store.get(blob_key(blob.sha256), limit=LARGEST_RECORD)
 
 
-def _missed(card: ModelCard, precision: Any, attestation: Attestation) -> Iterator[str]:
+def _missed(card: ModelCard, precision: Precision, attestation: Attestation) -> Iterator[str]:
     """Yields where a verdict's numbers miss its own tolerance, or that the floors."""
     body = attestation.body
-    tolerance: Mapping[str, float] = body.get("tolerance", {})
-    floor = floors()[precision]
-    own = card.own_floors.get(precision)
-    if tolerance.get("cosine", 0.0) < floor.cosine and own is None:
-        yield f"it was verified to a cosine below the floor of {precision}, {floor.cosine:g}"
-    batches = body.get("batches", [])
-    if not batches:
+    if not body.get("batches"):
         yield "it is verified without a number"
-    for row in batches:
-        if not row["worst_cosine"] >= tolerance.get("cosine", 1.0):
-            yield f"it is verified at batch {row['batch']} with a cosine of {row['worst_cosine']}"
-        if not row["worst_relative_error"] <= tolerance.get("relative_error", 0.0):
-            yield (
-                f"it is verified at batch {row['batch']} with a relative error of "
-                f"{row['worst_relative_error']}"
-            )
+        return
+    try:
+        tolerance = Tolerance.model_validate(body.get("tolerance"))
+        misses = [miss for row in body["batches"] for miss in find_misses(row, tolerance)]
+    except (KeyError, TypeError, ValidationError) as error:
+        yield f"it is verified by numbers that can't be read: {type(error).__name__}, {error}"
+        return
+    looser = looser_by(precision, OwnTolerance(**tolerance.model_dump()))
+    if looser and precision not in card.own_floors:
+        yield f"it was verified against floors below those of {precision}: {', '.join(looser)}"
+    for miss in misses:
+        yield f"it is verified, and at {miss}"
 
 
 def _check_blobs(repository: Repository, record: BuildRecord) -> None:

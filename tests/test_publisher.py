@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signed import LABEL, Signed
+from signed import LABEL, ROW, TOLERANCE, Signed
 
 from builders import gc
 from builders.intake import check_candidate
@@ -57,10 +57,20 @@ BAD: dict[str, Callable[[Signed], Any]] = {
     "LICENSE is not the text of apache-2.0": lambda s: beside(s, LICENSE=b"Do as you like."),
     "under 'cc-by-nc-4.0', which is not": lambda s: s.build(licence="cc-by-nc-4.0"),
     "it has 17,179,869,184 bytes": lambda s: endless(blob_path(s, s.build())),
-    "a cosine of 0.2": lambda s: verified(s, worst_cosine=0.2),
-    "a relative error of 0.5": lambda s: verified(s, worst_relative_error=0.5),
-    "below the floor of fp32": lambda s: verified(
-        s, tolerance={"cosine": 0.5, "relative_error": 1}
+    "has cosine 0.200000": lambda s: verified(s, worst_cosine=0.2),
+    "relative error 0.5": lambda s: verified(s, worst_relative_error=0.5),
+    "distance error 0.5": lambda s: verified(s, worst_distance_error=0.5),
+    "50% of the nearest photos": lambda s: verified(s, neighbours=0.5),
+    "2 rows are nearest to another": lambda s: verified(s, lost_rows=2),
+    "3 rows hold NaN": lambda s: verified(s, finite=False, rows_not_finite=3),
+    "can't be read: KeyError, 'lost_rows'": lambda s: verified(
+        s, batches=[{name: value for name, value in ROW.items() if name != "lost_rows"}]
+    ),
+    "below those of fp32: cosine 0.5": lambda s: verified(
+        s, tolerance={**TOLERANCE, "cosine": 0.5}
+    ),
+    "below those of fp32: distance_error": lambda s: verified(
+        s, tolerance={**TOLERANCE, "distance_error": 0.5}
     ),
     "without a number": lambda s: verified(s, batches=[]),
 }
@@ -88,9 +98,7 @@ def blob_path(signed: Signed, record: Any) -> Path:
 
 def verified(signed: Signed, **changes: Any) -> None:
     record = signed.build()
-    row = {"batch": 1, "worst_cosine": 0.99999, "worst_relative_error": 1e-6}
-    body: dict[str, Any] = {"tolerance": {"cosine": 0.9999, "relative_error": 0.01}}
-    body["batches"] = [{**row, **changes}]
+    body: dict[str, Any] = {"tolerance": TOLERANCE, "batches": [{**ROW, **changes}]}
     body |= {name: value for name, value in changes.items() if name in ("tolerance", "batches")}
     signed.attest(record.engine, body=body, time="2026-01-02T00:00:00.000000Z")
 
@@ -113,8 +121,8 @@ def release_loosely(signed: Signed, content: bytes = b"engine") -> BuildRecord:
     """Signs an engine that keeps no more than its manifest asks for, with a reason."""
     record = signed.build(content=content)
     body = {
-        "batches": [{"batch": 1, "worst_cosine": 0.6, "worst_relative_error": 0.4}],
-        "tolerance": {"cosine": 0.5, "relative_error": 0.5},
+        "batches": [{**ROW, "worst_cosine": 0.6, "worst_relative_error": 0.4}],
+        "tolerance": {**TOLERANCE, "cosine": 0.5, "relative_error": 0.5},
     }
     time = "2026-01-02T00:00:00.000000Z"
     signed.attest(record.engine, key="5" * 64, body=body, time=time)
@@ -127,7 +135,7 @@ def test_what_looser_floors_let_through_is_proven_again_where_they_are_gone(sign
     record = release_loosely(signed)
     signed.propose(record)
     (refused,) = signed.publish().refused.values()
-    assert "below the floor of fp32" in str(refused)
+    assert "floors below those of fp32" in str(refused)
     signed.attest(record.engine, key="6" * 64, time="2026-01-03T00:00:00.000000Z")
     signed.propose(record)
     assert not signed.publish().refused
