@@ -125,7 +125,7 @@ def _labelled(
     """
     if not options.labelled:
         return None
-    if options.executor not in ("", "local"):
+    if not cli_executor.runs_here(options):
         raise UsageError(
             f"LABELLED= stays on this machine, and EXECUTOR={options.executor} runs jobs elsewhere",
             hint="leave EXECUTOR= out; or run zoo-farm accuracy --labelled later",

@@ -64,6 +64,26 @@ def local_executor(options: argparse.Namespace) -> LocalExecutor:
     return LocalExecutor(build_command=worker_command(options.builder_python), **_limits(options))
 
 
+def runs_here(options: argparse.Namespace) -> bool:
+    """Whether jobs run on this machine, in processes and not in containers.
+
+    Raises:
+        UsageError: There is no such executor, or an option is for another one.
+    """
+    if options.executor not in ("", *_EXECUTORS):
+        raise UsageError(
+            f"no executor '{options.executor}'.{perhaps(options.executor, _EXECUTORS)}",
+            hint=f"EXECUTOR= (--executor) takes {', '.join(_EXECUTORS)}",
+        )
+    for name in ("scheduler", "certs"):
+        if getattr(options, name) and options.executor != "dask":
+            raise UsageError(
+                f"{name.upper()}= (--{name}) is for a cluster, and jobs would run here",
+                hint="EXECUTOR=dask (--executor) takes them to it",
+            )
+    return options.executor in ("", "local")
+
+
 def choose_executor(options: argparse.Namespace, asked: list[Arch]) -> Chosen:
     """Returns where jobs run.
 
@@ -75,25 +95,15 @@ def choose_executor(options: argparse.Namespace, asked: list[Arch]) -> Chosen:
         UsageError: There is no such executor, or it needs something else.
         ClusterError: The cluster can't be reached.
     """
+    here = runs_here(options)
     if options.executor == "dask":
         cluster = open_cluster(
             options.scheduler, options.certs, options.builder_python, **_limits(options)
         )
         archs = asked or cluster.default_archs()
         return Chosen(executor=cluster, archs=archs, choose=cluster.choose_toolchains)
-    for name in ("scheduler", "certs"):
-        if getattr(options, name):
-            raise UsageError(
-                f"{name.upper()}= (--{name}) is for a cluster, and jobs would run here",
-                hint="EXECUTOR=dask (--executor) takes them to it",
-            )
-    if options.executor not in ("", *_EXECUTORS):
-        raise UsageError(
-            f"no executor '{options.executor}'.{perhaps(options.executor, _EXECUTORS)}",
-            hint=f"EXECUTOR= (--executor) takes {', '.join(_EXECUTORS)}",
-        )
     python, archs = options.builder_python, asked or default_archs()
-    if options.executor == "docker":
+    if not here:
         from builders.executors.docker import DockerExecutor
 
         if python:

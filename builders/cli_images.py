@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def show(options: argparse.Namespace) -> int:
     """Lists images and whether their bases are pinned; --lock looks the digests up."""
     if options.lock:
+        _check_docker()
         found = {name: _digest(name) for name in _bases()}
         images.lock(ROOT / images.IMAGES, found)
     digests = images.read_digests(ROOT / images.IMAGES)
@@ -39,14 +40,12 @@ def build(options: argparse.Namespace) -> int:
             hint="zoo-farm images --lock looks it up; ALLOW_UNLOCKED=yes (--allow-unlocked) takes "
             "what the tag is today",
         )
+    _check_docker()
     images.write_bake(ROOT, digests)
     # --load: whichever builder makes it, the engine that runs jobs has it then.
     command = ["docker", "buildx", "bake", "--load", "-f", str(images.BAKE), image.target]
     print(shlex.join(command), flush=True)
-    try:
-        return subprocess.run(command, cwd=ROOT, check=False).returncode
-    except FileNotFoundError as error:
-        raise _no_docker() from error
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def unlocked_bases() -> list[str]:
@@ -64,22 +63,23 @@ def _digest(name: str) -> str:
 
     Raises:
         UsageError: The registry does not say.
-        MissingPackageError: There is no docker here.
     """
-    try:
-        done = subprocess.run(images.lookup(name), capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise _no_docker() from error
+    done = subprocess.run(images.lookup(name), capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise UsageError(f"{name}: docker does not find its digest: {said}")
     return done.stdout.strip()
 
 
-def _no_docker() -> MissingPackageError:
-    return MissingPackageError(
-        "docker is not installed", hint="install Docker Engine with its buildx plugin"
-    )
+def _check_docker() -> None:
+    """Raises MissingPackageError where docker or its buildx plugin is not installed."""
+    try:
+        done = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
+        missing = "docker has no buildx plugin" if done.returncode else ""
+    except FileNotFoundError:
+        missing = "docker is not installed"
+    if missing:
+        raise MissingPackageError(missing, hint="install Docker Engine with its buildx plugin")
 
 
 def add_commands(commands: Any) -> None:

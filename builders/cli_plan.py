@@ -11,7 +11,7 @@ from typing import Any
 
 from builders import weights
 from builders.calibration import from_folder, shipped
-from builders.cli_executor import add_executor, add_limits, choose_executor
+from builders.cli_executor import add_executor, add_limits, choose_executor, runs_here
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, words
 from builders.environment import toolchains_of
 from builders.look import Wish
@@ -77,7 +77,7 @@ def plan_of(options: argparse.Namespace) -> FarmPlan:
     store = options.store or ("_repository-seeded" if mode == "seeded" else "_repository")
     manifests, broken = chosen_manifests(options)
     asked = [Arch.parse(name) for name in words(options.gpu)]
-    chosen = choose_executor(options, asked) if options.executor not in ("", "local") else None
+    chosen = None if runs_here(options) else choose_executor(options, asked)
     archs = chosen.archs if chosen else asked or default_archs()
     lines = [RuntimeLine.parse(name) for name in words(options.trt)]
     line = lines[0] if len(lines) == 1 else None

@@ -79,7 +79,7 @@ def find_places(
     elsewhere = set()
     newest = _newest(models)
     for arch in archs:
-        for line in _lines_of(arch, lines):
+        for line in _lines_of(arch, archs, lines):
             try:
                 chain = choose_toolchain(arch, line, once, look)
             except TargetError:
@@ -118,7 +118,7 @@ def offered_places(
     """
     found: dict[RuntimeLine, dict[Arch, Toolchain]] = {}
     for arch in archs:
-        for line in _lines_of(arch, lines):
+        for line in _lines_of(arch, archs, lines):
             chain = choose([arch], line)[arch]
             found.setdefault(chain.line, {})[arch] = chain
     return Places(
@@ -126,14 +126,20 @@ def offered_places(
     )
 
 
-def _lines_of(arch: Arch, lines: Sequence[RuntimeLine]) -> Sequence[RuntimeLine | None]:
-    """Returns the lines that are meant for an architecture, None for its default.
+def _lines_of(
+    arch: Arch, archs: Sequence[Arch], lines: Sequence[RuntimeLine]
+) -> Sequence[RuntimeLine | None]:
+    """Returns the lines that are meant for one of the architectures, None for its default.
+
+    ``TRT=`` is about the GPUs among them.
 
     Raises:
         TargetError: None of those that were asked for serves it.
     """
-    if arch.is_cpu or not lines:
+    if not lines or (arch.is_cpu and not all(one.is_cpu for one in archs)):
         return (None,)
+    if arch.is_cpu:
+        return lines
     reasons = {line: not_served(arch, line) for line in lines if line in gpu_lines()}
     serving = [line for line in lines if reasons.get(line) is None]
     if not serving:

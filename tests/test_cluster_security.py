@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,34 @@ def test_where_nobody_listens_is_said_in_the_words_of_the_system() -> None:
         with pytest.raises(ClusterError, match=r"Connection refused") as caught:
             connect(address, None, timeout=2)
     assert "<" not in str(caught.value)  # no object of somebody's code
+
+
+@pytest.mark.parametrize(
+    ("scheme", "greeting", "words"),
+    [
+        ("tcp", b"", "does not say what a scheduler says"),
+        ("tls", b"", "Timed out trying to connect"),
+        ("tls", b"in the clear", "does not speak TLS"),
+    ],
+)
+def test_what_is_no_such_scheduler_is_said_in_time(
+    scheme: str, greeting: bytes, words: str, made: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = []
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.append(other.accept()[0])
+                    taken[-1].sendall(greeting)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(ClusterError, match=words):
+            connect(f"{scheme}://127.0.0.1:{other.getsockname()[1]}", made, timeout=2)
+        other.shutdown(socket.SHUT_RDWR)
+        for one in taken:
+            one.close()
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1", "http://a:1"])

@@ -14,7 +14,7 @@ from farm import ROOT
 
 from builders import cli_images, images
 from builders.cli import main
-from zoo.errors import UsageError
+from zoo.errors import MissingPackageError, UsageError
 from zoo.target_table import target_table
 
 DIGEST = "sha256:" + "ab" * 32
@@ -73,7 +73,21 @@ def test_an_unlocked_base_is_refused(
     assert "zoo-farm images --lock" in said
     assert not calls.exists()
     assert run_main(monkeypatch, ["image", "--trt", "11.4", "--allow-unlocked"]) == 0
-    assert calls.read_text() == "buildx bake --load -f docker/bake.json builder-trt11_4\n"
+    assert calls.read_text().splitlines() == [
+        "buildx version", "buildx bake --load -f docker/bake.json builder-trt11_4"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["image", "--allow-unlocked"], ["images", "--lock"]])
+def test_a_docker_without_buildx_is_named(
+    arguments: list[str],
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fake_docker(checkout, monkeypatch, "echo \"Run 'docker --help'\" >&2; exit 125")
+    assert run_main(monkeypatch, arguments) == MissingPackageError.exit_code
+    assert "docker has no buildx plugin" in capsys.readouterr().err
 
 
 def test_locking_writes_what_the_registry_says(
@@ -94,7 +108,7 @@ def test_locking_writes_what_the_registry_says(
 @pytest.mark.parametrize(
     ("says", "expected"),
     [
-        ("echo 'no such manifest' >&2; exit 1", "no such manifest"),
+        ("[ $2 = version ] || { echo 'no such manifest' >&2; exit 1; }", "no such manifest"),
         ("echo sha256:short", "is no digest"),
     ],
 )

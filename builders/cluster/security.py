@@ -6,6 +6,7 @@ certificate that the cluster's own authority signed, except on loopback.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import ipaddress
 import logging
@@ -19,6 +20,8 @@ Role = Literal["scheduler", "worker", "client"]
 ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
 CERTS = "ZOO_FARM_CERTS"
 """The variable that names the folder of certificates, where no option does."""
+_IN_THE_CLEAR = ("WRONG_VERSION_NUMBER", "cannot convert to SSL")
+"""What ssl and tornado say of an answer without TLS, tornado where it comes unasked."""
 
 
 def certs_folder(text: str) -> Path | None:
@@ -112,14 +115,16 @@ def quiet() -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def first_cause(error: BaseException) -> BaseException:
-    """Returns what an error of Dask comes from: its own words name objects of its code.
+def first_cause(error: BaseException) -> str:
+    """Says what an error of Dask comes from: its own words name objects of its code.
 
     What has no words is left out: a time-out.
     """
     while error.__cause__ is not None and str(error.__cause__):
         error = error.__cause__
-    return error
+    if any(sign in str(error) for sign in _IN_THE_CLEAR):
+        return "it does not speak TLS"
+    return str(error) or "it does not say what a scheduler says"
 
 
 def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
@@ -134,10 +139,20 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
     from distributed import Client
 
     try:
+        asyncio.run(_greet(address, security, timeout))
         return Client(address, security=security, timeout=timeout, set_as_default=False)
-    except OSError as error:
+    except (OSError, ValueError, asyncio.TimeoutError) as error:
         raise ClusterError(
             f"no scheduler answers at {address}: {first_cause(error)}",
             hint="is it running (zoo-farm cluster up, cluster scheduler), and are the "
             "certificates of one authority?",
         ) from error
+
+
+async def _greet(address: str, security: Any, timeout: float) -> None:
+    """Connects and hangs up: a client would wait for ever for what is no scheduler to answer."""
+    from distributed.comm import connect as dial
+
+    arguments = security.get_connection_args("client") if security else {}
+    comm = await asyncio.wait_for(dial(address, timeout=timeout, **arguments), timeout + 1)
+    comm.abort()
