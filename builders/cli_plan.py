@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builders import weights
+from builders.backends import check_options
 from builders.calibration import from_folder, shipped
 from builders.cli_executor import add_executor, add_limits, choose_executor, runs_here
 from builders.cli_options import STORE_HELP, chosen_manifests, pairs, words
@@ -100,6 +101,7 @@ def plan_of(options: argparse.Namespace) -> FarmPlan:
             found = offered_places(archs, lines, chosen.choose, chosen.executor.runs_on)
         for toolchains in found.lines if len(found.lines) == 1 else ():
             check_request({a: chain.line for a, chain in toolchains.items()}, precisions)
+            check_options(toolchains.values(), wish.builder)
         return found
 
     try:

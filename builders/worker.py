@@ -135,7 +135,10 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
     try:
         job = parse_job.validate_json(text)
     except ValidationError as error:
-        return Failure(error="JobError", message=f"not a job: {error}", hint=None)
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        message = f"not a job: {where}: {first['msg']}"
+        return Failure(error="JobError", message=message, hint=None)
     try:
         workspace = Workspace(job.store, output)
         if isinstance(job, ExportJob):
@@ -199,7 +202,7 @@ def main(arguments: list[str]) -> int:
     try:
         text = job.read_text(encoding="utf-8")
     except OSError as error:
-        print(JobError(f"{job}: can't be read: {error.strerror}"), file=sys.stderr)
+        print(f"error: {job}: can't be read: {error.strerror}", file=sys.stderr)
         return JobError.exit_code
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with _streams(output / "log.txt") as report:

@@ -15,8 +15,9 @@ from conftest import ROOT
 from builders.executors import LocalExecutor, local
 from builders.executors.docker import DockerExecutor
 from builders.executors.local import parse_limit, resident_memory
-from builders.job import BuildJob
+from builders.job import BuildJob, Failure
 from builders.progress import Event, silent
+from builders.worker import run_job
 from zoo.errors import JobError, MissingPackageError, UsageError, ZooError
 
 JOB = BuildJob.model_construct()
@@ -179,6 +180,17 @@ def test_a_farm_that_is_stopped_leaves_no_worker(number: int, tmp_path: Path) ->
 def test_a_worker_without_a_result_has_failed(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="ended with 0 and no result"):
         execute("pass", tmp_path)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('{"kind": "build"}', "not a job: build.inputs: Field required"),
+    ("{", "not a job: the file: Invalid JSON"),
+])  # fmt: skip
+def test_what_is_no_job_is_said_in_a_line(tmp_path: Path, text: str, said: str) -> None:
+    failure = run_job(text, tmp_path, silent)
+    assert isinstance(failure, Failure)
+    assert failure.message.startswith(said)
+    assert "\n" not in failure.message
 
 
 def test_a_worker_that_says_much_before_its_log_is_open_is_not_held_up(tmp_path: Path) -> None:
