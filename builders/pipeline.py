@@ -7,8 +7,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,10 +38,18 @@ from zoo.index import Candidate, DisabledCell
 from zoo.key import BuildInputs, VerificationInputs
 from zoo.licences import check_licence
 from zoo.manifest import Manifest
-from zoo.record import BuildRecord, DisabledRecord, ExportRecord, concerning, status_of
+from zoo.record import (
+    Attestation,
+    BuildRecord,
+    DisabledRecord,
+    ExportRecord,
+    concerning,
+    status_of,
+)
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
 from zoo.target import Arch
+from zoo.tolerance import Tolerance
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -158,10 +166,13 @@ class Farm:
                     cells.append(listing.disabled_cell(wanted.targets, export))
                     return None
                 mixed = export.advice is not None and export.advice.mixed
-                engine = replace(wanted, mixed=mixed)
-                label = f"{manifest.id} {engine.label}"
+                order = _Order(
+                    manifest=manifest, wanted=replace(wanted, mixed=mixed), export=export,
+                    request=request,
+                )  # fmt: skip
+                label = order.label
                 try:
-                    record, done = self._engine(label, manifest, engine, export, request)
+                    record, done = self._engine(order)
                     break
                 except MissError as error:
                     missed = error
@@ -200,34 +211,44 @@ class Farm:
             assert export is not None
             yield export
 
-    def _engine(
-        self,
-        label: str,
-        manifest: Manifest,
-        wanted: Wanted,
-        export: ExportRecord,
-        request: Request,
-    ) -> tuple[BuildRecord, str]:
+    def _engine(self, order: _Order) -> tuple[BuildRecord, str]:
         """Brings one engine to what is wanted.
 
         Returns:
             Its record, and the list of :class:`Summary` that it belongs in.
         """
-        repository = self._repository
-        build = _build_inputs(manifest, wanted, export, request)
-        tolerance = manifest.kept_by(wanted.precision)
-        prove = (
-            plan.proof(manifest, export, wanted.precision, build.profiles)
-            if (arch := self._runs_on(wanted))
-            else None
-        )
-
-        def verdict(engine: str) -> VerificationInputs:
+        arch = self._runs_on(order.wanted)
+        prove = order.proof() if arch is not None else None
+        record = self._recorded(order)
+        if record is None:
+            return self._build(order, prove), "published"
+        engine = record.engine.sha256
+        attestations = self._repository.attestations(engine)
+        if arch is not None:
+            attestations = concerning(attestations, arch.name)
+        key = _verdict(engine, prove).key if prove is not None else None
+        need = plan.need_of(record, attestations, key)
+        if need == "withdrawn":
+            raise _withdrawn(attestations, order.request.failures)
+        if need == "verify" or (
+            need == "nothing" and prove is not None and self._probing.lacks(attestations)
+        ):
             assert prove is not None
-            return plan.verification_inputs(engine, prove, inputs.VERIFICATION_METHOD)
+            self._verify(order, record, prove)
+            return record, "verified"
+        if need == "attest pending":
+            publish.attest_pending(self._repository, engine, None)
+        return record, "current"
 
-        record = repository.record(manifest.id, build.key) or plan.find_engine(
-            build, repository.records(manifest.id)
+    def _recorded(self, order: _Order) -> BuildRecord | None:
+        """Returns the record of an engine that is built.
+
+        Raises:
+            RepositoryError: The engine itself is gone.
+        """
+        repository, model = self._repository, order.manifest.id
+        record = repository.record(model, order.inputs.key) or plan.find_engine(
+            order.inputs, repository.records(model)
         )
         if record is not None and not repository.has_blob(record.engine):
             raise RepositoryError(
@@ -235,79 +256,57 @@ class Farm:
                 "short",
                 hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made again",
             )
-        attestations = repository.attestations(record.engine.sha256) if record else []
-        if arch is not None:
-            attestations = concerning(attestations, arch.name)
-        key = verdict(record.engine.sha256).key if record and prove else None
-        need = plan.need_of(record, attestations, key)
-        if need == "nothing" and prove is not None and self._probing.lacks(attestations):
-            need = "verify"
-        if need in ("build", "verify") and prove is not None:
-            prove = self._probing.prove(manifest, prove)
-        if need == "build":
-            job = BuildJob(
-                inputs=build,
-                onnx=export.onnx,
-                parameters=export.parameters,
-                prove=prove,
-                store=repository.store.url,
-            )
-            with (
-                self._strikes.watch(build, wanted, export, tolerance),
-                self._misses.watch(build, tolerance),
-                self.job(label, job, request.failures) as outcome,
-            ):
-                outcome = self._probing.judged(outcome, manifest, wanted.precision)
-                record = publish.publish_build(
-                    repository,
-                    job,
-                    [str(target) for target in wanted.targets],
-                    manifest,
-                    export,
-                    passed(outcome, "not published"),
-                    outcome.folder,
-                    verdict if prove else None,
-                )
-            return record, "published"
-        assert record is not None
-        if need == "nothing":
-            return record, "current"
-        if need == "attest pending":
-            publish.attest_pending(repository, record.engine.sha256, None)
-            return record, "current"
-        if need == "withdrawn":
-            if attestations[-1].by_hand:
-                raise VerificationError(
-                    f"withdrawn: {status_of(attestations)[1]}",
-                    hint="a maintainer said so; other inputs make another engine",
-                )
-            raise VerificationError(
-                f"withdrawn: {status_of(attestations)[1]}",
-                hint="found by an earlier run; the numbers are in attestations/"
-                f"{record.engine.sha256}, and that run's job and log in {request.failures}",
-            )
-        assert prove is not None
-        self._verify(label, record, prove, verdict(record.engine.sha256), manifest, request)
-        return record, "verified"
+        return record
 
-    def _verify(
-        self,
-        label: str,
-        record: BuildRecord,
-        prove: Prove,
-        verdict: VerificationInputs,
-        manifest: Manifest,
-        request: Request,
-    ) -> None:
-        """Proves a published engine again; one that fails is withdrawn."""
-        repository = self._repository
+    def _build(self, order: _Order, prove: Prove | None) -> BuildRecord:
+        """Builds an engine, proves it where it can be run, and publishes it.
+
+        Raises:
+            MissError: It misses its floors.
+            DisabledCellError: It has failed too often.
+        """
+        if prove is not None:
+            prove = self._probing.prove(order.manifest, prove)
+        job = BuildJob(
+            inputs=order.inputs,
+            onnx=order.export.onnx,
+            parameters=order.export.parameters,
+            prove=prove,
+            store=self._repository.store.url,
+        )
+        with (
+            self._strikes.watch(order.inputs, order.wanted, order.export, order.tolerance),
+            self._misses.watch(order.inputs, order.tolerance),
+            self.job(order.label, job, order.request.failures) as outcome,
+        ):
+            outcome = self._probing.judged(outcome, order.manifest, order.wanted.precision)
+            return publish.publish_build(
+                self._repository,
+                job,
+                [str(target) for target in order.wanted.targets],
+                order.manifest,
+                order.export,
+                passed(outcome, "not published"),
+                outcome.folder,
+                partial(_verdict, prove=prove) if prove is not None else None,
+            )
+
+    def _verify(self, order: _Order, record: BuildRecord, prove: Prove) -> None:
+        """Proves a published engine again.
+
+        Raises:
+            MissError: It misses its floors, and is withdrawn.
+        """
+        repository, precision = self._repository, record.inputs.precision
+        prove = self._probing.prove(order.manifest, prove)
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
         with (
-            self._misses.watch(record.inputs, prove.tolerance),
-            self.job(label, job, request.failures) as outcome,
+            self._misses.watch(record.inputs, order.tolerance),
+            self.job(order.label, job, order.request.failures) as outcome,
         ):
-            outcome = self._probing.judged(outcome, manifest, record.inputs.precision)
+            outcome = self._probing.judged(outcome, order.manifest, precision)
             assert isinstance(outcome.result, BuildOutput)
+            verdict = _verdict(record.engine.sha256, prove)
             publish.attest_proof(repository, verdict, outcome.result)
             passed(outcome, "withdrawn")
 
@@ -339,6 +338,48 @@ class Farm:
             ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """An engine that is to be had, and what it is to be built from."""
+
+    manifest: Manifest
+    wanted: Wanted
+    export: ExportRecord
+    request: Request
+
+    @property
+    def label(self) -> str:
+        return f"{self.manifest.id} {self.wanted.label}"
+
+    @cached_property
+    def inputs(self) -> BuildInputs:
+        return _build_inputs(self.manifest, self.wanted, self.export, self.request)
+
+    @property
+    def tolerance(self) -> Tolerance:
+        return self.manifest.kept_by(self.wanted.precision)
+
+    def proof(self) -> Prove:
+        profiles = self.inputs.profiles
+        return plan.proof(self.manifest, self.export, self.wanted.precision, profiles)
+
+
+def _verdict(engine: str, prove: Prove) -> VerificationInputs:
+    return plan.verification_inputs(engine, prove, inputs.VERIFICATION_METHOD)
+
+
+def _withdrawn(attestations: list[Attestation], failures: Path) -> VerificationError:
+    """Returns the error of an engine whose last word is that it was withdrawn."""
+    last = attestations[-1]
+    return VerificationError(
+        f"withdrawn: {status_of(attestations)[1]}",
+        hint="a maintainer said so; other inputs make another engine"
+        if last.by_hand
+        else f"found by an earlier run; the numbers are in attestations/{last.engine}, and that "
+        f"run's job and log in {failures}",
+    )
 
 
 def _form(wanted: Wanted) -> Form:
