@@ -7,18 +7,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from builders import inputs, listing, parallel, plan, publish, scratch, weights
-from builders.backends import get_backend
 from builders.executors import Executor, Outcome
 from builders.exports import Export, Exports
 from builders.inputs import Form
 from builders.job import BuildJob, BuildOutput, Job, Prove, VerifyJob
 from builders.misses import Misses, best_form
+from builders.order import Order, build_inputs, form_of
 from builders.plan import Wanted
 from builders.probing import Probing
 from builders.progress import Display
@@ -35,7 +35,7 @@ from zoo.errors import (
     ZooError,
 )
 from zoo.index import Candidate, DisabledCell
-from zoo.key import BuildInputs, VerificationInputs
+from zoo.key import VerificationInputs
 from zoo.licences import check_licence
 from zoo.manifest import Manifest
 from zoo.record import (
@@ -49,7 +49,6 @@ from zoo.record import (
 from zoo.repository import Repository
 from zoo.runtime import SESSIONS
 from zoo.target import Arch
-from zoo.tolerance import Tolerance
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -128,7 +127,7 @@ class Farm:
             self._repository, manifest, identity, request,
             partial(self.job, manifest.id, failures=request.failures),
         )  # fmt: skip
-        exports.make(map(_form, wanted))
+        exports.make(map(form_of, wanted))
         cells: list[DisabledCell] = []
 
         def bring(engine: Wanted) -> BuildRecord | None:
@@ -166,7 +165,7 @@ class Farm:
                     cells.append(listing.disabled_cell(wanted.targets, export))
                     return None
                 mixed = export.advice is not None and export.advice.mixed
-                order = _Order(
+                order = Order(
                     manifest=manifest, wanted=replace(wanted, mixed=mixed), export=export,
                     request=request,
                 )  # fmt: skip
@@ -178,7 +177,7 @@ class Farm:
                     missed = error
             else:
                 assert missed is not None
-                raise _without_stricter(missed, exports, _form(wanted).stricter)
+                raise _without_stricter(missed, exports, form_of(wanted).stricter)
         except ClusterError:
             raise
         except DisabledCellError as error:
@@ -199,19 +198,19 @@ class Farm:
         """Yields what an engine is to be built from; where that missed, a stricter network."""
 
         def missed(export: ExportRecord) -> bool:
-            build = _build_inputs(manifest, engine, export, request)
+            build = build_inputs(manifest, engine, export, request)
             return self._misses.known(build, manifest.kept_by(engine.precision))
 
         tried: Form | None = None
         while True:
-            form, export = best_form(_form(engine), exports.__getitem__, missed)
+            form, export = best_form(form_of(engine), exports.__getitem__, missed)
             if form == tried:
                 return
             tried = form
             assert export is not None
             yield export
 
-    def _engine(self, order: _Order) -> tuple[BuildRecord, str]:
+    def _engine(self, order: Order) -> tuple[BuildRecord, str]:
         """Brings one engine to what is wanted.
 
         Returns:
@@ -240,7 +239,7 @@ class Farm:
             publish.attest_pending(self._repository, engine, None)
         return record, "current"
 
-    def _recorded(self, order: _Order) -> BuildRecord | None:
+    def _recorded(self, order: Order) -> BuildRecord | None:
         """Returns the record of an engine that is built.
 
         Raises:
@@ -258,7 +257,7 @@ class Farm:
             )
         return record
 
-    def _build(self, order: _Order, prove: Prove | None) -> BuildRecord:
+    def _build(self, order: Order, prove: Prove | None) -> BuildRecord:
         """Builds an engine, proves it where it can be run, and publishes it.
 
         Raises:
@@ -291,7 +290,7 @@ class Farm:
                 partial(_verdict, prove=prove) if prove is not None else None,
             )
 
-    def _verify(self, order: _Order, record: BuildRecord, prove: Prove) -> None:
+    def _verify(self, order: Order, record: BuildRecord, prove: Prove) -> None:
         """Proves a published engine again.
 
         Raises:
@@ -340,32 +339,6 @@ class Farm:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Order:
-    """An engine that is to be had, and what it is to be built from."""
-
-    manifest: Manifest
-    wanted: Wanted
-    export: ExportRecord
-    request: Request
-
-    @property
-    def label(self) -> str:
-        return f"{self.manifest.id} {self.wanted.label}"
-
-    @cached_property
-    def inputs(self) -> BuildInputs:
-        return _build_inputs(self.manifest, self.wanted, self.export, self.request)
-
-    @property
-    def tolerance(self) -> Tolerance:
-        return self.manifest.kept_by(self.wanted.precision)
-
-    def proof(self) -> Prove:
-        profiles = self.inputs.profiles
-        return plan.proof(self.manifest, self.export, self.wanted.precision, profiles)
-
-
 def _verdict(engine: str, prove: Prove) -> VerificationInputs:
     return plan.verification_inputs(engine, prove, inputs.VERIFICATION_METHOD)
 
@@ -382,10 +355,6 @@ def _withdrawn(attestations: list[Attestation], failures: Path) -> VerificationE
     )
 
 
-def _form(wanted: Wanted) -> Form:
-    return Form.for_line(wanted.toolchain.line, wanted.precision)
-
-
 def _without_stricter(missed: MissError, exports: Exports, form: Form | None) -> MissError:
     """Returns the error of an engine that missed, with the reason that nothing stricter is had."""
     stricter = exports[form] if form else None
@@ -393,13 +362,6 @@ def _without_stricter(missed: MissError, exports: Exports, form: Form | None) ->
         return missed
     reason = f"{missed.message}; there is no stricter network: {stricter.reason}"
     return MissError(reason, hint=missed.hint)
-
-
-def _build_inputs(
-    manifest: Manifest, wanted: Wanted, export: ExportRecord, request: Request
-) -> BuildInputs:
-    options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, request.builder)
-    return plan.build_inputs(manifest, wanted, export, options)
 
 
 def passed(outcome: Outcome, otherwise: str) -> BuildOutput:
