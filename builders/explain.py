@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from builders import inputs, plan, weights
-from builders.backends import get_backend
 from builders.calibration import from_folder, shipped
 from builders.cli_options import pairs
 from builders.inputs import Form
+from builders.order import build_inputs
 from zoo.errors import UsageError
 from zoo.key import ExportInputs
 from zoo.machine import installed
@@ -56,8 +56,7 @@ def differences(
     if export is not None:
         archs = tuple(Arch(name) for name in record.inputs.archs)
         wanted = plan.Wanted(archs=archs, toolchain=toolchain, precision=record.inputs.precision)
-        backend_options = get_backend(toolchain.kind).options(toolchain, pairs(options.builder))
-        build = plan.build_inputs(manifest, wanted, export, backend_options)
+        build = build_inputs(manifest, wanted, export, pairs(options.builder))
         built = list(compare(record.inputs.model_dump(mode="json"), build.model_dump(mode="json")))
         if built:
             yield "the engine would be built anew:"

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from builders import inputs, plan, weights
-from builders.backends import get_backend
 from builders.inputs import Form
 from builders.job import Prove
 from builders.misses import Misses, best_form
+from builders.order import build_inputs, form_of
 from builders.places import Places
 from builders.plan import Wanted
 from builders.planned import Action, PlannedEngine
@@ -167,7 +167,7 @@ class Look:
 
         def look(export: ExportRecord) -> tuple[BuildInputs, list[EngineEntry]]:
             if export.onnx.sha256 not in looked:
-                build = self._build_inputs(wanted, export)
+                build = build_inputs(self._manifest, wanted, export, self._wish.builder)
                 looked[export.onnx.sha256] = build, self._entries(build)
             return looked[export.onnx.sha256]
 
@@ -177,7 +177,7 @@ class Look:
             unproven = not entries or any(entry.status == "withdrawn" for entry in entries)
             return unproven and self._built.misses.known(build, self._kept_by(wanted))
 
-        first = Form.for_line(wanted.toolchain.line, wanted.precision)
+        first = form_of(wanted)
         form, export = best_form(first, lambda form: self._export(self._asked(form)[0]), missed)
         if isinstance(export, DisabledRecord):
             return self._planned(wanted, "disabled", export.reason)
@@ -220,7 +220,7 @@ class Look:
         if not isinstance(old, ExportRecord):
             return self._planned(wanted, "export", "the export of what is published is gone")
         changed = _differ(old.inputs, asked)
-        build = self._build_inputs(wanted, old)
+        build = build_inputs(self._manifest, wanted, old, self._wish.builder)
         further = tuple(
             one
             for one in _differ(before.inputs, build)
@@ -304,11 +304,6 @@ class Look:
             found = self._repository.export(model, key) or self._repository.disabled(model, key)
             self._exports[key] = found
         return self._exports[key]
-
-    def _build_inputs(self, wanted: Wanted, export: ExportRecord) -> BuildInputs:
-        backend = get_backend(wanted.toolchain.kind)
-        options: dict[str, Any] = backend.options(wanted.toolchain, self._wish.builder)
-        return plan.build_inputs(self._manifest, wanted, export, options)
 
     def _prove(self, export: ExportRecord, build: BuildInputs) -> Prove:
         """Says how an engine is to be proven; many are to be proven alike."""

@@ -20,7 +20,8 @@ from zoo.record import DisabledRecord, ExportRecord, MissRecord
 from zoo.repository import Repository
 from zoo.tolerance import Tolerance
 
-Export = ExportRecord | DisabledRecord | None
+MaybeExport = ExportRecord | DisabledRecord | None
+"""An ONNX, or why there is none, or nothing where it was not tried."""
 
 
 class Misses:
@@ -74,9 +75,9 @@ def _places(inputs: BuildInputs, tolerance: Tolerance) -> list[str]:
 
 def best_form(
     form: Form,
-    export: Callable[[Form], Export],
+    export: Callable[[Form], MaybeExport],
     missed: Callable[[ExportRecord], bool],
-) -> tuple[Form, Export]:
+) -> tuple[Form, MaybeExport]:
     """Returns the form whose engine is to be had: the first that is not known to miss.
 
     Where no stricter network is to be had, or it is the same one, it is the last there is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,7 +42,7 @@ class Order:
     @cached_property
     def inputs(self) -> BuildInputs:
         """What the engine is made from."""
-        return build_inputs(self.manifest, self.wanted, self.export, self.request)
+        return build_inputs(self.manifest, self.wanted, self.export, self.request.builder)
 
     @property
     def tolerance(self) -> Tolerance:
@@ -60,8 +61,15 @@ def form_of(wanted: Wanted) -> Form:
 
 
 def build_inputs(
-    manifest: Manifest, wanted: Wanted, export: ExportRecord, request: Request
+    manifest: Manifest, wanted: Wanted, export: ExportRecord, builder: Mapping[str, str]
 ) -> BuildInputs:
-    """Collects what an engine is made from, as a run was asked to build it."""
-    options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, request.builder)
+    """Collects what an engine is made from.
+
+    Args:
+        manifest: The model.
+        wanted: The engine.
+        export: The ONNX that it is built from.
+        builder: Builder options as they were asked for, name to value.
+    """
+    options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, builder)
     return plan.build_inputs(manifest, wanted, export, options)

@@ -198,7 +198,7 @@ class Farm:
         """Yields what an engine is to be built from; where that missed, a stricter network."""
 
         def missed(export: ExportRecord) -> bool:
-            build = build_inputs(manifest, engine, export, request)
+            build = build_inputs(manifest, engine, export, request.builder)
             return self._misses.known(build, manifest.kept_by(engine.precision))
 
         tried: Form | None = None

@@ -44,11 +44,13 @@ def test_the_key_of_another_certificate_is_refused(certs: Path) -> None:
         open_security("client", certs)
 
 
-def test_where_nobody_listens_is_said_in_the_words_of_the_system() -> None:
+def test_where_nobody_listens_is_said_in_a_sentence() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(ClusterError, match=r"Connection refused") as caught:
+        # The last of several tries may be cut short: then the time is what is said.
+        said = r"Connection refused|Timed out trying to connect"
+        with pytest.raises(ClusterError, match=said) as caught:
             connect(address, None, timeout=2)
     assert "<" not in str(caught.value)  # no object of somebody's code
 

@@ -53,7 +53,8 @@ class LoweringInputs(_Inputs):
         placing: Whose fusions the Q/DQ of an int8 ONNX are placed for.
         rest: Type of what an int8 ONNX does not quantise.
         half_images: Whether it takes fp16 images.
-        safety: Part of each number of the tolerance that the calibration images may use up.
+        safety: Part of each number of the tolerance that the calibration images may use up; the
+            default is for records from before it was said.
     """
 
     calibration: str

@@ -115,7 +115,7 @@ def quiet() -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def first_cause(error: BaseException) -> str:
+def say_cause(error: BaseException) -> str:
     """Says what an error of Dask comes from: its own words name objects of its code.
 
     What has no words is left out: a time-out.
@@ -143,7 +143,7 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
         return Client(address, security=security, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, asyncio.TimeoutError) as error:
         raise ClusterError(
-            f"no scheduler answers at {address}: {first_cause(error)}",
+            f"no scheduler answers at {address}: {say_cause(error)}",
             hint="is it running (zoo-farm cluster up, cluster scheduler), and are the "
             "certificates of one authority?",
         ) from error

@@ -16,10 +16,10 @@ from typing import Any
 
 from builders.cluster.security import (
     check_address,
-    first_cause,
     is_loopback,
     open_security,
     quiet,
+    say_cause,
 )
 from builders.executors.dask_worker import SLOT
 from builders.executors.resources import Slot
@@ -145,7 +145,7 @@ class _scheduler:
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(
-                f"a scheduler can't listen at {self._listen}: {first_cause(error)}",
+                f"a scheduler can't listen at {self._listen}: {say_cause(error)}",
                 hint="is one running there? port 0 takes any that is free",
             ) from error
         return str(self._server.address)
@@ -195,7 +195,7 @@ async def _start_workers(
             await asyncio.wait_for(asyncio.gather(*starting), 120)
         except (OSError, RuntimeError, asyncio.TimeoutError) as error:
             raise ClusterError(
-                f"workers can't join {scheduler}: {first_cause(error)}",
+                f"workers can't join {scheduler}: {say_cause(error)}",
                 hint="is the scheduler running, are the certificates of one authority, and is "
                 f"nobody there called {slots[0].name}? --name gives this machine another name",
             ) from error
