@@ -72,7 +72,8 @@ help:  ## This list
 	@echo "  BUILDER    builder options, NAME=VALUE, several with commas (default: the runtime's own)"
 	@echo "  BUILDER_PYTHON  the Python that builds and verifies, where it is not the farm's"
 	@echo "  JSON, MATRIX  make plan: for machines, as JSON or as a GitHub matrix; its TRT takes several"
-	@echo "  RETRY      make nightly: 1 to try again what failed twice; REPORT, ISSUE: its files (default: in _nightly); NIGHT: a name that its runs on several machines share"
+	@echo "  RETRY      1 to try again what is disabled: it missed its floors, or failed in two nights"
+	@echo "  REPORT     make nightly: its files, and ISSUE (default: in _nightly); NIGHT: a name that its runs on several machines share"
 	@echo "  DATA       make demo: a folder with a folder of photos for each class"
 	@echo "  TIMEOUT    seconds that a job may take (default: 3600)"
 	@echo "  MEMORY     GiB of memory that a job may have (default: no limit)"
@@ -82,12 +83,12 @@ zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
 	  --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" \
-	  --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
+	  --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(call yes,RETRY),--retry)
 
 plan: $(READY)  ## Say what make zoo would do and why, and what that takes; nothing is done (JSON=1, MATRIX=1)
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" plan $(WISH) --store "$(STORE)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(call yes,JSON),--json) $(if $(call yes,MATRIX),--matrix)
 
-nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed twice (RETRY=1, ISSUE, REPORT)
+nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed in two nights (RETRY=1, ISSUE, REPORT)
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" nightly $(WISH) --labelled "$(LABELLED)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" \
 	  --base-url "$(BASE_URL)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" \
 	  --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)" $(if $(call yes,RETRY),--retry)

@@ -287,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--store", default="", help="repository (default ./_repository)")
         one.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
         one.add_argument("--labelled", default="", help="folder of classes, for a linear probe")
-        one.add_argument("--retry", action="store_true", help="try again what failed twice")
+        one.add_argument("--retry", action="store_true", help="try again what is disabled by its engine")
         cli_executor.add_executor(one)
     proof = add_arguments(commands, "verify", verify)
     proof.set_defaults(nightly="", serve=None)
@@ -348,7 +348,7 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
             ("verified again", summary.verified),
             ("already published, nothing to do", summary.current),
             ("that the floors rule out", summary.disabled.keys() - struck),
-            ("disabled after failures (RETRY=1 tries them again)", struck),
+            ("disabled for what their engines did (RETRY=1 tries them again)", struck),
             ("failed", list(summary.failed)),
         )
         if labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -16,7 +15,7 @@ from builders.order import build_inputs, form_of
 from builders.places import Places
 from builders.plan import Wanted
 from builders.planned import Action, PlannedEngine
-from builders.strikes import STRIKES, strikes_of
+from builders.strikes import strikes_of, why_disabled
 from builders.weights import WeightsMode
 from zoo.catalog.report import Change, changes
 from zoo.errors import ZooError
@@ -59,15 +58,15 @@ class Built:
         self._list = _once(lambda prefix: [one.key for one in repository.store.list(prefix)])
         self._records = _once(lambda prefix: set(self._list(prefix)))
         self.misses = Misses(repository)
-        self._strikes = _once(lambda prefix: Counter(map(_folder, self._list(prefix))))
+        self._strikes = _once(lambda prefix: set(map(_folder, self._list(prefix))))
 
     def record(self, model: str, key: str) -> bool:
         """Whether there is a build record of a key."""
         return record_key(model, key) in self._records("records/")
 
-    def strikes(self, model: str, key: str) -> int:
-        """How often an engine of a key failed."""
-        return self._strikes("strikes/")[strikes_prefix(model, key)]
+    def struck(self, model: str, key: str) -> bool:
+        """Whether an engine of a key failed."""
+        return strikes_prefix(model, key) in self._strikes("strikes/")
 
 
 def _folder(key: str) -> str:
@@ -193,11 +192,10 @@ class Look:
             return self._proven(wanted, build, export, entries[0], places)
         if self._built.record(self._manifest.id, build.key):
             return self._planned(wanted, "sign", "it is built, and in no index yet")
-        if self._built.strikes(self._manifest.id, build.key) >= STRIKES:
+        if self._built.struck(self._manifest.id, build.key):
             tolerance = self._kept_by(wanted)
             known = strikes_of(self._repository, self._manifest.id, build.key, tolerance)
-            if len(known) >= STRIKES:
-                reason = f"failed {STRIKES} times: {known[-1].reason}"
+            if reason := why_disabled(known):
                 return self._planned(wanted, "disabled", reason)
         before = self._before(wanted)
         if before is None:

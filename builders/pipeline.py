@@ -177,7 +177,10 @@ class Farm:
                     missed = error
             else:
                 assert missed is not None
-                raise _without_stricter(missed, exports, form_of(wanted).stricter)
+                error = _without_stricter(missed, exports, form_of(wanted).stricter)
+                if self._recorded(order) is None:  # what is recorded was withdrawn instead
+                    cells.append(self._strikes.miss(order, error))
+                raise error
         except ClusterError:
             raise
         except DisabledCellError as error:
@@ -262,7 +265,7 @@ class Farm:
 
         Raises:
             MissError: It misses its floors.
-            DisabledCellError: It has failed too often.
+            DisabledCellError: It failed before, and is not tried again.
         """
         if prove is not None:
             prove = self._probing.prove(order.manifest, prove)
@@ -274,7 +277,7 @@ class Farm:
             store=self._repository.store.url,
         )
         with (
-            self._strikes.watch(order.inputs, order.wanted, order.export, order.tolerance),
+            self._strikes.watch(order),
             self._misses.watch(order.inputs, order.tolerance),
             self.job(order.label, job, order.request.failures) as outcome,
         ):

@@ -1,23 +1,28 @@
-"""Strikes: an engine that fails in two nights with the same inputs is not tried a third time."""
+"""Strikes: what failed before with the same inputs is not tried for ever.
+
+An engine that missed its floors, with no stricter network to be had, is not tried again; one that
+could not be built or run, not after a second night.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from builders.plan import Wanted
-from zoo.errors import JobError, NotRunError, VerificationError, ZooError
+from builders.order import Order
+from builders.publish import utc_now
+from zoo.errors import JobError, MissError, NotRunError, VerificationError, ZooError
 from zoo.index import DisabledCell
-from zoo.key import BuildInputs
 from zoo.layout import strikes_prefix
-from zoo.record import ExportRecord, Strike
+from zoo.record import Strike
 from zoo.repository import Repository
 from zoo.tolerance import Tolerance
 
 STRIKES = 2
-"""How many nights an engine has to fail before its cell is disabled."""
+"""How many nights an engine has to fail before its cell is disabled, unless it missed its floors."""
 
 _FAILED = "failed "
+_MISSED = "missed its floors, "
 
 
 class DisabledCellError(ZooError):
@@ -52,6 +57,13 @@ def strikes_of(
     return [one for one in found if None in (floors, one.tolerance) or one.tolerance == floors]
 
 
+def why_disabled(known: Sequence[Strike]) -> str | None:
+    """Returns why an engine with these strikes is not tried again, None where it is."""
+    if misses := [one for one in known if one.missed]:
+        return f"{_MISSED}{misses[-1].reason}"
+    return f"{_FAILED}{len(known)} times: {known[-1].reason}" if len(known) >= STRIKES else None
+
+
 def add_strike(repository: Repository, strike: Strike) -> None:
     """Appends that an engine failed; once for a run."""
     prefix = strikes_prefix(strike.inputs.model, strike.inputs.key)
@@ -64,8 +76,8 @@ class Strikes:
 
     Args:
         repository: Where they are written down.
-        night: When this run began, ISO 8601 in UTC; None for a run that counts nothing: a
-            maintainer who tries something twice disables nothing.
+        night: When this run began, ISO 8601 in UTC; None for a run that counts no trouble: a
+            maintainer whose builds fail twice disables nothing.
         retry: Whether to try again what is disabled.
     """
 
@@ -77,49 +89,66 @@ class Strikes:
         self._retry = retry
 
     @contextmanager
-    def watch(
-        self, build: BuildInputs, wanted: Wanted, export: ExportRecord, tolerance: Tolerance
-    ) -> Iterator[None]:
+    def watch(self, order: Order) -> Iterator[None]:
         """Watches the building and proving of one engine.
 
         Raises:
             DisabledCellError: It is disabled, or fails now for the last time.
+            MissError: It misses its floors; whether that is the end of it is for :meth:`miss`.
         """
-        known = strikes_of(self._repository, build.model, build.key, tolerance)
-        if len(known) >= STRIKES and not self._retry:
-            raise DisabledCellError(_cell(build, wanted, known))
+        if not self._retry and (cell := self._cell(order)):
+            raise DisabledCellError(cell)
         try:
             yield
-        except NotRunError:
-            raise  # it says nothing of the engine
+        except (MissError, NotRunError):
+            raise  # a stricter network may do; or it says nothing of the engine
         except (JobError, VerificationError) as error:
             if self._night is None:
                 raise
-            strike = Strike(
-                inputs=build,
-                weights=export.inputs.weights,
-                targets=tuple(map(str, wanted.targets)),
-                reason=error.message,
-                time=self._night,
-                tolerance=tolerance.model_dump(mode="json"),
-            )
-            add_strike(self._repository, strike)
-            known = strikes_of(self._repository, build.model, build.key, tolerance)
-            if len(known) < STRIKES:
-                raise
-            raise DisabledCellError(_cell(build, wanted, known), error.hint) from error
+            self._add(order, error)
+            if cell := self._cell(order):
+                raise DisabledCellError(cell, error.hint) from error
+            raise
+
+    def miss(self, order: Order, error: MissError) -> DisabledCell:
+        """Writes down that an engine missed its floors, with nothing stricter to be tried.
+
+        Returns:
+            What the index is to say.
+        """
+        self._add(order, error)
+        cell = self._cell(order)
+        assert cell is not None
+        return cell
+
+    def _add(self, order: Order, error: ZooError) -> None:
+        strike = Strike(
+            inputs=order.inputs,
+            weights=order.export.inputs.weights,
+            targets=tuple(map(str, order.wanted.targets)),
+            reason=error.message,
+            time=self._night or utc_now(),
+            tolerance=order.tolerance.model_dump(mode="json"),
+            missed=isinstance(error, MissError),
+        )
+        add_strike(self._repository, strike)
+
+    def _cell(self, order: Order) -> DisabledCell | None:
+        """Returns the cell of an engine that is not tried again, None where it is."""
+        build = order.inputs
+        known = strikes_of(self._repository, build.model, build.key, order.tolerance)
+        reason = why_disabled(known)
+        if reason is None:
+            return None
+        return DisabledCell(
+            targets=tuple(map(str, order.wanted.targets)),
+            precision=build.precision,
+            reason=reason,
+            record=build.key,
+            stage="build",
+        )
 
 
 def is_struck(reason: str) -> bool:
-    """Whether a cell's reason is that its engine failed too often."""
-    return reason.startswith(_FAILED)
-
-
-def _cell(build: BuildInputs, wanted: Wanted, known: list[Strike]) -> DisabledCell:
-    return DisabledCell(
-        targets=tuple(map(str, wanted.targets)),
-        precision=build.precision,
-        reason=f"{_FAILED}{len(known)} times: {known[-1].reason}",
-        record=build.key,
-        stage="build",
-    )
+    """Whether a cell's reason is what its engine did, not what an ONNX would."""
+    return reason.startswith((_FAILED, _MISSED))

@@ -156,29 +156,42 @@ def test_a_new_runtime_has_the_first_network_tried_again(farm: Farm) -> None:
     assert farm.builder.built == [FIRST, SECOND, FIRST]
 
 
-def test_where_the_stricter_one_misses_too_it_alone_is_tried_again(farm: Farm) -> None:
+@pytest.mark.parametrize("counts", [True, False])
+def test_where_the_stricter_one_misses_too_the_cell_is_disabled(farm: Farm, counts: bool) -> None:
     farm.builder.passing = set()
-    (error,) = farm.run(VERSION).failed.values()
+    (error,) = farm.run(VERSION, counts=counts).failed.values()
     assert "row 3 is far" in str(error)
-    assert farm.run(VERSION).disabled  # the second night
-    assert farm.builder.built == [FIRST, SECOND, SECOND]
-    assert farm.run(VERSION).disabled
-    assert farm.builder.built == [FIRST, SECOND, SECOND]
+    (cell,) = farm.index.disabled
+    assert cell.reason == "missed its floors, not published: row 3 is far"
     assert farm.planned().action == "disabled"
+    assert list(farm.run(VERSION, counts=counts).disabled.values()) == [cell.reason]
+    assert farm.index.disabled == (cell,)
+    assert farm.builder.built == [FIRST, SECOND]
+
+
+def test_a_retry_tries_the_stricter_one_alone(farm: Farm) -> None:
+    farm.builder.passing = set()
+    farm.run(VERSION)
+    assert farm.run(VERSION, retry=True).failed
+    assert farm.builder.built == [FIRST, SECOND, SECOND]
+    farm.builder.passing = {SECOND}
+    assert farm.run(VERSION, retry=True).published
+    assert farm.index.disabled == ()
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_where_there_is_no_stricter_one_the_first_is_tried_again(farm: Farm, alike: bool) -> None:
+def test_where_there_is_no_stricter_one_the_cell_is_disabled(farm: Farm, alike: bool) -> None:
     farm.builder.passing, farm.builder.alike = set(), alike
     farm.builder.impossible = set() if alike else {SECOND}
     (error,) = farm.run(VERSION).failed.values()
     assert ("no stricter network: too much would stay fp32" in str(error)) is not alike
     assert farm.builder.built == [FIRST]
-    assert farm.planned().action == "build"
-    assert farm.run(VERSION).disabled  # for the engine's sake: the first network kept its floors
-    assert farm.builder.built == [FIRST, FIRST]
     (cell,) = farm.index.disabled
-    assert cell.stage == "build"
+    assert cell.stage == "build"  # for the engine's sake: the first network kept its floors
+    assert ("no stricter network: too much would stay fp32" in cell.reason) is not alike
+    assert farm.planned().action == "disabled"
+    assert farm.run(VERSION).disabled
+    assert farm.builder.built == [FIRST]
 
 
 def test_a_plan_says_that_a_stricter_network_is_to_be_made(farm: Farm) -> None:

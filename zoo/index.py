@@ -164,8 +164,8 @@ class DisabledCell(BaseModel):
         precision: Of the engine that there is none of.
         reason: Why.
         record: Key of what it was tried with.
-        stage: What does not go: the ``export``, whose floors rule it out, or the ``build``, which
-            failed in two nights.
+        stage: What does not go: the ``export``, whose floors rule it out, or the ``build``, whose
+            engine missed them, or which failed in two nights.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)

@@ -156,9 +156,10 @@ class DisabledRecord(Record):
 
 
 class Strike(Record):
-    """That an engine failed to build or to be proven, in one night. Appended, never edited.
+    """That an engine failed to build or to be proven, in one run. Appended, never edited.
 
-    Two disable the cell: no run tries these inputs again unless it is told to.
+    Two nights disable the cell, and so does one miss: no run tries these inputs again unless it is
+    told to.
 
     Attributes:
         inputs: What it was to be made from.
@@ -167,6 +168,7 @@ class Strike(Record):
         reason: What went wrong.
         time: When the run began, ISO 8601 in UTC: one run is one strike.
         tolerance: The floors that it was held to; None in old strikes, which count for any.
+        missed: Whether it was built and missed them, with no stricter network to be had.
     """
 
     inputs: BuildInputs
@@ -175,6 +177,7 @@ class Strike(Record):
     reason: str
     time: str
     tolerance: dict[str, float] | None = None
+    missed: bool = False
 
 
 class MissRecord(Record):
