@@ -287,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--store", default="", help="repository (default ./_repository)")
         one.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
         one.add_argument("--labelled", default="", help="folder of classes, for a linear probe")
-        one.add_argument("--retry", action="store_true", help="try again what is disabled by its engine")
+        one.add_argument("--retry", action="store_true", help="try what is disabled")
         cli_executor.add_executor(one)
     proof = add_arguments(commands, "verify", verify)
     proof.set_defaults(nightly="", serve=None)

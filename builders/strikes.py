@@ -19,7 +19,7 @@ from zoo.repository import Repository
 from zoo.tolerance import Tolerance
 
 STRIKES = 2
-"""How many nights an engine has to fail before its cell is disabled, unless it missed its floors."""
+"""How many nights an engine has to fail, its floors aside, before its cell is disabled."""
 
 _FAILED = "failed "
 _MISSED = "missed its floors, "
