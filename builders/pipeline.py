@@ -177,10 +177,10 @@ class Farm:
                     missed = error
             else:
                 assert missed is not None
-                error = _without_stricter(missed, exports, form_of(wanted).stricter)
+                last = _without_stricter(missed, exports, form_of(wanted).stricter)
                 if self._recorded(order) is None:  # what is recorded was withdrawn instead
-                    cells.append(self._strikes.miss(order, error))
-                raise error
+                    cells.append(self._strikes.miss(order, last))
+                raise last
         except ClusterError:
             raise
         except DisabledCellError as error:

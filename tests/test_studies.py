@@ -127,8 +127,9 @@ def test_kept_networks_say_what_they_are_and_why_they_were_not_timed(
 ) -> None:
     folder = tmp_path / "toy"
     folder.mkdir()
-    speed.keep(folder, "int8", "our placement, max", onnx.load(TOY))
-    speed.keep(folder, "fp16", "ours", onnx.load(TOY))
+    preprocess = load_manifest(MANIFESTS / f"{LITE}.toml").preprocess.plain
+    speed.keep(folder, preprocess, "int8", "our placement, max", onnx.load(TOY))
+    speed.keep(folder, preprocess, "fp16", "ours", onnx.load(TOY))
     assert (folder / "int8-our-placement-max.onnx").is_file()
     monkeypatch.setattr(speed, "local_archs", list)
     monkeypatch.setattr(sys, "argv", ["speed", "time", str(tmp_path)])
@@ -136,7 +137,9 @@ def test_kept_networks_say_what_they_are_and_why_they_were_not_timed(
     assert "an NVIDIA GPU and TensorRT are needed" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["speed", "table", str(tmp_path)])
     assert speed.main() == 0
-    assert "| toy | int8 | our placement, max |  |  |  |  |  | an NVIDIA" in capsys.readouterr().out
+    assert (
+        "| toy | int8 | our placement, max |  |  |  |  |  |  | an NVIDIA" in capsys.readouterr().out
+    )
     monkeypatch.setattr(sys, "argv", ["speed", "table", str(tmp_path / "none")])
     assert speed.main() == UsageError.exit_code
     assert "no networks of a study" in capsys.readouterr().err
@@ -149,16 +152,42 @@ def test_speeds_stand_beside_our_fp16() -> None:
             precision=precision,
             way=way,
             parameters=1,
+            preprocess=load_manifest(MANIFESTS / f"{LITE}.toml").preprocess.plain,
             seconds=7.4,
             engine_bytes=2**21,
+            worst_cosine=0.99,
             rows=({"batch": 256, "latency_ms": ms},),
             machine={"gpu": {"name": "a card"}},
             runtime="TensorRT 1",
         )
 
     table = speed.to_markdown([timed("int8", "ours", 2.0), timed("fp16", "ours", 3.0)])
-    assert "| toy | int8 | ours | 256 | 2 | 1.50 | 7 | 2.0 |  |" in table
+    assert "| toy | int8 | ours | 256 | 2 | 1.50 | 0.990000 | 7 | 2.0 |  |" in table
     assert table.endswith("TensorRT 1, a card.")
+
+
+def test_an_engine_is_looked_at_by_its_worst_row(tmp_path: Path) -> None:
+    toy = subject(tmp_path)
+    preprocess = toy.manifest.preprocess.plain
+    right = open_onnx(onnx.load(TOY))
+
+    class Engine:
+        def __init__(self, wrong: float) -> None:
+            self.wrong = wrong
+
+        def features(self, images: np.ndarray) -> np.ndarray:
+            found = right(images)
+            found[1, 0] += self.wrong
+            return found
+
+    def worst(wrong: float) -> float | None:
+        return speed.worst_cosine(Engine(wrong), tmp_path / "golden.npz", preprocess)
+
+    assert worst(0) == pytest.approx(1)
+    found = worst(10.0)
+    assert found is not None
+    assert found < 0.99
+    assert worst(float("nan")) is None
 
 
 def test_an_unknown_dialect_is_a_sentence(

@@ -31,7 +31,7 @@ from zoo.cli_support import output_file
 from zoo.errors import PrecisionError, RunError, UsageError, ZooError
 from zoo.files import whole
 from zoo.machine import describe_machine
-from zoo.manifest import read_manifests
+from zoo.manifest import Preprocess, read_manifests
 
 if TYPE_CHECKING:
     import onnx
@@ -64,9 +64,14 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
         def say(note: str, name: str = name) -> None:
             print(f"{name}: {note}", file=sys.stderr, flush=True)
 
-        def keep(way: str, model: onnx.ModelProto, of_model: Path = of_model) -> None:
+        def keep(
+            way: str,
+            model: onnx.ModelProto,
+            of_model: Path = of_model,
+            preprocess: Preprocess = manifest.preprocess.plain,
+        ) -> None:
             if options.keep:
-                speed.keep(of_model, precision, way, model)
+                speed.keep(of_model, preprocess, precision, way, model)
 
         try:
             before = _read(kept) if kept.is_file() else None

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from builders.backends import get_backend
 from builders.benchmark import benchmark
 from builders.cli_options import words
+from builders.gate import compare_rows
 from builders.progress import silent
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.digest import sha256_file
@@ -29,15 +30,13 @@ from zoo.files import whole
 from zoo.key import BuildInputs
 from zoo.machine import describe_machine, installed, local_archs
 from zoo.manifest import BatchRange, Preprocess
-from zoo.runtime import open_session
+from zoo.preprocess import normalise
+from zoo.runtime import Session, open_session
 from zoo.target import Precision
 
 if TYPE_CHECKING:
     import onnx
 
-_NO_PHOTOS = Preprocess(
-    input_size=32, crop=1, interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
-)  # engines are timed on noise; the size is the network's own
 _PLACES = "a study's folder, or .speed.json files in it"
 
 
@@ -49,8 +48,10 @@ class Timed(BaseModel):
         precision: Of its name.
         way: How it was made.
         parameters: Number of its weights.
+        preprocess: Of the photos that it is looked at with.
         seconds: That the build took; None until it is built.
         engine_bytes: Size of the engine.
+        worst_cosine: Of the engine's features of the golden photos with PyTorch's, the worst row.
         rows: As :func:`builders.benchmark.benchmark` gives them.
         layers: How many layers of each type the engine has.
         note: Why there is no engine.
@@ -64,8 +65,10 @@ class Timed(BaseModel):
     precision: Precision
     way: str
     parameters: int
+    preprocess: Preprocess
     seconds: float | None = None
     engine_bytes: int = 0
+    worst_cosine: float | None = None
     rows: tuple[dict[str, Any], ...] = ()
     layers: dict[str, int] = {}
     note: str = ""
@@ -73,11 +76,14 @@ class Timed(BaseModel):
     runtime: str = ""
 
 
-def keep(folder: Path, precision: Precision, way: str, model: onnx.ModelProto) -> None:
+def keep(
+    folder: Path, preprocess: Preprocess, precision: Precision, way: str, model: onnx.ModelProto
+) -> None:
     """Writes a network for :func:`time_engine`, and beside it what it is.
 
     Args:
-        folder: Named after the model.
+        folder: Named after the model; holds its ``golden.npz``.
+        preprocess: Of the model.
         precision: Of the network.
         way: How it was made.
         model: The network.
@@ -87,12 +93,15 @@ def keep(folder: Path, precision: Precision, way: str, model: onnx.ModelProto) -
     stem = f"{precision}-{re.sub('[^a-z0-9]+', '-', way.lower()).strip('-')}"
     onnx.save(model, folder / f"{stem}.onnx")
     parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
-    what = Timed(model=folder.name, precision=precision, way=way, parameters=parameters)
+    what = Timed(
+        model=folder.name, precision=precision, way=way, parameters=parameters,
+        preprocess=preprocess,
+    )  # fmt: skip
     _write(folder / f"{stem}.speed.json", what)
 
 
 def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
-    """Builds an engine with the installed TensorRT, for this GPU, and times it.
+    """Builds an engine with the installed TensorRT, for this GPU; times it, looks at its features.
 
     One optimisation profile, tuned for the largest batch. The engine stays beside the network: what
     was built on a busy machine can be timed again on a quiet one.
@@ -116,7 +125,7 @@ def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
     inputs = BuildInputs(
         model=what.model,
         onnx=sha256_file(network),
-        preprocess=_NO_PHOTOS,
+        preprocess=what.preprocess,
         archs=(archs[0].name,),
         precision=what.precision,
         toolchain=toolchain,
@@ -138,9 +147,11 @@ def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
         for batch in batches:
             session.features(_noise(batch, session.input_shape))
         rows = benchmark(session, tuple(batches), silent)
+        cosine = worst_cosine(session, network.with_name("golden.npz"), what.preprocess)
     return what.model_copy(
         update={
             "rows": rows,
+            "worst_cosine": cosine,
             "note": "",
             "machine": describe_machine(),
             "runtime": f"TensorRT {toolchain.version}",
@@ -152,6 +163,23 @@ def _noise(batch: int, shape: Sequence[int]) -> Any:
     import numpy as np
 
     return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
+
+
+def worst_cosine(session: Session, golden: Path, preprocess: Preprocess) -> float | None:
+    """Returns the worst row of an engine's features of the golden photos; None if one is no number.
+
+    Args:
+        session: The engine, open; takes as many photos at once.
+        golden: The golden file.
+        preprocess: Of the photos.
+    """
+    import numpy as np
+
+    with np.load(golden) as arrays:
+        images, expected = arrays["images"], arrays["features"]
+    found = session.features(normalise(images, preprocess))
+    worst: float | None = compare_rows(found, expected, expected).get("worst_cosine")
+    return worst
 
 
 def time_all(options: argparse.Namespace) -> int:
@@ -190,18 +218,20 @@ def to_markdown(timed: Sequence[Timed]) -> str:
         for row in one.rows
     }
     lines = [
-        "| model | precision | way | batch | ms | times as fast as fp16 | build s | MiB |  |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| model | precision | way | batch | ms | times as fast as fp16 | worst cosine | build s "
+        "| MiB |  |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for one in sorted(timed, key=lambda one: (one.model, one.precision, one.way)):
         start = f"| {one.model} | {one.precision} | {one.way}"
         if not one.rows:
-            lines.append(f"{start} |  |  |  |  |  | {one.note or 'not timed'} |")
+            lines.append(f"{start} |  |  |  |  |  |  | {one.note or 'not timed'} |")
+        cosine = "" if one.worst_cosine is None else f"{one.worst_cosine:.6f}"
         for row in one.rows:
             batch, took = row["batch"], row["latency_ms"]
             ratio = f"{base[one.model, batch] / took:.2f}" if (one.model, batch) in base else ""
             lines.append(
-                f"{start} | {batch} | {took:.3g} | {ratio} | {one.seconds:.0f} | "
+                f"{start} | {batch} | {took:.3g} | {ratio} | {cosine} | {one.seconds:.0f} | "
                 f"{one.engine_bytes / 2**20:.1f} |  |"
             )
     where = {f"{one.runtime}, {one.machine['gpu']['name']}" for one in timed if one.rows}
