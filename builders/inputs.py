@@ -66,10 +66,10 @@ class Form:
         return name if self.safety == SAFETIES[0] else f"{name}-safety-{self.safety:g}"
 
     @property
-    def stricter(self) -> Form | None:
-        """The form to try where an engine of this one misses its floors; None where none is."""
+    def stricter(self) -> tuple[Form, ...]:
+        """The forms to try, one after the other, where an engine of this one misses its floors."""
         below = [safety for safety in SAFETIES if safety < self.safety]
-        return replace(self, safety=below[0]) if below and self.precision != "fp32" else None
+        return tuple(replace(self, safety=one) for one in below if self.precision != "fp32")
 
 
 def export_inputs(

@@ -80,7 +80,8 @@ def best_form(
 ) -> tuple[Form, MaybeExport]:
     """Returns the form whose engine is to be had: the first that is not known to miss.
 
-    Where no stricter network is to be had, or it is the same one, it is the last there is.
+    Stricter networks that can't be had, or are the same, are passed over; where no other is left,
+    it is the last there is.
 
     Args:
         form: The first to try.
@@ -88,15 +89,11 @@ def best_form(
         missed: Whether an export's engine is known to miss.
     """
     found = export(form)
-    while (
-        isinstance(found, ExportRecord)
-        and (stricter := form.stricter) is not None
-        and missed(found)
-    ):
+    for stricter in form.stricter:
+        if not isinstance(found, ExportRecord) or not missed(found):
+            break
         other = export(stricter)
-        if isinstance(other, DisabledRecord):
-            break
-        if other is not None and other.onnx == found.onnx:
-            break
+        if isinstance(other, DisabledRecord) or (other and other.onnx == found.onnx):
+            continue
         form, found = stricter, other
     return form, found

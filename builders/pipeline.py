@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -177,7 +177,8 @@ class Farm:
                     missed = error
             else:
                 assert missed is not None
-                last = _without_stricter(missed, exports, form_of(wanted).stricter)
+                stricter = [exports[form] for form in form_of(wanted).stricter]
+                last = _without_stricter(missed, stricter)
                 if self._recorded(order) is None:  # what is recorded was withdrawn instead
                     cells.append(self._strikes.miss(order, last))
                 raise last
@@ -358,12 +359,11 @@ def _withdrawn(attestations: list[Attestation], failures: Path) -> VerificationE
     )
 
 
-def _without_stricter(missed: MissError, exports: Exports, form: Form | None) -> MissError:
+def _without_stricter(missed: MissError, stricter: Sequence[Export]) -> MissError:
     """Returns the error of an engine that missed, with the reason that nothing stricter is had."""
-    stricter = exports[form] if form else None
-    if not isinstance(stricter, DisabledRecord):
+    if not stricter or not isinstance(stricter[-1], DisabledRecord):
         return missed
-    reason = f"{missed.message}; there is no stricter network: {stricter.reason}"
+    reason = f"{missed.message}; there is no stricter network: {stricter[-1].reason}"
     return MissError(reason, hint=missed.hint)
 
 

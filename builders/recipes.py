@@ -23,9 +23,10 @@ least is taken, the first of equals."""
 PERCENTILE = 99.99
 """Share of magnitudes, in percent, that the range of that name covers."""
 
-SAFETIES = (0.65, 0.25)
+SAFETIES = (0.65, 0.25, 0.0)
 """Part of each floor that the calibration images may use up: golden photos are others. The later
-ones are for networks whose engine missed its floors: it rounds where no ONNX shows."""
+ones are for networks whose engine missed its floors: it rounds where no ONNX shows. With the last,
+as much is kept in higher precision as may be."""
 
 MOST_KEPT = 0.5
 """Largest share of a network's multiplications that the advisor keeps out of a precision. What

@@ -158,11 +158,21 @@ class SignedMetadata:
         return self._timestamp
 
     def read(self, path: str) -> bytes | None:
-        """Returns a file of the index as it is signed, None when there is none."""
+        """Returns a file of the index as it is signed, None when there is none.
+
+        Raises:
+            TrustError: It is signed and gone, or it was changed.
+        """
         info = self._bin(self._bin_of(path)).signed.targets.get(path)
         if info is None:
             return None
-        data = self._store.get(hashed_key(path, info.hashes["sha256"]), limit=info.length)
+        try:
+            data = self._store.get(hashed_key(path, info.hashes["sha256"]), limit=info.length)
+        except KeyError as error:
+            raise TrustError(
+                f"{self._store.url}: {path} is signed, and its file is gone: {error.args[0]}",
+                hint="bring it back from a copy of the repository: nobody else can say what it was",
+            ) from error
         if sha256_bytes(data) != info.hashes["sha256"]:
             raise TrustError(f"{self._store.url}: {path} is not what was signed: it was changed")
         return data

@@ -102,6 +102,19 @@ def test_no_more_is_kept_than_is_needed() -> None:
     assert all(int(trial["what"].split()[0]) < kept for trial in fewer)
 
 
+def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> None:
+    _, sparing = lower(residual(), "int8", IMAGES, tolerance())
+    assert not sparing.mixed  # it keeps its floors as a whole
+    made, advice = lower(residual(), "int8", IMAGES, tolerance(), safety=0)
+    assert advice.mixed
+    assert 0 < advice.kept_work <= 0.5
+    error = numbers(made, residual())["worst_relative_error"]
+    assert error < min(one["worst_relative_error"] for one in sparing.tried)
+    strict = tolerance(relative_error=1e-5, cosine=0.99999)
+    with pytest.raises(PrecisionError, match="does not mend"):
+        lower(residual(), "int8", IMAGES, strict, safety=0)
+
+
 def test_what_cannot_be_mended_is_refused_with_what_was_tried() -> None:
     strict = tolerance(relative_error=1e-5, cosine=0.99999)
     with pytest.raises(PrecisionError, match=r"^on calibration images, .* does not mend") as caught:

@@ -35,7 +35,7 @@ from zoo.manifest import Manifest
 from zoo.record import Advice, Blob
 from zoo.target import Toolchain
 
-FIRST, SECOND = SAFETIES
+FIRST, SECOND, THIRD = SAFETIES
 VERSION = "1.32.0"
 
 
@@ -130,10 +130,11 @@ def farm(manifests: dict[str, Manifest], tmp_path: Path) -> Farm:
 
 def test_forms_become_stricter_below_fp32() -> None:
     form = Form(dialect="dynamo-20", precision="fp16")
-    assert form.stricter == replace(form, safety=SECOND)
-    assert replace(form, safety=SECOND).stricter is None
-    assert replace(form, safety=SECOND).name == f"fp16-safety-{SECOND}"
-    assert replace(form, precision="fp32").stricter is None
+    second, third = form.stricter
+    assert (second, third) == (replace(form, safety=SECOND), replace(form, safety=THIRD))
+    assert (second.stricter, third.stricter) == ((third,), ())
+    assert (second.name, third.name) == ("fp16-safety-0.25", "fp16-safety-0")
+    assert replace(form, precision="fp32").stricter == ()
 
 
 def test_a_stricter_network_is_built_in_the_same_run(farm: Farm) -> None:
@@ -157,7 +158,7 @@ def test_a_new_runtime_has_the_first_network_tried_again(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("counts", [True, False])
-def test_where_the_stricter_one_misses_too_the_cell_is_disabled(farm: Farm, counts: bool) -> None:
+def test_where_the_strictest_one_misses_too_the_cell_is_disabled(farm: Farm, counts: bool) -> None:
     farm.builder.passing = set()
     (error,) = farm.run(VERSION, counts=counts).failed.values()
     assert "row 3 is far" in str(error)
@@ -166,15 +167,22 @@ def test_where_the_stricter_one_misses_too_the_cell_is_disabled(farm: Farm, coun
     assert farm.planned().action == "disabled"
     assert list(farm.run(VERSION, counts=counts).disabled.values()) == [cell.reason]
     assert farm.index.disabled == (cell,)
-    assert farm.builder.built == [FIRST, SECOND]
+    assert farm.builder.built == [FIRST, SECOND, THIRD]
 
 
-def test_a_retry_tries_the_stricter_one_alone(farm: Farm) -> None:
+def test_what_can_not_be_had_is_passed_over(farm: Farm) -> None:
+    farm.builder.passing, farm.builder.impossible = {THIRD}, {SECOND}
+    assert farm.run(VERSION).published
+    assert farm.builder.built == [FIRST, THIRD]
+    assert farm.planned().action == "nothing"
+
+
+def test_a_retry_tries_the_strictest_one_alone(farm: Farm) -> None:
     farm.builder.passing = set()
     farm.run(VERSION)
     assert farm.run(VERSION, retry=True).failed
-    assert farm.builder.built == [FIRST, SECOND, SECOND]
-    farm.builder.passing = {SECOND}
+    assert farm.builder.built == [FIRST, SECOND, THIRD, THIRD]
+    farm.builder.passing = {THIRD}
     assert farm.run(VERSION, retry=True).published
     assert farm.index.disabled == ()
 
@@ -182,7 +190,7 @@ def test_a_retry_tries_the_stricter_one_alone(farm: Farm) -> None:
 @pytest.mark.parametrize("alike", [True, False])
 def test_where_there_is_no_stricter_one_the_cell_is_disabled(farm: Farm, alike: bool) -> None:
     farm.builder.passing, farm.builder.alike = set(), alike
-    farm.builder.impossible = set() if alike else {SECOND}
+    farm.builder.impossible = set() if alike else {SECOND, THIRD}
     (error,) = farm.run(VERSION).failed.values()
     assert ("no stricter network: too much would stay fp32" in str(error)) is not alike
     assert farm.builder.built == [FIRST]

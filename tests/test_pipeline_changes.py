@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -79,13 +78,15 @@ def test_a_tolerance_that_is_missed_withdraws_the_engine(copy: Farm) -> None:
 def test_a_new_engine_that_misses_is_not_published(copy: Farm, tmp_path: Path) -> None:
     for key in [entry.key for entry in copy.repository.store.list("records/")]:
         (copy.store / key).unlink()
-    shutil.rmtree(copy.store / "index")
-    (copy.store / "index.json").unlink()
     copy.edit(LITE, "[catalog]", f"{STRICT}[catalog]")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode != 0
     assert "not published" in done.stdout
     assert copy.repository.records(LITE) == []
+    index = copy.repository.model_index(LITE)
+    assert index is not None
+    (cell,) = index.disabled
+    assert cell.reason.startswith("missed its floors, not published: batch 1: ")
     command = done.stdout.partition("to reproduce: ")[2].splitlines()[0].split()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert again.returncode == 8

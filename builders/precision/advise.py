@@ -89,7 +89,8 @@ def lower(
         placing: Whose fusions the Q/DQ of an int8 network are placed for.
         rest: The type of what an int8 network does not quantise; fp32 or fp16.
         low_images: Whether the network takes fp16 images.
-        safety: Part of each floor that the calibration images may use up.
+        safety: Part of each floor that the calibration images may use up. With 0, as much is kept
+            in higher precision as may be.
         report: Takes what is being done.
 
     Raises:
@@ -133,7 +134,11 @@ def lower(
 
 
 class _Judge:
-    """Compares networks with the fp32 one on the judged images."""
+    """Compares networks with the fp32 one on the judged images.
+
+    Attributes:
+        keeps_most: Whether as much is to be kept in higher precision as may be.
+    """
 
     def __init__(
         self,
@@ -143,6 +148,8 @@ class _Judge:
         safety: float,
         report: Callable[[str], None],
     ) -> None:
+        self.keeps_most = safety == 0
+        safety = safety or SAFETIES[0]
         self._images = images
         self._expected = run(model, images)
         # Part of each floor is left for photos that were not looked at, and for the engine.
@@ -236,7 +243,7 @@ def _keep(
     if whole is None:
         whole = judge(make(()), f"all of it {rounding}")
         trials.tried.append(whole)
-    if whole["passed"]:
+    if whole["passed"] and not judge.keeps_most:
         return set()
     candidates = rank_operators(model, placement, rounding, ranked_on, scales)
     ranked = _by_effect(make, candidates, judge)
@@ -253,6 +260,8 @@ def _keep(
         return bool(numbers["passed"])
 
     if most == 0 or not passes(most):
+        if whole["passed"]:
+            return set()
         raise PrecisionError(
             f"on calibration images, {whole['misses'][0]}; keeping the {most} worst of its "
             f"{len(ranked)} operators in higher precision does not mend it, and more would be over "
@@ -260,7 +269,7 @@ def _keep(
             trials.advice().model_dump(mode="json"),
         )
     low, high = 0, most  # `low` misses, `high` passes
-    while high - low > 1:
+    while high - low > 1 and not judge.keeps_most:
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle) else (middle, high)
     trials.kept = [one.module for one in ranked[:high]]
