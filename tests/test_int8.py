@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from test_backends import inputs
 
 from builders.backends.onnxruntime import OnnxRuntimeBackend
 from builders.onnx_run import open_onnx
+from builders.precision import qdq
 from builders.precision.graph import name_nodes
 from builders.precision.measure import BINS, Measured, magnitudes, measure
 from builders.precision.qdq import place, quantise
@@ -176,6 +178,47 @@ def test_operators_that_are_kept_have_no_pair_and_nor_has_their_shortcut() -> No
     assert placement.without({"add"}).shortcuts == ()
     assert {one.module: one.work for one in placement.operators}["stem"] == 8 * 27 * 16 * 16
     assert [one.module for one in placement.shortcuts] == ["shortcut past layer1.0.conv2"]
+
+
+def clipped(low: float = 0.0, high: float = 1.5) -> onnx.ModelProto:
+    """The residual network with a Clip in place of its first Relu."""
+    network = residual()
+    for name, end in (("low", low), ("high", high)):
+        network.graph.initializer.append(numpy_helper.from_array(np.float32(end), name))
+    (relu,) = (node for node in network.graph.node if node.name == "r0")
+    relu.op_type = "Clip"
+    relu.input.extend(["low", "high"])
+    return network
+
+
+def quantised_clip(
+    network: onnx.ModelProto, placing: Placing = "tensorrt", wider: float = 1, kept: str = ""
+) -> tuple[str, npt.NDArray[np.float32]]:
+    """Returns what becomes of the Clip, and the features."""
+    placement = place(network, placing)
+    measured = measure(network, [IMAGES], placement.activations)
+    scales = activation_scales(measured, "max", unsigned=placing == "onnxruntime")
+    scales = {name: replace(one, step=one.step * wider) for name, one in scales.items()}
+    made = quantise(network, placement.without([kept]), scales)
+    onnx.checker.check_model(made, full_check=True)
+    [first] = (node.op_type for node in made.graph.node if node.name == "r0")
+    return first, run(made)
+
+
+def test_a_clip_that_ends_where_int8_saturates_is_a_relu(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, features = quantised_clip(clipped())
+    assert first == "Relu"
+    monkeypatch.setattr(qdq, "drop_upper_ends", lambda model: None)
+    first, as_before = quantised_clip(clipped())
+    assert first == "Clip"
+    assert np.array_equal(features, as_before)
+
+
+def test_a_clip_whose_end_is_to_be_seen_stays() -> None:
+    assert quantised_clip(clipped(), wider=1.1)[0] == "Clip"  # int8 reaches beyond its end
+    assert quantised_clip(clipped(low=-0.5))[0] == "Clip"
+    assert quantised_clip(clipped(), kept="c1")[0] == "Clip"  # which takes what it gives
+    assert quantised_clip(clipped(), "onnxruntime")[0] == "Clip"
 
 
 def test_what_is_not_quantised_may_be_fp16() -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from builders.precision.clips import drop_upper_ends
 from builders.precision.graph import Graph, module_of
 from builders.precision.ranges import Scale, weight_scales
 from zoo.target import Placing
@@ -225,6 +226,8 @@ def quantise(
             ordered += first.get(name, [])
     del graph.node[:]
     graph.node.extend(ordered)
+    if placement.runtime == "tensorrt":
+        drop_upper_ends(quantised)
     return quantised
 
 
