@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, so that two processes end at about the same time."""
     longest = ("test_pipeline", "test_cluster", "test_tutorial", "test_stores_s3", "test_accuracy")
     items.sort(key=lambda item: not item.path.name.startswith(longest))
+
+
+ZooFarm = Callable[..., int]
+"""``zoo-farm`` with some arguments: gives its exit status."""
+
+
+@pytest.fixture
+def zoo_farm(monkeypatch: pytest.MonkeyPatch) -> ZooFarm:
+    """Runs zoo-farm in this process."""
+    from builders import cli
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["zoo-farm", *arguments])
+        return cli.main()
+
+    return run
 
 
 @pytest.fixture(autouse=True)
