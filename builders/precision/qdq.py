@@ -150,85 +150,113 @@ def quantise(
         scales: Of every activation of the placement.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
 
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
     nodes = {node.name: node for node in graph.node}
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    types = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info)}
-    first: dict[str, list[onnx.NodeProto]] = {}  # pairs by the value that they are placed behind
-    on_weights: dict[str, list[onnx.NodeProto]] = {}
-
-    def constant(name: str, value: npt.NDArray[np.generic]) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
-
-    def pair(
-        value: str, scale: Arrays, shape: tuple[int, ...], axis: int | None = None
-    ) -> list[onnx.NodeProto]:
-        step, zero = scale
-        inputs = [constant(f"{value}_scale", step), constant(f"{value}_zero_point", zero)]
-        attributes = {} if axis is None else {"axis": axis}
-        ends = f"{value}_quantised", f"{value}_dequantised"
-        low_type = helper.np_dtype_to_tensor_dtype(zero.dtype)
-        dims: list[int | str] = [size or "batch" for size in shape]
-        graph.value_info.append(helper.make_tensor_value_info(ends[0], low_type, dims))
-        graph.value_info.append(helper.make_tensor_value_info(ends[1], TensorProto.FLOAT, dims))
-        return [
-            helper.make_node(
-                "QuantizeLinear", [value, *inputs], [ends[0]], f"q_{value}", **attributes
-            ),
-            helper.make_node(
-                "DequantizeLinear", [ends[0], *inputs], [ends[1]], f"dq_{value}", **attributes
-            ),
-        ]
-
-    def activation(value: str) -> str:
-        if value not in first:
-            shape = tuple(dim.dim_value for dim in types[value].shape.dim)
-            first[value] = pair(value, scales[value].arrays(), shape)
-        return f"{value}_dequantised"
-
-    def weight(name: str, axis: int) -> str:
-        if name not in on_weights:
-            values = numpy_helper.to_array(weights[name])
-            steps = weight_scales(values, axis)
-            on_weights[name] = pair(name, (steps, middle(steps)), values.shape, axis)
-        return f"{name}_dequantised"
-
-    def middle(steps: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
-        unsigned = placement.runtime == "onnxruntime"
-        return np.full(steps.shape, 128, np.uint8) if unsigned else np.zeros(steps.shape, np.int8)
-
+    pairs = _Pairs(graph, scales, unsigned=placement.runtime == "onnxruntime")
     for one in placement.operators:
         node = nodes[one.node]
-        node.input[0] = activation(one.activation)
-        node.input[1] = weight(one.weight, one.axis)
+        node.input[0] = pairs.activation(one.activation)
+        node.input[1] = pairs.weight(one.weight, one.axis)
         if one.result is not None:
-            activation(one.result)
+            pairs.activation(one.result)
     for shortcut in placement.shortcuts:
         node = nodes[shortcut.node]
         index = list(node.input).index(shortcut.activation)
-        node.input[index] = activation(shortcut.activation)
+        node.input[index] = pairs.activation(shortcut.activation)
     if placement.runtime == "onnxruntime":
         for node in graph.node:
             for index, name in enumerate(node.input):
-                if name in first:
-                    node.input[index] = f"{name}_dequantised"
-    ordered = [node for made in on_weights.values() for node in made]
+                if name in pairs.behind:
+                    node.input[index] = pairs.activation(name)
+    ordered = [node for made in pairs.on_weights.values() for node in made]
     for value in graph.input:
-        ordered += first.get(value.name, [])
+        ordered += pairs.behind.get(value.name, [])
     for node in graph.node:
         ordered.append(node)
         for name in node.output:
-            ordered += first.get(name, [])
+            ordered += pairs.behind.get(name, [])
     del graph.node[:]
     graph.node.extend(ordered)
     if placement.runtime == "tensorrt":
         drop_upper_ends(quantised)
     return quantised
+
+
+class _Pairs:
+    """The Q/DQ pairs of a graph: one for each value, however many take it.
+
+    Args:
+        graph: Gets their scales and the types of what they give; not the pairs themselves.
+        scales: Of activations.
+        unsigned: Whether weights are uint8.
+
+    Attributes:
+        behind: Pairs by the activation that they belong behind.
+        on_weights: Pairs by the weights that they quantise.
+    """
+
+    def __init__(
+        self, graph: onnx.GraphProto, scales: Mapping[str, Scale], *, unsigned: bool
+    ) -> None:
+        self._graph = graph
+        self._scales = scales
+        self._unsigned = unsigned
+        self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        values = (*graph.input, *graph.value_info)
+        self._types = {value.name: value.type.tensor_type for value in values}
+        self.behind: dict[str, list[onnx.NodeProto]] = {}
+        self.on_weights: dict[str, list[onnx.NodeProto]] = {}
+
+    def activation(self, value: str) -> str:
+        """Returns the name of an activation once it is dequantised."""
+        if value not in self.behind:
+            shape = tuple(dim.dim_value for dim in self._types[value].shape.dim)
+            self.behind[value] = self._pair(value, self._scales[value].arrays(), shape)
+        return f"{value}_dequantised"
+
+    def weight(self, name: str, axis: int) -> str:
+        """Returns the name of weights once they are dequantised.
+
+        Args:
+            name: Of the weights.
+            axis: Of their output channels.
+        """
+        from onnx import numpy_helper
+
+        if name not in self.on_weights:
+            values = numpy_helper.to_array(self._weights[name])
+            steps = weight_scales(values, axis)
+            kind, middle = (np.uint8, 128) if self._unsigned else (np.int8, 0)
+            scale = steps, np.full(steps.shape, middle, kind)
+            self.on_weights[name] = self._pair(name, scale, values.shape, axis)
+        return f"{name}_dequantised"
+
+    def _pair(
+        self, value: str, scale: Arrays, shape: tuple[int, ...], axis: int | None = None
+    ) -> list[onnx.NodeProto]:
+        from onnx import TensorProto, helper, numpy_helper
+
+        step, zero = scale
+        inputs = [f"{value}_scale", f"{value}_zero_point"]
+        for name, array in zip(inputs, (step, zero), strict=True):
+            self._graph.initializer.append(numpy_helper.from_array(array, name))
+        attributes = {} if axis is None else {"axis": axis}
+        low, back = f"{value}_quantised", f"{value}_dequantised"
+        dims: list[int | str] = [size or "batch" for size in shape]
+        for name, kind in (
+            (low, helper.np_dtype_to_tensor_dtype(zero.dtype)),
+            (back, TensorProto.FLOAT),
+        ):
+            self._graph.value_info.append(helper.make_tensor_value_info(name, kind, dims))
+        return [
+            helper.make_node("QuantizeLinear", [value, *inputs], [low], f"q_{value}", **attributes),
+            helper.make_node(
+                "DequantizeLinear", [low, *inputs], [back], f"dq_{value}", **attributes
+            ),
+        ]
 
 
 def _quantised(graph: Graph, node: onnx.NodeProto, runtime: Placing) -> Quantised | None:
