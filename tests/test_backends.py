@@ -215,6 +215,7 @@ def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed:
         "tactic_sources": "own",
         "timing_cache": True,
         "strongly_typed": typed,
+        "precision_constraints": "none" if typed else "prefer",
         "tf32": False,
     }
     assert options_of(version, optimization_level="5")["optimization_level"] == 5
@@ -229,6 +230,8 @@ def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed:
         ("11.4.0.106", "optimisation_level", "5", "meant 'optimization_level'"),
         ("11.4.0.106", "strongly_typed", "no", "strongly_typed=False: .*\n.*strongly_typed=True"),
         ("8.6.0", "strongly_typed", "yes", "strongly_typed=True: .*\n.*strongly_typed=False"),
+        ("11.4.0.106", "precision_constraints", "obey", "are law"),
+        ("8.6.0", "precision_constraints", "strict", "'none', 'prefer' or 'obey'"),
         ("8.6.0", "hardware_compatibility", "same_compute_capability", "it came with 10.9"),
     ],
 )

@@ -19,6 +19,8 @@ from zoo.target import Precision
 
 _TYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 _WORK = ("CONVOLUTION", "MATRIX_MULTIPLY")
+_FLOATS = ("FLOAT", "HALF")
+_STATED = ("CAST", "CONSTANT", "IDENTITY")  # layers whose result has a type of its own
 _LEAST_SHARE = 0.25  # of the layers that do the work; the others may be kept in higher precision
 
 
@@ -80,3 +82,45 @@ def check_types(network: Any, precision: Precision) -> None:
             f"products are {types}",
             hint="tell the maintainers: the export gave the ONNX of another precision",
         )
+
+
+def hold_to_fp32(network: Any) -> int:
+    """Asks for fp32 where the ONNX has it, in a network that is not strongly typed.
+
+    A flag that allows fp16 allows it everywhere: without this, TensorRT 8.6 ran what the advisor
+    had kept in fp16 (``docs/results/h200-trt8.6``). Types go from layer to layer, as ONNX has them.
+
+    Args:
+        network: TensorRT's, of an fp16 ONNX.
+
+    Returns:
+        How many layers are asked to; 0 where nothing that does the work is fp16.
+    """
+    types: dict[str, str] = {}
+    fp32: list[tuple[Any, list[int]]] = []
+    half = False
+    for number in range(network.num_layers):
+        layer = network.get_layer(number)
+        kind = layer.type.name
+        inputs = [one for i in range(layer.num_inputs) if (one := layer.get_input(i)) is not None]
+        taken = [types.get(one.name, one.dtype.name) for one in inputs]
+        given = next((name for name in taken if name in _FLOATS), None)
+        outputs = []
+        for index in range(layer.num_outputs):
+            tensor = layer.get_output(index)
+            own = tensor.dtype.name
+            if own in _FLOATS and kind not in _STATED and given is not None:
+                own = given
+            types[tensor.name] = own
+            if own == "FLOAT":
+                outputs.append(index)
+            half = half or (own == "HALF" and kind in _WORK)
+        if outputs and kind not in _STATED:
+            fp32.append((layer, outputs))
+    if not half:
+        return 0
+    for layer, outputs in fp32:
+        for index in outputs:
+            layer.precision = layer.get_output(index).dtype
+            layer.set_output_type(index, layer.precision)
+    return len(fp32)

@@ -34,6 +34,8 @@ class TensorRTOptions(Options):
         tactic_sources: ``own`` leaves cuBLAS and cuDNN out: the engine needs TensorRT alone.
         timing_cache: Whether timings of earlier builds on the same card are taken.
         strongly_typed: Whether the ONNX's types are law; else flags allow its precision.
+        precision_constraints: Whether what the ONNX of an fp16 engine has in fp32 is to stay so,
+            where networks are not strongly typed: ``prefer``, if there is a tactic, or ``obey``.
         tf32: Off: an engine named fp32 is fp32.
     """
 
@@ -44,6 +46,7 @@ class TensorRTOptions(Options):
     tactic_sources: Literal["own", "default"] = "own"
     timing_cache: bool = True
     strongly_typed: bool = True
+    precision_constraints: Literal["none", "prefer", "obey"] = "none"
     tf32: Literal[False] = False
 
 
@@ -56,6 +59,7 @@ class TensorRTBackend:
         defaults = TensorRTOptions(
             hardware_compatibility=tensorrt_api.default_compatibility(toolchain),
             strongly_typed=strongly_typed,
+            precision_constraints="none" if strongly_typed else "prefer",
         )
         options = read_options(defaults, toolchain, asked)
         tensorrt_api.check_compatibility(toolchain, options["hardware_compatibility"])
@@ -65,6 +69,12 @@ class TensorRTBackend:
                 "typed where TensorRT has such, from 9.0 on, and nowhere else",
                 hint=f"leave it out: TensorRT {toolchain.version} has "
                 f"strongly_typed={strongly_typed}",
+            )
+        if strongly_typed and options["precision_constraints"] != "none":
+            raise UsageError(
+                f"builder option precision_constraints={options['precision_constraints']}: "
+                "strongly typed networks have no constraints",
+                hint=f"leave it out: in TensorRT {toolchain.version} the types of the ONNX are law",
             )
         return options
 
@@ -88,7 +98,7 @@ class TensorRTBackend:
             )
             from polygraphy.exception import PolygraphyException
 
-            from builders.backends.network import parse_network
+            from builders.backends.network import hold_to_fp32, parse_network
         except (ImportError, OSError) as error:
             raise MissingPackageError(
                 f"TensorRT {inputs.toolchain.version} can't be imported: {error}",
@@ -114,6 +124,9 @@ class TensorRTBackend:
                 inputs.precision,
                 strongly_typed=options["strongly_typed"],
             )
+            if "precision_constraints" in said.arguments:
+                held = hold_to_fp32(parsed[1])
+                print(f"{held} layers are to stay fp32 ({options['precision_constraints']})")
             config = CreateConfig(profiles=profiles, **said.arguments)
             plan = EngineBytesFromNetwork(
                 parsed,

@@ -98,6 +98,8 @@ def config_arguments(
         arguments |= {"fp16": {"fp16": True}, "int8": {"int8": True, "fp16": True}}.get(
             precision, {}
         )
+        if precision == "fp16" and options["precision_constraints"] != "none":
+            arguments["precision_constraints"] = options["precision_constraints"]
     if options["hardware_compatibility"] != "none":
         name = options["hardware_compatibility"].upper()
         arguments["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, name)
