@@ -39,8 +39,10 @@ def fused() -> dict[str, Any]:
     }
 
 
-def verdict(layers: list[Any], precision: Any, parameters: int, size: int) -> tuple[bool, str]:
-    return judge(summarise(json.dumps({"Layers": layers})), precision, parameters, size)
+def verdict(
+    layers: list[Any], precision: Any, parameters: int, size: int, kept: int = 0
+) -> tuple[bool, str]:
+    return judge(summarise(json.dumps({"Layers": layers})), precision, parameters, size, kept=kept)
 
 
 def test_layers_that_state_their_weights_prove_it() -> None:
@@ -62,6 +64,18 @@ def test_an_int8_engine_may_hold_what_was_kept_higher() -> None:
     assert not proven
     assert not reason.startswith("no:")
     assert verdict([conv("FP16", 1000)], "int8", 1000, 2000)[1].startswith("no:")
+
+
+def test_an_engine_runs_in_fp32_what_is_to_stay_so() -> None:
+    layers = [conv("FP16", 300), conv("FP32", 700)]
+    assert verdict(layers, "fp16", 1000, 3500)[1].startswith("no:")
+    proven, reason = verdict(layers, "fp16", 1000, 3500, kept=3)
+    assert proven
+    assert "300 are stated as fp16 by their layers and 700 as fp32" in reason
+    proven, reason = verdict([conv("FP16", 1000)], "fp16", 1000, 2100, kept=3)
+    assert not proven
+    assert reason == "no: 3 layers with weights are to stay fp32, and none does"
+    assert verdict([conv("FP32", 1000)], "fp16", 1000, 4000, kept=3)[1].startswith("no:")
 
 
 def test_fused_layers_are_judged_by_the_size_of_the_plan() -> None:

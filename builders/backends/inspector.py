@@ -63,7 +63,12 @@ def summarise(text: str) -> dict[str, Any]:
 
 
 def judge(
-    summary: dict[str, Any], precision: Precision, parameters: int, plan_size: int
+    summary: dict[str, Any],
+    precision: Precision,
+    parameters: int,
+    plan_size: int,
+    *,
+    kept: int = 0,
 ) -> tuple[bool, str]:
     """Says whether an engine runs in the precision of its name.
 
@@ -75,6 +80,7 @@ def judge(
         precision: Of its name.
         parameters: Number of weights of the network.
         plan_size: Bytes of the engine.
+        kept: How many layers with weights are to stay fp32 in an engine below it.
 
     Returns:
         Whether that is proven, and what it was told from. A contradiction starts with ``no:``.
@@ -82,10 +88,18 @@ def judge(
     weights = {name: count // summary["profiles"] for name, count in summary["weights"].items()}
     counted = sum(weights.values())
     own = weights.get(precision, 0)
-    # Of an int8 network part may be kept in higher precision; of others next to nothing is.
-    least = 0.5 * counted if precision != "int8" else 1
+    # Of an int8 network part may be kept in higher precision; of others that was asked for.
+    least = 1 if precision == "int8" or kept else 0.5 * counted
     if counted and own < least:
         return False, f"no: of {counted:,} weights that layers state, {own:,} are {precision}"
+    fp32 = weights.get("fp32", 0)
+    if kept and not fp32 and not summary["silent"]:
+        return False, f"no: {kept} layers with weights are to stay fp32, and none does"
+    if kept and own + fp32 >= _PROVEN_SHARE * parameters:
+        return True, (
+            f"of {parameters:,} weights {own:,} are stated as {precision} by their layers and "
+            f"{fp32:,} as fp32, where {kept} layers are to stay so"
+        )
     if own >= _PROVEN_SHARE * parameters:
         return True, f"{own:,} of {parameters:,} weights are stated as {precision} by their layers"
     if precision == "int8" and own >= 0.5 * parameters:

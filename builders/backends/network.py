@@ -21,7 +21,6 @@ _TYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 _WORK = ("CONVOLUTION", "MATRIX_MULTIPLY")
 _FLOATS = ("FLOAT", "HALF")
 _STATED = ("CAST", "CONSTANT", "IDENTITY")  # layers whose result has a type of its own
-_LEAST_SHARE = 0.25  # of the layers that do the work; the others may be kept in higher precision
 
 
 def parse_network(
@@ -65,23 +64,30 @@ def check_types(network: Any, precision: Precision) -> None:
         precision: Of its name.
 
     Raises:
-        BuildError: Less than a quarter of its convolutions and matrix products are in it, for fp32
-            not all, or for int8 nothing is quantised.
+        BuildError: None of its convolutions and matrix products are in it, for fp32 not all, or for
+            int8 nothing is quantised. How many may be kept higher is the advisor's business.
     """
-    layers = [network.get_layer(number) for number in range(network.num_layers)]
+    layers = _layers(network)
     if precision == "int8":
         if not any(layer.type.name == "QUANTIZE" for layer in layers):
             raise BuildError("an engine named int8 whose network quantises nothing")
         return
     found = Counter(layer.get_output(0).dtype.name for layer in layers if layer.type.name in _WORK)
     own = found[_TYPES[precision]]
-    if own < (1.0 if precision == "fp32" else _LEAST_SHARE) * found.total():
+    if own < (found.total() if precision == "fp32" else min(1, found.total())):
         types = ", ".join(f"{count} {name}" for name, count in found.most_common())
         raise BuildError(
             f"an engine named {precision} whose network is not: its convolutions and matrix "
             f"products are {types}",
             hint="tell the maintainers: the export gave the ONNX of another precision",
         )
+
+
+def weighted_in_fp32(network: Any) -> int:
+    """Returns how many layers with weights of a strongly typed network are fp32."""
+    layers = _layers(network)
+    weighted = _weighted(layers)
+    return sum(layer.get_output(0).dtype.name == "FLOAT" for layer in weighted)
 
 
 def hold_to_fp32(network: Any) -> int:
@@ -94,33 +100,46 @@ def hold_to_fp32(network: Any) -> int:
         network: TensorRT's, of an fp16 ONNX.
 
     Returns:
-        How many layers are asked to; 0 where nothing that does the work is fp16.
+        How many layers with weights are asked to; none is where none does its work in fp16.
     """
+    layers = _layers(network)
     types: dict[str, str] = {}
     fp32: list[tuple[Any, list[int]]] = []
-    half = False
-    for number in range(network.num_layers):
-        layer = network.get_layer(number)
-        kind = layer.type.name
+    for layer in layers:
         inputs = [one for i in range(layer.num_inputs) if (one := layer.get_input(i)) is not None]
-        taken = [types.get(one.name, one.dtype.name) for one in inputs]
+        taken = (types.get(one.name, one.dtype.name) for one in inputs)
         given = next((name for name in taken if name in _FLOATS), None)
+        if layer.type.name in _STATED:
+            given = None
         outputs = []
         for index in range(layer.num_outputs):
             tensor = layer.get_output(index)
             own = tensor.dtype.name
-            if own in _FLOATS and kind not in _STATED and given is not None:
-                own = given
-            types[tensor.name] = own
-            if own == "FLOAT":
+            types[tensor.name] = given if given and own in _FLOATS else own
+            if types[tensor.name] == "FLOAT":
                 outputs.append(index)
-            half = half or (own == "HALF" and kind in _WORK)
-        if outputs and kind not in _STATED:
+        if outputs and layer.type.name not in _STATED:
             fp32.append((layer, outputs))
-    if not half:
+    weighted = [types[layer.get_output(0).name] for layer in _weighted(layers)]
+    if "HALF" not in weighted:
         return 0
     for layer, outputs in fp32:
         for index in outputs:
             layer.precision = layer.get_output(index).dtype
             layer.set_output_type(index, layer.precision)
-    return len(fp32)
+    return weighted.count("FLOAT")
+
+
+def _layers(network: Any) -> list[Any]:
+    return [network.get_layer(number) for number in range(network.num_layers)]
+
+
+def _weighted(layers: Sequence[Any]) -> list[Any]:
+    """Returns the layers that do the work with weights; products of two activations do not."""
+    constants = {one.get_output(0).name for one in layers if one.type.name == "CONSTANT"}
+    return [
+        layer
+        for layer in layers
+        if layer.type.name == "CONVOLUTION"
+        or (layer.type.name in _WORK and layer.get_input(1).name in constants)
+    ]

@@ -98,7 +98,7 @@ class TensorRTBackend:
             )
             from polygraphy.exception import PolygraphyException
 
-            from builders.backends.network import hold_to_fp32, parse_network
+            from builders.backends.network import hold_to_fp32, parse_network, weighted_in_fp32
         except (ImportError, OSError) as error:
             raise MissingPackageError(
                 f"TensorRT {inputs.toolchain.version} can't be imported: {error}",
@@ -124,9 +124,11 @@ class TensorRTBackend:
                 inputs.precision,
                 strongly_typed=options["strongly_typed"],
             )
-            if "precision_constraints" in said.arguments:
-                held = hold_to_fp32(parsed[1])
-                print(f"{held} layers are to stay fp32 ({options['precision_constraints']})")
+            kept = 0
+            if options["strongly_typed"] and inputs.precision in ("fp16", "bf16"):
+                kept = weighted_in_fp32(parsed[1])
+            elif "precision_constraints" in said.arguments:
+                kept = hold_to_fp32(parsed[1])
             config = CreateConfig(profiles=profiles, **said.arguments)
             plan = EngineBytesFromNetwork(
                 parsed,
@@ -139,8 +141,9 @@ class TensorRTBackend:
             file.write(memoryview(plan))
         del plan, parsed
         facts, inspected = self._ask(engine, inputs, image)
+        size = engine.stat().st_size
         proven, reason = inspector.judge(
-            facts["inspector"], inputs.precision, parameters, engine.stat().st_size
+            facts["inspector"], inputs.precision, parameters, size, kept=kept
         )
         if reason.startswith("no:"):
             raise BuildError(
