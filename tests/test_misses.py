@@ -161,7 +161,7 @@ def test_a_new_runtime_has_the_first_network_tried_again(farm: Farm) -> None:
 def test_where_the_strictest_one_misses_too_the_cell_is_disabled(farm: Farm, counts: bool) -> None:
     farm.builder.passing = set()
     (error,) = farm.run(VERSION, counts=counts).failed.values()
-    assert "row 3 is far" in str(error)
+    assert "row 3 is far\n  disabled, until RETRY=1 or other inputs; " in str(error)
     (cell,) = farm.index.disabled
     assert cell.reason == "missed its floors, not published: row 3 is far"
     assert farm.planned().action == "disabled"
