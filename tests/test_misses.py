@@ -226,6 +226,21 @@ def test_what_a_later_proof_withdraws_has_a_stricter_successor(
     assert farm.planned().action == "nothing"
 
 
+def test_what_a_later_proof_withdraws_disables_no_cell(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.builder.passing, farm.builder.impossible = {FIRST}, {SECOND, THIRD}
+    farm.run(VERSION)
+    farm.builder.passing = set()
+    monkeypatch.setattr(inputs, "VERIFICATION_METHOD", "one that sees more")
+    (error,) = farm.run(VERSION).failed.values()
+    assert "withdrawn: row 3 is far" in str(error)
+    assert "RETRY=1" not in str(error)
+    assert farm.entry.status == "withdrawn"
+    assert farm.index.disabled == ()
+    assert list(farm.repository.store.list("strikes/")) == []
+
+
 def test_a_stricter_network_that_cannot_be_made_fails_its_cell_alone(farm: Farm) -> None:
     farm.request = replace(farm.request, precisions=("fp32", "int8"))
     farm.builder.fatal = {SECOND}
