@@ -162,14 +162,12 @@ class Prover:
         """Says how an engine is to be proven, by the manifest as it is now.
 
         Raises:
-            ManifestError: There is none, or it has not the engine's precision.
+            ManifestError: There is none.
             RepositoryError: The export that the engine was built from is gone.
         """
-        precision = record.inputs.precision
-        if manifest is None or precision not in manifest.precisions:
-            lacks = "is no manifest" if manifest is None else f"is no precision {precision}"
+        if manifest is None:
             raise ManifestError(
-                f"{model}: there {lacks} to say what the engine must keep",
+                f"{model}: there is no manifest to say what the engine must keep",
                 hint="--manifests names the folder of manifests that it was published from",
             )
         export = self._repository.export(model, record.export_key)
@@ -178,7 +176,7 @@ class Prover:
                 f"export {record.export_key} of the engine is gone, and its golden features",
                 hint="make zoo makes it again",
             )
-        proof = plan.proof(manifest, export, precision, record.inputs.profiles)
+        proof = plan.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
         # The engine is fed as its record says, whatever the manifest has come to mean.
         return proof.model_copy(update={"preprocess": record.inputs.preprocess})
 

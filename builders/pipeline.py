@@ -181,6 +181,8 @@ class Farm:
                 last = _without_stricter(missed, stricter)
                 if self._recorded(order) is None:  # what is recorded was withdrawn instead
                     cells.append(self._strikes.miss(order, last))
+                    hint = f"disabled, until RETRY=1 or other inputs; {last.hint}"
+                    last = MissError(last.message, hint=hint)
                 raise last
         except ClusterError:
             raise

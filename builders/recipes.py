@@ -41,7 +41,7 @@ RECIPES: dict[Precision, str] = {
     "fp32": "as exported",
     "fp16": f"fp16-2: weights and activations fp16, outputs fp32; fp32 are {', '.join(SUMMING)}, "
     f"what comes within {HEADROOM:g} times of 65504 on calibration images, {_KEPT}",
-    "bf16": "bf16-2: weights and activations bf16, outputs fp32; fp32 are "
+    "bf16": "bf16-3: weights and activations bf16, outputs fp32; fp32 are "
     f"{', '.join((*SUMMING, *NOT_IN_BF16))}, {_KEPT}",
     "int8": "int8-3: symmetric Q/DQ, weights per channel, activations per tensor, on inputs of "
     "convolutions and matrix products with weights, then as the runtime fuses; for TensorRT a Clip "

@@ -12,8 +12,8 @@ from test_int8 import residual
 
 from builders.gate import compare_rows
 from builders.onnx_run import open_onnx
-from builders.precision import Images, lower, rounded_in_fp32
-from builders.precision.qdq import place
+from builders.precision import Images, advise, lower, rounded_in_fp32
+from builders.precision.qdq import Quantised, place
 from zoo.errors import PrecisionError
 from zoo.target import Precision
 from zoo.tolerance import Tolerance, floors
@@ -100,6 +100,30 @@ def test_no_more_is_kept_than_is_needed() -> None:
     fewer = [one for one in advice.tried if "operators kept" in one["what"] and not one["passed"]]
     kept = len(advice.kept)
     assert all(int(trial["what"].split()[0]) < kept for trial in fewer)
+
+
+@pytest.mark.parametrize("needed", [1, 2, 5, 6])
+def test_bisection_finds_how_many_must_be_kept(
+    needed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked = [
+        Quantised(
+            node=f"n{i}", module=f"m{i}", activation="a", weight="w", axis=0, result=None, work=1
+        )
+        for i in range(12)
+    ]
+    monkeypatch.setattr(advise, "rank_operators", lambda *_: ranked)
+    monkeypatch.setattr(advise, "_by_effect", lambda *_: ranked)
+
+    def judge(kept: Any, what: str) -> dict[str, Any]:
+        return {"what": what, "passed": len(kept) >= needed, "misses": ["a miss"]}
+
+    judge.keeps_most = False  # type: ignore[attr-defined]
+    trials, nothing = advise.Trials(operators=12), Any
+    keep: Any = advise._keep
+    kept = keep(lambda kept: kept, nothing, nothing, "int8", [], judge, trials)
+    assert kept == {f"n{i}" for i in range(needed)}
+    assert trials.kept == [f"m{i}" for i in range(needed)]
 
 
 def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> None:

@@ -191,34 +191,51 @@ def clipped(low: float = 0.0, high: float = 1.5) -> onnx.ModelProto:
     return network
 
 
-def quantised_clip(
+def made_of(
     network: onnx.ModelProto, placing: Placing = "tensorrt", wider: float = 1, kept: str = ""
-) -> tuple[str, npt.NDArray[np.float32]]:
-    """Returns what becomes of the Clip, and the features."""
+) -> onnx.ModelProto:
+    """A network in int8, its ranges so many times as wide as they need be."""
     placement = place(network, placing)
     measured = measure(network, [IMAGES], placement.activations)
     scales = activation_scales(measured, "max", unsigned=placing == "onnxruntime")
     scales = {name: replace(one, step=one.step * wider) for name, one in scales.items()}
     made = quantise(network, placement.without([kept]), scales)
     onnx.checker.check_model(made, full_check=True)
-    [first] = (node.op_type for node in made.graph.node if node.name == "r0")
-    return first, run(made)
+    return made
+
+
+def clip_of(made: onnx.ModelProto) -> str:
+    """What has become of the Clip."""
+    [kind] = (node.op_type for node in made.graph.node if node.name == "r0")
+    return kind
 
 
 def test_a_clip_that_ends_where_int8_saturates_is_a_relu(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, features = quantised_clip(clipped())
-    assert first == "Relu"
+    made = made_of(clipped())
+    assert clip_of(made) == "Relu"
     monkeypatch.setattr(qdq, "drop_upper_ends", lambda model: None)
-    first, as_before = quantised_clip(clipped())
-    assert first == "Clip"
-    assert np.array_equal(features, as_before)
+    before = made_of(clipped())
+    assert clip_of(before) == "Clip"
+    assert np.array_equal(run(made), run(before))
 
 
 def test_a_clip_whose_end_is_to_be_seen_stays() -> None:
-    assert quantised_clip(clipped(), wider=1.1)[0] == "Clip"  # int8 reaches beyond its end
-    assert quantised_clip(clipped(low=-0.5))[0] == "Clip"
-    assert quantised_clip(clipped(), kept="c1")[0] == "Clip"  # which takes what it gives
-    assert quantised_clip(clipped(), "onnxruntime")[0] == "Clip"
+    assert clip_of(made_of(clipped(), wider=1.1)) == "Clip"  # int8 reaches beyond its end
+    assert clip_of(made_of(clipped(low=-0.5))) == "Clip"
+    assert clip_of(made_of(clipped(), kept="c1")) == "Clip"  # which takes what it gives
+    assert clip_of(made_of(clipped(), "onnxruntime")) == "Clip"
+    seen = clipped()
+    seen.graph.output.append(next(one for one in seen.graph.value_info if one.name == "b"))
+    assert clip_of(made_of(seen)) == "Clip"
+
+
+def test_a_clip_may_have_its_ends_from_constants() -> None:
+    network = clipped()
+    for name in ("low", "high"):
+        (end,) = (one for one in network.graph.initializer if one.name == name)
+        network.graph.node.insert(0, helper.make_node("Constant", [], [name], value=end))
+        network.graph.initializer.remove(end)
+    assert not {node.op_type for node in made_of(network).graph.node} & {"Clip", "Constant"}
 
 
 def test_what_is_not_quantised_may_be_fp16() -> None:

@@ -161,7 +161,7 @@ def test_a_new_runtime_has_the_first_network_tried_again(farm: Farm) -> None:
 def test_where_the_strictest_one_misses_too_the_cell_is_disabled(farm: Farm, counts: bool) -> None:
     farm.builder.passing = set()
     (error,) = farm.run(VERSION, counts=counts).failed.values()
-    assert "row 3 is far" in str(error)
+    assert "row 3 is far\n  disabled, until RETRY=1 or other inputs; " in str(error)
     (cell,) = farm.index.disabled
     assert cell.reason == "missed its floors, not published: row 3 is far"
     assert farm.planned().action == "disabled"
@@ -224,6 +224,21 @@ def test_what_a_later_proof_withdraws_has_a_stricter_successor(
     assert farm.run(VERSION).published == [f"{SMALL} cpu-ort1.32-int8-mixed"]
     assert farm.builder.built == [FIRST, SECOND]
     assert farm.planned().action == "nothing"
+
+
+def test_what_a_later_proof_withdraws_disables_no_cell(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.builder.passing, farm.builder.impossible = {FIRST}, {SECOND, THIRD}
+    farm.run(VERSION)
+    farm.builder.passing = set()
+    monkeypatch.setattr(inputs, "VERIFICATION_METHOD", "one that sees more")
+    (error,) = farm.run(VERSION).failed.values()
+    assert "withdrawn: row 3 is far" in str(error)
+    assert "RETRY=1" not in str(error)
+    assert farm.entry.status == "withdrawn"
+    assert farm.index.disabled == ()
+    assert list(farm.repository.store.list("strikes/")) == []
 
 
 def test_a_stricter_network_that_cannot_be_made_fails_its_cell_alone(farm: Farm) -> None:

@@ -130,6 +130,12 @@ def test_what_misses_its_tolerance_is_withdrawn(farm: Farm) -> None:
     assert (farm.folder / "_failures" / f"{MODEL}-{CPU}" / "log.txt").exists()
 
 
+def test_a_precision_that_was_asked_for_by_name_is_proven_too(farm: Farm) -> None:
+    farm.edit(MODEL, 'precisions = ["fp32", ', "precisions = [")
+    done = verify(farm, "--pending")
+    assert f"{MODEL} {CPU}: verified" in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("limit", [("--timeout", "0.001"), ("--memory", "0.03")])
 def test_what_could_not_be_run_to_its_end_stays_pending(limit: tuple[str, str], farm: Farm) -> None:
     done = verify(farm, "--pending", *limit)

@@ -134,9 +134,12 @@ def test_bf16_is_valid_onnx_and_rounds_as_it_should(attention_like: bytes) -> No
     assert 2 < errors["bf16"] / errors["fp16"] < 32
 
 
-def test_images_may_be_fp16(attention_like: bytes) -> None:
-    typed = lowered(attention_like, low_images=True)
+@pytest.mark.parametrize("low", ["fp16", "bf16"])
+def test_images_may_be_fp16(attention_like: bytes, low: LowType) -> None:
+    typed = lowered(attention_like, low, low_images=True)
     onnx.checker.check_model(typed, full_check=True)
+    images = np.random.default_rng(1).standard_normal((3, 4, 8)).astype(np.float32)
+    assert np.allclose(run(rounded(typed), images), run(attention_like, images), atol=0.1)
     assert typed.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
     assert typed.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
 

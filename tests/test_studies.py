@@ -166,6 +166,16 @@ def test_speeds_stand_beside_our_fp16() -> None:
     assert table.endswith("TensorRT 1, a card.")
 
 
+def test_the_published_speeds_are_those_of_their_records(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = MANIFESTS.parent / "docs/results/h200-trt8.6/int8-placements"
+    names = ("resnet50", "mobilenetv2_100", "vit_base_patch16_224")
+    monkeypatch.setattr(sys, "argv", ["speed", "table", *(str(records / name) for name in names)])
+    assert speed.main() == 0
+    assert capsys.readouterr().out in (records / "README.md").read_text(encoding="utf-8")
+
+
 def test_an_engine_is_looked_at_by_its_worst_row(tmp_path: Path) -> None:
     toy = subject(tmp_path)
     preprocess = toy.manifest.preprocess.plain

@@ -46,6 +46,19 @@ def test_a_slower_engine_is_not() -> None:
     assert "0.80 times as fast" in words["int8"]
 
 
+def test_int8_that_is_slower_than_fp16_is_not_advised() -> None:
+    fp32, int8 = engine("cpu-ort1.32-fp32", 10.0), engine("cpu-ort1.32-int8", 16.0)
+    words = said(fp32, engine("cpu-ort1.32-fp16", 20.0), int8)
+    assert words["fp16"].startswith("use it: ")
+    assert words["int8"].startswith("take fp16: ")
+    assert words["int8"].endswith("1.60 times as fast as fp32, 0.80 times as fast as fp16")
+
+
+def test_a_withdrawn_engine_is_not_advised_instead() -> None:
+    fp32 = engine("cpu-ort1.32-fp32", 10.0, status="withdrawn", reason="cosine 0.5")
+    assert said(fp32, engine("cpu-ort1.32-int8", 8.0))["int8"].startswith("use it: ")
+
+
 def test_speeds_of_two_machines_are_not_compared() -> None:
     other = BenchmarkSummary.model_validate(
         {

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from builders.benchmark import benchmark
+from builders.gate import find_misses
 from builders.job import Verification
 from builders.progress import silent
 from builders.verify import verify
@@ -115,6 +116,26 @@ def test_a_fault_is_found(name: str, golden: Path) -> None:
     verdict = judge(golden, ArraySession(fault))
     assert not verdict.passed
     assert words in str(verdict.reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("worst_cosine", 0.9998, "row 2 has cosine 0.999800"),
+        ("worst_relative_error", 0.0021, "relative error 0.0021"),
+        ("worst_distance_error", 0.011, "distance error 0.011"),
+        ("neighbours", 0.89, "89% of the nearest photos"),
+        ("lost_rows", 1, "1 rows are nearest to another photo's"),
+    ],
+)
+def test_each_floor_refuses_alone(name: str, value: float, words: str) -> None:
+    kept = {
+        "batch": 3, "finite": True, "worst_row": 2, "lost_rows": 0, "worst_cosine": 0.9999,
+        "worst_relative_error": 2e-3, "worst_distance_error": 1e-2, "neighbours": 0.9,
+    }  # fmt: skip
+    assert find_misses(kept, TOLERANCE) == []
+    (miss,) = find_misses({**kept, name: value}, TOLERANCE)
+    assert words in miss
 
 
 @pytest.mark.parametrize(

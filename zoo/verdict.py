@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from zoo.index import EngineEntry, ModelIndex
 
+_FINER: dict[str, tuple[str, ...]] = {
+    "bf16": ("fp32",), "fp16": ("fp32",), "int8": ("fp32", "bf16", "fp16"),
+}  # fmt: skip
+"""Precisions nearer to PyTorch: an engine that is slower than one of those is not advised."""
 _NAMED = 3  # operators that are named one by one; of more, the number
 
 
@@ -14,13 +20,21 @@ def verdicts(model: ModelIndex) -> dict[str, dict[str, str]]:
         Architecture and runtime (``sm86-rtx1.7``) to precision to the verdict.
     """
     found: dict[str, dict[str, str]] = {}
-    plain = {_place(label): one for one in model.current for label in one.targets if _is_fp32(one)}
+    verified = {
+        (_place(label), one.precision): one
+        for one in model.current
+        for label in one.targets
+        if one.status == "verified"
+    }
     for engine in model.current:
-        if _is_fp32(engine):
+        if engine.precision == "fp32":
             continue
         for label in engine.targets:
             place = _place(label)
-            found.setdefault(place, {})[engine.precision] = _verdict(engine, plain.get(place))
+            finer = [
+                verified.get((place, precision)) for precision in _FINER.get(engine.precision, ())
+            ]
+            found.setdefault(place, {})[engine.precision] = _verdict(engine, filter(None, finer))
     for cell in model.disabled:
         for label in cell.targets:
             found.setdefault(_place(label), {})[cell.precision] = f"none: {cell.reason}"
@@ -39,12 +53,12 @@ def kept(engine: EngineEntry) -> str | None:
     )
 
 
-def speed_against(engine: EngineEntry, other: EngineEntry | None) -> float | None:
+def speed_against(engine: EngineEntry, other: EngineEntry) -> float | None:
     """Returns how many times as fast an engine is as another, each at its best batch.
 
     None where one of them was not timed, or not on the same machine.
     """
-    if other is None or engine.benchmark is None or other.benchmark is None:
+    if engine.benchmark is None or other.benchmark is None:
         return None
     if _card(engine) != _card(other):
         return None
@@ -62,27 +76,24 @@ def cut(value: float, digits: int) -> str:
     return text if float(text) <= value else f"{value - 0.5 * 10**-digits:.{digits}f}"
 
 
-def _verdict(engine: EngineEntry, fp32: EngineEntry | None) -> str:
+def _verdict(engine: EngineEntry, finer: Iterable[EngineEntry]) -> str:
     if engine.status == "withdrawn":
         return f"withdrawn: {engine.reason}"
     facts = [text] if (text := kept(engine)) else []
     if engine.verification:
         worst = min(batch.worst_cosine for batch in engine.verification.batches)
         facts.append(f"cosine {cut(worst, 4)} at worst")
-    speed = speed_against(engine, fp32)
-    if speed is not None:
-        facts.append(f"{speed:.2f} times as fast as fp32")
+    speeds = {
+        one.precision: speed for one in finer if (speed := speed_against(engine, one)) is not None
+    }
+    facts += [f"{speed:.2f} times as fast as {name}" for name, speed in speeds.items()]
     if engine.status == "pending":
         word = "not run yet"
-    elif speed is not None and speed < 1:
-        word = "take fp32"
+    elif speeds and min(speeds.values()) < 1:
+        word = f"take {min(speeds, key=speeds.__getitem__)}"
     else:
         word = "use it"
     return f"{word}: {', '.join(facts)}" if facts else word
-
-
-def _is_fp32(engine: EngineEntry) -> bool:
-    return engine.precision == "fp32"
 
 
 def _place(label: str) -> str:

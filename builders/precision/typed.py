@@ -34,7 +34,7 @@ def to_low(
             weights are moved into the copy.
         low: The type of all that is no island.
         islands: Names of the nodes that compute in fp32.
-        low_images: Whether the input has the lower type too. The output stays fp32.
+        low_images: Whether the input is fp16, whichever the lower type. The output stays fp32.
 
     Raises:
         ExportError: A weight is too large for the type, or the type of a value is not known.
@@ -45,15 +45,16 @@ def to_low(
     for opset in model.opset_import if low == "bf16" else ():
         opset.version = max(opset.version, _BF16_OPSET)
     low_type = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[low]
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, low_type)
     types = {
         value.name: value.type.tensor_type.elem_type
         for value in (*graph.input, *graph.output, *graph.value_info)
     }
     weights = {tensor.name: tensor for tensor in graph.initializer}
     fp32_weights = _weights_of_islands(model, islands)
-    if low_images:
+    if low_images:  # numpy has no bf16, nor have sessions
         for value in graph.input:
-            value.type.tensor_type.elem_type = low_type
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
     now = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     for name, tensor in weights.items():
         if tensor.data_type == TensorProto.FLOAT and name not in fp32_weights:
@@ -81,7 +82,7 @@ def to_low(
                 continue
             if name not in now:
                 raise ExportError(f"{node.name}: input '{name}' comes from nowhere")
-            if now[name] in (TensorProto.FLOAT, low_type) and now[name] != wanted:
+            if now[name] in floats and now[name] != wanted:
                 node.input[index] = cast(name, wanted)
         if wanted != TensorProto.FLOAT:
             _retype_attributes(node, low)
