@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,17 @@ def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> Non
     strict = tolerance(relative_error=1e-5, cosine=0.99999)
     with pytest.raises(PrecisionError, match="does not mend"):
         lower(residual(), "int8", IMAGES, strict, safety=0)
+
+
+def test_where_one_operator_is_all_the_work_there_is_no_stricter_network() -> None:
+    toy = Path(__file__).parent / "data" / "toy.onnx"
+    images = RANDOM.standard_normal((4, 3, 32, 32)).astype(np.float32)
+    made = [
+        lower(onnx.load(toy), "fp16", Images(all=images, judged=images), tolerance(), safety=safety)
+        for safety in (0.65, 0)
+    ]
+    assert [advice.mixed for _, advice in made] == [False, False]
+    assert made[0][0] == made[1][0]
 
 
 def test_what_cannot_be_mended_is_refused_with_what_was_tried() -> None:
