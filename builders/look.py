@@ -197,6 +197,9 @@ class Look:
             known = strikes_of(self._repository, self._manifest.id, build.key, tolerance)
             if reason := why_disabled(known):
                 return self._planned(wanted, "disabled", reason)
+        if missed(export):
+            reason = "an engine of the same inputs missed its floors"
+            return self._planned(wanted, "disabled", reason)
         before = self._before(wanted)
         if before is None:
             return self._planned(wanted, "build", "nothing is published for it")

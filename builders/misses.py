@@ -36,6 +36,13 @@ class Misses:
         """Whether an engine of these inputs, or of more architectures, missed these floors."""
         return not self._keys().isdisjoint(_places(inputs, tolerance))
 
+    def reason(self, inputs: BuildInputs, tolerance: Tolerance) -> str | None:
+        """Returns what an engine of these inputs missed; None where none is known to."""
+        for key in self._keys().intersection(_places(inputs, tolerance)):
+            if (record := self._repository.read(key, MissRecord)) is not None:
+                return record.reason
+        return None
+
     def add(self, inputs: BuildInputs, tolerance: Tolerance, reason: str) -> None:
         """Writes down that an engine of these inputs missed its floors."""
         floors = tolerance.model_dump(mode="json")

@@ -280,7 +280,7 @@ class Farm:
             store=self._repository.store.url,
         )
         with (
-            self._strikes.watch(order),
+            self._strikes.watch(order, self._misses.reason(order.inputs, order.tolerance)),
             self._misses.watch(order.inputs, order.tolerance),
             self.job(order.label, job, order.request.failures) as outcome,
         ):

@@ -84,13 +84,17 @@ class Strikes:
     def __init__(
         self, repository: Repository, *, night: str | None = None, retry: bool = False
     ) -> None:
+        self._retry = retry
         self._repository = repository
         self._night = night
-        self._retry = retry
 
     @contextmanager
-    def watch(self, order: Order) -> Iterator[None]:
+    def watch(self, order: Order, missed: str | None = None) -> Iterator[None]:
         """Watches the building and proving of one engine.
+
+        Args:
+            order: The engine.
+            missed: What one of these inputs is known to have missed, for more GPUs say.
 
         Raises:
             DisabledCellError: It is disabled, or fails now for the last time.
@@ -98,6 +102,8 @@ class Strikes:
         """
         if not self._retry and (cell := self._cell(order)):
             raise DisabledCellError(cell)
+        if not self._retry and missed:
+            raise DisabledCellError(self.miss(order, MissError(missed)))
         try:
             yield
         except (MissError, NotRunError):

@@ -170,6 +170,19 @@ def test_where_the_strictest_one_misses_too_the_cell_is_disabled(farm: Farm, cou
     assert farm.builder.built == [FIRST, SECOND, THIRD]
 
 
+def test_what_missed_under_another_key_is_not_built_again(farm: Farm) -> None:
+    farm.builder.passing = set()
+    farm.run(VERSION)
+    for entry in list(farm.repository.store.list("strikes/")):
+        farm.repository.store.delete(entry.key)  # as of an engine for more GPUs
+    assert farm.planned().action == "disabled"
+    (reason,) = farm.run(VERSION).disabled.values()
+    assert reason == "missed its floors, not published: row 3 is far"
+    assert farm.builder.built == [FIRST, SECOND, THIRD]
+    assert farm.run(VERSION, retry=True).failed
+    assert farm.builder.built == [FIRST, SECOND, THIRD, THIRD]
+
+
 def test_what_can_not_be_had_is_passed_over(farm: Farm) -> None:
     farm.builder.passing, farm.builder.impossible = {THIRD}, {SECOND}
     assert farm.run(VERSION).published

@@ -94,7 +94,7 @@ def test_a_changed_option_is_named_with_what_it_takes(
     assert plan.total.gpu_minutes == 3 * len(plan.engines)  # two of building, one of proving
     assert plan.total.mib == 20 * len(plan.engines)
     assert plan.total.unknown == plan.total.similar == 0
-    assert store.asked["list"] == 2  # what is built or failed and in no index
+    assert store.asked["list"] == 3  # what is built, failed or missed, and in no index
     assert any("profiles: " in line for line in to_text(plan))
     assert json.loads(plan.to_json())["schema_version"] == 1
 
