@@ -7,7 +7,7 @@ golden photo.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,12 +105,12 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
     if not folder.is_dir():
         raise UsageError(f"CALIBRATION={folder}: no such folder")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    if len(found) > _MOST:
-        report(f"calibration: {_MOST} of the {len(found)} photos of {folder} are used")
-        found = [found[len(found) * number // _MOST] for number in range(_MOST)]
     taken: dict[str, Path] = {}
     golden = photos.golden_digests()
-    for path in found:
+    for path in _from_all_over(found):
+        if len(taken) == _MOST:
+            report(f"calibration: {_MOST} of the {len(found)} photos of {folder} are used")
+            break
         try:
             open_photo(path)
         except RunError as error:
@@ -131,6 +131,12 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
             "crops of the photos that its packages ship",
         )
     return CalibrationSet(source="folder", paths=tuple(taken.values()), digests=tuple(taken))
+
+
+def _from_all_over(paths: Sequence[Path]) -> list[Path]:
+    """Returns photos with an even choice of as many as are taken first, for what can't be used."""
+    chosen = {paths[len(paths) * number // _MOST] for number in range(min(_MOST, len(paths)))}
+    return sorted(paths, key=lambda path: path not in chosen)
 
 
 def _crop(photo: Image.Image, left: float, top: float, side: float) -> Image.Image:

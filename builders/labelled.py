@@ -120,6 +120,7 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
         raise UsageError(f"--labelled {folder}: no such folder")
     paths: list[Path] = []
     labels: list[int] = []
+    seen: dict[str, Path] = {}  # one photo in two folds would be known beforehand
     for number, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         found = []
         for path in sorted(kind.rglob("*")):
@@ -129,8 +130,11 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
                 open_photo(path)
             except RunError as error:
                 report(f"labelled: {error.message}; left out")
-            else:
-                found.append(path)
+                continue
+            if (same := seen.setdefault(sha256_file(path), path)) != path:
+                report(f"labelled: {path} is the same file as {same}; left out")
+                continue
+            found.append(path)
         if len(found) < LEAST_OF_CLASS:
             report(f"labelled: {kind.name} has {len(found)} photos, {LEAST_OF_CLASS} are needed")
             continue

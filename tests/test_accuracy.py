@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def test_a_folder_for_each_class_is_read_and_what_is_left_out_is_said(folder: Pa
     (first / "broken.jpg").write_bytes(b"no photo")
     (folder / "few").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "few" / "one.png")
+    shutil.copy(first / "1.png", sorted(folder.iterdir())[2] / "again.png")
     said: list[str] = []
     chosen = read_labelled(folder, said.append)
     labelled = chosen.opened()
@@ -52,8 +54,9 @@ def test_a_folder_for_each_class_is_read_and_what_is_left_out_is_said(folder: Pa
     assert read_labelled(folder, lambda _: None).sha256 == chosen.sha256  # names say nothing
     assert len(labelled.photos) == len(labelled.labels) == 6 * LEAST_OF_CLASS
     assert not labelled.imagenet
-    assert len(said) == 2
+    assert len(said) == 3
     assert "broken.jpg" in "".join(said)
+    assert f"again.png is the same file as {first / '1.png'}; left out" in "".join(said)
     assert f"few has 1 photos, {LEAST_OF_CLASS} are needed" in "".join(said)
 
 

@@ -99,6 +99,10 @@ def test_of_very_many_some_are_taken_from_all_over(
     assert images.crops == 33
     assert f"33 of the {LEAST + 8} photos" in said[0]
     assert {path.parent.name for path in images.paths} == {"class0", "class1"}
+    images.paths[3].write_bytes(b"no photo")  # another takes its place
+    other = from_folder(folder, said.append)
+    assert other.crops == 33
+    assert set(images.paths) - set(other.paths) == {images.paths[3]}
 
 
 def test_a_set_goes_to_a_worker_and_back() -> None:
