@@ -348,7 +348,7 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
             ("verified again", summary.verified),
             ("already published, nothing to do", summary.current),
             ("that the floors rule out", summary.disabled.keys() - struck),
-            ("disabled for what their engines did (RETRY=1 tries them again)", struck),
+            ("disabled, whose engines missed or failed (RETRY=1 tries them again)", struck),
             ("failed", list(summary.failed)),
         )
         if labels

@@ -26,7 +26,7 @@ _MISSED = "missed its floors, "
 
 
 class DisabledCellError(ZooError):
-    """An engine that has failed often enough; caught by the farm, which disables its cell.
+    """An engine that is not tried again; caught by the farm, which disables its cell.
 
     Args:
         cell: What the index is to say.

@@ -141,14 +141,7 @@ class TensorRTBackend:
             file.write(memoryview(plan))
         del plan, parsed
         facts, inspected = self._ask(engine, inputs, image)
-        size = engine.stat().st_size
-        proven, reason = inspector.judge(
-            facts["inspector"], inputs.precision, parameters, size, kept=kept
-        )
-        if reason.startswith("no:"):
-            raise BuildError(
-                f"an engine named {inputs.precision} that does not run in it: {reason}"
-            )
+        proven, reason = _judged(facts, inputs, engine, parameters, kept)
         return Facts(
             values={**facts, "precision": reason, "timing_cache": cache.outcome},
             precision_proven=proven,
@@ -172,6 +165,23 @@ class TensorRTBackend:
             "device_memory": list(memory),
             "inspector": inspector.summarise(text),
         }, path
+
+
+def _judged(
+    facts: dict[str, Any], inputs: BuildInputs, engine: Path, parameters: int, kept: int
+) -> tuple[bool, str]:
+    """Returns whether an engine is proven to run in the precision of its name, and by what.
+
+    Raises:
+        BuildError: It says that it does not.
+    """
+    size = engine.stat().st_size
+    proven, reason = inspector.judge(
+        facts["inspector"], inputs.precision, parameters, size, kept=kept
+    )
+    if reason.startswith("no:"):
+        raise BuildError(f"an engine named {inputs.precision} that does not run in it: {reason}")
+    return proven, reason
 
 
 class _TimingCache:
