@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from conftest import NO_WHEEL
@@ -13,6 +15,7 @@ from conftest import NO_WHEEL
 from builders.backends.network import hold_to_fp32
 from builders.precision import to_low
 from builders.precision.graph import name_nodes
+from zoo.errors import BuildError
 
 TOY = Path(__file__).parent / "data" / "toy.onnx"  # a convolution, a ReLU and a mean
 
@@ -23,6 +26,7 @@ class Type:
 
 
 FLOAT, HALF, INT32 = Type("FLOAT"), Type("HALF"), Type("INT32")
+NUMPY = {"float32": FLOAT, "float16": HALF, "int32": INT32}
 
 
 @dataclass
@@ -32,12 +36,14 @@ class Tensor:
 
 
 class Layer:
-    """A layer of a network that is not strongly typed."""
+    """A layer of a network that is not strongly typed, as 8.6 gives it out."""
 
-    def __init__(self, kind: str, inputs: list[Tensor], output: Tensor) -> None:
+    num_outputs = 1
+
+    def __init__(self, kind: str, inputs: list[Tensor], output: Tensor, states: str = "") -> None:
         self.type = Type(kind)
-        self._inputs, self._output = inputs, output
-        self.num_inputs, self.num_outputs = len(inputs), 1
+        self.num_inputs = len(inputs)
+        self._inputs, self._output, self._states = inputs, output, states
         self.precision: Type | None = None
         self.stored: Type | None = None
 
@@ -51,75 +57,124 @@ class Layer:
         self.stored = dtype
 
 
-class Network:
-    """An fp16 convolution, one that is kept in fp32, and a mean over what both gave."""
+class Cast(Layer):
+    @property
+    def to_type(self) -> Type:
+        return NUMPY[self._states]
 
-    def __init__(self, *, tells: bool, half: Type = HALF) -> None:
-        told = half if tells else FLOAT  # of what no layer states itself
-        images, low = Tensor("images", FLOAT), Tensor("images_fp16", half)
-        weights = Tensor("w", half)
-        one, again = Tensor("one", told), Tensor("one_fp32", FLOAT)
-        kept, back = Tensor("kept", FLOAT), Tensor("kept_fp16", half)
-        relu, shape = Tensor("relu", told), Tensor("shape", INT32)
-        last, features = Tensor("relu_fp32", FLOAT), Tensor("features", FLOAT)
-        self.layers = {
-            "cast": Layer("CAST", [images], low),
-            "weights": Layer("CONSTANT", [], weights),
-            "one": Layer("CONVOLUTION", [low, weights], one),
-            "shape": Layer("SHAPE", [one], shape),
-            "to fp32": Layer("CAST", [one], again),
-            "kept": Layer("CONVOLUTION", [again], kept),
-            "to fp16": Layer("CAST", [kept], back),
-            "relu": Layer("ACTIVATION", [back], relu),
-            "to the mean": Layer("CAST", [relu], last),
-            "mean": Layer("REDUCE", [last], features),
-        }
+
+class Weighted(Layer):
+    @property
+    def kernel(self) -> np.ndarray:
+        return np.ones(9, self._states)
+
+
+class Constant(Layer):
+    @property
+    def weights(self) -> np.ndarray:
+        return np.ones(4, self._states)
+
+
+class Weights:
+    def __init__(self, values: np.ndarray) -> None:
+        self.dtype, self.size = NUMPY[str(values.dtype)], values.size
+
+
+TENSORRT: Any = SimpleNamespace(
+    ICastLayer=Cast, IConvolutionLayer=Weighted, IConstantLayer=Constant, Weights=Weights,
+    DataType=SimpleNamespace(FLOAT=FLOAT),
+)  # fmt: skip
+
+
+class Network:
+    """What TensorRT 8.6 parses of an fp16 ONNX: all tensors are FLOAT, whatever the ONNX says.
+
+    A convolution and a matrix product in fp16, a convolution and a product that are kept in fp32,
+    a mean over what they gave.
+    """
+
+    def __init__(self, half: str = "float16") -> None:
+        self.layers: dict[str, Layer] = {}
+        self._add("low", "CAST", "images", states=half)
+        self._add("one", "CONVOLUTION", "low", states=half)
+        self._add("shape", "SHAPE", "one", dtype=INT32)
+        self._add("wide", "CAST", "one", states="float32")
+        self._add("kept", "CONVOLUTION", "wide", states="float32")
+        self._add("back", "CAST", "kept", states=half)
+        self._add("relu", "ACTIVATION", "back")
+        self._add("w", "CONSTANT", states=half)
+        self._add("sum", "ELEMENTWISE", "w", "relu")
+        self._add("product", "MATRIX_MULTIPLY", "sum", "w")
+        self._add("wide again", "CAST", "product", states="float32")
+        self._add("mean", "REDUCE", "wide again")
+        self._add("v", "CONSTANT", states="float32")
+        self._add("kept product", "MATRIX_MULTIPLY", "mean", "v")
+        self._add("features", "IDENTITY", "kept product")
         self.num_layers = len(self.layers)
+
+    def _add(
+        self, name: str, kind: str, *inputs: str, states: str = "", dtype: Type = FLOAT
+    ) -> None:
+        given = [Tensor(one, FLOAT) for one in inputs]
+        self.layers[name] = Layer(kind, given, Tensor(name, dtype), states)
 
     def get_layer(self, number: int) -> Layer:
         return list(self.layers.values())[number]
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_what_the_onnx_has_in_fp32_is_held_there(tells: bool) -> None:
-    network = Network(tells=tells)
-    assert hold_to_fp32(network) == 1  # that does the work
+def test_what_the_onnx_has_in_fp32_is_held_there() -> None:
+    network = Network()
+    assert hold_to_fp32(network, TENSORRT) == 2  # that do work with weights
     held = {name for name, layer in network.layers.items() if layer.precision is not None}
-    assert held == {"kept", "mean"}
+    assert held == {"kept", "mean", "kept product"}
     for name in held:
         assert (network.layers[name].precision, network.layers[name].stored) == (FLOAT, FLOAT)
-    assert hold_to_fp32(Network(tells=tells, half=FLOAT)) == 0
+
+
+def test_where_no_work_is_fp16_the_name_is_wrong() -> None:
+    with pytest.raises(BuildError, match="products are 4 FLOAT"):
+        hold_to_fp32(Network("float32"), TENSORRT)
 
 
 class Untyped:
-    """A layer of TensorRT-RTX's, whose networks are all strongly typed, as if it were not."""
+    """A layer of TensorRT-RTX's, whose networks are all strongly typed, as 8.6 would give it."""
 
     def __init__(self, layer: Any) -> None:
-        self._layer = layer
-        self.precision = None
+        self.layer, self.precision = layer, None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._layer, name)
+        return getattr(self.layer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "__class__":
+            self.layer.__class__ = value
+        else:
+            super().__setattr__(name, value)
+
+    def get_output(self, index: int) -> Tensor:
+        tensor = self.layer.get_output(index)
+        return Tensor(tensor.name, FLOAT if tensor.dtype.name == "HALF" else tensor.dtype)
 
     def set_output_type(self, index: int, dtype: Any) -> None:
         assert dtype == self.precision
 
 
-def test_a_parsed_network_tells_what_is_fp32(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [["mean"], ["conv", "mean"]])
+def test_a_parsed_network_tells_what_is_fp32(tmp_path: Path, kept: list[str]) -> None:
     rtx = pytest.importorskip("tensorrt_rtx", reason=f"{NO_WHEEL} TensorRT-RTX")
     model = onnx.load(TOY)
     name_nodes(model)
-    (mean,) = (node.name for node in model.graph.node if "Mean" in node.op_type)
-    onnx.save(to_low(model, "fp16", {mean}), tmp_path / "fp16.onnx")
+    onnx.save(to_low(model, "fp16", set(kept)), tmp_path / "fp16.onnx")
     log = rtx.Logger(rtx.Logger.ERROR)
     builder = rtx.Builder(log)
     parsed = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert rtx.OnnxParser(parsed, log).parse_from_file(str(tmp_path / "fp16.onnx"))
     layers = [Untyped(parsed.get_layer(number)) for number in range(parsed.num_layers)]
-
-    class Network:
-        num_layers = len(layers)
-        get_layer = staticmethod(layers.__getitem__)
-
-    assert hold_to_fp32(Network()) == 0  # a mean is no work
-    assert [one.name for one in layers if one.precision is not None] == [mean]
+    network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+    if "conv" in kept:
+        with pytest.raises(BuildError, match="are 1 FLOAT"):
+            hold_to_fp32(network, rtx)
+    else:
+        assert hold_to_fp32(network, rtx) == 0  # a mean has no weights
+    held = [one.name for one in layers if one.precision is not None]
+    assert sorted(held) == kept

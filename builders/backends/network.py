@@ -20,7 +20,7 @@ from zoo.target import Precision
 _TYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 _WORK = ("CONVOLUTION", "MATRIX_MULTIPLY")
 _FLOATS = ("FLOAT", "HALF")
-_STATED = ("CAST", "CONSTANT", "IDENTITY")  # layers whose result has a type of its own
+_NOT_COMPUTING = ("CAST", "CONSTANT", "IDENTITY")
 
 
 def parse_network(
@@ -73,14 +73,8 @@ def check_types(network: Any, precision: Precision) -> None:
             raise BuildError("an engine named int8 whose network quantises nothing")
         return
     found = Counter(layer.get_output(0).dtype.name for layer in layers if layer.type.name in _WORK)
-    own = found[_TYPES[precision]]
-    if own < (found.total() if precision == "fp32" else min(1, found.total())):
-        types = ", ".join(f"{count} {name}" for name, count in found.most_common())
-        raise BuildError(
-            f"an engine named {precision} whose network is not: its convolutions and matrix "
-            f"products are {types}",
-            hint="tell the maintainers: the export gave the ONNX of another precision",
-        )
+    if found[_TYPES[precision]] < (found.total() if precision == "fp32" else min(1, found.total())):
+        raise _misnamed(precision, found)
 
 
 def weighted_in_fp32(network: Any) -> int:
@@ -90,44 +84,66 @@ def weighted_in_fp32(network: Any) -> int:
     return sum(layer.get_output(0).dtype.name == "FLOAT" for layer in weighted)
 
 
-def hold_to_fp32(network: Any) -> int:
+def hold_to_fp32(network: Any, trt: Any) -> int:
     """Asks for fp32 where the ONNX has it, in a network that is not strongly typed.
 
     A flag that allows fp16 allows it everywhere: without this, TensorRT 8.6 ran what the advisor
-    had kept in fp16 (``docs/results/h200-trt8.6``). Types go from layer to layer, as ONNX has them.
+    had kept in fp16 (``docs/results/h200-trt8.6``). To such a network every tensor is FLOAT, so
+    types are told from casts and weights, and go from layer to layer as ONNX has them.
 
     Args:
         network: TensorRT's, of an fp16 ONNX.
+        trt: The ``tensorrt`` module.
 
     Returns:
-        How many layers with weights are asked to; none is where none does its work in fp16.
+        How many layers with weights are asked to.
+
+    Raises:
+        BuildError: None with weights is fp16.
     """
     layers = _layers(network)
     types: dict[str, str] = {}
-    fp32: list[tuple[Any, list[int]]] = []
     for layer in layers:
         inputs = [one for i in range(layer.num_inputs) if (one := layer.get_input(i)) is not None]
         taken = (types.get(one.name, one.dtype.name) for one in inputs)
-        given = next((name for name in taken if name in _FLOATS), None)
-        if layer.type.name in _STATED:
-            given = None
-        outputs = []
+        given = _stated(layer, trt) or next((name for name in taken if name in _FLOATS), None)
         for index in range(layer.num_outputs):
             tensor = layer.get_output(index)
             own = tensor.dtype.name
             types[tensor.name] = given if given and own in _FLOATS else own
-            if types[tensor.name] == "FLOAT":
-                outputs.append(index)
-        if outputs and layer.type.name not in _STATED:
-            fp32.append((layer, outputs))
-    weighted = [types[layer.get_output(0).name] for layer in _weighted(layers)]
-    if "HALF" not in weighted:
-        return 0
-    for layer, outputs in fp32:
-        for index in outputs:
-            layer.precision = layer.get_output(index).dtype
-            layer.set_output_type(index, layer.precision)
-    return weighted.count("FLOAT")
+            if types[tensor.name] == "FLOAT" and layer.type.name not in _NOT_COMPUTING:
+                layer.precision = trt.DataType.FLOAT
+                layer.set_output_type(index, trt.DataType.FLOAT)
+    weighted = Counter(types[layer.get_output(0).name] for layer in _weighted(layers))
+    if weighted and not weighted["HALF"]:
+        raise _misnamed("fp16", weighted)
+    return weighted["FLOAT"]
+
+
+def _stated(layer: Any, trt: Any) -> str | None:
+    """Returns the type that a cast or weights give a layer's result; other layers state none."""
+    match layer.type.name:
+        case "CAST":
+            layer.__class__ = trt.ICastLayer
+            return str(layer.to_type.name)
+        case "CONSTANT":
+            layer.__class__ = trt.IConstantLayer
+            weights = trt.Weights(layer.weights)
+        case "CONVOLUTION":
+            layer.__class__ = trt.IConvolutionLayer
+            weights = trt.Weights(layer.kernel)
+        case _:
+            return None
+    return str(weights.dtype.name) if weights.size else None
+
+
+def _misnamed(precision: Precision, found: Counter[str]) -> BuildError:
+    types = ", ".join(f"{count} {name}" for name, count in found.most_common())
+    return BuildError(
+        f"an engine named {precision} whose network is not: its convolutions and matrix "
+        f"products are {types}",
+        hint="tell the maintainers: the export gave the ONNX of another precision",
+    )
 
 
 def _layers(network: Any) -> list[Any]:

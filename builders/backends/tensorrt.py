@@ -128,7 +128,7 @@ class TensorRTBackend:
             if options["strongly_typed"] and inputs.precision in ("fp16", "bf16"):
                 kept = weighted_in_fp32(parsed[1])
             elif "precision_constraints" in said.arguments:
-                kept = hold_to_fp32(parsed[1])
+                kept = hold_to_fp32(parsed[1], tensorrt)
             config = CreateConfig(profiles=profiles, **said.arguments)
             plan = EngineBytesFromNetwork(
                 parsed,
