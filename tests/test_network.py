@@ -12,7 +12,7 @@ import onnx
 import pytest
 from conftest import NO_WHEEL
 
-from builders.backends.network import hold_to_fp32
+from builders.backends.network import hold_to_fp32, weighted_in_fp32
 from builders.precision import to_low
 from builders.precision.graph import name_nodes
 from zoo.errors import BuildError
@@ -104,7 +104,8 @@ class Network:
         self._add("relu", "ACTIVATION", "back")
         self._add("w", "CONSTANT", states=half)
         self._add("sum", "ELEMENTWISE", "w", "relu")
-        self._add("product", "MATRIX_MULTIPLY", "sum", "w")
+        self._add("w of three", "SHUFFLE", "w")
+        self._add("product", "MATRIX_MULTIPLY", "sum", "w of three")
         self._add("wide again", "CAST", "product", states="float32")
         self._add("mean", "REDUCE", "wide again")
         self._add("v", "CONSTANT", states="float32")
@@ -159,16 +160,24 @@ class Untyped:
         assert dtype == self.precision
 
 
+def parsed_by_rtx(path: Path) -> Any:
+    """Parses an ONNX with TensorRT-RTX, or skips."""
+    rtx = pytest.importorskip("tensorrt_rtx", reason=f"{NO_WHEEL} TensorRT-RTX")
+    log = rtx.Logger(rtx.Logger.ERROR)
+    builder = rtx.Builder(log)
+    network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert rtx.OnnxParser(network, log).parse_from_file(str(path))
+    return network
+
+
 @pytest.mark.parametrize("kept", [["mean"], ["conv", "mean"]])
 def test_a_parsed_network_tells_what_is_fp32(tmp_path: Path, kept: list[str]) -> None:
-    rtx = pytest.importorskip("tensorrt_rtx", reason=f"{NO_WHEEL} TensorRT-RTX")
     model = onnx.load(TOY)
     name_nodes(model)
     onnx.save(to_low(model, "fp16", set(kept)), tmp_path / "fp16.onnx")
-    log = rtx.Logger(rtx.Logger.ERROR)
-    builder = rtx.Builder(log)
-    parsed = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    assert rtx.OnnxParser(parsed, log).parse_from_file(str(tmp_path / "fp16.onnx"))
+    parsed = parsed_by_rtx(tmp_path / "fp16.onnx")
+    import tensorrt_rtx as rtx
+
     layers = [Untyped(parsed.get_layer(number)) for number in range(parsed.num_layers)]
     network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
     if "conv" in kept:
@@ -178,3 +187,23 @@ def test_a_parsed_network_tells_what_is_fp32(tmp_path: Path, kept: list[str]) ->
         assert hold_to_fp32(network, rtx) == 0  # a mean has no weights
     held = [one.name for one in layers if one.precision is not None]
     assert sorted(held) == kept
+
+
+def test_products_of_transformers_have_weights(tmp_path: Path) -> None:
+    weights = [
+        onnx.numpy_helper.from_array(np.ones((8, 8), np.float32), name) for name in ("w", "v")
+    ]
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="kept"),
+        onnx.helper.make_node("MatMul", ["y", "v"], ["z"], name="low"),
+    ]
+    x, z = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4, 8])
+        for name in ("x", "z")
+    )
+    graph = onnx.helper.make_graph(nodes, "block", [x], [z], weights)
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    model = onnx.shape_inference.infer_shapes(model)
+    onnx.save(to_low(model, "fp16", {"kept"}), tmp_path / "fp16.onnx")
+    assert weighted_in_fp32(parsed_by_rtx(tmp_path / "fp16.onnx")) == 1

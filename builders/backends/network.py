@@ -152,10 +152,13 @@ def _layers(network: Any) -> list[Any]:
 
 def _weighted(layers: Sequence[Any]) -> list[Any]:
     """Returns the layers that do the work with weights; products of two activations do not."""
-    constants = {one.get_output(0).name for one in layers if one.type.name == "CONSTANT"}
-    return [
-        layer
-        for layer in layers
-        if layer.type.name == "CONVOLUTION"
-        or (layer.type.name in _WORK and layer.get_input(1).name in constants)
-    ]
+    weights: set[str] = set()
+    found = []
+    for layer in layers:
+        kind = layer.type.name
+        # Between a product and its weights the parser puts a shuffle, for as many dimensions.
+        if kind == "CONSTANT" or (kind == "SHUFFLE" and layer.get_input(0).name in weights):
+            weights.add(layer.get_output(0).name)
+        elif kind == "CONVOLUTION" or (kind in _WORK and layer.get_input(1).name in weights):
+            found.append(layer)
+    return found
