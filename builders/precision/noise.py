@@ -7,7 +7,7 @@ rounds to, and the energy of the difference comes out. One run ranks all operato
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -46,7 +46,7 @@ def rank_operators(
     """
     import onnxruntime
 
-    probe = _probe(model, placement, rounding, scales or {})
+    probe = _Probe(model, rounding, scales or {}).of(placement)
     options = session_options()
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     # As it is: an optimiser would take a cast there and back for nothing.
@@ -76,88 +76,116 @@ def rank_operators(
     return [ranked[index] for index in np.argsort(-noise, kind="stable")]
 
 
-def _probe(
-    model: onnx.ModelProto, placement: Placement, rounding: Rounding, scales: Mapping[str, Scale]
-) -> onnx.ModelProto:
-    """Returns a copy whose outputs are each operator's noise and signal."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+class _Probe:
+    """A network that also runs every operator on what its inputs round to, and compares.
 
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    graph = probe.graph
-    nodes = {node.name: node for node in graph.node}
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    consumers = Graph(model).consumers
-    made: list[onnx.NodeProto] = []
-    behind: dict[int, list[onnx.NodeProto]] = defaultdict(list)
-    rounded: set[str] = set()
-    low_type = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+    Args:
+        model: fp32, with a name for every node.
+        rounding: Of inputs and weights.
+        scales: Of the activations, for int8.
+    """
 
-    def constant(name: str, value: npt.NDArray[np.generic]) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
+    def __init__(
+        self, model: onnx.ModelProto, rounding: Rounding, scales: Mapping[str, Scale]
+    ) -> None:
+        import onnx
 
-    def rounds(value: str, scale: Arrays | None, axis: int | None = None) -> str:
-        result = f"n:rounded:{value}"
-        if value in rounded:
-            return result
-        rounded.add(value)
-        between = f"n:low:{value}"
-        if scale is None:
-            made.append(helper.make_node("Cast", [value], [between], to=low_type[rounding]))
-            made.append(helper.make_node("Cast", [between], [result], to=TensorProto.FLOAT))
-        else:
-            step, zero = scale
-            inputs = [constant(f"n:scale:{value}", step), constant(f"n:zero:{value}", zero)]
-            extra = {} if axis is None else {"axis": axis}
-            made.append(helper.make_node("QuantizeLinear", [value, *inputs], [between], **extra))
-            made.append(helper.make_node("DequantizeLinear", [between, *inputs], [result], **extra))
-        return result
+        self._rounding, self._scales = rounding, scales
+        self._copy = onnx.ModelProto()
+        self._copy.CopyFrom(model)
+        self._graph = self._copy.graph
+        self._nodes = {node.name: node for node in self._graph.node}
+        self._weights = {tensor.name: tensor for tensor in self._graph.initializer}
+        self._consumers = Graph(model).consumers
+        self._made: list[onnx.NodeProto] = []
+        self._rounded: set[str] = set()
 
-    def activation(value: str) -> str:
-        return rounds(value, scales[value].arrays() if rounding == "int8" else None)
+    def of(self, placement: Placement) -> onnx.ModelProto:
+        """Returns the network, whose outputs are each operator's noise and signal."""
+        for operator in placement.operators:
+            self._add(operator)
+        for shortcut in placement.shortcuts if self._rounding == "int8" else ():
+            value, total = shortcut.activation, self._nodes[shortcut.node].output[0]
+            self._compare(shortcut.node, value, self._round_activation(value), total)
+        self._place()
+        return self._copy
 
-    def compare(node: str, plain: str, noisy: str, whole: str) -> None:
-        made.append(helper.make_node("Sub", [plain, noisy], [f"n:difference:{node}"]))
-        for part, value in (("noise", f"n:difference:{node}"), ("signal", whole)):
-            name = f"n:{part}:{node}"
-            made.append(helper.make_node("ReduceSumSquare", [value], [name], keepdims=0))
-            graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, []))
+    def _add(self, operator: Quantised) -> None:
+        import onnx
+        from onnx import numpy_helper
 
-    for one in placement.operators:
+        name = operator.node
         of_weight = None
-        if rounding == "int8":
-            steps = weight_scales(numpy_helper.to_array(weights[one.weight]), one.axis)
+        if self._rounding == "int8":
+            weight = numpy_helper.to_array(self._weights[operator.weight])
+            steps = weight_scales(weight, operator.axis)
             of_weight = steps, np.zeros(steps.shape, np.int8)
         again = onnx.NodeProto()
-        again.CopyFrom(nodes[one.node])
-        again.name = f"n:{one.node}"
-        again.input[0] = activation(one.activation)
-        again.input[1] = rounds(one.weight, of_weight, one.axis)
-        plain, again.output[0] = nodes[one.node].output[0], f"n:again:{one.node}"
-        made.append(again)
-        compare(one.node, plain, again.output[0], _carried_to(consumers, plain))
-        if one.result is not None:
-            rounded_result = activation(one.result)
-            total = _carried_to(consumers, one.result)
-            compare(f"result of {one.node}", one.result, rounded_result, total)
-    for shortcut in placement.shortcuts if rounding == "int8" else ():
-        value, total = shortcut.activation, nodes[shortcut.node].output[0]
-        compare(shortcut.node, value, activation(value), total)
-    # Behind what they need: the order in which ONNX Runtime takes what is ready.
-    plain_nodes = list(graph.node)
-    del graph.node[:]
-    place_of = {name: number for number, node in enumerate(plain_nodes) for name in node.output}
-    for node in made:
-        number = max((place_of.get(name, -1) for name in node.input), default=-1)
-        place_of |= dict.fromkeys(node.output, number)
-        behind[number].append(node)
-    graph.node.extend(behind[-1])
-    for number, node in enumerate(plain_nodes):
-        graph.node.append(node)
-        graph.node.extend(behind[number])
-    return probe
+        again.CopyFrom(self._nodes[name])
+        again.name = f"n:{name}"
+        again.input[0] = self._round_activation(operator.activation)
+        again.input[1] = self._round(operator.weight, of_weight, operator.axis)
+        plain, again.output[0] = self._nodes[name].output[0], f"n:again:{name}"
+        self._made.append(again)
+        self._compare(name, plain, again.output[0], _carried_to(self._consumers, plain))
+        if operator.result is not None:
+            result = operator.result
+            total = _carried_to(self._consumers, result)
+            self._compare(f"result of {name}", result, self._round_activation(result), total)
+
+    def _round_activation(self, value: str) -> str:
+        int8 = self._rounding == "int8"
+        return self._round(value, self._scales[value].arrays() if int8 else None)
+
+    def _round(self, value: str, scale: Arrays | None, axis: int | None = None) -> str:
+        from onnx import TensorProto, numpy_helper
+
+        result, between = f"n:rounded:{value}", f"n:low:{value}"
+        if value in self._rounded:
+            return result
+        self._rounded.add(value)
+        if scale is None:
+            low = TensorProto.FLOAT16 if self._rounding == "fp16" else TensorProto.BFLOAT16
+            self._make("Cast", [value], between, to=low)
+            self._make("Cast", [between], result, to=TensorProto.FLOAT)
+            return result
+        names = [f"n:scale:{value}", f"n:zero:{value}"]
+        self._graph.initializer.extend(map(numpy_helper.from_array, scale, names))
+        extra = {} if axis is None else {"axis": axis}
+        self._make("QuantizeLinear", [value, *names], between, **extra)
+        self._make("DequantizeLinear", [between, *names], result, **extra)
+        return result
+
+    def _compare(self, node: str, plain: str, noisy: str, whole: str) -> None:
+        from onnx import TensorProto, helper
+
+        difference = f"n:difference:{node}"
+        self._make("Sub", [plain, noisy], difference)
+        for part, value in (("noise", difference), ("signal", whole)):
+            name = f"n:{part}:{node}"
+            self._make("ReduceSumSquare", [value], name, keepdims=0)
+            energy = helper.make_tensor_value_info(name, TensorProto.FLOAT, [])
+            self._graph.output.append(energy)
+
+    def _make(self, kind: str, inputs: Sequence[str], output: str, **attributes: int) -> None:
+        from onnx import helper
+
+        self._made.append(helper.make_node(kind, inputs, [output], **attributes))
+
+    def _place(self) -> None:
+        """Puts what was made behind what it needs: ONNX Runtime runs in that order."""
+        plain = list(self._graph.node)
+        behind: dict[int, list[onnx.NodeProto]] = defaultdict(list)
+        place_of = {name: number for number, node in enumerate(plain) for name in node.output}
+        for node in self._made:
+            number = max((place_of.get(name, -1) for name in node.input), default=-1)
+            place_of |= dict.fromkeys(node.output, number)
+            behind[number].append(node)
+        del self._graph.node[:]
+        self._graph.node.extend(behind[-1])
+        for number, node in enumerate(plain):
+            self._graph.node.append(node)
+            self._graph.node.extend(behind[number])
 
 
 def _carried_to(consumers: Mapping[str, list[onnx.NodeProto]], value: str) -> str:

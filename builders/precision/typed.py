@@ -27,11 +27,10 @@ _FP32_INPUTS = {"Resize": (1, 2)}
 def to_low(
     model: onnx.ModelProto, low: LowType, islands: Set[str], *, low_images: bool = False
 ) -> onnx.ModelProto:
-    """Returns a copy of an fp32 model in a lower type, with fp32 islands.
+    """Returns an fp32 model in a lower type, with fp32 islands.
 
     Args:
-        model: fp32, normalised, with the type of every intermediate value. It is used up: its
-            weights are moved into the copy.
+        model: fp32, normalised, with the type of every intermediate value. It is changed in place.
         low: The type of all that is no island.
         islands: Names of the nodes that compute in fp32.
         low_images: Whether the input is fp16, whichever the lower type. The output stays fp32.
@@ -39,72 +38,97 @@ def to_low(
     Raises:
         ExportError: A weight is too large for the type, or the type of a value is not known.
     """
-    from onnx import TensorProto, helper
-
-    graph = model.graph
     for opset in model.opset_import if low == "bf16" else ():
         opset.version = max(opset.version, _BF16_OPSET)
-    low_type = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[low]
-    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, low_type)
-    types = {
-        value.name: value.type.tensor_type.elem_type
-        for value in (*graph.input, *graph.output, *graph.value_info)
-    }
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    fp32_weights = _weights_of_islands(model, islands)
-    if low_images:  # numpy has no bf16, nor have sessions
-        for value in graph.input:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    now = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    for name, tensor in weights.items():
-        if tensor.data_type == TensorProto.FLOAT and name not in fp32_weights:
-            _lower(tensor, low)
-        now[name] = tensor.data_type
-    outputs = {value.name for value in graph.output}
-    casts: dict[tuple[str, int], str] = {}
-    nodes: list[onnx.NodeProto] = []
+    _Typing(model, low, islands, low_images=low_images).retype()
+    return model
 
-    def cast(name: str, wanted: int) -> str:
-        if (name, wanted) not in casts:
-            suffix = low if wanted == low_type else "fp32"
-            casts[name, wanted] = f"{name}_{suffix}"
-            nodes.append(
-                helper.make_node(
-                    "Cast", [name], [casts[name, wanted]], name=f"cast_{name}_{suffix}", to=wanted
-                )
-            )
-        return casts[name, wanted]
 
-    for node in graph.node:
-        wanted = TensorProto.FLOAT if node.name in islands else low_type
+class _Typing:
+    """Gives the values of a model their types, node by node, with casts where types meet."""
+
+    def __init__(
+        self, model: onnx.ModelProto, low: LowType, islands: Set[str], *, low_images: bool
+    ) -> None:
+        from onnx import TensorProto
+
+        self._graph, self._low, self._islands = model.graph, low, islands
+        self._low_type = _number_of(low)
+        self._floats = (TensorProto.FLOAT, TensorProto.FLOAT16, self._low_type)
+        self._before = {
+            value.name: value.type.tensor_type.elem_type
+            for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
+        }
+        if low_images:  # numpy has no bf16, nor have sessions
+            for value in model.graph.input:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        self._now = {one.name: one.type.tensor_type.elem_type for one in model.graph.input}
+        fp32_weights = _weights_of_islands(model, islands)
+        for tensor in model.graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT and tensor.name not in fp32_weights:
+                _lower(tensor, low)
+            self._now[tensor.name] = tensor.data_type
+        self._outputs = {value.name for value in model.graph.output}
+        self._casts: dict[tuple[str, int], str] = {}
+        self._nodes: list[onnx.NodeProto] = []
+
+    def retype(self) -> None:
+        """Changes the model in place."""
+        from onnx import TensorProto
+
+        for node in self._graph.node:
+            wanted = TensorProto.FLOAT if node.name in self._islands else self._low_type
+            self._take(node, wanted)
+            if wanted != TensorProto.FLOAT:
+                _retype_attributes(node, self._low)
+            self._nodes.append(node)
+            self._give(node, wanted)
+        del self._graph.node[:]
+        self._graph.node.extend(self._nodes)
+        for value in self._graph.value_info:
+            tensor = value.type.tensor_type
+            tensor.elem_type = self._now.get(value.name, tensor.elem_type)
+
+    def _take(self, node: onnx.NodeProto, wanted: int) -> None:
+        """Casts the inputs of a node that come in another type than it takes."""
         for index, name in enumerate(node.input):
             if name == "" or index in _FP32_INPUTS.get(node.op_type, ()):
                 continue
-            if name not in now:
+            if name not in self._now:
                 raise ExportError(f"{node.name}: input '{name}' comes from nowhere")
-            if now[name] in floats and now[name] != wanted:
-                node.input[index] = cast(name, wanted)
-        if wanted != TensorProto.FLOAT:
-            _retype_attributes(node, low)
-        nodes.append(node)
+            if self._now[name] in self._floats and self._now[name] != wanted:
+                node.input[index] = self._cast(name, wanted)
+
+    def _cast(self, name: str, wanted: int) -> str:
+        if (name, wanted) not in self._casts:
+            suffix = self._low if wanted == self._low_type else "fp32"
+            self._casts[name, wanted] = f"{name}_{suffix}"
+            self._add_cast(name, f"{name}_{suffix}", wanted, f"{name}_{suffix}")
+        return self._casts[name, wanted]
+
+    def _give(self, node: onnx.NodeProto, wanted: int) -> None:
+        """Notes the types of a node's outputs; those of the network go out as fp32."""
+        from onnx import TensorProto, helper
+
         for position, name in enumerate(node.output):
-            if types.get(name, TensorProto.UNDEFINED) == TensorProto.UNDEFINED:
+            before = self._before.get(name, TensorProto.UNDEFINED)
+            if before == TensorProto.UNDEFINED:
                 raise ExportError(f"{node.name}: the type of its output '{name}' is not known")
-            is_float = types[name] == TensorProto.FLOAT
-            now[name] = wanted if is_float else types[name]
-            if name in outputs and is_float and wanted != TensorProto.FLOAT:
-                inner = f"{name}_{low}"
+            is_float = before == TensorProto.FLOAT
+            self._now[name] = wanted if is_float else before
+            if name in self._outputs and is_float and wanted != TensorProto.FLOAT:
+                inner = f"{name}_{self._low}"
                 node.output[position] = inner
-                now[inner] = wanted
-                graph.value_info.append(helper.make_tensor_value_info(inner, wanted, None))
-                nodes.append(
-                    helper.make_node("Cast", [inner], [name], name=f"cast_{name}", to=types[name])
-                )
-    del graph.node[:]
-    graph.node.extend(nodes)
-    for value in graph.value_info:
-        value.type.tensor_type.elem_type = now.get(value.name, value.type.tensor_type.elem_type)
-    return model
+                self._now[inner] = wanted
+                self._graph.value_info.append(helper.make_tensor_value_info(inner, wanted, None))
+                self._add_cast(inner, name, before, name)
+
+    def _add_cast(self, value: str, result: str, wanted: int, name: str) -> None:
+        from onnx import helper
+
+        self._nodes.append(
+            helper.make_node("Cast", [value], [result], name=f"cast_{name}", to=wanted)
+        )
 
 
 def describe(model: onnx.ModelProto) -> dict[str, Any]:
@@ -141,6 +165,13 @@ def _weights_of_islands(model: onnx.ModelProto, islands: Set[str]) -> set[str]:
     return inside - outside
 
 
+def _number_of(low: LowType) -> int:
+    """Returns the number that ONNX has for a type."""
+    from onnx import TensorProto
+
+    return int({"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[low])
+
+
 def _lower(tensor: onnx.TensorProto, low: LowType) -> None:
     import ml_dtypes
     from onnx import numpy_helper
@@ -160,10 +191,9 @@ def _retype_attributes(node: onnx.NodeProto, low: LowType) -> None:
     """Makes constants and explicit casts of a node produce the lower type instead of fp32."""
     from onnx import TensorProto
 
-    low_type = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[low]
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-            attribute.i = low_type
+            attribute.i = _number_of(low)
         is_constant = node.op_type in ("Constant", "ConstantOfShape") and attribute.name == "value"
         if is_constant and attribute.t.data_type == TensorProto.FLOAT:
             _lower(attribute.t, low)
