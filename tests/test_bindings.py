@@ -51,6 +51,10 @@ IBuilderConfig: builder_optimization_level create_timing_cache hardware_compatib
 IBuilderConfig: profiling_verbosity set_memory_pool_limit set_preview_feature set_tactic_sources
 IBuilderConfig: set_timing_cache
 OnnxParser: parse_from_file
+ICastLayer: to_type
+IConstantLayer: weights
+IConvolutionLayer: kernel
+Weights: dtype size
 Runtime: deserialize_cuda_engine engine_host_code_allowed
 EngineInspector: get_engine_information
 ICudaEngine: create_engine_inspector create_execution_context create_runtime_config
