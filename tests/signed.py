@@ -192,6 +192,10 @@ class Signed:
         (found,) = (self.folder / "store").glob(pattern)
         return found
 
+    def blob_path(self, record: BuildRecord) -> Path:
+        """Where a record's engine lies."""
+        return self.find(f"blobs/sha256/*/{record.engine.sha256}")
+
     def later(self, **time: float) -> None:
         self.now += timedelta(**time)
 

@@ -29,10 +29,6 @@ def signed(tmp_path: Path) -> Signed:
     return Signed(tmp_path)
 
 
-def blob_path(signed: Signed, record: Any) -> Path:
-    return signed.find(f"blobs/sha256/*/{record.engine.sha256}")
-
-
 def sweep(signed: Signed) -> gc.Garbage:
     """Condemns, and eight days later deletes, what nothing needs."""
     client = signed.client("sweeper")
@@ -60,7 +56,7 @@ def test_garbage_is_condemned_first_and_deleted_after_a_grace_time(signed: Signe
     assert not dry.deleted
     assert f"records/m/{old.key}.json" in dry.condemned
     gc.collect(client, GRACE, signed.now, delete=True)
-    assert blob_path(signed, old).exists()
+    assert signed.blob_path(old).exists()
     done = gc.collect(client, GRACE, signed.now + timedelta(days=8), delete=True)
     assert f"records/m/{old.key}.json" in done.deleted
     assert not list((signed.folder / "store").glob(f"blobs/sha256/*/{old.engine.sha256}"))

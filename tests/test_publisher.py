@@ -24,14 +24,14 @@ from builders.keys import KeyRing
 from builders.listing import SUPERSEDED_STAYS
 from builders.publisher import check_apart
 from zoo.digest import sha256_bytes
-from zoo.errors import LicenceError, RepositoryError
+from zoo.errors import LicenceError
 from zoo.index import ModelIndex, OwnFloor
-from zoo.layout import blob_key, record_key
+from zoo.layout import record_key
 from zoo.licences import check_licence
 from zoo.mirror import Filter, mirror
 from zoo.record import Blob, BuildRecord
 from zoo.repository import Repository
-from zoo.stores import LocalStore, Progress, open_store
+from zoo.stores import LocalStore, open_store
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def index(signed: Signed, model: str = "m") -> ModelIndex:
 
 
 BAD: dict[str, Callable[[Signed], Any]] = {
-    "is damaged": lambda s: blob_path(s, s.build()).write_bytes(b"ENGINE"),
-    "is missing": lambda s: blob_path(s, s.build()).unlink(),
+    "is damaged": lambda s: s.blob_path(s.build()).write_bytes(b"ENGINE"),
+    "is missing": lambda s: s.blob_path(s.build()).unlink(),
     "was not built for that": lambda s: s.build(targets=("cpu-ort1.31-fp32",)),
     "seeded: this is a release repository": lambda s: s.build(dry_run=True),
     "no LICENSE lies beside it": lambda s: s.build(files={}),
@@ -56,7 +56,7 @@ BAD: dict[str, Callable[[Signed], Any]] = {
     "is not about this engine": lambda s: s.build(files=s.build("twin").files),
     "LICENSE is not the text of apache-2.0": lambda s: beside(s, LICENSE=b"Do as you like."),
     "under 'cc-by-nc-4.0', which is not": lambda s: s.build(licence="cc-by-nc-4.0"),
-    "it has 17,179,869,184 bytes": lambda s: endless(blob_path(s, s.build())),
+    "it has 17,179,869,184 bytes": lambda s: endless(s.blob_path(s.build())),
     "has cosine 0.200000": lambda s: verified(s, worst_cosine=0.2),
     "relative error 0.5": lambda s: verified(s, worst_relative_error=0.5),
     "distance error 0.5": lambda s: verified(s, worst_distance_error=0.5),
@@ -90,10 +90,6 @@ def beside(signed: Signed, **papers: bytes | None) -> None:
 def endless(path: Path) -> None:
     with path.open("ab") as file:
         file.truncate(2**34)  # 16 GiB of nothing
-
-
-def blob_path(signed: Signed, record: Any) -> Path:
-    return signed.find(f"blobs/sha256/*/{record.engine.sha256}")
 
 
 def verified(signed: Signed, **changes: Any) -> None:
@@ -319,87 +315,6 @@ def test_signing_again_changes_nothing(signed: Signed) -> None:
 
 def snapshot(signed: Signed) -> dict[str, bytes]:
     return {entry.key: signed.store.get(entry.key) for entry in signed.store.list("")}
-
-
-# Mirrors
-
-
-def test_a_mirror_is_trusted_as_the_repository_is(signed: Signed) -> None:
-    signed.release("m", b"engine")
-    signed.release("other", b"other engine")
-    copy = LocalStore(signed.folder / "mirror")
-    client = signed.client()
-    done = mirror(client, copy, Filter())
-    assert done.engines == 2
-    assert signed.pulled(signed.client("far", store=copy), "other") == b"other engine"
-    assert mirror(client, copy, Filter()).copied == 0
-    blob = copy.local_path(blob_key(sha256_bytes(b"other engine")))
-    assert blob is not None
-    blob.write_bytes(b"OTHER ENGINE")
-    assert mirror(client, copy, Filter()).copied == 1
-    assert blob.read_bytes() == b"other engine"
-    signed.release("m", b"newer")
-    mirror(signed.client("again"), copy, Filter())
-    assert signed.pulled(signed.client("far", store=copy)) == b"newer"
-
-
-def test_a_part_is_mirrored(signed: Signed) -> None:
-    signed.release("m", b"engine")
-    signed.release("other", b"other engine")
-    copy = LocalStore(signed.folder / "mirror")
-    mirror(signed.client(), copy, Filter(models=["m"]))
-    far = signed.client("far", store=copy)
-    assert signed.pulled(far) == b"engine"
-    with pytest.raises(RepositoryError, match="signed and missing"):
-        far.model("other")
-
-
-def test_an_engine_that_was_changed_is_not_mirrored(signed: Signed) -> None:
-    blob_path(signed, signed.release()).write_bytes(b"ENGINE")
-    copy = LocalStore(signed.folder / "mirror")
-    with pytest.raises(RepositoryError, match="damaged"):
-        mirror(signed.client(), copy, Filter())
-    assert copy.size("metadata/timestamp.json") is None
-
-
-def test_a_mirror_is_not_written_over_another_repository(signed: Signed) -> None:
-    signed.release()
-    other = Signed(signed.folder / "other")
-    other.release(content=b"theirs")
-    with pytest.raises(RepositoryError, match="another repository, with a root of its own"):
-        mirror(signed.client(), other.store, Filter())
-    assert other.pulled(other.client()) == b"theirs"
-
-
-class Interrupted(LocalStore):
-    """A store whose cable is pulled in the middle of every large object, once."""
-
-    cuts = 1
-    sent = 0
-
-    def fetch(
-        self, key: str, path: Path, *, size: int | None = None, progress: Progress | None = None
-    ) -> None:
-        def count(more: int) -> None:
-            self.sent += more
-            if self.sent >= 2 << 20 and self.cuts:
-                self.cuts -= 1
-                raise RepositoryError("the cable was pulled")
-
-        super().fetch(key, path, size=size, progress=count)
-
-
-def test_a_mirror_goes_on_in_the_middle_of_a_blob(signed: Signed) -> None:
-    engine = os.urandom(4 << 20)
-    signed.release(content=engine)
-    source, copy = Interrupted(signed.folder / "store"), LocalStore(signed.folder / "mirror")
-    with pytest.raises(RepositoryError, match="cable"):
-        mirror(signed.client(store=source), copy, Filter())
-    before = source.sent
-    assert mirror(signed.client(store=source), copy, Filter()).engines == 1
-    assert source.sent - before < 3 << 20  # and not the four that it has
-    assert signed.pulled(signed.client("far", store=copy)) == engine
-    assert not list((signed.folder / "home/cache/engines").iterdir())
 
 
 # Kills
