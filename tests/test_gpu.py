@@ -1,11 +1,12 @@
 """Standard TensorRT for real: build, run, zero-copy, graphs, threads. Needs an NVIDIA GPU.
 
-Runs with numpy, polygraphy, cuda-core and TensorRT alone, on Python 3.10 and later. The network is
-``data/toy.onnx``, made by ``tests/make_toy.py``: opset 17, which every TensorRT reads.
+Runs with numpy, polygraphy, cuda-core and TensorRT alone, on Python 3.10 and later. The networks
+are those of ``tests/make_toy.py``: opset 17, which every TensorRT reads.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 TOY = Path(__file__).parent / "data" / "toy.onnx"
+MIXED = TOY.with_name("mixed.onnx")
 PROFILES = (BatchRange(opt=1, max=8), BatchRange(min=9, opt=32, max=32))
 
 
@@ -260,3 +262,20 @@ def test_the_timing_cache_is_offered_back(engine: Path, inputs: BuildInputs) -> 
     again = engine.with_name("again")
     facts = get_backend("trt").build(TOY, inputs, again, parameters=216, timing_cache=cache)
     assert facts.values["timing_cache"] in ("taken", "refused by TensorRT; built without")
+
+
+def test_what_an_fp16_network_keeps_is_fp32_in_the_engine(tmp_path: Path) -> None:
+    parameters = {"kept": 64 * 3 * 9, "low": 64 * 64 * 9}
+    inputs = make_inputs(precision="fp16")
+    facts = get_backend("trt").build(
+        MIXED, inputs, tmp_path / "engine", parameters=sum(parameters.values())
+    )
+    layers = json.loads(facts.files["inspector"].read_text())["Layers"]
+    types = {
+        (name, layer["Weights"]["Type"])
+        for layer in layers
+        for name in parameters
+        if name in layer["Name"] and layer.get("Weights")
+    }
+    assert types == {("kept", "Float"), ("low", "Half")}
+    assert facts.precision_proven

@@ -14,10 +14,9 @@ from conftest import NO_WHEEL
 
 from builders.backends.network import hold_to_fp32, weighted_in_fp32
 from builders.precision import to_low
-from builders.precision.graph import name_nodes
 from zoo.errors import BuildError
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"  # a convolution, a ReLU and a mean
+DATA = Path(__file__).parent / "data"  # of make_toy.py
 
 
 @dataclass
@@ -170,23 +169,20 @@ def parsed_by_rtx(path: Path) -> Any:
     return network
 
 
-@pytest.mark.parametrize("kept", [["mean"], ["conv", "mean"]])
-def test_a_parsed_network_tells_what_is_fp32(tmp_path: Path, kept: list[str]) -> None:
-    model = onnx.load(TOY)
-    name_nodes(model)
-    onnx.save(to_low(model, "fp16", set(kept)), tmp_path / "fp16.onnx")
-    parsed = parsed_by_rtx(tmp_path / "fp16.onnx")
+def untyped(network: Any) -> Any:
+    layers = [Untyped(network.get_layer(number)) for number in range(network.num_layers)]
+    return SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__, layers=layers)
+
+
+def test_a_parsed_network_tells_what_is_fp32() -> None:
+    network = untyped(parsed_by_rtx(DATA / "mixed.onnx"))
     import tensorrt_rtx as rtx
 
-    layers = [Untyped(parsed.get_layer(number)) for number in range(parsed.num_layers)]
-    network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
-    if "conv" in kept:
-        with pytest.raises(BuildError, match="are 1 FLOAT"):
-            hold_to_fp32(network, rtx)
-    else:
-        assert hold_to_fp32(network, rtx) == 0  # a mean has no weights
-    held = [one.name for one in layers if one.precision is not None]
-    assert sorted(held) == kept
+    assert hold_to_fp32(network, rtx) == 1
+    held = [one.name for one in network.layers if one.precision is not None]
+    assert held == ["kept", "mean"]
+    with pytest.raises(BuildError, match="are 1 FLOAT"):
+        hold_to_fp32(untyped(parsed_by_rtx(DATA / "toy.onnx")), rtx)
 
 
 def test_products_of_transformers_have_weights(tmp_path: Path) -> None:
