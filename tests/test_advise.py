@@ -103,16 +103,21 @@ def test_no_more_is_kept_than_is_needed() -> None:
     assert all(int(trial["what"].split()[0]) < kept for trial in fewer)
 
 
+def alike(count: int) -> list[Quantised]:
+    """Operators with as much work each."""
+    return [
+        Quantised(
+            node=f"n{i}", module=f"m{i}", activation="a", weight="w", axis=0, result=None, work=1
+        )
+        for i in range(count)
+    ]
+
+
 @pytest.mark.parametrize("needed", [1, 2, 5, 6])
 def test_bisection_finds_how_many_must_be_kept(
     needed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranked = [
-        Quantised(
-            node=f"n{i}", module=f"m{i}", activation="a", weight="w", axis=0, result=None, work=1
-        )
-        for i in range(12)
-    ]
+    ranked = alike(12)
     monkeypatch.setattr(advise, "rank_operators", lambda *_: ranked)
     monkeypatch.setattr(advise, "_by_effect", lambda *_: ranked)
 
@@ -125,6 +130,34 @@ def test_bisection_finds_how_many_must_be_kept(
     kept = keep(lambda kept: kept, nothing, nothing, "int8", [], judge, trials)
     assert kept == {f"n{i}" for i in range(needed)}
     assert trials.kept == [f"m{i}" for i in range(needed)]
+
+
+@pytest.mark.parametrize(
+    ("operators", "words"),
+    [
+        (12, "keeping the 6 worst of its 12 operators in higher precision does not mend it (error "
+             "with 6 kept), and more would be over 50% of the work"),
+        (1, "keeping its worst operator in higher precision would be over 50% of the work"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_is_missed_with_all_kept_that_may_be(
+    operators: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked = alike(operators)
+    monkeypatch.setattr(advise, "rank_operators", lambda *_: ranked)
+    monkeypatch.setattr(advise, "_by_effect", lambda *_: ranked)
+
+    def judge(kept: Any, what: str) -> dict[str, Any]:
+        misses = [f"batch 7: error with {len(kept)} kept"]
+        return {"what": what, "passed": False, "misses": misses}
+
+    judge.keeps_most = False  # type: ignore[attr-defined]
+    trials, nothing = advise.Trials(operators=operators), Any
+    keep: Any = advise._keep
+    with pytest.raises(PrecisionError) as caught:
+        keep(lambda kept: kept, nothing, nothing, "int8", [], judge, trials)
+    expected = f"on calibration images, batch 7: error with 0 kept; {words}"
+    assert caught.value.message == expected
 
 
 def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> None:
