@@ -173,6 +173,57 @@ def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> Non
         lower(residual(), "int8", IMAGES, strict, safety=0)
 
 
+@pytest.mark.parametrize("name", ["cosine", "relative_error", "distance_error"])
+def test_a_third_of_each_floor_stays_free(name: str) -> None:
+    _, advice = lower(residual(), "int8", IMAGES, tolerance())
+    whole = next(one for one in advice.tried if one["what"] == f"ranges by {advice.ranges}")
+    for used, passes in ((0.6, True), (0.7, False)):
+        found = whole[f"worst_{name}"]
+        floor = 1 - (1 - found) / used if name == "cosine" else found / used
+        strict = tolerance(cosine=0.5, relative_error=0.9, distance_error=0.5)
+        strict = strict.model_copy(update={name: floor})
+        try:
+            _, mixed = lower(residual(), "int8", IMAGES, strict)
+        except PrecisionError:
+            assert not passes
+        else:
+            assert mixed.mixed is not passes
+
+
+def test_operators_beyond_the_budget_stay_behind_those_that_were_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(advise, "MOST_TRIED", 3)
+    effects = {"n0": 0.1, "n1": 0.3, "n2": 0.2, "n3": 0.9, "n4": 0.8}
+    every = set(effects)
+
+    class Judge:
+        def error(self, kept: set[str], what: str) -> float:
+            [alone] = every - kept
+            return effects[alone]
+
+    by_effect: Any = advise._by_effect
+    ordered = by_effect(lambda kept: kept, alike(5), Judge())
+    assert [one.node for one in ordered] == ["n1", "n2", "n0", "n3", "n4"]
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_is_not_quantised_is_fp16_where_types_are_law(
+    precision: Precision, half: bool
+) -> None:
+    made, advice = lower(
+        residual(), precision, IMAGES, tolerance(), rest="fp16", low_images=half
+    )  # fmt: skip
+    onnx.checker.check_model(made, full_check=True)
+    kinds = {one.name: one.data_type for one in made.graph.initializer}
+    assert kinds["model.layer1.0.se.weight"] == onnx.TensorProto.FLOAT16
+    assert advice.islands == {"GlobalAveragePool sums": 2}
+    taken = made.graph.input[0].type.tensor_type.elem_type
+    assert taken == (onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT)
+    assert numbers(made, residual())["worst_relative_error"] < 0.2
+
+
 def test_where_one_operator_is_all_the_work_there_is_no_stricter_network() -> None:
     toy = Path(__file__).parent / "data" / "toy.onnx"
     images = RANDOM.standard_normal((4, 3, 32, 32)).astype(np.float32)
