@@ -78,6 +78,14 @@ def test_an_engine_runs_in_fp32_what_is_to_stay_so() -> None:
     assert verdict([conv("FP32", 1000)], "fp16", 1000, 4000, kept=3)[1].startswith("no:")
 
 
+def test_one_layer_that_is_to_stay_fp32_excuses_no_other() -> None:
+    layers = [conv("FP16", 10), *(conv("FP32", 110) for _ in range(9))]
+    proven, reason = verdict(layers, "fp16", 1000, 4000, kept=2)
+    assert not proven
+    assert reason == ("no: of 8 layers that state their weights and need not stay fp32, 1 are fp16")
+    assert verdict(layers, "fp16", 1000, 4000, kept=8)[0]
+
+
 def test_what_is_to_stay_fp32_may_be_in_layers_that_do_not_say() -> None:
     layers = [conv("FP16", 300), fused()]
     assert not verdict(layers, "fp16", 1000, 3000, kept=3)[1].startswith("no:")
