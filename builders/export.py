@@ -192,7 +192,7 @@ def check_export(
     model: onnx.ModelProto | Path,
     golden: Path,
     manifest: Manifest,
-    least_cosine: float,
+    least_cosine: float | None,
     batches: tuple[int, ...],
 ) -> dict[str, Any]:
     """Runs an exported ONNX and compares it with PyTorch.
@@ -204,7 +204,7 @@ def check_export(
         model: The ONNX, in memory or as a file.
         golden: The golden file.
         manifest: Says how photos are fed.
-        least_cosine: Least cosine similarity of any row.
+        least_cosine: Least cosine similarity of any row; None where the caller judges.
         batches: Batch sizes to run.
 
     Returns:
@@ -232,7 +232,7 @@ def check_export(
         cosines += list((found * expected).sum(1) / norms)
         errors += list(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1))
     worst = float(np.min(cosines))
-    if not worst >= least_cosine:  # NaN fails too
+    if least_cosine is not None and not worst >= least_cosine:  # NaN fails too
         raise ExportError(
             f"{manifest.id}: the exported ONNX does not give PyTorch's features: worst cosine "
             f"{worst:.6f} over batches {batches}, at least {least_cosine} is needed"

@@ -95,7 +95,13 @@ class Probing:
         numbers = compare(self._right(manifest.id), right, probe_fall(precision))
         numbers |= {"name": self.labelled.name, "sha256": self.labelled.sha256, "folds": FOLDS}
         update: dict[str, Any] = {"probe": numbers, "labelled": None}
-        if reason := miss(numbers):
+        lost = int((~_finite(features)).sum())
+        reason = (
+            f"{lost} of {len(features)} labelled photos have features with NaN or infinity"
+            if lost
+            else miss(numbers)
+        )
+        if reason:
             update |= {"passed": False, "reason": reason}
         judged = verification.model_copy(update=update)
         return Outcome(
@@ -131,6 +137,8 @@ class Probing:
 def probe(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Flags:
     """Says which photos a linear probe names rightly when it has not seen them, over k folds.
 
+    One whose features hold NaN or infinity is named wrongly.
+
     Args:
         features: ``(N, feature_dim)``.
         labels: ``(N,)``; every class has as many photos as there are folds, at least.
@@ -142,8 +150,15 @@ def probe(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> F
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    right: Flags = cross_val_predict(classifier, features, labels, cv=folds) == labels
-    return right
+    finite = _finite(features)
+    known = np.where(finite[:, None], features, 0)
+    right: Flags = cross_val_predict(classifier, known, labels, cv=folds) == labels
+    return right & finite
+
+
+def _finite(features: npt.NDArray[np.float32]) -> Flags:
+    """Says which rows are finite throughout."""
+    return np.array([np.isfinite(row).all() for row in features], np.bool_)
 
 
 def compare(pytorch: Flags, engine: Flags, allowed: float) -> dict[str, Any]:

@@ -170,14 +170,17 @@ def test_features_that_lost_the_classes_are_not_published(
         machine={}, cost={},
     )  # fmt: skip
     verdicts = []
-    for found in (features, random.permutation(features)):
+    overflown = features.copy()
+    overflown[4, 7] = np.inf
+    for found in (features, random.permutation(features), overflown):
         np.save(tmp_path / "found.npy", found)
         outcome = asked.judged(Outcome(result=output, folder=tmp_path), manifest, "int8")
         assert isinstance(outcome.result, BuildOutput)
         assert outcome.result.verification is not None
         verdicts.append(outcome.result.verification)
-    assert [one.passed for one in verdicts] == [True, False]
+    assert [one.passed for one in verdicts] == [True, False, False]
     assert "a linear probe on 30 labelled photos names" in str(verdicts[1].reason)
+    assert verdicts[2].reason == "1 of 30 labelled photos have features with NaN or infinity"
     asked.close()
     assert not (tmp_path / "private").exists()
 

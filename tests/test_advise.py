@@ -103,16 +103,21 @@ def test_no_more_is_kept_than_is_needed() -> None:
     assert all(int(trial["what"].split()[0]) < kept for trial in fewer)
 
 
+def alike(count: int) -> list[Quantised]:
+    """Operators with as much work each."""
+    return [
+        Quantised(
+            node=f"n{i}", module=f"m{i}", activation="a", weight="w", axis=0, result=None, work=1
+        )
+        for i in range(count)
+    ]
+
+
 @pytest.mark.parametrize("needed", [1, 2, 5, 6])
 def test_bisection_finds_how_many_must_be_kept(
     needed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranked = [
-        Quantised(
-            node=f"n{i}", module=f"m{i}", activation="a", weight="w", axis=0, result=None, work=1
-        )
-        for i in range(12)
-    ]
+    ranked = alike(12)
     monkeypatch.setattr(advise, "rank_operators", lambda *_: ranked)
     monkeypatch.setattr(advise, "_by_effect", lambda *_: ranked)
 
@@ -127,6 +132,34 @@ def test_bisection_finds_how_many_must_be_kept(
     assert trials.kept == [f"m{i}" for i in range(needed)]
 
 
+@pytest.mark.parametrize(
+    ("operators", "words"),
+    [
+        (12, "keeping the 6 worst of its 12 operators in higher precision does not mend it (error "
+             "with 6 kept), and more would be over 50% of the work"),
+        (1, "keeping its worst operator in higher precision would be over 50% of the work"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_is_missed_with_all_kept_that_may_be(
+    operators: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked = alike(operators)
+    monkeypatch.setattr(advise, "rank_operators", lambda *_: ranked)
+    monkeypatch.setattr(advise, "_by_effect", lambda *_: ranked)
+
+    def judge(kept: Any, what: str) -> dict[str, Any]:
+        misses = [f"batch 7: error with {len(kept)} kept"]
+        return {"what": what, "passed": False, "misses": misses}
+
+    judge.keeps_most = False  # type: ignore[attr-defined]
+    trials, nothing = advise.Trials(operators=operators), Any
+    keep: Any = advise._keep
+    with pytest.raises(PrecisionError) as caught:
+        keep(lambda kept: kept, nothing, nothing, "int8", [], judge, trials)
+    expected = f"on calibration images, batch 7: error with 0 kept; {words}"
+    assert caught.value.message == expected
+
+
 def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> None:
     _, sparing = lower(residual(), "int8", IMAGES, tolerance())
     assert not sparing.mixed  # it keeps its floors as a whole
@@ -138,6 +171,57 @@ def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> Non
     strict = tolerance(relative_error=1e-5, cosine=0.99999)
     with pytest.raises(PrecisionError, match="does not mend"):
         lower(residual(), "int8", IMAGES, strict, safety=0)
+
+
+@pytest.mark.parametrize("name", ["cosine", "relative_error", "distance_error"])
+def test_a_third_of_each_floor_stays_free(name: str) -> None:
+    _, advice = lower(residual(), "int8", IMAGES, tolerance())
+    whole = next(one for one in advice.tried if one["what"] == f"ranges by {advice.ranges}")
+    for used, passes in ((0.6, True), (0.7, False)):
+        found = whole[f"worst_{name}"]
+        floor = 1 - (1 - found) / used if name == "cosine" else found / used
+        strict = tolerance(cosine=0.5, relative_error=0.9, distance_error=0.5)
+        strict = strict.model_copy(update={name: floor})
+        try:
+            _, mixed = lower(residual(), "int8", IMAGES, strict)
+        except PrecisionError:
+            assert not passes
+        else:
+            assert mixed.mixed is not passes
+
+
+def test_operators_beyond_the_budget_stay_behind_those_that_were_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(advise, "MOST_TRIED", 3)
+    effects = {"n0": 0.1, "n1": 0.3, "n2": 0.2, "n3": 0.9, "n4": 0.8}
+    every = set(effects)
+
+    class Judge:
+        def error(self, kept: set[str], what: str) -> float:
+            [alone] = every - kept
+            return effects[alone]
+
+    by_effect: Any = advise._by_effect
+    ordered = by_effect(lambda kept: kept, alike(5), Judge())
+    assert [one.node for one in ordered] == ["n1", "n2", "n0", "n3", "n4"]
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_is_not_quantised_is_fp16_where_types_are_law(
+    precision: Precision, half: bool
+) -> None:
+    made, advice = lower(
+        residual(), precision, IMAGES, tolerance(), rest="fp16", low_images=half
+    )  # fmt: skip
+    onnx.checker.check_model(made, full_check=True)
+    kinds = {one.name: one.data_type for one in made.graph.initializer}
+    assert kinds["model.layer1.0.se.weight"] == onnx.TensorProto.FLOAT16
+    assert advice.islands == {"GlobalAveragePool sums": 2}
+    taken = made.graph.input[0].type.tensor_type.elem_type
+    assert taken == (onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT)
+    assert numbers(made, residual())["worst_relative_error"] < 0.2
 
 
 def test_where_one_operator_is_all_the_work_there_is_no_stricter_network() -> None:

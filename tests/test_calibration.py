@@ -15,6 +15,7 @@ from builders.calibration import LEAST, CalibrationSet, from_folder, shipped
 from zoo.digest import sha256_file
 from zoo.errors import UsageError
 from zoo.manifest import Preprocess
+from zoo.preprocess import fit, open_photo
 
 SMALL = Preprocess.model_validate({**plain(PREPROCESS), "input_size": 32})
 
@@ -37,6 +38,8 @@ def test_the_shipped_set_has_no_golden_photo_and_enough_crops() -> None:
     pixels, judged = images.pixels(SMALL)
     assert pixels.shape == (images.crops, 32, 32, 3)
     assert len(judged) == len(images.paths)
+    whole = [fit(open_photo(path), SMALL) for path in images.paths]
+    assert np.array_equal(pixels[judged], whole)
     assert len(np.unique(pixels.reshape(len(pixels), -1), axis=0)) == images.crops
     assert "scikit-image" in images.name
 

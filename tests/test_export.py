@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,17 @@ import torch
 from conftest import ROOT
 from torch import nn
 
+from builders import export_job
 from builders.backbone import Backbone, check_width, create
+from builders.calibration import shipped
 from builders.export import check_export, largest_tensor, normalise_onnx, write_golden, write_onnx
+from builders.inputs import Form, export_inputs
+from builders.job import ExportJob
+from builders.progress import silent
 from zoo.errors import ExportError
+from zoo.key import ExportInputs, WeightsIdentity
 from zoo.manifest import BackboneCut, Manifest
+from zoo.record import Advice
 
 
 class Restless(nn.Module):
@@ -74,6 +82,7 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_export import Restless, pooled
+from builders import export_job
 from builders.backbone import Backbone
 from builders.export import write_onnx
 torch.manual_seed(0)
@@ -162,6 +171,53 @@ def test_an_export_that_differs_from_pytorch_is_refused(
     other = small(manifests, mean=(0.0, 0.9, 0.1))
     with pytest.raises(ExportError, match="does not give PyTorch's features"):
         check_export(tmp_path / "m.onnx", tmp_path / "golden.npz", other, 0.9999, (1, 3))
+
+
+@pytest.mark.parametrize("spoils", [-1.0, float("nan")])
+def test_a_precision_that_is_far_off_on_golden_photos_leaves_the_others(
+    spoils: float,
+    tmp_path: Path,
+    manifests: dict[str, Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    backbone, manifest = Backbone(Restless(), pooled(8)), small(manifests)
+    write_golden(backbone, manifest, tmp_path / "golden.npz")
+    write_onnx(backbone, 32, tmp_path / "m.onnx")
+
+    def lower(
+        job: ExportJob, inputs: ExportInputs, fp32: Path, path: Path, report: object
+    ) -> Advice:
+        model = onnx.load(fp32)
+        if inputs.precision == "int8":
+            for tensor in model.graph.initializer:
+                values = onnx.numpy_helper.to_array(tensor)
+                if values.dtype == np.float32:
+                    changed = (values * spoils).astype(np.float32)
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+        onnx.save(model, path)
+        return Advice(operators=1)
+
+    monkeypatch.setattr(export_job, "_lower", lower)
+    photos = shipped()
+    identity = WeightsIdentity(kind="seeded", source="a seed", digest="0" * 64)
+    asked = [
+        export_inputs(manifest, identity, Form(dialect="dynamo-20", precision=precision), "photos")
+        for precision in ("fp32", "fp16", "int8")
+    ]
+    paths = {"golden": tmp_path / "golden.npz", "onnx": tmp_path / "m.onnx"}
+    job: Any = SimpleNamespace(
+        manifest=manifest, calibration=photos, fp32=SimpleNamespace(golden="golden", onnx="onnx"),
+        inputs={one.precision: one for one in asked[1:]},
+    )  # fmt: skip
+    workspace: Any = SimpleNamespace(output=tmp_path / "out", blob=paths.__getitem__)
+    workspace.output.mkdir()
+    made = export_job.run_export(job, workspace, silent)
+    assert [one.inputs.precision for one in made.exports] == ["fp16"]
+    [refused] = made.disabled
+    assert refused.inputs.precision == "int8"
+    assert refused.reason.startswith("it keeps its floors on calibration images; on two golden")
+    assert refused.advice == Advice(operators=1)
 
 
 def test_dead_features_are_refused(tmp_path: Path, manifests: dict[str, Manifest]) -> None:

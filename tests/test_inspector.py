@@ -78,6 +78,33 @@ def test_an_engine_runs_in_fp32_what_is_to_stay_so() -> None:
     assert verdict([conv("FP32", 1000)], "fp16", 1000, 4000, kept=3)[1].startswith("no:")
 
 
+def test_one_layer_that_is_to_stay_fp32_excuses_no_other() -> None:
+    layers = [conv("FP16", 10), *(conv("FP32", 110) for _ in range(9))]
+    proven, reason = verdict(layers, "fp16", 1000, 4000, kept=2)
+    assert not proven
+    assert reason == ("no: of 8 layers that state their weights and need not stay fp32, 1 are fp16")
+    assert verdict(layers, "fp16", 1000, 4000, kept=8)[0]
+
+
+def test_what_is_to_stay_fp32_may_be_in_layers_that_do_not_say() -> None:
+    layers = [conv("FP16", 300), fused()]
+    assert not verdict(layers, "fp16", 1000, 3000, kept=3)[1].startswith("no:")
+    layers = [conv("FP16", 100), conv("FP32", 100), fused()]
+    assert not verdict(layers, "fp16", 1000, 9000, kept=3)[0]  # most do not say
+
+
+def test_weights_are_counted_once_in_however_many_profiles() -> None:
+    other = conv("FP16", 500, Name="conv [profile 1]")
+    assert not verdict([conv("FP16", 500), other], "fp16", 1000, 9000)[0]
+    assert verdict([conv("FP16", 900), {**other, "Weights": conv("FP16", 900)["Weights"]}],
+                   "fp16", 1000, 9000)[0]  # fmt: skip
+
+
+def test_the_size_of_the_plan_proves_nothing_beside_layers_of_another_precision() -> None:
+    layers = [conv("FP16", 600), conv("FP32", 400), fused()]
+    assert not verdict(layers, "fp16", 1_000_000, 2_050_000)[0]
+
+
 def test_fused_layers_are_judged_by_the_size_of_the_plan() -> None:
     assert verdict([fused()], "fp16", 1_000_000, 2_050_000)[0]
     assert verdict([fused()], "fp32", 1_000_000, 4_100_000)[0]

@@ -180,6 +180,30 @@ def test_operators_that_are_kept_have_no_pair_and_nor_has_their_shortcut() -> No
     assert [one.module for one in placement.shortcuts] == ["shortcut past layer1.0.conv2"]
 
 
+def test_what_is_added_to_a_constant_or_taken_twice_is_no_shortcut() -> None:
+    network = residual()
+    (relu,) = (node for node in network.graph.node if node.name == "r2")
+    relu.op_type = "Add"
+    relu.input.append("f")  # which the convolution gives to two
+    assert place(network, "tensorrt").shortcuts == ()
+    network = residual()
+    (add,) = (node for node in network.graph.node if node.name == "add")
+    add.input[0] = "bias"
+    bias = np.ones((1, 8, 1, 1), np.float32)
+    network.graph.initializer.append(numpy_helper.from_array(bias, "bias"))
+    assert place(network, "tensorrt").shortcuts == ()
+
+
+@pytest.mark.parametrize(("transposed", "axis"), [(0, 1), (1, 0)])
+def test_a_product_has_a_step_for_each_of_its_outputs(transposed: int, axis: int) -> None:
+    network = residual()
+    (head,) = (node for node in network.graph.node if node.name == "head")
+    head.op_type = "Gemm"
+    head.attribute.append(helper.make_attribute("transB", transposed))
+    *_, last = place(network, "tensorrt").operators
+    assert (last.node, last.axis) == ("head", axis)
+
+
 def clipped(low: float = 0.0, high: float = 1.5) -> onnx.ModelProto:
     """The residual network with a Clip in place of its first Relu."""
     network = residual()

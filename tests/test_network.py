@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import onnx
 import pytest
 from conftest import NO_WHEEL
 
-from builders.backends.network import hold_to_fp32, weighted_in_fp32
+from builders.backends.network import check_types, hold_to_fp32, weighted_in_fp32
 from builders.precision import to_low
 from zoo.errors import BuildError
 
@@ -24,7 +25,7 @@ class Type:
     name: str
 
 
-FLOAT, HALF, INT32 = Type("FLOAT"), Type("HALF"), Type("INT32")
+FLOAT, HALF, INT32, BOOL = Type("FLOAT"), Type("HALF"), Type("INT32"), Type("BOOL")
 NUMPY = {"float32": FLOAT, "float16": HALF, "int32": INT32}
 
 
@@ -39,14 +40,16 @@ class Layer:
 
     num_outputs = 1
 
-    def __init__(self, kind: str, inputs: list[Tensor], output: Tensor, states: str = "") -> None:
+    def __init__(
+        self, kind: str, inputs: list[Tensor | None], output: Tensor, states: str = ""
+    ) -> None:
         self.type = Type(kind)
         self.num_inputs = len(inputs)
         self._inputs, self._output, self._states = inputs, output, states
         self.precision: Type | None = None
         self.stored: Type | None = None
 
-    def get_input(self, index: int) -> Tensor:
+    def get_input(self, index: int) -> Tensor | None:
         return self._inputs[index]
 
     def get_output(self, index: int) -> Tensor:
@@ -65,7 +68,7 @@ class Cast(Layer):
 class Weighted(Layer):
     @property
     def kernel(self) -> np.ndarray:
-        return np.ones(9, self._states)
+        return np.ones(9 if self._states else 0, self._states or "float32")
 
 
 class Constant(Layer):
@@ -89,7 +92,8 @@ class Network:
     """What TensorRT 8.6 parses of an fp16 ONNX: all tensors are FLOAT, whatever the ONNX says.
 
     A convolution and a matrix product in fp16, a convolution and a product that are kept in fp32,
-    a mean over what they gave.
+    a mean over what they gave; a product of two activations, a choice, a cut whose start is not
+    given, and a convolution whose kernel is computed.
     """
 
     def __init__(self, half: str = "float16") -> None:
@@ -109,13 +113,20 @@ class Network:
         self._add("mean", "REDUCE", "wide again")
         self._add("v", "CONSTANT", states="float32")
         self._add("kept product", "MATRIX_MULTIPLY", "mean", "v")
+        self._add("size", "SHAPE", "wide", dtype=INT32)
+        self._add("mask", "ELEMENTWISE", "size", "size", dtype=BOOL)
+        self._add("chosen", "SELECT", "mask", "back", "relu")
+        self._add("cut", "SLICE", "chosen", "", "size")
+        self._add("attention", "MATRIX_MULTIPLY", "mean", "wide again")
+        self._add("given kernel", "CONVOLUTION", "cut", "sum")
         self._add("features", "IDENTITY", "kept product")
         self.num_layers = len(self.layers)
 
     def _add(
         self, name: str, kind: str, *inputs: str, states: str = "", dtype: Type = FLOAT
     ) -> None:
-        given = [Tensor(one, FLOAT) for one in inputs]
+        types = {one: layer.get_output(0).dtype for one, layer in self.layers.items()}
+        given = [Tensor(one, types.get(one, FLOAT)) if one else None for one in inputs]
         self.layers[name] = Layer(kind, given, Tensor(name, dtype), states)
 
     def get_layer(self, number: int) -> Layer:
@@ -126,14 +137,33 @@ def test_what_the_onnx_has_in_fp32_is_held_there() -> None:
     network = Network()
     assert hold_to_fp32(network, TENSORRT) == 2  # that do work with weights
     held = {name for name, layer in network.layers.items() if layer.precision is not None}
-    assert held == {"kept", "mean", "kept product"}
+    assert held == {"kept", "mean", "kept product", "attention"}
     for name in held:
         assert (network.layers[name].precision, network.layers[name].stored) == (FLOAT, FLOAT)
 
 
 def test_where_no_work_is_fp16_the_name_is_wrong() -> None:
-    with pytest.raises(BuildError, match="products are 4 FLOAT"):
+    with pytest.raises(BuildError, match="products are 5 FLOAT"):
         hold_to_fp32(Network("float32"), TENSORRT)
+
+
+@pytest.mark.parametrize(
+    ("precision", "types", "words"),
+    [
+        ("fp32", ("FLOAT", "HALF"), "named fp32 .* are 1 FLOAT, 1 HALF"),
+        ("fp16", ("FLOAT", "FLOAT"), "named fp16 .* are 2 FLOAT"),
+        ("fp16", ("FLOAT", "HALF"), ""),
+        ("fp32", ("FLOAT", "FLOAT"), ""),
+        ("fp32", (), ""),
+    ],
+)
+def test_a_typed_network_has_the_precision_of_its_name(
+    precision: Any, types: tuple[str, ...], words: str
+) -> None:
+    layers = [Layer("CONVOLUTION", [], Tensor("y", Type(name))) for name in types]
+    network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+    with pytest.raises(BuildError, match=words) if words else nullcontext():
+        check_types(network, precision)
 
 
 class Untyped:

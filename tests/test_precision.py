@@ -191,6 +191,24 @@ def test_values_near_the_end_of_fp16_become_islands_by_measuring() -> None:
     assert not np.isfinite(run(rounded(without), images * 1e4)).all()
 
 
+def test_a_value_within_eight_times_of_the_end_is_an_island_and_so_is_a_weight_beyond_it() -> None:
+    network = amplified(1.0)
+    near, far = (Measured(peaks={"large": 65504 / 8 * by}) for by in (1.01, 0.99))
+    assert set(choose_islands(network, near, "fp16")) == {"up", "relu", "mean"}
+    assert set(choose_islands(network, far, "fp16")) == {"mean"}
+    islands = choose_islands(amplified(7e4), Measured(), "fp16")
+    assert islands["up"] == "a weight is beyond fp16's range"
+    assert set(islands) == {"up", "mean"}
+
+
+def test_sums_of_squares_are_measured_over_the_axes_that_are_normalised(
+    attention_like: bytes,
+) -> None:
+    images = np.random.default_rng(0).standard_normal((3, 4, 8)).astype(np.float32)
+    found = measure(onnx.load_from_string(attention_like), [images])
+    assert found.sums["ln"] == pytest.approx((images**2).sum(axis=-1).max(), rel=1e-5)
+
+
 def test_what_tensorrt_reads_in_no_bf16_stays_fp32_there() -> None:
     node = helper.make_node("HardSwish", ["images"], ["features"], name="act")
     data = model([node], {}, [8])

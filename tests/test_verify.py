@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from builders.benchmark import benchmark
-from builders.gate import find_misses
+from builders.gate import compare_rows, find_misses
 from builders.job import Verification
 from builders.progress import silent
 from builders.verify import verify
@@ -151,6 +151,42 @@ def test_an_engine_that_takes_blue_first_is_found(golden: Path) -> None:
             return super().features(images[:, ::-1])
 
     assert not judge(golden, BlueFirst()).passed
+
+
+def test_numbers_of_a_batch_are_what_they_are_called() -> None:
+    # Seven photos a step apart in one direction, all of them far along another.
+    golden = np.stack([np.arange(7.0), np.full(7, 100.0)], axis=1)
+    moved = golden.copy()
+    moved[0, 0] = 5.4  # now nearest to photo 5, and its nearest others are 1 to 6 but the first
+    numbers = compare_rows(moved[[0, 1, 6]], golden[[0, 1, 6]], golden)
+    cosine = (golden[0] @ moved[0]) / np.linalg.norm(golden[0]) / np.linalg.norm(moved[0])
+    assert numbers["worst_cosine"] == pytest.approx(cosine)
+    assert numbers["median_cosine"] == pytest.approx(1.0)
+    assert numbers["worst_row"] == 0
+    assert numbers["lost_rows"] == 1
+    assert numbers["worst_relative_error"] == pytest.approx(5.4 / 100)
+    assert numbers["worst_distance_error"] == pytest.approx(5.4)  # to the nearest, a step away
+    assert numbers["neighbours"] == pytest.approx((0.8 + 1 + 1) / 3)
+    assert numbers["photos"]["0"]["cosine"] == pytest.approx(cosine)
+    assert numbers["photos"]["6"] == {"cosine": 1.0, "relative_error": 0.0, "distance_error": 0.0}
+
+
+def test_the_order_of_neighbours_does_not_matter() -> None:
+    golden = np.arange(7.0)[:, None] + 100
+    found = golden[[0]] + 6  # 6, 5, 4, 3, 2 are its nearest now, of 1 to 5
+    numbers = compare_rows(found, golden[[0]], golden)
+    assert numbers["neighbours"] == pytest.approx(0.8)
+
+
+def test_a_photo_has_the_worst_of_its_rows() -> None:
+    golden = np.eye(3)
+    found = golden[[1, 1]] * [[1.0], [1.1]] + [[0, 0, 0], [0.1, 0, 0]]
+    numbers = compare_rows(found, golden[[1, 1]], golden)
+    error = float(np.hypot(0.1, 0.1))
+    assert numbers["photos"]["1"]["cosine"] == pytest.approx(1.1 / np.hypot(1.1, 0.1))
+    assert numbers["median_cosine"] == pytest.approx((1 + 1.1 / np.hypot(1.1, 0.1)) / 2)
+    assert numbers["photos"]["1"]["relative_error"] == pytest.approx(error)
+    assert numbers["photos"]["1"]["distance_error"] == pytest.approx(error / np.sqrt(2))
 
 
 def test_a_lost_row_is_counted(golden: Path) -> None:

@@ -34,11 +34,13 @@ def summarise(text: str) -> dict[str, Any]:
     Returns:
         ``profiles``: how many optimisation profiles have layers of their own; ``layers``: how many
         of each type; ``weights``: elements by precision, of the layers that tell, in all profiles;
+        ``weighted``: how many layers those are;
         ``tensors``: inputs of layers by precision (with dynamic shapes 8.6 does not say);
         ``silent``: names of layers that hold weights and do not tell (Myelin's fused nodes).
     """
     layers = [one for one in read(text).get("Layers", []) if isinstance(one, dict)]
     weights: Counter[str] = Counter()
+    weighted: Counter[str] = Counter()
     tensors: Counter[str] = Counter()
     silent = []
     last = 0
@@ -47,7 +49,9 @@ def summarise(text: str) -> dict[str, Any]:
         last = max([last, *map(int, re.findall(r"\[profile (\d+)\]$", name))])
         stated = layer.get("Weights")
         if isinstance(stated, dict) and stated.get("Count"):
-            weights[_WEIGHTS.get(stated.get("Type", ""), "other")] += int(stated["Count"])
+            of_type = _WEIGHTS.get(stated.get("Type", ""), "other")
+            weights[of_type] += int(stated["Count"])
+            weighted[of_type] += 1
         elif kind == "Myelin" or name.startswith("{ForeignNode"):
             silent.append(name[:200])
         for tensor in layer.get("Inputs", []):
@@ -57,6 +61,7 @@ def summarise(text: str) -> dict[str, Any]:
         "profiles": last + 1,
         "layers": dict(Counter(str(layer.get("LayerType")) for layer in layers).most_common()),
         "weights": dict(weights),
+        "weighted": dict(weighted),
         "tensors": dict(tensors),
         "silent": silent,
     }
@@ -92,6 +97,13 @@ def judge(
     least = 1 if precision == "int8" or kept else 0.5 * counted
     if counted and own < least:
         return False, f"no: of {counted:,} weights that layers state, {own:,} are {precision}"
+    layers = {name: count // summary["profiles"] for name, count in summary["weighted"].items()}
+    free = sum(layers.values()) - kept
+    if kept and layers.get(precision, 0) < 0.5 * free:
+        return False, (
+            f"no: of {free} layers that state their weights and need not stay fp32, "
+            f"{layers.get(precision, 0)} are {precision}"
+        )
     fp32 = weights.get("fp32", 0)
     if kept and not fp32 and not summary["silent"]:
         return False, f"no: {kept} layers with weights are to stay fp32, and none does"

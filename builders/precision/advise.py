@@ -262,10 +262,16 @@ def _keep(
     if most == 0 or not passes(most):
         if whole["passed"]:
             return set()
+        if most == 0:
+            left = f"keeping its worst operator in higher precision would be over {MOST_KEPT:.0%}"
+        else:
+            _, _, miss = trials.tried[-1]["misses"][0].partition(": ")
+            left = (
+                f"keeping the {most} worst of its {len(ranked)} operators in higher precision does "
+                f"not mend it ({miss}), and more would be over {MOST_KEPT:.0%}"
+            )
         raise PrecisionError(
-            f"on calibration images, {whole['misses'][0]}; keeping the {most} worst of its "
-            f"{len(ranked)} operators in higher precision does not mend it, and more would be over "
-            f"{MOST_KEPT:.0%} of the work",
+            f"on calibration images, {whole['misses'][0]}; {left} of the work",
             trials.advice().model_dump(mode="json"),
         )
     low, high = 0, most  # `low` misses, `high` passes
