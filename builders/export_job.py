@@ -70,6 +70,7 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
                         reason=error.message,
                         calibration=job.calibration.describe(),
                         advice=Advice.model_validate(error.advice),
+                        stricter_may_pass=error.stricter_may_pass,
                     )
                 )
                 continue
@@ -158,6 +159,7 @@ def _check_lower(
             f"it keeps its floors on calibration images; on two golden photos the worst cosine of "
             f"its ONNX is {worst:.6f}, at least {least} is needed",
             advice.model_dump(mode="json"),
+            stricter_may_pass=True,
         )
     return numbers
 

@@ -143,6 +143,7 @@ class DisabledExport(_Message):
     reason: str
     calibration: dict[str, Any]
     advice: Advice
+    stricter_may_pass: bool
 
 
 class ExportOutput(_Message):

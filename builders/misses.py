@@ -97,10 +97,22 @@ def best_form(
     """
     found = export(form)
     for stricter in form.stricter:
-        if not isinstance(found, ExportRecord) or not missed(found):
+        if not _gives_way(found, missed):
             break
         other = export(stricter)
-        if isinstance(other, DisabledRecord) or (other and other.onnx == found.onnx):
+        if isinstance(other, DisabledRecord) or _same(other, found):
             continue
         form, found = stricter, other
     return form, found
+
+
+def _gives_way(export: MaybeExport, missed: Callable[[ExportRecord], bool]) -> bool:
+    if isinstance(export, DisabledRecord):
+        return export.stricter_may_pass
+    return export is not None and missed(export)
+
+
+def _same(one: MaybeExport, other: MaybeExport) -> bool:
+    return (
+        isinstance(one, ExportRecord) and isinstance(other, ExportRecord) and one.onnx == other.onnx
+    )

@@ -75,6 +75,7 @@ def publish_export(
                 reason=refused.reason,
                 calibration=refused.calibration,
                 advice=refused.advice,
+                stricter_may_pass=refused.stricter_may_pass,
                 cost=output.cost,
             )
         )

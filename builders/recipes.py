@@ -43,7 +43,7 @@ RECIPES: dict[Precision, str] = {
     f"what comes within {HEADROOM:g} times of 65504 on calibration images, {_KEPT}",
     "bf16": "bf16-3: weights and activations bf16, outputs fp32; fp32 are "
     f"{', '.join((*SUMMING, *NOT_IN_BF16))}, {_KEPT}",
-    "int8": "int8-3: symmetric Q/DQ, weights per channel, activations per tensor, on inputs of "
+    "int8": "int8-4: symmetric Q/DQ, weights per channel, activations per tensor, on inputs of "
     "convolutions and matrix products with weights, then as the runtime fuses; for TensorRT a Clip "
     "that ends where int8 saturates is a Relu; ranges by the best of "
     f"{', '.join(RANGE_METHODS)} ({PERCENTILE}); operators that the advisor keeps have none",

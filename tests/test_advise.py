@@ -16,7 +16,7 @@ from builders.onnx_run import open_onnx
 from builders.precision import Images, advise, lower, rounded_in_fp32
 from builders.precision.qdq import Quantised, place
 from zoo.errors import PrecisionError
-from zoo.target import Precision
+from zoo.target import Precision, Rest
 from zoo.tolerance import Tolerance, floors
 
 RANDOM = np.random.default_rng(5)
@@ -67,6 +67,16 @@ def test_a_network_that_keeps_its_floors_is_lowered_whole(precision: Precision) 
     assert trial["worst_cosine"] > 0.999
     assert advice.islands == {"GlobalAveragePool sums": 2}
     assert numbers(made, residual())["worst_relative_error"] < 0.02
+
+
+@pytest.mark.parametrize("rest", ["fp32", "fp16"])
+def test_what_is_tried_is_what_is_made(rest: Rest) -> None:
+    made, advice = lower(residual(), "int8", IMAGES, tolerance(), rest=rest)
+    expected = open_onnx(residual())(IMAGES.judged)
+    found = open_onnx(rounded_in_fp32(made))(IMAGES.judged)
+    (tried,) = (trial for trial in advice.tried if trial["what"] == f"ranges by {advice.ranges}")
+    numbers = compare_rows(found, expected, expected)
+    assert tried["worst_relative_error"] == pytest.approx(numbers["worst_relative_error"], rel=1e-5)
 
 
 def test_all_ways_to_tell_ranges_are_tried_and_the_best_is_taken() -> None:

@@ -47,6 +47,7 @@ class Lowering(Builder):
         self.passing = {SECOND}
         self.alike = False
         self.impossible: set[float] = set()
+        self.far_off: set[float] = set()  # on golden photos, already in the export
         self.fatal: set[float] = set()
         self.built: list[float] = []
         self._safety: dict[str, float] = {}
@@ -82,11 +83,13 @@ class Lowering(Builder):
             safety = asked.lowering.safety
             if safety in self.fatal:
                 raise JobError("the worker died of SIGKILL")
-            if safety in self.impossible:
+            if safety in self.impossible | self.far_off:
+                far = safety in self.far_off
+                reason = "its ONNX is far off" if far else "too much would stay fp32"
                 disabled.append(
                     DisabledExport(
-                        inputs=asked, reason="too much would stay fp32", calibration={},
-                        advice=Advice(),
+                        inputs=asked, reason=reason, calibration={}, advice=Advice(),
+                        stricter_may_pass=far,
                     )
                 )  # fmt: skip
                 continue
@@ -188,6 +191,28 @@ def test_what_can_not_be_had_is_passed_over(farm: Farm) -> None:
     assert farm.run(VERSION).published
     assert farm.builder.built == [FIRST, THIRD]
     assert farm.planned().action == "nothing"
+
+
+@pytest.mark.parametrize("far_off", [{FIRST}, {FIRST, SECOND}])
+def test_where_an_onnx_is_far_off_a_stricter_one_is_made(farm: Farm, far_off: set[float]) -> None:
+    farm.builder.passing, farm.builder.far_off = {SECOND, THIRD}, far_off
+    assert farm.run(VERSION).published
+    assert farm.builder.built == [THIRD if SECOND in far_off else SECOND]
+    assert farm.planned().action == "nothing"
+
+
+def test_where_every_onnx_is_far_off_there_is_no_such_engine(farm: Farm) -> None:
+    farm.builder.far_off = {FIRST, SECOND, THIRD}
+    assert list(farm.run(VERSION).disabled.values()) == ["its ONNX is far off"]
+    assert farm.builder.built == []
+    assert farm.planned().action == "disabled"
+
+
+def test_where_none_can_be_had_no_stricter_one_is_made(farm: Farm) -> None:
+    farm.builder.impossible, farm.builder.fatal = {FIRST}, {SECOND}
+    done = farm.run(VERSION)
+    assert not done.failed
+    assert list(done.disabled.values()) == ["too much would stay fp32"]
 
 
 def test_a_retry_tries_the_strictest_one_alone(farm: Farm) -> None:

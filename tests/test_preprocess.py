@@ -60,3 +60,8 @@ def test_what_is_no_photo_is_an_error(tmp_path: Path) -> None:
         open_photo(tmp_path / "note.jpg")
     with pytest.raises(RunError, match="no such file"):
         open_photo(tmp_path / "none.jpg")
+    Image.new("L", (1, 101)).save(tmp_path / "line.png")
+    with pytest.raises(RunError, match=r"line.png: 1 x 101 pixels: .* 100 times the shorter"):
+        open_photo(tmp_path / "line.png")
+    Image.new("L", (200, 2)).save(tmp_path / "long.png")
+    assert open_photo(tmp_path / "long.png").size == (200, 2)

@@ -142,13 +142,21 @@ class PrecisionError(ZooError):
     Args:
         message: Why.
         advice: What was tried, with numbers; it is stored with the reason.
+        stricter_may_pass: Whether a network that leaves more of the floors free may keep them.
     """
 
     exit_code = 15
 
-    def __init__(self, message: str, advice: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        advice: dict[str, Any] | None = None,
+        *,
+        stricter_may_pass: bool = False,
+    ) -> None:
         super().__init__(message)
         self.advice = advice or {}
+        self.stricter_may_pass = stricter_may_pass
 
 
 class TrustError(ZooError):

@@ -19,6 +19,7 @@ from zoo.errors import RunError
 from zoo.manifest import Preprocess
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_LONGEST = 100  # times the shorter side, which is resized to that of the network
 
 
 def open_photo(source: Path | BinaryIO) -> Image.Image:
@@ -28,11 +29,16 @@ def open_photo(source: Path | BinaryIO) -> Image.Image:
         source: A file, or its bytes as a stream; messages name the file.
 
     Raises:
-        RunError: There is no such file, or Pillow can't read it.
+        RunError: There is no such file, Pillow can't read it, or it is a line more than a photo.
     """
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
         with Image.open(source) as image:
+            if max(image.size) > _LONGEST * min(image.size):
+                raise RunError(
+                    f"{name}{image.width} x {image.height} pixels: the longer side of a photo may "
+                    f"be {_LONGEST} times the shorter"
+                )
             if image.mode.startswith("I;16"):
                 return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
             if image.mode in ("I", "F"):

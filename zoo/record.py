@@ -145,6 +145,7 @@ class DisabledRecord(Record):
         reason: Why there is none.
         calibration: The images that it was tried on, by digest.
         advice: What was tried.
+        stricter_may_pass: Whether a network that leaves more of the floors free may keep them.
         cost: Seconds and peak memory (bytes) of the worker.
     """
 
@@ -152,6 +153,7 @@ class DisabledRecord(Record):
     reason: str
     calibration: dict[str, Any] | None = None
     advice: Advice | None = None
+    stricter_may_pass: bool = False
     cost: dict[str, Any]
 
 

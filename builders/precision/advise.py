@@ -9,8 +9,10 @@ stay in higher precision.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,20 +113,24 @@ def lower(
         measured = measure(model, _pieces(images.judged))
     ranked_on = _pieces(_few(images.judged))
     if precision == "int8":
-        best = _best_ranges(model, placement, measured, judge, trials)
 
-        def quantised(kept: Collection[str]) -> onnx.ModelProto:
-            return quantise(model, placement.without(kept), best)
+        def quantised(
+            scales: dict[str, Scale], kept: Collection[str] = (), *, low_images: bool = False
+        ) -> onnx.ModelProto:
+            made = quantise(model, placement.without(kept), scales)
+            if rest == "fp32":
+                return made
+            islands = choose_islands(made, measured, rest)
+            trials.islands = dict(Counter(islands.values()))
+            return to_low(made, rest, islands.keys(), low_images=low_images)
 
-        kept = _keep(quantised, model, placement, "int8", ranked_on, judge, trials, best)
-        made = quantised(kept)
-        if rest == "fp16":
-            made = _retype(made, rest, measured, trials, low_images=low_images)
-        return made, trials.advice()
+        best = _best_ranges(quantised, placement, measured, judge, trials)
+        make = partial(quantised, best)
+        kept = _keep(make, model, placement, "int8", ranked_on, judge, trials, best)
+        return make(kept, low_images=low_images), trials.advice()
     low: LowType = "fp16" if precision == "fp16" else "bf16"
     islands = choose_islands(model, measured, low)
-    for reason in islands.values():
-        trials.islands[reason] = trials.islands.get(reason, 0) + 1
+    trials.islands = dict(Counter(islands.values()))
 
     def typed(kept: Collection[str]) -> onnx.ModelProto:
         return to_low(_copy(model), low, {*islands, *kept})
@@ -201,7 +207,7 @@ def _few(images: Batch) -> Batch:
 
 
 def _best_ranges(
-    model: onnx.ModelProto,
+    make: Callable[[dict[str, Scale]], onnx.ModelProto],
     placement: Placement,
     measured: Any,
     judge: _Judge,
@@ -211,7 +217,7 @@ def _best_ranges(
     best: tuple[float, RangeMethod, dict[str, Scale]] | None = None
     for method in RANGE_METHODS:
         scales = activation_scales(measured, method, unsigned=placement.runtime == "onnxruntime")
-        numbers = judge(quantise(model, placement, scales), f"ranges by {method}")
+        numbers = judge(make(scales), f"ranges by {method}")
         trials.tried.append(numbers)
         error = numbers.get("worst_relative_error", float("inf"))
         if best is None or error < best[0]:
@@ -306,16 +312,6 @@ def _by_effect(
     }
     ordered = sorted(tried, key=lambda one: errors[one.node], reverse=True)
     return [*ordered, *candidates[MOST_TRIED:]]
-
-
-def _retype(
-    model: onnx.ModelProto, rest: LowType, measured: Any, trials: Trials, *, low_images: bool
-) -> onnx.ModelProto:
-    """Makes what is not quantised fp16, for runtimes whose networks are strongly typed."""
-    islands = choose_islands(model, measured, rest)
-    for reason in islands.values():
-        trials.islands[reason] = trials.islands.get(reason, 0) + 1
-    return to_low(model, rest, set(islands), low_images=low_images)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

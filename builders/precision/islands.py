@@ -45,15 +45,12 @@ def choose_islands(model: onnx.ModelProto, measured: Measured, low: LowType) -> 
     islands: dict[str, str] = {}
     for node in graph.nodes:
         reached = max(measured.peaks.get(name, 0.0) for name in (*node.input, *node.output))
-        summed = measured.sums.get(node.name, 0.0)
         if node.op_type in SUMMING:
             islands[node.name] = f"{node.op_type} sums"
         elif low == "bf16" and node.op_type in NOT_IN_BF16:
             islands[node.name] = f"TensorRT reads no {node.op_type} in bf16"
         elif reached > limit:
             islands[node.name] = f"values reach {reached:.3g}"
-        elif summed > limit:
-            islands[node.name] = f"its sums reach {summed:.3g}"
         elif too_large & set(node.input):
             islands[node.name] = f"a weight is beyond {low}'s range"
     return islands
