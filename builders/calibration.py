@@ -26,6 +26,10 @@ LEAST = 32
 _MOST = 256  # of a folder: more tell no more, and cost time
 _JUDGED = 16
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+_EXPECTED = (
+    f"photos are {', '.join(sorted(_SUFFIXES))}; without CALIBRATION= the farm takes crops of the "
+    "photos that its packages ship"
+)
 _CROPS = ((0.0, 0.0, 1.0), (0.0, 0.0, 0.6), (0.4, 0.0, 0.6), (0.0, 0.4, 0.6), (0.4, 0.4, 0.6))
 """Left, top and side of each crop of a shipped photo, as parts of it: whole, and four corners."""
 
@@ -103,7 +107,7 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
         UsageError: There is no such folder, or fewer than 32 photos in it can be used.
     """
     if not folder.is_dir():
-        raise UsageError(f"CALIBRATION={folder}: no such folder")
+        raise UsageError(f"CALIBRATION={folder}: no such folder", hint=_EXPECTED)
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     taken: dict[str, Path] = {}
     golden = photos.golden_digests()
@@ -126,9 +130,9 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
         taken[digest] = path
     if len(taken) < LEAST:
         raise UsageError(
-            f"CALIBRATION={folder}: {len(taken)} photos can be used, at least {LEAST} are needed",
-            hint=f"photos are {', '.join(sorted(_SUFFIXES))}; without CALIBRATION= the farm takes "
-            "crops of the photos that its packages ship",
+            f"CALIBRATION={folder}: photos that can be used: {len(taken)}, at least {LEAST} are "
+            "needed",
+            hint=_EXPECTED,
         )
     return CalibrationSet(source="folder", paths=tuple(taken.values()), digests=tuple(taken))
 

@@ -22,6 +22,9 @@ from zoo.preprocess import fit, open_photo
 
 LEAST_OF_CLASS = 5
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_EXPECTED = (
+    f"LABELLED= takes a folder with a folder for each class, with {LEAST_OF_CLASS} photos or more"
+)
 
 # Twenty validation photos of ImageNet, each with the number of its class at the end of its name.
 WHEEL, VERSION = "foolbox", "3.3.4"
@@ -117,7 +120,7 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
         UsageError: It is no such folder, or has fewer than two classes of five photos.
     """
     if not folder.is_dir():
-        raise UsageError(f"--labelled {folder}: no such folder")
+        raise UsageError(f"labelled photos, {folder}: no such folder", hint=_EXPECTED)
     paths: list[Path] = []
     labels: list[int] = []
     seen: dict[str, Path] = {}  # one photo in two folds would be known beforehand
@@ -136,14 +139,18 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
                 continue
             found.append(path)
         if len(found) < LEAST_OF_CLASS:
-            report(f"labelled: {kind.name} has {len(found)} photos, {LEAST_OF_CLASS} are needed")
+            report(
+                f"labelled: {kind.name} is left out; photos that can be used: {len(found)}, "
+                f"{LEAST_OF_CLASS} are needed"
+            )
             continue
         paths += found
         labels += [number] * len(found)
     if len(set(labels)) < 2:
         raise UsageError(
-            f"--labelled {folder}: {len(set(labels))} classes can be used, two are needed",
-            hint=f"one folder for each class, with {LEAST_OF_CLASS} photos or more in it",
+            f"labelled photos, {folder}: classes that can be used: {len(set(labels))}, "
+            "two are needed",
+            hint=_EXPECTED,
         )
     return LabelledSet(
         name=f"{len(paths)} photos of {len(set(labels))} classes in a maintainer's folder",
