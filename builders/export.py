@@ -188,12 +188,8 @@ def largest_tensor(model: onnx.ModelProto) -> int:
     return largest
 
 
-def check_export(
-    model: onnx.ModelProto | Path,
-    golden: Path,
-    manifest: Manifest,
-    least_cosine: float | None,
-    batches: tuple[int, ...],
+def compare_with_golden(
+    model: onnx.ModelProto | Path, golden: Path, manifest: Manifest, batches: tuple[int, ...]
 ) -> dict[str, Any]:
     """Runs an exported ONNX and compares it with PyTorch.
 
@@ -204,14 +200,13 @@ def check_export(
         model: The ONNX, in memory or as a file.
         golden: The golden file.
         manifest: Says how photos are fed.
-        least_cosine: Least cosine similarity of any row; None where the caller judges.
         batches: Batch sizes to run.
 
     Returns:
         Runtime, batches, worst cosine and worst relative error.
 
     Raises:
-        ExportError: The outputs are not PyTorch's.
+        ExportError: It gives features of another shape.
     """
     with np.load(golden) as arrays:
         images, features = arrays["images"], arrays["features"]
@@ -231,15 +226,9 @@ def check_export(
         norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
         cosines += list((found * expected).sum(1) / norms)
         errors += list(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1))
-    worst = float(np.min(cosines))
-    if least_cosine is not None and not worst >= least_cosine:  # NaN fails too
-        raise ExportError(
-            f"{manifest.id}: the exported ONNX does not give PyTorch's features: worst cosine "
-            f"{worst:.6f} over batches {batches}, at least {least_cosine} is needed"
-        )
     return {
         "runtime": f"onnxruntime {version('onnxruntime')}, CPU",
         "batches": list(batches),
-        "worst_cosine": worst,
+        "worst_cosine": float(np.min(cosines)),
         "worst_relative_error": float(np.max(errors)),
     }

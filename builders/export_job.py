@@ -20,7 +20,7 @@ from builders.job import (
 )
 from builders.progress import Event, Report
 from builders.workspace import Workspace, cost_since
-from zoo.errors import PrecisionError
+from zoo.errors import ExportError, PrecisionError
 from zoo.key import ExportInputs
 from zoo.preprocess import normalise
 from zoo.record import Advice
@@ -131,11 +131,21 @@ def _lower(
 
 
 def _check_fp32(job: ExportJob, path: Path, golden: Path) -> dict[str, Any]:
-    """Runs the fp32 ONNX and compares it with PyTorch, before any engine is built of it."""
+    """Runs the fp32 ONNX and compares it with PyTorch, before any engine is built of it.
+
+    Raises:
+        ExportError: Its features are not PyTorch's.
+    """
     from builders import export
 
     least = job.manifest.kept_by("fp32").cosine
-    return export.check_export(path, golden, job.manifest, least, (1, 3))
+    numbers = export.compare_with_golden(path, golden, job.manifest, (1, 3))
+    if not numbers["worst_cosine"] >= least:  # NaN misses too
+        raise ExportError(
+            f"{job.manifest.id}: the exported ONNX does not give PyTorch's features: worst cosine "
+            f"{numbers['worst_cosine']:.6f}, at least {least} is needed"
+        )
+    return numbers
 
 
 def _check_lower(
@@ -152,7 +162,7 @@ def _check_lower(
 
     least = job.manifest.kept_by(inputs.precision).cosine
     model = precision.rounded_in_fp32(onnx.load(path))
-    numbers = export.check_export(model, golden, job.manifest, None, (2,))
+    numbers = export.compare_with_golden(model, golden, job.manifest, (2,))
     worst = numbers["worst_cosine"]
     if not worst >= least:  # NaN misses too
         raise PrecisionError(

@@ -22,9 +22,7 @@ from zoo.preprocess import fit, open_photo
 
 LEAST_OF_CLASS = 5
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-_EXPECTED = (
-    f"LABELLED= takes a folder with a folder for each class, with {LEAST_OF_CLASS} photos or more"
-)
+_EXPECTED = f"they are a folder for each class, with {LEAST_OF_CLASS} photos or more in it"
 
 # Twenty validation photos of ImageNet, each with the number of its class at the end of its name.
 WHEEL, VERSION = "foolbox", "3.3.4"

@@ -87,6 +87,7 @@ def best_form(
 ) -> tuple[Form, MaybeExport]:
     """Returns the form whose engine is to be had: the first that is not known to miss.
 
+    A precision that there is no ONNX of gives way too, where a stricter one may keep its floors.
     Stricter networks that can't be had, or are the same, are passed over; where no other is left,
     it is the last there is.
 

@@ -20,7 +20,13 @@ from torch import nn
 from builders import export_job
 from builders.backbone import Backbone, check_width, create
 from builders.calibration import shipped
-from builders.export import check_export, largest_tensor, normalise_onnx, write_golden, write_onnx
+from builders.export import (
+    compare_with_golden,
+    largest_tensor,
+    normalise_onnx,
+    write_golden,
+    write_onnx,
+)
 from builders.inputs import Form, export_inputs
 from builders.job import ExportJob
 from builders.progress import silent
@@ -166,11 +172,11 @@ def test_an_export_that_differs_from_pytorch_is_refused(
     manifest = small(manifests)
     write_golden(backbone, manifest, tmp_path / "golden.npz")
     write_onnx(backbone, 32, tmp_path / "m.onnx")
-    numbers = check_export(tmp_path / "m.onnx", tmp_path / "golden.npz", manifest, 0.9999, (1, 3))
-    assert numbers["worst_cosine"] > 0.9999
-    other = small(manifests, mean=(0.0, 0.9, 0.1))
+    onnx_path, golden = tmp_path / "m.onnx", tmp_path / "golden.npz"
+    assert compare_with_golden(onnx_path, golden, manifest, (1, 3))["worst_cosine"] > 0.9999
+    job: Any = SimpleNamespace(manifest=small(manifests, mean=(0.0, 0.9, 0.1)))
     with pytest.raises(ExportError, match="does not give PyTorch's features"):
-        check_export(tmp_path / "m.onnx", tmp_path / "golden.npz", other, 0.9999, (1, 3))
+        export_job._check_fp32(job, onnx_path, golden)
 
 
 @pytest.mark.parametrize("spoils", [-1.0, float("nan")])
