@@ -30,6 +30,7 @@ from builders.desk import KEYS_HELP, open_desk
 from builders.environment import toolchains_of
 from builders.job import BuildOutput, Failure, parse_result
 from builders.labelled import LabelledSet, read_labelled
+from builders.paths import ROOT
 from builders.pipeline import Farm
 from builders.plan import check_request
 from builders.progress import Display
@@ -51,8 +52,6 @@ from zoo.manifest import (
 from zoo.repository import Repository
 from zoo.stores import open_store
 from zoo.target import Arch, RuntimeLine, gpu_lines, parse_precision
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def zoo(options: argparse.Namespace) -> int:

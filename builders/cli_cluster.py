@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builders.cluster.security import CERTS, certs_folder
-from zoo import __version__
 from zoo.cli import add_arguments
 from zoo.errors import ClusterError, UsageError
+from zoo.version import __version__
 
 if TYPE_CHECKING:
     from builders.executors.dask_client import DaskExecutor

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import subprocess
-from pathlib import Path
 from typing import Any
 
 from builders import images
+from builders.paths import ROOT
 from zoo.cli import add_arguments
 from zoo.errors import MissingPackageError, UsageError
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def show(options: argparse.Namespace) -> int:

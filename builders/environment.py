@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from builders.paths import ROOT
 from zoo.errors import UsageError
 from zoo.target import RuntimeKind, Toolchain
 
-_ROOT = Path(__file__).resolve().parents[1]
 _TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
 
 
@@ -33,7 +32,7 @@ def toolchains_of(python: str) -> dict[RuntimeKind, Toolchain]:
     """
     command = [python, "-m", "zoo.machine"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=_ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(
             f"BUILDER_PYTHON={python}: it does not start: {error}", hint="give a Python's path"

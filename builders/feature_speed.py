@@ -22,7 +22,7 @@ from PIL import Image
 
 from builders.torch_loop import TorchLoop
 from zoo.caft.features import cache_features
-from zoo.caft.sources import Sample
+from zoo.caft.sample import Sample
 from zoo.cli import Parser, add_arguments, run_cli
 from zoo.cli_support import add_selection, add_store
 from zoo.client import default_store

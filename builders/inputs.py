@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from builders import photos
 from builders.recipes import RECIPES, SAFETIES
-from builders.versions import version
+from zoo.installed_versions import version
 from zoo.key import ExportInputs, LoweringInputs, WeightsIdentity
 from zoo.manifest import Manifest, PypiWeights
 from zoo.target import Placing, Precision, Rest, RuntimeLine, line_facts

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from builders.versions import version
 from zoo.digest import sha256_file
 from zoo.errors import MissingPackageError
+from zoo.installed_versions import version
 from zoo.manifest import Preprocess
 from zoo.preprocess import fit, open_photo
 

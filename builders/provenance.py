@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from builders.job import BuildJob, BuildOutput
+from builders.paths import ROOT
 from zoo.key import ExportInputs
 from zoo.record import Blob, BuildRecord, ExportRecord
 
 PROVENANCE = "provenance"
 """What lies beside every engine, by name."""
-
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 @cache
@@ -35,7 +33,7 @@ def checkout() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(_ROOT), *arguments],
+        ["git", "-C", str(ROOT), *arguments],
         capture_output=True, text=True, check=True, timeout=20,
     )  # fmt: skip
     return done.stdout.strip()

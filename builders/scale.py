@@ -28,6 +28,7 @@ from builders.executors.dask_client import KILLS, DaskExecutor
 from builders.executors.dask_worker import Answer
 from builders.job import BuildJob
 from builders.parallel import each
+from builders.paths import ROOT
 from builders.progress import silent
 from builders.scale_note import to_markdown
 from zoo.errors import ClusterError, ZooError
@@ -39,7 +40,6 @@ from zoo.repository import Repository
 from zoo.stores import LocalStore
 from zoo.target import Toolchain
 
-_ROOT = Path(__file__).resolve().parents[1]
 _ALONE = 100  # jobs that run when nothing else does
 _NO_BLOB = Blob(sha256="0" * 64, size=0)
 
@@ -239,7 +239,7 @@ def started(
     command = [python, "-m", "builders.cli", "cluster", *arguments]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, cwd=_ROOT, start_new_session=True
+            command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
         )
     try:
         yield process

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from builders.paths import ROOT
 from zoo.errors import JobError
 from zoo.manifest import load_manifest
 from zoo.preprocess import open_photo
@@ -21,7 +22,6 @@ from zoo.record import BuildRecord
 from zoo.repository import Repository
 from zoo.stores import open_store
 
-_ROOT = Path(__file__).resolve().parents[1]
 _READY = "ready"
 
 
@@ -46,7 +46,7 @@ class TorchLoop:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=_ROOT,
+            cwd=ROOT,
         )
 
     def __enter__(self) -> TorchLoop:

@@ -12,7 +12,7 @@ from PIL import Image
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Identity
 from zoo.caft.decode import Decoded
-from zoo.caft.sources import Sample
+from zoo.caft.sample import Sample
 from zoo.caft.writer import CacheWriter
 from zoo.digest import sha256_bytes
 from zoo.extractor import Extractor

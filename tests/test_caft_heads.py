@@ -17,8 +17,8 @@ from zoo.caft.onnx_export import OUTPUT, export_onnx
 from zoo.caft.probe import knn, probe
 from zoo.caft.report import draw, wilson
 from zoo.caft.rows import standardise
+from zoo.caft.settings import Settings
 from zoo.caft.split import split_by_image, split_samples
-from zoo.caft.train import Settings
 from zoo.errors import CacheError, HeadError, UsageError
 
 

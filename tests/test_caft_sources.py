@@ -20,7 +20,8 @@ from zoo.caft import FeatureCache, cache_features
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Decoder
 from zoo.caft.decode_process import DecodeProcess
-from zoo.caft.sources import Sample, open_source
+from zoo.caft.sample import Sample
+from zoo.caft.sources import open_source
 from zoo.caft.tars import expand
 from zoo.digest import sha256_bytes
 from zoo.errors import DatasetError, RunError

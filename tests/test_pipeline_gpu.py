@@ -13,7 +13,7 @@ from caft_tools import record
 from fake_gpu import WIDTH, FakeEngine, FakeGpu, expected, open_fake
 
 from zoo.caft import FeatureCache, cache_features
-from zoo.caft.sources import Sample
+from zoo.caft.sample import Sample
 from zoo.errors import DatasetError, RunError
 from zoo.extractor import Extractor
 from zoo.runtime.base import Pipelined

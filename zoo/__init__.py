@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from zoo.extractor import load as load
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

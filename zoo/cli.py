@@ -9,9 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from zoo import __version__
-from zoo.cache import add_commands as add_cache
 from zoo.caft.cli import add_commands as add_caft
+from zoo.cli_cache import add_commands as add_cache
 from zoo.cli_support import Command as Command
 from zoo.cli_support import Parser as Parser
 from zoo.cli_support import add_arguments as add_arguments
@@ -27,6 +26,7 @@ from zoo.selection import why
 from zoo.stores import open_store
 from zoo.target import PRECISIONS
 from zoo.verdict import cut, kept, verdicts
+from zoo.version import __version__
 
 
 def list_models(options: argparse.Namespace) -> int:

@@ -15,12 +15,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo import __version__
 from zoo.cli_support import add_arguments, add_store
 from zoo.client import connect, default_cache
 from zoo.errors import TrustError, ZooError
 from zoo.machine import Run, all_installed, describe_gpu, run_command
 from zoo.target import RUNTIME_NAMES, Toolchain
+from zoo.version import __version__
 
 State = Literal["ok", "note", "fail"]
 _LEAST_DISK = 2 << 30

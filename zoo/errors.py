@@ -181,3 +181,11 @@ class RegressionError(ZooError):
     """Engines of this night that are slower, or farther from PyTorch, than those before them."""
 
     exit_code = 19
+
+
+class SetbackError(Exception):
+    """Keeps us from what is new, and not from what was verified: no network, or expired."""
+
+    def __init__(self, cause: TrustError | RepositoryError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause

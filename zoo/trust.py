@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from zoo.digest import sha256_bytes
-from zoo.errors import RepositoryError, TrustError
+from zoo.errors import RepositoryError, SetbackError, TrustError
 from zoo.files import write_whole
 from zoo.layout import FIRST_ROOT, hashed_key
 from zoo.stores import ObjectStore
@@ -291,11 +291,3 @@ class SignedIndex:
         with (self._folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-class SetbackError(Exception):
-    """Keeps us from what is new, and not from what was verified: no network, or expired."""
-
-    def __init__(self, cause: TrustError | RepositoryError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause

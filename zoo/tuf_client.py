@@ -13,10 +13,9 @@ from tuf.api.metadata import Metadata, Snapshot, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
-from zoo.errors import RepositoryError, TooLongError, TrustError
+from zoo.errors import RepositoryError, SetbackError, TooLongError, TrustError
 from zoo.layout import METADATA, TIMESTAMP
 from zoo.stores import ObjectStore
-from zoo.trust import SetbackError
 
 _TELL = "nothing of it was used; tell the repository's maintainers"
 

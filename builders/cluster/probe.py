@@ -12,19 +12,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from builders.environment import toolchains_of
 from builders.executors.resources import EXPORT, Slot, build_name, run_name, toolchain_name
+from builders.paths import ROOT
 from builders.toolchain import choose_toolchain
-from zoo import __version__
 from zoo.errors import TargetError
 from zoo.machine import Run, all_installed, run_command
 from zoo.target import Arch, RuntimeKind, Toolchain, known_archs, served_archs
+from zoo.version import __version__
 
 _MODULES = {"ort": "onnxruntime", "rtx": "tensorrt_rtx", "trt": "tensorrt"}
 _EXPORTERS = ("torch", "timm", "onnx", "onnxscript")
-_ROOT = Path(__file__).resolve().parents[2]
 
 Imports = Callable[[str, str], str | None]
 """Tries to import a module in a Python; returns why it does not, None when it does."""
@@ -126,7 +125,7 @@ def imports(python: str, module: str) -> str | None:
     """Tries to import a module, in a process that may crash; see :data:`Imports`."""
     command = [python, "-c", f"import {module}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=_ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode == 0:

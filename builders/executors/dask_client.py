@@ -21,12 +21,12 @@ from builders.executors.resources import Slot, needs_of
 from builders.executors.slots import Slots
 from builders.job import Failure, Job, parse_result
 from builders.progress import Event, Report
-from zoo import __version__
 from zoo.errors import ClusterError, JobError, NotRunError
 from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.stores import open_store
 from zoo.target import Arch, RuntimeLine, Toolchain
+from zoo.version import __version__
 
 KILLS = 3
 """So many workers may die of a job before it is quarantined."""

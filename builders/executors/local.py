@@ -14,10 +14,10 @@ from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
 from builders.job import ExportJob, Failure, Job, ReferenceJob, parse_result
+from builders.paths import ROOT
 from builders.progress import Event, Report
 from zoo.errors import JobError, NotRunError, UsageError
 
-_ROOT = Path(__file__).resolve().parents[2]
 _PROC = Path("/proc")
 _GIB = 2**30
 
@@ -74,7 +74,7 @@ class LocalExecutor(ThisMachine):
                 stdin=subprocess.DEVNULL,
                 text=True,
                 errors="replace",
-                cwd=_ROOT,
+                cwd=ROOT,
                 start_new_session=True,
             )
         watch = _Watch(process, self._timeout, self._memory, self._look)

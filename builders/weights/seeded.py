@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from builders import photos
-from builders.versions import version
 from zoo.digest import sha256_json
+from zoo.installed_versions import version
 from zoo.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -85,7 +85,8 @@ def train(options: argparse.Namespace) -> int:
     from zoo.caft.cache import FeatureCache
     from zoo.caft.progress import epoch_progress
     from zoo.caft.report import draw, new_figure
-    from zoo.caft.train import Settings, train_head
+    from zoo.caft.settings import Settings
+    from zoo.caft.train import train_head
 
     output = output_file(options.output)
     report_file, picture = output.with_suffix(".json"), output.with_suffix(".png")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.caft.sources import Item, Sample, Source
+from zoo.caft.sample import Item, Sample, Source
 from zoo.errors import DatasetError, MissingPackageError
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode_process import DecodeProcess, NoProcessError, reason_of, views_of
-from zoo.caft.sources import Item, Sample
+from zoo.caft.sample import Item, Sample
 from zoo.digest import sha256_bytes
 from zoo.errors import RunError
 from zoo.manifest import Preprocess

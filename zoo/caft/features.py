@@ -13,7 +13,8 @@ from typing import Any
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
 from zoo.caft.decode import Batch, Decoded, Decoder
-from zoo.caft.sources import Sample, Source, open_source
+from zoo.caft.sample import Sample, Source
+from zoo.caft.sources import open_source
 from zoo.caft.writer import CacheWriter
 from zoo.errors import DatasetError
 from zoo.extractor import Extractor

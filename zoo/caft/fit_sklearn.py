@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from zoo.caft.cache import FeatureCache
+from zoo.caft.settings import Fitted, Settings
 from zoo.caft.split import Split
 from zoo.errors import HeadError, MissingPackageError
-
-if TYPE_CHECKING:
-    from zoo.caft.train import Fitted, Settings
 
 
 def fit_sklearn(
@@ -32,8 +30,6 @@ def fit_sklearn(
         MissingPackageError: scikit-learn is not installed.
         HeadError: A head of another kind than ``linear`` is wanted.
     """
-    from zoo.caft.train import Fitted
-
     if settings.kind != "linear":
         raise HeadError(
             f"scikit-learn trains linear heads here, not {settings.kind}",

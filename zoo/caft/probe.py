@@ -11,8 +11,9 @@ import numpy.typing as npt
 from zoo.caft.cache import FeatureCache
 from zoo.caft.report import Report, wilson
 from zoo.caft.rows import standardise
+from zoo.caft.settings import Settings
 from zoo.caft.split import split_samples
-from zoo.caft.train import Settings, train_head
+from zoo.caft.train import train_head
 from zoo.errors import UsageError
 
 _TEMPERATURE = 0.07

@@ -8,48 +8,15 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.caft.sample import SUFFIXES, Sample, Source
 from zoo.errors import DatasetError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One image of a data set.
-
-    Attributes:
-        name: What people call it: its path in the folder, its key in the tar.
-        label: The name of its class, None where it has none.
-        read: Returns the image: the bytes of its file, a Pillow image, uint8 pixels, or ready
-            input; or an :class:`Item`, where the label comes with it. Called once, in another
-            thread.
-        key: What makes it another one than those of the same name; the name when empty.
-        path: Its file, None where it has none of its own.
-    """
-
-    name: str
-    label: str | None
-    read: Callable[[], Any]
-    key: str = ""
-    path: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """An image whose label is known no sooner than the image."""
-
-    image: Any
-    label: str | None
-
-
-Source = Iterable[Sample]
 
 
 def open_source(data: str | Path | Any) -> Source:

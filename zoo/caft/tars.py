@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from zoo.caft.sources import SUFFIXES, Sample
+from zoo.caft.sample import SUFFIXES, Sample
 from zoo.errors import DatasetError
 
 _LABELS = ("cls", "label", "txt", "json")

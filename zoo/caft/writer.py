@@ -27,7 +27,8 @@ import numpy.typing as npt
 from zoo.caft.card import Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
 from zoo.caft.growing import GrowingArray
-from zoo.caft.sources import Sample, in_utf8
+from zoo.caft.sample import Sample
+from zoo.caft.sources import in_utf8
 from zoo.digest import sha256_bytes
 from zoo.errors import CacheError
 from zoo.files import whole

@@ -49,7 +49,7 @@ class LanePipeline:
     def host_memory(self, shape: tuple[int, ...]) -> Images:
         """Returns page-locked memory, plain where the system does not lock as much."""
         try:
-            memory = self._lane.session.host.take(shape)
+            memory = self._lane.engine.host.take(shape)
         except RunError:
             return np.empty(shape, np.float32)
         self._host.append(memory)
@@ -57,13 +57,13 @@ class LanePipeline:
 
     def begin(self, images: Images) -> _Running:
         """Copies images in, waiting for that alone, and has the engine begin with them."""
-        lane, session = self._lane, self._lane.session
-        check_images(images, session.input_shape)
-        images = np.ascontiguousarray(images, session.image_type)
-        shape = (len(images), session.width)
-        row = FLOAT_BYTES * session.width
+        lane, engine = self._lane, self._lane.engine
+        check_images(images, engine.input_shape)
+        images = np.ascontiguousarray(images, engine.image_type)
+        shape = (len(images), engine.width)
+        row = FLOAT_BYTES * engine.width
         result = lane.device.allocate(row * len(images), stream=lane.stream)
-        for piece in pieces(session.profiles, len(images)):
+        for piece in pieces(engine.profiles, len(images)):
             bound, place = lane.on(piece.profile), self._next_place(piece.profile)
             self._in.wait(place.read)
             rows = slice(piece.start, piece.start + piece.rows)
@@ -85,7 +85,7 @@ class LanePipeline:
         self._out.sync()
         for buffer in self._own:
             buffer.close(self._lane.stream)
-        self._lane.session.host.give_back(self._host)
+        self._lane.engine.host.give_back(self._host)
         self._places.clear()
         self._own.clear()
         self._in.close()
@@ -100,11 +100,11 @@ class LanePipeline:
         return places[-1]
 
     def _make_places(self, profile: int) -> list[_Place]:
-        lane, session = self._lane, self._lane.session
+        lane, engine = self._lane, self._lane.engine
         buffers = [lane.on(profile).images]
-        size = session.profiles[profile].max * session.image_bytes
+        size = engine.profiles[profile].max * engine.image_bytes
         # A captured graph reads the context's own buffer.
-        if not session.cuda_graphs and cuda.free_memory() > size:
+        if not engine.cuda_graphs and cuda.free_memory() > size:
             self._own.append(lane.device.allocate(size, stream=lane.stream))
             buffers.append(self._own[-1])
         there = lane.stream.record()  # memory is there in the order of the stream
