@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from builders.calibration import CalibrationSet
 from builders.labelled import LabelledSet
@@ -16,6 +16,26 @@ from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
 from zoo.manifest import Manifest, Preprocess
 from zoo.record import Advice, Blob, BuildRecord, ExportRecord
 from zoo.tolerance import Tolerance
+
+RESERVED = ("job.json", "log.txt", "result.json", "quarantine.json", "work")
+"""Names in a job's folder that are the farm's."""
+
+
+def _is_free(name: str) -> str:
+    if name in (".", "..", *RESERVED):
+        raise ValueError(f"'{name}' is no name for a worker's file")
+    return name
+
+
+FileName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=200),
+    AfterValidator(_is_free),
+]
+"""A plain name of a file in a worker's folder: letters, digits, ``.``, ``_`` and ``-``."""
+
+SideFile = Literal["inspector"]
+"""What a worker may return to be kept beside an engine."""
 
 
 class _Message(BaseModel):
@@ -128,7 +148,7 @@ class ExportedFile(_Message):
     """One exported ONNX, as a file of the output directory."""
 
     inputs: ExportInputs
-    onnx: str
+    onnx: FileName
     parameters: int
     largest_tensor: int
     check: dict[str, Any]
@@ -158,8 +178,8 @@ class ExportOutput(_Message):
     """
 
     kind: Literal["export"] = "export"
-    golden: str | None
-    state: str | None
+    golden: FileName | None
+    state: FileName | None
     exports: tuple[ExportedFile, ...]
     disabled: tuple[DisabledExport, ...] = ()
     cost: dict[str, Any]
@@ -174,7 +194,7 @@ class ReferenceOutput(_Message):
     """
 
     kind: Literal["reference"] = "reference"
-    file: str
+    file: FileName
     cost: dict[str, Any]
 
 
@@ -192,7 +212,7 @@ class Verification(_Message):
     passed: bool
     reason: str | None
     batches: tuple[dict[str, Any], ...]
-    labelled: str | None = None
+    labelled: FileName | None = None
     probe: dict[str, Any] | None = None
 
 
@@ -212,9 +232,9 @@ class BuildOutput(_Message):
     """
 
     kind: Literal["build"] = "build"
-    engine: str | None
-    files: dict[str, str] = {}
-    timing_cache: str | None = None
+    engine: FileName | None
+    files: dict[SideFile, FileName] = {}
+    timing_cache: FileName | None = None
     facts: dict[str, Any]
     precision_proven: bool
     verification: Verification | None

@@ -158,7 +158,9 @@ def _side_files(
     repository: Repository, output: BuildOutput, folder: Path, papers: Mapping[str, str]
 ) -> dict[str, Blob]:
     """Stores what is kept beside an engine: the worker's files, its log, and papers."""
-    files = {name: repository.add_blob(folder / file) for name, file in output.files.items()}
+    files: dict[str, Blob] = {
+        name: repository.add_blob(folder / file) for name, file in output.files.items()
+    }
     for name, text in papers.items():
         path = folder / f"paper-{name}"
         path.write_text(text, encoding="utf-8")

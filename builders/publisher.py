@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 
 from pydantic import ValidationError
 
+from builders.jobs.worker_environment import worker_environment
 from builders.keys import Role
 from builders.listing import without_aged
 from builders.signing import SignedMetadata
@@ -65,6 +66,7 @@ def check_apart(
     done = subprocess.run(
         [sys.executable, "-m", "builders.intake"],
         input=json.dumps(question), capture_output=True, text=True, check=False,
+        env=worker_environment(bucket="://" in repository.store.url, weights=False),
     )  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]

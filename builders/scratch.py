@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 
 from builders.job import Job
+from builders.jobs.output_files import INSPECTOR, JOB, LOG, QUARANTINE, RESULT, copy_file
 from zoo.errors import NotRunError
 from zoo.repository import Repository
 
-QUARANTINE = "quarantine.json"
-"""Written into its folder by an executor, for a job that is not to be tried again."""
-
-_KEPT = ("job.json", "log.txt", "result.json", "inspector.json", QUARANTINE)
+_KEPT = {
+    JOB: "job", LOG: "log", RESULT: "result", INSPECTOR: "inspector", QUARANTINE: "quarantine",
+}  # fmt: skip
 
 
 def scratch_folder(repository: Repository) -> Path:
@@ -37,9 +37,8 @@ def keep(folder: Path, kept: Path) -> None:
     """Keeps job, log, result and what an inspector said of the engine, of a job that failed."""
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    for name in _KEPT:
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, kept / name)
+    for name, kind in _KEPT.items():
+        copy_file(folder, name, kind, kept)
 
 
 def check_quarantine(job: Job, kept: Path) -> None:

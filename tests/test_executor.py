@@ -20,7 +20,7 @@ from builders.progress import Event, silent
 from builders.worker import run_job
 from zoo.errors import JobError, MissingPackageError, UsageError, ZooError
 
-JOB = BuildJob.model_construct()
+JOB = BuildJob.model_construct(store="store", prove=None)
 MIB = 2**20
 
 
@@ -55,7 +55,7 @@ def test_a_segmentation_fault_fails_its_job_and_the_next_one_runs(tmp_path: Path
     code = (
         "import ctypes, sys\n"
         "with open(sys.argv[2] + '/log.txt', 'a') as log: log.write('reading tensor 7\\n')\n"
-        "if sys.argv[2].endswith('one'): ctypes.string_at(0)\n"
+        "if sys.argv[2].endswith('one/work'): ctypes.string_at(0)\n"
     )
     with pytest.raises(JobError, match="died of SIGSEGV") as caught:
         execute(code, tmp_path / "one")
@@ -111,7 +111,7 @@ def test_memory_of_children_counts_and_they_end_too(tmp_path: Path) -> None:
     )
     with pytest.raises(JobError, match=r"the limit is 0\.20 GiB"):
         execute(code, tmp_path, memory=200 * MIB)
-    wait_for_end(int((tmp_path / "pid").read_text()))
+    wait_for_end(int((tmp_path / "work" / "pid").read_text()))
 
 
 def test_a_worker_within_its_limit_runs_to_its_end(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_what_a_worker_leaves_behind_does_not_hold_the_farm(tmp_path: Path) -> N
     )
     with pytest.raises(JobError, match="ended with 3 and no result"):
         execute(code, tmp_path, timeout=500)
-    wait_for_end(int((tmp_path / "pid").read_text()))
+    wait_for_end(int((tmp_path / "work" / "pid").read_text()))
 
 
 FARM = """
@@ -161,7 +161,7 @@ time.sleep(600)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may have it ignored
 folder = Path(sys.argv[1])
 executor = LocalExecutor(command=(sys.executable, "-c", worker))
-executor.run(BuildJob.model_construct(), folder, silent)
+executor.run(BuildJob.model_construct(store="store"), folder, silent)
 """
 
 
@@ -171,7 +171,7 @@ def test_a_farm_that_is_stopped_leaves_no_worker(number: int, tmp_path: Path) ->
         [sys.executable, "-c", FARM, str(tmp_path)], stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as farm:  # fmt: skip
-        worker = int(wait_for(tmp_path / "pid"))
+        worker = int(wait_for(tmp_path / "work" / "pid"))
         farm.send_signal(number)
     assert farm.returncode == -number
     wait_for_end(worker)

@@ -23,6 +23,7 @@ from builders.cluster.security import (
 )
 from builders.executors.dask_worker import SLOT
 from builders.executors.resources import Slot
+from builders.jobs.worker_environment import drop_secrets
 from zoo.errors import ClusterError, UsageError
 
 _CONFIG = {
@@ -73,6 +74,7 @@ def run(
     import dask
 
     quiet()
+    drop_secrets()
     dask.config.set(_CONFIG)
     return asyncio.run(_run(listen, scheduler, slots, certs, security, scratch, say))
 

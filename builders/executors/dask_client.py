@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,13 +16,24 @@ from pydantic import ValidationError
 from builders.cluster.security import connect
 from builders.executors import offers
 from builders.executors.base import Outcome
-from builders.executors.dask_worker import TOPIC, Answer, Task, describe_slot, run_task
+from builders.executors.dask_worker import LOG_LIMIT, TOPIC, Answer, Task, describe_slot, run_task
+from builders.executors.local import last_words
 from builders.executors.resources import Slot, needs_of
 from builders.executors.slots import Slots
-from builders.job import Failure, Job, parse_result
+from builders.job import Failure, Job
+from builders.jobs.output_files import (
+    JOB,
+    LIMITS,
+    LOG,
+    QUARANTINE,
+    RESULT,
+    check_size,
+    named_files,
+    write_file,
+)
+from builders.jobs.results import read_result
 from builders.progress import Event, Report
 from zoo.errors import ClusterError, JobError, NotRunError
-from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.stores import open_store
 from zoo.target import Arch, RuntimeLine, Toolchain
@@ -109,7 +120,7 @@ class DaskExecutor:
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
-        (folder / "job.json").write_text(job.model_dump_json(indent=1))
+        write_file(folder / JOB, job.model_dump_json(indent=1).encode())
         needs = needs_of(job, self.runs_on)
         died_on: list[str] = []
         while len(died_on) < KILLS:
@@ -127,15 +138,15 @@ class DaskExecutor:
                 self._workers.give(address)
             if answer is not None:
                 self._measure(time.perf_counter() - begun, answer)
-                return _lay_out(answer, job.store, folder)
+                return _lay_out(answer, job, folder)
             self._workers.lose(address)
             if attempt.begun:
                 died_on.append(slot.name)
                 _note(folder, f"[{slot.name} died in the middle of this job]\n")
-        (folder / "quarantine.json").write_text(json.dumps({"died_on": died_on}))
+        write_file(folder / QUARANTINE, json.dumps({"died_on": died_on}).encode())
         raise JobError(
             f"quarantined: {KILLS} workers died in the middle of it ({', '.join(died_on)})",
-            hint=_last_words(folder),
+            hint=last_words(folder),
         )
 
     def stop(self) -> None:
@@ -250,6 +261,12 @@ class _Attempt:
             return Answer.model_validate_json(future.result(timeout=_GATHER))
         except TimeoutError:  # the worker died with the answer
             return None
+        except ValidationError as error:
+            raise NotRunError(
+                f"{self._slot.name} gave an answer that is none: {_first(error)}",
+                hint="farm and worker must be of one version; if they are, the worker is broken "
+                "or was changed",
+            ) from error
         except ImportError as error:
             raise NotRunError(
                 f"{self._slot.name} can't run jobs: {error}",
@@ -290,39 +307,43 @@ def _read_slot(text: str) -> Slot:
     return slot
 
 
-def _lay_out(answer: Answer, store: str, folder: Path) -> Outcome:
+def _lay_out(answer: Answer, job: Job, folder: Path) -> Outcome:
     """Lays out the folder that a worker's process left, from its answer and the store.
 
     Raises:
-        JobError: The job failed.
+        JobError: The job failed, or the answer is none to this job.
     """
     if answer.log:
-        (folder / "log.txt").write_text(answer.log)
+        write_file(folder / LOG, answer.log[-2 * LOG_LIMIT :].encode(errors="replace"))
     if answer.result is None:
         kind = NotRunError if answer.not_run else JobError
         raise kind(answer.error or "it failed and did not say why", hint=answer.hint)
-    repository = Repository(open_store(store))
+    data = answer.result.encode(errors="replace")
+    check_size(RESULT, "result", len(data))
+    result = read_result(data, job)
+    if isinstance(result, Failure):
+        raise JobError(result.message, hint=result.hint)
+    named = named_files(result)
+    if answer.files.keys() != named.keys():
+        raise JobError(
+            "a worker's answer and its result name different files: "
+            + ", ".join(sorted(answer.files.keys() ^ named.keys()))
+        )
     for name, blob in answer.files.items():
-        _fetch(repository, blob, folder, PurePosixPath(name))
-    result = parse_result.validate_json(answer.result)
-    assert not isinstance(result, Failure)
-    (folder / "result.json").write_text(answer.result)
+        check_size(name, named[name], blob.size)
+    repository = Repository(open_store(job.store))
+    for name, blob in answer.files.items():
+        repository.fetch_blob(blob, folder / name)
+    write_file(folder / RESULT, data)
     return Outcome(result=result, folder=folder)
 
 
-def _fetch(repository: Repository, blob: Blob, folder: Path, name: PurePosixPath) -> None:
-    if name.is_absolute() or ".." in name.parts:
-        raise JobError(f"a worker says that it made {name}, which is outside of its folder")
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    repository.fetch_blob(blob, path)
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}"
 
 
 def _note(folder: Path, words: str) -> None:
-    with (folder / "log.txt").open("a") as log:
-        log.write(words)
-
-
-def _last_words(folder: Path) -> str:
-    lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-5:]
-    return "its last words: " + " | ".join(lines)
+    """Adds to a job's log, as long as there is room."""
+    with (folder / LOG).open("a") as log:
+        log.write(words[: max(0, LIMITS["log"] - log.tell())])

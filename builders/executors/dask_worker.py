@@ -14,15 +14,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from builders.environment import worker_command
+from builders.executors.base import Outcome
 from builders.executors.local import LocalExecutor
 from builders.executors.resources import Slot
-from builders.job import parse_job
+from builders.job import FileName, parse_job
+from builders.jobs.output_files import (
+    LOG,
+    RESULT,
+    WORK,
+    OutputFolder,
+    named_files,
+    read_log_end,
+)
 from builders.progress import Event
 from zoo.errors import JobError, NotRunError, RepositoryError, ZooError
 from zoo.record import Blob
@@ -35,9 +45,8 @@ SLOT = "ZOO_FARM_SLOT"
 TOPIC = "caft-zoo"
 """The topic of what workers say while they work."""
 
-_LOG_LIMIT = 2**20  # bytes of a log that go back inside the answer
+LOG_LIMIT = 2**20  # bytes of a log that go back inside the answer
 _TAIL = 4096  # bytes of a log that go back at once while it grows
-_OWN = {"job.json", "log.txt", "result.json"}
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -68,7 +77,7 @@ class Answer(BaseModel):
         error: Why it failed.
         hint: What to do about it.
         not_run: Whether that says nothing of the engine: the store, say, could not be reached.
-        files: The job's files, by their path in the output directory; blobs of the store.
+        files: The files that the result names; blobs of the store.
         log: ``log.txt``, its end where it is long.
         seconds: That the child process took, and with start, upload and clean-up.
     """
@@ -79,7 +88,7 @@ class Answer(BaseModel):
     error: str | None = None
     hint: str | None = None
     not_run: bool = False
-    files: dict[str, Blob] = {}
+    files: dict[FileName, Blob] = {}
     log: str = ""
     seconds: tuple[float, float] = (0.0, 0.0)
 
@@ -96,12 +105,12 @@ def run_task(text: str) -> str:
         try:
             answer = _run(Task.model_validate_json(text), Path(scratch), started)
         except ZooError as error:
-            log = _log_of(Path(scratch))
+            log = read_log_end(Path(scratch), LOG_LIMIT)
             of_the_job = isinstance(error, JobError) and not isinstance(error, NotRunError)
             answer = Answer(error=error.message, hint=error.hint, log=log, not_run=not of_the_job)
         except Exception as error:  # the rim of the worker: whatever it was goes into the answer
             text = f"{type(error).__name__}: {error}"
-            answer = Answer(error=text, log=_log_of(Path(scratch)), not_run=True)
+            answer = Answer(error=text, log=read_log_end(Path(scratch), LOG_LIMIT), not_run=True)
     return answer.model_dump_json()
 
 
@@ -117,7 +126,7 @@ def _run(task: Task, folder: Path, started: float) -> Answer:
         )
     say, is_wanted = _line_to_scheduler()
     say({"task": task.id, "started": slot.name})
-    tail = _Tail(folder / "log.txt", lambda words: say({"task": task.id, "log": words}))
+    tail = _Tail(folder / WORK, lambda words: say({"task": task.id, "log": words}))
 
     def look() -> str | None:
         tail.send()
@@ -135,52 +144,37 @@ def _run(task: Task, folder: Path, started: float) -> Answer:
     )
     begun = time.perf_counter()
     try:
-        executor.run(job, folder, report)
+        outcome = executor.run(job, folder, report)
     finally:
         ran = time.perf_counter() - begun
         tail.send()
-    result = (folder / "result.json").read_text(encoding="utf-8")
-    log = _log_of(folder)
-    files = _upload(Repository(store), folder)
+    result = (folder / RESULT).read_text(encoding="utf-8")
+    log = read_log_end(folder, LOG_LIMIT)
+    files = _upload(Repository(store), outcome)
     spent = (round(ran, 4), round(time.perf_counter() - started, 4))
     return Answer(result=result, files=files, log=log, seconds=spent)
 
 
-def _upload(repository: Repository, folder: Path) -> dict[str, Blob]:
-    """Stores what a job made; what it fetched stays out."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    names = {path.relative_to(folder).as_posix(): path for path in sorted(paths)}
-    return {
-        name: repository.add_blob(path)
-        for name, path in names.items()
-        if name not in _OWN and not name.startswith("inputs/")
-    }
-
-
-def _log_of(folder: Path) -> str:
-    log = folder / "log.txt"
-    if not log.is_file():
-        return ""
-    data = log.read_bytes()
-    cut = f"[the first {len(data) - _LOG_LIMIT} bytes are left out]\n" * (len(data) > _LOG_LIMIT)
-    return cut + data[-_LOG_LIMIT:].decode(errors="replace")
+def _upload(repository: Repository, outcome: Outcome) -> dict[str, Blob]:
+    """Stores what a job returns."""
+    names = named_files(outcome.result)
+    return {name: repository.add_blob(outcome.folder / name) for name in names}
 
 
 class _Tail:
     """Sends what a log has grown by, at most its last few kilobytes at a time."""
 
-    def __init__(self, path: Path, send: Callable[[str], None]) -> None:
-        self._path = path
+    def __init__(self, folder: Path, send: Callable[[str], None]) -> None:
+        self._folder = folder
         self._send = send
         self._at = 0
 
     def send(self) -> None:
-        """Sends it, when there is any."""
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size > self._at:
-            with self._path.open("rb") as file:
-                file.seek(max(self._at, size - _TAIL))
-                self._send(file.read(size - file.tell()).decode(errors="replace"))
+        """Sends it, when there is any; a log that is no plain file is left to the end."""
+        with suppress(FileNotFoundError, JobError), OutputFolder(self._folder) as opened:
+            data, size = opened.read_end(LOG, "log", _TAIL, start=self._at)
+            if data:
+                self._send(data.decode(errors="replace"))
             self._at = size
 
 

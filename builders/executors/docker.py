@@ -1,8 +1,9 @@
 """The docker executor: builds and verifications run in the image of their TensorRT line.
 
 A container has no network, a root that it can't write to, no capabilities and no root user; it sees
-the folder of its job and, to read alone, the store. Exports fetch weights and need torch: they run
-in the farm's own Python, as they do without containers.
+the folder that its worker writes and, to read alone, the store. Its environment is the image's and
+what ``--env`` names here: no credentials, no passphrase. Exports fetch weights and need torch: they
+run in the farm's own Python, as they do without containers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import platform
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from builders import images
 from builders.executors.base import Outcome, ThisMachine
 from builders.executors.local import LocalExecutor
 from builders.job import BuildJob, ExportJob, Job, ReferenceJob, VerifyJob
+from builders.jobs.output_files import JOB, WORK, write_file
 from builders.progress import Report
 from builders.toolchain import choose_toolchains
 from zoo.errors import JobError, MissingPackageError, NotRunError, TargetError, UsageError
@@ -100,17 +102,14 @@ class DockerExecutor(ThisMachine):
         inputs = job.inputs if isinstance(job, BuildJob) else job.record.inputs
         name = f"caft-zoo-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         with _delivered(job) as (given, store):
-            options = (f"--name={name}", _mount(folder), _mount(store, ",readonly"))
+            options = (f"--name={name}", _mount(folder / WORK), _mount(store, ",readonly"))
             command = (*self._command(_tag(inputs.toolchain.line), options), "builders.worker")
-            (folder / "log.txt").touch()
-            (folder / "job.json").touch()
-            _give(folder, *_user())
+            container = _Container(self._say, name)
+            executor = LocalExecutor(self._timeout, build_command=command, around=container.running)
             try:
-                return LocalExecutor(self._timeout, build_command=command).run(
-                    given, folder, report
-                )
+                return executor.run(given, folder, report)
             except JobError as error:
-                if self._say("inspect", "--format={{.State.OOMKilled}}", name) == "true":
+                if container.out_of_memory:
                     raise JobError(
                         "the container was stopped: it needed more memory than the limit of "
                         f"{(self._memory or 0) / _GIB:.2f} GiB",
@@ -118,10 +117,8 @@ class DockerExecutor(ThisMachine):
                     ) from error
                 raise
             finally:
-                self._say("rm", "--force", name)
-                _give(folder, os.getuid(), os.getgid())
                 # What is kept of a failure is reproduced without a container.
-                (folder / "job.json").write_text(job.model_dump_json(indent=1))
+                write_file(folder / JOB, job.model_dump_json(indent=1).encode())
 
     def _command(self, image: str, options: Sequence[str] = ()) -> list[str]:
         """Returns the command that runs a Python module in a container, the module's name left out.
@@ -192,6 +189,30 @@ class DockerExecutor(ThisMachine):
                 self._say("rm", "--force", container)
 
 
+class _Container:
+    """A container while it runs, and the end of it.
+
+    Attributes:
+        out_of_memory: Whether it was ended for want of memory.
+    """
+
+    def __init__(self, say: Callable[..., str | None], name: str) -> None:
+        self._say, self._name = say, name
+        self.out_of_memory = False
+
+    @contextmanager
+    def running(self, work: Path) -> Iterator[None]:
+        """Gives it the folder that it writes; takes that back when the container is gone."""
+        _give(work, *_user())
+        try:
+            yield
+        finally:
+            state = self._say("inspect", "--format={{.State.OOMKilled}}", self._name)
+            self.out_of_memory = state == "true"
+            self._say("rm", "--force", self._name)
+            _give(work, os.getuid(), os.getgid())
+
+
 def _tag(line: RuntimeLine) -> str:
     """Returns the image of a line: ONNX Runtime is in the export's."""
     return images.image_of("" if line.kind == "ort" else line.asked).tag
@@ -215,8 +236,10 @@ def _user() -> tuple[int, int]:
 def _give(folder: Path, user: int, group: int) -> None:
     """Makes a folder somebody's, where the farm is root: nobody else can."""
     if os.getuid() == 0:
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, user, group, follow_symlinks=False)
+        os.chown(folder, user, group, follow_symlinks=False)
+        for _, folders, names, descriptor in os.fwalk(folder, follow_symlinks=False):
+            for name in (*folders, *names):
+                os.chown(name, user, group, dir_fd=descriptor, follow_symlinks=False)
 
 
 def _mount(folder: Path, options: str = "") -> str:

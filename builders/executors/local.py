@@ -10,10 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
-from builders.job import ExportJob, Failure, Job, ReferenceJob, parse_result
+from builders.job import ExportJob, Failure, Job, ReferenceJob
+from builders.jobs import output_files
+from builders.jobs.results import read_result
+from builders.jobs.worker_environment import worker_environment
 from builders.paths import ROOT
 from builders.progress import Event, Report
 from zoo.errors import JobError, NotRunError, UsageError
@@ -37,6 +41,8 @@ class LocalExecutor(ThisMachine):
             for no limit. (``RLIMIT_AS`` is no way: CUDA reserves more addresses than there is
             memory.)
         look: Called every moment while a worker runs; what it returns is why it is to be stopped.
+        around: Takes the folder that the worker writes; entered before the worker starts, and left
+            when it has ended, before anything that it left is read.
 
     Raises:
         UsageError: There is a memory limit, and this system has no ``/proc`` to watch it in.
@@ -50,6 +56,7 @@ class LocalExecutor(ThisMachine):
         *,
         memory: int | None = None,
         look: Callable[[], str | None] = lambda: None,
+        around: Callable[[Path], AbstractContextManager[None]] = lambda work: nullcontext(),
     ) -> None:
         if memory is not None and not (_PROC / "self" / "stat").exists():
             raise UsageError("a memory limit needs /proc", hint="leave MEMORY= (--memory) out")
@@ -58,17 +65,25 @@ class LocalExecutor(ThisMachine):
         self._build_command = build_command or command
         self._memory = memory
         self._look = look
+        self._around = around
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
-        job_file = folder / "job.json"
-        job_file.write_text(job.model_dump_json(indent=1))
-        command = (
-            self._command if isinstance(job, ExportJob | ReferenceJob) else self._build_command
-        )
-        with (folder / "log.txt").open("ab") as log:
+        work = output_files.make_work_folder(folder.resolve(), job.model_dump_json(indent=1))
+        with self._around(work):
+            status, stopped = self._run(job, work, report)
+        return _outcome(job, status, stopped, folder)
+
+    def _run(
+        self, job: Job, work: Path, report: Report
+    ) -> tuple[int, tuple[str, str | None] | None]:
+        """Runs the worker; returns its status and, where it was stopped, why and what to do."""
+        exports = isinstance(job, ExportJob | ReferenceJob)
+        command = self._command if exports else self._build_command
+        with (work / output_files.LOG).open("ab") as log:
             process = subprocess.Popen(
-                [*command, str(job_file.resolve()), str(folder.resolve())],
+                [*command, str(work / output_files.JOB), str(work)],
+                env=worker_environment(bucket="://" in job.store, weights=exports),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -90,7 +105,7 @@ class LocalExecutor(ThisMachine):
             _kill(process)  # an interrupt from the keyboard
             process.wait()
             watch.end()
-        return _outcome(process.returncode, watch.stopped, folder)
+        return process.returncode, watch.stopped
 
 
 class _Watch(threading.Thread):
@@ -203,20 +218,23 @@ _NOT_THE_ENGINE = ("RepositoryError", "MissingPackageError")
 """Errors of a worker that say nothing of what it was to build."""
 
 
-def _outcome(status: int, stopped: tuple[str, str | None] | None, folder: Path) -> Outcome:
-    """Reads what a worker left.
+def _outcome(
+    job: Job, status: int, stopped: tuple[str, str | None] | None, folder: Path
+) -> Outcome:
+    """Takes over what a worker left.
 
     Raises:
-        JobError: Its job failed, or it left no result: it crashed, or was stopped.
+        JobError: Its job failed, it left no result (it crashed, or was stopped), or what it left
+            can't be used.
     """
-    result_file = folder / "result.json"
-    if result_file.exists():
-        result = parse_result.validate_json(result_file.read_bytes())
+    if (data := output_files.collect_logs(folder)) is not None:
+        result = read_result(data, job)
         if isinstance(result, Failure):
             kind = NotRunError if result.error in _NOT_THE_ENGINE else JobError
             raise kind(result.message, hint=result.hint)
+        output_files.collect_files(result, folder)
         return Outcome(result=result, folder=folder)
-    words = _last_words(folder)
+    words = last_words(folder)
     if stopped:
         what, remedy = stopped
         raise JobError(what, hint=f"{words}; {remedy}" if remedy else words)
@@ -235,8 +253,7 @@ def _signal(status: int) -> str | None:
         return None
 
 
-def _last_words(folder: Path) -> str:
-    log = folder / "log.txt"
-    text = log.read_text(errors="replace") if log.exists() else ""
-    lines = text.strip().splitlines()[-5:]
+def last_words(folder: Path) -> str:
+    """Returns the last lines of a job's log, for the text of an error."""
+    lines = output_files.read_log_end(folder).strip().splitlines()[-5:]
     return "its last words: " + " | ".join(lines) if lines else "it said nothing"

@@ -1,0 +1,279 @@
+"""The files that a worker leaves, taken over without trusting their names or their contents.
+
+A worker writes into :data:`WORK`, a subfolder of its job's folder. When it has ended, the farm
+moves what the result names out of there, into the job's folder itself, which a container never
+sees. Everything that is published, read or kept afterwards is read from there.
+
+A file is opened relative to a descriptor of its folder, never through a link; it must be a regular
+file with one name and of a bounded size. After the move it must still be the file that was opened.
+
+A worker without a container runs as the farm's own user, and could change the store without asking
+the farm: these checks stop what it returns, a container confines what it does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from builders.job import BuildOutput, ExportOutput, ReferenceOutput
+from zoo.errors import JobError
+
+WORK = "work"
+"""Subfolder of a job's folder that its worker may write."""
+
+JOB, LOG, RESULT = "job.json", "log.txt", "result.json"
+INSPECTOR, QUARANTINE = "inspector.json", "quarantine.json"
+
+_MIB, _GIB = 2**20, 2**30
+
+LIMITS = {
+    "engine": 32 * _GIB,
+    "onnx": 16 * _GIB,
+    "state": 16 * _GIB,
+    "golden": 4 * _GIB,
+    "labelled": 16 * _GIB,
+    "timing_cache": 4 * _GIB,
+    "inspector": _GIB,
+    "log": _GIB,
+    "result": 8 * _MIB,
+    "job": 8 * _MIB,
+    "quarantine": _MIB,
+}
+"""Bytes that a file of each kind may have."""
+
+LOG_END = 64 * 2**10
+"""Bytes of a log that are read for the text of an error."""
+
+_HINT = "the worker is broken, or somebody tampered with it: nothing that it returned was stored"
+
+
+def named_files(result: ExportOutput | ReferenceOutput | BuildOutput) -> dict[str, str]:
+    """Returns the name of every file that a result returns, with its kind.
+
+    Raises:
+        JobError: It returns one file twice.
+    """
+    found: list[tuple[str | None, str]]
+    if isinstance(result, ExportOutput):
+        found = [(result.golden, "golden"), (result.state, "state")]
+        found += [(made.onnx, "onnx") for made in result.exports]
+    elif isinstance(result, ReferenceOutput):
+        found = [(result.file, "labelled")]
+    else:
+        found = [(result.engine, "engine"), (result.timing_cache, "timing_cache")]
+        found += [(name, kind) for kind, name in result.files.items()]
+        if result.verification is not None:
+            found.append((result.verification.labelled, "labelled"))
+    kinds: dict[str, str] = {}
+    for name, kind in found:
+        if name in kinds:
+            raise JobError(f"a worker returned {name} as {kinds[name]} and as {kind}", hint=_HINT)
+        if name is not None:
+            kinds[name] = kind
+    return kinds
+
+
+def check_size(name: str, kind: str, size: int) -> None:
+    """Refuses a file that is larger than its kind may be.
+
+    Raises:
+        JobError: It is.
+    """
+    if not 0 <= size <= LIMITS[kind]:
+        raise JobError(
+            f"a worker returned {name} ({kind}) of {size:,} bytes; at most {LIMITS[kind]:,} are "
+            "accepted",
+            hint=_HINT,
+        )
+
+
+class OutputFolder:
+    """A folder that a worker could write, held by a descriptor.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        JobError: It is gone, or was replaced by something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise JobError(
+                f"the worker's folder {path.name} can't be opened: {error.strerror}", hint=_HINT
+            ) from error
+
+    def __enter__(self) -> OutputFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._folder)
+
+    @contextmanager
+    def open(self, name: str, kind: str) -> Iterator[int]:
+        """Yields the descriptor of a file, for reading.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            JobError: It is a link, no regular file, has other names, or is too large.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, dir_fd=self._folder)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            what = "is a link" if error.errno == errno.ELOOP else str(error.strerror)
+            raise _refused(name, kind, what) from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise _refused(name, kind, "is not a regular file")
+            if status.st_nlink != 1:
+                raise _refused(name, kind, f"is one of {status.st_nlink} hard links")
+            check_size(name, kind, status.st_size)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def read(self, name: str, kind: str) -> bytes:
+        """Returns a file's bytes; raises as :meth:`open` does."""
+        with self.open(name, kind) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+            data = file.read(LIMITS[kind] + 1)  # it may still grow
+        check_size(name, kind, len(data))
+        return data
+
+    def read_end(self, name: str, kind: str, most: int, *, start: int = 0) -> tuple[bytes, int]:
+        """Returns a file's last bytes and its size; raises as :meth:`open` does.
+
+        Args:
+            name: The file.
+            kind: What it is.
+            most: How many bytes, at most.
+            start: Where they start at the earliest.
+        """
+        with self.open(name, kind) as descriptor:
+            size = os.fstat(descriptor).st_size
+            at = max(start, size - most)
+            return os.pread(descriptor, min(most, max(0, size - at)), at), size
+
+    def take(self, name: str, kind: str, folder: Path) -> None:
+        """Moves a file into a folder that the worker does not write; raises as :meth:`open` does.
+
+        It is not copied: engines and exports have gigabytes.
+        """
+        with self.open(name, kind) as descriptor:
+            os.rename(name, folder / name, src_dir_fd=self._folder)
+            opened, taken = os.fstat(descriptor), os.lstat(folder / name)
+            if (opened.st_dev, opened.st_ino) != (taken.st_dev, taken.st_ino):
+                raise _refused(name, kind, "was replaced while it was taken over")
+            if opened.st_nlink != 1:
+                raise _refused(name, kind, "got a hard link while it was taken over")
+
+
+def make_work_folder(folder: Path, job: str) -> Path:
+    """Makes the folder that a worker writes, with the job and an empty log in it."""
+    work = folder / WORK
+    work.mkdir(mode=0o700)
+    for place in (folder, work):
+        write_file(place / JOB, job.encode())
+    write_file(work / LOG, b"")
+    return work
+
+
+def collect_logs(folder: Path) -> bytes | None:
+    """Takes a worker's log, and returns its result's bytes; None where it left no result.
+
+    What else is in the job's folder is removed first: only the farm writes there.
+
+    Raises:
+        JobError: One of them is not a plain file of a bounded size.
+    """
+    job = _only_the_work(folder)
+    if job is not None:
+        write_file(folder / JOB, job)
+    with OutputFolder(folder / WORK) as made:
+        with suppress(FileNotFoundError):
+            made.take(LOG, "log", folder)
+        try:
+            data = made.read(RESULT, "result")
+        except FileNotFoundError:
+            with suppress(FileNotFoundError, JobError):  # for whoever looks into the failure
+                made.take(INSPECTOR, "inspector", folder)
+            return None
+    write_file(folder / RESULT, data)
+    return data
+
+
+def collect_files(result: ExportOutput | ReferenceOutput | BuildOutput, folder: Path) -> None:
+    """Takes the files that a result names, all of them or none that is used.
+
+    Raises:
+        JobError: One is missing, or is not a plain file of a bounded size.
+    """
+    with OutputFolder(folder / WORK) as made:
+        for name, kind in named_files(result).items():
+            try:
+                made.take(name, kind, folder)
+            except FileNotFoundError as error:
+                raise _refused(name, kind, "is not there") from error
+
+
+def read_log_end(folder: Path, most: int = LOG_END) -> str:
+    """Returns the end of a job's log, as text; nothing where it has no log that can be read."""
+    try:
+        with OutputFolder(folder) as opened:
+            data, size = opened.read_end(LOG, "log", most)
+    except (FileNotFoundError, JobError):
+        return ""
+    cut = f"[the first {size - len(data)} bytes are left out]\n" if size > len(data) else ""
+    return cut + data.decode(errors="replace")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file anew, whatever is there now: it is replaced, never written through."""
+    partial = path.with_name(f".{uuid.uuid4().hex}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(partial, flags, 0o644), "wb") as file:
+        file.write(data)
+    os.replace(partial, path)
+
+
+def copy_file(folder: Path, name: str, kind: str, target: Path) -> None:
+    """Copies a file of a job's folder, if it is there and a plain one of a bounded size."""
+    with suppress(FileNotFoundError, JobError), OutputFolder(folder) as opened:
+        write_file(target / name, opened.read(name, kind))
+
+
+def _only_the_work(folder: Path) -> bytes | None:
+    """Removes all but the worker's folder; returns the job, which the farm wrote."""
+    job = None
+    with suppress(FileNotFoundError, JobError), OutputFolder(folder) as opened:
+        job = opened.read(JOB, "job")
+    for entry in os.scandir(folder):
+        if entry.name == WORK:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+    return job
+
+
+def _refused(name: str, kind: str, what: str) -> JobError:
+    return JobError(f"a worker returned {name} ({kind}), which {what}", hint=_HINT)

@@ -1,0 +1,102 @@
+"""Reading a worker's result: it must be the answer to its job before anything of it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from builders.job import (
+    BuildJob,
+    BuildOutput,
+    ExportJob,
+    ExportOutput,
+    Failure,
+    Job,
+    ReferenceJob,
+    ReferenceOutput,
+    VerifyJob,
+    parse_result,
+)
+from zoo.errors import JobError
+
+Result = ExportOutput | ReferenceOutput | BuildOutput
+
+_DEPTH = 32  # levels of lists and objects
+_LARGEST = 2**63  # of whole numbers: no count of bytes or nanoseconds passes it
+_HINT = "farm and worker must be of one version; if they are, the worker is broken or was changed"
+
+
+def read_result(data: bytes | str, job: Job) -> Result | Failure:
+    """Reads ``result.json``.
+
+    Raises:
+        JobError: It is no result, or not one of that job.
+    """
+    try:
+        result = parse_result.validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part)[:40] for part in first["loc"]) or "the file"
+        raise JobError(f"not a result: {where}: {first['msg']}", hint=_HINT) from error
+    _check_plain(dict(result), _DEPTH)
+    if not isinstance(result, Failure) and (wrong := _mismatch(result, job)):
+        raise JobError(f"not a result of this job: {wrong}", hint=_HINT)
+    return result
+
+
+def _mismatch(result: Result, job: Job) -> str | None:
+    """Says why a result does not answer a job; None where it does."""
+    if isinstance(job, ExportJob):
+        return _export_mismatch(result, job)
+    if isinstance(job, ReferenceJob):
+        return None if isinstance(result, ReferenceOutput) else f"it is of kind {result.kind}"
+    if not isinstance(result, BuildOutput):
+        return f"it is of kind {result.kind}"
+    if isinstance(job, BuildJob) and result.engine is None:
+        return "it has no engine"
+    if isinstance(job, VerifyJob) and result.engine is not None:
+        return "it has an engine, and the job was to verify one"
+    if (job.prove is None) != (result.verification is None):
+        return "its engine was not verified" if job.prove else "an engine was verified unasked"
+    if result.timing_cache is not None and not _gpu_name(result.machine):
+        return "it has a timing cache, and machine.gpu.name is missing"
+    return None
+
+
+def _export_mismatch(result: Result, job: ExportJob) -> str | None:
+    if not isinstance(result, ExportOutput):
+        return f"it is of kind {result.kind}"
+    asked = sorted(inputs.key for inputs in job.inputs.values())
+    answered = [made.inputs.key for made in result.exports]
+    answered += [refused.inputs.key for refused in result.disabled]
+    if asked != sorted(answered):
+        return "its exports are not those that were asked for"
+    if (result.golden is None) != (job.fp32 is not None):
+        return "golden: there is one or none, and the job asked for the other"
+    return None
+
+
+def _gpu_name(machine: dict[str, Any]) -> bool:
+    gpu = machine.get("gpu")
+    return isinstance(gpu, dict) and isinstance(gpu.get("name"), str)
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    """Refuses what could not be written into a record and read again.
+
+    Raises:
+        JobError: It is nested too deeply, or has a number of too many digits.
+    """
+    if depth == 0:
+        raise JobError(f"not a result: nested more than {_DEPTH} levels deep", hint=_HINT)
+    if isinstance(value, dict):
+        for part in value.values():
+            _check_plain(part, depth - 1)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_plain(part, depth - 1)
+    elif hasattr(value, "__pydantic_fields__"):
+        _check_plain(dict(value), depth - 1)
+    elif isinstance(value, int) and abs(value) >= _LARGEST:
+        raise JobError("not a result: a number of more than 64 bits", hint=_HINT)
