@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -162,6 +163,7 @@ def main(checkout: Path, archive: Path) -> None:
             raise SystemExit("a request that has nothing left to do changed the store")
         (folder / "requests.json").write_text(json.dumps(said, indent=1) + "\n")
         (folder / "store.keys" / "seen.json").unlink()  # it names this folder
+        shutil.rmtree(folder / "store" / "runs")  # what nights report names this machine's paths
         _pack(folder, archive)
 
 
