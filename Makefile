@@ -77,7 +77,7 @@ help:  ## This list
 	@echo "  DATA       make demo: a folder with a folder of photos for each class"
 	@echo "  TIMEOUT    seconds that a job may take (default: 3600)"
 	@echo "  MEMORY     GiB of memory that a job may have (default: no limit)"
-	@echo "  EXECUTOR   local, docker (in the images that make image makes), or dask: jobs run on the cluster of SCHEDULER=tls://host:8786, CERTS=folder (docs/farm.md)"
+	@echo "  EXECUTOR   local, docker (in the images that make image makes), or dask: jobs run on the cluster of SCHEDULER=tls://host:8786, CERTS=folder (docs/explanation/farm.md)"
 
 zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
 	@$(BIN)/zoo-farm --manifests "$(MANIFESTS)" zoo --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" \
@@ -137,7 +137,7 @@ clean:  ## Remove the environment and what tools leave; repositories and sites s
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch's default build elsewhere brings CUDA; the farm needs only the CPU's. pip takes whichever
-# build of the pinned version its index offers: see docs/farm.md.
+# build of the pinned version its index offers: see docs/explanation/farm.md.
 $(READY): pyproject.toml builders/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: the farm needs Python 3.11 or later; name one with PYTHON="; exit 1; }

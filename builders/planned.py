@@ -13,7 +13,7 @@ from builders.history import Basis
 from zoo.catalog.report import Change
 
 PLAN_VERSION = 1
-"""Of the JSON that ``zoo-farm plan --json`` writes; docs/nightly.md has its fields."""
+"""Of the JSON that ``zoo-farm plan --json`` writes; docs/how-to/nightly.md has its fields."""
 
 Action = Literal["nothing", "sign", "verify", "build", "export", "disabled", "withdrawn", "blocked"]
 WORK: tuple[Action, ...] = ("export", "build", "verify", "sign")

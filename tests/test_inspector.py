@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_what_tensorrt_8_6_said_on_an_h200_is_read(
 ) -> None:
     folder = RESULTS / engine
     record = json.loads((folder / "record.json").read_text())
-    summary = summarise((folder / "inspector.json").read_text())
+    summary = summarise(lzma.decompress((folder / "inspector.json.xz").read_bytes()).decode())
     assert summary["profiles"] == 2
     assert bool(summary["silent"]) is not proven
     verdict = judge(summary, record["inputs"]["precision"], parameters, record["engine"]["size"])

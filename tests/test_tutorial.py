@@ -15,7 +15,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_every_block_of_the_tutorial_runs(farm: Farm, tmp_path: Path) -> None:
-    blocks = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text())
+    blocks = BLOCK.findall((ROOT / "docs" / "tutorial" / "classifier.md").read_text())
     assert len(blocks) >= 12
     assert {kind for kind, _ in blocks} == {"sh", "python"}
     # One process runs them all: what a Python block defines, the next ones know.

@@ -101,5 +101,5 @@ def read_nightly(path: Path) -> NightlyRun:
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UsageError(
             f"{path}: not what a nightly run writes: {where}: {first['msg']}",
-            hint="docs/index-schema.md has its fields",
+            hint="docs/reference/index-schema.md has its fields",
         ) from error

@@ -56,7 +56,7 @@ def open_store(url: str, *, anonymous: bool = False) -> ObjectStore:
     raise RepositoryError(
         f"{url}: no store for '{scheme}://' URLs.{perhaps(scheme, _SCHEMES)}",
         hint="a repository is a directory or file://, s3://bucket/prefix, or, to read from, "
-        "https:// or http:// (docs/stores.md)",
+        "https:// or http:// (docs/reference/stores.md)",
     )
 
 

@@ -12,8 +12,8 @@ from botocore import exceptions as aws
 from zoo.errors import RepositoryError
 
 _CREDENTIALS = (
-    "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (docs/stores.md), or read "
-    "with --anonymous"
+    "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+    "(docs/reference/stores.md), or read with --anonymous"
 )
 _ENDPOINT = "check the network and AWS_ENDPOINT_URL_S3; when the server is back, run this again"
 
@@ -111,7 +111,8 @@ class Place:
         if code in DENIED:
             return (
                 f"access denied: these credentials may not {verb} there",
-                "docs/stores.md lists the permissions that readers, builders and publishers need; "
+                "docs/reference/stores.md lists the permissions that readers, builders and "
+                "publishers need; "
                 f"else {_CREDENTIALS}",
             )
         if code in _CODES:
@@ -135,7 +136,7 @@ class Place:
         for kind, what, hint in _CAUSES:
             if isinstance(error, kind):
                 return f"{what}: {_first_line(error)}", hint
-        return _first_line(error), "check the URL and the AWS_ variables (docs/stores.md)"
+        return _first_line(error), "check the URL and the AWS_ variables (docs/reference/stores.md)"
 
 
 def code_of(error: aws.ClientError) -> str:

@@ -58,6 +58,7 @@ def open_s3(
         client = boto3.Session().client("s3", config=config)
     except (aws.BotoCoreError, ValueError) as error:
         raise RepositoryError(
-            f"{url}: {error}", hint="check the AWS_ variables and ~/.aws/config (docs/stores.md)"
+            f"{url}: {error}",
+            hint="check the AWS_ variables and ~/.aws/config (docs/reference/stores.md)",
         ) from error
     return S3Store(client, bucket, prefix, **named)
