@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from factories import PREPROCESS, plain
 from onnx import TensorProto, helper, numpy_helper
+from support.installed import installed_inputs
+from support.records import toolchain
 
 from builders.backends import get_backend
 from builders.backends.tensorrt_rtx import check_header
@@ -19,29 +20,10 @@ from builders.precision import to_low
 from builders.progress import silent
 from zoo.errors import BuildError, JobError, RunError, TargetError, UsageError
 from zoo.key import BuildInputs
-from zoo.machine import installed
-from zoo.manifest import BatchRange, Preprocess
 from zoo.repository import Repository
 from zoo.runtime import open_session
 from zoo.runtime.header import Header, read_header
 from zoo.stores import LocalStore
-from zoo.target import RuntimeKind, Toolchain
-
-
-def inputs(kind: RuntimeKind, *archs: str, **changes: Any) -> BuildInputs:
-    toolchain = installed(kind)
-    assert toolchain is not None
-    values: dict[str, Any] = {
-        "model": "toy",
-        "onnx": "0" * 64,
-        "preprocess": Preprocess.model_validate(plain(PREPROCESS)),
-        "archs": archs,
-        "precision": "fp32",
-        "toolchain": toolchain,
-        "profiles": (BatchRange(opt=4, max=8),),
-        "options": get_backend(kind).options(toolchain, {}),
-    }
-    return BuildInputs(**{**values, **changes})
 
 
 @pytest.fixture
@@ -71,9 +53,9 @@ def toy(tmp_path: Path) -> Path:
 
 def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> None:
     engine = tmp_path / "engine"
-    facts = get_backend("ort").build(toy, inputs("ort", "cpu"), engine, parameters=216)
+    facts = get_backend("ort").build(toy, installed_inputs("ort", "cpu"), engine, parameters=216)
     assert facts.precision_proven
-    with open_session(engine, inputs("ort", "cpu")) as session:
+    with open_session(engine, installed_inputs("ort", "cpu")) as session:
         assert session.input_shape == (3, 32, 32)
         images = np.random.default_rng(1).standard_normal((19, 3, 32, 32)).astype(np.float32)
         features = session.features(images)
@@ -93,20 +75,22 @@ def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
     typed = tmp_path / "typed.onnx"
     onnx.save(to_low(onnx.load(toy), "fp16", set()), typed)
     with pytest.raises(BuildError, match="weights are"):
-        get_backend("ort").build(typed, inputs("ort", "cpu"), tmp_path / "engine", parameters=216)
+        get_backend("ort").build(
+            typed, installed_inputs("ort", "cpu"), tmp_path / "engine", parameters=216
+        )
 
 
 def test_what_is_no_engine_is_a_sentence(tmp_path: Path) -> None:
-    for runtime in (inputs("ort", "cpu"), inputs("rtx", "sm86")):
+    for runtime in (installed_inputs("ort", "cpu"), installed_inputs("rtx", "sm86")):
         with pytest.raises(RunError, match="engine: can't be read: No such file"):
             open_session(tmp_path / "engine", runtime, 13)
     (tmp_path / "engine").write_bytes(b"not an engine")
     with pytest.raises(RunError, match="has 13 bytes, its record says 14: it is cut short"):
-        open_session(tmp_path / "engine", inputs("ort", "cpu"), 14)
+        open_session(tmp_path / "engine", installed_inputs("ort", "cpu"), 14)
     with pytest.raises(RunError, match="does not load it"):
-        open_session(tmp_path / "engine", inputs("ort", "cpu"))
+        open_session(tmp_path / "engine", installed_inputs("ort", "cpu"))
     with pytest.raises(RunError, match="is not a TensorRT engine"):
-        open_session(tmp_path / "engine", inputs("rtx", "sm86"))
+        open_session(tmp_path / "engine", installed_inputs("rtx", "sm86"))
 
 
 def build_in_worker(onnx_file: Path, asked: BuildInputs, folder: Path) -> Outcome:
@@ -128,7 +112,7 @@ def build_in_worker(onnx_file: Path, asked: BuildInputs, folder: Path) -> Outcom
 def test_rtx_builds_for_gpus_that_are_not_here(
     archs: tuple[str, ...], toy: Path, tmp_path: Path
 ) -> None:
-    asked = inputs("rtx", *archs)
+    asked = installed_inputs("rtx", *archs)
     outcome = build_in_worker(toy, asked, tmp_path)
     assert isinstance(outcome.result, BuildOutput)
     assert outcome.result.verification is None
@@ -142,7 +126,7 @@ def test_rtx_builds_for_gpus_that_are_not_here(
 def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(JobError, match="does not build"):
-        build_in_worker(tmp_path / "bad.onnx", inputs("rtx", "sm86"), tmp_path)
+        build_in_worker(tmp_path / "bad.onnx", installed_inputs("rtx", "sm86"), tmp_path)
     assert not (tmp_path / "output" / "engine").exists()
 
 
@@ -152,7 +136,7 @@ def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
 def test_rtx_builds_nothing_under_the_name_of_another_precision(
     precision: str, words: str, toy: Path, tmp_path: Path
 ) -> None:
-    asked = inputs("rtx", "sm86", precision=precision)
+    asked = installed_inputs("rtx", "sm86", precision=precision)
     with pytest.raises(JobError, match=f"an engine named {precision} (.|\n)*{words}"):
         build_in_worker(toy, asked, tmp_path)
     assert not (tmp_path / "output" / "engine").exists()
@@ -179,7 +163,7 @@ def test_a_header_that_does_not_fit_is_refused(
     changed: dict[str, Any], length: int, words: str
 ) -> None:
     values = {**RTX, **changed}
-    asked = inputs("rtx", "sm86", "sm89")
+    asked = installed_inputs("rtx", "sm86", "sm89")
     asked = asked.model_copy(
         update={"toolchain": asked.toolchain.model_copy(update={"version": "1.7.1.116"})}
     )
@@ -193,7 +177,7 @@ def test_a_runtime_without_a_backend_is_named() -> None:
 
 
 def options_of(version: str, **asked: str) -> dict[str, Any]:
-    chain = Toolchain(kind="trt", version=version, cuda=12, os="linux", machine="x86_64")
+    chain = toolchain("trt", version, cuda=12)
     return get_backend("trt").options(chain, asked)
 
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import LITE, MANIFESTS
 from docker_engine import RTX, DockerEngine
 from farm import ROOT, Farm
-from test_backends import inputs
+from support.installed import installed_inputs
 
 from builders.executors.docker import DockerExecutor
 from builders.job import BuildJob, BuildOutput
@@ -55,7 +55,7 @@ def a_job(store: str, folder: Path) -> BuildJob:
     shutil.copy(TOY, onnx)
     blob = repository.add_blob(onnx)
     return BuildJob(
-        inputs=inputs("rtx", "sm86"), onnx=blob, parameters=216, prove=None, store=store
+        inputs=installed_inputs("rtx", "sm86"), onnx=blob, parameters=216, prove=None, store=store
     )
 
 

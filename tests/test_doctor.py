@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import LITE
-from factories import toolchain
 from farm import Farm
+from support.records import toolchain
 
 from zoo import doctor
 from zoo.cache import kept, prune
@@ -40,7 +40,7 @@ def test_the_driver_is_judged_by_the_cuda_it_serves(driver: str, state: str, wor
 
 def test_a_runtime_that_the_driver_is_too_old_for_is_noticed() -> None:
     both = [
-        toolchain("rtx", "1.7.1.116").model_copy(update={"cuda": 13}),
+        toolchain("rtx", cuda=13),
         toolchain("ort", "1.32.0"),
     ]
     states = {}

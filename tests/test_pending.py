@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import MANIFESTS, ROOT
 from conftest import SMALL as MODEL
-from factories import engine, toolchain
 from farm import Farm
+from support.records import engine_entry, toolchain
 
 from builders import cli
 from builders.executors import LocalExecutor
@@ -170,7 +170,7 @@ def test_a_model_without_a_manifest_is_named(farm: Farm) -> None:
 
 
 def test_what_an_engine_needs_is_compared_with_what_a_machine_has() -> None:
-    entry = engine("sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16", status="pending")
+    entry = engine_entry("sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16", status="pending")
     assert need(entry) == "sm86 or sm89 with TensorRT-RTX 1.7.1.116"
     fits = Machine(archs=("sm89", "cpu"), toolchains=(toolchain("rtx", "1.7.1.116"),))
     assert why_not(entry, fits) is None

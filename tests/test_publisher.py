@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from signed import LABEL, ROW, TOLERANCE, Signed
+from support.records import blob
 
 from builders import gc
 from builders.intake import check_candidate
@@ -29,7 +30,7 @@ from zoo.index import ModelIndex, OwnFloor
 from zoo.layout import record_key
 from zoo.licences import check_licence
 from zoo.mirror import Filter, mirror
-from zoo.record import Blob, BuildRecord
+from zoo.record import BuildRecord
 from zoo.repository import Repository
 from zoo.stores import LocalStore, open_store
 
@@ -78,7 +79,7 @@ BAD: dict[str, Callable[[Signed], Any]] = {
 
 def beside(signed: Signed, **papers: bytes | None) -> None:
     """Builds an engine beside which other papers lie, or none."""
-    engine = Blob(sha256=sha256_bytes(b"engine"), size=6)
+    engine = blob(b"engine")
     files = signed.papers(signed.build_inputs("m", b"engine"), engine)
     for name, text in papers.items():
         del files[name]

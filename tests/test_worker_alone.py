@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from farm import ROOT
-from test_backends import inputs
+from support.installed import installed_inputs
 
 from builders.environment import toolchains_of, worker_command
 from builders.executors import LocalExecutor
@@ -64,7 +64,7 @@ def test_it_builds_an_engine_from_a_job(alone: str, tmp_path: Path) -> None:
     onnx = tmp_path / "toy.onnx"
     shutil.copy(TOY, onnx)
     job = BuildJob(
-        inputs=inputs("rtx", "sm86"),
+        inputs=installed_inputs("rtx", "sm86"),
         onnx=repository.add_blob(onnx),
         parameters=216,
         prove=None,
