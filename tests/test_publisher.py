@@ -363,8 +363,8 @@ def nothing_is_half(signed: Signed) -> None:
     for row in client.index().models:
         for entry in client.model(row.model).engines:
             record = client.repository.listed_record(row.model, entry)
-            for blob in (record.engine, record.golden, *record.files.values()):
-                data = signed.find(f"blobs/sha256/*/{blob.sha256}").read_bytes()
-                assert sha256_bytes(data) == blob.sha256
+            for named in record.blobs:
+                data = signed.find(f"blobs/sha256/*/{named.sha256}").read_bytes()
+                assert sha256_bytes(data) == named.sha256
     assert Repository(signed.store).kind() == "release"
     assert LABEL in next(row for row in client.index().models if row.model == "steady").targets
