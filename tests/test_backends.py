@@ -14,16 +14,10 @@ from support.records import toolchain
 
 from builders.backends import get_backend
 from builders.backends.tensorrt_rtx import check_header
-from builders.executors import LocalExecutor, Outcome
-from builders.job import BuildJob, BuildOutput
 from builders.precision import to_low
-from builders.progress import silent
-from zoo.errors import BuildError, JobError, RunError, TargetError, UsageError
-from zoo.key import BuildInputs
-from zoo.repository import Repository
+from zoo.errors import BuildError, RunError, TargetError, UsageError
 from zoo.runtime import open_session
-from zoo.runtime.header import Header, read_header
-from zoo.stores import LocalStore
+from zoo.runtime.header import Header
 
 
 @pytest.fixture
@@ -91,55 +85,6 @@ def test_what_is_no_engine_is_a_sentence(tmp_path: Path) -> None:
         open_session(tmp_path / "engine", installed_inputs("ort", "cpu"))
     with pytest.raises(RunError, match="is not a TensorRT engine"):
         open_session(tmp_path / "engine", installed_inputs("rtx", "sm86"))
-
-
-def build_in_worker(onnx_file: Path, asked: BuildInputs, folder: Path) -> Outcome:
-    """Polygraphy serves one of the two TensorRTs in a process, so RTX builds get their own."""
-    repository = Repository(LocalStore(folder / "store"))
-    job = BuildJob(
-        inputs=asked,
-        onnx=repository.add_blob(onnx_file),
-        parameters=216,
-        prove=None,
-        store=repository.store.url,
-    )
-    output = folder / "output"
-    output.mkdir()
-    return LocalExecutor().run(job, output, silent)
-
-
-@pytest.mark.parametrize("archs", [("sm86",), ("sm75",), ("sm120", "sm80", "sm86", "sm89")])
-def test_rtx_builds_for_gpus_that_are_not_here(
-    archs: tuple[str, ...], toy: Path, tmp_path: Path
-) -> None:
-    asked = installed_inputs("rtx", *archs)
-    outcome = build_in_worker(toy, asked, tmp_path)
-    assert isinstance(outcome.result, BuildOutput)
-    assert outcome.result.verification is None
-    assert not outcome.result.precision_proven
-    found = read_header((tmp_path / "output" / "engine").read_bytes())
-    assert set(found.archs or ()) == set(archs)
-    assert found.version == asked.toolchain.version
-    assert found.length == (tmp_path / "output" / "engine").stat().st_size
-
-
-def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
-    (tmp_path / "bad.onnx").write_bytes(b"no model")
-    with pytest.raises(JobError, match="does not build"):
-        build_in_worker(tmp_path / "bad.onnx", installed_inputs("rtx", "sm86"), tmp_path)
-    assert not (tmp_path / "output" / "engine").exists()
-
-
-@pytest.mark.parametrize(
-    ("precision", "words"), [("fp16", "1 FLOAT"), ("int8", "quantises nothing")]
-)
-def test_rtx_builds_nothing_under_the_name_of_another_precision(
-    precision: str, words: str, toy: Path, tmp_path: Path
-) -> None:
-    asked = installed_inputs("rtx", "sm86", precision=precision)
-    with pytest.raises(JobError, match=f"an engine named {precision} (.|\n)*{words}"):
-        build_in_worker(toy, asked, tmp_path)
-    assert not (tmp_path / "output" / "engine").exists()
 
 
 RTX: dict[str, Any] = {

@@ -15,7 +15,6 @@ from PIL import Image
 from support.records import engine_entry, model_index
 
 from builders.expected import expected
-from builders.serve import server
 from zoo.catalog import NightlyRun, Place, build_site, listing, read_nightly
 from zoo.catalog.engine_page import commands
 from zoo.catalog.gpus import gpu_table, known_as, slug
@@ -272,13 +271,6 @@ def test_a_checkout_says_what_there_could_be(tmp_path: Path) -> None:
         expected(zoo.repository, tmp_path / "none")
     (tmp_path / "broken.toml").write_text("[")
     assert expected(zoo.repository, tmp_path).absent == {"broken": "the manifest can't be read"}
-
-
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    with server(tmp_path, 0) as running:
-        taken = running.server_address[1]
-        with pytest.raises(UsageError, match=f"port {taken}: "):
-            server(tmp_path, taken)
 
 
 def test_a_file_that_no_run_wrote_is_refused(tmp_path: Path) -> None:

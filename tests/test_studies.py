@@ -18,7 +18,7 @@ from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales
 from builders.studies import speed
 from builders.studies.__main__ import main, study
-from builders.studies.modelopt import ModelOpt, not_above
+from builders.studies.modelopt import not_above
 from builders.studies.result import Row, Studies, look, quantised_inputs, share
 from builders.studies.subject import Subject
 from builders.studies.table import to_markdown
@@ -206,13 +206,6 @@ def test_an_unknown_dialect_is_a_sentence(
     monkeypatch.setattr(sys, "argv", ["studies", "int8", "--dialect", "opset-9"])
     assert main() == UsageError.exit_code
     assert "torchscript-17" in capsys.readouterr().err
-
-
-def test_a_python_without_modelopt_is_named(tmp_path: Path) -> None:
-    for python in (Path(sys.executable), tmp_path / "none"):
-        with pytest.raises(UsageError, match=f"--modelopt-python {python}: .") as raised:
-            ModelOpt(python)
-        assert "modelopt.py" in str(raised.value)
 
 
 def test_what_modelopt_makes_gets_its_opset_back() -> None:

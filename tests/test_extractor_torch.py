@@ -1,0 +1,36 @@
+"""Loading from a real repository, and images that are tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from caft_tools import photo
+from conftest import LITE
+from farm import Farm
+
+import zoo
+from zoo.errors import RunError, UsageError
+from zoo.extractor import Extractor
+
+
+def test_load_finds_the_engine_and_says_why(
+    farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_STORE", str(farm.store))
+    monkeypatch.setenv("ZOO_HOME", farm.trusted_in(tmp_path)["ZOO_HOME"])
+    said: list[str] = []
+    with zoo.load(LITE, report=said.append) as extractor:
+        assert isinstance(extractor, Extractor)
+        assert extractor.feature_dim == 1280
+        assert extractor.record.targets == ("cpu-ort1.32-fp32",)
+        assert extractor.preprocess.input_size == 224
+        features = extractor([photo(1, (300, 240)), photo(2, (240, 300))])
+        with pytest.raises(RunError, match="takes photos or a batch of them, not a NoneType"):
+            extractor(None)
+    assert features.shape == (2, 1280)
+    assert "made for cpu" in said[0] == extractor.why
+    with pytest.raises(RunError, match="this extractor is closed"):
+        extractor([photo(1, (300, 240))])
+    with pytest.raises(UsageError, match="Perhaps you meant 'efficientnet_lite0'"):
+        zoo.load("efficientnet_lite")
