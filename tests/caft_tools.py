@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from support.paths import DATA
 from support.records import blob, build_inputs, build_record, small_preprocess
 
 from zoo.caft.augment import Augmentation
@@ -20,7 +21,7 @@ from zoo.extractor import Extractor
 from zoo.record import BuildRecord
 from zoo.runtime.onnxruntime import OnnxRuntimeSession
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"
+TOY = DATA / "toy.onnx"
 HALF = (0.5, 0.5, 0.5)
 PREPROCESS = small_preprocess()
 

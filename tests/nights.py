@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from conftest import MANIFESTS, SMALL
 from rich.console import Console
+from support.models import SMALL
+from support.paths import MANIFESTS
 from support.records import export_record, machine, put_blob, timed_batch, toolchain, verified_batch
 
 from builders import inputs, listing, weights

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from catalogs import HOSTILE, Zoo, every_state, hostile, many
-from farm import ROOT
 from PIL import Image
+from support.paths import ROOT
 from support.records import engine_entry, model_index
 
 from builders.expected import expected

@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import Cluster, other_python, zoo_farm
-from conftest import LITE, NO_OTHER_PYTHON
-from farm import ROOT, Farm
+from farm import Farm
 from rich.console import Console
+from support.models import LITE
+from support.paths import ROOT
 from support.records import toolchain
+from support.skips import NO_OTHER_PYTHON
 from test_executor import wait_for
 
 from builders import cli, fake_builder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from conftest import SMALL
 from farm import Farm
+from support.models import SMALL
 
 from builders import cli
 from builders.desk import open_desk

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import LITE
 from farm import Farm
+from support.models import LITE
 
 
 def test_every_line_is_ok_or_what_to_do(farm: Farm, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT
+from support.paths import ROOT
 from support.records import backbone_cut, weights_identity
 from torch import nn
 

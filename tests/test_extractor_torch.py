@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from caft_tools import photo
-from conftest import LITE
 from farm import Farm
+from support.models import LITE
 
 import zoo
 from zoo.errors import RunError, UsageError

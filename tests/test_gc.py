@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +20,6 @@ from zoo.index import Index, ModelIndex, index_row
 from zoo.layout import record_key
 
 GRACE = timedelta(days=7)
-
-
-@pytest.fixture
-def signed(tmp_path: Path) -> Signed:
-    return Signed(tmp_path)
 
 
 def sweep(signed: Signed) -> gc.Garbage:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.installed import installed_inputs
+from support.paths import DATA
 from support.records import small_preprocess
 
 from builders.backends import get_backend
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.skipif(
     reason="no NVIDIA GPU with standard TensorRT (pip package tensorrt)",
 )
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"
+TOY = DATA / "toy.onnx"
 MIXED = TOY.with_name("mixed.onnx")
 PROFILES = (BatchRange(opt=1, max=8), BatchRange(min=9, opt=32, max=32))
 

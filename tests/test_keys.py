@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ZooFarm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_pem_private_key,
 )
 from signed import Signed, no_passphrase, other_ring
+from support.commands import ZooFarm
 
 from builders.desk import open_desk
 from builders.keys import PASSPHRASE, KeyRing, key_elsewhere, make_keys, new_key

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import MANIFESTS, TESTS
 
 from zoo.errors import ManifestError, UsageError
 from zoo.manifest import (
@@ -47,7 +47,7 @@ WIDTHS = {
     "densenet121": 1024,
     "densenet169": 1664,
 }
-BAD = sorted((Path(__file__).parent / "manifests").glob("*.toml"))
+BAD = sorted((TESTS / "manifests").glob("*.toml"))
 
 
 def test_the_models_of_the_mission_and_their_widths(manifests: dict[str, Manifest]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import MANIFESTS
+from support.paths import MANIFESTS
 
 from builders.backbone import import_timm
 from zoo.manifest import (

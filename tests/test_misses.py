@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
 from nights import CPU, NO_IMAGES, Builder, Night
+from support.models import SMALL
 from support.records import blob, toolchain
 
 from builders import inputs

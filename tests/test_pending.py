@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, ROOT
-from conftest import SMALL as MODEL
 from farm import Farm
+from support.models import SMALL as MODEL
+from support.paths import MANIFESTS, ROOT
 
 from builders import cli
 from builders.executors import LocalExecutor

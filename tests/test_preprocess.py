@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MANIFESTS
 from PIL import Image
+from support.paths import MANIFESTS
 
 from builders.backbone import import_timm
 from builders.photos import _GOLDEN, _path, golden_photos

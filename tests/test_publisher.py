@@ -19,11 +19,6 @@ from zoo.licences import check_licence
 from zoo.record import BuildRecord
 
 
-@pytest.fixture
-def signed(tmp_path: Path) -> Signed:
-    return Signed(tmp_path)
-
-
 def index(signed: Signed, model: str = "m") -> ModelIndex:
     return signed.client().model(model)
 

@@ -26,11 +26,6 @@ from zoo.repository import Repository
 from zoo.stores import LocalStore, open_store
 
 
-@pytest.fixture
-def signed(tmp_path: Path) -> Signed:
-    return Signed(tmp_path)
-
-
 def index(signed: Signed, model: str = "m") -> ModelIndex:
     return signed.client().model(model)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.paths import ROOT
 
 
 @pytest.mark.parametrize(("in_ci", "status"), [("true", 1), ("", 0)])

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.paths import ROOT
 
 STAGES = {"plan", "weights", "backbone", "export", "precision", "verify", "benchmark", "publish"}
 HEAVY = (

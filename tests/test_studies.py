@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import LITE, MANIFESTS
 from onnx import TensorProto, helper, numpy_helper
+from support.models import LITE
+from support.paths import DATA, MANIFESTS
 
 from builders.onnx_run import open_onnx
 from builders.precision import to_low
@@ -27,7 +28,7 @@ from zoo.errors import PrecisionError, UsageError
 from zoo.manifest import load_manifest
 from zoo.preprocess import normalise
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"  # a convolution, a ReLU and a mean
+TOY = DATA / "toy.onnx"  # a convolution, a ReLU and a mean
 
 
 def subject(folder: Path, grown: float = 1.0) -> Subject:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, ZooFarm
 from signed import LABEL, Signed
+from support.commands import ZooFarm
+from support.paths import ROOT
 
 from builders.keys import KeyRing
 from zoo.digest import sha256_bytes
