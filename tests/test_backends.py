@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from support.installed import installed_inputs
+from support.paths import DATA
 from support.records import toolchain
 
 from builders.backends import get_backend
@@ -19,35 +19,12 @@ from zoo.errors import BuildError, RunError, TargetError, UsageError
 from zoo.runtime import open_session
 from zoo.runtime.header import Header
 
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    """A convolution, a clip and a mean: small, and what every backbone is made of."""
-    weights = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["images", "w"], ["c"], name="conv", kernel_shape=[3, 3]),
-        helper.make_node("Relu", ["c"], ["r"], name="relu"),
-        helper.make_node("ReduceMean", ["r", "axes"], ["features"], name="mean", keepdims=0),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 8])],
-        [
-            numpy_helper.from_array(weights, "w"),
-            numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
-        ],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    path = tmp_path / "toy.onnx"
-    onnx.save(onnx.shape_inference.infer_shapes(made), path)
-    return path
+TOY = DATA / "toy.onnx"
 
 
-def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> None:
+def test_onnxruntime_builds_what_the_session_runs(tmp_path: Path) -> None:
     engine = tmp_path / "engine"
-    facts = get_backend("ort").build(toy, installed_inputs("ort", "cpu"), engine, parameters=216)
+    facts = get_backend("ort").build(TOY, installed_inputs("ort", "cpu"), engine, parameters=216)
     assert facts.precision_proven
     with open_session(engine, installed_inputs("ort", "cpu")) as session:
         assert session.input_shape == (3, 32, 32)
@@ -65,9 +42,9 @@ def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> 
         session.features(images)
 
 
-def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
+def test_an_fp16_model_is_no_fp32_engine(tmp_path: Path) -> None:
     typed = tmp_path / "typed.onnx"
-    onnx.save(to_low(onnx.load(toy), "fp16", set()), typed)
+    onnx.save(to_low(onnx.load(TOY), "fp16", set()), typed)
     with pytest.raises(BuildError, match="weights are"):
         get_backend("ort").build(
             typed, installed_inputs("ort", "cpu"), tmp_path / "engine", parameters=216

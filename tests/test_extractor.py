@@ -25,16 +25,11 @@ def given(kind: str, images: list[Any], folder: Path) -> Any:
     if kind == "one array of pixels":
         return np.stack([np.asarray(image) for image in images])
     ready = batch_of(images, PREPROCESS)
-    if kind == "a tensor":
-        import torch
-
-        return torch.from_numpy(ready)
     return {"pillow": images, "a generator": iter(images), "ready": ready}[kind]
 
 
 KINDS = [
     "pillow", "a generator", "paths", "strings", "pixels", "one array of pixels", "ready",
-    "a tensor",
 ]  # fmt: skip
 
 

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from caft_tools import photo
+from caft_tools import photo, toy
 from farm import Farm
 from support.models import LITE
 
 import zoo
 from zoo.errors import RunError, UsageError
 from zoo.extractor import Extractor
+from zoo.preprocess import batch_of
+from zoo.runtime.cuda import device_view
+
+
+def test_a_tensor_gives_the_features_of_its_photos() -> None:
+    torch = pytest.importorskip("torch")
+    images = [photo(number) for number in range(18)]  # more than the engine's largest batch
+    with toy() as extractor:
+        ready = batch_of(images, extractor.preprocess)
+        expected = extractor.session.features(ready)
+        assert np.allclose(extractor(torch.from_numpy(ready)), expected, atol=1e-6)
+
+
+def test_a_tensor_in_the_hosts_memory_is_a_sentence() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RunError, match="images lie in the host's memory") as caught:
+        device_view(torch.zeros(1, 3, 32, 32), 0)
+    assert ".numpy()" in str(caught.value)
 
 
 def test_load_finds_the_engine_and_says_why(

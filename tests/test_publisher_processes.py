@@ -30,9 +30,6 @@ def index(signed: Signed, model: str = "m") -> ModelIndex:
     return signed.client().model(model)
 
 
-# What is refused
-
-
 def test_a_child_that_dies_or_babbles_refuses_its_candidate_alone(
     signed: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,9 +54,6 @@ def test_a_candidate_is_looked_at_in_another_process(signed: Signed) -> None:
     broken.write_text("{")
     assert "not a valid Candidate" in signed.publish().refused["candidates/n/x.json"]
     assert [row.model for row in signed.client().index().models] == ["m"]
-
-
-# On a real S3 server
 
 
 def test_a_bucket_is_published_to_read_mirrored_and_swept(s3: str, tmp_path: Path) -> None:
@@ -110,9 +104,6 @@ def test_publishers_race_for_one_record_on_a_bucket(s3: str, tmp_path: Path) -> 
     assert signed.pulled(signed.client()) == b"the same engine"
     assert len(list(signed.store.list("records/m/"))) == 1
     assert not signed.repository.candidates()
-
-
-# What becomes of engines
 
 
 def test_a_kill_at_any_moment_leaves_no_visible_half(signed: Signed) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from zoo.errors import RepositoryError
 from zoo.stores import LocalStore, open_store
@@ -80,6 +83,26 @@ def test_who_may_not_write_is_told(foreign: Path) -> None:
         ) as caught:
             refused()
         assert str(foreign) in str(caught.value)
+
+
+def test_what_a_killed_writer_leaves_can_be_removed(store: LocalStore) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from zoo.stores import local
+local._place = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+local.LocalStore(Path({str(store.root)!r})).put("k", b"x")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert list(store.list("")) == []
+    now = datetime.now(timezone.utc)
+    with store.lock("publish"):  # is no such thing
+        assert not list(store.abandoned(now - LATER))
+        (left,) = store.abandoned(now + LATER)
+        store.discard(left)
+        store.discard(left)
+        assert not list(store.abandoned(now + LATER))
 
 
 def test_who_waits_in_vain_is_told_for_whom(store: LocalStore, tmp_path: Path) -> None:
