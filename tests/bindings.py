@@ -18,7 +18,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NO_WHEEL, ROOT
+from support.paths import ROOT
+from support.skips import NO_WHEEL
 
 PACKAGE = "tensorrt-cu13-bindings"
 CACHE = ROOT / ".pytest_cache" / "d" / "tensorrt-bindings"

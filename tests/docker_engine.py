@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from farm import ROOT
+from support.paths import ROOT
 
 from builders.images import image_of
 

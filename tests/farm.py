@@ -9,11 +9,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.paths import ROOT
+
 from zoo.repository import Repository
 from zoo.stores import LocalStore
 from zoo.trust import TrustHome
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from support.paths import DATA
 
 from builders.precision import to_low
-
-DATA = Path(__file__).parent / "data"
 
 
 def network(convolutions: Sequence[tuple[str, int, int]]) -> onnx.ModelProto:

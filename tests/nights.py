@@ -8,8 +8,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from conftest import MANIFESTS, SMALL
 from rich.console import Console
+from support.models import SMALL
+from support.paths import MANIFESTS
+from support.records import export_record, machine, put_blob, timed_batch, toolchain, verified_batch
 
 from builders import inputs, listing, weights
 from builders.calibration import CalibrationSet
@@ -22,12 +24,9 @@ from builders.proposals import Proposals
 from builders.request import Request
 from builders.strikes import Strikes
 from builders.summary import Summary
-from zoo.digest import sha256_bytes
 from zoo.errors import JobError, NotRunError
 from zoo.index import Candidate, EngineEntry, Index, ModelIndex, index_row
-from zoo.layout import blob_key
 from zoo.manifest import Manifest
-from zoo.record import Blob, ExportRecord
 from zoo.repository import Repository
 from zoo.stores import MemoryStore
 from zoo.target import Arch, Precision, Toolchain
@@ -84,19 +83,15 @@ class Builder:
             raise JobError("the worker died of SIGSEGV")
         (folder / "engine").write_text(f"{job.inputs.key} {self.jobs}")
         rows: list[dict[str, Any]] = [
-            {"batch": n, "worst_cosine": self.cosine, "worst_relative_error": 1e-5}
-            for n in job.prove.batches
+            verified_batch(n, worst_cosine=self.cosine) for n in job.prove.batches
         ]
-        times = [
-            {"batch": n, "latency_ms": self.ms, "images_per_second": 1000 * n / self.ms}
-            for n in job.prove.benchmark
-        ]
+        times = [timed_batch(n, self.ms) for n in job.prove.benchmark]
         verdict = Verification(
             passed=self.good, reason=None if self.good else "row 3 is far", batches=tuple(rows)
         )
         result = BuildOutput(
             engine="engine", facts={}, precision_proven=True, verification=verdict,
-            benchmark=tuple(times), machine={"cpu": "A CPU"}, cost={"seconds": 1.0},
+            benchmark=tuple(times), machine=machine(), cost={"seconds": 1.0},
         )  # fmt: skip
         return Outcome(result=result, folder=folder)
 
@@ -111,21 +106,18 @@ class Night:
         form = Form(dialect="dynamo-20", precision="fp32")
         asked = inputs.export_inputs(manifest, identity, form, NO_IMAGES.name)
         self.repository.add_export(
-            ExportRecord(
-                inputs=asked, onnx=self._blob(b"onnx"), golden=self._blob(b"golden"),
-                parameters=1, largest_tensor=1000, check={}, cost={},
+            export_record(
+                inputs=asked,
+                onnx=put_blob(self.repository.store, b"onnx"),
+                golden=put_blob(self.repository.store, b"golden"),
+                parameters=1,
             )
-        )  # fmt: skip
+        )
         self.request = Request(
             manifests={SMALL: manifest}, manifest_dir=MANIFESTS, toolchains={},
             precisions=("fp32",),
             weights="seeded", calibration=NO_IMAGES, failures=folder / "_failures",
         )  # fmt: skip
-
-    def _blob(self, data: bytes) -> Blob:
-        digest = sha256_bytes(data)
-        self.repository.store.put(blob_key(digest), data)
-        return Blob(sha256=digest, size=len(data))
 
     def run(self, version: str, *, counts: bool = True, retry: bool = False) -> Summary:
         """Runs a night with a version of the runtime."""
@@ -133,7 +125,7 @@ class Night:
         night = self.desk.day.strftime(listing.TIME) if counts else None
         strikes = Strikes(self.repository, night=night, retry=retry)
         display = Display(Console(quiet=True))
-        chain = Toolchain(kind="ort", version=version, os="linux", machine="x86_64")
+        chain = toolchain("ort", version)
         farm = Farm(self.repository, self.builder, display, self.desk, strikes)
         return farm.run(replace(self.request, toolchains={CPU: chain}))
 

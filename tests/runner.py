@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from farm import ROOT
+from support.paths import ROOT
 
 TOOLS = (
     "zoo", "builders", "docker", "Makefile", "README.md", "LICENSE", "pyproject.toml",

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from factories import PREPROCESS, engine, model, plain
+from support import records
 
 from builders.intake import check_candidate
 from builders.keys import Expiry, KeyRing, make_keys
@@ -18,14 +18,12 @@ from builders.publisher import Check, Published, Publisher
 from builders.signing import SignedMetadata
 from zoo.client import Client
 from zoo.digest import sha256_json
-from zoo.index import Candidate, Index, ModelCard, index_row
+from zoo.index import Index, index_row
 from zoo.key import BuildInputs
 from zoo.licences import LICENCE_FILE, NOTICE_FILE, licence_text
-from zoo.manifest import BatchRange, CatalogText
-from zoo.record import Attestation, Blob, BuildRecord
+from zoo.record import Blob, BuildRecord
 from zoo.repository import Repository
 from zoo.stores import LocalStore, ObjectStore, open_store
-from zoo.target import Toolchain
 from zoo.tolerance import floors
 from zoo.trust import SignedIndex
 
@@ -73,40 +71,19 @@ class Signed:
         self.attest(engine)
         values: dict[str, Any] = {
             "inputs": inputs,
-            "export_key": "3" * 64,
-            "targets": (LABEL,),
             "engine": engine,
             "golden": self.blob(b"golden"),
             "files": self.papers(inputs, engine),
             "feature_dim": 8,
-            "dry_run": False,
-            "precision_status": "proven",
-            "facts": {},
-            "licence": "apache-2.0",
-            "weights": "file w",
-            "cost": {"seconds": 1.0},
-            "created": "2026-01-01T00:00:00.000000Z",
         }
-        record = BuildRecord.model_validate({**values, **changes})
+        record = records.build_record(**{**values, **changes})
         self.repository.add_record(record)
         return record
 
     def build_inputs(self, model: str, content: bytes) -> BuildInputs:
         """What an engine is made from."""
-        return BuildInputs.model_validate(
-            {
-                "model": model,
-                "onnx": sha256_json(content.hex()),
-                "preprocess": plain(PREPROCESS),
-                "archs": ("cpu",),
-                "precision": "fp32",
-                "toolchain": Toolchain(
-                    kind="ort", version="1.32.0", os="linux", machine="x86_64"
-                ).model_dump(mode="json"),
-                "profiles": [BatchRange(min=1, opt=4, max=16).model_dump()],
-                "options": {},
-            }
-        )
+        onnx = sha256_json(content.hex())
+        return records.build_inputs(model=model, onnx=onnx)
 
     def papers(self, inputs: BuildInputs, engine: Blob) -> dict[str, Blob]:
         """What lies beside an engine."""
@@ -128,33 +105,20 @@ class Signed:
 
     def attest(self, engine: Blob, **changes: Any) -> None:
         body = {"batches": [ROW], "tolerance": TOLERANCE}
-        values: dict[str, Any] = {
-            "kind": "verified",
-            "engine": engine.sha256,
-            "time": "2026-01-01T00:00:00.000000Z",
-            "key": "4" * 64,
-            "machine": {"cpu": "a CPU"},
-            "body": body,
-        }
-        self.repository.attest(Attestation.model_validate({**values, **changes}))
+        values = {"engine": engine.sha256, "machine": records.machine(), "body": body}
+        self.repository.attest(records.attestation(**{**values, **changes}))
 
-    def propose(self, *records: BuildRecord, **card: Any) -> str:
+    def propose(self, *proposed: BuildRecord, **card: Any) -> str:
         """Proposes engines of one model; returns where the candidate lies."""
         values: dict[str, Any] = {
-            "model": records[0].inputs.model if records else "m",
-            "family": "f",
-            "timm_name": "m.tag",
+            "model": proposed[0].inputs.model if proposed else "m",
             "licence": "apache-2.0",
-            "origin": "https://example.org/m",
             "weights": "file w",
             "feature_dim": 8,
-            "cut": "pooled",
-            "preprocess": PREPROCESS,
-            "catalog": CatalogText(title="M", summary="s", characteristics=("c",), use_case="u"),
         }
-        candidate = Candidate(
-            card=ModelCard.model_validate({**values, **card}),
-            records=tuple(record.key for record in records),
+        candidate = records.candidate(
+            records.model_card(**{**values, **card}),
+            proposed,
             proposed=datetime.now(timezone.utc).strftime(TIME),
         )
         self.repository.propose(candidate)
@@ -213,14 +177,14 @@ def publish_many(signed: Signed, models: int) -> None:
         for batch in (1, 8, 64, 128, 256)
     ]
     engines = [
-        engine(f"{arch}-rtx1.7-{precision}", verification={"batches": numbers},
+        records.engine_entry(f"{arch}-rtx1.7-{precision}", verification={"batches": numbers},
                benchmark={"batches": times})
         for arch in ("sm75", "sm80", "sm86", "sm89", "sm120")
         for precision in ("fp32", "bf16", "fp16", "int8")
     ]  # fmt: skip
     files, rows = {}, []
     for number in range(models):
-        one = model(*engines, model=f"model_{number}")
+        one = records.model_index(*engines, model=f"model_{number}")
         files[f"index/{one.model}.json"] = one.to_json()
         rows.append(index_row(one, files[f"index/{one.model}.json"]))
     files["index.json"] = Index(kind="release", models=tuple(rows)).to_json()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LITE, ROOT, SMALL
 from farm import Farm
 from PIL import Image
+from support.models import LITE, SMALL
+from support.paths import ROOT
 
 from builders import probing
 from builders.accuracy import FOLDS, linear_probe

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from support.paths import DATA
 from test_int8 import residual
 
 from builders.gate import compare_rows
@@ -235,7 +235,7 @@ def test_what_is_not_quantised_is_fp16_where_types_are_law(
 
 
 def test_where_one_operator_is_all_the_work_there_is_no_stricter_network() -> None:
-    toy = Path(__file__).parent / "data" / "toy.onnx"
+    toy = DATA / "toy.onnx"
     images = RANDOM.standard_normal((4, 3, 32, 32)).astype(np.float32)
     made = [
         lower(onnx.load(toy), "fp16", Images(all=images, judged=images), tolerance(), safety=safety)

@@ -8,72 +8,25 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from factories import PREPROCESS, plain
-from onnx import TensorProto, helper, numpy_helper
+from support.installed import installed_inputs
+from support.paths import DATA
+from support.records import toolchain
 
 from builders.backends import get_backend
 from builders.backends.tensorrt_rtx import check_header
-from builders.executors import LocalExecutor, Outcome
-from builders.job import BuildJob, BuildOutput
 from builders.precision import to_low
-from builders.progress import silent
-from zoo.errors import BuildError, JobError, RunError, TargetError, UsageError
-from zoo.key import BuildInputs
-from zoo.machine import installed
-from zoo.manifest import BatchRange, Preprocess
-from zoo.repository import Repository
+from zoo.errors import BuildError, RunError, TargetError, UsageError
 from zoo.runtime import open_session
-from zoo.runtime.header import Header, read_header
-from zoo.stores import LocalStore
-from zoo.target import RuntimeKind, Toolchain
+from zoo.runtime.header import Header
+
+TOY = DATA / "toy.onnx"
 
 
-def inputs(kind: RuntimeKind, *archs: str, **changes: Any) -> BuildInputs:
-    toolchain = installed(kind)
-    assert toolchain is not None
-    values: dict[str, Any] = {
-        "model": "toy",
-        "onnx": "0" * 64,
-        "preprocess": Preprocess.model_validate(plain(PREPROCESS)),
-        "archs": archs,
-        "precision": "fp32",
-        "toolchain": toolchain,
-        "profiles": (BatchRange(opt=4, max=8),),
-        "options": get_backend(kind).options(toolchain, {}),
-    }
-    return BuildInputs(**{**values, **changes})
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    """A convolution, a clip and a mean: small, and what every backbone is made of."""
-    weights = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["images", "w"], ["c"], name="conv", kernel_shape=[3, 3]),
-        helper.make_node("Relu", ["c"], ["r"], name="relu"),
-        helper.make_node("ReduceMean", ["r", "axes"], ["features"], name="mean", keepdims=0),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 8])],
-        [
-            numpy_helper.from_array(weights, "w"),
-            numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
-        ],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    path = tmp_path / "toy.onnx"
-    onnx.save(onnx.shape_inference.infer_shapes(made), path)
-    return path
-
-
-def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> None:
+def test_onnxruntime_builds_what_the_session_runs(tmp_path: Path) -> None:
     engine = tmp_path / "engine"
-    facts = get_backend("ort").build(toy, inputs("ort", "cpu"), engine, parameters=216)
+    facts = get_backend("ort").build(TOY, installed_inputs("ort", "cpu"), engine, parameters=216)
     assert facts.precision_proven
-    with open_session(engine, inputs("ort", "cpu")) as session:
+    with open_session(engine, installed_inputs("ort", "cpu")) as session:
         assert session.input_shape == (3, 32, 32)
         images = np.random.default_rng(1).standard_normal((19, 3, 32, 32)).astype(np.float32)
         features = session.features(images)
@@ -89,73 +42,26 @@ def test_onnxruntime_builds_what_the_session_runs(toy: Path, tmp_path: Path) -> 
         session.features(images)
 
 
-def test_an_fp16_model_is_no_fp32_engine(toy: Path, tmp_path: Path) -> None:
+def test_an_fp16_model_is_no_fp32_engine(tmp_path: Path) -> None:
     typed = tmp_path / "typed.onnx"
-    onnx.save(to_low(onnx.load(toy), "fp16", set()), typed)
+    onnx.save(to_low(onnx.load(TOY), "fp16", set()), typed)
     with pytest.raises(BuildError, match="weights are"):
-        get_backend("ort").build(typed, inputs("ort", "cpu"), tmp_path / "engine", parameters=216)
+        get_backend("ort").build(
+            typed, installed_inputs("ort", "cpu"), tmp_path / "engine", parameters=216
+        )
 
 
 def test_what_is_no_engine_is_a_sentence(tmp_path: Path) -> None:
-    for runtime in (inputs("ort", "cpu"), inputs("rtx", "sm86")):
+    for runtime in (installed_inputs("ort", "cpu"), installed_inputs("rtx", "sm86")):
         with pytest.raises(RunError, match="engine: can't be read: No such file"):
             open_session(tmp_path / "engine", runtime, 13)
     (tmp_path / "engine").write_bytes(b"not an engine")
     with pytest.raises(RunError, match="has 13 bytes, its record says 14: it is cut short"):
-        open_session(tmp_path / "engine", inputs("ort", "cpu"), 14)
+        open_session(tmp_path / "engine", installed_inputs("ort", "cpu"), 14)
     with pytest.raises(RunError, match="does not load it"):
-        open_session(tmp_path / "engine", inputs("ort", "cpu"))
+        open_session(tmp_path / "engine", installed_inputs("ort", "cpu"))
     with pytest.raises(RunError, match="is not a TensorRT engine"):
-        open_session(tmp_path / "engine", inputs("rtx", "sm86"))
-
-
-def build_in_worker(onnx_file: Path, asked: BuildInputs, folder: Path) -> Outcome:
-    """Polygraphy serves one of the two TensorRTs in a process, so RTX builds get their own."""
-    repository = Repository(LocalStore(folder / "store"))
-    job = BuildJob(
-        inputs=asked,
-        onnx=repository.add_blob(onnx_file),
-        parameters=216,
-        prove=None,
-        store=repository.store.url,
-    )
-    output = folder / "output"
-    output.mkdir()
-    return LocalExecutor().run(job, output, silent)
-
-
-@pytest.mark.parametrize("archs", [("sm86",), ("sm75",), ("sm120", "sm80", "sm86", "sm89")])
-def test_rtx_builds_for_gpus_that_are_not_here(
-    archs: tuple[str, ...], toy: Path, tmp_path: Path
-) -> None:
-    asked = inputs("rtx", *archs)
-    outcome = build_in_worker(toy, asked, tmp_path)
-    assert isinstance(outcome.result, BuildOutput)
-    assert outcome.result.verification is None
-    assert not outcome.result.precision_proven
-    found = read_header((tmp_path / "output" / "engine").read_bytes())
-    assert set(found.archs or ()) == set(archs)
-    assert found.version == asked.toolchain.version
-    assert found.length == (tmp_path / "output" / "engine").stat().st_size
-
-
-def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
-    (tmp_path / "bad.onnx").write_bytes(b"no model")
-    with pytest.raises(JobError, match="does not build"):
-        build_in_worker(tmp_path / "bad.onnx", inputs("rtx", "sm86"), tmp_path)
-    assert not (tmp_path / "output" / "engine").exists()
-
-
-@pytest.mark.parametrize(
-    ("precision", "words"), [("fp16", "1 FLOAT"), ("int8", "quantises nothing")]
-)
-def test_rtx_builds_nothing_under_the_name_of_another_precision(
-    precision: str, words: str, toy: Path, tmp_path: Path
-) -> None:
-    asked = inputs("rtx", "sm86", precision=precision)
-    with pytest.raises(JobError, match=f"an engine named {precision} (.|\n)*{words}"):
-        build_in_worker(toy, asked, tmp_path)
-    assert not (tmp_path / "output" / "engine").exists()
+        open_session(tmp_path / "engine", installed_inputs("rtx", "sm86"))
 
 
 RTX: dict[str, Any] = {
@@ -179,7 +85,7 @@ def test_a_header_that_does_not_fit_is_refused(
     changed: dict[str, Any], length: int, words: str
 ) -> None:
     values = {**RTX, **changed}
-    asked = inputs("rtx", "sm86", "sm89")
+    asked = installed_inputs("rtx", "sm86", "sm89")
     asked = asked.model_copy(
         update={"toolchain": asked.toolchain.model_copy(update={"version": "1.7.1.116"})}
     )
@@ -193,7 +99,7 @@ def test_a_runtime_without_a_backend_is_named() -> None:
 
 
 def options_of(version: str, **asked: str) -> dict[str, Any]:
-    chain = Toolchain(kind="trt", version=version, cuda=12, os="linux", machine="x86_64")
+    chain = toolchain("trt", version, cuda=12)
     return get_backend("trt").options(chain, asked)
 
 

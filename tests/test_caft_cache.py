@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caft_tools import PREPROCESS, clusters, folder, identity, outcome, record, toy, write_cache
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import ROOT
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.augment import Augmentation

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import PREPROCESS, plain
 from PIL import Image
+from support.records import small_preprocess
 
 from builders import photos
 from builders.calibration import LEAST, CalibrationSet, from_folder, shipped
 from zoo.digest import sha256_file
 from zoo.errors import UsageError
-from zoo.manifest import Preprocess
 from zoo.preprocess import fit, open_photo
 
-SMALL = Preprocess.model_validate({**plain(PREPROCESS), "input_size": 32})
+SMALL = small_preprocess()
 
 
 @pytest.fixture

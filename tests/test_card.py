@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MANIFESTS, ROOT
 from fake_hub import FakeHub
 from farm import Farm
 from safetensors.torch import save_file
+from support.paths import MANIFESTS, ROOT
 
 from builders import backbone
 from builders.photos import statistics_photos

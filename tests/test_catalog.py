@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from catalogs import HOSTILE, Zoo, every_state, hostile, many
-from factories import engine, model
-from farm import ROOT
 from PIL import Image
+from support.paths import ROOT
+from support.records import engine_entry, model_index
 
 from builders.expected import expected
-from builders.serve import server
 from zoo.catalog import NightlyRun, Place, build_site, listing, read_nightly
 from zoo.catalog.engine_page import commands
 from zoo.catalog.gpus import gpu_table, known_as, slug
@@ -100,8 +99,8 @@ def test_data_cannot_end_its_script_element() -> None:
 
 def test_commands_quote_what_a_record_says() -> None:
     target = "cpu-ort1.32-fp32; rm -rf ~"
-    entry = engine("cpu-ort1.32-fp32").model_copy(update={"targets": (target,)})
-    _, pull, run, python, *_ = commands(model(entry), entry, Place())
+    entry = engine_entry("cpu-ort1.32-fp32").model_copy(update={"targets": (target,)})
+    _, pull, run, python, *_ = commands(model_index(entry), entry, Place())
     for one in (pull, run):
         assert target in shlex.split(one.text)
     compile(python.text, "snippet", "exec")
@@ -188,7 +187,7 @@ def test_a_models_page_says_what_it_is_good_for(states: tuple[Zoo, Path]) -> Non
 def test_the_snippet_does_what_the_client_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = model(engine("cpu-ort1.32-fp32"))
+    made = model_index(engine_entry("cpu-ort1.32-fp32"))
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (300, 411, 3), np.uint8)
     for shape in (noise, noise.transpose(1, 0, 2)):
@@ -272,13 +271,6 @@ def test_a_checkout_says_what_there_could_be(tmp_path: Path) -> None:
         expected(zoo.repository, tmp_path / "none")
     (tmp_path / "broken.toml").write_text("[")
     assert expected(zoo.repository, tmp_path).absent == {"broken": "the manifest can't be read"}
-
-
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    with server(tmp_path, 0) as running:
-        taken = running.server_address[1]
-        with pytest.raises(UsageError, match=f"port {taken}: "):
-            server(tmp_path, taken)
 
 
 def test_a_file_that_no_run_wrote_is_refused(tmp_path: Path) -> None:
@@ -401,7 +393,7 @@ def test_a_chart_tells_engines_of_two_runtimes_apart() -> None:
     records = [zoo.record("m", f"sm86-{line}-fp16") for line in ("trt11.4", "rtx1.7")]
     for record in records:
         zoo.prove(record, "sm86")
-    (chart,) = speed_charts(model(*zoo.entries("m", *records)))
+    (chart,) = speed_charts(model_index(*zoo.entries("m", *records)))
     assert {one.name for one in chart.series} == {"fp16 trt11.4", "fp16 rtx1.7"}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from catalogs import HOSTILE, Zoo, every_state, hostile, many
-from farm import ROOT
+from support.paths import ROOT
 
 from builders.serve import server
 from zoo.catalog import Place, build_site, listing

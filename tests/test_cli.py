@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, ROOT
+from support.paths import MANIFESTS, ROOT
 
 from builders.cli_images import unlocked_bases
 from zoo.manifest import HubWeights, load_manifests

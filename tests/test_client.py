@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from conftest import LITE, MANIFESTS, SMALL
 from farm import Farm
+from support.models import LITE, SMALL
+from support.paths import MANIFESTS
 
 from builders.photos import _GOLDEN, _path
 from zoo.manifest import load_manifest

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import Cluster, other_python, zoo_farm
-from conftest import LITE, NO_OTHER_PYTHON
-from farm import ROOT, Farm
+from farm import Farm
 from rich.console import Console
+from support.models import LITE
+from support.paths import ROOT
+from support.records import toolchain
+from support.skips import NO_OTHER_PYTHON
 from test_executor import wait_for
 
 from builders import cli, fake_builder
@@ -35,7 +38,7 @@ from builders.scratch import check_quarantine, keep
 from zoo.errors import ClusterError, JobError, UsageError
 from zoo.repository import Repository
 from zoo.stores import LocalStore
-from zoo.target import Arch, RuntimeLine, Toolchain
+from zoo.target import Arch, RuntimeLine
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +270,9 @@ def test_jobs_over_workers_that_die_at_random_are_done_once_each(tmp_path: Path)
     assert found.begun == 100 + found.killed
 
 
-RTX = Toolchain(kind="rtx", version="1.7.1.116", cuda=13, os="linux", machine="x86_64")
-ORT = Toolchain(kind="ort", version="1.32.0", os="linux", machine="x86_64")
-TRT = Toolchain(kind="trt", version="11.4.0.8", cuda=13, os="linux", machine="x86_64")
+RTX = toolchain("rtx", "1.7.1.116", cuda=13)
+ORT = toolchain("ort", "1.32.0")
+TRT = toolchain("trt", "11.4.0.8", cuda=13)
 
 
 def nvidia_smi(command: list[str]) -> str:

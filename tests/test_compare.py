@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL
-from factories import engine
 from farm import Farm
+from support.models import SMALL
+from support.records import engine_entry
 
 from builders import cli
 from builders.compare import beside_torch_speed, in_turns, read_torch_speed
@@ -39,7 +39,7 @@ def timed(**changes: Any) -> EngineEntry:
         {"batch": 256, "latency_ms": 30.0, "images_per_second": 8533.0},
     ]
     values = {"benchmark": {"batches": rows, "machine": H200}, "precision": "fp16", **changes}
-    return engine("sm86-rtx1.7-fp16", **values)
+    return engine_entry("sm86-rtx1.7-fp16", **values)
 
 
 def test_an_engine_is_slower_where_pytorch_at_its_best_is_faster() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caft_tools import folder, photo
-from conftest import ROOT
 from farm import Farm
 from PIL import Image
+from support.paths import ROOT
 
 from builders.demo_photos import LEAST_SIDE, _regions, own_photos, regions_of_photos
 from zoo.errors import DatasetError

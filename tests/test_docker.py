@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import LITE, MANIFESTS
 from docker_engine import RTX, DockerEngine
-from farm import ROOT, Farm
-from test_backends import inputs
+from farm import Farm
+from support.installed import installed_inputs
+from support.models import LITE
+from support.paths import DATA, MANIFESTS, ROOT
 
 from builders.executors.docker import DockerExecutor
 from builders.job import BuildJob, BuildOutput
@@ -32,7 +33,7 @@ from zoo.target import Arch, RuntimeLine
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"
+TOY = DATA / "toy.onnx"
 MIB = 2**20
 
 
@@ -55,7 +56,7 @@ def a_job(store: str, folder: Path) -> BuildJob:
     shutil.copy(TOY, onnx)
     blob = repository.add_blob(onnx)
     return BuildJob(
-        inputs=inputs("rtx", "sm86"), onnx=blob, parameters=216, prove=None, store=store
+        inputs=installed_inputs("rtx", "sm86"), onnx=blob, parameters=216, prove=None, store=store
     )
 
 

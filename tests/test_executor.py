@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.paths import ROOT
 
 from builders.executors import LocalExecutor, local
 from builders.executors.docker import DockerExecutor

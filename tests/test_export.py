@@ -14,7 +14,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT
+from support.paths import ROOT
+from support.records import backbone_cut, weights_identity
 from torch import nn
 
 from builders import export_job
@@ -31,7 +32,7 @@ from builders.inputs import Form, export_inputs
 from builders.job import ExportJob
 from builders.progress import silent
 from zoo.errors import ExportError
-from zoo.key import ExportInputs, WeightsIdentity
+from zoo.key import ExportInputs
 from zoo.manifest import BackboneCut, Manifest
 from zoo.record import Advice
 
@@ -52,7 +53,7 @@ class Restless(nn.Module):
 
 
 def pooled(width: int) -> BackboneCut:
-    return BackboneCut(cut="pooled", feature_dim=width)
+    return backbone_cut(feature_dim=width)
 
 
 def test_a_backbone_is_frozen_whatever_is_asked() -> None:
@@ -206,7 +207,7 @@ def test_a_precision_that_is_far_off_on_golden_photos_leaves_the_others(
 
     monkeypatch.setattr(export_job, "_lower", lower)
     photos = shipped()
-    identity = WeightsIdentity(kind="seeded", source="a seed", digest="0" * 64)
+    identity = weights_identity(kind="seeded", source="a seed")
     asked = [
         export_inputs(manifest, identity, Form(dialect="dynamo-20", precision=precision), "photos")
         for precision in ("fp32", "fp16", "int8")

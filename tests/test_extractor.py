@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from caft_tools import PREPROCESS, photo, toy
-from conftest import LITE
-from farm import Farm
 
-import zoo
-from zoo.errors import RunError, UsageError
-from zoo.extractor import Extractor
+from zoo.errors import RunError
 from zoo.preprocess import batch_of
 
 
@@ -29,16 +25,11 @@ def given(kind: str, images: list[Any], folder: Path) -> Any:
     if kind == "one array of pixels":
         return np.stack([np.asarray(image) for image in images])
     ready = batch_of(images, PREPROCESS)
-    if kind == "a tensor":
-        import torch
-
-        return torch.from_numpy(ready)
     return {"pillow": images, "a generator": iter(images), "ready": ready}[kind]
 
 
 KINDS = [
     "pillow", "a generator", "paths", "strings", "pixels", "one array of pixels", "ready",
-    "a tensor",
 ]  # fmt: skip
 
 
@@ -81,25 +72,3 @@ BAD: list[tuple[Any, str]] = [
 def test_what_is_no_image_is_said(images: Any, words: str) -> None:
     with pytest.raises(RunError, match=words):
         toy()(images)
-
-
-def test_load_finds_the_engine_and_says_why(
-    farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ZOO_STORE", str(farm.store))
-    monkeypatch.setenv("ZOO_HOME", farm.trusted_in(tmp_path)["ZOO_HOME"])
-    said: list[str] = []
-    with zoo.load(LITE, report=said.append) as extractor:
-        assert isinstance(extractor, Extractor)
-        assert extractor.feature_dim == 1280
-        assert extractor.record.targets == ("cpu-ort1.32-fp32",)
-        assert extractor.preprocess.input_size == 224
-        features = extractor([photo(1, (300, 240)), photo(2, (240, 300))])
-        with pytest.raises(RunError, match="takes photos or a batch of them, not a NoneType"):
-            extractor(None)
-    assert features.shape == (2, 1280)
-    assert "made for cpu" in said[0] == extractor.why
-    with pytest.raises(RunError, match="this extractor is closed"):
-        extractor([photo(1, (300, 240))])
-    with pytest.raises(UsageError, match="Perhaps you meant 'efficientnet_lite0'"):
-        zoo.load("efficientnet_lite")

@@ -6,27 +6,20 @@ import json
 import os
 import shutil
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
 from signed import Signed
+from support.records import blob
 
 from builders import gc
 from builders.listing import SUPERSEDED_STAYS
 from builders.signing import SignedMetadata
-from zoo.digest import sha256_bytes
 from zoo.errors import TrustError
 from zoo.index import Index, ModelIndex, index_row
 from zoo.layout import record_key
-from zoo.record import Blob
 
 GRACE = timedelta(days=7)
-
-
-@pytest.fixture
-def signed(tmp_path: Path) -> Signed:
-    return Signed(tmp_path)
 
 
 def sweep(signed: Signed) -> gc.Garbage:
@@ -61,7 +54,7 @@ def test_garbage_is_condemned_first_and_deleted_after_a_grace_time(signed: Signe
     assert f"records/m/{old.key}.json" in done.deleted
     assert not list((signed.folder / "store").glob(f"blobs/sha256/*/{old.engine.sha256}"))
     assert signed.path(waiting).exists()
-    assert signed.repository.has_blob(Blob(sha256=sha256_bytes(b"other engine"), size=12))
+    assert signed.repository.has_blob(blob(b"other engine"))
     assert signed.pulled(signed.client("after")) == b"newest"
     assert signed.repository.record("m", new.key) is not None
     assert not signed.publish().refused

@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.installed import installed_inputs
+from support.paths import DATA
+from support.records import small_preprocess
 
 from builders.backends import get_backend
 from zoo.errors import RunError
 from zoo.key import BuildInputs
 from zoo.machine import installed, local_archs
-from zoo.manifest import BatchRange, Preprocess
+from zoo.manifest import BatchRange
 from zoo.runtime import cuda
 from zoo.runtime.tensorrt import TensorRTSession, open_session
 
@@ -28,7 +31,7 @@ pytestmark = pytest.mark.skipif(
     reason="no NVIDIA GPU with standard TensorRT (pip package tensorrt)",
 )
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"
+TOY = DATA / "toy.onnx"
 MIXED = TOY.with_name("mixed.onnx")
 PROFILES = (BatchRange(opt=1, max=8), BatchRange(min=9, opt=32, max=32))
 
@@ -36,19 +39,13 @@ PROFILES = (BatchRange(opt=1, max=8), BatchRange(min=9, opt=32, max=32))
 def make_inputs(**changes: Any) -> BuildInputs:
     toolchain = installed("trt")
     assert toolchain is not None
-    values: dict[str, Any] = {
-        "model": "toy",
-        "onnx": "0" * 64,
-        "preprocess": Preprocess(
-            input_size=32, crop=1, interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
-        ),
+    defaults: dict[str, Any] = {
+        "preprocess": small_preprocess(crop=1, mean=(0, 0, 0), std=(1, 1, 1)),
         "archs": (local_archs()[0].name,),
-        "precision": "fp32",
-        "toolchain": toolchain,
         "profiles": PROFILES,
         "options": get_backend("trt").options(toolchain, {"optimization_level": "1"}),
     }
-    return BuildInputs(**{**values, **changes})
+    return installed_inputs("trt", **{**defaults, **changes})
 
 
 @pytest.fixture(scope="module")

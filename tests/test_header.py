@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_backends import inputs
+from support.installed import installed_inputs
+from support.records import toolchain
 
 from zoo.errors import MissingPackageError, RunError
 from zoo.machine import local_archs
 from zoo.runtime import open_session
 from zoo.runtime.header import Header, check_arch, read_header
-from zoo.target import Toolchain
 
 
 def rtx_header(
@@ -62,19 +62,19 @@ def test_an_engine_that_is_not_what_its_record_says_is_a_sentence(
     changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RunError, match=words) as caught:
-        open_session(engine_file(tmp_path, **changes), inputs("rtx", "sm86"))
+        open_session(engine_file(tmp_path, **changes), installed_inputs("rtx", "sm86"))
     assert caught.value.hint
 
 
 def test_an_engine_of_another_size_than_its_record_says_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="has 500 bytes, its record says 501"):
-        open_session(engine_file(tmp_path), inputs("rtx", "sm86"), 501)
+        open_session(engine_file(tmp_path), installed_inputs("rtx", "sm86"), 501)
 
 
 @pytest.mark.skipif(bool(local_archs()), reason="there is a GPU")
 def test_without_a_gpu_that_is_what_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no NVIDIA GPU can be used here") as caught:
-        open_session(engine_file(tmp_path), inputs("rtx", "sm86"))
+        open_session(engine_file(tmp_path), installed_inputs("rtx", "sm86"))
     assert "nvidia-smi" in str(caught.value)
 
 
@@ -82,21 +82,21 @@ def test_another_gpu_is_named_with_the_command_that_builds_for_it() -> None:
     with pytest.raises(
         RunError, match="the engine is for sm86 or sm89, this GPU is sm90"
     ) as caught:
-        check_arch(inputs("rtx", "sm86", "sm89"), (9, 0))
+        check_arch(installed_inputs("rtx", "sm86", "sm89"), (9, 0))
     assert "GPU=sm90" in str(caught.value)
-    check_arch(inputs("rtx", "sm86", "sm89"), (8, 9))
+    check_arch(installed_inputs("rtx", "sm86", "sm89"), (8, 9))
 
 
 def test_another_version_and_a_missing_one_are_named() -> None:
     from zoo.runtime.tensorrt import import_runtime
 
-    asked = inputs("rtx", "sm86")
+    asked = installed_inputs("rtx", "sm86")
     other = {"toolchain": asked.toolchain.model_copy(update={"version": "1.6.0.1"})}
     with pytest.raises(
         RunError, match=r"needs TensorRT-RTX 1\.6\.0\.1, 1\.7\.1.* is installed"
     ) as caught:
         import_runtime(asked.model_copy(update=other))
     assert "TRT=rtx1.7" in str(caught.value)
-    standard = Toolchain(kind="trt", version="11.4.1.2", cuda=13, os="linux", machine="x86_64")
+    standard = toolchain("trt", "11.4.1.2", cuda=13)
     with pytest.raises(MissingPackageError, match=r"needs TensorRT 11\.4\.1\.2"):
         import_runtime(asked.model_copy(update={"toolchain": standard}))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from farm import ROOT
+from support.paths import ROOT
 
 from builders import cli_images, images
 from builders.cli import main

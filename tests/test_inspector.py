@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import lzma
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import ROOT
 
 from builders.backends.inspector import judge, read, summarise
 
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "h200-trt8.6"
+RESULTS = ROOT / "docs" / "results" / "h200-trt8.6"
 
 
 def conv(kind: str, count: int, **changes: Any) -> dict[str, Any]:

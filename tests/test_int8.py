@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from test_backends import inputs
+from support.installed import installed_inputs
 
 from builders.backends.onnxruntime import OnnxRuntimeBackend
 from builders.onnx_run import open_onnx
@@ -114,7 +114,7 @@ def test_onnx_runtime_gets_results_quantised_behind_what_it_absorbs(tmp_path: Pa
     assert zeros["images"] == zeros["f"] == 128
     assert {zero.dtype for zero in zeros.values()} == {np.dtype(np.uint8)}  # weights too
     onnx.save(model, tmp_path / "int8.onnx")
-    asked = inputs("ort", "cpu").model_copy(update={"precision": "int8"})
+    asked = installed_inputs("ort", "cpu").model_copy(update={"precision": "int8"})
     engine = tmp_path / "engine"
     facts = OnnxRuntimeBackend().build(tmp_path / "int8.onnx", asked, engine, parameters=1)
     assert facts.precision_proven
@@ -146,7 +146,7 @@ def test_an_engine_adds_the_largest_products_exactly_on_every_cpu(tmp_path: Path
     measured = measure(network, [images], placement.activations)
     scales = activation_scales(measured, "max", unsigned=True)
     onnx.save(quantise(network, placement, scales), tmp_path / "int8.onnx")
-    asked = inputs("ort", "cpu").model_copy(update={"precision": "int8"})
+    asked = installed_inputs("ort", "cpu").model_copy(update={"precision": "int8"})
     engine = tmp_path / "engine"
     facts = OnnxRuntimeBackend().build(tmp_path / "int8.onnx", asked, engine, parameters=1)
     assert facts.values["int8_operators"]["QLinearConv"] == 1
@@ -156,7 +156,7 @@ def test_an_engine_adds_the_largest_products_exactly_on_every_cpu(tmp_path: Path
 
 def test_an_int8_engine_that_computes_in_fp32_is_refused(tmp_path: Path) -> None:
     onnx.save(quantised("tensorrt"), tmp_path / "int8.onnx")
-    asked = inputs("ort", "cpu").model_copy(update={"precision": "int8"})
+    asked = installed_inputs("ort", "cpu").model_copy(update={"precision": "int8"})
     with pytest.raises(BuildError, match="computes in fp32"):
         OnnxRuntimeBackend().build(tmp_path / "int8.onnx", asked, tmp_path / "engine", parameters=1)
 

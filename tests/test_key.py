@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from factories import PREPROCESS, plain
 from hypothesis import given
 from hypothesis import strategies as st
+from support import records
 
 from builders.inputs import Form, export_inputs
 from builders.weights import identify
 from zoo.digest import canonical_json, sha256_json
 from zoo.key import BuildInputs
-from zoo.manifest import BatchRange, Manifest, Preprocess
+from zoo.manifest import BatchRange, Manifest
 from zoo.target import Precision, RuntimeLine, Toolchain
 from zoo.tolerance import OwnTolerance
 
-PLAIN = Preprocess.model_validate(plain(PREPROCESS))
+PLAIN = records.preprocess()
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -40,18 +40,15 @@ def test_nan_has_no_digest() -> None:
 
 
 def build_inputs(**changes: Any) -> BuildInputs:
-    toolchain = Toolchain(kind="rtx", version="1.7.1.116", cuda=13, os="linux", machine="x86_64")
     values: dict[str, Any] = {
         "model": "resnet50",
-        "onnx": "0" * 64,
-        "preprocess": PLAIN,
         "archs": ("sm86",),
         "precision": "fp16",
-        "toolchain": toolchain,
+        "toolchain": records.toolchain("rtx", cuda=13),
         "profiles": (BatchRange(opt=64, max=256),),
         "options": {"tf32": False},
     }
-    return BuildInputs(**{**values, **changes})
+    return records.build_inputs(**{**values, **changes})
 
 
 TOOLCHAIN = {"kind": "rtx", "version": "1.7.1.116", "cuda": 13, "os": "linux", "machine": "x86_64"}

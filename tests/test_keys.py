@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ZooFarm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_pem_private_key,
 )
 from signed import Signed, no_passphrase, other_ring
+from support.commands import ZooFarm
 
 from builders.desk import open_desk
 from builders.keys import PASSPHRASE, KeyRing, key_elsewhere, make_keys, new_key
@@ -52,23 +50,6 @@ def test_a_revoked_key_signs_nothing_more(signed: Signed, tmp_path: Path) -> Non
     signed.propose(signed.build("m", b"evil"))
     with pytest.raises(TrustError, match="does not sign it any more"):
         SignedMetadata(signed.store, stolen).load()
-
-
-def test_a_key_is_revoked_by_its_id(signed: Signed) -> None:
-    def revoke(key: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "builders.cli", "keys", "revoke", key, "--no-passphrase"]
-        folders = ["--keys", str(signed.ring.folder), "--store", signed.store.url]
-        return subprocess.run([*command, *folders], capture_output=True, text=True, check=False)
-
-    old = signed.ring.entry("publisher").keyid
-    assert "is revoked" in revoke(old[:16]).stdout
-    signed.ring = type(signed.ring)(signed.ring.folder, ask=lambda what: "")
-    assert signed.ring.entry("publisher").keyid != old
-    signed.release(content=b"newer")
-    assert signed.pulled(signed.client()) == b"newer"
-    again = revoke(old[:16])
-    assert again.returncode == UsageError.exit_code
-    assert f"{signed.ring.entry('root').keyid[:16]} (root)" in again.stderr
 
 
 def test_a_signature_is_renewed_and_the_key_stays(

@@ -4,43 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from test_backends import inputs
+from support.records import attestation as recorded
+from support.records import blob, build_inputs, build_record, machine, toolchain
 
 from builders.listing import engine_entries
 from zoo.index import EngineEntry
 from zoo.layout import record_key
-from zoo.record import Attestation, Blob, BuildRecord, concerning
+from zoo.record import Attestation, BuildRecord, concerning
 from zoo.repository import Repository
 from zoo.stores import MemoryStore
 
 LABELS = ("sm80-rtx1.7-fp16", "sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16")
-ENGINE = Blob(sha256="1" * 64, size=10)
+ENGINE = blob(b"engine")
 
 
 def attestation(kind: Any, time: str, capability: str | None = None) -> Attestation:
-    machine = {"gpu": {"name": "a GPU", "compute_capability": capability}} if capability else {}
+    where = machine(gpu="a GPU", compute_capability=capability) if capability else {}
     body: dict[str, Any] = {"batches": [], "reason": f"said at {time}"}
-    return Attestation(
-        kind=kind, engine=ENGINE.sha256, time=time, key="2" * 64, machine=machine, body=body
-    )
+    return recorded(kind, time=time, machine=where, body=body)
 
 
 def shared_record() -> BuildRecord:
-    return BuildRecord(
-        inputs=inputs("rtx", "sm80", "sm86", "sm89"),
-        export_key="3" * 64,
-        targets=LABELS,
-        engine=ENGINE,
-        golden=ENGINE,
-        feature_dim=8,
-        dry_run=False,
-        precision_status="unproven",
-        facts={},
-        licence="mit",
-        weights="w",
-        cost={},
-        created="2026-01-01T00:00:00Z",
+    inputs = build_inputs(
+        archs=("sm80", "sm86", "sm89"), precision="fp16", toolchain=toolchain("rtx")
     )
+    return build_record(inputs=inputs, precision_status="unproven")
 
 
 def shared_entries(repository: Repository) -> list[EngineEntry]:

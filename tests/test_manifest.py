@@ -7,11 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import MANIFESTS, TESTS
 
-from builders.backbone import import_timm
 from zoo.errors import ManifestError, UsageError
 from zoo.manifest import (
     HubWeights,
@@ -48,29 +47,12 @@ WIDTHS = {
     "densenet121": 1024,
     "densenet169": 1664,
 }
-BAD = sorted((Path(__file__).parent / "manifests").glob("*.toml"))
+BAD = sorted((TESTS / "manifests").glob("*.toml"))
 
 
 def test_the_models_of_the_mission_and_their_widths(manifests: dict[str, Manifest]) -> None:
     widths = {name: manifest.backbone.feature_dim for name, manifest in manifests.items()}
     assert widths.items() >= WIDTHS.items()  # a new model is a new file and nothing else
-
-
-@pytest.mark.parametrize("name", WIDTHS)
-def test_preprocessing_is_timms(name: str, manifests: dict[str, Manifest]) -> None:
-    manifest = manifests[name]
-    config = import_timm().get_pretrained_cfg(manifest.timm_name)
-    ours = manifest.preprocess
-    is_test = ours.size_of == "test"
-    size = config.test_input_size if is_test else config.input_size
-    assert (3, ours.input_size, ours.input_size) == size
-    assert ours.crop == (config.test_crop_pct or config.crop_pct if is_test else config.crop_pct)
-    assert ours.interpolation == config.interpolation
-    assert (ours.mean, ours.std) == (config.mean, config.std)
-    assert config.crop_mode == "center"
-    assert manifest.licence == config.license
-    if isinstance(manifest.weights, HubWeights):
-        assert manifest.weights.repository == config.hf_hub_id
 
 
 def test_nothing_is_invented(manifests: dict[str, Manifest]) -> None:

@@ -15,11 +15,6 @@ from zoo.mirror import Filter, mirror
 from zoo.stores import LocalStore, Progress
 
 
-@pytest.fixture
-def signed(tmp_path: Path) -> Signed:
-    return Signed(tmp_path)
-
-
 def test_a_mirror_is_trusted_as_the_repository_is(signed: Signed) -> None:
     signed.release("m", b"engine")
     signed.release("other", b"other engine")

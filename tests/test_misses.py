@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
 from nights import CPU, NO_IMAGES, Builder, Night
+from support.models import SMALL
+from support.records import blob, toolchain
 
 from builders import inputs
 from builders.executors import Outcome
@@ -32,8 +33,7 @@ from builders.recipes import SAFETIES
 from zoo.digest import sha256_bytes
 from zoo.errors import JobError
 from zoo.manifest import Manifest
-from zoo.record import Advice, Blob
-from zoo.target import Toolchain
+from zoo.record import Advice
 
 FIRST, SECOND, THIRD = SAFETIES
 VERSION = "1.32.0"
@@ -68,7 +68,7 @@ class Lowering(Builder):
         return super().run(job, folder, report)
 
     def _prove(self, job: VerifyJob, folder: Path, report: Report) -> BuildOutput:
-        onnx = Blob(sha256=job.record.inputs.onnx, size=1)
+        onnx = blob(sha256=job.record.inputs.onnx, size=1)
         build = BuildJob(
             inputs=job.record.inputs, onnx=onnx, parameters=1, prove=job.prove, store=job.store
         )
@@ -116,7 +116,7 @@ class Farm(Night):
         self.request = replace(self.request, precisions=("int8",))
 
     def planned(self) -> PlannedEngine:
-        chain = Toolchain(kind="ort", version=VERSION, os="linux", machine="x86_64")
+        chain = toolchain("ort", VERSION)
         places = Places(lines=({CPU: chain},), elsewhere=frozenset(), here=frozenset({CPU}))
         wish = Wish(
             manifests=self.request.manifests, precisions=("int8",), weights="seeded",

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import NO_WHEEL
+from support.paths import DATA
+from support.skips import NO_WHEEL
 
 from builders.backends.network import check_types, hold_to_fp32, weighted_in_fp32
 from builders.precision import to_low
 from zoo.errors import BuildError
-
-DATA = Path(__file__).parent / "data"  # of make_toy.py
 
 
 @dataclass

@@ -7,8 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, SMALL
 from nights import LABEL, Night
+from support.models import SMALL
+from support.paths import MANIFESTS
 
 from builders import cli, cli_nightly, listing, nightly, runs
 from builders.planned import make_plan

@@ -10,18 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MANIFESTS, ROOT
-from conftest import SMALL as MODEL
-from factories import engine, toolchain
 from farm import Farm
+from support.models import SMALL as MODEL
+from support.paths import MANIFESTS, ROOT
 
 from builders import cli
 from builders.executors import LocalExecutor
-from builders.pending import need, why_not
 from zoo.cli import run_cli
 from zoo.index import EngineEntry
 from zoo.record import MissRecord
-from zoo.selection import Machine
 
 CPU, GPU = "cpu-ort1.32-fp32", "sm86-rtx1.7-fp32"
 
@@ -167,12 +164,3 @@ def test_a_model_without_a_manifest_is_named(farm: Farm) -> None:
     other = verify(farm, "--pending", "--models", "resnet50")
     assert other.returncode == 0
     assert "nothing to verify" in other.stdout
-
-
-def test_what_an_engine_needs_is_compared_with_what_a_machine_has() -> None:
-    entry = engine("sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16", status="pending")
-    assert need(entry) == "sm86 or sm89 with TensorRT-RTX 1.7.1.116"
-    fits = Machine(archs=("sm89", "cpu"), toolchains=(toolchain("rtx", "1.7.1.116"),))
-    assert why_not(entry, fits) is None
-    other = Machine(archs=("sm89", "cpu"), toolchains=(toolchain("rtx", "1.7.2.1"),))
-    assert why_not(entry, other) == "needs TensorRT-RTX 1.7.1.116; 1.7.2.1 is installed"

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import LITE, MANIFESTS, ROOT, SMALL
 from farm import Farm
+from support.models import LITE, SMALL
+from support.paths import MANIFESTS, ROOT
 
 from builders.costs import model_costs
 from zoo.runtime.header import read_header

@@ -7,8 +7,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from conftest import LITE, ROOT
 from farm import Farm
+from support.models import LITE
+from support.paths import ROOT
 
 from zoo.record import ExportRecord
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LITE, MANIFESTS
 from farm import Farm
 from PIL import Image
+from support.models import LITE
+from support.paths import MANIFESTS
 
 from builders.photos import calibration_paths
 

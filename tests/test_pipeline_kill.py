@@ -12,8 +12,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import ROOT, SMALL
 from farm import Farm
+from support.models import SMALL
+from support.paths import ROOT
 
 
 def visible(farm: Farm) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support import records
+from support.records import toolchain
 
 from builders import plan
 from builders.toolchain import choose_toolchain, choose_toolchains, default_archs
@@ -12,8 +14,8 @@ from zoo.manifest import Manifest
 from zoo.record import Attestation, BuildRecord
 from zoo.target import Arch, RuntimeLine, Toolchain
 
-RTX = Toolchain(kind="rtx", version="1.7.1.116", cuda=13, os="linux", machine="x86_64")
-ORT = Toolchain(kind="ort", version="1.32.0", os="linux", machine="x86_64")
+RTX = toolchain("rtx", "1.7.1.116", cuda=13)
+ORT = toolchain("ort", "1.32.0")
 
 
 def no_gpu(command: list[str]) -> str:
@@ -116,9 +118,7 @@ def test_what_no_backend_serves_is_refused_with_the_choices(
 
 
 def attestation(kind: Any, key: str) -> Attestation:
-    return Attestation(
-        kind=kind, engine="0" * 64, time="2026-01-01T00:00:00Z", key=key, machine={}, body={}
-    )
+    return records.attestation(kind, key=key)
 
 
 def test_what_an_engine_needs() -> None:

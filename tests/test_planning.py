@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import SMALL
 from plans import CALIBRATION, everywhere, publish_all
+from support.models import SMALL
 
 from builders.explain import differences
 from builders.look import Wish

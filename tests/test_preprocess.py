@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_manifest import WIDTHS
+from support.paths import MANIFESTS
 
 from builders.backbone import import_timm
 from builders.photos import _GOLDEN, _path, golden_photos
@@ -15,8 +15,10 @@ from zoo.errors import RunError
 from zoo.manifest import Manifest
 from zoo.preprocess import batch_of, fit, normalise_into, open_photo
 
+MODELS = sorted(path.stem for path in MANIFESTS.glob("*.toml"))
 
-@pytest.mark.parametrize("name", WIDTHS)
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_photo_becomes_what_timm_makes_of_it(name: str, manifests: dict[str, Manifest]) -> None:
     """timm's transform is made of timm's own configuration; nothing of the manifest goes in."""
     timm = import_timm()

@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.records import attestation, blob, sha256, state_record
 
 from zoo.errors import RepositoryError
-from zoo.record import Attestation, Blob, Record, StateRecord, status_of
+from zoo.record import Attestation, Blob, Record, status_of
 from zoo.repository import Repository
 from zoo.stores import LocalStore, MemoryStore
 
@@ -41,19 +42,19 @@ def test_a_damaged_blob_is_never_handed_out(tmp_path: Path) -> None:
 
 def test_a_missing_blob_is_an_error(repository: Repository, tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="missing"):
-        repository.fetch_blob(Blob(sha256="0" * 64, size=1), tmp_path / "copy")
+        repository.fetch_blob(blob(sha256=sha256("0"), size=1), tmp_path / "copy")
 
 
 def test_a_record_needs_its_blobs(repository: Repository) -> None:
-    record = StateRecord(model="m", recipe="0" * 64, state=Blob(sha256="1" * 64, size=1))
+    record = state_record()
     with pytest.raises(RepositoryError, match="not stored"):
         repository.add_state(record)
     assert repository.state("m", "0" * 64) is None
 
 
 def test_a_record_is_written_once(repository: Repository, tmp_path: Path) -> None:
-    first = StateRecord(model="m", recipe="0" * 64, state=add(repository, tmp_path, b"1"))
-    second = StateRecord(model="m", recipe="0" * 64, state=add(repository, tmp_path, b"2"))
+    first = state_record(state=add(repository, tmp_path, b"1"))
+    second = state_record(state=add(repository, tmp_path, b"2"))
     repository.add_state(first)
     repository.add_state(second)
     assert repository.state("m", "0" * 64) == first
@@ -88,16 +89,7 @@ def test_an_old_reader_keeps_fields_that_it_does_not_know() -> None:
 def test_a_status_follows_the_last_verdict() -> None:
     def found(kind: str, reason: str | None = None) -> Attestation:
         body = {"reason": reason} if reason else {}
-        return Attestation.model_validate(
-            {
-                "kind": kind,
-                "engine": "0" * 64,
-                "time": "2026-01-01T00:00:00Z",
-                "key": "0" * 64,
-                "machine": {},
-                "body": body,
-            }
-        )
+        return attestation(kind, body=body)
 
     assert status_of([])[0] == "pending"
     pending, verified = found("pending", "not run"), found("verified")

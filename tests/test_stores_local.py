@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from farm import ROOT
+from support.paths import ROOT
 
 from zoo.errors import RepositoryError
 from zoo.stores import LocalStore, open_store

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from farm import ROOT
 from odd_servers import CarelessS3, serving
 from s3_server import BUCKET, MAINTAINER, READER, S3Server, credentials
+from support.paths import ROOT
 
 import zoo.stores.transfer
 from zoo.errors import RepositoryError

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import LITE, MANIFESTS
 from onnx import TensorProto, helper, numpy_helper
+from support.models import LITE
+from support.paths import DATA, MANIFESTS
 
 from builders.onnx_run import open_onnx
 from builders.precision import to_low
@@ -18,7 +19,7 @@ from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales
 from builders.studies import speed
 from builders.studies.__main__ import main, study
-from builders.studies.modelopt import ModelOpt, not_above
+from builders.studies.modelopt import not_above
 from builders.studies.result import Row, Studies, look, quantised_inputs, share
 from builders.studies.subject import Subject
 from builders.studies.table import to_markdown
@@ -27,7 +28,7 @@ from zoo.errors import PrecisionError, UsageError
 from zoo.manifest import load_manifest
 from zoo.preprocess import normalise
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"  # a convolution, a ReLU and a mean
+TOY = DATA / "toy.onnx"  # a convolution, a ReLU and a mean
 
 
 def subject(folder: Path, grown: float = 1.0) -> Subject:
@@ -206,13 +207,6 @@ def test_an_unknown_dialect_is_a_sentence(
     monkeypatch.setattr(sys, "argv", ["studies", "int8", "--dialect", "opset-9"])
     assert main() == UsageError.exit_code
     assert "torchscript-17" in capsys.readouterr().err
-
-
-def test_a_python_without_modelopt_is_named(tmp_path: Path) -> None:
-    for python in (Path(sys.executable), tmp_path / "none"):
-        with pytest.raises(UsageError, match=f"--modelopt-python {python}: .") as raised:
-            ModelOpt(python)
-        assert "modelopt.py" in str(raised.value)
 
 
 def test_what_modelopt_makes_gets_its_opset_back() -> None:

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from support.records import toolchain
 
 from builders.toolchain import choose_toolchain, choose_toolchains
 from zoo.errors import TargetError, UsageError, ZooError
-from zoo.target import Arch, RuntimeKind, RuntimeLine, Toolchain
+from zoo.target import Arch, RuntimeLine, Toolchain
 
 Run = Callable[[list[str]], str]
 
 
-def chain(kind: RuntimeKind, version: str, cuda: int | None = 13) -> Toolchain:
-    return Toolchain(kind=kind, version=version, cuda=cuda, os="linux", machine="x86_64")
-
-
-ORT = chain("ort", "1.32.0", None)
-RTX = chain("rtx", "1.7.1.116")
-TRT11 = chain("trt", "11.4.0.106")
-TRT10 = chain("trt", "10.13.3.9")
-TRT8 = chain("trt", "8.6.0", 12)
+ORT = toolchain("ort", "1.32.0")
+RTX = toolchain("rtx", "1.7.1.116", cuda=13)
+TRT11 = toolchain("trt", "11.4.0.106", cuda=13)
+TRT10 = toolchain("trt", "10.13.3.9", cuda=13)
+TRT8 = toolchain("trt", "8.6.0", cuda=12)
 
 
 def no_gpu(command: list[str]) -> str:
@@ -113,7 +110,7 @@ def test_another_version_is_named() -> None:
     ("found", "line", "driver", "needed"),
     [
         (TRT11, "11.4", "575.51.03", 580),
-        (chain("trt", "11.4.0.106", 12), "11.4", "525.60", 535),
+        (toolchain("trt", "11.4.0.106", cuda=12), "11.4", "525.60", 535),
         (TRT8, "8.6", "470.57", 525),
     ],
 )
@@ -144,7 +141,7 @@ def test_the_default_names_what_to_install() -> None:
 
 
 def test_an_installed_tensorrt_that_the_table_does_not_know_is_named() -> None:
-    error = refused("sm90", None, gpu("9.0"), chain("trt", "9.3.0.1", 12))
+    error = refused("sm90", None, gpu("9.0"), toolchain("trt", "9.3.0.1", cuda=12))
     assert "TensorRT 9.3 is not in the targets table" in error.message
 
 
@@ -171,7 +168,7 @@ def test_a_line_that_is_none_is_a_usage_error(arch: str, line: str, text: str) -
 
 
 def test_an_onnxruntime_that_the_table_does_not_know_is_named() -> None:
-    error = refused("cpu", None, no_gpu, chain("ort", "1.30.1", None))
+    error = refused("cpu", None, no_gpu, toolchain("ort", "1.30.1"))
     assert "ort1.30 is not in the targets table, which has ort1.32" in error.message
     assert "not installed" in refused("cpu", None, no_gpu).message
 

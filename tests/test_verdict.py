@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import factories
+from support.records import (
+    benchmark,
+    engine_entry,
+    machine,
+    model_index,
+    timed_batch,
+    verification,
+    verified_batch,
+)
 
-from zoo.index import BenchmarkSummary, DisabledCell, EngineEntry, VerificationSummary
+from zoo.index import BenchmarkSummary, DisabledCell, EngineEntry
 from zoo.record import Advice
 from zoo.verdict import kept, verdicts
 
@@ -14,22 +22,21 @@ MIXED = Advice(kept=("blocks.0.0.conv_dw", "conv_stem"), operators=49, kept_work
 
 
 def engine(target: str, rate: float | None = None, **changes: Any) -> EngineEntry:
-    rows = [{"batch": 4, "latency_ms": 1.0, "images_per_second": rate or 0.0}]
     found = {
         "precision": target.split("-")[2],
-        "verification": VerificationSummary.model_validate(
-            {"batches": [{"batch": 1, "worst_cosine": 0.9961, "worst_relative_error": 0.09}]}
+        "verification": verification(
+            verified_batch(worst_cosine=0.9961, worst_relative_error=0.09)
         ),
         "benchmark": None
         if rate is None
-        else BenchmarkSummary.model_validate({"batches": rows, "machine": {"cpu": "one"}}),
+        else benchmark(timed_batch(4, images_per_second=rate), machine=machine(cpu="one")),
         **changes,
     }
-    return factories.engine(target).model_copy(update=found)
+    return engine_entry(target).model_copy(update=found)
 
 
 def said(*engines: EngineEntry, disabled: tuple[DisabledCell, ...] = ()) -> dict[str, str]:
-    model = factories.model(*engines).model_copy(update={"disabled": disabled})
+    model = model_index(*engines).model_copy(update={"disabled": disabled})
     found = verdicts(model)
     assert list(found) == ["cpu-ort1.32"]
     return found["cpu-ort1.32"]

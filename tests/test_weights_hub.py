@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from fake_hub import FakeHub
+from support.paths import ROOT
 
 from builders.weights import identify
 from zoo.errors import UnlockedError

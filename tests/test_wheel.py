@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import tomllib
-from conftest import LITE, ROOT
 from farm import Farm
 from runner import Runner
+from support.models import LITE
+from support.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from farm import ROOT
-from test_backends import inputs
+from support.installed import installed_inputs
+from support.paths import DATA, ROOT
 
 from builders.environment import toolchains_of, worker_command
 from builders.executors import LocalExecutor
@@ -21,7 +21,7 @@ from zoo.repository import Repository
 from zoo.runtime.header import read_file_header
 from zoo.stores import LocalStore
 
-TOY = Path(__file__).parent / "data" / "toy.onnx"
+TOY = DATA / "toy.onnx"
 
 # TensorRT 8.6 wants CPython 3.10; where there is one, the worker must run on it too.
 PYTHONS = [sys.executable]
@@ -64,7 +64,7 @@ def test_it_builds_an_engine_from_a_job(alone: str, tmp_path: Path) -> None:
     onnx = tmp_path / "toy.onnx"
     shutil.copy(TOY, onnx)
     job = BuildJob(
-        inputs=inputs("rtx", "sm86"),
+        inputs=installed_inputs("rtx", "sm86"),
         onnx=repository.add_blob(onnx),
         parameters=216,
         prove=None,

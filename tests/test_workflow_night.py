@@ -12,9 +12,9 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from conftest import LITE, MANIFESTS, SMALL
-from farm import ROOT
 from runner import Runner
+from support.models import LITE, SMALL
+from support.paths import MANIFESTS, ROOT
 
 from zoo.digest import sha256_bytes
 from zoo.stores import open_store

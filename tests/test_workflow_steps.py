@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from farm import ROOT
 from runner import Runner
+from support.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 

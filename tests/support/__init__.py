@@ -1,0 +1,1 @@
+"""What the tests share: builders of records, fakes, and servers on loopback."""
