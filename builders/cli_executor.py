@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypedDict
@@ -16,6 +16,7 @@ from builders.toolchain import choose_toolchains, default_archs
 from zoo.errors import UsageError
 from zoo.machine import installed
 from zoo.names import perhaps
+from zoo.runtime import SESSIONS
 from zoo.target import Arch, RuntimeLine, Toolchain
 
 _EXECUTORS = ("local", "docker", "dask")
@@ -42,6 +43,12 @@ class Chosen:
     executor: Executor
     archs: list[Arch]
     choose: Choose
+
+    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
+        """Returns the first architecture on which an engine can be run and verified."""
+        if toolchain.kind not in SESSIONS:
+            return None
+        return self.executor.runs_on(archs, toolchain)
 
 
 def add_executor(parser: Any) -> None:

@@ -51,7 +51,7 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
             raise UsageError(f"{path} can't be written: it is a folder, or in no folder")
     report.unlink(missing_ok=True)
     issue.unlink(missing_ok=True)  # of the night before: this one may die before it says anything
-    plan = plan_of(options)
+    plan = plan_of(options, plans=False)
     print(f"planned: {', '.join(f'{n} {what}' for what, n in plan.total.actions.items())}")
     before = {model.model: model for model in repository.model_indexes()}
     status, summary = run_zoo(options, started)

@@ -14,13 +14,14 @@ from rich.console import Console
 from builders import inputs, listing, weights
 from builders.calibration import CalibrationSet
 from builders.executors import Outcome
+from builders.history.failures import Failures
 from builders.inputs import Form
 from builders.job import BuildJob, BuildOutput, Job, Verification
-from builders.pipeline import Farm
+from builders.places import Places
+from builders.planning.request import Request
 from builders.progress import Display, Report
 from builders.proposals import Proposals
-from builders.request import Request
-from builders.strikes import Strikes
+from builders.run.farm import Farm
 from builders.summary import Summary
 from zoo.digest import sha256_bytes
 from zoo.errors import JobError, NotRunError
@@ -36,6 +37,14 @@ from zoo.tolerance import OwnTolerance
 CPU = Arch("cpu")
 LABEL = "cpu-ort1.32-fp32"
 NO_IMAGES = CalibrationSet(source="shipped", paths=(), digests=())
+
+
+def places(toolchains: dict[Arch, Toolchain]) -> Places:
+    """Everything runs where it is built."""
+    return Places(
+        lines=(toolchains,), elsewhere=frozenset(), here=frozenset(),
+        proves=lambda archs, toolchain: archs[0],
+    )  # fmt: skip
 
 
 class Desk(Proposals):
@@ -117,7 +126,7 @@ class Night:
             )
         )  # fmt: skip
         self.request = Request(
-            manifests={SMALL: manifest}, manifest_dir=MANIFESTS, toolchains={},
+            manifests={SMALL: manifest}, manifest_dir=MANIFESTS, places=places({}),
             precisions=("fp32",),
             weights="seeded", calibration=NO_IMAGES, failures=folder / "_failures",
         )  # fmt: skip
@@ -131,11 +140,13 @@ class Night:
         """Runs a night with a version of the runtime."""
         self.desk.day += timedelta(days=1)
         night = self.desk.day.strftime(listing.TIME) if counts else None
-        strikes = Strikes(self.repository, night=night, retry=retry)
+        failures = Failures(
+            self.repository, night=night, now=lambda: self.desk.day.strftime(listing.TIME)
+        )
         display = Display(Console(quiet=True))
         chain = Toolchain(kind="ort", version=version, os="linux", machine="x86_64")
-        farm = Farm(self.repository, self.builder, display, self.desk, strikes)
-        return farm.run(replace(self.request, toolchains={CPU: chain}))
+        farm = Farm(self.repository, self.builder, display, self.desk, failures)
+        return farm.run(replace(self.request, places=places({CPU: chain}), retry=retry))
 
     def loosen(self, precision: Precision) -> None:
         """Lets the model's engines of a precision be farther from PyTorch."""

