@@ -29,8 +29,10 @@ from builders.progress import Report
 from builders.recipes import SAFETIES
 from zoo.digest import sha256_bytes
 from zoo.errors import JobError
+from zoo.key import BuildInputs
 from zoo.manifest import Manifest
-from zoo.record import Advice, Blob, FailureReason, FailureStage
+from zoo.old_failures import OldMiss, missed_key
+from zoo.record import Advice, Blob, FailureReason, FailureRecord, FailureStage
 from zoo.target import Toolchain
 
 FIRST, SECOND, THIRD = SAFETIES
@@ -167,11 +169,18 @@ def test_where_the_strictest_one_misses_too_the_cell_is_disabled(farm: Farm, cou
     assert farm.builder.built == [FIRST, SECOND, THIRD]
 
 
-def test_what_missed_under_another_key_is_not_built_again(farm: Farm) -> None:
+def test_what_missed_as_old_repositories_say_is_not_built_again(farm: Farm) -> None:
     farm.builder.passing = set()
     farm.run(VERSION)
-    for entry in list(farm.repository.store.list("strikes/")):
-        farm.repository.store.delete(entry.key)  # as of an engine for more GPUs
+    store = farm.repository.store
+    for entry in list(store.list("failures/")):
+        record = farm.repository.read(entry.key, FailureRecord)
+        store.delete(entry.key)
+        assert record is not None
+        assert isinstance(record.inputs, BuildInputs)
+        assert record.tolerance is not None
+        old = OldMiss(inputs=record.inputs, tolerance=record.tolerance, reason=record.text)
+        store.put(missed_key(record.inputs, record.tolerance), old.to_json())
     assert farm.planned().action == "disabled"
     (reason,) = farm.run(VERSION).disabled.values()
     assert reason == "missed its floors, not published: row 3 is far"

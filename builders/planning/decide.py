@@ -239,10 +239,18 @@ class Decider:
 
     def _engine(self, wanted: Wanted) -> Decision:
         first, tolerance = form_of(wanted), self.tolerance(wanted)
+        found: dict[str, tuple[BuildInputs, str | None]] = {}
+
+        def look(export: ExportRecord) -> tuple[BuildInputs, str | None]:
+            if export.onnx.sha256 not in found:
+                build = self._build(wanted, export)
+                found[export.onnx.sha256] = build, serving(build, self._known)
+            return found[export.onnx.sha256]
+
         form, export = best_form(
             first,
             lambda form: self._known.export(self.asked(form)[0]),
-            lambda export: self._gave_way(wanted, export),
+            lambda export: self._gave_way(wanted, *look(export)),
         )
         if isinstance(export, FailureRecord):
             return self._decision(
@@ -255,12 +263,11 @@ class Decider:
             return self._unexported(wanted, form)
         if export.advice is not None and export.advice.mixed:
             wanted = replace(wanted, mixed=True)
-        build = self._build(wanted, export)
+        build, key = look(export)
         start = Decision(
             model=self._manifest.id, wanted=wanted, action=Action.NOTHING, cause=Cause.PUBLISHED,
             form=form, export=export, inputs=build, prove=self._prove(wanted, export, build),
         )  # fmt: skip
-        key = serving(build, self._known)
         if key is not None and not self._known.lost(key):
             return self._stored(replace(start, record=key), wanted)
         if failed := self._known.failed(build, tolerance):
@@ -286,13 +293,11 @@ class Decider:
             return ""
         return ""
 
-    def _gave_way(self, wanted: Wanted, export: ExportRecord) -> bool:
-        """Whether an engine of an export is known to miss its tolerance.
+    def _gave_way(self, wanted: Wanted, build: BuildInputs, key: str | None) -> bool:
+        """Whether an engine is known to miss its tolerance.
 
         What is stored and was not withdrawn meets it, and nothing more is asked of it.
         """
-        build = self._build(wanted, export)
-        key = serving(build, self._known)
         if key is not None and not self._withdrawn(key, wanted):
             return False
         return self._known.missed(build, self.tolerance(wanted)) is not None

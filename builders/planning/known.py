@@ -45,6 +45,8 @@ class RepositoryKnown:
             if entry.superseded is None:
                 self._published |= {label.removesuffix("-mixed"): entry for label in entry.targets}
         self._exports: dict[str, ExportRecord | FailureRecord | None] = {}
+        self._records: dict[str, BuildRecord] = {}
+        self._attestations: dict[str, list[Attestation]] = {}
         self._new: set[str] = set()
         self.exports_read: list[ExportRecord] = []
 
@@ -74,11 +76,18 @@ class RepositoryKnown:
 
     def record(self, key: str) -> BuildRecord | None:
         """Returns a build record."""
-        return self._repository.record(self._model, key)
+        if key not in self._records:
+            found = self._repository.record(self._model, key)
+            if found is None:
+                return None
+            self._records[key] = found
+        return self._records[key]
 
     def attestations(self, engine: str) -> list[Attestation]:
         """Returns what was attested about an engine, the oldest first."""
-        return self._repository.attestations(engine)
+        if engine not in self._attestations:
+            self._attestations[engine] = self._repository.attestations(engine)
+        return self._attestations[engine]
 
     def is_new(self, engine: str) -> bool:
         """Whether this run attested something about an engine, which no index says yet."""
@@ -116,3 +125,4 @@ class RepositoryKnown:
     def attested(self, engine: str) -> None:
         """Says that something new was attested about an engine."""
         self._new.add(engine)
+        self._attestations.pop(engine, None)
