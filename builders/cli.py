@@ -23,10 +23,11 @@ from builders import (
 )
 from builders.cli_options import STORE_HELP, chosen_manifests, published
 from builders.cli_request import ask, failures_beside, places_to_run
-from builders.desk import KEYS_HELP, open_desk
+from builders.desk import open_desk
 from builders.environment import toolchains_of
 from builders.history.failures import Failures
 from builders.job import BuildOutput, Failure, parse_result
+from builders.planning.options import add_options, makefile, table
 from builders.progress import Display
 from builders.run.farm import Farm
 from builders.runs import make_site
@@ -190,10 +191,16 @@ def targets(options: argparse.Namespace) -> int:
     """Shows the targets table: what is made for which GPU, with which TRT=, and what that needs."""
     from builders import targets_table
 
-    table = (
+    text = (
         targets_table.to_json() if options.json else targets_table.to_text(sources=options.sources)
     )
-    print(table)
+    print(text)
+    return 0
+
+
+def options_of_make(options: argparse.Namespace) -> int:
+    """Shows the options of all commands as README has them; --makefile: as options.mk has them."""
+    print("\n".join(makefile() if options.makefile else table()))
     return 0
 
 
@@ -227,32 +234,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     run = add_arguments(commands, "zoo", zoo)
     night = add_arguments(commands, "nightly", nightly)
-    cli_nightly.add_options(night)
-    for one in (run, night):
-        cli_plan.add_wish(one)
-        one.add_argument("--store", default="", help="repository (default ./_repository)")
-        cli_plan.add_run(one)
-        cli_executor.add_executor(one)
     proof = add_arguments(commands, "verify", verify)
     proof.set_defaults(nightly="", serve=None)
     proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
-    proof.add_argument("--models", default="", help="ids, globs or families")
-    proof.add_argument("--store", default="", help=STORE_HELP)
-    proof.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
-    proof.add_argument("--builder-python", default="", help="the Python that builds and verifies")
-    proof.add_argument("--keys", default="", help=KEYS_HELP)
-    for one in (run, night, proof):
-        cli_executor.add_limits(one)
     add_arguments(commands, "lock", lock).add_argument(
         "models", nargs="*", help="ids, globs, families (default: all)"
     )
     site = add_arguments(commands, "catalog", catalog)
     site.add_argument("--serve", type=int, metavar="PORT", help="then show it on this machine")
     site.add_argument("--nightly", default="", help="what a run says of itself, for its report")
-    site.add_argument("--store", default="", help=STORE_HELP)
-    site.add_argument("--site", default="", help="folder (default ./_site)")
-    for one in (proof, site):
-        one.add_argument("--base-url", default="", help="the repository's address for readers")
+    for name, parser_of in (("zoo", run), ("nightly", night), ("verify", proof), ("catalog", site)):
+        add_options(parser_of, name)
     cli_measure.add_commands(commands)
     cli_keys.add_commands(commands)
     cli_repository.add_commands(commands)
@@ -264,9 +256,11 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--repair", action="store_true", help="remove what is damaged")
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
-    table = add_arguments(commands, "targets", targets)
-    table.add_argument("--json", action="store_true", help="the whole table, for machines")
-    table.add_argument("--sources", action="store_true", help="where each cell is from, too")
+    cells = add_arguments(commands, "targets", targets)
+    cells.add_argument("--json", action="store_true", help="the whole table, for machines")
+    cells.add_argument("--sources", action="store_true", help="where each cell is from, too")
+    shown = add_arguments(commands, "options", options_of_make)
+    shown.add_argument("--makefile", action="store_true", help="what options.mk is to hold")
     one = add_arguments(commands, "worker", worker)
     one.add_argument("job", help="job.json, as a failure keeps it")
     one.add_argument("output", help="folder for result, log and files")

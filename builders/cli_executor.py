@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from builders.cli_cluster import CERTS_HELP, SCHEDULER_HELP, open_cluster
+from builders.cli_cluster import open_cluster
 from builders.environment import toolchains_of, worker_command
 from builders.executors import Executor, LocalExecutor
 from builders.executors.local import parse_limit
@@ -49,21 +49,6 @@ class Chosen:
         if toolchain.kind not in SESSIONS:
             return None
         return self.executor.runs_on(archs, toolchain)
-
-
-def add_executor(parser: Any) -> None:
-    """Adds the options that say where jobs run."""
-    parser.add_argument(
-        "--executor", default="", help="local (default), docker, dask: on a cluster"
-    )
-    parser.add_argument("--scheduler", default="", help=SCHEDULER_HELP)
-    parser.add_argument("--certs", default="", help=CERTS_HELP)
-
-
-def add_limits(parser: Any) -> None:
-    """Adds what a job may have."""
-    parser.add_argument("--timeout", default="", help="seconds that a job may take (default 3600)")
-    parser.add_argument("--memory", default="", help="GiB that a job may have (default: no limit)")
 
 
 def local_executor(options: argparse.Namespace) -> LocalExecutor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from builders import nightly
 from builders.cli_options import published
@@ -125,10 +124,3 @@ def _alert(run: NightlyRun, path: Path) -> None:
     title, body = found
     write_whole(path, f"{title}\n\n{body}".encode())
     print(f"issue: {path}")
-
-
-def add_options(parser: Any) -> None:
-    """Adds what a night takes beside the options of ``zoo``."""
-    parser.add_argument("--night", default="", help="name that the runs of a night share")
-    parser.add_argument("--report", default="", help="file for what the run did, JSON")
-    parser.add_argument("--issue", default="", help="file for an issue: title, blank line, body")

@@ -7,15 +7,13 @@ import sys
 import time
 from typing import Any
 
-from builders.cli_executor import add_executor, add_limits
-from builders.cli_options import STORE_HELP
 from builders.cli_request import ask, places_to_plan, places_to_run
-from builders.desk import KEYS_HELP
 from builders.planning.decide import Action
+from builders.planning.options import add_options
 from builders.planning.plan import plan_farm
 from builders.planning.report import FarmPlan, matrix_line, to_text
 from zoo.cli import add_arguments
-from zoo.errors import ManifestError
+from zoo.errors import ManifestError, UsageError
 from zoo.repository import Repository
 from zoo.stores import open_store
 
@@ -23,39 +21,13 @@ from zoo.stores import open_store
 def add_commands(commands: Any) -> None:
     """Adds them to a parser's subcommands."""
     told = add_arguments(commands, "plan", plan)
-    add_wish(told)
-    add_executor(told)
-    add_limits(told)
-    told.add_argument("--store", default="", help=STORE_HELP)
-    add_run(told)
-    shown = told.add_mutually_exclusive_group()
-    shown.add_argument("--json", action="store_true", help="the whole plan, for machines")
-    shown.add_argument("--matrix", action="store_true", help="the work, a GitHub matrix")
-
-
-def add_wish(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say what is wanted, as ``zoo`` takes them."""
-    parser.add_argument("--gpu", default="", help="architectures: cpu, sm75 ... sm120")
-    parser.add_argument("--trt", default="", help="runtime lines: rtx1.7 ...")
-    parser.add_argument("--models", default="", help="names, globs or families")
-    parser.add_argument("--precision", default="", help="fp32, bf16, fp16, int8")
-    parser.add_argument("--calibration", default="", help="folder of photos (default: shipped)")
-    parser.add_argument("--weights", default="", help="manifest, or seeded for a dry run")
-    parser.add_argument("--builder", default="", help="builder options: NAME=VALUE ...")
-    parser.add_argument("--builder-python", default="", help="the Python that builds and verifies")
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Adds what a run takes beside; a plan checks the same."""
-    parser.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
-    parser.add_argument("--labelled", default="", help="folder of classes, for a linear probe")
-    parser.add_argument("--retry", action="store_true", help="try what is disabled")
-    parser.add_argument("--keys", default="", help=KEYS_HELP)
-    parser.add_argument("--base-url", default="", help="the repository's address for readers")
+    add_options(told, "plan")
 
 
 def plan(options: argparse.Namespace) -> int:
     """Says what is published, what would be built and why, and what that takes."""
+    if options.json and options.matrix:
+        raise UsageError("JSON= and MATRIX= are two outputs: one at a time")
     started = time.perf_counter()
     made = plan_of(options)
     if options.json:
