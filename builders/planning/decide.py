@@ -214,7 +214,9 @@ class Decider:
         self.identity = weights.identify(self._manifest, self._request.weights)
 
     def engine(self, wanted: Wanted) -> Decision:
-        """Decides for one engine."""
+        """Decides for one engine; its export says what it keeps in higher precision."""
+        if wanted.mixed:
+            wanted = replace(wanted, mixed=False)
         try:
             return self._engine(wanted)
         except ZooError as error:
