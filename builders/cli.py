@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,23 +20,19 @@ from builders import (
     cli_nightly,
     cli_plan,
     cli_repository,
-    weights,
 )
-from builders.backends import check_options
-from builders.calibration import from_folder, shipped
-from builders.cli_options import STORE_HELP, chosen_manifests, pairs, published, words
-from builders.desk import KEYS_HELP, open_desk
+from builders.cli_options import STORE_HELP, chosen_manifests, published
+from builders.cli_request import ask, failures_beside, places_to_run
+from builders.desk import open_desk
 from builders.environment import toolchains_of
+from builders.history.failures import Failures
 from builders.job import BuildOutput, Failure, parse_result
-from builders.labelled import LabelledSet, read_labelled
 from builders.paths import ROOT
-from builders.pipeline import Farm
-from builders.plan import check_request
+from builders.planning.options import add_options, makefile, table
 from builders.progress import Display
-from builders.request import Request
+from builders.run.farm import Farm
 from builders.runs import make_site
 from builders.serve import serve
-from builders.strikes import Strikes, is_struck
 from builders.summary import Summary
 from zoo.catalog import read_nightly
 from zoo.cli import Parser, add_arguments, run_cli
@@ -51,7 +46,6 @@ from zoo.manifest import (
 )
 from zoo.repository import Repository
 from zoo.stores import open_store
-from zoo.target import Arch, RuntimeLine, gpu_lines, parse_precision
 
 
 def zoo(options: argparse.Namespace) -> int:
@@ -65,74 +59,27 @@ def nightly(options: argparse.Namespace) -> int:
 
 
 def _run_zoo(options: argparse.Namespace, night: str | None) -> tuple[int, Summary]:
-    mode = weights.parse_mode(options.weights or "manifest")
-    suffix = "-seeded" if mode == "seeded" else ""
-    store = options.store or f"_repository{suffix}"
-    site = Path(options.site or f"_site{suffix}")
-    manifests, broken = chosen_manifests(options)
-    asked = [Arch.parse(name) for name in words(options.gpu)]
-    line = RuntimeLine.parse(options.trt) if options.trt else None
     display = Display(Console())
-    labelled = _labelled(options, mode, display.say)
-    chosen = cli_executor.choose_executor(options, asked)
-    executor, archs = chosen.executor, chosen.archs
-    precisions = tuple(parse_precision(word, archs, line) for word in words(options.precision))
-    if line in gpu_lines() and not any(arch.is_cpu for arch in archs):
-        check_request(dict.fromkeys(archs, line), precisions)  # whatever there is to build with
-    toolchains = chosen.choose(archs, line)
-    check_request({arch: chain.line for arch, chain in toolchains.items()}, precisions)
-    builder = pairs(options.builder)
-    check_options(toolchains.values(), builder)
-    folder = options.calibration
-    request = Request(
-        manifests=manifests,
-        manifest_dir=Path(options.manifests),
-        toolchains=toolchains,
-        precisions=precisions or None,
-        weights=mode,
-        calibration=from_folder(Path(folder), display.say) if folder else shipped(),
-        failures=_failures_beside(store),
-        builder=builder,
-        labelled=labelled,
-    )
-    repository = Repository(open_store(store))
-    desk = open_desk(store, options.keys, display.say)
-    strikes = Strikes(repository, night=night, retry=options.retry)
-    farm = Farm(repository, executor, display, desk, strikes)
+    asked = ask(options, display.say)
+    executor = asked.chosen.executor
+    repository = Repository(open_store(asked.store))
     try:
+        request = replace(asked.request, places=places_to_run(asked))
+        desk = open_desk(asked.store, options.keys, display.say)
+        farm = Farm(repository, executor, display, desk, Failures(repository, night=night))
         summary = farm.run(request)
     finally:
         executor.stop()
-    summary.failed.update(broken)
-    status = _print_summary(summary, store, display)
+    summary.failed.update(asked.broken)
+    status = _print_summary(summary, asked.store, display)
     if desk.waiting:
-        keys = " --keys FOLDER" if "://" in store else ""
-        display.say(f"{desk.waiting} wait for a signature: zoo-farm publish --store {store}{keys}")
+        keys = " --keys FOLDER" if "://" in asked.store else ""
+        waiting = f"{desk.waiting} wait for a signature"
+        display.say(f"{waiting}: zoo-farm publish --store {asked.store}{keys}")
     if night is None:  # a night says first what it did
-        options.store, options.site = store, str(site)
+        options.store, options.site = asked.store, str(asked.site)
         cli_nightly.show(options, repository, display.say)
     return status, summary
-
-
-def _labelled(
-    options: argparse.Namespace, mode: weights.WeightsMode, say: Callable[[str], None]
-) -> LabelledSet | None:
-    """Returns the photos of a linear probe, None for none.
-
-    Raises:
-        UsageError: There are no such photos, or the jobs run where they are not.
-    """
-    if not options.labelled:
-        return None
-    if not cli_executor.runs_here(options):
-        raise UsageError(
-            f"LABELLED= stays on this machine, and EXECUTOR={options.executor} runs jobs elsewhere",
-            hint="leave EXECUTOR= out; or run zoo-farm accuracy --labelled later",
-        )
-    if mode == "seeded":
-        say("labelled: left out: seeded weights have no accuracy to lose")
-        return None
-    return read_labelled(Path(options.labelled), say)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -150,7 +97,7 @@ def verify(options: argparse.Namespace) -> int:
         machine = replace(machine, toolchains=tuple(toolchains_of(python).values()))
     store = options.store or "_repository"
     desk = open_desk(store, options.keys, display.say)
-    prover = Prover(repository, executor, display, _failures_beside(store), machine, desk)
+    prover = Prover(repository, executor, display, failures_beside(store), machine, desk)
     models = {*manifests, *broken} if options.models else None
     proven = prover.run(manifests, broken, models, pending_only=options.pending)
     for line in summarise(proven):
@@ -243,10 +190,16 @@ def targets(options: argparse.Namespace) -> int:
     """Shows the targets table: what is made for which GPU, with which TRT=, and what that needs."""
     from builders import targets_table
 
-    table = (
+    text = (
         targets_table.to_json() if options.json else targets_table.to_text(sources=options.sources)
     )
-    print(table)
+    print(text)
+    return 0
+
+
+def options_of_make(options: argparse.Namespace) -> int:
+    """Shows the options of all commands as README has them; --makefile: as options.mk has them."""
+    print("\n".join(makefile() if options.makefile else table()))
     return 0
 
 
@@ -280,34 +233,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     run = add_arguments(commands, "zoo", zoo)
     night = add_arguments(commands, "nightly", nightly)
-    cli_nightly.add_options(night)
-    for one in (run, night):
-        cli_plan.add_wish(one)
-        one.add_argument("--store", default="", help="repository (default ./_repository)")
-        one.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
-        one.add_argument("--labelled", default="", help="folder of classes, for a linear probe")
-        one.add_argument("--retry", action="store_true", help="try what is disabled")
-        cli_executor.add_executor(one)
     proof = add_arguments(commands, "verify", verify)
     proof.set_defaults(nightly="", serve=None)
     proof.add_argument("--pending", action="store_true", help="only what has not been run yet")
-    proof.add_argument("--models", default="", help="ids, globs or families")
-    proof.add_argument("--store", default="", help=STORE_HELP)
-    proof.add_argument("--site", default="", help="folder of the catalog (default ./_site)")
-    proof.add_argument("--builder-python", default="", help="the Python that builds and verifies")
-    for one in (run, night, proof):
-        one.add_argument("--keys", default="", help=KEYS_HELP)
-        cli_executor.add_limits(one)
     add_arguments(commands, "lock", lock).add_argument(
         "models", nargs="*", help="ids, globs, families (default: all)"
     )
     site = add_arguments(commands, "catalog", catalog)
     site.add_argument("--serve", type=int, metavar="PORT", help="then show it on this machine")
     site.add_argument("--nightly", default="", help="what a run says of itself, for its report")
-    site.add_argument("--store", default="", help=STORE_HELP)
-    site.add_argument("--site", default="", help="folder (default ./_site)")
-    for one in (run, night, proof, site):
-        one.add_argument("--base-url", default="", help="the repository's address for readers")
+    for name, parser_of in (("zoo", run), ("nightly", night), ("verify", proof), ("catalog", site)):
+        add_options(parser_of, name)
     cli_measure.add_commands(commands)
     cli_keys.add_commands(commands)
     cli_repository.add_commands(commands)
@@ -319,18 +255,15 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--repair", action="store_true", help="remove what is damaged")
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
-    table = add_arguments(commands, "targets", targets)
-    table.add_argument("--json", action="store_true", help="the whole table, for machines")
-    table.add_argument("--sources", action="store_true", help="where each cell is from, too")
+    cells = add_arguments(commands, "targets", targets)
+    cells.add_argument("--json", action="store_true", help="the whole table, for machines")
+    cells.add_argument("--sources", action="store_true", help="where each cell is from, too")
+    shown = add_arguments(commands, "options", options_of_make)
+    shown.add_argument("--makefile", action="store_true", help="what options.mk is to hold")
     one = add_arguments(commands, "worker", worker)
     one.add_argument("job", help="job.json, as a failure keeps it")
     one.add_argument("output", help="folder for result, log and files")
     return parser
-
-
-def _failures_beside(store: str) -> Path:
-    """Returns the folder that keeps jobs and logs of failures."""
-    return (Path() if "://" in store else Path(store).parent) / "_failures"
 
 
 def _print_summary(summary: Summary, store: str, display: Display) -> int:
@@ -339,15 +272,15 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
     for label, error in summary.failed.items():
         text = str(error).removeprefix(f"{label}: ")
         display.say(f"FAILED {label}: {text}")
-    struck = [label for label, reason in summary.disabled.items() if is_struck(reason)]
+    of_engines = summary.of_engines
     done = [
         f"{len(labels)} {name}"
         for name, labels in (
             ("published", summary.published),
             ("verified again", summary.verified),
             ("already published, nothing to do", summary.current),
-            ("that the floors rule out", summary.disabled.keys() - struck),
-            ("disabled, whose engines missed or failed (RETRY=1 tries them again)", struck),
+            ("that the floors rule out", summary.disabled.keys() - set(of_engines)),
+            ("disabled, whose engines missed or failed (RETRY=1 tries them again)", of_engines),
             ("failed", list(summary.failed)),
         )
         if labels

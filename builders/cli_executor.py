@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from builders.cli_cluster import CERTS_HELP, SCHEDULER_HELP, open_cluster
+from builders.cli_cluster import open_cluster
 from builders.environment import toolchains_of, worker_command
 from builders.executors import Executor, LocalExecutor
 from builders.executors.local import parse_limit
@@ -16,6 +16,7 @@ from builders.toolchain import choose_toolchains, default_archs
 from zoo.errors import UsageError
 from zoo.machine import installed
 from zoo.names import perhaps
+from zoo.runtime import SESSIONS
 from zoo.target import Arch, RuntimeLine, Toolchain
 
 _EXECUTORS = ("local", "docker", "dask")
@@ -43,20 +44,11 @@ class Chosen:
     archs: list[Arch]
     choose: Choose
 
-
-def add_executor(parser: Any) -> None:
-    """Adds the options that say where jobs run."""
-    parser.add_argument(
-        "--executor", default="", help="local (default), docker, dask: on a cluster"
-    )
-    parser.add_argument("--scheduler", default="", help=SCHEDULER_HELP)
-    parser.add_argument("--certs", default="", help=CERTS_HELP)
-
-
-def add_limits(parser: Any) -> None:
-    """Adds what a job may have."""
-    parser.add_argument("--timeout", default="", help="seconds that a job may take (default 3600)")
-    parser.add_argument("--memory", default="", help="GiB that a job may have (default: no limit)")
+    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
+        """Returns the first architecture on which an engine can be run and verified."""
+        if toolchain.kind not in SESSIONS:
+            return None
+        return self.executor.runs_on(archs, toolchain)
 
 
 def local_executor(options: argparse.Namespace) -> LocalExecutor:

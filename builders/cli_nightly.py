@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from builders import nightly
 from builders.cli_options import published
@@ -51,7 +50,7 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
             raise UsageError(f"{path} can't be written: it is a folder, or in no folder")
     report.unlink(missing_ok=True)
     issue.unlink(missing_ok=True)  # of the night before: this one may die before it says anything
-    plan = plan_of(options)
+    plan = plan_of(options, plans=False)
     print(f"planned: {', '.join(f'{n} {what}' for what, n in plan.total.actions.items())}")
     before = {model.model: model for model in repository.model_indexes()}
     status, summary = run_zoo(options, started)
@@ -125,10 +124,3 @@ def _alert(run: NightlyRun, path: Path) -> None:
     title, body = found
     write_whole(path, f"{title}\n\n{body}".encode())
     print(f"issue: {path}")
-
-
-def add_options(parser: Any) -> None:
-    """Adds what a night takes beside the options of ``zoo``."""
-    parser.add_argument("--night", default="", help="name that the runs of a night share")
-    parser.add_argument("--report", default="", help="file for what the run did, JSON")
-    parser.add_argument("--issue", default="", help="file for an issue: title, blank line, body")

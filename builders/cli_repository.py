@@ -143,7 +143,7 @@ def gc(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """Says which input of an engine differs from what is published."""
-    from builders.explain import differences
+    from builders.planning.explain import differences
 
     options.models = options.model
     manifest = next(iter(chosen_manifests(options)[0].values()))

@@ -63,6 +63,16 @@ def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
     return Proposals(repository, lambda: sign_with(repository, key_ring(folder)))
 
 
+def check_keys(store: str, keys: str) -> None:
+    """Refuses a folder that ``KEYS=`` names and that can't sign a repository; asks for nothing.
+
+    Raises:
+        TrustError: It holds no keys, or is in the repository.
+    """
+    if keys:
+        _check_outside(Repository(open_store(store)), key_ring(Path(keys)).folder)
+
+
 def _check_outside(repository: Repository, folder: Path) -> None:
     """Refuses keys that lie in the repository that they sign.
 

@@ -28,13 +28,14 @@ from zoo.layout import (
     METADATA,
     RUNS,
     blob_key,
-    disabled_key,
     export_key,
+    failed_export_key,
     hashed_key,
     record_key,
     state_key,
 )
-from zoo.record import BuildRecord, DisabledRecord, ExportRecord, Record
+from zoo.old_failures import disabled_key
+from zoo.record import BuildRecord, ExportRecord, Record
 from zoo.repository import LARGEST_RECORD, Repository
 from zoo.stores import Entry
 
@@ -46,6 +47,9 @@ _COLLECTED = (
 
 _ALL_MODELS = re.compile(r"[0-9a-f]{64}\.index\.json")
 """Where ``index.json`` lies as it was signed; it goes with the others of the index."""
+
+_FAILED_EXPORT = re.compile(r"failures/[^/]+/[0-9a-f]{64}/export\.json")
+"""Of failures, those of exports are collected; those of engines are small, and stay."""
 
 _ROOT = re.compile(rf"{METADATA}\d+\.root\.json")
 """Roots stay: those who trust an old one follow them to the newest."""
@@ -121,13 +125,15 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
 def _collected(repository: Repository) -> Iterator[Entry]:
     """Yields what is looked at; it was listed after what is needed was found."""
     for entry in repository.store.list(""):
-        if entry.key.startswith(_COLLECTED) or _ALL_MODELS.fullmatch(entry.key):
+        other = _ALL_MODELS.fullmatch(entry.key) or _FAILED_EXPORT.fullmatch(entry.key)
+        if other or entry.key.startswith(_COLLECTED):
             yield entry
 
 
 def _order(entry: Entry) -> int:
     """Returns when something is deleted, the first first."""
     folder = "index/" if _ALL_MODELS.fullmatch(entry.key) else entry.key
+    folder = "disabled/" if _FAILED_EXPORT.fullmatch(folder) else folder
     return next(n for n, prefix in enumerate(_COLLECTED) if folder.startswith(prefix))
 
 
@@ -189,6 +195,7 @@ def _signed(client: Client) -> Iterator[str]:
                 yield from _of_record(repository, index.model, record)
         for cell in index.disabled:
             yield disabled_key(index.model, cell.record)
+            yield failed_export_key(index.model, cell.record)
         # The newest exports are what the next target of a model is built from.
         yield from _newest_exports(repository, index.model)
     yield from (key for key, _ in client.signed.metadata())
@@ -205,6 +212,7 @@ def _proposed(repository: Repository) -> Iterator[str]:
                     yield from _of_record(repository, candidate.card.model, found)
             for cell in candidate.disabled:
                 yield disabled_key(candidate.card.model, cell.record)
+                yield failed_export_key(candidate.card.model, cell.record)
 
 
 def _written_again(repository: Repository) -> Iterator[str]:
@@ -226,13 +234,10 @@ def _of_record(repository: Repository, model: str, record: BuildRecord) -> Itera
         yield from _of_export(repository, model, export)
 
 
-def _of_export(
-    repository: Repository, model: str, export: ExportRecord | DisabledRecord
-) -> Iterator[str]:
-    if isinstance(export, ExportRecord):
-        yield export_key(model, export.inputs.key)
-        yield blob_key(export.onnx.sha256)
-        yield blob_key(export.golden.sha256)
+def _of_export(repository: Repository, model: str, export: ExportRecord) -> Iterator[str]:
+    yield export_key(model, export.inputs.key)
+    yield blob_key(export.onnx.sha256)
+    yield blob_key(export.golden.sha256)
     weights = export.inputs.weights
     if weights.seeded and (state := repository.state(model, weights.digest)) is not None:
         yield state_key(model, weights.digest)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from builders.strikes import strikes_of
+from builders.history.failures import failures_of
 from zoo.index import (
     BenchmarkSummary,
     Candidate,
@@ -20,9 +20,8 @@ from zoo.index import (
 )
 from zoo.key import WeightsIdentity
 from zoo.manifest import Manifest
-from zoo.record import Attestation, Blob, BuildRecord, DisabledRecord, concerning, status_of
+from zoo.record import Attestation, Blob, BuildRecord, concerning, status_of
 from zoo.repository import Repository
-from zoo.target import Target
 from zoo.tolerance import looser_by
 
 SUPERSEDED_STAYS = timedelta(days=30)
@@ -163,10 +162,10 @@ def still_needed(
 def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> WeightsIdentity | None:
     """Returns whose engine a disabled cell has none of, None when nothing says so any more."""
     if cell.stage == "build":
-        strikes = strikes_of(repository, model, cell.record)
-        return strikes[-1].weights if strikes else None
-    known = repository.disabled(model, cell.record)
-    return known.inputs.weights if known else None
+        known = [one.weights for one in failures_of(repository, model, cell.record)]
+        return next((weights for weights in reversed(known) if weights is not None), None)
+    failed = repository.failed_export(model, cell.record)
+    return failed.of_weights if failed else None
 
 
 def _without_engine(cell: DisabledCell, current: Iterable[EngineEntry]) -> DisabledCell | None:
@@ -268,14 +267,4 @@ def _engine_entry(
         else None,
         cost=record.cost,
         created=record.created,
-    )
-
-
-def disabled_cell(targets: Iterable[Target], record: DisabledRecord) -> DisabledCell:
-    """Says of some targets that there is no engine for them."""
-    return DisabledCell(
-        targets=tuple(map(str, targets)),
-        precision=record.inputs.precision,
-        reason=record.reason,
-        record=record.inputs.key,
     )

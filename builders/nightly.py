@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from builders.planned import WORK, FarmPlan
-from builders.strikes import is_struck
+from builders.planning.decide import WORK, Action
+from builders.planning.report import FarmPlan
 from builders.summary import Summary
 from zoo.catalog.night import Drift, FailedJob, NightlyRun
 from zoo.catalog.report import drift
@@ -62,22 +61,23 @@ def failed_jobs(plan: FarmPlan, summary: Summary, retry: bool = False) -> tuple[
     one disabled is not.
     """
     known = {
-        f"{one.model} {one.label}"
-        for one in plan.engines
-        if one.action == "withdrawn" or (one.action == "disabled" and not retry)
+        f"{engine.model} {engine.label}"
+        for engine in plan.engines
+        if engine.action is Action.WITHDRAWN or (engine.action is Action.DISABLED and not retry)
     }
-    said = {label: str(error) for label, error in summary.failed.items()}
-    said |= summary.disabled
+    reasons = {label: error.message for label, error in summary.failed.items()}
+    commands = {label: error.command for label, error in summary.failed.items()}
+    reasons |= {label: summary.disabled[label] for label in summary.of_engines}
+    commands |= summary.commands
     return tuple(
-        _job(label, text)
-        for label, text in said.items()
-        if label not in known and (label in summary.failed or is_struck(text))
+        _job(label, text, commands.get(label))
+        for label, text in reasons.items()
+        if label not in known
     )
 
 
-def _job(label: str, text: str) -> FailedJob:
+def _job(label: str, text: str, again: str | None) -> FailedJob:
     model, _, target = label.partition(" ")
-    again = re.search(r"to reproduce: (.+)", text)
     gpu, line = [*target.split("-"), "", ""][:2]
     trt = "" if line.startswith("ort") else f" --trt {line.removeprefix('trt')}"
     asked = f" --gpu {gpu.replace('+', ',')}{trt}" if target else ""
@@ -85,7 +85,7 @@ def _job(label: str, text: str) -> FailedJob:
         model=model,
         target=target or "all",
         reason=text.partition("\n")[0],
-        command=again[1] if again else f"zoo-farm zoo --models {model}{asked}",
+        command=again or f"zoo-farm zoo --models {model}{asked}",
     )
 
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 from builders import inputs, plan, publish
 from builders.executors import Executor
+from builders.history.failures import Failures
 from builders.job import BuildOutput, Prove, VerifyJob
-from builders.misses import Misses
-from builders.pipeline import Farm, passed
+from builders.pipeline import JobRunner, passed
 from builders.progress import Display
 from builders.proposals import Proposals
 from zoo import selection
 from zoo.digest import sha256_file
-from zoo.errors import ManifestError, RepositoryError, SelectionError, ZooError
+from zoo.errors import ManifestError, MissError, RepositoryError, SelectionError, ZooError
 from zoo.index import EngineEntry
 from zoo.manifest import Manifest
-from zoo.record import BuildRecord
+from zoo.record import BuildRecord, FailureReason, FailureStage
 from zoo.repository import Repository
 from zoo.selection import Machine
 from zoo.target import RUNTIME_NAMES, Toolchain
@@ -66,8 +66,8 @@ class Prover:
     ) -> None:
         self._repository = repository
         self._proposals = proposals
-        self._misses = Misses(repository)
-        self._farm = Farm(repository, executor, display, proposals)
+        self._known = Failures(repository)
+        self._jobs = JobRunner(repository, executor, display)
         self._display = display
         self._failures = failures
         self._machine = machine
@@ -150,13 +150,18 @@ class Prover:
                 )
         verdict = plan.verification_inputs(entry.engine.sha256, prove, inputs.VERIFICATION_METHOD)
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
-        with (
-            self._misses.watch(record.inputs, prove.tolerance),
-            self._farm.job(label, job, self._failures) as outcome,
-        ):
-            assert isinstance(outcome.result, BuildOutput)
-            publish.attest_proof(repository, verdict, outcome.result)
-            passed(outcome, "withdrawn")
+        try:
+            with self._jobs.job(label, job, self._failures) as outcome:
+                assert isinstance(outcome.result, BuildOutput)
+                publish.attest_proof(repository, verdict, outcome.result)
+                passed(outcome, "withdrawn")
+        except MissError as error:
+            self._known.add(
+                record.inputs, prove.tolerance, error.message,
+                stage=FailureStage.VERIFY, reason=FailureReason.TOLERANCE,
+                targets=record.targets,
+            )  # fmt: skip
+            raise
 
     def _proof(self, model: str, record: BuildRecord, manifest: Manifest | None) -> Prove:
         """Says how an engine is to be proven, by the manifest as it is now.

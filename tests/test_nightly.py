@@ -12,7 +12,7 @@ from support.models import SMALL
 from support.paths import MANIFESTS
 
 from builders import cli, cli_nightly, listing, nightly, runs
-from builders.planned import make_plan
+from builders.planning.report import make_plan
 from builders.summary import Summary
 from zoo.catalog.night import Drift, FailedJob, NightlyRun, read_nightly
 from zoo.cli import run_cli
@@ -193,7 +193,7 @@ def test_a_night_of_the_command_line(
 def test_a_night_that_dies_leaves_no_issue_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(options: object) -> None:
+    def dies(options: object, *, plans: bool) -> None:
         raise JobError("no store")
 
     monkeypatch.setattr(cli_nightly, "plan_of", dies)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from farm import ROOT, Farm
+from farm import Farm
+from support.paths import ROOT
 
 import zoo
 

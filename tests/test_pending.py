@@ -18,7 +18,7 @@ from builders import cli
 from builders.executors import LocalExecutor
 from zoo.cli import run_cli
 from zoo.index import EngineEntry
-from zoo.record import MissRecord
+from zoo.record import FailureReason, FailureRecord
 
 CPU, GPU = "cpu-ort1.32-fp32", "sm86-rtx1.7-fp32"
 
@@ -117,9 +117,10 @@ def test_what_misses_its_tolerance_is_withdrawn(farm: Farm) -> None:
     assert "to reproduce" in done.stdout
     withdrawn = entries(farm)[CPU]
     assert withdrawn.status == "withdrawn"
-    (noted,) = farm.repository.store.list(f"missed/{MODEL}/")
-    missed = farm.repository.read(noted.key, MissRecord)
+    (noted,) = farm.repository.store.list(f"failures/{MODEL}/{withdrawn.record}/")
+    missed = farm.repository.read(noted.key, FailureRecord)
     assert missed is not None
+    assert missed.reason is FailureReason.TOLERANCE
     assert missed.inputs.key == withdrawn.record
     assert withdrawn.reason is not None
     assert "relative error" in withdrawn.reason

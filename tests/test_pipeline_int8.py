@@ -96,7 +96,7 @@ def test_floors_that_cannot_be_kept_disable_the_cell_once(low: Farm, tmp_path: P
     assert [entry.precision for entry in index.engines] == ["fp32"]
     [cell] = index.disabled
     assert cell.targets == ("cpu-ort1.32-int8",)
-    found = copy.repository.disabled(LITE, cell.record)
+    found = copy.repository.failed_export(LITE, cell.record)
     assert found is not None
     assert found.advice is not None
     assert len(found.advice.tried) >= 5

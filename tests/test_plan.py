@@ -3,19 +3,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import records
-from support.records import toolchain
 
 from builders import plan
 from builders.toolchain import choose_toolchain, choose_toolchains, default_archs
 from zoo.errors import TargetError, UsageError
 from zoo.machine import local_archs
 from zoo.manifest import Manifest
-from zoo.record import Attestation, BuildRecord
 from zoo.target import Arch, RuntimeLine, Toolchain
 
-RTX = toolchain("rtx", "1.7.1.116", cuda=13)
-ORT = toolchain("ort", "1.32.0")
+RTX = Toolchain(kind="rtx", version="1.7.1.116", cuda=13, os="linux", machine="x86_64")
+ORT = Toolchain(kind="ort", version="1.32.0", os="linux", machine="x86_64")
 
 
 def no_gpu(command: list[str]) -> str:
@@ -115,22 +112,3 @@ def test_what_no_backend_serves_is_refused_with_the_choices(
     parsed = RuntimeLine.parse(line) if line else None
     with pytest.raises(error, match=text):
         choose_toolchain(Arch(arch), parsed, no_gpu)
-
-
-def attestation(kind: Any, key: str) -> Attestation:
-    return records.attestation(kind, key=key)
-
-
-def test_what_an_engine_needs() -> None:
-    record = BuildRecord.model_construct()
-    now, before = "a" * 64, "b" * 64
-    assert plan.need_of(None, [], now) == "build"
-    assert plan.need_of(record, [], now) == "verify"
-    assert plan.need_of(record, [attestation("verified", now)], now) == "nothing"
-    assert plan.need_of(record, [attestation("verified", before)], now) == "verify"
-    assert plan.need_of(record, [attestation("withdrawn", now)], now) == "withdrawn"
-    # A tolerance that was tightened, missed and put back: the latest verdict is of another key.
-    missed = [attestation("verified", now), attestation("withdrawn", before)]
-    assert plan.need_of(record, missed, now) == "verify"
-    assert plan.need_of(record, [attestation("pending", now)], None) == "nothing"
-    assert plan.need_of(record, [], None) == "attest pending"

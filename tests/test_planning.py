@@ -9,23 +9,25 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from plans import CALIBRATION, everywhere, publish_all
+from plans import everywhere, publish_all, request
 from support.models import SMALL
 
-from builders.explain import differences
-from builders.look import Wish
+from builders.calibration import CalibrationSet
+from builders.history.failures import NIGHTS, Failures
 from builders.places import Places, find_places
-from builders.planned import Action, FarmPlan, PlannedEngine, make_plan, matrix, to_text
-from builders.planning import plan_farm
-from builders.strikes import STRIKES, add_strike
+from builders.planning.decide import Action
+from builders.planning.explain import differences
+from builders.planning.plan import plan_farm
+from builders.planning.report import FarmPlan, PlannedEngine, make_plan, matrix, to_text
 from zoo.errors import TargetError, UsageError
 from zoo.manifest import Manifest
-from zoo.record import Strike
+from zoo.record import FailureReason, FailureStage
 from zoo.repository import Repository
 from zoo.stores import Entry, MemoryStore
 from zoo.target import Arch, RuntimeLine
 
 PLACES = everywhere()
+OTHER_PHOTOS = CalibrationSet(source="folder", paths=(), digests=("0" * 64,))
 
 
 class CountingStore(MemoryStore):
@@ -62,10 +64,7 @@ def store(one: dict[str, Manifest]) -> CountingStore:
 
 
 def planned(store: MemoryStore, manifests: dict[str, Manifest], **changes: Any) -> FarmPlan:
-    values: dict[str, Any] = {
-        "manifests": manifests, "precisions": None, "weights": "seeded", "calibration": CALIBRATION
-    }  # fmt: skip
-    return plan_farm(Repository(store), Wish(**{**values, **changes}), lambda models: PLACES)
+    return plan_farm(Repository(store), request(manifests, places=PLACES, **changes))
 
 
 def test_what_is_published_needs_nothing_and_is_found_without_a_listing(
@@ -94,7 +93,7 @@ def test_a_changed_option_is_named_with_what_it_takes(
     assert plan.total.gpu_minutes == 3 * len(plan.engines)  # two of building, one of proving
     assert plan.total.mib == 20 * len(plan.engines)
     assert plan.total.unknown == plan.total.similar == 0
-    assert store.asked["list"] == 3  # what is built, failed or missed, and in no index
+    assert store.asked["list"] == 4  # records and failures, those of old repositories too
     assert any("profiles: " in line for line in to_text(plan))
     assert json.loads(plan.to_json())["schema_version"] == 1
 
@@ -116,7 +115,7 @@ def test_a_changed_floor_asks_for_a_proof_alone(
 def test_an_export_that_may_come_out_the_same_builds_only_perhaps(
     store: CountingStore, one: dict[str, Manifest]
 ) -> None:
-    plan = planned(store, one, precisions=("fp16",), calibration="other photos")
+    plan = planned(store, one, precisions=("fp16",), calibration=OTHER_PHOTOS)
     assert {engine.action for engine in plan.engines} == {"export"}
     assert all(engine.perhaps for engine in plan.engines)
     assert {one.field for engine in plan.engines for one in engine.changed} == {
@@ -132,16 +131,16 @@ def test_explain_names_the_input_that_differs(
     repository, label = Repository(store), "sm86-trt11.4-fp32"
 
     def explained(manifest: Manifest, builder: str = "", target: str = label) -> str:
-        options = Namespace(calibration="", builder=builder)
+        options = Namespace(calibration="", builder=builder, manifests="manifests")
         return "\n".join(differences(repository, manifest, target, options))
 
     assert explained(one[SMALL]).endswith("nothing differs: there is nothing to build")
     levels = explained(one[SMALL], "optimization_level=5")
-    assert "the engine would be built anew:\n  options.optimization_level: " in levels
-    assert "5 is what it would be" in levels
+    assert "its build key changed: options.optimization_level\n" in levels
+    assert " -> 5" in levels
     crop = one[SMALL].preprocess.model_copy(update={"crop": 0.5})
     cropped = explained(one[SMALL].model_copy(update={"preprocess": crop}))
-    assert "  preprocess.crop: 0.875 is published, 0.5 is what it would be" in cropped
+    assert "preprocess.crop: 0.875 -> 0.5" in cropped
     with pytest.raises(UsageError, match=r"Perhaps you meant 'sm86-trt11\.4-fp32'"):
         explained(one[SMALL], target="sm86-trt11.4-fp31")
 
@@ -163,21 +162,20 @@ def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(
     for key in (f"records/{SMALL}/{record.key}.json", f"index/{SMALL}.json", "index.json"):
         store.delete(key)
     assert action() == ("build", "nothing is published for it")
-    for night in range(STRIKES):
-        strike = Strike(
-            inputs=other, weights=export.inputs.weights, targets=record.targets,
-            reason="row 3 is far", time=f"2026-01-0{night + 1}T00:00:00Z",
-        )  # fmt: skip
+    for night in range(NIGHTS):
         assert action()[0] == "build"
-        add_strike(repository, strike)
+        Failures(repository, night=f"2026-01-0{night + 1}T00:00:00Z").add(
+            other, one[SMALL].kept_by(record.inputs.precision), "row 3 is far",
+            stage=FailureStage.BUILD, reason=FailureReason.CRASHED, weights=export.inputs.weights,
+        )  # fmt: skip
     assert action() == ("disabled", "failed 2 times: row 3 is far")
 
 
 def test_a_matrix_holds_the_work_in_at_most_256_entries() -> None:
     def engine(model: int, arch: str, trt: str) -> PlannedEngine:
         return PlannedEngine(
-            model=f"m{model:04}", archs=(arch,), trt=trt, label=f"{arch}-x-fp32", action="build",
-            seconds=60,
+            model=f"m{model:04}", archs=(arch,), trt=trt, label=f"{arch}-x-fp32",
+            action=Action.BUILD, seconds=60,
         )  # fmt: skip
 
     few = matrix(make_plan("s", [engine(n, "sm86", "11.4") for n in range(9)], 0))["include"]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from misbehaviour import HOST_FILE, MISBEHAVIOURS, SECRET
+from support.paths import ROOT
 from test_backends import inputs
 
 from builders.executors import LocalExecutor

@@ -19,6 +19,9 @@ class ZooError(Exception):
 
     exit_code = 1
 
+    command: str | None = None
+    """What reproduces it, where something does."""
+
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message

@@ -6,10 +6,9 @@
     blobs/sha256/ab/abcd…                      immutable bytes
     states/<model>/<recipe>.json               seeded weights, by their recipe
     exports/<model>/<export-key>.json          ONNX and golden, by what went in
-    disabled/<model>/<export-key>.json         why there is no such ONNX
+    failures/<model>/<export-key>/export.json  why there is no such ONNX
+    failures/<model>/<build-key>/<time>-….json a run in which an engine failed
     records/<model>/<build-key>.json           engines, by what went in
-    strikes/<model>/<build-key>/<time>.json    a night in which an engine failed
-    missed/<model>/<key>.json                  an engine that missed its floors
     runs/<night>/<time>-….json                 what a run of the farm says of itself; unsigned
     attestations/<engine>/<time>-<kind>-….json what was found out about an engine
     timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
@@ -34,7 +33,7 @@ FIRST_ROOT = f"{METADATA}1.root.json"
 TIMESTAMP = f"{METADATA}timestamp.json"
 CONDEMNED = "gc/condemned.json"
 RUNS = "runs/"
-MISSED = "missed/"
+FAILURES = "failures/"
 
 
 def blob_key(sha256: str) -> str:
@@ -47,19 +46,14 @@ def record_key(model: str, key: str) -> str:
     return f"records/{model}/{key}.json"
 
 
-def strikes_prefix(model: str, key: str) -> str:
-    """Returns where it lies that an engine of a key failed."""
-    return f"strikes/{model}/{key}/"
+def failures_prefix(model: str, key: str) -> str:
+    """Returns the key prefix of the failure records of an engine or export."""
+    return f"{FAILURES}{model}/{key}/"
 
 
-def missed_key(model: str, key: str) -> str:
-    """Returns where it lies that an engine missed its floors.
-
-    Args:
-        model: Whose engine it was.
-        key: Of what it was made from, and of the floors.
-    """
-    return f"{MISSED}{model}/{key}.json"
+def failed_export_key(model: str, key: str) -> str:
+    """Returns the key of the failure record of an export."""
+    return f"{failures_prefix(model, key)}export.json"
 
 
 def run_key(night: str, time: str, sha256: str) -> str:
@@ -70,11 +64,6 @@ def run_key(night: str, time: str, sha256: str) -> str:
 def export_key(model: str, key: str) -> str:
     """Returns where an export record lies."""
     return f"exports/{model}/{key}.json"
-
-
-def disabled_key(model: str, key: str) -> str:
-    """Returns where it lies why there is no export of a key."""
-    return f"disabled/{model}/{key}.json"
 
 
 def state_key(model: str, recipe: str) -> str:

@@ -6,6 +6,7 @@ Readers keep fields that they do not know, so that an old client survives a new 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -137,63 +138,62 @@ class ExportRecord(Record):
         return self.onnx, self.golden
 
 
-class DisabledRecord(Record):
-    """A precision that a model does not have: inputs to the reason.
+class FailureStage(str, Enum):
+    """At which stage something failed."""
+
+    EXPORT = "export"
+    BUILD = "build"
+    VERIFY = "verify"
+
+
+class FailureReason(str, Enum):
+    """Why something failed, which decides when it is tried again.
 
     Attributes:
-        inputs: What it was tried with; its key names the record, so that other inputs try again.
-        reason: Why there is none.
-        calibration: The images that it was tried on, by digest.
-        advice: What was tried.
-        stricter_may_pass: Whether a network that leaves more of the floors free may keep them.
-        cost: Seconds and peak memory (bytes) of the worker.
+        TOLERANCE: It misses its tolerance. Tried again with other inputs or another tolerance.
+        CRASHED: It could not be built or run. Tried again the next night, twice in all.
     """
 
-    inputs: ExportInputs
-    reason: str
+    TOLERANCE = "tolerance"
+    CRASHED = "crashed"
+
+
+class FailureRecord(Record):
+    """A failed export, build or verification. Appended, never edited.
+
+    Attributes:
+        stage: What failed.
+        reason: Why: decisions are made from this, never from the text.
+        text: What went wrong, for people.
+        inputs: What it was to be made from; the key of these names the folder of the record. An
+            engine for several architectures that misses its tolerance has a record for each too.
+        time: When the run began, ISO 8601 in UTC: one run counts once.
+        tolerance: The one in force; None in old records, which count for any.
+        weights: Whose engine it was to be; None where the inputs say it, or nobody knows.
+        targets: Labels of the targets that the engine was to serve.
+        stricter_may_pass: Of an export: whether one that uses up less of the tolerance may pass.
+        calibration: Of an export: the images that it was tried on, by digest.
+        advice: Of an export: what was tried.
+        cost: Of an export: seconds and peak memory (bytes) of the worker.
+    """
+
+    stage: FailureStage
+    reason: FailureReason
+    text: str
+    inputs: ExportInputs | BuildInputs
+    time: str = ""
+    tolerance: dict[str, float] | None = None
+    weights: WeightsIdentity | None = None
+    targets: tuple[str, ...] = ()
+    stricter_may_pass: bool = False
     calibration: dict[str, Any] | None = None
     advice: Advice | None = None
-    stricter_may_pass: bool = False
-    cost: dict[str, Any]
+    cost: dict[str, Any] = {}
 
-
-class Strike(Record):
-    """That an engine failed to build or to be proven, in one run. Appended, never edited.
-
-    Two nights disable the cell, and so does one miss: no run tries these inputs again unless it is
-    told to.
-
-    Attributes:
-        inputs: What it was to be made from.
-        weights: Whose engine it was to be.
-        targets: Labels of the targets that it was to serve.
-        reason: What went wrong.
-        time: When the run began, ISO 8601 in UTC: one run is one strike.
-        tolerance: The floors that it was held to; None in old strikes, which count for any.
-        missed: Whether it was built and missed them, with no stricter network to be had.
-    """
-
-    inputs: BuildInputs
-    weights: WeightsIdentity
-    targets: tuple[str, ...]
-    reason: str
-    time: str
-    tolerance: dict[str, float] | None = None
-    missed: bool = False
-
-
-class MissRecord(Record):
-    """That an engine missed its floors: a network that keeps more of them is tried instead.
-
-    Attributes:
-        inputs: What it was made from.
-        tolerance: The floors that it was held to.
-        reason: What it missed.
-    """
-
-    inputs: BuildInputs
-    tolerance: dict[str, float]
-    reason: str
+    @property
+    def of_weights(self) -> WeightsIdentity | None:
+        """Whose engine or export it was to be."""
+        return self.inputs.weights if isinstance(self.inputs, ExportInputs) else self.weights
 
 
 class TimingCacheRecord(Record):

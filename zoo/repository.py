@@ -17,18 +17,19 @@ from zoo.errors import RepositoryError, TooLongError
 from zoo.index import Candidate, EngineEntry, Index, ModelIndex
 from zoo.layout import (
     blob_key,
-    disabled_key,
     export_key,
+    failed_export_key,
     record_key,
     state_key,
     timing_cache_key,
 )
+from zoo.old_failures import OldDisabled, disabled_key
 from zoo.record import (
     Attestation,
     Blob,
     BuildRecord,
-    DisabledRecord,
     ExportRecord,
+    FailureRecord,
     Kind,
     Record,
     RepositoryInfo,
@@ -161,14 +162,16 @@ class Repository:
         key = export_key(record.inputs.model, record.inputs.key)
         self._add(key, record, record.blobs)
 
-    def disabled(self, model: str, key: str) -> DisabledRecord | None:
+    def failed_export(self, model: str, key: str) -> FailureRecord | None:
         """Returns why there is no export of that key, None when it was not found to be so."""
-        return self.read(disabled_key(model, key), DisabledRecord)
+        found = self.read(failed_export_key(model, key), FailureRecord)
+        if found is None and (old := self.read(disabled_key(model, key), OldDisabled)) is not None:
+            return old.failure()
+        return found
 
-    def add_disabled(self, record: DisabledRecord) -> None:
+    def add_failed_export(self, record: FailureRecord) -> None:
         """Writes why there is no export, once."""
-        key = disabled_key(record.inputs.model, record.inputs.key)
-        self._add(key, record, ())
+        self._add(failed_export_key(record.inputs.model, record.inputs.key), record, ())
 
     def record(self, model: str, key: str) -> BuildRecord | None:
         """Returns the build record of that key.

@@ -22,12 +22,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from farm import ROOT
-from plans import CALIBRATION, everywhere, publish_all
+from plans import everywhere, publish_all, request
 from s3_server import S3Server
 from signed import Signed, publish_many
 
-from builders.look import Wish
-from builders.planning import plan_farm
+from builders.planning.plan import plan_farm
 from zoo.manifest import load_manifests
 from zoo.repository import Repository
 from zoo.stores import ObjectStore, open_store
@@ -92,19 +91,19 @@ def planning(url: str, rounds: int) -> str:
     manifests = load_manifests(ROOT / "manifests")
     places = everywhere()
     targets = publish_all(Repository(open_store(url)), manifests, places)
-    wish = Wish(manifests=manifests, precisions=None, weights="seeded", calibration=CALIBRATION)
+    asked_for = request(manifests, places=places)
     seconds, processor, asked = [], [], Counter[str]()
     for _ in range(rounds):
         store: Any = Counting(open_store(url))
         begun, cpu = time.perf_counter(), time.process_time()
-        plan = plan_farm(Repository(store), wish, lambda models: places)
+        plan = plan_farm(Repository(store), asked_for)
         seconds.append(time.perf_counter() - begun)
         processor.append(time.process_time() - cpu)
         assert set(plan.total.actions) == {"nothing"}
         asked = store.asked
     unlisted: Any = Counting(open_store(url))
     unlisted.delete("index.json")
-    plan_farm(Repository(unlisted), wish, lambda models: places)
+    plan_farm(Repository(unlisted), asked_for)
     return (
         f"{targets:,} | {words(asked)}; with nothing in the index {words(unlisted.asked)} | "
         f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | "

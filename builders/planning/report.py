@@ -1,34 +1,33 @@
-"""Planned: what a plan says, for people and for machines."""
+"""Report: what a plan says, for people and for machines."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from builders.history import Basis
+from builders.history.durations import Basis, Expected
+from builders.planning.decide import WORK, Action, Decision, why
 from zoo.catalog.report import Change
 
 PLAN_VERSION = 1
 """Of the JSON that ``zoo-farm plan --json`` writes; docs/how-to/nightly.md has its fields."""
 
-Action = Literal["nothing", "sign", "verify", "build", "export", "disabled", "withdrawn", "blocked"]
-WORK: tuple[Action, ...] = ("export", "build", "verify", "sign")
-"""Actions that a run would take."""
-
-_MEANING: dict[Action, str] = {
-    "nothing": "published",
-    "sign": "built, not signed",
-    "verify": "to verify",
-    "build": "to build",
-    "export": "to export first",
-    "disabled": "disabled",
-    "withdrawn": "withdrawn",
-    "blocked": "blocked",
+MEANING: dict[Action, str] = {
+    Action.NOTHING: "published",
+    Action.SIGN: "built, not signed",
+    Action.VERIFY: "to verify",
+    Action.BUILD: "to build",
+    Action.EXPORT: "to export first",
+    Action.DISABLED: "disabled",
+    Action.WITHDRAWN: "withdrawn",
+    Action.BLOCKED: "blocked",
 }
+
+TIMED = (Action.BUILD, Action.EXPORT, Action.VERIFY)
+"""Actions that are expected to take time."""
 
 _MOST_JOBS = 256  # of a matrix: GitHub takes no more
 _MODELS_EACH = 8  # of one matrix entry, where that gives no more than so many
@@ -141,6 +140,30 @@ class FarmPlan(_Part):
         return self.model_dump_json(indent=1)
 
 
+def planned(decision: Decision, expected: Expected) -> PlannedEngine:
+    """Returns what a plan says of a decision.
+
+    Args:
+        decision: Which one.
+        expected: What its engine takes by history.
+    """
+    wanted, is_proof = decision.wanted, decision.action is Action.VERIFY
+    timed = expected if decision.action in TIMED else Expected()
+    return PlannedEngine.model_construct(
+        model=decision.model,
+        archs=tuple(arch.name for arch in wanted.archs) if wanted else (),
+        trt=wanted.toolchain.line.asked if wanted else "",
+        label=wanted.label if wanted else "",
+        action=decision.action,
+        reason=why(decision),
+        changed=decision.changed,
+        perhaps=decision.perhaps,
+        seconds=round(timed.proof if is_proof else timed.seconds, 1),
+        size=0 if is_proof else timed.size,
+        basis=timed.basis,
+    )
+
+
 def make_plan(
     store: str,
     engines: Iterable[PlannedEngine],
@@ -163,8 +186,8 @@ def make_plan(
 
 def _sum(engines: Iterable[PlannedEngine], export_seconds: float) -> Expectation:
     listed = list(engines)
-    work = [one for one in listed if one.action in ("build", "export", "verify")]
-    new = [one for one in work if one.action != "verify"]
+    work = [one for one in listed if one.action in TIMED]
+    new = [one for one in work if one.action is not Action.VERIFY]
     cpu = sum(one.seconds for one in work if one.archs == ("cpu",))
     return Expectation(
         actions=dict(sorted(Counter(one.action for one in listed).items())),
@@ -222,9 +245,8 @@ def to_text(plan: FarmPlan) -> Iterator[str]:
     for engines in _alike(plan.engines):
         one = engines[0]
         labels = ", ".join(each.label for each in engines)
-        yield f"{_MEANING[one.action]}: {one.model} {labels}: {one.reason}{_takes(engines)}"
-        for change in one.changed:
-            yield f"  {change.field}: {_short(change.before)} -> {_short(change.after)}"
+        yield f"{MEANING[one.action]}: {one.model} {labels}: {one.reason}{_takes(engines)}"
+        yield from map(change_line, one.changed)
     if plan.engines:
         yield from _table(plan)
     if plan.total.perhaps:
@@ -239,7 +261,7 @@ def _alike(engines: Iterable[PlannedEngine]) -> list[list[PlannedEngine]]:
     """Puts a model's engines together that are made for the same reason."""
     groups: dict[object, list[PlannedEngine]] = {}
     for one in engines:
-        if one.action != "nothing":
+        if one.action is not Action.NOTHING:
             changed = tuple(change.model_dump_json() for change in one.changed)
             groups.setdefault((one.model, one.action, one.reason, changed), []).append(one)
     return list(groups.values())
@@ -259,12 +281,17 @@ def _table(plan: FarmPlan) -> Iterator[str]:
     head = ("published", "to do", "not", "GPU min", "CPU min", "MiB", "no history")
     yield f"{'':<{width}}" + "".join(f"{name:>12}" for name in head)
     for label, row in [*plan.targets.items(), ("in all", plan.total)]:
-        done = row.actions.get("nothing", 0)
+        done = row.actions.get(Action.NOTHING, 0)
         todo = sum(row.actions.get(action, 0) for action in WORK)
         rest = sum(row.actions.values()) - done - todo
         numbers = (f"{row.gpu_minutes:.1f}", f"{row.cpu_minutes:.1f}", f"{row.mib:.0f}")
         cells = (done, todo, rest, *numbers, row.unknown or "")
         yield (f"{label:<{width}}" + "".join(f"{cell:>12}" for cell in cells)).rstrip()
+
+
+def change_line(change: Change) -> str:
+    """Returns a field of a key that differs, with both values."""
+    return f"  {change.field}: {_short(change.before)} -> {_short(change.after)}"
 
 
 def _short(value: object) -> str:

@@ -10,13 +10,13 @@ from builders import inputs, publish
 from builders.executors import Outcome
 from builders.inputs import Form
 from builders.job import ExportJob, ExportOutput, Job
-from builders.request import Request
+from builders.planning.request import Request
 from zoo.key import WeightsIdentity
 from zoo.manifest import Manifest
-from zoo.record import DisabledRecord, ExportRecord
+from zoo.record import ExportRecord, FailureRecord
 from zoo.repository import Repository
 
-Export = ExportRecord | DisabledRecord
+Export = ExportRecord | FailureRecord
 """An ONNX, or why there is none."""
 
 
@@ -81,7 +81,7 @@ class Exports:
         seeded, model = self._identity.seeded, self._manifest.id
         state = self._repository.state(model, self._identity.digest) if seeded else None
         fp32 = self._found.get(forms[0])
-        assert not isinstance(fp32, DisabledRecord)
+        assert not isinstance(fp32, FailureRecord)
         job = ExportJob(
             manifest=self._manifest,
             manifest_dir=str(self._request.manifest_dir.resolve()),
@@ -105,6 +105,6 @@ class Exports:
         repository, model = self._repository, self._manifest.id
         record = repository.export(model, key)
         if record is None:
-            return repository.disabled(model, key)
+            return repository.failed_export(model, key)
         whole = repository.has_blob(record.onnx) and repository.has_blob(record.golden)
         return record if whole else None

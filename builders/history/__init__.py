@@ -1,0 +1,1 @@
+"""What earlier runs left: failures, durations, and what nights say of themselves."""

@@ -1,0 +1,202 @@
+"""Failures of engines in earlier runs, and when they are tried again.
+
+An engine that misses its tolerance is not tried again with the same inputs and tolerance. One that
+could not be built or run is not tried again after a second night.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from zoo.key import BuildInputs, WeightsIdentity
+from zoo.layout import FAILURES, failures_prefix
+from zoo.old_failures import MISSED, STRIKES, OldMiss, OldStrike, missed_key, strikes_prefix
+from zoo.record import FailureReason, FailureRecord, FailureStage
+from zoo.repository import Repository
+from zoo.tolerance import Tolerance
+
+NIGHTS = 2
+"""In how many nights an engine has to crash before it is not tried any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """That an engine is not tried again.
+
+    Attributes:
+        reason: Why it failed.
+        text: What went wrong the last time, for people.
+        times: How often it failed.
+    """
+
+    reason: FailureReason
+    text: str
+    times: int
+
+
+class Listing:
+    """Keys of a repository by their folder; each prefix is listed once, when first asked for."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._lock = threading.Lock()
+        self._found: dict[str, dict[str, set[str]]] = {}
+
+    def keys(self, prefix: str, folder: str) -> set[str]:
+        """Returns the keys in a folder.
+
+        Args:
+            prefix: What is listed: the first part of the folder, with all models.
+            folder: Which folder below it.
+        """
+        with self._lock:
+            return self._folders(prefix).get(folder, set())
+
+    def add(self, prefix: str, key: str) -> None:
+        """Adds what was written since."""
+        with self._lock:
+            self._folders(prefix).setdefault(_folder(key), set()).add(key)
+
+    def _folders(self, prefix: str) -> dict[str, set[str]]:
+        if prefix not in self._found:
+            folders = self._found[prefix] = {}
+            for entry in self._repository.store.list(prefix):
+                folders.setdefault(_folder(entry.key), set()).add(entry.key)
+        return self._found[prefix]
+
+
+def _folder(key: str) -> str:
+    return key[: key.rindex("/") + 1]
+
+
+class Failures:
+    """The failure records of engines in a repository.
+
+    Args:
+        repository: Where they are stored.
+        night: When this run began, ISO 8601 in UTC; None for a run whose crashes do not count: a
+            maintainer whose builds crash twice disables nothing.
+        now: The clock, for a run that is no night.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        night: str | None = None,
+        now: Callable[[], str] | None = None,
+    ) -> None:
+        self.night = night
+        self._now = now
+        self._repository = repository
+        self.listing = Listing(repository)
+
+    def missed(self, inputs: BuildInputs, tolerance: Tolerance) -> str | None:
+        """Returns what an engine of these inputs missed of a tolerance; None where none did.
+
+        An engine for several architectures that missed it has missed it for each of them.
+        """
+        floors = tolerance.model_dump(mode="json")
+        alone = [inputs.model_copy(update={"archs": (arch,)}) for arch in inputs.archs]
+        keys = dict.fromkeys([inputs.key, *(one.key for one in alone)])
+        found = [
+            record.text
+            for key in keys
+            for record in self._of(inputs.model, key)
+            if record.reason is FailureReason.TOLERANCE and record.tolerance in (None, floors)
+        ]
+        if found:
+            return found[-1]
+        old = self.listing.keys(MISSED, f"{MISSED}{inputs.model}/")
+        for one in alone:
+            if (key := missed_key(one, floors)) in old:
+                record = self._repository.read(key, OldMiss)
+                return record.reason if record else None
+        return None
+
+    def failed(self, inputs: BuildInputs, tolerance: Tolerance) -> Failed | None:
+        """Says why an engine of these inputs is not tried again; None where it is."""
+        if text := self.missed(inputs, tolerance):
+            return Failed(reason=FailureReason.TOLERANCE, text=text, times=1)
+        floors = tolerance.model_dump(mode="json")
+        crashed = [
+            record
+            for record in self._of(inputs.model, inputs.key)
+            if record.reason is FailureReason.CRASHED and record.tolerance in (None, floors)
+        ]
+        if len(crashed) < NIGHTS:
+            return None
+        return Failed(reason=FailureReason.CRASHED, text=crashed[-1].text, times=len(crashed))
+
+    def add(
+        self,
+        inputs: BuildInputs,
+        tolerance: Tolerance,
+        text: str,
+        *,
+        stage: FailureStage,
+        reason: FailureReason,
+        weights: WeightsIdentity | None = None,
+        targets: Iterable[str] = (),
+    ) -> None:
+        """Writes down that an engine failed, once for a run."""
+        if reason is FailureReason.CRASHED and self.night is None:
+            return
+        record = FailureRecord(
+            stage=stage,
+            reason=reason,
+            text=text,
+            inputs=inputs,
+            time=self.night or (self._now or _utc_now)(),
+            tolerance=tolerance.model_dump(mode="json"),
+            weights=weights,
+            targets=tuple(targets),
+        )
+        for folder in _folders(record):
+            key = f"{folder}{record.time.replace(':', '')}-{stage.value}.json"
+            self._repository.store.put(key, record.to_json(), if_absent=True)
+            self.listing.add(FAILURES, key)
+
+    def _of(self, model: str, key: str) -> list[FailureRecord]:
+        """Returns the failures of a build key, the oldest first; what is listed decides."""
+        known = self.listing.keys(FAILURES, failures_prefix(model, key))
+        old = self.listing.keys(STRIKES, strikes_prefix(model, key))
+        return list(_read(self._repository, sorted(known), sorted(old)))
+
+
+def failures_of(repository: Repository, model: str, key: str) -> list[FailureRecord]:
+    """Returns the failures of a build key, the oldest first."""
+    known, old = (
+        sorted(entry.key for entry in repository.store.list(prefix))
+        for prefix in (failures_prefix(model, key), strikes_prefix(model, key))
+    )
+    return list(_read(repository, known, old))
+
+
+def _read(
+    repository: Repository, known: Iterable[str], old: Iterable[str]
+) -> Iterator[FailureRecord]:
+    for key in old:
+        if (strike := repository.read(key, OldStrike)) is not None:
+            yield strike.failure()
+    for key in known:
+        if (record := repository.read(key, FailureRecord)) is not None:
+            yield record
+
+
+def _folders(record: FailureRecord) -> list[str]:
+    """Returns the folders of a failure: of its key, and of each architecture that missed."""
+    inputs = record.inputs
+    assert isinstance(inputs, BuildInputs)
+    keys = [inputs.key]
+    if record.reason is FailureReason.TOLERANCE:
+        keys += [inputs.model_copy(update={"archs": (arch,)}).key for arch in inputs.archs]
+    return [failures_prefix(inputs.model, key) for key in dict.fromkeys(keys)]
+
+
+def _utc_now() -> str:
+    from builders.publish import utc_now
+
+    return utc_now()

@@ -1,0 +1,83 @@
+"""Explain: what would be done for one published target, and which input of it differs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from builders.calibration import from_folder, shipped
+from builders.cli_options import pairs
+from builders.history.failures import Failures
+from builders.places import Places
+from builders.plan import Wanted
+from builders.planning.decide import Action, Decider, Decision, why
+from builders.planning.known import RepositoryKnown
+from builders.planning.report import MEANING, change_line
+from builders.planning.request import Request
+from zoo.errors import UsageError
+from zoo.index import EngineEntry, ModelIndex
+from zoo.machine import installed
+from zoo.manifest import Manifest
+from zoo.names import perhaps
+from zoo.repository import Repository
+from zoo.target import Arch
+
+
+def differences(
+    repository: Repository, manifest: Manifest, label: str, options: argparse.Namespace
+) -> Iterator[str]:
+    """Yields what would be done for a target, and the fields of its keys that differ.
+
+    Args:
+        repository: What is published.
+        manifest: The model, as it is now.
+        label: Of the target.
+        options: ``calibration`` and ``builder``, as ``make zoo`` takes them.
+
+    Raises:
+        UsageError: Nothing is published for that target.
+    """
+    index = repository.model_index(manifest.id)
+    entry = _published(manifest.id, index, label)
+    record = repository.listed_record(manifest.id, entry)
+    toolchain = installed(record.inputs.toolchain.kind) or record.inputs.toolchain
+    archs = tuple(Arch(name) for name in record.inputs.archs)
+    folder = options.calibration
+    request = Request(
+        manifests={manifest.id: manifest},
+        manifest_dir=Path(options.manifests),
+        places=Places(
+            lines=(dict.fromkeys(archs, toolchain),), elsewhere=frozenset(archs), here=frozenset()
+        ),
+        precisions=(record.inputs.precision,),
+        weights="seeded" if repository.kind() == "dry-run" else "manifest",
+        calibration=from_folder(Path(folder), print) if folder else shipped(),
+        failures=Path("_failures"),
+        builder=pairs(options.builder),
+    )
+    known = RepositoryKnown(repository, manifest.id, index, Failures(repository))
+    decider = Decider(manifest, request, known)
+    decider.identify()
+    wanted = Wanted(archs=archs, toolchain=toolchain, precision=record.inputs.precision)
+    yield f"published {record.created}, build key {record.key}"
+    yield from said(decider.engine(wanted))
+
+
+def said(decision: Decision) -> Iterator[str]:
+    """Yields a decision in lines: what is done, why, and the fields that differ."""
+    if decision.action is Action.NOTHING:
+        yield "nothing differs: there is nothing to build"
+        return
+    yield f"{MEANING[decision.action]}: {decision.label}: {why(decision)}"
+    yield from map(change_line, decision.changed)
+
+
+def _published(model: str, index: ModelIndex | None, label: str) -> EngineEntry:
+    labels = {name: entry for entry in (index.current if index else ()) for name in entry.targets}
+    if label not in labels:
+        raise UsageError(
+            f"{model}: nothing is published for {label}.{perhaps(label, list(labels))}",
+            hint=f"there is {', '.join(labels) or 'nothing'}; make zoo builds what is missing",
+        )
+    return labels[label]

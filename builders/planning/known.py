@@ -1,0 +1,128 @@
+"""What a repository has of one model, read when a decision asks for it. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builders.history.failures import Failed, Failures
+from zoo.index import EngineEntry, ModelIndex
+from zoo.key import BuildInputs
+from zoo.layout import record_key
+from zoo.record import Attestation, BuildRecord, ExportRecord, FailureRecord
+from zoo.repository import Repository
+from zoo.tolerance import Tolerance
+
+_RECORDS = "records/"
+
+
+class RepositoryKnown:
+    """What a repository has of one model.
+
+    Args:
+        repository: Where it is stored.
+        model: Which model.
+        index: What the index says of it; None where it says nothing.
+        failures: The repository's failures and listings, which the models of a run share.
+        looks_at_blobs: Whether to notice records and blobs that are gone, as who goes on to use
+            them must; a plan trusts the index.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        model: str,
+        index: ModelIndex | None,
+        failures: Failures,
+        *,
+        looks_at_blobs: bool = False,
+    ) -> None:
+        self._repository, self._model, self._failures = repository, model, failures
+        self._looks = looks_at_blobs
+        self._entries: dict[str, list[EngineEntry]] = {}
+        self._published: dict[str, EngineEntry] = {}
+        for entry in index.engines if index else ():
+            self._entries.setdefault(entry.record, []).append(entry)
+            if entry.superseded is None:
+                self._published |= {label.removesuffix("-mixed"): entry for label in entry.targets}
+        self._exports: dict[str, ExportRecord | FailureRecord | None] = {}
+        self._records: dict[str, BuildRecord] = {}
+        self._attestations: dict[str, list[Attestation]] = {}
+        self._new: set[str] = set()
+        self.exports_read: list[ExportRecord] = []
+
+    def entries(self, key: str) -> Sequence[EngineEntry]:
+        """Returns what the index says of a build record, superseded or not."""
+        return self._entries.get(key, ())
+
+    def published(self, label: str) -> EngineEntry | None:
+        """Returns the current entry of a target, whatever its engine keeps in higher precision."""
+        return self._published.get(label)
+
+    def stored(self, key: str) -> bool:
+        """Whether there is a build record, listed in the index or not."""
+        folder = f"{_RECORDS}{self._model}/"
+        listed = self._failures.listing.keys(_RECORDS, folder)
+        return record_key(self._model, key) in listed
+
+    def lost(self, key: str) -> bool:
+        """Whether the index lists a build record that is gone, where that is looked at."""
+        return self._looks and not self.stored(key)
+
+    def damaged(self, key: str) -> str | None:
+        """Returns the digest of an engine that is missing, where that is looked at."""
+        if not self._looks or (record := self.record(key)) is None:
+            return None
+        return None if self._repository.has_blob(record.engine) else record.engine.sha256
+
+    def record(self, key: str) -> BuildRecord | None:
+        """Returns a build record."""
+        if key not in self._records:
+            found = self._repository.record(self._model, key)
+            if found is None:
+                return None
+            self._records[key] = found
+        return self._records[key]
+
+    def attestations(self, engine: str) -> list[Attestation]:
+        """Returns what was attested about an engine, the oldest first."""
+        if engine not in self._attestations:
+            self._attestations[engine] = self._repository.attestations(engine)
+        return self._attestations[engine]
+
+    def is_new(self, engine: str) -> bool:
+        """Whether this run attested something about an engine, which no index says yet."""
+        return engine in self._new
+
+    def export(self, key: str) -> ExportRecord | FailureRecord | None:
+        """Returns an export, or why there is none; None where it was not tried."""
+        if key not in self._exports:
+            found = self._repository.export(self._model, key)
+            if found is not None:
+                self.exports_read.append(found)
+            whole = (
+                found is None or not self._looks or all(map(self._repository.has_blob, found.blobs))
+            )
+            if found is None:
+                self._exports[key] = self._repository.failed_export(self._model, key)
+            else:
+                self._exports[key] = found if whole else None
+        return self._exports[key]
+
+    def missed(self, build: BuildInputs, tolerance: Tolerance) -> str | None:
+        """Returns what an engine of these inputs missed of a tolerance; None where none did."""
+        return self._failures.missed(build, tolerance)
+
+    def failed(self, build: BuildInputs, tolerance: Tolerance) -> Failed | None:
+        """Says why an engine of these inputs is not tried again; None where it is."""
+        return self._failures.failed(build, tolerance)
+
+    # What a run has done since
+
+    def exported(self, key: str) -> None:
+        """Forgets what was read of an export: it was made since."""
+        self._exports.pop(key, None)
+
+    def attested(self, engine: str) -> None:
+        """Says that something new was attested about an engine."""
+        self._new.add(engine)
+        self._attestations.pop(engine, None)

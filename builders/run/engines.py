@@ -1,0 +1,318 @@
+"""Engines: carries out the decisions on the engines of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from builders import inputs, plan, publish
+from builders.history.failures import Failures
+from builders.job import BuildJob, BuildOutput, Prove, VerifyJob
+from builders.pipeline import JobRunner, passed
+from builders.planning.decide import Action, Cause, Decider, Decision
+from builders.planning.known import RepositoryKnown
+from builders.planning.request import Request
+from builders.probing import Probing
+from builders.progress import Display
+from builders.run.exports import Exports
+from builders.summary import Summary
+from zoo.errors import (
+    ClusterError,
+    JobError,
+    MissError,
+    NotRunError,
+    VerificationError,
+    ZooError,
+)
+from zoo.index import DisabledCell
+from zoo.key import VerificationInputs
+from zoo.manifest import Manifest
+from zoo.record import BuildRecord, FailureReason, FailureStage
+from zoo.repository import Repository
+
+
+@dataclass
+class EngineRun:
+    """Carries out the decisions on the engines of one model; several threads may at once.
+
+    Attributes:
+        repository: Where engines are published.
+        jobs: Runs jobs.
+        display: Where progress is shown.
+        failures: Takes what fails.
+        manifest: The model.
+        request: What is asked for.
+        decider: Decides again for an engine that something was done for.
+        known: What the repository has of the model; is told what is done.
+        exports: Makes the exports of the model.
+        probing: Adds the linear probe to verdicts.
+        summary: Takes what came of each engine.
+        cells: What the index is to say of those that are disabled.
+    """
+
+    repository: Repository
+    jobs: JobRunner
+    display: Display
+    failures: Failures
+    manifest: Manifest
+    request: Request
+    decider: Decider
+    known: RepositoryKnown
+    exports: Exports
+    probing: Probing
+    summary: Summary
+    cells: list[DisabledCell] = field(default_factory=list)
+
+    def bring(self, decision: Decision) -> str | None:
+        """Carries out a decision and those that follow from it.
+
+        Returns:
+            Key of the build record that is current for the engine's targets, None where the index
+            is to stay as it is.
+        """
+        try:
+            return self._bring(decision)
+        except ClusterError:
+            raise
+        except ZooError as error:
+            self.summary.failed[decision.label] = error
+            return None
+
+    def _bring(self, decision: Decision) -> str | None:
+        assert decision.wanted is not None
+        plain = decision.wanted
+        if decision.action is Action.EXPORT:
+            decision = self._export(decision)
+        match decision.action:
+            case Action.NOTHING | Action.SIGN:
+                return self._current(decision)
+            case Action.BUILD:
+                return self._try(decision, plain, self._build, "published")
+            case Action.VERIFY:
+                return self._try(decision, plain, self._verify, "verified")
+            case Action.DISABLED:
+                self._disable(decision)
+                return None
+            case Action.WITHDRAWN:
+                self.summary.failed[decision.label] = _withdrawn(decision, self.request.failures)
+                return None
+            case Action.BLOCKED | Action.EXPORT:
+                self.summary.failed[decision.label] = decision.error or JobError(
+                    f"{decision.label}: its export was made and is not there"
+                )
+                return None
+
+    def _export(self, decision: Decision) -> Decision:
+        """Makes what is missing, and returns what is decided then."""
+        while decision.action is Action.EXPORT:
+            assert decision.wanted is not None
+            assert decision.form is not None
+            key = self.decider.asked(decision.form)[0]
+            _ = self.exports[decision.form]
+            self.known.exported(key)
+            after = self.decider.engine(decision.wanted)
+            if after.form == decision.form and after.action is Action.EXPORT:
+                break
+            decision = after
+        return decision
+
+    def _current(self, decision: Decision) -> str | None:
+        """Takes in an engine that needs no work."""
+        self.summary.current.append(decision.label)
+        assert decision.record is not None
+        if decision.action is Action.SIGN:
+            record = self.known.record(decision.record)
+            if record is not None and not self.known.attestations(record.engine.sha256):
+                publish.attest_pending(self.repository, record.engine.sha256, None)
+            return decision.record
+        return decision.record if self._is_all_current(decision.record) else None
+
+    def _is_all_current(self, key: str) -> bool:
+        """Whether an engine is current for all that it serves.
+
+        One that newer engines took some targets from is not proposed: it would take them back.
+        """
+        record = self.known.record(key)
+        current = {
+            label
+            for entry in self.known.entries(key)
+            if entry.superseded is None
+            for label in entry.targets
+        }
+        return record is not None and set(record.targets) <= current
+
+    def _try(
+        self,
+        decision: Decision,
+        plain: plan.Wanted,
+        work: Callable[[Decision], str],
+        done: str,
+    ) -> str | None:
+        """Builds or verifies an engine; where it misses its tolerance, goes on as is decided."""
+        try:
+            key: str | None = work(decision)
+        except NotRunError:
+            raise  # it says nothing of the engine
+        except (JobError, VerificationError) as error:
+            return self._after(decision, plain, error)
+        getattr(self.summary, done).append(decision.label)
+        self.display.say(f"{decision.label}: {done}")
+        if done == "verified" and key is not None and not self._is_all_current(key):
+            return key if decision.cause is Cause.UNLISTED or not self._lists(decision) else None
+        return key
+
+    def _lists(self, decision: Decision) -> bool:
+        """Whether the index lists an engine as current for all targets that are wanted."""
+        assert decision.record is not None
+        assert decision.wanted is not None
+        current = {
+            label.removesuffix("-mixed")
+            for entry in self.known.entries(decision.record)
+            if entry.superseded is None
+            for label in entry.targets
+        }
+        return all(str(t).removesuffix("-mixed") in current for t in decision.wanted.targets)
+
+    def _after(
+        self, decision: Decision, plain: plan.Wanted, error: JobError | VerificationError
+    ) -> str | None:
+        """Writes a failure down, and goes on with what is decided then.
+
+        Raises:
+            ZooError: Nothing else is tried now.
+        """
+        assert decision.wanted is not None
+        assert decision.inputs is not None
+        missed = isinstance(error, MissError)
+        if decision.action is Action.BUILD or missed:
+            record = self.known.record(decision.record) if decision.record else None
+            self.failures.add(
+                record.inputs if record else decision.inputs,
+                self.decider.tolerance(decision.wanted),
+                error.message,
+                stage=FailureStage(decision.action.value),
+                reason=FailureReason.TOLERANCE if missed else FailureReason.CRASHED,
+                weights=self.decider.identity,
+                targets=map(str, decision.wanted.targets),
+            )
+        after = self.decider.engine(plain)
+        if after.form != decision.form and after.action in (Action.EXPORT, Action.BUILD):
+            self.display.say(f"{decision.label}: {error.message}; a stricter one is tried")
+            after = self._export(after)
+        if after.form != decision.form and after.action is not Action.DISABLED:
+            return self._bring(after)
+        if decision.action is Action.BUILD and after.action is Action.DISABLED:
+            if not missed:
+                if error.command:
+                    self.summary.commands[after.label] = error.command
+                self._disable(after)
+                return None
+            self._add_cell(after)
+        elif decision.action is Action.BUILD and missed:  # a retry: it is known to miss
+            self._add_cell(decision, f"missed its floors, {error.message}")
+        if missed:
+            raise self._told(decision, plain, error)
+        raise error
+
+    def _told(
+        self, decision: Decision, plain: plan.Wanted, error: JobError | VerificationError
+    ) -> MissError:
+        """Returns the error of an engine that missed, with nothing stricter to be tried."""
+        hint = error.hint
+        if decision.action is Action.BUILD:
+            hint = f"disabled, until RETRY=1 or other inputs; {hint}"
+        told = MissError(f"{error.message}{self.decider.nothing_stricter(plain)}", hint=hint)
+        told.command = error.command
+        return told
+
+    def _disable(self, decision: Decision) -> None:
+        """Takes in an engine that is not tried."""
+        self.summary.disabled[decision.label] = decision.text
+        self.summary.causes[decision.label] = decision.cause
+        self._add_cell(decision)
+
+    def _add_cell(self, decision: Decision, text: str = "") -> None:
+        """Adds what the index is to say of an engine that there is none of."""
+        assert decision.wanted is not None
+        failed = decision.failed
+        key = failed.inputs.key if failed else decision.inputs.key if decision.inputs else ""
+        self.cells.append(
+            DisabledCell(
+                targets=tuple(map(str, decision.wanted.targets)),
+                precision=decision.wanted.precision,
+                reason=text or decision.text,
+                record=key,
+                stage="export" if failed else "build",
+            )
+        )
+
+    def _build(self, decision: Decision) -> str:
+        """Builds an engine, verifies it where it can be run, and publishes it.
+
+        Raises:
+            MissError: It misses its tolerance.
+        """
+        assert decision.inputs is not None
+        assert decision.export is not None
+        assert decision.wanted is not None
+        prove = decision.prove
+        if prove is not None:
+            prove = self.probing.prove(self.manifest, prove)
+        job = BuildJob(
+            inputs=decision.inputs,
+            onnx=decision.export.onnx,
+            parameters=decision.export.parameters,
+            prove=prove,
+            store=self.repository.store.url,
+        )
+        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
+            outcome = self.probing.judged(outcome, self.manifest, decision.wanted.precision)
+            record: BuildRecord = publish.publish_build(
+                self.repository,
+                job,
+                [str(target) for target in decision.wanted.targets],
+                self.manifest,
+                decision.export,
+                passed(outcome, "not published"),
+                outcome.folder,
+                partial(_verdict, prove=prove) if prove is not None else None,
+            )
+        return record.key
+
+    def _verify(self, decision: Decision) -> str:
+        """Verifies a stored engine again.
+
+        Raises:
+            MissError: It misses its tolerance, and is withdrawn.
+        """
+        assert decision.record is not None
+        assert decision.prove is not None
+        record = self.known.record(decision.record)
+        assert record is not None
+        prove = self.probing.prove(self.manifest, decision.prove)
+        job = VerifyJob(record=record, prove=prove, store=self.repository.store.url)
+        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
+            outcome = self.probing.judged(outcome, self.manifest, record.inputs.precision)
+            assert isinstance(outcome.result, BuildOutput)
+            verdict = _verdict(record.engine.sha256, prove)
+            publish.attest_proof(self.repository, verdict, outcome.result)
+            self.known.attested(record.engine.sha256)
+            passed(outcome, "withdrawn")
+        return record.key
+
+
+def _verdict(engine: str, prove: Prove) -> VerificationInputs:
+    return plan.verification_inputs(engine, prove, inputs.VERIFICATION_METHOD)
+
+
+def _withdrawn(decision: Decision, failures: Path) -> VerificationError:
+    """Returns the error of an engine whose last word is that it was withdrawn."""
+    return VerificationError(
+        f"withdrawn: {decision.text}",
+        hint="a maintainer said so; other inputs make another engine"
+        if decision.cause is Cause.TAKEN_BACK
+        else "found by an earlier run; the numbers are in the engine's attestations, and that "
+        f"run's job and log in {failures}",
+    )

@@ -1,0 +1,139 @@
+"""Farm: carries out what was decided for each model. Nothing is decided here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
+
+from builders import listing, parallel
+from builders.executors import Executor
+from builders.history.failures import Failures
+from builders.pipeline import JobRunner
+from builders.planning.decide import Action, Cause, Decider, Decision
+from builders.planning.known import RepositoryKnown
+from builders.planning.request import Request
+from builders.probing import Probing
+from builders.progress import Display
+from builders.proposals import Proposals
+from builders.run.engines import EngineRun
+from builders.run.exports import Exports
+from builders.summary import Summary
+from zoo.errors import ClusterError, ZooError
+from zoo.index import Candidate
+from zoo.manifest import Manifest
+from zoo.repository import Repository
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Farm:
+    """Brings a repository to what a request wants: as much at once as the executor takes.
+
+    Args:
+        repository: Where engines are published.
+        executor: What runs jobs.
+        display: Where progress is shown.
+        proposals: Takes what the index is to say.
+        failures: What failed before, and takes what fails now; None for a run that is no night.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        executor: Executor,
+        display: Display,
+        proposals: Proposals,
+        failures: Failures | None = None,
+    ) -> None:
+        self._repository = repository
+        self._executor = executor
+        self._display = display
+        self._proposals = proposals
+        self._failures = failures or Failures(repository)
+        self._jobs = JobRunner(repository, executor, display)
+        self._signing = threading.Lock()
+
+    def run(self, request: Request) -> Summary:
+        """Runs a request. A model that fails does not stop the others.
+
+        Raises:
+            ClusterError: Nothing can be run any more.
+        """
+        self._repository.claim("dry-run" if request.weights == "seeded" else "release")
+        probing = Probing(
+            request.labelled, request.failures / "labelled", request.manifest_dir,
+            partial(self._jobs.job, failures=request.failures), self._repository.store.url,
+        )  # fmt: skip
+        index = self._repository.index()
+        listed = {row.model for row in index.models} if index else set()
+
+        def run_model(manifest: Manifest) -> Summary:
+            summary = Summary()
+            try:
+                self._run_model(manifest, request, probing, manifest.id in listed, summary)
+            except ClusterError:
+                raise
+            except ZooError as error:
+                summary.failed[manifest.id] = error
+            return summary
+
+        whole = Summary()
+        try:
+            for part in self._each(run_model, request.manifests.values()):
+                whole.add(part)
+        finally:
+            probing.close()
+        return whole
+
+    def _each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        return parallel.each(function, items, self._executor.slots, self._executor.stop)
+
+    def _run_model(
+        self,
+        manifest: Manifest,
+        request: Request,
+        probing: Probing,
+        is_listed: bool,
+        summary: Summary,
+    ) -> None:
+        """Carries out what is decided for a model, and proposes the outcome for the index."""
+        index = self._repository.model_index(manifest.id) if is_listed else None
+        known = RepositoryKnown(
+            self._repository, manifest.id, index, self._failures, looks_at_blobs=True
+        )
+        decider = Decider(manifest, request, known)
+        decisions = decider.decide()
+        for decision in decisions:
+            if decision.cause is Cause.MODEL_ERROR and decision.error is not None:
+                raise decision.error
+        exports = Exports(
+            self._repository, manifest, decider.identity, request,
+            partial(self._jobs.job, manifest.id, failures=request.failures),
+        )  # fmt: skip
+        first = [d.form for d in decisions if _is_first_export(d) and d.form is not None]
+        if first:
+            exports.make(first)
+            for form in first:
+                known.exported(decider.asked(form)[0])
+        engines = EngineRun(
+            self._repository, self._jobs, self._display, self._failures, manifest, request,
+            decider, known, exports, probing, summary,
+        )  # fmt: skip
+        records = [key for key in self._each(engines.bring, decisions) if key is not None]
+        candidate = Candidate(
+            card=listing.model_card(manifest, decider.identity),
+            weights=decider.identity,
+            backbone=manifest.backbone,
+            records=tuple(dict.fromkeys(records)),
+            disabled=tuple(sorted(engines.cells, key=lambda cell: cell.targets)),
+        )
+        with self._signing:
+            self._proposals.send(candidate)
+
+
+def _is_first_export(decision: Decision) -> bool:
+    """Whether an engine needs the first network of its precision, which all wait for."""
+    return decision.action is Action.EXPORT and decision.cause is not Cause.MISSED
