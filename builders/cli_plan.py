@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from builders.cli_request import ask, places_to_plan, places_to_run
-from builders.planning.decide import Action
+from builders.planning.decision import Action
 from builders.planning.options import add_options
 from builders.planning.plan import plan_farm
 from builders.planning.report import FarmPlan, matrix_line, to_text

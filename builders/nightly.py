@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from builders.planning.decide import WORK, Action
+from builders.planning.decision import WORK, Action
 from builders.planning.report import FarmPlan
 from builders.summary import Summary
 from zoo.catalog.night import Drift, FailedJob, NightlyRun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from builders.planning.decide import Cause
+from builders.planning.decision import Cause
 from zoo.errors import ZooError
 
 

@@ -33,8 +33,8 @@ from builders.job import (
     VerifyJob,
 )
 from builders.places import Places
-from builders.planning import decide as deciding
-from builders.planning.decide import Action
+from builders.planning import decision as deciding
+from builders.planning.decision import Action
 from builders.planning.plan import plan_farm
 from builders.planning.report import PlannedEngine
 from builders.planning.request import Request

@@ -15,7 +15,7 @@ from support.models import SMALL
 from builders.calibration import CalibrationSet
 from builders.history.failures import NIGHTS, Failures
 from builders.places import Places, find_places
-from builders.planning.decide import Action
+from builders.planning.decision import Action
 from builders.planning.explain import differences
 from builders.planning.plan import plan_farm
 from builders.planning.report import FarmPlan, PlannedEngine, make_plan, matrix, to_text

@@ -164,10 +164,10 @@ class Repository:
 
     def failed_export(self, model: str, key: str) -> FailureRecord | None:
         """Returns why there is no export of that key, None when it was not found to be so."""
-        found = self.read(failed_export_key(model, key), FailureRecord)
-        if found is None and (old := self.read(disabled_key(model, key), OldDisabled)) is not None:
-            return old.failure()
-        return found
+        if found := self.read(failed_export_key(model, key), FailureRecord):
+            return found
+        old = self.read(disabled_key(model, key), OldDisabled)
+        return old.failure() if old else None
 
     def add_failed_export(self, record: FailureRecord) -> None:
         """Writes why there is no export, once."""
@@ -200,13 +200,12 @@ class Repository:
 
     def records(self, model: str) -> list[BuildRecord]:
         """Returns every build record of a model."""
-        found = self.store.list(f"records/{model}/")
-        return [record for entry in found if (record := self.read(entry.key, BuildRecord))]
+        keys = [entry.key for entry in self.store.list(f"records/{model}/")]
+        return [record for key in keys if (record := self.read(key, BuildRecord))]
 
-    def attest(self, attestation: Attestation) -> None:
+    def attest(self, found: Attestation) -> None:
         """Appends an attestation."""
-        key = f"attestations/{attestation.engine}/{attestation.name}"
-        self.store.put(key, attestation.to_json(), if_absent=True)
+        self.store.put(f"attestations/{found.engine}/{found.name}", found.to_json(), if_absent=True)
 
     def attestations(self, engine: str) -> list[Attestation]:
         """Returns what was attested about an engine, oldest first."""
@@ -289,8 +288,8 @@ class Repository:
 
     def refuse(self, key: str, reason: str) -> None:
         """Puts a candidate aside, with the reason."""
-        data = {"candidate": key, "reason": reason}
-        self.store.put(key.replace("candidates/", "refused/", 1), canonical_json(data) + b"\n")
+        data = canonical_json({"candidate": key, "reason": reason}) + b"\n"
+        self.store.put(key.replace("candidates/", "refused/", 1), data)
 
     # Index
 

@@ -11,7 +11,8 @@ from builders.cli_options import pairs
 from builders.history.failures import Failures
 from builders.places import Places
 from builders.plan import Wanted
-from builders.planning.decide import Action, Decider, Decision, why
+from builders.planning.decide import Decider
+from builders.planning.decision import Action, Decision, why
 from builders.planning.known import RepositoryKnown
 from builders.planning.report import MEANING, change_line
 from builders.planning.request import Request

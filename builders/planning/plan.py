@@ -14,7 +14,8 @@ from dataclasses import replace
 from builders.history.durations import Expected, History
 from builders.history.failures import Failures
 from builders.places import Places
-from builders.planning.decide import Action, Cause, Decision, decide
+from builders.planning.decide import decide
+from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.report import FarmPlan, make_plan, planned
 from builders.planning.request import Request

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from builders.history.durations import Basis, Expected
-from builders.planning.decide import WORK, Action, Decision, why
+from builders.planning.decision import WORK, Action, Decision, why
 from zoo.catalog.report import Change
 
 PLAN_VERSION = 1

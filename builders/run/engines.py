@@ -11,7 +11,8 @@ from builders import inputs, plan, publish
 from builders.history.failures import Failures
 from builders.job import BuildJob, BuildOutput, Prove, VerifyJob
 from builders.pipeline import JobRunner, passed
-from builders.planning.decide import Action, Cause, Decider, Decision
+from builders.planning.decide import Decider
+from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.probing import Probing

@@ -11,7 +11,8 @@ from builders import listing, parallel
 from builders.executors import Executor
 from builders.history.failures import Failures
 from builders.pipeline import JobRunner
-from builders.planning.decide import Action, Cause, Decider, Decision
+from builders.planning.decide import Decider
+from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.probing import Probing

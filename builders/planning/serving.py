@@ -1,0 +1,33 @@
+"""Which stored engine serves what is wanted: one rule for plan, run and explain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from builders.planning.decision import Known
+from zoo.key import BuildInputs
+from zoo.target import served_archs
+
+
+def serving(build: BuildInputs, known: Known) -> str | None:
+    """Returns the key of the build record that serves what is wanted, None where there is none.
+
+    An engine of the same inputs for more architectures serves as well, whether the index still
+    lists it or not: the exact one first, then the one for the fewest.
+    """
+    return next(
+        (key for key in keys_serving(build) if known.entries(key) or known.stored(key)), None
+    )
+
+
+def keys_serving(build: BuildInputs) -> Iterator[str]:
+    """Yields the keys of all engines that could serve what is wanted, the best first."""
+    yield build.key
+    if build.toolchain.kind != "rtx":  # only these are built for several architectures
+        return
+    more = sorted(set(served_archs(build.toolchain.line)) - set(build.archs))
+    for count in range(1, len(more) + 1):
+        for others in combinations(more, count):
+            archs = tuple(sorted((*build.archs, *others)))
+            yield build.model_copy(update={"archs": archs}).key
