@@ -35,6 +35,7 @@ from zoo.licences import (
 from zoo.record import Attestation, Blob, BuildRecord, Kind
 from zoo.repository import LARGEST_RECORD, Repository
 from zoo.runtime.header import check_engine
+from zoo.schema.runtimes import has_header
 from zoo.stores import open_store
 from zoo.target import Precision, Target
 from zoo.tolerance import OwnTolerance, Tolerance, looser_by
@@ -172,7 +173,7 @@ def _check_blobs(repository: Repository, record: BuildRecord) -> None:
         for name, blob in blobs.items():
             if damage := repository.damage(blob, Path(scratch)):
                 raise RepositoryError(f"record {record.key}: its {name} {blob.sha256} is {damage}")
-        if record.inputs.toolchain.kind != "ort":
+        if has_header(record.inputs.toolchain.kind):
             engine = repository.blob_path(record.engine) or Path(scratch) / record.engine.sha256
             check_engine(engine, record.inputs, record.engine.size)
 

@@ -16,6 +16,7 @@ from zoo.errors import TargetError
 from zoo.index import EngineEntry, ModelIndex
 from zoo.machine import Run, installed, local_archs, run_command
 from zoo.runtime import SESSIONS
+from zoo.schema.runtimes import is_portable
 from zoo.target import Arch, RuntimeLine, Toolchain, gpu_lines, lines_for, not_served
 
 
@@ -48,7 +49,7 @@ class Places:
         kind = wanted.toolchain.kind
         if kind not in SESSIONS:
             return None
-        counted = self.here | (self.elsewhere if kind == "trt" else frozenset())
+        counted = self.here | (self.elsewhere if not is_portable(kind) else frozenset())
         return next((arch for arch in wanted.archs if arch in counted), None)
 
 

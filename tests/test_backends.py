@@ -24,6 +24,7 @@ from zoo.manifest import BatchRange, Preprocess
 from zoo.repository import Repository
 from zoo.runtime import open_session
 from zoo.runtime.header import Header, read_header
+from zoo.schema.closed import Unknown
 from zoo.stores import LocalStore
 from zoo.target import RuntimeKind, Toolchain
 
@@ -189,7 +190,7 @@ def test_a_header_that_does_not_fit_is_refused(
 
 def test_a_runtime_without_a_backend_is_named() -> None:
     with pytest.raises(TargetError, match="no backend builds 'mystery' engines"):
-        get_backend("mystery")
+        get_backend(Unknown("mystery"))
 
 
 def options_of(version: str, **asked: str) -> dict[str, Any]:

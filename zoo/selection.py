@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from zoo.errors import SelectionError
 from zoo.index import EngineEntry, ModelIndex
 from zoo.names import perhaps
-from zoo.target import RUNTIME_NAMES, Toolchain
+from zoo.schema.closed import Unknown
+from zoo.schema.precisions import PRECISION_FACTS
+from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, preference_of, title_of
+from zoo.target import Toolchain
 from zoo.target_table import target_table
-
-_RUNTIMES = {"trt": 0, "rtx": 1, "ort": 2}
-_PRECISIONS = {"fp16": 0, "bf16": 1, "fp32": 2, "int8": 3}
-
 
 Rank = tuple[int, int, int, int, int]
 """How well an engine fits: the numbers of :func:`select`'s order, the least being the best."""
@@ -122,8 +121,8 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
         Its rank, and why it does not fit, None where it does.
     """
     needed = engine.toolchain
-    # A runtime or architecture that this version does not know fits no machine; it is no error.
-    name = RUNTIME_NAMES.get(needed.kind, needed.kind)
+    # What this version does not know fits no machine, and is no error: others may fit.
+    name = title_of(needed.kind)
     archs = _archs(engine)
     here = [machine.archs.index(arch) for arch in archs if arch in machine.archs]
     if not here:
@@ -139,20 +138,22 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
             f"needs NVIDIA driver {least} or later for CUDA {needed.cuda}; {machine.driver} is "
             "installed"
         )
+    if isinstance(engine.precision, Unknown):
+        return _NO_RANK, f"is in {engine.precision}, which this version does not know: upgrade it"
     exact = any(found.version == needed.version for found in installed)
     return (
         min(here),
-        _RUNTIMES.get(needed.kind, len(_RUNTIMES)),
+        preference_of(needed.kind),
         len(archs) - 1,
         0 if exact else 1,
-        _PRECISIONS.get(engine.precision, len(_PRECISIONS)),
+        PRECISION_FACTS[engine.precision].preference,
     ), None
 
 
 def why(engine: EngineEntry, machine: Machine) -> str:
     """Says what was picked and why, in one line: ``cpu-ort1.32-fp32 (verified): ...``."""
     toolchain = engine.toolchain
-    name = RUNTIME_NAMES.get(toolchain.kind, toolchain.kind)
+    name = title_of(toolchain.kind)
     status = f"{engine.status}{', DRY RUN (seeded weights)' if engine.dry_run else ''}"
     what = f"{', '.join(engine.targets)} ({status})"
     rank, why_not = fit(engine, machine)
@@ -171,11 +172,17 @@ def _mismatch(needed: Toolchain, found: Toolchain, name: str) -> str | None:
         return f"made for {needed.os} {needed.machine}"
     if found.cuda != needed.cuda:
         return f"needs {name} for CUDA {needed.cuda}; that for {found.cuda} is installed"
-    # TensorRT engines load in the very build that made them; ONNX Runtime reads any older model.
-    newer_reads_older = needed.kind == "ort" and _digits(found.version) >= _digits(needed.version)
+    # TensorRT engines load only in the build that made them; ONNX Runtime reads any older model.
+    newer_reads_older = _reads_older(needed.kind) and _digits(found.version) >= _digits(
+        needed.version
+    )
     if found.version != needed.version and not newer_reads_older:
         return f"needs {name} {needed.version}; {found.version} is installed"
     return None
+
+
+def _reads_older(runtime: Runtime | Unknown) -> bool:
+    return not isinstance(runtime, Unknown) and RUNTIME_FACTS[runtime].reads_older
 
 
 def _driver_needed(engine: EngineEntry, archs: list[str], machine: Machine) -> int | None:
@@ -221,8 +228,9 @@ def _what_to_do(
         system = (toolchain.os, toolchain.machine)
         for_here = all((one.os, one.machine) == system for one in machine.toolchains)
         if for_here and fit(engine, as_needed)[1] is None:
-            name = RUNTIME_NAMES.get(toolchain.kind)
-            return f"install {name} {toolchain.version}; or {build}" if name else build
+            if isinstance(toolchain.kind, Unknown):
+                return build
+            return f"install {title_of(toolchain.kind)} {toolchain.version}; or {build}"
     return build
 
 
@@ -243,7 +251,7 @@ def _distance(engine: EngineEntry, machine: Machine) -> tuple[bool, bool, int, i
     archs = [machine.archs.index(arch) for arch in _archs(engine) if arch in machine.archs]
     kinds = {found.kind for found in machine.toolchains}
     kind = engine.toolchain.kind
-    return not archs, kind not in kinds, min(archs, default=0), _RUNTIMES.get(kind, 9)
+    return not archs, kind not in kinds, min(archs, default=0), preference_of(kind)
 
 
 def _archs(engine: EngineEntry) -> list[str]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zoo.index import EngineEntry, ModelIndex
+from zoo.schema.closed import Unknown
+from zoo.schema.precisions import PRECISION_FACTS, is_lowered
 
-_FINER: dict[str, tuple[str, ...]] = {
-    "bf16": ("fp32",), "fp16": ("fp32",), "int8": ("fp32", "bf16", "fp16"),
-}  # fmt: skip
-"""Precisions nearer to PyTorch: an engine that is slower than one of those is not advised."""
 _NAMED = 3  # operators that are named one by one; of more, the number
 
 
@@ -27,12 +25,14 @@ def verdicts(model: ModelIndex) -> dict[str, dict[str, str]]:
         if one.status == "verified"
     }
     for engine in model.current:
-        if engine.precision == "fp32":
+        if isinstance(engine.precision, Unknown) or not is_lowered(engine.precision):
             continue
         for label in engine.targets:
             place = _place(label)
+            # An engine that is slower than a more exact one is not advised.
             finer = [
-                verified.get((place, precision)) for precision in _FINER.get(engine.precision, ())
+                verified.get((place, precision))
+                for precision in PRECISION_FACTS[engine.precision].finer
             ]
             found.setdefault(place, {})[engine.precision] = _verdict(engine, filter(None, finer))
     for cell in model.disabled:

@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import assert_never
+
 from zoo.catalog import facts
 from zoo.catalog.gpus import arch_name, products_of
 from zoo.catalog.place import Place
 from zoo.index import EngineEntry, ModelIndex
 from zoo.record import Attestation, BuildRecord, ExportRecord
+from zoo.schema.closed import Unknown
+from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
+from zoo.target import RuntimeKind, on_gpu
 from zoo.target_table import target_table
 
 
@@ -63,12 +68,7 @@ class Event:
 def requirements(engine: EngineEntry, record: BuildRecord | None) -> list[tuple[str, str]]:
     """Returns what a machine needs to run an engine: name to what."""
     toolchain = engine.toolchain
-    exact = {
-        "ort": "this release or a later one",
-        "rtx": "exactly this build: another refuses the engine",
-        "trt": "exactly this build: another refuses the engine",
-    }.get(toolchain.kind, "exactly this one")
-    found = [("Runtime", f"{facts.runtime_words(engine)}, {exact}")]
+    found = [("Runtime", f"{facts.runtime_words(engine)}, {_exactness(toolchain.kind)}")]
     if toolchain.cuda is not None:
         found.append(("CUDA", str(toolchain.cuda)))
         if driver := _driver(engine):
@@ -90,15 +90,20 @@ def requirements(engine: EngineEntry, record: BuildRecord | None) -> list[tuple[
     return found
 
 
+def _exactness(runtime: RuntimeKind) -> str:
+    if isinstance(runtime, Unknown):
+        return "exactly this one"
+    if RUNTIME_FACTS[runtime].reads_older:
+        return "this release or a later one"
+    return "exactly this build: another refuses the engine"
+
+
 def _driver(engine: EngineEntry) -> int | None:
     line = target_table().line.get(str(engine.toolchain.line))
     archs = facts.archs_of(engine)
     if line is None or not archs or archs[0] not in target_table().arch:
         return None
     return line.cell(archs[0]).driver.get(engine.toolchain.cuda or 0)
-
-
-_EXTRAS = {"ort": "onnxruntime", "rtx": "rtx", "trt": "tensorrt"}
 
 
 def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Command]:
@@ -117,13 +122,14 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
     )
     chosen = f"--store {shlex.quote(place.store)} --target {shlex.quote(label)}{options}"
     digest = engine.engine.sha256
-    extra = _EXTRAS.get(engine.toolchain.kind, "onnxruntime")
+    kind = engine.toolchain.kind
+    extra = "" if isinstance(kind, Unknown) else f"[{RUNTIME_FACTS[kind].extra}]"
     others = ", ".join(engine.targets[1:])
     also = f"It serves {others} too: --target takes any of them. " if others else ""
     return [
         Command(
             title="The client",
-            text=f"pip install 'caft-zoo[{extra}]'",
+            text=f"pip install 'caft-zoo{extra}'",
         ),
         Command(
             title="Fetch, with its signature checked",
@@ -139,13 +145,14 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
             text=f'{place.fetch(digest, name)}\necho "{digest}  {name}" | sha256sum -c',
             note="That checks the bytes against this page; who made them, only the client checks.",
         ),
-        _native(model, engine, name),
+        *_native(engine, name),
     ]
 
 
 def file_name(model: str, engine: EngineEntry) -> str:
     """Returns what an engine's file is called where it is copied to."""
-    suffix = ".onnx" if engine.toolchain.kind == "ort" else ".engine"
+    kind = engine.toolchain.kind
+    suffix = RUNTIME_FACTS[kind].suffix if not isinstance(kind, Unknown) else ".engine"
     label = engine.targets[0] if engine.targets else engine.record[:16]
     return f"{model}-{label}{suffix}"
 
@@ -161,18 +168,35 @@ def _python(model: ModelIndex, engine: EngineEntry, place: Place) -> str:
     )
 
 
-def _native(model: ModelIndex, engine: EngineEntry, name: str) -> Command:
-    """What reads the engine without this project: NVIDIA's tools, or ONNX Runtime."""
+def _native(engine: EngineEntry, name: str) -> list[Command]:
+    """What reads the engine without this project; nothing of a runtime that is not known."""
+    kind = engine.toolchain.kind
+    if isinstance(kind, Unknown):
+        return []
+    match kind:
+        case Runtime.ORT:
+            return [_in_onnxruntime(engine, name)]
+        case Runtime.RTX:
+            return [_in_tensorrt(engine, name, "tensorrt_rtx")]
+        case Runtime.TRT:
+            return [_in_tensorrt(engine, name, "trtexec")]
+        case _:
+            assert_never(kind)
+
+
+def _in_onnxruntime(engine: EngineEntry, name: str) -> Command:
+    size = engine.preprocess.input_size
+    return Command(
+        title="Without this project",
+        language="python",
+        text=f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}")\n'
+        'features = session.run(["features"], {"images": batch})  '
+        f"# (N, 3, {size}, {size}), float32",
+    )
+
+
+def _in_tensorrt(engine: EngineEntry, name: str, tool: str) -> Command:
     size, batch = engine.preprocess.input_size, engine.batch.opt
-    if engine.toolchain.kind == "ort":
-        return Command(
-            title="Without this project",
-            language="python",
-            text=f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}")\n'
-            'features = session.run(["features"], {"images": batch})  '
-            f"# (N, 3, {size}, {size}), float32",
-        )
-    tool = "tensorrt_rtx" if engine.toolchain.kind == "rtx" else "trtexec"
     return Command(
         title="C++",
         text=f"{tool} --loadEngine={name} --shapes=images:{batch}x3x{size}x{size}",
@@ -187,7 +211,7 @@ def rebuild(model: ModelIndex, engine: EngineEntry, record: BuildRecord | None) 
     archs = ",".join(record.inputs.archs if record else facts.archs_of(engine))
     line = engine.toolchain.line
     words = [f"make zoo MODELS={model.model} GPU={shlex.quote(archs)}"]
-    if line.kind != "ort":
+    if on_gpu(line.kind):
         words.append(f"TRT={line.asked}")
     words.append(f"PRECISION={shlex.quote(engine.precision)}")
     if engine.dry_run:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zoo.index import EngineEntry, TimedBatch
-from zoo.target import RUNTIME_NAMES
+from zoo.schema.runtimes import title_of
 from zoo.verdict import cut
 
 Tone = Literal["good", "wait", "bad", "plain"]
@@ -84,7 +84,7 @@ def precision_words(engine: EngineEntry) -> str:
 def runtime_words(engine: EngineEntry) -> str:
     """Returns the runtime in full: ``TensorRT-RTX 1.7.1.116``."""
     toolchain = engine.toolchain
-    return f"{RUNTIME_NAMES.get(toolchain.kind, toolchain.kind)} {toolchain.version}"
+    return f"{title_of(toolchain.kind)} {toolchain.version}"
 
 
 def best_rate(engine: EngineEntry) -> TimedBatch | None:

@@ -13,7 +13,8 @@ from zoo.catalog import facts
 from zoo.catalog.facts import Badge
 from zoo.catalog.gpus import arch_name, gpu_table, known_as, products_of, slug
 from zoo.index import DisabledCell, EngineEntry, ModelIndex
-from zoo.target import PRECISIONS, RUNTIME_NAMES, RuntimeLine
+from zoo.schema.closed import Unknown
+from zoo.target import PRECISIONS, RuntimeLine
 from zoo.target_table import target_table
 
 ROWS_IN_PAGE = 150
@@ -138,8 +139,8 @@ def _disabled_row(model: str, cell: DisabledCell) -> Row:
 
 def line_title(line: str) -> str:
     """Returns what people call a line, ``TensorRT 11.4``; itself where it is none."""
-    kind = line.rstrip("0123456789.")
-    return RuntimeLine(kind, line[len(kind) :]).title if kind in RUNTIME_NAMES else line
+    read = RuntimeLine.read(line)
+    return read.title if not isinstance(read.kind, Unknown) else line
 
 
 @dataclass(frozen=True, kw_only=True)
