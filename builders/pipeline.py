@@ -38,7 +38,7 @@ from zoo.index import Candidate, DisabledCell
 from zoo.key import VerificationInputs
 from zoo.licences import check_licence
 from zoo.manifest import Manifest
-from zoo.record import (
+from zoo.record import Kind, (
     Attestation,
     BuildRecord,
     DisabledRecord,
@@ -87,7 +87,7 @@ class Farm:
         Raises:
             ClusterError: Nothing can be run any more.
         """
-        self._repository.claim("dry-run" if request.weights == "seeded" else "release")
+        self._repository.claim(Kind.DRY_RUN if request.weights == "seeded" else Kind.RELEASE)
         self._probing = Probing(
             request.labelled, request.failures / "labelled", request.manifest_dir,
             partial(self.job, failures=request.failures), self._repository.store.url,

@@ -17,7 +17,7 @@ from zoo.index import EngineEntry, ModelIndex
 from zoo.machine import Run, installed, local_archs, run_command
 from zoo.runtime import SESSIONS
 from zoo.schema.runtimes import is_portable
-from zoo.target import Arch, RuntimeLine, Toolchain, gpu_lines, lines_for, not_served
+from zoo.target import Arch, RuntimeLine, Toolchain, arch_of, gpu_lines, lines_for, not_served
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ def _assumed(
             entry
             for entries in newest.values()
             for entry in entries
-            if any(label.startswith(f"{arch}-") for label in entry.targets)
+            if any(arch_of(label) == str(arch) for label in entry.targets)
         ]
         last = max(there, key=lambda one: one.created, default=None)
         line = last.toolchain.line if last else lines_for(arch)[0]

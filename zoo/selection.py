@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from zoo.errors import SelectionError
 from zoo.index import EngineEntry, ModelIndex
 from zoo.names import perhaps
+from zoo.record import Status
 from zoo.schema.closed import Unknown
 from zoo.schema.precisions import PRECISION_FACTS
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, preference_of, title_of
-from zoo.target import Toolchain
+from zoo.target import Toolchain, arch_of
 from zoo.target_table import target_table
 
 Rank = tuple[int, int, int, int, int]
@@ -86,9 +87,9 @@ def select(
             continue
         rank, why_not = (_NO_RANK, None) if target else fit(engine, machine)
         fits = why_not is None
-        if why_not is None and engine.status == "withdrawn":
+        if why_not is None and engine.status == Status.WITHDRAWN:
             why_not = f"withdrawn: {engine.reason}"
-        if why_not is None and engine.status == "pending" and not allow_pending:
+        if why_not is None and engine.status == Status.PENDING and not allow_pending:
             why_not = f"pending: {engine.reason}; --allow-pending takes it all the same"
         if why_not is None and engine.dry_run and not allow_seeded:
             why_not = "a dry run with seeded weights; --allow-seeded takes it all the same"
@@ -96,13 +97,13 @@ def select(
             fitting.append((rank, engine))
         else:
             reasons.append(f"{'+'.join(engine.targets)}: {why_not}")
-            on_offer |= fits and engine.status != "withdrawn"
+            on_offer |= fits and engine.status != Status.WITHDRAWN
     if fitting:
         return min(fitting, key=lambda pair: (pair[1].superseded is not None, pair[0]))[1]
     near = [
         engine
         for engine in model.engines
-        if engine.status != "withdrawn"
+        if engine.status != Status.WITHDRAWN
         and target in (None, *engine.targets)
         and precision in (None, engine.precision)
     ]
@@ -215,7 +216,7 @@ def _what_to_do(
     precision: str | None,
 ) -> str:
     """Says which runtime to install where that would do, and how to build an engine."""
-    arch = target.partition("-")[0] if target else machine.archs[0]
+    arch = arch_of(target) if target else machine.archs[0]
     build = f"to build one: make zoo MODELS={model} GPU={arch}"
     if precision:
         build += f" PRECISION={precision}"
@@ -255,7 +256,7 @@ def _distance(engine: EngineEntry, machine: Machine) -> tuple[bool, bool, int, i
 
 
 def _archs(engine: EngineEntry) -> list[str]:
-    return list(dict.fromkeys(label.partition("-")[0] for label in engine.targets))
+    return list(dict.fromkeys(arch_of(label) for label in engine.targets))
 
 
 def _digits(version: str) -> tuple[int, ...]:

@@ -156,6 +156,56 @@ class Target:
         return f"{self.arch}-{self.line}-{self.precision}" + "-mixed" * self.mixed
 
 
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """A target's label as a record has it, of whatever version; :class:`Target` is the strict one.
+
+    Attributes:
+        arch: ``sm86``.
+        line: ``rtx1.7``; empty where the label has no such part.
+        precision: ``fp16``; empty where the label has no such part.
+        rest: What follows; ``mixed`` where operators are kept in higher precision, else nothing
+            that this version knows.
+    """
+
+    arch: str
+    line: str = ""
+    precision: str = ""
+    rest: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> Label:
+        """Reads a label whose parts this version need not know."""
+        arch, line, precision, rest = (*text.split("-", 3), "", "", "")[:4]
+        return cls(arch=arch, line=line, precision=precision, rest=rest)
+
+    @property
+    def place(self) -> str:
+        """Architecture and runtime line, ``sm86-rtx1.7``."""
+        return "-".join(filter(None, (self.arch, self.line)))
+
+    @property
+    def cell(self) -> str:
+        """The label without the word that operators are kept: what an engine competes for."""
+        rest = "" if self.rest == "mixed" else self.rest
+        return "-".join(filter(None, (self.arch, self.line, self.precision, rest)))
+
+
+def arch_of(label: str) -> str:
+    """Returns the architecture of a record's label."""
+    return Label.read(label).arch
+
+
+def place_of(label: str) -> str:
+    """Returns architecture and runtime line of a record's label."""
+    return Label.read(label).place
+
+
+def cell_of(label: str) -> str:
+    """Returns a record's label without ``-mixed``."""
+    return Label.read(label).cell
+
+
 def parse_precision(
     text: str, archs: Sequence[Arch] = (), line: RuntimeLine | None = None
 ) -> Precision:

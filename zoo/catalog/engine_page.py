@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from zoo.catalog import facts
 from zoo.catalog.gpus import arch_name, products_of
 from zoo.catalog.place import Place
 from zoo.index import EngineEntry, ModelIndex
-from zoo.record import Attestation, BuildRecord, ExportRecord
-from zoo.schema.closed import Unknown
+from zoo.record import Attestation, AttestationKind, BuildRecord, ExportRecord, Status
+from zoo.schema.closed import Unknown, complete
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
 from zoo.target import RuntimeKind, on_gpu
 from zoo.target_table import target_table
@@ -108,14 +108,14 @@ def _driver(engine: EngineEntry) -> int | None:
 
 def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Command]:
     """Returns how to fetch and use an engine; nothing for one that is withdrawn."""
-    if engine.status == "withdrawn" or not engine.targets:
+    if engine.status == Status.WITHDRAWN or not engine.targets:
         return []
     label = engine.targets[0]
     name = shlex.quote(file_name(model.model, engine))
     options = "".join(
         f" {option}"
         for option, wanted in (
-            ("--allow-pending", engine.status == "pending"),
+            ("--allow-pending", engine.status == Status.PENDING),
             ("--allow-seeded", engine.dry_run),
         )
         if wanted
@@ -158,7 +158,7 @@ def file_name(model: str, engine: EngineEntry) -> str:
 
 
 def _python(model: ModelIndex, engine: EngineEntry, place: Place) -> str:
-    extra = ", allow_pending=True" * (engine.status == "pending")
+    extra = ", allow_pending=True" * (engine.status == Status.PENDING)
     extra += ", allow_seeded=True" * engine.dry_run
     target, store = json.dumps(engine.targets[0]), json.dumps(place.store)
     return (
@@ -267,13 +267,20 @@ def _commit(statement: dict[str, Any] | None) -> str | None:
     return f"{found['git']}{', with changes' if found.get('changed') == 'true' else ''}"
 
 
-_DID = {
-    "verified": "Verified",
-    "benchmarked": "Timed",
-    "compared": "Put beside PyTorch",
-    "pending": "Waiting for its GPU",
-    "withdrawn": "Withdrawn",
-}
+_DID: Mapping[AttestationKind, str] = complete(
+    AttestationKind,
+    {
+        AttestationKind.VERIFIED: "Verified",
+        AttestationKind.BENCHMARKED: "Timed",
+        AttestationKind.COMPARED: "Put beside PyTorch",
+        AttestationKind.PENDING: "Waiting for its GPU",
+        AttestationKind.WITHDRAWN: "Withdrawn",
+    },
+)
+
+
+def _did(kind: AttestationKind | Unknown) -> str:
+    return str(kind) if isinstance(kind, Unknown) else _DID[kind]
 
 
 def history(
@@ -286,7 +293,7 @@ def history(
         reason = one.body.get("reason")
         where = facts.machine_words(one.machine) if one.machine else "by hand"
         detail = f"{reason} ({where})" if reason else where
-        events.append(Event(time=one.time, what=_DID.get(one.kind, one.kind), detail=detail))
+        events.append(Event(time=one.time, what=_did(one.kind), detail=detail))
     for entry in entries:
         if entry.superseded is not None:
             detail = f"for {', '.join(entry.targets)}"

@@ -14,7 +14,7 @@ from zoo.catalog.facts import Badge
 from zoo.catalog.gpus import arch_name, gpu_table, known_as, products_of, slug
 from zoo.index import DisabledCell, EngineEntry, ModelIndex
 from zoo.schema.closed import Unknown
-from zoo.target import PRECISIONS, RuntimeLine
+from zoo.target import PRECISIONS, Label, RuntimeLine
 from zoo.target_table import target_table
 
 ROWS_IN_PAGE = 150
@@ -123,11 +123,11 @@ def _engine_row(model: str, engine: EngineEntry) -> Row:
 
 
 def _disabled_row(model: str, cell: DisabledCell) -> Row:
-    parts = [label.split("-") for label in cell.targets]
-    line = next((part[1] for part in parts if len(part) > 1), "")
+    labels = [Label.read(text) for text in cell.targets]
+    line = next((label.line for label in labels if label.line), "")
     reason = cell.reason if len(cell.reason) <= _REASON else cell.reason[:_REASON].rstrip() + "…"
     return Row(
-        archs=tuple(dict.fromkeys(part[0] for part in parts)),
+        archs=tuple(dict.fromkeys(label.arch for label in labels)),
         precision=cell.precision,
         line=line,
         runtime=line_title(line),
