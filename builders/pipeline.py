@@ -38,11 +38,12 @@ from zoo.index import Candidate, DisabledCell
 from zoo.key import VerificationInputs
 from zoo.licences import check_licence
 from zoo.manifest import Manifest
-from zoo.record import Kind, (
+from zoo.record import (
     Attestation,
     BuildRecord,
     DisabledRecord,
     ExportRecord,
+    Kind,
     concerning,
     status_of,
 )
