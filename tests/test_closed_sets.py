@@ -120,11 +120,11 @@ def test_an_unknown_runtime_is_read_shown_and_never_taken() -> None:
     machine = Machine(archs=("cpu",), toolchains=(later("ort", version="1.32.0"),))
     known = engine("cpu-ort1.32-fp32")
     assert select(model(odd, known), machine) is not odd
-    with pytest.raises(SelectionError, match="needs ov 2026.1.0, which is not installed"):
+    with pytest.raises(SelectionError, match=r"needs ov 2026\.1\.0, which is not installed"):
         select(model(odd), machine)
     with pytest.raises(TargetError, match="no backend builds 'ov'"):
         get_backend(chain.kind)
-    place = Place(store="https://example.org")
+    place = Place(url="https://example.org")
     assert all("ov" not in one.text.split() for one in commands(model(odd), odd, place))
 
 
