@@ -42,6 +42,7 @@ DECIDES = {
     Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/engine_page.py"}),
     Cut: ("zoo/manifest.py", {"builders/backbone.py"}),
     AttestationKind: ("zoo/record.py", {"zoo/record.py"}),
+    Status: ("zoo/record.py", {"zoo/selection.py"}),
 }  # fmt: skip
 """Set to the file that defines it, and the files where code has to decide about each member."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import assert_never
+
 from zoo.errors import SelectionError
 from zoo.index import EngineEntry, ModelIndex
 from zoo.names import perhaps
@@ -87,10 +89,8 @@ def select(
             continue
         rank, why_not = (_NO_RANK, None) if target else fit(engine, machine)
         fits = why_not is None
-        if why_not is None and engine.status == Status.WITHDRAWN:
-            why_not = f"withdrawn: {engine.reason}"
-        if why_not is None and engine.status == Status.PENDING and not allow_pending:
-            why_not = f"pending: {engine.reason}; --allow-pending takes it all the same"
+        if why_not is None:
+            why_not = _held_back(engine, allow_pending=allow_pending)
         if why_not is None and engine.dry_run and not allow_seeded:
             why_not = "a dry run with seeded weights; --allow-seeded takes it all the same"
         if why_not is None:
@@ -113,6 +113,21 @@ def select(
         + "\n    ".join(["", *(reasons or ["nothing is published"])]),
         hint=None if on_offer else _what_to_do(model.model, near, machine, target, precision),
     )
+
+
+def _held_back(engine: EngineEntry, *, allow_pending: bool) -> str | None:
+    """Says why an engine's status keeps a client from it, None where it does not."""
+    match engine.status:
+        case Status.VERIFIED:
+            return None
+        case Status.PENDING if allow_pending:
+            return None
+        case Status.PENDING:
+            return f"pending: {engine.reason}; --allow-pending takes it all the same"
+        case Status.WITHDRAWN:
+            return f"withdrawn: {engine.reason}"
+        case _:
+            assert_never(engine.status)
 
 
 def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
