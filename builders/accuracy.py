@@ -27,7 +27,7 @@ from zoo.preprocess import normalise
 from zoo.record import BuildRecord, ExportRecord
 from zoo.repository import Repository
 from zoo.runtime import open_session
-from zoo.target import Precision
+from zoo.schema.precisions import Precision
 
 if TYPE_CHECKING:
     from builders.backbone import Backbone
@@ -117,7 +117,7 @@ def measure(
             **extra,
         )
 
-    yield judged("PyTorch", "fp32", expected)
+    yield judged("PyTorch", Precision.FP32, expected)
     for record in own:
         with tempfile.TemporaryDirectory() as scratch:
             engine = repository.whole_blob(record.engine, Path(scratch))
@@ -131,7 +131,7 @@ def measure(
         with tempfile.TemporaryDirectory() as scratch:
             path = repository.whole_blob(fp16.onnx, Path(scratch))
             found = _all(open_onnx(_rounded(path)), images)
-        yield judged("fp16 ONNX", "fp16", found, note=note)
+        yield judged("fp16 ONNX", Precision.FP16, found, note=note)
 
 
 def missing(repository: Repository, manifest: Manifest) -> list[str]:
@@ -206,7 +206,7 @@ def _fp16_export(
 ) -> ExportRecord | None:
     """Returns the fp16 export that a published engine was made from."""
     for record in records:
-        if record is not None and record.inputs.precision == "fp16":
+        if record is not None and record.inputs.precision == Precision.FP16:
             return repository.export(manifest.id, record.export_key)
     return None
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import assert_never
 
 from zoo.errors import ExportError, MissingPackageError
-from zoo.manifest import BackboneCut, Manifest
+from zoo.manifest import BackboneCut, Cut, Manifest
 from zoo.names import perhaps
 
 
@@ -101,15 +102,18 @@ class Backbone(nn.Module):
             ``(N, feature_dim)``, float32.
         """
         features: torch.Tensor = self.model.forward_features(images)
-        if self.cut.cut == "pooled":
-            features = features.mean((2, 3))
-        elif self.cut.cut == "flattened":
-            features = features.flatten(1)
-        elif self.cut.cut == "cls_token":
-            features = features[:, 0]
-        else:
-            features = self.model.forward_head(features, pre_logits=True)
-        return features
+        match self.cut.cut:
+            case Cut.POOLED:
+                return features.mean((2, 3))
+            case Cut.FLATTENED:
+                return features.flatten(1)
+            case Cut.CLS_TOKEN:
+                return features[:, 0]
+            case Cut.PRE_LOGITS:
+                fed: torch.Tensor = self.model.forward_head(features, pre_logits=True)
+                return fed
+            case _:
+                assert_never(self.cut.cut)
 
 
 def check_width(model: str, backbone: Backbone, input_size: int) -> None:
@@ -126,7 +130,7 @@ def check_width(model: str, backbone: Backbone, input_size: int) -> None:
         raise ExportError(
             f"{model}: backbone.cut: '{cut.cut}' does not fit this network at {input_size} "
             f"pixels: {str(error).splitlines()[0]}",
-            hint="the cuts are pooled, flattened, cls_token, pre_logits",
+            hint=f"the cuts are {', '.join(Cut)}",
         ) from error
     if shape != (1, cut.feature_dim):
         raise ExportError(

@@ -18,7 +18,7 @@ from zoo.digest import sha256_json
 from zoo.errors import UsageError
 from zoo.index import EngineEntry
 from zoo.names import perhaps
-from zoo.record import Attestation
+from zoo.record import Attestation, AttestationKind, Status
 from zoo.repository import Repository
 from zoo.stores import open_store
 
@@ -81,14 +81,14 @@ def withdraw(options: argparse.Namespace) -> int:
     repository = published(options)
     index = repository.model_index(options.model)
     entry = _listed(options.model, options.target, index.engines if index else ())
-    if entry.status == "withdrawn":
+    if entry.status == Status.WITHDRAWN:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
     engine = entry.engine.sha256
     body = {"reason": options.reason, "by": "a maintainer"}
     repository.attest(
         Attestation(
-            kind="withdrawn",
+            kind=AttestationKind.WITHDRAWN,
             engine=engine,
             time=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             key=sha256_json({"engine": engine, **body}),

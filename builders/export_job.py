@@ -24,6 +24,7 @@ from zoo.errors import ExportError, PrecisionError
 from zoo.key import ExportInputs
 from zoo.preprocess import normalise
 from zoo.record import Advice
+from zoo.schema.precisions import Precision, is_lowered
 from zoo.tolerance import Tolerance
 
 Step = Callable[[int, str], None]
@@ -55,7 +56,7 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
     for number, (name, inputs) in enumerate(job.inputs.items()):
         path, advice = output / f"{name}.onnx", None
         step(4 + number, f"{name} ONNX")
-        if inputs.precision == "fp32":
+        if not is_lowered(inputs.precision):
             check = _check_fp32(job, path, golden_path)
         else:
             try:
@@ -138,7 +139,7 @@ def _check_fp32(job: ExportJob, path: Path, golden: Path) -> dict[str, Any]:
     """
     from builders import export
 
-    least = job.manifest.kept_by("fp32").cosine
+    least = job.manifest.kept_by(Precision.FP32).cosine
     numbers = export.compare_with_golden(path, golden, job.manifest, (1, 3))
     if not numbers["worst_cosine"] >= least:  # NaN misses too
         raise ExportError(

@@ -17,6 +17,7 @@ from typing import Any
 from zoo.errors import UsageError
 from zoo.files import write_whole
 from zoo.names import perhaps
+from zoo.target import RuntimeLine, on_gpu
 from zoo.target_table import target_table
 from zoo.toml import toml
 
@@ -59,7 +60,7 @@ def images() -> dict[str, Image]:
     """Returns every image by name: the export's, and a builder for each GPU line of the table."""
     found = {EXPORT: Image(name=EXPORT, base=PYTHON)}
     for name, line in target_table().line.items():
-        if name.startswith("ort") or name in NOT_MADE:
+        if not on_gpu(RuntimeLine.parse(name).kind) or name in NOT_MADE:
             continue
         if line.container in ("none", UNLOCKED):
             found[name] = Image(name=name, base=PYTHON, runtime=_requirement(line.install))

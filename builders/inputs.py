@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from typing_extensions import assert_never
+
 from builders import photos
 from builders.recipes import RECIPES, SAFETIES
 from zoo.installed_versions import version
 from zoo.key import ExportInputs, LoweringInputs, WeightsIdentity
 from zoo.manifest import Manifest, PypiWeights
+from zoo.schema.precisions import is_lowered
 from zoo.target import Placing, Precision, Rest, RuntimeLine, line_facts
 
 OPSETS = {"dynamo-20": 20, "torchscript-17": 17}
@@ -40,36 +43,44 @@ class Form:
 
     dialect: str
     precision: Precision
-    placing: Placing = "tensorrt"
-    rest: Rest = "fp32"
+    placing: Placing = Placing.TENSORRT
+    rest: Rest = Rest.FP32
     safety: float = SAFETIES[0]
 
     @classmethod
     def for_line(cls, line: RuntimeLine, precision: Precision) -> Form:
         """Returns what a runtime line reads."""
         facts = line_facts(line)
-        if precision != "int8":
-            return cls(dialect=facts.dialect, precision=precision)
-        return cls(
-            dialect=facts.dialect,
-            precision=precision,
-            placing=facts.int8_placing,
-            rest=facts.int8_rest,
-        )
+        match precision:
+            case Precision.FP32 | Precision.FP16 | Precision.BF16:
+                return cls(dialect=facts.dialect, precision=precision)
+            case Precision.INT8:
+                return cls(
+                    dialect=facts.dialect,
+                    precision=precision,
+                    placing=facts.int8_placing,
+                    rest=facts.int8_rest,
+                )
+            case _:
+                assert_never(precision)
 
     @property
     def name(self) -> str:
         """Names it among those of one dialect: ``fp16``, ``int8-tensorrt-fp16``."""
-        name = str(self.precision)
-        if self.precision == "int8":
-            name += f"-{self.placing}-{self.rest}"
+        match self.precision:
+            case Precision.FP32 | Precision.FP16 | Precision.BF16:
+                name = str(self.precision)
+            case Precision.INT8:
+                name = f"{self.precision}-{self.placing}-{self.rest}"
+            case _:
+                assert_never(self.precision)
         return name if self.safety == SAFETIES[0] else f"{name}-safety-{self.safety:g}"
 
     @property
     def stricter(self) -> tuple[Form, ...]:
         """The forms to try, one after the other, where an engine of this one misses its floors."""
         below = [safety for safety in SAFETIES if safety < self.safety]
-        return tuple(replace(self, safety=one) for one in below if self.precision != "fp32")
+        return tuple(replace(self, safety=one) for one in below if is_lowered(self.precision))
 
 
 def export_inputs(
@@ -102,7 +113,7 @@ def export_inputs(
         preprocess=manifest.preprocess.plain,
         precision=precision,
         recipe=RECIPES[precision],
-        lowering=None if precision == "fp32" else lowering,
+        lowering=lowering if is_lowered(precision) else None,
         dialect=DIALECTS[form.dialect],
         golden=photos.golden_name(),
         versions={name: version(name) for name in _EXPORT_PACKAGES},

@@ -32,9 +32,10 @@ from zoo.licences import (
     check_licence,
     licence_text,
 )
-from zoo.record import Attestation, Blob, BuildRecord, Kind
+from zoo.record import Attestation, AttestationKind, Blob, BuildRecord, Kind, Status
 from zoo.repository import LARGEST_RECORD, Repository
 from zoo.runtime.header import check_engine
+from zoo.schema.runtimes import has_header
 from zoo.stores import open_store
 from zoo.target import Precision, Target
 from zoo.tolerance import OwnTolerance, Tolerance, looser_by
@@ -60,7 +61,7 @@ def check_candidate(
         raise RepositoryError(f"{key} is gone")
     if key.split("/")[1:2] != [candidate.card.model]:
         raise RepositoryError(f"{key} is of another model, {candidate.card.model}")
-    if kind == "release":
+    if kind == Kind.RELEASE:
         check_licence(candidate.card.model, candidate.card.licence)
     index = model_index(repository, candidate, previous, now)
     listed = {entry.record for entry in previous.engines} if previous else set()
@@ -85,7 +86,7 @@ def _judged(index: ModelIndex, previous: ModelIndex | None) -> set[str]:
     """
 
     def keys(entries: Iterable[EngineEntry]) -> set[str]:
-        verdicts = (one.verification for one in entries if one.status == "verified")
+        verdicts = (one.verification for one in entries if one.status == Status.VERIFIED)
         return {one.key for one in verdicts if one is not None and one.key is not None}
 
     known = keys(previous.engines) if previous else set()
@@ -107,7 +108,7 @@ def problems(
     inputs = record.inputs
     if inputs.model != card.model:
         yield f"it is of {inputs.model}"
-    if record.dry_run != (kind == "dry-run"):
+    if record.dry_run != (kind == Kind.DRY_RUN):
         weights = "seeded" if record.dry_run else "real"
         yield f"its weights are {weights}: this is a {kind} repository"
     labels = {
@@ -118,9 +119,9 @@ def problems(
     for label in record.targets:
         if str(Target.parse(label)) not in labels:
             yield f"it says that it serves {label}, and was not built for that"
-    if kind == "release" and record.licence not in allowed_licences():
+    if kind == Kind.RELEASE and record.licence not in allowed_licences():
         yield f"its weights are under '{record.licence}', which is not on the list of licences"
-    for file in (*((LICENCE_FILE, NOTICE_FILE) if kind == "release" else ()), PROVENANCE):
+    for file in (*((LICENCE_FILE, NOTICE_FILE) if kind == Kind.RELEASE else ()), PROVENANCE):
         if file not in record.files:
             yield f"no {file} lies beside it"
     attestations = repository.attestations(record.engine.sha256)
@@ -129,13 +130,13 @@ def problems(
     for attestation in attestations:
         if attestation.engine != record.engine.sha256:
             yield f"an attestation of it is about {attestation.engine}"
-        if attestation.kind == "verified" and attestation.key in judged:
+        if attestation.kind == AttestationKind.VERIFIED and attestation.key in judged:
             yield from _missed(card, inputs.precision, attestation)
 
 
 def missing_papers(repository: Repository, record: BuildRecord, kind: Kind) -> Iterator[str]:
     """Yields which papers beside an engine are not its own, or not those of its weights."""
-    if kind == "release":
+    if kind == Kind.RELEASE:
         text = licence_text(record.licence).encode()
         if record.files[LICENCE_FILE].sha256 != sha256_bytes(text):
             yield f"its {LICENCE_FILE} is not the text of {record.licence}"
@@ -172,7 +173,7 @@ def _check_blobs(repository: Repository, record: BuildRecord) -> None:
         for name, blob in blobs.items():
             if damage := repository.damage(blob, Path(scratch)):
                 raise RepositoryError(f"record {record.key}: its {name} {blob.sha256} is {damage}")
-        if record.inputs.toolchain.kind != "ort":
+        if has_header(record.inputs.toolchain.kind):
             engine = repository.blob_path(record.engine) or Path(scratch) / record.engine.sha256
             check_engine(engine, record.inputs, record.engine.size)
 

@@ -20,8 +20,17 @@ from zoo.index import (
 )
 from zoo.key import WeightsIdentity
 from zoo.manifest import Manifest
-from zoo.record import Attestation, Blob, BuildRecord, concerning, status_of
+from zoo.record import (
+    Attestation,
+    AttestationKind,
+    Blob,
+    BuildRecord,
+    Status,
+    concerning,
+    status_of,
+)
 from zoo.repository import Repository
+from zoo.target import arch_of, cell_of
 from zoo.tolerance import looser_by
 
 SUPERSEDED_STAYS = timedelta(days=30)
@@ -152,9 +161,13 @@ def still_needed(
     old: Iterable[EngineEntry], current: Iterable[EngineEntry], now: datetime
 ) -> Iterator[EngineEntry]:
     """Yields the superseded engines that stay: for a set time, and until the newer is verified."""
-    waiting = {_cell(label) for one in current if one.status != "verified" for label in one.targets}
+    waiting = {
+        _cell(label) for one in current if one.status != Status.VERIFIED for label in one.targets
+    }
     for one in old:
-        waits = one.status == "verified" and any(_cell(label) in waiting for label in one.targets)
+        waits = one.status == Status.VERIFIED and any(
+            _cell(label) in waiting for label in one.targets
+        )
         if waits or now - _time(one.superseded or "") < SUPERSEDED_STAYS:
             yield one
 
@@ -187,7 +200,7 @@ def _time(text: str) -> datetime:
 
 def _cell(label: str) -> str:
     """Returns a target's label without the word that some operators are kept higher."""
-    return label.removesuffix("-mixed")
+    return cell_of(label)
 
 
 def _is_of(repository: Repository, record: BuildRecord, candidate: Candidate) -> bool:
@@ -224,7 +237,7 @@ def engine_entries(
     attestations = repository.attestations(record.engine.sha256)
     groups: dict[tuple[str, ...], tuple[list[Attestation], list[str]]] = {}
     for label in record.targets if targets is None else targets:
-        known = concerning(attestations, label.partition("-")[0])
+        known = concerning(attestations, arch_of(label))
         names = tuple(one.name for one in known)
         groups.setdefault(names, (known, []))[1].append(label)
     file = repository.record_file(model, record.key)
@@ -237,8 +250,11 @@ def _engine_entry(
     status, reason = status_of(attestations)
     latest = {attestation.kind: attestation for attestation in attestations}
 
-    verified, benchmarked = latest.get("verified"), latest.get("benchmarked")
-    compared = latest.get("compared")
+    verified, benchmarked = (
+        latest.get(AttestationKind.VERIFIED),
+        latest.get(AttestationKind.BENCHMARKED),
+    )
+    compared = latest.get(AttestationKind.COMPARED)
     return EngineEntry(
         record=record.key,
         record_file=file,

@@ -16,7 +16,8 @@ from zoo.errors import TargetError
 from zoo.index import EngineEntry, ModelIndex
 from zoo.machine import Run, installed, local_archs, run_command
 from zoo.runtime import SESSIONS
-from zoo.target import Arch, RuntimeLine, Toolchain, gpu_lines, lines_for, not_served
+from zoo.schema.runtimes import is_portable
+from zoo.target import Arch, RuntimeLine, Toolchain, arch_of, gpu_lines, lines_for, not_served
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Places:
         kind = wanted.toolchain.kind
         if kind not in SESSIONS:
             return None
-        counted = self.here | (self.elsewhere if kind == "trt" else frozenset())
+        counted = self.here | (self.elsewhere if not is_portable(kind) else frozenset())
         return next((arch for arch in wanted.archs if arch in counted), None)
 
 
@@ -165,7 +166,7 @@ def _assumed(
             entry
             for entries in newest.values()
             for entry in entries
-            if any(label.startswith(f"{arch}-") for label in entry.targets)
+            if any(arch_of(label) == str(arch) for label in entry.targets)
         ]
         last = max(there, key=lambda one: one.created, default=None)
         line = last.toolchain.line if last else lines_for(arch)[0]

@@ -11,6 +11,7 @@ from zoo.errors import TargetError
 from zoo.key import BuildInputs, VerificationInputs
 from zoo.manifest import BatchRange, Manifest
 from zoo.record import ExportRecord
+from zoo.schema.runtimes import is_portable
 from zoo.target import Arch, Precision, RuntimeLine, Target, Toolchain, refusal
 
 _ELEMENTS = 2**31 - 1
@@ -103,7 +104,7 @@ def _share(toolchains: dict[Arch, Toolchain]) -> list[tuple[tuple[Arch, ...], To
     for arch in sorted(toolchains):
         toolchain = toolchains[arch]
         for members, shared in groups:
-            portable = toolchain.kind == "rtx" and shared == toolchain
+            portable = is_portable(toolchain.kind) and shared == toolchain
             if portable and "sm75" not in {arch.name, members[0].name}:
                 members.append(arch)
                 break
@@ -118,7 +119,7 @@ def build_inputs(
     """Collects what decides an engine."""
     is_cpu = wanted.archs[0].is_cpu
     asked = (manifest.batch.cpu,) if is_cpu else manifest.batch.gpu
-    if wanted.toolchain.kind == "rtx":
+    if not is_cpu and is_portable(wanted.toolchain.kind):
         # It fits kernels to shapes when it runs; a second profile only makes the engine larger.
         asked = (asked[-1].model_copy(update={"min": asked[0].min}),)
     largest = largest_batch(export.largest_tensor, on_cpu=is_cpu)

@@ -30,6 +30,7 @@ from zoo.record import (
     FailureReason,
     FailureRecord,
     FailureStage,
+    PrecisionStatus,
     StateRecord,
     TimingCacheRecord,
 )
@@ -132,7 +133,9 @@ def publish_build(
         feature_dim=manifest.backbone.feature_dim,
         advice=export.advice,
         dry_run=export.inputs.weights.seeded,
-        precision_status="proven" if output.precision_proven else "unproven",
+        precision_status=PrecisionStatus.PROVEN
+        if output.precision_proven
+        else PrecisionStatus.UNPROVEN,
         facts=output.facts,
         licence=manifest.licence,
         weights=export.inputs.weights.source,
@@ -203,14 +206,14 @@ def attest_proof(
         body["probe"] = verification.probe
     if output.benchmark:
         _attest(
-            repository, "benchmarked", inputs.engine, inputs.key, output,
+            repository, AttestationKind.BENCHMARKED, inputs.engine, inputs.key, output,
             {"batches": list(output.benchmark)}, now,
         )  # fmt: skip
     if verification.passed:
-        _attest(repository, "verified", inputs.engine, inputs.key, output, body, now)
+        _attest(repository, AttestationKind.VERIFIED, inputs.engine, inputs.key, output, body, now)
     else:
         body["reason"] = verification.reason or "verification failed"
-        _attest(repository, "withdrawn", inputs.engine, inputs.key, output, body, now)
+        _attest(repository, AttestationKind.WITHDRAWN, inputs.engine, inputs.key, output, body, now)
 
 
 def attest_comparison(
@@ -223,7 +226,7 @@ def attest_comparison(
     body = comparison.model_dump(mode="json", exclude={"machine"})
     repository.attest(
         Attestation(
-            kind="compared",
+            kind=AttestationKind.COMPARED,
             engine=engine,
             time=now(),
             key=sha256_json({"engine": engine, "comparison": body}),
@@ -241,7 +244,7 @@ def attest_pending(
 ) -> None:
     """Says of an engine that it has not been run."""
     key = sha256_json({"engine": engine, "reason": NOT_RUN})
-    _attest(repository, "pending", engine, key, output, {"reason": NOT_RUN}, now)
+    _attest(repository, AttestationKind.PENDING, engine, key, output, {"reason": NOT_RUN}, now)
 
 
 def _attest(

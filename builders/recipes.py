@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
+from zoo.schema.closed import complete
 from zoo.target import Precision
 
 SUMMING = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax")
@@ -37,15 +39,19 @@ MOST_TRIED = 64
 
 _KEPT = "and the operators that the advisor keeps there"
 
-RECIPES: dict[Precision, str] = {
-    "fp32": "as exported",
-    "fp16": f"fp16-2: weights and activations fp16, outputs fp32; fp32 are {', '.join(SUMMING)}, "
-    f"what comes within {HEADROOM:g} times of 65504 on calibration images, {_KEPT}",
-    "bf16": "bf16-3: weights and activations bf16, outputs fp32; fp32 are "
-    f"{', '.join((*SUMMING, *NOT_IN_BF16))}, {_KEPT}",
-    "int8": "int8-4: symmetric Q/DQ, weights per channel, activations per tensor, on inputs of "
-    "convolutions and matrix products with weights, then as the runtime fuses; for TensorRT a Clip "
-    "that ends where int8 saturates is a Relu; ranges by the best of "
-    f"{', '.join(RANGE_METHODS)} ({PERCENTILE}); operators that the advisor keeps have none",
-}
+RECIPES: Mapping[Precision, str] = complete(
+    Precision,
+    {
+        Precision.FP32: "as exported",
+        Precision.FP16: "fp16-2: weights and activations fp16, outputs fp32; fp32 are "
+        f"{', '.join(SUMMING)}, what comes within {HEADROOM:g} times of 65504 on calibration "
+        f"images, {_KEPT}",
+        Precision.BF16: "bf16-3: weights and activations bf16, outputs fp32; fp32 are "
+        f"{', '.join((*SUMMING, *NOT_IN_BF16))}, {_KEPT}",
+        Precision.INT8: "int8-4: symmetric Q/DQ, weights per channel, activations per tensor, on "
+        "inputs of convolutions and matrix products with weights, then as the runtime fuses; for "
+        "TensorRT a Clip that ends where int8 saturates is a Relu; ranges by the best of "
+        f"{', '.join(RANGE_METHODS)} ({PERCENTILE}); operators that the advisor keeps have none",
+    },
+)
 """What each precision is made by. Raise the number when the making changes."""

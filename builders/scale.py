@@ -35,7 +35,7 @@ from zoo.errors import ClusterError, ZooError
 from zoo.files import write_whole
 from zoo.key import BuildInputs
 from zoo.manifest import BatchRange, Preprocess
-from zoo.record import Blob
+from zoo.record import Blob, Kind
 from zoo.repository import Repository
 from zoo.stores import LocalStore
 from zoo.target import Toolchain
@@ -123,7 +123,7 @@ def simulate(load: Load, folder: Path) -> Measured:
     notes.mkdir()
     make_certs(certs)
     repository = Repository(LocalStore(folder / "store"))
-    repository.claim("dry-run")
+    repository.claim(Kind.DRY_RUN)
     launcher = fake_builder.write_launcher(folder / "python")
     with started(
         ["scheduler", "--listen", "127.0.0.1:0", "--certs", str(certs)], folder / "scheduler.log"

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from zoo.errors import TargetError, UsageError
 from zoo.machine import Run, describe_gpu, installed, local_archs, run_command
 from zoo.names import perhaps
+from zoo.schema.runtimes import gpu_runtimes, is_portable, title_of
 from zoo.target import (
-    RUNTIME_NAMES,
     Arch,
+    Runtime,
     RuntimeKind,
     RuntimeLine,
     Toolchain,
@@ -25,6 +26,7 @@ from zoo.target import (
     line_facts,
     lines_for,
     not_served,
+    on_gpu,
     served_archs,
 )
 
@@ -76,7 +78,7 @@ def choose_toolchain(
         return _default(arch, here)
     if line not in gpu_lines():
         words = [one.asked for one in gpu_lines()]
-        near = " It is for GPU=cpu." if line.kind == "ort" else perhaps(line.asked, words)
+        near = " It is for GPU=cpu." if not on_gpu(line.kind) else perhaps(line.asked, words)
         raise UsageError(
             f"no backend for TRT={line.asked}.{near}",
             hint=f"TRT= takes {', '.join(words)}",
@@ -110,7 +112,7 @@ def choose_toolchains(
 
 def _look_around(run: Run, find: Find) -> _Here:
     gpu = describe_gpu(run) or {}
-    found = {kind: chain for kind in RUNTIME_NAMES if (chain := find(kind))}
+    found: dict[RuntimeKind, Toolchain] = {kind: chain for kind in Runtime if (chain := find(kind))}
     return _Here(archs=tuple(local_archs(run)), driver=gpu.get("driver"), found=found)
 
 
@@ -121,7 +123,7 @@ def _default(arch: Arch, here: _Here) -> Toolchain:
         TargetError: Neither builds for the architecture here; says why not, for each.
     """
     reasons, remedies = [], []
-    for kind in ("trt", "rtx"):
+    for kind in gpu_runtimes():
         found = here.found.get(kind)
         line = found.line if found else _newest(kind, arch)
         if reason := not_served(arch, line):
@@ -149,20 +151,20 @@ def _problem(line: RuntimeLine, arch: Arch, here: _Here) -> tuple[str, str] | No
     Returns:
         What is missing, and what to do about it; None where nothing is.
     """
-    if line.kind == "trt" and arch not in here.archs:
+    if not is_portable(line.kind) and arch not in here.archs:
         return _elsewhere(line.title, arch, here), f"build it on a machine with an {arch} GPU"
     found = here.found.get(line.kind)
     if found is None:
         return f"{line.title} is not installed", _install(line)
     if found.line != line:
         what = (
-            f"{RUNTIME_NAMES[line.kind]} {found.version} is installed, not {line.version}; an "
+            f"{title_of(line.kind)} {found.version} is installed, not {line.version}; an "
             "engine is built with exactly the version that will run it"
         )
         return what, _install(line)
     needed = line_facts(line).cell(arch.name).driver.get(found.cuda or 0)
     driver = _major(here.driver)
-    if line.kind == "trt" and needed and driver and driver < needed:
+    if not is_portable(line.kind) and needed and driver and driver < needed:
         what = f"{line.title} for CUDA {found.cuda} needs driver {needed} or later"
         return f"{what}; this machine has {here.driver}", f"install the NVIDIA driver {needed}"
     return None
@@ -198,7 +200,7 @@ def _choices(arch: Arch, here: _Here) -> str:
 
 
 def _for_cpu(line: RuntimeLine | None, find: Find) -> Toolchain:
-    found = find("ort")
+    found = find(Runtime.ORT)
     if found is None:
         raise TargetError(
             "GPU=cpu needs onnxruntime, which is not installed",

@@ -20,6 +20,7 @@ from zoo.manifest import load_manifest
 from zoo.preprocess import open_photo
 from zoo.record import BuildRecord
 from zoo.repository import Repository
+from zoo.schema.precisions import is_lowered
 from zoo.stores import open_store
 
 _READY = "ready"
@@ -109,7 +110,7 @@ def make_loop(
             return transform(open_photo(files[number]))
 
     on_gpu = torch.cuda.is_available()
-    half = on_gpu and record.inputs.precision != "fp32"
+    half = on_gpu and is_lowered(record.inputs.precision)
     device, dtype = torch.device("cuda" if on_gpu else "cpu"), torch.half if half else torch.float
     model = model.eval().to(device, dtype)
     if on_gpu:

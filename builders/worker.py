@@ -37,6 +37,7 @@ from zoo.errors import JobError, ZooError
 from zoo.files import write_whole
 from zoo.key import BuildInputs
 from zoo.machine import describe_machine
+from zoo.record import PrecisionStatus
 from zoo.runtime import open_session
 
 LABELLED = "labelled.npy"
@@ -81,7 +82,7 @@ def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOut
     nothing_built = BuildOutput(
         engine=None,
         facts=record.facts,
-        precision_proven=record.precision_status == "proven",
+        precision_proven=record.precision_status == PrecisionStatus.PROVEN,
         verification=None,
         benchmark=(),
         machine=describe_machine(),

@@ -18,6 +18,7 @@ from builders.precision import to_low
 from zoo.errors import BuildError, RunError, TargetError, UsageError
 from zoo.runtime import open_session
 from zoo.runtime.header import Header
+from zoo.schema.closed import Unknown
 
 TOY = DATA / "toy.onnx"
 
@@ -95,7 +96,7 @@ def test_a_header_that_does_not_fit_is_refused(
 
 def test_a_runtime_without_a_backend_is_named() -> None:
     with pytest.raises(TargetError, match="no backend builds 'mystery' engines"):
-        get_backend("mystery")
+        get_backend(Unknown("mystery"))
 
 
 def options_of(version: str, **asked: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
-from builders.backends.inspector import judge, read, summarise
+from builders.backends.inspector import Judgement, Proof, judge, read, summarise
 
 RESULTS = ROOT / "docs" / "results" / "h200-trt8.6"
 
@@ -42,81 +42,80 @@ def fused() -> dict[str, Any]:
 
 def verdict(
     layers: list[Any], precision: Any, parameters: int, size: int, kept: int = 0
-) -> tuple[bool, str]:
+) -> Judgement:
     return judge(summarise(json.dumps({"Layers": layers})), precision, parameters, size, kept=kept)
 
 
 def test_layers_that_state_their_weights_prove_it() -> None:
-    assert verdict([conv("FP16", 900), conv("FP16", 100)], "fp16", 1000, 2100)[0]
-    assert verdict([conv("FP32", 1000)], "fp32", 1000, 4100)[0]
+    assert verdict([conv("FP16", 900), conv("FP16", 100)], "fp16", 1000, 2100).proof is Proof.PROVEN
+    assert verdict([conv("FP32", 1000)], "fp32", 1000, 4100).proof is Proof.PROVEN
 
 
 @pytest.mark.parametrize("named", ["fp16", "fp32"])
 def test_an_engine_that_runs_in_another_precision_is_caught(named: str) -> None:
     other = {"fp16": "FP32", "fp32": "FP16"}[named]
-    proven, reason = verdict([conv(other, 1000)], named, 1000, 4000)
-    assert not proven
-    assert reason.startswith("no:")
+    assert verdict([conv(other, 1000)], named, 1000, 4000).proof is Proof.CONTRADICTED
 
 
 def test_an_int8_engine_may_hold_what_was_kept_higher() -> None:
-    assert verdict([conv("Int8", 600), conv("FP16", 400)], "int8", 1000, 1500)[0]
-    proven, reason = verdict([conv("Int8", 100), conv("FP16", 900)], "int8", 1000, 2000)
-    assert not proven
-    assert not reason.startswith("no:")
-    assert verdict([conv("FP16", 1000)], "int8", 1000, 2000)[1].startswith("no:")
+    assert verdict([conv("Int8", 600), conv("FP16", 400)], "int8", 1000, 1500).proof is Proof.PROVEN
+    few = verdict([conv("Int8", 100), conv("FP16", 900)], "int8", 1000, 2000)
+    assert few.proof is Proof.UNPROVEN
+    assert verdict([conv("FP16", 1000)], "int8", 1000, 2000).proof is Proof.CONTRADICTED
 
 
 def test_an_engine_runs_in_fp32_what_is_to_stay_so() -> None:
     layers = [conv("FP16", 300), conv("FP32", 700)]
-    assert verdict(layers, "fp16", 1000, 3500)[1].startswith("no:")
-    proven, reason = verdict(layers, "fp16", 1000, 3500, kept=3)
-    assert proven
-    assert "300 are stated as fp16 by their layers and 700 as fp32" in reason
-    proven, reason = verdict([conv("FP16", 1000)], "fp16", 1000, 2100, kept=3)
-    assert not proven
-    assert reason == "no: 3 layers with weights are to stay fp32, and none does"
-    assert verdict([conv("FP32", 1000)], "fp16", 1000, 4000, kept=3)[1].startswith("no:")
+    assert verdict(layers, "fp16", 1000, 3500).proof is Proof.CONTRADICTED
+    found = verdict(layers, "fp16", 1000, 3500, kept=3)
+    assert found.proof is Proof.PROVEN
+    assert "300 are stated as fp16 by their layers and 700 as fp32" in found.reason
+    found = verdict([conv("FP16", 1000)], "fp16", 1000, 2100, kept=3)
+    assert found.proof is Proof.CONTRADICTED
+    assert found.reason == "3 layers with weights are to stay fp32, and none does"
+    assert verdict([conv("FP32", 1000)], "fp16", 1000, 4000, kept=3).proof is Proof.CONTRADICTED
 
 
 def test_one_layer_that_is_to_stay_fp32_excuses_no_other() -> None:
     layers = [conv("FP16", 10), *(conv("FP32", 110) for _ in range(9))]
-    proven, reason = verdict(layers, "fp16", 1000, 4000, kept=2)
-    assert not proven
-    assert reason == ("no: of 8 layers that state their weights and need not stay fp32, 1 are fp16")
-    assert verdict(layers, "fp16", 1000, 4000, kept=8)[0]
+    found = verdict(layers, "fp16", 1000, 4000, kept=2)
+    assert found.proof is Proof.CONTRADICTED
+    assert found.reason == (
+        "of 8 layers that state their weights and need not stay fp32, 1 are fp16"
+    )
+    assert verdict(layers, "fp16", 1000, 4000, kept=8).proof is Proof.PROVEN
 
 
 def test_what_is_to_stay_fp32_may_be_in_layers_that_do_not_say() -> None:
     layers = [conv("FP16", 300), fused()]
-    assert not verdict(layers, "fp16", 1000, 3000, kept=3)[1].startswith("no:")
+    assert verdict(layers, "fp16", 1000, 3000, kept=3).proof is not Proof.CONTRADICTED
     layers = [conv("FP16", 100), conv("FP32", 100), fused()]
-    assert not verdict(layers, "fp16", 1000, 9000, kept=3)[0]  # most do not say
+    assert verdict(layers, "fp16", 1000, 9000, kept=3).proof is not Proof.PROVEN  # most do not say
 
 
 def test_weights_are_counted_once_in_however_many_profiles() -> None:
     other = conv("FP16", 500, Name="conv [profile 1]")
-    assert not verdict([conv("FP16", 500), other], "fp16", 1000, 9000)[0]
+    assert verdict([conv("FP16", 500), other], "fp16", 1000, 9000).proof is not Proof.PROVEN
     assert verdict([conv("FP16", 900), {**other, "Weights": conv("FP16", 900)["Weights"]}],
-                   "fp16", 1000, 9000)[0]  # fmt: skip
+                   "fp16", 1000, 9000).proof is Proof.PROVEN  # fmt: skip
 
 
 def test_the_size_of_the_plan_proves_nothing_beside_layers_of_another_precision() -> None:
     layers = [conv("FP16", 600), conv("FP32", 400), fused()]
-    assert not verdict(layers, "fp16", 1_000_000, 2_050_000)[0]
+    assert verdict(layers, "fp16", 1_000_000, 2_050_000).proof is not Proof.PROVEN
 
 
 def test_fused_layers_are_judged_by_the_size_of_the_plan() -> None:
-    assert verdict([fused()], "fp16", 1_000_000, 2_050_000)[0]
-    assert verdict([fused()], "fp32", 1_000_000, 4_100_000)[0]
-    proven, reason = verdict([fused()], "fp16", 1_000_000, 4_100_000)
-    assert not proven
-    assert "4.10 bytes" in reason
+    assert verdict([fused()], "fp16", 1_000_000, 2_050_000).proof is Proof.PROVEN
+    assert verdict([fused()], "fp32", 1_000_000, 4_100_000).proof is Proof.PROVEN
+    found = verdict([fused()], "fp16", 1_000_000, 4_100_000)
+    assert found.proof is Proof.UNPROVEN
+    assert "4.10 bytes" in found.reason
 
 
 def test_what_says_nothing_proves_nothing() -> None:
-    assert not verdict(["only a name"], "fp16", 1000, 2000)[0]
-    assert not verdict([conv("FP16", 100)], "fp16", 1000, 9000)[0]
+    assert verdict(["only a name"], "fp16", 1000, 2000).proof is not Proof.PROVEN
+    assert verdict([conv("FP16", 100)], "fp16", 1000, 9000).proof is not Proof.PROVEN
 
 
 def test_a_summary_counts_layers_weights_and_tensors() -> None:
@@ -146,7 +145,7 @@ def test_what_tensorrt_8_6_said_on_an_h200_is_read(
     assert summary["profiles"] == 2
     assert bool(summary["silent"]) is not proven
     verdict = judge(summary, record["inputs"]["precision"], parameters, record["engine"]["size"])
-    assert verdict[0] is proven, verdict[1]
+    assert (verdict.proof is Proof.PROVEN) is proven, verdict.reason
     assert (record["precision_status"] == "proven") is proven
 
 

@@ -19,7 +19,8 @@ from zoo.cli_support import add_arguments, add_store
 from zoo.client import connect, default_cache
 from zoo.errors import TrustError, ZooError
 from zoo.machine import Run, all_installed, describe_gpu, run_command
-from zoo.target import RUNTIME_NAMES, Toolchain
+from zoo.schema.runtimes import title_of
+from zoo.target import Toolchain
 from zoo.version import __version__
 
 State = Literal["ok", "note", "fail"]
@@ -88,7 +89,7 @@ def runtimes(installed: Iterable[Toolchain], run: Run = run_command) -> Iterator
     here = (describe_gpu(run) or {}).get("driver")
     for toolchain in found:
         cuda = f" for CUDA {toolchain.cuda}" if toolchain.cuda else ""
-        text = f"{RUNTIME_NAMES[toolchain.kind]} {toolchain.version}{cuda}"
+        text = f"{title_of(toolchain.kind)} {toolchain.version}{cuda}"
         least = _CUDA_DRIVERS.get(toolchain.cuda or 0, 0)
         if here is None or _major(here) >= least:
             yield Finding(check="runtime", state="ok", found=text)

@@ -48,7 +48,7 @@ def explain(problem: Any, schema: dict[str, Any]) -> str:
         return f"{field}: '{tag}' is not one of {', '.join(allowed)}.{perhaps(tag, allowed)}"
     if problem["type"] == "union_tag_not_found":
         return f"{field}.source: missing; allowed: " + ", ".join(SOURCES)
-    if problem["type"] == "literal_error":
+    if problem["type"] in ("literal_error", "enum"):
         allowed = re.findall(r"'([^']*)'", context["expected"])
         near = perhaps(str(value), allowed)
         return f"{field}: '{value}' is not one of {', '.join(allowed)}.{near}"

@@ -10,6 +10,7 @@ from zoo.digest import Sha256, sha256_bytes
 from zoo.key import WeightsIdentity
 from zoo.manifest import BackboneCut, BatchRange, CatalogText, Id, Preprocess, StatedPreprocess
 from zoo.record import Advice, Blob, Kind, PrecisionStatus, Record, Status
+from zoo.schema.precisions import AnyPrecision
 from zoo.target import Toolchain
 
 
@@ -138,7 +139,7 @@ class EngineEntry(Record):
     record_file: Blob
     superseded: str | None = None
     targets: tuple[str, ...]
-    precision: str
+    precision: AnyPrecision
     advice: Advice | None = None
     status: Status
     reason: str | None = None
@@ -171,7 +172,7 @@ class DisabledCell(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     targets: tuple[str, ...]
-    precision: str
+    precision: AnyPrecision
     reason: str
     record: Sha256
     stage: Literal["export", "build"] = "export"

@@ -60,8 +60,8 @@ class LoweringInputs(_Inputs):
     calibration: str
     tolerance: dict[str, float]
     safety: float = 0.65
-    placing: Placing = "tensorrt"
-    rest: Rest = "fp32"
+    placing: Placing = Placing.TENSORRT
+    rest: Rest = Rest.FP32
     half_images: bool = False
 
 

@@ -14,15 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo.schema.closed import Unknown
+from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
 from zoo.selection import Machine
-from zoo.target import RUNTIME_NAMES, Arch, RuntimeKind, Toolchain, known_archs
+from zoo.target import Arch, RuntimeKind, Toolchain, known_archs
 
-# Package, and the CUDA major version that it was made for.
-_PACKAGES: dict[RuntimeKind, tuple[tuple[str, int | None], ...]] = {
-    "ort": (("onnxruntime", None),),
-    "rtx": (("tensorrt-rtx-cu13", 13),),
-    "trt": (("tensorrt-cu13", 13), ("tensorrt-cu12", 12), ("tensorrt", None)),
-}
 _PLAIN_TENSORRT = {False: 12, True: 13}
 """CUDA of the package that does not name it, by whether it is of version 11 or later."""
 
@@ -48,7 +44,9 @@ def run_command(command: list[str]) -> str:
 
 def installed(kind: RuntimeKind) -> Toolchain | None:
     """Returns the installed toolchain of a runtime, None when there is none."""
-    for package, cuda in _PACKAGES[kind]:
+    if isinstance(kind, Unknown):
+        return None
+    for package, cuda in RUNTIME_FACTS[kind].packages:
         try:
             found = version(package)
         except PackageNotFoundError:
@@ -127,7 +125,7 @@ def describe_machine(run: Run = run_command) -> dict[str, Any]:
 
 def all_installed() -> dict[RuntimeKind, Toolchain]:
     """Returns the installed toolchains by runtime."""
-    return {kind: found for kind in RUNTIME_NAMES if (found := installed(kind))}
+    return {kind: found for kind in Runtime if (found := installed(kind))}
 
 
 def _cpu_name() -> str:

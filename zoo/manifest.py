@@ -29,6 +29,7 @@ from zoo.names import perhaps
 from zoo.target import Precision
 from zoo.tolerance import OwnTolerance, Tolerance, looser_by, tolerance
 from zoo.toml import toml
+from zoo.util.strenum import StrEnum
 
 UNLOCKED: Literal["unlocked"] = "unlocked"
 
@@ -109,9 +110,21 @@ class FileWeights(_Frozen):
 
 Weights = Annotated[HubWeights | PypiWeights | FileWeights, Field(discriminator="source")]
 
-Cut = Literal["pooled", "flattened", "cls_token", "pre_logits"]
-"""Where the features come out: ``forward_features`` averaged over its map, the same flattened,
-its first token, or what timm feeds the classifier."""
+
+class Cut(StrEnum):
+    """Where the features come out.
+
+    Attributes:
+        POOLED: ``forward_features``, averaged over its map.
+        FLATTENED: ``forward_features``, flattened.
+        CLS_TOKEN: The first token of ``forward_features``.
+        PRE_LOGITS: What timm feeds the classifier.
+    """
+
+    POOLED = "pooled"
+    FLATTENED = "flattened"
+    CLS_TOKEN = "cls_token"
+    PRE_LOGITS = "pre_logits"
 
 
 class BackboneCut(_Frozen):

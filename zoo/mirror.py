@@ -16,6 +16,7 @@ from zoo.index import EngineEntry
 from zoo.layout import FIRST_ROOT, TIMESTAMP, blob_key, hashed_key, record_key
 from zoo.record import Blob
 from zoo.stores import ObjectStore
+from zoo.target import arch_of
 
 _LARGEST = 2**20
 """Bytes that a root, or ``repository.json``, may have."""
@@ -37,7 +38,7 @@ class Filter:
 
     def takes(self, engine: EngineEntry) -> bool:
         """Whether an engine passes."""
-        archs = {label.partition("-")[0] for label in engine.targets}
+        archs = {arch_of(label) for label in engine.targets}
         return (self.archs is None or bool(archs & set(self.archs))) and (
             self.precisions is None or engine.precision in self.precisions
         )

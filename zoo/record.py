@@ -7,22 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
+from typing_extensions import assert_never
 
 from zoo.digest import Sha256, sha256_json
 from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
+from zoo.schema.closed import Lenient, Unknown
 from zoo.target import Toolchain
+from zoo.util.strenum import StrEnum
 
 SCHEMA_VERSION = 1
 
-Kind = Literal["release", "dry-run"]
-"""What a repository is for: real weights, or seeded ones."""
 
-Status = Literal["verified", "pending", "withdrawn"]
-AttestationKind = Literal["verified", "benchmarked", "compared", "pending", "withdrawn"]
-PrecisionStatus = Literal["proven", "unproven"]
+class Kind(StrEnum):
+    """What a repository is for: real weights, or seeded ones."""
+
+    RELEASE = "release"
+    DRY_RUN = "dry-run"
+
+
+class Status(StrEnum):
+    """Where an engine stands."""
+
+    VERIFIED = "verified"
+    PENDING = "pending"
+    WITHDRAWN = "withdrawn"
+
+
+class AttestationKind(StrEnum):
+    """What an attestation says of an engine."""
+
+    VERIFIED = "verified"
+    BENCHMARKED = "benchmarked"
+    COMPARED = "compared"
+    PENDING = "pending"
+    WITHDRAWN = "withdrawn"
+
+
+class PrecisionStatus(StrEnum):
+    """Whether an engine was asked which precision it runs in."""
+
+    PROVEN = "proven"
+    UNPROVEN = "unproven"
 
 
 class Record(BaseModel):
@@ -271,7 +299,7 @@ class Attestation(Record):
     """What was found out about an engine on one machine at one time. Appended, never edited.
 
     Attributes:
-        kind: What is attested.
+        kind: What is attested; unknown where a later version of this package attested it.
         engine: Digest of the engine.
         time: When, ISO 8601 in UTC.
         key: Key of what went into the finding, so that it is not made twice.
@@ -279,7 +307,7 @@ class Attestation(Record):
         body: The numbers.
     """
 
-    kind: AttestationKind
+    kind: Annotated[AttestationKind | Unknown, Lenient(AttestationKind)]
     engine: Sha256
     time: str
     key: Sha256
@@ -289,7 +317,7 @@ class Attestation(Record):
     @property
     def by_hand(self) -> bool:
         """Whether no machine found it: somebody said so, of every architecture."""
-        return self.kind == "withdrawn" and "by" in self.body
+        return self.kind == AttestationKind.WITHDRAWN and "by" in self.body
 
     @property
     def name(self) -> str:
@@ -310,7 +338,10 @@ def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestati
     return [
         one
         for one in attestations
-        if arch == "cpu" or one.kind == "pending" or one.by_hand or _gpu_arch(one.machine) == arch
+        if arch == "cpu"
+        or one.kind == AttestationKind.PENDING
+        or one.by_hand
+        or _gpu_arch(one.machine) == arch
     ]
 
 
@@ -328,11 +359,29 @@ def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
     Returns:
         The status, and the reason when it is not ``verified``.
     """
-    status: Status = "pending"
+    status: Status = Status.PENDING
     reason: str | None = "nothing has been attested yet"
     for attestation in attestations:
-        if attestation.kind == "benchmarked" or attestation.kind == "compared":
+        stated = _status_by(attestation.kind)
+        if stated is None:
             continue
-        status = attestation.kind
-        reason = None if status == "verified" else str(attestation.body.get("reason", ""))
+        status = stated
+        reason = None if status == Status.VERIFIED else str(attestation.body.get("reason", ""))
     return status, reason
+
+
+def _status_by(kind: AttestationKind | Unknown) -> Status | None:
+    """Returns the status that an attestation gives an engine, None where it gives none."""
+    if isinstance(kind, Unknown):
+        return None
+    match kind:
+        case AttestationKind.VERIFIED:
+            return Status.VERIFIED
+        case AttestationKind.PENDING:
+            return Status.PENDING
+        case AttestationKind.WITHDRAWN:
+            return Status.WITHDRAWN
+        case AttestationKind.BENCHMARKED | AttestationKind.COMPARED:
+            return None
+        case _:
+            assert_never(kind)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import assert_never
+
 from zoo.errors import SelectionError
 from zoo.index import EngineEntry, ModelIndex
 from zoo.names import perhaps
-from zoo.target import RUNTIME_NAMES, Toolchain
+from zoo.record import Status
+from zoo.schema.closed import Unknown
+from zoo.schema.precisions import PRECISION_FACTS
+from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, preference_of, title_of
+from zoo.target import Toolchain, arch_of
 from zoo.target_table import target_table
-
-_RUNTIMES = {"trt": 0, "rtx": 1, "ort": 2}
-_PRECISIONS = {"fp16": 0, "bf16": 1, "fp32": 2, "int8": 3}
-
 
 Rank = tuple[int, int, int, int, int]
 """How well an engine fits: the numbers of :func:`select`'s order, the least being the best."""
@@ -87,23 +89,21 @@ def select(
             continue
         rank, why_not = (_NO_RANK, None) if target else fit(engine, machine)
         fits = why_not is None
-        if why_not is None and engine.status == "withdrawn":
-            why_not = f"withdrawn: {engine.reason}"
-        if why_not is None and engine.status == "pending" and not allow_pending:
-            why_not = f"pending: {engine.reason}; --allow-pending takes it all the same"
+        if why_not is None:
+            why_not = _held_back(engine, allow_pending=allow_pending)
         if why_not is None and engine.dry_run and not allow_seeded:
             why_not = "a dry run with seeded weights; --allow-seeded takes it all the same"
         if why_not is None:
             fitting.append((rank, engine))
         else:
             reasons.append(f"{'+'.join(engine.targets)}: {why_not}")
-            on_offer |= fits and engine.status != "withdrawn"
+            on_offer |= fits and engine.status != Status.WITHDRAWN
     if fitting:
         return min(fitting, key=lambda pair: (pair[1].superseded is not None, pair[0]))[1]
     near = [
         engine
         for engine in model.engines
-        if engine.status != "withdrawn"
+        if engine.status != Status.WITHDRAWN
         and target in (None, *engine.targets)
         and precision in (None, engine.precision)
     ]
@@ -115,6 +115,21 @@ def select(
     )
 
 
+def _held_back(engine: EngineEntry, *, allow_pending: bool) -> str | None:
+    """Says why an engine's status keeps a client from it, None where it does not."""
+    match engine.status:
+        case Status.VERIFIED:
+            return None
+        case Status.PENDING if allow_pending:
+            return None
+        case Status.PENDING:
+            return f"pending: {engine.reason}; --allow-pending takes it all the same"
+        case Status.WITHDRAWN:
+            return f"withdrawn: {engine.reason}"
+        case _:
+            assert_never(engine.status)
+
+
 def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
     """Says how well an engine fits a machine, whatever its status.
 
@@ -122,8 +137,8 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
         Its rank, and why it does not fit, None where it does.
     """
     needed = engine.toolchain
-    # A runtime or architecture that this version does not know fits no machine; it is no error.
-    name = RUNTIME_NAMES.get(needed.kind, needed.kind)
+    # What this version does not know fits no machine, and is no error: others may fit.
+    name = title_of(needed.kind)
     archs = _archs(engine)
     here = [machine.archs.index(arch) for arch in archs if arch in machine.archs]
     if not here:
@@ -139,20 +154,22 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
             f"needs NVIDIA driver {least} or later for CUDA {needed.cuda}; {machine.driver} is "
             "installed"
         )
+    if isinstance(engine.precision, Unknown):
+        return _NO_RANK, f"is in {engine.precision}, which this version does not know: upgrade it"
     exact = any(found.version == needed.version for found in installed)
     return (
         min(here),
-        _RUNTIMES.get(needed.kind, len(_RUNTIMES)),
+        preference_of(needed.kind),
         len(archs) - 1,
         0 if exact else 1,
-        _PRECISIONS.get(engine.precision, len(_PRECISIONS)),
+        PRECISION_FACTS[engine.precision].preference,
     ), None
 
 
 def why(engine: EngineEntry, machine: Machine) -> str:
     """Says what was picked and why, in one line: ``cpu-ort1.32-fp32 (verified): ...``."""
     toolchain = engine.toolchain
-    name = RUNTIME_NAMES.get(toolchain.kind, toolchain.kind)
+    name = title_of(toolchain.kind)
     status = f"{engine.status}{', DRY RUN (seeded weights)' if engine.dry_run else ''}"
     what = f"{', '.join(engine.targets)} ({status})"
     rank, why_not = fit(engine, machine)
@@ -171,11 +188,17 @@ def _mismatch(needed: Toolchain, found: Toolchain, name: str) -> str | None:
         return f"made for {needed.os} {needed.machine}"
     if found.cuda != needed.cuda:
         return f"needs {name} for CUDA {needed.cuda}; that for {found.cuda} is installed"
-    # TensorRT engines load in the very build that made them; ONNX Runtime reads any older model.
-    newer_reads_older = needed.kind == "ort" and _digits(found.version) >= _digits(needed.version)
+    # TensorRT engines load only in the build that made them; ONNX Runtime reads any older model.
+    newer_reads_older = _reads_older(needed.kind) and _digits(found.version) >= _digits(
+        needed.version
+    )
     if found.version != needed.version and not newer_reads_older:
         return f"needs {name} {needed.version}; {found.version} is installed"
     return None
+
+
+def _reads_older(runtime: Runtime | Unknown) -> bool:
+    return not isinstance(runtime, Unknown) and RUNTIME_FACTS[runtime].reads_older
 
 
 def _driver_needed(engine: EngineEntry, archs: list[str], machine: Machine) -> int | None:
@@ -208,7 +231,7 @@ def _what_to_do(
     precision: str | None,
 ) -> str:
     """Says which runtime to install where that would do, and how to build an engine."""
-    arch = target.partition("-")[0] if target else machine.archs[0]
+    arch = arch_of(target) if target else machine.archs[0]
     build = f"to build one: make zoo MODELS={model} GPU={arch}"
     if precision:
         build += f" PRECISION={precision}"
@@ -221,8 +244,9 @@ def _what_to_do(
         system = (toolchain.os, toolchain.machine)
         for_here = all((one.os, one.machine) == system for one in machine.toolchains)
         if for_here and fit(engine, as_needed)[1] is None:
-            name = RUNTIME_NAMES.get(toolchain.kind)
-            return f"install {name} {toolchain.version}; or {build}" if name else build
+            if isinstance(toolchain.kind, Unknown):
+                return build
+            return f"install {title_of(toolchain.kind)} {toolchain.version}; or {build}"
     return build
 
 
@@ -243,11 +267,11 @@ def _distance(engine: EngineEntry, machine: Machine) -> tuple[bool, bool, int, i
     archs = [machine.archs.index(arch) for arch in _archs(engine) if arch in machine.archs]
     kinds = {found.kind for found in machine.toolchains}
     kind = engine.toolchain.kind
-    return not archs, kind not in kinds, min(archs, default=0), _RUNTIMES.get(kind, 9)
+    return not archs, kind not in kinds, min(archs, default=0), preference_of(kind)
 
 
 def _archs(engine: EngineEntry) -> list[str]:
-    return list(dict.fromkeys(label.partition("-")[0] for label in engine.targets))
+    return list(dict.fromkeys(arch_of(label) for label in engine.targets))
 
 
 def _digits(version: str) -> tuple[int, ...]:

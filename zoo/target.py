@@ -10,25 +10,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from zoo.errors import TargetError, UsageError
 from zoo.names import perhaps
+from zoo.schema.closed import Unknown, read_member
+from zoo.schema.precisions import Placing as Placing
+from zoo.schema.precisions import Precision as Precision
+from zoo.schema.precisions import Rest as Rest
+from zoo.schema.runtimes import RUNTIME_FACTS, AnyRuntime, title_of
+from zoo.schema.runtimes import Runtime as Runtime
 from zoo.target_table import PRECISIONS as PRECISIONS
 from zoo.target_table import LineFacts, target_table
-from zoo.target_table import Placing as Placing
-from zoo.target_table import Precision as Precision
-from zoo.target_table import Rest as Rest
 
-RuntimeKind = str
-"""``ort``, ``rtx`` or ``trt``; a record may name one that this version does not know yet."""
+RuntimeKind: TypeAlias = AnyRuntime
+"""A runtime, or the name of one from a record that a later version wrote."""
 
-RUNTIME_NAMES: dict[RuntimeKind, str] = {
-    "ort": "ONNX Runtime",
-    "rtx": "TensorRT-RTX",
-    "trt": "TensorRT",
-}
+RUNTIME_NAMES: Mapping[str, str] = {kind: facts.title for kind, facts in RUNTIME_FACTS.items()}
+"""What people call runtimes; :func:`zoo.schema.runtimes.title_of` also takes unknown ones."""
 
 
 @dataclass(frozen=True, order=True)
@@ -89,24 +90,30 @@ class RuntimeLine:
         Raises:
             UsageError: The text names no runtime line.
         """
-        match = re.fullmatch(r"(trt|rtx|ort)?(\d+\.\d+)", text)
+        match = re.fullmatch(rf"({'|'.join(Runtime)})?(\d+\.\d+)", text)
         if match is None:
             words = [line.asked for line in gpu_lines()]
             raise UsageError(
                 f"unknown runtime line '{text}'.{perhaps(text, words)}",
                 hint="TRT= takes " + ", ".join(words),
             )
-        return cls(match[1] or "trt", match[2])
+        return cls(Runtime(match[1] or Runtime.TRT), match[2])
+
+    @classmethod
+    def read(cls, text: str) -> RuntimeLine:
+        """Reads the line of a record's label, whose runtime a later version may have added."""
+        kind = text.rstrip("0123456789.")
+        return cls(read_member(Runtime, kind), text[len(kind) :])
 
     @property
     def asked(self) -> str:
         """What ``TRT=`` says: ``11.4``, ``rtx1.7``."""
-        return self.version if self.kind == "trt" else str(self)
+        return self.version if self.kind == Runtime.TRT else str(self)
 
     @property
     def title(self) -> str:
         """What people call it: ``TensorRT 11.4``."""
-        return f"{RUNTIME_NAMES.get(self.kind, self.kind)} {self.version}"
+        return f"{title_of(self.kind)} {self.version}"
 
     def __str__(self) -> str:
         return f"{self.kind}{self.version}"
@@ -147,6 +154,56 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.arch}-{self.line}-{self.precision}" + "-mixed" * self.mixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """A target's label as a record has it, of whatever version; :class:`Target` is the strict one.
+
+    Attributes:
+        arch: ``sm86``.
+        line: ``rtx1.7``; empty where the label has no such part.
+        precision: ``fp16``; empty where the label has no such part.
+        rest: What follows; ``mixed`` where operators are kept in higher precision, else nothing
+            that this version knows.
+    """
+
+    arch: str
+    line: str = ""
+    precision: str = ""
+    rest: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> Label:
+        """Reads a label whose parts this version need not know."""
+        arch, line, precision, rest = (*text.split("-", 3), "", "", "")[:4]
+        return cls(arch=arch, line=line, precision=precision, rest=rest)
+
+    @property
+    def place(self) -> str:
+        """Architecture and runtime line, ``sm86-rtx1.7``."""
+        return "-".join(filter(None, (self.arch, self.line)))
+
+    @property
+    def cell(self) -> str:
+        """The label without the word that operators are kept: what an engine competes for."""
+        rest = "" if self.rest == "mixed" else self.rest
+        return "-".join(filter(None, (self.arch, self.line, self.precision, rest)))
+
+
+def arch_of(label: str) -> str:
+    """Returns the architecture of a record's label."""
+    return Label.read(label).arch
+
+
+def place_of(label: str) -> str:
+    """Returns architecture and runtime line of a record's label."""
+    return Label.read(label).place
+
+
+def cell_of(label: str) -> str:
+    """Returns a record's label without ``-mixed``."""
+    return Label.read(label).cell
 
 
 def parse_precision(
@@ -198,7 +255,7 @@ class Toolchain(BaseModel):
     """What built an engine, to the last digit that decides whether it loads.
 
     Attributes:
-        kind: The runtime.
+        kind: The runtime; unknown where a later version of this package wrote the record.
         version: Its full version, ``1.7.1.116``.
         cuda: CUDA major version that the runtime was made for; None on the CPU.
         os: ``linux`` or ``windows``.
@@ -232,7 +289,12 @@ def known_lines() -> list[str]:
 def gpu_lines() -> list[RuntimeLine]:
     """Returns the lines that ``TRT=`` may name."""
     lines = [RuntimeLine.parse(name) for name in known_lines()]
-    return [line for line in lines if line.kind != "ort"]
+    return [line for line in lines if on_gpu(line.kind)]
+
+
+def on_gpu(runtime: RuntimeKind) -> bool:
+    """Whether a runtime runs on GPUs; nothing is known of one that this version does not know."""
+    return not isinstance(runtime, Unknown) and RUNTIME_FACTS[runtime].gpu
 
 
 def units_of(arch: Arch) -> tuple[str, ...]:

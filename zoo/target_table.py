@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from zoo.schema.precisions import Placing, Precision, Rest
 from zoo.toml import toml
 
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
-
-Rest = Literal["fp32", "fp16"]
-"""Type of what an int8 network does not quantise."""
-
-Placing = Literal["tensorrt", "onnxruntime"]
-"""Whose fusions an int8 network's Q/DQ are placed for."""
+PRECISIONS: tuple[Precision, ...] = tuple(Precision)
 
 
 class _Facts(BaseModel):
@@ -85,8 +78,8 @@ class LineFacts(BaseModel):
 
     dialect: str
     dialect_source: str
-    int8_placing: Placing = "tensorrt"
-    int8_rest: Rest = "fp32"
+    int8_placing: Placing = Placing.TENSORRT
+    int8_rest: Rest = Rest.FP32
     install: str
     note: str | None = None
     container: str

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from zoo.target import Precision
+from zoo.schema.closed import complete
+from zoo.schema.precisions import Precision
 from zoo.toml import toml
 
 if TYPE_CHECKING:
@@ -80,31 +81,27 @@ class _Floors(BaseModel):
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
 
-    fp32: Tolerance
-    fp16: Tolerance
-    bf16: Tolerance
-    int8: Tolerance
+    floors: dict[Precision, Tolerance]
     probe_fall: dict[Precision, Annotated[float, Field(ge=0, lt=1)]]
 
 
 @cache
 def _read() -> _Floors:
     text = files("zoo").joinpath("floors.toml").read_text(encoding="utf-8")
-    read = _Floors.model_validate(toml.loads(text))
-    assert set(read.probe_fall) == set(get_args(Precision))
-    return read
+    tables = toml.loads(text)
+    probe_fall = tables.pop("probe_fall")
+    return _Floors.model_validate({"floors": tables, "probe_fall": probe_fall})
 
 
 @cache
 def floors() -> Mapping[Precision, Tolerance]:
     """Returns every precision's tolerance."""
-    read = _read()
-    return {precision: getattr(read, precision) for precision in get_args(Precision)}
+    return complete(Precision, _read().floors)
 
 
 def probe_fall(precision: Precision) -> float:
     """Returns the accuracy that a linear probe on an engine's features may lose, of 1."""
-    return _read().probe_fall[precision]
+    return complete(Precision, _read().probe_fall)[precision]
 
 
 def looser_by(precision: Precision, own: OwnTolerance) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zoo.index import EngineEntry, ModelIndex
+from zoo.record import Status
+from zoo.schema.closed import Unknown
+from zoo.schema.precisions import PRECISION_FACTS, is_lowered
+from zoo.target import place_of
 
-_FINER: dict[str, tuple[str, ...]] = {
-    "bf16": ("fp32",), "fp16": ("fp32",), "int8": ("fp32", "bf16", "fp16"),
-}  # fmt: skip
-"""Precisions nearer to PyTorch: an engine that is slower than one of those is not advised."""
 _NAMED = 3  # operators that are named one by one; of more, the number
 
 
@@ -24,15 +24,17 @@ def verdicts(model: ModelIndex) -> dict[str, dict[str, str]]:
         (_place(label), one.precision): one
         for one in model.current
         for label in one.targets
-        if one.status == "verified"
+        if one.status == Status.VERIFIED
     }
     for engine in model.current:
-        if engine.precision == "fp32":
+        if isinstance(engine.precision, Unknown) or not is_lowered(engine.precision):
             continue
         for label in engine.targets:
             place = _place(label)
+            # An engine that is slower than a more exact one is not advised.
             finer = [
-                verified.get((place, precision)) for precision in _FINER.get(engine.precision, ())
+                verified.get((place, precision))
+                for precision in PRECISION_FACTS[engine.precision].finer
             ]
             found.setdefault(place, {})[engine.precision] = _verdict(engine, filter(None, finer))
     for cell in model.disabled:
@@ -77,7 +79,7 @@ def cut(value: float, digits: int) -> str:
 
 
 def _verdict(engine: EngineEntry, finer: Iterable[EngineEntry]) -> str:
-    if engine.status == "withdrawn":
+    if engine.status == Status.WITHDRAWN:
         return f"withdrawn: {engine.reason}"
     facts = [text] if (text := kept(engine)) else []
     if engine.verification:
@@ -87,7 +89,7 @@ def _verdict(engine: EngineEntry, finer: Iterable[EngineEntry]) -> str:
         one.precision: speed for one in finer if (speed := speed_against(engine, one)) is not None
     }
     facts += [f"{speed:.2f} times as fast as {name}" for name, speed in speeds.items()]
-    if engine.status == "pending":
+    if engine.status == Status.PENDING:
         word = "not run yet"
     elif speeds and min(speeds.values()) < 1:
         word = f"take {min(speeds, key=speeds.__getitem__)}"
@@ -97,7 +99,7 @@ def _verdict(engine: EngineEntry, finer: Iterable[EngineEntry]) -> str:
 
 
 def _place(label: str) -> str:
-    return "-".join(label.split("-")[:2])
+    return place_of(label)
 
 
 def _card(engine: EngineEntry) -> object:

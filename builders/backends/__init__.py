@@ -1,4 +1,4 @@
-"""Backends: what turns an ONNX into an engine. A small protocol and one literal table."""
+"""Backends: what turns an ONNX into an engine. :mod:`zoo.schema.runtimes` names their modules."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from importlib import import_module
 
 from builders.backends.base import Backend
 from zoo.errors import TargetError
-from zoo.target import RUNTIME_NAMES, RuntimeKind, Toolchain
+from zoo.schema.closed import Unknown
+from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, title_of
+from zoo.target import RuntimeKind, Toolchain
 
-__all__ = ["BACKENDS", "Backend", "check_options", "get_backend"]
-
-BACKENDS: dict[RuntimeKind, str] = {
-    "ort": "builders.backends.onnxruntime",
-    "rtx": "builders.backends.tensorrt_rtx",
-    "trt": "builders.backends.tensorrt",
-}
+__all__ = ["Backend", "check_options", "get_backend"]
 
 
 def get_backend(kind: RuntimeKind) -> Backend:
@@ -24,10 +20,10 @@ def get_backend(kind: RuntimeKind) -> Backend:
     Raises:
         TargetError: There is none.
     """
-    if kind not in BACKENDS:
-        names = ", ".join(RUNTIME_NAMES[name] for name in BACKENDS)
+    if isinstance(kind, Unknown):
+        names = ", ".join(map(title_of, Runtime))
         raise TargetError(f"no backend builds '{kind}' engines", hint=f"there is one for {names}")
-    backend: Backend = import_module(BACKENDS[kind]).BACKEND
+    backend: Backend = import_module(RUNTIME_FACTS[kind].backend).BACKEND
     return backend
 
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from zoo.errors import UsageError
 from zoo.key import BuildInputs
 from zoo.names import perhaps
-from zoo.target import RUNTIME_NAMES, Toolchain
+from zoo.schema.runtimes import title_of
+from zoo.target import Toolchain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def read_options(
         UsageError: There is no such option, or not that value.
     """
     kind = type(defaults)
-    name = f"{RUNTIME_NAMES[toolchain.kind]} {toolchain.version}"
+    name = f"{title_of(toolchain.kind)} {toolchain.version}"
     for option in asked:
         if option not in kind.model_fields:
             names = list(kind.model_fields)

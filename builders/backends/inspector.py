@@ -5,18 +5,66 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
-from zoo.target import Precision
+from typing_extensions import assert_never
 
-_TYPES = (
-    ("int8", r"int8"),
-    ("bf16", r"bf16|bfloat"),
-    ("fp16", r"fp16|half"),
-    ("fp32", r"fp32|float"),
-)
-_WEIGHTS = {"Half": "fp16", "BFloat16": "bf16", "Float": "fp32", "Int8": "int8"}
+from zoo.schema.precisions import PRECISION_FACTS, Precision
+from zoo.util.strenum import StrEnum
+
+_WEIGHTS = {facts.stated: precision for precision, facts in PRECISION_FACTS.items()}
 _PROVEN_SHARE = 0.9  # of the weights, that the layers which say their type must cover
+
+
+class Proof(StrEnum):
+    """Whether an engine runs in the precision of its name."""
+
+    PROVEN = "proven"
+    UNPROVEN = "unproven"
+    CONTRADICTED = "contradicted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What an engine's layers and size say of its precision.
+
+    Attributes:
+        proof: Whether it runs in the precision of its name.
+        reason: What that was told from.
+    """
+
+    proof: Proof
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bounds:
+    """What must be true of an engine of a precision.
+
+    Attributes:
+        least_share: Of the weights that layers state, those below which the name is wrong; 0 for
+            any one weight at all.
+        proven_share: Of all weights, those stated that prove it.
+        most_bytes: Of the plan for each weight, in multiples of the precision's own.
+    """
+
+    least_share: float
+    proven_share: float
+    most_bytes: float
+
+
+def _bounds_of(precision: Precision) -> _Bounds:
+    match precision:
+        case Precision.FP32:
+            return _Bounds(least_share=0.5, proven_share=_PROVEN_SHARE, most_bytes=float("inf"))
+        case Precision.FP16 | Precision.BF16:
+            return _Bounds(least_share=0.5, proven_share=_PROVEN_SHARE, most_bytes=1.25)
+        case Precision.INT8:
+            # Part of an int8 network may stay in higher precision.
+            return _Bounds(least_share=0, proven_share=0.5, most_bytes=1.25)
+        case _:
+            assert_never(precision)
 
 
 def read(text: str) -> dict[str, Any]:
@@ -74,7 +122,7 @@ def judge(
     plan_size: int,
     *,
     kept: int = 0,
-) -> tuple[bool, str]:
+) -> Judgement:
     """Says whether an engine runs in the precision of its name.
 
     Convolutions and matrix products state the type and number of their weights. What Myelin fuses
@@ -88,52 +136,61 @@ def judge(
         kept: How many layers with weights are to stay fp32 in an engine below it.
 
     Returns:
-        Whether that is proven, and what it was told from. A contradiction starts with ``no:``.
+        Whether that is proven, and what it was told from.
     """
     weights = {name: count // summary["profiles"] for name, count in summary["weights"].items()}
     counted = sum(weights.values())
     own = weights.get(precision, 0)
-    # Of an int8 network part may be kept in higher precision; of others that was asked for.
-    least = 1 if precision == "int8" or kept else 0.5 * counted
+    bounds = _bounds_of(precision)
+    least = max(1, 0 if kept else bounds.least_share * counted)
     if counted and own < least:
-        return False, f"no: of {counted:,} weights that layers state, {own:,} are {precision}"
+        return _contradicted(f"of {counted:,} weights that layers state, {own:,} are {precision}")
     layers = {name: count // summary["profiles"] for name, count in summary["weighted"].items()}
     free = sum(layers.values()) - kept
     if kept and layers.get(precision, 0) < 0.5 * free:
-        return False, (
-            f"no: of {free} layers that state their weights and need not stay fp32, "
+        return _contradicted(
+            f"of {free} layers that state their weights and need not stay fp32, "
             f"{layers.get(precision, 0)} are {precision}"
         )
-    fp32 = weights.get("fp32", 0)
+    fp32 = weights.get(Precision.FP32, 0)
     if kept and not fp32 and not summary["silent"]:
-        return False, f"no: {kept} layers with weights are to stay fp32, and none does"
+        return _contradicted(f"{kept} layers with weights are to stay fp32, and none does")
     if kept and own + fp32 >= _PROVEN_SHARE * parameters:
-        return True, (
+        return _proven(
             f"of {parameters:,} weights {own:,} are stated as {precision} by their layers and "
             f"{fp32:,} as fp32, where {kept} layers are to stay so"
         )
-    if own >= _PROVEN_SHARE * parameters:
-        return True, f"{own:,} of {parameters:,} weights are stated as {precision} by their layers"
-    if precision == "int8" and own >= 0.5 * parameters:
-        return True, f"{own:,} of {parameters:,} weights are stated as int8 by their layers"
-    size = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}[precision]
+    if own >= bounds.proven_share * parameters:
+        return _proven(
+            f"{own:,} of {parameters:,} weights are stated as {precision} by their layers"
+        )
+    size = PRECISION_FACTS[precision].bytes
     per_weight = plan_size / max(1, parameters)
-    if summary["silent"] and own >= _PROVEN_SHARE * counted and per_weight >= size:
-        # Too much for less than this precision; more precise copies would make it larger still.
-        bound = float("inf") if precision == "fp32" else 1.25 * size
-        if per_weight <= bound:
-            return True, (
-                f"fused layers do not state their weights; the plan has {per_weight:.2f} bytes for "
-                f"each of {parameters:,} weights"
-            )
-    return False, (
+    # Enough bytes for this precision, and too few for one with more bits.
+    fits = size <= per_weight <= bounds.most_bytes * size
+    if summary["silent"] and own >= _PROVEN_SHARE * counted and fits:
+        return _proven(
+            f"fused layers do not state their weights; the plan has {per_weight:.2f} bytes for "
+            f"each of {parameters:,} weights"
+        )
+    reason = (
         f"layers state {own:,} of {parameters:,} weights as {precision}, and the plan has "
         f"{per_weight:.2f} bytes for each"
     )
+    return Judgement(proof=Proof.UNPROVEN, reason=reason)
+
+
+def _proven(reason: str) -> Judgement:
+    return Judgement(proof=Proof.PROVEN, reason=reason)
+
+
+def _contradicted(reason: str) -> Judgement:
+    return Judgement(proof=Proof.CONTRADICTED, reason=reason)
 
 
 def _type_of(text: str) -> str:
-    for name, pattern in _TYPES:
-        if re.search(pattern, text, re.IGNORECASE):
-            return name
+    # The narrowest first: fp32's pattern also matches what bfloat16 is called.
+    for precision in sorted(Precision, key=lambda one: PRECISION_FACTS[one].bits):
+        if re.search(PRECISION_FACTS[precision].pattern, text, re.IGNORECASE):
+            return precision
     return "other"

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from polygraphy.backend.trt import NetworkFromOnnxPath, Profile
+from typing_extensions import assert_never
 
 from zoo.errors import BuildError
 from zoo.manifest import BatchRange
-from zoo.target import Precision
+from zoo.schema.precisions import PRECISION_FACTS, Precision
 
-_TYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 _WORK = ("CONVOLUTION", "MATRIX_MULTIPLY")
 _FLOATS = ("FLOAT", "HALF")
 _NOT_COMPUTING = ("CAST", "CONSTANT", "IDENTITY")
@@ -68,12 +68,20 @@ def check_types(network: Any, precision: Precision) -> None:
             int8 nothing is quantised. How many may be kept higher is the advisor's business.
     """
     layers = _layers(network)
-    if precision == "int8":
-        if not any(layer.type.name == "QUANTIZE" for layer in layers):
-            raise BuildError("an engine named int8 whose network quantises nothing")
-        return
     found = Counter(layer.get_output(0).dtype.name for layer in layers if layer.type.name in _WORK)
-    if found[_TYPES[precision]] < (found.total() if precision == "fp32" else min(1, found.total())):
+    own = found[PRECISION_FACTS[precision].tensorrt]
+    match precision:
+        case Precision.FP32:
+            named_rightly = own == found.total()
+        case Precision.FP16 | Precision.BF16:
+            named_rightly = own > 0 or not found
+        case Precision.INT8:
+            if not any(layer.type.name == "QUANTIZE" for layer in layers):
+                raise BuildError("an engine named int8 whose network quantises nothing")
+            named_rightly = True
+        case _:
+            assert_never(precision)
+    if not named_rightly:
         raise _misnamed(precision, found)
 
 
@@ -116,7 +124,7 @@ def hold_to_fp32(network: Any, trt: Any) -> int:
                 layer.set_output_type(index, trt.DataType.FLOAT)
     weighted = Counter(types[layer.get_output(0).name] for layer in _weighted(layers))
     if weighted and not weighted["HALF"]:
-        raise _misnamed("fp16", weighted)
+        raise _misnamed(Precision.FP16, weighted)
     return weighted["FLOAT"]
 
 

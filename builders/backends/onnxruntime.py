@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from typing_extensions import assert_never
 
 from builders.backends.base import Facts, Options, read_options
 from zoo.errors import BuildError
 from zoo.key import BuildInputs
 from zoo.runtime.onnxruntime import session_options
-from zoo.target import Toolchain
+from zoo.target import Precision, Toolchain
 
 if TYPE_CHECKING:
     import onnx
@@ -81,25 +82,41 @@ def read_engine(engine: Path, inputs: BuildInputs, source: Path) -> Facts:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
         elements[kind] += int(np.prod(tensor.dims))
     operators = Counter(node.op_type for node in model.graph.node)
-    floats = {name for name in elements if "float" in name}
-    low = elements["int8"] + elements["uint8"]
-    if inputs.precision == "fp32" and (floats != {"float"} or low):
-        raise BuildError(f"an fp32 engine whose weights are {', '.join(sorted(elements))}")
     quantised = {name: operators[name] for name in _INT8_OPERATORS if operators[name]}
-    if inputs.precision == "int8":
-        asked, made = _quantised_in(onnx.load(source)), sum(quantised.values())
-        if made < _INT8_SHARE * asked or not low:
-            # A pair of Q and DQ that nothing fused computes in fp32, at a loss.
+    match inputs.precision:
+        case Precision.FP32:
+            _check_fp32(elements)
+        case Precision.INT8:
+            _check_int8(elements, sum(quantised.values()), onnx.load(source))
+        case Precision.FP16 | Precision.BF16:
             raise BuildError(
-                f"an int8 engine that computes in fp32: of {asked} operators that the ONNX "
-                f"quantises, ONNX Runtime runs {made} in int8"
+                f"ONNX Runtime computes in fp32 on CPUs, not in {inputs.precision}: the name would "
+                "not be true"
             )
+        case _:
+            assert_never(inputs.precision)
     values = {
         "weights": dict(elements),
         "operators": dict(operators.most_common()),
         "int8_operators": quantised,
     }
     return Facts(values=values, precision_proven=True)
+
+
+def _check_fp32(elements: Counter[str]) -> None:
+    floats = {name for name in elements if "float" in name}
+    if floats != {"float"} or elements["int8"] or elements["uint8"]:
+        raise BuildError(f"an fp32 engine whose weights are {', '.join(sorted(elements))}")
+
+
+def _check_int8(elements: Counter[str], made: int, source: onnx.ModelProto) -> None:
+    asked = _quantised_in(source)
+    if made < _INT8_SHARE * asked or not elements["int8"] + elements["uint8"]:
+        # A pair of Q and DQ that nothing fused computes in fp32, at a loss.
+        raise BuildError(
+            f"an int8 engine that computes in fp32: of {asked} operators that the ONNX "
+            f"quantises, ONNX Runtime runs {made} in int8"
+        )
 
 
 def _quantised_in(model: onnx.ModelProto) -> int:

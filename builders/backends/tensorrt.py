@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from typing_extensions import assert_never
 
 from builders.backends import inspector, tensorrt_api
 from builders.backends.base import Facts, Options, read_options
@@ -19,7 +20,7 @@ from zoo.key import BuildInputs
 from zoo.runtime import cuda, open_session
 from zoo.runtime.header import read_file_header
 from zoo.runtime.tensorrt import TensorRTSession
-from zoo.target import Toolchain
+from zoo.target import Precision, Toolchain
 
 
 class TensorRTOptions(Options):
@@ -125,8 +126,8 @@ class TensorRTBackend:
                 strongly_typed=options["strongly_typed"],
             )
             kept = 0
-            if options["strongly_typed"] and inputs.precision in ("fp16", "bf16"):
-                kept = weighted_in_fp32(parsed[1])
+            if options["strongly_typed"]:
+                kept = _stays_fp32(inputs.precision, weighted_in_fp32, parsed[1])
             elif "precision_constraints" in said.arguments:
                 kept = hold_to_fp32(parsed[1], tensorrt)
             config = CreateConfig(profiles=profiles, **said.arguments)
@@ -141,10 +142,10 @@ class TensorRTBackend:
             file.write(memoryview(plan))
         del plan, parsed
         facts, inspected = self._ask(engine, inputs, image)
-        proven, reason = _judged(facts, inputs, engine, parameters, kept)
+        judgement = _judged(facts, inputs, engine, parameters, kept)
         return Facts(
-            values={**facts, "precision": reason, "timing_cache": cache.outcome},
-            precision_proven=proven,
+            values={**facts, "precision": judgement.reason, "timing_cache": cache.outcome},
+            precision_proven=judgement.proof is inspector.Proof.PROVEN,
             files={"inspector": inspected},
             timing_cache=new_cache if new_cache.exists() else None,
         )
@@ -167,21 +168,42 @@ class TensorRTBackend:
         }, path
 
 
+def _stays_fp32(precision: Precision, count: Callable[[Any], int], network: Any) -> int:
+    """Returns how many layers with weights of a strongly typed network are kept at fp32.
+
+    Args:
+        precision: Of the engine.
+        count: Counts the network's layers with fp32 weights.
+        network: TensorRT's.
+    """
+    match precision:
+        case Precision.FP16 | Precision.BF16:
+            return count(network)
+        case Precision.FP32 | Precision.INT8:  # what is not quantised has a type of its own
+            return 0
+        case _:
+            assert_never(precision)
+
+
 def _judged(
     facts: dict[str, Any], inputs: BuildInputs, engine: Path, parameters: int, kept: int
-) -> tuple[bool, str]:
+) -> inspector.Judgement:
     """Returns whether an engine is proven to run in the precision of its name, and by what.
 
     Raises:
         BuildError: It says that it does not.
     """
     size = engine.stat().st_size
-    proven, reason = inspector.judge(
-        facts["inspector"], inputs.precision, parameters, size, kept=kept
-    )
-    if reason.startswith("no:"):
-        raise BuildError(f"an engine named {inputs.precision} that does not run in it: {reason}")
-    return proven, reason
+    judgement = inspector.judge(facts["inspector"], inputs.precision, parameters, size, kept=kept)
+    match judgement.proof:
+        case inspector.Proof.CONTRADICTED:
+            raise BuildError(
+                f"an engine named {inputs.precision} that does not run in it: {judgement.reason}"
+            )
+        case inspector.Proof.PROVEN | inspector.Proof.UNPROVEN:
+            return judgement
+        case _:
+            assert_never(judgement.proof)
 
 
 class _TimingCache:

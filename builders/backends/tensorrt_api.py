@@ -8,8 +8,11 @@ that exists, and a finished engine is asked what it runs in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from typing_extensions import assert_never
 
 from zoo.errors import UsageError
 from zoo.target import Precision, Toolchain
@@ -94,11 +97,8 @@ def config_arguments(
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
     }
     if not strongly_typed:
-        # Around Q/DQ the builder chooses: fp16, where that is faster, for what is not quantised.
-        arguments |= {"fp16": {"fp16": True}, "int8": {"int8": True, "fp16": True}}.get(
-            precision, {}
-        )
-        if precision == "fp16" and options["precision_constraints"] != "none":
+        arguments |= _type_flags(precision)
+        if precision == Precision.FP16 and options["precision_constraints"] != "none":
             arguments["precision_constraints"] = options["precision_constraints"]
     if options["hardware_compatibility"] != "none":
         name = options["hardware_compatibility"].upper()
@@ -112,3 +112,17 @@ def config_arguments(
     features = trt.PreviewFeature.__members__
     shared = tuple(features[name] for name in ("PROFILE_SHARING_0806",) if name in features)
     return ConfigArguments(arguments=arguments, preview_features=shared)
+
+
+def _type_flags(precision: Precision) -> Mapping[str, bool]:
+    """Returns the types that a network without strong typing may compute in."""
+    match precision:
+        case Precision.FP32 | Precision.BF16:  # no version without strong typing has a bf16 flag
+            return {}
+        case Precision.FP16:
+            return {"fp16": True}
+        case Precision.INT8:
+            # Around Q/DQ the builder chooses: fp16 where that is faster for what is not quantised.
+            return {"int8": True, "fp16": True}
+        case _:
+            assert_never(precision)

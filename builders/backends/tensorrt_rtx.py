@@ -16,7 +16,7 @@ from builders.backends.base import Facts, Options, read_options
 from zoo.errors import BuildError, MissingPackageError, RunError
 from zoo.key import BuildInputs
 from zoo.runtime.header import HEADER_SIZE, Header, read_header
-from zoo.target import Arch, Toolchain
+from zoo.target import Arch, Runtime, Toolchain
 
 
 class TensorRTRTXOptions(Options):
@@ -42,7 +42,7 @@ def check_header(header: Header, length: int, inputs: BuildInputs) -> None:
     Raises:
         BuildError: Another version, other architectures, or another length.
     """
-    if header.kind != "rtx":
+    if header.kind != Runtime.RTX:
         raise BuildError("what TensorRT-RTX built is no TensorRT-RTX engine")
     if header.length != length:
         raise BuildError(f"the engine says it has {header.length} bytes, it has {length}")

@@ -19,10 +19,11 @@ from builders.paths import ROOT
 from builders.toolchain import choose_toolchain
 from zoo.errors import TargetError
 from zoo.machine import Run, all_installed, run_command
-from zoo.target import Arch, RuntimeKind, Toolchain, known_archs, served_archs
+from zoo.schema.closed import Unknown
+from zoo.schema.runtimes import RUNTIME_FACTS
+from zoo.target import Arch, RuntimeKind, Toolchain, known_archs, on_gpu, served_archs
 from zoo.version import __version__
 
-_MODULES = {"ort": "onnxruntime", "rtx": "tensorrt_rtx", "trt": "tensorrt"}
 _EXPORTERS = ("torch", "timm", "onnx", "onnxscript")
 
 Imports = Callable[[str, str], str | None]
@@ -87,27 +88,35 @@ def make_slots(
     runs_cpu = {
         word
         for chain in chains.values()
-        if chain.kind == "ort"
+        if not on_gpu(chain.kind)
         for word in (build_name(Arch("cpu"), chain.line), run_name(Arch("cpu"), chain.line))
     }
     anywhere = {
         build_name(arch, chain.line)
         for chain in chains.values()
-        if chain.kind == "rtx"
+        if _builds_anywhere(chain)
         for arch in map(Arch, served_archs(chain.line))
     }
     slots = []
     for number, gpu in enumerate(found):
         words = set()
         for chain in chains.values():
-            if chain.kind != "ort" and _builds(gpu.arch, chain, chains, run):
+            if on_gpu(chain.kind) and _builds(gpu.arch, chain, chains, run):
                 words |= {build_name(gpu.arch, chain.line), run_name(gpu.arch, chain.line)}
-                words |= {w for w in anywhere if chain.kind == "rtx"}
+                words |= {w for w in anywhere if _builds_anywhere(chain)}
         slots.append(_slot(f"{host}-gpu{number}", host, words, chains, python, gpu.uuid))
     without_gpu = runs_cpu | anywhere | ({EXPORT} if exports else set())
     for number in range(cpu_slots):
         slots.append(_slot(f"{host}-cpu{number}", host, without_gpu, chains, python, None))
     return [slot for slot in slots if slot.resources]
+
+
+def _builds_anywhere(chain: Toolchain) -> bool:
+    """Whether a toolchain builds engines for GPUs that are not here."""
+    kind = chain.kind
+    if isinstance(kind, Unknown):
+        return False
+    return RUNTIME_FACTS[kind].gpu and RUNTIME_FACTS[kind].portable
 
 
 def gpus(run: Run = run_command) -> list[Gpu]:
@@ -142,9 +151,11 @@ def _working(
     say: Callable[[str], None],
 ) -> dict[RuntimeKind, Toolchain]:
     """Returns the toolchains whose runtimes import."""
-    working = {}
+    working: dict[RuntimeKind, Toolchain] = {}
     for kind, chain in installed.items():
-        if reason := tried(python, _MODULES[kind]):
+        if isinstance(kind, Unknown):
+            say(f"{chain.line}: left out, this version does not know it")
+        elif reason := tried(python, RUNTIME_FACTS[kind].module):
             say(f"{chain.line}: left out, {reason}")
         else:
             working[kind] = chain

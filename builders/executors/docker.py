@@ -33,7 +33,16 @@ from zoo.machine import IMAGE, describe_gpu, local_archs
 from zoo.record import Blob
 from zoo.repository import Repository
 from zoo.stores import LocalStore, open_store
-from zoo.target import Arch, RuntimeKind, RuntimeLine, Toolchain, gpu_lines, known_lines
+from zoo.target import (
+    Arch,
+    Runtime,
+    RuntimeKind,
+    RuntimeLine,
+    Toolchain,
+    gpu_lines,
+    known_lines,
+    on_gpu,
+)
 
 _FARM = "caft-zoo.farm"
 """Label of a container: which machine and process started it."""
@@ -87,7 +96,7 @@ class DockerExecutor(ThisMachine):
             found = (self._toolchains(_tag(one)).get(kind) for one in lines)
             return next(filter(None, found), None)
 
-        if any(arch.is_cpu for arch in archs) and find("ort") is None:
+        if any(arch.is_cpu for arch in archs) and find(Runtime.ORT) is None:
             raise TargetError(f"there is no image {images.image_of('').tag}", hint="make image")
         if line in gpu_lines() and find(line.kind) is None:
             raise TargetError(
@@ -215,14 +224,14 @@ class _Container:
 
 def _tag(line: RuntimeLine) -> str:
     """Returns the image of a line: ONNX Runtime is in the export's."""
-    return images.image_of("" if line.kind == "ort" else line.asked).tag
+    return images.image_of(line.asked if on_gpu(line.kind) else "").tag
 
 
 def _lines_of(kind: RuntimeKind) -> list[RuntimeLine]:
     """Returns the lines of a runtime that images are made for, in the order of the table."""
     lines = [RuntimeLine.parse(name) for name in known_lines()]
     made = images.images().keys()
-    return [one for one in lines if one.kind == kind and (kind == "ort" or str(one) in made)]
+    return [one for one in lines if one.kind == kind and (not on_gpu(kind) or str(one) in made)]
 
 
 def _user() -> tuple[int, int]:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 from builders.executors.resources import Slot, build_name, describe, run_name, toolchain_name
 from zoo.errors import ClusterError
+from zoo.schema.closed import Unknown
+from zoo.schema.runtimes import preference_of
 from zoo.target import Arch, RuntimeLine, Toolchain
-
-_ORDER = ("ort", "rtx", "trt")  # the last is preferred, as on one machine
 
 
 def choose_toolchains(
@@ -33,7 +33,9 @@ def _choose(slots: Collection[Slot], arch: Arch, line: RuntimeLine | None) -> To
         chain
         for slot in slots
         for chain in slot.toolchains
-        if build_name(arch, chain.line) in slot.resources and line in (None, chain.line)
+        if not isinstance(chain.kind, Unknown)  # a worker of a later version may have others
+        and build_name(arch, chain.line) in slot.resources
+        and line in (None, chain.line)
     ]
     if not found:
         wanted = build_name(arch, line) if line else f"engines for {arch}"
@@ -41,7 +43,7 @@ def _choose(slots: Collection[Slot], arch: Arch, line: RuntimeLine | None) -> To
             f"no worker can build {wanted}",
             hint=f"{describe(slots)}; zoo-farm cluster worker adds the machine that it runs on",
         )
-    return max(found, key=lambda chain: (_ORDER.index(chain.kind), _numbers(chain.version)))
+    return max(found, key=lambda chain: (-preference_of(chain.kind), _numbers(chain.version)))
 
 
 def runs_on(slots: Collection[Slot], archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:

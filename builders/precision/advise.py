@@ -17,19 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import assert_never
 
 from builders.gate import compare_rows, find_misses
 from builders.onnx_run import open_onnx
 from builders.precision.graph import name_nodes
 from builders.precision.islands import choose_islands
 from builders.precision.measure import measure
-from builders.precision.noise import Rounding, rank_operators
-from builders.precision.qdq import Placement, Quantised, Shortcut, place, quantise
+from builders.precision.noise import rank_operators
+from builders.precision.qdq import Placement, Quantised, Shortcut, is_unsigned, place, quantise
 from builders.precision.ranges import Scale, activation_scales
-from builders.precision.typed import LowType, rounded_in_fp32, to_low
+from builders.precision.typed import rounded_in_fp32, to_low
 from builders.recipes import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETIES, RangeMethod
 from zoo.errors import PrecisionError
 from zoo.record import Advice
+from zoo.schema.precisions import LowType, Rounding
 from zoo.target import Placing, Precision, Rest
 from zoo.tolerance import Tolerance
 
@@ -75,8 +77,8 @@ def lower(
     images: Images,
     tolerance: Tolerance,
     *,
-    placing: Placing = "tensorrt",
-    rest: Rest = "fp32",
+    placing: Placing = Placing.TENSORRT,
+    rest: Rest = Rest.FP32,
     low_images: bool = False,
     safety: float = SAFETIES[0],
     report: Callable[[str], None] = lambda note: None,
@@ -100,41 +102,77 @@ def lower(
     """
     name_nodes(model)
     placement = place(model, placing)
-    if precision == "int8" and not placement.operators:
-        raise PrecisionError("no operator of this network can be quantised", {})
-    judge = _Judge(model, images.judged, tolerance, safety, report)
-    if precision != "int8":
-        placement = replace(placement, shortcuts=())  # they have nothing to do with types
+    match precision:
+        case Precision.INT8:
+            if not placement.operators:
+                raise PrecisionError("no operator of this network can be quantised", {})
+            judge = _Judge(model, images.judged, tolerance, safety, report)
+            return _lower_quantised(model, placement, images, judge, rest, low_images=low_images)
+        case Precision.FP16 | Precision.BF16:
+            judge = _Judge(model, images.judged, tolerance, safety, report)
+            return _lower_typed(model, precision, placement, images, judge, low_images=low_images)
+        case Precision.FP32:
+            raise PrecisionError("fp32 is the precision of the export: nothing lowers it", {})
+        case _:
+            assert_never(precision)
+
+
+def _lower_quantised(
+    model: onnx.ModelProto,
+    placement: Placement,
+    images: Images,
+    judge: _Judge,
+    rest: Rest,
+    *,
+    low_images: bool,
+) -> tuple[onnx.ModelProto, Advice]:
+    """Makes an int8 network: ranges that cost least, then operators kept where it must be."""
     trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
-    report("measuring activations")
-    if precision == "int8":
-        measured = measure(model, _pieces(images.all), placement.activations)
-    else:  # peaks alone are wanted, and one crop of each photo tells them
-        measured = measure(model, _pieces(images.judged))
-    ranked_on = _pieces(_few(images.judged))
-    if precision == "int8":
+    judge.report("measuring activations")
+    measured = measure(model, _pieces(images.all), placement.activations)
 
-        def quantised(
-            scales: dict[str, Scale], kept: Collection[str] = (), *, low_images: bool = False
-        ) -> onnx.ModelProto:
-            made = quantise(model, placement.without(kept), scales)
-            if rest == "fp32":
+    def quantised(
+        scales: dict[str, Scale], kept: Collection[str] = (), *, low_images: bool = False
+    ) -> onnx.ModelProto:
+        made = quantise(model, placement.without(kept), scales)
+        match rest:
+            case Rest.FP32:
                 return made
-            islands = choose_islands(made, measured, rest)
-            trials.islands = dict(Counter(islands.values()))
-            return to_low(made, rest, islands.keys(), low_images=low_images)
+            case Rest.FP16:
+                islands = choose_islands(made, measured, Precision.FP16)
+                trials.islands = dict(Counter(islands.values()))
+                return to_low(made, Precision.FP16, islands.keys(), low_images=low_images)
+            case _:
+                assert_never(rest)
 
-        best = _best_ranges(quantised, placement, measured, judge, trials)
-        make = partial(quantised, best)
-        kept = _keep(make, model, placement, "int8", ranked_on, judge, trials, best)
-        return make(kept, low_images=low_images), trials.advice()
-    low: LowType = "fp16" if precision == "fp16" else "bf16"
+    best = _best_ranges(quantised, placement, measured, judge, trials)
+    make = partial(quantised, best)
+    ranked_on = _pieces(_few(images.judged))
+    kept = _keep(make, model, placement, Precision.INT8, ranked_on, judge, trials, best)
+    return make(kept, low_images=low_images), trials.advice()
+
+
+def _lower_typed(
+    model: onnx.ModelProto,
+    low: LowType,
+    placement: Placement,
+    images: Images,
+    judge: _Judge,
+    *,
+    low_images: bool,
+) -> tuple[onnx.ModelProto, Advice]:
+    """Makes an fp16 or bf16 network: islands by their values, then operators kept."""
+    placement = replace(placement, shortcuts=())  # they have nothing to do with types
+    trials = Trials(operators=len(placement.operators))
+    judge.report("measuring activations")
+    measured = measure(model, _pieces(images.judged))  # peaks show in one crop of each photo
     islands = choose_islands(model, measured, low)
     trials.islands = dict(Counter(islands.values()))
 
     def typed(kept: Collection[str]) -> onnx.ModelProto:
         return to_low(_copy(model), low, {*islands, *kept})
 
+    ranked_on = _pieces(_few(images.judged))
     kept = _keep(typed, model, placement, low, ranked_on, judge, trials)
     return to_low(model, low, {*islands, *kept}, low_images=low_images), trials.advice()
 
@@ -144,6 +182,7 @@ class _Judge:
 
     Attributes:
         keeps_most: Whether as much is to be kept in higher precision as may be.
+        report: Takes what is being done.
     """
 
     def __init__(
@@ -165,11 +204,11 @@ class _Judge:
             distance_error=safety * tolerance.distance_error,
             neighbours=0.0,
         )
-        self._report = report
+        self.report = report
 
     def __call__(self, model: onnx.ModelProto, what: str) -> dict[str, Any]:
         """Returns what a network's features are like."""
-        self._report(f"trying {what}")
+        self.report(f"trying {what}")
         numbers = compare_rows(run(model, self._images), self._expected, self._expected)
         misses = find_misses(numbers, self._tolerance)
         numbers.pop("photos", None)
@@ -177,7 +216,7 @@ class _Judge:
 
     def error(self, model: onnx.ModelProto, what: str) -> float:
         """Returns the worst relative error of a few images' features."""
-        self._report(f"trying {what}")
+        self.report(f"trying {what}")
         images = _few(self._images)
         few = self._expected[: len(images)]
         numbers = compare_rows(run(model, images), few, few)
@@ -216,7 +255,7 @@ def _best_ranges(
     """Tries the ways to tell a range, and returns the ranges of the best."""
     best: tuple[float, RangeMethod, dict[str, Scale]] | None = None
     for method in RANGE_METHODS:
-        scales = activation_scales(measured, method, unsigned=placement.runtime == "onnxruntime")
+        scales = activation_scales(measured, method, unsigned=is_unsigned(placement.runtime))
         numbers = judge(make(scales), f"ranges by {method}")
         trials.tried.append(numbers)
         error = numbers.get("worst_relative_error", float("inf"))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from builders.precision.graph import Graph
-from builders.precision.typed import LARGEST, LowType
 from builders.recipes import HEADROOM, NOT_IN_BF16, SUMMING
+from zoo.schema.precisions import LowType, Precision, largest_of
 
 if TYPE_CHECKING:
     import onnx
@@ -35,19 +35,19 @@ def choose_islands(model: onnx.ModelProto, measured: Measured, low: LowType) -> 
     from onnx import numpy_helper
 
     graph = Graph(model)
-    limit = LARGEST[low] / HEADROOM
+    limit = largest_of(low) / HEADROOM
     too_large = {
         name
         for name, tensor in graph.weights.items()
         if name in graph.shapes or tensor.data_type == 1
-        if tensor.dims and np.abs(numpy_helper.to_array(tensor)).max(initial=0) > LARGEST[low]
+        if tensor.dims and np.abs(numpy_helper.to_array(tensor)).max(initial=0) > largest_of(low)
     }
     islands: dict[str, str] = {}
     for node in graph.nodes:
         reached = max(measured.peaks.get(name, 0.0) for name in (*node.input, *node.output))
         if node.op_type in SUMMING:
             islands[node.name] = f"{node.op_type} sums"
-        elif low == "bf16" and node.op_type in NOT_IN_BF16:
+        elif low == Precision.BF16 and node.op_type in NOT_IN_BF16:
             islands[node.name] = f"TensorRT reads no {node.op_type} in bf16"
         elif reached > limit:
             islands[node.name] = f"values reach {reached:.3g}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,10 @@ from builders.precision.graph import Graph
 from builders.precision.qdq import Arrays, Placement, Quantised, Shortcut
 from builders.precision.ranges import Scale, weight_scales
 from zoo.runtime.onnxruntime import session_options
+from zoo.schema.precisions import PRECISION_FACTS, Precision, Rounding
 
 if TYPE_CHECKING:
     import onnx
-
-Rounding = Literal["fp16", "bf16", "int8"]
 
 
 def rank_operators(
@@ -56,7 +55,7 @@ def rank_operators(
     )
     del probe
     ranked: list[Quantised | Shortcut] = [*placement.operators]
-    if rounding == "int8":
+    if rounding == Precision.INT8:
         ranked += placement.shortcuts
     outputs = [value.name for value in session.get_outputs()]
     wanted = [name for name in outputs if name.startswith("n:")]
@@ -104,7 +103,7 @@ class _Probe:
         """Returns the network, whose outputs are each operator's noise and signal."""
         for operator in placement.operators:
             self._add(operator)
-        for shortcut in placement.shortcuts if self._rounding == "int8" else ():
+        for shortcut in placement.shortcuts if self._rounding == Precision.INT8 else ():
             value, total = shortcut.activation, self._nodes[shortcut.node].output[0]
             self._compare(shortcut.node, value, self._round_activation(value), total)
         self._place()
@@ -116,7 +115,7 @@ class _Probe:
 
         name = operator.node
         of_weight = None
-        if self._rounding == "int8":
+        if self._rounding == Precision.INT8:
             weight = numpy_helper.to_array(self._weights[operator.weight])
             steps = weight_scales(weight, operator.axis)
             of_weight = steps, np.zeros(steps.shape, np.int8)
@@ -134,7 +133,7 @@ class _Probe:
             self._compare(f"result of {name}", result, self._round_activation(result), total)
 
     def _round_activation(self, value: str) -> str:
-        int8 = self._rounding == "int8"
+        int8 = self._rounding == Precision.INT8
         return self._round(value, self._scales[value].arrays() if int8 else None)
 
     def _round(self, value: str, scale: Arrays | None, axis: int | None = None) -> str:
@@ -145,7 +144,7 @@ class _Probe:
             return result
         self._rounded.add(value)
         if scale is None:
-            low = TensorProto.FLOAT16 if self._rounding == "fp16" else TensorProto.BFLOAT16
+            low = TensorProto.DataType.Value(PRECISION_FACTS[self._rounding].onnx)
             self._make("Cast", [value], between, to=low)
             self._make("Cast", [between], result, to=TensorProto.FLOAT)
             return result

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import assert_never
 
 from builders.precision.clips import drop_upper_ends
 from builders.precision.graph import Graph, module_of
@@ -109,6 +110,50 @@ class Placement:
         return Placement(runtime=self.runtime, operators=operators, shortcuts=shortcuts)
 
 
+def is_unsigned(runtime: Placing) -> bool:
+    """Whether a runtime's fast kernels take uint8."""
+    match runtime:
+        case Placing.ONNXRUNTIME:
+            return True
+        case Placing.TENSORRT:
+            return False
+        case _:
+            assert_never(runtime)
+
+
+def _fuses_shortcuts(runtime: Placing) -> bool:
+    """Whether a runtime adds a quantised shortcut inside the convolution before it."""
+    match runtime:
+        case Placing.TENSORRT:
+            return True
+        case Placing.ONNXRUNTIME:
+            return False
+        case _:
+            assert_never(runtime)
+
+
+def _quantises_results(runtime: Placing) -> bool:
+    """Whether an operator runs in int8 only where its result is quantised as well."""
+    match runtime:
+        case Placing.ONNXRUNTIME:
+            return True
+        case Placing.TENSORRT:
+            return False
+        case _:
+            assert_never(runtime)
+
+
+def _takes_clips_wrong(runtime: Placing) -> bool:
+    """Whether a version of the runtime errs at a Clip that ends where int8 saturates."""
+    match runtime:
+        case Placing.TENSORRT:
+            return True
+        case Placing.ONNXRUNTIME:
+            return False
+        case _:
+            assert_never(runtime)
+
+
 def place(model: onnx.ModelProto, runtime: Placing) -> Placement:
     """Finds where a network quantises.
 
@@ -118,7 +163,7 @@ def place(model: onnx.ModelProto, runtime: Placing) -> Placement:
     """
     graph = Graph(model)
     operators = tuple(found for node in graph.nodes if (found := _quantised(graph, node, runtime)))
-    if runtime == "onnxruntime":
+    if not _fuses_shortcuts(runtime):
         return Placement(runtime=runtime, operators=operators)
     named = {one.node for one in operators}
     depths = graph.depths()
@@ -155,7 +200,7 @@ def quantise(
     quantised.CopyFrom(model)
     graph = quantised.graph
     nodes = {node.name: node for node in graph.node}
-    pairs = _Pairs(graph, scales, unsigned=placement.runtime == "onnxruntime")
+    pairs = _Pairs(graph, scales, unsigned=is_unsigned(placement.runtime))
     for one in placement.operators:
         node = nodes[one.node]
         node.input[0] = pairs.activation(one.activation)
@@ -166,7 +211,7 @@ def quantise(
         node = nodes[shortcut.node]
         index = list(node.input).index(shortcut.activation)
         node.input[index] = pairs.activation(shortcut.activation)
-    if placement.runtime == "onnxruntime":
+    if _quantises_results(placement.runtime):
         for node in graph.node:
             for index, name in enumerate(node.input):
                 if name in pairs.behind:
@@ -180,7 +225,7 @@ def quantise(
             ordered += pairs.behind.get(name, [])
     del graph.node[:]
     graph.node.extend(ordered)
-    if placement.runtime == "tensorrt":
+    if _takes_clips_wrong(placement.runtime):
         drop_upper_ends(quantised)
     return quantised
 
@@ -282,7 +327,7 @@ def _quantised(graph: Graph, node: onnx.NodeProto, runtime: Placing) -> Quantise
         activation=node.input[0],
         weight=node.input[1],
         axis=axis,
-        result=_result(graph, node.output[0]) if runtime == "onnxruntime" else None,
+        result=_result(graph, node.output[0]) if _quantises_results(runtime) else None,
         work=work,
     )
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Set
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.errors import ExportError
+from zoo.schema.precisions import PRECISION_FACTS, LowType, Precision, largest_of
 
 if TYPE_CHECKING:
     import onnx
 
 _BF16_OPSET = 22  # the first whose convolution takes bf16; of 21 and 22 only types differ for us
 
-LowType = Literal["fp16", "bf16"]
-
-LARGEST: dict[LowType, float] = {"fp16": 65504.0, "bf16": 3.3895e38}
-"""Largest finite value of each type."""
+_FROM_OPSET: dict[LowType, int] = {Precision.BF16: _BF16_OPSET}
 
 # Inputs that the operator's definition wants in fp32, or that are no tensors of the network.
 _FP32_INPUTS = {"Resize": (1, 2)}
@@ -38,8 +36,8 @@ def to_low(
     Raises:
         ExportError: A weight is too large for the type, or the type of a value is not known.
     """
-    for opset in model.opset_import if low == "bf16" else ():
-        opset.version = max(opset.version, _BF16_OPSET)
+    for opset in model.opset_import:
+        opset.version = max(opset.version, _FROM_OPSET.get(low, opset.version))
     _Typing(model, low, islands, low_images=low_images).retype()
     return model
 
@@ -101,7 +99,7 @@ class _Typing:
 
     def _cast(self, name: str, wanted: int) -> str:
         if (name, wanted) not in self._casts:
-            suffix = self._low if wanted == self._low_type else "fp32"
+            suffix = self._low if wanted == self._low_type else Precision.FP32
             self._casts[name, wanted] = f"{name}_{suffix}"
             self._add_cast(name, f"{name}_{suffix}", wanted, f"{name}_{suffix}")
         return self._casts[name, wanted]
@@ -169,7 +167,7 @@ def _number_of(low: LowType) -> int:
     """Returns the number that ONNX has for a type."""
     from onnx import TensorProto
 
-    return int({"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[low])
+    return int(TensorProto.DataType.Value(PRECISION_FACTS[low].onnx))
 
 
 def _lower(tensor: onnx.TensorProto, low: LowType) -> None:
@@ -178,12 +176,13 @@ def _lower(tensor: onnx.TensorProto, low: LowType) -> None:
 
     values = numpy_helper.to_array(tensor)
     largest = float(np.abs(values).max()) if values.size else 0.0
-    if largest > LARGEST[low]:
+    limit = largest_of(low)
+    if largest > limit:
         raise ExportError(
-            f"weight '{tensor.name}' reaches {largest:.4g}, beyond {low}'s {LARGEST[low]:g}",
+            f"weight '{tensor.name}' reaches {largest:.4g}, beyond {low}'s {limit:g}",
             hint="an island of fp32 would have to hold it",
         )
-    kind = np.float16 if low == "fp16" else ml_dtypes.bfloat16
+    kind = np.dtype(getattr(ml_dtypes, PRECISION_FACTS[low].torch, PRECISION_FACTS[low].torch))
     tensor.CopyFrom(numpy_helper.from_array(values.astype(kind), tensor.name))
 
 

@@ -15,6 +15,7 @@ from zoo.key import WeightsIdentity
 from zoo.manifest import Manifest
 from zoo.record import ExportRecord, FailureRecord
 from zoo.repository import Repository
+from zoo.schema.precisions import Precision
 
 Export = ExportRecord | FailureRecord
 """An ONNX, or why there is none."""
@@ -52,7 +53,7 @@ class Exports:
         needed: dict[str, list[Form]] = {}
         for form in forms:
             # Other precisions are derived from fp32, which comes first.
-            fp32 = Form(dialect=form.dialect, precision="fp32")
+            fp32 = Form(dialect=form.dialect, precision=Precision.FP32)
             of_dialect = needed.setdefault(form.dialect, [fp32])
             if form not in of_dialect:
                 of_dialect.append(form)

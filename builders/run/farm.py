@@ -24,6 +24,7 @@ from builders.summary import Summary
 from zoo.errors import ClusterError, ZooError
 from zoo.index import Candidate
 from zoo.manifest import Manifest
+from zoo.record import Kind
 from zoo.repository import Repository
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class Farm:
         Raises:
             ClusterError: Nothing can be run any more.
         """
-        self._repository.claim("dry-run" if request.weights == "seeded" else "release")
+        self._repository.claim(Kind.DRY_RUN if request.weights == "seeded" else Kind.RELEASE)
         probing = Probing(
             request.labelled, request.failures / "labelled", request.manifest_dir,
             partial(self._jobs.job, failures=request.failures), self._repository.store.url,

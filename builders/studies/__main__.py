@@ -32,6 +32,7 @@ from zoo.errors import PrecisionError, RunError, UsageError, ZooError
 from zoo.files import whole
 from zoo.machine import describe_machine
 from zoo.manifest import Preprocess, read_manifests
+from zoo.schema.precisions import Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -42,12 +43,12 @@ Keep = Callable[[str, "onnx.ModelProto"], None]
 
 def fp16(options: argparse.Namespace) -> int:
     """Compares our fp16 with PyTorch's .half() and ModelOpt's AutoCast."""
-    return _study("fp16", options)
+    return _study(Precision.FP16, options)
 
 
 def int8(options: argparse.Namespace) -> int:
     """Compares where we, ONNX Runtime and ModelOpt quantise, and how ranges are told."""
-    return _study("int8", options)
+    return _study(Precision.INT8, options)
 
 
 def _study(precision: Studied, options: argparse.Namespace) -> int:
@@ -79,7 +80,7 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
                 continue
             subject = prepare(
                 manifest, Path(options.manifests), of_model, say, judged_on=options.photos,
-                dialect=DIALECTS[options.dialect], half=precision == "fp16",
+                dialect=DIALECTS[options.dialect], half=precision == Precision.FP16,
             )  # fmt: skip
             study(subject, precision, ways, modelopt, say, keep, kept, before)
         except ZooError as error:
@@ -165,7 +166,10 @@ def main() -> int:
     """Entry point of ``python -m builders.studies``."""
     parser = Parser(prog="python -m builders.studies", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="PRECISION", parser_class=Parser)
-    precisions: dict[Studied, Callable[[argparse.Namespace], int]] = {"fp16": fp16, "int8": int8}
+    precisions: dict[Studied, Callable[[argparse.Namespace], int]] = {
+        Precision.FP16: fp16,
+        Precision.INT8: int8,
+    }
     for name, command in precisions.items():
         added = add_arguments(commands, name, command)
         added.add_argument("--models", default="", help="ids, globs or families")

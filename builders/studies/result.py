@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import assert_never
 
 from builders.gate import compare_rows, find_misses
 from builders.precision import rounded_in_fp32
@@ -15,11 +16,12 @@ from builders.precision.advise import run
 from builders.precision.graph import name_nodes
 from builders.precision.measure import measure
 from builders.studies.subject import Subject
+from zoo.schema.precisions import Precision
 
 if TYPE_CHECKING:
     import onnx
 
-Studied = Literal["fp16", "int8"]
+Studied: TypeAlias = Literal[Precision.FP16, Precision.INT8]
 
 _MULTIPLYING = ("Conv", "Gemm", "MatMul")
 _NOT_COUNTED = ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear")
@@ -118,7 +120,7 @@ def look(subject: Subject, precision: Studied, way: str, model: onnx.ModelProto)
     images, expected = subject.golden()
     numbers = compare_rows(run(model, images), expected, expected)
     operators, low, work = share(model, precision)
-    value, summed = _largest(model, images) if precision == "fp16" else (0.0, 0.0)
+    value, summed = _largest(model, images) if precision == Precision.FP16 else (0.0, 0.0)
     return Row(
         way=way,
         operators=operators,
@@ -129,7 +131,7 @@ def look(subject: Subject, precision: Studied, way: str, model: onnx.ModelProto)
         worst_error=numbers.get("worst_relative_error"),
         quantised=quantised_inputs(model),
         bad_rows=numbers.get("rows_not_finite", 0),
-        weights_error=weights_error(model, subject.fp32()) if precision == "fp16" else None,
+        weights_error=weights_error(model, subject.fp32()) if precision == Precision.FP16 else None,
         largest_value=value,
         largest_sum=summed,
         misses=tuple(find_misses(numbers, subject.manifest.kept_by(precision))),
@@ -162,10 +164,14 @@ def share(model: onnx.ModelProto, precision: Studied) -> tuple[int, int, float]:
             shapes.setdefault(result, shapes.get(node.input[0], []))  # casts have none stated
         if node.op_type in _NOT_COUNTED or kind not in floats:
             continue
-        is_low = kind == TensorProto.FLOAT16
-        if precision == "int8":
-            takes = [made_by.get(name) for name in node.input[:2]]
-            is_low = len(takes) > 0 and all(one == "DequantizeLinear" for one in takes)
+        match precision:
+            case Precision.FP16:
+                is_low = kind == TensorProto.FLOAT16
+            case Precision.INT8:
+                takes = [made_by.get(name) for name in node.input[:2]]
+                is_low = len(takes) > 0 and all(one == "DequantizeLinear" for one in takes)
+            case _:
+                assert_never(precision)
         operators, low = operators + 1, low + is_low
         if node.op_type in _MULTIPLYING:
             weight = shapes[node.input[1]]

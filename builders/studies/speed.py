@@ -32,7 +32,8 @@ from zoo.machine import describe_machine, installed, local_archs
 from zoo.manifest import BatchRange, Preprocess
 from zoo.preprocess import normalise
 from zoo.runtime import Session, open_session
-from zoo.target import Precision
+from zoo.schema.precisions import Precision
+from zoo.schema.runtimes import Runtime
 
 if TYPE_CHECKING:
     import onnx
@@ -115,13 +116,13 @@ def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
         TargetError: There is no GPU, or no TensorRT.
         BuildError: It does not build.
     """
-    toolchain, archs = installed("trt"), local_archs()
+    toolchain, archs = installed(Runtime.TRT), local_archs()
     if toolchain is None or not archs:
         raise TargetError(
             "an NVIDIA GPU and TensorRT are needed to time engines",
             hint="zoo-farm targets names the package and the driver of each line",
         )
-    backend = get_backend("trt")
+    backend = get_backend(Runtime.TRT)
     inputs = BuildInputs(
         model=what.model,
         onnx=sha256_file(network),
@@ -214,7 +215,7 @@ def to_markdown(timed: Sequence[Timed]) -> str:
     base = {
         (one.model, row["batch"]): row["latency_ms"]
         for one in timed
-        if one.precision == "fp16" and one.way == "ours"
+        if one.precision == Precision.FP16 and one.way == "ours"
         for row in one.rows
     }
     lines = [

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from builders.photos import GOLDEN_COUNT
 from builders.studies.result import Row, Studied, Studies
+from zoo.schema.precisions import Precision
 
 _LARGEST = 65504.0  # of fp16
 
 _NOTES: dict[Studied, str] = {
-    "fp16": """\
+    Precision.FP16: """\
 # fp16: ours, PyTorch's .half() and ModelOpt's AutoCast
 
 Features of golden photos against PyTorch's fp32, on the CPU, every value between two operators
@@ -24,7 +25,7 @@ defaults and our calibration photos. Decided by it: `docs/adr/0010-lower-precisi
   value does not show what a kernel does inside; in bold is what fp16 (65504) does not hold.
 - *s*: seconds that making it took, the export by PyTorch aside.
 """,
-    "int8": """\
+    Precision.INT8: """\
 # int8: where we place Q/DQ, and where ModelOpt does
 
 Features of golden photos against PyTorch's fp32, on the CPU, what is quantised rounded as the Q/DQ
@@ -54,7 +55,7 @@ def to_markdown(precision: Studied, studies: Sequence[Studies], models: Sequence
     """
     head = ["model", "way", f"operators in {precision}", "work", "worst cosine", "median cosine",
             "worst relative error"]  # fmt: skip
-    if precision == "fp16":
+    if precision == Precision.FP16:
         head += ["weights' error", "largest fp16 value", "largest sum in fp16"]
     else:
         head += ["quantised inputs"]
@@ -76,14 +77,14 @@ def to_markdown(precision: Studied, studies: Sequence[Studies], models: Sequence
 
 def _cells(model: str, row: Row, precision: Studied) -> list[str]:
     if not row.operators:
-        empty = [""] * (9 if precision == "fp16" else 7)
+        empty = [""] * (9 if precision == Precision.FP16 else 7)
         return [model, row.way, *empty, row.note]
     cells = [model, row.way, f"{row.low} of {row.operators}", f"{row.work:.1%}"]
     if row.worst_cosine is None:
         cells += [f"NaN or infinity in {row.bad_rows} rows", "", ""]
     else:
         cells += [f"{row.worst_cosine:.6f}", f"{row.median_cosine:.6f}", f"{row.worst_error:.4f}"]
-    if precision == "fp16":
+    if precision == Precision.FP16:
         cells += [f"{row.weights_error:.1e}" if row.weights_error is not None else ""]
         cells += [_magnitude(row.largest_value), _magnitude(row.largest_sum)]
     else:

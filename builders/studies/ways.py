@@ -18,6 +18,7 @@ from builders.recipes import RangeMethod
 from builders.studies.modelopt import ModelOpt, ModelOptRange
 from builders.studies.result import Studied
 from builders.studies.subject import Subject
+from zoo.schema.precisions import Placing, Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +50,10 @@ class Way:
 
 def _ours_fp16(subject: Subject) -> tuple[onnx.ModelProto, str]:
     made, advice = lower(
-        subject.fp32(), "fp16", subject.calibration(), subject.manifest.kept_by("fp16")
+        subject.fp32(),
+        Precision.FP16,
+        subject.calibration(),
+        subject.manifest.kept_by(Precision.FP16),
     )
     islands = [f"{count} {reason}" for reason, count in advice.islands.items()]
     kept = [f"{len(advice.kept)} kept higher"] if advice.kept else []
@@ -64,7 +68,10 @@ def _half(subject: Subject) -> tuple[onnx.ModelProto, str]:
 
 def _ours_int8(subject: Subject) -> tuple[onnx.ModelProto, str]:
     made, advice = lower(
-        subject.fp32(), "int8", subject.calibration(), subject.manifest.kept_by("int8")
+        subject.fp32(),
+        Precision.INT8,
+        subject.calibration(),
+        subject.manifest.kept_by(Precision.INT8),
     )
     kept = f", {len(advice.kept)} kept higher" if advice.kept else ""
     return made, f"ranges by {advice.ranges}{kept}"
@@ -74,7 +81,7 @@ def _placed(ranges: RangeMethod, subject: Subject) -> tuple[onnx.ModelProto, str
     """Our placement alone: nothing is tried, nothing is kept higher."""
     model = subject.fp32()
     name_nodes(model)
-    placement = place(model, "tensorrt")
+    placement = place(model, Placing.TENSORRT)
     images = subject.calibration().all
     batches = (images[at : at + 1] for at in range(len(images)))
     measured = measure(model, batches, placement.activations)
@@ -129,12 +136,12 @@ def _modelopt(
 
 
 WAYS: dict[Studied, dict[str, Way]] = {
-    "fp16": {
+    Precision.FP16: {
         ".half()": Way(own=_half),
         "AutoCast": Way(others=_autocast),
         "ours": Way(own=_ours_fp16),
     },
-    "int8": {
+    Precision.INT8: {
         "our placement, max": Way(own=partial(_placed, "max")),
         "our placement, percentile": Way(own=partial(_placed, "percentile")),
         "our placement, mse": Way(own=partial(_placed, "mse")),

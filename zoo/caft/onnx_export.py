@@ -13,6 +13,8 @@ from zoo.errors import HeadError, MissingPackageError
 from zoo.extractor import Extractor
 from zoo.files import whole
 from zoo.runtime.onnxruntime import session_options
+from zoo.schema.precisions import is_lowered
+from zoo.schema.runtimes import Runtime
 
 OUTPUT = "probabilities"
 _TOLERANCE, _LOW_TOLERANCE = 1e-4, 2e-2
@@ -43,7 +45,7 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
         import onnx
     except ImportError as error:
         raise MissingPackageError("onnx is not installed", hint="pip install onnx") from error
-    if backbone is None and extractor.record.inputs.toolchain.kind == "ort":
+    if backbone is None and extractor.record.inputs.toolchain.kind == Runtime.ORT:
         backbone = extractor.file
     if backbone is None:
         raise HeadError(
@@ -51,7 +53,7 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
             "ONNX that it was built from: no head can be put behind it",
             hint="give --target with the model's cpu target, as zoo show lists it",
         )
-    tolerance = _TOLERANCE if extractor.record.inputs.precision == "fp32" else _LOW_TOLERANCE
+    tolerance = _LOW_TOLERANCE if is_lowered(extractor.record.inputs.precision) else _TOLERANCE
     model = onnx.load(str(backbone))
     _append(model, head)
     _describe(model, head, extractor)

@@ -63,7 +63,7 @@ class Site:
         page = render(
             template,
             root="../" * name.count("/"),
-            dry_run=self.kind == "dry-run",
+            dry_run=self.kind == Kind.DRY_RUN,
             place=self.place,
             **values,
         )
@@ -91,7 +91,7 @@ def build_site(
     """
     index = repository.index()
     digests = {row.model: row.index.sha256 for row in index.models} if index else {}
-    kind = (index.kind if index else repository.kind()) or "release"
+    kind = (index.kind if index else repository.kind()) or Kind.RELEASE
     site = Site(repository=repository, folder=folder, kind=kind, place=place or Place())
     models = list(repository.model_indexes())
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from typing_extensions import assert_never
 
 from zoo.catalog import facts
 from zoo.catalog.gpus import arch_name, products_of
 from zoo.catalog.place import Place
 from zoo.index import EngineEntry, ModelIndex
-from zoo.record import Attestation, BuildRecord, ExportRecord
+from zoo.record import Attestation, AttestationKind, BuildRecord, ExportRecord, Status
+from zoo.schema.closed import Unknown, complete
+from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
+from zoo.target import RuntimeKind, on_gpu
 from zoo.target_table import target_table
 
 
@@ -63,12 +68,7 @@ class Event:
 def requirements(engine: EngineEntry, record: BuildRecord | None) -> list[tuple[str, str]]:
     """Returns what a machine needs to run an engine: name to what."""
     toolchain = engine.toolchain
-    exact = {
-        "ort": "this release or a later one",
-        "rtx": "exactly this build: another refuses the engine",
-        "trt": "exactly this build: another refuses the engine",
-    }.get(toolchain.kind, "exactly this one")
-    found = [("Runtime", f"{facts.runtime_words(engine)}, {exact}")]
+    found = [("Runtime", f"{facts.runtime_words(engine)}, {_exactness(toolchain.kind)}")]
     if toolchain.cuda is not None:
         found.append(("CUDA", str(toolchain.cuda)))
         if driver := _driver(engine):
@@ -90,6 +90,14 @@ def requirements(engine: EngineEntry, record: BuildRecord | None) -> list[tuple[
     return found
 
 
+def _exactness(runtime: RuntimeKind) -> str:
+    if isinstance(runtime, Unknown):
+        return "exactly this one"
+    if RUNTIME_FACTS[runtime].reads_older:
+        return "this release or a later one"
+    return "exactly this build: another refuses the engine"
+
+
 def _driver(engine: EngineEntry) -> int | None:
     line = target_table().line.get(str(engine.toolchain.line))
     archs = facts.archs_of(engine)
@@ -98,32 +106,30 @@ def _driver(engine: EngineEntry) -> int | None:
     return line.cell(archs[0]).driver.get(engine.toolchain.cuda or 0)
 
 
-_EXTRAS = {"ort": "onnxruntime", "rtx": "rtx", "trt": "tensorrt"}
-
-
 def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Command]:
     """Returns how to fetch and use an engine; nothing for one that is withdrawn."""
-    if engine.status == "withdrawn" or not engine.targets:
+    if engine.status == Status.WITHDRAWN or not engine.targets:
         return []
     label = engine.targets[0]
     name = shlex.quote(file_name(model.model, engine))
     options = "".join(
         f" {option}"
         for option, wanted in (
-            ("--allow-pending", engine.status == "pending"),
+            ("--allow-pending", engine.status == Status.PENDING),
             ("--allow-seeded", engine.dry_run),
         )
         if wanted
     )
     chosen = f"--store {shlex.quote(place.store)} --target {shlex.quote(label)}{options}"
     digest = engine.engine.sha256
-    extra = _EXTRAS.get(engine.toolchain.kind, "onnxruntime")
+    kind = engine.toolchain.kind
+    extra = "" if isinstance(kind, Unknown) else f"[{RUNTIME_FACTS[kind].extra}]"
     others = ", ".join(engine.targets[1:])
     also = f"It serves {others} too: --target takes any of them. " if others else ""
     return [
         Command(
             title="The client",
-            text=f"pip install 'caft-zoo[{extra}]'",
+            text=f"pip install 'caft-zoo{extra}'",
         ),
         Command(
             title="Fetch, with its signature checked",
@@ -139,19 +145,20 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
             text=f'{place.fetch(digest, name)}\necho "{digest}  {name}" | sha256sum -c',
             note="That checks the bytes against this page; who made them, only the client checks.",
         ),
-        _native(model, engine, name),
+        *_native(engine, name),
     ]
 
 
 def file_name(model: str, engine: EngineEntry) -> str:
     """Returns what an engine's file is called where it is copied to."""
-    suffix = ".onnx" if engine.toolchain.kind == "ort" else ".engine"
+    kind = engine.toolchain.kind
+    suffix = RUNTIME_FACTS[kind].suffix if not isinstance(kind, Unknown) else ".engine"
     label = engine.targets[0] if engine.targets else engine.record[:16]
     return f"{model}-{label}{suffix}"
 
 
 def _python(model: ModelIndex, engine: EngineEntry, place: Place) -> str:
-    extra = ", allow_pending=True" * (engine.status == "pending")
+    extra = ", allow_pending=True" * (engine.status == Status.PENDING)
     extra += ", allow_seeded=True" * engine.dry_run
     target, store = json.dumps(engine.targets[0]), json.dumps(place.store)
     return (
@@ -161,18 +168,35 @@ def _python(model: ModelIndex, engine: EngineEntry, place: Place) -> str:
     )
 
 
-def _native(model: ModelIndex, engine: EngineEntry, name: str) -> Command:
-    """What reads the engine without this project: NVIDIA's tools, or ONNX Runtime."""
+def _native(engine: EngineEntry, name: str) -> list[Command]:
+    """What reads the engine without this project; nothing of a runtime that is not known."""
+    kind = engine.toolchain.kind
+    if isinstance(kind, Unknown):
+        return []
+    match kind:
+        case Runtime.ORT:
+            return [_in_onnxruntime(engine, name)]
+        case Runtime.RTX:
+            return [_in_tensorrt(engine, name, "tensorrt_rtx")]
+        case Runtime.TRT:
+            return [_in_tensorrt(engine, name, "trtexec")]
+        case _:
+            assert_never(kind)
+
+
+def _in_onnxruntime(engine: EngineEntry, name: str) -> Command:
+    size = engine.preprocess.input_size
+    return Command(
+        title="Without this project",
+        language="python",
+        text=f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}")\n'
+        'features = session.run(["features"], {"images": batch})  '
+        f"# (N, 3, {size}, {size}), float32",
+    )
+
+
+def _in_tensorrt(engine: EngineEntry, name: str, tool: str) -> Command:
     size, batch = engine.preprocess.input_size, engine.batch.opt
-    if engine.toolchain.kind == "ort":
-        return Command(
-            title="Without this project",
-            language="python",
-            text=f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}")\n'
-            'features = session.run(["features"], {"images": batch})  '
-            f"# (N, 3, {size}, {size}), float32",
-        )
-    tool = "tensorrt_rtx" if engine.toolchain.kind == "rtx" else "trtexec"
     return Command(
         title="C++",
         text=f"{tool} --loadEngine={name} --shapes=images:{batch}x3x{size}x{size}",
@@ -187,7 +211,7 @@ def rebuild(model: ModelIndex, engine: EngineEntry, record: BuildRecord | None) 
     archs = ",".join(record.inputs.archs if record else facts.archs_of(engine))
     line = engine.toolchain.line
     words = [f"make zoo MODELS={model.model} GPU={shlex.quote(archs)}"]
-    if line.kind != "ort":
+    if on_gpu(line.kind):
         words.append(f"TRT={line.asked}")
     words.append(f"PRECISION={shlex.quote(engine.precision)}")
     if engine.dry_run:
@@ -243,13 +267,20 @@ def _commit(statement: dict[str, Any] | None) -> str | None:
     return f"{found['git']}{', with changes' if found.get('changed') == 'true' else ''}"
 
 
-_DID = {
-    "verified": "Verified",
-    "benchmarked": "Timed",
-    "compared": "Put beside PyTorch",
-    "pending": "Waiting for its GPU",
-    "withdrawn": "Withdrawn",
-}
+_DID: Mapping[AttestationKind, str] = complete(
+    AttestationKind,
+    {
+        AttestationKind.VERIFIED: "Verified",
+        AttestationKind.BENCHMARKED: "Timed",
+        AttestationKind.COMPARED: "Put beside PyTorch",
+        AttestationKind.PENDING: "Waiting for its GPU",
+        AttestationKind.WITHDRAWN: "Withdrawn",
+    },
+)
+
+
+def _did(kind: AttestationKind | Unknown) -> str:
+    return str(kind) if isinstance(kind, Unknown) else _DID[kind]
 
 
 def history(
@@ -262,7 +293,7 @@ def history(
         reason = one.body.get("reason")
         where = facts.machine_words(one.machine) if one.machine else "by hand"
         detail = f"{reason} ({where})" if reason else where
-        events.append(Event(time=one.time, what=_DID.get(one.kind, one.kind), detail=detail))
+        events.append(Event(time=one.time, what=_did(one.kind), detail=detail))
     for entry in entries:
         if entry.superseded is not None:
             detail = f"for {', '.join(entry.targets)}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from zoo.index import EngineEntry, TimedBatch
-from zoo.target import RUNTIME_NAMES
+from zoo.record import PrecisionStatus, Status
+from zoo.schema.closed import complete
+from zoo.schema.runtimes import title_of
+from zoo.target import arch_of
 from zoo.verdict import cut
 
 Tone = Literal["good", "wait", "bad", "plain"]
@@ -28,11 +31,17 @@ class Badge:
     why: str | None = None
 
 
-_STATUS: dict[str, tuple[Tone, str]] = {
-    "verified": ("good", "its features were compared with PyTorch's, row by row, on this target"),
-    "pending": ("wait", "built, and not run on that GPU yet"),
-    "withdrawn": ("bad", "not handed out any more"),
-}
+_STATUS: Mapping[Status, tuple[Tone, str]] = complete(
+    Status,
+    {
+        Status.VERIFIED: (
+            "good",
+            "its features were compared with PyTorch's, row by row, on this target",
+        ),
+        Status.PENDING: ("wait", "built, and not run on that GPU yet"),
+        Status.WITHDRAWN: ("bad", "not handed out any more"),
+    },
+)
 _SEEDED = "seeded weights: of no use for features"
 _UNASKED = "nobody asked the engine which precision it runs in"
 _SLOWER = "PyTorch was faster on the same machine"
@@ -51,13 +60,13 @@ LEGEND = (
 def badges(engine: EngineEntry) -> list[Badge]:
     """Returns what there is to say of an engine at a glance, the most important first."""
     tone, meaning = _STATUS[engine.status]
-    why = meaning if engine.status != "withdrawn" else engine.reason
+    why = meaning if engine.status != Status.WITHDRAWN else engine.reason
     found = [Badge(word=engine.status, tone=tone, why=why)]
     if engine.dry_run:
         found.append(Badge(word="dry run", tone="bad", why=_SEEDED))
     if engine.superseded:
         found.append(Badge(word="superseded", tone="wait", why="a newer engine took its place"))
-    if engine.precision_status == "unproven":
+    if engine.precision_status == PrecisionStatus.UNPROVEN:
         found.append(Badge(word="precision unproven", tone="plain", why=_UNASKED))
     if slower := slower_words(engine):
         found.append(Badge(word=slower, tone="wait", why=_SLOWER))
@@ -72,7 +81,7 @@ def slower_words(engine: EngineEntry) -> str | None:
 
 def archs_of(engine: EngineEntry) -> tuple[str, ...]:
     """Returns the architectures that an engine is current for."""
-    return tuple(dict.fromkeys(label.partition("-")[0] for label in engine.targets))
+    return tuple(dict.fromkeys(arch_of(label) for label in engine.targets))
 
 
 def precision_words(engine: EngineEntry) -> str:
@@ -84,7 +93,7 @@ def precision_words(engine: EngineEntry) -> str:
 def runtime_words(engine: EngineEntry) -> str:
     """Returns the runtime in full: ``TensorRT-RTX 1.7.1.116``."""
     toolchain = engine.toolchain
-    return f"{RUNTIME_NAMES.get(toolchain.kind, toolchain.kind)} {toolchain.version}"
+    return f"{title_of(toolchain.kind)} {toolchain.version}"
 
 
 def best_rate(engine: EngineEntry) -> TimedBatch | None:

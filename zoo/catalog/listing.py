@@ -13,7 +13,8 @@ from zoo.catalog import facts
 from zoo.catalog.facts import Badge
 from zoo.catalog.gpus import arch_name, gpu_table, known_as, products_of, slug
 from zoo.index import DisabledCell, EngineEntry, ModelIndex
-from zoo.target import PRECISIONS, RUNTIME_NAMES, RuntimeLine
+from zoo.schema.closed import Unknown
+from zoo.target import PRECISIONS, Label, RuntimeLine
 from zoo.target_table import target_table
 
 ROWS_IN_PAGE = 150
@@ -122,11 +123,11 @@ def _engine_row(model: str, engine: EngineEntry) -> Row:
 
 
 def _disabled_row(model: str, cell: DisabledCell) -> Row:
-    parts = [label.split("-") for label in cell.targets]
-    line = next((part[1] for part in parts if len(part) > 1), "")
+    labels = [Label.read(text) for text in cell.targets]
+    line = next((label.line for label in labels if label.line), "")
     reason = cell.reason if len(cell.reason) <= _REASON else cell.reason[:_REASON].rstrip() + "…"
     return Row(
-        archs=tuple(dict.fromkeys(part[0] for part in parts)),
+        archs=tuple(dict.fromkeys(label.arch for label in labels)),
         precision=cell.precision,
         line=line,
         runtime=line_title(line),
@@ -138,8 +139,8 @@ def _disabled_row(model: str, cell: DisabledCell) -> Row:
 
 def line_title(line: str) -> str:
     """Returns what people call a line, ``TensorRT 11.4``; itself where it is none."""
-    kind = line.rstrip("0123456789.")
-    return RuntimeLine(kind, line[len(kind) :]).title if kind in RUNTIME_NAMES else line
+    read = RuntimeLine.read(line)
+    return read.title if not isinstance(read.kind, Unknown) else line
 
 
 @dataclass(frozen=True, kw_only=True)

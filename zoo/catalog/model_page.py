@@ -9,7 +9,7 @@ from zoo.catalog import facts
 from zoo.catalog.gpus import arch_name, products_of
 from zoo.catalog.plots import DotPlot, Plot, Series, accuracy_plot, speed_plot
 from zoo.index import EngineEntry, ModelIndex
-from zoo.target import PRECISIONS
+from zoo.target import PRECISIONS, arch_of
 from zoo.target_table import target_table
 
 CLASSES = 10
@@ -50,7 +50,7 @@ def grid(model: ModelIndex) -> Grid:
         for arch in facts.archs_of(engine):
             engines.setdefault((arch, engine.precision), []).append(engine)
     for cell in model.disabled:
-        for arch in dict.fromkeys(label.partition("-")[0] for label in cell.targets):
+        for arch in dict.fromkeys(arch_of(label) for label in cell.targets):
             reasons.setdefault((arch, cell.precision), []).append(cell.reason)
     taken = {*engines, *reasons}
     archs = _in_order({arch for arch, _ in taken}, target_table().arch)

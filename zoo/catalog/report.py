@@ -12,7 +12,8 @@ from typing import Any
 from zoo.catalog.facts import archs_of, by_record
 from zoo.catalog.night import Drift, Part
 from zoo.index import EngineEntry, ModelIndex
-from zoo.record import BuildRecord, ExportRecord
+from zoo.record import BuildRecord, ExportRecord, Status
+from zoo.target import arch_of, cell_of
 from zoo.target_table import PRECISIONS, target_table
 
 
@@ -157,11 +158,7 @@ def missing(model: ModelIndex) -> list[Missing]:
     known: set[tuple[str, str]] = {
         (arch, engine.precision) for engine in model.current for arch in archs_of(engine)
     }
-    known |= {
-        (label.partition("-")[0], cell.precision)
-        for cell in model.disabled
-        for label in cell.targets
-    }
+    known |= {(arch_of(label), cell.precision) for cell in model.disabled for label in cell.targets}
     found = []
     for arch in table.arch:
         served = {one for line in table.line.values() for one in line.cell(arch).precisions}
@@ -182,18 +179,18 @@ def newest(model: ModelIndex) -> list[Newest]:
                 targets=labels,
                 record=record,
                 created=entries[0].created,
-                status="verified" if _all_verified(entries) else entries[-1].status,
+                status=Status.VERIFIED if _all_verified(entries) else entries[-1].status,
             )
         )
     return sorted(found, key=lambda one: one.created, reverse=True)
 
 
 def _all_verified(entries: list[EngineEntry]) -> bool:
-    return all(entry.status == "verified" for entry in entries)
+    return all(entry.status == Status.VERIFIED for entry in entries)
 
 
 def _cell(label: str) -> str:
-    return label.removesuffix("-mixed")
+    return cell_of(label)
 
 
 def _machine(machine: dict[str, Any]) -> object:

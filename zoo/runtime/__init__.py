@@ -1,11 +1,12 @@
 """Sessions: an engine, loaded and ready to give features.
 
-One literal table says which module serves which runtime; a runtime's library is imported when the
-first engine of its kind is opened.
+:mod:`zoo.schema.runtimes` says which module serves which runtime; a runtime's library is imported
+when the first engine of its kind is opened.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,14 @@ from typing import Any
 from zoo.errors import RunError
 from zoo.key import BuildInputs
 from zoo.runtime.base import Session
-from zoo.target import RUNTIME_NAMES, RuntimeKind
+from zoo.schema.closed import Unknown
+from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, title_of
 
 __all__ = ["SESSIONS", "Session", "open_session"]
 
-SESSIONS: dict[RuntimeKind, str] = {
-    "ort": "zoo.runtime.onnxruntime",
-    "rtx": "zoo.runtime.tensorrt",
-    "trt": "zoo.runtime.tensorrt",
-}
+
+SESSIONS: Mapping[str, str] = {kind: facts.session for kind, facts in RUNTIME_FACTS.items()}
+"""Runtime to the module whose ``open_session`` runs its engines."""
 
 
 def open_session(
@@ -40,12 +40,11 @@ def open_session(
         MissingPackageError: The runtime is not installed.
     """
     kind = inputs.toolchain.kind
-    if kind not in SESSIONS:
+    if isinstance(kind, Unknown):
         raise RunError(
-            f"{engine.name} is a {RUNTIME_NAMES.get(kind, kind)} engine, which this version does "
-            "not run",
-            hint="it runs engines of " + ", ".join(RUNTIME_NAMES[name] for name in SESSIONS),
+            f"{engine.name} is a {title_of(kind)} engine, which this version does not run",
+            hint="it runs engines of " + ", ".join(map(title_of, Runtime)),
         )
-    module = import_module(SESSIONS[kind])
+    module = import_module(RUNTIME_FACTS[kind].session)
     opened: Session = module.open_session(engine, inputs, size, **options)
     return opened

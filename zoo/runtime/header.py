@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import assert_never
+
 from zoo.errors import RunError
 from zoo.key import BuildInputs
 from zoo.runtime.base import check_size
-from zoo.target import RUNTIME_NAMES, Arch, RuntimeKind
+from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, title_of
+from zoo.target import Arch
 
 HEADER_SIZE = 36
 """Bytes that hold all that is read: magic at 0, version at 24; for TensorRT-RTX also the length of
 the whole engine at 16 and a mask of compute capabilities at 32."""
 
-_MAGIC: dict[bytes, RuntimeKind] = {b"ftrt": "trt", b"vtrt": "rtx"}
+_MAGIC = {facts.magic: kind for kind, facts in RUNTIME_FACTS.items() if facts.magic is not None}
 
 # Bit of each compute capability in the mask of TensorRT-RTX, read off engines built by 1.7.1.116
 # for one capability at a time.
@@ -38,7 +41,7 @@ class Header:
         archs: Architectures that it holds code for; None where the header does not say.
     """
 
-    kind: RuntimeKind
+    kind: Runtime
     version: str
     length: int | None = None
     archs: tuple[str, ...] | None = None
@@ -61,14 +64,25 @@ def read_header(data: bytes, name: str = "the file") -> Header:
             hint="zoo pull fetches engines, and checks them",
         )
     version = ".".join(str(number) for number in data[24:28])
-    if kind == "trt":
-        return Header(kind=kind, version=version)
+    match kind:
+        case Runtime.TRT:
+            return Header(kind=kind, version=version)
+        case Runtime.RTX:
+            return _portable_header(data, version, name)
+        case Runtime.ORT:
+            raise RunError(f"{name}: models of {title_of(kind)} have no header")
+        case _:
+            assert_never(kind)
+
+
+def _portable_header(data: bytes, version: str, name: str) -> Header:
+    """Reads what a header of TensorRT-RTX says beyond the version."""
     (length,) = struct.unpack_from("<Q", data, 16)
     (mask,) = struct.unpack_from("<I", data, 32)
     if unknown := mask & ~sum(1 << bit for bit in _MASK_BITS.values()):
         raise RunError(f"{name}: its mask of compute capabilities has unknown bits: {unknown:#x}")
     archs = tuple(arch for arch, bit in _MASK_BITS.items() if mask >> bit & 1)
-    return Header(kind=kind, version=version, length=length, archs=archs)
+    return Header(kind=Runtime.RTX, version=version, length=length, archs=archs)
 
 
 def read_file_header(engine: Path) -> Header:
@@ -102,7 +116,7 @@ def same_version(header: Header, version: str) -> bool:
 def describe(header: Header) -> str:
     """Says in words what an engine is for: ``TensorRT-RTX 1.7.1.116 engine for sm86``."""
     archs = f" for {', '.join(header.archs)}" if header.archs else ""
-    return f"{RUNTIME_NAMES[header.kind]} {header.version} engine{archs}"
+    return f"{title_of(header.kind)} {header.version} engine{archs}"
 
 
 def check_engine(engine: Path, inputs: BuildInputs, size: int | None) -> None:
@@ -114,7 +128,7 @@ def check_engine(engine: Path, inputs: BuildInputs, size: int | None) -> None:
     check_size(engine, size)
     header = read_file_header(engine)
     toolchain = inputs.toolchain
-    wanted = f"{RUNTIME_NAMES[toolchain.kind]} {toolchain.version}"
+    wanted = f"{title_of(toolchain.kind)} {toolchain.version}"
     if header.kind != toolchain.kind or not same_version(header, toolchain.version):
         raise RunError(
             f"{engine.name} is a {describe(header)}, its record says {wanted}",

@@ -23,15 +23,12 @@ from zoo.runtime.base import check_images
 from zoo.runtime.header import check_arch, check_engine, describe, read_file_header
 from zoo.runtime.lane import FLOAT_BYTES, Bound, Lane
 from zoo.runtime.pipeline import LanePipeline
-from zoo.target import RUNTIME_NAMES, RuntimeKind
+from zoo.schema.closed import Unknown
+from zoo.schema.runtimes import RUNTIME_FACTS, title_of
+from zoo.target import RuntimeLine
 
 if TYPE_CHECKING:
     from cuda.core import Stream
-
-_MODULES: dict[RuntimeKind, tuple[str, str]] = {
-    "trt": ("tensorrt", "the TensorRT of the engine's version"),
-    "rtx": ("tensorrt_rtx", "pip install 'caft-zoo[rtx]'"),
-}
 
 
 class TensorRTSession:
@@ -71,7 +68,7 @@ class TensorRTSession:
             raise RunError(
                 f"{engine.name} does not load: {self._log.last or 'TensorRT does not say why'}",
                 hint=f"it is a {describe(read_file_header(engine))}; installed here is "
-                f"{RUNTIME_NAMES[inputs.toolchain.kind]} {self._trt.__version__}",
+                f"{title_of(inputs.toolchain.kind)} {self._trt.__version__}",
             )
         self.input, self.output = self._names()
         count = self._engine.num_optimization_profiles
@@ -281,13 +278,15 @@ def import_runtime(inputs: BuildInputs) -> Any:
         RunError: Another version is installed.
     """
     kind, wanted = inputs.toolchain.kind, inputs.toolchain.version
-    module, install = _MODULES[kind]
-    name = RUNTIME_NAMES[kind]
+    name = title_of(kind)
+    if isinstance(kind, Unknown):
+        raise RunError(f"the engine needs {name} {wanted}, which this version does not run")
     try:
-        trt = import_module(module)
+        trt = import_module(RUNTIME_FACTS[kind].module)
     except (ImportError, OSError) as error:
         raise MissingPackageError(
-            f"the engine needs {name} {wanted}, which can't be imported: {error}", hint=install
+            f"the engine needs {name} {wanted}, which can't be imported: {error}",
+            hint=RUNTIME_FACTS[kind].install,
         ) from error
     have = str(trt.__version__).split(".")
     common = min(len(have), wanted.count(".") + 1)
@@ -296,7 +295,7 @@ def import_runtime(inputs: BuildInputs) -> Any:
         raise RunError(
             f"the engine needs {name} {wanted}, {trt.__version__} is installed here",
             hint=f"zoo show {inputs.model} lists engines of other versions; to build one: "
-            f"make zoo MODELS={inputs.model} TRT={kind.replace('trt', '')}{'.'.join(have[:2])}",
+            f"make zoo MODELS={inputs.model} TRT={RuntimeLine(kind, '.'.join(have[:2])).asked}",
         )
     return trt
 

@@ -1,0 +1,151 @@
+"""Precisions: the set, and one table of what is true of each.
+
+What a precision is decides here or in a ``match``; what runs where is in ``zoo/targets.toml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from typing_extensions import assert_never
+
+from zoo.schema.closed import Lenient, Unknown, complete
+from zoo.util.strenum import StrEnum
+
+
+class Precision(StrEnum):
+    """What an engine of the name computes in. The order is that of plans and catalogs."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+AnyPrecision: TypeAlias = Annotated[Precision | Unknown, Lenient(Precision)]
+"""As an index names it, which a later version may have written."""
+
+LowType: TypeAlias = Literal[Precision.FP16, Precision.BF16]
+"""Precisions that are a floating-point type of weights and activations."""
+
+Rounding: TypeAlias = Literal[Precision.FP16, Precision.BF16, Precision.INT8]
+"""Precisions below fp32."""
+
+
+class Rest(StrEnum):
+    """Type of what an int8 network does not quantise."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+class Placing(StrEnum):
+    """Whose fusions an int8 network's Q/DQ are placed for."""
+
+    TENSORRT = "tensorrt"
+    ONNXRUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionFacts:
+    """What is true of a precision.
+
+    Attributes:
+        bits: Of a weight.
+        onnx: Weights' element type in ONNX, as ``TensorProto.DataType`` names it.
+        tensorrt: The same as TensorRT's ``DataType`` names it.
+        stated: The same as TensorRT's inspector names it.
+        pattern: Regular expression of how the inspector describes tensors of it.
+        torch: Name of PyTorch's type.
+        finer: Precisions nearer to PyTorch's features; an engine that is slower than one of those
+            is not worth its error.
+        preference: Order in which a client takes them, the least first: the faster before fp32,
+            and int8, which costs the features something, only where nothing else is there.
+        largest: Largest finite value; None where values are scaled to a range.
+    """
+
+    bits: int
+    onnx: str
+    tensorrt: str
+    stated: str
+    pattern: str
+    torch: str
+    finer: tuple[Precision, ...]
+    preference: int
+    largest: float | None
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of a weight."""
+        return self.bits / 8
+
+
+def is_lowered(precision: Precision) -> bool:
+    """Whether an ONNX of a precision is made from the exported one, by a recipe of its own."""
+    match precision:
+        case Precision.FP32:
+            return False
+        case Precision.BF16 | Precision.FP16 | Precision.INT8:
+            return True
+        case _:
+            assert_never(precision)
+
+
+PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
+    Precision,
+    {
+        Precision.FP32: PrecisionFacts(
+            bits=32,
+            onnx="FLOAT",
+            tensorrt="FLOAT",
+            stated="Float",
+            pattern="fp32|float",
+            torch="float32",
+            finer=(),
+            preference=2,
+            largest=3.4028e38,
+        ),
+        Precision.BF16: PrecisionFacts(
+            bits=16,
+            onnx="BFLOAT16",
+            tensorrt="BF16",
+            stated="BFloat16",
+            pattern="bf16|bfloat",
+            torch="bfloat16",
+            finer=(Precision.FP32,),
+            preference=1,
+            largest=3.3895e38,
+        ),
+        Precision.FP16: PrecisionFacts(
+            bits=16,
+            onnx="FLOAT16",
+            tensorrt="HALF",
+            stated="Half",
+            pattern="fp16|half",
+            torch="float16",
+            finer=(Precision.FP32,),
+            preference=0,
+            largest=65504.0,
+        ),
+        Precision.INT8: PrecisionFacts(
+            bits=8,
+            onnx="INT8",
+            tensorrt="INT8",
+            stated="Int8",
+            pattern="int8",
+            torch="int8",
+            finer=(Precision.FP32, Precision.BF16, Precision.FP16),
+            preference=3,
+            largest=None,
+        ),
+    },
+)
+
+
+def largest_of(low: LowType) -> float:
+    """Returns the largest finite value of a floating-point type."""
+    largest = PRECISION_FACTS[low].largest
+    assert largest is not None, f"{low} is no floating-point type"
+    return largest
