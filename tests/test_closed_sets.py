@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from factories import engine, model
+from support.records import engine_entry as engine
+from support.records import model_index as model
 
 from builders.backends import get_backend
 from builders.inputs import Form
