@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from support.networks import residual
 from support.paths import DATA
-from test_int8 import residual
 
 from builders.gate import compare_rows
 from builders.onnx_run import open_onnx

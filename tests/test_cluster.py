@@ -21,7 +21,7 @@ from support.models import LITE
 from support.paths import ROOT
 from support.records import toolchain
 from support.skips import NO_OTHER_PYTHON
-from test_executor import wait_for
+from support.waiting import wait_for
 
 from builders import cli, fake_builder
 from builders.cluster.certs import make_certs

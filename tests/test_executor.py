@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT
+from support.waiting import wait_for, wait_for_end
 
 from builders.executors import LocalExecutor, local
 from builders.executors.docker import DockerExecutor
@@ -26,20 +26,6 @@ MIB = 2**20
 
 def execute(code: str, folder: Path, timeout: float = 60, memory: int | None = None) -> None:
     LocalExecutor(timeout, (sys.executable, "-c", code), memory=memory).run(JOB, folder, silent)
-
-
-def wait_for(path: Path) -> str:
-    """Waits for a file with text in it."""
-    while not (path.exists() and path.read_text()):
-        time.sleep(0.02)
-    return path.read_text()
-
-
-def wait_for_end(pid: int) -> None:
-    """Waits until a process is gone; what has ended and was not waited for is gone too."""
-    stat = Path(f"/proc/{pid}/stat")
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        time.sleep(0.02)
 
 
 def test_a_crash_of_native_code_is_named_with_the_last_words(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from support.paths import ROOT
+from support.paths import ROOT, TESTS
 from support.records import backbone_cut, weights_identity
 from torch import nn
 
@@ -106,8 +107,9 @@ def test_two_folders_give_the_same_bytes(tmp_path: Path) -> None:
         script.write_text(EXPORT)
         subprocess.run(
             [sys.executable, "-W", "ignore", str(script), str(folder / "m.onnx"),
-             str(ROOT / "tests")],
+             str(Path(__file__).parent)],
             check=True, cwd=folder, timeout=300,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{TESTS}"},
         )  # fmt: skip
         data = (folder / "m.onnx").read_bytes()
         assert str(tmp_path).encode() not in data

@@ -17,7 +17,7 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from odd_servers import CarelessS3, serving
 from s3_server import BUCKET, MAINTAINER, READER, S3Server, credentials
-from support.paths import ROOT
+from support.paths import ROOT, TESTS
 
 import zoo.stores.transfer
 from zoo.errors import RepositoryError
@@ -288,7 +288,7 @@ from test_stores_s3 import opened
 store = opened({url!r}, lease=2)
 {does}
 """
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{TESTS}:{Path(__file__).parent}"}
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, env=environment, cwd=ROOT
     ) as process:
