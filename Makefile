@@ -51,7 +51,7 @@ prove: verify  ## The old name of make verify, for this release
 
 demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folder for your own photos)
 	@$(FARM) zoo --models efficientnet_lite0 --gpu "$(or $(GPU),cpu)" --precision "$(or $(PRECISION),fp32)" --store "$(or $(STORE),_repository)"
-	@$(BIN)/python -m builders.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
+	@$(BIN)/python -m examples.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
 
 catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
 	@$(FARM) catalog $(ARGS_catalog)
@@ -73,7 +73,7 @@ test: $(READY)  ## Run the tests, the full zoo aside
 	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --durations 15
 
 test-docker: $(READY)  ## Run builds in containers, on a Docker engine of its own (root; Debian: docker.io, mmdebstrap)
-	@$(BIN)/python -m pytest -m docker tests/test_docker.py
+	@$(BIN)/python -m pytest -m docker tests/integration/executors/test_docker.py
 
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
 	@$(BIN)/python -m pytest -m full --durations 5

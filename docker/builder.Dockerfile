@@ -28,13 +28,13 @@ RUN python3 -m pip install ${PIP} -c constraints.txt ".[cuda,dask,s3,worker]" ${
 # The last lines hold what the image is for: its runtime is found, the worker's modules import, torch
 # is not here.
 WORKDIR /tmp
-RUN python3 -c 'import builders.backends, builders.benchmark, builders.verify, builders.worker' \
- && python3 -m zoo.machine | grep -Eq '"(trt|rtx)"' \
+RUN python3 -c 'import builders.backends, builders.verify.benchmark, builders.verify.compare, builders.worker.execute' \
+ && python3 -m zoo.client.host | grep -Eq '"(trt|rtx)"' \
  && if python3 -c 'import torch' 2>/dev/null; then echo 'torch is not for a builder' >&2; exit 1; fi
 
 # A number, not a name: Kubernetes then sees that it is not root.
 USER 1000:1000
 ENV HOME=/tmp
 HEALTHCHECK --interval=60s --timeout=30s --start-period=30s \
-  CMD ["python3", "-c", "import builders.worker"]
+  CMD ["python3", "-c", "import builders.worker.execute"]
 CMD ["zoo-farm", "--help"]

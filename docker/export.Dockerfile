@@ -24,10 +24,10 @@ RUN python3 -m pip install ${PIP} -c constraints.txt ".[dask,farm,s3]" \
  && python3 -m pip install ${PIP} --no-deps ./builders
 
 WORKDIR /tmp
-RUN python3 -c 'import builders.export'
+RUN python3 -c 'import builders.export.run'
 
 USER 1000:1000
 ENV HOME=/tmp
 HEALTHCHECK --interval=60s --timeout=30s --start-period=30s \
-  CMD ["python3", "-c", "import builders.worker"]
+  CMD ["python3", "-c", "import builders.worker.execute"]
 CMD ["zoo-farm", "--help"]

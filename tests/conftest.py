@@ -9,16 +9,16 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub
-from farm import Farm
-from s3_server import S3Server
-from signed import Signed
 from support.commands import ZooFarm
+from support.fake_hub import FakeHub
+from support.make_farm import Farm
 from support.models import LITE, SMALL
 from support.paths import MANIFESTS
+from support.s3_server import S3Server
+from support.signed_repository import Signed
 from support.skips import MAY_SKIP_IN_CI
 
-from zoo.manifest import Manifest, load_manifests
+from zoo.schema.manifest import Manifest, load_manifests
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,11 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def zoo_farm(monkeypatch: pytest.MonkeyPatch) -> ZooFarm:
     """Runs zoo-farm in this process."""
-    from builders import cli
+    from builders.cli import main
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["zoo-farm", *arguments])
-        return cli.main()
+        return main.main()
 
     return run
 

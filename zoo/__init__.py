@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.version import __version__ as __version__
+from zoo.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from zoo.extractor import load as load
+    from zoo.inference.extractor import load as load
 
 
 def __getattr__(name: str) -> Any:
-    """Imports :func:`zoo.extractor.load` when it is first asked for: importing zoo stays light."""
+    """Imports :func:`zoo.inference.extractor.load` when it is first asked for: importing zoo stays light."""
     if name == "load":
-        from zoo.extractor import load
+        from zoo.inference.extractor import load
 
         return load
     raise AttributeError(f"module 'zoo' has no attribute '{name}'")

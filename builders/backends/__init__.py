@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 
 from builders.backends.base import Backend
-from zoo.errors import TargetError
 from zoo.schema.closed import Unknown
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, title_of
-from zoo.target import RuntimeKind, Toolchain
+from zoo.schema.targets import RuntimeKind, Toolchain
+from zoo.util.errors import TargetError
 
 __all__ = ["Backend", "check_options", "get_backend"]
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zoo.errors import UsageError
-from zoo.key import BuildInputs
-from zoo.names import perhaps
+from zoo.schema.keys import BuildInputs
 from zoo.schema.runtimes import title_of
-from zoo.target import Toolchain
+from zoo.schema.targets import Toolchain
+from zoo.util.errors import UsageError
+from zoo.util.names import perhaps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from typing import Any
 from polygraphy.backend.trt import NetworkFromOnnxPath, Profile
 from typing_extensions import assert_never
 
-from zoo.errors import BuildError
-from zoo.manifest import BatchRange
+from zoo.schema.manifest import BatchRange
 from zoo.schema.precisions import PRECISION_FACTS, Precision
+from zoo.util.errors import BuildError
 
 _WORK = ("CONVOLUTION", "MATRIX_MULTIPLY")
 _FLOATS = ("FLOAT", "HALF")

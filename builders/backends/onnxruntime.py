@@ -11,10 +11,10 @@ import numpy as np
 from typing_extensions import assert_never
 
 from builders.backends.base import Facts, Options, read_options
-from zoo.errors import BuildError
-from zoo.key import BuildInputs
 from zoo.runtime.onnxruntime import session_options
-from zoo.target import Precision, Toolchain
+from zoo.schema.keys import BuildInputs
+from zoo.schema.targets import Precision, Toolchain
+from zoo.util.errors import BuildError
 
 if TYPE_CHECKING:
     import onnx

@@ -15,12 +15,12 @@ from typing_extensions import assert_never
 from builders.backends import inspector, tensorrt_api
 from builders.backends.base import Facts, Options, read_options
 from builders.backends.tensorrt_api import HardwareCompatibility
-from zoo.errors import BuildError, MissingPackageError, UsageError
-from zoo.key import BuildInputs
 from zoo.runtime import cuda, open_session
 from zoo.runtime.header import read_file_header
-from zoo.runtime.tensorrt import TensorRTSession
-from zoo.target import Precision, Toolchain
+from zoo.runtime.tensorrt.session import TensorRTSession
+from zoo.schema.keys import BuildInputs
+from zoo.schema.targets import Precision, Toolchain
+from zoo.util.errors import BuildError, MissingPackageError, UsageError
 
 
 class TensorRTOptions(Options):

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from typing_extensions import assert_never
 
-from zoo.errors import UsageError
-from zoo.target import Precision, Toolchain
+from zoo.schema.targets import Precision, Toolchain
+from zoo.util.errors import UsageError
 
 HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
 

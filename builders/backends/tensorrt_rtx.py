@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builders.backends.base import Facts, Options, read_options
-from zoo.errors import BuildError, MissingPackageError, RunError
-from zoo.key import BuildInputs
 from zoo.runtime.header import HEADER_SIZE, Header, read_header
-from zoo.target import Arch, Runtime, Toolchain
+from zoo.schema.keys import BuildInputs
+from zoo.schema.targets import Arch, Runtime, Toolchain
+from zoo.util.errors import BuildError, MissingPackageError, RunError
 
 
 class TensorRTRTXOptions(Options):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builders.job import BuildOutput, ExportOutput, Job, ReferenceOutput
-from builders.progress import Report
-from zoo.machine import local_archs
-from zoo.target import Arch, Toolchain
+from builders.jobs.messages import BuildOutput, ExportOutput, Job, ReferenceOutput
+from builders.jobs.progress import Report
+from zoo.client.host import local_archs
+from zoo.schema.targets import Arch, Toolchain
 
 
 @dataclass(frozen=True, kw_only=True)

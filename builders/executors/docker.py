@@ -20,20 +20,18 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from builders import images
+from builders.executors import images
 from builders.executors.base import Outcome, ThisMachine
 from builders.executors.local import LocalExecutor
-from builders.job import BuildJob, ExportJob, Job, ReferenceJob, VerifyJob
+from builders.jobs.messages import BuildJob, ExportJob, Job, ReferenceJob, VerifyJob
 from builders.jobs.output_files import JOB, WORK, write_file
-from builders.progress import Report
-from builders.toolchain import choose_toolchains
-from zoo.errors import JobError, MissingPackageError, NotRunError, TargetError, UsageError
-from zoo.layout import blob_key
-from zoo.machine import IMAGE, describe_gpu, local_archs
-from zoo.record import Blob
-from zoo.repository import Repository
-from zoo.stores import LocalStore, open_store
-from zoo.target import (
+from builders.jobs.progress import Report
+from builders.toolchains.installed import choose_toolchains
+from zoo.client.host import IMAGE, describe_gpu, local_archs
+from zoo.repository.repository import Repository
+from zoo.schema.layout import blob_key
+from zoo.schema.records import Blob
+from zoo.schema.targets import (
     Arch,
     Runtime,
     RuntimeKind,
@@ -43,6 +41,8 @@ from zoo.target import (
     known_lines,
     on_gpu,
 )
+from zoo.stores import LocalStore, open_store
+from zoo.util.errors import JobError, MissingPackageError, NotRunError, TargetError, UsageError
 
 _FARM = "caft-zoo.farm"
 """Label of a container: which machine and process started it."""
@@ -157,7 +157,7 @@ class DockerExecutor(ThisMachine):
         """
         if self._say("image", "inspect", "--format={{.Id}}", image) is None:
             return {}
-        command = [*self._command(image, ["--rm"]), "zoo.machine"]
+        command = [*self._command(image, ["--rm"]), "zoo.client.host"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
             return _TOOLCHAINS.validate_json(done.stdout)

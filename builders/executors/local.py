@@ -14,13 +14,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
-from builders.job import ExportJob, Failure, Job, ReferenceJob
 from builders.jobs import output_files
+from builders.jobs.messages import ExportJob, Failure, Job, ReferenceJob
+from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
 from builders.jobs.worker_environment import worker_environment
 from builders.paths import ROOT
-from builders.progress import Event, Report
-from zoo.errors import JobError, NotRunError, UsageError
+from zoo.util.errors import JobError, NotRunError, UsageError
 
 _PROC = Path("/proc")
 _GIB = 2**30

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-from zoo.index import EngineEntry, ModelIndex
-from zoo.record import ExportRecord
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.records import ExportRecord
 
 Basis = Literal["own", "similar", "none"]
 """Where an expectation comes from: the same model on the same target, others alike, or nowhere."""

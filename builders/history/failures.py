@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from zoo.key import BuildInputs, WeightsIdentity
-from zoo.layout import FAILURES, failures_prefix
-from zoo.old_failures import MISSED, STRIKES, OldMiss, OldStrike, missed_key, strikes_prefix
-from zoo.record import FailureReason, FailureRecord, FailureStage
-from zoo.repository import Repository
-from zoo.tolerance import Tolerance
+from zoo.repository.repository import Repository
+from zoo.schema.floors import Tolerance
+from zoo.schema.keys import BuildInputs, WeightsIdentity
+from zoo.schema.layout import FAILURES, failures_prefix
+from zoo.schema.old_failures import MISSED, STRIKES, OldMiss, OldStrike, missed_key, strikes_prefix
+from zoo.schema.records import FailureReason, FailureRecord, FailureStage
 
 NIGHTS = 2
 """In how many nights an engine has to crash before it is not tried any more."""
@@ -197,6 +197,6 @@ def _folders(record: FailureRecord) -> list[str]:
 
 
 def _utc_now() -> str:
-    from builders.publish import utc_now
+    from builders.publish.records import utc_now
 
     return utc_now()

@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from builders.job import BuildOutput, ExportOutput, ReferenceOutput
-from zoo.errors import JobError
+from builders.jobs.messages import BuildOutput, ExportOutput, ReferenceOutput
+from zoo.util.errors import JobError
 
 WORK = "work"
 """Subfolder of a job's folder that its worker may write."""

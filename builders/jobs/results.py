@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from builders.job import (
+from builders.jobs.messages import (
     BuildJob,
     BuildOutput,
     ExportJob,
@@ -18,7 +18,7 @@ from builders.job import (
     VerifyJob,
     parse_result,
 )
-from zoo.errors import JobError
+from zoo.util.errors import JobError
 
 Result = ExportOutput | ReferenceOutput | BuildOutput
 

@@ -9,23 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from builders import inputs, plan, weights
+from builders import weights
 from builders.history.failures import Failed
-from builders.inputs import Form
-from builders.job import Prove
-from builders.order import build_inputs, form_of
-from builders.plan import Wanted
+from builders.jobs.messages import Prove
+from builders.planning import wanted as plan
 from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.fallback import best_form
+from builders.planning.order import build_inputs, form_of
 from builders.planning.request import Request
 from builders.planning.serving import serving
+from builders.planning.wanted import Wanted
+from builders.recipe import export_form
+from builders.recipe.export_form import Form
 from zoo.catalog.report import Change, changes
-from zoo.errors import RepositoryError, TargetError, ZooError
-from zoo.index import EngineEntry
-from zoo.key import BuildInputs, ExportInputs
-from zoo.licences import check_licence
-from zoo.manifest import Manifest
-from zoo.record import (
+from zoo.schema.floors import Tolerance
+from zoo.schema.index import EngineEntry
+from zoo.schema.keys import BuildInputs, ExportInputs
+from zoo.schema.licences import check_licence
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import (
     Attestation,
     BuildRecord,
     ExportRecord,
@@ -34,8 +36,8 @@ from zoo.record import (
     concerning,
     status_of,
 )
-from zoo.target import Arch
-from zoo.tolerance import Tolerance
+from zoo.schema.targets import Arch
+from zoo.util.errors import RepositoryError, TargetError, ZooError
 
 
 def decide(manifest: Manifest, request: Request, known: Known) -> list[Decision]:
@@ -330,7 +332,7 @@ class Decider:
     def asked(self, form: Form) -> tuple[str, ExportInputs]:
         """Returns what an export is made from, after its key."""
         if form not in self._asked:
-            made = inputs.export_inputs(self._manifest, self.identity, form, self._calibration)
+            made = export_form.export_inputs(self._manifest, self.identity, form, self._calibration)
             self._asked[form] = made.key, made
         return self._asked[form]
 
@@ -366,7 +368,7 @@ class Decider:
 
 
 def _verdict(engine: str, prove: Prove) -> str:
-    return plan.verification_inputs(engine, prove, inputs.VERIFICATION_METHOD).key
+    return plan.verification_inputs(engine, prove, export_form.VERIFICATION_METHOD).key
 
 
 def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:

@@ -8,15 +8,15 @@ from enum import StrEnum
 from typing import Protocol
 
 from builders.history.failures import Failed
-from builders.inputs import Form
-from builders.job import Prove
-from builders.plan import Wanted
+from builders.jobs.messages import Prove
+from builders.planning.wanted import Wanted
+from builders.recipe.export_form import Form
 from zoo.catalog.report import Change
-from zoo.errors import ZooError
-from zoo.index import EngineEntry
-from zoo.key import BuildInputs
-from zoo.record import Attestation, BuildRecord, ExportRecord, FailureRecord
-from zoo.tolerance import Tolerance
+from zoo.schema.floors import Tolerance
+from zoo.schema.index import EngineEntry
+from zoo.schema.keys import BuildInputs
+from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
+from zoo.util.errors import ZooError
 
 
 class Action(StrEnum):

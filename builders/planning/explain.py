@@ -6,23 +6,23 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from builders.calibration import from_folder, shipped
-from builders.cli_options import pairs
+from builders.cli.options import pairs
 from builders.history.failures import Failures
-from builders.places import Places
-from builders.plan import Wanted
+from builders.photos.calibration import from_folder, shipped
 from builders.planning.decide import Decider
 from builders.planning.decision import Action, Decision, why
 from builders.planning.known import RepositoryKnown
 from builders.planning.report import MEANING, change_line
 from builders.planning.request import Request
-from zoo.errors import UsageError
-from zoo.index import EngineEntry, ModelIndex
-from zoo.machine import installed
-from zoo.manifest import Manifest
-from zoo.names import perhaps
-from zoo.repository import Repository
-from zoo.target import Arch
+from builders.planning.wanted import Wanted
+from builders.toolchains.elsewhere import Places
+from zoo.client.host import installed
+from zoo.repository.repository import Repository
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.manifest import Manifest
+from zoo.schema.targets import Arch
+from zoo.util.errors import UsageError
+from zoo.util.names import perhaps
 
 
 def differences(

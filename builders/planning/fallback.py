@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from builders.inputs import Form
-from zoo.record import ExportRecord, FailureRecord
+from builders.recipe.export_form import Form
+from zoo.schema.records import ExportRecord, FailureRecord
 
 MaybeExport = ExportRecord | FailureRecord | None
 """An ONNX, or why there is none, or nothing where it was not tried."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from builders.history.failures import Failed, Failures
-from zoo.index import EngineEntry, ModelIndex
-from zoo.key import BuildInputs
-from zoo.layout import record_key
-from zoo.record import Attestation, BuildRecord, ExportRecord, FailureRecord
-from zoo.repository import Repository
-from zoo.tolerance import Tolerance
+from zoo.repository.repository import Repository
+from zoo.schema.floors import Tolerance
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.keys import BuildInputs
+from zoo.schema.layout import record_key
+from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
 
 _RECORDS = "records/"
 

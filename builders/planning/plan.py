@@ -13,15 +13,15 @@ from dataclasses import replace
 
 from builders.history.durations import Expected, History
 from builders.history.failures import Failures
-from builders.places import Places
 from builders.planning.decide import decide
 from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.report import FarmPlan, make_plan, planned
 from builders.planning.request import Request
-from zoo.errors import ZooError
-from zoo.index import ModelIndex
-from zoo.repository import Repository
+from builders.toolchains.elsewhere import Places
+from zoo.repository.repository import Repository
+from zoo.schema.index import ModelIndex
+from zoo.util.errors import ZooError
 
 _AT_ONCE = 16  # models that are read at once from a server: reading is waiting
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builders.calibration import CalibrationSet
-from builders.labelled import LabelledSet
-from builders.places import Places
+from builders.photos.calibration import CalibrationSet
+from builders.photos.labelled import LabelledSet
+from builders.toolchains.elsewhere import Places
 from builders.weights import WeightsMode
-from zoo.manifest import Manifest
-from zoo.target import Precision
+from zoo.schema.manifest import Manifest
+from zoo.schema.targets import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from builders.planning.decision import Known
-from zoo.key import BuildInputs
-from zoo.target import served_archs
+from zoo.schema.keys import BuildInputs
+from zoo.schema.targets import served_archs
 
 
 def serving(build: BuildInputs, known: Known) -> str | None:

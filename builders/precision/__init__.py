@@ -8,7 +8,7 @@ around the operators that TensorRT runs in int8 (:mod:`qdq`), with ranges from r
 in higher precision where the features would miss their floors.
 """
 
-from builders.precision.advise import Images, lower
+from builders.precision.search import Images, lower
 from builders.precision.typed import describe, rounded_in_fp32, to_low
 
 __all__ = ["Images", "describe", "lower", "rounded_in_fp32", "to_low"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from builders.precision.graph import Graph
-from builders.recipes import HEADROOM, NOT_IN_BF16, SUMMING
+from builders.recipe.precisions import HEADROOM, NOT_IN_BF16, SUMMING
 from zoo.schema.precisions import LowType, Precision, largest_of
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import assert_never
 
-from builders.precision.clips import drop_upper_ends
 from builders.precision.graph import Graph, module_of
 from builders.precision.ranges import Scale, weight_scales
-from zoo.target import Placing
+from builders.precision.trt86_clip_workaround import drop_upper_ends
+from zoo.schema.targets import Placing
 
 if TYPE_CHECKING:
     import onnx

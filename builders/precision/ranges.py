@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.precision.measure import Measured, magnitudes
-from builders.recipes import PERCENTILE, RangeMethod
+from builders.recipe.precisions import PERCENTILE, RangeMethod
 
 LEVELS = 127
 _UNSIGNED_LEVELS = 255

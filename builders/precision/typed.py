@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.errors import ExportError
 from zoo.schema.precisions import PRECISION_FACTS, LowType, Precision, largest_of
+from zoo.util.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx

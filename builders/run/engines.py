@@ -7,19 +7,26 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from builders import inputs, plan, publish
 from builders.history.failures import Failures
-from builders.job import BuildJob, BuildOutput, Prove, VerifyJob
-from builders.pipeline import JobRunner, passed
+from builders.jobs.messages import BuildJob, BuildOutput, Prove, VerifyJob
+from builders.jobs.progress import Display
+from builders.planning import wanted
 from builders.planning.decide import Decider
 from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
-from builders.probing import Probing
-from builders.progress import Display
+from builders.publish import records
+from builders.recipe import export_form
 from builders.run.exports import Exports
-from builders.summary import Summary
-from zoo.errors import (
+from builders.run.job_runner import JobRunner, passed
+from builders.run.linear_probe import Probing
+from builders.run.summary import Summary
+from zoo.repository.repository import Repository
+from zoo.schema.index import DisabledCell
+from zoo.schema.keys import VerificationInputs
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import BuildRecord, FailureReason, FailureStage
+from zoo.util.errors import (
     ClusterError,
     JobError,
     MissError,
@@ -27,11 +34,6 @@ from zoo.errors import (
     VerificationError,
     ZooError,
 )
-from zoo.index import DisabledCell
-from zoo.key import VerificationInputs
-from zoo.manifest import Manifest
-from zoo.record import BuildRecord, FailureReason, FailureStage
-from zoo.repository import Repository
 
 
 @dataclass
@@ -126,7 +128,7 @@ class EngineRun:
         if decision.action is Action.SIGN:
             record = self.known.record(decision.record)
             if record is not None and not self.known.attestations(record.engine.sha256):
-                publish.attest_pending(self.repository, record.engine.sha256, None)
+                records.attest_pending(self.repository, record.engine.sha256, None)
             return decision.record
         return decision.record if self._is_all_current(decision.record) else None
 
@@ -147,7 +149,7 @@ class EngineRun:
     def _try(
         self,
         decision: Decision,
-        plain: plan.Wanted,
+        plain: wanted.Wanted,
         work: Callable[[Decision], str],
         done: str,
     ) -> str | None:
@@ -177,7 +179,7 @@ class EngineRun:
         return all(str(t).removesuffix("-mixed") in current for t in decision.wanted.targets)
 
     def _after(
-        self, decision: Decision, plain: plan.Wanted, error: JobError | VerificationError
+        self, decision: Decision, plain: wanted.Wanted, error: JobError | VerificationError
     ) -> str | None:
         """Writes a failure down, and goes on with what is decided then.
 
@@ -218,7 +220,7 @@ class EngineRun:
         raise error
 
     def _told(
-        self, decision: Decision, plain: plan.Wanted, error: JobError | VerificationError
+        self, decision: Decision, plain: wanted.Wanted, error: JobError | VerificationError
     ) -> MissError:
         """Returns the error of an engine that missed, with nothing stricter to be tried."""
         hint = error.hint
@@ -270,7 +272,7 @@ class EngineRun:
         )
         with self.jobs.job(decision.label, job, self.request.failures) as outcome:
             outcome = self.probing.judged(outcome, self.manifest, decision.wanted.precision)
-            record: BuildRecord = publish.publish_build(
+            record: BuildRecord = records.publish_build(
                 self.repository,
                 job,
                 [str(target) for target in decision.wanted.targets],
@@ -298,14 +300,14 @@ class EngineRun:
             outcome = self.probing.judged(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             verdict = _verdict(record.engine.sha256, prove)
-            publish.attest_proof(self.repository, verdict, outcome.result)
+            records.attest_proof(self.repository, verdict, outcome.result)
             self.known.attested(record.engine.sha256)
             passed(outcome, "withdrawn")
         return record.key
 
 
 def _verdict(engine: str, prove: Prove) -> VerificationInputs:
-    return plan.verification_inputs(engine, prove, inputs.VERIFICATION_METHOD)
+    return wanted.verification_inputs(engine, prove, export_form.VERIFICATION_METHOD)
 
 
 def _withdrawn(decision: Decision, failures: Path) -> VerificationError:

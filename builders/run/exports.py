@@ -6,16 +6,17 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
-from builders import inputs, publish
 from builders.executors import Outcome
-from builders.inputs import Form
-from builders.job import ExportJob, ExportOutput, Job
+from builders.jobs.messages import ExportJob, ExportOutput, Job
 from builders.planning.request import Request
-from zoo.key import WeightsIdentity
-from zoo.manifest import Manifest
-from zoo.record import ExportRecord, FailureRecord
-from zoo.repository import Repository
+from builders.publish import records
+from builders.recipe import export_form
+from builders.recipe.export_form import Form
+from zoo.repository.repository import Repository
+from zoo.schema.keys import WeightsIdentity
+from zoo.schema.manifest import Manifest
 from zoo.schema.precisions import Precision
+from zoo.schema.records import ExportRecord, FailureRecord
 
 Export = ExportRecord | FailureRecord
 """An ONNX, or why there is none."""
@@ -70,7 +71,7 @@ class Exports:
         """Makes what is missing of the forms of one dialect, fp32 the first of them."""
         images = self._request.calibration
         asked = {
-            form: inputs.export_inputs(self._manifest, self._identity, form, images.name)
+            form: export_form.export_inputs(self._manifest, self._identity, form, images.name)
             for form in forms
         }
         for form, export in asked.items():
@@ -95,7 +96,7 @@ class Exports:
         )
         with self._run(job) as outcome:
             assert isinstance(outcome.result, ExportOutput)
-            publish.publish_export(self._repository, job, outcome.result, outcome.folder)
+            records.publish_export(self._repository, job, outcome.result, outcome.folder)
         for form in missing:
             record = self._read(asked[form].key)
             assert record is not None

@@ -7,25 +7,26 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from builders import listing, parallel
 from builders.executors import Executor
 from builders.history.failures import Failures
-from builders.pipeline import JobRunner
+from builders.jobs.progress import Display
 from builders.planning.decide import Decider
 from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
-from builders.probing import Probing
-from builders.progress import Display
-from builders.proposals import Proposals
+from builders.publish import index as listing
+from builders.publish.candidates import Proposals
+from builders.run import parallel
 from builders.run.engines import EngineRun
 from builders.run.exports import Exports
-from builders.summary import Summary
-from zoo.errors import ClusterError, ZooError
-from zoo.index import Candidate
-from zoo.manifest import Manifest
-from zoo.record import Kind
-from zoo.repository import Repository
+from builders.run.job_runner import JobRunner
+from builders.run.linear_probe import Probing
+from builders.run.summary import Summary
+from zoo.repository.repository import Repository
+from zoo.schema.index import Candidate
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import Kind
+from zoo.util.errors import ClusterError, ZooError
 
 T = TypeVar("T")
 R = TypeVar("R")

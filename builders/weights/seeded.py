@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from builders import photos
-from zoo.digest import sha256_json
-from zoo.installed_versions import version
-from zoo.manifest import Manifest
+from builders.photos import bundled
+from zoo.schema.manifest import Manifest
+from zoo.util.digest import sha256_json
+from zoo.util.installed_versions import version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ def recipe(manifest: Manifest) -> dict[str, Any]:
         "seed": SEED,
         "arch": manifest.timm_name,
         "preprocess": manifest.preprocess.plain.model_dump(mode="json"),
-        "photos": photos.statistics_name(),
+        "photos": bundled.statistics_name(),
         "torch": version("torch"),
         "timm": version("timm"),
     }

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.errors import WeightsError
-from zoo.manifest import FileWeights, HubWeights, Manifest, PypiWeights
+from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
+from zoo.util.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> None:
     """Loads the weights of a manifest into its model; no tensor may be missing or left over.
 
     Args:
-        model: As :func:`builders.backbone.create` makes it.
+        model: As :func:`builders.export.backbone.create` makes it.
         manifest: Says how the file names its tensors and which of them to leave out.
         path: The file of weights.
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from builders.backends import get_backend
 from support.records import build_inputs
-from zoo.key import BuildInputs
-from zoo.machine import installed
-from zoo.manifest import BatchRange
-from zoo.target import RuntimeKind
+from zoo.client.host import installed
+from zoo.schema.keys import BuildInputs
+from zoo.schema.manifest import BatchRange
+from zoo.schema.targets import RuntimeKind
 
 
 def installed_inputs(kind: RuntimeKind, *archs: str, **overrides: Any) -> BuildInputs:

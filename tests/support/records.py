@@ -1,7 +1,7 @@
 """Builders of records for all tests: every value has a default, which a test may replace by name.
 
-This is the one place where tests construct the types of ``zoo.key``, ``zoo.record`` and
-``zoo.index``: a change to a type is a change here. Nothing in these records was measured.
+This is the one place where tests construct the types of ``zoo.schema.keys``, ``zoo.schema.records`` and
+``zoo.schema.index``: a change to a type is a change here. Nothing in these records was measured.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from zoo.digest import sha256_bytes
-from zoo.index import (
+from zoo.schema.index import (
     BenchmarkSummary,
     Candidate,
     ComparisonSummary,
@@ -22,12 +21,13 @@ from zoo.index import (
     ModelIndex,
     VerificationSummary,
 )
-from zoo.key import BuildInputs, ExportInputs, WeightsIdentity
-from zoo.layout import blob_key
-from zoo.manifest import BackboneCut, BatchRange, CatalogText, Preprocess
-from zoo.record import Attestation, Blob, BuildRecord, ExportRecord, StateRecord
+from zoo.schema.keys import BuildInputs, ExportInputs, WeightsIdentity
+from zoo.schema.layout import blob_key
+from zoo.schema.manifest import BackboneCut, BatchRange, CatalogText, Preprocess
+from zoo.schema.records import Attestation, Blob, BuildRecord, ExportRecord, StateRecord
+from zoo.schema.targets import RuntimeKind, Target, Toolchain
 from zoo.stores import ObjectStore
-from zoo.target import RuntimeKind, Target, Toolchain
+from zoo.util.digest import sha256_bytes
 
 CREATED = "2026-01-01T00:00:00.000000Z"
 VERSIONS: dict[RuntimeKind, str] = {"ort": "1.32.0", "rtx": "1.7.1.116", "trt": "11.4.0.13"}

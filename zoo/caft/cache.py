@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from zoo.caft.card import Card, Identity, read_card
 from zoo.caft.writer import FEATURES, HASHES, LABELS, LOG, NO_LABEL, STORED, whole_lines
-from zoo.errors import CacheError
+from zoo.util.errors import CacheError
 
 
 class FeatureCache:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from pydantic import ConfigDict, ValidationError
 
 from zoo.caft.augment import Augmentation
-from zoo.digest import Sha256
-from zoo.errors import CacheError
-from zoo.extractor import Extractor
-from zoo.files import write_whole
-from zoo.manifest import Preprocess
-from zoo.record import Record
+from zoo.inference.extractor import Extractor
+from zoo.schema.manifest import Preprocess
+from zoo.schema.records import Record
+from zoo.util.digest import Sha256
+from zoo.util.errors import CacheError
+from zoo.util.files import write_whole
 
 CARD = "card.json"
 Storage = Literal["fp32", "fp16"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.caft.sample import Item, Sample, Source
-from zoo.errors import DatasetError, MissingPackageError
+from zoo.util.errors import DatasetError, MissingPackageError
 
 
 def from_object(data: Any) -> Source:

@@ -26,10 +26,10 @@ from PIL import Image
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode_process import DecodeProcess, NoProcessError, reason_of, views_of
 from zoo.caft.sample import Item, Sample
-from zoo.digest import sha256_bytes
-from zoo.errors import RunError
-from zoo.manifest import Preprocess
-from zoo.preprocess import as_photo, normalise_into, open_photo
+from zoo.inference.preprocess import as_photo, normalise_into, open_photo
+from zoo.schema.manifest import Preprocess
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import RunError
 
 _BUFFERS = 3
 """One that the engine reads, one that is full and waits, one that is being filled."""

@@ -22,10 +22,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
-from zoo.digest import sha256_bytes
-from zoo.errors import RunError, ZooError
-from zoo.manifest import Preprocess
-from zoo.preprocess import fit, open_photo
+from zoo.inference.preprocess import fit, open_photo
+from zoo.schema.manifest import Preprocess
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import RunError, ZooError
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -16,9 +16,9 @@ from zoo.caft.decode import Batch, Decoded, Decoder
 from zoo.caft.sample import Sample, Source
 from zoo.caft.sources import open_source
 from zoo.caft.writer import CacheWriter
-from zoo.errors import DatasetError
-from zoo.extractor import Extractor
+from zoo.inference.extractor import Extractor
 from zoo.runtime.base import Features, Pipeline, Running, pipeline_of
+from zoo.util.errors import DatasetError
 
 Bad = Callable[[str, str], None]
 """Takes the name of an image that is left out, and why."""

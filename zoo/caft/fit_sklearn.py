@@ -10,7 +10,7 @@ import numpy as np
 from zoo.caft.cache import FeatureCache
 from zoo.caft.settings import Fitted, Settings
 from zoo.caft.split import Split
-from zoo.errors import HeadError, MissingPackageError
+from zoo.util.errors import HeadError, MissingPackageError
 
 
 def fit_sklearn(

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field, ValidationError
 
 from zoo.caft.card import Identity
-from zoo.errors import HeadError, MissingPackageError
-from zoo.extractor import Extractor
-from zoo.files import write_whole
-from zoo.record import Record
+from zoo.inference.extractor import Extractor
+from zoo.schema.records import Record
+from zoo.util.errors import HeadError, MissingPackageError
+from zoo.util.files import write_whole
 
 Floats = npt.NDArray[np.float32]
 HeadKind = Literal["linear", "mlp"]

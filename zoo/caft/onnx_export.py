@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from zoo.caft.head import Head
-from zoo.errors import HeadError, MissingPackageError
-from zoo.extractor import Extractor
-from zoo.files import whole
+from zoo.inference.extractor import Extractor
 from zoo.runtime.onnxruntime import session_options
 from zoo.schema.precisions import is_lowered
 from zoo.schema.runtimes import Runtime
+from zoo.util.errors import HeadError, MissingPackageError
+from zoo.util.files import whole
 
 OUTPUT = "probabilities"
 _TOLERANCE, _LOW_TOLERANCE = 1e-4, 2e-2

@@ -14,7 +14,7 @@ from zoo.caft.rows import standardise
 from zoo.caft.settings import Settings
 from zoo.caft.split import split_samples
 from zoo.caft.train import train_head
-from zoo.errors import UsageError
+from zoo.util.errors import UsageError
 
 _TEMPERATURE = 0.07
 _CELLS = 1 << 25  # similarities that are held at once: 128 MiB

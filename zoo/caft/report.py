@@ -13,9 +13,9 @@ import numpy.typing as npt
 from zoo.caft.cache import FeatureCache
 from zoo.caft.head import Head
 from zoo.caft.split import Split
-from zoo.digest import canonical_json
-from zoo.errors import MissingPackageError
-from zoo.files import whole
+from zoo.util.digest import canonical_json
+from zoo.util.errors import MissingPackageError
+from zoo.util.files import whole
 
 _CHUNK = 16_384  # rows
 

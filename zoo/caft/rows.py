@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
-from zoo.errors import HeadError
+from zoo.util.errors import HeadError
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from zoo.caft.head import HeadKind
 from zoo.caft.report import Epoch
-from zoo.errors import UsageError
+from zoo.util.errors import UsageError
 
 Solver = Literal["adamw", "lbfgs", "sklearn"]
 

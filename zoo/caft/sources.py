@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.caft.sample import SUFFIXES, Sample, Source
-from zoo.errors import DatasetError
+from zoo.util.errors import DatasetError
 
 LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
-from zoo.errors import UsageError
+from zoo.util.errors import UsageError
 
 Numbers = npt.NDArray[np.int64]
 

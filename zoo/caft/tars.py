@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.caft.sample import SUFFIXES, Sample
-from zoo.errors import DatasetError
+from zoo.util.errors import DatasetError
 
 _LABELS = ("cls", "label", "txt", "json")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -15,7 +15,7 @@ from zoo.caft.report import Epoch, Report, judge
 from zoo.caft.rows import Rows, standardise
 from zoo.caft.settings import Fitted, Settings
 from zoo.caft.split import Split, split_samples
-from zoo.errors import HeadError, MissingPackageError
+from zoo.util.errors import HeadError, MissingPackageError
 
 if TYPE_CHECKING:
     import torch

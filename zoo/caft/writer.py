@@ -29,9 +29,9 @@ from zoo.caft.decode import Decoded
 from zoo.caft.growing import GrowingArray
 from zoo.caft.sample import Sample
 from zoo.caft.sources import in_utf8
-from zoo.digest import sha256_bytes
-from zoo.errors import CacheError
-from zoo.files import whole
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import CacheError
+from zoo.util.files import whole
 
 FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
 STORED = {"fp32": np.float32, "fp16": np.float16}

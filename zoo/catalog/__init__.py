@@ -24,14 +24,14 @@ from zoo.catalog.render import ASSETS, TEMPLATES, render
 from zoo.catalog.report import ModelReport
 from zoo.catalog.site_report import Expected, SiteReport, combine
 from zoo.catalog.state import STATE, ModelState, SiteState, read_state, write
-from zoo.digest import sha256_bytes, sha256_json
-from zoo.errors import RepositoryError, TooLongError
-from zoo.index import EngineEntry, ModelIndex
-from zoo.layout import blob_key
-from zoo.licences import allowed_licences, licence_text, notice_text
-from zoo.record import Blob, BuildRecord, ExportRecord, Kind
-from zoo.repository import Repository
-from zoo.verdict import verdicts
+from zoo.client.recommendation import verdicts
+from zoo.repository.repository import Repository
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.layout import blob_key
+from zoo.schema.licences import allowed_licences, licence_text, notice_text
+from zoo.schema.records import Blob, BuildRecord, ExportRecord, Kind
+from zoo.util.digest import sha256_bytes, sha256_json
+from zoo.util.errors import RepositoryError, TooLongError
 
 DATA_IN_PAGE = 160_000
 """Bytes of rows that the index page carries; more are a file, which the script fetches."""

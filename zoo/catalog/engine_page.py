@@ -13,12 +13,12 @@ from typing_extensions import assert_never
 from zoo.catalog import facts
 from zoo.catalog.gpus import arch_name, products_of
 from zoo.catalog.place import Place
-from zoo.index import EngineEntry, ModelIndex
-from zoo.record import Attestation, AttestationKind, BuildRecord, ExportRecord, Status
 from zoo.schema.closed import Unknown, complete
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.records import Attestation, AttestationKind, BuildRecord, ExportRecord, Status
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
-from zoo.target import RuntimeKind, on_gpu
-from zoo.target_table import target_table
+from zoo.schema.targets import RuntimeKind, on_gpu
+from zoo.schema.targets_table import target_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zoo.index import EngineEntry, TimedBatch
-from zoo.record import PrecisionStatus, Status
+from zoo.client.recommendation import cut
 from zoo.schema.closed import complete
+from zoo.schema.index import EngineEntry, TimedBatch
+from zoo.schema.records import PrecisionStatus, Status
 from zoo.schema.runtimes import title_of
-from zoo.target import arch_of
-from zoo.verdict import cut
+from zoo.schema.targets import arch_of
 
 Tone = Literal["good", "wait", "bad", "plain"]
 

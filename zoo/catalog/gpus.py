@@ -8,8 +8,8 @@ from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from zoo.target_table import target_table
-from zoo.toml import toml
+from zoo.schema.targets_table import target_table
+from zoo.util.toml import toml
 
 
 class Products(BaseModel):

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from zoo.catalog.facts import engine_page, model_page
 from zoo.catalog.gpus import gpu_table
 from zoo.catalog.place import Place
-from zoo.digest import canonical_json
-from zoo.index import EngineEntry, ModelIndex
-from zoo.record import Kind, Record
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.records import Kind, Record
+from zoo.util.digest import canonical_json
 
 SCHEMA = "index.schema.json"
 """Name of its JSON schema in the site."""

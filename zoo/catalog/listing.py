@@ -12,10 +12,10 @@ from typing import Any
 from zoo.catalog import facts
 from zoo.catalog.facts import Badge
 from zoo.catalog.gpus import arch_name, gpu_table, known_as, products_of, slug
-from zoo.index import DisabledCell, EngineEntry, ModelIndex
 from zoo.schema.closed import Unknown
-from zoo.target import PRECISIONS, Label, RuntimeLine
-from zoo.target_table import target_table
+from zoo.schema.index import DisabledCell, EngineEntry, ModelIndex
+from zoo.schema.targets import PRECISIONS, Label, RuntimeLine
+from zoo.schema.targets_table import target_table
 
 ROWS_IN_PAGE = 150
 """Rows that the page has without the script, all cards together; a card has one at least."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from zoo.catalog import facts
 from zoo.catalog.gpus import arch_name, products_of
 from zoo.catalog.plots import DotPlot, Plot, Series, accuracy_plot, speed_plot
-from zoo.index import EngineEntry, ModelIndex
-from zoo.target import PRECISIONS, arch_of
-from zoo.target_table import target_table
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.targets import PRECISIONS, arch_of
+from zoo.schema.targets_table import target_table
 
 CLASSES = 10
 """Of the head whose size the page gives as an example."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zoo.errors import UsageError
-from zoo.record import Record
+from zoo.schema.records import Record
+from zoo.util.errors import UsageError
 
 
 class Part(BaseModel):

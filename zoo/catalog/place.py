@@ -6,8 +6,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from zoo.errors import UsageError
-from zoo.layout import blob_key
+from zoo.schema.layout import blob_key
+from zoo.util.errors import UsageError
 
 UNKNOWN = "REPOSITORY"
 """Stands in command lines for the URL of a repository that the site was not told."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zoo.verdict import cut
+from zoo.client.recommendation import cut
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 76, 200, 16, 40
 _LABEL_STEP = 20  # units between two labels at the right

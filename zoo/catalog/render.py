@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.catalog import facts
 from zoo.catalog.listing import line_title
-from zoo.verdict import kept
+from zoo.client.recommendation import kept
 
 if TYPE_CHECKING:
     from jinja2 import Environment

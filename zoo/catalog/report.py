@@ -11,10 +11,10 @@ from typing import Any
 
 from zoo.catalog.facts import archs_of, by_record
 from zoo.catalog.night import Drift, Part
-from zoo.index import EngineEntry, ModelIndex
-from zoo.record import BuildRecord, ExportRecord, Status
-from zoo.target import arch_of, cell_of
-from zoo.target_table import PRECISIONS, target_table
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.records import BuildRecord, ExportRecord, Status
+from zoo.schema.targets import arch_of, cell_of
+from zoo.schema.targets_table import PRECISIONS, target_table
 
 
 class Change(Part):

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo.catalog.report import ModelReport
-from zoo.files import write_whole
+from zoo.util.files import write_whole
 
 STATE = ".catalog-state.json"
 """Its name in the site."""

@@ -11,11 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import RunError
-from zoo.key import BuildInputs
 from zoo.runtime.base import Session
 from zoo.schema.closed import Unknown
+from zoo.schema.keys import BuildInputs
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, title_of
+from zoo.util.errors import RunError
 
 __all__ = ["SESSIONS", "Session", "open_session"]
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import RunError
-from zoo.manifest import BatchRange
+from zoo.schema.manifest import BatchRange
+from zoo.util.errors import RunError
 
 Images = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
@@ -149,18 +149,18 @@ def check_images(images: Any, shape: tuple[int, int, int]) -> None:
     if not isinstance(images, np.ndarray):
         raise RunError(
             f"images are a {type(images).__name__}, a numpy array is needed",
-            hint="zoo.preprocess.batch_of makes ready input from photos; a tensor has .numpy()",
+            hint="zoo.inference.preprocess.batch_of makes ready input from photos; a tensor has .numpy()",
         )
     if images.dtype != np.float32:
         raise RunError(
             f"images are {images.dtype}, the engine takes float32",
-            hint="zoo.preprocess.batch_of makes ready input from photos",
+            hint="zoo.inference.preprocess.batch_of makes ready input from photos",
         )
     if images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
         wanted = ", ".join(map(str, shape))
         raise RunError(
             f"images have shape {images.shape}, the engine takes (N, {wanted}) with N >= 1",
-            hint="zoo.preprocess.batch_of makes ready input from photos",
+            hint="zoo.inference.preprocess.batch_of makes ready input from photos",
         )
 
 

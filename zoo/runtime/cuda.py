@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import MissingPackageError, RunError
+from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
     from cuda.core import Buffer, Device, Stream

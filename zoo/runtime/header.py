@@ -13,11 +13,11 @@ from pathlib import Path
 
 from typing_extensions import assert_never
 
-from zoo.errors import RunError
-from zoo.key import BuildInputs
 from zoo.runtime.base import check_size
+from zoo.schema.keys import BuildInputs
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, title_of
-from zoo.target import Arch
+from zoo.schema.targets import Arch
+from zoo.util.errors import RunError
 
 HEADER_SIZE = 36
 """Bytes that hold all that is read: magic at 0, version at 24; for TensorRT-RTX also the length of

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import MissingPackageError, RunError
-from zoo.key import BuildInputs
 from zoo.runtime.base import Features, Images, check_images, check_size, in_pieces
+from zoo.schema.keys import BuildInputs
+from zoo.util.errors import MissingPackageError, RunError
 
 
 def session_options(threads: int | None = None) -> Any:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.errors import RunError
 from zoo.runtime import cuda
 from zoo.runtime.base import Features, Images, check_images
-from zoo.runtime.lane import FLOAT_BYTES, Lane
 from zoo.runtime.profiles import pieces
+from zoo.runtime.tensorrt.lane import FLOAT_BYTES, Lane
+from zoo.util.errors import RunError
 
 if TYPE_CHECKING:
     from cuda.core import Buffer, Event, Stream

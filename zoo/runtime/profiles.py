@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zoo.manifest import BatchRange
+from zoo.schema.manifest import BatchRange
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Runtimes: the set, and one table of what is true of each.
 
-Versions of a runtime, and what they serve, are lines of ``zoo/targets.toml``.
+Versions of a runtime, and what they serve, are lines of ``zoo/schema/targets.toml``.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ RUNTIME_FACTS = complete(
             packages=(("tensorrt-rtx-cu13", 13),),
             extra="rtx",
             install="pip install 'caft-zoo[rtx]'",
-            session="zoo.runtime.tensorrt",
+            session="zoo.runtime.tensorrt.session",
             backend="builders.backends.tensorrt_rtx",
             gpu=True,
             portable=True,
@@ -99,7 +99,7 @@ RUNTIME_FACTS = complete(
             packages=(("tensorrt-cu13", 13), ("tensorrt-cu12", 12), ("tensorrt", None)),
             extra="tensorrt",
             install="the TensorRT of the engine's version",
-            session="zoo.runtime.tensorrt",
+            session="zoo.runtime.tensorrt.session",
             backend="builders.backends.tensorrt",
             gpu=True,
             portable=False,

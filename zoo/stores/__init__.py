@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote
 
-from zoo.errors import MissingPackageError, RepositoryError
-from zoo.names import perhaps
 from zoo.stores.base import Abandoned, Entry, ObjectStore, Progress
 from zoo.stores.local import LocalStore
 from zoo.stores.memory import MemoryStore
+from zoo.util.errors import MissingPackageError, RepositoryError
+from zoo.util.names import perhaps
 
 __all__ = [
     "Abandoned",
@@ -62,7 +62,7 @@ def open_store(url: str, *, anonymous: bool = False) -> ObjectStore:
 
 def _open_s3(url: str, rest: str, anonymous: bool) -> ObjectStore:
     try:
-        from zoo.stores.s3_open import open_s3
+        from zoo.stores.s3.connect import open_s3
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"{url}: boto3 is not installed", hint="pip install 'caft-zoo[s3]'"

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from zoo.errors import RepositoryError, TooLongError
+from zoo.util.errors import RepositoryError, TooLongError
 
 _KEY = re.compile(r"[A-Za-z0-9_][\w.+-]*(/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 
@@ -96,7 +96,7 @@ class ObjectStore(Protocol):
     """Named bytes. A write is all or nothing: a reader sees the whole object or none.
 
     A key that is absent raises :class:`KeyError`; a store that can't be read or written raises
-    :class:`~zoo.errors.RepositoryError`.
+    :class:`~zoo.util.errors.RepositoryError`.
     """
 
     @property

@@ -1,6 +1,6 @@
 """A store that is read over plain HTTP or HTTPS, from any server of files.
 
-What it reads is worth what its readers check: signatures, digests, lengths (:mod:`zoo.trust`).
+What it reads is worth what its readers check: signatures, digests, lengths (:mod:`zoo.client.trust`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from zoo.errors import RepositoryError
 from zoo.stores.base import WITNESS, Abandoned, Entry, Progress, check_key, too_long
 from zoo.stores.transfer import WORKERS, again, append_parts, appending, present
-from zoo.version import __version__
+from zoo.util.errors import RepositoryError
+from zoo.util.version import __version__
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager, Retry

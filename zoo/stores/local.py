@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from zoo.errors import RepositoryError
 from zoo.stores.base import (
     Abandoned,
     Entry,
@@ -22,8 +21,9 @@ from zoo.stores.base import (
     probe,
     too_long,
 )
-from zoo.stores.owner import PATIENCE, Owner, Say, to_stderr, wait_for
+from zoo.stores.lock_owner import PATIENCE, Owner, Say, to_stderr, wait_for
 from zoo.stores.transfer import appending
+from zoo.util.errors import RepositoryError
 
 _TEMPORARY = ".incoming"
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from zoo.errors import RepositoryError
 from zoo.stores.base import Progress
+from zoo.util.errors import RepositoryError
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,0 +1,1 @@
+"""Benchmarks and studies. No part of the farm."""

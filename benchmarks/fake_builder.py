@@ -1,0 +1,91 @@
+"""A builder that builds nothing: it takes real time, and dies when it is told to.
+
+It stands where ``BUILDER_PYTHON`` stands, for simulations of the farm: probed, it has an ONNX
+Runtime; given a job, it works as long as the job's option ``seconds`` says and leaves a small
+engine. ``kills`` is how many of its first attempts take the cluster's worker along; each attempt is
+noted in ``notes``, a folder. It needs the standard library alone and starts in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+
+TOOLCHAIN = {
+    "kind": "ort", "version": "1.32.0", "cuda": None, "os": "linux", "machine": "x86_64",
+}  # fmt: skip
+
+
+def write_launcher(path: Path, python: str = sys.executable) -> Path:
+    """Writes the program that is given as ``--builder-python``, and runs in a Python."""
+    path.write_text(f'#!/bin/sh\nexec "{python}" -ISs "{__file__}" "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def attempts(notes: Path, name: str) -> list[str]:
+    """Returns what was noted of a job: ``begun PID`` and ``done PID``, in order."""
+    path = notes / name
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def work(job_file: Path, output: Path) -> int:
+    """Does one job."""
+    job = json.loads(job_file.read_text())
+    options = job["inputs"]["options"]
+    name, notes = job["inputs"]["model"], Path(options["notes"])
+    before = sum(line.startswith("begun") for line in attempts(notes, name))
+    _note(notes, name, "begun")
+    print(f"working on {name}", file=sys.stderr, flush=True)
+    event = {"stage": "build", "done": 0, "total": 1, "note": "fake"}
+    print(json.dumps(event), flush=True)
+    worker = os.getppid()
+    if before < options["kills"]:
+        _wait(options["seconds"] / 2, worker)
+        os.kill(worker, signal.SIGKILL)
+        return 1
+    _wait(options["seconds"], worker)
+    (output / "engine").write_text(f"{name} by {os.getpid()}")
+    _note(notes, name, "done")
+    result = {
+        "kind": "build", "engine": "engine", "facts": {}, "precision_proven": False,
+        "verification": None, "benchmark": [], "machine": {"python": platform.python_version()},
+        "cost": {"seconds": 0},
+    }  # fmt: skip
+    partial = output / "result.json.part"
+    partial.write_text(json.dumps(result))
+    partial.replace(output / "result.json")
+    return 0
+
+
+def _wait(seconds: float, worker: int) -> None:
+    """Waits; ends this process when its worker has gone, as a real one ends."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if os.getppid() != worker:
+            sys.exit(1)
+        time.sleep(min(left, 0.1))
+
+
+def _note(notes: Path, name: str, what: str) -> None:
+    with (notes / name).open("a") as file:
+        file.write(f"{what} {os.getppid()}\n")
+
+
+def main(arguments: list[str]) -> int:
+    """Answers as a Python would: a probe, an import, or a job."""
+    if arguments[:2] == ["-m", "zoo.client.host"]:
+        print(json.dumps({"ort": TOOLCHAIN}))
+        return 0
+    if arguments[:2] == ["-m", "builders.worker"]:
+        return work(Path(arguments[2]), Path(arguments[3]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,284 @@
+"""Speed: what networks that a study kept take as engines, on this machine's GPU.
+
+``python -m benchmarks.studies int8 --keep`` writes them, in a Python with torch; ``python -m
+benchmarks.studies.speed time FOLDER`` builds and times them in the runtime's, which may be another
+(TensorRT 8.6 wants a Python 3.10): nothing of a study is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from builders.backends import get_backend
+from builders.cli.options import words
+from builders.jobs.progress import silent
+from builders.verify.benchmark import benchmark
+from builders.verify.metrics import compare_rows
+from zoo.cli.main import Parser, add_arguments, run_cli
+from zoo.client.host import describe_machine, installed, local_archs
+from zoo.inference.preprocess import normalise
+from zoo.runtime import Session, open_session
+from zoo.schema.keys import BuildInputs
+from zoo.schema.manifest import BatchRange, Preprocess
+from zoo.schema.precisions import Precision
+from zoo.schema.runtimes import Runtime
+from zoo.util.digest import sha256_file
+from zoo.util.errors import TargetError, UsageError, ZooError
+from zoo.util.files import whole
+
+if TYPE_CHECKING:
+    import onnx
+
+_PLACES = "a study's folder, or .speed.json files in it"
+
+
+class Timed(BaseModel):
+    """A network, and what its engine takes.
+
+    Attributes:
+        model: Manifest id.
+        precision: Of its name.
+        way: How it was made.
+        parameters: Number of its weights.
+        preprocess: Of the photos that it is looked at with.
+        seconds: That the build took; None until it is built.
+        engine_bytes: Size of the engine.
+        worst_cosine: Of the engine's features of the golden photos with PyTorch's, the worst row.
+        rows: As :func:`builders.verify.benchmark.benchmark` gives them.
+        layers: How many layers of each type the engine has.
+        note: Why there is no engine.
+        machine: Where it was timed.
+        runtime: What built it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    precision: Precision
+    way: str
+    parameters: int
+    preprocess: Preprocess
+    seconds: float | None = None
+    engine_bytes: int = 0
+    worst_cosine: float | None = None
+    rows: tuple[dict[str, Any], ...] = ()
+    layers: dict[str, int] = {}
+    note: str = ""
+    machine: dict[str, Any] = {}
+    runtime: str = ""
+
+
+def keep(
+    folder: Path, preprocess: Preprocess, precision: Precision, way: str, model: onnx.ModelProto
+) -> None:
+    """Writes a network for :func:`time_engine`, and beside it what it is.
+
+    Args:
+        folder: Named after the model; holds its ``golden.npz``.
+        preprocess: Of the model.
+        precision: Of the network.
+        way: How it was made.
+        model: The network.
+    """
+    import onnx
+
+    stem = f"{precision}-{re.sub('[^a-z0-9]+', '-', way.lower()).strip('-')}"
+    onnx.save(model, folder / f"{stem}.onnx")
+    parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+    what = Timed(
+        model=folder.name, precision=precision, way=way, parameters=parameters,
+        preprocess=preprocess,
+    )  # fmt: skip
+    _write(folder / f"{stem}.speed.json", what)
+
+
+def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
+    """Builds an engine with the installed TensorRT, for this GPU; times it, looks at its features.
+
+    One optimisation profile, tuned for the largest batch. The engine stays beside the network: what
+    was built on a busy machine can be timed again on a quiet one.
+
+    Args:
+        network: The ONNX.
+        what: It is.
+        batches: Sizes to time, smallest first.
+
+    Raises:
+        TargetError: There is no GPU, or no TensorRT.
+        BuildError: It does not build.
+    """
+    toolchain, archs = installed(Runtime.TRT), local_archs()
+    if toolchain is None or not archs:
+        raise TargetError(
+            "an NVIDIA GPU and TensorRT are needed to time engines",
+            hint="zoo-farm targets names the package and the driver of each line",
+        )
+    backend = get_backend(Runtime.TRT)
+    inputs = BuildInputs(
+        model=what.model,
+        onnx=sha256_file(network),
+        preprocess=what.preprocess,
+        archs=(archs[0].name,),
+        precision=what.precision,
+        toolchain=toolchain,
+        profiles=(BatchRange(min=batches[0], opt=batches[-1], max=batches[-1]),),
+        options=backend.options(toolchain, {"timing_cache": "no"}),
+    )
+    engine = network.with_name(f"{network.stem}-{inputs.key[:12]}.engine")
+    if not engine.is_file():
+        started = time.perf_counter()
+        with whole(engine) as partial:
+            facts = backend.build(network, inputs, partial, parameters=what.parameters)
+        built = {
+            "seconds": round(time.perf_counter() - started, 1),
+            "engine_bytes": engine.stat().st_size,
+            "layers": facts.values["inspector"]["layers"],
+        }
+        what = what.model_copy(update=built)
+    with open_session(engine, inputs) as session:
+        for batch in batches:
+            session.features(_noise(batch, session.input_shape))
+        rows = benchmark(session, tuple(batches), silent)
+        cosine = worst_cosine(session, network.with_name("golden.npz"), what.preprocess)
+    return what.model_copy(
+        update={
+            "rows": rows,
+            "worst_cosine": cosine,
+            "note": "",
+            "machine": describe_machine(),
+            "runtime": f"TensorRT {toolchain.version}",
+        }
+    )
+
+
+def _noise(batch: int, shape: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
+
+
+def worst_cosine(session: Session, golden: Path, preprocess: Preprocess) -> float | None:
+    """Returns the worst row of an engine's features of the golden photos; None if one is no number.
+
+    Args:
+        session: The engine, open; takes as many photos at once.
+        golden: The golden file.
+        preprocess: Of the photos.
+    """
+    import numpy as np
+
+    with np.load(golden) as arrays:
+        images, expected = arrays["images"], arrays["features"]
+    found = session.features(normalise(images, preprocess))
+    worst: float | None = compare_rows(found, expected, expected).get("worst_cosine")
+    return worst
+
+
+def time_all(options: argparse.Namespace) -> int:
+    """Times networks that a study kept; builds their engines where they are not built."""
+    failed = 0
+    batches = sorted(int(word) for word in words(options.batches))
+    for path in _kept(options.places):
+        what = _read(path)
+        network = path.with_name(path.name.removesuffix(".speed.json") + ".onnx")
+        print(f"{what.model}: {what.precision}, {what.way}", file=sys.stderr, flush=True)
+        try:
+            what = time_engine(network, what, batches)
+        except ZooError as error:
+            print(f"FAILED {error}", file=sys.stderr, flush=True)
+            what, failed = what.model_copy(update={"note": error.message}), failed + 1
+        _write(path, what)
+    return 1 if failed else 0
+
+
+def table(options: argparse.Namespace) -> int:
+    """Prints what was timed, as Markdown, beside our fp16 engine of the same model."""
+    print(to_markdown([_read(path) for path in _kept(options.places)]))
+    return 0
+
+
+def to_markdown(timed: Sequence[Timed]) -> str:
+    """Returns a table with a row for each network and batch.
+
+    Args:
+        timed: Networks; those that were not timed say why.
+    """
+    base = {
+        (one.model, row["batch"]): row["latency_ms"]
+        for one in timed
+        if one.precision == Precision.FP16 and one.way == "ours"
+        for row in one.rows
+    }
+    lines = [
+        "| model | precision | way | batch | ms | times as fast as fp16 | worst cosine | build s "
+        "| MiB |  |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for one in sorted(timed, key=lambda one: (one.model, one.precision, one.way)):
+        start = f"| {one.model} | {one.precision} | {one.way}"
+        if not one.rows:
+            lines.append(f"{start} |  |  |  |  |  |  | {one.note or 'not timed'} |")
+        cosine = "" if one.worst_cosine is None else f"{one.worst_cosine:.6f}"
+        for row in one.rows:
+            batch, took = row["batch"], row["latency_ms"]
+            ratio = f"{base[one.model, batch] / took:.2f}" if (one.model, batch) in base else ""
+            lines.append(
+                f"{start} | {batch} | {took:.3g} | {ratio} | {cosine} | {one.seconds:.0f} | "
+                f"{one.engine_bytes / 2**20:.1f} |  |"
+            )
+    where = {f"{one.runtime}, {one.machine['gpu']['name']}" for one in timed if one.rows}
+    return "\n".join([*lines, "", f"{'; '.join(sorted(where)) or 'Nothing was timed'}."])
+
+
+def _kept(places: Sequence[Path]) -> list[Path]:
+    """Returns the files that :func:`keep` wrote, of folders and by name.
+
+    Raises:
+        UsageError: There are none.
+    """
+    found = [
+        path
+        for place in places
+        for path in ([place] if place.is_file() else sorted(place.rglob("*.speed.json")))
+    ]
+    if not found:
+        raise UsageError(
+            f"{', '.join(map(str, places))}: no networks of a study",
+            hint="python -m benchmarks.studies int8 --keep leaves them in its folder",
+        )
+    return found
+
+
+def _read(path: Path) -> Timed:
+    return Timed.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, what: Timed) -> None:
+    with whole(path) as partial:
+        partial.write_text(what.model_dump_json(indent=1), encoding="utf-8")
+
+
+def main() -> int:
+    """Entry point of ``python -m benchmarks.studies.speed``."""
+    parser = Parser(prog="python -m benchmarks.studies.speed", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    timing = add_arguments(commands, "time", time_all)
+    timing.add_argument("places", nargs="+", type=Path, help=_PLACES)
+    timing.add_argument("--batches", default="1 64 256", help="batch sizes")
+    add_arguments(commands, "table", table).add_argument(
+        "places", nargs="+", type=Path, help=_PLACES
+    )
+    return run_cli(parser, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

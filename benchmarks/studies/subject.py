@@ -1,0 +1,144 @@
+"""Subject: a model as every way gets it, made once and kept in the study's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builders import weights
+from builders.export import onnx as export
+from builders.photos import bundled as photos
+from builders.photos.calibration import shipped
+from builders.precision import Images
+from builders.recipe.export_form import DIALECTS
+from zoo.inference.preprocess import normalise
+from zoo.schema.manifest import Manifest
+from zoo.util.errors import UnlockedError
+from zoo.util.files import whole
+
+if TYPE_CHECKING:
+    import onnx
+
+    from builders.export.backbone import Backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model to be studied.
+
+    Attributes:
+        manifest: The model.
+        folder: Holds ``fp32.onnx`` and ``golden.npz``, ``half.onnx`` for a study of fp16, and what
+            the ways leave.
+        seeded: Whether its weights are a stand-in.
+        photos: How many of the golden photos it is judged on.
+    """
+
+    manifest: Manifest
+    folder: Path
+    seeded: bool
+    photos: int = photos.GOLDEN_COUNT
+
+    def fp32(self) -> onnx.ModelProto:
+        """Returns the fp32 ONNX, one of its own for every way."""
+        import onnx
+
+        return onnx.load(self.folder / "fp32.onnx")
+
+    def golden(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Returns golden photos, ready for the network, and PyTorch's fp32 features of them."""
+        with np.load(self.folder / "golden.npz") as arrays:
+            images, features = arrays["images"], arrays["features"]
+        taken = np.arange(self.photos) * len(images) // self.photos
+        return normalise(images[taken], self.manifest.preprocess.plain), features[taken]
+
+    def calibration(self) -> Images:
+        """Returns the images that a way may look at; no golden photo is among them."""
+        preprocess = self.manifest.preprocess.plain
+        pixels, judged = shipped().pixels(preprocess)
+        images = normalise(pixels, preprocess)
+        return Images(all=images, judged=images[judged])
+
+
+def prepare(
+    manifest: Manifest,
+    manifest_dir: Path,
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    dialect: str = DIALECTS["dynamo-20"],
+    half: bool = False,
+    judged_on: int = photos.GOLDEN_COUNT,
+) -> Subject:
+    """Exports a model in fp32; what is there is kept.
+
+    Weights that are not locked, which need a hub, are replaced by seeded ones.
+
+    Args:
+        manifest: The model.
+        manifest_dir: Folder of the manifest, against which local weights are resolved.
+        folder: Of the model.
+        say: Takes what is being done.
+        dialect: Exporter and opset.
+        half: Whether PyTorch's ``.half()`` is exported too.
+        judged_on: How many of the golden photos.
+
+    Raises:
+        ExportError: It does not export.
+        WeightsError: The weights can't be had, or are not what the manifest says.
+    """
+    try:
+        weights.identify(manifest, "manifest")
+        seeded = False
+    except UnlockedError:
+        seeded = True
+    subject = Subject(manifest=manifest, folder=folder, seeded=seeded, photos=judged_on)
+    fp32, halved = folder / "fp32.onnx", folder / "half.onnx"  # made in this order
+    if (halved if half else fp32).is_file():
+        return subject
+    folder.mkdir(parents=True, exist_ok=True)
+    say("exporting")
+    cut, size = _backbone(subject, manifest_dir), manifest.preprocess.input_size
+    export.write_golden(cut, manifest, folder / "golden.npz")
+    with whole(fp32) as partial:
+        export.write_onnx(cut, size, partial, dialect)
+    if half:
+        with whole(halved) as partial:
+            export.write_onnx(_halved(cut), size, partial, dialect)
+    return subject
+
+
+def _backbone(subject: Subject, manifest_dir: Path) -> Backbone:
+    """Returns the model in PyTorch, with its weights."""
+    from builders.export import backbone
+    from builders.weights import seeded, state
+
+    manifest = subject.manifest
+    network = backbone.create(manifest)
+    if subject.seeded:
+        images = normalise(photos.statistics_photos(manifest.preprocess), manifest.preprocess.plain)
+        network.load_state_dict(seeded.make_state(lambda: backbone.create(manifest), images))
+    else:
+        state.load_state(network, manifest, weights.fetch(manifest, manifest_dir))
+    return backbone.Backbone(network, manifest.backbone)
+
+
+def _halved(backbone: Backbone) -> Any:
+    """Returns a backbone, used up, with fp16 weights; its ends stay fp32."""
+    import torch
+
+    class Halved(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = backbone.half()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features: torch.Tensor = self.backbone(images.half())
+            return features.float()
+
+    return Halved()

@@ -1,0 +1,1 @@
+"""The ``zoo-farm`` command line: arguments to typed requests, and printing."""

@@ -1,0 +1,114 @@
+"""Options that say where jobs run: ``--executor``, and what an executor of that name takes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypedDict
+
+from builders.cli.cluster import open_cluster
+from builders.executors import Executor, LocalExecutor
+from builders.executors.local import parse_limit
+from builders.toolchains.installed import choose_toolchains, default_archs
+from builders.toolchains.interpreter import toolchains_of, worker_command
+from zoo.client.host import installed
+from zoo.runtime import SESSIONS
+from zoo.schema.targets import Arch, RuntimeLine, Toolchain
+from zoo.util.errors import UsageError
+from zoo.util.names import perhaps
+
+_EXECUTORS = ("local", "docker", "dask")
+
+Choose = Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]]
+"""Picks what builds for each architecture."""
+
+
+class _Limits(TypedDict):
+    timeout: float
+    memory: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Where jobs run.
+
+    Attributes:
+        executor: Runs them.
+        archs: What they are for.
+        choose: Picks the runtime for each architecture.
+    """
+
+    executor: Executor
+    archs: list[Arch]
+    choose: Choose
+
+    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
+        """Returns the first architecture on which an engine can be run and verified."""
+        if toolchain.kind not in SESSIONS:
+            return None
+        return self.executor.runs_on(archs, toolchain)
+
+
+def local_executor(options: argparse.Namespace) -> LocalExecutor:
+    """Returns what runs jobs on this machine, within the limits that are asked for."""
+    return LocalExecutor(build_command=worker_command(options.builder_python), **_limits(options))
+
+
+def runs_here(options: argparse.Namespace) -> bool:
+    """Whether jobs run on this machine, in processes and not in containers.
+
+    Raises:
+        UsageError: There is no such executor, or an option is for another one.
+    """
+    if options.executor not in ("", *_EXECUTORS):
+        raise UsageError(
+            f"no executor '{options.executor}'.{perhaps(options.executor, _EXECUTORS)}",
+            hint=f"EXECUTOR= (--executor) takes {', '.join(_EXECUTORS)}",
+        )
+    for name in ("scheduler", "certs"):
+        if getattr(options, name) and options.executor != "dask":
+            raise UsageError(
+                f"{name.upper()}= (--{name}) is for a cluster, and jobs would run here",
+                hint="EXECUTOR=dask (--executor) takes them to it",
+            )
+    return options.executor in ("", "local")
+
+
+def choose_executor(options: argparse.Namespace, asked: list[Arch]) -> Chosen:
+    """Returns where jobs run.
+
+    Args:
+        options: The options of this module, and ``builder_python``.
+        asked: Architectures that ``GPU=`` names; none for what there is.
+
+    Raises:
+        UsageError: There is no such executor, or it needs something else.
+        ClusterError: The cluster can't be reached.
+    """
+    here = runs_here(options)
+    if options.executor == "dask":
+        cluster = open_cluster(
+            options.scheduler, options.certs, options.builder_python, **_limits(options)
+        )
+        archs = asked or cluster.default_archs()
+        return Chosen(executor=cluster, archs=archs, choose=cluster.choose_toolchains)
+    python, archs = options.builder_python, asked or default_archs()
+    if not here:
+        from builders.executors.docker import DockerExecutor
+
+        if python:
+            raise UsageError("BUILDER_PYTHON= is the image's own, with EXECUTOR=docker")
+        engine = DockerExecutor(**_limits(options))
+        return Chosen(executor=engine, archs=archs, choose=engine.choose_toolchains)
+    find = toolchains_of(python).get if python else installed
+    choose = partial(choose_toolchains, find=find)
+    return Chosen(executor=local_executor(options), archs=archs, choose=choose)
+
+
+def _limits(options: argparse.Namespace) -> _Limits:
+    return {
+        "timeout": parse_limit("TIMEOUT", options.timeout) or 3600,
+        "memory": int(2**30 * (parse_limit("MEMORY", options.memory) or 0)) or None,
+    }

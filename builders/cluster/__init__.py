@@ -1,1 +1,0 @@
-"""Clusters: certificates, the scheduler, workers that say what they can build."""

@@ -1,0 +1,1 @@
+"""Runs jobs on the workers of a Dask cluster."""

@@ -1,0 +1,349 @@
+"""The Dask executor: jobs run on the workers of a cluster, as many at once as there are."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from builders.executors.base import Outcome
+from builders.executors.dask import offers
+from builders.executors.dask.resources import Slot, needs_of
+from builders.executors.dask.slots import Slots
+from builders.executors.dask.tls import connect
+from builders.executors.dask.worker import LOG_LIMIT, TOPIC, Answer, Task, describe_slot, run_task
+from builders.executors.local import last_words
+from builders.jobs.messages import Failure, Job
+from builders.jobs.output_files import (
+    JOB,
+    LIMITS,
+    LOG,
+    QUARANTINE,
+    RESULT,
+    check_size,
+    named_files,
+    write_file,
+)
+from builders.jobs.progress import Event, Report
+from builders.jobs.results import read_result
+from zoo.repository.repository import Repository
+from zoo.schema.targets import Arch, RuntimeLine, Toolchain
+from zoo.stores import open_store
+from zoo.util.errors import ClusterError, JobError, NotRunError
+from zoo.util.version import __version__
+
+KILLS = 3
+"""So many workers may die of a job before it is quarantined."""
+
+_REFRESH = 2.0  # seconds between two looks at which workers there are
+_GATHER = 60.0  # seconds to fetch an answer, which is small, from a worker
+_FORGET = 5.0  # seconds to wait for the scheduler to take note
+_MOST = 256  # jobs given out at once, at most
+
+
+class DaskExecutor:
+    """Runs each job on a worker that announced what the job needs.
+
+    A job whose worker dies runs on another one; one that has killed three is quarantined. Files
+    come back through the store.
+
+    Args:
+        scheduler: Its address, ``tls://host:8786``.
+        certs: Folder of certificates; None for plain TCP on loopback.
+        timeout: Seconds that a job may take.
+        memory: Bytes that a job may have; None for no limit.
+        patience: Seconds to wait for a worker that can do a job when there is none.
+        measure: Takes the seconds from a job's submission to its answer, and the answer.
+
+    Raises:
+        ClusterError: No scheduler answers, or there are no workers.
+    """
+
+    def __init__(
+        self,
+        scheduler: str,
+        certs: Path | None = None,
+        *,
+        timeout: float = 3600,
+        memory: int | None = None,
+        patience: float = 60,
+        measure: Callable[[float, Answer], None] = lambda seconds, answer: None,
+    ) -> None:
+        self._scheduler, self._timeout, self._memory = scheduler, timeout, memory
+        self._measure = measure
+        self._client: Any = connect(scheduler, certs)
+        self._listeners: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._workers = Slots(patience)
+        self._seen: dict[str, Slot] = {}
+        self._ended = threading.Event()
+        self._look_around()
+        self._client.subscribe_topic(TOPIC, self._hear)
+        threading.Thread(target=self._keep_looking, daemon=True).start()
+
+    @property
+    def slots(self) -> int:
+        """How many jobs may be given to it at once: more than it has workers, some may come."""
+        return min(_MOST, 8 + 2 * len(self._workers.known()))
+
+    def workers(self) -> list[Slot]:
+        """Returns the workers that there are."""
+        return sorted(self._workers.known().values(), key=lambda slot: slot.name)
+
+    def left_out(self) -> list[Slot]:
+        """Returns the workers that get no jobs, because they run another version of the farm."""
+        return [slot for slot in self._seen.values() if not slot.resources]
+
+    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
+        """Returns the first of an engine's architectures on which a worker can run it."""
+        return offers.runs_on(self.workers(), archs, toolchain)
+
+    def default_archs(self) -> list[Arch]:
+        """Returns what ``GPU=`` means when it is not given: the workers' GPUs, else the CPU."""
+        return offers.default_archs(self.workers())
+
+    def choose_toolchains(
+        self, archs: Sequence[Arch], line: RuntimeLine | None
+    ) -> dict[Arch, Toolchain]:
+        """Picks what builds for each architecture; see :mod:`~builders.executors.dask.offers`.
+
+        Raises:
+            ClusterError: No worker builds for one of them.
+        """
+        return offers.choose_toolchains(self.workers(), archs, line)
+
+    def run(self, job: Job, folder: Path, report: Report) -> Outcome:
+        """Runs a job; see :class:`~builders.executors.base.Executor`."""
+        write_file(folder / JOB, job.model_dump_json(indent=1).encode())
+        needs = needs_of(job, self.runs_on)
+        died_on: list[str] = []
+        while len(died_on) < KILLS:
+            address, slot = self._workers.take(needs)
+            attempt = _Attempt(self._client, address, slot, folder, report)
+            self._listeners[attempt.id] = attempt.hear
+            begun = time.perf_counter()
+            try:
+                answer = attempt.run(self._task(attempt.id, job), needs, self._still_there)
+            except ClusterError as error:
+                self._lost(error)
+                raise
+            finally:
+                self._listeners.pop(attempt.id, None)
+                self._workers.give(address)
+            if answer is not None:
+                self._measure(time.perf_counter() - begun, answer)
+                return _lay_out(answer, job, folder)
+            self._workers.lose(address)
+            if attempt.begun:
+                died_on.append(slot.name)
+                _note(folder, f"[{slot.name} died in the middle of this job]\n")
+        write_file(folder / QUARANTINE, json.dumps({"died_on": died_on}).encode())
+        raise JobError(
+            f"quarantined: {KILLS} workers died in the middle of it ({', '.join(died_on)})",
+            hint=last_words(folder),
+        )
+
+    def stop(self) -> None:
+        """Cancels what runs, and leaves the cluster."""
+        if not self._ended.is_set():
+            self._ended.set()
+            self._workers.stop(ClusterError("stopped"))
+            self._client.close(timeout=5)
+
+    def _task(self, name: str, job: Job) -> str:
+        task = Task(id=name, job=job.model_dump_json(), timeout=self._timeout, memory=self._memory)
+        return task.model_dump_json()
+
+    def _still_there(self, address: str) -> bool:
+        return address in self._workers.known()
+
+    def _hear(self, event: tuple[float, str]) -> None:
+        message = json.loads(event[1])
+        if listener := self._listeners.get(message["task"]):
+            listener(message)
+
+    def _keep_looking(self) -> None:
+        while not self._ended.wait(_REFRESH):
+            try:
+                self._look_around()
+            except ClusterError as error:
+                self._lost(error)
+                return
+
+    def _look_around(self) -> None:
+        """Finds out which workers there are, and asks new ones what they can do."""
+        try:
+            info = self._client.scheduler_info(n_workers=-1)["workers"]
+            if new := [address for address in info if address not in self._seen]:
+                told = self._client.run(describe_slot, workers=new, on_error="ignore")
+                self._seen |= {address: _read_slot(text) for address, text in told.items()}
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unreachable() from error
+        self._seen = {address: slot for address, slot in self._seen.items() if address in info}
+        self._workers.update({a: slot for a, slot in self._seen.items() if slot.resources})
+
+    def _unreachable(self) -> ClusterError:
+        return ClusterError(
+            f"the scheduler {self._scheduler} is gone, and what ran with it",
+            hint="what is published stays; start the cluster and run the same command again: "
+            "it goes on with what is left",
+        )
+
+    def _lost(self, error: ClusterError) -> None:
+        self._workers.stop(error)
+
+
+class _Attempt:
+    """One try of a job on one worker."""
+
+    def __init__(self, client: Any, address: str, slot: Slot, folder: Path, report: Report) -> None:
+        self.id = f"job-{uuid.uuid4().hex}"
+        self.begun = False
+        self._client, self._address, self._slot = client, address, slot
+        self._folder, self._report = folder, report
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Takes in what the worker says."""
+        self.begun = True
+        if event := Event.from_line(message.get("event", "")):
+            self._report(event)
+        if words := message.get("log"):
+            _note(self._folder, words)
+
+    def run(
+        self, task: str, needs: frozenset[str], still_there: Callable[[str], bool]
+    ) -> Answer | None:
+        """Runs it; returns None when the worker died, or left.
+
+        Raises:
+            ClusterError: The scheduler is gone.
+            NotRunError: The worker can't run tasks of the farm.
+        """
+        from distributed import CancelledError, KilledWorker
+
+        future = self._client.submit(
+            run_task,
+            task,
+            key=self.id,
+            workers=[self._address],
+            resources=dict.fromkeys(needs, 1),
+            pure=False,
+        )
+        try:
+            return self._wait(future, still_there)
+        except KilledWorker:
+            self.begun = True  # that the news of it came too late changes nothing
+            return None
+        except CancelledError as error:
+            raise ClusterError(
+                "the connection to the scheduler was lost, and what ran with it",
+                hint="what is published stays; start the cluster and run the same command again: "
+                "it goes on with what is left",
+            ) from error
+        finally:
+            _forget(future)
+
+    def _wait(self, future: Any, still_there: Callable[[str], bool]) -> Answer | None:
+        # Not by result(timeout): the client gathers for several threads at once, and one whose
+        # time is over would cancel it for all.
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        while not done.wait(_REFRESH):
+            if not still_there(self._address):
+                return None
+        try:
+            return Answer.model_validate_json(future.result(timeout=_GATHER))
+        except TimeoutError:  # the worker died with the answer
+            return None
+        except ValidationError as error:
+            raise NotRunError(
+                f"{self._slot.name} gave an answer that is none: {_first(error)}",
+                hint="farm and worker must be of one version; if they are, the worker is broken "
+                "or was changed",
+            ) from error
+        except ImportError as error:
+            raise NotRunError(
+                f"{self._slot.name} can't run jobs: {error}",
+                hint="it needs this project's checkout and pip install '.[worker,dask]'",
+            ) from error
+
+
+def _forget(future: Any) -> None:
+    """Cancels a task that nobody waits for any more; lets go of one that is done.
+
+    Cancels in a thread of its own: a client that is being closed meanwhile never answers.
+    """
+    if future.done():
+        future.release()
+        return
+
+    def cancel() -> None:
+        with suppress(Exception):  # of whatever kind, where the scheduler has gone
+            future.cancel(reason="done")
+
+    thread = threading.Thread(target=cancel, daemon=True)
+    thread.start()
+    thread.join(_FORGET)
+
+
+def _read_slot(text: str) -> Slot:
+    """Reads what a worker says that it is.
+
+    One that is no worker of a farm, or of another version's, is given nothing to do: jobs of one
+    version are no jobs of another.
+    """
+    try:
+        slot = Slot.model_validate_json(text)
+    except ValidationError:
+        return Slot(name="?", host="?", resources=frozenset(), version="of something else")
+    if slot.version != __version__:
+        return slot.model_copy(update={"resources": frozenset()})
+    return slot
+
+
+def _lay_out(answer: Answer, job: Job, folder: Path) -> Outcome:
+    """Lays out the folder that a worker's process left, from its answer and the store.
+
+    Raises:
+        JobError: The job failed, or the answer is none to this job.
+    """
+    if answer.log:
+        write_file(folder / LOG, answer.log[-2 * LOG_LIMIT :].encode(errors="replace"))
+    if answer.result is None:
+        kind = NotRunError if answer.not_run else JobError
+        raise kind(answer.error or "it failed and did not say why", hint=answer.hint)
+    data = answer.result.encode(errors="replace")
+    check_size(RESULT, "result", len(data))
+    result = read_result(data, job)
+    if isinstance(result, Failure):
+        raise JobError(result.message, hint=result.hint)
+    named = named_files(result)
+    if answer.files.keys() != named.keys():
+        raise JobError(
+            "a worker's answer and its result name different files: "
+            + ", ".join(sorted(answer.files.keys() ^ named.keys()))
+        )
+    for name, blob in answer.files.items():
+        check_size(name, named[name], blob.size)
+    repository = Repository(open_store(job.store))
+    for name, blob in answer.files.items():
+        repository.fetch_blob(blob, folder / name)
+    write_file(folder / RESULT, data)
+    return Outcome(result=result, folder=folder)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}"
+
+
+def _note(folder: Path, words: str) -> None:
+    """Adds to a job's log, as long as there is room."""
+    with (folder / LOG).open("a") as log:
+        log.write(words[: max(0, LIMITS["log"] - log.tell())])

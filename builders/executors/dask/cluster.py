@@ -1,0 +1,225 @@
+"""Serve: the scheduler and the workers of one machine, until a signal ends them.
+
+Each slot is a worker process of its own with one thread, so that one job at a time runs in it and
+the death of one takes nothing else along. A nanny starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from builders.executors.dask.resources import Slot
+from builders.executors.dask.tls import (
+    check_address,
+    is_loopback,
+    open_security,
+    quiet,
+    say_cause,
+)
+from builders.executors.dask.worker import SLOT
+from builders.jobs.worker_environment import drop_secrets
+from zoo.util.errors import ClusterError, UsageError
+
+_CONFIG = {
+    # A worker that dies fails its job at once: the farm counts, and knows which job it was.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": "2 minutes",
+    "distributed.admin.log-length": 1000,
+    "distributed.worker.profile.enabled": False,
+    # The job is a child process with a limit of its own.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+}
+_NOWHERE = "127.0.0.1:0"  # Dask's status pages know no TLS: they stay on this machine
+
+Say = Callable[[str], None]
+
+
+def run(
+    *,
+    listen: str | None,
+    scheduler: str | None,
+    slots: Sequence[Slot],
+    certs: Path | None,
+    scratch: Path,
+    say: Say,
+) -> int:
+    """Runs a scheduler, workers, or both, until SIGINT or SIGTERM.
+
+    Args:
+        listen: ``host:port`` of a scheduler to run; None for none.
+        scheduler: Address of the one that the workers join; None for the one that is run here.
+        slots: The workers.
+        certs: Folder of certificates; None for plain TCP on loopback.
+        scratch: Folder for files of Dask.
+        say: Takes what happens.
+
+    Returns:
+        0 when a signal ended it.
+
+    Raises:
+        UsageError: It would listen to other machines without TLS.
+        ClusterError: The port is taken, or the scheduler is not there or has gone.
+    """
+    security = open_security("scheduler" if listen else "worker", certs)  # distributed is there
+    import dask
+
+    quiet()
+    drop_secrets()
+    dask.config.set(_CONFIG)
+    return asyncio.run(_run(listen, scheduler, slots, certs, security, scratch, say))
+
+
+async def _run(
+    listen: str | None,
+    scheduler: str | None,
+    slots: Sequence[Slot],
+    certs: Path | None,
+    security: Any,
+    scratch: Path,
+    say: Say,
+) -> int:
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with AsyncExitStack() as stack:
+        if listen is not None:
+            scheduler = await stack.enter_async_context(_scheduler(listen, certs, security))
+            say(f"scheduler: {scheduler}")
+        assert scheduler is not None
+        nannies = await _start_workers(stack, scheduler, slots, certs, scratch)
+        for slot in slots:
+            say(f"worker {slot.name}: {', '.join(slot.builds)}")
+        gone = asyncio.create_task(_scheduler_gone(nannies, scheduler))
+        waits = [asyncio.create_task(ended.wait()), *([gone] if nannies else [])]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        lost = not ended.is_set()
+        for task in (*waits, gone):
+            task.cancel()
+        if not lost:
+            say("stopping")
+    if lost:
+        raise ClusterError(
+            f"the scheduler {scheduler} is gone, and its workers with it",
+            hint="start it again, then the workers; a service manager does both",
+        )
+    return 0
+
+
+class _scheduler:
+    """A scheduler as a context; its value is its address."""
+
+    def __init__(self, listen: str, certs: Path | None, security: Any) -> None:
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65_535:
+            raise UsageError(f"--listen {listen} is no host:port", hint="127.0.0.1:8786 is one")
+        if certs is None and not is_loopback(host):
+            raise UsageError(
+                f"--listen {listen} would take jobs from anybody: whoever reaches a scheduler runs "
+                "code on its workers",
+                hint="zoo-farm cluster certs DIR makes certificates; --certs DIR uses them",
+            )
+        self._listen, self._host, self._port = listen, host, int(port)
+        self._protocol = "tls" if certs else "tcp"
+        self._security = security
+        self._server: Any = None
+
+    async def __aenter__(self) -> str:
+        from distributed import Scheduler
+
+        try:
+            self._server = await Scheduler(
+                host=self._host,
+                port=self._port,
+                protocol=f"{self._protocol}://",
+                security=self._security,
+                dashboard_address=_NOWHERE,
+                dashboard=False,
+            )
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(
+                f"a scheduler can't listen at {self._listen}: {say_cause(error)}",
+                hint="is one running there? port 0 takes any that is free",
+            ) from error
+        return str(self._server.address)
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._server.close(), 10)
+
+
+async def _start_workers(
+    stack: AsyncExitStack,
+    scheduler: str,
+    slots: Sequence[Slot],
+    certs: Path | None,
+    scratch: Path,
+) -> list[Any]:
+    if not slots:
+        return []
+    from distributed import Nanny
+
+    check_address(scheduler, certs)
+    security = open_security("worker", certs if scheduler.startswith("tls") else None)
+    nannies = [
+        Nanny(
+            scheduler,
+            nthreads=1,
+            name=slot.name,
+            resources=dict.fromkeys(slot.resources, 1),
+            security=security,
+            protocol=scheduler.partition(":")[0] + "://",
+            host="127.0.0.1" if scheduler.startswith("tcp") else None,
+            local_directory=str(scratch),
+            memory_limit=0,
+            dashboard_address=_NOWHERE,
+            dashboard=False,
+            death_timeout=60,
+            env=_environment(slot),
+            silence_logs=logging.CRITICAL,
+            config=_CONFIG,
+        )
+        for slot in slots
+    ]
+    for number in range(0, len(nannies), 8):  # so that a machine with many is not flooded
+        starting = nannies[number : number + 8]
+        stack.push_async_callback(_close, starting)
+        try:
+            await asyncio.wait_for(asyncio.gather(*starting), 120)
+        except (OSError, RuntimeError, asyncio.TimeoutError) as error:
+            raise ClusterError(
+                f"workers can't join {scheduler}: {say_cause(error)}",
+                hint="is the scheduler running, are the certificates of one authority, and is "
+                f"nobody there called {slots[0].name}? --name gives this machine another name",
+            ) from error
+    return nannies
+
+
+async def _close(nannies: Sequence[Any]) -> None:
+    """Ends workers, all at once, and what they run."""
+    await asyncio.gather(*(nanny.close(timeout=2) for nanny in nannies), return_exceptions=True)
+
+
+def _environment(slot: Slot) -> dict[str, str]:
+    """Returns what tells a worker process, and all that it starts, which slot it is."""
+    environment = {SLOT: slot.model_dump_json()}
+    if slot.gpu is not None:
+        environment |= {"CUDA_VISIBLE_DEVICES": slot.gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
+
+
+async def _scheduler_gone(nannies: Sequence[Any], scheduler: str) -> None:
+    """Returns when no worker is left that its nanny would start again."""
+    for nanny in nannies:
+        await nanny.finished()

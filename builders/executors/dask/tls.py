@@ -1,0 +1,158 @@
+"""Security: who may talk to a cluster. TLS both ways, or plain TCP that never leaves a machine.
+
+Whoever reaches a Dask scheduler runs code on its workers. So there is no connection without a
+certificate that the cluster's own authority signed, except on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ipaddress
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.util.errors import ClusterError, MissingPackageError, UsageError
+
+Role = Literal["scheduler", "worker", "client"]
+ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
+CERTS = "ZOO_FARM_CERTS"
+"""The variable that names the folder of certificates, where no option does."""
+_IN_THE_CLEAR = ("WRONG_VERSION_NUMBER", "cannot convert to SSL")
+"""What ssl and tornado say of an answer without TLS, tornado where it comes unasked."""
+
+
+def certs_folder(text: str) -> Path | None:
+    """Returns the folder of certificates that an option or the environment names."""
+    named = text or os.environ.get(CERTS, "")
+    return Path(named) if named else None
+
+
+def open_security(role: Role, certs: Path | None) -> Any:
+    """Returns what Dask takes; None for plain TCP.
+
+    Raises:
+        UsageError: A file is missing from the folder, or is damaged.
+        MissingPackageError: distributed.
+    """
+    try:
+        from distributed.security import Security
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            "a cluster needs distributed, which is not installed",
+            hint="pip install '.[dask]' -c constraints.txt",
+        ) from error
+    if certs is None:
+        return None
+    files = {
+        "tls_ca_file": certs / "ca.pem",
+        f"tls_{role}_cert": certs / f"{role}.pem",
+        f"tls_{role}_key": certs / f"{role}-key.pem",
+    }
+    for path in files.values():
+        if not path.is_file():
+            raise UsageError(
+                f"{path} is missing", hint=f"zoo-farm cluster certs {certs} makes certificates"
+            )
+    paths = {name: str(path.resolve()) for name, path in files.items()}
+    if role == "worker":  # its nanny and it are clients of the scheduler, too
+        paths |= {"tls_client_cert": paths["tls_worker_cert"]}
+        paths |= {"tls_client_key": paths["tls_worker_key"]}
+    security = Security(require_encryption=True, **paths)
+    try:
+        security.get_connection_args(role)
+    except OSError as error:  # of ssl, too
+        raise UsageError(
+            f"{files[f'tls_{role}_cert']}, its key or {certs / 'ca.pem'} is damaged: {error}",
+            hint="zoo-farm cluster certs on the folder that has ca-key.pem makes them anew",
+        ) from error
+    return security
+
+
+def check_address(address: str, certs: Path | None) -> str:
+    """Returns a scheduler's address when it may be used.
+
+    Raises:
+        UsageError: It is no address, TLS without certificates, or plain TCP to another machine.
+    """
+    scheme, colon, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    is_port = port.isdecimal() and int(port) <= 65_535
+    if not colon or scheme not in ("tls", "tcp") or not host or not is_port:
+        raise UsageError(
+            f"SCHEDULER={address} is no scheduler's address",
+            hint="tls://host:8786 is one; zoo-farm cluster up prints its own",
+        )
+    if scheme == "tls" and certs is None:
+        raise UsageError(
+            f"{address} needs certificates",
+            hint=f"--certs DIR (CERTS=, ${CERTS}) names their folder; "
+            "zoo-farm cluster certs DIR makes them",
+        )
+    if scheme == "tcp" and not is_loopback(host):
+        raise UsageError(
+            f"{address} would send jobs in the clear, and take them from anybody",
+            hint="zoo-farm cluster certs DIR makes certificates; then it is tls://",
+        )
+    return address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine and nothing else reaches it."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def quiet() -> None:
+    """Silences Dask's own loggers: what they would say is said in errors, once."""
+    importlib.import_module("distributed")  # it sets levels when it is imported
+    for name in ("distributed", "tornado", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def say_cause(error: BaseException) -> str:
+    """Says what an error of Dask comes from: its own words name objects of its code.
+
+    What has no words is left out: a time-out.
+    """
+    while error.__cause__ is not None and str(error.__cause__):
+        error = error.__cause__
+    if any(sign in str(error) for sign in _IN_THE_CLEAR):
+        return "it does not speak TLS"
+    return str(error) or "it does not say what a scheduler says"
+
+
+def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
+    """Connects to a scheduler; returns a ``distributed.Client``.
+
+    Raises:
+        ClusterError: Nobody answers there, or it does not take our certificate.
+    """
+    check_address(address, certs)
+    security = open_security("client", certs if address.startswith("tls") else None)
+    quiet()
+    from distributed import Client
+
+    try:
+        asyncio.run(_greet(address, security, timeout))
+        return Client(address, security=security, timeout=timeout, set_as_default=False)
+    except (OSError, ValueError, asyncio.TimeoutError) as error:
+        raise ClusterError(
+            f"no scheduler answers at {address}: {say_cause(error)}",
+            hint="is it running (zoo-farm cluster up, cluster scheduler), and are the "
+            "certificates of one authority?",
+        ) from error
+
+
+async def _greet(address: str, security: Any, timeout: float) -> None:
+    """Connects and hangs up: a client would wait for ever for what is no scheduler to answer."""
+    from distributed.comm import connect as dial
+
+    arguments = security.get_connection_args("client") if security else {}
+    comm = await asyncio.wait_for(dial(address, timeout=timeout, **arguments), timeout + 1)
+    comm.abort()

@@ -1,0 +1,1 @@
+"""PyTorch backbone to normalised ONNX and golden features."""

@@ -1,0 +1,234 @@
+"""Export: weights and cut to one normalised ONNX, and the golden that proves engines.
+
+The same inputs give the same bytes in any folder: what the exporter adds about the machine that
+it ran on (absolute paths, its version) is taken out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.photos import bundled
+from builders.precision.onnx_session import open_onnx
+from builders.recipe.export_form import DIALECTS, OPSETS
+from zoo.inference.preprocess import normalise
+from zoo.schema.manifest import Manifest
+from zoo.util.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+    from torch import nn
+
+INPUT, OUTPUT = "images", "features"
+_GOLDEN_BATCH = 4  # photos in memory at once while PyTorch computes golden features
+
+
+def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDArray[np.float32]:
+    """Runs the golden photos through PyTorch and stores both.
+
+    Args:
+        backbone: A :class:`~builders.export.backbone.Backbone`, in fp32.
+        manifest: Says how photos are fed.
+        path: ``.npz`` with ``images`` (uint8, N x H x W x 3) and ``features`` (float32,
+            N x feature_dim).
+
+    Returns:
+        The features.
+
+    Raises:
+        ExportError: A feature is not finite, or two photos have the same features.
+    """
+    import torch
+
+    images = bundled.golden_photos(manifest.preprocess)
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(images), _GOLDEN_BATCH):
+            batch = normalise(images[start : start + _GOLDEN_BATCH], manifest.preprocess.plain)
+            rows.append(backbone(torch.from_numpy(batch)).numpy())
+    features = np.concatenate(rows)
+    if not np.isfinite(features).all():
+        raise ExportError(f"{manifest.id}: PyTorch's own features are not finite")
+    if len(np.unique(features.round(6), axis=0)) < len(features):
+        raise ExportError(f"{manifest.id}: different photos have the same features in PyTorch")
+    np.savez(path, images=images, features=features)
+    return features
+
+
+def write_onnx(
+    backbone: nn.Module, input_size: int, path: Path, dialect: str = DIALECTS["dynamo-20"]
+) -> None:
+    """Exports a backbone with a dynamic batch, normalised.
+
+    Args:
+        backbone: On the CPU, in fp32.
+        input_size: Height and width, pixels.
+        path: Where the ONNX goes.
+        dialect: Exporter and opset, as an export key says them.
+
+    Raises:
+        ExportError: The exporter does not take the network, or there is no such dialect.
+    """
+    import logging
+
+    import onnx
+    import torch
+
+    exporters = {DIALECTS["dynamo-20"]: _export_dynamo, DIALECTS["torchscript-17"]: _export_script}
+    if dialect not in exporters:
+        raise ExportError(f"no exporter for '{dialect}'; there is {', '.join(exporters)}")
+    example = torch.zeros(2, 3, input_size, input_size)  # a batch of 1 would be frozen in
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            exporters[dialect](backbone, example, path)
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        raise ExportError(
+            f"torch.onnx does not export this network: {str(error).splitlines()[0]}"
+        ) from error
+    model = onnx.load(path)
+    normalise_onnx(model)
+    save_onnx(model, path)
+
+
+def _export_dynamo(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+    import torch
+
+    program = torch.onnx.export(
+        backbone,
+        (example,),
+        dynamo=True,
+        opset_version=OPSETS["dynamo-20"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path, external_data=False)
+
+
+def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+    """Exports as TensorRT 8.6 reads it; that exporter leaves out what values are between nodes."""
+    import onnx
+    import torch
+
+    torch.onnx.export(
+        backbone,
+        (example,),
+        str(path),
+        dynamo=False,
+        opset_version=OPSETS["torchscript-17"],
+        dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        verbose=False,
+    )
+    model = onnx.load(path)
+    onnx.save(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True), path)
+
+
+def normalise_onnx(model: onnx.ModelProto) -> None:
+    """Takes out of a model what does not change its result but changes its digest.
+
+    ``doc_string`` and ``metadata_props`` hold absolute paths and stack traces; the producer's
+    version would make every release of the exporter another ONNX.
+    """
+    model.producer_name, model.producer_version = "caft-zoo", ""
+    model.ClearField("domain")
+    model.ClearField("model_version")
+    graph = model.graph
+    graph.name = "backbone"
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info,
+                 *graph.input, *graph.output):  # fmt: skip
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a model to the same bytes every time.
+
+    Raises:
+        ExportError: The model is not valid ONNX.
+    """
+    import onnx
+
+    try:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported ONNX is not valid: {error}") from error
+
+
+def parameter_count(model: onnx.ModelProto) -> int:
+    """Returns the number of weights in a model."""
+    return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+
+
+def largest_tensor(model: onnx.ModelProto) -> int:
+    """Returns the elements per image of a model's largest activation.
+
+    A batch whose largest tensor would have 2^31 elements or more does not run in TensorRT.
+    """
+    largest = 0
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].dim_value:  # what has no batch is a weight or a shape
+            largest = max(largest, int(np.prod([dim.dim_value or 1 for dim in dims])))
+    return largest
+
+
+def compare_with_golden(
+    model: onnx.ModelProto | Path, golden: Path, manifest: Manifest, batches: tuple[int, ...]
+) -> dict[str, Any]:
+    """Runs an exported ONNX and compares it with PyTorch.
+
+    A frozen batch, a missing normalisation, a network left in training mode all show here, before
+    any engine is built.
+
+    Args:
+        model: The ONNX, in memory or as a file.
+        golden: The golden file.
+        manifest: Says how photos are fed.
+        batches: Batch sizes to run.
+
+    Returns:
+        Runtime, batches, worst cosine and worst relative error.
+
+    Raises:
+        ExportError: It gives features of another shape.
+    """
+    with np.load(golden) as arrays:
+        images, features = arrays["images"], arrays["features"]
+    run = open_onnx(model)
+    cosines, errors, start = [], [], 0
+    for batch in batches:
+        rows = np.arange(start, start + batch) % len(images)
+        start += batch
+        feed = normalise(images[rows], manifest.preprocess.plain)
+        found = run(feed).astype(np.float64)
+        expected = features[rows].astype(np.float64)
+        if found.shape != expected.shape:
+            raise ExportError(
+                f"{manifest.id}: the ONNX gives {found.shape} at batch {batch}, PyTorch "
+                f"{expected.shape}"
+            )
+        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        cosines += list((found * expected).sum(1) / norms)
+        errors += list(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1))
+    return {
+        "runtime": f"onnxruntime {version('onnxruntime')}, CPU",
+        "batches": list(batches),
+        "worst_cosine": float(np.min(cosines)),
+        "worst_relative_error": float(np.max(errors)),
+    }

@@ -1,0 +1,1 @@
+"""Maintainers' measurements of published engines."""

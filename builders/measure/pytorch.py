@@ -1,0 +1,107 @@
+"""How fast PyTorch itself runs a backbone on this machine's GPU: what an engine has to beat.
+
+fp16, channels_last, data in place, timed with CUDA events: eager as it is called, and
+``torch.compile`` replayed as a CUDA graph. Weights are fresh ones, for speed does not depend on
+them. Run it alone on the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from builders.export import backbone
+from zoo.client.host import describe_machine
+from zoo.schema.manifest import Manifest
+from zoo.util.errors import RunError
+
+_SECONDS = 1.0  # per batch size and way
+_LEAST_RUNS, _MOST_RUNS = 5, 100
+
+
+def measure(
+    manifest: Manifest, batches: Sequence[int], *, with_compile: bool = True
+) -> dict[str, Any]:
+    """Times a model's backbone in PyTorch, fp16.
+
+    Args:
+        manifest: The model.
+        batches: Batch sizes.
+        with_compile: Whether to time ``torch.compile`` too, which takes a while.
+
+    Returns:
+        ``model``, ``torch``, ``machine`` and ``batches``: rows of ``batch``, ``eager_ms`` and
+        ``compiled_ms``; medians.
+
+    Raises:
+        RunError: There is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise RunError(
+            f"PyTorch {torch.__version__} sees no GPU here",
+            hint="a GPU, its driver and a CUDA build of torch are needed; zoo-farm compare times "
+            "CPU engines",
+        )
+    model: Any = backbone.Backbone(backbone.create(manifest), manifest.backbone)
+    model = model.cuda().half().to(memory_format=torch.channels_last)
+    size = manifest.preprocess.input_size
+    rows = []
+    with torch.inference_mode():
+        for batch in batches:
+            images = torch.randn(batch, 3, size, size, device="cuda", dtype=torch.float16)
+            images = images.contiguous(memory_format=torch.channels_last)
+            row: dict[str, Any] = {"batch": batch, "eager_ms": _median(partial(model, images))}
+            if with_compile:
+                torch.compiler.reset()
+                compiled = torch.compile(model, dynamic=False)
+                row["compiled_ms"] = _median(_captured(partial(compiled, images)))
+            rows.append(row)
+            torch.cuda.empty_cache()
+    return {
+        "model": manifest.id,
+        "torch": torch.__version__,
+        "precision": "fp16",
+        "machine": describe_machine(),
+        "batches": rows,
+    }
+
+
+def _captured(run: Callable[[], Any]) -> Callable[[], None]:
+    """Captures what ``run`` does on the GPU, and returns its replay."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    replay: Callable[[], None] = graph.replay
+    return replay
+
+
+def _median(run: Callable[[], Any]) -> float:
+    """Returns the median milliseconds of a run, by CUDA events."""
+    for _ in range(3):
+        run()
+    torch.cuda.synchronize()
+    trial = _times(run, _LEAST_RUNS)
+    runs = int(1e3 * _SECONDS / max(1e-3, float(np.median(trial))))
+    return float(np.median(_times(run, max(_LEAST_RUNS, min(_MOST_RUNS, runs)))))
+
+
+def _times(run: Callable[[], Any], runs: int) -> list[float]:
+    new_event: Any = torch.cuda.Event
+    marks = [new_event(enable_timing=True) for _ in range(runs + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
+        run()
+        mark.record()
+    torch.cuda.synchronize()
+    return [before.elapsed_time(after) for before, after in pairwise(marks)]

@@ -1,0 +1,1 @@
+"""Image sets: bundled photos, calibration images, labelled photos."""

@@ -1,0 +1,121 @@
+"""The photos that ship inside pip packages: golden, calibration and statistics sets.
+
+scikit-image and scikit-learn carry a few real photos in their wheels. The golden set is made of
+disjoint halves of some, the calibration set of others. The statistics set only serves seeded
+weights: it is in colour throughout, for a channel that sees no colour while its statistics are set
+explodes when it does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zoo.inference.preprocess import fit, open_photo
+from zoo.schema.manifest import Preprocess
+from zoo.util.digest import sha256_file
+from zoo.util.errors import MissingPackageError
+from zoo.util.installed_versions import version
+
+_GOLDEN = (
+    "skimage/data/astronaut.png",
+    "skimage/data/chelsea.png",
+    "skimage/data/coffee.png",
+    "skimage/data/rocket.jpg",
+    "skimage/data/camera.png",
+    "sklearn/datasets/images/china.jpg",
+)
+_CALIBRATION = (
+    "skimage/data/motorcycle_left.png",
+    "sklearn/datasets/images/flower.jpg",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/ihc.png",
+    "skimage/data/retina.jpg",
+    "skimage/data/coins.png",
+    "skimage/data/moon.png",
+)
+_STATISTICS = (
+    "skimage/data/astronaut.png",
+    "skimage/data/chelsea.png",
+    "skimage/data/coffee.png",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/ihc.png",
+    "skimage/data/motorcycle_left.png",
+    "sklearn/datasets/images/china.jpg",
+    "sklearn/datasets/images/flower.jpg",
+)
+GOLDEN_COUNT = 2 * len(_GOLDEN)
+
+
+def golden_name() -> str:
+    """Names the golden set by where its photos come from; part of the export key."""
+    return f"{GOLDEN_COUNT} crops of {len(_GOLDEN)} photos, {_packages()}"
+
+
+def statistics_name() -> str:
+    """Names the statistics set by where its photos come from; part of the seeded recipe."""
+    return f"{len(_STATISTICS)} photos, {_packages()}"
+
+
+def calibration_name() -> str:
+    """Names where the calibration photos come from."""
+    return f"shipped with {_packages()}"
+
+
+def calibration_paths() -> tuple[Path, ...]:
+    """Returns the files of the calibration photos."""
+    return tuple(map(_path, _CALIBRATION))
+
+
+def golden_paths() -> tuple[Path, ...]:
+    """Returns the files of the golden photos."""
+    return tuple(map(_path, _GOLDEN))
+
+
+def golden_digests() -> set[str]:
+    """Returns the SHA-256 of each golden photo's file."""
+    return set(map(sha256_file, golden_paths()))
+
+
+def golden_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """Returns the golden photos at the network's size.
+
+    Returns:
+        ``(12, size, size, 3)``: two disjoint halves of each of six photos.
+    """
+    halves = [half for name in _GOLDEN for half in _halves(open_photo(_path(name)))]
+    return np.stack([fit(half, preprocess) for half in halves])
+
+
+def statistics_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """Returns photos for activation statistics, ``(8, size, size, 3)``: whole frames."""
+    photos = [open_photo(_path(name)) for name in _STATISTICS]
+    return np.stack([fit(photo, preprocess) for photo in photos])
+
+
+def _halves(photo: Image.Image) -> list[Image.Image]:
+    width, height = photo.size
+    if width >= height:
+        boxes = [(0, 0, width // 2, height), (width // 2, 0, width, height)]
+    else:
+        boxes = [(0, 0, width, height // 2), (0, height // 2, width, height)]
+    return [photo.crop(box) for box in boxes]
+
+
+def _packages() -> str:
+    return f"scikit-image {version('scikit-image')}, scikit-learn {version('scikit-learn')}"
+
+
+def _path(name: str) -> Path:
+    package, _, rest = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackageError(
+            f"the golden photos come from {package}, which is not installed",
+            hint="pip install -e '.[farm]' -c constraints.txt",
+        )
+    return Path(spec.submodule_search_locations[0]) / rest

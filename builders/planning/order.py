@@ -1,0 +1,33 @@
+"""Order: what an engine is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from builders.backends import get_backend
+from builders.planning import wanted as plan
+from builders.planning.wanted import Wanted
+from builders.recipe.export_form import Form
+from zoo.schema.keys import BuildInputs
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import ExportRecord
+
+
+def form_of(wanted: Wanted) -> Form:
+    """Returns the form of the ONNX that an engine is built from first."""
+    return Form.for_line(wanted.toolchain.line, wanted.precision)
+
+
+def build_inputs(
+    manifest: Manifest, wanted: Wanted, export: ExportRecord, builder: Mapping[str, str]
+) -> BuildInputs:
+    """Collects what an engine is made from.
+
+    Args:
+        manifest: The model.
+        wanted: The engine.
+        export: The ONNX that it is built from.
+        builder: Builder options as they were asked for, name to value.
+    """
+    options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, builder)
+    return plan.build_inputs(manifest, wanted, export, options)

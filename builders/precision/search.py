@@ -1,0 +1,361 @@
+"""Advise: makes the best network of a precision that keeps its floors, or says why there is none.
+
+What is tried is judged on calibration images, against the fp32 network on the same images; the
+golden photos, which judge the engine, are never looked at. Where the network as a whole misses,
+its operators are ranked by what each alone does to the features, those first that rounding hurts
+most where it happens (:mod:`noise`); bisection over that ranking finds how many of the worst must
+stay in higher precision.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import assert_never
+
+from builders.precision.graph import name_nodes
+from builders.precision.islands import choose_islands
+from builders.precision.measure import measure
+from builders.precision.noise import rank_operators
+from builders.precision.onnx_session import open_onnx
+from builders.precision.qdq import Placement, Quantised, Shortcut, is_unsigned, place, quantise
+from builders.precision.ranges import Scale, activation_scales
+from builders.precision.typed import rounded_in_fp32, to_low
+from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETIES, RangeMethod
+from builders.verify.metrics import compare_rows, find_misses
+from zoo.schema.floors import Tolerance
+from zoo.schema.precisions import LowType, Rounding
+from zoo.schema.records import Advice
+from zoo.schema.targets import Placing, Precision, Rest
+from zoo.util.errors import PrecisionError
+
+if TYPE_CHECKING:
+    import onnx
+
+Batch = npt.NDArray[np.float32]
+_LARGE = 320  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Calibration images, ready for the network.
+
+    Attributes:
+        all: ``(N, 3, H, W)``.
+        judged: One of each photo, ``(N, 3, H, W)``: what candidates are tried on.
+    """
+
+    all: Batch
+    judged: Batch
+
+
+@dataclass
+class Trials:
+    """What is found out on the way; see :class:`zoo.schema.records.Advice`."""
+
+    operators: int
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    kept_work: float = 0.0
+    islands: dict[str, int] = field(default_factory=dict)
+    ranges: str | None = None
+
+    def advice(self) -> Advice:
+        """Returns it as records hold it."""
+        return Advice.model_validate(vars(self))
+
+
+def lower(
+    model: onnx.ModelProto,
+    precision: Precision,
+    images: Images,
+    tolerance: Tolerance,
+    *,
+    placing: Placing = Placing.TENSORRT,
+    rest: Rest = Rest.FP32,
+    low_images: bool = False,
+    safety: float = SAFETIES[0],
+    report: Callable[[str], None] = lambda note: None,
+) -> tuple[onnx.ModelProto, Advice]:
+    """Makes a network of lower precision.
+
+    Args:
+        model: fp32, normalised; its nodes get names where they lack them.
+        precision: ``fp16``, ``bf16`` or ``int8``.
+        images: Calibration images.
+        tolerance: What engines of the precision must keep.
+        placing: Whose fusions the Q/DQ of an int8 network are placed for.
+        rest: The type of what an int8 network does not quantise; fp32 or fp16.
+        low_images: Whether the network takes fp16 images.
+        safety: Part of each floor that the calibration images may use up. With 0, as much is kept
+            in higher precision as may be.
+        report: Takes what is being done.
+
+    Raises:
+        PrecisionError: None keeps the floors, or only one that hardly has the precision.
+    """
+    name_nodes(model)
+    placement = place(model, placing)
+    match precision:
+        case Precision.INT8:
+            if not placement.operators:
+                raise PrecisionError("no operator of this network can be quantised", {})
+            judge = _Judge(model, images.judged, tolerance, safety, report)
+            return _lower_quantised(model, placement, images, judge, rest, low_images=low_images)
+        case Precision.FP16 | Precision.BF16:
+            judge = _Judge(model, images.judged, tolerance, safety, report)
+            return _lower_typed(model, precision, placement, images, judge, low_images=low_images)
+        case Precision.FP32:
+            raise PrecisionError("fp32 is the precision of the export: nothing lowers it", {})
+        case _:
+            assert_never(precision)
+
+
+def _lower_quantised(
+    model: onnx.ModelProto,
+    placement: Placement,
+    images: Images,
+    judge: _Judge,
+    rest: Rest,
+    *,
+    low_images: bool,
+) -> tuple[onnx.ModelProto, Advice]:
+    """Makes an int8 network: ranges that cost least, then operators kept where it must be."""
+    trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
+    judge.report("measuring activations")
+    measured = measure(model, _pieces(images.all), placement.activations)
+
+    def quantised(
+        scales: dict[str, Scale], kept: Collection[str] = (), *, low_images: bool = False
+    ) -> onnx.ModelProto:
+        made = quantise(model, placement.without(kept), scales)
+        match rest:
+            case Rest.FP32:
+                return made
+            case Rest.FP16:
+                islands = choose_islands(made, measured, Precision.FP16)
+                trials.islands = dict(Counter(islands.values()))
+                return to_low(made, Precision.FP16, islands.keys(), low_images=low_images)
+            case _:
+                assert_never(rest)
+
+    best = _best_ranges(quantised, placement, measured, judge, trials)
+    make = partial(quantised, best)
+    ranked_on = _pieces(_few(images.judged))
+    kept = _keep(make, model, placement, Precision.INT8, ranked_on, judge, trials, best)
+    return make(kept, low_images=low_images), trials.advice()
+
+
+def _lower_typed(
+    model: onnx.ModelProto,
+    low: LowType,
+    placement: Placement,
+    images: Images,
+    judge: _Judge,
+    *,
+    low_images: bool,
+) -> tuple[onnx.ModelProto, Advice]:
+    """Makes an fp16 or bf16 network: islands by their values, then operators kept."""
+    placement = replace(placement, shortcuts=())  # they have nothing to do with types
+    trials = Trials(operators=len(placement.operators))
+    judge.report("measuring activations")
+    measured = measure(model, _pieces(images.judged))  # peaks show in one crop of each photo
+    islands = choose_islands(model, measured, low)
+    trials.islands = dict(Counter(islands.values()))
+
+    def typed(kept: Collection[str]) -> onnx.ModelProto:
+        return to_low(_copy(model), low, {*islands, *kept})
+
+    ranked_on = _pieces(_few(images.judged))
+    kept = _keep(typed, model, placement, low, ranked_on, judge, trials)
+    return to_low(model, low, {*islands, *kept}, low_images=low_images), trials.advice()
+
+
+class _Judge:
+    """Compares networks with the fp32 one on the judged images.
+
+    Attributes:
+        keeps_most: Whether as much is to be kept in higher precision as may be.
+        report: Takes what is being done.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        images: Batch,
+        tolerance: Tolerance,
+        safety: float,
+        report: Callable[[str], None],
+    ) -> None:
+        self.keeps_most = safety == 0
+        safety = safety or SAFETIES[0]
+        self._images = images
+        self._expected = run(model, images)
+        # Part of each floor is left for photos that were not looked at, and for the engine.
+        self._tolerance = Tolerance(
+            cosine=1 - safety * (1 - tolerance.cosine),
+            relative_error=safety * tolerance.relative_error,
+            distance_error=safety * tolerance.distance_error,
+            neighbours=0.0,
+        )
+        self.report = report
+
+    def __call__(self, model: onnx.ModelProto, what: str) -> dict[str, Any]:
+        """Returns what a network's features are like."""
+        self.report(f"trying {what}")
+        numbers = compare_rows(run(model, self._images), self._expected, self._expected)
+        misses = find_misses(numbers, self._tolerance)
+        numbers.pop("photos", None)
+        return {"what": what, **numbers, "passed": not misses, "misses": misses}
+
+    def error(self, model: onnx.ModelProto, what: str) -> float:
+        """Returns the worst relative error of a few images' features."""
+        self.report(f"trying {what}")
+        images = _few(self._images)
+        few = self._expected[: len(images)]
+        numbers = compare_rows(run(model, images), few, few)
+        return float(numbers.get("worst_relative_error", np.inf))
+
+
+def run(model: onnx.ModelProto, images: Batch) -> npt.NDArray[np.float32]:
+    """Returns an ONNX's features of images, ``(N, feature_dim)``."""
+    features = open_onnx(rounded_in_fp32(model))
+    return np.concatenate([features(piece) for piece in _pieces(images)])
+
+
+def _at_once(images: Batch) -> int:
+    """Returns how many images' activations memory should hold."""
+    return 2 if images.shape[-1] <= _LARGE else 1
+
+
+def _pieces(images: Batch) -> list[Batch]:
+    """Returns images as many at a time as memory should hold activations of."""
+    step = _at_once(images)
+    return [images[at : at + step] for at in range(0, len(images), step)]
+
+
+def _few(images: Batch) -> Batch:
+    """Returns the images that single operators are tried on, where there are many to try."""
+    return images[: 2 * _at_once(images)]
+
+
+def _best_ranges(
+    make: Callable[[dict[str, Scale]], onnx.ModelProto],
+    placement: Placement,
+    measured: Any,
+    judge: _Judge,
+    trials: Trials,
+) -> dict[str, Scale]:
+    """Tries the ways to tell a range, and returns the ranges of the best."""
+    best: tuple[float, RangeMethod, dict[str, Scale]] | None = None
+    for method in RANGE_METHODS:
+        scales = activation_scales(measured, method, unsigned=is_unsigned(placement.runtime))
+        numbers = judge(make(scales), f"ranges by {method}")
+        trials.tried.append(numbers)
+        error = numbers.get("worst_relative_error", float("inf"))
+        if best is None or error < best[0]:
+            best = (error, method, scales)
+    assert best is not None
+    trials.ranges = best[1]
+    return best[2]
+
+
+def _keep(
+    make: Callable[[Collection[str]], onnx.ModelProto],
+    model: onnx.ModelProto,
+    placement: Placement,
+    rounding: Rounding,
+    ranked_on: list[Batch],
+    judge: _Judge,
+    trials: Trials,
+    scales: dict[str, Scale] | None = None,
+) -> set[str]:
+    """Finds the operators that must stay in higher precision; writes them into the trials.
+
+    Returns:
+        The names of their nodes.
+
+    Raises:
+        PrecisionError: Keeping as many as may be kept does not help.
+    """
+    whole = next((one for one in trials.tried if one["what"].endswith(f" {trials.ranges}")), None)
+    if whole is None:
+        whole = judge(make(()), f"all of it {rounding}")
+        trials.tried.append(whole)
+    if whole["passed"] and not judge.keeps_most:
+        return set()
+    candidates = rank_operators(model, placement, rounding, ranked_on, scales)
+    ranked = _by_effect(make, candidates, judge)
+    work = [one.work if isinstance(one, Quantised) else 0 for one in ranked]
+    shares = np.cumsum(work) / sum(work)
+    most = int(np.searchsorted(shares, MOST_KEPT, side="right"))
+
+    def worst(count: int) -> set[str]:
+        return {one.node for one in ranked[:count]}
+
+    def passes(count: int) -> bool:
+        numbers = judge(make(worst(count)), f"{count} of {len(ranked)} operators kept")
+        trials.tried.append(numbers)
+        return bool(numbers["passed"])
+
+    if most == 0 or not passes(most):
+        if whole["passed"]:
+            return set()
+        if most == 0:
+            left = f"keeping its worst operator in higher precision would be over {MOST_KEPT:.0%}"
+        else:
+            _, _, miss = trials.tried[-1]["misses"][0].partition(": ")
+            left = (
+                f"keeping the {most} worst of its {len(ranked)} operators in higher precision does "
+                f"not mend it ({miss}), and more would be over {MOST_KEPT:.0%}"
+            )
+        raise PrecisionError(
+            f"on calibration images, {whole['misses'][0]}; {left} of the work",
+            trials.advice().model_dump(mode="json"),
+        )
+    low, high = 0, most  # `low` misses, `high` passes
+    while high - low > 1 and not judge.keeps_most:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    trials.kept = [one.module for one in ranked[:high]]
+    trials.kept_work = round(float(shares[high - 1]), 4)
+    return worst(high)
+
+
+def _by_effect(
+    make: Callable[[Collection[str]], onnx.ModelProto],
+    candidates: list[Quantised | Shortcut],
+    judge: _Judge,
+) -> list[Quantised | Shortcut]:
+    """Orders operators by what each alone does to the features, the worst first.
+
+    Args:
+        make: Gives the network that keeps some of them.
+        candidates: Those first that rounding hurts most. As many as the budget allows are tried;
+            the rest stays behind them as it is.
+        judge: Tells the error of a network's features.
+    """
+    names = {one.node for one in candidates}
+    tried = candidates[:MOST_TRIED]
+    errors = {
+        one.node: judge.error(
+            make(names - {one.node}), f"{one.module} alone, {number} of {len(tried)}"
+        )
+        for number, one in enumerate(tried, 1)
+    }
+    ordered = sorted(tried, key=lambda one: errors[one.node], reverse=True)
+    return [*ordered, *candidates[MOST_TRIED:]]
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy

@@ -1,0 +1,1 @@
+"""Records, index and signatures: what a repository says about its engines."""

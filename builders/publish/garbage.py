@@ -1,0 +1,261 @@
+"""Garbage: what nothing in a repository needs any more.
+
+Needed is what the signed index names, what candidates name, what was written within the grace time
+and may be proposed yet, and what all of these are made from; and the metadata that vouches for it.
+What is not needed is condemned first, and deleted only when it has been condemned for a grace time
+in every run since: builders and publishers may be at work, and what they come to need meanwhile is
+spared. Deleting goes from names to bytes, so that nothing ever names what is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from builders.history.nights import newest_night
+from zoo.client.client import Client
+from zoo.repository.repository import LARGEST_RECORD, Repository
+from zoo.schema.index import Candidate, ModelIndex
+from zoo.schema.layout import (
+    CONDEMNED,
+    METADATA,
+    RUNS,
+    blob_key,
+    export_key,
+    failed_export_key,
+    hashed_key,
+    record_key,
+    state_key,
+)
+from zoo.schema.old_failures import disabled_key
+from zoo.schema.records import BuildRecord, ExportRecord, Record
+from zoo.stores import Entry
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import TooLongError
+
+_COLLECTED = (
+    "runs/", "candidates/", "refused/", METADATA, "index/", "attestations/", "records/", "exports/",
+    "disabled/", "states/", "blobs/",
+)  # fmt: skip
+"""What is looked at, in the order in which it is deleted: what names comes before what is named."""
+
+_ALL_MODELS = re.compile(r"[0-9a-f]{64}\.index\.json")
+"""Where ``index.json`` lies as it was signed; it goes with the others of the index."""
+
+_FAILED_EXPORT = re.compile(r"failures/[^/]+/[0-9a-f]{64}/export\.json")
+"""Of failures, those of exports are collected; those of engines are small, and stay."""
+
+_ROOT = re.compile(rf"{METADATA}\d+\.root\.json")
+"""Roots stay: those who trust an old one follow them to the newest."""
+
+
+_LARGEST_LIST = 2**28
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass
+class Garbage:
+    """What a run found.
+
+    Attributes:
+        condemned: Keys that nothing needs, to how long that has been known.
+        deleted: Keys that were, or would be, deleted, to their sizes in bytes.
+        abandoned: What killed writers left behind, and was or would be deleted.
+        kept: How many objects are needed.
+    """
+
+    condemned: dict[str, timedelta] = field(default_factory=dict)
+    deleted: dict[str, int] = field(default_factory=dict)
+    abandoned: list[str] = field(default_factory=list)
+    kept: int = 0
+
+
+def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = False) -> Garbage:
+    """Finds what nothing needs, and deletes what has been that for long enough.
+
+    Args:
+        client: Reads the repository, with its index as it is signed.
+        grace: How long something is condemned before it goes; longer than any job takes.
+        now: The time.
+        delete: Whether to condemn and delete; else only to say what would be.
+
+    Raises:
+        TrustError: The index is expired, or not what its keys vouch for: what it does not name
+            may be needed all the same.
+        RepositoryError: It can't be read.
+    """
+    repository, store = client.repository, client.repository.store
+    with store.lock("publish"):  # no index is signed meanwhile
+        client.signed.look_again()  # one may have been while this waited for its turn
+        before = _condemned(repository)
+        garbage, since = Garbage(), {}
+        needed = {*_signed(client), *_proposed(repository), *_young(repository, now - grace)}
+        needed |= set(_written_again(repository))
+        for entry in sorted(_collected(repository), key=_order):
+            if entry.key in needed or _ROOT.fullmatch(entry.key):
+                garbage.kept += 1
+                continue
+            first = _first_condemned(entry, before, now)
+            since[entry.key] = first
+            garbage.condemned[entry.key] = now - first
+            if now - first >= grace and now - entry.modified >= grace:
+                garbage.deleted[entry.key] = entry.size
+        for left in list(store.abandoned(now - grace)):
+            garbage.abandoned.append(left.name)
+            if delete:
+                store.discard(left)
+        if delete:
+            for key in {*_proposed(repository), *_young(repository, now - grace)}:
+                garbage.deleted.pop(key, None)  # somebody has come to need it meanwhile
+            for key in garbage.deleted:
+                store.delete(key)
+                del since[key]
+            text = json.dumps({key: when.isoformat() for key, when in since.items()}, indent=1)
+            store.put(CONDEMNED, text.encode())
+    return garbage
+
+
+def _collected(repository: Repository) -> Iterator[Entry]:
+    """Yields what is looked at; it was listed after what is needed was found."""
+    for entry in repository.store.list(""):
+        other = _ALL_MODELS.fullmatch(entry.key) or _FAILED_EXPORT.fullmatch(entry.key)
+        if other or entry.key.startswith(_COLLECTED):
+            yield entry
+
+
+def _order(entry: Entry) -> int:
+    """Returns when something is deleted, the first first."""
+    folder = "index/" if _ALL_MODELS.fullmatch(entry.key) else entry.key
+    folder = "disabled/" if _FAILED_EXPORT.fullmatch(folder) else folder
+    return next(n for n, prefix in enumerate(_COLLECTED) if folder.startswith(prefix))
+
+
+def _young(repository: Repository, since: datetime) -> Iterator[str]:
+    """Yields what was built since a time, and all that it is made from: it may be proposed yet."""
+    for entry in list(repository.store.list("records/")):
+        model = entry.key.split("/")[1]
+        if entry.modified > since and (record := _parsed(repository, entry.key, BuildRecord)):
+            yield from _of_record(repository, model, record)
+    for entry in list(repository.store.list("exports/")):
+        model = entry.key.split("/")[1]
+        if entry.modified > since and (export := _parsed(repository, entry.key, ExportRecord)):
+            yield from _of_export(repository, model, export)
+
+
+def _parsed(repository: Repository, key: str, kind: type[R]) -> R | None:
+    """Reads a record that anybody may have written; None where it is none.
+
+    Raises:
+        RepositoryError: The store can't be read.
+    """
+    try:
+        return kind.model_validate_json(repository.store.get(key, limit=LARGEST_RECORD))
+    except (KeyError, ValidationError, TooLongError):
+        return None
+
+
+def _condemned(repository: Repository) -> dict[str, datetime]:
+    try:
+        data = json.loads(repository.store.get(CONDEMNED, limit=_LARGEST_LIST))
+        return {str(key): datetime.fromisoformat(when) for key, when in data.items()}
+    except (KeyError, ValueError, TypeError, AttributeError):  # then all is condemned anew
+        return {}
+
+
+def _first_condemned(entry: Entry, before: dict[str, datetime], now: datetime) -> datetime:
+    """Says since when an object is condemned; one that was written since is condemned anew."""
+    first = before.get(entry.key)
+    return now if first is None or entry.modified > first else first
+
+
+def _signed(client: Client) -> Iterator[str]:
+    """Yields the key of everything that the signed index names, or that vouches for it."""
+    repository = client.repository
+    paths = ["index.json", *(f"index/{row.model}.json" for row in client.index().models)]
+    for path in paths:
+        data = client.signed.read(path)
+        client.signed.must_be_fresh()
+        if data is None:
+            continue
+        yield path
+        yield hashed_key(path, sha256_bytes(data))  # of the bytes that were signed, no others
+        if path == "index.json":
+            continue
+        index = ModelIndex.model_validate_json(data)
+        for entry in index.engines:
+            record = repository.record(index.model, entry.record)
+            if record is not None:
+                yield from _of_record(repository, index.model, record)
+        for cell in index.disabled:
+            yield disabled_key(index.model, cell.record)
+            yield failed_export_key(index.model, cell.record)
+        # The newest exports are what the next target of a model is built from.
+        yield from _newest_exports(repository, index.model)
+    yield from (key for key, _ in client.signed.metadata())
+
+
+def _proposed(repository: Repository) -> Iterator[str]:
+    """Yields the key of everything that is proposed."""
+    for key in repository.candidates():
+        candidate = _parsed(repository, key, Candidate)
+        yield key
+        if candidate is not None:
+            for name in candidate.records:
+                if (found := repository.record(candidate.card.model, name)) is not None:
+                    yield from _of_record(repository, candidate.card.model, found)
+            for cell in candidate.disabled:
+                yield disabled_key(candidate.card.model, cell.record)
+                yield failed_export_key(candidate.card.model, cell.record)
+
+
+def _written_again(repository: Repository) -> Iterator[str]:
+    """Yields the key of what is of use for a while, until there is a newer one."""
+    if night := newest_night(repository):
+        yield from (run.key for run in repository.store.list(f"{RUNS}{night}/"))
+    for key, blob in repository.named_blobs("timing-caches/"):
+        yield key
+        yield blob_key(blob.sha256)
+
+
+def _of_record(repository: Repository, model: str, record: BuildRecord) -> Iterator[str]:
+    yield record_key(model, record.key)
+    for entry in repository.store.list(f"attestations/{record.engine.sha256}/"):
+        yield entry.key
+    for blob in record.blobs:
+        yield blob_key(blob.sha256)
+    if (export := repository.export(model, record.export_key)) is not None:
+        yield from _of_export(repository, model, export)
+
+
+def _of_export(repository: Repository, model: str, export: ExportRecord) -> Iterator[str]:
+    yield export_key(model, export.inputs.key)
+    yield blob_key(export.onnx.sha256)
+    yield blob_key(export.golden.sha256)
+    weights = export.inputs.weights
+    if weights.seeded and (state := repository.state(model, weights.digest)) is not None:
+        yield state_key(model, weights.digest)
+        yield blob_key(state.state.sha256)
+
+
+def _newest_exports(repository: Repository, model: str) -> Iterator[str]:
+    """Yields what belongs to the newest export of each form."""
+    newest: dict[object, tuple[datetime, ExportRecord]] = {}
+    for entry in repository.store.list(f"exports/{model}/"):
+        export = _parsed(repository, entry.key, ExportRecord)
+        if export is None:
+            continue
+        inputs, lowering = export.inputs, export.inputs.lowering
+        form: object = (inputs.dialect, inputs.precision)
+        if lowering is not None:
+            form = (form, lowering.placing, lowering.rest, lowering.safety)
+        if form not in newest or newest[form][0] < entry.modified:
+            newest[form] = (entry.modified, export)
+    for _, export in newest.values():
+        yield from _of_export(repository, model, export)

@@ -1,0 +1,286 @@
+"""Listing: what the index is to say of a model, from records and attestations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from builders.history.failures import failures_of
+from zoo.repository.repository import Repository
+from zoo.schema.floors import looser_by
+from zoo.schema.index import (
+    BenchmarkSummary,
+    Candidate,
+    ComparisonSummary,
+    DisabledCell,
+    EngineEntry,
+    ModelCard,
+    ModelIndex,
+    OwnFloor,
+    VerificationSummary,
+)
+from zoo.schema.keys import WeightsIdentity
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import (
+    Attestation,
+    AttestationKind,
+    Blob,
+    BuildRecord,
+    Status,
+    concerning,
+    status_of,
+)
+from zoo.schema.targets import arch_of, cell_of
+
+SUPERSEDED_STAYS = timedelta(days=30)
+"""How long an engine stays in the index after a newer one took its targets: long enough for those
+who have its exact runtime to follow."""
+
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""How times are written: ISO 8601 in UTC."""
+
+
+def model_card(manifest: Manifest, weights: WeightsIdentity) -> ModelCard:
+    """Returns what the index says of a model itself."""
+    return ModelCard(
+        model=manifest.id,
+        family=manifest.family,
+        timm_name=manifest.timm_name,
+        licence=manifest.licence,
+        origin=manifest.origin,
+        weights=weights.source,
+        feature_dim=manifest.backbone.feature_dim,
+        cut=manifest.backbone.cut,
+        preprocess=manifest.preprocess,
+        catalog=manifest.catalog,
+        own_floors={
+            precision: OwnFloor(looser=tuple(looser), reason=own.reason or "")
+            for precision, own in manifest.tolerance.items()
+            if (looser := looser_by(precision, own))
+        },
+    )
+
+
+def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool:
+    """Writes a candidate, unless the index says already what it would make of it.
+
+    Returns:
+        Whether it was written.
+    """
+    index, model = repository.index(), candidate.card.model
+    listed = index is not None and any(row.model == model for row in index.models)
+    current = repository.model_index(model) if listed else None
+    made = model_index(repository, candidate, current, now)
+    if made == (current or made.model_copy(update={"engines": (), "disabled": ()})):
+        return False
+    if not _waits(repository, candidate):
+        repository.propose(candidate.model_copy(update={"proposed": now.strftime(TIME)}))
+    return True
+
+
+def _waits(repository: Repository, candidate: Candidate) -> bool:
+    """Whether the newest candidate of a model that waits says the same."""
+    keys = [key for key in repository.candidates() if key.split("/")[1] == candidate.card.model]
+    newest = repository.candidate(keys[-1]) if keys else None
+    return newest is not None and newest.model_copy(update={"proposed": ""}) == candidate
+
+
+def propose_again(repository: Repository, model: str, now: datetime) -> bool:
+    """Proposes what the index has of a model, with what was attested since."""
+    index = repository.model_index(model)
+    assert index is not None
+    return propose(repository, Candidate(card=index.card), now)
+
+
+def model_index(
+    repository: Repository, candidate: Candidate, previous: ModelIndex | None, now: datetime
+) -> ModelIndex:
+    """Collects what ``index/<model>.json`` is to say.
+
+    Args:
+        repository: Where records and attestations lie.
+        candidate: What is proposed. What serves other targets stays in the index for those, unless
+            the manifest has come to mean other weights, another cut or other preprocessing. What
+            is replaced stays too, as superseded, for :data:`SUPERSEDED_STAYS`, and for as long as
+            what replaced it is not verified. What a disabled export takes the place of does not
+            keep its floors any more, and leaves; what failed to be built takes no engine's place.
+        previous: What the index says now.
+        now: The time.
+    """
+    model = candidate.card.model
+    found = [(key, repository.record(model, key)) for key in candidate.records]
+    current = {key: record for key, record in found if record is not None}
+    entries = [
+        entry for one in current.values() for entry in engine_entries(repository, model, one)
+    ]
+    cells = list(candidate.disabled)
+    served = {_cell(label) for one in entries for label in one.targets}
+    refused = [one for one in cells if one.stage == "export"]
+    taken = served | {_cell(label) for one in refused for label in one.targets}
+    old: list[EngineEntry] = []
+    for entry in previous.engines if previous else ():
+        record = repository.record(model, entry.record)
+        if record is None or not _is_of(repository, record, candidate):
+            continue
+        left = tuple(label for label in entry.targets if _cell(label) not in taken)
+        replaced = tuple(label for label in entry.targets if _cell(label) in served)
+        if entry.superseded is not None:
+            if entry.record in current:
+                continue
+            left, replaced = (), (*left, *replaced)
+        if left:
+            entries += engine_entries(repository, model, record, left)
+        if replaced and entry.record not in current:
+            since = entry.superseded or now.strftime(TIME)
+            replaced_ones = engine_entries(repository, model, record, replaced)
+            old += [one.model_copy(update={"superseded": since}) for one in replaced_ones]
+    taken |= {_cell(label) for one in cells for label in one.targets}
+    for cell in previous.disabled if previous else ():
+        left = tuple(label for label in cell.targets if _cell(label) not in taken)
+        weights = _weights_of(repository, model, cell)
+        if left and weights is not None and candidate.weights in (None, weights):
+            cells.append(cell.model_copy(update={"targets": left}))
+    cells = [one for cell in cells if (one := _without_engine(cell, entries))]
+    return ModelIndex(
+        **candidate.card.model_dump(),
+        engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
+        disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
+    )
+
+
+def without_aged(index: ModelIndex, now: datetime) -> ModelIndex:
+    """Returns a model's index without the superseded engines whose time is up."""
+    old = (one for one in index.engines if one.superseded is not None)
+    stays = list(still_needed(old, index.current, now))
+    left = (one for one in index.engines if one.superseded is None or one in stays)
+    return index.model_copy(update={"engines": tuple(left)})
+
+
+def still_needed(
+    old: Iterable[EngineEntry], current: Iterable[EngineEntry], now: datetime
+) -> Iterator[EngineEntry]:
+    """Yields the superseded engines that stay: for a set time, and until the newer is verified."""
+    waiting = {
+        _cell(label) for one in current if one.status != Status.VERIFIED for label in one.targets
+    }
+    for one in old:
+        waits = one.status == Status.VERIFIED and any(
+            _cell(label) in waiting for label in one.targets
+        )
+        if waits or now - _time(one.superseded or "") < SUPERSEDED_STAYS:
+            yield one
+
+
+def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> WeightsIdentity | None:
+    """Returns whose engine a disabled cell has none of, None when nothing says so any more."""
+    if cell.stage == "build":
+        known = [one.weights for one in failures_of(repository, model, cell.record)]
+        return next((weights for weights in reversed(known) if weights is not None), None)
+    failed = repository.failed_export(model, cell.record)
+    return failed.of_weights if failed else None
+
+
+def _without_engine(cell: DisabledCell, current: Iterable[EngineEntry]) -> DisabledCell | None:
+    """Leaves out of a cell whose build failed the targets that have an engine all the same."""
+    if cell.stage == "export":
+        return cell
+    served = {_cell(label) for one in current for label in one.targets}
+    left = tuple(label for label in cell.targets if _cell(label) not in served)
+    return cell.model_copy(update={"targets": left}) if left else None
+
+
+def _place(entry: EngineEntry) -> tuple[Any, ...]:
+    return entry.superseded is not None, entry.targets, entry.record
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, TIME).replace(tzinfo=timezone.utc)
+
+
+def _cell(label: str) -> str:
+    """Returns a target's label without the word that some operators are kept higher."""
+    return cell_of(label)
+
+
+def _is_of(repository: Repository, record: BuildRecord, candidate: Candidate) -> bool:
+    """Whether an engine is of what its manifest means now."""
+    if candidate.weights is None:
+        return True
+    export = repository.export(candidate.card.model, record.export_key)
+    return (
+        export is not None
+        and export.inputs.weights == candidate.weights
+        and export.inputs.backbone == candidate.backbone
+        and record.inputs.preprocess == candidate.card.preprocess.plain
+    )
+
+
+def engine_entries(
+    repository: Repository,
+    model: str,
+    record: BuildRecord,
+    targets: tuple[str, ...] | None = None,
+) -> list[EngineEntry]:
+    """Collects what the index says of an engine.
+
+    Args:
+        repository: Where attestations lie.
+        model: Its model.
+        record: The engine.
+        targets: Labels that it is current for; all that it serves when None.
+
+    Returns:
+        One entry for the targets of which the same is known; an engine that serves several
+        architectures and has been run on one has two.
+    """
+    attestations = repository.attestations(record.engine.sha256)
+    groups: dict[tuple[str, ...], tuple[list[Attestation], list[str]]] = {}
+    for label in record.targets if targets is None else targets:
+        known = concerning(attestations, arch_of(label))
+        names = tuple(one.name for one in known)
+        groups.setdefault(names, (known, []))[1].append(label)
+    file = repository.record_file(model, record.key)
+    return [_engine_entry(record, file, known, tuple(labels)) for known, labels in groups.values()]
+
+
+def _engine_entry(
+    record: BuildRecord, file: Blob, attestations: list[Attestation], targets: tuple[str, ...]
+) -> EngineEntry:
+    status, reason = status_of(attestations)
+    latest = {attestation.kind: attestation for attestation in attestations}
+
+    verified, benchmarked = (
+        latest.get(AttestationKind.VERIFIED),
+        latest.get(AttestationKind.BENCHMARKED),
+    )
+    compared = latest.get(AttestationKind.COMPARED)
+    return EngineEntry(
+        record=record.key,
+        record_file=file,
+        targets=targets,
+        precision=record.inputs.precision,
+        advice=record.advice,
+        status=status,
+        reason=reason,
+        engine=Blob(sha256=record.engine.sha256, size=record.engine.size),
+        toolchain=record.inputs.toolchain,
+        batch=record.inputs.batch,
+        feature_dim=record.feature_dim,
+        preprocess=record.inputs.preprocess,
+        dry_run=record.dry_run,
+        precision_status=record.precision_status,
+        verification=VerificationSummary(
+            **verified.body, machine=verified.machine, key=verified.key
+        )
+        if verified
+        else None,
+        benchmark=BenchmarkSummary(**benchmarked.body, machine=benchmarked.machine)
+        if benchmarked
+        else None,
+        comparison=ComparisonSummary(**compared.body, machine=compared.machine)
+        if compared
+        else None,
+        cost=record.cost,
+        created=record.created,
+    )

@@ -1,0 +1,303 @@
+"""Keys: what signs a repository. A folder outside the store, never uploaded.
+
+::
+
+    keys.json        which key signs which role, how long signatures last
+    root.pem         signs the roots: who may sign what
+    targets.pem      signs who may sign the index
+    publisher.pem    signs the index: bins, snapshot, timestamp
+    root.json        what people who trust the repository are given
+    seen.json        the newest index that was signed with these keys
+
+Private keys are PKCS #8, encrypted where a passphrase is given. Instead of a file, a role may name
+any signer of securesystemslib (a cloud's or a hardware token's), by its URI.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from pydantic import BaseModel, ConfigDict, ValidationError
+from securesystemslib.exceptions import UnsupportedLibraryError
+from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
+
+from zoo.stores.base import WITNESS
+from zoo.util.errors import TrustError
+from zoo.util.files import write_private
+
+Role = Literal["root", "targets", "publisher"]
+ROLES: tuple[Role, ...] = ("root", "targets", "publisher")
+
+PASSPHRASE = "ZOO_KEYS_PASSPHRASE"
+"""Environment variable with the passphrase of key files, for machines without a keyboard."""
+
+AskPassphrase = Callable[[str], str]
+"""From what it is for to a passphrase."""
+
+
+class Expiry(BaseModel):
+    """Days that signatures last.
+
+    Attributes:
+        root: Of who may sign what.
+        targets: Of who may sign the index.
+        index: Of the index itself.
+        timestamp: Of the statement that there is nothing newer: how long a thief of the store could
+            hold back news.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: int = 365
+    targets: int = 365
+    index: int = 90
+    timestamp: int = 7
+
+
+UNATTENDED = Expiry(root=3650, targets=3650, index=3650, timestamp=3650)
+"""For a repository of one's own, which no nightly job refreshes."""
+
+
+class KeyEntry(BaseModel):
+    """A key of a role.
+
+    Attributes:
+        role: What it signs.
+        uri: Where its private half is: ``file:root.pem``, beside this file, or a signer's URI.
+        keyid: Names the public half.
+        public: The public half, as TUF writes it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Role
+    uri: str
+    keyid: str
+    public: dict[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """The public half."""
+        return Key.from_dict(self.keyid, {**self.public, "keyval": dict(self.public["keyval"])})
+
+
+class KeyFile(BaseModel):
+    """``keys.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: tuple[KeyEntry, ...]
+    expiry: Expiry = Expiry()
+    bins: int = 16
+
+
+class KeyRing:
+    """A folder of keys.
+
+    Args:
+        folder: Where it is.
+        ask: Asks for a passphrase, when a key is encrypted and the environment has none.
+    """
+
+    def __init__(self, folder: Path, ask: AskPassphrase) -> None:
+        self.folder = folder
+        self._ask = ask
+        self._signers: dict[str, Signer] = {}
+        path = folder / "keys.json"
+        try:
+            self.file = KeyFile.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise TrustError(
+                f"{path}: {error.strerror}",
+                hint="zoo-farm keys init makes keys; --keys names their folder",
+            ) from error
+        except ValidationError as error:
+            raise TrustError(f"{path}: not a file of keys: {error.errors()[0]['msg']}") from error
+
+    @property
+    def root_file(self) -> Path:
+        """What people who trust the repository are given."""
+        return self.folder / "root.json"
+
+    def entry(self, role: Role) -> KeyEntry:
+        """Returns the key of a role."""
+        return next(entry for entry in self.file.keys if entry.role == role)
+
+    def signer(self, entry: KeyEntry) -> Signer:
+        """Opens a private key.
+
+        Raises:
+            TrustError: It is not there, needs another passphrase or package, or is another key.
+        """
+        if entry.keyid not in self._signers:
+            self._signers[entry.keyid] = self._open(entry)
+        return self._signers[entry.keyid]
+
+    def unlock(self, role: Role) -> None:
+        """Opens a role's key now if it needs a passphrase: not after hours of work.
+
+        Raises:
+            TrustError: The passphrase is another, or there is nobody to ask.
+        """
+        entry = self.entry(role)
+        scheme, _, name = entry.uri.partition(":")
+        if scheme == "file" and b"ENCRYPTED" in _bytes_of(self.folder / name):
+            self.signer(entry)
+
+    def replace(self, entry: KeyEntry) -> None:
+        """Gives a role another key, until the end of this process; ``save`` keeps it."""
+        kept = tuple(one for one in self.file.keys if one.role != entry.role)
+        self.file = self.file.model_copy(update={"keys": (*kept, entry)})
+
+    def save(self, text: str) -> None:
+        """Writes ``keys.json``."""
+        self.file = KeyFile.model_validate_json(text)
+        write_private(self.folder / "keys.json", text.encode())
+
+    def _open(self, entry: KeyEntry) -> Signer:
+        scheme, _, rest = entry.uri.partition(":")
+        try:
+            if scheme == "file":
+                return self._from_file(entry, self.folder / rest)
+            return Signer.from_priv_key_uri(entry.uri, entry.key, self._secret)
+        except (OSError, ValueError, TypeError, UnsupportedLibraryError) as error:
+            raise TrustError(
+                f"the {entry.role} key {entry.uri} can't be used: {error}",
+                hint=f"it is named by {self.folder / 'keys.json'}; {PASSPHRASE} gives the "
+                "passphrase of an encrypted one",
+            ) from error
+
+    def _from_file(self, entry: KeyEntry, path: Path) -> Signer:
+        data = path.read_bytes()
+        encrypted = b"ENCRYPTED" in data
+        passphrase = self._secret(f"passphrase of {path}") if encrypted else None
+        private = load_pem_private_key(data, passphrase.encode() if passphrase else None)
+        key = entry.key
+        assert isinstance(key, SSlibKey)
+        return CryptoSigner(private, key)
+
+    def _secret(self, what: str) -> str:
+        return os.environ.get(PASSPHRASE) or self._ask(what)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # whoever signs with it says what is wrong
+
+
+def make_keys(
+    folder: Path,
+    passphrase: str | None,
+    *,
+    ask: AskPassphrase,
+    expiry: Expiry = Expiry(),  # noqa: B008  it is frozen
+    bins: int = 16,
+    signers: Iterable[KeyEntry] = (),
+) -> KeyRing:
+    """Makes a folder of keys.
+
+    Args:
+        folder: Where; there are no keys in it yet.
+        passphrase: Encrypts the private keys; None leaves them as they are.
+        ask: Asks for the passphrase when a key is used.
+        expiry: Days that signatures last.
+        bins: Files that the index is spread over, a power of two: about one for 100 models.
+        signers: Keys that are somewhere else, for the roles that have one.
+
+    Raises:
+        TrustError: There are keys already, the folder is part of a repository or has other things
+            in it, or ``bins`` is no power of two.
+    """
+    for above in (folder.absolute(), *folder.absolute().parents):
+        if (above / WITNESS).is_file():
+            raise TrustError(
+                f"{folder} is in the repository {above}, which everybody reads",
+                hint="name a folder outside of it with --keys",
+            )
+    if (folder / "keys.json").exists():
+        raise TrustError(
+            f"{folder}: there are keys here already",
+            hint="zoo-farm keys rotate replaces one; another --keys folder takes others",
+        )
+    if folder.is_dir() and any(path.suffix not in (".pem", ".part") for path in folder.iterdir()):
+        raise TrustError(
+            f"{folder} is a folder with other things in it",
+            hint="keys are in a folder of their own: name another with --keys",
+        )
+    if bins < 2 or bins & (bins - 1) or bins > 2**14:
+        raise TrustError(f"{bins} bins: a power of two from 2 to 16384 is needed")
+    elsewhere = {entry.role: entry for entry in signers}
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    keys = tuple(elsewhere.get(role) or new_key(folder, role, passphrase) for role in ROLES)
+    text = KeyFile(keys=keys, expiry=expiry, bins=bins).model_dump_json(indent=1)
+    write_private(folder / "keys.json", text.encode())
+    return KeyRing(folder, ask)
+
+
+def new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
+    """Makes an Ed25519 key in a file, ``<role>.pem`` or, when that is taken, ``<role>-2.pem`` ….
+
+    Args:
+        folder: Where.
+        role: What it will sign.
+        passphrase: Encrypts it; None leaves it as it is.
+    """
+    names = (f"{role}.pem" if n == 1 else f"{role}-{n}.pem" for n in range(1, 1000))
+    name = next(name for name in names if not (folder / name).exists())
+    private = Ed25519PrivateKey.generate()
+    encryption: KeySerializationEncryption = NoEncryption()
+    if passphrase:
+        encryption = BestAvailableEncryption(passphrase.encode())
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    write_private(folder / name, pem)
+    return key_entry(role, f"file:{name}", SSlibKey.from_crypto(private.public_key()))
+
+
+def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
+    """Describes a key that is not in a file here.
+
+    Args:
+        role: What it signs.
+        uri: A signer of securesystemslib: ``awskms:…``, ``gcpkms:…``, ``hsm:…``, ``file2:…``.
+        public: Its public half, PEM.
+
+    Raises:
+        TrustError: The role or the URI's scheme is unknown, or the file holds no public key.
+    """
+    from securesystemslib.signer import SIGNER_FOR_URI_SCHEME
+
+    found = next((one for one in ROLES if one == role), None)
+    if found is None:
+        raise TrustError(f"no role '{role}'", hint=f"there are {', '.join(ROLES)}")
+    if (scheme := urlparse(uri).scheme) not in SIGNER_FOR_URI_SCHEME:
+        raise TrustError(
+            f"{uri}: no signer for '{scheme}:'",
+            hint=f"there are {', '.join(sorted(SIGNER_FOR_URI_SCHEME))}",
+        )
+    try:
+        key = SSlibKey.from_crypto(load_pem_public_key(public.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise TrustError(f"{public}: no public key in PEM: {error}") from error
+    return key_entry(found, uri, key)
+
+
+def key_entry(role: Role, uri: str, key: Key) -> KeyEntry:
+    """Describes a key."""
+    return KeyEntry(role=role, uri=uri, keyid=key.keyid, public=key.to_dict())

@@ -1,0 +1,108 @@
+"""Provenance: where an engine comes from, as an in-toto statement with SLSA's predicate.
+
+https://slsa.dev/spec/v1.0/provenance. Every input of the build key is in it, one by one, and what
+the key leaves out: the checkout, the container, the machine. What is not known is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+from typing import Any
+
+from builders.jobs.messages import BuildJob, BuildOutput
+from builders.paths import ROOT
+from zoo.schema.keys import ExportInputs
+from zoo.schema.records import Blob, BuildRecord, ExportRecord
+
+PROVENANCE = "provenance"
+"""What lies beside every engine, by name."""
+
+
+@cache
+def checkout() -> dict[str, Any]:
+    """Returns the commit of this checkout and whether files differ from it; empty without git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit, "changed": bool(changed)}
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments],
+        capture_output=True, text=True, check=True, timeout=20,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def statement(
+    job: BuildJob, export: ExportRecord, output: BuildOutput, engine: Blob, created: str
+) -> dict[str, Any]:
+    """Says where an engine comes from.
+
+    Args:
+        job: What was built.
+        export: What it was built from.
+        output: The worker's result.
+        engine: The engine.
+        created: When, ISO 8601 in UTC.
+    """
+    inputs = job.inputs
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": f"{inputs.model}.engine", "digest": {"sha256": engine.sha256}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "caft-zoo/build/v1",
+                "externalParameters": inputs.model_dump(mode="json"),
+                "internalParameters": {"buildKey": inputs.key, "exportKey": export.inputs.key},
+                "resolvedDependencies": [
+                    {"name": "onnx", "digest": {"sha256": export.onnx.sha256}},
+                    {"name": "golden", "digest": {"sha256": export.golden.sha256}},
+                    _weights(export.inputs),
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": "caft-zoo/zoo-farm", **_builder(output)},
+                "metadata": {"finishedOn": created},
+                "byproducts": [{"name": "machine", "annotations": output.machine}],
+            },
+        },
+    }
+
+
+def is_about(statement: bytes, record: BuildRecord) -> bool:
+    """Whether a statement names an engine and the build key of its record."""
+    try:
+        found = json.loads(statement)
+        digests = [one["digest"]["sha256"] for one in found["subject"]]
+        key = found["predicate"]["buildDefinition"]["internalParameters"]["buildKey"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return digests == [record.engine.sha256] and key == record.key
+
+
+def _builder(output: BuildOutput) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if known := checkout():
+        found["version"] = {"git": known["commit"], "changed": str(known["changed"]).lower()}
+    if image := output.machine.get("image"):
+        found["builderDependencies"] = [{"name": "container", "uri": image}]
+    return found
+
+
+def _weights(inputs: ExportInputs) -> dict[str, Any]:
+    return {
+        "name": "weights",
+        "digest": {"sha256": inputs.weights.digest},
+        "annotations": {
+            "kind": inputs.weights.kind,
+            "source": inputs.weights.source,
+            "exporters": inputs.versions,
+        },
+    }

@@ -1,0 +1,188 @@
+"""Publisher: from what builders propose to a signed index. The one who holds the keys runs it.
+
+One at a time, under the store's lock. Each candidate is looked at in a process of its own
+(:mod:`builders.publish.candidate_check`); what passes is signed, and is visible from then on; what does not is put
+aside with the reason, and hinders nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from pydantic import ValidationError
+
+from builders.jobs.worker_environment import worker_environment
+from builders.publish.index import without_aged
+from builders.publish.keys import Role
+from builders.publish.tuf_metadata import SignedMetadata
+from zoo.repository.repository import Repository
+from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
+from zoo.schema.records import Kind
+from zoo.util.errors import JobError, RepositoryError, ZooError
+
+Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind], ModelIndex]
+"""As :func:`builders.publish.candidate_check.check_candidate`."""
+
+SOON = timedelta(days=60)
+"""How long before a signature of a key in a safe ends people are told."""
+
+
+@dataclass
+class Published:
+    """What a run did.
+
+    Attributes:
+        models: Whose index was signed anew.
+        refused: Candidates to the reason.
+        ending: Roles whose signatures end within :data:`SOON`, to when.
+    """
+
+    models: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    ending: dict[Role, datetime] = field(default_factory=dict)
+
+
+def check_apart(
+    repository: Repository, key: str, previous: ModelIndex | None, now: datetime, kind: Kind
+) -> ModelIndex:
+    """Runs :func:`builders.publish.candidate_check.check_candidate` in a process of its own.
+
+    Raises:
+        RepositoryError: The candidate is refused.
+        JobError: The process died, or its answer is none.
+    """
+    question = {
+        "store": repository.store.url,
+        "candidate": key,
+        "previous": previous.model_dump(mode="json") if previous else None,
+        "now": now.timestamp(),
+        "kind": kind,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "builders.publish.candidate_check"],
+        input=json.dumps(question), capture_output=True, text=True, check=False,
+        env=worker_environment(bucket="://" in repository.store.url, weights=False),
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise JobError(f"{key}: looking at it failed ({done.returncode}): {last}")
+    try:
+        answer = json.loads(done.stdout)
+        if "refused" in answer:
+            raise RepositoryError(answer["refused"])
+        return ModelIndex.model_validate(answer["index"])
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{key}: looking at it gave no answer: {error}") from error
+
+
+class Publisher:
+    """Signs what builders propose.
+
+    Args:
+        repository: Where they propose it.
+        metadata: What signs.
+        check: Looks at a candidate.
+        now: The clock.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        metadata: SignedMetadata,
+        *,
+        check: Check = check_apart,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._repository = repository
+        self._metadata = metadata
+        self._check = check
+        self._now = now
+
+    def run(self, *, refresh: bool = False) -> Published:
+        """Signs every candidate that passes.
+
+        Args:
+            refresh: Whether to sign the timestamp anew even when there is nothing new, and to take
+                superseded engines whose time is up from the index of every model.
+
+        Raises:
+            TrustError: What is signed is not what these keys signed last.
+        """
+        repository, published = self._repository, Published()
+        with repository.store.lock("publish"):
+            kind = repository.kind()
+            if kind is None:
+                raise RepositoryError(
+                    f"{repository.store.url}: there is no repository here",
+                    hint="make zoo makes one",
+                )
+            if not self._metadata.load():
+                self._metadata.start()
+            rows = {row.model: row for row in self._index(kind).models}
+            keys = repository.candidates()
+            files: dict[str, bytes] = {}
+            for key in keys:
+                model = key.split("/")[1]
+                path = f"index/{model}.json"
+                data = files.get(path) or self._metadata.read(path)
+                previous = ModelIndex.model_validate_json(data) if data else None
+                try:
+                    made = self._check(repository, key, previous, self._now(), kind)
+                    if made.model != model:
+                        raise RepositoryError(f"the answer is about {made.model}")
+                except ZooError as error:
+                    published.refused[key] = str(error)
+                    repository.refuse(key, str(error))
+                    continue
+                files[path] = made.to_json()
+                rows[model] = index_row(made, files[path])
+                published.models.append(model)
+            for name in sorted(rows) if refresh else ():
+                self._age(name, files, rows, published)
+            index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))
+            files["index.json"] = index.to_json()
+            if not self._metadata.publish(files) and refresh:
+                self._metadata.refresh()
+            self._write_plain(index)
+            for key in keys:
+                repository.store.delete(key)
+            soon = self._now() + SOON
+            expiries = self._metadata.expiries().items()
+            published.ending |= {role: until for role, until in expiries if until < soon}
+        return published
+
+    def _age(
+        self, model: str, files: dict[str, bytes], rows: dict[str, IndexRow], published: Published
+    ) -> None:
+        """Takes superseded engines whose time is up from a model's index."""
+        path = f"index/{model}.json"
+        data = files.get(path) or self._metadata.read(path)
+        if data is None:
+            return
+        before = ModelIndex.model_validate_json(data)
+        made = without_aged(before, self._now())
+        if made != before:
+            files[path] = made.to_json()
+            rows[model] = index_row(made, files[path])
+            published.models.append(model)
+
+    def _index(self, kind: Kind) -> Index:
+        data = self._metadata.read("index.json")
+        return Index.model_validate_json(data) if data else Index(kind=kind, models=())
+
+    def _write_plain(self, index: Index) -> None:
+        """Brings what is there for eyes and curl to what is signed."""
+        store, current = self._repository.store, self._repository.plain_index()
+        known = {row.model: row.index for row in current.models} if current else {}
+        for row in index.models:
+            if known.get(row.model) != row.index:
+                data = self._metadata.read(f"index/{row.model}.json")
+                assert data is not None
+                store.put(f"index/{row.model}.json", data)
+        if index != current:
+            store.put("index.json", index.to_json())

@@ -1,0 +1,121 @@
+"""Desk: where proposals go, and where they are signed when the keys are at hand.
+
+A local repository of one's own gets its keys without a question, beside the store: ``_repository``
+is signed by ``_repository.keys``. Any other is signed by whoever has its keys.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builders.publish.candidates import Proposals
+from zoo.client.client import trust_home
+from zoo.repository.repository import Repository
+from zoo.schema.layout import TIMESTAMP
+from zoo.stores import open_store
+from zoo.util.errors import TrustError
+
+if TYPE_CHECKING:
+    from builders.publish.keys import KeyRing
+    from builders.publish.publisher import Published
+
+KEYS_HELP = "folder of the keys (default: the store's name with .keys, for a local one)"
+
+
+def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
+    """Returns what takes proposals for a repository.
+
+    Args:
+        store: URL of the repository.
+        keys: Folder of its keys; empty for those beside a local store, which are made when the
+            repository is new.
+        say: Takes what the user should know.
+    """
+    repository = Repository(open_store(store))
+    if keys:
+        ring = key_ring(Path(keys))
+        _check_outside(repository, ring.folder)
+        ring.unlock("publisher")
+        return Proposals(repository, lambda: sign_with(repository, ring))
+    if repository.store.local_path("x") is None:
+        return Proposals(repository, None)
+    folder = Path(f"{repository.store.url}.keys")
+    if not (folder / "keys.json").exists():
+        if repository.store.size(TIMESTAMP) is not None:
+            return Proposals(repository, None)  # somebody else's
+
+        def make_and_sign() -> Published:
+            from builders.publish.keys import UNATTENDED, make_keys
+
+            if not (folder / "keys.json").exists():
+                make_keys(folder, None, ask=ask_passphrase, expiry=UNATTENDED)
+                say(f"keys of this repository: {folder} (made now; they belong to nobody else)")
+            return sign_with(repository, key_ring(folder))
+
+        return Proposals(repository, make_and_sign)
+    if any(b"ENCRYPTED" in path.read_bytes() for path in folder.glob("publisher*.pem")):
+        key_ring(folder).unlock("publisher")
+    return Proposals(repository, lambda: sign_with(repository, key_ring(folder)))
+
+
+def check_keys(store: str, keys: str) -> None:
+    """Refuses a folder that ``KEYS=`` names and that can't sign a repository; asks for nothing.
+
+    Raises:
+        TrustError: It holds no keys, or is in the repository.
+    """
+    if keys:
+        _check_outside(Repository(open_store(store)), key_ring(Path(keys)).folder)
+
+
+def _check_outside(repository: Repository, folder: Path) -> None:
+    """Refuses keys that lie in the repository that they sign.
+
+    Raises:
+        TrustError: They do; says what to do.
+    """
+    root = repository.store.local_path("x")
+    if root is not None and folder.resolve().is_relative_to(root.parent):
+        raise TrustError(
+            f"the keys {folder} are in the repository {repository.store.url}",
+            hint="move them to a folder outside of it; everybody reads what is in it",
+        )
+
+
+def key_ring(folder: Path) -> KeyRing:
+    """Opens a folder of keys."""
+    from builders.publish.keys import KeyRing
+
+    return KeyRing(folder, ask_passphrase)
+
+
+def sign_with(repository: Repository, ring: KeyRing, *, refresh: bool = False) -> Published:
+    """Signs what is proposed. Who signs a local repository trusts it from then on."""
+    from builders.publish.publisher import Publisher
+    from builders.publish.tuf_metadata import SignedMetadata
+
+    repository.store.check_writable()
+    _check_outside(repository, ring.folder)
+    done = Publisher(repository, SignedMetadata(repository.store, ring)).run(refresh=refresh)
+    trust_home().trust(repository.store.url, ring.root_file.read_bytes())
+    return done
+
+
+def ask_passphrase(what: str) -> str:
+    """Asks at the terminal.
+
+    Raises:
+        TrustError: There is none.
+    """
+    if not sys.stdin.isatty():
+        raise TrustError(
+            f"the {what} is needed, and there is nobody to ask",
+            hint="ZOO_KEYS_PASSPHRASE gives it",
+        )
+    os.environ["ZOO_KEYS_PASSPHRASE"] = found = getpass.getpass(f"{what}: ")
+    return found

@@ -1,0 +1,1 @@
+"""What goes into cache keys. Imports nothing heavy."""

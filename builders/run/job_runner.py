@@ -1,0 +1,74 @@
+"""Pipeline: a job's run from scratch folder to what is kept of one that failed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from builders.executors import Executor, Outcome
+from builders.jobs import scratch
+from builders.jobs.messages import BuildOutput, Job
+from builders.jobs.progress import Display
+from zoo.repository.repository import Repository
+from zoo.util.errors import JobError, MissError, VerificationError
+
+
+class JobRunner:
+    """Runs jobs and keeps what those that fail leave.
+
+    Args:
+        repository: Whose file system has the scratch folders.
+        executor: What runs jobs.
+        display: Where progress is shown.
+    """
+
+    def __init__(self, repository: Repository, executor: Executor, display: Display) -> None:
+        self._repository = repository
+        self._executor = executor
+        self._display = display
+
+    @contextmanager
+    def job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
+        """Runs a job in a scratch folder; keeps job, log and result of one that fails."""
+        kept = failures / label.replace(" ", "-")
+        scratch.check_quarantine(job, kept)
+        folder = scratch.scratch_folder(self._repository)
+        try:
+            with self._display.job(label) as report:
+                outcome = self._executor.run(job, folder, report)
+            yield outcome
+            shutil.rmtree(kept, ignore_errors=True)  # of an earlier run
+        except (JobError, VerificationError) as error:
+            scratch.keep(folder, kept)
+            command = f"{Path(sys.executable).parent / 'zoo-farm'} worker"
+            kept = kept.absolute()
+            again = f"{command} {kept / 'job.json'} {kept / 'again'}"
+            told = type(error)(
+                error.message,
+                hint=f"{error.hint + '; ' if error.hint else ''}log: {kept / 'log.txt'}\n"
+                f"  to reproduce: {again}",
+            )
+            told.command = again
+            raise told from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def passed(outcome: Outcome, otherwise: str) -> BuildOutput:
+    """Returns a build's output.
+
+    Args:
+        outcome: Of a build or verification.
+        otherwise: What happens to an engine that fails, for the message.
+
+    Raises:
+        MissError: Its engine misses its tolerance.
+    """
+    output = outcome.result
+    assert isinstance(output, BuildOutput)
+    if output.verification is not None and not output.verification.passed:
+        raise MissError(f"{otherwise}: {output.verification.reason}")
+    return output

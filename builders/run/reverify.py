@@ -1,0 +1,251 @@
+"""Pending: published engines are run on a machine that can run them, and promoted or withdrawn.
+
+Composes the stages as the pipeline does, from the other end: it starts from what is published. No
+engine is built, and of the index only what it says of the engines changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builders.executors import Executor
+from builders.history.failures import Failures
+from builders.jobs.messages import BuildOutput, Prove, VerifyJob
+from builders.jobs.progress import Display
+from builders.planning import wanted
+from builders.publish import records
+from builders.publish.candidates import Proposals
+from builders.recipe import export_form
+from builders.run.job_runner import JobRunner, passed
+from zoo.client import selection
+from zoo.client.selection import Machine
+from zoo.repository.repository import Repository
+from zoo.schema.index import EngineEntry
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import BuildRecord, FailureReason, FailureStage
+from zoo.schema.targets import RUNTIME_NAMES, Toolchain
+from zoo.util.digest import sha256_file
+from zoo.util.errors import ManifestError, MissError, RepositoryError, SelectionError, ZooError
+
+
+@dataclass
+class Proven:
+    """What a run did, for the last lines that it prints.
+
+    Attributes:
+        verified: Labels of engines that kept their tolerance.
+        failed: Label to cause: withdrawn, or not run at all.
+        elsewhere: What an engine needs that this machine has not, to the labels of those engines.
+    """
+
+    verified: list[str] = field(default_factory=list)
+    failed: dict[str, ZooError] = field(default_factory=dict)
+    elsewhere: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Prover:
+    """Proves published engines on this machine.
+
+    Args:
+        repository: Where they are published.
+        executor: What runs jobs.
+        display: Where progress is shown.
+        failures: Folder that keeps the job and log of what failed.
+        machine: What this machine can run.
+        proposals: Takes what the index is to say.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        executor: Executor,
+        display: Display,
+        failures: Path,
+        machine: Machine,
+        proposals: Proposals,
+    ) -> None:
+        self._repository = repository
+        self._proposals = proposals
+        self._known = Failures(repository)
+        self._jobs = JobRunner(repository, executor, display)
+        self._display = display
+        self._failures = failures
+        self._machine = machine
+
+    def run(
+        self,
+        manifests: Mapping[str, Manifest],
+        broken: Mapping[str, ManifestError],
+        models: Collection[str] | None,
+        *,
+        pending_only: bool,
+    ) -> Proven:
+        """Proves engines and writes what was found out. One that fails does not stop the others.
+
+        Args:
+            manifests: The models' manifests, which say what an engine must keep.
+            broken: What is wrong with the manifests that can't be read.
+            models: Ids of the models that are meant; all that are published when None.
+            pending_only: Whether to leave out engines that have had a verdict.
+
+        Raises:
+            SelectionError: There are such engines and this machine can run none of them.
+        """
+        proven = Proven()
+        for model, entries in self._entries(models, pending_only=pending_only).items():
+            here = []
+            for entry in entries:
+                if why_not(entry, self._machine) is None:
+                    here.append(entry)
+                else:
+                    proven.elsewhere.setdefault(need(entry), []).append(_label(model, entry))
+            for entry in here:
+                label = _label(model, entry)
+                try:
+                    if model in broken:
+                        raise broken[model]
+                    self._prove(label, model, entry, manifests.get(model))
+                except ZooError as error:
+                    proven.failed[label] = error
+                else:
+                    proven.verified.append(label)
+                    self._display.say(f"{label}: verified")
+            if here:
+                self._proposals.send_again(model)
+        if proven.elsewhere and not (proven.verified or proven.failed):
+            self._refuse(proven.elsewhere, "pending" if pending_only else "published")
+        return proven
+
+    def _entries(
+        self, models: Collection[str] | None, *, pending_only: bool
+    ) -> dict[str, list[EngineEntry]]:
+        """Returns the engines that are meant, by model."""
+        return {
+            index.model: entries
+            for index in self._repository.model_indexes()
+            if models is None or index.model in models
+            if (entries := [e for e in index.current if not pending_only or e.status == "pending"])
+        }
+
+    def _prove(self, label: str, model: str, entry: EngineEntry, manifest: Manifest | None) -> None:
+        """Runs one engine and attests the verdict.
+
+        Raises:
+            ManifestError: No manifest says what the engine must keep.
+            RepositoryError: Its record or a blob is missing, or is not what it should be.
+            JobError: It could not be run to the end; it stays what it was.
+            VerificationError: It misses its tolerance and is withdrawn.
+        """
+        repository = self._repository
+        record = repository.listed_record(model, entry)
+        prove = self._proof(model, record, manifest)
+        for blob in (record.engine, prove.golden):
+            path = repository.blob_path(blob)  # a worker checks what it fetches from afar
+            whole = repository.has_blob(blob)
+            if not whole or (path is not None and sha256_file(path) != blob.sha256):
+                raise RepositoryError(
+                    f"blob {blob.sha256} is missing or damaged: nothing was loaded",
+                    hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made "
+                    "again",
+                )
+        verdict = wanted.verification_inputs(
+            entry.engine.sha256, prove, export_form.VERIFICATION_METHOD
+        )
+        job = VerifyJob(record=record, prove=prove, store=repository.store.url)
+        try:
+            with self._jobs.job(label, job, self._failures) as outcome:
+                assert isinstance(outcome.result, BuildOutput)
+                records.attest_proof(repository, verdict, outcome.result)
+                passed(outcome, "withdrawn")
+        except MissError as error:
+            self._known.add(
+                record.inputs, prove.tolerance, error.message,
+                stage=FailureStage.VERIFY, reason=FailureReason.TOLERANCE,
+                targets=record.targets,
+            )  # fmt: skip
+            raise
+
+    def _proof(self, model: str, record: BuildRecord, manifest: Manifest | None) -> Prove:
+        """Says how an engine is to be proven, by the manifest as it is now.
+
+        Raises:
+            ManifestError: There is none.
+            RepositoryError: The export that the engine was built from is gone.
+        """
+        if manifest is None:
+            raise ManifestError(
+                f"{model}: there is no manifest to say what the engine must keep",
+                hint="--manifests names the folder of manifests that it was published from",
+            )
+        export = self._repository.export(model, record.export_key)
+        if export is None:
+            raise RepositoryError(
+                f"export {record.export_key} of the engine is gone, and its golden features",
+                hint="make zoo makes it again",
+            )
+        proof = wanted.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
+        # The engine is fed as its record says, whatever the manifest has come to mean.
+        return proof.model_copy(update={"preprocess": record.inputs.preprocess})
+
+    def _refuse(self, elsewhere: dict[str, list[str]], status: str) -> None:
+        count = sum(map(len, elsewhere.values()))
+        raise SelectionError(
+            f"this machine can run none of the {count} {status} engines:\n    "
+            + "\n    ".join(_say_needs(elsewhere)),
+            hint=f"this machine has {_describe(self._machine)}; run this command on one that has "
+            "what they need",
+        )
+
+
+def why_not(entry: EngineEntry, machine: Machine) -> str | None:
+    """Says why a machine can't run an engine, None where it can. Its status does not matter."""
+    return selection.fit(entry, machine)[1]
+
+
+def need(entry: EngineEntry) -> str:
+    """Says what an engine needs: ``sm86 with TensorRT-RTX 1.7.1.116``."""
+    return f"{' or '.join(_archs(entry))} with {_runtime(entry.toolchain)}"
+
+
+def summarise(proven: Proven) -> list[str]:
+    """Returns the last lines of a run: each failure, what needs another machine, and counts."""
+    lines = [f"FAILED {label}: {error}" for label, error in proven.failed.items()]
+    lines += [f"needs another machine: {line}" for line in _say_needs(proven.elsewhere)]
+    counts = (
+        ("verified", len(proven.verified)),
+        ("failed", len(proven.failed)),
+        ("for other machines", sum(map(len, proven.elsewhere.values()))),
+    )
+    said = [f"{count} {what}" for what, count in counts if count]
+    return [*lines, ", ".join(said) or "nothing to verify"]
+
+
+def _say_needs(elsewhere: Mapping[str, Collection[str]]) -> list[str]:
+    """Returns a line for each thing that engines need: how many need it, of which models."""
+    lines = []
+    for what, labels in sorted(elsewhere.items()):
+        models = dict.fromkeys(label.partition(" ")[0] for label in labels)
+        lines.append(f"{what}: {len(labels)} of {', '.join(models)}")
+    return lines
+
+
+def _label(model: str, entry: EngineEntry) -> str:
+    """Returns the targets as one word, ``resnet50 sm80+sm86-rtx1.7-fp16``."""
+    line_and_precision = entry.targets[0].partition("-")[2]
+    return f"{model} {'+'.join(_archs(entry))}-{line_and_precision}"
+
+
+def _archs(entry: EngineEntry) -> list[str]:
+    return [label.partition("-")[0] for label in entry.targets]
+
+
+def _runtime(toolchain: Toolchain) -> str:
+    return f"{RUNTIME_NAMES.get(toolchain.kind, toolchain.kind)} {toolchain.version}"
+
+
+def _describe(machine: Machine) -> str:
+    return f"{', '.join(machine.archs)} with " + (
+        ", ".join(map(_runtime, machine.toolchains)) or "no runtime"
+    )

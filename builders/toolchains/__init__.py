@@ -1,0 +1,1 @@
+"""Which installed, remote or containerised runtime builds for which architecture."""

@@ -1,0 +1,47 @@
+"""The Python that builds and verifies, where it is another than the farm's own.
+
+An export needs torch, a build needs the runtime, and some runtimes want a Python that is too old
+for the other: TensorRT 8.6 has no wheel beyond CPython 3.10.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from pydantic import TypeAdapter, ValidationError
+
+from builders.paths import ROOT
+from zoo.schema.targets import RuntimeKind, Toolchain
+from zoo.util.errors import UsageError
+
+_TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
+
+
+def worker_command(python: str) -> tuple[str, ...]:
+    """Returns the command of a worker in a Python, the farm's own when it is empty."""
+    return (python or sys.executable, "-m", "builders.worker")
+
+
+def toolchains_of(python: str) -> dict[RuntimeKind, Toolchain]:
+    """Asks another Python which runtimes it has.
+
+    Raises:
+        UsageError: It does not start, or lacks what a worker needs.
+    """
+    command = [python, "-m", "zoo.client.host"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(
+            f"BUILDER_PYTHON={python}: it does not start: {error}", hint="give a Python's path"
+        ) from error
+    try:
+        return _TOOLCHAINS.validate_python(json.loads(done.stdout))
+    except (ValueError, ValidationError) as error:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UsageError(
+            f"BUILDER_PYTHON={python} can't run a worker: {said}",
+            hint=f"{python} -m pip install '.[worker]' and the runtime; torch is not needed there",
+        ) from error

@@ -1,0 +1,1 @@
+"""An engine's features against PyTorch's, and its speed."""

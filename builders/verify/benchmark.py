@@ -1,0 +1,111 @@
+"""Benchmark: latency and throughput of an engine, bounded in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from builders.jobs.progress import Event, Report
+from zoo.runtime import Session
+from zoo.runtime.base import DeviceTimed
+from zoo.runtime.profiles import choose_profile
+
+_LEAST_RUNS = 2
+_MOST_RUNS = 100
+_SECONDS = 1.0  # per batch size, the run in progress aside
+_TRIAL_RUNS = 5  # on a GPU, to see how many fit
+
+
+def benchmark(
+    session: Session,
+    batches: tuple[int, ...],
+    report: Report,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[dict[str, Any], ...]:
+    """Times an engine.
+
+    On a CPU the time is that of a call, from numpy to numpy. On a GPU it is that of the engine's
+    own work, by CUDA events around a replayed CUDA graph with data in place; the time of a call,
+    copies included, stands beside it.
+
+    Args:
+        session: The engine, open and run once at each batch size.
+        batches: Batch sizes to time.
+        report: Where progress goes.
+        clock: Seconds.
+
+    Returns:
+        Per batch: ``batch``, ``runs``, ``latency_ms`` (median), ``latency_ms_min`` and
+        ``images_per_second`` (of the median). On a GPU also ``measured``, ``call_ms`` (numpy to
+        numpy), ``enqueued_ms`` (without the graph) and ``profiles``: index to latency in each
+        optimisation profile that takes the batch, the chosen one marked by ``profile``.
+    """
+    rows = []
+    for done, batch in enumerate(batches):
+        report(Event(stage="benchmark", done=done, total=len(batches), note=f"batch {batch}"))
+        called = time_calls(session, batch, clock)
+        row = time_on_device(session, batch, called) if isinstance(session, DeviceTimed) else called
+        rows.append({"batch": batch, **row})
+    report(Event(stage="benchmark", done=len(batches), total=len(batches)))
+    return tuple(rows)
+
+
+def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Times one batch size from numpy to numpy, until the time is up."""
+    shape = (batch, *session.input_shape)
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    times: list[float] = []
+    start = clock()
+    while len(times) < _LEAST_RUNS or (len(times) < _MOST_RUNS and clock() - start < _SECONDS):
+        before = clock()
+        session.features(images)
+        times.append(1e3 * (clock() - before))
+    return summary(batch, times)
+
+
+def time_on_device(session: DeviceTimed, batch: int, called: dict[str, Any]) -> dict[str, Any]:
+    """Times one batch size on the GPU, in every profile that takes it.
+
+    Args:
+        session: The engine.
+        batch: Images at once.
+        called: What :func:`time_calls` found.
+    """
+    chosen = choose_profile(session.profiles, batch)
+    fitting = [index for index, one in enumerate(session.profiles) if batch in one]
+    times = {index: _many(session, batch, index, cuda_graph=True) for index in fitting}
+    enqueued = _many(session, batch, chosen, cuda_graph=False)
+    return {
+        **summary(batch, times[chosen]),
+        "measured": "on the GPU, CUDA graph",
+        "call_ms": called["latency_ms"],
+        "enqueued_ms": float(np.median(enqueued)),
+        "profile": chosen,
+        "profiles": {str(index): float(np.median(found)) for index, found in times.items()},
+    }
+
+
+def summary(batch: int, times: list[float]) -> dict[str, Any]:
+    """Summarises runs.
+
+    Args:
+        batch: Images at once.
+        times: Milliseconds of each.
+    """
+    median = float(np.median(times))
+    return {
+        "runs": len(times),
+        "latency_ms": median,
+        "latency_ms_min": min(times),
+        "images_per_second": 1e3 * batch / median,
+    }
+
+
+def _many(session: DeviceTimed, batch: int, profile: int, *, cuda_graph: bool) -> list[float]:
+    trial = session.time_on_device(batch, profile, _TRIAL_RUNS, cuda_graph=cuda_graph)
+    most = int(1e3 * _SECONDS / max(1e-3, float(np.median(trial))))
+    runs = max(_LEAST_RUNS, min(_MOST_RUNS, most))
+    return session.time_on_device(batch, profile, runs, cuda_graph=cuda_graph)

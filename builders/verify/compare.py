@@ -1,0 +1,182 @@
+"""Verify: an engine's features against PyTorch's, row by row, through Polygraphy.
+
+What runs is the session that users run. Rows are independent in ``eval()``, so the golden photos,
+tiled and permuted, cover any batch without asking PyTorch again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from polygraphy.backend.base import BaseRunner
+from polygraphy.common import TensorMetadata
+from polygraphy.comparator import BaseCompareFunc, Comparator, IterationResult, RunResults
+from polygraphy.logger import G_LOGGER
+
+from builders.jobs.messages import Prove, Verification
+from builders.jobs.progress import Event, Report
+from builders.verify.metrics import compare_rows, find_misses
+from zoo.inference.preprocess import normalise
+from zoo.runtime import Session
+from zoo.schema.floors import Tolerance
+from zoo.schema.manifest import Preprocess
+from zoo.util.errors import VerificationError
+
+_INPUT, _OUTPUT = "images", "features"
+_AT_ONCE = 32  # labelled photos
+
+
+class SessionRunner(BaseRunner):  # type: ignore[misc]
+    """Lets Polygraphy run one of our sessions.
+
+    Args:
+        session: An open session; stays open afterwards.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(name="engine")
+        self._session = session
+
+    def get_input_metadata_impl(self) -> Any:
+        """Says what the engine takes."""
+        shape = (-1, *self._session.input_shape)
+        return TensorMetadata().add(_INPUT, dtype=np.dtype(np.float32), shape=shape)
+
+    def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
+        """Runs one batch."""
+        started = time.perf_counter()
+        features = self._session.features(feed_dict[_INPUT])
+        self.inference_time = time.perf_counter() - started
+        return OrderedDict({_OUTPUT: features})
+
+
+class RowResult:
+    """Numbers of one batch; truthy when every row keeps its tolerance.
+
+    Args:
+        numbers: As :func:`compare_rows` gives them.
+        misses: What is wrong, in words.
+    """
+
+    def __init__(self, numbers: dict[str, Any], misses: list[str]) -> None:
+        self.numbers = numbers
+        self.misses = misses
+
+    def __bool__(self) -> bool:
+        return not self.misses
+
+
+class RowCompare(BaseCompareFunc):  # type: ignore[misc]
+    """Compares features row by row. Polygraphy's own functors judge a batch as one vector.
+
+    Args:
+        golden: PyTorch's features of the golden photos, ``(N, feature_dim)``.
+        tolerance: What each row must keep.
+    """
+
+    def __init__(self, golden: npt.NDArray[np.float32], tolerance: Tolerance) -> None:
+        self._golden = golden
+        self._tolerance = tolerance
+
+    def __call__(
+        self, iter_result0: IterationResult, iter_result1: IterationResult
+    ) -> OrderedDict[str, RowResult]:
+        """Compares PyTorch's batch with the engine's."""
+        found, expected = iter_result1[_OUTPUT], iter_result0[_OUTPUT]
+        numbers = compare_rows(np.asarray(found), np.asarray(expected), self._golden)
+        return OrderedDict({_OUTPUT: RowResult(numbers, find_misses(numbers, self._tolerance))})
+
+
+def verify(
+    session: Session,
+    golden: Path,
+    preprocess: Preprocess,
+    tolerance: Tolerance,
+    batches: tuple[int, ...],
+    report: Report,
+) -> Verification:
+    """Proves an engine against PyTorch's golden features.
+
+    Args:
+        session: The engine, open.
+        golden: The golden file.
+        preprocess: The model's preprocessing.
+        tolerance: What each row must keep.
+        batches: Batch sizes to run.
+        report: Where progress goes.
+
+    Returns:
+        The verdict, with the numbers of each batch.
+
+    Raises:
+        VerificationError: The golden file is damaged.
+    """
+    G_LOGGER.severity = G_LOGGER.ERROR
+    try:
+        with np.load(golden) as arrays:
+            images, features = arrays["images"], arrays["features"]
+    except (OSError, ValueError, KeyError) as error:
+        raise VerificationError(f"{golden}: not a golden file: {error}") from error
+    order = {batch: _rows(batch, len(features)) for batch in batches}
+
+    def feeds() -> Iterator[dict[str, Any]]:
+        for done, batch in enumerate(batches):
+            report(Event(stage="verify", done=done, total=len(batches), note=f"batch {batch}"))
+            yield {_INPUT: normalise(images[order[batch]], preprocess)}
+
+    results = Comparator.run([SessionRunner(session)], data_loader=feeds())
+    expected = [
+        IterationResult(outputs={_OUTPUT: features[order[batch]]}, runner_name="pytorch")
+        for batch in batches
+    ]
+    pair = RunResults([("pytorch", expected), *results.items()])
+    compared = Comparator.compare_accuracy(pair, compare_func=RowCompare(features, tolerance))
+    (rows,) = compared[0].values()  # one comparison, one pair of runners
+    outcomes = [row[_OUTPUT] for row in rows]
+    report(Event(stage="verify", done=len(batches), total=len(batches)))
+    misses = [miss for outcome in outcomes for miss in outcome.misses]
+    return Verification(
+        passed=not misses and len(outcomes) == len(batches),
+        reason="; ".join(misses) or None,
+        batches=tuple(outcome.numbers for outcome in outcomes),
+    )
+
+
+def labelled_features(session: Session, prove: Prove, path: Path, report: Report) -> None:
+    """Writes an engine's features of labelled photos, ``(N, feature_dim)``.
+
+    Args:
+        session: The engine, open.
+        prove: Names the file of the photos.
+        path: Where to.
+        report: Where progress goes.
+
+    Raises:
+        VerificationError: The file is gone, or is no such file.
+    """
+    assert prove.labelled is not None
+    try:
+        with np.load(prove.labelled) as arrays:
+            images = arrays["images"]
+    except (OSError, ValueError, KeyError) as error:
+        raise VerificationError(
+            f"{prove.labelled}: no labelled photos: {error}",
+            hint="they are kept while a run lasts: make zoo LABELLED=folder makes them",
+        ) from error
+    features = []
+    for first in range(0, len(images), _AT_ONCE):
+        report(Event(stage="verify", done=first, total=len(images), note="labelled photos"))
+        batch = normalise(images[first : first + _AT_ONCE], prove.preprocess)
+        features.append(session.features(batch))
+    np.save(path, np.concatenate(features))
+
+
+def _rows(batch: int, count: int) -> npt.NDArray[np.int64]:
+    """Returns which golden photo goes where in a batch: all of them, tiled and permuted."""
+    return np.random.default_rng(batch).permutation(batch) % count

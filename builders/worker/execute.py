@@ -1,0 +1,212 @@
+"""The unit of work: ``worker job.json -> output directory``, the same under every executor.
+
+Run as ``python -m builders.worker job.json output/``. Events go to standard output, one JSON
+object a line; everything that libraries print goes to ``output/log.txt``; the outcome, a failure
+included, is ``output/result.json``. A build needs numpy, Polygraphy and the runtime; only an
+export needs torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from builders.backends import get_backend
+from builders.export.run import run_export, run_reference
+from builders.jobs.messages import (
+    BuildJob,
+    BuildOutput,
+    ExportJob,
+    Failure,
+    Prove,
+    ReferenceJob,
+    VerifyJob,
+    parse_job,
+)
+from builders.jobs.progress import Event, Report, event_writer
+from builders.jobs.workspace import Workspace, cost_since
+from zoo.client.host import describe_machine
+from zoo.runtime import open_session
+from zoo.schema.keys import BuildInputs
+from zoo.schema.records import PrecisionStatus
+from zoo.util.errors import JobError, ZooError
+from zoo.util.files import write_whole
+
+LABELLED = "labelled.npy"
+"""File of an engine's features of labelled photos."""
+
+
+def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutput:
+    """Builds an engine and, where this machine can run it, proves it."""
+    started = time.perf_counter()
+    inputs, engine = job.inputs, workspace.output / "engine"
+    report(Event(stage="build", done=0, total=1, note=str(inputs.toolchain.line)))
+    backend = get_backend(inputs.toolchain.kind)
+    machine = describe_machine()
+    device = machine.get("gpu", {}).get("name")
+    facts = backend.build(
+        workspace.blob(job.onnx),
+        inputs,
+        engine,
+        parameters=job.parameters,
+        timing_cache=workspace.timing_cache(device, inputs.toolchain) if device else None,
+    )
+    report(Event(stage="build", done=1, total=1))
+    built = BuildOutput(
+        engine=engine.name,
+        files={name: path.name for name, path in facts.files.items()},
+        timing_cache=facts.timing_cache.name if facts.timing_cache else None,
+        facts=facts.values,
+        precision_proven=facts.precision_proven,
+        verification=None,
+        benchmark=(),
+        machine=machine,
+        cost=cost_since(started),
+    )
+    if job.prove is None:
+        return built
+    return _prove(built, job.prove, engine, inputs, workspace, report)
+
+
+def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOutput:
+    """Proves an engine that is built."""
+    record = job.record
+    nothing_built = BuildOutput(
+        engine=None,
+        facts=record.facts,
+        precision_proven=record.precision_status == PrecisionStatus.PROVEN,
+        verification=None,
+        benchmark=(),
+        machine=describe_machine(),
+        cost=record.cost,
+    )
+    engine = workspace.blob(record.engine)
+    return _prove(nothing_built, job.prove, engine, record.inputs, workspace, report)
+
+
+def _prove(
+    output: BuildOutput,
+    prove: Prove,
+    engine: Path,
+    inputs: BuildInputs,
+    workspace: Workspace,
+    report: Report,
+) -> BuildOutput:
+    from builders.verify.benchmark import benchmark
+    from builders.verify.compare import labelled_features, verify
+
+    started = time.perf_counter()
+    with open_session(engine, inputs) as session:
+        verification = verify(
+            session,
+            workspace.blob(prove.golden),
+            prove.preprocess,
+            prove.tolerance,
+            prove.batches,
+            report,
+        )
+        if prove.labelled is not None and verification.passed:
+            labelled_features(session, prove, workspace.output / LABELLED, report)
+            verification = verification.model_copy(update={"labelled": LABELLED})
+        rows = benchmark(session, prove.benchmark, report) if verification.passed else ()
+    proof = cost_since(started)
+    cost = {**output.cost, "peak_memory": proof["peak_memory"], "proof_seconds": proof["seconds"]}
+    return output.model_copy(update={"verification": verification, "benchmark": rows, "cost": cost})
+
+
+def run_job(text: str, output: Path, report: Report) -> BaseModel:
+    """Runs a job.
+
+    Args:
+        text: The job, as JSON.
+        output: Folder for outputs; it exists.
+        report: Where progress goes.
+
+    Returns:
+        The result; :class:`~builders.jobs.messages.Failure` where the job raised.
+    """
+    try:
+        job = parse_job.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        message = f"not a job: {where}: {first['msg']}"
+        return Failure(error="JobError", message=message, hint=None)
+    try:
+        workspace = Workspace(job.store, output)
+        if isinstance(job, ExportJob):
+            return run_export(job, workspace, report)
+        if isinstance(job, ReferenceJob):
+            return run_reference(job, workspace, report)
+        if isinstance(job, BuildJob):
+            return run_build(job, workspace, report)
+        return run_verify(job, workspace, report)
+    except ZooError as error:
+        traceback.print_exc()
+        hint = error.hint or _last_complaint(output / "log.txt")
+        return Failure(error=type(error).__name__, message=error.message, hint=hint)
+    except Exception as error:  # the rim of the process: whatever it was goes into the result
+        traceback.print_exc()
+        name = type(error).__name__
+        return Failure(error=name, message=f"{name}: {error}", hint="the log has the traceback")
+
+
+def _last_complaint(log: Path) -> str | None:
+    """Returns the last error that a native library logged: it gives reasons nowhere else."""
+    if not log.is_file():
+        return None
+    lines = log.read_text(errors="replace").splitlines()
+    complaints = [line for line in lines if line.startswith("[E]")]
+    return complaints[-1][4:500] if complaints else None
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent has gone: nobody would take the result."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+@contextmanager
+def _streams(log: Path) -> Iterator[Report]:
+    """Keeps standard output for events and sends all else to the log, native code included."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with os.fdopen(os.dup(1), "w") as output, os.fdopen(os.dup(2), "w") as errors:
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        try:
+            yield event_writer(output)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(output.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs ``job.json`` into an output directory; the status is 0 when it succeeded."""
+    if len(arguments) != 2:
+        print("usage: python -m builders.worker job.json output/", file=sys.stderr)
+        return 2
+    job, output = Path(arguments[0]), Path(arguments[1])
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        text = job.read_text(encoding="utf-8")
+    except OSError as error:
+        print(f"error: {job}: can't be read: {error.strerror}", file=sys.stderr)
+        return JobError.exit_code
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    with _streams(output / "log.txt") as report:
+        result = run_job(text, output, report)
+    write_whole(output / "result.json", result.model_dump_json(indent=1).encode())
+    return JobError.exit_code if isinstance(result, Failure) else 0

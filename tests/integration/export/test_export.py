@@ -1,0 +1,244 @@
+"""Export: frozen, dynamic in the batch, the same bytes in any folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from support.paths import ROOT, TESTS
+from support.records import backbone_cut, weights_identity
+from torch import nn
+
+from builders.export import run
+from builders.export.backbone import Backbone, check_width, create
+from builders.export.onnx import (
+    compare_with_golden,
+    largest_tensor,
+    normalise_onnx,
+    write_golden,
+    write_onnx,
+)
+from builders.jobs.messages import ExportJob
+from builders.jobs.progress import silent
+from builders.photos.calibration import shipped
+from builders.recipe.export_form import Form, export_inputs
+from zoo.schema.keys import ExportInputs
+from zoo.schema.manifest import BackboneCut, Manifest
+from zoo.schema.records import Advice
+from zoo.util.errors import ExportError
+
+
+class Restless(nn.Module):
+    """A network whose training mode shows: dropout and BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.5)
+        nn.init.uniform_(self.norm.running_mean, -1, 1)  # type: ignore[arg-type]
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.drop(torch.relu(self.norm(self.conv(images))))
+        return found
+
+
+def pooled(width: int) -> BackboneCut:
+    return backbone_cut(feature_dim=width)
+
+
+def test_a_backbone_is_frozen_whatever_is_asked() -> None:
+    model = Restless().train()
+    backbone = Backbone(model, pooled(8))
+    backbone.train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(backbone(images), backbone(images))
+
+
+def test_an_export_is_in_evaluation_mode_and_takes_any_batch(tmp_path: Path) -> None:
+    model = Restless().train()
+    backbone = Backbone(model, pooled(8))
+    write_onnx(backbone, 32, tmp_path / "m.onnx")
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    for node in graph.node:
+        assert node.op_type != "Dropout"
+        assert not any(a.name == "training_mode" and a.i for a in node.attribute)
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    for batch in (1, 2, 3, 7):
+        images = np.random.default_rng(batch).standard_normal((batch, 3, 32, 32), np.float32)
+        (found,) = session.run(None, {"images": images})
+        expected = backbone(torch.from_numpy(images)).numpy()
+        assert np.allclose(found, expected, atol=1e-5)
+    # Statistics of the batch would have moved these.
+    assert model.norm.num_batches_tracked == 0
+
+
+EXPORT = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_export import Restless, pooled
+from builders import export_job
+from builders.export.backbone import Backbone
+from builders.export.onnx import write_onnx
+torch.manual_seed(0)
+write_onnx(Backbone(Restless(), pooled(8)), 32, Path(sys.argv[1]))
+"""
+
+
+def test_two_folders_give_the_same_bytes(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("one", "another/deeper"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        script = folder / "export_it.py"
+        script.write_text(EXPORT)
+        subprocess.run(
+            [sys.executable, "-W", "ignore", str(script), str(folder / "m.onnx"),
+             str(Path(__file__).parent)],
+            check=True, cwd=folder, timeout=300,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{TESTS}"},
+        )  # fmt: skip
+        data = (folder / "m.onnx").read_bytes()
+        assert str(tmp_path).encode() not in data
+        assert str(ROOT).encode() not in data
+        digests.add(hashlib.sha256(data).hexdigest())
+    assert len(digests) == 1
+
+
+def test_normalising_takes_out_what_is_of_this_machine(tmp_path: Path) -> None:
+    write_onnx(Backbone(Restless(), pooled(8)), 32, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    clean = model.SerializeToString(deterministic=True)
+    model.producer_version = "99.0"
+    model.doc_string = "/home/somebody"
+    model.graph.node[0].doc_string = "File /home/somebody/x.py"
+    model.graph.node[0].metadata_props.add(key="stack", value="/home/somebody")
+    model.graph.metadata_props.add(key="x", value="y")
+    normalise_onnx(model)
+    assert model.SerializeToString(deterministic=True) == clean
+
+
+def test_a_width_that_the_network_does_not_give_is_an_error() -> None:
+    with pytest.raises(ExportError, match=r"the manifest says 9, the network gives .*\(8,\)"):
+        check_width("toy", Backbone(Restless(), pooled(9)), 32)
+    cut = BackboneCut(cut="cls_token", feature_dim=8)
+    with pytest.raises(ExportError, match="feature_dim"):
+        check_width("toy", Backbone(Restless(), cut), 32)
+    with pytest.raises(ExportError, match="does not fit this network"):
+        check_width("toy", Backbone(Restless(), BackboneCut(cut="pre_logits", feature_dim=8)), 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"arch": "resnet5O"}, "no architecture 'resnet5O'. Perhaps you meant 'resnet"),
+        ({"tag": "a9_in1k"}, "no tag 'a9_in1k' of resnet50. Perhaps you meant"),
+    ],
+)
+def test_what_timm_does_not_have_is_named(
+    changes: dict[str, str], words: str, manifests: dict[str, Manifest]
+) -> None:
+    with pytest.raises(ExportError, match=words):
+        create(manifests["resnet50"].model_copy(update=changes))
+
+
+def small(manifests: dict[str, Manifest], **preprocess: Any) -> Manifest:
+    """A manifest of a toy network: 32 pixels, 8 features."""
+    base = manifests["resnet50"]
+    values = {"input_size": 32, **preprocess}
+    return base.model_copy(
+        update={
+            "backbone": pooled(8),
+            "preprocess": base.preprocess.model_copy(update=values),
+        }
+    )
+
+
+def test_an_export_that_differs_from_pytorch_is_refused(
+    tmp_path: Path, manifests: dict[str, Manifest]
+) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(Restless(), pooled(8))
+    manifest = small(manifests)
+    write_golden(backbone, manifest, tmp_path / "golden.npz")
+    write_onnx(backbone, 32, tmp_path / "m.onnx")
+    onnx_path, golden = tmp_path / "m.onnx", tmp_path / "golden.npz"
+    assert compare_with_golden(onnx_path, golden, manifest, (1, 3))["worst_cosine"] > 0.9999
+    job: Any = SimpleNamespace(manifest=small(manifests, mean=(0.0, 0.9, 0.1)))
+    with pytest.raises(ExportError, match="does not give PyTorch's features"):
+        run._check_fp32(job, onnx_path, golden)
+
+
+@pytest.mark.parametrize("spoils", [-1.0, float("nan")])
+def test_a_precision_that_is_far_off_on_golden_photos_leaves_the_others(
+    spoils: float,
+    tmp_path: Path,
+    manifests: dict[str, Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    backbone, manifest = Backbone(Restless(), pooled(8)), small(manifests)
+    write_golden(backbone, manifest, tmp_path / "golden.npz")
+    write_onnx(backbone, 32, tmp_path / "m.onnx")
+
+    def lower(
+        job: ExportJob, inputs: ExportInputs, fp32: Path, path: Path, report: object
+    ) -> Advice:
+        model = onnx.load(fp32)
+        if inputs.precision == "int8":
+            for tensor in model.graph.initializer:
+                values = onnx.numpy_helper.to_array(tensor)
+                if values.dtype == np.float32:
+                    changed = (values * spoils).astype(np.float32)
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+        onnx.save(model, path)
+        return Advice(operators=1)
+
+    monkeypatch.setattr(run, "_lower", lower)
+    photos = shipped()
+    identity = weights_identity(kind="seeded", source="a seed")
+    asked = [
+        export_inputs(manifest, identity, Form(dialect="dynamo-20", precision=precision), "photos")
+        for precision in ("fp32", "fp16", "int8")
+    ]
+    paths = {"golden": tmp_path / "golden.npz", "onnx": tmp_path / "m.onnx"}
+    job: Any = SimpleNamespace(
+        manifest=manifest, calibration=photos, fp32=SimpleNamespace(golden="golden", onnx="onnx"),
+        inputs={one.precision: one for one in asked[1:]},
+    )  # fmt: skip
+    workspace: Any = SimpleNamespace(output=tmp_path / "out", blob=paths.__getitem__)
+    workspace.output.mkdir()
+    made = run.run_export(job, workspace, silent)
+    assert [one.inputs.precision for one in made.exports] == ["fp16"]
+    [refused] = made.disabled
+    assert refused.inputs.precision == "int8"
+    assert refused.reason.startswith("it keeps its floors on calibration images; on two golden")
+    assert refused.advice == Advice(operators=1)
+
+
+def test_dead_features_are_refused(tmp_path: Path, manifests: dict[str, Manifest]) -> None:
+    model = Restless()
+    nn.init.zeros_(model.conv.weight)
+    with pytest.raises(ExportError, match="different photos have the same features"):
+        write_golden(Backbone(model, pooled(8)), small(manifests), tmp_path / "golden.npz")
+    nn.init.constant_(model.conv.weight, float("nan"))
+    with pytest.raises(ExportError, match="not finite"):
+        write_golden(Backbone(model, pooled(8)), small(manifests), tmp_path / "golden.npz")
+
+
+def test_the_largest_tensor_is_counted_per_image(tmp_path: Path) -> None:
+    write_onnx(Backbone(Restless(), pooled(8)), 32, tmp_path / "m.onnx")
+    assert largest_tensor(onnx.load(tmp_path / "m.onnx")) == 8 * 30 * 30

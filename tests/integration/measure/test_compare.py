@@ -1,0 +1,109 @@
+"""Engines beside PyTorch: where one is slower, its record says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.make_farm import Farm
+from support.models import SMALL
+from support.records import engine_entry
+
+from builders.cli import main
+from builders.measure.engine_vs_pytorch import beside_torch_speed, in_turns, read_torch_speed
+from builders.publish.signer import open_desk
+from zoo.catalog import build_site
+from zoo.cli.main import run_cli
+from zoo.schema.index import EngineEntry
+from zoo.util.errors import UsageError
+
+H200 = {"gpu": {"name": "NVIDIA H200"}}
+SPEED: dict[str, Any] = {
+    "model": "m",
+    "torch": "2.11.0",
+    "precision": "fp16",
+    "machine": H200,
+    "batches": [
+        {"batch": 1, "eager_ms": 7.0, "compiled_ms": 0.4},
+        {"batch": 256, "eager_ms": 25.0, "compiled_ms": 23.0},
+        {"batch": 512, "eager_ms": 50.0},
+    ],
+}
+
+
+def timed(**changes: Any) -> EngineEntry:
+    rows = [
+        {"batch": 1, "latency_ms": 0.3, "images_per_second": 3000.0},
+        {"batch": 256, "latency_ms": 30.0, "images_per_second": 8533.0},
+    ]
+    values = {"benchmark": {"batches": rows, "machine": H200}, "precision": "fp16", **changes}
+    return engine_entry("sm86-rtx1.7-fp16", **values)
+
+
+def test_an_engine_is_slower_where_pytorch_at_its_best_is_faster() -> None:
+    found = beside_torch_speed(timed(), SPEED)
+    assert found is not None
+    assert [(one.batch, one.pytorch_ms) for one in found.batches] == [(1, 0.4), (256, 23.0)]
+    assert found.slower_at == (256,)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"benchmark": None},
+        {"precision": "fp32"},
+        {"benchmark": {"batches": [], "machine": {"gpu": {"name": "NVIDIA L4"}}}},
+        {"benchmark": {"batches": [], "machine": {}}},
+    ],
+)
+def test_what_was_not_measured_alike_is_not_compared(changes: dict[str, Any]) -> None:
+    assert beside_torch_speed(timed(**changes), SPEED) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"model": "m"}'])
+def test_a_file_of_another_kind_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(UsageError, match="not what torch-speed writes"):
+        read_torch_speed(tmp_path / "m.json")
+
+
+def test_turns_alternate() -> None:
+    calls: list[str] = []
+    ticks = iter(range(1000))
+    in_turns(lambda: calls.append("a"), lambda: calls.append("b"), lambda: next(ticks))
+    assert calls == ["a", "b"] * (len(calls) // 2)
+
+
+def test_records_and_page_say_where_an_engine_is_slower(dry_run_copy: Farm) -> None:
+    """A CPU engine, benchmarked as if on a GPU, loses to a PyTorch that takes no time."""
+    farm = dry_run_copy
+    (entry,) = farm.repository.model_index(SMALL).engines  # type: ignore[union-attr]
+    for path in (farm.store / "attestations" / entry.engine.sha256).glob("*benchmarked*"):
+        measured = json.loads(path.read_text())
+        path.write_text(json.dumps({**measured, "machine": H200}))
+    open_desk(str(farm.store), "", print).send_again(SMALL)
+    rows = [{"batch": row["batch"], "eager_ms": 1e-6} for row in measured["body"]["batches"]]
+    speed = {**SPEED, "model": SMALL, "precision": "fp32", "batches": rows}
+    (farm.folder / "speed").mkdir()
+    (farm.folder / "speed" / f"{SMALL}.json").write_text(json.dumps(speed))
+    asked = ["compare", "--store", str(farm.store), "--torch-speed", str(farm.folder / "speed")]
+    assert run_cli(main._parser(), asked) == 0
+    (entry,) = farm.repository.model_index(SMALL).engines  # type: ignore[union-attr]
+    assert entry.status == "verified"
+    assert entry.comparison is not None
+    assert entry.comparison.slower_at == (1, 4, 16)
+    assert "slower than PyTorch at batch 1, 4, 16" in farm.zoo("show", SMALL).stdout
+    build_site(farm.repository, farm.folder / "page")
+    page = (farm.folder / "page" / "index.html").read_text()
+    assert "slower than PyTorch at batch 1, 4, 16" in page
+
+
+def test_without_anything_to_compare_it_says_so(
+    dry_run_copy: Farm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dry_run_copy.folder / "speed").mkdir()
+    asked = ["compare", "--store", str(dry_run_copy.store), "--torch-speed"]
+    assert run_cli(main._parser(), [*asked, str(dry_run_copy.folder / "speed")]) != 0
+    assert "no engine here was timed" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+"""int8 end to end, on real weights: advised, built, proven, shown, and refused by its floors."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.make_farm import Farm
+from support.models import LITE
+from support.paths import MANIFESTS
+
+from builders.photos.bundled import calibration_paths
+
+STRICT = '[tolerance.int8]\nrelative_error = 0.0001\n\n'  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def low(tmp_path_factory: pytest.TempPathFactory) -> Farm:
+    """A repository with the smallest real model in fp32 and int8 on the CPU."""
+    folder = tmp_path_factory.mktemp("low")
+    shutil.copytree(MANIFESTS, folder / "manifests")
+    made = Farm(folder=folder, manifests=folder / "manifests")
+    done = made.make(f"MODELS={LITE}", "GPU=cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 published" in done.stdout
+    return made
+
+
+def test_the_engine_is_published_under_its_honest_name(low: Farm) -> None:
+    index = low.repository.model_index(LITE)
+    assert index is not None
+    engines = {entry.precision: entry for entry in index.engines}
+    int8 = engines["int8"]
+    assert int8.status == "verified"
+    assert int8.precision_status == "proven"
+    assert int8.engine.size < 0.7 * engines["fp32"].engine.size
+    assert int8.advice is not None
+    assert int8.targets == ("cpu-ort1.32-int8" + "-mixed" * int8.advice.mixed,)
+    assert int8.verification is not None
+    for batch in int8.verification.batches:
+        assert 0.99 <= batch.worst_cosine < 1
+        assert batch.neighbours is not None
+        photos = batch.model_dump()["photos"]
+        assert min(one["cosine"] for one in photos.values()) == pytest.approx(batch.worst_cosine)
+
+
+def test_the_record_says_what_it_was_calibrated_on(low: Farm) -> None:
+    [record] = [one for one in low.repository.records(LITE) if one.inputs.precision == "int8"]
+    export = low.repository.export(LITE, record.export_key)
+    assert export is not None
+    assert export.calibration is not None
+    assert export.calibration["source"] == "shipped"
+    assert export.calibration["photos"] == len(export.calibration["sha256"])
+    assert export.calibration["crops"] >= 32
+    assert export.advice is not None
+    assert export.advice.tried[0]["what"] == "ranges by max"
+    assert export.inputs.lowering is not None
+    assert export.inputs.lowering.placing == "onnxruntime"
+
+
+def test_the_zoo_says_what_to_take(low: Farm) -> None:
+    shown = low.zoo("show", LITE)
+    assert shown.returncode == 0, shown.stderr
+    [line] = [line for line in shown.stdout.splitlines() if line.startswith("  on cpu-ort1.32")]
+    assert "int8: " in line
+    assert "times as fast as fp32" in line
+    page = (low.folder / "site" / "models" / f"{LITE}.html").read_text()
+    assert "times as fast as fp32" in page
+    # int8 is for who asks for it.
+    assert "cpu-ort1.32-fp32" in low.zoo("pull", LITE).stderr
+    asked = low.zoo("pull", LITE, "--precision", "int8")
+    assert asked.returncode == 0, asked.stderr
+    assert "cpu-ort1.32-int8" in asked.stderr
+
+
+def test_a_second_run_does_nothing(low: Farm) -> None:
+    before = low.snapshot()
+    done = low.make(f"MODELS={LITE}", "GPU=cpu")
+    assert done.returncode == 0
+    assert "2 already published, nothing to do" in done.stdout
+    assert low.snapshot() == before
+
+
+def test_floors_that_cannot_be_kept_disable_the_cell_once(low: Farm, tmp_path: Path) -> None:
+    copy = low.copy(tmp_path)
+    copy.edit(LITE, "[catalog]", STRICT + "[catalog]")
+    done = copy.make(f"MODELS={LITE}", "GPU=cpu")
+    assert done.returncode == 0, done.stdout
+    assert f"none {LITE} cpu-ort1.32-int8: " in done.stdout
+    assert "1 that the floors rule out" in done.stdout
+    index = copy.repository.model_index(LITE)
+    assert index is not None
+    assert [entry.precision for entry in index.engines] == ["fp32"]
+    [cell] = index.disabled
+    assert cell.targets == ("cpu-ort1.32-int8",)
+    found = copy.repository.failed_export(LITE, cell.record)
+    assert found is not None
+    assert found.advice is not None
+    assert len(found.advice.tried) >= 5
+    assert "int8: none: " in copy.zoo("show", LITE).stdout
+    assert cell.reason[:20] in (copy.folder / "site" / "index.html").read_text()
+    # The same inputs are not tried again; other ones are.
+    before = copy.snapshot()
+    again = copy.make(f"MODELS={LITE}", "GPU=cpu")
+    assert "1 that the floors rule out" in again.stdout
+    assert copy.snapshot() == before
+    copy.edit(LITE, STRICT, "")
+    back = copy.make(f"MODELS={LITE}", "GPU=cpu")
+    assert "2 already published" in back.stdout
+    restored = copy.repository.model_index(LITE)
+    assert restored is not None
+    assert restored.disabled == ()
+
+
+def test_a_maintainers_photos_make_another_engine_and_stay_his(low: Farm, tmp_path: Path) -> None:
+    copy = low.copy(tmp_path)
+    photos = tmp_path / "private"
+    photos.mkdir()
+    random = np.random.default_rng(0)
+    originals = [Image.open(path).convert("RGB") for path in calibration_paths()]
+    for number in range(32):
+        photo = originals[number % len(originals)]
+        left, top = (int(random.integers(0, size // 4)) for size in photo.size)
+        box = (left, top, left + photo.width // 2, top + photo.height // 2)
+        photo.crop(box).save(photos / f"{number}.png")
+    (photos / "broken.png").write_bytes(b"not a photo")
+    done = copy.make(f"MODELS={LITE}", "GPU=cpu", "PRECISION=int8", f"CALIBRATION={photos}")
+    assert "broken.png" in done.stdout
+    assert "left out" in done.stdout
+    assert "1 published" in done.stdout or "1 that the floors rule out" in done.stdout
+    stored = b"".join(path.read_bytes() for path in copy.store.rglob("*.json"))
+    assert b"a maintainer's folder" in stored
+    assert str(photos).encode() not in stored
+    refused = copy.make(f"MODELS={LITE}", "GPU=cpu", f"CALIBRATION={tmp_path / 'nowhere'}")
+    assert refused.returncode != 0
+    assert "no such folder" in refused.stderr

@@ -1,0 +1,149 @@
+"""Reading over plain HTTP: from servers that are as they should be, and from others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.faulty_servers import OddFiles, serving
+
+import zoo.stores.transfer
+from zoo.stores import http
+from zoo.stores.base import ObjectStore
+from zoo.stores.http import HttpStore
+from zoo.util.errors import RepositoryError, TooLongError
+
+CONTENT = os.urandom(20 << 20)
+
+Server = Callable[..., HttpStore]
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo.stores.transfer, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Starts a server of CONTENT with the faults that are named."""
+    OddFiles.content, OddFiles.faults = CONTENT, set()
+    OddFiles.requests, OddFiles.sent = [], []
+    with serving(OddFiles) as url:
+
+        def with_faults(*faults: str) -> HttpStore:
+            OddFiles.faults = set(faults)
+            return HttpStore(url)
+
+        yield with_faults
+
+
+@pytest.mark.parametrize("faults", [(), ("breaks",), ("no-ranges",), ("no-ranges", "no-length")])
+@pytest.mark.parametrize("have", [0, 5_000_000, len(CONTENT)])
+def test_a_file_arrives_whole(
+    server: Server, faults: tuple[str, ...], have: int, tmp_path: Path
+) -> None:
+    store, copy = server(*faults), tmp_path / "copy"
+    copy.write_bytes(CONTENT[:have])
+    told: list[int] = []
+    store.fetch("k", copy, size=len(CONTENT), progress=told.append)
+    assert copy.read_bytes() == CONTENT
+    assert sum(told) == len(CONTENT) - have
+
+
+def test_what_is_there_is_not_sent_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "copy").write_bytes(CONTENT[:-100])
+    server().fetch("k", tmp_path / "copy")
+    assert sum(OddFiles.sent) < 200
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20, len(CONTENT) + 1])
+def test_endless_data_is_cut_off(server: Server, size: int, tmp_path: Path) -> None:
+    store = server("endless")
+    with pytest.raises(TooLongError, match="k is longer than"):
+        store.fetch("k", tmp_path / "copy", size=size)
+    assert (tmp_path / "copy").stat().st_size <= size
+    with pytest.raises(TooLongError, match="k is longer than"):
+        store.get("k", limit=size)
+
+
+def test_what_says_that_it_is_too_long_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(TooLongError):
+        server().fetch("k", tmp_path / "copy", size=len(CONTENT) - 1)
+    assert sum(OddFiles.sent) <= 1
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("short", "broke off, again and again, in the middle of k"),
+        ("other-part", "sent another part of it"),
+        ("gzip", "sends it as gzip, though it was asked not to"),
+        ("secret", "lets nobody read k .status 403"),
+        ("down", "answers k with status 500"),
+    ],
+)
+def test_a_server_that_does_not_do_is_named(
+    server: Server, fault: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.stores.http.BACKOFF", 0.0)
+    store = server(fault)
+    with pytest.raises(RepositoryError, match=message) as caught:
+        store.fetch("k", tmp_path / "copy")
+    assert store.url in str(caught.value)
+    copy = tmp_path / "copy"
+    assert not copy.exists() or CONTENT.startswith(copy.read_bytes())
+
+
+def test_denied_means_absent_where_the_repository_can_be_read(server: Server) -> None:
+    store = server("hides")
+    assert store.size("k") is None
+    with pytest.raises(KeyError):
+        store.get("k")
+
+
+def test_the_length_is_found_without_a_header(server: Server) -> None:
+    assert server("no-length").size("k") == len(CONTENT)
+
+
+def test_a_server_that_is_not_there_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.stores.http.BACKOFF", 0.0)
+    with pytest.raises(RepositoryError, match=r"127\.0\.0\.1:9 can't be reached: .*refused"):
+        HttpStore("http://127.0.0.1:9").get("k")
+
+
+def test_a_server_that_has_answered_is_asked_more_often_than_one_that_never_did(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def noted(*, connect: int | None) -> Any:
+        asked.append(connect)
+        return retry(connect=connect)
+
+    retry = http._retry
+    monkeypatch.setattr(http, "_retry", noted)
+    store = server("no-length")
+    store.size("k")
+    store.size("k")
+    assert asked[0] == 1
+    assert set(asked[1:]) == {None}
+
+
+def test_writing_is_refused_in_words() -> None:
+    store: ObjectStore = HttpStore("https://host/path")
+    for refused in (
+        lambda: store.put("k", b""),
+        lambda: store.delete("k"),
+        lambda: store.lock("publish"),
+        lambda: store.check_writable(),
+        lambda: store.abandoned(datetime.now(timezone.utc)),
+    ):
+        with pytest.raises(RepositoryError, match="plain HTTP is for reading"):
+            refused()
+    with pytest.raises(RepositoryError, match="plain HTTP can't list"):
+        store.list("")

@@ -1,0 +1,169 @@
+"""Nights of a farm in memory: its engines are as good, and as quick, as a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from builders import weights
+from builders.executors import Outcome
+from builders.history.failures import Failures
+from builders.jobs.messages import BuildJob, BuildOutput, Job, Verification
+from builders.jobs.progress import Display, Report
+from builders.photos.calibration import CalibrationSet
+from builders.planning.request import Request
+from builders.publish import index as listing
+from builders.publish.candidates import Proposals
+from builders.recipe import export_form
+from builders.recipe.export_form import Form
+from builders.run.farm import Farm
+from builders.run.summary import Summary
+from builders.toolchains.elsewhere import Places
+from support.models import SMALL
+from support.paths import MANIFESTS
+from zoo.repository.repository import Repository
+from zoo.schema.floors import OwnTolerance
+from zoo.schema.index import Candidate, EngineEntry, Index, ModelIndex, index_row
+from zoo.schema.layout import blob_key
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import Blob, ExportRecord
+from zoo.schema.targets import Arch, Precision, Toolchain
+from zoo.stores import MemoryStore
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import JobError, NotRunError
+
+CPU = Arch("cpu")
+LABEL = "cpu-ort1.32-fp32"
+NO_IMAGES = CalibrationSet(source="shipped", paths=(), digests=())
+
+
+def places(toolchains: dict[Arch, Toolchain]) -> Places:
+    """Everything runs where it is built."""
+    return Places(
+        lines=(toolchains,), elsewhere=frozenset(), here=frozenset(),
+        proves=lambda archs, toolchain: archs[0],
+    )  # fmt: skip
+
+
+class Desk(Proposals):
+    """Puts what is proposed into the index at once, unsigned."""
+
+    def __init__(self, repository: Repository) -> None:
+        super().__init__(repository, None)
+        self.repository = repository
+        self.day = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def send(self, candidate: Candidate) -> None:
+        model = candidate.card.model
+        before = self.repository.model_index(model)
+        made = listing.model_index(self.repository, candidate, before, self.day)
+        self.repository.store.put(f"index/{model}.json", made.to_json())
+        index = Index(kind="dry-run", models=(index_row(made, made.to_json()),))
+        self.repository.store.put("index.json", index.to_json())
+
+
+class Builder:
+    """An executor whose engines are as good, and as quick, as a test says."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.good = True
+        self.dies = False
+        self.absent = False
+        self.cosine, self.ms = 0.99999, 1.0
+        self.jobs = 0
+
+    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch:
+        return archs[0]
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def run(self, job: Job, folder: Path, report: Report) -> Outcome:
+        assert isinstance(job, BuildJob)
+        assert job.prove is not None
+        self.jobs += 1
+        (folder / "job.json").write_text(job.model_dump_json())
+        if self.absent:
+            raise NotRunError("no worker can do it")
+        if self.dies:
+            raise JobError("the worker died of SIGSEGV")
+        (folder / "engine").write_text(f"{job.inputs.key} {self.jobs}")
+        rows: list[dict[str, Any]] = [
+            {"batch": n, "worst_cosine": self.cosine, "worst_relative_error": 1e-5}
+            for n in job.prove.batches
+        ]
+        times = [
+            {"batch": n, "latency_ms": self.ms, "images_per_second": 1000 * n / self.ms}
+            for n in job.prove.benchmark
+        ]
+        verdict = Verification(
+            passed=self.good, reason=None if self.good else "row 3 is far", batches=tuple(rows)
+        )
+        result = BuildOutput(
+            engine="engine", facts={}, precision_proven=True, verification=verdict,
+            benchmark=tuple(times), machine={"cpu": "A CPU"}, cost={"seconds": 1.0},
+        )  # fmt: skip
+        return Outcome(result=result, folder=folder)
+
+
+class Night:
+    """A repository, and nights in it."""
+
+    def __init__(self, manifest: Manifest, folder: Path) -> None:
+        self.repository = Repository(MemoryStore())
+        self.builder, self.desk = Builder(), Desk(self.repository)
+        identity = weights.identify(manifest, "seeded")
+        form = Form(dialect="dynamo-20", precision="fp32")
+        asked = export_form.export_inputs(manifest, identity, form, NO_IMAGES.name)
+        self.repository.add_export(
+            ExportRecord(
+                inputs=asked, onnx=self._blob(b"onnx"), golden=self._blob(b"golden"),
+                parameters=1, largest_tensor=1000, check={}, cost={},
+            )
+        )  # fmt: skip
+        self.request = Request(
+            manifests={SMALL: manifest}, manifest_dir=MANIFESTS, places=places({}),
+            precisions=("fp32",),
+            weights="seeded", calibration=NO_IMAGES, failures=folder / "_failures",
+        )  # fmt: skip
+
+    def _blob(self, data: bytes) -> Blob:
+        digest = sha256_bytes(data)
+        self.repository.store.put(blob_key(digest), data)
+        return Blob(sha256=digest, size=len(data))
+
+    def run(self, version: str, *, counts: bool = True, retry: bool = False) -> Summary:
+        """Runs a night with a version of the runtime."""
+        self.desk.day += timedelta(days=1)
+        night = self.desk.day.strftime(listing.TIME) if counts else None
+        failures = Failures(
+            self.repository, night=night, now=lambda: self.desk.day.strftime(listing.TIME)
+        )
+        display = Display(Console(quiet=True))
+        chain = Toolchain(kind="ort", version=version, os="linux", machine="x86_64")
+        farm = Farm(self.repository, self.builder, display, self.desk, failures)
+        return farm.run(replace(self.request, places=places({CPU: chain}), retry=retry))
+
+    def loosen(self, precision: Precision) -> None:
+        """Lets the model's engines of a precision be farther from PyTorch."""
+        own = OwnTolerance(cosine=0.5, reason="a test says so")
+        manifest = self.request.manifests[SMALL].model_copy(update={"tolerance": {precision: own}})
+        self.request = replace(self.request, manifests={SMALL: manifest})
+
+    @property
+    def index(self) -> ModelIndex:
+        index = self.repository.model_index(SMALL)
+        assert index is not None
+        return index
+
+    @property
+    def entry(self) -> EngineEntry:
+        (entry,) = self.index.current
+        return entry

@@ -1,0 +1,143 @@
+"""A repository with everything that manifests and the targets table allow. Nothing was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from builders import weights
+from builders.backends import get_backend
+from builders.photos.calibration import CalibrationSet
+from builders.planning import wanted as plan
+from builders.planning.request import Request
+from builders.planning.wanted import Wanted
+from builders.publish import index
+from builders.recipe import export_form
+from builders.recipe.export_form import Form
+from builders.toolchains.elsewhere import Places
+from zoo.repository.repository import Repository
+from zoo.schema.index import Candidate, Index, IndexRow, index_row
+from zoo.schema.layout import export_key, record_key
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import Attestation, Blob, BuildRecord, ExportRecord
+from zoo.schema.targets import Arch, Toolchain, gpu_lines, served_archs
+from zoo.util.digest import sha256_json
+
+CALIBRATION = CalibrationSet(source="folder", paths=(), digests=())
+MINUTE = 60.0
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def everywhere() -> Places:
+    """Every runtime line, on every GPU that it serves, on machines that are elsewhere."""
+    lines = []
+    for line in gpu_lines():
+        chain = Toolchain(
+            kind=line.kind, version=f"{line.version}.0.1", cuda=13, os="linux", machine="x86_64"
+        )
+        lines.append({Arch(name): chain for name in served_archs(line)})
+    archs = frozenset(arch for one in lines for arch in one)
+    return Places(lines=tuple(lines), elsewhere=archs, here=frozenset())
+
+
+def publish_all(repository: Repository, manifests: Mapping[str, Manifest], places: Places) -> int:
+    """Publishes every engine of some models, seeded; returns how many targets they serve."""
+    repository.claim("dry-run")
+    rows, count = [], 0
+    for manifest in manifests.values():
+        wanted = [
+            one for line in places.lines for one in plan.wanted_engines(manifest, dict(line), None)
+        ]
+        count += sum(len(one.targets) for one in wanted)
+        keys = tuple(_publish(repository, manifest, one, places) for one in wanted)
+        rows.append(_list(repository, manifest, keys))
+    repository.store.put("index.json", Index(kind="dry-run", models=tuple(rows)).to_json())
+    return count
+
+
+def _list(repository: Repository, manifest: Manifest, keys: Iterable[str]) -> IndexRow:
+    identity = weights.identify(manifest, "seeded")
+    card = index.model_card(manifest, identity)
+    candidate = Candidate(card=card, weights=identity, records=tuple(keys))
+    made = index.model_index(repository, candidate, None, NOW)
+    repository.store.put(f"index/{manifest.id}.json", made.to_json())
+    return index_row(made, made.to_json())
+
+
+def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places: Places) -> str:
+    form = Form.for_line(wanted.toolchain.line, wanted.precision)
+    identity = weights.identify(manifest, "seeded")
+    asked = export_form.export_inputs(manifest, identity, form, CALIBRATION.name)
+    export = ExportRecord(
+        inputs=asked,
+        onnx=Blob(sha256=sha256_json(["onnx", asked.key]), size=10_000_000),
+        golden=Blob(sha256=sha256_json("golden"), size=1000),
+        parameters=3_000_000,
+        largest_tensor=100_000,
+        check={},
+        cost={"seconds": MINUTE},
+    )
+    repository.store.put(export_key(manifest.id, asked.key), export.to_json())
+    options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, {})
+    build = plan.build_inputs(manifest, wanted, export, options)
+    engine = Blob(sha256=sha256_json(["engine", build.key]), size=20 * 2**20)
+    record = BuildRecord(
+        inputs=build,
+        export_key=asked.key,
+        targets=tuple(map(str, wanted.targets)),
+        engine=engine,
+        golden=export.golden,
+        feature_dim=manifest.backbone.feature_dim,
+        dry_run=True,
+        precision_status="proven",
+        facts={},
+        licence=manifest.licence,
+        weights=identity.source,
+        cost={"seconds": 2 * MINUTE, "proof_seconds": MINUTE},
+        created="2026-01-01T00:00:00.000000Z",
+    )
+    repository.store.put(record_key(manifest.id, build.key), record.to_json())
+    for arch in wanted.archs:
+        _attest(repository, manifest, record, export, arch, proven=bool(places.runs_on(wanted)))
+    return build.key
+
+
+def _attest(
+    repository: Repository,
+    manifest: Manifest,
+    record: BuildRecord,
+    export: ExportRecord,
+    arch: Arch,
+    *,
+    proven: bool,
+) -> None:
+    prove = plan.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
+    asked = plan.verification_inputs(record.engine.sha256, prove, export_form.VERIFICATION_METHOD)
+    rows = [
+        {"batch": batch, "worst_cosine": 0.99999, "worst_relative_error": 1e-4}
+        for batch in prove.batches
+    ]
+    capability = ".".join(map(str, arch.compute_capability))
+    gpu = {"name": f"a GPU of {arch}", "compute_capability": capability}
+    repository.attest(
+        Attestation(
+            kind="verified" if proven else "pending",
+            engine=record.engine.sha256,
+            time="2026-01-01T00:00:00.000000Z",
+            key=asked.key,
+            machine={"gpu": gpu},
+            body={"batches": rows, "tolerance": asked.tolerance} if proven else {"reason": "r"},
+        )
+    )
+
+
+def request(manifests: Mapping[str, Manifest], **changes: Any) -> Request:
+    """What a plan of everything is asked for, seeded."""
+    values: dict[str, Any] = {
+        "manifests": manifests, "manifest_dir": Path("manifests"), "places": everywhere(),
+        "precisions": None, "weights": "seeded", "calibration": CALIBRATION,
+        "failures": Path("_failures"),
+    }  # fmt: skip
+    return Request(**{**values, **changes})

@@ -1,0 +1,192 @@
+"""A signed repository of made-up engines: small, quick, and whole in every other way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from builders.publish.candidate_check import check_candidate
+from builders.publish.index import TIME
+from builders.publish.keys import Expiry, KeyRing, make_keys
+from builders.publish.provenance import PROVENANCE
+from builders.publish.publisher import Check, Published, Publisher
+from builders.publish.tuf_metadata import SignedMetadata
+from support import records
+from zoo.client.client import Client
+from zoo.client.trust import SignedIndex
+from zoo.repository.repository import Repository
+from zoo.schema.floors import floors
+from zoo.schema.index import Index, index_row
+from zoo.schema.keys import BuildInputs
+from zoo.schema.licences import LICENCE_FILE, NOTICE_FILE, licence_text
+from zoo.schema.records import Blob, BuildRecord
+from zoo.stores import LocalStore, ObjectStore, open_store
+from zoo.util.digest import sha256_json
+
+ROW: dict[str, Any] = {
+    "batch": 1, "finite": True, "worst_row": 0, "worst_cosine": 0.999999,
+    "worst_relative_error": 1e-6, "worst_distance_error": 1e-6, "neighbours": 1.0, "lost_rows": 0,
+}  # fmt: skip
+"""What a verdict says of a batch that keeps every floor."""
+
+TOLERANCE = floors()["fp32"].model_dump()
+
+LABEL = "cpu-ort1.32-fp32"
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def no_passphrase(what: str) -> str:
+    raise AssertionError(f"asked for {what}")
+
+
+@dataclass
+class Signed:
+    """A repository, its keys, and a clock that stands where a test puts it."""
+
+    folder: Path
+    store: ObjectStore = field(init=False)
+    now: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    expiry: Expiry = field(default_factory=Expiry)
+    bins: int = 2
+    check: Check = check_candidate
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self.store = open_store(self.url) if self.url else LocalStore(self.folder / "store")
+        self.repository = Repository(self.store)
+        self.repository.claim("release")
+        self.ring = make_keys(
+            self.folder / "keys", None, ask=no_passphrase, expiry=self.expiry, bins=self.bins
+        )
+
+    def build(self, model: str = "m", content: bytes = b"engine", **changes: Any) -> BuildRecord:
+        """Puts an engine there, as a builder does; nobody sees it yet."""
+        inputs = self.build_inputs(model, content)
+        engine = self.blob(content)
+        self.attest(engine)
+        values: dict[str, Any] = {
+            "inputs": inputs,
+            "engine": engine,
+            "golden": self.blob(b"golden"),
+            "files": self.papers(inputs, engine),
+            "feature_dim": 8,
+        }
+        record = records.build_record(**{**values, **changes})
+        self.repository.add_record(record)
+        return record
+
+    def build_inputs(self, model: str, content: bytes) -> BuildInputs:
+        """What an engine is made from."""
+        onnx = sha256_json(content.hex())
+        return records.build_inputs(model=model, onnx=onnx)
+
+    def papers(self, inputs: BuildInputs, engine: Blob) -> dict[str, Blob]:
+        """What lies beside an engine."""
+        definition = {"internalParameters": {"buildKey": inputs.key}}
+        statement = {
+            "subject": [{"digest": {"sha256": engine.sha256}}],
+            "predicate": {"buildDefinition": definition},
+        }
+        return {
+            LICENCE_FILE: self.blob(licence_text("apache-2.0").encode()),
+            NOTICE_FILE: self.blob(b"NOTICE"),
+            PROVENANCE: self.blob(json.dumps(statement).encode()),
+        }
+
+    def blob(self, content: bytes) -> Blob:
+        path = self.folder / "file"
+        path.write_bytes(content)
+        return self.repository.add_blob(path)
+
+    def attest(self, engine: Blob, **changes: Any) -> None:
+        body = {"batches": [ROW], "tolerance": TOLERANCE}
+        values = {"engine": engine.sha256, "machine": records.machine(), "body": body}
+        self.repository.attest(records.attestation(**{**values, **changes}))
+
+    def propose(self, *proposed: BuildRecord, **card: Any) -> str:
+        """Proposes engines of one model; returns where the candidate lies."""
+        values: dict[str, Any] = {
+            "model": proposed[0].inputs.model if proposed else "m",
+            "licence": "apache-2.0",
+            "weights": "file w",
+            "feature_dim": 8,
+        }
+        candidate = records.candidate(
+            records.model_card(**{**values, **card}),
+            proposed,
+            proposed=datetime.now(timezone.utc).strftime(TIME),
+        )
+        self.repository.propose(candidate)
+        return f"candidates/{candidate.card.model}/{candidate.name}"
+
+    def publish(self, *, refresh: bool = False) -> Published:
+        metadata = SignedMetadata(self.store, self.ring, lambda: self.now)
+        publisher = Publisher(self.repository, metadata, check=self.check, now=lambda: self.now)
+        return publisher.run(refresh=refresh)
+
+    def release(self, model: str = "m", content: bytes = b"engine") -> BuildRecord:
+        """Builds, proposes, signs."""
+        record = self.build(model, content)
+        self.propose(record)
+        assert not self.publish().refused
+        return record
+
+    def client(self, name: str = "home", **options: Any) -> Client:
+        """A client with a folder of its own, which trusts these keys."""
+        home = self.folder / name
+        store = options.pop("store", self.store)
+        root = options.pop("root", None) or self.ring.root_file.read_bytes()
+        signed = SignedIndex(store, home / "verified", root, **options)
+        return Client(Repository(store, signed), home / "cache", signed)
+
+    def pulled(self, client: Client, model: str = "m") -> bytes:
+        """What a client gets of a model, byte for byte."""
+        (entry, *_) = client.model(model).current
+        return client.pull(model, entry).engine.read_bytes()
+
+    def path(self, key: str) -> Path:
+        return self.folder / "store" / key
+
+    def find(self, pattern: str) -> Path:
+        (found,) = (self.folder / "store").glob(pattern)
+        return found
+
+    def blob_path(self, record: BuildRecord) -> Path:
+        """Where a record's engine lies."""
+        return self.find(f"blobs/sha256/*/{record.engine.sha256}")
+
+    def later(self, **time: float) -> None:
+        self.now += timedelta(**time)
+
+
+def other_ring(folder: Path) -> KeyRing:
+    return make_keys(folder, None, ask=no_passphrase, bins=2)
+
+
+def publish_many(signed: Signed, models: int) -> None:
+    """Signs an index of models of 20 engines, each with as many numbers as a GPU engine has."""
+    row = {"worst_cosine": 0.999912345, "worst_relative_error": 0.00123, "neighbours": 0.98765}
+    numbers = [{"batch": batch, **row} for batch in (1, 3, 8, 64, 128, 256)]
+    times = [
+        {"batch": batch, "latency_ms": 1.234567, "images_per_second": 12345.678}
+        for batch in (1, 8, 64, 128, 256)
+    ]
+    engines = [
+        records.engine_entry(f"{arch}-rtx1.7-{precision}", verification={"batches": numbers},
+               benchmark={"batches": times})
+        for arch in ("sm75", "sm80", "sm86", "sm89", "sm120")
+        for precision in ("fp32", "bf16", "fp16", "int8")
+    ]  # fmt: skip
+    files, rows = {}, []
+    for number in range(models):
+        one = records.model_index(*engines, model=f"model_{number}")
+        files[f"index/{one.model}.json"] = one.to_json()
+        rows.append(index_row(one, files[f"index/{one.model}.json"]))
+    files["index.json"] = Index(kind="release", models=tuple(rows)).to_json()
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.start()
+    metadata.publish(files)

@@ -1,0 +1,149 @@
+"""The two backends on a real ONNX, and the header of TensorRT-RTX engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from support.installed import installed_inputs
+from support.paths import DATA
+from support.records import toolchain
+
+from builders.backends import get_backend
+from builders.backends.tensorrt_rtx import check_header
+from builders.precision import to_low
+from zoo.runtime import open_session
+from zoo.runtime.header import Header
+from zoo.schema.closed import Unknown
+from zoo.util.errors import BuildError, RunError, TargetError, UsageError
+
+TOY = DATA / "toy.onnx"
+
+
+def test_onnxruntime_builds_what_the_session_runs(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    facts = get_backend("ort").build(TOY, installed_inputs("ort", "cpu"), engine, parameters=216)
+    assert facts.precision_proven
+    with open_session(engine, installed_inputs("ort", "cpu")) as session:
+        assert session.input_shape == (3, 32, 32)
+        images = np.random.default_rng(1).standard_normal((19, 3, 32, 32)).astype(np.float32)
+        features = session.features(images)
+        assert features.shape == (19, 8)
+        assert np.allclose(session.features(images[:1]), features[:1], atol=1e-6)
+        with pytest.raises(RunError, match=r"shape \(1, 3, 16, 16\), the engine takes \(N, 3, 32"):
+            session.features(images[:1, :, :16, :16])
+        with pytest.raises(RunError, match="float64"):
+            session.features(images.astype(np.float64))  # type: ignore[arg-type]
+        with pytest.raises(RunError, match="images are a list, a numpy array is needed"):
+            session.features([images[0]])  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="the session is closed"):
+        session.features(images)
+
+
+def test_an_fp16_model_is_no_fp32_engine(tmp_path: Path) -> None:
+    typed = tmp_path / "typed.onnx"
+    onnx.save(to_low(onnx.load(TOY), "fp16", set()), typed)
+    with pytest.raises(BuildError, match="weights are"):
+        get_backend("ort").build(
+            typed, installed_inputs("ort", "cpu"), tmp_path / "engine", parameters=216
+        )
+
+
+def test_what_is_no_engine_is_a_sentence(tmp_path: Path) -> None:
+    for runtime in (installed_inputs("ort", "cpu"), installed_inputs("rtx", "sm86")):
+        with pytest.raises(RunError, match="engine: can't be read: No such file"):
+            open_session(tmp_path / "engine", runtime, 13)
+    (tmp_path / "engine").write_bytes(b"not an engine")
+    with pytest.raises(RunError, match="has 13 bytes, its record says 14: it is cut short"):
+        open_session(tmp_path / "engine", installed_inputs("ort", "cpu"), 14)
+    with pytest.raises(RunError, match="does not load it"):
+        open_session(tmp_path / "engine", installed_inputs("ort", "cpu"))
+    with pytest.raises(RunError, match="is not a TensorRT engine"):
+        open_session(tmp_path / "engine", installed_inputs("rtx", "sm86"))
+
+
+RTX: dict[str, Any] = {
+    "kind": "rtx",
+    "version": "1.7.1.116",
+    "length": 500,
+    "archs": ("sm86", "sm89"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "length", "words"),
+    [
+        ({"kind": "trt"}, 500, "is no TensorRT-RTX engine"),
+        ({"version": "1.7.1.115"}, 500, "says TensorRT-RTX 1.7.1.115"),
+        ({"archs": ("sm86",)}, 500, "sm86, sm89 was asked for"),
+        ({}, 499, "has 499"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(
+    changed: dict[str, Any], length: int, words: str
+) -> None:
+    values = {**RTX, **changed}
+    asked = installed_inputs("rtx", "sm86", "sm89")
+    asked = asked.model_copy(
+        update={"toolchain": asked.toolchain.model_copy(update={"version": "1.7.1.116"})}
+    )
+    with pytest.raises(BuildError, match=words):
+        check_header(Header(**values), length, asked)
+
+
+def test_a_runtime_without_a_backend_is_named() -> None:
+    with pytest.raises(TargetError, match="no backend builds 'mystery' engines"):
+        get_backend(Unknown("mystery"))
+
+
+def options_of(version: str, **asked: str) -> dict[str, Any]:
+    chain = toolchain("trt", version, cuda=12)
+    return get_backend("trt").options(chain, asked)
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "typed"),
+    [
+        ("8.6.0", "none", False),
+        ("10.8.0.43", "none", True),
+        ("10.13.3.9", "same_compute_capability", True),
+        ("11.4.0.106", "same_compute_capability", True),
+    ],
+)
+def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed: bool) -> None:
+    assert options_of(version) == {
+        "optimization_level": 3,
+        "workspace_gib": 8.0,
+        "hardware_compatibility": level,
+        "version_compatible": False,
+        "tactic_sources": "own",
+        "timing_cache": True,
+        "strongly_typed": typed,
+        "precision_constraints": "none" if typed else "prefer",
+        "tf32": False,
+    }
+    assert options_of(version, optimization_level="5")["optimization_level"] == 5
+    assert options_of(version, version_compatible="yes")["version_compatible"] is True
+    assert options_of(version, strongly_typed=str(typed))["strongly_typed"] is typed
+
+
+@pytest.mark.parametrize(
+    ("version", "option", "value", "words"),
+    [
+        ("11.4.0.106", "optimization_level", "9", "less than or equal to 5.*\n.*_level=3"),
+        ("11.4.0.106", "optimisation_level", "5", "meant 'optimization_level'"),
+        ("11.4.0.106", "strongly_typed", "no", "strongly_typed=False: .*\n.*strongly_typed=True"),
+        ("8.6.0", "strongly_typed", "yes", "strongly_typed=True: .*\n.*strongly_typed=False"),
+        ("11.4.0.106", "precision_constraints", "obey", "are law"),
+        ("8.6.0", "precision_constraints", "strict", "'none', 'prefer' or 'obey'"),
+        ("8.6.0", "hardware_compatibility", "same_compute_capability", "it came with 10.9"),
+    ],
+)
+def test_what_a_tensorrt_does_not_take_is_refused(
+    version: str, option: str, value: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        options_of(version, **{option: value})

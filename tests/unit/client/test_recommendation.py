@@ -1,0 +1,101 @@
+"""Verdicts: which precision the zoo advises, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.records import (
+    benchmark,
+    engine_entry,
+    machine,
+    model_index,
+    timed_batch,
+    verification,
+    verified_batch,
+)
+
+from zoo.client.recommendation import kept, verdicts
+from zoo.schema.index import BenchmarkSummary, DisabledCell, EngineEntry
+from zoo.schema.records import Advice
+
+MIXED = Advice(kept=("blocks.0.0.conv_dw", "conv_stem"), operators=49, kept_work=0.13)
+
+
+def engine(target: str, rate: float | None = None, **changes: Any) -> EngineEntry:
+    found = {
+        "precision": target.split("-")[2],
+        "verification": verification(
+            verified_batch(worst_cosine=0.9961, worst_relative_error=0.09)
+        ),
+        "benchmark": None
+        if rate is None
+        else benchmark(timed_batch(4, images_per_second=rate), machine=machine(cpu="one")),
+        **changes,
+    }
+    return engine_entry(target).model_copy(update=found)
+
+
+def said(*engines: EngineEntry, disabled: tuple[DisabledCell, ...] = ()) -> dict[str, str]:
+    model = model_index(*engines).model_copy(update={"disabled": disabled})
+    found = verdicts(model)
+    assert list(found) == ["cpu-ort1.32"]
+    return found["cpu-ort1.32"]
+
+
+def test_a_faster_engine_is_advised_with_its_numbers() -> None:
+    words = said(engine("cpu-ort1.32-fp32", 10.0), engine("cpu-ort1.32-int8", 16.0))
+    assert words == {"int8": "use it: cosine 0.9961 at worst, 1.60 times as fast as fp32"}
+
+
+def test_a_slower_engine_is_not() -> None:
+    words = said(engine("cpu-ort1.32-fp32", 10.0), engine("cpu-ort1.32-int8", 8.0))
+    assert words["int8"].startswith("take fp32: ")
+    assert "0.80 times as fast" in words["int8"]
+
+
+def test_int8_that_is_slower_than_fp16_is_not_advised() -> None:
+    fp32, int8 = engine("cpu-ort1.32-fp32", 10.0), engine("cpu-ort1.32-int8", 16.0)
+    words = said(fp32, engine("cpu-ort1.32-fp16", 20.0), int8)
+    assert words["fp16"].startswith("use it: ")
+    assert words["int8"].startswith("take fp16: ")
+    assert words["int8"].endswith("1.60 times as fast as fp32, 0.80 times as fast as fp16")
+
+
+def test_a_withdrawn_engine_is_not_advised_instead() -> None:
+    fp32 = engine("cpu-ort1.32-fp32", 10.0, status="withdrawn", reason="cosine 0.5")
+    assert said(fp32, engine("cpu-ort1.32-int8", 8.0))["int8"].startswith("use it: ")
+
+
+def test_speeds_of_two_machines_are_not_compared() -> None:
+    other = BenchmarkSummary.model_validate(
+        {
+            "batches": [{"batch": 4, "latency_ms": 1.0, "images_per_second": 99.0}],
+            "machine": {"cpu": "another"},
+        }
+    )
+    low = engine("cpu-ort1.32-int8", 16.0).model_copy(update={"benchmark": other})
+    words = said(engine("cpu-ort1.32-fp32", 10.0), low)
+    assert "times as fast" not in words["int8"]
+
+
+def test_what_is_kept_higher_is_said() -> None:
+    mixed = engine("cpu-ort1.32-int8-mixed", advice=MIXED)
+    words = "2 of 49 operators kept higher (blocks.0.0.conv_dw, conv_stem), 13% of the work"
+    assert kept(mixed) == words
+    assert words in said(mixed)["int8"]
+    assert kept(engine("cpu-ort1.32-int8", advice=Advice(operators=49))) is None
+    many = Advice(kept=tuple("abcdefgh"), operators=49, kept_work=0.4)
+    assert "(" not in str(kept(engine("cpu-ort1.32-int8-mixed", advice=many)))
+
+
+def test_pending_withdrawn_and_missing_ones_are_not_advised() -> None:
+    cell = DisabledCell(
+        targets=("cpu-ort1.32-bf16",), precision="bf16", reason="it overflows", record="0" * 64
+    )
+    pending = engine("cpu-ort1.32-fp16", status="pending", verification=None)
+    withdrawn = engine("cpu-ort1.32-int8", status="withdrawn", reason="cosine 0.5")
+    assert said(pending, withdrawn, disabled=(cell,)) == {
+        "bf16": "none: it overflows",
+        "fp16": "not run yet",
+        "int8": "withdrawn: cosine 0.5",
+    }

@@ -1,0 +1,183 @@
+"""Which engine a machine gets, as a function of data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.records import engine_entry, model_index, toolchain
+
+from zoo.client.selection import Machine, fit, select, why
+from zoo.util.errors import SelectionError
+
+TRT = toolchain("trt", "11.4.0.13", cuda=13)
+RTX, ORT = toolchain("rtx", "1.7.1.116"), toolchain("ort", "1.32.0")
+AMPERE = Machine(archs=("sm86", "cpu"), toolchains=(ORT, RTX))
+LAPTOP = Machine(archs=("cpu",), toolchains=(ORT,))
+
+CPU = engine_entry("cpu-ort1.32-fp32")
+FP32, FP16 = engine_entry("sm86-rtx1.7-fp32"), engine_entry("sm86-rtx1.7-fp16")
+
+
+def chosen(machine: Machine, *engines: Any, **options: Any) -> str:
+    return select(model_index(*engines), machine, **options).targets[0]
+
+
+def test_the_gpu_comes_before_the_cpu_and_low_precision_first() -> None:
+    assert chosen(AMPERE, CPU, FP32, FP16) == "sm86-rtx1.7-fp16"
+    assert chosen(AMPERE, CPU, FP32) == "sm86-rtx1.7-fp32"
+    assert chosen(LAPTOP, CPU, FP32, FP16) == "cpu-ort1.32-fp32"
+
+
+def test_an_engine_of_several_architectures_fits_each() -> None:
+    shared = engine_entry("sm80-rtx1.7-fp16", "sm86-rtx1.7-fp16")
+    assert select(model_index(shared), AMPERE) == shared
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"status": "pending", "reason": "not run"}, "--allow-pending"),
+        ({"status": "withdrawn", "reason": "row 3"}, "withdrawn: row 3"),
+        ({"dry_run": True}, "--allow-seeded"),
+        ({"toolchain": toolchain("ort", "1.33.0")}, "needs ONNX Runtime 1.33.0"),
+        ({"toolchain": {**ORT.model_dump(), "os": "windows"}}, "made for windows"),
+    ],
+)
+def test_what_does_not_fit_says_why(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(SelectionError, match=words) as caught:
+        select(model_index(engine_entry("cpu-ort1.32-fp32", **changed)), LAPTOP)
+    offered = words.startswith("--")
+    assert ("make zoo MODELS=m GPU=cpu" in str(caught.value)) != offered
+    assert ("install ONNX Runtime 1.33.0; or" in str(caught.value)) == ("1.33" in words)
+
+
+def test_what_this_version_does_not_know_is_passed_over() -> None:
+    future = engine_entry(
+        "cpu-ort1.32-fp32",
+        targets=["cpu-new9.1-fp2"],
+        toolchain={**ORT.model_dump(), "kind": "new", "version": "9.1"},
+    )
+    assert chosen(LAPTOP, future, CPU) == "cpu-ort1.32-fp32"
+    with pytest.raises(SelectionError, match=r"needs new 9\.1, which is not installed"):
+        chosen(LAPTOP, future)
+
+
+def test_a_machine_without_the_gpu_is_told_which() -> None:
+    with pytest.raises(SelectionError, match="needs sm86; this machine has cpu"):
+        select(model_index(FP16), LAPTOP)
+
+
+def test_onnxruntime_reads_older_models_and_tensorrt_does_not() -> None:
+    newer = Machine(archs=("cpu",), toolchains=(toolchain("ort", "1.100.1"),))
+    assert chosen(newer, CPU) == "cpu-ort1.32-fp32"
+    other = Machine(archs=("sm86",), toolchains=(toolchain("rtx", "1.7.1.200"),))
+    with pytest.raises(SelectionError, match=r"needs TensorRT-RTX 1\.7\.1\.116"):
+        select(model_index(FP16), other)
+
+
+def test_a_target_by_label_is_for_another_machine() -> None:
+    assert chosen(LAPTOP, CPU, FP16, target="sm86-rtx1.7-fp16") == "sm86-rtx1.7-fp16"
+    with pytest.raises(SelectionError, match=r"Perhaps you meant 'sm86-rtx1\.7-fp16'"):
+        chosen(LAPTOP, FP16, target="sm89-rtx1.7-fp16")
+
+
+def test_what_is_asked_for_is_given() -> None:
+    pending = engine_entry("cpu-ort1.32-fp32", status="pending", dry_run=True)
+    assert chosen(LAPTOP, pending, allow_pending=True, allow_seeded=True) == "cpu-ort1.32-fp32"
+
+
+def test_an_engine_for_another_cuda_does_not_fit() -> None:
+    twelve, thirteen = (toolchain("rtx", "1.7.1.116", cuda=cuda) for cuda in (12, 13))
+    one = engine_entry("sm86-rtx1.7-fp16", toolchain=twelve.model_dump(mode="json"))
+    assert fit(one, Machine(archs=("sm86", "cpu"), toolchains=(twelve,)))[1] is None
+    why = fit(one, Machine(archs=("sm86", "cpu"), toolchains=(thirteen,)))[1]
+    assert why is not None
+    assert "for CUDA 12; that for 13 is installed" in why
+
+
+def trt(label: str, **changes: Any) -> Any:
+    return engine_entry(label, **{"toolchain": TRT.model_dump(mode="json"), **changes})
+
+
+EVERYTHING = Machine(archs=("sm86", "cpu"), toolchains=(ORT, RTX, TRT))
+IN_ORDER = [
+    trt("sm86-trt11.4-fp16"),
+    trt("sm86-trt11.4-fp32"),
+    engine_entry("sm86-rtx1.7-fp16"),
+    engine_entry("sm86-rtx1.7-fp32"),
+    engine_entry("sm80-rtx1.7-fp16", "sm86-rtx1.7-fp16"),
+    engine_entry("cpu-ort1.32-fp32"),
+    engine_entry("cpu-ort1.30-fp32", toolchain=toolchain("ort", "1.30.0")),
+    engine_entry("cpu-ort1.32-int8"),
+]
+"""As documented; int8 is last of all that fits, whatever built it."""
+
+
+@pytest.mark.parametrize("best", range(len(IN_ORDER) - 1))
+def test_the_order_is_the_documented_one(best: int) -> None:
+    left = IN_ORDER[best:-1]
+    assert select(model_index(*reversed(left)), EVERYTHING) == left[0]
+
+
+def test_a_driver_that_is_too_old_is_noticed_before_a_download() -> None:
+    rtx = RTX.model_copy(update={"cuda": 13})
+    of_rtx = engine_entry("sm86-rtx1.7-fp16", toolchain=rtx.model_dump(mode="json"))
+    old, new = (
+        Machine(archs=("sm86", "cpu"), toolchains=(ORT, rtx), driver=driver)
+        for driver in ("550.54.15", "580.65.06")
+    )
+    assert chosen(new, of_rtx, CPU) == "sm86-rtx1.7-fp16"
+    assert chosen(old, of_rtx, CPU) == "cpu-ort1.32-fp32"
+    with pytest.raises(SelectionError) as caught:
+        chosen(old, of_rtx)
+    text = str(caught.value)
+    assert "needs NVIDIA driver 580 or later for CUDA 13; 550.54.15 is installed" in text
+    assert "you have sm86 with ONNX Runtime 1.32, TensorRT-RTX 1.7, driver 550.54.15" in text
+    assert "install NVIDIA driver 580 or later; or to build one" in text
+    twelve = TRT.model_copy(update={"cuda": 12})
+    older = engine_entry("sm86-trt11.4-fp16", toolchain=twelve.model_dump(mode="json"))
+    assert fit(older, Machine(archs=("sm86",), toolchains=(twelve,), driver="550.1"))[1] is None
+
+
+def test_int8_is_taken_when_nothing_else_fits_or_it_is_asked_for() -> None:
+    exact, int8 = IN_ORDER[5], IN_ORDER[-1]
+    assert select(model_index(int8, exact), LAPTOP) == exact
+    assert select(model_index(int8, exact), LAPTOP, precision="int8") == int8
+
+
+def test_when_nothing_fits_it_says_what_would() -> None:
+    here = Machine(
+        archs=("sm89", "cpu"),
+        toolchains=(ORT, TRT.model_copy(update={"version": "10.16.1.1"})),
+    )
+    with pytest.raises(SelectionError) as caught:
+        select(model_index(trt("sm86-trt11.4-fp16")), here)
+    text = str(caught.value)
+    assert "needs sm86 with TensorRT 11.4; you have sm89 with ONNX Runtime 1.32" in text
+    assert "TensorRT 10.16; closest: sm86-trt11.4-fp16" in text
+    assert text.endswith("to build one: make zoo MODELS=m GPU=sm89")
+    nearer = trt("sm89-trt11.4-fp16")
+    with pytest.raises(SelectionError, match="closest: sm89"):
+        select(model_index(trt("sm86-trt11.4-fp16"), nearer), here)
+
+
+def test_what_to_do_is_about_what_was_asked_for() -> None:
+    withdrawn = engine_entry("cpu-ort1.32-fp32", status="withdrawn", reason="row 3")
+    for asked in ({}, {"target": "cpu-ort1.32-fp32"}):
+        with pytest.raises(SelectionError) as caught:
+            select(model_index(withdrawn), LAPTOP, **asked)
+        text = str(caught.value)
+        assert "will do:\n    cpu-ort1.32-fp32: withdrawn: row 3" in text
+        assert text.endswith("\n  to build one: make zoo MODELS=m GPU=cpu")
+    with pytest.raises(SelectionError, match=r"in int8 will do:(.|\n)*GPU=cpu PRECISION=int8$"):
+        select(model_index(CPU), LAPTOP, precision="int8")
+
+
+def test_what_was_picked_is_said_with_the_reason() -> None:
+    assert why(CPU, LAPTOP) == (
+        "cpu-ort1.32-fp32 (verified): made for cpu, ONNX Runtime 1.32.0 is installed exactly"
+    )
+    older = engine_entry("cpu-ort1.30-fp32", toolchain=toolchain("ort", "1.30.0"))
+    assert "that is installed reads what 1.30.0 made" in why(older, LAPTOP)
+    assert "asked for by name; it needs sm86" in why(FP16, LAPTOP)

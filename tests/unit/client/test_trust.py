@@ -1,0 +1,274 @@
+"""Attacks on a signed repository: each is refused before anything is loaded, in words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.signed_repository import Signed, other_ring, publish_many
+
+from zoo.cli import doctor
+from zoo.client.trust import TrustHome, read_root, trusted_root
+from zoo.schema.layout import FIRST_ROOT
+from zoo.stores import LocalStore
+from zoo.util.digest import sha256_bytes, sha256_file
+from zoo.util.errors import RepositoryError, TooLongError, TrustError, UsageError
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Signed:
+    made = Signed(tmp_path)
+    made.release()
+    return made
+
+
+def flip(path: Path, where: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int((len(data) - 1) * where)] ^= 1
+    path.write_bytes(data)
+
+
+def test_what_is_signed_is_given(signed: Signed) -> None:
+    client = signed.client()
+    assert [row.model for row in client.index().models] == ["m"]
+    assert signed.pulled(client) == b"engine"
+    with pytest.raises(UsageError, match="no model 'n'"):
+        client.model("n")
+    with pytest.raises(UsageError, match="no model"):
+        client.model("../m")
+
+
+def test_what_is_proposed_is_not_seen(signed: Signed) -> None:
+    signed.propose(signed.build("m", b"newer"))
+    signed.propose(signed.build("other"))
+    assert signed.pulled(signed.client()) == b"engine"
+    with pytest.raises(UsageError, match="no model 'other'"):
+        signed.client().model("other")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "blobs/sha256/*/{engine}", "records/m/*.json", "index/*.m.json", "*.index.json",
+        "metadata/timestamp.json", "metadata/*.snapshot.json", "metadata/*.targets.json",
+        "metadata/*.bin-*.json",
+    ],
+)  # fmt: skip
+def test_a_flipped_byte_is_noticed_anywhere(signed: Signed, pattern: str) -> None:
+    files = list((signed.folder / "store").glob(pattern.format(engine=sha256_bytes(b"engine"))))
+    assert files
+    for number in range(26):
+        for path in files:
+            flip(path, number / 25)
+        client = signed.client(f"home-{number}")
+        with pytest.raises((TrustError, RepositoryError)) as caught:
+            (client.index(), signed.pulled(client))
+        assert caught.value.hint
+        assert not list((signed.folder / f"home-{number}/cache").glob("engines/*"))
+        for path in files:
+            flip(path, number / 25)
+    assert signed.pulled(signed.client()) == b"engine"
+
+
+def test_an_older_index_is_refused(signed: Signed) -> None:
+    old = signed.folder / "old"
+    shutil.copytree(signed.folder / "store", old)
+    signed.release(content=b"newer")
+    client = signed.client()
+    assert signed.pulled(client) == b"newer"
+    rolled_back = signed.client(store=LocalStore(old))
+    with pytest.raises(TrustError, match="older index than was seen"):
+        rolled_back.index()
+    # The keys' owner notices too, and signs nothing on top of it.
+    shutil.rmtree(signed.folder / "store")
+    shutil.copytree(old, signed.folder / "store")
+    with pytest.raises(TrustError, match="put an older one back"):
+        signed.publish(refresh=True)
+
+
+def test_a_frozen_index_is_refused_when_it_is_expired(tmp_path: Path) -> None:
+    signed = Signed(tmp_path)
+    signed.later(days=-8)  # it was signed eight days ago, and nobody has refreshed it
+    signed.release()
+    with pytest.raises(TrustError, match="expired") as caught:
+        signed.client().index()
+    assert "--allow-stale" in str(caught.value)
+    assert signed.pulled(signed.client("patient", allow_stale=True)) == b"engine"
+    signed.later(days=8)
+    signed.publish(refresh=True)
+    assert signed.pulled(signed.client()) == b"engine"
+
+
+def test_parts_that_do_not_belong_together_are_refused(signed: Signed) -> None:
+    older = signed.find("metadata/*.snapshot.json").read_bytes()
+    signed.release(content=b"newer")
+    newest = max((signed.folder / "store/metadata").glob("*.snapshot.json"))
+    newest.write_bytes(older)
+    with pytest.raises(TrustError, match="is not what the rest says"):
+        signed.client().index()
+
+
+def test_another_index_than_the_signed_one_is_refused(signed: Signed) -> None:
+    path = signed.find("index/*.m.json")
+    path.write_bytes(path.read_bytes().replace(b'"apache-2.0"', b'"apache-2.1"'))
+    with pytest.raises(TrustError, match="is not what was signed"):
+        signed.client().model("m")
+
+
+@pytest.mark.parametrize("name", ["metadata/timestamp.json", "index/*.m.json", "records/m/*.json"])
+def test_endless_data_is_not_read_to_its_end(signed: Signed, name: str) -> None:
+    with signed.find(name).open("ab") as file:
+        file.truncate(2**34)  # 16 GiB of nothing
+    client = signed.client()
+    with pytest.raises((TrustError, TooLongError), match="longer"):
+        signed.pulled(client)
+
+
+def test_an_endless_engine_is_not_read_to_its_end(signed: Signed) -> None:
+    with signed.find(f"blobs/sha256/*/{sha256_bytes(b'engine')}").open("ab") as file:
+        file.truncate(2**34)
+    with pytest.raises(TooLongError, match="longer than the 6 bytes"):
+        signed.pulled(signed.client())
+    assert not list((signed.folder / "home/cache/engines").iterdir())
+
+
+def test_an_engine_cut_short_is_refused(signed: Signed) -> None:
+    signed.find(f"blobs/sha256/*/{sha256_bytes(b'engine')}").write_bytes(b"engi")
+    with pytest.raises(RepositoryError, match="damaged"):
+        signed.pulled(signed.client())
+
+
+def test_a_key_that_is_not_in_the_root_is_refused(signed: Signed, tmp_path: Path) -> None:
+    shutil.rmtree(signed.folder / "store/metadata")
+    root = signed.ring.root_file.read_bytes()
+    mine = signed.ring
+    signed.ring = other_ring(tmp_path / "thief")
+    signed.propose(signed.build("m", b"evil"))
+    signed.publish()
+    signed.ring = mine
+    with pytest.raises(TrustError, match="not signed by the keys"):
+        signed.client(root=root).model("m")
+    with pytest.raises(TrustError, match="is not what the keys in"):
+        signed.publish()
+
+
+@pytest.mark.parametrize("target", ["../m", "/etc/passwd", "s3://other/m", "M", "a/b"])
+def test_a_candidate_that_points_outside_is_refused(signed: Signed, target: str) -> None:
+    key = signed.propose(signed.build("m", b"newer"))
+    path = signed.path(key)
+    path.write_text(path.read_text().replace('"model":"m"', f'"model":"{target}"').replace(
+        '"model": "m"', f'"model": "{target}"'
+    ))  # fmt: skip
+    published = signed.publish()
+    assert "model" in published.refused[key]
+    assert signed.pulled(signed.client()) == b"engine"
+    assert not signed.path(key).exists()
+    assert json.loads(signed.find("refused/m/*.json").read_text())["reason"]
+
+
+def test_offline_what_was_verified_still_loads(signed: Signed) -> None:
+    signed.release("other", b"other engine")
+    client = signed.client()
+    assert signed.pulled(client) == b"engine"
+    shutil.move(signed.folder / "store", signed.folder / "gone")
+    said: list[str] = []
+    offline = signed.client(store=Unreachable(), say=said.append)
+    assert signed.pulled(offline) == b"engine"
+    assert "no network" in said[0]
+    assert "going on with what was verified" in said[0]
+    with pytest.raises(RepositoryError, match="no network"):
+        offline.model("other")
+
+
+def test_the_doctor_notices_a_repository_that_does_not_answer(
+    signed: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "connect", lambda url, say: signed.client(say=say))
+    assert next(doctor.store("s3://zoo")).state == "ok"
+    unreachable = Unreachable()
+    monkeypatch.setattr(
+        doctor, "connect", lambda url, say: signed.client(store=unreachable, say=say)
+    )
+    found = next(doctor.store("s3://zoo"))
+    assert (found.check, found.state) == ("store", "fail")
+    assert "no network; going on with what was verified" in found.found
+
+
+def test_after_expiry_what_was_verified_loads_and_what_is_new_does_not(tmp_path: Path) -> None:
+    signed = Signed(tmp_path)
+    signed.later(days=-6, hours=-23, minutes=-59, seconds=-55)
+    signed.release()
+    signed.release("other", b"other engine")
+    client = signed.client()
+    assert signed.pulled(client) == b"engine"
+    client.model("other")  # its index is read, its engine is not fetched
+    forward_timestamp(signed, -timedelta(days=1))
+    expired = signed.client()
+    assert signed.pulled(expired) == b"engine"
+    with pytest.raises(TrustError, match="expired"):
+        signed.pulled(expired, "other")
+    assert signed.pulled(signed.client(allow_stale=True), "other") == b"other engine"
+
+
+def forward_timestamp(signed: Signed, by: timedelta) -> None:
+    """Signs a timestamp that has expired, as a thief of time would keep it."""
+    signed.now += by
+    signed.publish(refresh=True)
+
+
+class Unreachable:
+    """A store behind a cable that was pulled."""
+
+    url = "https://example.org/zoo"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def fail(*arguments: Any, **named: Any) -> Any:
+            raise RepositoryError(f"{self.url}: no network")
+
+        return fail
+
+
+def test_trust_is_given_once(signed: Signed, tmp_path: Path) -> None:
+    home = TrustHome(roots=tmp_path / "roots", verified=tmp_path / "verified")
+    with pytest.raises(TrustError, match="not trusted yet") as caught:
+        trusted_root(signed.store, home, None)
+    assert "--trust ROOT" in str(caught.value)
+    digest = sha256_file(signed.path(FIRST_ROOT))
+    root = trusted_root(signed.store, home, f"sha256:{digest}")
+    assert trusted_root(signed.store, home, None) == root
+    with pytest.raises(TrustError, match="has the SHA-256"):
+        read_root(signed.store, "0" * 64)
+    with pytest.raises(TrustError, match="No such file"):
+        read_root(signed.store, str(tmp_path / "nothing.json"))
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(TrustError, match="no root of a repository"):
+        read_root(signed.store, str(tmp_path / "no.json"))
+
+
+class Counting:
+    """A store that counts what is read from it."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+        self.read = 0
+
+    def get(self, key: str, *, limit: int | None = None) -> bytes:
+        data = self._store.get(key, limit=limit)
+        self.read += len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_one_engine_of_20_000_costs_little_to_learn_about(tmp_path: Path) -> None:
+    signed = Signed(tmp_path, bins=16)
+    publish_many(signed, models=1000)
+    counting: Any = Counting(LocalStore(tmp_path / "store"))
+    assert len(signed.client(store=counting).model("model_500").engines) == 20
+    assert counting.read < 200_000

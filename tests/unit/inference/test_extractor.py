@@ -1,0 +1,74 @@
+"""``zoo.load``: photos of any kind in, features out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.caft import PREPROCESS, photo, toy
+
+from zoo.inference.preprocess import batch_of
+from zoo.util.errors import RunError
+
+
+def given(kind: str, images: list[Any], folder: Path) -> Any:
+    if kind == "paths":
+        for number, image in enumerate(images):
+            image.save(folder / f"{number}.png")
+        return [folder / f"{number}.png" for number in range(len(images))]
+    if kind == "strings":
+        return [str(path) for path in given("paths", images, folder)]
+    if kind == "pixels":
+        return [np.asarray(image) for image in images]
+    if kind == "one array of pixels":
+        return np.stack([np.asarray(image) for image in images])
+    ready = batch_of(images, PREPROCESS)
+    return {"pillow": images, "a generator": iter(images), "ready": ready}[kind]
+
+
+KINDS = [
+    "pillow", "a generator", "paths", "strings", "pixels", "one array of pixels", "ready",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_every_kind_give_the_same_features(kind: str, tmp_path: Path) -> None:
+    images = [photo(number) for number in range(18)]  # more than the engine's largest batch
+    with toy() as extractor:
+        expected = extractor.session.features(batch_of(images, extractor.preprocess))
+        found = extractor(given(kind, images, tmp_path))
+    assert found.shape == (18, extractor.feature_dim) == (18, 8)
+    assert np.allclose(found, expected, atol=1e-6)
+
+
+def test_one_photo_is_a_batch_of_one(tmp_path: Path) -> None:
+    extractor = toy()
+    photo(1).save(tmp_path / "p.png")
+    grey = np.full((40, 40), 9, np.uint8)
+    for one in (
+        photo(1),
+        tmp_path / "p.png",
+        str(tmp_path / "p.png"),
+        np.asarray(photo(1)),
+        [grey],
+    ):
+        assert extractor(one).shape == (1, 8)
+    assert extractor([]).shape == (0, 8)
+
+
+BAD: list[tuple[Any, str]] = [
+    ("nothing.jpg", "nothing.jpg: no such file"),
+    (np.zeros((2, 3, 32, 32)), "images are float64"),
+    (np.zeros((2, 3, 31, 32), np.float32), r"the engine takes \(N, 3, 32, 32\)"),
+    ([np.zeros((4, 4, 4), np.uint8)], r"uint8 with shape \(4, 4, 4\)"),
+    ([np.zeros((0, 4, 3), np.uint8)], "no pixels"),
+    ([None], "an array of object"),
+]
+
+
+@pytest.mark.parametrize(("images", "words"), BAD, ids=lambda value: str(value)[:20])
+def test_what_is_no_image_is_said(images: Any, words: str) -> None:
+    with pytest.raises(RunError, match=words):
+        toy()(images)

@@ -1,0 +1,211 @@
+"""A plan: what is published, what would be made and why, what that takes. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.models import SMALL
+from support.published_plan import everywhere, publish_all, request
+
+from builders.history.failures import NIGHTS, Failures
+from builders.photos.calibration import CalibrationSet
+from builders.planning.decision import Action
+from builders.planning.explain import differences
+from builders.planning.plan import plan_farm
+from builders.planning.report import FarmPlan, PlannedEngine, make_plan, matrix, to_text
+from builders.toolchains.elsewhere import Places, find_places
+from zoo.repository.repository import Repository
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import FailureReason, FailureStage
+from zoo.schema.targets import Arch, RuntimeLine
+from zoo.stores import Entry, MemoryStore
+from zoo.util.errors import TargetError, UsageError
+
+PLACES = everywhere()
+OTHER_PHOTOS = CalibrationSet(source="folder", paths=(), digests=("0" * 64,))
+
+
+class CountingStore(MemoryStore):
+    """Counts what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[str] = Counter()
+
+    def get(self, key: str, *, limit: int | None = None) -> bytes:
+        self.asked["get"] += 1
+        return super().get(key, limit=limit)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        self.asked["list"] += 1
+        return super().list(prefix)
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        self.asked["put"] += 1
+        return super().put(key, data, if_absent=if_absent)
+
+
+@pytest.fixture(scope="module")
+def one(manifests: dict[str, Manifest]) -> dict[str, Manifest]:
+    return {SMALL: manifests[SMALL]}
+
+
+@pytest.fixture
+def store(one: dict[str, Manifest]) -> CountingStore:
+    store = CountingStore()
+    publish_all(Repository(store), one, PLACES)
+    store.asked.clear()
+    return store
+
+
+def planned(store: MemoryStore, manifests: dict[str, Manifest], **changes: Any) -> FarmPlan:
+    return plan_farm(Repository(store), request(manifests, places=PLACES, **changes))
+
+
+def test_what_is_published_needs_nothing_and_is_found_without_a_listing(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    plan = planned(store, one)
+    assert set(plan.total.actions) == {"nothing"}
+    assert sum(len(engine.archs) for engine in plan.engines) > 50
+    assert plan.work == ()
+    assert plan.total.gpu_minutes == 0
+    assert store.asked["list"] == store.asked["put"] == 0
+    assert store.asked["get"] < 15  # indexes, and an export for each form
+
+
+def test_a_changed_option_is_named_with_what_it_takes(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    batch = one[SMALL].batch
+    longer = batch.gpu[-1].model_copy(update={"max": 512, "opt": 512})
+    changed = one[SMALL].model_copy(
+        update={"batch": batch.model_copy(update={"gpu": (*batch.gpu[:-1], longer)})}
+    )
+    plan = planned(store, {SMALL: changed}, precisions=("fp32",))
+    assert {engine.action for engine in plan.engines} == {"build"}
+    assert all(one.changed[0].field == "profiles" for one in plan.engines)
+    assert plan.total.gpu_minutes == 3 * len(plan.engines)  # two of building, one of proving
+    assert plan.total.mib == 20 * len(plan.engines)
+    assert plan.total.unknown == plan.total.similar == 0
+    assert store.asked["list"] == 4  # records and failures, those of old repositories too
+    assert any("profiles: " in line for line in to_text(plan))
+    assert json.loads(plan.to_json())["schema_version"] == 1
+
+
+def test_a_changed_floor_asks_for_a_proof_alone(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    text = {"fp32": {"cosine": 0.99995}}
+    stricter = Manifest.model_validate({**one[SMALL].model_dump(), "tolerance": text})
+    plan = planned(store, {SMALL: stricter}, precisions=("fp32",))
+    kinds = {engine.action: engine for engine in plan.engines if "trt" in engine.label}
+    assert set(kinds) == {"verify"}
+    assert kinds["verify"].seconds == 60
+    assert kinds["verify"].size == 0
+    rtx = [engine.action for engine in plan.engines if "rtx" in engine.label]
+    assert set(rtx) == {"nothing"}  # no machine here could run it
+
+
+def test_an_export_that_may_come_out_the_same_builds_only_perhaps(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    plan = planned(store, one, precisions=("fp16",), calibration=OTHER_PHOTOS)
+    assert {engine.action for engine in plan.engines} == {"export"}
+    assert all(engine.perhaps for engine in plan.engines)
+    assert {one.field for engine in plan.engines for one in engine.changed} == {
+        "lowering.calibration"
+    }
+    assert plan.total.perhaps == len(plan.engines)
+    assert plan.total.cpu_minutes == 2  # an export in each of two dialects
+
+
+def test_explain_names_the_input_that_differs(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    repository, label = Repository(store), "sm86-trt11.4-fp32"
+
+    def explained(manifest: Manifest, builder: str = "", target: str = label) -> str:
+        options = Namespace(calibration="", builder=builder, manifests="manifests")
+        return "\n".join(differences(repository, manifest, target, options))
+
+    assert explained(one[SMALL]).endswith("nothing differs: there is nothing to build")
+    levels = explained(one[SMALL], "optimization_level=5")
+    assert "its build key changed: options.optimization_level\n" in levels
+    assert " -> 5" in levels
+    crop = one[SMALL].preprocess.model_copy(update={"crop": 0.5})
+    cropped = explained(one[SMALL].model_copy(update={"preprocess": crop}))
+    assert "preprocess.crop: 0.875 -> 0.5" in cropped
+    with pytest.raises(UsageError, match=r"Perhaps you meant 'sm86-trt11\.4-fp32'"):
+        explained(one[SMALL], target="sm86-trt11.4-fp31")
+
+
+def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    repository = Repository(store)
+    record = repository.records(SMALL)[0]
+    other = record.inputs.model_copy(update={"options": {**record.inputs.options}})
+    export = repository.export(SMALL, record.export_key)
+    assert export is not None
+    label = "+".join(record.inputs.archs) + "-" + record.targets[0].partition("-")[2]
+
+    def action() -> tuple[Action, str]:
+        found = {engine.label: engine for engine in planned(store, one).engines}[label]
+        return found.action, found.reason
+
+    for key in (f"records/{SMALL}/{record.key}.json", f"index/{SMALL}.json", "index.json"):
+        store.delete(key)
+    assert action() == ("build", "nothing is published for it")
+    for night in range(NIGHTS):
+        assert action()[0] == "build"
+        Failures(repository, night=f"2026-01-0{night + 1}T00:00:00Z").add(
+            other, one[SMALL].kept_by(record.inputs.precision), "row 3 is far",
+            stage=FailureStage.BUILD, reason=FailureReason.CRASHED, weights=export.inputs.weights,
+        )  # fmt: skip
+    assert action() == ("disabled", "failed 2 times: row 3 is far")
+
+
+def test_a_matrix_holds_the_work_in_at_most_256_entries() -> None:
+    def engine(model: int, arch: str, trt: str) -> PlannedEngine:
+        return PlannedEngine(
+            model=f"m{model:04}", archs=(arch,), trt=trt, label=f"{arch}-x-fp32",
+            action=Action.BUILD, seconds=60,
+        )  # fmt: skip
+
+    few = matrix(make_plan("s", [engine(n, "sm86", "11.4") for n in range(9)], 0))["include"]
+    assert [(one.models.count("m"), one.minutes) for one in few] == [(8, 8.0), (1, 1.0)]
+    assert (few[0].gpu, few[0].trt, few[0].runner) == ("sm86", "11.4", "sm86")
+    many = [engine(n, arch, "11.4") for n in range(1500) for arch in ("sm86", "sm89")]
+    rows = matrix(make_plan("s", many, 0))["include"]
+    assert len(rows) <= 256
+    assert sum(one.engines for one in rows) == 3000
+    (rtx,) = matrix(make_plan("s", [engine(0, "sm86", "rtx1.7")], 0))["include"]
+    assert rtx.runner == "cpu"  # any machine builds it
+    assert matrix(make_plan("s", [], 0)) == {"include": []}
+
+
+def test_what_is_not_here_is_taken_to_be_what_built_the_newest_engine(
+    store: CountingStore,
+) -> None:
+    def nothing(command: list[str]) -> str:
+        raise OSError("nvidia-smi: not found")
+
+    def places(arch: str, *lines: str) -> Places:
+        index = Repository(store).model_index(SMALL)
+        assert index is not None
+        parsed = [RuntimeLine.parse(line) for line in lines]
+        return find_places([Arch(arch)], parsed, [index], nothing)
+
+    found = places("sm90", "11.4", "rtx1.7")
+    assert [chain.version for line in found.lines for chain in line.values()] == ["11.4.0.1"]
+    assert "is taken to be 11.4.0.1" in found.notes[0]
+    with pytest.raises(TargetError, match=r"rtx1\.7 does not serve sm90"):
+        places("sm90", "rtx1.7")
+    with pytest.raises(UsageError, match=r"TRT=11\.4 is no runtime for GPU=cpu"):
+        places("cpu", "11.4")

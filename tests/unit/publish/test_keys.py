@@ -1,0 +1,175 @@
+"""Keys: they are rotated, renewed, revoked, elsewhere, and never where everybody reads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from support.commands import ZooFarm
+from support.signed_repository import Signed, no_passphrase, other_ring
+
+from builders.publish.keys import PASSPHRASE, KeyRing, key_elsewhere, make_keys, new_key
+from builders.publish.signer import open_desk
+from builders.publish.tuf_metadata import SignedMetadata
+from zoo.util.errors import TrustError, UsageError
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Signed:
+    made = Signed(tmp_path)
+    made.release()
+    return made
+
+
+@pytest.mark.parametrize("role", ["root", "targets", "publisher"])
+def test_readers_follow_when_a_key_is_rotated(signed: Signed, role: Any) -> None:
+    first_root = signed.ring.root_file.read_bytes()
+    client = signed.client(root=first_root)
+    assert signed.pulled(client) == b"engine"
+    metadata = SignedMetadata(signed.store, signed.ring)
+    assert metadata.load()
+    metadata.rotate(role, new_key(signed.ring.folder, role, None))
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client(root=first_root)) == b"newer"
+    assert signed.pulled(signed.client("new")) == b"newer"
+
+
+def test_a_revoked_key_signs_nothing_more(signed: Signed, tmp_path: Path) -> None:
+    shutil.copytree(signed.ring.folder, tmp_path / "stolen")
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.load()
+    metadata.rotate("publisher", new_key(signed.ring.folder, "publisher", None))
+    stolen = type(signed.ring)(tmp_path / "stolen", ask=lambda what: "")
+    signed.propose(signed.build("m", b"evil"))
+    with pytest.raises(TrustError, match="does not sign it any more"):
+        SignedMetadata(signed.store, stolen).load()
+
+
+def test_a_signature_is_renewed_and_the_key_stays(
+    signed: Signed, capsys: pytest.CaptureFixture[str], zoo_farm: ZooFarm
+) -> None:
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    keys = {entry.role: entry.keyid for entry in signed.ring.file.keys}
+    first_root = signed.ring.root_file.read_bytes()
+    for role in ("root", "targets"):
+        assert zoo_farm("keys", "renew", role, *place) == 0
+    assert "root: signed until " in capsys.readouterr().out
+    assert zoo_farm("keys", "renew", "rot", *place) == UsageError.exit_code
+    assert "Perhaps you meant 'root'?" in capsys.readouterr().err
+    signed.ring = KeyRing(signed.ring.folder, ask=no_passphrase)
+    assert {entry.role: entry.keyid for entry in signed.ring.file.keys} == keys
+    assert len(list((signed.folder / "store/metadata").glob("*.root.json"))) == 3
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client(root=first_root)) == b"newer"
+
+
+def test_a_role_may_move_to_a_key_elsewhere(
+    signed: Signed, tmp_path: Path, zoo_farm: ZooFarm
+) -> None:
+    pem, public = other_ring(tmp_path / "vault").folder / "publisher.pem", tmp_path / "public.pem"
+    write_public(pem, public)
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    turned = zoo_farm(
+        "keys", "rotate", "publisher", *place, "--signer", f"file2:{pem}", str(public)
+    )
+    assert turned == 0
+    signed.ring = KeyRing(signed.ring.folder, ask=no_passphrase)
+    assert signed.ring.entry("publisher").uri == f"file2:{pem}"
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client()) == b"newer"
+
+
+def test_a_rotation_that_is_interrupted_is_completed(
+    signed: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.load()
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "_complete", lambda: None)  # killed right before it
+        metadata.rotate("publisher", new_key(signed.ring.folder, "publisher", None))
+    assert signed.pulled(signed.client()) == b"engine"
+    signed.ring = type(signed.ring)(signed.ring.folder, ask=lambda what: "")
+    signed.release(content=b"newer")
+    assert signed.pulled(signed.client()) == b"newer"
+    assert not (signed.ring.folder / "rotation.json").exists()
+
+
+def write_public(private: Path, path: Path) -> None:
+    """Writes the public half of a key."""
+    public = load_pem_private_key(private.read_bytes(), None).public_key()
+    path.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def test_a_key_may_be_elsewhere(tmp_path: Path) -> None:
+    """Any signer of securesystemslib will do: here, one that reads a file of its own."""
+    ring = other_ring(tmp_path / "vault")
+    pem = tmp_path / "vault/publisher.pem"
+    write_public(pem, tmp_path / "public.pem")
+    entry = key_elsewhere("publisher", f"file2:{pem}", tmp_path / "public.pem")
+    assert entry.keyid == ring.entry("publisher").keyid
+    signed = Signed(tmp_path / "s")
+    signed.ring = make_keys(tmp_path / "keys", None, ask=no_passphrase, bins=2, signers=[entry])
+    assert not (tmp_path / "keys/publisher.pem").exists()
+    signed.release()
+    assert signed.pulled(signed.client()) == b"engine"
+    with pytest.raises(TrustError, match="no signer for 'ftp:'"):
+        key_elsewhere("publisher", "ftp:x", tmp_path / "public.pem")
+
+
+def test_keys_are_encrypted_with_a_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path / "keys", "open sesame", ask=lambda what: "", bins=2)
+    for path in (tmp_path / "keys").glob("*.pem"):
+        assert b"ENCRYPTED" in path.read_bytes()
+        assert path.stat().st_mode & 0o77 == 0
+    signed = Signed(tmp_path / "s")
+    for wrong in ("", "sesame"):
+        signed.ring = KeyRing(tmp_path / "keys", ask=lambda what, said=wrong: said)
+        with pytest.raises(TrustError, match="can't be used"):
+            signed.publish()
+    monkeypatch.setenv(PASSPHRASE, "open sesame")
+    signed.ring = KeyRing(tmp_path / "keys", ask=lambda what: "")
+    signed.release()
+
+
+def test_a_passphrase_is_asked_for_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zoo_farm: ZooFarm
+) -> None:
+    store, keys = tmp_path / "s", tmp_path / "s.keys"
+    make_keys(keys, "open sesame", ask=no_passphrase, bins=2)
+    monkeypatch.setenv(PASSPHRASE, "sesame")
+    for folder in ("", str(keys)):
+        with pytest.raises(TrustError, match=f"publisher.pem can't be used(.|\n)*{PASSPHRASE}"):
+            open_desk(str(store), folder, print)
+    # A key that can't be replaced leaves no half of the new one.
+    before = sorted(path.name for path in keys.iterdir())
+    monkeypatch.setenv(PASSPHRASE, "open sesame")
+    signed = Signed(tmp_path / "made")
+    signed.ring = KeyRing(keys, ask=no_passphrase)
+    signed.release()
+    monkeypatch.setenv(PASSPHRASE, "sesame")
+    assert (
+        zoo_farm("keys", "rotate", "root", "--keys", str(keys), "--store", signed.store.url) == 16
+    )
+    assert {path.name for path in keys.glob("*.pem")} == {n for n in before if ".pem" in n}
+
+
+def test_keys_do_not_lie_where_everybody_reads(signed: Signed) -> None:
+    inside = signed.folder / "store" / "keys"
+    with pytest.raises(TrustError, match="is in the repository"):
+        make_keys(inside, None, ask=no_passphrase)
+    (signed.folder / "keys").rename(inside)
+    with pytest.raises(TrustError, match="are in the repository"):
+        open_desk(signed.store.url, str(inside), print)
+    (signed.folder / "full").mkdir()
+    (signed.folder / "full" / "notes.txt").touch()
+    with pytest.raises(TrustError, match="other things in it"):
+        make_keys(signed.folder / "full", None, ask=no_passphrase)

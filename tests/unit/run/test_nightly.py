@@ -1,0 +1,208 @@
+"""A night: yesterday's engine stays until today's is proven, what misses its floors is disabled."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from support.fake_nights import LABEL, Night
+from support.models import SMALL
+from support.paths import MANIFESTS
+
+from builders.cli import main
+from builders.cli import nightly as cli_nightly
+from builders.history import nights
+from builders.planning.report import make_plan
+from builders.publish import index
+from builders.run import regressions
+from builders.run.summary import Summary
+from zoo.catalog.night import Drift, FailedJob, NightlyRun, read_nightly
+from zoo.cli.main import run_cli
+from zoo.repository.repository import Repository
+from zoo.schema.layout import run_key
+from zoo.schema.manifest import Manifest
+from zoo.stores import MemoryStore, open_store
+from zoo.util.errors import JobError, UsageError
+
+
+@pytest.fixture
+def night(manifests: dict[str, Manifest], tmp_path: Path) -> Night:
+    return Night(manifests[SMALL], tmp_path)
+
+
+def test_yesterdays_engine_stays_until_todays_is_proven(night: Night) -> None:
+    assert night.run("1.32.0").published
+    old = night.entry
+    night.builder.good = False
+    (error,) = night.run("1.32.1").failed.values()
+    assert "not published: row 3 is far" in str(error)
+    assert night.entry == old
+    jobs = night.builder.jobs
+    (reason,) = night.run("1.32.1").disabled.values()  # from now on it is not tried
+    assert reason == "missed its floors, not published: row 3 is far"
+    assert night.builder.jobs == jobs
+    assert night.entry == old
+    assert night.index.disabled == ()  # there is an engine for the target all the same
+    night.builder.good = True
+    assert night.run("1.32.2").published  # other inputs are tried
+    assert night.entry.toolchain.version == "1.32.2"
+    assert [one.record for one in night.index.engines if one.superseded] == [old.record]
+
+
+def test_a_cell_without_an_engine_is_disabled_and_comes_back(night: Night) -> None:
+    night.builder.dies = True
+    for _ in range(3):
+        assert night.run("1.32.0", counts=False).failed  # a maintainer who tries disables nothing
+    night.builder.absent = True
+    for _ in range(3):
+        assert night.run("1.32.0").failed  # nor does a farm that is not there
+    night.builder.absent = False
+    assert night.run("1.32.0").failed
+    assert night.run("1.32.0").disabled
+    (cell,) = night.index.disabled
+    assert (cell.targets, cell.stage) == ((LABEL,), "build")
+    assert cell.reason == "failed 2 times: the worker died of SIGSEGV"
+    night.builder.dies = False
+    assert night.run("1.32.0").disabled
+    assert night.run("1.32.0", retry=True).published
+    assert night.index.disabled == ()
+    assert night.entry.status == "verified"
+    assert night.run("1.32.0").current
+
+
+def test_other_floors_try_a_disabled_cell_again(night: Night) -> None:
+    night.builder.good = False
+    assert night.run("1.32.0").failed
+    assert night.run("1.32.0").disabled
+    night.builder.good = True
+    assert night.run("1.32.0").disabled
+    night.loosen("fp32")
+    assert night.run("1.32.0").published
+    assert night.index.disabled == ()
+
+
+def test_a_proven_engine_outlives_its_time_while_the_newer_one_is_not_proven(night: Night) -> None:
+    night.run("1.32.0")
+    old, new = night.entry, "b" * 64
+    night.run("1.32.1")
+    newer = night.entry
+    pending = newer.model_copy(update={"status": "pending", "record": new})
+    superseded = old.model_copy(update={"superseded": "2026-01-01T00:00:00.000000Z"})
+    later = datetime(2027, 1, 1, tzinfo=timezone.utc)
+    assert list(index.still_needed([superseded], [pending], later)) == [superseded]
+    assert list(index.still_needed([superseded], [newer], later)) == []
+
+
+def test_what_became_worse_is_told(night: Night) -> None:
+    night.run("1.32.0")
+    before = {SMALL: night.index}
+    night.builder.ms, night.builder.cosine = 1.05, 0.999985
+    night.run("1.32.1")
+    assert regressions.regressions(before, [night.index]) == ()
+    night.builder.ms, night.builder.cosine = 1.2, 0.99991
+    summary = night.run("1.32.2")
+    found = regressions.regressions(before, [night.index])
+    assert {(one.measure, one.batch) for one in found} >= {("latency", 1), ("cosine", 1)}
+    run = regressions.tell(
+        make_plan("s", [], 0), summary, found, started="2026-01-02T00:00:00Z",
+        finished="2026-01-02T01:00:00Z", commit=None,
+    )  # fmt: skip
+    text = regressions.issue(run)
+    assert text is not None
+    title, body = text
+    assert title.startswith("Nightly of 2026-01-02: ")
+    assert f"| {SMALL} {LABEL} | latency | 1 | 1.000 ms | 1.200 ms | +20.0% |" in body
+    calm = run.model_copy(update={"regressions": (), "failed": ()})
+    assert regressions.issue(calm) is None
+
+
+def test_a_publisher_tells_what_became_worse(night: Night, tmp_path: Path) -> None:
+    path = tmp_path / "issue.md"
+    night.run("1.32.0")
+    before = night.index
+    night.builder.ms = 1.2
+    night.run("1.32.1")
+    nights.add_run(night.repository, told("a", "2026-01-02T03:00:00Z"), "7")
+    assert cli_nightly.tell_worse(night.repository, [before], path)
+    assert f"| {SMALL} {LABEL} | latency | 1 | 1.000 ms | 1.200 ms | +20.0% |" in path.read_text()
+    run = nights.last_night(night.repository)
+    assert run is not None
+    assert [one.model for one in run.failed] == ["a"]
+    assert {one.measure for one in run.regressions} == {"latency"}
+    assert cli_nightly.tell_worse(night.repository, [night.index], path) == 0
+    assert not path.exists()
+
+
+def told(model: str, finished: str) -> NightlyRun:
+    job = FailedJob(model=model, target="t", reason="no memory", command="zoo-farm x")
+    return NightlyRun(
+        started="2026-01-02T02:00:00Z", finished=finished, commit="c", failed=(job,),
+        planned={"build": 1}, current=2,
+    )  # fmt: skip
+
+
+def test_the_report_has_all_runs_of_the_last_night(tmp_path: Path) -> None:
+    repository, said = Repository(MemoryStore()), list[str]()
+    assert nights.last_night(repository) is None
+    nights.add_run(repository, told("old", "2026-01-01T03:00:00Z"), "z-the-night-before")
+    nights.add_run(repository, told("a", "2026-01-02T03:00:00Z"), "7")
+    nights.add_run(repository, told("b", "2026-01-02T04:00:00Z"), "7")
+    repository.store.put(run_key("7", "20260102T050000Z", "0" * 64), b"x" * (2 << 20))
+    run = nights.last_night(repository, said.append)
+    assert run is not None
+    assert [one.model for one in run.failed] == ["a", "b"]
+    assert (run.runs, run.finished, run.commit) == (2, "2026-01-02T04:00:00Z", "c")
+    assert (run.planned, run.current) == ({"build": 2}, 4)
+    assert len(said) == 1
+    with pytest.raises(UsageError, match="a night can't be called"):
+        nights.checked_night("../up")
+
+
+def test_a_failure_is_told_with_the_command_that_shows_it_again(night: Night) -> None:
+    night.builder.good = False
+    summary = night.run("1.32.0")
+    (job,) = regressions.failed_jobs(make_plan("s", [], 0), summary)
+    assert (job.model, job.target) == (SMALL, LABEL)
+    assert "zoo-farm worker" in job.command
+    assert "job.json" in job.command
+    known = regressions.failed_jobs(make_plan("s", [], 0), Summary(disabled={"m t": "no int8"}))
+    assert known == ()
+
+
+def test_a_night_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifests").mkdir()
+    shutil.copy(MANIFESTS / f"{SMALL}.toml", tmp_path / "manifests")
+    worse = Drift(
+        model=SMALL, target=LABEL, record="0" * 64, measure="latency", batch=1, before=1, after=2
+    )
+    monkeypatch.setattr(regressions, "regressions", lambda before, after: (worse,))
+    options = ["--manifests", str(tmp_path / "manifests"), "nightly", "--gpu", "cpu"]
+    options += ["--precision", "fp32", "--store", str(tmp_path / "store")]
+    status = run_cli(main._parser(), [*options, "--site", str(tmp_path / "site")])
+    assert status == 19
+    assert "worse than those of the engine before" in capsys.readouterr().err
+    issue = (tmp_path / "_nightly" / "issue.md").read_text()
+    title, blank, *rest = issue.splitlines()
+    assert title.endswith(": 1 regression, 1 failure")
+    assert blank == ""
+    assert any("weights are unlocked" in line for line in rest)
+    run = nights.last_night(Repository(open_store(str(tmp_path / "store"))))
+    assert run == read_nightly(tmp_path / "_nightly" / "run.json")
+
+
+def test_a_night_that_dies_leaves_no_issue_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(options: object, *, plans: bool) -> None:
+        raise JobError("no store")
+
+    monkeypatch.setattr(cli_nightly, "plan_of", dies)
+    issue = tmp_path / "issue.md"
+    issue.write_text("of yesterday\n")
+    options = ["nightly", "--store", str(tmp_path / "store"), "--issue", str(issue)]
+    assert run_cli(main._parser(), options) == JobError.exit_code
+    assert not issue.exists()

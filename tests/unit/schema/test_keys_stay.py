@@ -1,0 +1,88 @@
+"""Keys of every record stay what they were when members of closed sets were plain strings.
+
+``tests/data/keys_at_8b658fa.json`` was written by the code of that commit from the same inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo.schema.keys import BuildInputs, ExportInputs, VerificationInputs
+from zoo.schema.records import Attestation
+
+KEYS: dict[str, str] = json.loads(
+    (Path(__file__).parent / "data" / "keys_at_8b658fa.json").read_text()
+)
+PREPROCESS = {
+    "input_size": 224, "crop": 0.875, "interpolation": "bicubic",
+    "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
+}  # fmt: skip
+CHAINS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "ort": ({"kind": "ort", "version": "1.32.0", "cuda": None}, ["cpu"]),
+    "rtx": ({"kind": "rtx", "version": "1.7.1.116", "cuda": 13}, ["sm80", "sm86"]),
+    "trt": ({"kind": "trt", "version": "8.6.1", "cuda": 12}, ["sm86"]),
+    "later": ({"kind": "ov", "version": "2026.1", "cuda": None}, ["cpu"]),
+}
+
+
+def export_key(precision: str, cut: str, placing: str = "", rest: str = "") -> str:
+    lowering: dict[str, Any] | None = None
+    if precision != "fp32":
+        lowering = {
+            "calibration": "shipped-1", "tolerance": {"cosine": 0.99},
+            "half_images": True, "safety": 0.25,
+        }  # fmt: skip
+        lowering |= {"placing": placing, "rest": rest} if placing else {}
+    inputs = {
+        "model": "m", "arch": "m.tag",
+        "weights": {"kind": "hub", "source": "r/f", "digest": "1" * 64},
+        "backbone": {"cut": cut, "feature_dim": 8}, "preprocess": PREPROCESS,
+        "precision": precision, "recipe": "r-1", "lowering": lowering,
+        "dialect": "dynamo, opset 20", "golden": "g", "versions": {"torch": "2"},
+    }  # fmt: skip
+    return ExportInputs.model_validate(inputs).key
+
+
+def build_key(chain: str, precision: str) -> str:
+    toolchain, archs = CHAINS[chain]
+    inputs = {
+        "model": "m", "onnx": "2" * 64, "preprocess": PREPROCESS, "archs": archs,
+        "precision": precision, "toolchain": {**toolchain, "os": "linux", "machine": "x86_64"},
+        "profiles": [{"min": 1, "opt": 4, "max": 16}], "options": {"tf32": False}, "later": "kept",
+    }  # fmt: skip
+    return BuildInputs.model_validate(inputs).key
+
+
+def attestation_name(kind: str) -> str:
+    values = {
+        "kind": kind, "engine": "3" * 64, "time": "2026-01-01T00:00:00Z", "key": "5" * 64,
+        "machine": {"cpu": "c", "cores": 2, "gpu": None},
+        "body": {
+            "batches": [{"batch": 1, "worst_cosine": 1.0, "extra": None}],
+            "reason": "r",
+        },
+    }  # fmt: skip
+    return Attestation.model_validate(values).name
+
+
+@pytest.mark.parametrize("what", KEYS)
+def test_a_key_is_what_it_was(what: str) -> None:
+    kind, *words = what.split()
+    if kind == "export":
+        precision, *form = words
+        found = export_key(precision, *(["pooled", *form] if precision == "int8" else form))
+    elif kind == "build":
+        found = build_key(*words)
+    elif kind == "attestation":
+        found = attestation_name(*words)
+    else:
+        inputs = {
+            "engine": "3" * 64, "golden": "4" * 64, "tolerance": {"cosine": 0.9},
+            "batches": [1, 2], "method": "row-wise-2",
+        }  # fmt: skip
+        found = VerificationInputs.model_validate(inputs).key
+    assert found == KEYS[what]

@@ -1,0 +1,134 @@
+"""Manifests: the 24 that exist, and what is said of bad ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.paths import MANIFESTS, TESTS
+
+from zoo.schema.manifest import (
+    HubWeights,
+    Manifest,
+    load_manifest,
+    load_manifests,
+    manifest_schema,
+    select_manifests,
+)
+from zoo.util.errors import ManifestError, UsageError
+
+WIDTHS = {
+    "vgg16_bn": 25088,
+    "vgg19_bn": 25088,
+    "resnet50": 2048,
+    "resnet101": 2048,
+    "resnet152": 2048,
+    "efficientnet_b0": 1280,
+    "efficientnet_b1": 1280,
+    "efficientnet_b2": 1408,
+    "efficientnet_b3": 1536,
+    "efficientnet_b4": 1792,
+    "efficientnet_b5": 2048,
+    "efficientnet_b6": 2304,
+    "efficientnet_b7": 2560,
+    "efficientnet_lite0": 1280,
+    "efficientnet_lite1": 1280,
+    "efficientnet_lite2": 1280,
+    "mobilenetv2_100": 1280,
+    "mobilenetv3_large_100": 960,
+    "mobilenetv3_small_100": 576,
+    "vit_base_patch16_224": 768,
+    "vit_large_patch16_224": 1024,
+    "inception_v3": 2048,
+    "densenet121": 1024,
+    "densenet169": 1664,
+}
+BAD = sorted((TESTS / "manifests").glob("*.toml"))
+
+
+def test_the_models_of_the_mission_and_their_widths(manifests: dict[str, Manifest]) -> None:
+    widths = {name: manifest.backbone.feature_dim for name, manifest in manifests.items()}
+    assert widths.items() >= WIDTHS.items()  # a new model is a new file and nothing else
+
+
+def test_nothing_is_invented(manifests: dict[str, Manifest]) -> None:
+    """No hub could be asked when these were written, so nothing of a hub is known."""
+    for manifest in manifests.values():
+        if isinstance(manifest.weights, HubWeights) and not manifest.weights.locked:
+            weights = manifest.weights
+            assert {weights.revision, weights.sha256, weights.size} == {"unlocked"}
+
+
+def test_the_schema_is_current() -> None:
+    written = json.loads((MANIFESTS / "schema.json").read_text())
+    assert written == json.loads(json.dumps(manifest_schema())), "run zoo-farm schema"
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_manifest_is_explained(path: Path) -> None:
+    """The first line of each file says what its error must hold."""
+    expected = re.findall(r"`([^`]+)`", path.read_text().splitlines()[0])
+    assert expected
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    message = str(caught.value)
+    assert str(path) in message
+    for part in expected:
+        assert part in message, f"{part!r} is not in: {message}"
+
+
+def test_there_are_bad_manifests() -> None:
+    assert len(BAD) >= 12
+
+
+def test_selecting_by_name_glob_and_family(manifests: dict[str, Manifest]) -> None:
+    def select(*patterns: str) -> list[str]:
+        return list(select_manifests(manifests, patterns))
+
+    assert select("resnet50") == ["resnet50"]
+    assert {"resnet50", "resnet101", "resnet152"} <= set(select("resnet*"))
+    assert set(select("resnet")) == {m.id for m in manifests.values() if m.family == "resnet"}
+    assert select() == list(manifests)
+    with pytest.raises(UsageError, match="Perhaps you meant 'resnet50'"):
+        select("resnet5")
+
+
+def test_every_bad_manifest_of_a_folder_is_reported(manifest_dir: Path) -> None:
+    for name in ("resnet50", "vgg16_bn"):
+        path = manifest_dir / f"{name}.toml"
+        path.write_text(path.read_text().replace("feature_dim", "feature_dims"))
+    with pytest.raises(ManifestError) as caught:
+        load_manifests(manifest_dir)
+    assert "resnet50.toml" in str(caught.value)
+    assert "vgg16_bn.toml" in str(caught.value)
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no manifests here"):
+        load_manifests(tmp_path)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_manifest_never_gives_a_traceback(data: st.DataObject) -> None:
+    """Whatever one line of a manifest becomes, it loads or is a ManifestError."""
+    lines = (MANIFESTS / "resnet50.toml").read_text().splitlines()
+    number = data.draw(st.integers(0, len(lines) - 1))
+    key = lines[number].partition("=")[0]
+    value = data.draw(
+        st.sampled_from(["-1", "0", '""', "[]", "{}", "nan", "true", '"x"', "1e400", "'''", "2"])
+    )
+    lines[number] = f"{key}= {value}"
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "resnet50.toml"
+        path.write_text("\n".join(lines))
+        try:
+            load_manifest(path)
+        except ManifestError as error:
+            assert str(path) in str(error)

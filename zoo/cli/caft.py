@@ -1,0 +1,288 @@
+"""The commands of cached-activation fine-tuning: features, train-head, predict, probe, export-head.
+
+What is heavy is imported when a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.support import (
+    add_arguments,
+    add_selection,
+    add_store,
+    client_of,
+    output_file,
+)
+from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from zoo.caft.head import Head
+    from zoo.client.client import Client
+    from zoo.inference.extractor import Extractor
+
+
+def features(options: argparse.Namespace) -> int:
+    """Runs a data set through a backbone once and keeps the features."""
+    from zoo.caft.features import cache_features
+    from zoo.caft.progress import pass_progress
+    from zoo.caft.sources import open_source
+
+    open_source(options.data)  # what is wrong with it is said before an engine is fetched
+    if Path(options.output).is_file():
+        raise CacheError(f"{options.output} is a file; a feature cache is a folder")
+    with _extractor(options, options.model) as extractor, pass_progress() as progress:
+        card, state = cache_features(
+            options.data,
+            extractor,
+            options.output,
+            augment=options.augment,
+            seed=options.seed,
+            storage=options.storage,
+            batch=options.batch,
+            workers=options.workers,
+            moved=options.moved,
+            on_bad=lambda name, why: progress.say(f"left out: {name}: {why}"),
+            on_progress=progress.show,
+        )
+    if card.samples == 0:
+        raise DatasetError(f"{options.data}: not one image of it could be used")
+    if state.before:
+        print(f"{state.before:,} images were done before", file=sys.stderr)
+    _tell_of_old_rows(state.before - state.found, state.rewritten)
+    views = card.identity.augmentation.views
+    print(
+        f"{options.output}: {card.samples:,} images"
+        + (f" in {views} views" if views > 1 else "")
+        + f", {len(card.labels)} classes, {card.identity.feature_dim} features in "
+        f"{card.identity.storage}; {card.bad:,} left out"
+    )
+    if state.images:
+        print(
+            f"{state.images:,} images in {state.seconds:.1f} s: {state.images_per_second:.1f} "
+            f"images/s; it waited for the engine {state.in_engine / state.seconds:.0%} of the time"
+        )
+    return 0
+
+
+def _tell_of_old_rows(gone: int, rewritten: int) -> None:
+    """Says which rows of a cache may be of other images than the data set has now."""
+    if gone > 0:
+        print(f"{gone:,} of them are gone from the data set; their rows stay", file=sys.stderr)
+    if rewritten:
+        print(f"{rewritten:,} of them were written since; their rows stay as is", file=sys.stderr)
+    if gone > 0 or rewritten:
+        print("  to make them anew, name another folder with -o", file=sys.stderr)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Trains a head on cached features and judges it on images that it has not seen."""
+    from zoo.caft.cache import FeatureCache
+    from zoo.caft.progress import epoch_progress
+    from zoo.caft.report import draw, new_figure
+    from zoo.caft.settings import Settings
+    from zoo.caft.train import train_head
+
+    output = output_file(options.output)
+    report_file, picture = output.with_suffix(".json"), output.with_suffix(".png")
+    if output in (report_file, picture):
+        raise UsageError(
+            f"{output}: the head would be written over by its own report",
+            hint=f"name it {output.with_suffix('.safetensors')}",
+        )
+    names = Settings.__dataclass_fields__
+    settings = Settings(**{name: getattr(options, name) for name in names})
+    if not options.no_plot:
+        new_figure(1, 1)  # a missing package is to be said before the work
+    cache = FeatureCache(options.cache)
+    with epoch_progress(settings.epochs) as show:
+        head, report = train_head(cache, settings, on_epoch=show)
+    head.save(output)
+    report_file.write_bytes(report.to_json())
+    if not options.no_plot:
+        draw(report, picture)
+    if cache.identity.dry_run:
+        print("DRY RUN: these features are of seeded weights", file=sys.stderr)
+    print(report.line)
+    print(
+        f"{output}: {settings.kind}, {len(report.labels)} classes, trained on "
+        f"{report.trained_on:,} images in {report.seconds:.3g} s"
+        + (f": {len(report.curve)} epochs" if report.curve else "")
+    )
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Names the class of photos."""
+    head = _head(options)
+    for photo in options.photos:
+        if not Path(photo).is_file():
+            raise RunError(f"{photo}: no such file")
+    with _extractor(options, options.model, head) as extractor:
+        head.check(extractor, allow_other_engine=options.allow_other_engine)
+        found = head.probabilities(extractor(options.photos))
+    for photo, row in zip(options.photos, found, strict=True):
+        best = row.argsort()[::-1][: options.top]
+        named = [(head.card.labels[number], float(row[number])) for number in best]
+        if options.json:
+            print(json.dumps({"photo": photo, "classes": dict(named)}, ensure_ascii=False))
+        else:
+            print(f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in named))
+    return 0
+
+
+def probe(options: argparse.Namespace) -> int:
+    """Judges cached features by a kNN and a linear classifier."""
+    from zoo.caft.cache import FeatureCache
+    from zoo.caft.probe import probe as run_probe
+
+    cache = FeatureCache(options.cache)
+    found = run_probe(cache, neighbours=options.k, test=options.test, seed=options.seed)
+    for line in found.lines:
+        print(line)
+    return 0
+
+
+def export_head(options: argparse.Namespace) -> int:
+    """Writes backbone and head as one ONNX, from images to probabilities."""
+    from zoo.caft.onnx_export import export_onnx
+
+    output = output_file(options.output)
+    head, client = _head(options), client_of(options)
+    with (
+        _extractor(options, None, head, client) as extractor,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        head.check(extractor, allow_other_engine=options.allow_other_engine)
+        backbone = client.onnx_of(extractor.record, Path(scratch))
+        difference = export_onnx(head, extractor, backbone, output)
+    print(
+        f"{output}: images to {len(head.card.labels)} classes, "
+        f"{'for ONNX Runtime' if backbone is None else 'for any runtime'}; within "
+        f"{difference:.1g} of backbone and head run apart"
+    )
+    return 0
+
+
+def add_commands(commands: Any) -> None:
+    """Adds these commands to ``zoo``."""
+    _add_features(commands)
+    _add_train(commands)
+    parser = add_arguments(commands, "predict", predict)
+    parser.add_argument("photos", nargs="+", metavar="PHOTO")
+    parser.add_argument("--model", help="a model's id (default: the head's)")
+    parser.add_argument("--top", type=_positive, default=3, help="classes that are named")
+    parser.add_argument("--json", action="store_true", help="a JSON object on each line")
+    _add_head(parser)
+    parser = add_arguments(commands, "probe", probe)
+    parser.add_argument("cache", metavar="CACHE", help="what zoo features made")
+    parser.add_argument("-k", type=_positive, default=20, help="neighbours of the kNN")
+    parser.add_argument("--test", type=float, default=0.2, help="part of the images that judges")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser = add_arguments(commands, "export-head", export_head)
+    parser.add_argument("-o", "--output", required=True, help="the .onnx file")
+    _add_head(parser)
+
+
+def _add_features(commands: Any) -> None:
+    parser = add_arguments(commands, "features", features)
+    parser.add_argument(
+        "data",
+        metavar="DATASET",
+        help="a folder with a folder for each class, a list file (path,label), a webdataset .tar, "
+        "or hf:NAME[:SPLIT]",
+    )
+    parser.add_argument("--model", required=True, help="a model's id, as zoo list shows it")
+    parser.add_argument("-o", "--output", required=True, help="the cache, a folder")
+    parser.add_argument(
+        "--augment", type=_count, default=0, metavar="N", help="random views beside the plain one"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random views")
+    parser.add_argument("--storage", choices=("fp32", "fp16"), default="fp32")
+    parser.add_argument("--batch", type=_positive, help="images at once (default: the engine's)")
+    parser.add_argument("--workers", type=_positive, help="decoding threads (default: cores)")
+    parser.add_argument(
+        "--moved", action="store_true", help="the cache's data set lies in another place now"
+    )
+    add_store(parser)
+    add_selection(parser)
+
+
+def _add_train(commands: Any) -> None:
+    parser = add_arguments(commands, "train-head", train)
+    parser.add_argument("cache", metavar="CACHE", help="what zoo features made")
+    parser.add_argument("-o", "--output", default="head.safetensors", help="the head")
+    parser.add_argument("--head", dest="kind", choices=("linear", "mlp"), default="linear")
+    parser.add_argument("--solver", choices=("adamw", "lbfgs", "sklearn"), default="adamw")
+    parser.add_argument("--epochs", type=_positive, default=100, help="at most")
+    parser.add_argument("--patience", type=_positive, default=10, help="epochs without a gain")
+    parser.add_argument("--batch", type=_positive, default=1024, help="rows at once")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--weight-decay", type=float, default=1e-2)
+    parser.add_argument("--hidden", type=_positive, default=512, help="width of the mlp")
+    parser.add_argument("--dropout", type=float, default=0.2, help="of the mlp")
+    parser.add_argument("--val", type=float, default=0.1, help="part that stops the training")
+    parser.add_argument("--test", type=float, default=0.2, help="part that judges the head")
+    parser.add_argument("--seed", type=int, default=0, help="of split, weights and order")
+    parser.add_argument("--no-plot", action="store_true", help="no picture beside the head")
+
+
+def _add_head(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--head", required=True, help="what zoo train-head made")
+    parser.add_argument(
+        "--allow-other-engine",
+        action="store_true",
+        help="take another engine of the head's model than the one it was trained on",
+    )
+    add_store(parser)
+    add_selection(parser)
+
+
+def _head(options: argparse.Namespace) -> Head:
+    from zoo.caft.head import Head
+
+    return Head.load(Path(options.head))
+
+
+def _extractor(
+    options: argparse.Namespace,
+    model: str | None,
+    head: Head | None = None,
+    client: Client | None = None,
+) -> Extractor:
+    """Opens an engine; for a head, the target that it was trained on unless another is named."""
+    from zoo.inference.extractor import load
+
+    target, allow_seeded = options.target, options.allow_seeded
+    if head is not None:
+        own = head.card.identity
+        free = options.precision or options.allow_other_engine or model not in (None, own.model)
+        model = model or own.model
+        target = target or (None if free else own.target)
+        allow_seeded = allow_seeded or own.dry_run  # it was allowed when the head was trained
+    assert model is not None
+    return load(
+        model,
+        client=client or client_of(options),
+        target=target,
+        precision=options.precision,
+        allow_pending=options.allow_pending,
+        allow_seeded=allow_seeded,
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number, 1 or more")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 1000")
+    return int(text)

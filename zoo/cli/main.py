@@ -1,0 +1,238 @@
+"""``zoo``: list, show, pull and run what a repository has."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from zoo.cli.cache import add_commands as add_cache
+from zoo.cli.caft import add_commands as add_caft
+from zoo.cli.doctor import add_commands as add_doctor
+from zoo.cli.support import Command as Command
+from zoo.cli.support import Parser as Parser
+from zoo.cli.support import add_arguments as add_arguments
+from zoo.cli.support import add_selection, add_store, client_of, output_file
+from zoo.client.client import Pulled
+from zoo.client.host import this_machine
+from zoo.client.progress import download_bar
+from zoo.client.recommendation import cut, kept, verdicts
+from zoo.client.selection import why
+from zoo.schema.index import EngineEntry
+from zoo.schema.targets import PRECISIONS
+from zoo.stores import open_store
+from zoo.util.errors import ZooError
+from zoo.util.files import whole
+from zoo.util.version import __version__
+
+
+def list_models(options: argparse.Namespace) -> int:
+    """Lists the models of a repository."""
+    index = client_of(options).index()
+    if index.kind == "dry-run":
+        print("DRY RUN: these engines hold seeded weights, not trained ones", file=sys.stderr)
+    names = max([len(row.model) for row in index.models], default=0) + 2
+    families = max([len(row.family) for row in index.models], default=0) + 2
+    print(f"{'model':<{names}}{'family':<{families}}{'features':>8}  {'pixels':>6}  engines")
+    for row in index.models:
+        engines = ", ".join(
+            label if status == "verified" else f"{label} ({status})"
+            for label, status in sorted(row.targets.items())
+        )
+        width, size = row.feature_dim, row.input_size
+        print(f"{row.model:<{names}}{row.family:<{families}}{width:>8}  {size:>6}  {engines}")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Shows a model and its engines."""
+    client = client_of(options)
+    model, signed = client.model(options.model), client.signed
+    preprocess = model.preprocess
+    print(f"{model.catalog.title} ({model.model})")
+    print(f"  {model.catalog.summary}")
+    for line in model.catalog.characteristics:
+        print(f"  - {line}")
+    print(f"  use: {model.catalog.use_case}")
+    print(f"  timm: {model.timm_name}; weights: {model.weights}; licence: {model.licence}")
+    if (until := signed.expires()) is not None:
+        keys = ", ".join(keyid[:16] for keyid in signed.signers())
+        print(f"  signed by: key {keys}, good until {until:%Y-%m-%d %H:%M} UTC")
+    print(f"  features: {model.feature_dim} ({model.cut})")
+    print(
+        f"  input: {preprocess.input_size} px ({preprocess.size_of} size), "
+        f"{preprocess.interpolation}, crop {preprocess.crop}, "
+        f"mean {preprocess.mean}, std {preprocess.std}"
+    )
+    for place, words in verdicts(model).items():
+        text = "; ".join(f"{precision}: {word}" for precision, word in words.items())
+        print(f"  on {place}, {text}")
+    for precision, own in model.own_floors.items():
+        print(f"  {precision} may be worse than the zoo's floors in {', '.join(own.looser)}:")
+        print(f"    {own.reason}")
+    for engine in model.engines:
+        _show_engine(engine)
+    return 0
+
+
+def _show_engine(engine: EngineEntry) -> None:
+    batch, toolchain = engine.batch, engine.toolchain
+    print(f"  {', '.join(engine.targets)}: {engine.status}" + (" DRY RUN" * engine.dry_run))
+    if engine.reason:
+        print(f"    {engine.reason}")
+    if engine.superseded:
+        print(f"    superseded {engine.superseded[:10]}: a newer one took its place")
+    print(
+        f"    {toolchain.kind} {toolchain.version}, batch {batch.min} to {batch.max} "
+        f"(best {batch.opt}), {engine.engine.size / 2**20:.1f} MiB, precision "
+        f"{engine.precision_status}"
+    )
+    if text := kept(engine):
+        print(f"    {text}")
+    print(f"    sha256 {engine.engine.sha256}")
+    for verified in engine.verification.batches if engine.verification else ():
+        print(
+            f"    batch {verified.batch}: cosine {cut(verified.worst_cosine, 6)} at worst, "
+            f"relative error {verified.worst_relative_error:.2g}"
+        )
+    if engine.verification and engine.verification.probe:
+        print(f"    {engine.verification.probe.words}")
+    for timed in engine.benchmark.batches if engine.benchmark else ():
+        print(
+            f"    batch {timed.batch}: {timed.latency_ms:.2f} ms, "
+            f"{timed.images_per_second:.1f} images/s"
+        )
+    if engine.comparison and (slower := engine.comparison.slower_at):
+        print(f"    slower than PyTorch at batch {', '.join(map(str, slower))}")
+
+
+def pull(options: argparse.Namespace) -> int:
+    """Fetches the engine that fits this machine and checks it."""
+    output = output_file(options.output) if options.output else None
+    pulled = _pull(options)
+    if output is not None:
+        with whole(output) as partial:
+            shutil.copyfile(pulled.engine, partial)
+    print(output or pulled.engine)
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs photos through an engine and stores their features."""
+    import numpy as np
+
+    from zoo.inference.preprocess import batch_of, open_photo
+
+    output = output_file(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
+    images = [open_photo(Path(photo)) for photo in options.photos]
+    pulled = _pull(options)
+    with pulled.open() as session:
+        features = session.features(batch_of(images, pulled.record.inputs.preprocess))
+    with whole(output) as partial, partial.open("wb") as file:
+        np.save(file, features)
+    print(f"{output}: features {features.shape}, {features.dtype}")
+    return 0
+
+
+def mirror(options: argparse.Namespace) -> int:
+    """Copies the repository, or a part of it, verified; a run that was interrupted goes on."""
+    from zoo.client.mirror import Filter
+    from zoo.client.mirror import mirror as copy
+
+    wanted = Filter(
+        models=options.models or None,
+        archs=options.gpu or None,
+        precisions=[options.precision] if options.precision else None,
+    )
+    client, destination = client_of(options), open_store(options.destination)
+    done = copy(client, destination, wanted, say=print)
+    print(
+        f"{destination.url}: {done.engines} engines, {done.copied} objects copied, "
+        f"{done.bytes / 2**20:.1f} MiB; it is trusted by the root that "
+        f"{client.repository.store.url} is"
+    )
+    return 0
+
+
+def main() -> int:
+    """Entry point of ``zoo``."""
+    return run_cli(_parser(), sys.argv[1:])
+
+
+def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+    """Runs a command line: the one place that catches this project's errors.
+
+    Returns:
+        The exit status: 0, or the error's.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of a file may be in any encoding
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        options = parser.parse_args(arguments)
+        command: Command = options.command
+        return command(options)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            return 0
+        print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what is finished is whole, and the next run goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="zoo", description="Prebuilt, proven engines of frozen backbones.")
+    parser.add_argument("--version", action="version", version=f"zoo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    parsers = {
+        name: add_arguments(commands, name, command)
+        for name, command in (
+            ("list", list_models),
+            ("show", show),
+            ("pull", pull),
+            ("run", run),
+            ("mirror", mirror),
+        )
+    }
+    for name, command in parsers.items():
+        add_store(command)
+        if name not in ("list", "mirror"):
+            command.add_argument("model", help="a model's id, as zoo list shows it")
+    parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO")
+    parsers["mirror"].add_argument("destination", help="where the copy goes")
+    parsers["mirror"].add_argument("--models", nargs="+", metavar="MODEL", help="only these")
+    parsers["mirror"].add_argument("--gpu", nargs="+", metavar="SM", help="only for these")
+    parsers["mirror"].add_argument("--precision", choices=PRECISIONS, help="only this")
+    for name in ("pull", "run"):
+        command = parsers[name]
+        command.add_argument("-o", "--output", help="the file that the result goes to")
+        add_selection(command)
+    add_caft(commands)
+    add_cache(commands)
+    add_doctor(commands)
+    return parser
+
+
+def _pull(options: argparse.Namespace) -> Pulled:
+    client = client_of(options)
+    machine = this_machine()
+    entry = client.select(
+        options.model,
+        machine,
+        target=options.target,
+        precision=options.precision,
+        allow_pending=options.allow_pending,
+        allow_seeded=options.allow_seeded,
+    )
+    print(f"{options.model}: {why(entry, machine)}", file=sys.stderr)
+    with download_bar(entry.engine.size) as progress:
+        return client.pull(options.model, entry, progress)

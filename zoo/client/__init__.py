@@ -1,0 +1,1 @@
+"""Finds, verifies and caches the engine that fits this machine."""

@@ -1,0 +1,1 @@
+"""Photos to features through an engine."""

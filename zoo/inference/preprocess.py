@@ -1,0 +1,137 @@
+"""From a photo to a network's input: resize, centre crop, scale, normalise.
+
+The same arithmetic as timm's evaluation transform (``timm.data.create_transform``), on Pillow and
+numpy alone. A test holds the two together, for every manifest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from zoo.schema.manifest import Preprocess
+from zoo.util.errors import RunError
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_LONGEST = 100  # times the shorter side, which is resized to that of the network
+
+
+def open_photo(source: Path | BinaryIO) -> Image.Image:
+    """Opens a photo as RGB, 8 bits a channel; 16-bit grey is scaled.
+
+    Args:
+        source: A file, or its bytes as a stream; messages name the file.
+
+    Raises:
+        RunError: There is no such file, Pillow can't read it, or it is a line more than a photo.
+    """
+    name = f"{source}: " if isinstance(source, Path) else ""
+    try:
+        with Image.open(source) as image:
+            if max(image.size) > _LONGEST * min(image.size):
+                raise RunError(
+                    f"{name}{image.width} x {image.height} pixels: the longer side of a photo may "
+                    f"be {_LONGEST} times the shorter"
+                )
+            if image.mode.startswith("I;16"):
+                return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+            if image.mode in ("I", "F"):
+                raise RunError(f"{name}a photo of mode {image.mode} has no known range of values")
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise RunError(f"{name}no such file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise RunError(f"{name}not a photo that can be read: {reason}") from error
+
+
+def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """Resizes the shorter side and cuts out the centre.
+
+    Args:
+        image: Any size, any mode.
+        preprocess: Of a manifest or record; its size, crop and interpolation.
+
+    Returns:
+        Pixels, ``(input_size, input_size, 3)``, RGB.
+    """
+    size = preprocess.input_size
+    shorter = math.floor(size / preprocess.crop)
+    width, height = image.size
+    if width <= height:
+        new = (shorter, int(shorter * height / width))
+    else:
+        new = (int(shorter * width / height), shorter)
+    resized = image.convert("RGB").resize(new, _FILTERS[preprocess.interpolation])
+    left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
+    return np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
+
+
+def normalise(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """Scales to 0..1, subtracts the mean and divides by the standard deviation.
+
+    Args:
+        pixels: ``(N, H, W, 3)``, RGB.
+        preprocess: Of a manifest or record; its mean and std.
+
+    Returns:
+        ``(N, 3, H, W)``, float32, contiguous.
+    """
+    mean = np.asarray(preprocess.mean, np.float32)
+    std = np.asarray(preprocess.std, np.float32)
+    # One pass: (x / 255 - mean) / std
+    scaled = pixels * (1 / (255 * std)) - mean / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def normalise_into(
+    out: npt.NDArray[np.float32], pixels: npt.NDArray[np.uint8], preprocess: Preprocess
+) -> None:
+    """Does what :func:`normalise` does to one image, into memory that is there already.
+
+    Args:
+        out: ``(3, H, W)``, written.
+        pixels: ``(H, W, 3)``, RGB.
+        preprocess: Of a manifest or record; its mean and std.
+    """
+    mean = np.asarray(preprocess.mean, np.float32)[:, None, None]
+    std = np.asarray(preprocess.std, np.float32)[:, None, None]
+    np.multiply(pixels.transpose(2, 0, 1), 1 / (255 * std), out=out)
+    out -= mean / std
+
+
+def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str) -> Image.Image:
+    """Returns a photo as Pillow has it.
+
+    Args:
+        image: Pillow's own, a file, or pixels: ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8.
+
+    Raises:
+        RunError: It is none of these, or a file that can't be read.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, (str, Path)):
+        return open_photo(Path(image))
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or not (
+        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    ):
+        raise RunError(
+            f"an image is an array of {pixels.dtype} with shape {pixels.shape}",
+            hint="a photo is uint8 and (H, W, 3); a ready batch is float32 and (N, 3, H, W)",
+        )
+    if 0 in pixels.shape:
+        raise RunError(f"an image has shape {pixels.shape}: no pixels")
+    return Image.fromarray(pixels)
+
+
+def batch_of(images: Iterable[Image.Image], preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """Returns ready input, ``(N, 3, H, W)`` float32, for photos of any size."""
+    return normalise(np.stack([fit(image, preprocess) for image in images]), preprocess)

@@ -1,0 +1,1 @@
+"""Where engines and records are stored, by the repository's path layout."""

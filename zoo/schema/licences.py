@@ -1,0 +1,61 @@
+"""Licences: what may be handed out, and the texts that go with it.
+
+An engine holds the weights that it was made from: publishing it redistributes them. What is allowed
+is what has a text in ``licence_texts``, named by its SPDX identifier.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from zoo.util.errors import LicenceError
+
+LICENCE_FILE, NOTICE_FILE = "LICENSE", "NOTICE"
+"""What lies beside every engine, by name."""
+
+
+def allowed_licences() -> tuple[str, ...]:
+    """Returns the SPDX identifiers, lower case, of licences that allow to publish."""
+    texts = files("zoo.schema").joinpath("licence_texts").iterdir()
+    return tuple(sorted(text.name.removesuffix(".txt") for text in texts))
+
+
+def check_licence(model: str, licence: str) -> None:
+    """Refuses weights that may not be handed out.
+
+    Raises:
+        LicenceError: Their licence is not on the list.
+    """
+    allowed = allowed_licences()
+    if licence not in allowed:
+        raise LicenceError(
+            f"{model}: its weights are under '{licence}', which is not on the list of licences "
+            "that allow to publish engines of them",
+            hint=f"the list: {', '.join(allowed)}; a licence joins it with its text in "
+            "zoo/licence_texts/, after somebody has read it",
+        )
+
+
+def licence_text(licence: str) -> str:
+    """Returns the text of a licence on the list."""
+    return (files("zoo.schema") / "licence_texts" / f"{licence}.txt").read_text(encoding="utf-8")
+
+
+def notice_text(*, title: str, model: str, licence: str, origin: str, weights: str) -> str:
+    """Returns what is to be said of where an engine comes from.
+
+    Args:
+        title: The model's, for people.
+        model: Its id.
+        licence: SPDX identifier of its weights.
+        origin: Where they come from.
+        weights: Which exactly.
+    """
+    return (
+        f"{title} ({model})\n\n"
+        f"This engine holds pre-trained weights of others, under {licence}; the text is in "
+        f"{LICENCE_FILE}.\nTheir copyright notices are kept at their origin:\n\n"
+        f"  origin:  {origin}\n  weights: {weights}\n\n"
+        "Changes: the classifier was removed, BatchNorm may have been folded, numbers may have "
+        "been rounded to a lower precision, and the network compiled for an inference runtime.\n"
+    )

