@@ -9,7 +9,6 @@ convolution that is kept higher and a QuantizeLinear. For docs/results/h200-trt8
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -23,14 +22,15 @@ from builders.precision.search import run
 from builders.recipe.export_form import DIALECTS
 from builders.verify.metrics import compare_rows
 from zoo.schema.manifest import load_manifest
+from zoo.schema.precisions import Precision
 
 MODEL = "mobilenetv2_100"
 
 
 def made(subject: Subject) -> onnx.ModelProto:
     """Returns the int8 network, as for TensorRT."""
-    floors = subject.manifest.kept_by("int8")
-    return lower(subject.fp32(), "int8", subject.calibration(), floors)[0]
+    floors = subject.manifest.kept_by(Precision.INT8)
+    return lower(subject.fp32(), Precision.INT8, subject.calibration(), floors)[0]
 
 
 def clip_integers(model: onnx.ModelProto) -> int:
@@ -85,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.make_farm import ROOT
+from support.paths import ROOT
 from support.published_plan import everywhere, publish_all, request
 from support.s3_server import S3Server
 from support.signed_repository import Signed, publish_many

@@ -21,8 +21,8 @@ from pathlib import Path
 from PIL import Image
 
 from builders.export.backbone import import_timm
+from builders.measure.imagenet_sample import PHOTOS, SHA256, VERSION, WHEEL
 from builders.photos import bundled
-from builders.photos.labelled import PHOTOS, SHA256, VERSION, WHEEL
 from builders.weights import pypi
 from zoo.caft.sources import FolderSource
 from zoo.inference.preprocess import open_photo

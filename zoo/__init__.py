@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Imports :func:`zoo.inference.extractor.load` when it is first asked for: importing zoo stays light."""
+    """Imports ``load`` on first use, so that importing zoo stays light."""
     if name == "load":
         from zoo.inference.extractor import load
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.studies PRECISION``: our lower precisions beside others' on each model.
 
-Run in a checkout; ``benchmarks/studies/modelopt.py`` says how ModelOpt's environment is made. What is
-found out of a model is kept in the study's folder, way by way, so that a run that was broken off
+Run in a checkout; ``benchmarks/studies/modelopt.py`` says how ModelOpt's environment is made. What
+is found out of a model is kept in the study's folder, way by way, so that a run that was broken off
 goes on; the results that are written are those of all models in it. ``python -m
 benchmarks.studies.speed`` times on a GPU what ``--keep`` left there.
 """

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from builders.backends import get_backend
-from builders.cli.options import words
+from builders.planning.options import words
 from builders.jobs.progress import silent
 from builders.verify.benchmark import benchmark
 from builders.verify.metrics import compare_rows

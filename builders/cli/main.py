@@ -20,12 +20,12 @@ from builders.cli.options import STORE_HELP, chosen_manifests, published
 from builders.cli.preview import serve
 from builders.cli.request import ask, failures_beside, places_to_run
 from builders.history.failures import Failures
-from builders.history.nights import make_site
 from builders.jobs.messages import BuildOutput, Failure, parse_result
 from builders.jobs.progress import Display
 from builders.paths import ROOT
 from builders.planning.options import add_options, makefile, table
 from builders.publish.signer import open_desk
+from builders.run.catalog import make_site
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.interpreter import toolchains_of

@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from builders.cli.options import STORE_HELP, chosen_manifests, published, words
+from builders.cli.options import STORE_HELP, chosen_manifests, published
+from builders.planning.options import words
 from builders.publish.signer import KEYS_HELP, open_desk
 from zoo.cli.main import add_arguments
 from zoo.util.errors import RepositoryError
@@ -51,7 +52,8 @@ def compare(options: argparse.Namespace) -> int:
 def accuracy(options: argparse.Namespace) -> int:
     """Measures what each precision costs on labelled photos; prints a table."""
     from builders.measure import accuracy as measured
-    from builders.photos.labelled import imagenet_sample, read_labelled
+    from builders.measure.imagenet_sample import imagenet_sample
+    from builders.photos.labelled import read_labelled
 
     repository, say = published(options), Console(stderr=True).print
     folder = options.labelled

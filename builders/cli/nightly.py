@@ -8,15 +8,16 @@ from pathlib import Path
 
 from builders.cli.options import published
 from builders.cli.plan import plan_of
-from builders.history.nights import add_run, checked_night, make_site, newest_night
+from builders.history.nights import add_run, checked_night, newest_night
 from builders.publish.provenance import checkout
-from builders.publish.records import utc_now
 from builders.run import regressions
+from builders.run.catalog import make_site
 from builders.run.summary import Summary
 from zoo.catalog import NightlyRun
 from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
 from zoo.stores import open_store
+from zoo.util.clock import utc_now
 from zoo.util.errors import RegressionError, TrustError, UsageError
 from zoo.util.files import write_whole
 

@@ -6,11 +6,12 @@ import argparse
 import fnmatch
 from pathlib import Path
 
+from builders.planning.options import words
 from zoo.client.client import Client, connect, trust_home
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import Manifest, read_manifests, select_manifests
 from zoo.stores import open_store
-from zoo.util.errors import ManifestError, UsageError
+from zoo.util.errors import ManifestError
 
 STORE_HELP = "repository (default ./_repository)"
 
@@ -59,21 +60,3 @@ def reader(options: argparse.Namespace) -> Client:
     client = connect(store)
     client.index()
     return client
-
-
-def pairs(text: str) -> dict[str, str]:
-    """Reads ``NAME=VALUE`` words."""
-    pairs = {}
-    for word in words(text):
-        name, equals, value = word.partition("=")
-        if not (name and equals and value):
-            raise UsageError(
-                f"'{word}' is no builder option", hint='BUILDER="optimization_level=5" is one'
-            )
-        pairs[name] = value
-    return pairs
-
-
-def words(text: str) -> list[str]:
-    """Splits at commas and blanks."""
-    return text.replace(",", " ").split()

@@ -11,9 +11,10 @@ from builders import weights
 from builders.backends import check_options
 from builders.cli import executor
 from builders.cli.executor import Chosen
-from builders.cli.options import chosen_manifests, pairs, words
+from builders.cli.options import chosen_manifests
 from builders.photos.calibration import from_folder, shipped
 from builders.photos.labelled import LabelledSet, read_labelled
+from builders.planning.options import pairs, words
 from builders.planning.request import Request
 from builders.planning.wanted import check_request
 from builders.publish.signer import check_keys

@@ -16,6 +16,7 @@ from zoo.schema.keys import BuildInputs, WeightsIdentity
 from zoo.schema.layout import FAILURES, failures_prefix
 from zoo.schema.old_failures import MISSED, STRIKES, OldMiss, OldStrike, missed_key, strikes_prefix
 from zoo.schema.records import FailureReason, FailureRecord, FailureStage
+from zoo.util.clock import utc_now
 
 NIGHTS = 2
 """In how many nights an engine has to crash before it is not tried any more."""
@@ -149,7 +150,7 @@ class Failures:
             reason=reason,
             text=text,
             inputs=inputs,
-            time=self.night or (self._now or _utc_now)(),
+            time=self.night or (self._now or utc_now)(),
             tolerance=tolerance.model_dump(mode="json"),
             weights=weights,
             targets=tuple(targets),
@@ -194,9 +195,3 @@ def _folders(record: FailureRecord) -> list[str]:
     if record.reason is FailureReason.TOLERANCE:
         keys += [inputs.model_copy(update={"archs": (arch,)}).key for arch in inputs.archs]
     return [failures_prefix(inputs.model, key) for key in dict.fromkeys(keys)]
-
-
-def _utc_now() -> str:
-    from builders.publish.records import utc_now
-
-    return utc_now()

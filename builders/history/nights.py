@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from pydantic import ValidationError
 
-from builders.run.expected import expected
-from zoo.catalog import NightlyRun, Place, build_site
+from zoo.catalog import NightlyRun
 from zoo.repository.repository import Repository
 from zoo.schema.layout import RUNS, run_key
 from zoo.stores import Entry
@@ -107,32 +105,6 @@ def together(runs: Iterable[NightlyRun]) -> NightlyRun | None:
         current=sum(run.current for run in told),
         disabled={label: why for run in told for label, why in run.disabled.items()},
         regressions=tuple(one for run in told for one in run.regressions),
-    )
-
-
-def make_site(
-    repository: Repository,
-    folder: Path,
-    base_url: str,
-    run: NightlyRun | None = None,
-    *,
-    manifests: Path,
-) -> None:
-    """Makes the catalog.
-
-    Args:
-        repository: What is shown.
-        folder: Where the site goes.
-        base_url: Where readers find the repository on the web; may be empty.
-        run: For its report; what the runs of the last night say otherwise.
-        manifests: Folder of the models that there could be, for the report.
-    """
-    build_site(
-        repository,
-        folder,
-        Place.parse(base_url, repository.store.url),
-        run or last_night(repository),
-        expected(repository, manifests),
     )
 
 

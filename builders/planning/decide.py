@@ -221,7 +221,7 @@ class Decider:
                         start, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=reason or ""
                     )
             return done
-        arch = self._request.places.runs_on(wanted)
+        arch = self._request.places.runs_on(wanted.archs, wanted.toolchain)
         assert arch is not None
         entries = known.entries(key)
         if entries and not known.is_new(entries[0].engine.sha256):
@@ -341,7 +341,7 @@ class Decider:
 
     def _prove(self, wanted: Wanted, export: ExportRecord, build: BuildInputs) -> Prove | None:
         """Says how an engine is verified, None where it can't be run; many are verified alike."""
-        if self._request.places.runs_on(wanted) is None:
+        if self._request.places.runs_on(wanted.archs, wanted.toolchain) is None:
             return None
         alike = (export.onnx.sha256, export.golden.sha256, build.precision, build.profiles)
         if alike not in self._proofs:

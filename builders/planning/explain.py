@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from builders.cli.options import pairs
 from builders.history.failures import Failures
 from builders.photos.calibration import from_folder, shipped
 from builders.planning.decide import Decider
 from builders.planning.decision import Action, Decision, why
 from builders.planning.known import RepositoryKnown
+from builders.planning.options import pairs
 from builders.planning.report import MEANING, change_line
 from builders.planning.request import Request
 from builders.planning.wanted import Wanted

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from zoo.util.errors import UsageError
+
 RUN = ("zoo", "plan", "nightly")
 LISTS = ("verify", "catalog", "serve")
 COMMANDS = (*RUN, "verify", "catalog")
@@ -251,3 +253,21 @@ def table() -> Iterator[str]:
     yield "| --- | --- | --- |"
     for option in (*OPTIONS, *OF_MAKE):
         yield f"| `{option.variable}` | {option.values} | {option.default} |"
+
+
+def pairs(text: str) -> dict[str, str]:
+    """Reads ``NAME=VALUE`` words."""
+    pairs = {}
+    for word in words(text):
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise UsageError(
+                f"'{word}' is no builder option", hint='BUILDER="optimization_level=5" is one'
+            )
+        pairs[name] = value
+    return pairs
+
+
+def words(text: str) -> list[str]:
+    """Splits at commas and blanks."""
+    return text.replace(",", " ").split()

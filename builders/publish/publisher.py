@@ -1,8 +1,8 @@
 """Publisher: from what builders propose to a signed index. The one who holds the keys runs it.
 
 One at a time, under the store's lock. Each candidate is looked at in a process of its own
-(:mod:`builders.publish.candidate_check`); what passes is signed, and is visible from then on; what does not is put
-aside with the reason, and hinders nobody.
+(:mod:`builders.publish.candidate_check`); what passes is signed, and is
+visible from then on; what does not is put aside with the reason, and hinders nobody.
 """
 
 from __future__ import annotations

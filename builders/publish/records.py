@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,10 @@ from zoo.schema.records import (
     StateRecord,
     TimingCacheRecord,
 )
+from zoo.util.clock import utc_now
 from zoo.util.digest import sha256_json
 
 NOT_RUN = "built on a machine without this GPU; it has not been run"
-
-
-def utc_now() -> str:
-    """Returns the time, ISO 8601 in UTC to the microsecond."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def publish_export(

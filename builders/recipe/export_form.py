@@ -15,7 +15,7 @@ from zoo.schema.targets import Placing, Precision, Rest, RuntimeLine, line_facts
 from zoo.util.installed_versions import version
 
 OPSETS = {"dynamo-20": 20, "torchscript-17": 17}
-"""Opset of each dialect of the export; ``zoo/schema/targets.toml`` says which runtime reads which."""
+"""Opset of each dialect of the export; ``zoo/schema/targets.toml`` says who reads which."""
 
 DIALECTS = {
     "dynamo-20": f"torch.export, opset {OPSETS['dynamo-20']}",

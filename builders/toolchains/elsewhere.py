@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from builders.planning.wanted import Wanted
 from builders.toolchains.installed import Find, choose_toolchain
 from zoo.client.host import Run, installed, local_archs, run_command
 from zoo.runtime import SESSIONS
@@ -47,18 +46,18 @@ class Places:
     notes: tuple[str, ...] = ()
     proves: Callable[[Sequence[Arch], Toolchain], Arch | None] | None = None
 
-    def runs_on(self, wanted: Wanted) -> Arch | None:
+    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
         """Returns the first of an engine's architectures on which it is run and proven.
 
         TensorRT builds on the very GPU; of other runtimes, only what this machine has counts.
         """
         if self.proves is not None:
-            return self.proves(wanted.archs, wanted.toolchain)
-        kind = wanted.toolchain.kind
+            return self.proves(archs, toolchain)
+        kind = toolchain.kind
         if kind not in SESSIONS:
             return None
         counted = self.here | (self.elsewhere if not is_portable(kind) else frozenset())
-        return next((arch for arch in wanted.archs if arch in counted), None)
+        return next((arch for arch in archs if arch in counted), None)
 
 
 def find_places(

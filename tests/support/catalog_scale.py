@@ -1,4 +1,6 @@
-"""How long the catalog of some 2,000 engines takes: ``.venv/bin/python tests/support/catalog_scale.py``.
+"""How long the catalog of 2,000 engines takes.
+
+Run ``.venv/bin/python tests/support/catalog_scale.py``.
 
 Every manifest on every target of the table, in a directory. Nothing in it was measured.
 """

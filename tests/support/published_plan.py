@@ -21,7 +21,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, Index, IndexRow, index_row
 from zoo.schema.layout import export_key, record_key
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import Attestation, Blob, BuildRecord, ExportRecord
+from zoo.schema.records import Attestation, Blob, BuildRecord, ExportRecord, Kind
 from zoo.schema.targets import Arch, Toolchain, gpu_lines, served_archs
 from zoo.util.digest import sha256_json
 
@@ -44,7 +44,7 @@ def everywhere() -> Places:
 
 def publish_all(repository: Repository, manifests: Mapping[str, Manifest], places: Places) -> int:
     """Publishes every engine of some models, seeded; returns how many targets they serve."""
-    repository.claim("dry-run")
+    repository.claim(Kind.DRY_RUN)
     rows, count = [], 0
     for manifest in manifests.values():
         wanted = [
@@ -100,7 +100,14 @@ def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places:
     )
     repository.store.put(record_key(manifest.id, build.key), record.to_json())
     for arch in wanted.archs:
-        _attest(repository, manifest, record, export, arch, proven=bool(places.runs_on(wanted)))
+        _attest(
+            repository,
+            manifest,
+            record,
+            export,
+            arch,
+            proven=bool(places.runs_on(wanted.archs, wanted.toolchain)),
+        )
     return build.key
 
 

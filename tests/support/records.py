@@ -1,7 +1,7 @@
 """Builders of records for all tests: every value has a default, which a test may replace by name.
 
-This is the one place where tests construct the types of ``zoo.schema.keys``, ``zoo.schema.records`` and
-``zoo.schema.index``: a change to a type is a change here. Nothing in these records was measured.
+This is the one place where tests construct the types of ``zoo.schema.keys``,
+``zoo.schema.records`` and ``zoo.schema.index``: a change to a type is a change here. Nothing in these records was measured.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from zoo.schema.keys import BuildInputs, ExportInputs, WeightsIdentity
 from zoo.schema.layout import blob_key
 from zoo.schema.manifest import BackboneCut, BatchRange, CatalogText, Preprocess
 from zoo.schema.records import Attestation, Blob, BuildRecord, ExportRecord, StateRecord
-from zoo.schema.targets import RuntimeKind, Target, Toolchain
+from zoo.schema.targets import Target, Toolchain
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
 
 CREATED = "2026-01-01T00:00:00.000000Z"
-VERSIONS: dict[RuntimeKind, str] = {"ort": "1.32.0", "rtx": "1.7.1.116", "trt": "11.4.0.13"}
+VERSIONS: dict[str, str] = {"ort": "1.32.0", "rtx": "1.7.1.116", "trt": "11.4.0.13"}
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -51,12 +51,11 @@ def sha256(digit: str) -> str:
 
 
 def toolchain(
-    kind: RuntimeKind = "ort", version: str | None = None, *, cuda: int | None = None
+    kind: str = "ort", version: str | None = None, *, cuda: int | None = None
 ) -> Toolchain:
     """Returns a runtime on x86-64 Linux."""
-    return Toolchain(
-        kind=kind, version=version or VERSIONS[kind], cuda=cuda, os="linux", machine="x86_64"
-    )
+    values = {"kind": kind, "version": version or VERSIONS[kind], "cuda": cuda}
+    return Toolchain.model_validate({**values, "os": "linux", "machine": "x86_64"})
 
 
 def blob(content: bytes | None = None, **overrides: Any) -> Blob:

@@ -22,7 +22,8 @@ from zoo.schema.floors import floors
 from zoo.schema.index import Index, index_row
 from zoo.schema.keys import BuildInputs
 from zoo.schema.licences import LICENCE_FILE, NOTICE_FILE, licence_text
-from zoo.schema.records import Blob, BuildRecord
+from zoo.schema.precisions import Precision
+from zoo.schema.records import Blob, BuildRecord, Kind
 from zoo.stores import LocalStore, ObjectStore, open_store
 from zoo.util.digest import sha256_json
 
@@ -32,7 +33,7 @@ ROW: dict[str, Any] = {
 }  # fmt: skip
 """What a verdict says of a batch that keeps every floor."""
 
-TOLERANCE = floors()["fp32"].model_dump()
+TOLERANCE = floors()[Precision.FP32].model_dump()
 
 LABEL = "cpu-ort1.32-fp32"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -58,7 +59,7 @@ class Signed:
         self.folder.mkdir(exist_ok=True)
         self.store = open_store(self.url) if self.url else LocalStore(self.folder / "store")
         self.repository = Repository(self.store)
-        self.repository.claim("release")
+        self.repository.claim(Kind.RELEASE)
         self.ring = make_keys(
             self.folder / "keys", None, ask=no_passphrase, expiry=self.expiry, bins=self.bins
         )

@@ -94,7 +94,7 @@ class Client:
         allow_pending: bool = False,
         allow_seeded: bool = False,
     ) -> EngineEntry:
-        """Picks the engine of a model that fits a machine; see :func:`zoo.client.selection.select`."""
+        """Picks the engine that fits a machine; see :func:`zoo.client.selection.select`."""
         return select(
             self.model(name),
             machine,

@@ -149,7 +149,7 @@ def check_images(images: Any, shape: tuple[int, int, int]) -> None:
     if not isinstance(images, np.ndarray):
         raise RunError(
             f"images are a {type(images).__name__}, a numpy array is needed",
-            hint="zoo.inference.preprocess.batch_of makes ready input from photos; a tensor has .numpy()",
+            hint="zoo.inference.preprocess.batch_of makes input from photos; a tensor has .numpy()",
         )
     if images.dtype != np.float32:
         raise RunError(

@@ -77,7 +77,7 @@ class OwnTolerance(BaseModel):
 
 
 class _Floors(BaseModel):
-    """``zoo/schema/floors.toml``: a table for each precision, and what a linear probe may lose in each."""
+    """``zoo/schema/floors.toml``: a table for each precision, with a linear probe's share."""
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
 

@@ -1,6 +1,7 @@
 """Precisions: the set, and one table of what is true of each.
 
-What a precision is decides here or in a ``match``; what runs where is in ``zoo/schema/targets.toml``.
+What a precision is decides here or in a ``match``; what runs where is in
+``zoo/schema/targets.toml``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A store that is read over plain HTTP or HTTPS, from any server of files.
 
-What it reads is worth what its readers check: signatures, digests, lengths (:mod:`zoo.client.trust`).
+What it reads is worth what its readers check: signatures, digests and lengths
+(:mod:`zoo.client.trust`).
 """
 
 from __future__ import annotations

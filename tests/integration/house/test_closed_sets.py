@@ -40,7 +40,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 DECIDES = {
     Precision: ("zoo/schema/precisions.py", {
-        "zoo/schema/precisions.py", "builders/recipe/export_form.py", "builders/precision/search.py",
+        "zoo/schema/precisions.py",
+        "builders/recipe/export_form.py", "builders/precision/search.py",
         "builders/backends/inspector.py", "builders/backends/network.py",
         "builders/backends/onnxruntime.py", "builders/backends/tensorrt.py",
         "builders/backends/tensorrt_api.py",

@@ -19,8 +19,9 @@ from support.paths import ROOT
 from builders.executors import Outcome
 from builders.jobs.messages import BuildOutput, Job, ReferenceOutput, Verification
 from builders.measure.accuracy import FOLDS, linear_probe
+from builders.measure.imagenet_sample import imagenet_sample
 from builders.photos.calibration import shipped
-from builders.photos.labelled import LEAST_OF_CLASS, imagenet_sample, read_labelled
+from builders.photos.labelled import LEAST_OF_CLASS, read_labelled
 from builders.run import linear_probe as probing
 from zoo.inference.preprocess import open_photo
 from zoo.schema.manifest import load_manifests

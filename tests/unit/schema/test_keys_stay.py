@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import DATA
 
 from zoo.schema.keys import BuildInputs, ExportInputs, VerificationInputs
 from zoo.schema.records import Attestation
 
-KEYS: dict[str, str] = json.loads(
-    (Path(__file__).parent / "data" / "keys_at_8b658fa.json").read_text()
-)
+KEYS: dict[str, str] = json.loads((DATA / "keys_at_8b658fa.json").read_text())
 PREPROCESS = {
     "input_size": 224, "crop": 0.875, "interpolation": "bicubic",
     "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],

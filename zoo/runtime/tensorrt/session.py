@@ -18,8 +18,8 @@ import numpy as np
 from zoo.runtime import cuda
 from zoo.runtime.base import check_images
 from zoo.runtime.header import check_arch, check_engine, describe, read_file_header
-from zoo.runtime.pipeline import LanePipeline
 from zoo.runtime.tensorrt.lane import FLOAT_BYTES, Bound, Lane
+from zoo.runtime.tensorrt.pipeline import LanePipeline
 from zoo.schema.closed import Unknown
 from zoo.schema.keys import BuildInputs
 from zoo.schema.manifest import BatchRange
