@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from builders.backends import get_backend
-from builders.planning.options import words
 from builders.jobs.progress import silent
+from builders.planning.options import words
 from builders.verify.benchmark import benchmark
 from builders.verify.metrics import compare_rows
 from zoo.cli.main import Parser, add_arguments, run_cli

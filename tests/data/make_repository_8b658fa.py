@@ -5,7 +5,8 @@
 
 Every record in it was written by that commit's own commands, on seeded weights of timm's smallest
 network. ``tests/integration/run/test_old_repository.py`` runs today's farm on it. The
-archive holds ``store`` and ``store.keys`` (which sign nothing else), ``manifests``, and ``requests.json``: the command lines
+archive holds ``store`` and ``store.keys`` (which sign nothing else), ``manifests``, and
+``requests.json``: the command lines
 that had nothing left to do, each with its exit status and the last
 lines that commit 8b658fa printed for it.
 """

@@ -1,7 +1,8 @@
 """Builders of records for all tests: every value has a default, which a test may replace by name.
 
 This is the one place where tests construct the types of ``zoo.schema.keys``,
-``zoo.schema.records`` and ``zoo.schema.index``: a change to a type is a change here. Nothing in these records was measured.
+``zoo.schema.records`` and ``zoo.schema.index``: a change to a type is a change here. Nothing in
+these records was measured.
 """
 
 from __future__ import annotations
