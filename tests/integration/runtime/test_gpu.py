@@ -274,5 +274,7 @@ def test_what_an_fp16_network_keeps_is_fp32_in_the_engine(tmp_path: Path) -> Non
         for name in parameters
         if name in layer["Name"] and layer.get("Weights")
     }
-    assert types == {("kept", "Float"), ("low", "Half")}
+    # Of two profiles, TensorRT 8.6 chose fp32 for the small one of a layer that may run in fp16.
+    assert {kind for name, kind in types if name == "kept"} == {"Float"}
+    assert ("low", "Half") in types
     assert facts.precision_proven
