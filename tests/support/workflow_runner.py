@@ -13,7 +13,7 @@ import yaml
 from support.paths import ROOT
 
 TOOLS = (
-    "zoo", "builders", "docker", "Makefile", "README.md", "LICENSE", "pyproject.toml",
+    "zoo", "builders", "docker", "Makefile", "options.mk", "README.md", "LICENSE", "pyproject.toml",
     "constraints.txt", ".github", ".venv/bin",
 )  # fmt: skip
 
