@@ -25,7 +25,7 @@ endif
 
 FARM = $(BIN)/zoo-farm --manifests "$(MANIFESTS)"
 
-.PHONY: help zoo plan nightly verify prove demo test test-full test-docker lint catalog serve publish wheel image clean
+.PHONY: help zoo plan nightly verify prove demo test test-unit test-full test-docker lint catalog serve publish wheel image clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ image: $(READY)  ## Build the container of a TensorRT line (TRT=11.4), or the ex
 
 test: $(READY)  ## Run the tests, the full zoo aside
 	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --durations 15
+
+test-unit: $(READY)  ## Run the unit tests: no server, browser, export or network
+	@$(BIN)/python -m pytest tests/unit -n 2 --dist worksteal
 
 test-docker: $(READY)  ## Run builds in containers, on a Docker engine of its own (root; Debian: docker.io, mmdebstrap)
 	@$(BIN)/python -m pytest -m docker tests/integration/executors/test_docker.py

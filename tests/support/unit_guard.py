@@ -81,10 +81,25 @@ def _watched() -> Generator[None, Any, Any]:
         _active = before
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Watches a test, its fixtures included."""
+# pytest calls these three, unlike pytest_runtest_protocol, for the tests below a conftest.py alone.
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup() -> Generator[None, Any, Any]:
+    """Watches the fixtures of a test."""
     _violations.clear()
+    return (yield from _watched())
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Watches a test."""
+    return (yield from _watched())
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Generator[None, Any, Any]:
+    """Watches how the fixtures of a test end."""
     return (yield from _watched())
 
 

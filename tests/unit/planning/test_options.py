@@ -1,20 +1,10 @@
-"""The table of options: what is made from it is current, and make refuses what has no effect."""
+"""What is made from the table of options is current."""
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-
-import pytest
 from support.paths import ROOT
 
-from builders.planning.options import COMMANDS, OPTIONS, add_options, makefile, table
-
-
-def make(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["make", "--dry-run", "PYTHON=python3", *words], cwd=ROOT, capture_output=True, text=True
-    )
+from builders.planning.options import OPTIONS, makefile, table
 
 
 def test_the_makefiles_options_are_current() -> None:
@@ -28,35 +18,3 @@ def test_the_table_of_the_readme_is_current() -> None:
 def test_a_plan_takes_all_that_a_run_takes() -> None:
     for option in OPTIONS:
         assert "zoo" not in option.takes or {"plan", "nightly"} <= {*option.takes}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_make_hands_over_every_option_of_a_command(command: str) -> None:
-    parser = argparse.ArgumentParser()
-    add_options(parser, command)
-    flags = {flag for action in parser._actions for flag in action.option_strings} - {
-        "-h",
-        "--help",
-    }
-    given = [
-        f"{option.variable}={1 if option.switch else 'x'}"
-        for option in OPTIONS
-        if command in option.takes
-    ]
-    done = make(command, *given)
-    assert done.returncode == 0, done.stderr
-    assert not {flag for flag in flags if f"{flag} " not in f"{done.stdout} ".replace("\n", " ")}
-
-
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [
-        (["demo", "MODELS=x"], 2), (["catalog", "MODELS=x"], 2), (["zoo", "JSON=1"], 2),
-        (["test", "GPU=cpu"], 2), (["demo", "DATA=x"], 0), (["prove", "STORE=x", "TRUST=r"], 0),
-    ],
-)  # fmt: skip
-def test_make_refuses_what_has_no_effect(words: list[str], status: int) -> None:
-    done = make(*words)
-    assert done.returncode == status, done.stderr
-    if status:
-        assert "does not take" in done.stderr

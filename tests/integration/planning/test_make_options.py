@@ -1,0 +1,49 @@
+"""``make`` passes on what the table of options has, and refuses what has no effect."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+
+import pytest
+from support.paths import ROOT
+
+from builders.planning.options import COMMANDS, OPTIONS, add_options
+
+
+def make(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--dry-run", "PYTHON=python3", *words], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_make_hands_over_every_option_of_a_command(command: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, command)
+    flags = {flag for action in parser._actions for flag in action.option_strings} - {
+        "-h",
+        "--help",
+    }
+    given = [
+        f"{option.variable}={1 if option.switch else 'x'}"
+        for option in OPTIONS
+        if command in option.takes
+    ]
+    done = make(command, *given)
+    assert done.returncode == 0, done.stderr
+    assert not {flag for flag in flags if f"{flag} " not in f"{done.stdout} ".replace("\n", " ")}
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["demo", "MODELS=x"], 2), (["catalog", "MODELS=x"], 2), (["zoo", "JSON=1"], 2),
+        (["test", "GPU=cpu"], 2), (["demo", "DATA=x"], 0), (["prove", "STORE=x", "TRUST=r"], 0),
+    ],
+)  # fmt: skip
+def test_make_refuses_what_has_no_effect(words: list[str], status: int) -> None:
+    done = make(*words)
+    assert done.returncode == status, done.stderr
+    if status:
+        assert "does not take" in done.stderr
