@@ -59,7 +59,7 @@ def differences(
     )
     known = RepositoryKnown(repository, manifest.id, index, Failures(repository))
     decider = Decider(manifest, request, known)
-    decider.identify()
+    decider.inputs.identify()
     wanted = Wanted(archs=archs, toolchain=toolchain, precision=record.inputs.precision)
     yield f"published {record.created}, build key {record.key}"
     yield from said(decider.engine(wanted))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from builders.history.failures import Failures
-from builders.jobs.messages import BuildJob, BuildOutput, Prove, VerifyJob
 from builders.jobs.progress import Display
 from builders.planning import wanted
 from builders.planning.decide import Decider
@@ -16,16 +14,13 @@ from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.publish import records
-from builders.recipe import export_form
+from builders.run.engine_jobs import EngineJobs
 from builders.run.exports import Exports
-from builders.run.job_runner import JobRunner, passed
-from builders.run.linear_probe import Probing
 from builders.run.summary import Summary
 from zoo.repository.repository import Repository
 from zoo.schema.index import DisabledCell
-from zoo.schema.keys import VerificationInputs
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import BuildRecord, FailureReason, FailureStage
+from zoo.schema.records import FailureReason, FailureStage
 from zoo.util.errors import (
     ClusterError,
     JobError,
@@ -42,7 +37,7 @@ class EngineRun:
 
     Attributes:
         repository: Where engines are published.
-        jobs: Runs jobs.
+        jobs: Builds and verifies engines.
         display: Where progress is shown.
         failures: Takes what fails.
         manifest: The model.
@@ -50,13 +45,12 @@ class EngineRun:
         decider: Decides again for an engine that something was done for.
         known: What the repository has of the model; is told what is done.
         exports: Makes the exports of the model.
-        probing: Adds the linear probe to verdicts.
         summary: Takes what came of each engine.
         cells: What the index is to say of those that are disabled.
     """
 
     repository: Repository
-    jobs: JobRunner
+    jobs: EngineJobs
     display: Display
     failures: Failures
     manifest: Manifest
@@ -64,7 +58,6 @@ class EngineRun:
     decider: Decider
     known: RepositoryKnown
     exports: Exports
-    probing: Probing
     summary: Summary
     cells: list[DisabledCell] = field(default_factory=list)
 
@@ -92,9 +85,9 @@ class EngineRun:
             case Action.NOTHING | Action.SIGN:
                 return self._current(decision)
             case Action.BUILD:
-                return self._try(decision, plain, self._build, "published")
+                return self._try(decision, plain, self.jobs.build, "published")
             case Action.VERIFY:
-                return self._try(decision, plain, self._verify, "verified")
+                return self._try(decision, plain, self.jobs.verify, "verified")
             case Action.DISABLED:
                 self._disable(decision)
                 return None
@@ -112,7 +105,7 @@ class EngineRun:
         while decision.action is Action.EXPORT:
             assert decision.wanted is not None
             assert decision.form is not None
-            key = self.decider.asked(decision.form)[0]
+            key = self.decider.inputs.asked(decision.form)[0]
             _ = self.exports[decision.form]
             self.known.exported(key)
             after = self.decider.engine(decision.wanted)
@@ -193,11 +186,11 @@ class EngineRun:
             record = self.known.record(decision.record) if decision.record else None
             self.failures.add(
                 record.inputs if record else decision.inputs,
-                self.decider.tolerance(decision.wanted),
+                self.decider.inputs.tolerance(decision.wanted),
                 error.message,
                 stage=FailureStage(decision.action.value),
                 reason=FailureReason.TOLERANCE if missed else FailureReason.CRASHED,
-                weights=self.decider.identity,
+                weights=self.decider.inputs.identity,
                 targets=map(str, decision.wanted.targets),
             )
         after = self.decider.engine(plain)
@@ -250,64 +243,6 @@ class EngineRun:
                 stage="export" if failed else "build",
             )
         )
-
-    def _build(self, decision: Decision) -> str:
-        """Builds an engine, verifies it where it can be run, and publishes it.
-
-        Raises:
-            MissError: It misses its tolerance.
-        """
-        assert decision.inputs is not None
-        assert decision.export is not None
-        assert decision.wanted is not None
-        prove = decision.prove
-        if prove is not None:
-            prove = self.probing.prove(self.manifest, prove)
-        job = BuildJob(
-            inputs=decision.inputs,
-            onnx=decision.export.onnx,
-            parameters=decision.export.parameters,
-            prove=prove,
-            store=self.repository.store.url,
-        )
-        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
-            outcome = self.probing.judged(outcome, self.manifest, decision.wanted.precision)
-            record: BuildRecord = records.publish_build(
-                self.repository,
-                job,
-                [str(target) for target in decision.wanted.targets],
-                self.manifest,
-                decision.export,
-                passed(outcome, "not published"),
-                outcome.folder,
-                partial(_verdict, prove=prove) if prove is not None else None,
-            )
-        return record.key
-
-    def _verify(self, decision: Decision) -> str:
-        """Verifies a stored engine again.
-
-        Raises:
-            MissError: It misses its tolerance, and is withdrawn.
-        """
-        assert decision.record is not None
-        assert decision.prove is not None
-        record = self.known.record(decision.record)
-        assert record is not None
-        prove = self.probing.prove(self.manifest, decision.prove)
-        job = VerifyJob(record=record, prove=prove, store=self.repository.store.url)
-        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
-            outcome = self.probing.judged(outcome, self.manifest, record.inputs.precision)
-            assert isinstance(outcome.result, BuildOutput)
-            verdict = _verdict(record.engine.sha256, prove)
-            records.attest_proof(self.repository, verdict, outcome.result)
-            self.known.attested(record.engine.sha256)
-            passed(outcome, "withdrawn")
-        return record.key
-
-
-def _verdict(engine: str, prove: Prove) -> VerificationInputs:
-    return wanted.verification_inputs(engine, prove, export_form.VERIFICATION_METHOD)
 
 
 def _withdrawn(decision: Decision, failures: Path) -> VerificationError:

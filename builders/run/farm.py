@@ -17,6 +17,7 @@ from builders.planning.request import Request
 from builders.publish import index as listing
 from builders.publish.candidates import Proposals
 from builders.run import parallel
+from builders.run.engine_jobs import EngineJobs
 from builders.run.engines import EngineRun
 from builders.run.exports import Exports
 from builders.run.job_runner import JobRunner
@@ -113,22 +114,26 @@ class Farm:
             if decision.cause is Cause.MODEL_ERROR and decision.error is not None:
                 raise decision.error
         exports = Exports(
-            self._repository, manifest, decider.identity, request,
+            self._repository, manifest, decider.inputs.identity, request,
             partial(self._jobs.job, manifest.id, failures=request.failures),
         )  # fmt: skip
         first = [d.form for d in decisions if _is_first_export(d) and d.form is not None]
         if first:
             exports.make(first)
             for form in first:
-                known.exported(decider.asked(form)[0])
+                known.exported(decider.inputs.asked(form)[0])
+        jobs = EngineJobs(
+            repository=self._repository, jobs=self._jobs, manifest=manifest, request=request,
+            known=known, probing=probing,
+        )  # fmt: skip
         engines = EngineRun(
-            self._repository, self._jobs, self._display, self._failures, manifest, request,
-            decider, known, exports, probing, summary,
+            self._repository, jobs, self._display, self._failures, manifest, request,
+            decider, known, exports, summary,
         )  # fmt: skip
         records = [key for key in self._each(engines.bring, decisions) if key is not None]
         candidate = Candidate(
-            card=listing.model_card(manifest, decider.identity),
-            weights=decider.identity,
+            card=listing.model_card(manifest, decider.inputs.identity),
+            weights=decider.inputs.identity,
             backbone=manifest.backbone,
             records=tuple(dict.fromkeys(records)),
             disabled=tuple(sorted(engines.cells, key=lambda cell: cell.targets)),

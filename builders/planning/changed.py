@@ -1,0 +1,89 @@
+"""Says why an engine is exported or built: which fields differ from what is published."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from builders.planning.decision import Action, Cause, Decision, Known
+from builders.planning.engine_inputs import EngineInputs
+from builders.planning.serving import serving
+from builders.planning.stored import cell
+from builders.planning.wanted import Wanted
+from builders.recipe.export_form import Form
+from zoo.catalog.report import Change, changes
+from zoo.schema.keys import BuildInputs, ExportInputs
+from zoo.schema.records import (
+    BuildRecord,
+    ExportRecord,
+)
+
+
+class ChangedInputs:
+    """Compares what a model's engines would be made from with what is published.
+
+    Args:
+        inputs: Of the model's exports and engines.
+        known: What there is.
+    """
+
+    def __init__(self, inputs: EngineInputs, known: Known) -> None:
+        self._inputs, self._known = inputs, known
+
+    def unbuilt(
+        self,
+        start: Decision,
+        wanted: Wanted,
+        build: BuildInputs,
+        export: ExportRecord,
+        *,
+        gone: bool,
+    ) -> Decision:
+        """Says why an engine is built: which fields differ from what is published."""
+        if gone:
+            return replace(start, action=Action.BUILD, cause=Cause.RECORD_GONE)
+        before = self._before(wanted)
+        if before is None:
+            return replace(start, action=Action.BUILD, cause=Cause.NEW)
+        changed = _differ(before.inputs, build)
+        if before.inputs.onnx != build.onnx:
+            old = self._known.export(before.export_key)
+            if isinstance(old, ExportRecord):
+                of_export = _differ(old.inputs, export.inputs)
+                changed += tuple(
+                    change.model_copy(update={"field": f"export.{change.field}"})
+                    for change in of_export
+                )
+        return replace(start, action=Action.BUILD, cause=Cause.BUILD_KEY_CHANGED, changed=changed)
+
+    def unexported(self, start: Decision, wanted: Wanted, form: Form) -> Decision:
+        """Says why an export is made, and whether an engine is sure to follow."""
+        before = self._before(wanted)
+        if before is None:
+            return replace(start, cause=Cause.NEW)
+        old = self._known.export(before.export_key)
+        if not isinstance(old, ExportRecord):
+            return replace(start, cause=Cause.EXPORT_GONE)
+        changed = _differ(old.inputs, self._inputs.asked(form)[1])
+        build = self._inputs.build(wanted, old)
+        further = tuple(
+            change
+            for change in _differ(before.inputs, build)
+            if change.field.partition(".")[0] not in ("archs", "preprocess")
+        )
+        perhaps = before.key == build.key or serving(build, self._known) is not None
+        cause = Cause.EXPORT_KEY_CHANGED if perhaps else Cause.KEYS_CHANGED
+        return replace(start, cause=cause, changed=(*changed, *further), perhaps=perhaps)
+
+    def _before(self, wanted: Wanted) -> BuildRecord | None:
+        """Returns the record of what is published for a target now."""
+        for target in wanted.targets:
+            entry = self._known.published(cell(str(target)))
+            if entry is not None:
+                return self._known.record(entry.record)
+        return None
+
+
+def _differ(
+    before: BuildInputs | ExportInputs, now: BuildInputs | ExportInputs
+) -> tuple[Change, ...]:
+    return tuple(changes(before.model_dump(mode="json"), now.model_dump(mode="json")))

@@ -1,0 +1,70 @@
+"""What an engine of a model is exported and built from, and how it is verified."""
+
+from __future__ import annotations
+
+from builders import weights
+from builders.jobs.messages import Prove
+from builders.planning import wanted as plan
+from builders.planning.order import build_inputs
+from builders.planning.request import Request
+from builders.planning.wanted import Wanted
+from builders.recipe import export_form
+from builders.recipe.export_form import Form
+from zoo.schema.floors import Tolerance
+from zoo.schema.keys import BuildInputs, ExportInputs
+from zoo.schema.licences import check_licence
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import (
+    ExportRecord,
+)
+
+
+class EngineInputs:
+    """Collects the inputs of one model's exports and engines; each is computed once.
+
+    Args:
+        manifest: The model.
+        request: What is asked for.
+    """
+
+    def __init__(self, manifest: Manifest, request: Request) -> None:
+        self._manifest, self._request = manifest, request
+        self._calibration = request.calibration.name
+        self._made: dict[Form, tuple[str, ExportInputs]] = {}
+        self._proofs: dict[object, Prove] = {}
+
+    def identify(self) -> None:
+        """Finds out which weights the manifest means.
+
+        Raises:
+            ZooError: They may not be handed out, or are not known.
+        """
+        if self._request.weights != "seeded":
+            check_licence(self._manifest.id, self._manifest.licence)
+        self.identity = weights.identify(self._manifest, self._request.weights)
+
+    def tolerance(self, wanted: Wanted) -> Tolerance:
+        """Returns what an engine has to meet."""
+        return self._manifest.kept_by(wanted.precision)
+
+    def asked(self, form: Form) -> tuple[str, ExportInputs]:
+        """Returns what an export is made from, after its key."""
+        if form not in self._made:
+            made = export_form.export_inputs(self._manifest, self.identity, form, self._calibration)
+            self._made[form] = made.key, made
+        return self._made[form]
+
+    def build(self, wanted: Wanted, export: ExportRecord) -> BuildInputs:
+        """Returns what an engine is built from."""
+        return build_inputs(self._manifest, wanted, export, self._request.builder)
+
+    def proof(self, wanted: Wanted, export: ExportRecord, build: BuildInputs) -> Prove | None:
+        """Says how an engine is verified, None where it can't be run; many are verified alike."""
+        if self._request.places.runs_on(wanted.archs, wanted.toolchain) is None:
+            return None
+        alike = (export.onnx.sha256, export.golden.sha256, build.precision, build.profiles)
+        if alike not in self._proofs:
+            self._proofs[alike] = plan.proof(
+                self._manifest, export, build.precision, build.profiles
+            )
+        return self._proofs[alike]

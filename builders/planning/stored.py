@@ -1,0 +1,148 @@
+"""Decides about engines that are built: nothing, a signature or a verification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from builders.jobs.messages import Prove
+from builders.planning import wanted as plan
+from builders.planning.decision import Action, Cause, Decision, Known
+from builders.planning.request import Request
+from builders.planning.wanted import Wanted
+from builders.recipe import export_form
+from zoo.schema.index import EngineEntry
+from zoo.schema.records import (
+    Attestation,
+    BuildRecord,
+    concerning,
+    status_of,
+)
+from zoo.schema.targets import Arch
+from zoo.util.errors import RepositoryError
+
+
+class StoredEngines:
+    """Decides about a model's engines that are stored.
+
+    Args:
+        request: What is asked for.
+        known: What there is.
+    """
+
+    def __init__(self, request: Request, known: Known) -> None:
+        self._request, self._known = request, known
+
+    def is_withdrawn(self, key: str, wanted: Wanted) -> bool:
+        """Whether a stored engine was withdrawn on one of the architectures that are wanted."""
+        return any(status == "withdrawn" for status, _ in self._statuses(key, wanted))
+
+    def _statuses(self, key: str, wanted: Wanted) -> Iterator[tuple[str, str | None]]:
+        """Yields where a stored engine stands on each architecture that is wanted."""
+        entries = self._known.entries(key)
+        if entries and not self._known.is_new(entries[0].engine.sha256):
+            for arch in wanted.archs:
+                entry = _entry_on(arch, entries)
+                yield entry.status, entry.reason
+        elif (record := self._known.record(key)) is not None:
+            attestations = self._known.attestations(record.engine.sha256)
+            for arch in wanted.archs:
+                yield status_of(concerning(attestations, arch.name))
+
+    def decide(self, start: Decision, wanted: Wanted) -> Decision:
+        """Decides for an engine that is built: nothing, a signature, or a verification."""
+        known, key = self._known, start.record
+        assert key is not None
+        if digest := known.damaged(key):
+            error = RepositoryError(
+                f"record {key} names engine {digest}, which is missing or cut short",
+                hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made again",
+            )
+            return replace(
+                start, action=Action.BLOCKED, cause=Cause.ENGINE_ERROR, text=error.message,
+                error=error,
+            )  # fmt: skip
+        done = self._listed(start, wanted, key)
+        if start.prove is None:
+            for status, reason in self._statuses(key, wanted):
+                if status == "withdrawn":
+                    return replace(
+                        start, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=reason or ""
+                    )
+            return done
+        arch = self._request.places.runs_on(wanted.archs, wanted.toolchain)
+        assert arch is not None
+        entries = known.entries(key)
+        if entries and not known.is_new(entries[0].engine.sha256):
+            entry = _entry_on(arch, entries)
+            asked = _verdict(entry.engine.sha256, start.prove)
+            if asked == _verdict_key(entry) and self._request.labelled is None:
+                return done
+        record = known.record(key)
+        if record is None:
+            return replace(start, action=Action.BUILD, cause=Cause.RECORD_GONE, record=None)
+        attestations = concerning(known.attestations(record.engine.sha256), arch.name)
+        return self._judged(done, record, attestations)
+
+    def _judged(
+        self, done: Decision, record: BuildRecord, attestations: Sequence[Attestation]
+    ) -> Decision:
+        """Decides for an engine that can be run here, from what was attested about it."""
+        verdicts = [one for one in attestations if one.kind in ("verified", "withdrawn")]
+        last = verdicts[-1] if verdicts else None
+        assert done.prove is not None
+        if last is not None and last.by_hand:
+            text = status_of(list(attestations))[1] or ""
+            return replace(done, action=Action.WITHDRAWN, cause=Cause.TAKEN_BACK, text=text)
+        if last is None:
+            return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
+        if last.key != _verdict(record.engine.sha256, done.prove):
+            return replace(done, action=Action.VERIFY, cause=Cause.PROOF_CHANGED)
+        if last.kind == "withdrawn":
+            text = status_of(list(attestations))[1] or ""
+            return replace(done, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=text)
+        if self._lacks_probe(verdicts):
+            return replace(done, action=Action.VERIFY, cause=Cause.NOT_PROBED)
+        return done
+
+    def _lacks_probe(self, verdicts: Sequence[Attestation]) -> bool:
+        """Whether no verdict says anything of the labelled photos."""
+        labelled = self._request.labelled
+        return labelled is not None and not any(
+            (one.body.get("probe") or {}).get("sha256") == labelled.sha256 for one in verdicts
+        )
+
+    def _listed(self, start: Decision, wanted: Wanted, key: str) -> Decision:
+        """Decides for an engine that needs no work: whether the index says it already."""
+        current = {
+            cell(label)
+            for entry in self._known.entries(key)
+            if entry.superseded is None
+            for label in entry.targets
+        }
+        if all(cell(str(target)) in current for target in wanted.targets):
+            return start
+        return replace(start, action=Action.SIGN, cause=Cause.UNLISTED)
+
+
+def _verdict(engine: str, prove: Prove) -> str:
+    return plan.verification_inputs(engine, prove, export_form.VERIFICATION_METHOD).key
+
+
+def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:
+    """Returns what the index says of an engine on one architecture."""
+    start = f"{arch}-"
+    there = (one for one in entries if any(label.startswith(start) for label in one.targets))
+    return next(there, entries[0])
+
+
+def _verdict_key(entry: EngineEntry) -> str | None:
+    """Returns the key of the verdict that an entry shows, None where it is not verified."""
+    if entry.status != "verified" or entry.verification is None:
+        return None
+    return entry.verification.key
+
+
+def cell(label: str) -> str:
+    """Returns a target without what it keeps in higher precision."""
+    return label.removesuffix("-mixed")

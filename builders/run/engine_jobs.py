@@ -1,0 +1,99 @@
+"""Builds and verifies one engine, and publishes what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from builders.jobs.messages import BuildJob, BuildOutput, Prove, VerifyJob
+from builders.planning import wanted
+from builders.planning.decision import Decision
+from builders.planning.known import RepositoryKnown
+from builders.planning.request import Request
+from builders.publish import records
+from builders.recipe import export_form
+from builders.run.job_runner import JobRunner, passed
+from builders.run.linear_probe import Probing
+from zoo.repository.repository import Repository
+from zoo.schema.keys import VerificationInputs
+from zoo.schema.manifest import Manifest
+from zoo.schema.records import BuildRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineJobs:
+    """Runs the jobs of one model's engines.
+
+    Attributes:
+        repository: Where engines are published.
+        jobs: Runs jobs.
+        manifest: The model.
+        request: What is asked for.
+        known: What the repository has of the model; is told what is done.
+        probing: Adds the linear probe to verdicts.
+    """
+
+    repository: Repository
+    jobs: JobRunner
+    manifest: Manifest
+    request: Request
+    known: RepositoryKnown
+    probing: Probing
+
+    def build(self, decision: Decision) -> str:
+        """Builds an engine, verifies it where it can be run, and publishes it.
+
+        Raises:
+            MissError: It misses its tolerance.
+        """
+        assert decision.inputs is not None
+        assert decision.export is not None
+        assert decision.wanted is not None
+        prove = decision.prove
+        if prove is not None:
+            prove = self.probing.prove(self.manifest, prove)
+        job = BuildJob(
+            inputs=decision.inputs,
+            onnx=decision.export.onnx,
+            parameters=decision.export.parameters,
+            prove=prove,
+            store=self.repository.store.url,
+        )
+        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
+            outcome = self.probing.judged(outcome, self.manifest, decision.wanted.precision)
+            record: BuildRecord = records.publish_build(
+                self.repository,
+                job,
+                [str(target) for target in decision.wanted.targets],
+                self.manifest,
+                decision.export,
+                passed(outcome, "not published"),
+                outcome.folder,
+                partial(_verdict, prove=prove) if prove is not None else None,
+            )
+        return record.key
+
+    def verify(self, decision: Decision) -> str:
+        """Verifies a stored engine again.
+
+        Raises:
+            MissError: It misses its tolerance, and is withdrawn.
+        """
+        assert decision.record is not None
+        assert decision.prove is not None
+        record = self.known.record(decision.record)
+        assert record is not None
+        prove = self.probing.prove(self.manifest, decision.prove)
+        job = VerifyJob(record=record, prove=prove, store=self.repository.store.url)
+        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
+            outcome = self.probing.judged(outcome, self.manifest, record.inputs.precision)
+            assert isinstance(outcome.result, BuildOutput)
+            verdict = _verdict(record.engine.sha256, prove)
+            records.attest_proof(self.repository, verdict, outcome.result)
+            self.known.attested(record.engine.sha256)
+            passed(outcome, "withdrawn")
+        return record.key
+
+
+def _verdict(engine: str, prove: Prove) -> VerificationInputs:
+    return wanted.verification_inputs(engine, prove, export_form.VERIFICATION_METHOD)
