@@ -21,7 +21,8 @@ from polygraphy.logger import G_LOGGER
 
 from builders.jobs.messages import Prove, Verification
 from builders.jobs.progress import Event, Report
-from builders.verify.metrics import compare_rows, find_misses
+from builders.verify.metrics import compare_rows
+from builders.verify.misses import find_misses
 from zoo.inference.preprocess import normalise
 from zoo.runtime import Session
 from zoo.schema.floors import Tolerance

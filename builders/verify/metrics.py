@@ -1,4 +1,4 @@
-"""Gate: how far features are from PyTorch's, row by row, and whether that is near enough.
+"""Measures, row by row, how far features are from PyTorch's.
 
 Polygraphy's own functors judge a batch as one vector, in which one bad row hides.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.schema.floors import NEIGHBOURS, Tolerance
+from zoo.schema.floors import NEIGHBOURS
 
 _SAME = 1e-6  # of the longest row: features no farther apart are of one photo
 
@@ -95,36 +95,6 @@ def _by_photo(
         }
         for number in np.unique(photo)
     }
-
-
-def find_misses(numbers: dict[str, Any], tolerance: Tolerance) -> list[str]:
-    """Says in words which floors a batch misses; an empty list when it keeps them all."""
-    where = f"batch {numbers['batch']}"
-    if not numbers["finite"]:
-        if "shape" in numbers:
-            return [f"{where}: features of shape {tuple(numbers['shape'])}"]
-        return [f"{where}: {numbers['rows_not_finite']} rows hold NaN or infinity"]
-    misses = []
-    if numbers["worst_cosine"] < tolerance.cosine:
-        misses.append(
-            f"{where}: row {numbers['worst_row']} has cosine {numbers['worst_cosine']:.6f}, "
-            f"at least {tolerance.cosine} is needed"
-        )
-    for name in ("relative_error", "distance_error"):
-        allowed = getattr(tolerance, name)
-        if numbers[f"worst_{name}"] > allowed:
-            misses.append(
-                f"{where}: {name.replace('_', ' ')} {numbers[f'worst_{name}']:.3g}, "
-                f"at most {allowed} is allowed"
-            )
-    if numbers["neighbours"] < tolerance.neighbours:
-        misses.append(
-            f"{where}: {numbers['neighbours']:.0%} of the nearest photos stay the nearest, at "
-            f"least {tolerance.neighbours:.0%} is needed"
-        )
-    if numbers["lost_rows"]:
-        misses.append(f"{where}: {numbers['lost_rows']} rows are nearest to another photo's")
-    return misses
 
 
 def _distances(rows: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
