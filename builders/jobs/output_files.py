@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 
 from builders.jobs.messages import BuildOutput, ExportOutput, ReferenceOutput
+from builders.jobs.output_formats import check_formats
 from zoo.util.errors import JobError
 
 WORK = "work"
@@ -224,7 +225,8 @@ def collect_files(result: ExportOutput | ReferenceOutput | BuildOutput, folder: 
     """Takes the files that a result names, all of them or none that is used.
 
     Raises:
-        JobError: One is missing, or is not a plain file of a bounded size.
+        JobError: One is missing, is not a plain file of a bounded size, or has another format than
+            its kind.
     """
     with OutputFolder(folder / WORK) as made:
         for name, kind in named_files(result).items():
@@ -232,6 +234,7 @@ def collect_files(result: ExportOutput | ReferenceOutput | BuildOutput, folder: 
                 made.take(name, kind, folder)
             except FileNotFoundError as error:
                 raise _refused(name, kind, "is not there") from error
+    check_formats(named_files(result), folder)
 
 
 def read_log_end(folder: Path, most: int = LOG_END) -> str:

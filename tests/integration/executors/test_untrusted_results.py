@@ -22,7 +22,7 @@ from builders.jobs.messages import BuildJob
 from builders.jobs.output_files import LIMITS
 from builders.jobs.progress import silent
 from builders.jobs.scratch import keep
-from builders.jobs.worker_environment import worker_environment
+from builders.toolchains.worker_environment import worker_environment
 from zoo.repository.repository import Repository
 from zoo.schema.records import Blob
 from zoo.stores import LocalStore
