@@ -41,6 +41,7 @@ LIMITS = {
     "state": 16 * _GIB,
     "golden": 4 * _GIB,
     "labelled": 16 * _GIB,
+    "features": 16 * _GIB,
     "timing_cache": 4 * _GIB,
     "inspector": _GIB,
     "log": _GIB,
@@ -72,7 +73,7 @@ def named_files(result: ExportOutput | ReferenceOutput | BuildOutput) -> dict[st
         found = [(result.engine, "engine"), (result.timing_cache, "timing_cache")]
         found += [(name, kind) for kind, name in result.files.items()]
         if result.verification is not None:
-            found.append((result.verification.labelled, "labelled"))
+            found.append((result.verification.labelled, "features"))
     kinds: dict[str, str] = {}
     for name, kind in found:
         if name in kinds:

@@ -8,7 +8,6 @@ compressed, and their shapes match their sizes.
 from __future__ import annotations
 
 import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -70,16 +69,12 @@ def _check_golden(path: Path) -> None:
 
 
 def _check_labelled(path: Path) -> None:
-    """Accepts what an export or reference job returns (``.npz``), or a build's features (``.npy``).
+    _check_rows(_npz(path, _LABELLED))
 
-    Which of the two it must be is known by its name's ending alone.
-    """
-    if path.suffix == ".npz":
-        _check_rows(_npz(path, _LABELLED))
-        return
+
+def _check_features_file(path: Path) -> None:
     with path.open("rb") as file:
-        features = _npy(file, path.stat().st_size)
-    _check_features(features)
+        _check_features(_npy(file, path.stat().st_size))
 
 
 def _check_rows(arrays: Mapping[str, Array]) -> None:
@@ -95,12 +90,10 @@ def _check_features(features: Array) -> None:
 
 
 def _npz(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
-    """Returns the headers of the arrays of an uncompressed ``.npz``, which must have these names."""
+    """Returns the header of each array of an uncompressed ``.npz`` with exactly these arrays."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
-        if sorted(entries) != [f"{name}.npy" for name in names] or len(archive.filelist) != len(
-            names
-        ):
+        if sorted(entry.filename for entry in archive.infolist()) != [f"{n}.npy" for n in names]:
             raise FormatError(f"it must hold the arrays {', '.join(names)} and nothing else")
         arrays = {}
         for name in names:
@@ -171,7 +164,7 @@ def _varint(file: IO[bytes]) -> int:
         data = file.read(1)
         if not data:
             raise FormatError("not an ONNX model: it is cut off")
-        (byte,) = struct.unpack("B", data)
+        byte = data[0]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value
@@ -181,5 +174,6 @@ def _varint(file: IO[bytes]) -> int:
 _CHECKS: dict[str, Callable[[Path], None]] = {
     "golden": _check_golden,
     "labelled": _check_labelled,
+    "features": _check_features_file,
     "onnx": _check_onnx,
 }

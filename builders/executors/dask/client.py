@@ -302,9 +302,8 @@ def _parse_event(event: object) -> dict[str, Any] | None:
     for every other job.
     """
     try:
-        _, text = event  # type: ignore[misc]
-        message = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
+        message = json.loads(event[1])  # type: ignore[index]
+    except (TypeError, IndexError, KeyError, ValueError, RecursionError):
         return None
     if isinstance(message, dict) and isinstance(message.get("task"), str):
         return message
