@@ -113,10 +113,9 @@ def _npy(file: IO[bytes], size: int) -> Array:
 
     try:
         version = npy.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
+        if version != (1, 0):  # what NumPy writes; later versions allow headers of gigabytes
             raise FormatError(f"version {version} of .npy")
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(file, max_header_size=_LARGEST_HEADER)
+        shape, _, dtype = npy.read_array_header_1_0(file, max_header_size=_LARGEST_HEADER)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise FormatError(f"not an array: {error}") from error
     if dtype.hasobject or dtype.kind not in "fiu" or dtype.names:
