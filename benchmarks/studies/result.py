@@ -15,7 +15,8 @@ from builders.precision import rounded_in_fp32
 from builders.precision.graph import name_nodes
 from builders.precision.measure import measure
 from builders.precision.search import run
-from builders.verify.metrics import compare_rows, find_misses
+from builders.verify.metrics import compare_rows
+from builders.verify.misses import find_misses
 from zoo.schema.precisions import Precision
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from builders.jobs import output_files
 from builders.jobs.messages import ExportJob, Failure, Job, ReferenceJob
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
-from builders.jobs.worker_environment import worker_environment
 from builders.paths import ROOT
+from builders.toolchains.worker_environment import worker_environment
 from zoo.util.errors import JobError, NotRunError, UsageError
 
 _PROC = Path("/proc")

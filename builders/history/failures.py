@@ -7,14 +7,15 @@ could not be built or run is not tried again after a second night.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from zoo.repository.failures import read_failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, WeightsIdentity
 from zoo.schema.layout import FAILURES, failures_prefix
-from zoo.schema.old_failures import MISSED, STRIKES, OldMiss, OldStrike, missed_key, strikes_prefix
+from zoo.schema.old_failures import MISSED, STRIKES, OldMiss, missed_key, strikes_prefix
 from zoo.schema.records import FailureReason, FailureRecord, FailureStage
 from zoo.util.clock import utc_now
 
@@ -164,27 +165,7 @@ class Failures:
         """Returns the failures of a build key, the oldest first; what is listed decides."""
         known = self.listing.keys(FAILURES, failures_prefix(model, key))
         old = self.listing.keys(STRIKES, strikes_prefix(model, key))
-        return list(_read(self._repository, sorted(known), sorted(old)))
-
-
-def failures_of(repository: Repository, model: str, key: str) -> list[FailureRecord]:
-    """Returns the failures of a build key, the oldest first."""
-    known, old = (
-        sorted(entry.key for entry in repository.store.list(prefix))
-        for prefix in (failures_prefix(model, key), strikes_prefix(model, key))
-    )
-    return list(_read(repository, known, old))
-
-
-def _read(
-    repository: Repository, known: Iterable[str], old: Iterable[str]
-) -> Iterator[FailureRecord]:
-    for key in old:
-        if (strike := repository.read(key, OldStrike)) is not None:
-            yield strike.failure()
-    for key in known:
-        if (record := repository.read(key, FailureRecord)) is not None:
-            yield record
+        return list(read_failures(self._repository, sorted(known), sorted(old)))
 
 
 def _folders(record: FailureRecord) -> list[str]:

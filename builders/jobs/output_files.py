@@ -1,14 +1,14 @@
-"""The files that a worker leaves, taken over without trusting their names or their contents.
+"""Takes over the files that a worker wrote, trusting neither their names nor their contents.
 
 A worker writes into :data:`WORK`, a subfolder of its job's folder. When it has ended, the farm
-moves what the result names out of there, into the job's folder itself, which a container never
-sees. Everything that is published, read or kept afterwards is read from there.
+moves the files that the result names into the job's folder itself, which a container never sees.
+Everything that is published, read or kept afterwards comes from there.
 
-A file is opened relative to a descriptor of its folder, never through a link; it must be a regular
-file with one name and of a bounded size. After the move it must still be the file that was opened.
+Files are opened relative to a descriptor of their folder, never through a link. Each must be a
+regular file with one name and a bounded size, and after the move still be the file that was opened.
 
-A worker without a container runs as the farm's own user, and could change the store without asking
-the farm: these checks stop what it returns, a container confines what it does.
+A worker outside a container runs as the farm's user and could change the store directly: these
+checks limit what it returns, a container limits what it does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 
 from builders.jobs.messages import BuildOutput, ExportOutput, ReferenceOutput
+from builders.jobs.output_formats import check_formats
 from zoo.util.errors import JobError
 
 WORK = "work"
@@ -40,6 +41,7 @@ LIMITS = {
     "state": 16 * _GIB,
     "golden": 4 * _GIB,
     "labelled": 16 * _GIB,
+    "features": 16 * _GIB,
     "timing_cache": 4 * _GIB,
     "inspector": _GIB,
     "log": _GIB,
@@ -47,33 +49,33 @@ LIMITS = {
     "job": 8 * _MIB,
     "quarantine": _MIB,
 }
-"""Bytes that a file of each kind may have."""
+"""Largest size in bytes of each kind of file."""
 
 LOG_END = 64 * 2**10
-"""Bytes of a log that are read for the text of an error."""
+"""How many bytes of a log's end are read for an error message."""
 
 _HINT = "the worker is broken, or somebody tampered with it: nothing that it returned was stored"
 
 
 def named_files(result: ExportOutput | ReferenceOutput | BuildOutput) -> dict[str, str]:
-    """Returns the name of every file that a result returns, with its kind.
+    """Returns the name of every file that a result names, with its kind.
 
     Raises:
-        JobError: It returns one file twice.
+        JobError: It names a file twice.
     """
-    found: list[tuple[str | None, str]]
+    files: list[tuple[str | None, str]]
     if isinstance(result, ExportOutput):
-        found = [(result.golden, "golden"), (result.state, "state")]
-        found += [(made.onnx, "onnx") for made in result.exports]
+        files = [(result.golden, "golden"), (result.state, "state")]
+        files += [(export.onnx, "onnx") for export in result.exports]
     elif isinstance(result, ReferenceOutput):
-        found = [(result.file, "labelled")]
+        files = [(result.file, "labelled")]
     else:
-        found = [(result.engine, "engine"), (result.timing_cache, "timing_cache")]
-        found += [(name, kind) for kind, name in result.files.items()]
+        files = [(result.engine, "engine"), (result.timing_cache, "timing_cache")]
+        files += [(name, kind) for kind, name in result.files.items()]
         if result.verification is not None:
-            found.append((result.verification.labelled, "labelled"))
+            files.append((result.verification.labelled, "features"))
     kinds: dict[str, str] = {}
-    for name, kind in found:
+    for name, kind in files:
         if name in kinds:
             raise JobError(f"a worker returned {name} as {kinds[name]} and as {kind}", hint=_HINT)
         if name is not None:
@@ -82,10 +84,10 @@ def named_files(result: ExportOutput | ReferenceOutput | BuildOutput) -> dict[st
 
 
 def check_size(name: str, kind: str, size: int) -> None:
-    """Refuses a file that is larger than its kind may be.
+    """Checks the size of a file against the limit of its kind.
 
     Raises:
-        JobError: It is.
+        JobError: It is too large.
     """
     if not 0 <= size <= LIMITS[kind]:
         raise JobError(
@@ -96,13 +98,13 @@ def check_size(name: str, kind: str, size: int) -> None:
 
 
 class OutputFolder:
-    """A folder that a worker could write, held by a descriptor.
+    """A folder that a worker could write to, held open by a descriptor.
 
     Args:
         path: The folder.
 
     Raises:
-        JobError: It is gone, or was replaced by something else.
+        JobError: It is missing, or was replaced by something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,11 +128,11 @@ class OutputFolder:
 
     @contextmanager
     def open(self, name: str, kind: str) -> Iterator[int]:
-        """Yields the descriptor of a file, for reading.
+        """Yields a descriptor of a file, open for reading.
 
         Raises:
             FileNotFoundError: There is no such file.
-            JobError: It is a link, no regular file, has other names, or is too large.
+            JobError: It is a link, not a regular file, has several hard links, or is too large.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -152,20 +154,20 @@ class OutputFolder:
             os.close(descriptor)
 
     def read(self, name: str, kind: str) -> bytes:
-        """Returns a file's bytes; raises as :meth:`open` does."""
+        """Returns a file's bytes; raises like :meth:`open`."""
         with self.open(name, kind) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
-            data = file.read(LIMITS[kind] + 1)  # it may still grow
+            data = file.read(LIMITS[kind] + 1)  # it may be growing
         check_size(name, kind, len(data))
         return data
 
     def read_end(self, name: str, kind: str, most: int, *, start: int = 0) -> tuple[bytes, int]:
-        """Returns a file's last bytes and its size; raises as :meth:`open` does.
+        """Returns a file's last bytes and its size; raises like :meth:`open`.
 
         Args:
             name: The file.
             kind: What it is.
-            most: How many bytes, at most.
-            start: Where they start at the earliest.
+            most: The largest number of bytes to return.
+            start: The offset of the first byte that may be returned.
         """
         with self.open(name, kind) as descriptor:
             size = os.fstat(descriptor).st_size
@@ -173,9 +175,9 @@ class OutputFolder:
             return os.pread(descriptor, min(most, max(0, size - at)), at), size
 
     def take(self, name: str, kind: str, folder: Path) -> None:
-        """Moves a file into a folder that the worker does not write; raises as :meth:`open` does.
+        """Moves a file into a folder that the worker can't write to; raises like :meth:`open`.
 
-        It is not copied: engines and exports have gigabytes.
+        It is not copied, because engines and exports can be gigabytes large.
         """
         with self.open(name, kind) as descriptor:
             os.rename(name, folder / name, src_dir_fd=self._folder)
@@ -187,7 +189,7 @@ class OutputFolder:
 
 
 def make_work_folder(folder: Path, job: str) -> Path:
-    """Makes the folder that a worker writes, with the job and an empty log in it."""
+    """Creates the folder for a worker to write to, with the job and an empty log in it."""
     work = folder / WORK
     work.mkdir(mode=0o700)
     for place in (folder, work):
@@ -197,12 +199,12 @@ def make_work_folder(folder: Path, job: str) -> Path:
 
 
 def collect_logs(folder: Path) -> bytes | None:
-    """Takes a worker's log, and returns its result's bytes; None where it left no result.
+    """Takes over a worker's log and returns the bytes of its result, None if there is none.
 
-    What else is in the job's folder is removed first: only the farm writes there.
+    Anything else in the job's folder is removed first: only the farm writes there.
 
     Raises:
-        JobError: One of them is not a plain file of a bounded size.
+        JobError: Either is not a plain file of a bounded size.
     """
     job = _only_the_work(folder)
     if job is not None:
@@ -213,7 +215,7 @@ def collect_logs(folder: Path) -> bytes | None:
         try:
             data = made.read(RESULT, "result")
         except FileNotFoundError:
-            with suppress(FileNotFoundError, JobError):  # for whoever looks into the failure
+            with suppress(FileNotFoundError, JobError):  # helps to investigate the failure
                 made.take(INSPECTOR, "inspector", folder)
             return None
     write_file(folder / RESULT, data)
@@ -221,10 +223,11 @@ def collect_logs(folder: Path) -> bytes | None:
 
 
 def collect_files(result: ExportOutput | ReferenceOutput | BuildOutput, folder: Path) -> None:
-    """Takes the files that a result names, all of them or none that is used.
+    """Takes over the files that a result names.
 
     Raises:
-        JobError: One is missing, or is not a plain file of a bounded size.
+        JobError: One is missing, is not a plain file of a bounded size, or has another format than
+            its kind.
     """
     with OutputFolder(folder / WORK) as made:
         for name, kind in named_files(result).items():
@@ -232,10 +235,11 @@ def collect_files(result: ExportOutput | ReferenceOutput | BuildOutput, folder: 
                 made.take(name, kind, folder)
             except FileNotFoundError as error:
                 raise _refused(name, kind, "is not there") from error
+    check_formats(named_files(result), folder)
 
 
 def read_log_end(folder: Path, most: int = LOG_END) -> str:
-    """Returns the end of a job's log, as text; nothing where it has no log that can be read."""
+    """Returns the end of a job's log as text, empty if there is no readable log."""
     try:
         with OutputFolder(folder) as opened:
             data, size = opened.read_end(LOG, "log", most)
@@ -246,7 +250,7 @@ def read_log_end(folder: Path, most: int = LOG_END) -> str:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes a file anew, whatever is there now: it is replaced, never written through."""
+    """Writes a file, replacing whatever is there; never follows a link."""
     partial = path.with_name(f".{uuid.uuid4().hex}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(partial, flags, 0o644), "wb") as file:
@@ -255,13 +259,13 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def copy_file(folder: Path, name: str, kind: str, target: Path) -> None:
-    """Copies a file of a job's folder, if it is there and a plain one of a bounded size."""
+    """Copies a file from a job's folder if it exists and is a plain file of a bounded size."""
     with suppress(FileNotFoundError, JobError), OutputFolder(folder) as opened:
         write_file(target / name, opened.read(name, kind))
 
 
 def _only_the_work(folder: Path) -> bytes | None:
-    """Removes all but the worker's folder; returns the job, which the farm wrote."""
+    """Removes everything but the worker's folder; returns the job, which the farm wrote."""
     job = None
     with suppress(FileNotFoundError, JobError), OutputFolder(folder) as opened:
         job = opened.read(JOB, "job")

@@ -39,14 +39,19 @@ class Event:
 
     @classmethod
     def from_line(cls, line: str) -> Event | None:
-        """Reads an event back; None for a line that is none."""
+        """Parses an event; returns None for any other line."""
         try:
             data = json.loads(line)
-            return cls(
-                stage=data["stage"], done=data["done"], total=data["total"], note=data["note"]
-            )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError):
             return None
+        if not isinstance(data, dict):
+            return None
+        texts, numbers = ("stage", "note"), ("done", "total")
+        if not all(isinstance(data.get(name), str) for name in texts):
+            return None
+        if not all(type(data.get(name)) is int for name in numbers):
+            return None
+        return cls(**{name: data[name] for name in (*texts, *numbers)})
 
 
 Report = Callable[[Event], None]

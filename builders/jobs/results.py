@@ -1,4 +1,4 @@
-"""Reading a worker's result: it must be the answer to its job before anything of it is used."""
+"""Reads a worker's result and checks that it answers its job, before anything in it is used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zoo.util.errors import JobError
 Result = ExportOutput | ReferenceOutput | BuildOutput
 
 _DEPTH = 32  # levels of lists and objects
-_LARGEST = 2**63  # of whole numbers: no count of bytes or nanoseconds passes it
+_LARGEST = 2**63  # no count of bytes or nanoseconds reaches it
 _HINT = "farm and worker must be of one version; if they are, the worker is broken or was changed"
 
 
@@ -31,7 +31,7 @@ def read_result(data: bytes | str, job: Job) -> Result | Failure:
     """Reads ``result.json``.
 
     Raises:
-        JobError: It is no result, or not one of that job.
+        JobError: It is not a result, or not a result of this job.
     """
     try:
         result = parse_result.validate_json(data)
@@ -46,7 +46,7 @@ def read_result(data: bytes | str, job: Job) -> Result | Failure:
 
 
 def _mismatch(result: Result, job: Job) -> str | None:
-    """Says why a result does not answer a job; None where it does."""
+    """Returns why a result does not answer a job, None if it does."""
     if isinstance(job, ExportJob):
         return _export_mismatch(result, job)
     if isinstance(job, ReferenceJob):
@@ -83,10 +83,10 @@ def _gpu_name(machine: dict[str, Any]) -> bool:
 
 
 def _check_plain(value: Any, depth: int) -> None:
-    """Refuses what could not be written into a record and read again.
+    """Checks that a value can be written into a record and read back.
 
     Raises:
-        JobError: It is nested too deeply, or has a number of too many digits.
+        JobError: It is nested too deeply, or contains a number that is too large.
     """
     if depth == 0:
         raise JobError(f"not a result: nested more than {_DEPTH} levels deep", hint=_HINT)

@@ -1,4 +1,4 @@
-"""Scratch: a job's folder while it runs, and what is kept of one that failed."""
+"""Scratch folders of running jobs, and the files that are kept of failed ones."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _KEPT = {
 
 
 def scratch_folder(repository: Repository) -> Path:
-    """Makes a folder for a job, on the store's file system: outputs are moved, not copied."""
+    """Creates a job's folder on the store's file system, so that outputs are moved, not copied."""
     inside = repository.store.local_path("scratch")
     if inside is None:
         return Path(tempfile.mkdtemp(prefix="job-"))
     root = inside.parent / ".incoming"
     root.mkdir(parents=True, exist_ok=True)
     here = f"job-{platform.node()}-"
-    for left in root.glob(f"{here}*"):
-        owner = left.name.removeprefix(here).partition("-")[0]
-        if not Path(f"/proc/{owner}").exists():  # a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
+    for folder in root.glob(f"{here}*"):
+        owner = folder.name.removeprefix(here).partition("-")[0]
+        if not Path(f"/proc/{owner}").exists():  # its run was killed
+            shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=root))
 
 
 def keep(folder: Path, kept: Path) -> None:
-    """Keeps job, log, result and what an inspector said of the engine, of a job that failed."""
+    """Keeps job, log, result and the engine inspector's report of a failed job."""
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
     for name, kind in _KEPT.items():
@@ -42,10 +42,10 @@ def keep(folder: Path, kept: Path) -> None:
 
 
 def check_quarantine(job: Job, kept: Path) -> None:
-    """Refuses a job that was put into quarantine, as it is now.
+    """Refuses a job that is quarantined; a job that has changed since is not.
 
     Raises:
-        NotRunError: It was; says how it gets out.
+        NotRunError: It is quarantined; the hint says how to run it again.
     """
     if (kept / QUARANTINE).is_file():
         text = (kept / "job.json").read_text(encoding="utf-8")

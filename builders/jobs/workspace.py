@@ -1,4 +1,4 @@
-"""Workspace: where a worker finds what a job names, and leaves what it makes."""
+"""Where a worker reads a job's inputs and writes its outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.stores import open_store
 
 
 class Workspace:
-    """Blobs of a store as local files, and the folder for outputs.
+    """A store's blobs as local files, and the folder for outputs.
 
     Args:
         store: The store's URL.
@@ -26,7 +26,7 @@ class Workspace:
         self.output = output
 
     def blob(self, blob: Blob) -> Path:
-        """Returns a blob as a file: in place when the store is local, else fetched and checked."""
+        """Returns a blob as a file: in place if the store is local, else downloaded and checked."""
         path = self._repository.blob_path(blob)
         if path is None:
             path = self.output / "inputs" / blob.sha256
@@ -35,12 +35,12 @@ class Workspace:
         return path
 
     def timing_cache(self, device: str, toolchain: Toolchain) -> Path | None:
-        """Returns the timing cache of a GPU and a toolchain as a file, None without one."""
+        """Returns the timing cache of a GPU and a toolchain as a file, None if there is none."""
         record = self._repository.timing_cache(device, toolchain)
         return self.blob(record.cache) if record else None
 
 
 def cost_since(started: float) -> dict[str, Any]:
-    """Returns seconds since ``started`` and this process's peak memory so far, bytes."""
+    """Returns the seconds since ``started`` and this process's peak memory in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": round(time.perf_counter() - started, 2), "peak_memory": peak}

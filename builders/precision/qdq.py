@@ -187,12 +187,12 @@ def place(model: onnx.ModelProto, runtime: Placing) -> Placement:
 def quantise(
     model: onnx.ModelProto, placement: Placement, scales: Mapping[str, Scale]
 ) -> onnx.ModelProto:
-    """Returns a copy with Q/DQ pairs.
+    """Returns a copy of a model with Q/DQ pairs inserted.
 
     Args:
-        model: fp32; stays as it is.
-        placement: Where they go.
-        scales: Of every activation of the placement.
+        model: The fp32 model; it is not changed.
+        placement: Where the pairs go.
+        scales: Scale of every activation in the placement.
     """
     import onnx
 
@@ -201,12 +201,12 @@ def quantise(
     graph = quantised.graph
     nodes = {node.name: node for node in graph.node}
     pairs = _Pairs(graph, scales, unsigned=is_unsigned(placement.runtime))
-    for one in placement.operators:
-        node = nodes[one.node]
-        node.input[0] = pairs.activation(one.activation)
-        node.input[1] = pairs.weight(one.weight, one.axis)
-        if one.result is not None:
-            pairs.activation(one.result)
+    for operator in placement.operators:
+        node = nodes[operator.node]
+        node.input[0] = pairs.activation(operator.activation)
+        node.input[1] = pairs.weight(operator.weight, operator.axis)
+        if operator.result is not None:
+            pairs.activation(operator.result)
     for shortcut in placement.shortcuts:
         node = nodes[shortcut.node]
         index = list(node.input).index(shortcut.activation)
@@ -216,7 +216,15 @@ def quantise(
             for index, name in enumerate(node.input):
                 if name in pairs.behind:
                     node.input[index] = pairs.activation(name)
-    ordered = [node for made in pairs.on_weights.values() for node in made]
+    _insert(pairs, graph)
+    if _takes_clips_wrong(placement.runtime):
+        drop_upper_ends(quantised)
+    return quantised
+
+
+def _insert(pairs: _Pairs, graph: onnx.GraphProto) -> None:
+    """Adds the pairs to the nodes of a graph, each behind the value that it quantises."""
+    ordered = [node for pair in pairs.on_weights.values() for node in pair]
     for value in graph.input:
         ordered += pairs.behind.get(value.name, [])
     for node in graph.node:
@@ -225,9 +233,6 @@ def quantise(
             ordered += pairs.behind.get(name, [])
     del graph.node[:]
     graph.node.extend(ordered)
-    if _takes_clips_wrong(placement.runtime):
-        drop_upper_ends(quantised)
-    return quantised
 
 
 class _Pairs:

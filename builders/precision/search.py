@@ -28,7 +28,8 @@ from builders.precision.qdq import Placement, Quantised, Shortcut, is_unsigned, 
 from builders.precision.ranges import Scale, activation_scales
 from builders.precision.typed import rounded_in_fp32, to_low
 from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETIES, RangeMethod
-from builders.verify.metrics import compare_rows, find_misses
+from builders.verify.metrics import compare_rows
+from builders.verify.misses import find_misses
 from zoo.schema.floors import Tolerance
 from zoo.schema.precisions import LowType, Rounding
 from zoo.schema.records import Advice

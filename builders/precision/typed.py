@@ -201,45 +201,61 @@ def _retype_attributes(node: onnx.NodeProto, low: LowType) -> None:
 def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns a copy of an fp16 or bf16 model that computes in fp32 and rounds every value.
 
-    ONNX Runtime's CPU has no such kernels for most operators: it casts to fp32 around them, and
-    takes the casts between two of them away, so that nothing rounds and nothing overflows. This
-    shows what the type does to features.
+    ONNX Runtime's CPU provider lacks fp16 and bf16 kernels for most operators: it casts to fp32
+    around them and removes the casts between two of them, so nothing rounds and nothing overflows.
+    This copy shows what the type does to features.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    low_types = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-
-    def widen(tensor: onnx.TensorProto) -> None:
-        if tensor.data_type in low_types:
-            values = numpy_helper.to_array(tensor).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-
     for tensor in graph.initializer:
-        widen(tensor)
-    low: dict[str, int] = {}
+        _widen(tensor)
+    low: dict[str, int] = {}  # type of each value that is rounded
     for value in (*graph.input, *graph.value_info):
         kind = value.type.tensor_type.elem_type
-        if kind in low_types:
+        if kind in _low_types():
             low[value.name] = kind
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        nodes.append(node)
         for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i in low_types:
+            if node.op_type == "Cast" and attribute.i in _low_types():
                 low[node.output[0]] = attribute.i
                 attribute.i = TensorProto.FLOAT
-            widen(attribute.t)
-        for position, name in enumerate(node.output):
-            if name in low:
-                exact, between = f"{name}:exact", f"{name}:rounded"
-                node.output[position] = exact
-                nodes.append(helper.make_node("Cast", [exact], [between], to=low[name]))
-                nodes.append(helper.make_node("Cast", [between], [name], to=TensorProto.FLOAT))
+            _widen(attribute.t)
+        nodes += [node, *_rounded_outputs(node, low)]
     del graph.node[:]
     graph.node.extend(nodes)
     return copy
+
+
+def _low_types() -> tuple[int, int]:
+    from onnx import TensorProto
+
+    return TensorProto.FLOAT16, TensorProto.BFLOAT16
+
+
+def _widen(tensor: onnx.TensorProto) -> None:
+    """Converts a tensor of fp16 or bf16 to fp32, in place."""
+    from onnx import numpy_helper
+
+    if tensor.data_type in _low_types():
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def _rounded_outputs(node: onnx.NodeProto, low: dict[str, int]) -> list[onnx.NodeProto]:
+    """Renames a node's outputs of low precision; returns the casts that round them."""
+    from onnx import TensorProto, helper
+
+    casts = []
+    for position, name in enumerate(node.output):
+        if name in low:
+            exact, rounded = f"{name}:exact", f"{name}:rounded"
+            node.output[position] = exact
+            casts.append(helper.make_node("Cast", [exact], [rounded], to=low[name]))
+            casts.append(helper.make_node("Cast", [rounded], [name], to=TensorProto.FLOAT))
+    return casts

@@ -1,9 +1,12 @@
-"""Intake: looks at a candidate in a process of its own, and says what the index would become.
+"""Checks a candidate in a process of its own and returns the index that it would make.
 
-Whoever can write to the store can leave a candidate. Nothing that it says is taken as it stands:
-records are named by what is in them, blobs are hashed, an engine's header is compared with its
-record, a verdict with its numbers and the floors. Nothing is deserialised or run. The publisher
+Anybody who can write to the store can leave a candidate, so nothing in it is trusted: record keys
+are recomputed, blobs are hashed, engine headers are compared with their records, and verification
+results with their numbers and the tolerances. No engine is deserialised or run. The publisher
 reads only the answer, and signs it.
+
+This module handles untrusted input, so it loads as little code as possible; the test of the house's
+structure lists the rooms that it may import.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from pydantic import ValidationError
 
 from builders.publish.index import model_index
 from builders.publish.provenance import PROVENANCE, is_about
+from builders.publish.provenance_file import PROVENANCE, is_about
 from builders.verify.metrics import find_misses
+from builders.verify.misses import find_misses
 from zoo.repository.record_files import LARGEST_RECORD
 from zoo.repository.repository import Repository
 from zoo.runtime.header import check_engine
@@ -45,17 +50,17 @@ from zoo.util.errors import RepositoryError, ZooError
 def check_candidate(
     repository: Repository, key: str, previous: ModelIndex | None, now: datetime, kind: Kind
 ) -> ModelIndex:
-    """Checks a candidate and says what the index of its model becomes with it.
+    """Checks a candidate and returns the index of its model with the candidate applied.
 
     Args:
-        repository: Where it and its records lie.
-        key: Where the candidate lies.
-        previous: The index of its model as it is signed now.
+        repository: Where the candidate and its records are stored.
+        key: The candidate's key.
+        previous: The index of its model as signed now.
         now: The time.
         kind: What the repository is for.
 
     Raises:
-        RepositoryError: It is not what it should be; says in what.
+        RepositoryError: The candidate is refused; the message says why.
     """
     candidate = repository.candidate(key)
     if candidate is None:
@@ -66,52 +71,71 @@ def check_candidate(
         check_licence(candidate.card.model, candidate.card.licence)
     index = model_index(repository, candidate, previous, now)
     listed = {entry.record for entry in previous.engines} if previous else set()
-    judged = _judged(index, previous)
+    current = _must_meet_tolerance(index, previous)
     for name in dict.fromkeys(entry.record for entry in index.engines):
         record = repository.record(candidate.card.model, name)
         assert record is not None
-        if problem := next(problems(repository, candidate.card, record, kind, judged), None):
+        if problem := next(problems(repository, candidate.card, record, kind, current), None):
             raise RepositoryError(f"record {name}: {problem}")
-        if name not in listed:  # what is listed was looked at when it came in
+        if name not in listed:  # listed records were checked when they came in
             _check_blobs(repository, record)
-            if problem := next(missing_papers(repository, record, kind), None):
+            if problem := next(wrong_documents(repository, record, kind), None):
                 raise RepositoryError(f"record {name}: {problem}")
     return index
 
 
-def _judged(index: ModelIndex, previous: ModelIndex | None) -> set[str]:
-    """Returns the keys of the verdicts that must keep the floors of now.
+def _must_meet_tolerance(index: ModelIndex, previous: ModelIndex | None) -> set[str]:
+    """Returns the keys of the verifications that must meet today's tolerances.
 
-    A verdict that a later one took the place of kept those of its time, and so did what is signed
-    of an engine that is superseded.
+    Verifications that were replaced, and those of superseded engines that are signed already, met
+    the tolerances of their time.
     """
 
     def keys(entries: Iterable[EngineEntry]) -> set[str]:
-        verdicts = (one.verification for one in entries if one.status == Status.VERIFIED)
-        return {one.key for one in verdicts if one is not None and one.key is not None}
+        summaries = (entry.verification for entry in entries if entry.status == Status.VERIFIED)
+        return {
+            summary.key for summary in summaries if summary is not None and summary.key is not None
+        }
 
     known = keys(previous.engines) if previous else set()
     return keys(index.current) | (keys(index.engines) - known)
 
 
 def problems(
-    repository: Repository, card: ModelCard, record: BuildRecord, kind: Kind, judged: set[str]
+    repository: Repository, card: ModelCard, record: BuildRecord, kind: Kind, current: set[str]
 ) -> Iterator[str]:
-    """Yields what is wrong with a record, its blobs' bytes aside.
+    """Yields what is wrong with a record, apart from its blobs' bytes.
 
     Args:
-        repository: Where it lies.
+        repository: Where it is stored.
         card: The model.
-        record: An engine's.
+        record: The record of one engine.
         kind: What the repository is for.
-        judged: Keys of the verdicts that must keep the floors.
+        current: Keys of the verifications that must meet today's tolerances.
     """
-    inputs = record.inputs
-    if inputs.model != card.model:
-        yield f"it is of {inputs.model}"
+    yield from _wrong_inputs(card, record, kind)
+    yield from _wrong_targets(record)
+    yield from _wrong_files(record, kind)
+    attestations = repository.attestations(record.engine.sha256)
+    if not attestations:
+        yield "nothing was attested about its engine"
+    for attestation in attestations:
+        if attestation.engine != record.engine.sha256:
+            yield f"an attestation of it is about {attestation.engine}"
+        if attestation.kind == AttestationKind.VERIFIED and attestation.key in current:
+            yield from _missed(card, record.inputs.precision, attestation)
+
+
+def _wrong_inputs(card: ModelCard, record: BuildRecord, kind: Kind) -> Iterator[str]:
+    if record.inputs.model != card.model:
+        yield f"it is of {record.inputs.model}"
     if record.dry_run != (kind == Kind.DRY_RUN):
         weights = "seeded" if record.dry_run else "real"
         yield f"its weights are {weights}: this is a {kind} repository"
+
+
+def _wrong_targets(record: BuildRecord) -> Iterator[str]:
+    inputs = record.inputs
     labels = {
         f"{arch}-{inputs.toolchain.line}-{inputs.precision}{mixed}"
         for arch in inputs.archs
@@ -120,37 +144,32 @@ def problems(
     for label in record.targets:
         if str(Target.parse(label)) not in labels:
             yield f"it says that it serves {label}, and was not built for that"
+
+
+def _wrong_files(record: BuildRecord, kind: Kind) -> Iterator[str]:
     if kind == Kind.RELEASE and record.licence not in allowed_licences():
         yield f"its weights are under '{record.licence}', which is not on the list of licences"
-    for file in (*((LICENCE_FILE, NOTICE_FILE) if kind == Kind.RELEASE else ()), PROVENANCE):
-        if file not in record.files:
-            yield f"no {file} lies beside it"
-    attestations = repository.attestations(record.engine.sha256)
-    if not attestations:
-        yield "nothing was attested about its engine"
-    for attestation in attestations:
-        if attestation.engine != record.engine.sha256:
-            yield f"an attestation of it is about {attestation.engine}"
-        if attestation.kind == AttestationKind.VERIFIED and attestation.key in judged:
-            yield from _missed(card, inputs.precision, attestation)
+    for name in (*((LICENCE_FILE, NOTICE_FILE) if kind == Kind.RELEASE else ()), PROVENANCE):
+        if name not in record.files:
+            yield f"no {name} lies beside it"
 
 
-def missing_papers(repository: Repository, record: BuildRecord, kind: Kind) -> Iterator[str]:
-    """Yields which papers beside an engine are not its own, or not those of its weights."""
+def wrong_documents(repository: Repository, record: BuildRecord, kind: Kind) -> Iterator[str]:
+    """Yields which documents beside an engine are not its own, or not those of its weights."""
     if kind == Kind.RELEASE:
         text = licence_text(record.licence).encode()
         if record.files[LICENCE_FILE].sha256 != sha256_bytes(text):
             yield f"its {LICENCE_FILE} is not the text of {record.licence}"
-    if not is_about(_paper(repository, record.files[PROVENANCE]), record):
+    if not is_about(_document(repository, record.files[PROVENANCE]), record):
         yield f"its {PROVENANCE} is not about this engine and its build key"
 
 
-def _paper(repository: Repository, blob: Blob) -> bytes:
+def _document(repository: Repository, blob: Blob) -> bytes:
     return repository.store.get(blob_key(blob.sha256), limit=LARGEST_RECORD)
 
 
 def _missed(card: ModelCard, precision: Precision, attestation: Attestation) -> Iterator[str]:
-    """Yields where a verdict's numbers miss its own tolerance, or that the floors."""
+    """Yields where a verification misses its own tolerance, or its tolerance the minimum."""
     body = attestation.body
     if not body.get("batches"):
         yield "it is verified without a number"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from builders.history.failures import failures_of
+from zoo.repository.failures import failures_of
 from zoo.repository.repository import Repository
 from zoo.schema.floors import looser_by
 from zoo.schema.index import (

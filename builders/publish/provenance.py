@@ -6,7 +6,6 @@ the key leaves out: the checkout, the container, the machine. What is not known 
 
 from __future__ import annotations
 
-import json
 import subprocess
 from functools import cache
 from typing import Any
@@ -14,10 +13,7 @@ from typing import Any
 from builders.jobs.messages import BuildJob, BuildOutput
 from builders.paths import ROOT
 from zoo.schema.keys import ExportInputs
-from zoo.schema.records import Blob, BuildRecord, ExportRecord
-
-PROVENANCE = "provenance"
-"""What lies beside every engine, by name."""
+from zoo.schema.records import Blob, ExportRecord
 
 
 @cache
@@ -42,7 +38,7 @@ def _git(*arguments: str) -> str:
 def statement(
     job: BuildJob, export: ExportRecord, output: BuildOutput, engine: Blob, created: str
 ) -> dict[str, Any]:
-    """Says where an engine comes from.
+    """Returns the in-toto statement of where an engine comes from.
 
     Args:
         job: What was built.
@@ -76,24 +72,13 @@ def statement(
     }
 
 
-def is_about(statement: bytes, record: BuildRecord) -> bool:
-    """Whether a statement names an engine and the build key of its record."""
-    try:
-        found = json.loads(statement)
-        digests = [one["digest"]["sha256"] for one in found["subject"]]
-        key = found["predicate"]["buildDefinition"]["internalParameters"]["buildKey"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return digests == [record.engine.sha256] and key == record.key
-
-
 def _builder(output: BuildOutput) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    builder: dict[str, Any] = {}
     if known := checkout():
-        found["version"] = {"git": known["commit"], "changed": str(known["changed"]).lower()}
+        builder["version"] = {"git": known["commit"], "changed": str(known["changed"]).lower()}
     if image := output.machine.get("image"):
-        found["builderDependencies"] = [{"name": "container", "uri": image}]
-    return found
+        builder["builderDependencies"] = [{"name": "container", "uri": image}]
+    return builder
 
 
 def _weights(inputs: ExportInputs) -> dict[str, Any]:

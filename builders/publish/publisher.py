@@ -16,10 +16,10 @@ from datetime import datetime, timedelta, timezone
 
 from pydantic import ValidationError
 
-from builders.jobs.worker_environment import worker_environment
 from builders.publish.index import without_aged
 from builders.publish.keys import Role
 from builders.publish.tuf_metadata import SignedMetadata
+from builders.toolchains.worker_environment import worker_environment
 from zoo.repository.repository import Repository
 from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
 from zoo.schema.records import Kind

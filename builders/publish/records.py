@@ -9,6 +9,7 @@ from typing import Any
 
 from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutput
 from builders.publish import provenance
+from builders.publish.provenance_file import PROVENANCE
 from zoo.repository.repository import Repository
 from zoo.schema.index import ComparisonSummary
 from zoo.schema.keys import VerificationInputs
@@ -115,7 +116,7 @@ def publish_build(
     created = now()
     origin = provenance.statement(job, export, output, engine, created)
     papers = {
-        provenance.PROVENANCE: json.dumps(origin, indent=1) + "\n",
+        PROVENANCE: json.dumps(origin, indent=1) + "\n",
         **_licence_papers(manifest, export),
     }
     record = BuildRecord(

@@ -1,51 +1,44 @@
-"""Signing: the TUF metadata of a repository, written in the order that keeps readers safe.
+"""Signs the TUF metadata of a repository, in an order that never shows readers a partial state.
 
-Root says who may sign what; targets hands the index over to hash bins; snapshot names the versions
-of all of these; timestamp names the snapshot, and is written last: until then nobody sees anything.
+Root says which keys sign which role; targets delegates the index to hash bins; snapshot lists the
+versions of all of these; timestamp names the snapshot and is written last, which publishes it all.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, TypeVar
+from typing import Any
 
 from securesystemslib.exceptions import StorageError
 from tuf.api.exceptions import DownloadError
 from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import (
-    Delegations,
     Metadata,
     MetaFile,
     Root,
-    Signed,
     Snapshot,
-    SuccinctRoles,
     TargetFile,
     Targets,
     Timestamp,
 )
 
 from builders.publish.keys import KeyEntry, KeyRing, Role
-from zoo.schema.layout import METADATA, hashed_key
+from builders.publish.tuf_files import MetadataFiles
+from builders.publish.tuf_roles import SIGNS, Roles, first_roles, load_roles
+from zoo.schema.layout import hashed_key
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import TrustError
 from zoo.util.files import write_private
 
-S = TypeVar("S", bound=Signed)
-_LIMIT = 2**24
-_PREFIX = "bin"
-_JOURNAL = "rotation.json"
-
 
 class SignedMetadata:
-    """Reads what is signed, adds to it, signs again. One at a time: the caller holds the lock.
+    """Reads the signed index, adds to it and signs it again. The caller holds the store's lock.
 
     Args:
-        store: Where the repository lies.
-        keys: What signs it.
+        store: Where the repository is stored.
+        keys: The keys that sign it.
         now: The clock.
     """
 
@@ -58,27 +51,48 @@ class SignedMetadata:
         self._store = store
         self._keys = keys
         self._now = now
-        self._root: Metadata[Root] | None = None
-        self._targets: Metadata[Targets] | None = None
-        self._snapshot: Metadata[Snapshot] | None = None
-        self._timestamp: Metadata[Timestamp] | None = None
-        self._bins: dict[str, Metadata[Targets]] = {}
-        self._staged: dict[str, bytes] | None = None
+        self._files = MetadataFiles(store, keys)
+        self._loaded: Roles | None = None
+
+    @property
+    def _roles(self) -> Roles:
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def root(self) -> Metadata[Root]:
+        """Which keys sign which role."""
+        return self._roles.root
+
+    @property
+    def targets(self) -> Metadata[Targets]:
+        """Which key signs the index."""
+        return self._roles.targets
+
+    @property
+    def snapshot(self) -> Metadata[Snapshot]:
+        """Versions of everything but root and timestamp."""
+        return self._roles.snapshot
+
+    @property
+    def timestamp(self) -> Metadata[Timestamp]:
+        """Which snapshot is the newest."""
+        return self._roles.timestamp
 
     # Reading
 
     def load(self) -> bool:
-        """Reads and verifies what is signed.
+        """Loads and verifies the signed metadata.
 
         Returns:
-            Whether there is anything; False for a repository that nobody has signed yet.
+            False for a repository that has not been signed yet.
 
         Raises:
             TrustError: It is not signed by these keys, or older than what they signed last.
         """
         url = self._store.url
-        self._complete()
-        if self._store.size(f"{METADATA}timestamp.json") is None:
+        self._files.complete()
+        if not self._files.exist():
             return False
         if not self._keys.root_file.is_file():
             raise TrustError(
@@ -86,84 +100,33 @@ class SignedMetadata:
                 hint="--keys names the folder of the keys that it is signed with",
             )
         try:
-            self._load()
+            self._loaded = load_roles(self._files, self._keys)
         except (TufError, DownloadError, StorageError, KeyError, ValueError) as error:
             raise TrustError(
                 f"{url}: its metadata is not what the keys in {self._keys.folder} signed: {error}",
                 hint="nothing was signed; was it changed, or are these the keys of another?",
             ) from error
-        for role, names in _SIGNS.items():
+        for role, names in SIGNS.items():
             if self._keys.entry(role).keyid not in self.root.signed.roles[names[0]].keyids:
                 raise TrustError(
                     f"{url}: the {role} key in {self._keys.folder} does not sign it any more",
                     hint="it was rotated: --keys names the folder of the keys that count now",
                 )
-        seen = self._seen().get(url, 0)
-        if (version := self.timestamp.signed.version) < seen:
+        last = self._files.last_version()
+        if (version := self.timestamp.signed.version) < last:
             raise TrustError(
-                f"{url}: its index is version {version}, and version {seen} was signed here before",
+                f"{url}: its index is version {version}, and version {last} was signed here before",
                 hint="somebody has put an older one back; nothing was signed",
             )
         return True
-
-    def _load(self) -> None:
-        root = Metadata[Root].from_bytes(self._keys.root_file.read_bytes())
-        root.verify_delegate(Root.type, root)
-        while (data := self._get(f"{root.signed.version + 1}.root.json")) is not None:
-            following = Metadata[Root].from_bytes(data)
-            root.verify_delegate(Root.type, following)
-            following.verify_delegate(Root.type, following)
-            root = following
-        self._root = root
-        timestamp = Metadata[Timestamp].from_bytes(self._need("timestamp.json"))
-        root.verify_delegate(Timestamp.type, timestamp)
-        meta = timestamp.signed.snapshot_meta
-        data = self._need(f"{meta.version}.snapshot.json")
-        meta.verify_length_and_hashes(data)
-        snapshot = Metadata[Snapshot].from_bytes(data)
-        root.verify_delegate(Snapshot.type, snapshot)
-        self._timestamp, self._snapshot = timestamp, snapshot
-        self._targets = self._delegated(Targets.type, root)
-
-    def _delegated(self, role: str, delegator: Metadata[Any]) -> Metadata[Targets]:
-        meta = self.snapshot.signed.meta[f"{role}.json"]
-        data = self._need(f"{meta.version}.{role}.json")
-        meta.verify_length_and_hashes(data)
-        found = Metadata[Targets].from_bytes(data)
-        delegator.verify_delegate(role, found)
-        return found
-
-    @property
-    def root(self) -> Metadata[Root]:
-        """Who may sign what."""
-        assert self._root is not None
-        return self._root
-
-    @property
-    def targets(self) -> Metadata[Targets]:
-        """Who may sign the index."""
-        assert self._targets is not None
-        return self._targets
-
-    @property
-    def snapshot(self) -> Metadata[Snapshot]:
-        """Versions of everything but root and timestamp."""
-        assert self._snapshot is not None
-        return self._snapshot
-
-    @property
-    def timestamp(self) -> Metadata[Timestamp]:
-        """Which snapshot is the newest."""
-        assert self._timestamp is not None
-        return self._timestamp
 
     def read(self, path: str) -> bytes | None:
         """Returns a file of the index as it is signed, None when there is none.
 
         Raises:
-            TrustError: It is signed and gone, or it was changed.
+            TrustError: It is signed but missing, or it was changed.
         """
-        info = self._bin(self._bin_of(path)).signed.targets.get(path)
+        info = self._roles.bin(self._roles.bin_of(path)).signed.targets.get(path)
         if info is None:
             return None
         try:
@@ -177,168 +140,129 @@ class SignedMetadata:
             raise TrustError(f"{self._store.url}: {path} is not what was signed: it was changed")
         return data
 
+    def expiries(self) -> dict[Role, datetime]:
+        """Returns when the signatures expire that publishing does not renew."""
+        return {"root": self.root.signed.expires, "targets": self.targets.signed.expires}
+
     # Writing
 
     def start(self) -> None:
-        """Makes the first metadata: nothing is published yet."""
-        root = Root(consistent_snapshot=True)
-        for role, names in _SIGNS.items():
-            for name in names:
-                root.add_key(self._keys.entry(role).key, name)
-        targets = Targets()
-        publisher = self._keys.entry("publisher").key
-        bits = self._keys.file.bins.bit_length() - 1
-        bins = SuccinctRoles([publisher.keyid], 1, bits, _PREFIX)
-        targets.delegations = Delegations({publisher.keyid: publisher}, succinct_roles=bins)
-        self._root, self._targets = Metadata(root), Metadata(targets)
-        self._snapshot = Metadata(Snapshot())
-        self._timestamp = Metadata(Timestamp())
-        self._bins = {name: Metadata(Targets()) for name in bins.get_roles()}
-        self.snapshot.signed.meta.clear()
+        """Writes the first metadata of a repository; :meth:`finish` makes it visible."""
+        self._loaded = first_roles(self._files, self._keys)
         expiry = self._keys.file.expiry
         self._sign(self.root, expiry.root, "root", first=True)
-        self._put("1.root.json", self.root)
+        self._files.put("1.root.json", self.root)
         self._sign(self.targets, expiry.targets, "targets", first=True)
         self._write_targets(Targets.type, self.targets)
-        for name, one in self._bins.items():
-            self._sign(one, expiry.index, "publisher", first=True)
-            self._write_targets(name, one)
+        for name, metadata in self._roles.bins.items():
+            self._sign(metadata, expiry.index, "publisher", first=True)
+            self._write_targets(name, metadata)
         write_private(self._keys.root_file, self.root.to_bytes())
 
     def publish(self, files: Mapping[str, bytes]) -> bool:
-        """Signs files of the index: those given may be new, all others stay.
+        """Signs new or changed files of the index; all others stay.
 
         Returns:
             Whether anything was new.
         """
-        touched = set()
+        changed = set()
         for path, data in sorted(files.items()):
-            name = self._bin_of(path)
+            name = self._roles.bin_of(path)
             info = TargetFile.from_data(path, data, ["sha256"])
-            targets = self._bin(name).signed.targets
+            targets = self._roles.bin(name).signed.targets
             if targets.get(path) == info:
                 continue
             self._store.put(hashed_key(path, info.hashes["sha256"]), data)
             targets[path] = info
-            touched.add(name)
-        for name in sorted(touched):
-            self._sign(self._bins[name], self._keys.file.expiry.index, "publisher")
-            self._write_targets(name, self._bins[name])
-        if touched:
+            changed.add(name)
+        for name in sorted(changed):
+            self._sign_bin(name)
+        if changed:
             self.finish()
-        return bool(touched)
+        return bool(changed)
 
     def finish(self) -> None:
-        """Signs snapshot and timestamp: from here on, everybody sees what was written."""
-        expiry = self._keys.file.expiry
-        first = not self.snapshot.signatures
-        self._sign(self.snapshot, expiry.index, "publisher", first=first)
-        data = self._put(f"{self.snapshot.signed.version}.snapshot.json", self.snapshot)
-        self.timestamp.signed.snapshot_meta = MetaFile(
-            self.snapshot.signed.version, len(data), {"sha256": sha256_bytes(data)}
-        )
+        """Signs snapshot and timestamp, which makes everything written so far visible."""
+        self._sign_snapshot()
         self.refresh()
 
     def refresh(self) -> None:
-        """Says again that there is nothing newer; signs anew what has less than half its time."""
-        expiry, again = self._keys.file.expiry, False
+        """Signs the timestamp again, and bins that have less than half their lifetime left."""
+        expiry, renewed = self._keys.file.expiry, False
         for name in self.snapshot.signed.meta if self.timestamp.signatures else ():
             role = name.removesuffix(".json")
             if role == Targets.type:
-                continue  # its key may be in a safe; `keys rotate targets` signs it anew
-            one = self._bin(role)
-            if one.signed.expires - self._now() < timedelta(days=expiry.index) / 2:
-                self._sign(one, expiry.index, "publisher")
-                self._write_targets(role, one)
-                again = True
-        if again:
-            self._sign(self.snapshot, expiry.index, "publisher")
-            data = self._put(f"{self.snapshot.signed.version}.snapshot.json", self.snapshot)
-            self.timestamp.signed.snapshot_meta = MetaFile(
-                self.snapshot.signed.version, len(data), {"sha256": sha256_bytes(data)}
-            )
+                continue  # its key may be offline; `keys rotate targets` signs it again
+            remaining = self._roles.bin(role).signed.expires - self._now()
+            if remaining < timedelta(days=expiry.index) / 2:
+                self._sign_bin(role)
+                renewed = True
+        if renewed:
+            self._sign_snapshot()
         first = not self.timestamp.signatures
         self._sign(self.timestamp, expiry.timestamp, "publisher", first=first)
-        self._put("timestamp.json", self.timestamp)
-        seen = {**self._seen(), self._store.url: self.timestamp.signed.version}
-        write_private(self._keys.folder / "seen.json", json.dumps(seen, indent=1).encode())
-
-    def expiries(self) -> dict[Role, datetime]:
-        """Returns until when the signatures that publishing does not renew are good."""
-        return {"root": self.root.signed.expires, "targets": self.targets.signed.expires}
+        self._files.put("timestamp.json", self.timestamp)
+        self._files.remember_version(self.timestamp.signed.version)
 
     def rotate(self, role: Role, entry: KeyEntry) -> None:
-        """Gives a role another key; signatures of the one before count no more.
+        """Replaces a role's key; signatures of the old key are no longer valid.
 
-        All of it is signed and kept beside the keys before any of it is written to the store: a
-        rotation that is interrupted is completed by whoever opens the metadata next.
+        Everything is signed and kept beside the keys before any of it is written to the store: an
+        interrupted rotation is completed when the metadata is next opened.
 
         Args:
-            role: Which.
+            role: Whose key.
             entry: The new key; the ring still has the old one.
         """
-        root, expiry, self._staged = self.root.signed, self._keys.file.expiry, {}
-        before = (self._keys.entry("root"), self._keys.entry(role))
-        delegations = self.targets.signed.delegations
-        assert delegations is not None
-        assert delegations.succinct_roles is not None
-        bins = [self._bin(name) for name in delegations.succinct_roles.get_roles()]
-        for name in _SIGNS[role]:
-            root.revoke_key(before[1].keyid, name)
-            root.add_key(entry.key, name)
-        root.version += 1
-        root.expires = self._until(expiry.root)
+        before = {role: self._keys.entry(role), "root": self._keys.entry("root")}
+        bins = list(self._roles.succinct.get_roles())
+        for name in bins:
+            self._roles.bin(name)  # loaded and verified before anything changes
+        self._files.stage()
+        for name in SIGNS[role]:
+            self.root.signed.revoke_key(before[role].keyid, name)
+            self.root.signed.add_key(entry.key, name)
         self._keys.replace(entry)
-        self.root.signatures.clear()
-        for own in {each.keyid: each for each in (before[0], self._keys.entry("root"))}.values():
-            self.root.sign(self._keys.signer(own), append=True)
-        self._put(f"{root.version}.root.json", self.root)
+        self._sign_root(before["root"])
         if role == "publisher":
-            delegations.keys = {entry.keyid: entry.key}
-            delegations.succinct_roles.keyids = [entry.keyid]
-            for name, one in zip(delegations.succinct_roles.get_roles(), bins, strict=True):
-                self._sign(one, expiry.index, "publisher")
-                self._write_targets(name, one)
+            self._roles.delegations.keys = {entry.keyid: entry.key}
+            self._roles.succinct.keyids = [entry.keyid]
+            for name in bins:
+                self._sign_bin(name)
         if role in ("targets", "publisher"):
-            self._sign(self.targets, expiry.targets, "targets")
+            self._sign(self.targets, self._keys.file.expiry.targets, "targets")
             self._write_targets(Targets.type, self.targets)
         self.finish()
-        journal = {
-            "keys": self._keys.file.model_dump_json(indent=1),
-            "root": self.root.to_bytes().decode(),
-            "files": {name: data.decode() for name, data in self._staged.items()},
-        }
-        write_private(self._keys.folder / _JOURNAL, json.dumps(journal).encode())
-        self._staged = None
-        self._complete()
+        self._files.commit(self.root)
 
-    def _complete(self) -> None:
-        """Writes what a rotation has signed."""
-        path = self._keys.folder / _JOURNAL
-        if not path.is_file():
-            return
-        journal = json.loads(path.read_bytes())
-        self._keys.save(journal["keys"])
-        for name, text in journal["files"].items():
-            self._store.put(f"{METADATA}{name}", text.encode())
-        write_private(self._keys.root_file, journal["root"].encode())
-        path.unlink()
+    def _sign_root(self, before: KeyEntry) -> None:
+        """Signs the next version of root with the root key and the one before, if it changed."""
+        root = self.root.signed
+        root.version += 1
+        root.expires = self._until(self._keys.file.expiry.root)
+        self.root.signatures.clear()
+        for key in {each.keyid: each for each in (before, self._keys.entry("root"))}.values():
+            self.root.sign(self._keys.signer(key), append=True)
+        self._files.put(f"{root.version}.root.json", self.root)
 
-    def _bin_of(self, path: str) -> str:
-        delegations = self.targets.signed.delegations
-        assert delegations is not None
-        return next(name for name, _ in delegations.get_roles_for_target(path))
+    def _sign_bin(self, name: str) -> None:
+        metadata = self._roles.bin(name)
+        self._sign(metadata, self._keys.file.expiry.index, "publisher")
+        self._write_targets(name, metadata)
 
-    def _bin(self, name: str) -> Metadata[Targets]:
-        if name not in self._bins:
-            self._bins[name] = self._delegated(name, self.targets)
-        return self._bins[name]
+    def _sign_snapshot(self) -> None:
+        first = not self.snapshot.signatures
+        self._sign(self.snapshot, self._keys.file.expiry.index, "publisher", first=first)
+        name = f"{self.snapshot.signed.version}.snapshot.json"
+        self.timestamp.signed.snapshot_meta = self._put(name, self.snapshot)
 
     def _write_targets(self, role: str, metadata: Metadata[Targets]) -> None:
-        data = self._put(f"{metadata.signed.version}.{role}.json", metadata)
-        self.snapshot.signed.meta[f"{role}.json"] = MetaFile(
-            metadata.signed.version, len(data), {"sha256": sha256_bytes(data)}
-        )
+        name = f"{metadata.signed.version}.{role}.json"
+        self.snapshot.signed.meta[f"{role}.json"] = self._put(name, metadata)
+
+    def _put(self, name: str, metadata: Metadata[Snapshot] | Metadata[Targets]) -> MetaFile:
+        data = self._files.put(name, metadata)
+        return MetaFile(metadata.signed.version, len(data), {"sha256": sha256_bytes(data)})
 
     def _sign(self, metadata: Metadata[Any], days: int, role: Role, *, first: bool = False) -> None:
         if not first:
@@ -348,33 +272,3 @@ class SignedMetadata:
 
     def _until(self, days: int) -> datetime:
         return (self._now() + timedelta(days=days)).replace(microsecond=0)
-
-    def _put(self, name: str, metadata: Metadata[Any]) -> bytes:
-        data = metadata.to_bytes()
-        if self._staged is None:
-            self._store.put(f"{METADATA}{name}", data)
-        else:
-            self._staged[name] = data
-        return data
-
-    def _get(self, name: str) -> bytes | None:
-        try:
-            return self._store.get(f"{METADATA}{name}", limit=_LIMIT)
-        except KeyError:
-            return None
-
-    def _need(self, name: str) -> bytes:
-        if (data := self._get(name)) is None:
-            raise ValueError(f"{METADATA}{name} is missing")
-        return data
-
-    def _seen(self) -> dict[str, int]:
-        path = self._keys.folder / "seen.json"
-        return json.loads(path.read_bytes()) if path.is_file() else {}
-
-
-_SIGNS: dict[Role, tuple[str, ...]] = {
-    "root": (Root.type,),
-    "targets": (Targets.type,),
-    "publisher": (Snapshot.type, Timestamp.type),
-}

@@ -24,6 +24,7 @@ from zoo.schema.floors import probe_fall
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import Attestation
 from zoo.schema.targets import Precision
+from zoo.util.errors import JobError
 
 FOLDS = 5
 ERRORS = 2
@@ -91,6 +92,11 @@ class Probing:
             return outcome
         features = np.load(outcome.folder / verification.labelled)
         with np.load(self._reference(manifest)) as arrays:
+            if features.shape != arrays["features"].shape:
+                raise JobError(
+                    f"a worker returned features of shape {features.shape} for labelled photos "
+                    f"whose features in PyTorch have shape {arrays['features'].shape}"
+                )
             right = probe(features, arrays["labels"])
         numbers = compare(self._right(manifest.id), right, probe_fall(precision))
         numbers |= {"name": self.labelled.name, "sha256": self.labelled.sha256, "folds": FOLDS}
@@ -125,9 +131,21 @@ class Probing:
             )  # fmt: skip
             with self._run(f"{manifest.id} labelled photos", job) as outcome:
                 assert isinstance(outcome.result, ReferenceOutput)
+                self._check_labels(outcome.folder / outcome.result.file)
                 self._folder.mkdir(parents=True, exist_ok=True)
                 shutil.move(outcome.folder / outcome.result.file, path)
         return path
+
+    def _check_labels(self, path: Path) -> None:
+        """Refuses features of other photos than those that the worker was given.
+
+        Raises:
+            JobError: Its labels differ from the job's.
+        """
+        assert self.labelled is not None
+        with np.load(path) as arrays:
+            if arrays["labels"].tolist() != list(self.labelled.labels):
+                raise JobError("a worker returned features of labelled photos with other labels")
 
     def _right_in_pytorch(self, model: str) -> Flags:
         with np.load(self._folder / f"{model}.npz") as arrays:

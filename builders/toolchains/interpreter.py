@@ -1,7 +1,7 @@
-"""The Python that builds and verifies, where it is another than the farm's own.
+"""The Python that builds and verifies, if it is not the farm's own.
 
-An export needs torch, a build needs the runtime, and some runtimes want a Python that is too old
-for the other: TensorRT 8.6 has no wheel beyond CPython 3.10.
+Exports need torch and builds need the runtime, and some runtimes need a Python that is too old for
+torch: TensorRT 8.6 has no wheels for versions after CPython 3.10.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pydantic import TypeAdapter, ValidationError
 
 from builders.paths import ROOT
+from builders.toolchains.worker_environment import worker_environment
 from zoo.schema.targets import RuntimeKind, Toolchain
 from zoo.util.errors import UsageError
 
@@ -25,14 +26,17 @@ def worker_command(python: str) -> tuple[str, ...]:
 
 
 def toolchains_of(python: str) -> dict[RuntimeKind, Toolchain]:
-    """Asks another Python which runtimes it has.
+    """Returns the runtimes that another Python has installed.
 
     Raises:
         UsageError: It does not start, or lacks what a worker needs.
     """
     command = [python, "-m", "zoo.client.host"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        environment = worker_environment(bucket=False, weights=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(
             f"BUILDER_PYTHON={python}: it does not start: {error}", hint="give a Python's path"

@@ -1,4 +1,4 @@
-"""Benchmark: latency and throughput of an engine, bounded in time."""
+"""Benchmarks an engine's latency and throughput within a bounded time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from zoo.runtime.profiles import choose_profile
 
 _LEAST_RUNS = 2
 _MOST_RUNS = 100
-_SECONDS = 1.0  # per batch size, the run in progress aside
-_TRIAL_RUNS = 5  # on a GPU, to see how many fit
+_SECONDS = 1.0  # per batch size, plus the call in progress
+_TRIAL_RUNS = 5  # on a GPU, to estimate how many fit into the time
 
 
 def benchmark(
@@ -27,21 +27,21 @@ def benchmark(
 ) -> tuple[dict[str, Any], ...]:
     """Times an engine.
 
-    On a CPU the time is that of a call, from numpy to numpy. On a GPU it is that of the engine's
-    own work, by CUDA events around a replayed CUDA graph with data in place; the time of a call,
-    copies included, stands beside it.
+    On a CPU, times a call from numpy to numpy. On a GPU, times the engine alone, by CUDA events
+    around a replayed CUDA graph with its data already on the GPU; the time of a call including
+    copies is reported separately.
 
     Args:
         session: The engine, open and run once at each batch size.
         batches: Batch sizes to time.
         report: Where progress goes.
-        clock: Seconds.
+        clock: Returns the time in seconds.
 
     Returns:
         Per batch: ``batch``, ``runs``, ``latency_ms`` (median), ``latency_ms_min`` and
         ``images_per_second`` (of the median). On a GPU also ``measured``, ``call_ms`` (numpy to
         numpy), ``enqueued_ms`` (without the graph) and ``profiles``: index to latency in each
-        optimisation profile that takes the batch, the chosen one marked by ``profile``.
+        optimisation profile that supports the batch; ``profile`` is the one that was chosen.
     """
     rows = []
     for done, batch in enumerate(batches):
@@ -54,7 +54,7 @@ def benchmark(
 
 
 def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Times one batch size from numpy to numpy, until the time is up."""
+    """Times calls with one batch size, from numpy to numpy."""
     shape = (batch, *session.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     times: list[float] = []
@@ -67,15 +67,15 @@ def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> dict
 
 
 def time_on_device(session: DeviceTimed, batch: int, called: dict[str, Any]) -> dict[str, Any]:
-    """Times one batch size on the GPU, in every profile that takes it.
+    """Times one batch size on the GPU, in every profile that supports it.
 
     Args:
         session: The engine.
-        batch: Images at once.
-        called: What :func:`time_calls` found.
+        batch: The batch size.
+        called: Result of :func:`time_calls`.
     """
     chosen = choose_profile(session.profiles, batch)
-    fitting = [index for index, one in enumerate(session.profiles) if batch in one]
+    fitting = [index for index, profile in enumerate(session.profiles) if batch in profile]
     times = {index: _many(session, batch, index, cuda_graph=True) for index in fitting}
     enqueued = _many(session, batch, chosen, cuda_graph=False)
     return {
@@ -84,16 +84,16 @@ def time_on_device(session: DeviceTimed, batch: int, called: dict[str, Any]) -> 
         "call_ms": called["latency_ms"],
         "enqueued_ms": float(np.median(enqueued)),
         "profile": chosen,
-        "profiles": {str(index): float(np.median(found)) for index, found in times.items()},
+        "profiles": {str(index): float(np.median(runs)) for index, runs in times.items()},
     }
 
 
 def summary(batch: int, times: list[float]) -> dict[str, Any]:
-    """Summarises runs.
+    """Summarises the times of runs.
 
     Args:
-        batch: Images at once.
-        times: Milliseconds of each.
+        batch: The batch size.
+        times: Milliseconds of each run.
     """
     median = float(np.median(times))
     return {

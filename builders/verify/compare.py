@@ -1,7 +1,7 @@
-"""Verify: an engine's features against PyTorch's, row by row, through Polygraphy.
+"""Verifies an engine by comparing its features with PyTorch's, row by row, through Polygraphy.
 
-What runs is the session that users run. Rows are independent in ``eval()``, so the golden photos,
-tiled and permuted, cover any batch without asking PyTorch again.
+The engine runs in the same session as for users. Rows are independent in ``eval()``, so tiling and
+permuting the golden photos covers any batch size without running PyTorch again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from polygraphy.logger import G_LOGGER
 
 from builders.jobs.messages import Prove, Verification
 from builders.jobs.progress import Event, Report
-from builders.verify.metrics import compare_rows, find_misses
+from builders.verify.metrics import compare_rows
+from builders.verify.misses import find_misses
 from zoo.inference.preprocess import normalise
 from zoo.runtime import Session
 from zoo.schema.floors import Tolerance
@@ -33,10 +34,10 @@ _AT_ONCE = 32  # labelled photos
 
 
 class SessionRunner(BaseRunner):  # type: ignore[misc]
-    """Lets Polygraphy run one of our sessions.
+    """Adapts a session to Polygraphy's runner interface.
 
     Args:
-        session: An open session; stays open afterwards.
+        session: An open session; it is not closed.
     """
 
     def __init__(self, session: Session) -> None:
@@ -44,7 +45,7 @@ class SessionRunner(BaseRunner):  # type: ignore[misc]
         self._session = session
 
     def get_input_metadata_impl(self) -> Any:
-        """Says what the engine takes."""
+        """Returns name, type and shape of the engine's input."""
         shape = (-1, *self._session.input_shape)
         return TensorMetadata().add(_INPUT, dtype=np.dtype(np.float32), shape=shape)
 
@@ -57,11 +58,11 @@ class SessionRunner(BaseRunner):  # type: ignore[misc]
 
 
 class RowResult:
-    """Numbers of one batch; truthy when every row keeps its tolerance.
+    """Result of one batch; truthy when every row meets the tolerance.
 
     Args:
-        numbers: As :func:`compare_rows` gives them.
-        misses: What is wrong, in words.
+        numbers: Result of :func:`compare_rows`.
+        misses: The limits that were missed, in words.
     """
 
     def __init__(self, numbers: dict[str, Any], misses: list[str]) -> None:
@@ -73,11 +74,11 @@ class RowResult:
 
 
 class RowCompare(BaseCompareFunc):  # type: ignore[misc]
-    """Compares features row by row. Polygraphy's own functors judge a batch as one vector.
+    """Compares features row by row; Polygraphy's own functions treat a batch as one vector.
 
     Args:
         golden: PyTorch's features of the golden photos, ``(N, feature_dim)``.
-        tolerance: What each row must keep.
+        tolerance: The tolerance that each row must meet.
     """
 
     def __init__(self, golden: npt.NDArray[np.float32], tolerance: Tolerance) -> None:
@@ -88,8 +89,8 @@ class RowCompare(BaseCompareFunc):  # type: ignore[misc]
         self, iter_result0: IterationResult, iter_result1: IterationResult
     ) -> OrderedDict[str, RowResult]:
         """Compares PyTorch's batch with the engine's."""
-        found, expected = iter_result1[_OUTPUT], iter_result0[_OUTPUT]
-        numbers = compare_rows(np.asarray(found), np.asarray(expected), self._golden)
+        features, expected = iter_result1[_OUTPUT], iter_result0[_OUTPUT]
+        numbers = compare_rows(np.asarray(features), np.asarray(expected), self._golden)
         return OrderedDict({_OUTPUT: RowResult(numbers, find_misses(numbers, self._tolerance))})
 
 
@@ -101,18 +102,18 @@ def verify(
     batches: tuple[int, ...],
     report: Report,
 ) -> Verification:
-    """Proves an engine against PyTorch's golden features.
+    """Verifies an engine against PyTorch's golden features.
 
     Args:
         session: The engine, open.
         golden: The golden file.
         preprocess: The model's preprocessing.
-        tolerance: What each row must keep.
+        tolerance: The tolerance that each row must meet.
         batches: Batch sizes to run.
         report: Where progress goes.
 
     Returns:
-        The verdict, with the numbers of each batch.
+        Whether it passed, with the numbers of each batch.
 
     Raises:
         VerificationError: The golden file is damaged.
@@ -154,11 +155,11 @@ def labelled_features(session: Session, prove: Prove, path: Path, report: Report
     Args:
         session: The engine, open.
         prove: Names the file of the photos.
-        path: Where to.
+        path: Where to write them.
         report: Where progress goes.
 
     Raises:
-        VerificationError: The file is gone, or is no such file.
+        VerificationError: The file of photos is missing or malformed.
     """
     assert prove.labelled is not None
     try:
@@ -178,5 +179,5 @@ def labelled_features(session: Session, prove: Prove, path: Path, report: Report
 
 
 def _rows(batch: int, count: int) -> npt.NDArray[np.int64]:
-    """Returns which golden photo goes where in a batch: all of them, tiled and permuted."""
+    """Returns the golden photo for each row of a batch: all photos, tiled and permuted."""
     return np.random.default_rng(batch).permutation(batch) % count

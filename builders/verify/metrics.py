@@ -1,6 +1,6 @@
-"""Gate: how far features are from PyTorch's, row by row, and whether that is near enough.
+"""Measures, row by row, how far features are from PyTorch's.
 
-Polygraphy's own functors judge a batch as one vector, in which one bad row hides.
+Polygraphy's own functions treat a batch as one vector, which hides a single bad row.
 """
 
 from __future__ import annotations
@@ -10,36 +10,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.schema.floors import NEIGHBOURS, Tolerance
+from zoo.schema.floors import NEIGHBOURS
 
-_SAME = 1e-6  # of the longest row: features no farther apart are of one photo
+_SAME = 1e-6  # of the longest row: closer features belong to the same photo
 
 
 def compare_rows(
-    found: npt.NDArray[Any], expected: npt.NDArray[Any], golden: npt.NDArray[Any]
+    actual: npt.NDArray[Any], expected: npt.NDArray[Any], golden: npt.NDArray[Any]
 ) -> dict[str, Any]:
     """Measures how far features are from PyTorch's.
 
     Args:
-        found: The engine's, ``(B, feature_dim)``.
-        expected: PyTorch's of the same photos, ``(B, feature_dim)``.
-        golden: PyTorch's of all golden photos, ``(N, feature_dim)``; ``expected`` is rows of it.
+        actual: The engine's features, ``(B, feature_dim)``.
+        expected: PyTorch's features of the same photos, ``(B, feature_dim)``.
+        golden: PyTorch's features of all golden photos, ``(N, feature_dim)``; the rows of
+            ``expected`` are among them.
 
     Returns:
         ``batch``; ``finite``; over its rows: ``worst_cosine``, ``median_cosine``,
         ``worst_relative_error`` (``|y - r| / |r|``), ``worst_distance_error`` (``|y - r|`` over
         the distance from ``r`` to the nearest other photo), ``worst_row``, ``lost_rows`` (how many
-        are nearer to another photo's features than to their own) and ``neighbours`` (share of a
-        row's nearest other photos that stay among its nearest, the mean); and ``photos``: the
-        first three for each golden photo of the batch, at worst.
+        are nearer to another photo's features than to their own) and ``neighbours`` (mean share of
+        a row's nearest other photos that remain among its nearest); and ``photos``: the worst
+        cosine, relative error and distance error of each golden photo in the batch.
     """
     batch: dict[str, Any] = {"batch": len(expected)}
-    if found.shape != expected.shape:
-        return {**batch, "finite": False, "shape": list(found.shape)}
-    if not np.isfinite(found).all():
-        bad = int((~np.isfinite(found).all(axis=1)).sum())
+    if actual.shape != expected.shape:
+        return {**batch, "finite": False, "shape": list(actual.shape)}
+    if not np.isfinite(actual).all():
+        bad = int((~np.isfinite(actual).all(axis=1)).sum())
         return {**batch, "finite": False, "rows_not_finite": bad}
-    y, r, all_rows = (array.astype(np.float64) for array in (found, expected, golden))
+    y, r, all_rows = (array.astype(np.float64) for array in (actual, expected, golden))
     error = np.linalg.norm(y - r, axis=1)
     lengths = np.linalg.norm(y, axis=1) * np.linalg.norm(r, axis=1)
     cosine = (y * r).sum(axis=1) / np.maximum(lengths, 1e-30)
@@ -66,17 +67,17 @@ def compare_rows(
 
 
 def _neighbours_kept(between: npt.NDArray[Any], reached: npt.NDArray[Any]) -> float:
-    """Returns the mean share of a row's nearest other photos that stay its nearest.
+    """Returns the mean share of a row's nearest other photos that remain among its nearest.
 
     Args:
-        between: Distances of PyTorch's rows to all golden photos, its own at infinity.
-        reached: The same of the engine's rows.
+        between: Distances from PyTorch's rows to all golden photos; infinite to their own.
+        reached: The same for the engine's rows.
     """
     count = min(NEIGHBOURS, int(np.isfinite(between).sum(axis=1).min()))
     if count == 0:
         return 1.0
-    wanted, found = (np.argsort(one, axis=1)[:, :count] for one in (between, reached))
-    kept = (wanted[:, :, None] == found[:, None, :]).any(axis=2)
+    before, after = (np.argsort(distances, axis=1)[:, :count] for distances in (between, reached))
+    kept = (before[:, :, None] == after[:, None, :]).any(axis=2)
     return float(kept.mean())
 
 
@@ -86,7 +87,7 @@ def _by_photo(
     relative: npt.NDArray[Any],
     of_distance: npt.NDArray[Any],
 ) -> dict[str, dict[str, float]]:
-    """Returns the worst numbers of each golden photo, by its place in the golden file."""
+    """Returns the worst numbers of each golden photo, by its index in the golden file."""
     return {
         str(number): {
             "cosine": round(float(cosine[photo == number].min()), 8),
@@ -97,38 +98,8 @@ def _by_photo(
     }
 
 
-def find_misses(numbers: dict[str, Any], tolerance: Tolerance) -> list[str]:
-    """Says in words which floors a batch misses; an empty list when it keeps them all."""
-    where = f"batch {numbers['batch']}"
-    if not numbers["finite"]:
-        if "shape" in numbers:
-            return [f"{where}: features of shape {tuple(numbers['shape'])}"]
-        return [f"{where}: {numbers['rows_not_finite']} rows hold NaN or infinity"]
-    misses = []
-    if numbers["worst_cosine"] < tolerance.cosine:
-        misses.append(
-            f"{where}: row {numbers['worst_row']} has cosine {numbers['worst_cosine']:.6f}, "
-            f"at least {tolerance.cosine} is needed"
-        )
-    for name in ("relative_error", "distance_error"):
-        allowed = getattr(tolerance, name)
-        if numbers[f"worst_{name}"] > allowed:
-            misses.append(
-                f"{where}: {name.replace('_', ' ')} {numbers[f'worst_{name}']:.3g}, "
-                f"at most {allowed} is allowed"
-            )
-    if numbers["neighbours"] < tolerance.neighbours:
-        misses.append(
-            f"{where}: {numbers['neighbours']:.0%} of the nearest photos stay the nearest, at "
-            f"least {tolerance.neighbours:.0%} is needed"
-        )
-    if numbers["lost_rows"]:
-        misses.append(f"{where}: {numbers['lost_rows']} rows are nearest to another photo's")
-    return misses
-
-
 def _distances(rows: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns L2 distances, ``(len(rows), len(others))``, without a difference per pair."""
+    """Returns L2 distances, ``(len(rows), len(others))``, without an array of all differences."""
     squares = (rows**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * rows @ others.T
     distances: npt.NDArray[Any] = np.sqrt(np.maximum(squares, 0))
     return distances

@@ -1,8 +1,8 @@
-"""The unit of work: ``worker job.json -> output directory``, the same under every executor.
+"""Executes one job: ``worker job.json -> output directory``, the same under every executor.
 
 Run as ``python -m builders.worker job.json output/``. Events go to standard output, one JSON
-object a line; everything that libraries print goes to ``output/log.txt``; the outcome, a failure
-included, is ``output/result.json``. A build needs numpy, Polygraphy and the runtime; only an
+object per line; everything that libraries print goes to ``output/log.txt``; the result, success
+or failure, is ``output/result.json``. A build needs numpy, Polygraphy and the runtime; only an
 export needs torch.
 """
 
@@ -41,11 +41,11 @@ from zoo.util.errors import JobError, ZooError
 from zoo.util.files import write_whole
 
 LABELLED = "labelled.npy"
-"""File of an engine's features of labelled photos."""
+"""Name of the file with an engine's features of labelled photos."""
 
 
 def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutput:
-    """Builds an engine and, where this machine can run it, proves it."""
+    """Builds an engine and verifies it if this machine can run it."""
     started = time.perf_counter()
     inputs, engine = job.inputs, workspace.output / "engine"
     report(Event(stage="build", done=0, total=1, note=str(inputs.toolchain.line)))
@@ -77,7 +77,7 @@ def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutpu
 
 
 def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOutput:
-    """Proves an engine that is built."""
+    """Verifies an existing engine."""
     record = job.record
     nothing_built = BuildOutput(
         engine=None,
@@ -127,11 +127,11 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
 
     Args:
         text: The job, as JSON.
-        output: Folder for outputs; it exists.
+        output: Existing folder for outputs.
         report: Where progress goes.
 
     Returns:
-        The result; :class:`~builders.jobs.messages.Failure` where the job raised.
+        The result; :class:`~builders.jobs.messages.Failure` if the job raised.
     """
     try:
         job = parse_job.validate_json(text)
@@ -153,14 +153,14 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         traceback.print_exc()
         hint = error.hint or _last_complaint(output / "log.txt")
         return Failure(error=type(error).__name__, message=error.message, hint=hint)
-    except Exception as error:  # the rim of the process: whatever it was goes into the result
+    except Exception as error:  # top level of the process: report any error in the result
         traceback.print_exc()
         name = type(error).__name__
         return Failure(error=name, message=f"{name}: {error}", hint="the log has the traceback")
 
 
 def _last_complaint(log: Path) -> str | None:
-    """Returns the last error that a native library logged: it gives reasons nowhere else."""
+    """Returns the last error that a native library logged; it reports reasons nowhere else."""
     if not log.is_file():
         return None
     lines = log.read_text(errors="replace").splitlines()
@@ -169,7 +169,7 @@ def _last_complaint(log: Path) -> str | None:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent has gone: nobody would take the result."""
+    """Ends this process when its parent has ended: nobody would read the result."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -177,7 +177,7 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def _streams(log: Path) -> Iterator[Report]:
-    """Keeps standard output for events and sends all else to the log, native code included."""
+    """Reserves standard output for events; all other output, native code's too, goes to the log."""
     sys.stdout.flush()
     sys.stderr.flush()
     with os.fdopen(os.dup(1), "w") as output, os.fdopen(os.dup(2), "w") as errors:
@@ -194,7 +194,7 @@ def _streams(log: Path) -> Iterator[Report]:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs ``job.json`` into an output directory; the status is 0 when it succeeded."""
+    """Runs ``job.json`` into an output directory; returns exit status 0 if it succeeded."""
     if len(arguments) != 2:
         print("usage: python -m builders.worker job.json output/", file=sys.stderr)
         return 2

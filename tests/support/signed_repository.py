@@ -11,7 +11,7 @@ from typing import Any
 from builders.publish.candidate_check import check_candidate
 from builders.publish.index import TIME
 from builders.publish.keys import Expiry, KeyRing, make_keys
-from builders.publish.provenance import PROVENANCE
+from builders.publish.provenance_file import PROVENANCE
 from builders.publish.publisher import Check, Published, Publisher
 from builders.publish.tuf_metadata import SignedMetadata
 from support import records

@@ -17,6 +17,7 @@ from builders.executors.dask.resources import EXPORT, Slot, build_name, run_name
 from builders.paths import ROOT
 from builders.toolchains.installed import choose_toolchain
 from builders.toolchains.interpreter import toolchains_of
+from builders.toolchains.worker_environment import worker_environment
 from zoo.client.host import Run, all_installed, run_command
 from zoo.schema.closed import Unknown
 from zoo.schema.runtimes import RUNTIME_FACTS
@@ -134,7 +135,10 @@ def imports(python: str, module: str) -> str | None:
     """Tries to import a module, in a process that may crash; see :data:`Imports`."""
     command = [python, "-c", f"import {module}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+        environment = worker_environment(bucket=False, weights=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode == 0:

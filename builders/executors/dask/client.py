@@ -31,6 +31,7 @@ from builders.jobs.output_files import (
     named_files,
     write_file,
 )
+from builders.jobs.output_formats import check_formats
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
 from zoo.repository.repository import Repository
@@ -164,8 +165,9 @@ class DaskExecutor:
         return address in self._workers.known()
 
     def _hear(self, event: tuple[float, str]) -> None:
-        message = json.loads(event[1])
-        if listener := self._listeners.get(message["task"]):
+        if (message := _parse_event(event)) is not None and (
+            listener := self._listeners.get(message["task"])
+        ):
             listener(message)
 
     def _keep_looking(self) -> None:
@@ -211,9 +213,10 @@ class _Attempt:
     def hear(self, message: dict[str, Any]) -> None:
         """Takes in what the worker says."""
         self.begun = True
-        if event := Event.from_line(message.get("event", "")):
+        line, words = message.get("event"), message.get("log")
+        if isinstance(line, str) and (event := Event.from_line(line)):
             self._report(event)
-        if words := message.get("log"):
+        if isinstance(words, str):
             _note(self._folder, words)
 
     def run(
@@ -292,6 +295,21 @@ def _forget(future: Any) -> None:
     thread.join(_FORGET)
 
 
+def _parse_event(event: object) -> dict[str, Any] | None:
+    """Returns what a worker sent while it worked; None where it is malformed.
+
+    Any worker of the cluster can send anything; an exception here would end the client's listener
+    for every other job.
+    """
+    try:
+        message = json.loads(event[1])  # type: ignore[index]
+    except (TypeError, IndexError, KeyError, ValueError, RecursionError):
+        return None
+    if isinstance(message, dict) and isinstance(message.get("task"), str):
+        return message
+    return None
+
+
 def _read_slot(text: str) -> Slot:
     """Reads what a worker says that it is.
 
@@ -334,6 +352,7 @@ def _lay_out(answer: Answer, job: Job, folder: Path) -> Outcome:
     repository = Repository(open_store(job.store))
     for name, blob in answer.files.items():
         repository.fetch_blob(blob, folder / name)
+    check_formats(named, folder)
     write_file(folder / RESULT, data)
     return Outcome(result=result, folder=folder)
 

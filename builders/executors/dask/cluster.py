@@ -23,7 +23,7 @@ from builders.executors.dask.tls import (
     say_cause,
 )
 from builders.executors.dask.worker import SLOT
-from builders.jobs.worker_environment import drop_secrets
+from builders.toolchains.worker_environment import drop_secrets
 from zoo.util.errors import ClusterError, UsageError
 
 _CONFIG = {

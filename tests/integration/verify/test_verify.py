@@ -14,7 +14,8 @@ from builders.jobs.messages import Verification
 from builders.jobs.progress import silent
 from builders.verify.benchmark import benchmark
 from builders.verify.compare import verify
-from builders.verify.metrics import compare_rows, find_misses
+from builders.verify.metrics import compare_rows
+from builders.verify.misses import find_misses
 from zoo.inference.preprocess import normalise
 from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess

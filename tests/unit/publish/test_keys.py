@@ -17,6 +17,7 @@ from support.signed_repository import Signed, no_passphrase, other_ring
 
 from builders.publish.keys import PASSPHRASE, KeyRing, key_elsewhere, make_keys, new_key
 from builders.publish.signer import open_desk
+from builders.publish.tuf_files import MetadataFiles
 from builders.publish.tuf_metadata import SignedMetadata
 from zoo.util.errors import TrustError, UsageError
 
@@ -92,7 +93,7 @@ def test_a_rotation_that_is_interrupted_is_completed(
     metadata = SignedMetadata(signed.store, signed.ring)
     metadata.load()
     with monkeypatch.context() as patch:
-        patch.setattr(metadata, "_complete", lambda: None)  # killed right before it
+        patch.setattr(MetadataFiles, "complete", lambda _: None)  # killed right before it
         metadata.rotate("publisher", new_key(signed.ring.folder, "publisher", None))
     assert signed.pulled(signed.client()) == b"engine"
     signed.ring = type(signed.ring)(signed.ring.folder, ask=lambda what: "")

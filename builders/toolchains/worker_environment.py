@@ -1,4 +1,4 @@
-"""The environment of a worker: what is on a list, and no secret that it has no use for."""
+"""The environment of a worker: listed variables only, and no secret that it does not need."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ _HUB_TOKENS = ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN")
 def worker_environment(
     *, bucket: bool, weights: bool, environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Returns the variables that a worker is given.
+    """Returns the environment variables for a worker.
 
-    What stays, and why: where programs, libraries, home, caches and temporary files are; the
+    Kept: where programs, libraries, home, caches and temporary files are; the
     language; CUDA's, TensorRT's, ONNX Runtime's, torch's and the thread pools' settings; proxies,
-    authorities and indexes, for exports that fetch weights; this project's own settings; the
-    address of Docker's engine, for the ``docker`` program, which gives a container none of this.
+    certificate authorities and package indexes, for exports that download weights; this project's
+    settings; the address of the Docker engine, for the ``docker`` program, which passes none of
+    this on to a container.
 
-    What does not: everything else, such as ``ZOO_KEYS_PASSPHRASE``, a CI's tokens or cloud
-    credentials, and whatever is named like a secret.
+    Dropped: everything else, such as ``ZOO_KEYS_PASSPHRASE``, CI tokens and cloud credentials, and
+    everything that is named like a secret.
 
     Args:
-        bucket: Whether the worker reads a store in a bucket: then ``AWS_*`` stay.
-        weights: Whether it fetches weights: then the hub's token stays, which gated weights need.
-        environment: What there is.
+        bucket: Whether the worker reads a store in a bucket; keeps ``AWS_*``.
+        weights: Whether it downloads weights; keeps the hub's token, which gated weights need.
+        environment: All variables.
     """
     return {
         name: value
@@ -47,9 +48,9 @@ def worker_environment(
 
 
 def drop_secrets() -> None:
-    """Removes from this process what its workers, which inherit its environment, must not have.
+    """Removes variables from this process that its workers, which inherit them, must not have.
 
-    For a machine of a cluster: any store and any weights may be asked of it.
+    For a cluster machine, whose jobs may use any store and any weights.
     """
     kept = worker_environment(bucket=True, weights=True)
     for name in os.environ.keys() - kept.keys():
