@@ -15,15 +15,17 @@ from support.paths import ROOT
 from support.records import engine_entry, model_index
 
 from builders.run.expected import expected
-from zoo.catalog import NightlyRun, Place, build_site, listing, read_nightly
+from zoo.catalog import listing
 from zoo.catalog.engine_page import commands
 from zoo.catalog.gpus import gpu_table, known_as, slug
 from zoo.catalog.index_file import SiteIndex
 from zoo.catalog.model_page import preprocess_snippet, speed_charts, width
-from zoo.catalog.night import Drift, FailedJob
+from zoo.catalog.night import Drift, FailedJob, NightlyRun, read_nightly
+from zoo.catalog.place import Place
 from zoo.catalog.plots import nines, spread
 from zoo.catalog.render import json_block
 from zoo.catalog.report import Change, ModelReport, Rebuilt, changes
+from zoo.catalog.site import build_site
 from zoo.catalog.site_report import MOST, Expected, combine
 from zoo.catalog.state import STATE
 from zoo.client.recommendation import cut
