@@ -1,7 +1,4 @@
-"""Writes the catalog: pages of models and engines, the index page, the report, ``index.json``.
-
-The pages of a model whose index entry has not changed are left as they are.
-"""
+"""Writes the site: pages of models and engines, the index page, the report and ``index.json``."""
 
 from __future__ import annotations
 
@@ -30,12 +27,12 @@ from zoo.util.digest import sha256_bytes, sha256_json
 from zoo.util.errors import RepositoryError, TooLongError
 
 DATA_IN_PAGE = 160_000
-"""Bytes of rows that the index page carries; more are a file, which the script fetches."""
+"""Bytes of rows embedded in the index page; if there are more, the script fetches a file."""
 
 DATA = "rows.json"
-"""That file."""
+"""Name of that file."""
 
-_STATEMENT = 1 << 20  # bytes that a provenance file may have
+_STATEMENT = 1 << 20  # largest provenance file that is read, in bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +40,9 @@ class Site:
     """What all pages share.
 
     Attributes:
-        repository: What is shown.
-        folder: Where the site goes.
-        kind: Whether the weights are real.
+        repository: The repository that the site shows.
+        folder: The folder that the site is written to.
+        kind: Whether the weights are trained ones (a release) or random ones (a dry run).
         place: Where readers find the repository.
     """
 
@@ -55,7 +52,7 @@ class Site:
     place: Place
 
     def write(self, name: str, template: str, **values: Any) -> str:
-        """Writes a page and returns its name."""
+        """Renders a page, writes it if it changed, and returns its name."""
         page = render(
             template,
             root="../" * name.count("/"),
@@ -74,16 +71,18 @@ def build_site(
     nightly: NightlyRun | None = None,
     expected: Expected | None = None,
 ) -> None:
-    """Writes the site. What is right already is left, what belongs to no engine any more is gone.
+    """Writes or updates the site.
 
-    Of a model whose index is what it was, no record is read and no page is made.
+    Files whose contents did not change are left alone, and pages of engines that no longer exist
+    are deleted. If a model's index did not change, its records are not read and its pages are not
+    rendered.
 
     Args:
-        repository: What to show; something is published in it.
-        folder: Where the site goes.
-        place: Where readers find the repository, if that is known.
-        nightly: What the last run says of itself, for the report.
-        expected: What there could be, for the report.
+        repository: The repository to show.
+        folder: The folder to write to.
+        place: Where readers find the repository, if known.
+        nightly: Summary of the last nightly run, for the report.
+        expected: What a complete repository would hold, for the report.
     """
     index = repository.index()
     digests = {row.model: row.index.sha256 for row in index.models} if index else {}
@@ -95,12 +94,12 @@ def build_site(
     old, maker = read_state(folder), _maker(site)
     states: dict[str, ModelState] = {}
     for model in models:
-        known = old.models.get(model.model) if old.maker == maker else None
-        if known is None or known.index != digests[model.model] or not _are_there(known, folder):
-            known = _write_model(site, model, digests[model.model])
-        states[model.model] = known
-    found = combine((state.report for state in states.values()), expected or Expected())
-    files = _write_rest(site, models, found, nightly)
+        state = old.models.get(model.model) if old.maker == maker else None
+        if state is None or state.index != digests[model.model] or not _all_exist(state, folder):
+            state = _write_model(site, model, digests[model.model])
+        states[model.model] = state
+    parts = (state.report for state in states.values())
+    files = _write_shared(site, models, combine(parts, expected or Expected()), nightly)
     new = SiteState(maker=maker, models=states, files=tuple(files))
     for name in old.everything - new.everything:
         (folder / name).unlink(missing_ok=True)
@@ -108,7 +107,7 @@ def build_site(
 
 
 def _maker(site: Site) -> str:
-    """Returns the digest of all that decides a page beside the repository."""
+    """Returns the digest of everything besides the repository that a page depends on."""
     package = Path(__file__).parent
     code = [*sorted(package.glob("*.py")), *sorted(TEMPLATES.iterdir())]
     code += [package / "gpus.toml", *sorted(package.parent.glob("*.toml"))]
@@ -121,14 +120,14 @@ def _maker(site: Site) -> str:
     )
 
 
-def _are_there(state: ModelState, folder: Path) -> bool:
+def _all_exist(state: ModelState, folder: Path) -> bool:
     return all((folder / name).is_file() for name in state.files)
 
 
-def _write_rest(
-    site: Site, models: list[ModelIndex], found: SiteReport, nightly: NightlyRun | None
+def _write_shared(
+    site: Site, models: list[ModelIndex], summary: SiteReport, nightly: NightlyRun | None
 ) -> list[str]:
-    """Writes what is not a model's own: the index, the report, data and assets."""
+    """Writes the files that belong to no single model and returns their names."""
     folder = site.folder
     files = list(ASSETS)
     for name in ASSETS:
@@ -141,26 +140,27 @@ def _write_rest(
     write(folder / SCHEMA, schema_file())
     titles = {model.model: model.catalog.title for model in models}
     files.append(
-        site.write("report.html", "report.html", report=found, nightly=nightly, titles=titles)
+        site.write("report.html", "report.html", report=summary, nightly=nightly, titles=titles)
     )
 
     cards = listing.cards(models)
     rows = listing.page_data(cards)
     text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
-    apart = len(text) > DATA_IN_PAGE
-    if apart:
+    too_large = len(text) > DATA_IN_PAGE
+    if too_large:
         files.append(DATA)
         write(folder / DATA, text)
     page = site.write(
         "index.html", "index.html",
-        cards=cards, filters=listing.filters(cards), data=None if apart else rows, data_file=DATA,
+        cards=cards, filters=listing.filters(cards),
+        data=None if too_large else rows, data_file=DATA,
         engines=sum(len(facts.by_record(model.current)) for model in models),
     )  # fmt: skip
     return [*files, page]
 
 
 def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
-    """Writes the pages of a model and of its engines."""
+    """Writes the pages of a model and its engines."""
     exports: dict[str, ExportRecord | None] = {}
     origins = {
         record: _origin(site.repository, model.model, entries[0], exports)
@@ -204,7 +204,7 @@ def _write_engine(site: Site, model: ModelIndex, entries: list[EngineEntry], ori
 
 
 def _whole(entries: list[EngineEntry]) -> EngineEntry:
-    """Returns an engine with all the targets that it serves."""
+    """Merges an engine's index entries into one with all the targets that it serves."""
     targets = tuple(label for entry in entries for label in entry.targets)
     return entries[0].model_copy(update={"targets": targets})
 
@@ -244,10 +244,10 @@ def _origin(
     entry: EngineEntry,
     exports: dict[str, ExportRecord | None],
 ) -> Origin:
-    """Reads what there is about an engine beside the index; an export only once.
+    """Reads an engine's records; export records are read once and kept in ``exports``.
 
     Raises:
-        RepositoryError: Its record is not what the index says.
+        RepositoryError: The build record does not match the index.
     """
     record = _record(repository, model, entry)
     if record is None:
@@ -268,12 +268,12 @@ def _record(repository: Repository, model: str, entry: EngineEntry) -> BuildReco
     except TooLongError:
         raise
     except RepositoryError:
-        return None  # a mirror may have been made without it
+        return None  # mirrors may leave records out
     return repository.parse_listed(model, entry, data)
 
 
 def _export(repository: Repository, model: str, record: BuildRecord) -> ExportRecord | None:
-    """Returns what an engine was built from, when its inputs have the key that the record names."""
+    """Returns an engine's export record, None if its inputs do not have the key in the record."""
     export = repository.export(model, record.export_key)
     return export if export is not None and export.inputs.key == record.export_key else None
 
@@ -287,5 +287,5 @@ def _statement(repository: Repository, blob: Blob | None) -> dict[str, Any] | No
         return None
     if sha256_bytes(data) != blob.sha256:
         return None
-    found = json.loads(data)
-    return found if isinstance(found, dict) else None
+    statement = json.loads(data)
+    return statement if isinstance(statement, dict) else None
