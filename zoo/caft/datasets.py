@@ -29,8 +29,8 @@ def from_object(data: Any) -> Source:
     if isinstance(data, Iterable):
         return data
     raise DatasetError(
-        f"a {type(data).__name__} is not a data set",
-        hint="a data set has __len__ and __getitem__, or yields zoo.caft.sources.Sample",
+        f"an object of type {type(data).__name__} is not a data set",
+        hint="a data set has __len__ and __getitem__, or yields zoo.caft.sample.Sample",
     )
 
 
