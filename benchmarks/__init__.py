@@ -1,1 +1,1 @@
-"""Benchmarks and studies. No part of the farm."""
+"""Benchmarks and studies, which run from a checkout and are not part of the farm."""

@@ -1,14 +1,14 @@
-"""Shows on the CPU what TensorRT 8.6 does to a Clip that is followed by Q/DQ.
+"""Reproduces on the CPU what TensorRT 8.6 does to a Clip that is followed by Q/DQ.
 
-    .venv/bin/python benchmarks/clips.py
-
-Prints the worst cosine of MobileNetV2's int8 network, seeded weights, as the farm made it before
-recipe int8-3, as it makes it now, and with integers clipped where a Clip stands between a
-convolution that is kept higher and a QuantizeLinear. For docs/results/h200-trt8.6/int8-placements.
+Prints the lowest cosine of MobileNetV2's int8 network with random weights: as the farm made it
+before recipe int8-3, as it makes it now, and with integers clipped wherever a Clip is between a
+convolution in a higher precision and a QuantizeLinear. See
+docs/results/h200-trt8.6/int8-placements.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from unittest import mock
 
@@ -27,17 +27,17 @@ from zoo.schema.precisions import Precision
 MODEL = "mobilenetv2_100"
 
 
-def made(subject: Subject) -> onnx.ModelProto:
-    """Returns the int8 network, as for TensorRT."""
+def int8_network(subject: Subject) -> onnx.ModelProto:
+    """Returns the int8 network that the farm makes for TensorRT."""
     floors = subject.manifest.kept_by(Precision.INT8)
     return lower(subject.fp32(), Precision.INT8, subject.calibration(), floors)[0]
 
 
 def clip_integers(model: onnx.ModelProto) -> int:
-    """Quantises before a Clip in place of behind it, where the convolution before it is kept.
+    """Quantises before a Clip instead of after it if the convolution before it is not quantised.
 
     Returns:
-        In how many places.
+        The number of such places.
     """
     graph, nodes, places = Graph(model), list[onnx.NodeProto](), 0
     for node in graph.nodes:
@@ -65,8 +65,11 @@ def _quantised(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def main() -> None:
-    """Prints a line for each network."""
-    manifests, folder = Path("manifests"), Path("_studies/torchscript-17") / MODEL
+    """Prints a line per network."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.clips", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("_studies"), help="keeps the export")
+    options = parser.parse_args()
+    manifests, folder = Path("manifests"), options.folder / "torchscript-17" / MODEL
     manifest = load_manifest(manifests / f"{MODEL}.toml")
     dialect = DIALECTS["torchscript-17"]
     subject = prepare(manifest, manifests, folder, print, dialect=dialect)
@@ -77,9 +80,9 @@ def main() -> None:
         print(f"{what}: worst cosine {worst:.6f}")
 
     with mock.patch.object(qdq, "drop_upper_ends"):
-        before = made(subject)
-    show("Clips as they were", before)
-    show("Relus where int8 saturates", made(subject))
+        before = int8_network(subject)
+    show("Clips kept", before)
+    show("Relus where int8 saturates", int8_network(subject))
     places = clip_integers(before)
     show(f"integers clipped in {places} places", before)
 

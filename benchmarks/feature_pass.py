@@ -1,7 +1,6 @@
-"""How fast the feature pass is beside the bare engine and a plain PyTorch loop, in one run.
+"""Benchmarks the feature pass against the bare engine and a plain PyTorch loop, in one run.
 
-``python -m benchmarks.feature_pass --store _repository --model efficientnet_lite0``. The ways take
-turns, so that what else the machine does falls on all of them alike.
+The contestants alternate, so that other load on the machine affects all of them alike.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from PIL import Image
 from benchmarks.torch_loop import TorchLoop
 from zoo.caft.features import cache_features
 from zoo.caft.sample import Sample
-from zoo.cli.main import Parser, add_arguments, run_cli
+from zoo.cli.main import Parser, run_cli
 from zoo.cli.support import add_selection, add_store
 from zoo.client.client import default_store
 from zoo.client.host import describe_machine
@@ -32,46 +31,46 @@ from zoo.inference.preprocess import batch_of, open_photo
 from zoo.runtime.base import Pipelined, pipeline_of
 
 _JPEG_SIZE = (500, 375)
-"""What most photos of ImageNet are of, in pixels."""
+"""The most common size of ImageNet's photos, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ways:
-    """What is timed: each takes nothing and has all images go through the network once."""
+    """The contestants by name: functions that run all images through the network once."""
 
     named: dict[str, Callable[[], None]]
     images: int
 
 
 def measure(ways: Ways, rounds: int) -> dict[str, float]:
-    """Times each way in turns; returns images per second, the median of the rounds."""
+    """Returns the images per second of each contestant: the median over the rounds."""
     for run in ways.named.values():
         run()
-    found: dict[str, list[float]] = {name: [] for name in ways.named}
+    rates: dict[str, list[float]] = {name: [] for name in ways.named}
     for _ in range(rounds):
         for name, run in ways.named.items():
             started = time.perf_counter()
             run()
-            found[name].append(ways.images / (time.perf_counter() - started))
-            time.sleep(0.2)  # thread pools keep spinning for a while after their work
-    return {name: statistics.median(rates) for name, rates in found.items()}
+            rates[name].append(ways.images / (time.perf_counter() - started))
+            time.sleep(0.2)  # idle thread pools keep spinning for a while
+    return {name: statistics.median(measured) for name, measured in rates.items()}
 
 
 def ways_of(
     extractor: Extractor, loop: TorchLoop, photos: list[bytes], folder: Path, batch: int
 ) -> Ways:
-    """Returns the ways through a network for some photos.
+    """Returns the contestants.
 
     Args:
         extractor: The engine.
         loop: The same network in PyTorch.
         photos: JPEG files.
-        folder: For caches.
-        batch: Images at once.
+        folder: Folder for caches.
+        batch: Batch size.
     """
     preprocess = extractor.preprocess
     ready = batch_of([open_photo(io.BytesIO(photo)) for photo in photos], preprocess)
-    made = iter(range(1 << 30))
+    numbers = iter(range(1 << 30))
     ahead = isinstance(extractor.session, Pipelined)
 
     def bare() -> None:
@@ -92,7 +91,7 @@ def ways_of(
 
     def pass_over(samples: Any) -> Callable[[], None]:
         def run() -> None:
-            cache_features(samples, extractor, folder / str(next(made)), batch=batch)
+            cache_features(samples, extractor, folder / str(next(numbers)), batch=batch)
 
         return run
 
@@ -122,31 +121,31 @@ def _same(image: Any) -> Any:
 
 
 def jpegs(folder: Path | None, count: int) -> list[bytes]:
-    """Returns JPEG files, over and over.
+    """Returns JPEG files, repeated up to a count.
 
     Args:
-        folder: Of JPEG files; photos of the farm's packages, made to one size, when None.
-        count: How many.
+        folder: Folder of JPEG files; if None, photos from the farm's packages, resized to one size.
+        count: Number of files to return.
     """
-    found = (
+    files = (
         _from_packages() if folder is None else [p.read_bytes() for p in sorted(folder.iterdir())]
     )
-    return [found[number % len(found)] for number in range(count)]
+    return [files[number % len(files)] for number in range(count)]
 
 
 def _from_packages() -> list[bytes]:
     from builders.photos.bundled import calibration_paths, golden_paths
 
-    made = []
+    files = []
     for path in [*calibration_paths(), *golden_paths()]:
         data = io.BytesIO()
         open_photo(path).resize(_JPEG_SIZE, Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
-        made.append(data.getvalue())
-    return made
+        files.append(data.getvalue())
+    return files
 
 
 def speed(options: argparse.Namespace) -> int:
-    """Times the feature pass beside the bare engine and a plain PyTorch loop."""
+    """Runs the benchmark and prints its table."""
     photos = jpegs(options.photos, options.images)
     with (
         load(
@@ -177,7 +176,7 @@ def speed(options: argparse.Namespace) -> int:
 def table(
     rates: dict[str, float], extractor: Extractor, images: int, batch: int, rounds: int
 ) -> str:
-    """Returns the rates as Markdown, the first of them being what the others are compared with."""
+    """Returns the rates as Markdown, relative to the first of them."""
     base = next(iter(rates.values()))
     machine = describe_machine()
     where = machine.get("gpu", {}).get("name") or machine["cpu"]
@@ -194,19 +193,20 @@ def table(
 
 def main() -> int:
     """Entry point of ``python -m benchmarks.feature_pass``."""
-    parser = Parser(prog="feature_speed", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    command = add_arguments(commands, "speed", speed)
-    command.add_argument("--model", default="efficientnet_lite0")
-    command.add_argument("--manifests", default="manifests")
-    command.add_argument("--images", type=int, default=256)
-    command.add_argument("--batch", type=int)
-    command.add_argument("--rounds", type=int, default=5)
-    command.add_argument("--photos", type=Path, help="folder of JPEG files")
-    command.add_argument("--torch-python", default=sys.executable, help="has torch and timm")
-    add_store(command)
-    add_selection(command)
-    return run_cli(parser, ["speed", *sys.argv[1:]])
+    parser = Parser(prog="python -m benchmarks.feature_pass", description=__doc__)
+    parser.add_argument("--model", default="efficientnet_lite0")
+    parser.add_argument("--manifests", default="manifests", help="folder of manifests")
+    parser.add_argument("--images", type=int, default=256, help="number of images")
+    parser.add_argument("--batch", type=int, help="batch size")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--photos", type=Path, help="folder of JPEG files (default: bundled ones)")
+    parser.add_argument(
+        "--torch-python", default=sys.executable, help="a Python with torch and timm"
+    )
+    add_store(parser)
+    add_selection(parser)
+    parser.set_defaults(command=speed)
+    return run_cli(parser, sys.argv[1:])
 
 
 if __name__ == "__main__":

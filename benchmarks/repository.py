@@ -1,9 +1,7 @@
-"""Measures what planning and learning about an engine cost, by requests, bytes and seconds.
+"""Benchmarks planning and index lookups: requests, bytes and seconds.
 
-    .venv/bin/python benchmarks/repository.py
-
-Prints tables for docs/results/repository.md. The repositories are made up: whole in every way, but
-nothing in them was built.
+Prints the tables in docs/results/repository.md. The repositories are synthetic: complete and
+signed, but nothing in them was built.
 """
 
 from __future__ import annotations
@@ -33,33 +31,33 @@ from zoo.stores import ObjectStore, open_store
 
 
 class Counting:
-    """A store that counts what is asked of it, by method, and the bytes that it gives."""
+    """A store that counts its requests by method, and the bytes that it returns."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.bytes = 0
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
-        """Returns an object's bytes, counted."""
-        self.asked["read"] += 1
+        """Returns an object's bytes and counts the request."""
+        self.requests["read"] += 1
         try:
             data = self._store.get(key, limit=limit)
         except KeyError:
-            self.asked["of them absent"] += 1
+            self.requests["of them absent"] += 1
             raise
         self.bytes += len(data)
         return data
 
     def list(self, prefix: str) -> Any:
-        """Lists; counted as the requests that S3 would need, one for each 1,000 keys."""
-        found = list(self._store.list(prefix))
-        self.asked["list"] += max(1, -(-len(found) // 1000))
-        return iter(found)
+        """Lists keys; counts as many requests as S3 needs, one per 1,000 keys."""
+        keys = list(self._store.list(prefix))
+        self.requests["list"] += max(1, -(-len(keys) // 1000))
+        return iter(keys)
 
     def size(self, key: str) -> int | None:
         """Returns an object's length."""
-        self.asked["size"] += 1
+        self.requests["size"] += 1
         return self._store.size(key)
 
     def __getattr__(self, name: str) -> Any:
@@ -67,10 +65,13 @@ class Counting:
 
 
 def main() -> None:
-    """Measures, and prints."""
-    parser = argparse.ArgumentParser(description="requests, bytes and seconds of a repository")
-    parser.add_argument("--rounds", type=int, default=5, help="plans of each")
-    parser.add_argument("--models", type=int, default=1000, help="models of 20 engines each, or 0")
+    """Runs the benchmarks and prints their tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.repository", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="number of plans per store")
+    parser.add_argument(
+        "--models", type=int, default=1000,
+        help="models of 20 engines each for the index lookups; 0 skips them",
+    )  # fmt: skip
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, S3Server(Path(name) / "server") as server:
         os.environ.update(server.environment)
@@ -82,44 +83,44 @@ def main() -> None:
         if not options.models:
             return
         print("\n## One engine\n\n| | requests | bytes |\n| --- | --- | --- |")
-        for what, (asked, size) in learning(Path(name) / "many", options.models).items():
-            print(f"| {what} | {asked} | {size:,} |")
+        for what, (requests, size) in lookups(Path(name) / "many", options.models).items():
+            print(f"| {what} | {requests} | {size:,} |")
 
 
 def planning(url: str, rounds: int) -> str:
-    """Plans for a repository in which everything is published; then with nothing listed."""
+    """Plans for a repository with everything published, and then with an empty index."""
     manifests = load_manifests(ROOT / "manifests")
     places = everywhere()
     targets = publish_all(Repository(open_store(url)), manifests, places)
-    asked_for = request(manifests, places=places)
-    seconds, processor, asked = [], [], Counter[str]()
+    wanted = request(manifests, places=places)
+    seconds, processor, requests = [], [], Counter[str]()
     for _ in range(rounds):
         store: Any = Counting(open_store(url))
         begun, cpu = time.perf_counter(), time.process_time()
-        plan = plan_farm(Repository(store), asked_for)
+        plan = plan_farm(Repository(store), wanted)
         seconds.append(time.perf_counter() - begun)
         processor.append(time.process_time() - cpu)
         assert set(plan.total.actions) == {"nothing"}
-        asked = store.asked
+        requests = store.requests
     unlisted: Any = Counting(open_store(url))
     unlisted.delete("index.json")
-    plan_farm(Repository(unlisted), asked_for)
+    plan_farm(Repository(unlisted), wanted)
     return (
-        f"{targets:,} | {words(asked)}; with nothing in the index {words(unlisted.asked)} | "
+        f"{targets:,} | {words(requests)}; with nothing in the index {words(unlisted.requests)} | "
         f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | "
         f"{statistics.median(processor):.2f}"
     )
 
 
-def learning(folder: Path, models: int) -> dict[str, tuple[str, int]]:
-    """Reads what is signed of one model, for the first time and again, and the list of all."""
+def lookups(folder: Path, models: int) -> dict[str, tuple[str, int]]:
+    """Reads one model's signed index, for the first time and again, and the list of all models."""
     signed = Signed(folder, bins=16)
     publish_many(signed, models)
 
     def read(name: str, work: Callable[[Any], Any]) -> tuple[str, int]:
         store: Any = Counting(signed.store)
         work(signed.client(name, store=store))
-        return words(store.asked), store.bytes
+        return words(store.requests), store.bytes
 
     middle = f"model_{models // 2}"
     return {
@@ -130,9 +131,9 @@ def learning(folder: Path, models: int) -> dict[str, tuple[str, int]]:
     }
 
 
-def words(asked: Counter[str]) -> str:
-    """Says how often what was asked; of the reads, those of what is not there too."""
-    return ", ".join(f"{count} {name}" for name, count in sorted(asked.items(), reverse=True))
+def words(requests: Counter[str]) -> str:
+    """Returns the counts as text."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(requests.items(), reverse=True))
 
 
 if __name__ == "__main__":

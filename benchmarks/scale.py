@@ -1,8 +1,8 @@
-"""Scale: thousands of jobs over tens of workers that die at random, on one machine.
+"""Simulates the farm at scale: thousands of jobs over tens of workers that die at random.
 
-``python -m benchmarks.scale --jobs 5000 --workers 50 -o docs/results/farm-scale.md``. Everything is
-real but the work: certificates, scheduler, one process per worker and one per job, the executor,
-the store. :mod:`benchmarks.fake_builder` takes the time of a build and kills its worker at random.
+All on one machine. Everything but the work is real: certificates, scheduler, a process per worker
+and one per job, the executor, the store. :mod:`benchmarks.fake_builder` takes as long as a build
+and kills its worker at random.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _NO_BLOB = Blob(sha256="0" * 64, size=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is run.
+    """The load of a simulation.
 
     Attributes:
-        jobs: How many.
-        workers: Worker processes.
-        crashes: Share of attempts that kill their worker.
-        seconds: That a job works.
-        seed: Of who crashes when.
+        jobs: Number of jobs.
+        workers: Number of worker processes.
+        crashes: Fraction of attempts that kill their worker.
+        seconds: Duration of a job.
+        seed: Random seed of the crashes.
     """
 
     jobs: int
@@ -63,7 +63,7 @@ class Load:
     seed: int = 0
 
     def kills(self) -> list[int]:
-        """Draws how many workers each job kills; fewer than would put it into quarantine."""
+        """Draws how many workers each job kills; too few to quarantine it."""
         draw = random.Random(self.seed)
         counts = []
         for _ in range(self.jobs):
@@ -76,22 +76,22 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What came of it.
+    """The results of a simulation.
 
     Attributes:
-        load: What was run.
-        published: Records that were written.
-        twice: Records that a second job wanted to write.
-        failed: Jobs that gave no engine.
-        begun: Attempts, by the jobs' own notes.
-        killed: Workers that died.
-        seconds: Of it all, from the first job to the last record.
-        overhead: Per job, seconds from submission to answer, less what the worker spent on it.
-        alone: The same of jobs that take no time, one after the other when all others are done.
-        around: Per job, seconds that the worker spent beside the child process: upload, folder.
-        busy: Share of this machine's processors that was in use.
-        scheduler_cpu: Seconds of processor time of the scheduler.
-        client_cpu: The same of the farm.
+        load: The load.
+        published: Number of records written.
+        twice: Number of records that a second job tried to write.
+        failed: Number of jobs without an engine.
+        begun: Number of attempts, according to the jobs' notes.
+        killed: Number of workers that died.
+        seconds: Duration from the first job to the last record.
+        overhead: Per job, seconds from submission to answer, minus the worker's time.
+        alone: The same for jobs of no length that run one after the other once the others are done.
+        around: Per job, seconds that the worker spent outside the child process: upload, folder.
+        busy: Fraction of this machine's processors in use.
+        scheduler_cpu: Processor time of the scheduler in seconds.
+        client_cpu: Processor time of the farm in seconds.
     """
 
     load: Load
@@ -110,14 +110,14 @@ class Measured:
 
 
 def simulate(load: Load, folder: Path) -> Measured:
-    """Runs a load.
+    """Runs a simulation.
 
     Args:
-        load: What to run.
-        folder: Empty; gets store, notes, certificates and logs.
+        load: The load.
+        folder: An empty folder for the store, notes, certificates and logs.
 
     Raises:
-        ClusterError: The cluster did not come up.
+        ClusterError: The cluster did not start.
     """
     certs, notes = folder / "certs", folder / "notes"
     notes.mkdir()
@@ -144,7 +144,7 @@ def _run(
     )
     notes = folder / "notes"
 
-    def one(name: str, kills: int, seconds: float) -> str:
+    def run_job(name: str, kills: int, seconds: float) -> str:
         job = fake_job(name, kills, seconds, notes, repository)
         try:
             with tempfile.TemporaryDirectory(dir=folder) as output:
@@ -155,7 +155,7 @@ def _run(
         return "published" if publish(repository, job) else "twice"
 
     def numbered(item: tuple[int, int]) -> str:
-        return one(f"job{item[0]}", item[1], load.seconds)
+        return run_job(f"job{item[0]}", item[1], load.seconds)
 
     _wait_for_workers(executor, load.workers)
     before = _meters(scheduler)
@@ -164,9 +164,9 @@ def _run(
     loaded = answers[:]
     lines = [line for path in notes.iterdir() for line in path.read_text().splitlines()]
     begun = sum(line.startswith("begun") for line in lines)
-    _wait_for_workers(executor, load.workers)  # those that died are there again
+    _wait_for_workers(executor, load.workers)  # until those that died are replaced
     for number in range(_ALONE):
-        one(f"alone{number}", 0, 0)
+        run_job(f"alone{number}", 0, 0)
     executor.stop()
     return Measured(
         load=load,
@@ -190,16 +190,16 @@ def _wait_for_workers(executor: DaskExecutor, count: int) -> None:
     while (there := len(executor.workers())) < count:
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"{there} of {count} workers came up",
-                hint="is this machine busy with other things?",
+                f"only {there} of {count} workers started",
+                hint="is the machine busy with something else?",
             )
         time.sleep(0.5)
 
 
 def _meters(scheduler: int) -> tuple[float, int, int, float, float]:
-    """Reads the clock, this machine's processors, and the time of scheduler and farm."""
+    """Returns clock, busy ticks, all ticks, and the CPU seconds of scheduler and farm."""
     ticks = [int(n) for n in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
-    idle = ticks[3] + ticks[4]  # the second waits for a disk
+    idle = ticks[3] + ticks[4]  # idle and waiting for I/O
     clock = time.perf_counter()
     return clock, sum(ticks) - idle, sum(ticks), cpu_seconds(scheduler), time.process_time()
 
@@ -226,7 +226,7 @@ def fake_job(
 
 
 def publish(repository: Repository, job: BuildJob) -> bool:
-    """Writes a job's record as publishing does, once; returns whether this call wrote it."""
+    """Writes a job's record unless it exists, as publishing does; returns whether it did."""
     key = f"records/{job.inputs.model}/{job.inputs.key}.json"
     return repository.store.put(key, job.model_dump_json().encode(), if_absent=True)
 
@@ -235,7 +235,7 @@ def publish(repository: Repository, job: BuildJob) -> bool:
 def started(
     arguments: list[str], log: Path, python: str = sys.executable
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs ``zoo-farm cluster …`` in a Python while the context lasts."""
+    """Runs ``zoo-farm cluster …`` as a process for the duration of the context."""
     command = [python, "-m", "builders.cli", "cluster", *arguments]
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -253,10 +253,10 @@ def started(
 
 
 def wait_for_line(log: Path, start: str, seconds: float = 60) -> str:
-    """Waits for a line of a log; returns what follows its start.
+    """Waits for a line in a log and returns what follows its start.
 
     Raises:
-        ClusterError: It does not come.
+        ClusterError: The line does not appear in time.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -269,31 +269,31 @@ def wait_for_line(log: Path, start: str, seconds: float = 60) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Returns the processor time that a process has had."""
+    """Returns the processor time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(arguments: list[str]) -> int:
-    """Runs a simulation and writes its note; 0 when every job was published once."""
+    """Runs a simulation and writes its note; returns 0 if every job was published once."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=5000)
-    parser.add_argument("--workers", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=2.0, help="that a job works")
-    parser.add_argument("-o", "--output", type=Path, help="the note")
+    parser.add_argument("--jobs", type=int, default=5000, help="number of jobs")
+    parser.add_argument("--workers", type=int, default=50, help="number of workers")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of a job")
+    parser.add_argument("-o", "--output", type=Path, help="file for the results, as Markdown")
     options = parser.parse_args(arguments)
     load = Load(jobs=options.jobs, workers=options.workers, seconds=options.seconds)
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         try:
-            found = simulate(load, Path(folder))
+            measured = simulate(load, Path(folder))
         except ZooError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
-    text = to_markdown(found, f"python -m benchmarks.scale {' '.join(arguments)}")
+    text = to_markdown(measured, f"python -m benchmarks.scale {' '.join(arguments)}")
     if options.output:
         write_whole(options.output, text.encode())
     print(text)
-    return 0 if found.published == load.jobs and not found.twice else 1
+    return 0 if measured.published == load.jobs and not measured.twice else 1
 
 
 if __name__ == "__main__":

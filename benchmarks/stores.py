@@ -1,9 +1,7 @@
-"""Measures a store against ``aws s3 cp`` on the same server, in turns in one run.
+"""Benchmarks the S3 store against ``aws s3 cp`` on the same server, alternating in one run.
 
-    .venv/bin/python benchmarks/stores.py --aws ENVIRONMENT/bin/aws
-
-Prints a table for docs/results/stores.md. Ours counts hashing: a blob is hashed before it goes up,
-and again, against its name, when it has come down.
+Prints the table in docs/results/stores.md. The store's times include hashing: a blob is hashed
+before its upload and, to compare it with its name, after its download.
 """
 
 from __future__ import annotations
@@ -46,11 +44,11 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024, file=sys.s
 
 
 def main() -> None:
-    """Measures, and prints."""
-    parser = argparse.ArgumentParser(description="stores against aws s3 cp")
-    parser.add_argument("--aws", required=True, help="the command aws of awscli")
-    parser.add_argument("--mib", type=int, default=1024, help="size of the object")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+    """Runs the benchmark and prints its table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stores", description=__doc__)
+    parser.add_argument("--aws", required=True, help="path of awscli's command aws")
+    parser.add_argument("--mib", type=int, default=1024, help="size of the object in MiB")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, S3Server(Path(folder) / "server") as server:
         os.environ.update(server.environment)
@@ -58,7 +56,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
-    """Runs both in turns and prints medians."""
+    """Runs both alternately and prints medians."""
     blob, copy, there = folder / "blob", folder / "copy", f"s3://{BUCKET}/theirs"
     seconds: dict[str, list[float]] = {}
     memory: dict[str, list[int]] = {}

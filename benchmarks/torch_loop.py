@@ -1,12 +1,13 @@
-"""What one would write without this project: timm's transform, a DataLoader, eager PyTorch.
+"""The baseline of the feature pass: timm's transform, a DataLoader and eager PyTorch.
 
-A process of its own, which goes through all photos once for every line that it reads and answers
-with a line: the Python that runs the engine may have no torch (TensorRT 8.6 wants a Python 3.10).
-``python -m benchmarks.torch_loop MANIFEST STORE RECORD PHOTOS BATCH``.
+It is a process of its own, because the Python that runs the engine may not have torch (TensorRT 8.6
+needs Python 3.10). For every line on stdin it runs all photos through the network once and answers
+with a line.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -27,15 +28,15 @@ _READY = "ready"
 
 
 class TorchLoop:
-    """The loop, running in a child process. A context manager.
+    """The loop in a child process, as a context manager.
 
     Args:
-        python: What runs it: it has torch and timm.
+        python: A Python with torch and timm.
         manifest: The model's manifest.
-        store: URL of the repository that holds the model's weights, where they are seeded.
-        record: The engine's build record; the network runs in the engine's precision on a GPU.
+        store: URL of the repository, which holds the weights if they are random.
+        record: The engine's build record; on a GPU, the network runs in the engine's precision.
         photos: Folder of JPEG files.
-        batch: Images at once.
+        batch: Batch size.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class TorchLoop:
         self._process.stdout.close()
 
     def run(self) -> None:
-        """Has all photos go through the network once."""
+        """Runs all photos through the network once."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -73,8 +74,8 @@ class TorchLoop:
         line = self._process.stdout.readline()
         if not line.startswith(_READY):
             raise JobError(
-                f"the PyTorch loop ended with {self._process.wait()}",
-                hint="what it says is above; --torch-python names a Python with torch and timm",
+                f"the PyTorch loop exited with status {self._process.wait()}",
+                hint="its output is above; give a Python with torch and timm by --torch-python",
             )
         return line.removeprefix(_READY).strip()
 
@@ -82,9 +83,9 @@ class TorchLoop:
 def make_loop(
     manifest_file: Path, store: str, record: BuildRecord, photos: Path, batch: int
 ) -> tuple[Callable[[], None], str]:
-    """Returns the loop, and what it is called."""
+    """Returns the loop and its name."""
     from builders.measure.engine_vs_pytorch import (
-        backbone_of,  # first: it makes timm's import work on a CPU's torch
+        backbone_of,  # first: makes timm importable with a CPU build of torch
     )
 
     manifest = load_manifest(manifest_file)
@@ -134,10 +135,16 @@ def make_loop(
 
 
 def main(arguments: list[str]) -> int:
-    """Answers each line with a pass over the photos."""
-    manifest, store, record, photos, batch = arguments
-    known = BuildRecord.model_validate_json(Path(record).read_bytes())
-    run, name = make_loop(Path(manifest), store, known, Path(photos), int(batch))
+    """Answers each line on stdin after a pass over the photos."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_loop", description=__doc__)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("store", help="URL of the repository")
+    parser.add_argument("record", type=Path, help="the engine's build record")
+    parser.add_argument("photos", type=Path, help="folder of JPEG files")
+    parser.add_argument("batch", type=int)
+    options = parser.parse_args(arguments)
+    record = BuildRecord.model_validate_json(options.record.read_bytes())
+    run, name = make_loop(options.manifest, options.store, record, options.photos, options.batch)
     print(_READY, name, flush=True)
     for _ in sys.stdin:
         run()

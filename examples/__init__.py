@@ -1,1 +1,1 @@
-"""Runnable examples."""
+"""Examples that run from a checkout."""

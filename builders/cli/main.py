@@ -29,7 +29,7 @@ from builders.run.catalog import make_site
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.interpreter import toolchains_of
-from zoo.catalog import read_nightly
+from zoo.catalog.night import read_nightly
 from zoo.cli.main import Parser, add_arguments, run_cli
 from zoo.client.host import this_machine
 from zoo.repository.repository import Repository

@@ -13,7 +13,7 @@ from builders.publish.provenance import checkout
 from builders.run import regressions
 from builders.run.catalog import make_site
 from builders.run.summary import Summary
-from zoo.catalog import NightlyRun
+from zoo.catalog.night import NightlyRun
 from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
 from zoo.stores import open_store

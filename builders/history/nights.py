@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
-from zoo.catalog import NightlyRun
+from zoo.catalog.night import NightlyRun
 from zoo.repository.repository import Repository
 from zoo.schema.layout import RUNS, run_key
 from zoo.stores import Entry

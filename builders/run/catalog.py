@@ -6,7 +6,9 @@ from pathlib import Path
 
 from builders.history.nights import last_night
 from builders.run.expected import expected
-from zoo.catalog import NightlyRun, Place, build_site
+from zoo.catalog.night import NightlyRun
+from zoo.catalog.place import Place
+from zoo.catalog.site import build_site
 from zoo.repository.repository import Repository
 
 

@@ -90,3 +90,12 @@ def clusters(
     kinds = random.permutation(np.repeat(np.arange(classes), each))
     rows = centres[kinds] + spread * random.standard_normal((len(kinds), width))
     return rows.astype(np.float32), [f"class{kind}" for kind in kinds]
+
+
+def hiding(error: BaseException, folder: Path) -> dict[object, str]:
+    """Returns what a golden hides: the test's folder, and reasons that other libraries word."""
+    hidden: dict[object, str] = {folder: "FOLDER"}
+    if error.__cause__ is not None and str(error.__cause__):
+        reason = str(error.__cause__)
+        hidden |= {reason: "REASON", reason.splitlines()[0]: "REASON"}
+    return hidden

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from support.paths import ROOT
 from support.published_plan import everywhere, publish_all
-from zoo.catalog import build_site
+from zoo.catalog.site import build_site
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import load_manifests
 from zoo.stores import LocalStore

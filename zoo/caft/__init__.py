@@ -1,10 +1,10 @@
 """Cached-activation fine-tuning: a frozen backbone runs once, heads train on its features.
 
-Modules, in the order of the work: ``sources`` (where images come from), ``decode`` and
-``decode_process`` (images to ready batches, in parallel), ``features`` (the pass), ``writer`` and
-``cache`` (a directory of plain arrays), ``split``, ``train`` and ``fit_sklearn`` (heads), ``probe``
-(how good the features are), ``head`` (what was trained), ``onnx_export`` (backbone and head as one
-file). ::
+Modules, in the order of the work: ``sample``, ``sources``, ``tars`` and ``datasets`` (the images of
+a data set), ``decode`` and ``decode_process`` (images to preprocessed batches, in parallel),
+``features`` (the pass through the backbone), ``writer`` and ``cache`` (a directory of plain
+arrays), ``split``, ``train`` and ``fit_sklearn`` (training), ``probe`` (how good the features are),
+``head`` (the trained head), ``onnx_export`` (backbone and head as one file). ::
 
     from zoo.caft import FeatureCache, cache_features, train_head
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zoo.caft.head import Head as Head
     from zoo.caft.train import train_head as train_head
 
-_WHERE = {
+_MODULES = {
     "FeatureCache": "zoo.caft.cache",
     "Head": "zoo.caft.head",
     "cache_features": "zoo.caft.features",
@@ -32,9 +32,9 @@ __all__ = ["FeatureCache", "Head", "cache_features", "train_head"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for when it is asked for: the command line stays light."""
+    """Imports a name on first use, so that the command line starts fast."""
     from importlib import import_module
 
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'zoo.caft' has no attribute '{name}'")
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,8 +1,8 @@
-"""Augmentation: several seeded views of an image, kept in the cache beside the plain one.
+"""Augmentation: several seeded views of an image, cached next to the plain one.
 
-With features cached, an image can't be changed anew in each epoch; a few fixed views of it are the
-next best. A view depends on the seed, the image's digest and the view's number alone: not on the
-order of the data set, nor on where a pass was interrupted.
+With cached features an image can't be augmented afresh in each epoch; a few fixed views are the
+next best thing. A view depends only on the seed, the image's digest and the view's number, not on
+the order of the data set or on where a pass was interrupted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Augmentation(BaseModel):
-    """Which views of an image a cache has.
+    """The views of each image in a cache.
 
     Attributes:
-        count: Random views beside the plain one, which is the first.
-        seed: What they are drawn from.
-        recipe: How: a crop of 35 to 100 percent of the area, 3:4 to 4:3, flipped half of the
-            time, as in the training of most ImageNet weights.
+        count: Number of random views besides the plain one, which comes first.
+        seed: Random seed of the views.
+        recipe: How views are drawn: a crop of 35 to 100 percent of the area with an aspect ratio
+            from 3:4 to 4:3, flipped half of the time, as most ImageNet weights were trained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,26 +33,26 @@ class Augmentation(BaseModel):
 
     @property
     def views(self) -> int:
-        """Rows of an image, the plain view included."""
+        """Rows per image, the plain view included."""
         return 1 + self.count
 
     def view(self, photo: Image.Image, number: int, digest: str) -> Image.Image:
         """Returns a view of a photo: the photo itself for number 0.
 
         Args:
-            photo: Any size.
-            number: Less than :attr:`views`.
+            photo: A photo of any size.
+            number: Number of the view, less than :attr:`views`.
             digest: SHA-256 of the photo.
         """
         if number == 0:
             return photo
         random = np.random.default_rng([self.seed % 2**32, number, int(digest[:16], 16)])
-        seen = photo.crop(_box(photo.size, random))
-        return ImageOps.mirror(seen) if random.random() < 0.5 else seen
+        cropped = photo.crop(_box(photo.size, random))
+        return ImageOps.mirror(cropped) if random.random() < 0.5 else cropped
 
 
 def _box(size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draws left, top, right and bottom of a crop; it lies within the photo."""
+    """Draws the left, top, right and bottom of a crop within the photo."""
     width, height = size
     area = width * height * random.uniform(0.35, 1.0)
     ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))

@@ -1,4 +1,4 @@
-"""Reading a feature cache: as numpy arrays that stay on the disk, and as a torch ``Dataset``."""
+"""Reads a feature cache, as memory-mapped NumPy arrays and as a torch ``Dataset``."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from zoo.util.errors import CacheError
 
 
 class FeatureCache:
-    """A finished feature cache. The arrays are memory-mapped: opening one reads almost nothing.
+    """A finished feature cache. The arrays are memory-mapped, so opening one reads very little.
 
-    A row is a view of a sample; the views of a sample stand together, the plain one first. As a
-    torch ``Dataset`` an item is ``(features, label)`` of a row: ``DataLoader(cache)`` takes it.
+    A row is a view of a sample; the views of a sample are adjacent, the plain one first. It is also
+    a torch ``Dataset`` whose items are the rows' ``(features, label)``: ``DataLoader(cache)``
+    works.
 
     Args:
-        folder: What ``zoo features -o`` wrote.
-        check_complete: Whether a pass that has not come to its end is an error.
+        folder: The folder that ``zoo features -o`` wrote.
+        check_complete: Whether to reject a cache whose pass has not finished.
 
     Attributes:
         features: ``(samples * views, feature_dim)``, float32 or float16, read only.
-        labels: ``(samples,)`` int64; -1 where there is none.
+        labels: ``(samples,)`` int64; -1 for a sample without a label.
         hashes: ``(samples, 32)`` uint8: SHA-256 of each image.
 
     Raises:
-        CacheError: There is none, it is unfinished, empty, or damaged.
+        CacheError: The cache is missing, unfinished, empty or damaged.
     """
 
     def __init__(self, folder: str | Path, *, check_complete: bool = True) -> None:
@@ -40,7 +41,7 @@ class FeatureCache:
         self._check_complete = check_complete
         self.card = _card(self.folder, check_complete)
         if self.card.samples == 0:
-            raise CacheError(f"{self.folder} has no rows: no image could be used")
+            raise CacheError(f"{self.folder} is empty: none of the images was usable")
         width, rows = self.identity.feature_dim, self.card.samples * self.views
         stored = np.dtype(STORED[self.identity.storage])
         self.features = self._map(FEATURES, stored, (rows, width))
@@ -49,12 +50,12 @@ class FeatureCache:
 
     @property
     def identity(self) -> Identity:
-        """Which engine made the rows, and how."""
+        """The engine and the settings that made the rows."""
         return self.card.identity
 
     @property
     def views(self) -> int:
-        """Rows of a sample."""
+        """Rows per sample."""
         return self.identity.augmentation.views
 
     @property
@@ -64,17 +65,17 @@ class FeatureCache:
 
     @property
     def plain(self) -> npt.NDArray[Any]:
-        """The plain view of each sample, ``(samples, feature_dim)``, on the disk."""
+        """The plain view of each sample, ``(samples, feature_dim)``, memory-mapped."""
         return self.features[:: self.views]
 
     def names(self) -> Iterator[str]:
-        """Yields the samples' names, in the order of the arrays."""
+        """Yields the samples' names in the order of the arrays."""
         for line, _ in whole_lines(self.folder / LOG):
             if "error" not in line:
                 yield line["name"]
 
     def bad(self) -> Iterator[tuple[str, str]]:
-        """Yields the name of each image that was left out, and why."""
+        """Yields the name of each skipped image and the reason."""
         for line, _ in whole_lines(self.folder / LOG):
             if "error" in line:
                 yield line["name"], line["error"]
@@ -85,18 +86,18 @@ class FeatureCache:
         Raises:
             CacheError: Fewer than two classes have one.
         """
-        found = np.flatnonzero(self.labels != NO_LABEL)
-        classes = np.unique(self.labels[found])
+        samples = np.flatnonzero(self.labels != NO_LABEL)
+        classes = np.unique(self.labels[samples])
         if len(classes) < 2:
             only = f"only '{self.label_names[int(classes[0])]}'" if len(classes) else "no label"
             raise CacheError(
-                f"{self.folder}: a head needs two classes or more; there is {only}",
-                hint="one folder of images for each class, or path,label in a list file",
+                f"{self.folder}: training a head takes at least two classes; there is {only}",
+                hint="put each class in a folder of its own, or use a list file with path,label",
             )
-        return found
+        return samples
 
     def rows_of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Returns the numbers of all rows of some samples, ``(len(samples) * views,)``."""
+        """Returns the row numbers of samples, ``(len(samples) * views,)``."""
         first = np.asarray(samples, np.int64)[:, None] * self.views
         return np.asarray((first + np.arange(self.views)).reshape(-1))
 
@@ -104,56 +105,56 @@ class FeatureCache:
         return len(self.features)
 
     def __getitem__(self, row: int) -> tuple[npt.NDArray[np.float32], int]:
-        """Returns features, ``(feature_dim,)`` float32, and label of a row."""
+        """Returns a row's features, ``(feature_dim,)`` float32, and its label."""
         if not -len(self) <= row < len(self):
             raise IndexError(row)
         row %= len(self)
         return np.asarray(self.features[row], np.float32), int(self.labels[row // self.views])
 
     def __getitems__(self, rows: list[int]) -> list[tuple[npt.NDArray[np.float32], int]]:
-        """Returns several rows at once: what a torch ``DataLoader`` asks for."""
+        """Returns several rows at once; a torch ``DataLoader`` calls this."""
         numbers = np.asarray(rows, np.int64) % len(self)
-        found = np.asarray(self.features[numbers], np.float32)
-        return list(zip(found, self.labels[numbers // self.views].tolist(), strict=True))
+        features = np.asarray(self.features[numbers], np.float32)
+        return list(zip(features, self.labels[numbers // self.views].tolist(), strict=True))
 
     def __reduce__(self) -> tuple[Callable[[Path], FeatureCache], tuple[Path]]:
-        """Sends its place to another process, not its rows: each opens the files itself."""
+        """Pickles the path rather than the rows: each process maps the files itself."""
         opened = partial(type(self), check_complete=self._check_complete)
         return opened, (self.folder.resolve(),)
 
     def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
         path = self.folder / name
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise CacheError(f"{path}: can't be read: {error}", hint=_AGAIN) from error
-        if found.dtype != dtype or found.shape[1:] != shape[1:] or len(found) < shape[0]:
+            raise CacheError(f"can't read {path}: {error}", hint=_AGAIN) from error
+        if stored.dtype != dtype or stored.shape[1:] != shape[1:] or len(stored) < shape[0]:
             raise CacheError(
-                f"{path}: is {found.dtype} {found.shape}, the card says {dtype} {shape}",
+                f"{path} is {stored.dtype} {stored.shape}, but the card says {dtype} {shape}",
                 hint=_AGAIN,
             )
-        mapped: npt.NDArray[Any] = found[: shape[0]]
-        return mapped  # a pass that was killed may have begun to add rows
+        mapped: npt.NDArray[Any] = stored[: shape[0]]  # a killed pass may leave more rows
+        return mapped
 
 
-_AGAIN = "make the features again in another folder"
+_AGAIN = "extract the features again into another folder"
 
 
 def _card(folder: Path, check_complete: bool) -> Card:
     if not folder.is_dir():
         raise CacheError(
             f"{folder}: no such folder",
-            hint=f"zoo features DATASET --model MODEL -o {shlex.quote(str(folder))}",
+            hint=f"create it: zoo features DATASET --model MODEL -o {shlex.quote(str(folder))}",
         )
     card = read_card(folder)
     if card is None:
         raise CacheError(
-            f"{folder} is no feature cache: it has no card.json",
-            hint="zoo features DATASET --model MODEL -o FOLDER makes one",
+            f"{folder} is not a feature cache: it has no card.json",
+            hint="create one: zoo features DATASET --model MODEL -o FOLDER",
         )
     if check_complete and not card.complete:
         raise CacheError(
-            f"{folder} is unfinished: the pass that makes it has not come to its end",
-            hint="give the same zoo features command again; it goes on where it stopped",
+            f"{folder} is incomplete: its zoo features run has not finished",
+            hint="run the same zoo features command again; it resumes where it stopped",
         )
     return card

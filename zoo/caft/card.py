@@ -1,4 +1,4 @@
-"""The card of a feature cache: which engine made it, from what, and how. JSON."""
+"""The card of a feature cache, JSON: the engine, the data set and the settings that made it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Storage = Literal["fp32", "fp16"]
 
 
 class Identity(Record):
-    """What rows must have in common to lie in one cache.
+    """What all rows of a cache have in common.
 
     Attributes:
         model: Manifest id.
         engine: SHA-256 of the engine.
         target: Label of a target that it serves.
-        preprocess: How photos became its input.
+        preprocess: How photos were preprocessed.
         feature_dim: Width of a row.
-        storage: Type of the stored features.
-        augmentation: Which views of an image there are.
-        dry_run: Whether the weights were seeded.
+        storage: Data type of the stored features.
+        augmentation: The views of each image.
+        dry_run: Whether the engine's weights are random.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -46,7 +46,7 @@ class Identity(Record):
 
     @classmethod
     def of(cls, extractor: Extractor, storage: Storage, augmentation: Augmentation) -> Identity:
-        """Returns the identity of what an extractor gives."""
+        """Returns the identity of an extractor's features."""
         record = extractor.record
         return cls(
             model=record.inputs.model,
@@ -61,16 +61,16 @@ class Identity(Record):
 
 
 class Card(Record):
-    """``card.json``: a cache's identity, and where it stands.
+    """``card.json``: a cache's identity and state.
 
     Attributes:
         identity: What its rows have in common.
-        complete: Whether the last pass came to its end.
-        samples: Images in it; there are ``samples * views`` rows.
-        bad: Images that were left out.
-        labels: Names of the classes; ``labels.npy`` has their numbers.
-        source: Which data set it is of.
-        seconds: What the passes took, decoding included.
+        complete: Whether the last pass finished.
+        samples: Number of images; there are ``samples * views`` rows.
+        bad: Number of skipped images.
+        labels: Names of the classes, by their numbers in ``labels.npy``.
+        source: The data set.
+        seconds: Duration of all passes, decoding included.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -85,10 +85,10 @@ class Card(Record):
 
 
 def read_card(folder: Path) -> Card | None:
-    """Reads a cache's card; None where there is none.
+    """Reads a cache's card, None if there is none.
 
     Raises:
-        CacheError: It is no card.
+        CacheError: The file is not a valid card.
     """
     path = folder / CARD
     try:
@@ -98,8 +98,8 @@ def read_card(folder: Path) -> Card | None:
     except (ValidationError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CacheError(
-            f"{path}: not the card of a feature cache: {reason}",
-            hint="make the features again in another folder: zoo features ... -o FOLDER",
+            f"{path} is not the card of a feature cache: {reason}",
+            hint="extract the features again into another folder: zoo features ... -o FOLDER",
         ) from error
 
 
@@ -109,24 +109,24 @@ def write_card(folder: Path, card: Card) -> None:
 
 
 def check_same(folder: Path, have: Identity, wanted: Identity) -> None:
-    """Checks that rows may be added to a cache.
+    """Checks that a cache's identity allows new rows.
 
     Raises:
-        CacheError: They are of another engine or made in another way; says which and how.
+        CacheError: The new rows come from another engine or other settings; names what differs.
     """
     old, new = have.model_dump(mode="json"), wanted.model_dump(mode="json")
     differ = [name for name in new if old.get(name) != new[name]]
     if not differ:
         return
-    said = "; ".join(f"{_WORDS.get(name, name)} {_short(old.get(name))}" for name in differ)
-    wants = "; ".join(_short(new[name]) for name in differ)
+    has = "; ".join(f"{_WORDS.get(name, name)} {_short(old.get(name))}" for name in differ)
+    wants = "; ".join(f"{_WORDS.get(name, name)} {_short(new[name])}" for name in differ)
     raise CacheError(
-        f"{folder} holds rows of {said}; these would be {wants}",
-        hint="rows of different engines don't mix: give another folder, or the same options",
+        f"{folder} has features with {has}; the new ones would have {wants}",
+        hint="features of different engines don't mix: use another folder, or the same options",
     )
 
 
-_WORDS = {"target": "target", "engine": "engine", "feature_dim": "width"}
+_WORDS = {"feature_dim": "width"}
 
 
 def _short(value: Any) -> str:

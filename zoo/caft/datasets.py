@@ -1,4 +1,4 @@
-"""Data sets of other libraries as sources: Hugging Face ``datasets`` and torch ``Dataset``."""
+"""Sources for the data sets of other libraries: Hugging Face ``datasets`` and torch ``Dataset``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def from_object(data: Any) -> Source:
     """Returns the samples of a Hugging Face ``Dataset``, a torch ``Dataset``, or an iterable.
 
     Raises:
-        DatasetError: It is none of these.
+        DatasetError: It is none of these, or can be iterated only once.
     """
     if hasattr(data, "column_names") and hasattr(data, "features"):
         return HuggingFaceSource(data)
@@ -23,23 +23,23 @@ def from_object(data: Any) -> Source:
         return TorchSource(data)
     if isinstance(data, Iterator):
         raise DatasetError(
-            f"a {type(data).__name__} can be read once only; a pass that goes on reads it again",
-            hint="give a list, or an object whose __iter__ starts anew",
+            f"a {type(data).__name__} can be iterated only once; resuming iterates it again",
+            hint="pass a list, or an object whose __iter__ starts from the beginning",
         )
     if isinstance(data, Iterable):
         return data
     raise DatasetError(
-        f"a {type(data).__name__} is no data set",
-        hint="a data set has __len__ and __getitem__, or yields zoo.caft.sources.Sample",
+        f"an object of type {type(data).__name__} is not a data set",
+        hint="a data set has __len__ and __getitem__, or yields zoo.caft.sample.Sample",
     )
 
 
 def from_hub(name: str) -> Source:
-    """Opens a data set of Hugging Face ``datasets``: saved to disk, or on the hub.
+    """Opens a data set of Hugging Face ``datasets``, from disk or from the hub.
 
     Args:
-        name: ``NAME[:SPLIT]``; a folder that ``save_to_disk`` wrote, or a name on the hub. The
-            split is ``train`` by default.
+        name: ``NAME[:SPLIT]``: a folder written by ``save_to_disk``, or a name on the hub. The
+            split defaults to ``train``.
 
     Raises:
         MissingPackageError: ``datasets`` is not installed.
@@ -55,31 +55,31 @@ def from_hub(name: str) -> Source:
     split = split or "train"
     try:
         if Path(name).is_dir():
-            found = datasets.load_from_disk(name)
-            if isinstance(found, datasets.DatasetDict):
-                if split not in found:
+            loaded = datasets.load_from_disk(name)
+            if isinstance(loaded, datasets.DatasetDict):
+                if split not in loaded:
                     raise DatasetError(
-                        f"{name}: no split '{split}'", hint=f"there is {', '.join(found)}"
+                        f"{name} has no split '{split}'", hint=f"it has {', '.join(loaded)}"
                     )
-                found = found[split]
+                loaded = loaded[split]
         else:
-            found = datasets.load_dataset(name, split=split)
+            loaded = datasets.load_dataset(name, split=split)
     except (OSError, ValueError, ConnectionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"hf:{name}: can't be opened: {reason}") from error
-    return HuggingFaceSource(found)
+        raise DatasetError(f"can't open hf:{name}: {reason}") from error
+    return HuggingFaceSource(loaded)
 
 
 class HuggingFaceSource:
     """A Hugging Face ``Dataset``: its image column, and its label column if it has one.
 
     Args:
-        dataset: Of ``datasets``.
-        image: The image column; the first of type ``Image`` when None.
-        label: The label column; ``label``, else the first of type ``ClassLabel``, when None.
+        dataset: The data set.
+        image: The image column; by default the first of type ``Image``.
+        label: The label column; by default ``label``, else the first of type ``ClassLabel``.
 
     Raises:
-        DatasetError: It has no such column.
+        DatasetError: The data set lacks one of these columns.
     """
 
     def __init__(self, dataset: Any, image: str | None = None, label: str | None = None) -> None:
@@ -118,13 +118,13 @@ class HuggingFaceSource:
 
 
 class TorchSource:
-    """A torch ``Dataset`` with a length, or any sequence of images or ``(image, label)``.
+    """A torch ``Dataset`` with a length, or any sequence of images or ``(image, label)`` pairs.
 
-    An item is made in the decoding threads, its label with it; ``classes`` names the labels.
-    Images are Pillow's, paths, uint8 pixels, or float32 ``(3, H, W)`` that is ready input.
+    Items are loaded in the decoding threads, labels included. Images are Pillow images, paths,
+    uint8 pixels, or preprocessed float32 input ``(3, H, W)``.
 
     Args:
-        dataset: The data set.
+        dataset: The data set; its ``classes``, if any, name the labels.
     """
 
     def __init__(self, dataset: Any) -> None:

@@ -1,9 +1,9 @@
-"""Decoding: samples to ready batches, in several threads, ahead of the engine.
+"""Decodes samples into preprocessed batches, in several threads, ahead of the engine.
 
-Each thread writes the input of its image to its place in the batch. Batches come out in the order
-of the source, and a few buffers go round: memory does not grow with the data set. Pillow, SHA-256
-and numpy do their work without Python's lock, so that a few threads keep a few cores busy; where
-there are more, each thread has a process that decodes for it.
+Each thread writes its images to their places in the batch. Batches come out in the order of the
+source, and a few buffers are reused, so memory does not grow with the data set. Pillow, SHA-256 and
+NumPy release the GIL, so a few threads keep a few cores busy; with more cores, each thread has a
+process that decodes for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
-from zoo.caft.decode_process import DecodeProcess, NoProcessError, reason_of, views_of
+from zoo.caft.decode_process import MOST_THREADS, DecodeProcess, NoProcessError, reason_of, views_of
 from zoo.caft.sample import Item, Sample
 from zoo.inference.preprocess import as_photo, normalise_into, open_photo
 from zoo.schema.manifest import Preprocess
@@ -32,13 +32,10 @@ from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError
 
 _BUFFERS = 3
-"""One that the engine reads, one that is full and waits, one that is being filled."""
+"""One that the engine reads, one that is full, one that is being filled."""
 
 _MOST_AT_ONCE = 16
-"""Samples that a thread is handed together: handing out costs more than some of them do."""
-
-_MOST_THREADS = 4
-"""Workers that decode as threads; more of them get a process each."""
+"""Most samples per task of a thread; a task of its own would cost more than decoding some."""
 
 
 def _plain(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -47,13 +44,13 @@ def _plain(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What became of one sample.
+    """The outcome of decoding a sample.
 
     Attributes:
-        sample: Which.
-        label: Its class.
-        sha256: Of the bytes of its file, or of its pixels where it has no file; empty if bad.
-        error: Why it is left out, None where it is not.
+        sample: The sample.
+        label: The name of its class, None if it has none.
+        sha256: Digest of its file, or of its pixels if it has no file; empty if it was skipped.
+        error: Why it was skipped, None if it was not.
     """
 
     sample: Sample
@@ -64,12 +61,12 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Ready input, and what is in it.
+    """A preprocessed batch.
 
     Attributes:
-        images: ``(samples * views, 3, H, W)`` float32; the views of a sample stand together. Rows
-            of a bad sample are zeros. Valid until the next batch is asked for.
-        outcomes: One for each sample.
+        images: ``(samples * views, 3, H, W)`` float32; the views of a sample are adjacent, rows of
+            a skipped sample are zeros. Valid until the next batch is requested.
+        outcomes: One per sample.
     """
 
     images: npt.NDArray[np.float32]
@@ -77,15 +74,16 @@ class Batch:
 
 
 class Decoder:
-    """Makes ready batches.
+    """Decodes samples into preprocessed batches.
 
     Args:
-        preprocess: Of the engine.
-        augmentation: Which views of each image there are.
-        samples: How many of them a batch has.
-        workers: Threads; as many as this process has cores when None.
-        processes: Whether each has a process that decodes for it; where they are many, when None.
-        memory: Makes the buffers; they are not used any more once :meth:`batches` is closed.
+        preprocess: The engine's preprocessing.
+        augmentation: The views of each image.
+        samples: Number of samples per batch.
+        workers: Number of threads; by default the number of cores available to this process.
+        processes: Whether each thread has a process that decodes for it; by default only if there
+            are many threads.
+        memory: Allocates the buffers, which are unused once :meth:`batches` is closed.
     """
 
     def __init__(
@@ -106,7 +104,7 @@ class Decoder:
         self._at_once = min(_MOST_AT_ONCE, max(1, samples // (4 * self._workers)))
         self._side = preprocess.input_size
         self._with_processes = (
-            self._workers > _MOST_THREADS and hasattr(os, "memfd_create")
+            self._workers > MOST_THREADS and hasattr(os, "memfd_create")
             if processes is None
             else processes
         )
@@ -116,10 +114,10 @@ class Decoder:
         """Yields batches in the order of the source; the last may be smaller.
 
         Raises:
-            DatasetError: The source can't be read further. What came before has been yielded.
-            RunError: A process that decodes does not start.
+            DatasetError: Reading the source failed. All batches before that have been yielded.
+            RunError: A decoding process does not start.
         """
-        ready: queue.Queue[Any] = queue.Queue()  # as long as there are buffers: it needs no bound
+        ready: queue.Queue[Any] = queue.Queue()  # bounded by the number of buffers
         free: queue.Queue[Any] = queue.Queue()
         shape = (self._samples * self._augmentation.views, 3, self._side, self._side)
         for _ in range(_BUFFERS):
@@ -134,7 +132,7 @@ class Decoder:
                 if isinstance(item, BaseException):
                     raise item
                 buffer, futures = item
-                outcomes = tuple(one for future in futures for one in future.result())
+                outcomes = tuple(outcome for future in futures for outcome in future.result())
                 rows = len(outcomes) * self._augmentation.views
                 yield Batch(images=buffer[:rows], outcomes=outcomes)
                 free.put(buffer)
@@ -147,7 +145,7 @@ class Decoder:
         ready: queue.Queue[Any],
         stop: threading.Event,
     ) -> None:
-        """Hands samples out to the pool, a batch at a time, while there are buffers."""
+        """Submits samples to the pool, a batch at a time, as buffers become free."""
         try:
             samples = iter(source)
             while not stop.is_set():
@@ -155,13 +153,13 @@ class Decoder:
                 futures: list[Future[list[Decoded]]] = []
                 try:
                     self._hand_out(samples, pool, buffer, futures, stop)
-                finally:  # where the source fails, what came before it is decoded
+                finally:  # if the source fails, decode what came before
                     if futures and not stop.is_set():
                         ready.put((buffer, futures))
                 if not futures:
                     break
             ready.put(None)
-        except BaseException as error:  # it is raised where the batches are taken
+        except BaseException as error:  # batches() raises it in the caller's thread
             ready.put(error)
 
     def _hand_out(
@@ -172,48 +170,48 @@ class Decoder:
         futures: list[Future[list[Decoded]]],
         stop: threading.Event,
     ) -> None:
-        """Hands out the samples of a batch, some at a time."""
+        """Submits the samples of a batch, a few per task."""
         for place in range(0, self._samples, self._at_once):
             if stop.is_set():
                 return
-            some: list[Sample] = []
+            task: list[Sample] = []
             try:
-                some.extend(islice(samples, min(self._at_once, self._samples - place)))
+                task.extend(islice(samples, min(self._at_once, self._samples - place)))
             finally:
-                if some:
-                    futures.append(pool.submit(self._decode_some, some, place, buffer))
-            if not some:
+                if task:
+                    futures.append(pool.submit(self._decode_task, task, place, buffer))
+            if not task:
                 return
 
-    def _decode_some(self, samples: list[Sample], place: int, buffer: Any) -> list[Decoded]:
-        return [self._decode(one, place + n, buffer) for n, one in enumerate(samples)]
+    def _decode_task(self, samples: list[Sample], place: int, buffer: Any) -> list[Decoded]:
+        return [self._decode(sample, place + n, buffer) for n, sample in enumerate(samples)]
 
     def _decode(self, sample: Sample, place: int, buffer: Any) -> Decoded:
         views = self._augmentation.views
         rows = buffer[place * views : (place + 1) * views]
         label = sample.label
         try:
-            given = sample.read()
-            if isinstance(given, Item):
-                given, label = given.image, given.label
-            digest = self._write(given, rows)
+            image = sample.read()
+            if isinstance(image, Item):
+                image, label = image.image, image.label
+            digest = self._write(image, rows)
         except NoProcessError:
-            raise  # that is no fault of the image
-        except Exception as error:  # a data set's own code may raise anything; it names the image
+            raise  # not the image's fault
+        except Exception as error:  # a data set's own code may raise anything
             rows[:] = 0
             return Decoded(sample=sample, label=label, sha256="", error=reason_of(error))
         return Decoded(sample=sample, label=label, sha256=digest)
 
-    def _write(self, given: Any, rows: npt.NDArray[np.float32]) -> str:
+    def _write(self, image: Any, rows: npt.NDArray[np.float32]) -> str:
         """Writes each view of an image to its row; returns the image's digest."""
-        if _is_ready_input(given):
-            return self._write_ready(given, rows)
-        if isinstance(given, bytes):
+        if _is_preprocessed(image):
+            return self._write_preprocessed(image, rows)
+        if isinstance(image, bytes):
             if self._with_processes:
-                return self._write_from_process(given, rows)
-            digest, photo = sha256_bytes(given), open_photo(io.BytesIO(given))
+                return self._write_from_process(image, rows)
+            digest, photo = sha256_bytes(image), open_photo(io.BytesIO(image))
         else:
-            photo = as_photo(given)
+            photo = as_photo(image)
             digest = sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
         views = views_of(photo, digest, self._preprocess, self._augmentation)
         for row, pixels in zip(rows, views, strict=True):
@@ -223,7 +221,7 @@ class Decoder:
     def _write_from_process(self, data: bytes, rows: npt.NDArray[np.float32]) -> str:
         try:
             process = self._processes.get_nowait()
-        except queue.Empty:  # as many as there are threads, at most
+        except queue.Empty:  # at most one process per thread
             process = DecodeProcess(self._preprocess, self._augmentation)
         try:
             digest = process.decode(data)
@@ -235,37 +233,39 @@ class Decoder:
 
     @contextmanager
     def _ending_processes(self) -> Iterator[None]:
-        """Ends the processes, when the threads that used them have come to rest."""
+        """Ends the processes once the threads that use them are done."""
         try:
             yield
         finally:
             while not self._processes.empty():
                 self._processes.get().close()
 
-    def _write_ready(self, given: Any, rows: npt.NDArray[np.float32]) -> str:
-        image = np.asarray(given)
-        wanted = (3, self._side, self._side)
-        if image.shape != wanted:
-            raise RunError(f"ready input has shape {image.shape}, the engine takes {wanted}")
+    def _write_preprocessed(self, image: Any, rows: npt.NDArray[np.float32]) -> str:
+        array = np.asarray(image)
+        shape = (3, self._side, self._side)
+        if array.shape != shape:
+            raise RunError(
+                f"preprocessed input has shape {array.shape}, but the engine's is {shape}"
+            )
         if len(rows) > 1:
-            raise RunError("ready input can't be augmented; give photos")
-        rows[0] = image
-        return sha256_bytes(np.ascontiguousarray(image, np.float32).data)
+            raise RunError("preprocessed input can't be augmented; pass photos instead")
+        rows[0] = array
+        return sha256_bytes(np.ascontiguousarray(array, np.float32).data)
 
 
 @contextmanager
 def _filling(fill: Any, stop: threading.Event, free: queue.Queue[Any]) -> Iterator[None]:
-    """Runs ``fill`` in a thread, and ends it when its batches are no longer wanted."""
+    """Runs ``fill`` in a thread and stops it on exit."""
     thread = threading.Thread(target=fill, name="read", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
-        free.put(np.empty((0, 3, 0, 0), np.float32))  # it may wait for one
+        free.put(np.empty((0, 3, 0, 0), np.float32))  # wakes it if it waits for a buffer
         thread.join()
 
 
-def _is_ready_input(given: Any) -> bool:
-    kind = str(getattr(given, "dtype", ""))
-    return "float" in kind and not isinstance(given, Image.Image)
+def _is_preprocessed(image: Any) -> bool:
+    kind = str(getattr(image, "dtype", ""))
+    return "float" in kind and not isinstance(image, Image.Image)

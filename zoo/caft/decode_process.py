@@ -1,8 +1,8 @@
-"""A process that decodes, for one thread of the decoder: the bytes of a file in, pixels out.
+"""A process that decodes for one thread of the decoder: the bytes of a file in, pixels out.
 
-Threads alone stop scaling at about a thousand photos a second, for each photo needs Python's lock
-for a while. What is said is plain bytes through pipes, nothing is pickled; pixels come back through
-memory that both map. ``python -m zoo.caft.decode_process FD SETTINGS`` is the other side.
+Threads alone stop scaling at about a thousand photos a second, because each photo holds the GIL for
+a while. Requests and answers are plain bytes through pipes, nothing is pickled; pixels come back
+through shared memory. ``python -m zoo.caft.decode_process FD SETTINGS`` is the process's side.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from zoo.util.errors import RunError, ZooError
 
 Pixels = npt.NDArray[np.uint8]
 
+MOST_THREADS = 4
+"""Up to this many workers decode in threads; if there are more, each gets a process."""
+
 _LENGTH = struct.Struct("<Q")
 _READY = b"ready\n"
 
@@ -42,7 +45,7 @@ def views_of(
 
 
 def reason_of(error: Exception) -> str:
-    """Returns one line on why an image can't be had."""
+    """Returns the reason, in one line, why an image could not be decoded."""
     if isinstance(error, ZooError):
         return error.message
     if isinstance(error, OSError) and error.strerror:
@@ -51,18 +54,18 @@ def reason_of(error: Exception) -> str:
 
 
 class NoProcessError(RunError):
-    """A process that decodes does not start."""
+    """A decoding process does not start."""
 
 
 class DecodeProcess:
     """Decodes in another process; used by one thread at a time.
 
     Args:
-        preprocess: Of the engine.
-        augmentation: Which views of each image there are.
+        preprocess: The engine's preprocessing.
+        augmentation: The views of each image.
 
     Raises:
-        NoProcessError: It does not start.
+        NoProcessError: The process does not start.
     """
 
     def __init__(self, preprocess: Preprocess, augmentation: Augmentation) -> None:
@@ -84,14 +87,14 @@ class DecodeProcess:
         """Writes each view of a photo to :attr:`pixels`, ``(views, H, W, 3)``.
 
         Args:
-            data: The bytes of its file.
+            data: The photo's file.
 
         Returns:
-            Their SHA-256.
+            The SHA-256 of ``data``.
 
         Raises:
-            RunError: It is no photo that can be read, or the process came to its end over it.
-            NoProcessError: A process that takes the place of one that ended does not start.
+            RunError: The photo can't be decoded, or the process crashed while decoding it.
+            NoProcessError: The replacement of a crashed process does not start.
         """
         process = self._process = self._process or self._start()
         assert process.stdin is not None
@@ -103,15 +106,15 @@ class DecodeProcess:
         except OSError:
             answer = b""
         if not answer:
-            self._stop()  # the next photo gets a new one
-            raise RunError("the process that decoded it came to its end over it")
-        said = json.loads(answer)
-        if "error" in said:
-            raise RunError(said["error"])
-        return str(said["sha256"])
+            self._stop()  # the next photo starts a new process
+            raise RunError("the decoding process crashed on this image")
+        result = json.loads(answer)
+        if "error" in result:
+            raise RunError(result["error"])
+        return str(result["sha256"])
 
     def close(self) -> None:
-        """Ends the process; this can't be used afterwards."""
+        """Ends the process and frees the shared memory; the object is unusable afterwards."""
         self._stop()
         os.close(self._fd)
 
@@ -123,15 +126,15 @@ class DecodeProcess:
             stdout=subprocess.PIPE,
             pass_fds=(self._fd,),
             env={**os.environ, "PYTHONPATH": paths},
-            start_new_session=True,  # an interrupt from the keyboard is for the pass
+            start_new_session=True,  # Ctrl-C goes to the parent only
         )
         assert process.stdout is not None
         if process.stdout.readline() != _READY:
             process.kill()
             process.communicate()
             raise NoProcessError(
-                "a process that decodes does not start; what it says is above",
-                hint="fewer workers decode as threads",
+                "a decoding process does not start; its output is above",
+                hint=f"with --workers {MOST_THREADS} or fewer, images are decoded in threads",
             )
         return process
 
@@ -143,10 +146,10 @@ class DecodeProcess:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, pixels: Pixels, settings: str) -> None:
-    """Decodes what is asked for, until nobody asks any more."""
-    known = json.loads(settings)
-    preprocess = Preprocess.model_validate(known["preprocess"])
-    augmentation = Augmentation.model_validate(known["augmentation"])
+    """Answers decoding requests until the pipe is closed."""
+    values = json.loads(settings)
+    preprocess = Preprocess.model_validate(values["preprocess"])
+    augmentation = Augmentation.model_validate(values["augmentation"])
     answers.write(_READY)
     answers.flush()
     while header := requests.read(_LENGTH.size):
@@ -154,19 +157,18 @@ def serve(requests: BinaryIO, answers: BinaryIO, pixels: Pixels, settings: str) 
         try:
             digest = sha256_bytes(data)
             photo = open_photo(io.BytesIO(data))
-            for place, seen in zip(
-                pixels, views_of(photo, digest, preprocess, augmentation), strict=True
-            ):
-                place[:] = seen
-            said = {"sha256": digest}
-        except Exception as error:  # whatever a strange file makes Pillow raise
-            said = {"error": reason_of(error)}
-        answers.write(json.dumps(said).encode() + b"\n")
+            views = views_of(photo, digest, preprocess, augmentation)
+            for place, view in zip(pixels, views, strict=True):
+                place[:] = view
+            result = {"sha256": digest}
+        except Exception as error:  # a damaged file can make Pillow raise anything
+            result = {"error": reason_of(error)}
+        answers.write(json.dumps(result).encode() + b"\n")
         answers.flush()
 
 
 def main(arguments: list[str]) -> int:
-    """The other side: maps the memory and serves."""
+    """Maps the shared memory and answers requests on stdin."""
     fd, settings = int(arguments[0]), arguments[1]
     pixels = _mapped(fd, json.loads(settings)["preprocess"]["input_size"])
     serve(sys.stdin.buffer, sys.stdout.buffer, pixels, settings)

@@ -1,4 +1,4 @@
-"""The pass: every image of a data set through a frozen backbone, once."""
+"""Extracts features: runs every image of a data set through a frozen backbone, once."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from zoo.runtime.base import Features, Pipeline, Running, pipeline_of
 from zoo.util.errors import DatasetError
 
 Bad = Callable[[str, str], None]
-"""Takes the name of an image that is left out, and why."""
+"""Called with the name of each skipped image and the reason."""
 
 Progress = Callable[["Pass"], None]
-"""Takes where a pass stands, after each batch."""
+"""Called with the state of the pass after each batch."""
 
 
 @dataclass(kw_only=True)
 class Pass:
-    """Where a pass stands.
+    """The state of a pass.
 
     Attributes:
-        images: Done in this pass, the bad ones among them.
-        bad: Left out in this pass.
-        before: Images that passes before this one had done.
-        found: Of them, those that the data set still has.
-        rewritten: Of those, the ones whose files have been written since.
-        seconds: Since it began.
-        in_engine: Of them, seconds in which it waited for the engine.
+        images: Images processed in this pass, skipped ones included.
+        bad: Images skipped in this pass.
+        before: Images processed by earlier passes.
+        found: Of those, the ones that are still in the data set.
+        rewritten: Of those, the ones whose files were modified since.
+        seconds: Time since the start.
+        in_engine: Time spent waiting for the engine, in seconds.
+        started: Clock at the start.
     """
 
     images: int = 0
@@ -52,7 +53,7 @@ class Pass:
 
     @property
     def images_per_second(self) -> float:
-        """Of this pass."""
+        """Speed of this pass."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
@@ -70,32 +71,33 @@ def cache_features(
     on_bad: Bad = lambda name, reason: None,
     on_progress: Progress = lambda state: None,
 ) -> tuple[Card, Pass]:
-    """Makes a feature cache, or goes on with one.
+    """Creates a feature cache, resumes an interrupted one or adds new images to it.
 
-    Images that are in the cache already are left alone, by their names: after a kill nothing but
-    what the engine was at is done twice, and a data set that has grown costs what is new in it.
-    After a pass that came to its end, those that could not be used are tried again. Rows of images
-    that are gone or have changed stay; :class:`Pass` counts them.
+    Images are identified by name and skipped if the cache has them: after a kill only the batch in
+    the engine is repeated, and if a data set has grown only its new images are processed. Images
+    that were unusable in a finished pass are tried again. Rows of deleted or modified images stay;
+    :class:`Pass` counts them.
 
     Args:
         data: See :func:`zoo.caft.sources.open_source`.
         extractor: The backbone.
-        folder: The cache.
-        augment: Random views of each image beside the plain one.
-        seed: What they are drawn from.
-        storage: Type of the stored features; fp16 takes half of the disk.
-        batch: Images at once, no more than the engine takes; what it is best at when None.
-        workers: Threads that decode; as many as there are cores when None.
-        moved: Whether the data set lies in another place than when the cache was begun.
-        on_bad: Takes each image that is left out.
-        on_progress: Takes where the pass stands, after each batch.
+        folder: The cache's folder.
+        augment: Number of random views of each image besides the plain one.
+        seed: Random seed of the views.
+        storage: Data type of the stored features; fp16 halves the disk space.
+        batch: Batch size, capped at the engine's largest; by default the one it is optimised for.
+        workers: Number of decoding threads; by default the number of cores.
+        moved: Whether to accept a data set at another path than the cache was made from.
+        on_bad: Called for each skipped image.
+        on_progress: Called after each batch.
 
     Returns:
-        The cache's card, and this pass.
+        The cache's card, and the final state of this pass.
 
     Raises:
-        DatasetError: There is no such data set, or not one image in it.
-        CacheError: The cache holds rows of another engine, or another process writes it.
+        DatasetError: The data set does not exist or has no images.
+        CacheError: The cache holds features of another engine or data set, or another process is
+            writing it.
         RunError: The engine failed.
     """
     source = open_source(data)
@@ -117,8 +119,8 @@ def cache_features(
                 workers=workers,
                 memory=pipeline.host_memory,
             )
-            with closing(decoder.batches(_new(source, writer, state))) as batches:
-                for outcomes, features in _through(pipeline, batches, state):
+            with closing(decoder.batches(_new_samples(source, writer, state))) as batches:
+                for outcomes, features in _run_batches(pipeline, batches, state):
                     writer.append(outcomes, features)
                     _count(outcomes, state, on_bad)
                     on_progress(state)
@@ -129,24 +131,24 @@ def cache_features(
     return card, state
 
 
-def _through(
+def _run_batches(
     pipeline: Pipeline, batches: Iterable[Batch], state: Pass
 ) -> Iterator[tuple[tuple[Decoded, ...], Features]]:
-    """Yields what was in each batch, and its features, while the engine goes on with the next.
+    """Yields each batch's outcomes and features while the engine runs the next batch.
 
-    What has been begun comes out even where the source fails.
+    Batches that were started are yielded even if the source fails.
     """
     running: deque[tuple[tuple[Decoded, ...], Running]] = deque()
 
     def take() -> tuple[tuple[Decoded, ...], Features]:
-        outcomes, batch = running.popleft()
+        outcomes, run = running.popleft()
         with _clocked(state):
-            return outcomes, batch.features()
+            return outcomes, run.features()
 
     try:
-        for made in batches:
+        for batch in batches:
             with _clocked(state):
-                running.append((made.outcomes, pipeline.begin(made.images)))
+                running.append((batch.outcomes, pipeline.begin(batch.images)))
             if len(running) > pipeline.ahead:
                 yield take()
     except DatasetError:
@@ -165,23 +167,23 @@ def _clocked(state: Pass) -> Iterator[None]:
 
 
 def _count(outcomes: Sequence[Decoded], state: Pass, on_bad: Bad) -> None:
-    for one in outcomes:
-        if one.error is not None:
+    for outcome in outcomes:
+        if outcome.error is not None:
             state.bad += 1
-            on_bad(one.sample.name, one.error)
+            on_bad(outcome.sample.name, outcome.error)
     state.images += len(outcomes)
     state.seconds = time.perf_counter() - state.started
 
 
 def _name(data: str | Path | Any) -> str:
-    """Names a data set: by its place, wherever it is called from; an object by its type."""
+    """Returns a data set's name in the card: its absolute path, or the type of an object."""
     if not isinstance(data, (str, Path)):
         return type(data).__name__
     return str(data) if str(data).startswith("hf:") else str(Path(data).resolve())
 
 
-def _new(source: Source, writer: CacheWriter, state: Pass) -> Iterator[Sample]:
-    """Yields the samples that no pass has done yet, and counts what became of the others."""
+def _new_samples(source: Source, writer: CacheWriter, state: Pass) -> Iterator[Sample]:
+    """Yields the samples that are not in the cache, and counts the others."""
     for sample in source:
         if not writer.is_done(sample):
             yield sample
@@ -192,10 +194,10 @@ def _new(source: Source, writer: CacheWriter, state: Pass) -> Iterator[Sample]:
 
 
 def _has_any(source: Source, name: str) -> None:
-    """Checks that there is an image before a folder is made for its features."""
+    """Checks that the data set has an image, before the cache's folder is created."""
     if next(iter(source), None) is None:
         raise DatasetError(
-            f"{name}: no images in it",
-            hint="images are .jpg, .png, .webp, .bmp, .tif or .gif, in the folder or in folders "
-            "of it",
+            f"{name} has no images",
+            hint="supported are .jpg, .png, .webp, .bmp, .tif and .gif, in the folder or its "
+            "subfolders",
         )

@@ -1,4 +1,4 @@
-"""scikit-learn's way to a linear head: logistic regression. No torch."""
+"""Trains a linear head with scikit-learn's logistic regression, without torch."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from zoo.util.errors import HeadError, MissingPackageError
 def fit_sklearn(
     cache: FeatureCache, split: Split, mean: Any, scale: Any, settings: Settings
 ) -> Fitted:
-    """Fits a logistic regression on the training samples, all of them in memory.
+    """Fits a logistic regression on the training samples, which are all loaded into memory.
 
     Args:
         cache: Features and labels.
-        split: It learns from ``train``.
-        mean: Subtracted from features.
-        scale: Multiplied with them after that.
-        settings: ``weight_decay`` is the strength of its penalty, ``epochs`` times 20 its
-            iterations at most.
+        split: The split; ``train`` is used.
+        mean: Subtracted from the features.
+        scale: Then multiplied with them.
+        settings: ``weight_decay`` is the strength of the penalty; ``epochs`` times 20 is the
+            maximum number of iterations.
 
     Raises:
         MissingPackageError: scikit-learn is not installed.
-        HeadError: A head of another kind than ``linear`` is wanted.
+        HeadError: The head's kind is not ``linear``.
     """
     if settings.kind != "linear":
         raise HeadError(
-            f"scikit-learn trains linear heads here, not {settings.kind}",
-            hint="take --solver adamw or lbfgs for it",
+            f"the solver sklearn supports linear heads only, not {settings.kind}",
+            hint="use --solver adamw or lbfgs",
         )
     try:
         from sklearn.linear_model import LogisticRegression
@@ -45,21 +45,21 @@ def fit_sklearn(
     features = (features - mean) * scale
     labels = np.repeat(cache.labels[split.train], cache.views)
     started = time.perf_counter()
-    found = LogisticRegression(
+    model = LogisticRegression(
         C=1 / max(settings.weight_decay, 1e-12), max_iter=20 * settings.epochs
     ).fit(features, labels)
     seconds = time.perf_counter() - started
-    return Fitted(layers=(_layer(found, len(cache.label_names)),), seconds=seconds)
+    return Fitted(layers=(_layer(model, len(cache.label_names)),), seconds=seconds)
 
 
-def _layer(found: Any, classes: int) -> tuple[Any, Any]:
-    """Returns weight and bias with a row for each class, in the cache's numbering."""
-    weight, bias = found.coef_, found.intercept_
-    if len(found.classes_) == 2:  # it keeps one row for two classes
+def _layer(model: Any, classes: int) -> tuple[Any, Any]:
+    """Returns weight and bias with a row per class, in the cache's numbering."""
+    weight, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
         weight = np.concatenate([np.zeros_like(weight), weight])
         bias = np.concatenate([np.zeros_like(bias), bias])
     # A class without a labelled sample is never predicted.
     full = np.zeros((classes, weight.shape[1]), np.float32)
     offset = np.full(classes, -1e9, np.float32)
-    full[found.classes_], offset[found.classes_] = weight, bias
+    full[model.classes_], offset[model.classes_] = weight, bias
     return full, offset

@@ -1,4 +1,4 @@
-"""An ``.npy`` file that grows by rows, and can be cut back to any number of them."""
+"""An ``.npy`` file that rows can be appended to, and that can be truncated to any row."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 _HEADER = 128
-"""Bytes before the first row. The header is padded, so that a longer row count fits in place."""
+"""Bytes before the first row. The header is padded so that any row count fits in place."""
 
 
 class GrowingArray:
-    """A plain ``.npy`` file of version 1.0, to which rows are appended.
+    """A plain ``.npy`` file of version 1.0 that rows are appended to.
 
-    Its header says how many rows there are as of the last :meth:`close`. In between, whoever writes
-    keeps that number elsewhere, and gives it when the file is opened again: rows beyond it are what
-    a kill left behind, and are overwritten.
+    The header holds the number of rows as of the last :meth:`close`. Until then the caller keeps
+    count and passes the count when it opens the file again: rows beyond it are left over from a
+    killed process and are cut off.
 
     Args:
         path: The file.
-        dtype: Of an element.
+        dtype: Type of an element.
         row: Shape of a row.
-        rows: How many of the file's rows count.
+        rows: Number of valid rows in the file.
 
     Raises:
-        ValueError: The file holds fewer rows than that.
+        ValueError: The file has fewer rows than that.
     """
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, row: tuple[int, ...], rows: int) -> None:
@@ -39,7 +39,7 @@ class GrowingArray:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if os.fstat(self._file).st_size < self._end(rows) and rows:
-                raise ValueError(f"{path.name} holds fewer than {rows:,} rows")
+                raise ValueError(f"{path.name} has fewer than {rows:,} rows")
             os.ftruncate(self._file, self._end(rows))
             self._write_header()
         except BaseException:
@@ -47,7 +47,7 @@ class GrowingArray:
             raise
 
     def append(self, rows: npt.NDArray[Any]) -> None:
-        """Writes rows behind the last; they count from here on."""
+        """Writes rows after the last one."""
         data = np.ascontiguousarray(rows, self.dtype)
         if data.shape[1:] != self.row:
             raise ValueError(f"{self.path.name}: rows have shape {data.shape[1:]}, not {self.row}")
@@ -57,7 +57,7 @@ class GrowingArray:
         self.rows += len(data)
 
     def close(self, *, sync: bool = False) -> None:
-        """Writes the number of rows into the header and closes the file."""
+        """Updates the number of rows in the header and closes the file."""
         try:
             self._write_header()
             if sync:

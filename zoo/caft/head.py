@@ -1,4 +1,4 @@
-"""Heads: what is trained on features. Kept as safetensors, run with numpy alone."""
+"""Heads, which are trained on features: stored as safetensors, run with NumPy alone."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _CARD = "caft-zoo"
 
 
 class HeadCard(Record):
-    """What a head's file says of it.
+    """The metadata in a head's file.
 
     Attributes:
-        identity: Which engine's features it was trained on.
+        identity: The engine and settings that made the features it was trained on.
         kind: ``linear``, or ``mlp`` with one hidden layer.
         labels: Names of the classes, in the order of its outputs.
-        trained: How: solver, seed, rows, accuracy.
+        trained: How it was trained: solver, seed, rows, epochs.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -42,12 +42,12 @@ class HeadCard(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Features to classes: standardise, then a layer, or two with a ReLU between.
+    """Maps features to classes: standardises them, then applies a layer, or two with a ReLU.
 
     Attributes:
-        card: What it is.
-        mean: Subtracted from features, ``(feature_dim,)``.
-        scale: Multiplied with them after that, ``(feature_dim,)``.
+        card: Its metadata.
+        mean: Subtracted from the features, ``(feature_dim,)``.
+        scale: Then multiplied with them, ``(feature_dim,)``.
         layers: Weight ``(out, in)`` and bias ``(out,)`` of each layer.
     """
 
@@ -72,16 +72,17 @@ class Head:
         return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
 
     def predict(self, features: npt.NDArray[Any]) -> list[str]:
-        """Returns the name of the likeliest class of each row."""
+        """Returns the name of the most likely class of each row."""
         return [self.card.labels[number] for number in self.logits(features).argmax(axis=1)]
 
     def check(self, extractor: Extractor, *, allow_other_engine: bool = False) -> None:
-        """Checks that a head and an extractor belong together.
+        """Checks that an extractor's features fit this head.
 
         Args:
-            extractor: What is to make features for this head.
-            allow_other_engine: Whether another engine of the same model will do: its features are
-                the same within what its precision keeps, and nobody has measured this head on it.
+            extractor: The extractor that is to make features for this head.
+            allow_other_engine: Whether to accept another engine of the same model: its features
+                agree within the tolerance of its precision, but this head was not evaluated on
+                them.
 
         Raises:
             HeadError: The head was trained on features of another model or engine.
@@ -90,39 +91,39 @@ class Head:
         if own.model != extractor.model:
             raise HeadError(
                 f"the head was trained on features of {own.model}, these are of {extractor.model}",
-                hint=f"give --model {own.model}, or train a head on {extractor.model}",
+                hint=f"use --model {own.model}, or train a head on {extractor.model}",
             )
         if own.preprocess != extractor.preprocess:
             raise HeadError(
                 f"the head was trained on {own.model} with other preprocessing: "
                 f"{own.preprocess} then, {extractor.preprocess} now",
-                hint="train it anew on a cache of this engine",
+                hint="train it again on a cache of this engine",
             )
         if own.engine != extractor.engine and not allow_other_engine:
             raise HeadError(
                 f"the head was trained on engine {own.engine[:12]} ({own.target}), this is "
                 f"{extractor.engine[:12]} ({extractor.record.targets[0]})",
-                hint=f"give --target {own.target}, or --allow-other-engine to try it all the same",
+                hint=f"use --target {own.target}, or --allow-other-engine to accept this engine",
             )
 
     def save(self, path: Path) -> None:
-        """Writes the head as safetensors, beside the place first.
+        """Writes the head atomically as safetensors.
 
         Raises:
-            HeadError: It can't be written there.
+            HeadError: The file can't be written.
             MissingPackageError: safetensors is not installed.
         """
         numpy_io = _safetensors()
         tensors = {"mean": self.mean, "scale": self.scale}
         for number, (weight, bias) in enumerate(self.layers):
             tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
-        plain = {name: np.ascontiguousarray(one, np.float32) for name, one in tensors.items()}
-        data = numpy_io.save(plain, {_CARD: self.card.model_dump_json()})
+        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+        data = numpy_io.save(arrays, {_CARD: self.card.model_dump_json()})
         try:
             write_whole(path, data)
         except OSError as error:
             raise HeadError(
-                f"{path}: can't be written: {error.strerror}", hint="-o names another place"
+                f"can't write {path}: {error.strerror}", hint="choose another file with -o"
             ) from error
 
     @classmethod
@@ -130,7 +131,7 @@ class Head:
         """Reads a head.
 
         Raises:
-            HeadError: There is no such file, or it is no head.
+            HeadError: The file can't be read or is not a head.
             MissingPackageError: safetensors is not installed.
         """
         numpy_io = _safetensors()
@@ -138,7 +139,8 @@ class Head:
             data = path.read_bytes()
         except OSError as error:
             raise HeadError(
-                f"{path}: can't be read: {error.strerror}", hint="zoo train-head makes one"
+                f"can't read {path}: {error.strerror}",
+                hint="create one: zoo train-head CACHE -o head.safetensors",
             ) from error
         try:
             length = int.from_bytes(data[:8], "little")
@@ -149,8 +151,8 @@ class Head:
         except (ValidationError, ValueError, KeyError, TypeError, _tensor_error()) as error:
             reason = (str(error).splitlines() or [""])[0]
             raise HeadError(
-                f"{path}: not a head of caft-zoo: {type(error).__name__} {reason}",
-                hint="zoo train-head CACHE -o head.safetensors makes one",
+                f"{path} is not a head of caft-zoo: {type(error).__name__} {reason}",
+                hint="create one: zoo train-head CACHE -o head.safetensors",
             ) from error
 
     @classmethod
@@ -160,7 +162,7 @@ class Head:
         widths = [card.identity.feature_dim, *(len(bias) for _, bias in layers)]
         shapes = [weight.shape for weight, _ in layers]
         if shapes != list(zip(widths[1:], widths, strict=False)) or widths[-1] != len(card.labels):
-            raise ValueError(f"layers of {shapes} do not fit its card")
+            raise ValueError(f"layers of {shapes} do not match its card")
         return cls(card=card, mean=tensors["mean"], scale=tensors["scale"], layers=layers)
 
 
@@ -177,5 +179,5 @@ def _safetensors() -> Any:
 def _tensor_error() -> type[Exception]:
     from safetensors import SafetensorError
 
-    found: type[Exception] = SafetensorError
-    return found
+    error: type[Exception] = SafetensorError
+    return error

@@ -1,4 +1,4 @@
-"""Export: backbone and head as one ONNX, from normalised images to probabilities."""
+"""Exports a backbone and a head as one ONNX model: normalised images to probabilities."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from zoo.util.files import whole
 
 OUTPUT = "probabilities"
 _TOLERANCE, _LOW_TOLERANCE = 1e-4, 2e-2
-"""Most that a probability may differ: in fp32, and below, where runtimes round in other places."""
+"""Largest allowed difference of a probability, in fp32 and in lower precisions.
+
+In a lower precision runtimes round in different places.
+"""
 
 
 def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: Path) -> float:
-    """Writes one ONNX: images ``(N, 3, H, W)`` to probabilities ``(N, classes)``.
+    """Writes an ONNX model that maps images ``(N, 3, H, W)`` to probabilities ``(N, classes)``.
 
-    The file says in its metadata what the classes are and how photos become its input. It is run
-    before it gets its name.
+    Its metadata holds the names of the classes and the preprocessing. The model is compared with
+    backbone and head before the file gets its name.
 
     Args:
-        head: What was trained.
-        extractor: The backbone, open: what the file is compared with.
-        backbone: The ONNX that it was built from, which any runtime takes. None where that can't be
-            had: an engine of ONNX Runtime does in its place, for that runtime alone.
+        head: The trained head.
+        extractor: The backbone, which the model is compared with.
+        backbone: The ONNX that the backbone was built from, which every runtime supports. If None,
+            falls back to an ONNX Runtime engine, which only that runtime supports.
         path: The file to write.
 
     Returns:
-        The largest difference of a probability from backbone and head run apart.
+        The largest difference of a probability from running backbone and head separately.
 
     Raises:
-        HeadError: There is no ONNX, or what was written is not what was meant.
+        HeadError: There is no ONNX model, or the written one computes something else.
         MissingPackageError: onnx or onnxruntime is not installed.
     """
     try:
@@ -49,9 +52,9 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
         backbone = extractor.file
     if backbone is None:
         raise HeadError(
-            f"{extractor.record.targets[0]} is no ONNX model, and the repository does not keep the "
-            "ONNX that it was built from: no head can be put behind it",
-            hint="give --target with the model's cpu target, as zoo show lists it",
+            f"{extractor.record.targets[0]} is not an ONNX model, and the repository does not have "
+            "the ONNX that it was built from, so a head can't be appended",
+            hint="use --target with the model's cpu target, which zoo show lists",
         )
     tolerance = _LOW_TOLERANCE if is_lowered(extractor.record.inputs.precision) else _TOLERANCE
     model = onnx.load(str(backbone))
@@ -62,15 +65,15 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
         difference = _difference(partial, head, extractor)
         if not difference <= tolerance:
             raise HeadError(
-                f"{path}: its probabilities differ by {difference:.2g} from backbone and head run "
-                f"apart; {tolerance} is allowed",
+                f"{path}: probabilities differ by {difference:.2g} from running backbone and head "
+                f"separately; the tolerance is {tolerance}",
                 hint="nothing was written",
             )
     return difference
 
 
 def _append(model: Any, head: Head) -> None:
-    """Adds the head's operators behind the backbone's output."""
+    """Appends the head's operators to the backbone's output."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
@@ -92,8 +95,8 @@ def _append(model: Any, head: Head) -> None:
     nodes.append(helper.make_node("Softmax", [last], [OUTPUT], axis=1))
     graph.node.extend(nodes)
     graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(one, np.float32), name)
-        for name, one in tensors.items()
+        numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
+        for name, array in tensors.items()
     )
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param or "batch"
     classes = len(head.card.labels)
@@ -114,7 +117,7 @@ def _describe(model: Any, head: Head, extractor: Extractor) -> None:
 
 
 def _difference(path: Path, head: Head, extractor: Extractor) -> float:
-    """Runs the file beside backbone and head, on noise, at batch 1 and 2."""
+    """Compares the file with backbone and head on noise, at batch sizes 1 and 2."""
     import onnxruntime
 
     options = session_options()
@@ -123,7 +126,7 @@ def _difference(path: Path, head: Head, extractor: Extractor) -> float:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # onnxruntime raises classes of its own for each status
+    except Exception as error:  # onnxruntime has an exception class per status
         reason = str(error).splitlines()[0]
         raise HeadError(f"the ONNX of backbone and head does not load: {reason}") from error
     random = np.random.default_rng(0)
@@ -131,7 +134,7 @@ def _difference(path: Path, head: Head, extractor: Extractor) -> float:
     worst = 0.0
     for batch in (1, 2):
         images = random.standard_normal((batch, *shape)).astype(np.float32)
-        (found,) = session.run([OUTPUT], {session.get_inputs()[0].name: images})
+        (probabilities,) = session.run([OUTPUT], {session.get_inputs()[0].name: images})
         expected = head.probabilities(extractor.session.features(images))
-        worst = max(worst, float(np.abs(found - expected).max()))
+        worst = max(worst, float(np.abs(probabilities - expected).max()))
     return worst

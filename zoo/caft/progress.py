@@ -1,4 +1,4 @@
-"""Progress of a pass and of training: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a pass or of training: a bar on a terminal, else occasional lines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from zoo.caft.report import Epoch
 
 _EVERY = 10.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between lines if there is no terminal."""
 
 
 class PassProgress:
-    """Shows where a pass stands; a data set does not tell how long it is."""
+    """Shows the progress of a pass; the number of images is not known in advance."""
 
     def __init__(self, bar: Progress | None) -> None:
         self._bar = bar
@@ -28,7 +28,7 @@ class PassProgress:
         self._last = time.monotonic()
 
     def show(self, state: Pass) -> None:
-        """Shows where the pass stands, unless it has just been shown."""
+        """Shows the state of the pass; without a terminal, only every 10 seconds."""
         words = f"{state.before + state.images:,} images, {state.images_per_second:.1f} images/s"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=words)
@@ -37,7 +37,7 @@ class PassProgress:
             print(words, file=sys.stderr)
 
     def say(self, text: str) -> None:
-        """Says something that stays."""
+        """Prints a line that stays on the screen."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
@@ -46,7 +46,7 @@ class PassProgress:
 
 @contextmanager
 def pass_progress() -> Iterator[PassProgress]:
-    """Shows a pass while it runs."""
+    """Yields the display of a pass."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield PassProgress(None)
@@ -58,7 +58,7 @@ def pass_progress() -> Iterator[PassProgress]:
 
 @contextmanager
 def epoch_progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
-    """Yields what shows an epoch; without a terminal, nothing is shown."""
+    """Yields a function that shows an epoch; without a terminal it shows nothing."""
     console = Console(stderr=True)
     columns = (
         TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")

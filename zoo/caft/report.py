@@ -1,4 +1,4 @@
-"""Reports: how good a head is on samples that it has not seen. JSON, and a picture."""
+"""Reports: a head's accuracy on held-out samples, as JSON and as a figure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CHUNK = 16_384  # rows
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What an epoch gave.
+    """An epoch's losses and accuracy.
 
     Attributes:
-        number: From 1.
-        train_loss: Mean cross-entropy while it learned.
-        val_loss: Mean cross-entropy on the validation rows after it; on the training rows where
-            there are none.
-        val_accuracy: Part of them that is right.
+        number: Number of the epoch, from 1.
+        train_loss: Mean cross-entropy during training.
+        val_loss: Mean cross-entropy on the validation rows after the epoch, or on the training rows
+            if there are none.
+        val_accuracy: Accuracy on the same rows.
     """
 
     number: int
@@ -40,19 +40,18 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """How good a head is.
+    """A head's results on held-out samples.
 
     Attributes:
-        right: Held-out samples that it names rightly.
-        held_out: How many there are.
-        trained_on: Samples that it learned from.
-        stopped_by: Samples whose loss stopped it; where there are none, that of the training
-            samples did.
+        right: Number of held-out samples classified correctly.
+        held_out: Number of held-out samples.
+        trained_on: Number of training samples.
+        stopped_by: Number of validation samples; if 0, the training loss stopped the training.
         interval: Wilson's 95 percent interval of the accuracy.
         labels: Names of the classes.
-        confusion: ``[class][named]``: held-out samples.
-        curve: Each epoch.
-        seconds: What the epochs took together.
+        confusion: Number of held-out samples, ``[class][predicted class]``.
+        curve: The epochs.
+        seconds: Duration of all epochs.
     """
 
     right: int
@@ -67,19 +66,19 @@ class Report:
 
     @property
     def accuracy(self) -> float:
-        """Part of the held-out samples that is right; not a number when there are none."""
+        """Fraction of held-out samples classified correctly; NaN if there are none."""
         return self.right / self.held_out if self.held_out else math.nan
 
     @property
     def seconds_per_epoch(self) -> float:
-        """Of training alone; nothing else is timed."""
+        """Seconds per epoch of training."""
         return self.seconds / max(1, len(self.curve))
 
     @property
     def line(self) -> str:
-        """The accuracy in words."""
+        """The accuracy as text."""
         if not self.held_out:
-            return "nothing was held out to judge the head by"
+            return "no samples were held out to evaluate the head"
         low, high = self.interval
         return (
             f"accuracy {self.accuracy:.1%} on {self.held_out} held-out images "
@@ -95,13 +94,13 @@ class Report:
 def judge(
     head: Head, cache: FeatureCache, split: Split, curve: list[Epoch], seconds: float
 ) -> Report:
-    """Judges a head on the held-out samples, in their plain view."""
+    """Evaluates a head on the plain views of the held-out samples."""
     count = len(cache.label_names)
     confusion = np.zeros((count, count), np.int64)
     for start in range(0, len(split.test), _CHUNK):
         part = split.test[start : start + _CHUNK]
-        named = head.logits(cache.plain[part]).argmax(axis=1)
-        np.add.at(confusion, (cache.labels[part], named), 1)
+        predicted = head.logits(cache.plain[part]).argmax(axis=1)
+        np.add.at(confusion, (cache.labels[part], predicted), 1)
     right, held_out = int(np.trace(confusion)), len(split.test)
     return Report(
         right=right,
@@ -123,21 +122,21 @@ def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     JASA 22 (1927). Unlike the normal interval it stays within 0..1 and holds for few samples.
 
     Args:
-        right: Successes.
-        count: Trials.
+        right: Number of successes.
+        count: Number of trials.
         z: Quantile of the normal distribution; 1.96 for 95 percent.
     """
     if count == 0:
         return 0.0, 1.0
-    part = right / count
-    centre = part + z * z / (2 * count)
-    spread = z * math.sqrt(part * (1 - part) / count + z * z / (4 * count * count))
+    share = right / count
+    centre = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def draw(report: Report, path: Path) -> None:
-    """Draws the learning curve and the confusion matrix into one PNG.
+    """Writes a PNG with the learning curve and the confusion matrix.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -151,10 +150,10 @@ def draw(report: Report, path: Path) -> None:
 
 def draw_curve(axes: Any, report: Report) -> None:
     """Draws losses and accuracy by epoch."""
-    epochs = [one.number for one in report.curve]
-    axes.plot(epochs, [one.train_loss for one in report.curve], label="training loss")
+    epochs = [epoch.number for epoch in report.curve]
+    axes.plot(epochs, [epoch.train_loss for epoch in report.curve], label="training loss")
     kind = "validation" if report.stopped_by else "training"
-    after = [one.val_loss for one in report.curve]
+    after = [epoch.val_loss for epoch in report.curve]
     axes.plot(epochs, after, label=f"{kind} loss after the epoch")
     axes.set(xlabel="epoch", ylabel="cross-entropy", title="Learning curve", yscale="log")
     axes.legend(loc="upper right")
@@ -162,17 +161,17 @@ def draw_curve(axes: Any, report: Report) -> None:
         axes.text(0.5, 0.5, "no epochs: scikit-learn", ha="center", transform=axes.transAxes)
         return
     other = axes.twinx()
-    other.plot(epochs, [one.val_accuracy for one in report.curve], color="tab:green")
+    other.plot(epochs, [epoch.val_accuracy for epoch in report.curve], color="tab:green")
     other.set(ylim=(0, 1.02))
     other.set_ylabel(f"{kind} accuracy", color="tab:green")
 
 
 def draw_confusion(axes: Any, report: Report) -> None:
-    """Draws which class was taken for which, as parts of each class."""
+    """Draws the confusion matrix as fractions of each class."""
     counts: npt.NDArray[np.float64] = np.array(report.confusion, np.float64)
     shown = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shown, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="named", ylabel="is", title=report.line.partition(" (")[0])
+    axes.set(xlabel="predicted", ylabel="actual", title=report.line.partition(" (")[0])
     if len(report.labels) <= 30:
         places, names = range(len(report.labels)), [name[:18] for name in report.labels]
         axes.set_xticks(places, names, rotation=90, fontsize=7)
@@ -180,7 +179,7 @@ def draw_confusion(axes: Any, report: Report) -> None:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Returns a matplotlib figure that needs no display; width and height in inches."""
+    """Returns a matplotlib figure that needs no display; width and height are in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -191,6 +190,6 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes a figure as PNG, beside its place first."""
+    """Writes a figure atomically as PNG."""
     with whole(path) as partial:
         figure.savefig(partial, format="png", dpi=110)

@@ -1,4 +1,4 @@
-"""Rows of a cache for training: standardised, and no more of them in memory than fit."""
+"""Standardised rows of a cache for training, kept in memory if they fit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from zoo.util.errors import HeadError
 if TYPE_CHECKING:
     import torch
 
-_CHUNK = 65_536  # rows that are looked at together where order does not matter
-_NUMBERS = 1 << 20  # features that are summed together
-_IN_MEMORY = 2 << 30  # bytes of features that are kept in memory; more is read as it is needed
+_CHUNK = 65_536  # rows per chunk in passes over all rows
+_NUMBERS = 1 << 20  # features per chunk of a sum
+_IN_MEMORY = 2 << 30  # most bytes of features kept in memory; more are read when needed
 
 
 def standardise(
     cache: FeatureCache, samples: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Returns mean and 1 / standard deviation of the features of some samples, chunk by chunk."""
+    """Returns the mean and 1 / standard deviation of samples' features, computed in chunks."""
     rows = cache.rows_of(samples)
     total = np.zeros(cache.identity.feature_dim, np.float64)
     squares = np.zeros_like(total)
@@ -34,8 +34,8 @@ def standardise(
     mean = total / len(rows)
     if not np.isfinite(mean).all():
         raise HeadError(
-            f"{cache.folder}: some features are not finite numbers",
-            hint="no pass writes such: make the features again in another folder",
+            f"{cache.folder} has features that are not finite numbers",
+            hint="the cache is damaged: extract the features again into another folder",
         )
     deviation = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
     dead = deviation <= 1e-6 * max(1.0, float(deviation.max()))
@@ -45,7 +45,7 @@ def standardise(
 
 
 class Rows:
-    """Standardised rows for torch: all in memory where they fit, else read as they are needed."""
+    """Standardised rows as torch tensors: in memory if they fit, else read when needed."""
 
     def __init__(
         self, cache: FeatureCache, samples: Any, mean: Any, scale: Any, device: torch.device
@@ -63,7 +63,7 @@ class Rows:
         return len(self._rows)
 
     def take(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns features and labels of some rows."""
+        """Returns the features and labels of rows."""
         if self._kept is not None:
             return self._kept[numbers], self.labels[numbers]
         return self._read(self._rows[numbers.cpu().numpy()]), self.labels[numbers]

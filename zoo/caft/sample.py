@@ -1,4 +1,7 @@
-"""A sample of a data set, whatever its source: a name, a label and a way to read the image."""
+"""Samples: the images of a data set by name and label, each with a function that reads it.
+
+Every source (:mod:`zoo.caft.sources`, :mod:`zoo.caft.tars`, :mod:`zoo.caft.datasets`) yields them.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ class Sample:
     """One image of a data set.
 
     Attributes:
-        name: What people call it: its path in the folder, its key in the tar.
-        label: The name of its class, None where it has none.
-        read: Returns the image: the bytes of its file, a Pillow image, uint8 pixels, or ready
-            input; or an :class:`Item`, where the label comes with it. Called once, in another
-            thread.
-        key: What makes it another one than those of the same name; the name when empty.
-        path: Its file, None where it has none of its own.
+        name: Its displayed name: a path in the folder, a key in the tar.
+        label: The name of its class, None if it has none.
+        read: Returns the image: the bytes of its file, a Pillow image, uint8 pixels or
+            preprocessed input; or an :class:`Item` if the label is loaded with the image. Called
+            once, in another thread.
+        key: Tells it from samples of the same name; the name by default.
+        path: Its file, None if it has no file of its own.
     """
 
     name: str
@@ -34,10 +37,20 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """An image whose label is known no sooner than the image."""
+    """An image whose label is only known once the image has been loaded.
+
+    Attributes:
+        image: What :attr:`Sample.read` returns otherwise.
+        label: The name of its class, None if it has none.
+    """
 
     image: Any
     label: str | None
 
 
 Source = Iterable[Sample]
+"""The samples of a data set.
+
+It yields the same samples in the same order each time, reads no image before :attr:`Sample.read` is
+called, and never holds all samples in memory.
+"""

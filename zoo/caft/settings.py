@@ -1,4 +1,4 @@
-"""How a head is trained, and what a solver returns."""
+"""Settings of a head's training, and a solver's result."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ _SEEDS = 1 << 32
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a head is trained.
+    """Settings of a head's training.
 
     Attributes:
         kind: ``linear``, or ``mlp`` with one hidden layer.
-        solver: ``adamw``, ``lbfgs``, or ``sklearn`` for its logistic regression (linear heads).
-        epochs: At most; for L-BFGS, of 20 iterations each.
-        patience: Epochs without a better validation loss before it stops.
-        batch: Rows at once, for AdamW.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW; half of it times the squared weights is added to L-BFGS's loss.
+        solver: ``adamw``, ``lbfgs``, or ``sklearn`` for scikit-learn's logistic regression (linear
+            heads only).
+        epochs: Maximum number of epochs; an epoch of L-BFGS is 20 iterations.
+        patience: Number of epochs without a lower validation loss after which training stops.
+        batch: Rows per step of AdamW.
+        learning_rate: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW; L-BFGS adds half of it times the squared weights to
+            its loss.
         hidden: Width of the hidden layer.
-        dropout: Part of the hidden layer that is dropped while training.
-        val: Part of the samples that stop it.
-        test: Part of the samples that judge it.
-        seed: Of split, initial weights and order.
+        dropout: Dropout rate of the hidden layer.
+        val: Fraction of validation samples.
+        test: Fraction of test samples.
+        seed: Random seed of the split, the initial weights and the order of rows.
 
     Raises:
-        UsageError: A value that nothing can be trained with.
+        UsageError: A value is out of range.
     """
 
     kind: HeadKind = "linear"
@@ -51,24 +53,24 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, good, takes in (
-            ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "a number, 0 or more"),
-            ("dropout", 0 <= self.dropout < 1, "a part, 0 or more and below 1"),
-            ("seed", 0 <= self.seed < _SEEDS, f"a whole number from 0 to {_SEEDS - 1}"),
+        for name, good, allowed in (
+            ("learning_rate", 0 < self.learning_rate < math.inf, "a positive number"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "a number of at least 0"),
+            ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
+            ("seed", 0 <= self.seed < _SEEDS, f"an integer from 0 to {_SEEDS - 1}"),
         ):
             if not good:
-                raise UsageError(f"{name} {getattr(self, name)} is not {takes}")
+                raise UsageError(f"{name} {getattr(self, name)} is not {allowed}")
 
 
 @dataclass(kw_only=True)
 class Fitted:
-    """What a solver gives.
+    """A solver's result.
 
     Attributes:
         layers: Weight and bias of each layer.
-        curve: What each epoch gave.
-        seconds: What the epochs took.
+        curve: Losses and accuracy of each epoch.
+        seconds: Duration of all epochs.
     """
 
     layers: tuple[tuple[Any, Any], ...]

@@ -1,8 +1,4 @@
-"""Sources: where the images of a data set come from, one after the other.
-
-A source is any iterable of :class:`Sample`. It yields the same samples in the same order each time,
-reads nothing of an image before :attr:`Sample.read` is called, and holds no list of them all.
-"""
+"""Opens a data set by its path or name; reads folders and list files."""
 
 from __future__ import annotations
 
@@ -23,13 +19,13 @@ def open_source(data: str | Path | Any) -> Source:
     """Returns the samples of a data set.
 
     Args:
-        data: A folder with a folder of images for each class (or of images alone); a list file,
+        data: A folder with a subfolder of images per class, or with images only; a list file with
             ``path`` or ``path,label`` on each line; a webdataset tar, or several as
-            ``shard-{000..012}.tar``; ``hf:NAME[:SPLIT]``, or the folder of a data set that was
+            ``shard-{000..012}.tar``; ``hf:NAME[:SPLIT]``, or the folder of a Hugging Face data set
             saved to disk; a Hugging Face or torch ``Dataset``; or any iterable of samples.
 
     Raises:
-        DatasetError: It is none of these, or there is no such file.
+        DatasetError: It is none of these or does not exist.
     """
     if not isinstance(data, (str, Path)):
         from zoo.caft.datasets import from_object
@@ -56,27 +52,27 @@ def open_source(data: str | Path | Any) -> Source:
     if not path.exists():
         raise DatasetError(
             f"{path}: no such folder or file",
-            hint="a data set is a folder, a list file, a .tar, or hf:NAME",
+            hint="a data set is a folder, a list file, a .tar or hf:NAME",
         )
     raise DatasetError(
-        f"{path}: neither a folder, nor a list ({', '.join(sorted(LISTS))}), nor a tar",
-        hint="for one photo, give the folder that it lies in",
+        f"{path} is neither a folder, a list file ({', '.join(sorted(LISTS))}) nor a tar",
+        hint="for a single photo, give the folder that contains it",
     )
 
 
 def in_utf8(name: str) -> str:
-    """Returns a file's name without the bytes of another encoding that UTF-8 can't say."""
+    """Returns a file's name with bytes that are not valid UTF-8 replaced."""
     return name.encode("utf-8", "replace").decode()
 
 
 class FolderSource:
-    """A folder. The folders in it are the classes; images beside them have no label.
+    """A folder of images. Its subfolders are the classes; images outside them have no label.
 
     Args:
         root: The folder; it is walked in the order of names, one folder at a time.
 
     Raises:
-        DatasetError: There is no such folder.
+        DatasetError: The folder does not exist.
     """
 
     def __init__(self, root: Path) -> None:
@@ -93,15 +89,15 @@ class FolderSource:
 
 
 class ListSource:
-    """A list file: a path on each line, and its label behind a comma (in ``.csv``) or a tab.
+    """A list file: a path per line, with its label after a comma (in ``.csv``) or a tab.
 
-    A first line ``path,label`` is taken for a heading, and lines that start with # are left out.
+    A first line ``path,label`` is a heading, and lines that start with # are skipped.
 
     Args:
         path: The file; paths in it are relative to its folder, or absolute.
 
     Raises:
-        DatasetError: There is no such file.
+        DatasetError: The file does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,7 +113,7 @@ class ListSource:
                     if sample := self._sample(number, row):
                         yield sample
             except UnicodeDecodeError as error:
-                raise DatasetError(f"{self.path}: not a list in UTF-8: {error.reason}") from error
+                raise DatasetError(f"{self.path} is not UTF-8 text: {error.reason}") from error
 
     def _sample(self, number: int, row: list[str]) -> Sample | None:
         if not row or not row[0].strip() or row[0].startswith("#"):
@@ -127,33 +123,33 @@ class ListSource:
             return None
         if len(row) > 2:
             raise DatasetError(
-                f"{self.path}: line {number} has {len(row)} fields; it takes a path and a label",
-                hint='quote a name that holds the delimiter: "a, b.jpg",cat',
+                f"{self.path}: line {number} has {len(row)} fields, not just a path and a label",
+                hint='quote a name that contains the delimiter: "a, b.jpg",cat',
             )
         label = row[1].strip() if len(row) == 2 else ""
         path = self.path.parent / name
         if not label and "," in name and not path.exists():
             raise DatasetError(
-                f"{self.path}: line {number}: no file is named '{name}'",
-                hint="behind a comma stands a label in a .csv file alone; here it is behind a tab",
+                f"{self.path}: line {number}: there is no file '{name}'",
+                hint="only .csv files separate the label by a comma; this file needs a tab",
             )
-        key = f"{number}:{name}"  # the same photo may stand there twice, with two labels
+        key = f"{number}:{name}"  # a photo may be listed twice, with two labels
         return Sample(name=name, label=label or None, read=path.read_bytes, key=key, path=path)
 
 
 def _images(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yields the images under a folder in the order of their paths; hidden ones are left out.
+    """Yields the images under a folder in the order of their paths, without hidden files.
 
-    A link to a folder that it lies in is not followed.
+    Links to a folder that contains them are not followed.
     """
     real = os.path.realpath(folder)
     if real in above:
         return
     with os.scandir(folder) as entries:
-        found = sorted(
+        visible = sorted(
             (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
         )
-    for name, is_dir in found:
+    for name, is_dir in visible:
         if is_dir:
             yield from _images(folder / name, above | {real})
         elif Path(name).suffix.lower() in SUFFIXES:

@@ -1,4 +1,4 @@
-"""Splits: which samples a head learns from, which stop it, and which judge it."""
+"""Splits a cache's samples into training, validation and test samples."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Numbers of samples, sorted. No image is in two of them, however often the set has it.
+    """Sorted sample numbers. No image is in two parts, even if the data set has it several times.
 
     Attributes:
-        train: To learn from.
-        val: To stop by.
-        test: To judge by; nothing else looks at them.
+        train: Training samples.
+        val: Validation samples, for early stopping.
+        test: Test samples, used only to evaluate the trained head.
     """
 
     train: Numbers
@@ -28,7 +28,7 @@ class Split:
     test: Numbers
 
     def without_val(self) -> Split:
-        """Returns a split in which what would stop a head is learned from, too."""
+        """Returns a split whose validation samples are training samples too."""
         train = np.sort(np.concatenate([self.train, self.val]))
         return Split(train=train, val=self.val[:0], test=self.test)
 
@@ -37,19 +37,19 @@ def split_samples(cache: FeatureCache, *, val: float, test: float, seed: int) ->
     """Splits the labelled samples of a cache, class by class.
 
     Args:
-        cache: Which.
-        val: Part that goes to ``val``, 0 to 1.
-        test: Part that goes to ``test``.
-        seed: Of the draw.
+        cache: The cache.
+        val: Fraction of validation samples.
+        test: Fraction of test samples.
+        seed: Random seed.
 
     Raises:
-        UsageError: The parts leave nothing to learn from.
+        UsageError: The fractions leave no training samples.
         CacheError: Fewer than two classes have a label.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise UsageError(
-            f"val {val} and test {test} leave nothing to learn from",
-            hint="each is a part of the samples, such as 0.1 and 0.2",
+            f"val {val} and test {test} leave no training samples",
+            hint="each is a fraction of the samples, such as 0.1 and 0.2",
         )
     samples = cache.labelled()
     images = cache.hashes[samples, :8].copy().view("<u8")[:, 0]
@@ -65,15 +65,15 @@ def split_by_image(
     test: float,
     seed: int,
 ) -> Split:
-    """Splits samples; the same image always falls on one side.
+    """Splits samples so that all copies of an image are in the same part.
 
     Args:
-        samples: Their numbers, ``(N,)``.
-        labels: Class of each.
-        images: What each image is, by digest.
-        val: Part for ``val``; a class of few images has at least one to learn from.
-        test: Part for ``test``.
-        seed: Of the draw.
+        samples: Sample numbers, ``(N,)``.
+        labels: Class of each sample.
+        images: Digest of each sample's image.
+        val: Fraction of validation samples; at least one image per class stays for training.
+        test: Fraction of test samples.
+        seed: Random seed.
     """
     random = np.random.default_rng(seed)
     distinct, first, which = np.unique(images, return_index=True, return_inverse=True)
@@ -89,5 +89,5 @@ def split_by_image(
 
 
 def _share(part: float, count: int) -> int:
-    """How many of a class's images: rounded, at least one, and one at least is left."""
+    """Returns a fraction of a class's images, rounded: at least one, and at least one remains."""
     return 0 if part == 0 else min(max(1, round(part * count)), count - 1)

@@ -1,7 +1,7 @@
-"""webdataset tars: files of one sample stand together and share their name up to the first dot.
+"""webdataset tars: a sample's files are adjacent and share their name up to the first dot.
 
-``0017.jpg`` with ``0017.cls`` (or ``0017.json`` with a ``label``) beside it. Read with ``tarfile``
-from front to back, so that a pipe, a compressed tar and a tar larger than memory all do.
+``0017.jpg`` goes with ``0017.cls``, or with a ``0017.json`` that has a ``label``. Tars are read
+sequentially with ``tarfile``, so that pipes, compressed tars and tars larger than memory work.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class TarSource:
-    """The samples of a tar, or of several.
+    """The samples of one or several tars.
 
     Args:
-        pattern: Path of a tar; ``{000..012}`` in it stands for each number of that range.
+        pattern: Path of a tar; ``{000..012}`` in it stands for every number of the range.
 
     Raises:
-        DatasetError: One of them does not exist.
+        DatasetError: One of the tars does not exist.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -44,8 +44,8 @@ class TarSource:
                     yield from self._samples(tar, path)
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise DatasetError(
-                    f"{path}: not a tar that can be read to its end: {error}",
-                    hint="fetch it again; what was done before stays in the cache",
+                    f"{path} can't be read to its end: {error}",
+                    hint="download the tar again; finished images stay in the cache",
                 ) from error
 
     def _samples(self, tar: tarfile.TarFile, path: Path) -> Iterator[Sample]:
@@ -71,21 +71,21 @@ def expand(pattern: str) -> list[str]:
         return [pattern]
     first, last = match.groups()
     numbers = range(int(first), int(last) + 1)
-    made = (
+    expanded = (
         f"{pattern[: match.start()]}{n:0{len(first)}d}{pattern[match.end() :]}" for n in numbers
     )
-    return [path for one in made for path in expand(one)]
+    return [path for part in expanded for path in expand(part)]
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
         yield member
-        tar.members = []  # type: ignore[attr-defined]  # it keeps every one of them otherwise
-    # tarfile takes a broken header for the end. The end of a whole tar is a block of zeros.
+        tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps all of them
+    # tarfile mistakes a broken header for the end. A complete tar ends with a block of zeros.
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"it has no end mark at byte {tar.offset:,}")
+        raise tarfile.ReadError(f"no end marker at byte {tar.offset:,}")
 
 
 def _stem(name: str) -> str:
@@ -107,9 +107,9 @@ def _label(data: dict[str, bytes], name: str) -> str | None:
                 return text or None
             values = json.loads(text)
         except ValueError as error:
-            raise DatasetError(f"{name}.{kind}: no label can be read from it: {error}") from error
-        found = values.get("label", values.get("cls")) if isinstance(values, dict) else None
-        return None if found is None else str(found)
+            raise DatasetError(f"can't read a label from {name}.{kind}: {error}") from error
+        label = values.get("label", values.get("cls")) if isinstance(values, dict) else None
+        return None if label is None else str(label)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Training a head on cached features: torch, AdamW or L-BFGS, with early stopping."""
+"""Trains a head on cached features, with torch (AdamW or L-BFGS) and early stopping."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo.util.errors import HeadError, MissingPackageError
 if TYPE_CHECKING:
     import torch
 
-_SMALL = 1 << 24  # multiplications of a step, below which threads cost more than they do
+_SMALL = 1 << 24  # multiplications per step below which more threads are slower
 
 
 def train_head(
@@ -29,26 +29,26 @@ def train_head(
     *,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[Head, Report]:
-    """Trains a head, and judges it on samples that it has not seen.
+    """Trains a head and evaluates it on held-out samples.
 
     Args:
         cache: Features with labels.
-        settings: How; the defaults when None.
-        on_epoch: Takes each epoch's losses and accuracy.
+        settings: Settings of the training; the defaults if None.
+        on_epoch: Called with each epoch's losses and accuracy.
 
     Returns:
-        The head, and how good it is on the held-out samples.
+        The head, and its report on the held-out samples.
 
     Raises:
         CacheError: Fewer than two classes have a label.
-        UsageError: The parts leave nothing to learn from.
-        HeadError: It does not learn: the loss is not a number.
-        MissingPackageError: torch, or for its path scikit-learn, is not installed.
+        UsageError: The fractions leave no training samples.
+        HeadError: Training diverged: the loss is not a finite number.
+        MissingPackageError: torch is not installed, or scikit-learn for the solver ``sklearn``.
     """
     settings = settings or Settings()
     split = split_samples(cache, val=settings.val, test=settings.test, seed=settings.seed)
     if settings.solver == "sklearn":
-        split = split.without_val()  # nothing stops it early
+        split = split.without_val()  # it has no early stopping
     mean, scale = standardise(cache, split.train)
     if settings.solver == "sklearn":
         from zoo.caft.fit_sklearn import fit_sklearn
@@ -100,7 +100,7 @@ def _fit(
             if not np.isfinite(loss + val_loss):
                 raise HeadError(
                     f"the loss is {loss} in epoch {number}",
-                    hint=f"give a smaller --learning-rate than {settings.learning_rate}",
+                    hint=f"use a --learning-rate below {settings.learning_rate}",
                 )
             if val_loss < best_loss - 1e-5:
                 best, best_loss, since = _copy(module), val_loss, 0
@@ -114,7 +114,7 @@ def _fit(
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Gives torch so many threads for a while; None leaves it those that it has."""
+    """Sets torch's number of threads temporarily; None leaves it unchanged."""
     import torch
 
     before = torch.get_num_threads()
@@ -138,7 +138,7 @@ def _module(cache: FeatureCache, settings: Settings) -> torch.nn.Sequential:
 
 
 def _adamw(module: Any, rows: Rows, settings: Settings) -> Callable[[], float]:
-    """Returns what does an epoch of AdamW and gives its mean loss."""
+    """Returns a function that runs an epoch of AdamW and returns its mean loss."""
     import torch
 
     optimiser = torch.optim.AdamW(
@@ -162,7 +162,7 @@ def _adamw(module: Any, rows: Rows, settings: Settings) -> Callable[[], float]:
 
 
 def _lbfgs(module: Any, rows: Rows, settings: Settings) -> Callable[[], float]:
-    """Returns what does 20 iterations of L-BFGS over all rows and gives the mean loss."""
+    """Returns a function that runs 20 iterations of L-BFGS and returns the mean loss."""
     import torch
 
     optimiser = torch.optim.LBFGS(
@@ -183,14 +183,14 @@ def _lbfgs(module: Any, rows: Rows, settings: Settings) -> Callable[[], float]:
         return total
 
     def epoch() -> float:
-        module.eval()  # a line search must see one function: no dropout
+        module.eval()  # dropout would change the function during the line search
         return float(optimiser.step(loss_and_gradient))  # type: ignore[no-untyped-call]
 
     return epoch
 
 
 def _evaluate(module: Any, rows: Rows) -> tuple[float, float]:
-    """Returns mean loss and accuracy over all rows."""
+    """Returns the mean loss and the accuracy over all rows."""
     import torch
 
     module.eval()
@@ -204,11 +204,11 @@ def _evaluate(module: Any, rows: Rows) -> tuple[float, float]:
 
 
 def _copy(module: Any) -> tuple[tuple[Any, Any], ...]:
-    """Returns weight and bias of each layer as numpy has them."""
+    """Returns the weight and bias of each layer as NumPy arrays."""
     layers = [layer for layer in module if hasattr(layer, "weight")]
     return tuple(
-        (one.weight.detach().cpu().numpy().copy(), one.bias.detach().cpu().numpy().copy())
-        for one in layers
+        (layer.weight.detach().cpu().numpy().copy(), layer.bias.detach().cpu().numpy().copy())
+        for layer in layers
     )
 
 

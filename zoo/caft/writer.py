@@ -1,15 +1,15 @@
-"""Writing a feature cache, so that a kill at any instant loses nothing that was finished.
+"""Writes a feature cache so that being killed at any moment loses no finished batch.
 
 A cache is a folder::
 
-    card.json        which engine, which preprocessing, names of the classes
+    card.json        engine, preprocessing, names of the classes
     features.npy     (samples * views, feature_dim), float32 or float16
-    labels.npy       (samples,), int64: number of the class, -1 where there is none
+    labels.npy       (samples,), int64: number of the class, -1 if there is none
     hashes.npy       (samples, 32), uint8: SHA-256 of each image
-    samples.jsonl    a line for each image, bad ones too: name, label, digest or error
+    samples.jsonl    a line per image, skipped ones too: name, label, digest or error
 
-A batch goes to the arrays first and to ``samples.jsonl`` last, in one write. Its whole lines are
-what has been done; whatever the arrays hold beyond them is what a kill left behind, and is cut off.
+A batch goes to the arrays first and to ``samples.jsonl`` last, in one write. The complete lines of
+that log say what is done; rows of the arrays beyond them are left over from a kill and are cut off.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ NO_LABEL = -1
 
 
 class CacheWriter:
-    """Appends to a feature cache; one process at a time. A context manager.
+    """Appends to a feature cache; only one process at a time can.
 
     Args:
-        folder: The cache; made unless it is there.
-        identity: What makes the rows.
-        source: Which data set they are of: names are told apart within one.
-        moved: Whether the cache's data set has another name now.
+        folder: The cache's folder; created if missing.
+        identity: The engine and the settings that make the rows.
+        source: Name of the data set; names of samples are unique within it.
+        moved: Whether to accept another name than the cache's, for a data set that was moved.
 
     Raises:
-        CacheError: It holds rows of another engine or data set, or something else, or another
-            process writes it.
+        CacheError: The folder holds features of another engine or data set or other files, or
+            another process is writing it.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class CacheWriter:
             check_same(folder, card.identity, identity)
             if card.source != source and not moved:
                 raise CacheError(
-                    f"{folder} holds features of {card.source}, these would be of {source}",
-                    hint="give another folder, or --moved if it is the same data set elsewhere",
+                    f"{folder} has features of {card.source}, not of {source}",
+                    hint="use another folder, or --moved if it is the same data set elsewhere",
                 )
             card = card.model_copy(update={"source": source})
-        elif folder.is_dir() and any(_no_leftover(path) for path in folder.iterdir()):
+        elif folder.is_dir() and not all(_is_leftover(path) for path in folder.iterdir()):
             raise CacheError(
-                f"{folder} is a folder with other things in it, and no feature cache",
-                hint="name a new or empty folder with -o",
+                f"{folder} contains other files and is not a feature cache",
+                hint="choose a new or empty folder with -o",
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
@@ -92,7 +92,7 @@ class CacheWriter:
             raise
 
     def _recover(self) -> npt.NDArray[np.uint64]:
-        """Reads what has been done, cuts off a torn line, and returns the keys, sorted."""
+        """Reads the log, cuts off an incomplete line, and returns the finished keys, sorted."""
         keys, end = array("Q"), 0
         for line, end in whole_lines(self.folder / LOG):  # noqa: B007
             keys.append(int(line["key"], 16))
@@ -112,58 +112,58 @@ class CacheWriter:
                 path = self.folder / name
                 opened.append(GrowingArray(path, dtype, row, rows * self.samples))
         except ValueError as error:
-            for one in opened:
-                one.close()
+            for opened_array in opened:
+                opened_array.close()
             raise CacheError(
-                f"{self.folder} is damaged: {error}, and {LOG} names that many",
-                hint="make the features again in another folder",
+                f"{self.folder} is damaged: {error}, but {LOG} lists that many",
+                hint="extract the features again into another folder",
             ) from error
         features, labels, hashes = opened
         return features, labels, hashes
 
     def is_done(self, sample: Sample) -> bool:
-        """Whether a pass before this one has finished with a sample."""
+        """Whether an earlier pass has processed a sample."""
         key = np.uint64(int(key_of(sample), 16))
         place = int(np.searchsorted(self.done, key))
         return place < len(self.done) and bool(self.done[place] == key)
 
     def is_older_than(self, path: Path) -> bool:
-        """Whether a file has been written since the last pass, as far as its time tells."""
+        """Whether a file was modified after the last pass, going by its modification time."""
         try:
             return path.stat().st_mtime > self._last
         except OSError:
-            return False  # it is gone
+            return False  # it was deleted
 
     def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
-        """Adds a batch: whole or, if this process is killed, not at all.
+        """Adds a batch atomically: if this process is killed, entirely or not at all.
 
         Args:
-            outcomes: One for each sample, bad ones too.
-            features: ``(samples * views, feature_dim)``; rows of bad samples are left out.
+            outcomes: One per sample, skipped ones too.
+            features: ``(samples * views, feature_dim)``; rows of skipped samples are ignored.
 
         Raises:
-            CacheError: A feature is not a finite number, or not in the type of the storage.
+            CacheError: A feature is not finite, or too large for the cache's data type.
         """
-        if self.card.complete:  # until this pass has come to its end
+        if self.card.complete:  # incomplete until this pass has finished
             self.card = self.card.model_copy(update={"complete": False})
             write_card(self.folder, self.card)
-        good = np.array([one.error is None for one in outcomes], bool)
-        kept = [one for one in outcomes if one.error is None]
+        good = np.array([outcome.error is None for outcome in outcomes], bool)
+        kept = [outcome for outcome in outcomes if outcome.error is None]
         stored = self._stored(features[np.repeat(good, self._views)], kept)
         rows, labels, hashes = self._arrays
         rows.append(stored)
-        numbers = [self._count(one.label, False) for one in kept]
+        numbers = [self._count(outcome.label, False) for outcome in kept]
         labels.append(np.array(numbers, np.int64))
-        digests = b"".join(bytes.fromhex(one.sha256) for one in kept)
+        digests = b"".join(bytes.fromhex(outcome.sha256) for outcome in kept)
         hashes.append(np.frombuffer(digests, np.uint8).reshape(-1, 32))
         self.bad += len(outcomes) - len(kept)
-        lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in outcomes)
-        _write(self._log, lines.encode())
+        lines = (json.dumps(_line(outcome), ensure_ascii=False) + "\n" for outcome in outcomes)
+        _write(self._log, "".join(lines).encode())
 
     def _stored(
         self, features: npt.NDArray[np.float32], kept: Sequence[Decoded]
     ) -> npt.NDArray[Any]:
-        """Returns features in the type of the storage, if all of them fit it."""
+        """Converts features to the cache's data type, which must hold all of them."""
         storage = self.card.identity.storage
         with np.errstate(over="ignore"):
             stored = features.astype(STORED[storage])
@@ -171,15 +171,15 @@ class CacheWriter:
         if not finite.all():
             name = kept[int(np.argmin(finite)) // self._views].sample.name
             raise CacheError(
-                f"features of {name} are beyond what {storage} holds, or not numbers",
-                hint="take --storage fp32, in a new folder; if it has that, the engine is at fault",
+                f"features of {name} are not finite in {storage}",
+                hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
             )
         return stored
 
     def close(self, *, complete: bool, seconds: float = 0.0) -> Card:
         """Finishes the arrays and writes the card."""
-        for one in self._arrays:
-            one.close(sync=complete)
+        for stored in self._arrays:
+            stored.close(sync=complete)
         if complete:
             os.fsync(self._log)
         self.card = self.card.model_copy(
@@ -196,7 +196,7 @@ class CacheWriter:
         return self.card
 
     def _count(self, label: str | None, bad: bool) -> int:
-        """Counts a sample and returns the number of its class, by first appearance."""
+        """Counts a sample and returns its class's number, in order of first appearance."""
         if bad:
             self.bad += 1
             return NO_LABEL
@@ -209,16 +209,16 @@ class CacheWriter:
 
 
 def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yields each whole line of ``samples.jsonl``, with where it ends in the file.
+    """Yields each complete line of ``samples.jsonl`` and the offset at which it ends.
 
     Raises:
-        CacheError: A line before the last is not what it should be.
+        CacheError: A complete line is damaged.
     """
     end = 0
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if not text.endswith(b"\n"):
-                return  # torn by a kill
+                return  # incomplete: the pass was killed
             end += len(text)
             try:
                 line = json.loads(text)
@@ -226,18 +226,18 @@ def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             except (ValueError, TypeError, KeyError) as error:
                 raise CacheError(
                     f"{path}: line {number} is damaged",
-                    hint="make the features again in another folder",
+                    hint="extract the features again into another folder",
                 ) from error
             yield line, end
 
 
 def key_of(sample: Sample) -> str:
-    """Returns what tells a sample from others of its data set: 64 bits, hexadecimal."""
+    """Returns a sample's key, unique in its data set: 64 bits in hexadecimal."""
     return sha256_bytes((sample.key or sample.name).encode("utf-8", "surrogateescape"))[:16]
 
 
 def _forget_bad(log: Path) -> None:
-    """Takes the images that could not be used out of a log, so that they are tried again."""
+    """Removes unusable images from a log so that they are tried again."""
     if not log.is_file() or not any("error" in line for line, _ in whole_lines(log)):
         return
     with whole(log) as partial, partial.open("wb") as file:
@@ -249,23 +249,25 @@ def _forget_bad(log: Path) -> None:
 
 
 def _last_written(folder: Path) -> float:
-    """Returns when a pass last wrote to a cache, seconds since 1970; infinite when none has."""
+    """Returns when a pass last wrote to a cache, in seconds since 1970; infinity if never."""
     try:
         return (folder / LOG).stat().st_mtime
     except FileNotFoundError:
         return float("inf")
 
 
-def _line(one: Decoded) -> dict[str, Any]:
-    known: dict[str, Any] = {"key": key_of(one.sample), "name": in_utf8(one.sample.name)}
-    if one.label is not None:
-        known["label"] = one.label
-    return {**known, "error": one.error} if one.error else {**known, "sha256": one.sha256}
+def _line(outcome: Decoded) -> dict[str, Any]:
+    sample = outcome.sample
+    line: dict[str, Any] = {"key": key_of(sample), "name": in_utf8(sample.name)}
+    if outcome.label is not None:
+        line["label"] = outcome.label
+    result = {"error": outcome.error} if outcome.error else {"sha256": outcome.sha256}
+    return {**line, **result}
 
 
-def _no_leftover(path: Path) -> bool:
-    """Whether a file is anything but what a pass leaves that was killed before its card."""
-    return path.name not in (".lock", "card.json.part")
+def _is_leftover(path: Path) -> bool:
+    """Whether a file is left over from a pass that was killed before it wrote its card."""
+    return path.name in (".lock", "card.json.part")
 
 
 def _lock(folder: Path) -> int:
@@ -277,7 +279,8 @@ def _lock(folder: Path) -> int:
     except OSError as error:
         os.close(lock)
         raise CacheError(
-            f"{folder}: another zoo features is writing here", hint="wait for it, or stop it"
+            f"another zoo features process is writing {folder}",
+            hint="wait until it finishes, or stop it",
         ) from error
     return lock
 

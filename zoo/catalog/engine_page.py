@@ -1,4 +1,4 @@
-"""An engine's page: what it needs, how to get and use it, what proves it, where it is from."""
+"""An engine's page: requirements, commands, verification, provenance and history."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from zoo.schema.targets_table import target_table
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What the repository's files say of an engine beside the index.
+    """What the repository holds about an engine besides its index entry.
 
     Attributes:
-        record: Its build record, None where the repository has not got it.
-        export: What it was built from.
-        attestations: What was found out about it, oldest first.
-        provenance: Its in-toto statement, empty where there is none.
+        record: Its build record, None if the repository does not have it.
+        export: The record of the ONNX export it was built from, None if unknown.
+        attestations: The results of verifying and benchmarking it, oldest first.
+        provenance: Its in-toto statement, None if there is none.
     """
 
     record: BuildRecord | None = None
@@ -40,13 +40,13 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Lines to copy.
+    """A command or snippet to copy.
 
     Attributes:
-        title: What they do.
-        text: The lines.
+        title: What it does.
+        text: Its lines.
         language: ``sh`` or ``python``.
-        note: What else to know, or None.
+        note: A remark shown below it, or None.
     """
 
     title: str
@@ -57,7 +57,14 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A line of an engine's history."""
+    """An entry of an engine's history.
+
+    Attributes:
+        time: ISO 8601 in UTC.
+        what: What happened.
+        detail: On which machine, for which targets or why.
+        page: The page of the engine that the entry is about, if it is another one.
+    """
 
     time: str
     what: str
@@ -66,36 +73,36 @@ class Event:
 
 
 def requirements(engine: EngineEntry, record: BuildRecord | None) -> list[tuple[str, str]]:
-    """Returns what a machine needs to run an engine: name to what."""
+    """Returns the requirements of a machine that runs an engine, as pairs of name and text."""
     toolchain = engine.toolchain
-    found = [("Runtime", f"{facts.runtime_words(engine)}, {_exactness(toolchain.kind)}")]
+    needs = [("Runtime", f"{facts.runtime_words(engine)}, {_exactness(toolchain.kind)}")]
     if toolchain.cuda is not None:
-        found.append(("CUDA", str(toolchain.cuda)))
+        needs.append(("CUDA", str(toolchain.cuda)))
         if driver := _driver(engine):
-            found.append(("NVIDIA driver", f"{driver} or later"))
+            needs.append(("NVIDIA driver", f"{driver} or later"))
     for arch in facts.archs_of(engine):
         names = ", ".join(products_of(arch))
-        text = "none: it runs on CPUs" if arch == "cpu" else f"{arch}, {arch_name(arch)}"
-        found.append(("GPU", f"{text}: {names}" if names else text))
-    found.append(("System", f"{toolchain.os}, {toolchain.machine}"))
+        text = "none; runs on the CPU" if arch == "cpu" else f"{arch}, {arch_name(arch)}"
+        needs.append(("GPU", f"{text}: {names}" if names else text))
+    needs.append(("System", f"{toolchain.os}, {toolchain.machine}"))
     batch = engine.batch
-    found.append(("Batch", f"{batch.min} to {batch.max} images, best at {batch.opt}"))
+    needs.append(("Batch", f"{batch.min} to {batch.max} images, optimised for {batch.opt}"))
     size = engine.preprocess.input_size
-    found.append(("Input", f"batch × 3 × {size} × {size}, RGB, scaled and normalised"))
-    found.append(("Output", f"batch × {engine.feature_dim:,}"))
+    needs.append(("Input", f"batch × 3 × {size} × {size}, RGB, scaled and normalised"))
+    needs.append(("Output", f"batch × {engine.feature_dim:,}"))
     memory = record.facts.get("device_memory") if record else None
-    if isinstance(memory, list) and memory and all(isinstance(one, int) for one in memory):
-        text = ", ".join(facts.mib(one) for one in memory)
-        found.append(("GPU memory beside the weights", f"{text}, by profile"))
-    return found
+    if isinstance(memory, list) and memory and all(isinstance(size, int) for size in memory):
+        text = ", ".join(facts.mib(size) for size in memory)
+        needs.append(("GPU memory besides the weights", f"{text}, per profile"))
+    return needs
 
 
 def _exactness(runtime: RuntimeKind) -> str:
     if isinstance(runtime, Unknown):
-        return "exactly this one"
+        return "exactly this version"
     if RUNTIME_FACTS[runtime].reads_older:
-        return "this release or a later one"
-    return "exactly this build: another refuses the engine"
+        return "this release or later"
+    return "exactly this build; any other rejects the engine"
 
 
 def _driver(engine: EngineEntry) -> int | None:
@@ -107,50 +114,54 @@ def _driver(engine: EngineEntry) -> int | None:
 
 
 def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Command]:
-    """Returns how to fetch and use an engine; nothing for one that is withdrawn."""
+    """Returns the commands that download and use an engine; none for a withdrawn engine."""
     if engine.status == Status.WITHDRAWN or not engine.targets:
         return []
     label = engine.targets[0]
     name = shlex.quote(file_name(model.model, engine))
     options = "".join(
         f" {option}"
-        for option, wanted in (
+        for option, needed in (
             ("--allow-pending", engine.status == Status.PENDING),
             ("--allow-seeded", engine.dry_run),
         )
-        if wanted
+        if needed
     )
     chosen = f"--store {shlex.quote(place.store)} --target {shlex.quote(label)}{options}"
     digest = engine.engine.sha256
     kind = engine.toolchain.kind
     extra = "" if isinstance(kind, Unknown) else f"[{RUNTIME_FACTS[kind].extra}]"
     others = ", ".join(engine.targets[1:])
-    also = f"It serves {others} too: --target takes any of them. " if others else ""
+    also = f"The same engine serves {others}: --target accepts any of these. " if others else ""
     return [
         Command(
-            title="The client",
+            title="Install the client",
             text=f"pip install 'caft-zoo{extra}'",
         ),
         Command(
-            title="Fetch, with its signature checked",
+            title="Download it, checking the signature",
             text=f"zoo pull {model.model} {chosen} -o {name}",
-            note=f"{also}The client checks who signed the index, then hash and length, before "
-            "anything is loaded. The first time it also wants --trust root.json: ask whoever runs "
-            "the repository for that file or its SHA-256, by another way than this page.",
+            note=f"{also}The client checks the index's signature and the file's hash and length "
+            "before it loads anything. The first time, it also needs --trust root.json: get that "
+            "file, or its SHA-256, from the repository's operator by some way other than this "
+            "page.",
         ),
-        Command(title="Features of a photo", text=f"zoo run {model.model} photo.jpg {chosen}"),
-        Command(title="Python", text=_python(model, engine, place), language="python"),
         Command(
-            title="Without the client",
+            title="Extract an image's features", text=f"zoo run {model.model} photo.jpg {chosen}"
+        ),
+        Command(title="Use it from Python", text=_python(model, engine, place), language="python"),
+        Command(
+            title="Download it without the client",
             text=f'{place.fetch(digest, name)}\necho "{digest}  {name}" | sha256sum -c',
-            note="That checks the bytes against this page; who made them, only the client checks.",
+            note="This only compares the file with the hash on this page. The client also checks "
+            "the signature.",
         ),
         *_native(engine, name),
     ]
 
 
 def file_name(model: str, engine: EngineEntry) -> str:
-    """Returns what an engine's file is called where it is copied to."""
+    """Returns the file name of a downloaded engine."""
     kind = engine.toolchain.kind
     suffix = RUNTIME_FACTS[kind].suffix if not isinstance(kind, Unknown) else ".engine"
     label = engine.targets[0] if engine.targets else engine.record[:16]
@@ -169,7 +180,7 @@ def _python(model: ModelIndex, engine: EngineEntry, place: Place) -> str:
 
 
 def _native(engine: EngineEntry, name: str) -> list[Command]:
-    """What reads the engine without this project; nothing of a runtime that is not known."""
+    """Returns how to load the engine without this package; nothing for an unknown runtime."""
     kind = engine.toolchain.kind
     if isinstance(kind, Unknown):
         return []
@@ -187,7 +198,7 @@ def _native(engine: EngineEntry, name: str) -> list[Command]:
 def _in_onnxruntime(engine: EngineEntry, name: str) -> Command:
     size = engine.preprocess.input_size
     return Command(
-        title="Without this project",
+        title="Use it without the client",
         language="python",
         text=f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}")\n'
         'features = session.run(["features"], {"images": batch})  '
@@ -200,14 +211,14 @@ def _in_tensorrt(engine: EngineEntry, name: str, tool: str) -> Command:
     return Command(
         title="C++",
         text=f"{tool} --loadEngine={name} --shapes=images:{batch}x3x{size}x{size}",
-        note=f"{tool} comes with {facts.runtime_words(engine)} and times the engine. In your own "
-        "program: IRuntime::deserializeCudaEngine on the file's bytes; the input is called images, "
-        "the output features.",
+        note=f"{tool} ships with {facts.runtime_words(engine)} and benchmarks the engine. In your "
+        "own program, pass the file's bytes to IRuntime::deserializeCudaEngine; the input tensor "
+        "is called images, the output tensor features.",
     )
 
 
 def rebuild(model: ModelIndex, engine: EngineEntry, record: BuildRecord | None) -> Command:
-    """Returns the command that builds the same again from a checkout."""
+    """Returns the command that rebuilds an engine from a checkout."""
     archs = ",".join(record.inputs.archs if record else facts.archs_of(engine))
     line = engine.toolchain.line
     words = [f"make zoo MODELS={model.model} GPU={shlex.quote(archs)}"]
@@ -217,21 +228,23 @@ def rebuild(model: ModelIndex, engine: EngineEntry, record: BuildRecord | None) 
     if engine.dry_run:
         words.append("WEIGHTS=seeded")
     return Command(
-        title="Build it again",
+        title="Rebuild it",
         text=" ".join(words),
-        note="Engines are not the same to the byte when they are built twice. They are named by "
-        "what goes in, and checked by what comes out.",
+        note="Rebuilding does not give a byte-identical engine. The build key identifies an "
+        "engine's inputs; verification checks its output.",
     )
 
 
-def provenance(
-    engine: EngineEntry, origin: Origin
-) -> list[tuple[str, str]]:  # name to what, the digests whole
-    """Returns where an engine comes from, as far as the repository tells."""
-    found = [("Build key", engine.record)]
+def provenance(engine: EngineEntry, origin: Origin) -> list[tuple[str, str]]:
+    """Returns where an engine comes from, as far as the repository's records say.
+
+    Returns:
+        Pairs of name and text; digests are given in full.
+    """
+    lines = [("Build key", engine.record)]
     record, export = origin.record, origin.export
     if record is not None:
-        found += [
+        lines += [
             ("Built", f"{facts.when(record.created)} UTC"),
             ("ONNX", record.inputs.onnx),
             ("Export key", record.export_key),
@@ -239,18 +252,18 @@ def provenance(
             ("Weights", record.weights),
         ]
     if export is not None:
-        found.append(("Weights, SHA-256", export.inputs.weights.digest))
-        found.append(("Parameters", f"{export.parameters:,}"))
-        found.append(("Exported by", _named(export.inputs.versions)))
+        lines.append(("Weights, SHA-256", export.inputs.weights.digest))
+        lines.append(("Parameters", f"{export.parameters:,}"))
+        lines.append(("Exported by", _named(export.inputs.versions)))
     if record is not None and record.inputs.options:
-        found.append(("Builder options", _named(record.inputs.options)))
+        lines.append(("Builder options", _named(record.inputs.options)))
     if commit := _commit(origin.provenance):
-        found.append(("Checkout", commit))
+        lines.append(("Commit", commit))
     if record is not None and record.cost.get("seconds") is not None:
         memory = record.cost.get("peak_memory")
-        peak = f", {facts.mib(memory)} of memory at most" if isinstance(memory, int) else ""
-        found.append(("Cost of the build", f"{float(record.cost['seconds']):,.1f} s{peak}"))
-    return found
+        peak = f", {facts.mib(memory)} peak memory" if isinstance(memory, int) else ""
+        lines.append(("Build cost", f"{float(record.cost['seconds']):,.1f} s{peak}"))
+    return lines
 
 
 def _named(values: dict[str, Any]) -> str:
@@ -258,42 +271,42 @@ def _named(values: dict[str, Any]) -> str:
 
 
 def _commit(statement: dict[str, Any] | None) -> str | None:
-    """Returns the commit that an in-toto statement names, None where it has another shape."""
-    found: Any = statement
+    """Returns the commit that an in-toto statement names, None if it has another shape."""
+    version: Any = statement
     for name in ("predicate", "runDetails", "builder", "version"):
-        found = found.get(name) if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not found.get("git"):
+        version = version.get(name) if isinstance(version, dict) else None
+    if not isinstance(version, dict) or not version.get("git"):
         return None
-    return f"{found['git']}{', with changes' if found.get('changed') == 'true' else ''}"
+    return f"{version['git']}{', with local changes' if version.get('changed') == 'true' else ''}"
 
 
-_DID: Mapping[AttestationKind, str] = complete(
+_EVENTS: Mapping[AttestationKind, str] = complete(
     AttestationKind,
     {
         AttestationKind.VERIFIED: "Verified",
-        AttestationKind.BENCHMARKED: "Timed",
-        AttestationKind.COMPARED: "Put beside PyTorch",
+        AttestationKind.BENCHMARKED: "Benchmarked",
+        AttestationKind.COMPARED: "Benchmarked against PyTorch",
         AttestationKind.PENDING: "Waiting for its GPU",
         AttestationKind.WITHDRAWN: "Withdrawn",
     },
 )
 
 
-def _did(kind: AttestationKind | Unknown) -> str:
-    return str(kind) if isinstance(kind, Unknown) else _DID[kind]
+def _event(kind: AttestationKind | Unknown) -> str:
+    return str(kind) if isinstance(kind, Unknown) else _EVENTS[kind]
 
 
 def history(
     model: ModelIndex, entries: Sequence[EngineEntry], attestations: Sequence[Attestation]
 ) -> list[Event]:
-    """Returns what happened to an engine, and which came before and after it; newest first."""
+    """Returns an engine's history, the engines before and after it included; newest first."""
     first = entries[0]
     events = [Event(time=first.created, what="Built", detail=facts.runtime_words(first))]
-    for one in attestations:
-        reason = one.body.get("reason")
-        where = facts.machine_words(one.machine) if one.machine else "by hand"
+    for attestation in attestations:
+        reason = attestation.body.get("reason")
+        where = facts.machine_words(attestation.machine) if attestation.machine else "by hand"
         detail = f"{reason} ({where})" if reason else where
-        events.append(Event(time=one.time, what=_did(one.kind), detail=detail))
+        events.append(Event(time=attestation.time, what=_event(attestation.kind), detail=detail))
     for entry in entries:
         if entry.superseded is not None:
             detail = f"for {', '.join(entry.targets)}"

@@ -1,4 +1,4 @@
-"""Facts: what the pages say of an engine, worked out of what the index says. Pure functions."""
+"""What the pages say about an engine, derived from its index entry. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Tone = Literal["good", "wait", "bad", "plain"]
 
 @dataclass(frozen=True, kw_only=True)
 class Badge:
-    """A word about an engine, and what it means.
+    """A label on an engine.
 
     Attributes:
-        word: What is shown.
-        tone: How it is coloured; the word alone says it too.
-        why: What it means, or None where the word is enough.
+        word: The label's text.
+        tone: Its colour; the text carries the meaning without it.
+        why: Its tooltip, None if the text is self-explanatory.
     """
 
     word: str
@@ -36,62 +36,65 @@ _STATUS: Mapping[Status, tuple[Tone, str]] = complete(
     {
         Status.VERIFIED: (
             "good",
-            "its features were compared with PyTorch's, row by row, on this target",
+            "its features match PyTorch's within tolerance, image by image, on this target",
         ),
-        Status.PENDING: ("wait", "built, and not run on that GPU yet"),
-        Status.WITHDRAWN: ("bad", "not handed out any more"),
+        Status.PENDING: ("wait", "built, but not yet run on this GPU"),
+        Status.WITHDRAWN: ("bad", "no longer distributed"),
     },
 )
-_SEEDED = "seeded weights: of no use for features"
-_UNASKED = "nobody asked the engine which precision it runs in"
+_SEEDED = "random weights for testing the farm; the features are meaningless"
+_NOT_INSPECTED = "the engine was not inspected to confirm which precision its layers run in"
 _SLOWER = "PyTorch was faster on the same machine"
-
+DISABLED = Badge(
+    word="disabled", tone="bad", why="no usable engine could be built; the reason is given"
+)
+"""Label of a target and precision that the farm gave up on."""
 
 LEGEND = (
     *(Badge(word=word, tone=tone, why=why) for word, (tone, why) in _STATUS.items()),
-    Badge(word="disabled", tone="bad", why="the farm found that it can't be had, and says why"),
+    DISABLED,
     Badge(word="dry run", tone="bad", why=_SEEDED),
-    Badge(word="precision unproven", tone="plain", why=_UNASKED),
+    Badge(word="precision not confirmed", tone="plain", why=_NOT_INSPECTED),
     Badge(word="slower than PyTorch", tone="wait", why=_SLOWER),
 )
-"""What the words mean, for who can't point at one."""
+"""All labels with their meanings, for readers who can't hover over one."""
 
 
 def badges(engine: EngineEntry) -> list[Badge]:
-    """Returns what there is to say of an engine at a glance, the most important first."""
+    """Returns an engine's labels, the most important first."""
     tone, meaning = _STATUS[engine.status]
     why = meaning if engine.status != Status.WITHDRAWN else engine.reason
-    found = [Badge(word=engine.status, tone=tone, why=why)]
+    labels = [Badge(word=engine.status, tone=tone, why=why)]
     if engine.dry_run:
-        found.append(Badge(word="dry run", tone="bad", why=_SEEDED))
+        labels.append(Badge(word="dry run", tone="bad", why=_SEEDED))
     if engine.superseded:
-        found.append(Badge(word="superseded", tone="wait", why="a newer engine took its place"))
+        labels.append(Badge(word="superseded", tone="wait", why="replaced by a newer engine"))
     if engine.precision_status == PrecisionStatus.UNPROVEN:
-        found.append(Badge(word="precision unproven", tone="plain", why=_UNASKED))
+        labels.append(Badge(word="precision not confirmed", tone="plain", why=_NOT_INSPECTED))
     if slower := slower_words(engine):
-        found.append(Badge(word=slower, tone="wait", why=_SLOWER))
-    return found
+        labels.append(Badge(word=slower, tone="wait", why=_SLOWER))
+    return labels
 
 
 def slower_words(engine: EngineEntry) -> str | None:
-    """Says at which batch sizes PyTorch was faster, None where it was not or was not timed."""
+    """Returns at which batch sizes PyTorch was faster; None if at none or if it was not timed."""
     slower = engine.comparison.slower_at if engine.comparison else ()
     return f"slower than PyTorch at batch {', '.join(map(str, slower))}" if slower else None
 
 
 def archs_of(engine: EngineEntry) -> tuple[str, ...]:
-    """Returns the architectures that an engine is current for."""
+    """Returns the architectures that an index entry lists its engine for."""
     return tuple(dict.fromkeys(arch_of(label) for label in engine.targets))
 
 
 def precision_words(engine: EngineEntry) -> str:
-    """Returns an engine's precision, with a word where operators stay in a higher one."""
+    """Returns an engine's precision, with ``mixed`` if some operators run in a higher one."""
     mixed = engine.advice is not None and engine.advice.mixed
     return engine.precision + " mixed" * mixed
 
 
 def runtime_words(engine: EngineEntry) -> str:
-    """Returns the runtime in full: ``TensorRT-RTX 1.7.1.116``."""
+    """Returns the runtime's full name and version: ``TensorRT-RTX 1.7.1.116``."""
     toolchain = engine.toolchain
     return f"{title_of(toolchain.kind)} {toolchain.version}"
 
@@ -103,13 +106,13 @@ def best_rate(engine: EngineEntry) -> TimedBatch | None:
 
 
 def worst_cosine(engine: EngineEntry) -> float | None:
-    """Returns the cosine of the worst row of any batch, None where it was not run."""
+    """Returns the lowest cosine of any image at any batch size, None if it was not verified."""
     rows = engine.verification.batches if engine.verification else ()
     return min((row.worst_cosine for row in rows), default=None)
 
 
 def machine_words(machine: dict[str, Any]) -> str:
-    """Says in a few words which machine took some numbers."""
+    """Returns a short description of the machine that took a measurement."""
     gpu = machine.get("gpu")
     if isinstance(gpu, dict) and gpu.get("name"):
         driver = f", driver {gpu['driver']}" if gpu.get("driver") else ""
@@ -117,28 +120,28 @@ def machine_words(machine: dict[str, Any]) -> str:
     if machine.get("cpu"):
         cores = f", {machine['cores']} cores" if machine.get("cores") else ""
         return f"{machine['cpu']}{cores}"
-    return "a machine that was not named"
+    return "an unnamed machine"
 
 
 def model_page(model: str) -> str:
-    """Returns where a model's page lies in the site."""
+    """Returns the path of a model's page in the site."""
     return f"models/{model}.html"
 
 
 def engine_page(model: str, record: str) -> str:
-    """Returns where an engine's page lies: by build key, so that a link stays what it was."""
+    """Returns the path of an engine's page: named by its build key, so links stay valid."""
     return f"engines/{model}/{record[:16]}.html"
 
 
 def by_record(engines: Iterable[EngineEntry]) -> dict[str, list[EngineEntry]]:
-    """Groups what the index says by engine; of one that serves several GPUs it has several."""
-    found: dict[str, list[EngineEntry]] = {}
+    """Groups index entries by engine; an engine that serves several GPUs has several entries."""
+    grouped: dict[str, list[EngineEntry]] = {}
     for engine in engines:
-        found.setdefault(engine.record, []).append(engine)
-    return found
+        grouped.setdefault(engine.record, []).append(engine)
+    return grouped
 
 
-# Words for numbers. The page's script writes the same ones.
+# Formats of numbers. templates/catalog.js formats them the same way.
 
 
 def mib(size: float) -> str:
@@ -152,7 +155,7 @@ def rate(value: float) -> str:
 
 
 def cosine(value: float) -> str:
-    """Returns a cosine with six digits, cut and not rounded: one that is not 1 never reads 1."""
+    """Returns a cosine with six digits, truncated so that a cosine below 1 never shows as 1."""
     return cut(value, 6)
 
 

@@ -1,4 +1,4 @@
-"""GPUs by the names that people know: a table of products and their architectures."""
+"""GPUs by their product names: a table of products and their architectures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from zoo.util.toml import toml
 
 
 class Products(BaseModel):
-    """What is sold with one architecture.
+    """The products that have one architecture.
 
     Attributes:
-        products: Names, without the vendor's.
-        source: Where that is known from.
+        products: Their names, without the vendor's.
+        source: URL of the page that lists them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,23 +34,23 @@ def gpu_table() -> dict[str, Products]:
 
 
 def products_of(arch: str) -> tuple[str, ...]:
-    """Returns the products of an architecture; none for the CPU and for what is not known."""
+    """Returns an architecture's products; none for the CPU and for unknown architectures."""
     known = gpu_table().get(arch)
     return known.products if known else ()
 
 
 def slug(product: str) -> str:
-    """Returns how a link names a product: ``rtx-3080``."""
+    """Returns a product's name in a URL: ``rtx-3080``."""
     return re.sub(r"[^a-z0-9]+", "-", product.lower()).strip("-")
 
 
 def known_as(arch: str) -> str:
-    """Returns the products that an architecture is known by: ``RTX 30, A10, A40``; often empty."""
+    """Returns an architecture's best-known products: ``RTX 30, A10, A40``; may be empty."""
     known = target_table().arch.get(arch)
     return known.name.partition("(")[2].rstrip(")") if known else ""
 
 
 def arch_name(arch: str) -> str:
-    """Returns what an architecture is called: ``Ampere (RTX 30, A10, A40)``; itself if unknown."""
+    """Returns an architecture's name, ``Ampere (RTX 30, A10, A40)``; its label if unknown."""
     known = target_table().arch.get(arch)
     return known.name if known else arch

@@ -1,4 +1,4 @@
-"""``index.json`` of the site: everything that the pages show, for programs."""
+"""The site's ``index.json``: everything that the pages show, for programs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from zoo.schema.records import Kind, Record
 from zoo.util.digest import canonical_json
 
 SCHEMA = "index.schema.json"
-"""Name of its JSON schema in the site."""
+"""File name of its JSON schema."""
 
 
 class SiteEngine(EngineEntry):
-    """An engine, and its page.
+    """An engine and its page.
 
     Attributes:
         page: Relative to the site.
@@ -27,10 +27,10 @@ class SiteEngine(EngineEntry):
 
 
 class SiteModel(ModelIndex):
-    """A model, and its page.
+    """A model and its page.
 
     Attributes:
-        engines: Superseded ones too.
+        engines: Its engines, superseded ones included.
         page: Relative to the site.
     """
 
@@ -39,13 +39,13 @@ class SiteModel(ModelIndex):
 
 
 class SiteIndex(Record):
-    """``index.json`` of the site.
+    """The site's ``index.json``.
 
     Attributes:
-        kind: Whether the weights are real.
-        repository: Its address on the web, None where the site was not told.
-        gpus: Architecture to the products that have it.
-        models: Everything.
+        kind: Whether the weights are trained ones (a release) or random ones (a dry run).
+        repository: The repository's public URL, None if the site was built without it.
+        gpus: Products by architecture.
+        models: All models, with their engines.
     """
 
     kind: Kind
@@ -62,14 +62,14 @@ def index_file(models: Sequence[ModelIndex], kind: Kind, place: Place) -> bytes:
         for engine in data["engines"]:
             engine["page"] = engine_page(model.model, engine["record"])
         listed.append({**data, "page": model_page(model.model)})
-    found = {
+    index = {
         "schema_version": SiteIndex.model_fields["schema_version"].default,
         "kind": kind,
         "repository": place.url,
         "gpus": {arch: known.products for arch, known in gpu_table().items()},
         "models": listed,
     }
-    return canonical_json(found) + b"\n"
+    return canonical_json(index) + b"\n"
 
 
 def schema_file() -> bytes:

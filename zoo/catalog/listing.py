@@ -1,6 +1,6 @@
-"""The index page's data: a card a model, a row an engine, and what there is to filter by.
+"""The index page's data: a card per model, a row per engine, and the filters' choices.
 
-The page's HTML has the first rows of every card; all of them are in a JSON block for the script.
+The page's HTML holds the first rows of every card; the script reads all rows from JSON.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from zoo.schema.targets import PRECISIONS, Label, RuntimeLine
 from zoo.schema.targets_table import target_table
 
 ROWS_IN_PAGE = 150
-"""Rows that the page has without the script, all cards together; a card has one at least."""
+"""Rows in the HTML, over all cards; every card has at least one."""
 
-_REASON = 120  # characters of a reason that the index shows; the model's page has it whole
+_REASON = 120  # characters of a reason on the index page; the model's page shows all of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """An engine on the index page, or a cell that is disabled.
+    """An engine on the index page, or a disabled cell.
 
     Attributes:
-        archs: Architectures.
-        precision: With ``mixed`` where operators are kept higher.
+        archs: Architectures that it runs on.
+        precision: Its precision, with ``mixed`` if some operators run in a higher one.
         line: Runtime line, ``rtx1.7``.
-        runtime: Runtime in full.
-        badges: What to know at a glance.
-        page: The engine's page, relative to the site; the model's for a disabled cell.
-        size: Bytes.
-        cosine: Of the worst row.
-        rate: Images per second at the best batch.
-        rate_batch: That batch.
-        note: The reason of a disabled cell.
+        runtime: Name and version of the runtime.
+        badges: Its labels.
+        page: The engine's page, relative to the site; the model's page for a disabled cell.
+        size: Size in bytes.
+        cosine: The lowest cosine of any image.
+        rate: Images per second at the fastest batch size.
+        rate_batch: That batch size.
+        note: Why the cell is disabled; None for an engine.
     """
 
     archs: tuple[str, ...]
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def gpus(self) -> str:
-        """GPUs that people know: ``RTX 30, A10, A40``."""
+        """Its best-known GPUs: ``RTX 30, A10, A40``."""
         return " · ".join(filter(None, map(known_as, self.archs)))
 
 
@@ -64,10 +64,10 @@ class Card:
     """A model on the index page.
 
     Attributes:
-        model: What the index says.
-        page: Its page.
-        rows: Its engines, then what is disabled.
-        shown: How many of the rows the page has without the script.
+        model: Its index.
+        page: Path of its page.
+        rows: Its engines, then its disabled cells.
+        shown: Number of rows in the HTML.
     """
 
     model: ModelIndex
@@ -77,7 +77,7 @@ class Card:
 
 
 def cards(models: Sequence[ModelIndex]) -> list[Card]:
-    """Returns a card a model, in order of title."""
+    """Returns a card per model, ordered by title."""
     limit = max(1, ROWS_IN_PAGE // max(1, len(models)))
     ordered = sorted(models, key=lambda model: (model.catalog.title.lower(), model.model))
     return [
@@ -131,21 +131,21 @@ def _disabled_row(model: str, cell: DisabledCell) -> Row:
         precision=cell.precision,
         line=line,
         runtime=line_title(line),
-        badges=(Badge(word="disabled", tone="bad", why="the farm found that it can't be had"),),
+        badges=(facts.DISABLED,),
         page=facts.model_page(model),
         note=reason,
     )
 
 
 def line_title(line: str) -> str:
-    """Returns what people call a line, ``TensorRT 11.4``; itself where it is none."""
+    """Returns a runtime line's title, ``TensorRT 11.4``; the text itself for an unknown line."""
     read = RuntimeLine.read(line)
     return read.title if not isinstance(read.kind, Unknown) else line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One choice of a filter: ``value`` in the link, ``text`` on the page."""
+    """A choice of a filter: ``value`` in the URL, ``text`` on the page."""
 
     value: str
     text: str
@@ -153,7 +153,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchChoice:
-    """An architecture with the products that have it."""
+    """An architecture with its products."""
 
     arch: str
     name: str
@@ -161,13 +161,13 @@ class ArchChoice:
 
     @property
     def known(self) -> str:
-        """What a row calls it."""
+        """Its name in rows."""
         return known_as(self.arch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """What the page can be narrowed by."""
+    """The choices of the page's filters."""
 
     archs: tuple[ArchChoice, ...]
     lines: tuple[Choice, ...]
@@ -176,9 +176,13 @@ class Filters:
     features: tuple[Choice, ...]
 
 
-def filters(found: Sequence[Card]) -> Filters:
-    """Returns the choices: of the cards, but for GPUs, where a gap is worth finding."""
-    rows = [row for card in found for row in card.rows]
+def filters(listed: Sequence[Card]) -> Filters:
+    """Returns the filters' choices.
+
+    They are those that occur in the cards. Only GPUs without an engine are listed too, so that a
+    reader learns that nothing is published for theirs.
+    """
+    rows = [row for card in listed for row in card.rows]
     own = {arch for row in rows for arch in row.archs}
     archs = [*target_table().arch, *sorted(own - set(target_table().arch))]
     precisions = {row.precision.partition(" ")[0] for row in rows}
@@ -200,20 +204,20 @@ def filters(found: Sequence[Card]) -> Filters:
             for name in (*PRECISIONS, *sorted(precisions - set(PRECISIONS)))
         ),
         families=tuple(
-            Choice(value=name, text=name) for name in sorted({card.model.family for card in found})
+            Choice(value=name, text=name) for name in sorted({card.model.family for card in listed})
         ),
         features=tuple(
             Choice(value=str(width), text=f"{width:,}")
-            for width in sorted({card.model.feature_dim for card in found})
+            for width in sorted({card.model.feature_dim for card in listed})
         ),
     )
 
 
-def page_data(found: Sequence[Card]) -> dict[str, Any]:
-    """Returns what the page's script reads: rows as lists, with words that repeat in tables.
+def page_data(listed: Sequence[Card]) -> dict[str, Any]:
+    """Returns the JSON for the page's script: rows as lists, repeated strings in tables.
 
-    A row is: card, architectures, precision, line, runtime, badges, page, MiB, cosine, images per
-    second, batch, note. Words are indices into ``words``, badges into ``badges``.
+    A row holds: card, architectures, precision, line, runtime, badges, page, MiB, cosine, images
+    per second, batch, note. Strings are indices into ``words``, badges into ``badges``.
     """
     words: dict[str, int] = {}
     known: dict[Badge, int] = {}
@@ -236,11 +240,13 @@ def page_data(found: Sequence[Card]) -> dict[str, Any]:
             row.rate_batch,
             *([row.note] if row.note else []),
         ]
-        for number, card in enumerate(found)
+        for number, card in enumerate(listed)
         for row in card.rows
     ]
     return {
-        "models": [[card.model.model, card.model.feature_dim, card.model.family] for card in found],
+        "models": [
+            [card.model.model, card.model.feature_dim, card.model.family] for card in listed
+        ],
         "words": list(words),
         "badges": [[badge.word, badge.tone, badge.why or ""] for badge in known],
         "rows": rows,

@@ -1,4 +1,4 @@
-"""A model's page: what it is good for, how it is fed, its engines as a grid, its plots."""
+"""A model's page: its engines as a grid, its uses, its preprocessing and its charts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from zoo.schema.targets import PRECISIONS, arch_of
 from zoo.schema.targets_table import target_table
 
 CLASSES = 10
-"""Of the head whose size the page gives as an example."""
+"""Number of classes of the example head whose size the page gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What a model has for an architecture and a precision: engines, or reasons why none."""
+    """A model's engines for an architecture and a precision, or the reasons why there are none."""
 
     engines: tuple[EngineEntry, ...] = ()
     reasons: tuple[str, ...] = ()
@@ -75,20 +75,23 @@ def grid(model: ModelIndex) -> Grid:
     )
 
 
-def _in_order(found: set[str], known: Iterable[str]) -> tuple[str, ...]:
+def _in_order(names: set[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Sorts names in the order in which they are known; unknown ones go last, by alphabet."""
     order = list(known)
-    return (*(one for one in order if one in found), *sorted(found - set(order)))
+    return (*(name for name in order if name in names), *sorted(names - set(order)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedChart:
-    """Lines over batch sizes that may stand side by side: one machine, and one run for PyTorch's.
+    """A chart of speed by batch size, with only numbers that are comparable.
+
+    They come from one kind of machine; in a comparison with PyTorch, from one run.
 
     Attributes:
-        machine: Which one.
+        machine: The machine.
         plot: The chart.
-        batches: Batch sizes, the columns of the table beside it.
-        series: Its rows.
+        batches: Batch sizes, the columns of the table below it.
+        series: The rows of that table.
     """
 
     machine: str
@@ -98,7 +101,7 @@ class SpeedChart:
 
 
 def speed_charts(model: ModelIndex) -> list[SpeedChart]:
-    """Returns a chart for every kind of machine that timed current engines of a model."""
+    """Returns a chart for every kind of machine that benchmarked a model's current engines."""
     groups: dict[str, list[Series]] = {}
     for engine in model.current:
         if engine.benchmark is None:
@@ -114,42 +117,42 @@ def _chart(machine: str, series: list[Series]) -> SpeedChart | None:
     plot = speed_plot(series)
     if plot is None:
         return None
-    batches = tuple(sorted({batch for one in series for batch in one.points}))
+    batches = tuple(sorted({batch for line in series for batch in line.points}))
     return SpeedChart(machine=machine, plot=plot, batches=batches, series=tuple(series))
 
 
 def torch_charts(model: ModelIndex) -> list[tuple[EngineEntry, SpeedChart]]:
-    """Returns a chart for every current engine that was timed in one run with PyTorch."""
-    found = []
+    """Returns a chart for every current engine that was benchmarked against PyTorch."""
+    charts = []
     for engine in model.current:
         if engine.comparison is None:
             continue
-        rows = [one for one in engine.comparison.batches if min(one.engine_ms, one.pytorch_ms) > 0]
+        rows = [row for row in engine.comparison.batches if min(row.engine_ms, row.pytorch_ms) > 0]
         series = [
             Series(
                 name=facts.precision_words(engine),
-                points={one.batch: 1000 * one.batch / one.engine_ms for one in rows},
+                points={row.batch: 1000 * row.batch / row.engine_ms for row in rows},
             ),
             Series(
                 name="PyTorch",
-                points={one.batch: 1000 * one.batch / one.pytorch_ms for one in rows},
+                points={row.batch: 1000 * row.batch / row.pytorch_ms for row in rows},
                 dashed=True,
             ),
         ]
         if chart := _chart(facts.machine_words(engine.comparison.machine), series):
-            found.append((engine, chart))
-    return found
+            charts.append((engine, chart))
+    return charts
 
 
 def accuracy(model: ModelIndex) -> DotPlot | None:
-    """Returns the chart of the worst cosine of every current engine that was run."""
+    """Returns the chart of the lowest cosine of every current engine that was verified."""
     rows = []
     for engine in model.current:
         worst = facts.worst_cosine(engine)
         if worst is None or engine.verification is None:
             continue
-        floors = (engine.verification.model_extra or {}).get("tolerance")
-        floor = floors.get("cosine") if isinstance(floors, dict) else None
+        tolerance = (engine.verification.model_extra or {}).get("tolerance")
+        floor = tolerance.get("cosine") if isinstance(tolerance, dict) else None
         where = "/".join(facts.archs_of(engine))
         name = f"{where} {facts.precision_words(engine)} {engine.toolchain.line}"
         rows.append((name, worst, floor if isinstance(floor, float) else None))
@@ -158,11 +161,11 @@ def accuracy(model: ModelIndex) -> DotPlot | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Width:
-    """What a feature width means for those who train heads.
+    """What a model's feature width costs when a head is trained on it.
 
     Attributes:
-        dim: Features of an image.
-        cache_fp32: Bytes of a feature cache, for 1,000 images in float32.
+        dim: Features per image.
+        cache_fp32: Bytes of a feature cache of 1,000 images in float32.
         cache_fp16: The same in float16.
         head: Parameters of a linear head with :data:`CLASSES` classes, biases included.
     """
@@ -174,29 +177,29 @@ class Width:
 
 
 def width(dim: int) -> Width:
-    """Works out what a feature width means."""
+    """Returns the costs of a feature width."""
     return Width(dim=dim, cache_fp32=4000 * dim, cache_fp16=2000 * dim, head=CLASSES * (dim + 1))
 
 
 def preprocess_snippet(model: ModelIndex) -> str:
-    """Returns Python that feeds a photo as the weights want it, on Pillow and numpy alone."""
-    one = model.preprocess
-    shorter = int(one.input_size / one.crop)
-    left = one.input_size
+    """Returns Python code that preprocesses a photo for a model with only Pillow and NumPy."""
+    preprocess = model.preprocess
+    size = preprocess.input_size
+    shorter = int(size / preprocess.crop)
     return f"""\
 import numpy as np
 from PIL import Image
 
-size, shorter = {left}, {shorter}
+size, shorter = {size}, {shorter}
 photo = Image.open("photo.jpg").convert("RGB")
 width, height = photo.size
 resized = (shorter, int(shorter * height / width)) if width <= height \\
     else (int(shorter * width / height), shorter)
-photo = photo.resize(resized, Image.Resampling.{one.interpolation.upper()})
+photo = photo.resize(resized, Image.Resampling.{preprocess.interpolation.upper()})
 left, top = round((photo.width - size) / 2), round((photo.height - size) / 2)
 photo = photo.crop((left, top, left + size, top + size))
 
-mean = np.array({list(one.mean)}, np.float32)
-std = np.array({list(one.std)}, np.float32)
+mean = np.array({list(preprocess.mean)}, np.float32)
+std = np.array({list(preprocess.std)}, np.float32)
 pixels = (np.asarray(photo, np.float32) / 255 - mean) / std
-batch = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # (1, 3, {left}, {left})"""
+batch = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # (1, 3, {size}, {size})"""

@@ -1,4 +1,4 @@
-"""A night's run, as the farm tells it and the report shows it."""
+"""The summary of a nightly run, which the farm writes and the report shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.util.errors import UsageError
 
 
 class Part(BaseModel):
-    """What is read from a file of another version: unknown fields are kept."""
+    """Base of a report's records: unknown fields are kept, for files of other versions."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -21,9 +21,9 @@ class FailedJob(Part):
 
     Attributes:
         model: Its model.
-        target: Label of its target, or what else it was for.
-        reason: What went wrong, as the summary says it.
-        command: What reproduces it.
+        target: Label of its target, or another description of what it was for.
+        reason: Why it failed.
+        command: A command line that reproduces the failure.
     """
 
     model: str
@@ -33,16 +33,16 @@ class FailedJob(Part):
 
 
 class Drift(Part):
-    """A number of an engine beside that of the engine before it.
+    """A measurement of an engine next to that of the engine that it superseded.
 
     Attributes:
         model: Their model.
-        target: The label that both served.
-        record: Build key of the newer one.
-        measure: ``latency`` in ms, or ``cosine`` of the worst row.
-        batch: Images at once.
-        before: Of the older engine.
-        after: Of the newer engine.
+        target: Label of a target that both served.
+        record: Build key of the newer engine.
+        measure: ``latency`` (in ms) or ``cosine`` (the lowest of any image).
+        batch: Batch size.
+        before: The older engine's value.
+        after: The newer engine's value.
     """
 
     model: str
@@ -55,21 +55,21 @@ class Drift(Part):
 
 
 class NightlyRun(Record):
-    """What a run of the farm says of itself, for the report.
+    """The farm's summary of a nightly run.
 
     Attributes:
-        started: When, ISO 8601 in UTC.
-        finished: When.
-        commit: Of the checkout that ran, or None.
-        runs: How many runs this was, on one machine or on several.
-        failed: Its jobs that failed, and cells that it disabled for that.
-        planned: What was to be done, action to how many.
-        expected_minutes: What that was expected to take, by history.
+        started: When it started, ISO 8601 in UTC.
+        finished: When it finished, ISO 8601 in UTC.
+        commit: Commit of the checkout that ran, or None.
+        runs: Number of runs that the summary covers, on one machine or several.
+        failed: Jobs that failed, those whose cell was disabled for it included.
+        planned: Number of planned jobs by action.
+        expected_minutes: Expected duration, estimated from earlier runs.
         published: Labels of the engines that were built and published.
-        verified: Labels of those that were only proven again.
-        current: How many needed nothing.
-        disabled: Label to the reason why there is no such engine.
-        regressions: Numbers that are worse than those of the engine before.
+        verified: Labels of the engines that were only verified again.
+        current: Number of engines that were up to date.
+        disabled: Label to the reason why that engine is disabled.
+        regressions: Measurements that are worse than those of the superseded engine.
     """
 
     started: str
@@ -87,19 +87,19 @@ class NightlyRun(Record):
 
 
 def read_nightly(path: Path) -> NightlyRun:
-    """Reads what a run says of itself.
+    """Reads the summary of a nightly run.
 
     Raises:
-        UsageError: The file can't be read, or says something else.
+        UsageError: The file can't be read or is not such a summary.
     """
     try:
         return NightlyRun.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{path}: can't be read: {error.strerror}") from error
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UsageError(
-            f"{path}: not what a nightly run writes: {where}: {first['msg']}",
-            hint="docs/reference/index-schema.md has its fields",
+            f"{path} is not the summary of a nightly run: {where}: {first['msg']}",
+            hint="its fields are described in docs/reference/index-schema.md",
         ) from error

@@ -1,4 +1,4 @@
-"""Place: where the repository lies, as links and command lines name it."""
+"""Place: the repository's address, as links and commands on the pages give it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from zoo.schema.layout import blob_key
 from zoo.util.errors import UsageError
 
 UNKNOWN = "REPOSITORY"
-"""Stands in command lines for the URL of a repository that the site was not told."""
+"""Placeholder in commands for the URL of a repository whose address is unknown."""
 
 _URL = re.compile(r"https?://[A-Za-z0-9.\-]+(:[0-9]+)?(/[A-Za-z0-9._~%+\-/]*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where readers find the repository.
+    """Where the site's readers find the repository.
 
     Attributes:
-        url: Without a slash at its end, None where the site is not told.
-        own: How the machine that makes the site names it, a folder or an ``s3://`` URL; stands in
-            command lines where there is no other.
+        url: Its public URL without a trailing slash, None if it has none.
+        own: Its address on the machine that builds the site, a folder or an ``s3://`` URL; commands
+            fall back to it.
     """
 
     url: str | None = None
@@ -30,31 +30,32 @@ class Place:
 
     @classmethod
     def parse(cls, text: str, own: str = UNKNOWN) -> Place:
-        """Reads ``--base-url``; nothing is known where it is empty.
+        """Parses ``--base-url``; an empty one means that there is no public URL.
 
         Raises:
-            UsageError: It is no http or https URL, or holds what a URL of a folder does not need.
+            UsageError: It is not an http or https URL of a folder, or has a query, a user name or
+                characters that need quoting in a shell.
         """
         if not text:
             return cls(own=own)
         if _URL.fullmatch(text) is None:
             raise UsageError(
-                f"'{text}' is no address that a reader could use",
-                hint="--base-url takes the repository's own: https://example.org/zoo",
+                f"'{text}' is not a valid --base-url",
+                hint="give the repository's public http(s) URL, such as https://example.org/zoo",
             )
         return cls(url=text.rstrip("/"), own=own)
 
     @property
     def store(self) -> str:
-        """What ``--store`` takes."""
+        """The value for ``--store`` in commands."""
         return self.url or self.own
 
     def fetch(self, sha256: str, name: str) -> str:
-        """Returns the command that copies a blob without the client.
+        """Returns the command that downloads a blob without the client.
 
         Args:
-            sha256: Of the blob.
-            name: Where to, quoted for a shell.
+            sha256: The blob's digest.
+            name: File to write, quoted for a shell.
         """
         blob = shlex.quote(f"{self.store}/{blob_key(sha256)}")
         if self.url is None and self.own.startswith("s3://"):
@@ -64,5 +65,5 @@ class Place:
         return f"curl -fL -o {name} {blob}"
 
     def link(self, sha256: str) -> str | None:
-        """Returns a blob's address, None where it is not known."""
+        """Returns a blob's public URL, None if there is none."""
         return f"{self.url}/{blob_key(sha256)}" if self.url else None

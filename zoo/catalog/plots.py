@@ -1,6 +1,6 @@
-"""Plots: where the marks of a chart go. The templates draw them as inline SVG.
+"""Layout of the charts, which the templates draw as inline SVG.
 
-Every plot is 640 units wide; the page scales it. Next to each plot stands a table of its numbers.
+Every chart is 640 units wide and scaled by the page. A table of its numbers goes with each.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from zoo.client.recommendation import cut
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 76, 200, 16, 40
-_LABEL_STEP = 20  # units between two labels at the right
-_LANE = 46  # units that a dot has: its name, and below it the line that it lies on
-_NUMBER = 120  # units for the number at the end of that line
+_LABEL_STEP = 20  # vertical distance of the labels on the right
+_LANE = 46  # height of a dot's lane: its name, and the rule with the dot below
+_NUMBER = 120  # width reserved for the number at the end of the rule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """A mark on an axis, in units, with its text."""
+    """A tick of an axis: its position in units, and its text."""
 
     at: float
     text: str
@@ -27,14 +27,14 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A series.
+    """A line of a chart.
 
     Attributes:
-        name: What it is.
+        name: Its label.
         tone: Number of its colour, from 0.
-        dashed: Whether it is PyTorch's.
-        points: Its marks, ``(x, y)`` in units.
-        label_y: Where its name stands, right of the plot.
+        dashed: Whether it is drawn dashed, as PyTorch's is.
+        points: Its points, ``(x, y)`` in units.
+        label_y: Vertical position of its label, right of the chart.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Line:
 
     @property
     def path(self) -> str:
-        """The points, as SVG's polyline takes them."""
+        """The points in the syntax of SVG's ``polyline``."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A chart of lines: speed against batch."""
+    """A line chart of speed against batch size."""
 
     height: int
     x: tuple[Tick, ...]
@@ -61,12 +61,12 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """What a line is made of.
+    """The data of a line.
 
     Attributes:
-        name: What it is.
+        name: Its label.
         points: Batch size to images per second.
-        dashed: Whether it is PyTorch's.
+        dashed: Whether it is drawn dashed, as PyTorch's is.
     """
 
     name: str
@@ -75,16 +75,17 @@ class Series:
 
 
 def speed_plot(series: Sequence[Series], height: int = 260) -> Plot | None:
-    """Places images per second (linear, from 0) over batch sizes (logarithmic).
+    """Lays out images per second (linear, from 0) against batch size (logarithmic).
 
     Returns:
-        The plot; None where there is nothing to draw.
+        The chart, None if there are no points.
     """
-    batches = sorted({batch for one in series for batch in one.points})
+    batches = sorted({batch for line in series for batch in line.points})
     if not batches:
         return None
-    step = nice_step(max(value for one in series for value in one.points.values()))
-    top = step * math.ceil(max(v for one in series for v in one.points.values()) / step)
+    fastest = max(value for line in series for value in line.points.values())
+    step = nice_step(fastest)
+    top = step * math.ceil(fastest / step)
     low, high = math.log2(batches[0]), math.log2(batches[-1])
     wide, tall = WIDTH - LEFT - RIGHT, height - TOP - BOTTOM
 
@@ -95,7 +96,8 @@ def speed_plot(series: Sequence[Series], height: int = 260) -> Plot | None:
         return TOP + tall * (1 - value / top)
 
     placed = [
-        tuple((x(batch), y(value)) for batch, value in sorted(one.points.items())) for one in series
+        tuple((x(batch), y(value)) for batch, value in sorted(line.points.items()))
+        for line in series
     ]
     ends = [points[-1][1] if points else 0.0 for points in placed]
     labels = spread(ends, TOP, height - BOTTOM)
@@ -104,8 +106,8 @@ def speed_plot(series: Sequence[Series], height: int = 260) -> Plot | None:
         x=tuple(Tick(at=x(batch), text=str(batch)) for batch in batches),
         y=tuple(Tick(at=y(n * step), text=f"{n * step:,g}") for n in range(round(top / step) + 1)),
         lines=tuple(
-            Line(name=one.name, tone=tone, dashed=one.dashed, points=points, label_y=label)
-            for tone, (one, points, label) in enumerate(zip(series, placed, labels, strict=True))
+            Line(name=line.name, tone=tone, dashed=line.dashed, points=points, label_y=label)
+            for tone, (line, points, label) in enumerate(zip(series, placed, labels, strict=True))
             if points
         ),
     )
@@ -113,14 +115,14 @@ def speed_plot(series: Sequence[Series], height: int = 260) -> Plot | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:
-    """An engine's accuracy: its worst cosine, and the least that it may be.
+    """An engine's accuracy: its lowest cosine, and the lowest that its tolerance allows.
 
     Attributes:
-        name: Which engine.
-        text: The number, in words.
-        at: Where the dot is, in units.
-        floor: Where the floor is, None where it is not known.
-        y: Middle of the line that it lies on; its name stands above that.
+        name: The engine's label.
+        text: The cosine as text.
+        at: Horizontal position of the dot, in units.
+        floor: Horizontal position of the tolerance, None if that is unknown.
+        y: Vertical position of the dot; its label goes above.
     """
 
     name: str
@@ -132,7 +134,7 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class DotPlot:
-    """A chart of dots: accuracy by precision, the better the farther right."""
+    """A dot chart of accuracy; farther right is better."""
 
     height: int
     x: tuple[Tick, ...]
@@ -140,10 +142,10 @@ class DotPlot:
 
 
 def accuracy_plot(rows: Sequence[tuple[str, float, float | None]]) -> DotPlot | None:
-    """Places worst cosines by how many nines they have: ``-log10(1 - cosine)``.
+    """Lays out the engines' lowest cosines by their number of nines, ``-log10(1 - cosine)``.
 
     Args:
-        rows: Name, worst cosine and floor of each engine.
+        rows: Label, lowest cosine and tolerated cosine of each engine.
     """
     if not rows:
         return None
@@ -174,19 +176,19 @@ def accuracy_plot(rows: Sequence[tuple[str, float, float | None]]) -> DotPlot | 
 
 
 def nines(cosine: float) -> float:
-    """Returns how many nines a cosine has, at most 8: 0.999 has three."""
+    """Returns a cosine's number of nines, at most 8: 0.999 has three."""
     return min(8.0, -math.log10(max(1e-8, 1 - cosine)))
 
 
 def nice_step(top: float) -> float:
-    """Returns 1, 2 or 5 times a power of ten that divides 0 to ``top`` in five steps at most."""
+    """Returns 1, 2 or 5 times a power of ten that divides 0 to ``top`` into at most five steps."""
     rough = max(top, 1e-9) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
 
 
 def spread(wanted: Sequence[float], top: float, bottom: float) -> list[float]:
-    """Returns places as near to the wanted ones as goes without one label on another."""
+    """Returns positions close to the wanted ones at which labels do not overlap."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     placed = [0.0] * len(wanted)
     last = top - _LABEL_STEP

@@ -1,4 +1,4 @@
-"""Render: templates to HTML. Everything that goes into them is escaped."""
+"""Renders templates to HTML. Every value is escaped."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 ASSETS = ("style.css", "noscript.css", "catalog.js", "copy.js", "icon.svg")
-"""Files of the site that are what they are."""
+"""Files that are copied to the site unchanged."""
 
 
 @cache
 def environment() -> Environment:
-    """Returns the templates' environment: it escapes, and refuses names that do not exist."""
+    """Returns the templates' environment, which escapes values and rejects undefined names."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        auto_reload=False,  # they do not change while they are rendered
+        auto_reload=False,  # the templates do not change while the site is built
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    jinja.filters |= {
         "mib": facts.mib,
         "rate": facts.rate,
         "cosine": facts.cosine,
@@ -42,7 +42,7 @@ def environment() -> Environment:
         "line_title": line_title,
         "machine": facts.machine_words,
     }
-    made.globals |= {
+    jinja.globals |= {
         "badges": facts.badges,
         "legend": facts.LEGEND,
         "archs_of": facts.archs_of,
@@ -54,16 +54,16 @@ def environment() -> Environment:
         "runtime_words": facts.runtime_words,
         "worst_cosine": facts.worst_cosine,
     }
-    return made
+    return jinja
 
 
 def render(template: str, **values: Any) -> bytes:
-    """Returns a page, UTF-8."""
+    """Returns a template's page, encoded in UTF-8."""
     return environment().get_template(template).render(**values).encode()
 
 
 def json_block(value: Any) -> Any:
-    """Returns JSON that can stand inside a script element: nothing in it ends the element."""
+    """Returns JSON for a script element, escaped so that no string can end the element."""
     from markupsafe import Markup
 
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,7 +1,7 @@
-"""The report: what was rebuilt and why, what failed, how numbers drifted, what is missing.
+"""A model's part of the report: rebuilt engines and why, drift, missing and recent engines.
 
-What an index tells by itself is worked out here. What failed is in no index: the runs of a night
-say it of themselves, as a :class:`NightlyRun`.
+All of it is derived from the index. Failures are in no index: the farm's summary of a nightly run,
+:class:`zoo.catalog.night.NightlyRun`, lists them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from zoo.schema.targets_table import PRECISIONS, target_table
 
 
 class Change(Part):
-    """A field of a key that is not what it was.
+    """A field of a key that differs between two engines.
 
     Attributes:
         field: Its path, ``toolchain.version``.
-        before: JSON value of the older engine; None where it had no such field.
-        after: The same of the newer one.
+        before: The older engine's JSON value, None if it has no such field.
+        after: The newer engine's, likewise.
     """
 
     field: str
@@ -32,15 +32,15 @@ class Change(Part):
 
 
 class Rebuilt(Part):
-    """An engine that took the place of another.
+    """An engine that superseded another.
 
     Attributes:
         model: Its model.
-        targets: Labels that it serves.
+        targets: Labels of the targets that it serves.
         record: Its build key.
-        previous: Build key of the one before.
+        previous: Build key of the superseded engine.
         created: When it was built.
-        changed: Why: what differs in what went in. Empty where a record could not be read.
+        changed: Inputs that differ, the reason for the rebuild. Empty if a record is unreadable.
     """
 
     model: str
@@ -52,12 +52,12 @@ class Rebuilt(Part):
 
 
 class Missing(Part):
-    """Precisions that the targets table has for a model on an architecture, and the index has not.
+    """Precisions that an architecture supports but a model has no engine for.
 
     Attributes:
         model: The model.
         arch: The architecture.
-        precisions: Those without an engine and without a reason why there is none.
+        precisions: Precisions with neither an engine nor a disabled cell.
     """
 
     model: str
@@ -76,7 +76,7 @@ class Newest(Part):
 
 
 class ModelReport(Part):
-    """What one model adds to the report."""
+    """A model's part of the report."""
 
     rebuilt: tuple[Rebuilt, ...] = ()
     drift: tuple[Drift, ...] = ()
@@ -85,27 +85,27 @@ class ModelReport(Part):
 
 
 def successions(model: ModelIndex) -> Iterator[tuple[EngineEntry, EngineEntry, str]]:
-    """Yields each current engine with the newest that it superseded, and a label of both."""
-    old = [engine for engine in model.engines if engine.superseded is not None]
+    """Yields each current engine, the newest engine that it superseded, and their target."""
+    superseded = [engine for engine in model.engines if engine.superseded is not None]
     for engine in model.current:
-        cells = {_cell(label): label for label in engine.targets}
-        before = [
-            (one.created, one, cells[_cell(label)])
-            for one in old
-            for label in one.targets
-            if _cell(label) in cells and one.record != engine.record
+        cells = {cell_of(label): label for label in engine.targets}
+        candidates = [
+            (old, cells[cell_of(label)])
+            for old in superseded
+            for label in old.targets
+            if cell_of(label) in cells and old.record != engine.record
         ]
-        if before:
-            _, previous, label = max(before, key=lambda found: found[0])
+        if candidates:
+            previous, label = max(candidates, key=lambda candidate: candidate[0].created)
             yield engine, previous, label
 
 
 def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
-    """Yields the fields in which two JSON values differ, in order of their paths."""
+    """Yields the fields in which two JSON values differ, ordered by path."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted({*before, *after}):
-            below = f"{path}.{name}" if path else name
-            yield from changes(before.get(name), after.get(name), below)
+            field = f"{path}.{name}" if path else name
+            yield from changes(before.get(name), after.get(name), field)
     elif before != after:
         yield Change(field=path, before=before, after=after)
 
@@ -114,13 +114,15 @@ def why_rebuilt(
     before: tuple[BuildRecord, ExportRecord | None],
     after: tuple[BuildRecord, ExportRecord | None],
 ) -> tuple[Change, ...]:
-    """Says which inputs of two engines differ; of their exports too, where the ONNX does."""
-    found = list(changes(_inputs(before[0]), _inputs(after[0])))
+    """Returns the inputs in which two engines differ; if the ONNX does, its export's inputs too."""
+    differences = list(changes(_inputs(before[0]), _inputs(after[0])))
     old, new = before[1], after[1]
     if before[0].inputs.onnx != after[0].inputs.onnx and old is not None and new is not None:
-        exports = changes(_inputs(old), _inputs(new))
-        found += [one.model_copy(update={"field": f"export.{one.field}"}) for one in exports]
-    return tuple(found)
+        differences += [
+            change.model_copy(update={"field": f"export.{change.field}"})
+            for change in changes(_inputs(old), _inputs(new))
+        ]
+    return tuple(differences)
 
 
 def _inputs(record: BuildRecord | ExportRecord) -> dict[str, Any]:
@@ -128,9 +130,9 @@ def _inputs(record: BuildRecord | ExportRecord) -> dict[str, Any]:
 
 
 def drift(model: str, previous: EngineEntry, engine: EngineEntry, label: str) -> Iterator[Drift]:
-    """Yields how an engine's numbers differ from those of the one before it.
+    """Yields how an engine's measurements differ from those of the engine that it superseded.
 
-    Latency counts only where both were timed on the same kind of machine.
+    Latencies are compared only if both engines were benchmarked on the same kind of machine.
     """
     common: dict[str, Any] = {"model": model, "target": label, "record": engine.record}
     if previous.verification and engine.verification:
@@ -141,10 +143,10 @@ def drift(model: str, previous: EngineEntry, engine: EngineEntry, label: str) ->
                     **common, measure="cosine", batch=row.batch,
                     before=old[row.batch], after=row.worst_cosine,
                 )  # fmt: skip
-    one, other = previous.benchmark, engine.benchmark
-    if one and other and _machine(one.machine) == _machine(other.machine):
-        old = {row.batch: row.latency_ms for row in one.batches}
-        for timed in other.batches:
+    before, after = previous.benchmark, engine.benchmark
+    if before and after and _machine(before.machine) == _machine(after.machine):
+        old = {row.batch: row.latency_ms for row in before.batches}
+        for timed in after.batches:
             if timed.batch in old:
                 yield Drift(
                     **common, measure="latency", batch=timed.batch,
@@ -153,27 +155,27 @@ def drift(model: str, previous: EngineEntry, engine: EngineEntry, label: str) ->
 
 
 def missing(model: ModelIndex) -> list[Missing]:
-    """Returns what the targets table would allow and nobody has built, by architecture."""
+    """Returns the precisions that the targets table allows but that were not built, by GPU."""
     table = target_table()
     known: set[tuple[str, str]] = {
         (arch, engine.precision) for engine in model.current for arch in archs_of(engine)
     }
     known |= {(arch_of(label), cell.precision) for cell in model.disabled for label in cell.targets}
-    found = []
+    gaps = []
     for arch in table.arch:
-        served = {one for line in table.line.values() for one in line.cell(arch).precisions}
-        lacking = tuple(p for p in PRECISIONS if p in served and (arch, p) not in known)
+        supported = {name for line in table.line.values() for name in line.cell(arch).precisions}
+        lacking = tuple(p for p in PRECISIONS if p in supported and (arch, p) not in known)
         if lacking:
-            found.append(Missing(model=model.model, arch=arch, precisions=lacking))
-    return found
+            gaps.append(Missing(model=model.model, arch=arch, precisions=lacking))
+    return gaps
 
 
 def newest(model: ModelIndex) -> list[Newest]:
     """Returns a model's current engines, the newest first."""
-    found = []
+    builds = []
     for record, entries in by_record(model.current).items():
         labels = tuple(label for entry in entries for label in entry.targets)
-        found.append(
+        builds.append(
             Newest(
                 model=model.model,
                 targets=labels,
@@ -182,15 +184,11 @@ def newest(model: ModelIndex) -> list[Newest]:
                 status=Status.VERIFIED if _all_verified(entries) else entries[-1].status,
             )
         )
-    return sorted(found, key=lambda one: one.created, reverse=True)
+    return sorted(builds, key=lambda build: build.created, reverse=True)
 
 
 def _all_verified(entries: list[EngineEntry]) -> bool:
     return all(entry.status == Status.VERIFIED for entry in entries)
-
-
-def _cell(label: str) -> str:
-    return cell_of(label)
 
 
 def _machine(machine: dict[str, Any]) -> object:

@@ -1,7 +1,7 @@
-"""The report of a whole site: what models add to it, put together so that it stays readable.
+"""The report of a whole site: the models' parts, summarised to stay readable.
 
-After an update of a runtime thousands of engines are new for one reason, and most numbers are what
-they were: that is one entry and a count, not thousands.
+After a runtime update, thousands of engines are rebuilt for the same reason and most measurements
+stay the same: the report shows that as one entry with a count.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from zoo.catalog.night import Drift, Part
 from zoo.catalog.report import Change, Missing, ModelReport, Newest, Rebuilt
 
 NEWEST = 20
-"""Builds that are listed as the newest."""
+"""Number of recent builds listed."""
 
 MOST = 100
-"""Reasons and drifts that are listed; of more, it is said how many."""
+"""Number of reasons and of drifts listed; any more are only counted."""
 
-_LEAST_FALL = 1e-5  # of a cosine: less is what another order of summation does
+_LEAST_FALL = 1e-5  # smaller differences of a cosine come from the order of summation
 
 
 class Expected(Part):
-    """What manifests say that there could be.
+    """What a complete repository would hold according to the manifests.
 
     Attributes:
-        precisions: Model to those that its manifest lists; of others, all that the table has count.
-        absent: Model that the repository has nothing of, to the reason why.
+        precisions: Model to the precisions that its manifest lists; for a model without an entry,
+            every precision that the targets table allows is expected.
+        absent: Model with nothing in the repository, to the reason why.
     """
 
     precisions: Mapping[str, tuple[str, ...]] = Field(default={})
@@ -35,11 +36,11 @@ class Expected(Part):
 
 
 class RebuiltTogether(Part):
-    """Engines that took the place of others for one reason.
+    """Engines that were rebuilt for the same reason.
 
     Attributes:
-        changed: What differs in what went in.
-        engines: The newest first.
+        changed: The inputs that differ.
+        engines: The engines, the newest first.
     """
 
     changed: tuple[Change, ...]
@@ -47,21 +48,21 @@ class RebuiltTogether(Part):
 
     @property
     def models(self) -> int:
-        """Of how many models they are."""
-        return len({one.model for one in self.engines})
+        """Number of models that they belong to."""
+        return len({engine.model for engine in self.engines})
 
 
 class SiteReport(Part):
     """The report of all models.
 
     Attributes:
-        rebuilt: By reason, the newest first.
-        more_rebuilt: Reasons that are not listed.
-        drift: Of each engine and measure the batch where it is worst, the worst first.
-        more_drift: How many are not listed.
-        missing: What nobody has built.
-        absent: Why there is nothing of some models: reason to their names.
-        newest: The newest builds.
+        rebuilt: Rebuilt engines grouped by reason, the newest first.
+        more_rebuilt: Number of reasons that are not listed.
+        drift: Of each engine and measure, the batch size that got worst; the worst first.
+        more_drift: Number of drifts that are not listed.
+        missing: Engines that were not built.
+        absent: Models with nothing in the repository, by the reason why.
+        newest: The most recent builds.
     """
 
     rebuilt: tuple[RebuiltTogether, ...] = ()
@@ -74,12 +75,14 @@ class SiteReport(Part):
 
 
 def combine(parts: Iterable[ModelReport], expected: Expected) -> SiteReport:
-    """Puts the reports of models together."""
+    """Combines the models' parts into the report of the site."""
     listed = list(parts)
-    groups = _by_reason(one for part in listed for one in part.rebuilt)
-    drifts = worst_drifts(one for part in listed for one in part.drift)
+    groups = _by_reason(engine for part in listed for engine in part.rebuilt)
+    drifts = worst_drifts(drift for part in listed for drift in part.drift)
     builds = sorted(
-        (one for part in listed for one in part.newest), key=lambda one: one.created, reverse=True
+        (build for part in listed for build in part.newest),
+        key=lambda build: build.created,
+        reverse=True,
     )
     absent: dict[str, tuple[str, ...]] = {}
     for model, why in expected.absent.items():
@@ -89,7 +92,7 @@ def combine(parts: Iterable[ModelReport], expected: Expected) -> SiteReport:
         more_rebuilt=max(0, len(groups) - MOST),
         drift=tuple(drifts[:MOST]),
         more_drift=max(0, len(drifts) - MOST),
-        missing=tuple(_wanted((one for part in listed for one in part.missing), expected)),
+        missing=tuple(_wanted((gap for part in listed for gap in part.missing), expected)),
         absent=absent,
         newest=tuple(builds[:NEWEST]),
     )
@@ -97,9 +100,9 @@ def combine(parts: Iterable[ModelReport], expected: Expected) -> SiteReport:
 
 def _by_reason(rebuilt: Iterable[Rebuilt]) -> Sequence[RebuiltTogether]:
     groups: dict[object, list[Rebuilt]] = {}
-    for one in sorted(rebuilt, key=lambda one: one.created, reverse=True):
-        changed = tuple(change.model_dump_json() for change in one.changed)
-        groups.setdefault(changed, []).append(one)
+    for engine in sorted(rebuilt, key=lambda engine: engine.created, reverse=True):
+        changed = tuple(change.model_dump_json() for change in engine.changed)
+        groups.setdefault(changed, []).append(engine)
     return [
         RebuiltTogether(changed=engines[0].changed, engines=tuple(engines))
         for engines in groups.values()
@@ -107,29 +110,29 @@ def _by_reason(rebuilt: Iterable[Rebuilt]) -> Sequence[RebuiltTogether]:
 
 
 def worst_drifts(drifts: Iterable[Drift]) -> list[Drift]:
-    """Returns of each engine and measure the batch where it is worst, the worst first."""
+    """Returns, for each engine and measure, the batch size that got worst; the worst first."""
     worst: dict[tuple[str, str, str], Drift] = {}
-    for one in drifts:
-        key = one.record, one.target, one.measure
-        if key not in worst or _worse_by(one) > _worse_by(worst[key]):
-            worst[key] = one
+    for drift in drifts:
+        key = drift.record, drift.target, drift.measure
+        if key not in worst or _worse_by(drift) > _worse_by(worst[key]):
+            worst[key] = drift
     return sorted(worst.values(), key=_worse_by, reverse=True)
 
 
-def _worse_by(one: Drift) -> float:
-    """Returns by what share a number is worse than the one before; negative where it is better.
+def _worse_by(drift: Drift) -> float:
+    """Returns by what fraction a measurement got worse; negative if it got better.
 
-    A latency counts by itself, a cosine by how far it is from 1.
+    The fraction is that of the latency, or of the cosine's distance from 1.
     """
-    if one.measure == "latency":
-        return one.after / one.before - 1 if one.before > 0 else 0.0
-    fall = one.before - one.after
-    return fall / max(1 - one.before, _LEAST_FALL)
+    if drift.measure == "latency":
+        return drift.after / drift.before - 1 if drift.before > 0 else 0.0
+    fall = drift.before - drift.after
+    return fall / max(1 - drift.before, _LEAST_FALL)
 
 
 def _wanted(missing: Iterable[Missing], expected: Expected) -> Iterable[Missing]:
-    for one in missing:
-        listed = expected.precisions.get(one.model, one.precisions)
-        precisions = tuple(name for name in one.precisions if name in listed)
+    for gap in missing:
+        listed = expected.precisions.get(gap.model, gap.precisions)
+        precisions = tuple(name for name in gap.precisions if name in listed)
         if precisions:
-            yield one.model_copy(update={"precisions": precisions})
+            yield gap.model_copy(update={"precisions": precisions})

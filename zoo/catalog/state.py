@@ -1,4 +1,4 @@
-"""State: what the last run wrote, so that the next one touches only what changed."""
+"""State: what the last build of the site wrote, so that the next rewrites only what changed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from zoo.catalog.report import ModelReport
 from zoo.util.files import write_whole
 
 STATE = ".catalog-state.json"
-"""Its name in the site."""
+"""The state's file name in the site."""
 
 
 class ModelState(BaseModel):
-    """What was written of a model.
+    """A model's pages as last written.
 
     Attributes:
-        index: Digest of ``index/<model>.json`` that it was written from.
-        files: Its pages, relative to the site.
-        report: What it adds to the report.
+        index: Digest of the ``index/<model>.json`` that they show.
+        files: The pages, relative to the site.
+        report: The model's part of the report.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,12 +30,13 @@ class ModelState(BaseModel):
 
 
 class SiteState(BaseModel):
-    """What a site was written from.
+    """The site as last written.
 
     Attributes:
-        maker: Digest of the code, the templates and the settings; another one writes all anew.
-        models: Id to what was written.
-        files: The other files.
+        maker: Digest of the code, the templates and the settings; if it differs, every page is
+            written again.
+        models: Each model's pages, by model id.
+        files: All other files, relative to the site.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,13 +47,13 @@ class SiteState(BaseModel):
 
     @property
     def everything(self) -> set[str]:
-        """Every file that it names, apart from those that lie outside the site."""
-        named = {*self.files, *(file for one in self.models.values() for file in one.files)}
-        return {name for name in named if _is_inside(name)}
+        """All files, without names that point outside the site."""
+        pages = (file for model in self.models.values() for file in model.files)
+        return {name for name in {*self.files, *pages} if _is_inside(name)}
 
 
 def read_state(folder: Path) -> SiteState:
-    """Returns what the last run wrote; an empty one where that is not known."""
+    """Returns the state of a site; an empty one if it is missing or unreadable."""
     try:
         return SiteState.model_validate_json((folder / STATE).read_bytes())
     except (OSError, ValidationError):
@@ -60,7 +61,7 @@ def read_state(folder: Path) -> SiteState:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes a file whole, or leaves it where it is right already."""
+    """Atomically writes a file if its contents changed."""
     if path.is_file() and path.read_bytes() == data:
         return
     write_whole(path, data)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.caft import PREPROCESS, folder, photo, toy
+from support.caft import PREPROCESS, folder, hiding, photo, toy
+from support.goldens import assert_golden
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.augment import Augmentation
@@ -155,8 +156,9 @@ def test_what_came_before_a_broken_end_is_kept(cut: str, tmp_path: Path) -> None
         header = tar.getmember("003.cls").offset
     at = header + {"in a photo": -700, "in a header": 100, "between two files": 0}[cut]
     path.write_bytes(path.read_bytes()[:at])
-    with pytest.raises(DatasetError, match=r"s-00\.tar: not a tar that can be read to its end"):
+    with pytest.raises(DatasetError) as raised:
         cache_features(str(path), toy(), tmp_path / "c", batch=1)
+    assert_golden(f"caft/tar_{cut.replace(' ', '_')}", raised.value, hiding(raised.value, tmp_path))
     kept = FeatureCache(tmp_path / "c", check_complete=False).card.samples
     assert kept == 2  # a sample ends where the next begins: the third may lack something
 
@@ -233,8 +235,9 @@ def test_a_process_that_dies_costs_one_image() -> None:
         assert child is not None
         child.kill()
         child.wait()
-        with pytest.raises(RunError, match="came to its end"):
+        with pytest.raises(RunError) as raised:
             process.decode(good)
+        assert_golden("caft/decoding_process_died", raised.value)
         assert process.decode(good) == digest == sha256_bytes(good)
         assert np.array_equal(process.pixels[0], fit(photo(1), PREPROCESS))
     finally:
@@ -245,27 +248,28 @@ def test_processes_that_do_not_start_are_an_error_and_no_bad_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RunError, match="does not start"):
+    with pytest.raises(RunError) as raised:
         decoded(folder(tmp_path / "data"), processes=True)
+    assert_golden("caft/decoding_process_no_start", raised.value)
 
 
-BAD: list[tuple[str, str]] = [
-    ("nowhere", "no such folder or file"),
-    ("nowhere.tar", "no such tar"),
-    ("nowhere.csv", "no such list file"),
-    ("empty", "no images in it"),
-    ("empty/photo.jpg", "neither a folder, nor a list"),
-    ("many.csv", "line 2 has 3 fields"),
-    ("latin.txt", "UTF-8"),
-    ("commas.txt", "line 1: no file is named 'a.jpg,cat'"),
-    ("note.tar", "not a tar"),
-    ("hf:nowhere/at/all:train", "can't be opened"),
-]
+BAD = {
+    "missing": "nowhere",
+    "missing_tar": "nowhere.tar",
+    "missing_list": "nowhere.csv",
+    "empty": "empty",
+    "photo": "empty/photo.jpg",
+    "fields": "many.csv",
+    "not_utf8": "latin.txt",
+    "comma": "commas.txt",
+    "not_a_tar": "note.tar",
+    "hub": "hf:nowhere/at/all:train",
+}
 
 
-@pytest.mark.parametrize(("name", "words"), BAD)
+@pytest.mark.parametrize(("what", "name"), BAD.items())
 def test_what_is_no_data_set_is_said(
-    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "empty").mkdir()
@@ -277,8 +281,9 @@ def test_what_is_no_data_set_is_said(
     data = name if name.startswith("hf:") else str(tmp_path / name)
     if name == "empty":
         (tmp_path / "empty" / "photo.jpg").unlink()
-    with pytest.raises(DatasetError, match=words):
+    with pytest.raises(DatasetError) as raised:
         cache_features(data, toy(), tmp_path / "c")
+    assert_golden(f"caft/no_data_set_{what}", raised.value, hiding(raised.value, tmp_path))
     assert not (tmp_path / "c").exists()
 
 
@@ -301,10 +306,12 @@ def test_names_in_another_encoding_are_taken(tmp_path: Path) -> None:
 
 
 def test_a_generator_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="read once only"):
+    with pytest.raises(DatasetError) as raised:
         open_source(iter([photo(1)]))
-    with pytest.raises(DatasetError, match="is no data set"):
+    assert_golden("caft/iterator", raised.value)
+    with pytest.raises(DatasetError) as raised:
         open_source(3)
+    assert_golden("caft/no_data_set_number", raised.value)
 
 
 def test_shards_are_named_by_a_range() -> None:

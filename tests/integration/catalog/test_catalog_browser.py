@@ -17,8 +17,10 @@ from support.catalogs import HOSTILE, Zoo, every_state, hostile, many
 from support.paths import ROOT
 
 from builders.cli.preview import server
-from zoo.catalog import Place, build_site, listing
+from zoo.catalog import listing
+from zoo.catalog.place import Place
 from zoo.catalog.render import render
+from zoo.catalog.site import build_site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -288,7 +290,7 @@ def test_a_button_copies_the_lines_beside_it(site: Path, open_page: Any) -> None
 def test_the_keyboard_reaches_filters_and_shows_where_it_is(site: Path, open_page: Any) -> None:
     page = open_page(site / "index.html")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "To the content"
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#main"
     for _ in range(6):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "q":
@@ -324,7 +326,7 @@ def test_pages_are_accessible_and_do_not_shift(
 def test_rows_that_are_many_are_fetched(
     tmp_path: Path, open_page: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zoo.catalog.DATA_IN_PAGE", 10)
+    monkeypatch.setattr("zoo.catalog.site.DATA_IN_PAGE", 10)
     build_site(every_state().repository, tmp_path / "some/prefix")
     with server(tmp_path, 0) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()

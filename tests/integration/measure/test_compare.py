@@ -14,7 +14,7 @@ from support.records import engine_entry
 from builders.cli import main
 from builders.measure.engine_vs_pytorch import beside_torch_speed, in_turns, read_torch_speed
 from builders.publish.signer import open_desk
-from zoo.catalog import build_site
+from zoo.catalog.site import build_site
 from zoo.cli.main import run_cli
 from zoo.schema.index import EngineEntry
 from zoo.util.errors import UsageError

@@ -1,10 +1,10 @@
-// Buttons that copy the lines beside them.
+// Makes the copy buttons copy the lines next to them.
 "use strict";
 {
-  const said = document.createElement("span");
-  said.className = "skip";
-  said.setAttribute("role", "status");
-  document.body.append(said);
+  const status = document.createElement("span");
+  status.className = "skip";
+  status.setAttribute("role", "status");
+  document.body.append(status);
 
   const byHand = (code) => {
     const range = document.createRange();
@@ -18,15 +18,15 @@
       await navigator.clipboard.writeText(code.textContent);
       return true;
     } catch {
-      return byHand(code); // without HTTPS, or without leave
+      return byHand(code); // without HTTPS or permission
     }
   };
   for (const button of document.querySelectorAll(".copier")) {
     button.addEventListener("click", async () => {
       const done = await copy(button.parentElement.querySelector("code"));
       button.textContent = done ? "Copied" : "Selected";
-      said.textContent = done ? "Copied" : "Selected; copy it with the keyboard";
-      setTimeout(() => { button.textContent = "Copy"; said.textContent = ""; }, 2000);
+      status.textContent = done ? "Copied" : "Selected; copy with the keyboard";
+      setTimeout(() => { button.textContent = "Copy"; status.textContent = ""; }, 2000);
     });
   }
 }
