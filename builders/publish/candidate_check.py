@@ -22,9 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from builders.publish.index import model_index
-from builders.publish.provenance import PROVENANCE, is_about
 from builders.publish.provenance_file import PROVENANCE, is_about
-from builders.verify.metrics import find_misses
 from builders.verify.misses import find_misses
 from zoo.repository.record_files import LARGEST_RECORD
 from zoo.repository.repository import Repository
