@@ -2,5 +2,398 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from support.fake_nights import Desk
+from support.models import SMALL
+from support.paths import MANIFESTS
+
+from builders.executors import Outcome
+from builders.history.failures import Failures
+from builders.jobs import scratch
+from builders.jobs.messages import (
+    BuildJob,
+    BuildOutput,
+    DisabledExport,
+    ExportedFile,
+    ExportJob,
+    ExportOutput,
+    Job,
+    Verification,
+    VerifyJob,
+)
+from builders.jobs.progress import Display, Report
+from builders.photos.calibration import CalibrationSet
+from builders.planning import decision as deciding
+from builders.planning.decision import Action
+from builders.planning.plan import plan_farm
+from builders.planning.report import PlannedEngine, matrix
+from builders.planning.request import Request
+from builders.publish import index as listing
+from builders.publish import records
+from builders.recipe import export_form
+from builders.run.farm import Farm
+from builders.run.summary import Summary
+from builders.toolchains.elsewhere import Places
+from zoo.repository.repository import Repository
+from zoo.schema.floors import OwnTolerance
+from zoo.schema.index import Index, ModelIndex, index_row
+from zoo.schema.manifest import Manifest, load_manifests
+from zoo.schema.records import Advice, Attestation
+from zoo.schema.targets import Arch, Toolchain
+from zoo.stores import MemoryStore
+from zoo.util.digest import sha256_json
+from zoo.util.errors import JobError, NotRunError
+
 HISTORIES, PARTS = 2000, 4
 """How many are generated, and by how many tests, which two processes share."""
+GPUS = ("sm80", "sm86", "sm89")
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+class World:
+    """A builder whose engines are as good as a history says; nothing is computed."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[str, str]] = []  # kind, and label of the engine's architectures
+        self.passes, self.dies, self.absent, self.exportable = True, False, False, True
+        self.here: tuple[str, ...] = ("cpu",)
+
+    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
+        return next((arch for arch in archs if arch.name in self.here), None)
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def run(self, job: Job, folder: Path, report: Report) -> Outcome:
+        if isinstance(job, ExportJob):
+            self.jobs.append(("export", ""))
+            return Outcome(result=self._export(job, folder), folder=folder)
+        assert isinstance(job, BuildJob | VerifyJob)
+        made = job.inputs if isinstance(job, BuildJob) else job.record.inputs
+        kind = "build" if isinstance(job, BuildJob) else "verify"
+        self.jobs.append((kind, f"{'+'.join(made.archs)} {made.precision}"))
+        if self.absent:
+            raise NotRunError("no worker can do it")
+        if self.dies:
+            raise JobError("the worker died of SIGSEGV")
+        verdict = None
+        if job.prove is not None:
+            reason = None if self.passes else "row 3 is far"
+            verdict = Verification(passed=self.passes, reason=reason, batches=())
+        arch = next((arch for arch in made.archs if arch in self.here), "cpu")
+        gpu = {} if arch == "cpu" else {"gpu": {"compute_capability": ".".join(arch[2:])}}
+        if isinstance(job, BuildJob):
+            (folder / "engine").write_text(f"{made.key} {len(self.jobs)}")
+        result = BuildOutput(
+            engine="engine" if isinstance(job, BuildJob) else None, facts={},
+            precision_proven=True, verification=verdict, benchmark=(), machine=gpu, cost={},
+        )  # fmt: skip
+        return Outcome(result=result, folder=folder)
+
+    def _export(self, job: ExportJob, folder: Path) -> ExportOutput:
+        exports, disabled = [], []
+        for name, asked in job.inputs.items():
+            if not self.exportable and asked.precision != "fp32":
+                disabled.append(
+                    DisabledExport(
+                        inputs=asked, reason="too far off", calibration={}, advice=Advice(),
+                        stricter_may_pass=False,
+                    )
+                )  # fmt: skip
+                continue
+            # Calibration and floors are not in the bytes: an export may come out as it was.
+            safety = asked.lowering.safety if asked.lowering else 1
+            crop = asked.preprocess.crop
+            (folder / f"{name}.onnx").write_text(f"{asked.precision} {safety} {crop}")
+            exports.append(
+                ExportedFile(
+                    inputs=asked, onnx=f"{name}.onnx", parameters=1, largest_tensor=1, check={},
+                    advice=Advice(),
+                )
+            )  # fmt: skip
+        golden = None if job.fp32 is not None else "golden"
+        if golden:
+            (folder / golden).write_text("golden")
+        return ExportOutput(
+            golden=golden, state=None, exports=tuple(exports), disabled=tuple(disabled), cost={}
+        )
+
+
+class CountingDesk(Desk):
+    """Lists what is proposed; time is the history's."""
+
+    def send(self, candidate: Any) -> None:
+        super().send(candidate)
+
+
+@dataclass
+class History:
+    """A repository, and what happens to it."""
+
+    manifest: Manifest
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.repository = Repository(MemoryStore())
+        self.world, self.desk = World(), CountingDesk(self.repository)
+        self.gpus: tuple[str, ...] = ("cpu",)
+        self.version, self.photos, self.builder = 0, 0, dict[str, str]()
+        self.retry, self.counts = False, True
+
+    def request(self) -> Request:
+        cpu = Toolchain(kind="ort", version=f"1.32.{self.version}", os="linux", machine="x86_64")
+        gpu = Toolchain(
+            kind="rtx", version=f"1.7.{self.version}.1", cuda=13, os="linux", machine="x86_64"
+        )
+        line = {Arch(name): cpu if name == "cpu" else gpu for name in self.gpus}
+        photos = CalibrationSet(source="folder", paths=(), digests=(f"{self.photos:064}",))
+        return Request(
+            manifests={SMALL: self.manifest}, manifest_dir=MANIFESTS,
+            places=Places(
+                lines=(line,), elsewhere=frozenset(), here=frozenset(), proves=self.world.runs_on
+            ),
+            precisions=("fp32", "int8") if self.gpus == ("cpu",) else ("fp16",), weights="seeded",
+            calibration=photos, failures=self.folder / "_failures", builder=self.builder,
+            retry=self.retry,
+        )  # fmt: skip
+
+    def plan(self) -> tuple[PlannedEngine, ...]:
+        return plan_farm(self.repository, self.request()).engines
+
+    def run(self) -> Summary:
+        self.desk.day += timedelta(hours=1)
+        night = self.desk.day.strftime(listing.TIME)
+        failures = Failures(
+            self.repository, night=night if self.counts else None, now=lambda: night
+        )
+        self.world.jobs = []
+        display = Display(Console(quiet=True))
+        return Farm(self.repository, self.world, display, self.desk, failures).run(self.request())
+
+    # What may happen
+
+    def days(self, number: int) -> None:
+        """Time passes: superseded engines leave the index."""
+        self.desk.day += timedelta(days=number)
+        index = self.repository.model_index(SMALL)
+        if index is not None:
+            self._put(listing.without_aged(index, self.desk.day))
+
+    def take_back(self) -> None:
+        """A maintainer withdraws an engine."""
+        self._attest("withdrawn", {"reason": "a maintainer said so", "by": "somebody"})
+
+    def lose_index(self) -> None:
+        """What was built is not signed: no index lists it."""
+        self.repository.store.delete(f"index/{SMALL}.json")
+        self.repository.store.delete("index.json")
+
+    def floors(self, cosine: float) -> None:
+        """The manifest's tolerance changes."""
+        own = OwnTolerance(cosine=cosine, reason="a test says so")
+        tolerance = {"fp32": own, "fp16": own, "int8": own}
+        self.manifest = self.manifest.model_copy(update={"tolerance": tolerance})
+
+    def crop(self, crop: float) -> None:
+        """The preprocessing changes."""
+        preprocess = self.manifest.preprocess.model_copy(update={"crop": crop})
+        self.manifest = self.manifest.model_copy(update={"preprocess": preprocess})
+
+    def batches(self, most: int) -> None:
+        """The batch ranges change."""
+        batch = self.manifest.batch
+        gpu = (*batch.gpu[:-1], batch.gpu[-1].model_copy(update={"max": most, "opt": most}))
+        cpu = batch.cpu.model_copy(update={"max": most, "opt": most})
+        changed = batch.model_copy(update={"gpu": gpu, "cpu": cpu})
+        self.manifest = self.manifest.model_copy(update={"batch": changed})
+
+    def _attest(self, kind: Any, body: dict[str, Any]) -> None:
+        index = self.repository.model_index(SMALL)
+        if index is None or not index.current:
+            return
+        engine = index.current[0].engine.sha256
+        self.desk.day += timedelta(minutes=1)
+        self.repository.attest(
+            Attestation(
+                kind=kind, engine=engine, time=self.desk.day.strftime(listing.TIME),
+                key=sha256_json({"engine": engine, **body}), machine={}, body=body,
+            )
+        )  # fmt: skip
+        self.desk.send_again(SMALL)
+
+    def _put(self, index: ModelIndex) -> None:
+        self.repository.store.put(f"index/{SMALL}.json", index.to_json())
+        rows = Index(kind="dry-run", models=(index_row(index, index.to_json()),))
+        self.repository.store.put("index.json", rows.to_json())
+
+
+EVENTS: dict[str, st.SearchStrategy[Any]] = {
+    "gpus": st.sampled_from(
+        [("cpu",), ("sm80", "sm86"), ("sm86", "sm89"), ("sm80",), ("sm86",), GPUS]
+    ),
+    "here": st.sampled_from([("cpu",), ("cpu", "sm86"), ()]),
+    "version": st.integers(0, 1),
+    "photos": st.integers(0, 1),
+    "builder": st.sampled_from([{}, {"optimization_level": "5"}]),
+    "floors": st.sampled_from([0.5, 0.9]),
+    "crop": st.sampled_from([0.875, 0.5]),
+    "batches": st.sampled_from([64, 128]),
+    "method": st.sampled_from(["row-wise-2", "one that sees more"]),
+    "passes": st.booleans(),
+    "dies": st.booleans(),
+    "absent": st.booleans(),
+    "exportable": st.booleans(),
+    "retry": st.booleans(),
+    "counts": st.booleans(),
+    "days": st.sampled_from([1, 40]),
+    "take_back": st.none(),
+    "lose_index": st.none(),
+    "run": st.none(),
+}
+
+EVENT = st.sampled_from([*EVENTS, "run", "gpus"]).flatmap(
+    lambda name: st.tuples(st.just(name), EVENTS[name])
+)
+
+
+def happen(history: History, name: str, value: Any, patch: pytest.MonkeyPatch) -> None:
+    """Lets one thing happen."""
+    if name == "run":
+        check(history)
+    elif name == "method":
+        patch.setattr(export_form, "VERIFICATION_METHOD", value)
+    elif name == "builder":
+        history.builder = value if history.gpus != ("cpu",) else {}
+    elif name == "gpus":
+        history.gpus, history.builder = value, {}
+    elif name in ("passes", "dies", "absent", "exportable", "here"):
+        setattr(history.world, name, value)
+    elif name in ("version", "photos", "retry", "counts"):
+        setattr(history, name, value)
+    elif value is None:
+        getattr(history, name)()
+    else:
+        getattr(history, name)(value)
+
+
+def check(history: History) -> None:
+    """Plans, runs, and compares engine by engine; then plans again."""
+    planned = history.plan()
+    summary = history.run()
+    jobs = Counter(history.world.jobs)
+    for engine in planned:
+        _check_engine(engine, summary, jobs)
+    if not {engine.action for engine in planned} & {*deciding.WORK}:
+        assert not jobs, (planned, jobs)
+    if not summary.failed:
+        left = [engine for engine in history.plan() if engine.action in deciding.WORK]
+        if not (history.retry and summary.disabled):
+            assert left == [], (planned, summary, left)
+
+
+def _check_engine(engine: PlannedEngine, summary: Summary, jobs: Counter[tuple[str, str]]) -> None:
+    """Compares what the plan said of an engine with what the run did."""
+    name = f"{'+'.join(engine.archs)} {engine.label.rpartition('-')[2]}"
+    label = f"{SMALL} {engine.label}"
+    built = jobs["build", name]
+    verified = sum(
+        n
+        for (kind, which), n in jobs.items()
+        if kind == "verify" and _serves(which, engine.archs, name)
+    )
+    match engine.action:
+        case Action.NOTHING | Action.SIGN:
+            assert label in summary.current, (engine, summary)
+        case Action.VERIFY:
+            assert verified, (engine, summary)
+        case Action.BUILD:
+            assert built, (engine, summary)
+        case Action.EXPORT:
+            assert jobs["export", ""], (engine, summary)
+            # The ONNX may come out as it was, or there may be none: the run decides again then.
+            assert label in _told(summary), (engine, summary)
+        case Action.DISABLED:
+            assert label in summary.disabled, (engine, summary)
+        case Action.WITHDRAWN | Action.BLOCKED:
+            assert label in summary.failed, (engine, summary)
+    if engine.action not in (Action.BUILD, Action.EXPORT, Action.VERIFY):
+        assert not built, (engine, summary)
+
+
+def _told(summary: Summary) -> set[str]:
+    """Labels of all engines that something came of, whatever they keep in higher precision."""
+    done = (summary.published, summary.verified, summary.current, summary.disabled, summary.failed)
+    return {label.removesuffix("-mixed") for labels in done for label in labels}
+
+
+def _serves(which: str, archs: tuple[str, ...], name: str) -> bool:
+    made, _, precision = which.partition(" ")
+    return {*archs} <= {*made.split("+")} and precision == name.partition(" ")[2]
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return load_manifests(MANIFESTS)[SMALL]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@settings(
+    max_examples=HISTORIES // PARTS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(EVENT, min_size=1, max_size=8))
+def test_what_the_plan_says_is_what_the_run_does(
+    manifest: Manifest, tmp_path: Path, part: int, events: list[tuple[str, Any]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records.provenance, "statement", lambda *_: {})
+        patch.setattr(scratch, "keep", lambda folder, kept: None)
+        patch.setattr(scratch, "check_quarantine", lambda job, kept: None)
+        history = History(manifest, tmp_path)
+        patch.setattr(records, "utc_now", lambda: history.desk.day.strftime(listing.TIME))
+        for name, value in events:
+            happen(history, name, value, patch)
+        check(history)
+
+
+def test_two_gpu_sets_and_forty_days(manifest: Manifest, tmp_path: Path) -> None:
+    history = History(manifest, tmp_path)
+    for gpus in (("sm80", "sm86"), ("sm86", "sm89")):
+        history.gpus = gpus
+        check(history)
+    newer = serving_now(history, "sm89")
+    for days in (2, 40):
+        history.days(days)
+        history.gpus = ("sm80",)
+        plan = plan_farm(history.repository, history.request())
+        (engine,) = plan.engines
+        assert engine.action is Action.NOTHING
+        assert matrix(plan) == {"include": []}  # what a night would be split into
+        check(history)
+        # The engine for sm80 was made for sm86 too, which a newer one serves: it stays so.
+        assert serving_now(history, "sm86") == newer
+
+
+def serving_now(history: History, arch: str) -> str:
+    """Returns the record of the engine that the index gives for a GPU."""
+    index = history.repository.model_index(SMALL)
+    assert index is not None
+    (record,) = {
+        entry.record
+        for entry in index.current
+        if any(label.startswith(f"{arch}-") for label in entry.targets)
+    }
+    return record
