@@ -138,7 +138,7 @@ def _order(entry: Entry) -> int:
 
 
 def _young(repository: Repository, since: datetime) -> Iterator[str]:
-    """Yields engines and exports written since a time, which may yet be proposed, and their inputs."""
+    """Yields keys of engines and exports written since a time, which may yet be proposed."""
     for entry in list(repository.store.list("records/")):
         model = entry.key.split("/")[1]
         if entry.modified > since and (record := _parsed(repository, entry.key, BuildRecord)):

@@ -107,8 +107,8 @@ class Publisher:
         """Signs every candidate that passes.
 
         Args:
-            refresh: Whether to sign the timestamp again even if nothing is new, and to remove expired
-                superseded engines from the index of every model.
+            refresh: Whether to sign the timestamp again even if nothing is new, and to remove
+                expired superseded engines from the index of every model.
 
         Raises:
             TrustError: The signed metadata is not what these keys signed last.

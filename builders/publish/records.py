@@ -195,7 +195,7 @@ def attest_proof(
     output: BuildOutput,
     now: Callable[[], str] = utc_now,
 ) -> None:
-    """Attests a verification and its benchmark: verified with numbers, or withdrawn with a reason."""
+    """Attests a verification (verified, or withdrawn with a reason) and its benchmark."""
     verification = output.verification
     assert verification is not None
     body: dict[str, Any] = {"batches": list(verification.batches), "tolerance": inputs.tolerance}
