@@ -245,7 +245,7 @@ def _outcome(
 
 
 def _signal(status: int) -> str | None:
-    """Returns the name of the signal of an exit status, also of a shell's 128 + n; None for none."""
+    """Returns the name of the signal of an exit status, or a shell's 128 + n; None for none."""
     number = -status if status < 0 else status - 128
     try:
         return signal.Signals(number).name

@@ -34,7 +34,7 @@ from zoo.schema.records import (
 from zoo.schema.targets import arch_of, cell_of
 
 SUPERSEDED_STAYS = timedelta(days=30)
-"""How long a superseded engine stays in the index: users of its exact runtime have time to update."""
+"""How long a superseded engine stays in the index, for users who need its exact runtime."""
 
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 """Format of times: ISO 8601 in UTC."""
