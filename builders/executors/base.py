@@ -15,11 +15,11 @@ from zoo.schema.targets import Arch, Toolchain
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a job left.
+    """What a job returned.
 
     Attributes:
         result: Its result.
-        folder: Its output directory, the caller's to keep or remove.
+        folder: Its output directory; the caller keeps or removes it.
     """
 
     result: ExportOutput | ReferenceOutput | BuildOutput
@@ -31,30 +31,30 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many jobs may be given to it at once, each from a thread of its own."""
+        """Number of jobs that may run at once, each from its own thread."""
         ...
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job into an empty folder.
 
         Raises:
-            JobError: It failed, crashed, took too long or too much memory. The folder has
+            JobError: It failed, crashed, or exceeded its time or memory. The folder contains
                 ``job.json`` and ``log.txt``.
-            ClusterError: Nothing can be run any more.
+            ClusterError: No more jobs can run.
         """
         ...
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
-        """Returns the first of an engine's architectures on which it can be run, None for none."""
+        """Returns the first of an engine's architectures that it can run on, None if none."""
         ...
 
     def stop(self) -> None:
-        """Ends what runs: the farm was interrupted."""
+        """Ends running jobs when the farm is interrupted."""
         ...
 
 
 class ThisMachine:
-    """What executors that run one job at a time, on this machine, have in common."""
+    """Base of executors that run one job at a time on this machine."""
 
     slots = 1
 
@@ -63,4 +63,4 @@ class ThisMachine:
         return next((arch for arch in (Arch("cpu"), *local_archs()) if arch in archs), None)
 
     def stop(self) -> None:
-        """Does nothing: the interrupt ended the one job."""
+        """Does nothing: the interrupt has ended the one job."""

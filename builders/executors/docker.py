@@ -1,9 +1,9 @@
 """The docker executor: builds and verifications run in the image of their TensorRT line.
 
-A container has no network, a root that it can't write to, no capabilities and no root user; it sees
-the folder that its worker writes and, to read alone, the store. Its environment is the image's and
-what ``--env`` names here: no credentials, no passphrase. Exports fetch weights and need torch: they
-run in the farm's own Python, as they do without containers.
+A container has no network, a read-only root, no capabilities and no root user. It sees the folder
+that its worker writes to and, read-only, the store. Its environment is the image's plus the
+``--env`` options here: no credentials, no passphrase. Exports download weights and need torch, so
+they run in the farm's own Python, as without containers.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from zoo.stores import LocalStore, open_store
 from zoo.util.errors import JobError, MissingPackageError, NotRunError, TargetError, UsageError
 
 _FARM = "caft-zoo.farm"
-"""Label of a container: which machine and process started it."""
+"""Label that names the machine and process that started a container."""
 
 _USER = 1000
-"""Who runs in a container where the farm itself is root; the same as in the Dockerfiles."""
+"""User in a container if the farm runs as root; the same as in the Dockerfiles."""
 
 _GIB = 2**30
 _TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
@@ -64,11 +64,11 @@ class DockerExecutor(ThisMachine):
     Args:
         timeout: Seconds that a job may take.
         memory: Bytes of memory that a container may have; None for no limit.
-        docker: The program.
+        docker: The ``docker`` program.
 
     Raises:
-        MissingPackageError: There is no docker.
-        UsageError: It can't reach its engine.
+        MissingPackageError: ``docker`` is not installed.
+        UsageError: ``docker`` can't reach its engine.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class DockerExecutor(ThisMachine):
     def choose_toolchains(
         self, archs: Sequence[Arch], line: RuntimeLine | None
     ) -> dict[Arch, Toolchain]:
-        """Picks the runtime for each architecture, among those of the images that are here.
+        """Chooses the runtime for each architecture among those of the local images.
 
         Raises:
-            UsageError: The line does not exist, or there is no GPU that it could be for.
-            TargetError: No image that is here serves one of the architectures.
+            UsageError: The line does not exist, or there is no GPU for it.
+            TargetError: No local image supports one of the architectures.
         """
 
         def find(kind: RuntimeKind) -> Toolchain | None:
             lines = [line] if line and line.kind == kind else _lines_of(kind)
-            found = (self._toolchains(_tag(one)).get(kind) for one in lines)
-            return next(filter(None, found), None)
+            toolchains = (self._toolchains(_tag(each)).get(kind) for each in lines)
+            return next(filter(None, toolchains), None)
 
         if any(arch.is_cpu for arch in archs) and find(Runtime.ORT) is None:
             raise TargetError(f"there is no image {images.image_of('').tag}", hint="make image")
@@ -126,13 +126,13 @@ class DockerExecutor(ThisMachine):
                     ) from error
                 raise
             finally:
-                # What is kept of a failure is reproduced without a container.
+                # A kept failure is reproduced without a container, so keep the job as it was.
                 write_file(folder / JOB, job.model_dump_json(indent=1).encode())
 
     def _command(self, image: str, options: Sequence[str] = ()) -> list[str]:
-        """Returns the command that runs a Python module in a container, the module's name left out.
+        """Returns the command that runs a Python module in a container, without the module's name.
 
-        The image is named by its digest: a tag that moves meanwhile changes nothing.
+        Names the image by its digest, so a tag that moves meanwhile has no effect.
         """
         digest = self._say("image", "inspect", "--format={{.Id}}", image)
         if digest is None:

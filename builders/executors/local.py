@@ -1,4 +1,4 @@
-"""One process per job, on this machine."""
+"""Runs jobs on this machine, each in its own process."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _GIB = 2**30
 
 
 class LocalExecutor(ThisMachine):
-    """Runs each job in a process of its own: a crash of native code fails that job alone.
+    """Runs each job in its own process, so that a crash of native code fails only that job.
 
-    The worker leads a session, so that it ends with everything that it started, and so that an
-    interrupt from the keyboard reaches the farm alone, which ends the worker.
+    The worker leads its own session. It is therefore ended together with everything it started,
+    and Ctrl-C reaches only the farm, which then ends the worker.
 
     Args:
         timeout: Seconds that a job may take.
-        command: The worker, to which job file and output directory are added.
-        build_command: The worker of builds and verifications, which need the runtime where exports
-            need torch: another Python may run it. The same as ``command`` when None.
-        memory: Bytes of resident memory that a worker and what it started may have together; None
-            for no limit. (``RLIMIT_AS`` is no way: CUDA reserves more addresses than there is
-            memory.)
-        look: Called every moment while a worker runs; what it returns is why it is to be stopped.
-        around: Takes the folder that the worker writes; entered before the worker starts, and left
-            when it has ended, before anything that it left is read.
+        command: Command of the worker; job file and output directory are appended.
+        build_command: Command of the worker for builds and verifications, which need the runtime
+            but not torch, so another Python may run it. The same as ``command`` if None.
+        memory: Resident memory in bytes that a worker and its child processes may use together;
+            None for no limit. (``RLIMIT_AS`` does not work: CUDA reserves more address space than
+            there is memory.)
+        look: Called regularly while a worker runs; a returned text is the reason to stop it.
+        around: Context manager of the folder that the worker writes to; entered before the worker
+            starts and left when it has ended, before its outputs are read.
 
     Raises:
-        UsageError: There is a memory limit, and this system has no ``/proc`` to watch it in.
+        UsageError: There is a memory limit, but this system has no ``/proc``.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class LocalExecutor(ThisMachine):
     def _run(
         self, job: Job, work: Path, report: Report
     ) -> tuple[int, tuple[str, str | None] | None]:
-        """Runs the worker; returns its status and, where it was stopped, why and what to do."""
+        """Runs the worker; returns its exit status and, if stopped, the reason and a hint."""
         exports = isinstance(job, ExportJob | ReferenceJob)
         command = self._command if exports else self._build_command
         with (work / output_files.LOG).open("ab") as log:
@@ -102,20 +102,20 @@ class LocalExecutor(ThisMachine):
                         report(event)
             process.wait()
         finally:
-            _kill(process)  # an interrupt from the keyboard
+            _kill(process)  # after Ctrl-C
             process.wait()
             watch.end()
         return process.returncode, watch.stopped
 
 
 class _Watch(threading.Thread):
-    """Ends a worker that passes a limit, and what a worker leaves behind when it ends.
+    """Ends a worker that exceeds a limit, and child processes that outlive a worker.
 
     Attributes:
-        stopped: Why the worker was ended and what to do about it; None when it was not.
+        stopped: Why the worker was stopped, and a hint; None if it was not.
     """
 
-    _SECONDS = 0.2  # between two looks
+    _SECONDS = 0.2  # between two checks
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _Watch(threading.Thread):
         self.stopped: tuple[str, str | None] | None = None
 
     def end(self) -> None:
-        """Ends the watch of a worker that has ended."""
+        """Stops watching a worker that has ended."""
         self._over.set()
         self.join()
 
@@ -149,16 +149,16 @@ class _Watch(threading.Thread):
                 )
                 break
             if self._memory is not None:
-                has = resident_memory(self._process.pid)
-                # Two looks in a row: a child has its parent's pages until it runs its own program.
-                if min(has, before) > self._memory:
+                used = resident_memory(self._process.pid)
+                # Twice in a row: a forked child counts its parent's pages until it calls exec.
+                if min(used, before) > self._memory:
                     self.stopped = (
-                        f"the worker was stopped: it had {has / _GIB:.2f} GiB of memory, the limit "
-                        f"is {self._memory / _GIB:.2f} GiB",
+                        f"the worker was stopped: it had {used / _GIB:.2f} GiB of memory, the "
+                        f"limit is {self._memory / _GIB:.2f} GiB",
                         "MEMORY= (--memory) allows a job more GiB",
                     )
                     break
-                before = has
+                before = used
             if reason := self._look():
                 self.stopped = (f"the worker was stopped: {reason}", None)
                 break
@@ -167,17 +167,17 @@ class _Watch(threading.Thread):
 
 
 def parse_limit(variable: str, text: str) -> float | None:
-    """Reads what a variable of ``make`` says of a limit.
+    """Parses a limit given as a variable of ``make``.
 
     Args:
-        variable: Its name; the option's is the same in small letters.
-        text: What it says.
+        variable: Its name; the option has the same name in lower case.
+        text: Its value.
 
     Returns:
-        The number, None for an empty text.
+        The number, None if the text is empty.
 
     Raises:
-        UsageError: It is no number, or not above 0.
+        UsageError: It is not a number above 0.
     """
     if not text:
         return None
@@ -194,7 +194,7 @@ def parse_limit(variable: str, text: str) -> float | None:
 
 
 def resident_memory(session: int) -> int:
-    """Returns the bytes of resident memory of all processes of a session, from ``/proc``."""
+    """Returns the resident memory in bytes of all processes of a session, from ``/proc``."""
     pages = 0
     for stat in _PROC.glob("[0-9]*/stat"):
         try:
@@ -207,25 +207,25 @@ def resident_memory(session: int) -> int:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """Ends a worker and what it started."""
+    """Kills a worker and its child processes."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # nobody is left; macOS says it the second way
+    except (ProcessLookupError, PermissionError):  # none are left; macOS raises PermissionError
         return
 
 
 _NOT_THE_ENGINE = ("RepositoryError", "MissingPackageError")
-"""Errors of a worker that say nothing of what it was to build."""
+"""Errors of a worker that are not caused by the engine that it builds."""
 
 
 def _outcome(
     job: Job, status: int, stopped: tuple[str, str | None] | None, folder: Path
 ) -> Outcome:
-    """Takes over what a worker left.
+    """Takes over a worker's outputs.
 
     Raises:
-        JobError: Its job failed, it left no result (it crashed, or was stopped), or what it left
-            can't be used.
+        JobError: The job failed, there is no result (the worker crashed or was stopped), or the
+            outputs can't be used.
     """
     if (data := output_files.collect_logs(folder)) is not None:
         result = read_result(data, job)
@@ -245,7 +245,7 @@ def _outcome(
 
 
 def _signal(status: int) -> str | None:
-    """Names the signal that a status stands for, a shell's 128 + n included; None for no signal."""
+    """Returns the name of the signal of an exit status, or a shell's 128 + n; None for none."""
     number = -status if status < 0 else status - 128
     try:
         return signal.Signals(number).name
@@ -254,6 +254,6 @@ def _signal(status: int) -> str | None:
 
 
 def last_words(folder: Path) -> str:
-    """Returns the last lines of a job's log, for the text of an error."""
+    """Returns the last lines of a job's log, for an error message."""
     lines = output_files.read_log_end(folder).strip().splitlines()[-5:]
     return "its last words: " + " | ".join(lines) if lines else "it said nothing"

@@ -1,7 +1,7 @@
-"""Export: weights and cut to one normalised ONNX, and the golden that proves engines.
+"""Exports a backbone to a normalised ONNX, and the golden features that verify its engines.
 
-The same inputs give the same bytes in any folder: what the exporter adds about the machine that
-it ran on (absolute paths, its version) is taken out.
+The same inputs give the same bytes in any folder: whatever the exporter adds about its machine
+(absolute paths, its version) is removed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 INPUT, OUTPUT = "images", "features"
-_GOLDEN_BATCH = 4  # photos in memory at once while PyTorch computes golden features
+_GOLDEN_BATCH = 4  # batch size in PyTorch for golden features
 
 
 def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDArray[np.float32]:
@@ -35,7 +35,7 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
 
     Args:
         backbone: A :class:`~builders.export.backbone.Backbone`, in fp32.
-        manifest: Says how photos are fed.
+        manifest: The model; it names the preprocessing.
         path: ``.npz`` with ``images`` (uint8, N x H x W x 3) and ``features`` (float32,
             N x feature_dim).
 
@@ -71,10 +71,10 @@ def write_onnx(
         backbone: On the CPU, in fp32.
         input_size: Height and width, pixels.
         path: Where the ONNX goes.
-        dialect: Exporter and opset, as an export key says them.
+        dialect: Exporter and opset, as in an export key.
 
     Raises:
-        ExportError: The exporter does not take the network, or there is no such dialect.
+        ExportError: The exporter does not support the network, or the dialect is unknown.
     """
     import logging
 
@@ -84,7 +84,9 @@ def write_onnx(
     exporters = {DIALECTS["dynamo-20"]: _export_dynamo, DIALECTS["torchscript-17"]: _export_script}
     if dialect not in exporters:
         raise ExportError(f"no exporter for '{dialect}'; there is {', '.join(exporters)}")
-    example = torch.zeros(2, 3, input_size, input_size)  # a batch of 1 would be frozen in
+    example = torch.zeros(
+        2, 3, input_size, input_size
+    )  # the exporter would make a batch of 1 static
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -118,7 +120,7 @@ def _export_dynamo(backbone: nn.Module, example: torch.Tensor, path: Path) -> No
 
 
 def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
-    """Exports as TensorRT 8.6 reads it; that exporter leaves out what values are between nodes."""
+    """Exports for TensorRT 8.6; that exporter omits value types, which are inferred here."""
     import onnx
     import torch
 
@@ -199,7 +201,7 @@ def compare_with_golden(
     Args:
         model: The ONNX, in memory or as a file.
         golden: The golden file.
-        manifest: Says how photos are fed.
+        manifest: The model; it names the preprocessing.
         batches: Batch sizes to run.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a worker does where torch is: exports, and PyTorch's features of labelled photos."""
+"""The jobs that need torch: exports, and PyTorch's features of labelled photos."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from zoo.schema.records import Advice
 from zoo.util.errors import ExportError, PrecisionError
 
 Step = Callable[[int, str], None]
-"""Takes how many steps of a stage are done, and what comes next."""
+"""Called with the number of finished steps of a stage and the name of the next one."""
 
-_AT_ONCE = 4  # photos in PyTorch
+_AT_ONCE = 4  # batch size in PyTorch
 
 
 def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOutput:
-    """Makes the ONNX files of a model and, with the fp32 one, its golden."""
+    """Exports a model's ONNX files and, together with fp32, its golden features."""
     import onnx
 
     from builders import precision
@@ -108,7 +108,7 @@ def _note(step: Step, done: int, name: str, note: str) -> None:
 def _lower(
     job: ExportJob, inputs: ExportInputs, fp32: Path, path: Path, report: Callable[[str], None]
 ) -> Advice:
-    """Writes an ONNX below fp32, made from the fp32 one and the calibration images."""
+    """Writes an ONNX below fp32, derived from the fp32 ONNX and the calibration images."""
     import onnx
 
     from builders import precision
@@ -134,16 +134,16 @@ def _lower(
 
 
 def _check_fp32(job: ExportJob, path: Path, golden: Path) -> dict[str, Any]:
-    """Runs the fp32 ONNX and compares it with PyTorch, before any engine is built of it.
+    """Runs the fp32 ONNX and compares it with PyTorch before any engine is built from it.
 
     Raises:
-        ExportError: Its features are not PyTorch's.
+        ExportError: Its features differ too much from PyTorch's.
     """
     from builders.export import onnx as export
 
     least = job.manifest.kept_by(Precision.FP32).cosine
     numbers = export.compare_with_golden(path, golden, job.manifest, (1, 3))
-    if not numbers["worst_cosine"] >= least:  # NaN misses too
+    if not numbers["worst_cosine"] >= least:  # also true for NaN
         raise ExportError(
             f"{job.manifest.id}: the exported ONNX does not give PyTorch's features: worst cosine "
             f"{numbers['worst_cosine']:.6f}, at least {least} is needed"
@@ -154,10 +154,10 @@ def _check_fp32(job: ExportJob, path: Path, golden: Path) -> dict[str, Any]:
 def _check_lower(
     job: ExportJob, inputs: ExportInputs, path: Path, golden: Path, advice: Advice
 ) -> dict[str, Any]:
-    """Runs an ONNX below fp32 and compares it with PyTorch, before any engine is built of it.
+    """Runs an ONNX below fp32 and compares it with PyTorch before any engine is built from it.
 
     Raises:
-        PrecisionError: It is too far off. The model's other precisions have nothing to do with it.
+        PrecisionError: It differs too much. This does not affect the model's other precisions.
     """
     import onnx
 
@@ -168,7 +168,7 @@ def _check_lower(
     model = precision.rounded_in_fp32(onnx.load(path))
     numbers = export.compare_with_golden(model, golden, job.manifest, (2,))
     worst = numbers["worst_cosine"]
-    if not worst >= least:  # NaN misses too
+    if not worst >= least:  # also true for NaN
         raise PrecisionError(
             f"it keeps its floors on calibration images; on two golden photos the worst cosine of "
             f"its ONNX is {worst:.6f}, at least {least} is needed",
@@ -181,7 +181,7 @@ def _check_lower(
 def _export_fp32(
     job: ExportJob, workspace: Workspace, step: Callable[[int, str], None]
 ) -> str | None:
-    """Writes ``fp32.onnx`` and ``golden.npz``; returns the file of a newly seeded state."""
+    """Writes ``fp32.onnx`` and ``golden.npz``; returns the file name of a newly seeded state."""
     from builders import weights
     from builders.export import backbone
     from builders.export import onnx as export

@@ -1,10 +1,10 @@
-"""Advise: makes the best network of a precision that keeps its floors, or says why there is none.
+"""Searches for the best network of a precision that meets its tolerance.
 
-What is tried is judged on calibration images, against the fp32 network on the same images; the
-golden photos, which judge the engine, are never looked at. Where the network as a whole misses,
-its operators are ranked by what each alone does to the features, those first that rounding hurts
-most where it happens (:mod:`noise`); bisection over that ranking finds how many of the worst must
-stay in higher precision.
+Candidates are compared with the fp32 network on calibration images; the golden photos, which verify
+the engine, are never used. If the whole network misses the tolerance, its operators are ranked by
+the effect of each alone on the features, trying those with the largest rounding error first
+(:mod:`noise`). Bisection over that ranking finds how many of the worst must stay in higher
+precision.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Images:
 
     Attributes:
         all: ``(N, 3, H, W)``.
-        judged: One of each photo, ``(N, 3, H, W)``: what candidates are tried on.
+        judged: One crop of each photo, ``(N, 3, H, W)``, on which candidates are compared.
     """
 
     all: Batch
@@ -84,22 +84,22 @@ def lower(
     safety: float = SAFETIES[0],
     report: Callable[[str], None] = lambda note: None,
 ) -> tuple[onnx.ModelProto, Advice]:
-    """Makes a network of lower precision.
+    """Lowers a network's precision.
 
     Args:
-        model: fp32, normalised; its nodes get names where they lack them.
+        model: The normalised fp32 network; unnamed nodes get names.
         precision: ``fp16``, ``bf16`` or ``int8``.
         images: Calibration images.
-        tolerance: What engines of the precision must keep.
-        placing: Whose fusions the Q/DQ of an int8 network are placed for.
-        rest: The type of what an int8 network does not quantise; fp32 or fp16.
-        low_images: Whether the network takes fp16 images.
-        safety: Part of each floor that the calibration images may use up. With 0, as much is kept
-            in higher precision as may be.
-        report: Takes what is being done.
+        tolerance: The tolerance for engines of the precision.
+        placing: The runtime for whose fusions the Q/DQ pairs of an int8 network are placed.
+        rest: The type of the remaining layers of an int8 network: fp32 or fp16.
+        low_images: Whether the network's input is fp16.
+        safety: Share of each limit that calibration images may use up. With 0, as many operators
+            as allowed stay in higher precision.
+        report: Called with progress messages.
 
     Raises:
-        PrecisionError: None keeps the floors, or only one that hardly has the precision.
+        PrecisionError: No network meets the tolerance with enough of it in the precision.
     """
     name_nodes(model)
     placement = place(model, placing)
@@ -127,7 +127,7 @@ def _lower_quantised(
     *,
     low_images: bool,
 ) -> tuple[onnx.ModelProto, Advice]:
-    """Makes an int8 network: ranges that cost least, then operators kept where it must be."""
+    """Makes an int8 network: chooses the best ranges, then the operators to keep in fp32."""
     trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
     judge.report("measuring activations")
     measured = measure(model, _pieces(images.all), placement.activations)
@@ -179,11 +179,11 @@ def _lower_typed(
 
 
 class _Judge:
-    """Compares networks with the fp32 one on the judged images.
+    """Compares networks with the fp32 network on the images for comparison.
 
     Attributes:
-        keeps_most: Whether as much is to be kept in higher precision as may be.
-        report: Takes what is being done.
+        keeps_most: Whether to keep as many operators in higher precision as allowed.
+        report: Called with progress messages.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class _Judge:
         safety = safety or SAFETIES[0]
         self._images = images
         self._expected = run(model, images)
-        # Part of each floor is left for photos that were not looked at, and for the engine.
+        # Leave part of each limit for other photos and for the engine's own rounding.
         self._tolerance = Tolerance(
             cosine=1 - safety * (1 - tolerance.cosine),
             relative_error=safety * tolerance.relative_error,
@@ -208,7 +208,7 @@ class _Judge:
         self.report = report
 
     def __call__(self, model: onnx.ModelProto, what: str) -> dict[str, Any]:
-        """Returns what a network's features are like."""
+        """Returns how far a network's features are from those in fp32."""
         self.report(f"trying {what}")
         numbers = compare_rows(run(model, self._images), self._expected, self._expected)
         misses = find_misses(numbers, self._tolerance)
@@ -236,7 +236,7 @@ def _at_once(images: Batch) -> int:
 
 
 def _pieces(images: Batch) -> list[Batch]:
-    """Returns images as many at a time as memory should hold activations of."""
+    """Splits images into batches whose activations fit into memory."""
     step = _at_once(images)
     return [images[at : at + step] for at in range(0, len(images), step)]
 
@@ -253,7 +253,7 @@ def _best_ranges(
     judge: _Judge,
     trials: Trials,
 ) -> dict[str, Scale]:
-    """Tries the ways to tell a range, and returns the ranges of the best."""
+    """Tries each method of choosing ranges; returns the ranges of the best."""
     best: tuple[float, RangeMethod, dict[str, Scale]] | None = None
     for method in RANGE_METHODS:
         scales = activation_scales(measured, method, unsigned=is_unsigned(placement.runtime))
@@ -277,13 +277,13 @@ def _keep(
     trials: Trials,
     scales: dict[str, Scale] | None = None,
 ) -> set[str]:
-    """Finds the operators that must stay in higher precision; writes them into the trials.
+    """Finds the operators that must stay in higher precision and records them in ``trials``.
 
     Returns:
         The names of their nodes.
 
     Raises:
-        PrecisionError: Keeping as many as may be kept does not help.
+        PrecisionError: Keeping as many as allowed is not enough.
     """
     whole = next((one for one in trials.tried if one["what"].endswith(f" {trials.ranges}")), None)
     if whole is None:
@@ -334,7 +334,7 @@ def _by_effect(
     candidates: list[Quantised | Shortcut],
     judge: _Judge,
 ) -> list[Quantised | Shortcut]:
-    """Orders operators by what each alone does to the features, the worst first.
+    """Orders operators by the effect of each alone on the features, the largest first.
 
     Args:
         make: Gives the network that keeps some of them.

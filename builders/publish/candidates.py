@@ -1,4 +1,4 @@
-"""Proposals: what a run found out is proposed for the index, and signed where the keys are here."""
+"""Proposes a run's results for the index, and has them signed if the keys are on this machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Proposals:
-    """Takes candidates.
+    """Writes candidates and has them signed.
 
     Args:
-        repository: Where they go.
-        publish: Signs what is proposed; None where the keys are somewhere else, and whoever has
-            them runs ``zoo-farm publish``.
+        repository: Where they are stored.
+        publish: Signs the candidates; None if the keys are elsewhere, where ``zoo-farm publish``
+            signs them.
         now: The clock.
     """
 
@@ -35,15 +35,15 @@ class Proposals:
         self._publish = publish
         self._now = now
         self.waiting = 0
-        """How many were proposed and wait for a signature."""
+        """Number of candidates that wait for a signature."""
 
     @property
     def still_unsigned(self) -> str:
-        """Says that something waits, for the end of a sentence; empty where nothing does."""
+        """End of a sentence saying that candidates wait for a signature; empty if none do."""
         return "; it waits for a signature: zoo-farm publish" if self.waiting else ""
 
     def send(self, candidate: Candidate) -> None:
-        """Proposes a candidate, unless the index says it already.
+        """Proposes a candidate unless it would not change the index.
 
         Raises:
             RepositoryError: The publisher refuses it.
@@ -52,7 +52,7 @@ class Proposals:
             self._sign()
 
     def send_again(self, model: str) -> None:
-        """Proposes what the index has of a model, with what was attested since."""
+        """Proposes a model's current index entries with the attestations added since."""
         if index.propose_again(self._repository, model, self._now()):
             self._sign()
 

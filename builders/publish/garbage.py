@@ -1,10 +1,10 @@
-"""Garbage: what nothing in a repository needs any more.
+"""Collects garbage: finds and deletes objects of a repository that nothing refers to.
 
-Needed is what the signed index names, what candidates name, what was written within the grace time
-and may be proposed yet, and what all of these are made from; and the metadata that vouches for it.
-What is not needed is condemned first, and deleted only when it has been condemned for a grace time
-in every run since: builders and publishers may be at work, and what they come to need meanwhile is
-spared. Deleting goes from names to bytes, so that nothing ever names what is gone.
+Referenced objects are those that the signed index or a candidate names, those written within the
+grace period (which may yet be proposed), everything that these were made from, and the signed
+metadata. An unreferenced object is first condemned. It is deleted once it has been condemned for a
+grace period, in every run since: builders and publishers may be running, and an object that they
+refer to meanwhile is spared. References are deleted before the objects that they name.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _COLLECTED = (
     "runs/", "candidates/", "refused/", METADATA, "index/", "attestations/", "records/", "exports/",
     "disabled/", "states/", "blobs/",
 )  # fmt: skip
-"""What is looked at, in the order in which it is deleted: what names comes before what is named."""
+"""Prefixes to collect, in order of deletion: references before the objects that they name."""
 
 _ALL_MODELS = re.compile(r"[0-9a-f]{64}\.index\.json")
-"""Where ``index.json`` lies as it was signed; it goes with the others of the index."""
+"""Signed versions of ``index.json``; deleted together with the other files of the index."""
 
 _FAILED_EXPORT = re.compile(r"failures/[^/]+/[0-9a-f]{64}/export\.json")
-"""Of failures, those of exports are collected; those of engines are small, and stay."""
+"""Failures of exports are collected; those of engines are small and kept."""
 
 _ROOT = re.compile(rf"{METADATA}\d+\.root\.json")
-"""Roots stay: those who trust an old one follow them to the newest."""
+"""Roots are kept: clients that trust an old root follow them to the newest."""
 
 
 _LARGEST_LIST = 2**28
@@ -66,10 +66,10 @@ class Garbage:
     """What a run found.
 
     Attributes:
-        condemned: Keys that nothing needs, to how long that has been known.
-        deleted: Keys that were, or would be, deleted, to their sizes in bytes.
-        abandoned: What killed writers left behind, and was or would be deleted.
-        kept: How many objects are needed.
+        condemned: For each unreferenced key, how long it has been condemned.
+        deleted: Size in bytes of each key that was, or would be, deleted.
+        abandoned: Leftovers of killed writers that were, or would be, deleted.
+        kept: Number of referenced objects.
     """
 
     condemned: dict[str, timedelta] = field(default_factory=dict)
@@ -79,22 +79,22 @@ class Garbage:
 
 
 def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = False) -> Garbage:
-    """Finds what nothing needs, and deletes what has been that for long enough.
+    """Finds unreferenced objects, and deletes those that were condemned for long enough.
 
     Args:
-        client: Reads the repository, with its index as it is signed.
-        grace: How long something is condemned before it goes; longer than any job takes.
+        client: Reads the repository and its signed index.
+        grace: How long an object is condemned before it is deleted; longer than any job takes.
         now: The time.
-        delete: Whether to condemn and delete; else only to say what would be.
+        delete: Whether to condemn and delete; if False, only reports.
 
     Raises:
-        TrustError: The index is expired, or not what its keys vouch for: what it does not name
-            may be needed all the same.
+        TrustError: The index is expired or not signed by its keys: objects that it does not name
+            may still be referenced.
         RepositoryError: It can't be read.
     """
     repository, store = client.repository, client.repository.store
     with store.lock("publish"):  # no index is signed meanwhile
-        client.signed.look_again()  # one may have been while this waited for its turn
+        client.signed.look_again()  # it may have been signed while waiting for the lock
         before = _condemned(repository)
         garbage, since = Garbage(), {}
         needed = {*_signed(client), *_proposed(repository), *_young(repository, now - grace)}
@@ -108,13 +108,13 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
             garbage.condemned[entry.key] = now - first
             if now - first >= grace and now - entry.modified >= grace:
                 garbage.deleted[entry.key] = entry.size
-        for left in list(store.abandoned(now - grace)):
-            garbage.abandoned.append(left.name)
+        for leftover in list(store.abandoned(now - grace)):
+            garbage.abandoned.append(leftover.name)
             if delete:
-                store.discard(left)
+                store.discard(leftover)
         if delete:
             for key in {*_proposed(repository), *_young(repository, now - grace)}:
-                garbage.deleted.pop(key, None)  # somebody has come to need it meanwhile
+                garbage.deleted.pop(key, None)  # referenced in the meantime
             for key in garbage.deleted:
                 store.delete(key)
                 del since[key]
@@ -124,7 +124,7 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
 
 
 def _collected(repository: Repository) -> Iterator[Entry]:
-    """Yields what is looked at; it was listed after what is needed was found."""
+    """Yields the objects to collect from; call it after the references have been found."""
     for entry in repository.store.list(""):
         other = _ALL_MODELS.fullmatch(entry.key) or _FAILED_EXPORT.fullmatch(entry.key)
         if other or entry.key.startswith(_COLLECTED):
@@ -132,14 +132,14 @@ def _collected(repository: Repository) -> Iterator[Entry]:
 
 
 def _order(entry: Entry) -> int:
-    """Returns when something is deleted, the first first."""
+    """Returns the rank of an object in the order of deletion."""
     folder = "index/" if _ALL_MODELS.fullmatch(entry.key) else entry.key
     folder = "disabled/" if _FAILED_EXPORT.fullmatch(folder) else folder
     return next(n for n, prefix in enumerate(_COLLECTED) if folder.startswith(prefix))
 
 
 def _young(repository: Repository, since: datetime) -> Iterator[str]:
-    """Yields what was built since a time, and all that it is made from: it may be proposed yet."""
+    """Yields keys of engines and exports written since a time, which may yet be proposed."""
     for entry in list(repository.store.list("records/")):
         model = entry.key.split("/")[1]
         if entry.modified > since and (record := _parsed(repository, entry.key, BuildRecord)):
@@ -151,7 +151,7 @@ def _young(repository: Repository, since: datetime) -> Iterator[str]:
 
 
 def _parsed(repository: Repository, key: str, kind: type[R]) -> R | None:
-    """Reads a record that anybody may have written; None where it is none.
+    """Reads a record that anybody may have written; returns None if it is malformed.
 
     Raises:
         RepositoryError: The store can't be read.
@@ -166,18 +166,18 @@ def _condemned(repository: Repository) -> dict[str, datetime]:
     try:
         data = json.loads(repository.store.get(CONDEMNED, limit=_LARGEST_LIST))
         return {str(key): datetime.fromisoformat(when) for key, when in data.items()}
-    except (KeyError, ValueError, TypeError, AttributeError):  # then all is condemned anew
+    except (KeyError, ValueError, TypeError, AttributeError):  # then everything is condemned again
         return {}
 
 
 def _first_condemned(entry: Entry, before: dict[str, datetime], now: datetime) -> datetime:
-    """Says since when an object is condemned; one that was written since is condemned anew."""
+    """Returns when an object was condemned; if it was written since, it is condemned now."""
     first = before.get(entry.key)
     return now if first is None or entry.modified > first else first
 
 
 def _signed(client: Client) -> Iterator[str]:
-    """Yields the key of everything that the signed index names, or that vouches for it."""
+    """Yields all keys that the signed index refers to, and those of its metadata."""
     repository = client.repository
     paths = ["index.json", *(f"index/{row.model}.json" for row in client.index().models)]
     for path in paths:
@@ -186,7 +186,7 @@ def _signed(client: Client) -> Iterator[str]:
         if data is None:
             continue
         yield path
-        yield hashed_key(path, sha256_bytes(data))  # of the bytes that were signed, no others
+        yield hashed_key(path, sha256_bytes(data))  # of the signed bytes
         if path == "index.json":
             continue
         index = ModelIndex.model_validate_json(data)
@@ -197,27 +197,27 @@ def _signed(client: Client) -> Iterator[str]:
         for cell in index.disabled:
             yield disabled_key(index.model, cell.record)
             yield failed_export_key(index.model, cell.record)
-        # The newest exports are what the next target of a model is built from.
+        # A model's next target is built from its newest exports.
         yield from _newest_exports(repository, index.model)
     yield from (key for key, _ in client.signed.metadata())
 
 
 def _proposed(repository: Repository) -> Iterator[str]:
-    """Yields the key of everything that is proposed."""
+    """Yields all keys that candidates refer to."""
     for key in repository.candidates():
         candidate = _parsed(repository, key, Candidate)
         yield key
         if candidate is not None:
             for name in candidate.records:
-                if (found := repository.record(candidate.card.model, name)) is not None:
-                    yield from _of_record(repository, candidate.card.model, found)
+                if (record := repository.record(candidate.card.model, name)) is not None:
+                    yield from _of_record(repository, candidate.card.model, record)
             for cell in candidate.disabled:
                 yield disabled_key(candidate.card.model, cell.record)
                 yield failed_export_key(candidate.card.model, cell.record)
 
 
 def _written_again(repository: Repository) -> Iterator[str]:
-    """Yields the key of what is of use for a while, until there is a newer one."""
+    """Yields the keys of the newest night's runs and of the timing caches."""
     if night := newest_night(repository):
         yield from (run.key for run in repository.store.list(f"{RUNS}{night}/"))
     for key, blob in repository.named_blobs("timing-caches/"):
@@ -246,7 +246,7 @@ def _of_export(repository: Repository, model: str, export: ExportRecord) -> Iter
 
 
 def _newest_exports(repository: Repository, model: str) -> Iterator[str]:
-    """Yields what belongs to the newest export of each form."""
+    """Yields the keys of the newest export of each form and of its blobs."""
     newest: dict[object, tuple[datetime, ExportRecord]] = {}
     for entry in repository.store.list(f"exports/{model}/"):
         export = _parsed(repository, entry.key, ExportRecord)

@@ -1,4 +1,4 @@
-"""Listing: what the index is to say of a model, from records and attestations."""
+"""Computes a model's index from its records and attestations."""
 
 from __future__ import annotations
 
@@ -34,15 +34,14 @@ from zoo.schema.records import (
 from zoo.schema.targets import arch_of, cell_of
 
 SUPERSEDED_STAYS = timedelta(days=30)
-"""How long an engine stays in the index after a newer one took its targets: long enough for those
-who have its exact runtime to follow."""
+"""How long a superseded engine stays in the index, for users who need its exact runtime."""
 
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""How times are written: ISO 8601 in UTC."""
+"""Format of times: ISO 8601 in UTC."""
 
 
 def model_card(manifest: Manifest, weights: WeightsIdentity) -> ModelCard:
-    """Returns what the index says of a model itself."""
+    """Returns a model's card for the index."""
     return ModelCard(
         model=manifest.id,
         family=manifest.family,
@@ -63,10 +62,10 @@ def model_card(manifest: Manifest, weights: WeightsIdentity) -> ModelCard:
 
 
 def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool:
-    """Writes a candidate, unless the index says already what it would make of it.
+    """Writes a candidate unless it would not change the index.
 
     Returns:
-        Whether it was written.
+        Whether it would change the index.
     """
     index, model = repository.index(), candidate.card.model
     listed = index is not None and any(row.model == model for row in index.models)
@@ -80,14 +79,14 @@ def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool
 
 
 def _waits(repository: Repository, candidate: Candidate) -> bool:
-    """Whether the newest candidate of a model that waits says the same."""
+    """Whether the newest unsigned candidate of the model is the same."""
     keys = [key for key in repository.candidates() if key.split("/")[1] == candidate.card.model]
     newest = repository.candidate(keys[-1]) if keys else None
     return newest is not None and newest.model_copy(update={"proposed": ""}) == candidate
 
 
 def propose_again(repository: Repository, model: str, now: datetime) -> bool:
-    """Proposes what the index has of a model, with what was attested since."""
+    """Proposes a model's current index entries with the attestations added since."""
     index = repository.model_index(model)
     assert index is not None
     return propose(repository, Candidate(card=index.card), now)
@@ -96,16 +95,17 @@ def propose_again(repository: Repository, model: str, now: datetime) -> bool:
 def model_index(
     repository: Repository, candidate: Candidate, previous: ModelIndex | None, now: datetime
 ) -> ModelIndex:
-    """Collects what ``index/<model>.json`` is to say.
+    """Returns the new content of ``index/<model>.json``.
+
+    Engines that serve other targets than the candidate's stay in the index for those, unless the
+    manifest's weights, cut or preprocessing have changed. Replaced engines stay as superseded for
+    :data:`SUPERSEDED_STAYS`, and until their replacement is verified. Engines replaced by a
+    disabled export no longer meet the tolerance and are removed; a failed build replaces no engine.
 
     Args:
-        repository: Where records and attestations lie.
-        candidate: What is proposed. What serves other targets stays in the index for those, unless
-            the manifest has come to mean other weights, another cut or other preprocessing. What
-            is replaced stays too, as superseded, for :data:`SUPERSEDED_STAYS`, and for as long as
-            what replaced it is not verified. What a disabled export takes the place of does not
-            keep its floors any more, and leaves; what failed to be built takes no engine's place.
-        previous: What the index says now.
+        repository: Where records and attestations are stored.
+        candidate: The candidate.
+        previous: The current index.
         now: The time.
     """
     model = candidate.card.model
@@ -150,17 +150,17 @@ def model_index(
 
 
 def without_aged(index: ModelIndex, now: datetime) -> ModelIndex:
-    """Returns a model's index without the superseded engines whose time is up."""
-    old = (one for one in index.engines if one.superseded is not None)
-    stays = list(still_needed(old, index.current, now))
-    left = (one for one in index.engines if one.superseded is None or one in stays)
-    return index.model_copy(update={"engines": tuple(left)})
+    """Returns a model's index without expired superseded engines."""
+    old = (entry for entry in index.engines if entry.superseded is not None)
+    needed = list(still_needed(old, index.current, now))
+    kept = (entry for entry in index.engines if entry.superseded is None or entry in needed)
+    return index.model_copy(update={"engines": tuple(kept)})
 
 
 def still_needed(
     old: Iterable[EngineEntry], current: Iterable[EngineEntry], now: datetime
 ) -> Iterator[EngineEntry]:
-    """Yields the superseded engines that stay: for a set time, and until the newer is verified."""
+    """Yields superseded engines to keep: for a set time, and until their successor is verified."""
     waiting = {
         _cell(label) for one in current if one.status != Status.VERIFIED for label in one.targets
     }
@@ -173,21 +173,21 @@ def still_needed(
 
 
 def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> WeightsIdentity | None:
-    """Returns whose engine a disabled cell has none of, None when nothing says so any more."""
+    """Returns the weights of a disabled cell, None if no failure record names them any more."""
     if cell.stage == "build":
-        known = [one.weights for one in failures_of(repository, model, cell.record)]
+        known = [failure.weights for failure in failures_of(repository, model, cell.record)]
         return next((weights for weights in reversed(known) if weights is not None), None)
     failed = repository.failed_export(model, cell.record)
     return failed.of_weights if failed else None
 
 
 def _without_engine(cell: DisabledCell, current: Iterable[EngineEntry]) -> DisabledCell | None:
-    """Leaves out of a cell whose build failed the targets that have an engine all the same."""
+    """Returns a disabled cell without the targets that an engine serves; None if none remain."""
     if cell.stage == "export":
         return cell
-    served = {_cell(label) for one in current for label in one.targets}
-    left = tuple(label for label in cell.targets if _cell(label) not in served)
-    return cell.model_copy(update={"targets": left}) if left else None
+    served = {_cell(label) for entry in current for label in entry.targets}
+    remaining = tuple(label for label in cell.targets if _cell(label) not in served)
+    return cell.model_copy(update={"targets": remaining}) if remaining else None
 
 
 def _place(entry: EngineEntry) -> tuple[Any, ...]:
@@ -199,12 +199,12 @@ def _time(text: str) -> datetime:
 
 
 def _cell(label: str) -> str:
-    """Returns a target's label without the word that some operators are kept higher."""
+    """Returns a target's label without the suffix for mixed precision."""
     return cell_of(label)
 
 
 def _is_of(repository: Repository, record: BuildRecord, candidate: Candidate) -> bool:
-    """Whether an engine is of what its manifest means now."""
+    """Whether an engine's weights, cut and preprocessing are the manifest's current ones."""
     if candidate.weights is None:
         return True
     export = repository.export(candidate.card.model, record.export_key)
@@ -222,17 +222,17 @@ def engine_entries(
     record: BuildRecord,
     targets: tuple[str, ...] | None = None,
 ) -> list[EngineEntry]:
-    """Collects what the index says of an engine.
+    """Returns the index entries of an engine.
 
     Args:
-        repository: Where attestations lie.
+        repository: Where attestations are stored.
         model: Its model.
         record: The engine.
-        targets: Labels that it is current for; all that it serves when None.
+        targets: Labels of the targets that it is current for; all that it serves if None.
 
     Returns:
-        One entry for the targets of which the same is known; an engine that serves several
-        architectures and has been run on one has two.
+        One entry per group of targets with the same attestations: an engine that serves several
+        architectures and has been run on one of them has two entries.
     """
     attestations = repository.attestations(record.engine.sha256)
     groups: dict[tuple[str, ...], tuple[list[Attestation], list[str]]] = {}

@@ -1,16 +1,16 @@
-"""Keys: what signs a repository. A folder outside the store, never uploaded.
+"""The keys that sign a repository: a folder outside the store that is never uploaded.
 
 ::
 
     keys.json        which key signs which role, how long signatures last
-    root.pem         signs the roots: who may sign what
-    targets.pem      signs who may sign the index
+    root.pem         signs the root role: which keys sign which role
+    targets.pem      signs the targets role: which key signs the index
     publisher.pem    signs the index: bins, snapshot, timestamp
-    root.json        what people who trust the repository are given
-    seen.json        the newest index that was signed with these keys
+    root.json        the root to hand to people who trust the repository
+    seen.json        the newest version of the index that was signed with these keys
 
-Private keys are PKCS #8, encrypted where a passphrase is given. Instead of a file, a role may name
-any signer of securesystemslib (a cloud's or a hardware token's), by its URI.
+Private keys are PKCS #8, encrypted if a passphrase is given. Instead of a file, a role may name any
+securesystemslib signer (a cloud's or a hardware token's) by its URI.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ PASSPHRASE = "ZOO_KEYS_PASSPHRASE"
 """Environment variable with the passphrase of key files, for machines without a keyboard."""
 
 AskPassphrase = Callable[[str], str]
-"""From what it is for to a passphrase."""
+"""Takes what the passphrase is for; returns the passphrase."""
 
 
 class Expiry(BaseModel):
-    """Days that signatures last.
+    """Lifetime of signatures in days.
 
     Attributes:
-        root: Of who may sign what.
-        targets: Of who may sign the index.
-        index: Of the index itself.
-        timestamp: Of the statement that there is nothing newer: how long a thief of the store could
-            hold back news.
+        root: Of the root role.
+        targets: Of the targets role.
+        index: Of hash bins and snapshot.
+        timestamp: Of the timestamp: how long an attacker who controls the store can withhold
+            updates.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,17 +69,17 @@ class Expiry(BaseModel):
 
 
 UNATTENDED = Expiry(root=3650, targets=3650, index=3650, timestamp=3650)
-"""For a repository of one's own, which no nightly job refreshes."""
+"""For a personal repository, which no nightly job refreshes."""
 
 
 class KeyEntry(BaseModel):
-    """A key of a role.
+    """The key of a role.
 
     Attributes:
         role: What it signs.
-        uri: Where its private half is: ``file:root.pem``, beside this file, or a signer's URI.
-        keyid: Names the public half.
-        public: The public half, as TUF writes it.
+        uri: Location of the private key: ``file:root.pem``, beside this file, or a signer's URI.
+        keyid: Identifies the public key.
+        public: The public key in TUF's format.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,7 +91,7 @@ class KeyEntry(BaseModel):
 
     @property
     def key(self) -> Key:
-        """The public half."""
+        """The public key."""
         return Key.from_dict(self.keyid, {**self.public, "keyval": dict(self.public["keyval"])})
 
 
@@ -109,8 +109,8 @@ class KeyRing:
     """A folder of keys.
 
     Args:
-        folder: Where it is.
-        ask: Asks for a passphrase, when a key is encrypted and the environment has none.
+        folder: The folder.
+        ask: Asks for a passphrase if a key is encrypted and the environment has none.
     """
 
     def __init__(self, folder: Path, ask: AskPassphrase) -> None:
@@ -130,7 +130,7 @@ class KeyRing:
 
     @property
     def root_file(self) -> Path:
-        """What people who trust the repository are given."""
+        """The root to hand to people who trust the repository."""
         return self.folder / "root.json"
 
     def entry(self, role: Role) -> KeyEntry:
@@ -141,17 +141,17 @@ class KeyRing:
         """Opens a private key.
 
         Raises:
-            TrustError: It is not there, needs another passphrase or package, or is another key.
+            TrustError: It is missing, needs another passphrase or package, or is a different key.
         """
         if entry.keyid not in self._signers:
             self._signers[entry.keyid] = self._open(entry)
         return self._signers[entry.keyid]
 
     def unlock(self, role: Role) -> None:
-        """Opens a role's key now if it needs a passphrase: not after hours of work.
+        """Opens a role's key now if it needs a passphrase, rather than after hours of work.
 
         Raises:
-            TrustError: The passphrase is another, or there is nobody to ask.
+            TrustError: The passphrase is wrong, or there is no terminal to ask at.
         """
         entry = self.entry(role)
         scheme, _, name = entry.uri.partition(":")
@@ -159,8 +159,8 @@ class KeyRing:
             self.signer(entry)
 
     def replace(self, entry: KeyEntry) -> None:
-        """Gives a role another key, until the end of this process; ``save`` keeps it."""
-        kept = tuple(one for one in self.file.keys if one.role != entry.role)
+        """Replaces a role's key in memory; :meth:`save` writes it."""
+        kept = tuple(other for other in self.file.keys if other.role != entry.role)
         self.file = self.file.model_copy(update={"keys": (*kept, entry)})
 
     def save(self, text: str) -> None:
@@ -198,7 +198,7 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError:
-        return b""  # whoever signs with it says what is wrong
+        return b""  # signing with it reports what is wrong
 
 
 def make_keys(
@@ -213,16 +213,16 @@ def make_keys(
     """Makes a folder of keys.
 
     Args:
-        folder: Where; there are no keys in it yet.
-        passphrase: Encrypts the private keys; None leaves them as they are.
+        folder: Where to create it; it holds no keys yet.
+        passphrase: Encrypts the private keys; None for no encryption.
         ask: Asks for the passphrase when a key is used.
-        expiry: Days that signatures last.
-        bins: Files that the index is spread over, a power of two: about one for 100 models.
-        signers: Keys that are somewhere else, for the roles that have one.
+        expiry: Lifetime of signatures.
+        bins: Number of hash bins of the index, a power of two: about one per 100 models.
+        signers: Keys of roles whose private key is not in a file here.
 
     Raises:
-        TrustError: There are keys already, the folder is part of a repository or has other things
-            in it, or ``bins`` is no power of two.
+        TrustError: There are keys already, the folder is part of a repository or has other content,
+            or ``bins`` is not a power of two.
     """
     for above in (folder.absolute(), *folder.absolute().parents):
         if (above / WITNESS).is_file():
@@ -252,12 +252,12 @@ def make_keys(
 
 
 def new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
-    """Makes an Ed25519 key in a file, ``<role>.pem`` or, when that is taken, ``<role>-2.pem`` ….
+    """Generates an Ed25519 key in ``<role>.pem``, or ``<role>-2.pem`` … if that exists.
 
     Args:
-        folder: Where.
+        folder: The folder of the file.
         role: What it will sign.
-        passphrase: Encrypts it; None leaves it as it is.
+        passphrase: Encrypts it; None for no encryption.
     """
     names = (f"{role}.pem" if n == 1 else f"{role}-{n}.pem" for n in range(1, 1000))
     name = next(name for name in names if not (folder / name).exists())
@@ -271,20 +271,20 @@ def new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
 
 
 def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
-    """Describes a key that is not in a file here.
+    """Returns the entry of a key whose private half is not in a file here.
 
     Args:
         role: What it signs.
-        uri: A signer of securesystemslib: ``awskms:…``, ``gcpkms:…``, ``hsm:…``, ``file2:…``.
-        public: Its public half, PEM.
+        uri: A securesystemslib signer: ``awskms:…``, ``gcpkms:…``, ``hsm:…``, ``file2:…``.
+        public: Its public key, PEM.
 
     Raises:
-        TrustError: The role or the URI's scheme is unknown, or the file holds no public key.
+        TrustError: The role or the URI's scheme is unknown, or the file contains no public key.
     """
     from securesystemslib.signer import SIGNER_FOR_URI_SCHEME
 
-    found = next((one for one in ROLES if one == role), None)
-    if found is None:
+    known = next((known for known in ROLES if known == role), None)
+    if known is None:
         raise TrustError(f"no role '{role}'", hint=f"there are {', '.join(ROLES)}")
     if (scheme := urlparse(uri).scheme) not in SIGNER_FOR_URI_SCHEME:
         raise TrustError(
@@ -295,9 +295,9 @@ def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
         key = SSlibKey.from_crypto(load_pem_public_key(public.read_bytes()))
     except (OSError, ValueError) as error:
         raise TrustError(f"{public}: no public key in PEM: {error}") from error
-    return key_entry(found, uri, key)
+    return key_entry(known, uri, key)
 
 
 def key_entry(role: Role, uri: str, key: Key) -> KeyEntry:
-    """Describes a key."""
+    """Returns the entry of a key."""
     return KeyEntry(role=role, uri=uri, keyid=key.keyid, public=key.to_dict())

@@ -1,7 +1,7 @@
-"""Provenance: where an engine comes from, as an in-toto statement with SLSA's predicate.
+"""Writes an engine's provenance as an in-toto statement with SLSA's predicate.
 
-https://slsa.dev/spec/v1.0/provenance. Every input of the build key is in it, one by one, and what
-the key leaves out: the checkout, the container, the machine. What is not known is not there.
+https://slsa.dev/spec/v1.0/provenance. It lists every input of the build key, and what the
+key leaves out: the checkout, the container, the machine. Unknown values are left out.
 """
 
 from __future__ import annotations

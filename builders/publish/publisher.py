@@ -1,8 +1,8 @@
-"""Publisher: from what builders propose to a signed index. The one who holds the keys runs it.
+"""Publishes candidates: checks what builders proposed and signs the index.
 
-One at a time, under the store's lock. Each candidate is looked at in a process of its own
-(:mod:`builders.publish.candidate_check`); what passes is signed, and is
-visible from then on; what does not is put aside with the reason, and hinders nobody.
+Run by whoever holds the keys, one process at a time, under the store's lock. Each candidate is
+checked in a process of its own (:mod:`builders.publish.candidate_check`). Candidates that pass are
+signed, which makes them visible; others are stored with the reason and don't hold up the rest.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from zoo.schema.records import Kind
 from zoo.util.errors import JobError, RepositoryError, ZooError
 
 Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind], ModelIndex]
-"""As :func:`builders.publish.candidate_check.check_candidate`."""
+"""The signature of :func:`builders.publish.candidate_check.check_candidate`."""
 
 SOON = timedelta(days=60)
-"""How long before a signature of a key in a safe ends people are told."""
+"""How long before a signature of an offline key expires people are warned."""
 
 
 @dataclass
@@ -37,9 +37,9 @@ class Published:
     """What a run did.
 
     Attributes:
-        models: Whose index was signed anew.
-        refused: Candidates to the reason.
-        ending: Roles whose signatures end within :data:`SOON`, to when.
+        models: Models whose index was signed again.
+        refused: Reason for each refused candidate.
+        ending: Expiry of the roles whose signatures expire within :data:`SOON`.
     """
 
     models: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ def check_apart(
 
     Raises:
         RepositoryError: The candidate is refused.
-        JobError: The process died, or its answer is none.
+        JobError: The process died, or its answer can't be parsed.
     """
     question = {
         "store": repository.store.url,
@@ -81,12 +81,12 @@ def check_apart(
 
 
 class Publisher:
-    """Signs what builders propose.
+    """Signs the candidates of a repository.
 
     Args:
-        repository: Where they propose it.
-        metadata: What signs.
-        check: Looks at a candidate.
+        repository: The repository.
+        metadata: Signs the index.
+        check: Checks a candidate.
         now: The clock.
     """
 
@@ -107,11 +107,11 @@ class Publisher:
         """Signs every candidate that passes.
 
         Args:
-            refresh: Whether to sign the timestamp anew even when there is nothing new, and to take
-                superseded engines whose time is up from the index of every model.
+            refresh: Whether to sign the timestamp again even if nothing is new, and to remove
+                expired superseded engines from the index of every model.
 
         Raises:
-            TrustError: What is signed is not what these keys signed last.
+            TrustError: The signed metadata is not what these keys signed last.
         """
         repository, published = self._repository, Published()
         with repository.store.lock("publish"):
@@ -159,7 +159,7 @@ class Publisher:
     def _age(
         self, model: str, files: dict[str, bytes], rows: dict[str, IndexRow], published: Published
     ) -> None:
-        """Takes superseded engines whose time is up from a model's index."""
+        """Removes expired superseded engines from a model's index."""
         path = f"index/{model}.json"
         data = files.get(path) or self._metadata.read(path)
         if data is None:
@@ -176,7 +176,7 @@ class Publisher:
         return Index.model_validate_json(data) if data else Index(kind=kind, models=())
 
     def _write_plain(self, index: Index) -> None:
-        """Brings what is there for eyes and curl to what is signed."""
+        """Updates the unsigned copies of the index, which are for people and curl."""
         store, current = self._repository.store, self._repository.plain_index()
         known = {row.model: row.index for row in current.models} if current else {}
         for row in index.models:

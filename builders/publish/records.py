@@ -1,4 +1,4 @@
-"""Publish: what a worker made, into a repository. Blobs first, attestations, the record last."""
+"""Stores a worker's results in a repository: blobs first, then attestations, the record last."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOT_RUN = "built on a machine without this GPU; it has not been run"
 def publish_export(
     repository: Repository, job: ExportJob, output: ExportOutput, folder: Path
 ) -> None:
-    """Stores ONNX files, golden and a newly seeded state."""
+    """Stores ONNX files, golden features and a newly seeded state."""
     if output.state is not None:
         state = repository.add_blob(folder / output.state)
         record = StateRecord(model=job.manifest.id, recipe=job.weights.digest, state=state)
@@ -94,17 +94,18 @@ def publish_build(
     verdict: Callable[[str], VerificationInputs] | None,
     now: Callable[[], str] = utc_now,
 ) -> BuildRecord:
-    """Stores a built engine with what was found out about it.
+    """Stores a built engine with its attestations.
 
     Args:
-        repository: Where to.
-        job: What was built.
+        repository: Where to store it.
+        job: The job that built it.
         targets: Labels of the targets that the engine serves.
         manifest: The model.
-        export: What it was built from.
+        export: The ONNX export that it was built from.
         output: The worker's result; its verification, if any, has passed.
         folder: The worker's output directory.
-        verdict: From the engine's digest to the inputs of its verdict; None where it was not run.
+        verdict: Returns the inputs of the engine's verification from its digest; None if it was not
+            run.
         now: The clock.
     """
     assert output.engine is not None
@@ -115,9 +116,9 @@ def publish_build(
         attest_proof(repository, verdict(engine.sha256), output, now)
     created = now()
     origin = provenance.statement(job, export, output, engine, created)
-    papers = {
+    documents = {
         PROVENANCE: json.dumps(origin, indent=1) + "\n",
-        **_licence_papers(manifest, export),
+        **_licence_documents(manifest, export),
     }
     record = BuildRecord(
         inputs=job.inputs,
@@ -125,7 +126,7 @@ def publish_build(
         targets=tuple(targets),
         engine=engine,
         golden=export.golden,
-        files=_side_files(repository, output, folder, papers),
+        files=_side_files(repository, output, folder, documents),
         feature_dim=manifest.backbone.feature_dim,
         advice=export.advice,
         dry_run=export.inputs.weights.seeded,
@@ -144,10 +145,10 @@ def publish_build(
     return record
 
 
-def _licence_papers(manifest: Manifest, export: ExportRecord) -> dict[str, str]:
-    """Returns what is to lie beside an engine for the sake of those whose weights it holds."""
+def _licence_documents(manifest: Manifest, export: ExportRecord) -> dict[str, str]:
+    """Returns the licence documents of an engine's weights, to be stored beside it."""
     if manifest.licence not in allowed_licences():
-        return {}  # a dry run's: its weights are nobody's
+        return {}  # a dry run with seeded weights
     notice = notice_text(
         title=manifest.catalog.title,
         model=manifest.id,
@@ -159,13 +160,13 @@ def _licence_papers(manifest: Manifest, export: ExportRecord) -> dict[str, str]:
 
 
 def _side_files(
-    repository: Repository, output: BuildOutput, folder: Path, papers: Mapping[str, str]
+    repository: Repository, output: BuildOutput, folder: Path, documents: Mapping[str, str]
 ) -> dict[str, Blob]:
-    """Stores what is kept beside an engine: the worker's files, its log, and papers."""
+    """Stores the files beside an engine: the worker's files, its log, and documents."""
     files: dict[str, Blob] = {
         name: repository.add_blob(folder / file) for name, file in output.files.items()
     }
-    for name, text in papers.items():
+    for name, text in documents.items():
         path = folder / f"paper-{name}"
         path.write_text(text, encoding="utf-8")
         files[name] = repository.add_blob(path)
@@ -178,7 +179,7 @@ def _side_files(
 def publish_timing_cache(
     repository: Repository, record: BuildRecord, output: BuildOutput, folder: Path
 ) -> None:
-    """Stores the timing cache that a build left, for the next build on such a GPU."""
+    """Stores the timing cache of a build, for the next build on a GPU of the same name."""
     assert output.timing_cache is not None
     cache = TimingCacheRecord(
         device=output.machine["gpu"]["name"],
@@ -194,7 +195,7 @@ def attest_proof(
     output: BuildOutput,
     now: Callable[[], str] = utc_now,
 ) -> None:
-    """Stores a verdict: verified with its numbers and the benchmark, or withdrawn with a reason."""
+    """Attests a verification (verified, or withdrawn with a reason) and its benchmark."""
     verification = output.verification
     assert verification is not None
     body: dict[str, Any] = {"batches": list(verification.batches), "tolerance": inputs.tolerance}
@@ -218,7 +219,7 @@ def attest_comparison(
     comparison: ComparisonSummary,
     now: Callable[[], str] = utc_now,
 ) -> None:
-    """Stores how fast an engine is beside PyTorch on the same machine."""
+    """Attests how fast an engine is compared with PyTorch on the same machine."""
     body = comparison.model_dump(mode="json", exclude={"machine"})
     repository.attest(
         Attestation(
@@ -238,7 +239,7 @@ def attest_pending(
     output: BuildOutput | None,
     now: Callable[[], str] = utc_now,
 ) -> None:
-    """Says of an engine that it has not been run."""
+    """Attests that an engine has not been run."""
     key = sha256_json({"engine": engine, "reason": NOT_RUN})
     _attest(repository, AttestationKind.PENDING, engine, key, output, {"reason": NOT_RUN}, now)
 

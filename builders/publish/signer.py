@@ -1,7 +1,7 @@
-"""Desk: where proposals go, and where they are signed when the keys are at hand.
+"""Opens the keys of a repository and signs its candidates, if the keys are on this machine.
 
-A local repository of one's own gets its keys without a question, beside the store: ``_repository``
-is signed by ``_repository.keys``. Any other is signed by whoever has its keys.
+A new local repository gets its keys automatically, beside the store: ``_repository`` is signed by
+``_repository.keys``. Any other repository is signed by whoever has its keys.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ KEYS_HELP = "folder of the keys (default: the store's name with .keys, for a loc
 
 
 def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
-    """Returns what takes proposals for a repository.
+    """Returns the :class:`Proposals` of a repository.
 
     Args:
         store: URL of the repository.
-        keys: Folder of its keys; empty for those beside a local store, which are made when the
-            repository is new.
-        say: Takes what the user should know.
+        keys: Folder of its keys; empty for those beside a local store, which are generated for a
+            new repository.
+        say: Called with messages for the user.
     """
     repository = Repository(open_store(store))
     if keys:
@@ -64,20 +64,20 @@ def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
 
 
 def check_keys(store: str, keys: str) -> None:
-    """Refuses a folder that ``KEYS=`` names and that can't sign a repository; asks for nothing.
+    """Checks that the folder named by ``KEYS=`` can sign a repository, without asking anything.
 
     Raises:
-        TrustError: It holds no keys, or is in the repository.
+        TrustError: It contains no keys, or is inside the repository.
     """
     if keys:
         _check_outside(Repository(open_store(store)), key_ring(Path(keys)).folder)
 
 
 def _check_outside(repository: Repository, folder: Path) -> None:
-    """Refuses keys that lie in the repository that they sign.
+    """Checks that keys are stored outside the repository that they sign.
 
     Raises:
-        TrustError: They do; says what to do.
+        TrustError: They are inside it.
     """
     root = repository.store.local_path("x")
     if root is not None and folder.resolve().is_relative_to(root.parent):
@@ -95,7 +95,7 @@ def key_ring(folder: Path) -> KeyRing:
 
 
 def sign_with(repository: Repository, ring: KeyRing, *, refresh: bool = False) -> Published:
-    """Signs what is proposed. Who signs a local repository trusts it from then on."""
+    """Signs the candidates; from then on this user's clients trust the repository."""
     from builders.publish.publisher import Publisher
     from builders.publish.tuf_metadata import SignedMetadata
 
@@ -107,15 +107,15 @@ def sign_with(repository: Repository, ring: KeyRing, *, refresh: bool = False) -
 
 
 def ask_passphrase(what: str) -> str:
-    """Asks at the terminal.
+    """Asks for a passphrase at the terminal.
 
     Raises:
-        TrustError: There is none.
+        TrustError: There is no terminal.
     """
     if not sys.stdin.isatty():
         raise TrustError(
             f"the {what} is needed, and there is nobody to ask",
             hint="ZOO_KEYS_PASSPHRASE gives it",
         )
-    os.environ["ZOO_KEYS_PASSPHRASE"] = found = getpass.getpass(f"{what}: ")
-    return found
+    os.environ["ZOO_KEYS_PASSPHRASE"] = passphrase = getpass.getpass(f"{what}: ")
+    return passphrase
