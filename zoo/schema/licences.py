@@ -1,7 +1,7 @@
-"""Licences: what may be handed out, and the texts that go with it.
+"""Licences that allow publishing engines, and their texts.
 
-An engine holds the weights that it was made from: publishing it redistributes them. What is allowed
-is what has a text in ``licence_texts``, named by its SPDX identifier.
+An engine contains its model's weights, so publishing it redistributes them. A licence is allowed if
+its text is in ``licence_texts``, named by its SPDX identifier.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from importlib.resources import files
 from zoo.util.errors import LicenceError
 
 LICENCE_FILE, NOTICE_FILE = "LICENSE", "NOTICE"
-"""What lies beside every engine, by name."""
+"""Names of the files stored with every engine."""
 
 
 def allowed_licences() -> tuple[str, ...]:
-    """Returns the SPDX identifiers, lower case, of licences that allow to publish."""
+    """Returns the SPDX identifiers, in lower case, of licences that allow publishing."""
     texts = files("zoo.schema").joinpath("licence_texts").iterdir()
     return tuple(sorted(text.name.removesuffix(".txt") for text in texts))
 
 
 def check_licence(model: str, licence: str) -> None:
-    """Refuses weights that may not be handed out.
+    """Checks that a model's engines may be published.
 
     Raises:
-        LicenceError: Their licence is not on the list.
+        LicenceError: The licence of its weights is not on the list.
     """
     allowed = allowed_licences()
     if licence not in allowed:
@@ -42,14 +42,14 @@ def licence_text(licence: str) -> str:
 
 
 def notice_text(*, title: str, model: str, licence: str, origin: str, weights: str) -> str:
-    """Returns what is to be said of where an engine comes from.
+    """Returns the NOTICE of an engine, which says where its weights come from.
 
     Args:
-        title: The model's, for people.
-        model: Its id.
-        licence: SPDX identifier of its weights.
-        origin: Where they come from.
-        weights: Which exactly.
+        title: The model's title.
+        model: The model's id.
+        licence: SPDX identifier of its weights' licence.
+        origin: URL of the weights' origin.
+        weights: The exact weights.
     """
     return (
         f"{title} ({model})\n\n"

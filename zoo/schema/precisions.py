@@ -1,7 +1,7 @@
-"""Precisions: the set, and one table of what is true of each.
+"""Precisions, with one table of their properties.
 
-What a precision is decides here or in a ``match``; what runs where is in
-``zoo/schema/targets.toml``.
+Code that depends on the precision reads this table or uses ``match``; which precisions run where is
+in ``zoo/schema/targets.toml``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zoo.util.strenum import StrEnum
 
 
 class Precision(StrEnum):
-    """What an engine of the name computes in. The order is that of plans and catalogs."""
+    """The precision that an engine computes in, in the order of plans and catalogs."""
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -26,24 +26,24 @@ class Precision(StrEnum):
 
 
 AnyPrecision: TypeAlias = Annotated[Precision | Unknown, Lenient(Precision)]
-"""As an index names it, which a later version may have written."""
+"""A precision in an index, which a later version may have written."""
 
 LowType: TypeAlias = Literal[Precision.FP16, Precision.BF16]
-"""Precisions that are a floating-point type of weights and activations."""
+"""Low precisions that are floating-point types."""
 
 Rounding: TypeAlias = Literal[Precision.FP16, Precision.BF16, Precision.INT8]
 """Precisions below fp32."""
 
 
 class Rest(StrEnum):
-    """Type of what an int8 network does not quantise."""
+    """Type of the layers that an int8 network does not quantise."""
 
     FP32 = "fp32"
     FP16 = "fp16"
 
 
 class Placing(StrEnum):
-    """Whose fusions an int8 network's Q/DQ are placed for."""
+    """The runtime whose fusions an int8 network's Q/DQ nodes are placed for."""
 
     TENSORRT = "tensorrt"
     ONNXRUNTIME = "onnxruntime"
@@ -51,20 +51,19 @@ class Placing(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionFacts:
-    """What is true of a precision.
+    """The properties of a precision.
 
     Attributes:
-        bits: Of a weight.
-        onnx: Weights' element type in ONNX, as ``TensorProto.DataType`` names it.
-        tensorrt: The same as TensorRT's ``DataType`` names it.
-        stated: The same as TensorRT's inspector names it.
-        pattern: Regular expression of how the inspector describes tensors of it.
-        torch: Name of PyTorch's type.
-        finer: Precisions nearer to PyTorch's features; an engine that is slower than one of those
-            is not worth its error.
-        preference: Order in which a client takes them, the least first: the faster before fp32,
-            and int8, which costs the features something, only where nothing else is there.
-        largest: Largest finite value; None where values are scaled to a range.
+        bits: Bits per weight.
+        onnx: Element type of weights in ONNX, as named by ``TensorProto.DataType``.
+        tensorrt: The same, as named by TensorRT's ``DataType``.
+        stated: The same, as named by TensorRT's inspector.
+        pattern: Regular expression that matches the inspector's descriptions of such tensors.
+        torch: Name of the PyTorch type.
+        finer: More accurate precisions; an engine that is slower than one of these has no use.
+        preference: Order in which a client chooses, lowest first: fast precisions before fp32, and
+            int8, which loses accuracy, only as a last resort.
+        largest: Largest finite value; None if values are scaled to a range.
     """
 
     bits: int
@@ -79,12 +78,12 @@ class PrecisionFacts:
 
     @property
     def bytes(self) -> float:
-        """Bytes of a weight."""
+        """Bytes per weight."""
         return self.bits / 8
 
 
 def is_lowered(precision: Precision) -> bool:
-    """Whether an ONNX of a precision is made from the exported one, by a recipe of its own."""
+    """Whether the ONNX of a precision is derived from the exported one by a recipe."""
     match precision:
         case Precision.FP32:
             return False

@@ -1,6 +1,6 @@
-"""Records: what a repository knows of its blobs. Immutable JSON.
+"""Records: immutable JSON that describes a repository's blobs.
 
-Readers keep fields that they do not know, so that an old client survives a new record.
+Readers keep unknown fields, so that old clients can read newer records.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SCHEMA_VERSION = 1
 
 
 class Kind(StrEnum):
-    """What a repository is for: real weights, or seeded ones."""
+    """Whether a repository holds engines with trained weights or with random ones."""
 
     RELEASE = "release"
     DRY_RUN = "dry-run"
 
 
 class Status(StrEnum):
-    """Where an engine stands."""
+    """The status of an engine on a target."""
 
     VERIFIED = "verified"
     PENDING = "pending"
@@ -37,7 +37,7 @@ class Status(StrEnum):
 
 
 class AttestationKind(StrEnum):
-    """What an attestation says of an engine."""
+    """What an attestation states about an engine."""
 
     VERIFIED = "verified"
     BENCHMARKED = "benchmarked"
@@ -47,14 +47,14 @@ class AttestationKind(StrEnum):
 
 
 class PrecisionStatus(StrEnum):
-    """Whether an engine was asked which precision it runs in."""
+    """Whether an engine was inspected to confirm the precision that its layers run in."""
 
     PROVEN = "proven"
     UNPROVEN = "unproven"
 
 
 class Record(BaseModel):
-    """Base of everything that is read from a repository."""
+    """Base of all records that are read from a repository."""
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
@@ -80,7 +80,7 @@ class Blob(BaseModel):
 
     Attributes:
         sha256: Their hash.
-        size: How many there are.
+        size: Their number.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
@@ -90,13 +90,13 @@ class Blob(BaseModel):
 
 
 class RepositoryInfo(Record):
-    """``repository.json``: what a repository is for."""
+    """``repository.json``: the repository's kind."""
 
     kind: Kind
 
 
 class StateRecord(Record):
-    """A stored state dict: seeded weights, which no one could make again to the byte elsewhere."""
+    """A stored state dict of random weights, which other machines can't reproduce byte by byte."""
 
     model: str
     recipe: str
@@ -104,20 +104,20 @@ class StateRecord(Record):
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
-        """What it names."""
+        """The blobs that it refers to."""
         return (self.state,)
 
 
 class Advice(BaseModel):
-    """How a precision below fp32 came to be what it is.
+    """How an ONNX was lowered to a precision below fp32.
 
     Attributes:
-        tried: What was tried on calibration images, with numbers, in order.
-        kept: Operators that stay in higher precision, by module: the worst first.
-        operators: How many operators with weights, and shortcuts, the network has.
-        kept_work: The kept ones' share of its multiplications.
-        islands: Reason to how many nodes stay fp32 for it.
-        ranges: How the ranges of activations were told, for int8.
+        tried: The candidates evaluated on calibration images, with their numbers, in order.
+        kept: Operators that stay in a higher precision, by module, the most sensitive first.
+        operators: Number of operators with weights, and of shortcuts, in the network.
+        kept_work: Fraction of the network's multiplications in the kept operators.
+        islands: Number of nodes that stay fp32, by reason.
+        ranges: How the ranges of activations were determined, for int8.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
@@ -131,22 +131,22 @@ class Advice(BaseModel):
 
     @property
     def mixed(self) -> bool:
-        """Whether operators stay in higher precision than the name says."""
+        """Whether some operators stay in a higher precision."""
         return bool(self.kept)
 
 
 class ExportRecord(Record):
-    """An export: inputs to normalised ONNX and golden.
+    """An export: a normalised ONNX and its golden features.
 
     Attributes:
-        inputs: Everything that went in; its key names the record.
+        inputs: All inputs; their key names the record.
         onnx: The normalised ONNX.
         golden: Photos (uint8, N x H x W x 3) and PyTorch's fp32 features (N x feature_dim), .npz.
         parameters: Number of weights in the backbone.
         largest_tensor: Elements per image of the largest activation.
-        check: What the export was checked for, with numbers.
-        calibration: Below fp32, the images that it was measured and tried on, by digest.
-        advice: Below fp32, what was tried and which operators stay in higher precision.
+        check: Results of comparing the ONNX with PyTorch.
+        calibration: Below fp32, the digests of the calibration images.
+        advice: Below fp32, the candidates tried and the operators that stay in a higher precision.
         cost: Seconds and peak memory (bytes) of the worker.
     """
 
@@ -162,7 +162,7 @@ class ExportRecord(Record):
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
-        """What it names."""
+        """The blobs that it refers to."""
         return self.onnx, self.golden
 
 
@@ -193,15 +193,15 @@ class FailureRecord(Record):
         stage: What failed.
         reason: Why: decisions are made from this, never from the text.
         text: What went wrong, for people.
-        inputs: What it was to be made from; the key of these names the folder of the record. An
-            engine for several architectures that misses its tolerance has a record for each too.
-        time: When the run began, ISO 8601 in UTC: one run counts once.
-        tolerance: The one in force; None in old records, which count for any.
-        weights: Whose engine it was to be; None where the inputs say it, or nobody knows.
+        inputs: The inputs; their key names the record's folder. An engine for several
+            architectures that misses its tolerance also has a record for each of them.
+        time: When the run began, ISO 8601 in UTC; a run counts once.
+        tolerance: The tolerance in force; None in old records, which count for any tolerance.
+        weights: The weights of the engine; None if the inputs state them or they are unknown.
         targets: Labels of the targets that the engine was to serve.
         stricter_may_pass: Of an export: whether one that uses up less of the tolerance may pass.
-        calibration: Of an export: the images that it was tried on, by digest.
-        advice: Of an export: what was tried.
+        calibration: Of an export: the digests of the calibration images.
+        advice: Of an export: the candidates tried.
         cost: Of an export: seconds and peak memory (bytes) of the worker.
     """
 
@@ -220,18 +220,18 @@ class FailureRecord(Record):
 
     @property
     def of_weights(self) -> WeightsIdentity | None:
-        """Whose engine or export it was to be."""
+        """The weights of the failed engine or export."""
         return self.inputs.weights if isinstance(self.inputs, ExportInputs) else self.weights
 
 
 class TimingCacheRecord(Record):
-    """The newest timing cache of a GPU and a toolchain. The one record that is written again.
+    """The latest timing cache of a GPU and a toolchain; the only record that is overwritten.
 
-    It only saves time: an engine does not depend on it, and its key does not hold it.
+    It only saves time: engines do not depend on it, and no key includes it.
 
     Attributes:
         device: The GPU's name.
-        toolchain: What timed.
+        toolchain: The toolchain that wrote the cache.
         cache: The cache's bytes.
     """
 
@@ -241,25 +241,25 @@ class TimingCacheRecord(Record):
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
-        """What it names."""
+        """The blobs that it refers to."""
         return (self.cache,)
 
 
 class BuildRecord(Record):
-    """An engine: inputs to bytes.
+    """An engine.
 
     Attributes:
-        inputs: Everything that went in; its key names the record.
+        inputs: All inputs; their key names the record.
         export_key: Key of the export that it was built from.
         targets: Labels of the targets that it serves.
         engine: The engine's bytes.
-        golden: The golden file that proves it.
-        files: What is kept beside the engine, by name: ``log`` of the worker, and ``inspector``,
-            what TensorRT says of its layers.
+        golden: The golden file that it is verified with.
+        files: Other files of the build, by name: the worker's ``log``, and ``inspector``,
+            TensorRT's description of its layers.
         feature_dim: Width of its output.
-        advice: Below fp32, which operators stay in higher precision, and why.
-        dry_run: Whether the weights are seeded.
-        precision_status: Whether the engine was asked what it runs in.
+        advice: Below fp32, which operators stay in a higher precision, and why.
+        dry_run: Whether the weights are random.
+        precision_status: Whether the engine was inspected to confirm its precision.
         facts: What the backend read from the engine: header version, capabilities, inputs.
         licence: SPDX identifier of the weights.
         weights: Where the weights come from.
@@ -291,19 +291,19 @@ class BuildRecord(Record):
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
-        """What it names."""
+        """The blobs that it refers to."""
         return self.engine, self.golden, *self.files.values()
 
 
 class Attestation(Record):
-    """What was found out about an engine on one machine at one time. Appended, never edited.
+    """A result about an engine from one machine at one time. Appended, never edited.
 
     Attributes:
-        kind: What is attested; unknown where a later version of this package attested it.
+        kind: The kind of result; unknown if a later version of this package wrote it.
         engine: Digest of the engine.
         time: When, ISO 8601 in UTC.
-        key: Key of what went into the finding, so that it is not made twice.
-        machine: Where.
+        key: Key of the result's inputs, so that it is not computed twice.
+        machine: The machine.
         body: The numbers.
     """
 
@@ -316,7 +316,7 @@ class Attestation(Record):
 
     @property
     def by_hand(self) -> bool:
-        """Whether no machine found it: somebody said so, of every architecture."""
+        """Whether a person withdrew the engine, which applies to every architecture."""
         return self.kind == AttestationKind.WITHDRAWN and "by" in self.body
 
     @property
@@ -327,12 +327,12 @@ class Attestation(Record):
 
 
 def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestation]:
-    """Returns what is said of an engine on one architecture.
+    """Returns the attestations that apply to an engine on one architecture.
 
-    One engine may serve several. What running it on one of them showed says nothing of the others.
+    An engine may serve several architectures; results on one say nothing about the others.
 
     Args:
-        attestations: Of the engine, oldest first.
+        attestations: The engine's attestations, oldest first.
         arch: ``cpu`` or ``sm86``.
     """
     return [
@@ -351,13 +351,13 @@ def _gpu_arch(machine: dict[str, Any]) -> str:
 
 
 def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
-    """Says where an engine stands, from what was attested about it.
+    """Returns an engine's status according to its attestations.
 
     Args:
-        attestations: Of one engine, oldest first.
+        attestations: The engine's attestations, oldest first.
 
     Returns:
-        The status, and the reason when it is not ``verified``.
+        The status, and the reason if it is not ``verified``.
     """
     status: Status = Status.PENDING
     reason: str | None = "nothing has been attested yet"
@@ -371,7 +371,7 @@ def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
 
 
 def _status_by(kind: AttestationKind | Unknown) -> Status | None:
-    """Returns the status that an attestation gives an engine, None where it gives none."""
+    """Returns the status that an attestation gives an engine, None if it gives none."""
     if isinstance(kind, Unknown):
         return None
     match kind:

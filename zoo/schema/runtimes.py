@@ -1,6 +1,6 @@
-"""Runtimes: the set, and one table of what is true of each.
+"""Runtimes, with one table of their properties.
 
-Versions of a runtime, and what they serve, are lines of ``zoo/schema/targets.toml``.
+Versions of runtimes and the GPUs that they support are in ``zoo/schema/targets.toml``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from zoo.util.strenum import StrEnum
 
 
 class Runtime(StrEnum):
-    """What runs an engine."""
+    """The runtime of an engine."""
 
     ORT = "ort"
     RTX = "rtx"
@@ -21,28 +21,28 @@ class Runtime(StrEnum):
 
 
 AnyRuntime: TypeAlias = Annotated[Runtime | Unknown, Lenient(Runtime)]
-"""As a record names it, which a later version may have written."""
+"""A runtime in a record, which a later version may have written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeFacts:
-    """What is true of a runtime.
+    """The properties of a runtime.
 
     Attributes:
-        title: What people call it.
-        module: The Python module that drives it.
-        packages: Packages that may have installed it, each with the CUDA major version that it is
-            for, None where the name does not say.
-        extra: The extra of this package that installs what a client needs.
-        install: How to install it for a client, for a hint.
+        title: Its name for users.
+        module: Its Python module.
+        packages: Packages that provide it, each with its CUDA major version, None if the name does
+            not state one.
+        extra: The extra of this package that installs a client's requirements.
+        install: How a client installs it, for hints.
         session: Module of the class that runs its engines.
         backend: Module of the farm that builds its engines.
-        gpu: Whether it runs on GPUs; else on the CPU.
-        portable: Whether an engine built on one GPU runs on others, whatever GPU is in the builder.
-        reads_older: Whether it reads what an older version of it made.
-        preference: Order in which a client takes them, the least first.
-        magic: First bytes of an engine file; None where these are not the runtime's own.
-        suffix: Of an engine file.
+        gpu: Whether it runs on GPUs rather than on the CPU.
+        portable: Whether an engine built on one GPU runs on others.
+        reads_older: Whether it loads engines built by older versions.
+        preference: Order in which a client chooses, lowest first.
+        magic: First bytes of an engine file; None if the file format is not the runtime's own.
+        suffix: Suffix of an engine file.
     """
 
     title: str
@@ -113,27 +113,28 @@ RUNTIME_FACTS = complete(
 
 
 def title_of(runtime: Runtime | Unknown) -> str:
-    """Returns what people call a runtime; of an unknown one, its name in the record."""
+    """Returns a runtime's title; for an unknown runtime, its name in the record."""
     return str(runtime) if isinstance(runtime, Unknown) else RUNTIME_FACTS[runtime].title
 
 
 def is_portable(runtime: Runtime | Unknown) -> bool:
-    """Whether an engine built on one GPU runs on others; not of an unknown one."""
+    """Whether a runtime's engines run on other GPUs than the one they were built on."""
     return not isinstance(runtime, Unknown) and RUNTIME_FACTS[runtime].portable
 
 
 def has_header(runtime: Runtime | Unknown) -> bool:
-    """Whether engines start with a header that says what made them."""
+    """Whether a runtime's engines start with a header that states their version."""
     return not isinstance(runtime, Unknown) and RUNTIME_FACTS[runtime].magic is not None
 
 
 def gpu_runtimes() -> list[Runtime]:
-    """Returns the runtimes for GPUs, the preferred first."""
-    return sorted((one for one in Runtime if RUNTIME_FACTS[one].gpu), key=preference_of)
+    """Returns the runtimes for GPUs, in a client's order of preference."""
+    on_gpu = (runtime for runtime in Runtime if RUNTIME_FACTS[runtime].gpu)
+    return sorted(on_gpu, key=preference_of)
 
 
 def preference_of(runtime: Runtime | Unknown) -> int:
-    """Returns where a runtime stands in a client's order; unknown ones come last."""
+    """Returns a runtime's rank in a client's order of preference; unknown ones come last."""
     if not isinstance(runtime, Unknown):
         return RUNTIME_FACTS[runtime].preference
     return len(Runtime)

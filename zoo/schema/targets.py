@@ -1,7 +1,7 @@
-"""Targets: where an engine runs. GPU architecture, runtime line and precision.
+"""Targets: the GPU architecture, runtime line and precision of an engine.
 
-The label (``sm86-rtx1.7-fp16``) is for people and for file names. Two engines with one label may
-still differ in their full :class:`Toolchain`, which is what matching uses.
+The label (``sm86-rtx1.7-fp16``) is for people and file names. Two engines with the same label may
+differ in their full :class:`Toolchain`, which decides whether an engine loads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RuntimeKind: TypeAlias = AnyRuntime
 """A runtime, or the name of one from a record that a later version wrote."""
 
 RUNTIME_NAMES: Mapping[str, str] = {kind: facts.title for kind, facts in RUNTIME_FACTS.items()}
-"""What people call runtimes; :func:`zoo.schema.runtimes.title_of` also takes unknown ones."""
+"""Titles of runtimes; :func:`zoo.schema.runtimes.title_of` also accepts unknown ones."""
 
 
 @dataclass(frozen=True, order=True)
@@ -47,7 +47,7 @@ class Arch:
         """Reads ``cpu``, ``sm86`` or ``sm120``.
 
         Raises:
-            UsageError: The text names no architecture that this project knows.
+            UsageError: The architecture is unknown.
         """
         if text not in known_archs():
             raise UsageError(
@@ -85,10 +85,10 @@ class RuntimeLine:
 
     @classmethod
     def parse(cls, text: str) -> RuntimeLine:
-        """Reads ``rtx1.7``, ``ort1.32``, ``trt11.4`` or, short for the last, ``11.4``.
+        """Reads ``rtx1.7``, ``ort1.32``, ``trt11.4`` or, short for the latter, ``11.4``.
 
         Raises:
-            UsageError: The text names no runtime line.
+            UsageError: The text is not a runtime line.
         """
         match = re.fullmatch(rf"({'|'.join(Runtime)})?(\d+\.\d+)", text)
         if match is None:
@@ -101,18 +101,18 @@ class RuntimeLine:
 
     @classmethod
     def read(cls, text: str) -> RuntimeLine:
-        """Reads the line of a record's label, whose runtime a later version may have added."""
+        """Reads the line of a record's label, whose runtime may be unknown to this version."""
         kind = text.rstrip("0123456789.")
         return cls(read_member(Runtime, kind), text[len(kind) :])
 
     @property
     def asked(self) -> str:
-        """What ``TRT=`` says: ``11.4``, ``rtx1.7``."""
+        """The value for ``TRT=``: ``11.4``, ``rtx1.7``."""
         return self.version if self.kind == Runtime.TRT else str(self)
 
     @property
     def title(self) -> str:
-        """What people call it: ``TensorRT 11.4``."""
+        """Its name for users: ``TensorRT 11.4``."""
         return f"{title_of(self.kind)} {self.version}"
 
     def __str__(self) -> str:
@@ -125,9 +125,9 @@ class Target:
 
     Attributes:
         arch: GPU architecture, or the CPU.
-        line: The runtime.
-        precision: Of the engine.
-        mixed: Whether some of its operators are kept in higher precision.
+        line: The runtime line.
+        precision: The engine's precision.
+        mixed: Whether some of its operators run in a higher precision.
     """
 
     arch: Arch
@@ -141,7 +141,7 @@ class Target:
 
         Raises:
             UsageError: The text is not a label, or a part of it is unknown.
-            TargetError: Its precision is one that the farm does not make.
+            TargetError: The farm does not support its precision.
         """
         parts = text.split("-")
         mixed = parts[3:] == ["mixed"]
@@ -158,14 +158,14 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A target's label as a record has it, of whatever version; :class:`Target` is the strict one.
+    """A target's label in a record of any version; :class:`Target` is strict.
 
     Attributes:
         arch: ``sm86``.
-        line: ``rtx1.7``; empty where the label has no such part.
-        precision: ``fp16``; empty where the label has no such part.
-        rest: What follows; ``mixed`` where operators are kept in higher precision, else nothing
-            that this version knows.
+        line: ``rtx1.7``; empty if the label has no such part.
+        precision: ``fp16``; empty if the label has no such part.
+        rest: The remaining parts: ``mixed`` if some operators run in a higher precision, or parts
+            that this version does not know.
     """
 
     arch: str
@@ -175,7 +175,7 @@ class Label:
 
     @classmethod
     def read(cls, text: str) -> Label:
-        """Reads a label whose parts this version need not know."""
+        """Reads a label, whose parts may be unknown to this version."""
         arch, line, precision, rest = (*text.split("-", 3), "", "", "")[:4]
         return cls(arch=arch, line=line, precision=precision, rest=rest)
 
@@ -186,7 +186,7 @@ class Label:
 
     @property
     def cell(self) -> str:
-        """The label without the word that operators are kept: what an engine competes for."""
+        """The label without ``mixed``: engines with the same cell supersede each other."""
         rest = "" if self.rest == "mixed" else self.rest
         return "-".join(filter(None, (self.arch, self.line, self.precision, rest)))
 
@@ -212,13 +212,13 @@ def parse_precision(
     """Reads a precision.
 
     Args:
-        text: What ``PRECISION=`` says.
-        archs: What it is asked for on; a refusal then says what these take.
-        line: What ``TRT=`` says, None when it is not given.
+        text: The value of ``PRECISION=``.
+        archs: The requested architectures; errors list what they support.
+        line: The value of ``TRT=``, None if it is not given.
 
     Raises:
-        UsageError: There is no such precision.
-        TargetError: There is, and the farm does not make it: says why, and what it makes.
+        UsageError: The precision is unknown.
+        TargetError: The farm does not support the precision; says why, and what it supports.
     """
     for precision in PRECISIONS:
         if precision == text:
@@ -252,12 +252,12 @@ def parse_precision(
 
 
 class Toolchain(BaseModel):
-    """What built an engine, to the last digit that decides whether it loads.
+    """The exact toolchain of an engine: everything that decides whether it loads.
 
     Attributes:
-        kind: The runtime; unknown where a later version of this package wrote the record.
+        kind: The runtime; unknown if a later version of this package wrote the record.
         version: Its full version, ``1.7.1.116``.
-        cuda: CUDA major version that the runtime was made for; None on the CPU.
+        cuda: CUDA major version of the runtime; None on the CPU.
         os: ``linux`` or ``windows``.
         machine: CPU architecture of the host, ``x86_64``.
     """
@@ -272,41 +272,41 @@ class Toolchain(BaseModel):
 
     @property
     def line(self) -> RuntimeLine:
-        """The line that this toolchain belongs to."""
+        """The runtime line of this toolchain."""
         return RuntimeLine(self.kind, ".".join(self.version.split(".")[:2]))
 
 
 def known_archs() -> list[str]:
-    """Returns the names of all architectures of the table, ``cpu`` first."""
+    """Returns the names of all architectures in the table, ``cpu`` first."""
     return list(target_table().arch)
 
 
 def known_lines() -> list[str]:
-    """Returns the runtime lines of the table."""
+    """Returns the names of the runtime lines in the table."""
     return list(target_table().line)
 
 
 def gpu_lines() -> list[RuntimeLine]:
-    """Returns the lines that ``TRT=`` may name."""
+    """Returns the lines that ``TRT=`` accepts."""
     lines = [RuntimeLine.parse(name) for name in known_lines()]
     return [line for line in lines if on_gpu(line.kind)]
 
 
 def on_gpu(runtime: RuntimeKind) -> bool:
-    """Whether a runtime runs on GPUs; nothing is known of one that this version does not know."""
+    """Whether a runtime is known to run on GPUs."""
     return not isinstance(runtime, Unknown) and RUNTIME_FACTS[runtime].gpu
 
 
 def units_of(arch: Arch) -> tuple[str, ...]:
-    """Returns the precisions that an architecture's arithmetic units know."""
+    """Returns the precisions that an architecture's hardware supports."""
     return target_table().arch[arch.name].units
 
 
 def line_facts(line: RuntimeLine) -> LineFacts:
-    """Returns what the table says of a line.
+    """Returns the table's facts about a line.
 
     Raises:
-        TargetError: It is not in the table.
+        TargetError: The line is not in the table.
     """
     try:
         return target_table().line[str(line)]
@@ -328,7 +328,7 @@ def dialect_of(line: RuntimeLine) -> str:
 
 @cache
 def served_archs(line: RuntimeLine) -> Mapping[str, tuple[Precision, ...]]:
-    """Returns what a line takes, by architecture; nothing for one that the table has not."""
+    """Returns the precisions that a line supports, by architecture; empty for an unknown line."""
     if str(line) not in known_lines():
         return {}
     cells = {name: line_facts(line).cell(name) for name in known_archs()}
@@ -336,13 +336,16 @@ def served_archs(line: RuntimeLine) -> Mapping[str, tuple[Precision, ...]]:
 
 
 def lines_for(arch: Arch) -> list[RuntimeLine]:
-    """Returns the lines that serve an architecture."""
+    """Returns the lines that support an architecture."""
     lines = [RuntimeLine.parse(name) for name in known_lines()]
     return [line for line in lines if arch.name in served_archs(line)]
 
 
 def alternatives(arch: Arch, line: RuntimeLine | None = None) -> str:
-    """Says what an architecture takes: precisions and lines; of one line when that serves it."""
+    """Describes the precisions and lines that support an architecture.
+
+    Only those of ``line`` if that supports the architecture.
+    """
     lines = lines_for(arch)
     if line in lines:
         lines = [line]
@@ -351,7 +354,7 @@ def alternatives(arch: Arch, line: RuntimeLine | None = None) -> str:
 
 
 def not_served(arch: Arch, line: RuntimeLine) -> str | None:
-    """Says why a line does not serve an architecture and what it serves, or None where it does."""
+    """Returns why a line does not support an architecture, None if it does."""
     if str(line) not in known_lines():
         return f"{line.title} is not in the targets table"
     reason = line_facts(line).cell(arch.name).why_not
@@ -361,11 +364,11 @@ def not_served(arch: Arch, line: RuntimeLine) -> str | None:
 
 
 def refusal(target: Target, family: str = "") -> str | None:
-    """Says why a target can't be had and what can, or None where it can.
+    """Returns why a target is not supported, with the alternatives; None if it is.
 
     Args:
-        target: What is asked for.
-        family: Of the model; empty for whether any model has it.
+        target: The requested target.
+        family: The model's family; empty to ask whether any model supports the target.
     """
     arch, line, precision = target.arch, target.line, target.precision
     if reason := not_served(arch, line):
@@ -389,7 +392,7 @@ def refusal(target: Target, family: str = "") -> str | None:
 
 
 def _where(precision: Precision, arch: Arch, but: RuntimeLine) -> str:
-    """Says with which other lines an architecture takes a precision, or else which others do."""
+    """Describes which other lines, or else which other architectures, support a precision."""
     rest = [line for line in lines_for(arch) if line != but]
     lines = [line.asked for line in rest if precision in served_archs(line)[arch.name]]
     if lines:

@@ -14,7 +14,7 @@ PRECISIONS: tuple[Precision, ...] = tuple(Precision)
 
 
 class _Facts(BaseModel):
-    """Strict: a word that nobody reads is a mistake in the table."""
+    """Base of the table's parts; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,30 +22,30 @@ class _Facts(BaseModel):
 
 
 class ArchFacts(_Facts):
-    """An architecture: its name and the precisions that its arithmetic units know."""
+    """An architecture: its name and the precisions that its hardware supports."""
 
     name: str
     units: tuple[str, ...]
 
 
 class RecipeFacts(_Facts):
-    """A precision that the farm does not make: what a recipe would take."""
+    """A precision that the farm has no recipe for yet: what a recipe would need."""
 
     recipe: str
 
 
 class CellFacts(_Facts):
-    """What is true of a line on some architectures.
+    """The facts about a line on some architectures.
 
     Attributes:
-        archs: Their names.
-        precisions: What the farm makes there; empty where it is not served.
-        why_not: Why it is not served, None where it is.
-        without: Precisions that a family of models has none of there, by family.
-        note: What else to know, or None; why, where there is something in ``without``.
-        container: Image that has it, where it is not the line's.
-        driver: Oldest driver by CUDA major version of the package, the farm's choice first; where
-            it is not the line's.
+        archs: Names of the architectures.
+        precisions: The supported precisions; empty if the architectures are not supported.
+        why_not: Why the architectures are not supported, None if they are.
+        without: Precisions that are not supported for a family of models, by family.
+        note: A remark, or None; the reason for ``without``.
+        container: Container image, if it differs from the line's.
+        driver: Minimum driver by CUDA major version of the package, the farm's choice first, if it
+            differs from the line's.
     """
 
     archs: tuple[str, ...]
@@ -58,20 +58,20 @@ class CellFacts(_Facts):
 
 
 class LineFacts(BaseModel):
-    """What the table says of a runtime line.
+    """The facts about a runtime line.
 
     Attributes:
         dialect: The ONNX dialect that its parser reads, ``dynamo-20`` or ``torchscript-17``.
-        int8_placing: Whose fusions the Q/DQ of an int8 ONNX for it are placed for.
-        int8_rest: Type of what an int8 ONNX for it does not quantise. Where types are law, fp16;
-            fp32 where the builder chooses, or where fp16 is not to be had.
+        int8_placing: The runtime whose fusions the Q/DQ nodes of an int8 ONNX are placed for.
+        int8_rest: Type of the layers that an int8 ONNX does not quantise: fp16 if the network is
+            strongly typed; fp32 if the builder chooses types or fp16 is not supported.
         install: The command that installs it.
-        note: What else to know of it, or None.
-        container: Image that has it; ``unlocked`` when none was confirmed, ``none`` without one.
+        note: A remark, or None.
+        container: Container image; ``unlocked`` if none was confirmed, ``none`` if there is none.
         container_note: Why no image is named, or None.
-        driver: Oldest driver by CUDA major version of the package, the farm's choice first.
-        why_not: Why it does not take a precision, by precision.
-        cells: Every architecture of the table, once.
+        driver: Minimum driver by CUDA major version of the package, the farm's choice first.
+        why_not: Why a precision is not supported, by precision.
+        cells: The facts by architecture; each architecture of the table occurs once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,8 +90,8 @@ class LineFacts(BaseModel):
     cells: tuple[CellFacts, ...]
 
     def cell(self, arch: str) -> CellFacts:
-        """Returns what is true on one architecture, with the line's facts filled in."""
-        [own] = [one for one in self.cells if arch in one.archs]
+        """Returns the facts on an architecture, completed by the line's."""
+        [own] = [cell for cell in self.cells if arch in cell.archs]
         filled = {"container": own.container or self.container, "driver": own.driver or self.driver}
         return own.model_copy(update=filled)
 
