@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from zoo.stores.base import WITNESS, Progress, check_key, too_long
-from zoo.stores.read_only import ReadOnlyStore
+from zoo.stores.base import WITNESS, Abandoned, Entry, Progress, check_key, too_long
 from zoo.stores.transfer import WORKERS, again, append_parts, appending, present
 from zoo.util.errors import RepositoryError
 from zoo.util.version import __version__
@@ -36,7 +36,7 @@ class _BrokenOffError(Exception):
     """An answer ended before its end."""
 
 
-class HttpStore(ReadOnlyStore):
+class HttpStore:
     """The reading half of an :class:`~zoo.stores.base.ObjectStore`.
 
     Args:
@@ -111,6 +111,47 @@ class HttpStore(ReadOnlyStore):
     def local_path(self, key: str) -> Path | None:
         """A server's files have no paths here."""
         return None
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Refuses."""
+        self._refuse()
+
+    def put_file(self, key: str, path: Path, *, progress: Progress | None = None) -> bool:
+        """Refuses."""
+        self._refuse()
+
+    def delete(self, key: str) -> None:
+        """Refuses."""
+        self._refuse()
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Refuses."""
+        self._refuse()
+
+    def check_writable(self) -> None:
+        """Refuses."""
+        self._refuse()
+
+    def abandoned(self, before: datetime) -> Iterator[Abandoned]:
+        """Refuses."""
+        self._refuse()
+
+    def discard(self, left: Abandoned) -> None:
+        """Refuses."""
+        self._refuse()
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Refuses: plain HTTP has no listing."""
+        raise RepositoryError(
+            f"{self.url}: plain HTTP can't list what lies there",
+            hint="for what needs a list, use the repository's s3:// URL or its directory",
+        )
+
+    def _refuse(self) -> NoReturn:
+        raise RepositoryError(
+            f"{self.url}: plain HTTP is for reading",
+            hint="write to the repository's s3:// URL or its directory",
+        )
 
     def _part(self, key: str, first: int, length: int) -> bytes:
         """Returns one part, whole and from the right place."""

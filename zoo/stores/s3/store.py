@@ -5,16 +5,20 @@ Imported by :func:`zoo.stores.open_store` for ``s3://`` alone: boto3 is an extra
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from botocore import exceptions as aws
 
 from zoo.stores.base import (
     PROBES,
+    WITNESS,
     Abandoned,
     Entry,
     Progress,
@@ -25,20 +29,37 @@ from zoo.stores.base import (
     probe,
     too_long,
 )
-from zoo.stores.s3.conditional import ConditionalWrites
+from zoo.stores.lock_owner import PATIENCE, Say, to_stderr
 from zoo.stores.s3.errors import (
+    ABSENT,
     CONDITION,
     CONFLICT,
+    DENIED,
     NO_UPLOAD,
+    Place,
     code_of,
+    server_time,
 )
-from zoo.stores.s3.lease import Lease
-from zoo.stores.s3.requests import BROKEN, utc
+from zoo.stores.s3.lease import LEASE, Lease, Tagged
 from zoo.stores.s3.upload import Upload
 from zoo.stores.transfer import PART, again, append_parts, appending
+from zoo.util.errors import RepositoryError
+
+_BROKEN = (
+    aws.IncompleteReadError, aws.ReadTimeoutError, aws.ResponseStreamingError,
+    aws.ConnectionClosedError,
+)  # fmt: skip
+"""What reading an answer's body raises when it breaks off; botocore repeats none of these."""
+
+_AWAY = (aws.ConnectionError, aws.ConnectionClosedError)
+"""What a request raises while a server is down, when botocore has tried a few times."""
 
 
-class S3Store(ConditionalWrites):
+class _TroubledError(aws.ClientError):  # type: ignore[misc]
+    """The server is there and fails: what it needs has not come back yet."""
+
+
+class S3Store:
     """An :class:`~zoo.stores.base.ObjectStore` under a prefix of a bucket.
 
     Large objects go up and down in parts, several at a time. What is written carries its SHA-256,
@@ -55,6 +76,30 @@ class S3Store(ConditionalWrites):
         now: This machine's clock, UTC.
     """
 
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        prefix: str = "",
+        *,
+        say: Say = to_stderr,
+        lease: float = LEASE,
+        patience: float = PATIENCE,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._say, self._lease, self._patience = say, lease, patience
+        self._place = Place(url=self.url, endpoint=str(client.meta.endpoint_url), now=now)
+        self._held: list[Lease] = []
+        self._answered = False
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/prefix``; the endpoint is the environment's."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
     # Reading
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
@@ -68,7 +113,7 @@ class S3Store(ConditionalWrites):
                 return bytes(body.read())  # as long as it said, or an error
 
         with self._asked("read", key):
-            return again(read, BROKEN)
+            return again(read, _BROKEN)
 
     def size(self, key: str) -> int | None:
         """Returns an object's length, None when there is none."""
@@ -88,7 +133,7 @@ class S3Store(ConditionalWrites):
 
         def read(first: int, length: int) -> bytes:
             with self._asked("read", key):
-                return again(lambda: self._part(key, first, length, head["ETag"]), BROKEN)
+                return again(lambda: self._part(key, first, length, head["ETag"]), _BROKEN)
 
         with appending(path) as file:
             append_parts(file, end, read, progress)
@@ -107,7 +152,7 @@ class S3Store(ConditionalWrites):
                     key = found["Key"].removeprefix(self._prefix)
                     if is_key(key):
                         yield Entry(
-                            key=key, size=found["Size"], modified=utc(found["LastModified"])
+                            key=key, size=found["Size"], modified=_utc(found["LastModified"])
                         )
 
     # Writing
@@ -162,7 +207,7 @@ class S3Store(ConditionalWrites):
         with self._asked("list uploads of", ""):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
                 for found in page.get("Uploads", ()):
-                    since = utc(found["Initiated"])
+                    since = _utc(found["Initiated"])
                     if found["Key"].startswith(self._prefix) and since < before:
                         name = found["Key"].removeprefix(self._prefix)
                         yield Abandoned(name=name, since=since, upload=found["UploadId"])
@@ -200,3 +245,151 @@ class S3Store(ConditionalWrites):
                 yield
             finally:
                 self._held.remove(lease)
+
+    def read_tagged(self, key: str) -> Tagged | None:
+        """Returns an object's bytes, its tag, and its age by the server's clock."""
+
+        def read() -> tuple[Any, bytes]:
+            answer = self._ask("get_object", **self._at(key))
+            with closing(answer["Body"]) as body:
+                return answer, bytes(body.read())
+
+        try:
+            with self._asked("read", key):
+                answer, data = again(read, _BROKEN)
+        except KeyError:
+            return None
+        date, modified = server_time(answer), _utc(answer["LastModified"])
+        age = 0.0 if date is None else (date - modified).total_seconds()
+        return Tagged(data=data, tag=answer["ETag"], age=age)
+
+    def write_tagged(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """Writes an object if it still is the one with a tag; None: if there still is none.
+
+        Returns:
+            Its new tag, or None when somebody else was faster.
+        """
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        return self._put(key, data, condition, guarded=False)
+
+    # Requests
+
+    def _put(
+        self, key: str, data: bytes, condition: dict[str, str], *, guarded: bool = True
+    ) -> str | None:
+        """Writes an object; returns its tag, or None when the condition did not hold."""
+        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+        def write() -> str | None:
+            try:
+                answer = self._ask(
+                    "put_object", **self._at(key), Body=data, ChecksumSHA256=digest, **condition
+                )
+            except aws.ClientError as error:
+                if code_of(error) in CONDITION:
+                    return self._own_echo(key, data, error)
+                if "IfMatch" in condition and code_of(error) in ABSENT:
+                    return None
+                if condition and code_of(error) in CONFLICT:
+                    raise _RacedError from error
+                raise
+            return str(answer["ETag"])
+
+        with self._writing("write", key) if guarded else self._asked("write", key):
+            return again(write, (_RacedError,))
+
+    def _own_echo(self, key: str, data: bytes, error: aws.ClientError) -> str | None:
+        """Returns the tag of an object that an earlier attempt of the same request wrote.
+
+        Its answer was lost on the way, and what was sent again met what it had written.
+        """
+        if not error.response.get("ResponseMetadata", {}).get("RetryAttempts"):
+            return None
+        answer = self._ask("get_object", **self._at(key))
+        return str(answer["ETag"]) if answer["Body"].read(len(data) + 1) == data else None
+
+    def _ask(self, operation: str, **arguments: Any) -> Any:
+        """Sends a request. A server that has answered before is given time to come back."""
+        tries = 0
+
+        def once() -> Any:
+            nonlocal tries
+            tries += 1
+            try:
+                answer = getattr(self._client, operation)(**arguments)
+            except aws.ClientError as error:
+                metadata = error.response.setdefault("ResponseMetadata", {})
+                metadata["RetryAttempts"] = metadata.get("RetryAttempts", 0) + tries - 1
+                if metadata.get("HTTPStatusCode", 0) >= 500:
+                    raise _TroubledError(error.response, operation) from error
+                raise
+            self._answered = True
+            return answer
+
+        return again(once, (*_AWAY, _TroubledError) if self._answered else ())
+
+    def _head(self, key: str) -> Any:
+        """Returns what the server says of an object."""
+        with self._asked("read", key):
+            try:
+                return self._ask("head_object", **self._at(key))
+            except aws.ClientError as error:
+                if code_of(error) not in ("400", "403"):
+                    raise
+                # The answer to HEAD has no body, and so no reason: ask in a way that has one.
+                answer = self._ask("get_object", **self._at(key), Range="bytes=0-0")
+                answer["Body"].close()
+                raise
+
+    def _part(self, key: str, first: int, length: int, tag: str) -> bytes:
+        span = f"bytes={first}-{first + length - 1}"
+        answer = self._ask("get_object", **self._at(key), Range=span, IfMatch=tag)
+        with closing(answer["Body"]) as body:
+            if answer["ContentLength"] != length:
+                raise RepositoryError(
+                    f"{self.url}: the server was asked for {span} of {key} and sends "
+                    f"{answer['ContentLength']:,} bytes",
+                    hint="a server without ranges can't serve a repository",
+                )
+            return bytes(body.read())
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
+
+    @contextmanager
+    def _writing(self, verb: str, key: str) -> Iterator[None]:
+        for lease in self._held:
+            lease.must_hold()
+        with self._asked(verb, key):
+            yield
+
+    @contextmanager
+    def _asked(self, verb: str, key: str) -> Iterator[None]:
+        """Turns what botocore raises into this project's errors."""
+        try:
+            yield
+        except aws.ClientError as error:
+            code = code_of(error)
+            if code in ABSENT or (code in DENIED and verb == "read" and self._is_open(key)):
+                raise KeyError(key) from error
+            raise self._place.explain(verb, key, error) from error
+        except aws.BotoCoreError as error:
+            raise self._place.explain(verb, key, error) from error
+
+    def _is_open(self, key: str) -> bool:
+        """Whether this store can be read: S3 denies what is absent to whom may not list."""
+        if key == WITNESS:
+            return False
+        try:
+            self._ask("head_object", **self._at(WITNESS))
+        except (aws.ClientError, aws.BotoCoreError):
+            return False
+        return True
+
+
+class _RacedError(Exception):
+    """Two conditional writes met; one more try shows who won."""
+
+
+def _utc(time: datetime) -> datetime:
+    return time.astimezone(timezone.utc)
