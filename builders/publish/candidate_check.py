@@ -24,8 +24,7 @@ from pydantic import ValidationError
 from builders.publish.index import model_index
 from builders.publish.provenance_file import PROVENANCE, is_about
 from builders.verify.misses import find_misses
-from zoo.repository.record_files import LARGEST_RECORD
-from zoo.repository.repository import Repository
+from zoo.repository.repository import LARGEST_RECORD, Repository
 from zoo.runtime.header import check_engine
 from zoo.schema.floors import OwnTolerance, Tolerance, looser_by
 from zoo.schema.index import EngineEntry, ModelCard, ModelIndex

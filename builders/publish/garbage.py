@@ -20,8 +20,7 @@ from pydantic import ValidationError
 
 from builders.history.nights import newest_night
 from zoo.client.client import Client
-from zoo.repository.record_files import LARGEST_RECORD
-from zoo.repository.repository import Repository
+from zoo.repository.repository import LARGEST_RECORD, Repository
 from zoo.schema.index import Candidate, ModelIndex
 from zoo.schema.layout import (
     CONDEMNED,
