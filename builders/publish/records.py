@@ -44,11 +44,11 @@ def publish_export(
 ) -> None:
     """Stores ONNX files, golden and a newly seeded state."""
     if output.state is not None:
-        state = repository.add_blob(folder / output.state)
+        state = repository.blobs.add(folder / output.state)
         record = StateRecord(model=job.manifest.id, recipe=job.weights.digest, state=state)
         repository.add_state(record)
     if output.golden is not None:
-        golden = repository.add_blob(folder / output.golden)
+        golden = repository.blobs.add(folder / output.golden)
     else:
         assert job.fp32 is not None
         golden = job.fp32.golden
@@ -56,7 +56,7 @@ def publish_export(
         repository.add_export(
             ExportRecord(
                 inputs=made.inputs,
-                onnx=repository.add_blob(folder / made.onnx),
+                onnx=repository.blobs.add(folder / made.onnx),
                 golden=golden,
                 parameters=made.parameters,
                 largest_tensor=made.largest_tensor,
@@ -107,7 +107,7 @@ def publish_build(
         now: The clock.
     """
     assert output.engine is not None
-    engine = repository.add_blob(folder / output.engine)
+    engine = repository.blobs.add(folder / output.engine)
     if verdict is None:
         attest_pending(repository, engine.sha256, output, now)
     else:
@@ -162,15 +162,15 @@ def _side_files(
 ) -> dict[str, Blob]:
     """Stores what is kept beside an engine: the worker's files, its log, and papers."""
     files: dict[str, Blob] = {
-        name: repository.add_blob(folder / file) for name, file in output.files.items()
+        name: repository.blobs.add(folder / file) for name, file in output.files.items()
     }
     for name, text in papers.items():
         path = folder / f"paper-{name}"
         path.write_text(text, encoding="utf-8")
-        files[name] = repository.add_blob(path)
+        files[name] = repository.blobs.add(path)
     log = folder / "log.txt"
     if log.is_file() and log.stat().st_size:
-        files["log"] = repository.add_blob(log)
+        files["log"] = repository.blobs.add(log)
     return files
 
 
@@ -182,7 +182,7 @@ def publish_timing_cache(
     cache = TimingCacheRecord(
         device=output.machine["gpu"]["name"],
         toolchain=record.inputs.toolchain,
-        cache=repository.add_blob(folder / output.timing_cache),
+        cache=repository.blobs.add(folder / output.timing_cache),
     )
     repository.put_timing_cache(cache)
 

@@ -61,7 +61,7 @@ class Bench:
         onnx = folder / "onnx"
         onnx.write_text("an ONNX")
         self.job = BuildJob(
-            inputs=inputs("rtx", "sm86"), onnx=self.repository.add_blob(onnx), parameters=1,
+            inputs=inputs("rtx", "sm86"), onnx=self.repository.blobs.add(onnx), parameters=1,
             prove=None, store=self.repository.store.url,
         )  # fmt: skip
         self.output = folder / "out"
