@@ -96,4 +96,4 @@ def test_a_changed_record_is_noticed(copy: Farm) -> None:
         )
     done = copy.zoo("pull", LITE)
     assert done.returncode == 10
-    assert "is not what the index says" in done.stderr
+    assert "does not match the index" in done.stderr

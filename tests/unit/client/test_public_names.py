@@ -19,4 +19,4 @@ def test_the_old_module_of_errors_still_works() -> None:
         moved = importlib.import_module("zoo.errors").TrustError
     assert moved is zoo.util.errors.TrustError
     with pytest.raises(AttributeError):
-        _ = importlib.import_module("zoo.errors").Any
+        _ = importlib.import_module("zoo.errors").NoSuchError
