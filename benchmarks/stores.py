@@ -30,9 +30,9 @@ from zoo.stores import open_store
 what, path, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 repository = Repository(open_store("s3://{BUCKET}/ours"))
 if what == "put":
-    print(repository.add_blob(path).sha256)
+    print(repository.blobs.add(path).sha256)
 else:
-    repository.fetch_blob(Blob(sha256=sys.argv[4], size=size), path)
+    repository.blobs.fetch(Blob(sha256=sys.argv[4], size=size), path)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
 """
 

@@ -109,7 +109,7 @@ def check(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for key, blob in repository.named_blobs():
             if blob.sha256 not in found:
-                found[blob.sha256] = repository.damage(blob, Path(scratch))
+                found[blob.sha256] = repository.blobs.damage(blob, Path(scratch))
             if damage := found[blob.sha256]:
                 bad += 1
                 print(f"{key}: blob {blob.sha256} is {damage}")

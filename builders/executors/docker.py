@@ -293,4 +293,4 @@ def _fetch(repository: Repository, here: Repository, blob: Blob) -> None:
     assert path is not None
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        repository.fetch_blob(blob, path)
+        repository.blobs.fetch(blob, path)

@@ -27,11 +27,11 @@ class Workspace:
 
     def blob(self, blob: Blob) -> Path:
         """Returns a blob as a file: in place if the store is local, else downloaded and checked."""
-        path = self._repository.blob_path(blob)
+        path = self._repository.blobs.path(blob)
         if path is None:
             path = self.output / "inputs" / blob.sha256
             path.parent.mkdir(exist_ok=True)
-            self._repository.fetch_blob(blob, path)
+            self._repository.blobs.fetch(blob, path)
         return path
 
     def timing_cache(self, device: str, toolchain: Toolchain) -> Path | None:

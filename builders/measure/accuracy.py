@@ -120,7 +120,7 @@ def measure(
     yield judged("PyTorch", Precision.FP32, expected)
     for record in own:
         with tempfile.TemporaryDirectory() as scratch:
-            engine = repository.whole_blob(record.engine, Path(scratch))
+            engine = repository.blobs.whole(record.engine, Path(scratch))
             with open_session(engine, record.inputs) as session:
                 found = _all(session.features, images)
         kept = f"{len(record.advice.kept)} kept higher" if record.advice else ""
@@ -129,7 +129,7 @@ def measure(
     if (fp16 := _fp16_export(repository, manifest, records)) is not None:
         note = "no engine: every value rounded to fp16"
         with tempfile.TemporaryDirectory() as scratch:
-            path = repository.whole_blob(fp16.onnx, Path(scratch))
+            path = repository.blobs.whole(fp16.onnx, Path(scratch))
             found = _all(open_onnx(_rounded(path)), images)
         yield judged("fp16 ONNX", Precision.FP16, found, note=note)
 

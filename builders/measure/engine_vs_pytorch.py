@@ -95,7 +95,9 @@ def _compare_engine(
     rows = []
     with (
         tempfile.TemporaryDirectory() as scratch,
-        open_session(repository.whole_blob(record.engine, Path(scratch)), record.inputs) as session,
+        open_session(
+            repository.blobs.whole(record.engine, Path(scratch)), record.inputs
+        ) as session,
         torch.inference_mode(),
     ):
         for size in sorted({batch.min, batch.opt, batch.max}):
@@ -237,7 +239,7 @@ def backbone_of(
         if found is None:
             raise RepositoryError(f"{manifest.id}: the state of its seeded weights is gone")
         with tempfile.TemporaryDirectory() as scratch:
-            path = repository.whole_blob(found.state, Path(scratch))
+            path = repository.blobs.whole(found.state, Path(scratch))
             state.load_seeded(model, manifest, path)
     else:
         state.load_state(model, manifest, weights.fetch(manifest, manifest_dir))

@@ -72,7 +72,7 @@ class RepositoryKnown:
         """Returns the digest of an engine that is missing, where that is looked at."""
         if not self._looks or (record := self.record(key)) is None:
             return None
-        return None if self._repository.has_blob(record.engine) else record.engine.sha256
+        return None if self._repository.blobs.has(record.engine) else record.engine.sha256
 
     def record(self, key: str) -> BuildRecord | None:
         """Returns a build record."""
@@ -100,7 +100,9 @@ class RepositoryKnown:
             if found is not None:
                 self.exports_read.append(found)
             whole = (
-                found is None or not self._looks or all(map(self._repository.has_blob, found.blobs))
+                found is None
+                or not self._looks
+                or all(map(self._repository.blobs.has, found.blobs))
             )
             if found is None:
                 self._exports[key] = self._repository.failed_export(self._model, key)

@@ -24,7 +24,8 @@ from pydantic import ValidationError
 from builders.publish.index import model_index
 from builders.publish.provenance_file import PROVENANCE, is_about
 from builders.verify.misses import find_misses
-from zoo.repository.repository import LARGEST_RECORD, Repository
+from zoo.repository.files import LARGEST_RECORD
+from zoo.repository.repository import Repository
 from zoo.runtime.header import check_engine
 from zoo.schema.floors import OwnTolerance, Tolerance, looser_by
 from zoo.schema.index import EngineEntry, ModelCard, ModelIndex
@@ -59,7 +60,7 @@ def check_candidate(
     Raises:
         RepositoryError: The candidate is refused; the message says why.
     """
-    candidate = repository.candidate(key)
+    candidate = repository.candidates.read(key)
     if candidate is None:
         raise RepositoryError(f"{key} is gone")
     if key.split("/")[1:2] != [candidate.card.model]:
@@ -188,10 +189,10 @@ def _check_blobs(repository: Repository, record: BuildRecord) -> None:
     blobs: dict[str, Blob] = {"engine": record.engine, "golden": record.golden, **record.files}
     with tempfile.TemporaryDirectory() as scratch:
         for name, blob in blobs.items():
-            if damage := repository.damage(blob, Path(scratch)):
+            if damage := repository.blobs.damage(blob, Path(scratch)):
                 raise RepositoryError(f"record {record.key}: its {name} {blob.sha256} is {damage}")
         if has_header(record.inputs.toolchain.kind):
-            engine = repository.blob_path(record.engine) or Path(scratch) / record.engine.sha256
+            engine = repository.blobs.path(record.engine) or Path(scratch) / record.engine.sha256
             check_engine(engine, record.inputs, record.engine.size)
 
 

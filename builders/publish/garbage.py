@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from builders.history.nights import newest_night
 from zoo.client.client import Client
-from zoo.repository.repository import LARGEST_RECORD, Repository
+from zoo.repository.files import LARGEST_RECORD
+from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, ModelIndex
 from zoo.schema.layout import (
     CONDEMNED,
@@ -203,7 +204,7 @@ def _signed(client: Client) -> Iterator[str]:
 
 def _proposed(repository: Repository) -> Iterator[str]:
     """Yields all keys that candidates refer to."""
-    for key in repository.candidates():
+    for key in repository.candidates.waiting():
         candidate = _parsed(repository, key, Candidate)
         yield key
         if candidate is not None:

@@ -74,14 +74,16 @@ def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool
     if made == (current or made.model_copy(update={"engines": (), "disabled": ()})):
         return False
     if not _waits(repository, candidate):
-        repository.propose(candidate.model_copy(update={"proposed": now.strftime(TIME)}))
+        repository.candidates.propose(candidate.model_copy(update={"proposed": now.strftime(TIME)}))
     return True
 
 
 def _waits(repository: Repository, candidate: Candidate) -> bool:
     """Whether the newest unsigned candidate of the model is the same."""
-    keys = [key for key in repository.candidates() if key.split("/")[1] == candidate.card.model]
-    newest = repository.candidate(keys[-1]) if keys else None
+    keys = [
+        key for key in repository.candidates.waiting() if key.split("/")[1] == candidate.card.model
+    ]
+    newest = repository.candidates.read(keys[-1]) if keys else None
     return newest is not None and newest.model_copy(update={"proposed": ""}) == candidate
 
 

@@ -124,7 +124,7 @@ class Publisher:
             if not self._metadata.load():
                 self._metadata.start()
             rows = {row.model: row for row in self._index(kind).models}
-            keys = repository.candidates()
+            keys = repository.candidates.waiting()
             files: dict[str, bytes] = {}
             for key in keys:
                 model = key.split("/")[1]
@@ -137,7 +137,7 @@ class Publisher:
                         raise RepositoryError(f"the answer is about {made.model}")
                 except ZooError as error:
                     published.refused[key] = str(error)
-                    repository.refuse(key, str(error))
+                    repository.candidates.refuse(key, str(error))
                     continue
                 files[path] = made.to_json()
                 rows[model] = index_row(made, files[path])

@@ -45,11 +45,11 @@ def publish_export(
 ) -> None:
     """Stores ONNX files, golden features and a newly seeded state."""
     if output.state is not None:
-        state = repository.add_blob(folder / output.state)
+        state = repository.blobs.add(folder / output.state)
         record = StateRecord(model=job.manifest.id, recipe=job.weights.digest, state=state)
         repository.add_state(record)
     if output.golden is not None:
-        golden = repository.add_blob(folder / output.golden)
+        golden = repository.blobs.add(folder / output.golden)
     else:
         assert job.fp32 is not None
         golden = job.fp32.golden
@@ -57,7 +57,7 @@ def publish_export(
         repository.add_export(
             ExportRecord(
                 inputs=made.inputs,
-                onnx=repository.add_blob(folder / made.onnx),
+                onnx=repository.blobs.add(folder / made.onnx),
                 golden=golden,
                 parameters=made.parameters,
                 largest_tensor=made.largest_tensor,
@@ -109,7 +109,7 @@ def publish_build(
         now: The clock.
     """
     assert output.engine is not None
-    engine = repository.add_blob(folder / output.engine)
+    engine = repository.blobs.add(folder / output.engine)
     if verdict is None:
         attest_pending(repository, engine.sha256, output, now)
     else:
@@ -164,15 +164,15 @@ def _side_files(
 ) -> dict[str, Blob]:
     """Stores the files beside an engine: the worker's files, its log, and documents."""
     files: dict[str, Blob] = {
-        name: repository.add_blob(folder / file) for name, file in output.files.items()
+        name: repository.blobs.add(folder / file) for name, file in output.files.items()
     }
     for name, text in documents.items():
         path = folder / f"paper-{name}"
         path.write_text(text, encoding="utf-8")
-        files[name] = repository.add_blob(path)
+        files[name] = repository.blobs.add(path)
     log = folder / "log.txt"
     if log.is_file() and log.stat().st_size:
-        files["log"] = repository.add_blob(log)
+        files["log"] = repository.blobs.add(log)
     return files
 
 
@@ -184,7 +184,7 @@ def publish_timing_cache(
     cache = TimingCacheRecord(
         device=output.machine["gpu"]["name"],
         toolchain=record.inputs.toolchain,
-        cache=repository.add_blob(folder / output.timing_cache),
+        cache=repository.blobs.add(folder / output.timing_cache),
     )
     repository.put_timing_cache(cache)
 

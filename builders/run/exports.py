@@ -108,5 +108,5 @@ class Exports:
         record = repository.export(model, key)
         if record is None:
             return repository.failed_export(model, key)
-        whole = repository.has_blob(record.onnx) and repository.has_blob(record.golden)
+        whole = repository.blobs.has(record.onnx) and repository.blobs.has(record.golden)
         return record if whole else None

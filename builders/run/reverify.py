@@ -142,8 +142,8 @@ class Prover:
         record = repository.listed_record(model, entry)
         prove = self._proof(model, record, manifest)
         for blob in (record.engine, prove.golden):
-            path = repository.blob_path(blob)  # a worker checks what it fetches from afar
-            whole = repository.has_blob(blob)
+            path = repository.blobs.path(blob)  # a worker checks what it fetches from afar
+            whole = repository.blobs.has(blob)
             if not whole or (path is not None and sha256_file(path) != blob.sha256):
                 raise RepositoryError(
                     f"blob {blob.sha256} is missing or damaged: nothing was loaded",

@@ -101,7 +101,7 @@ class Signed:
     def blob(self, content: bytes) -> Blob:
         path = self.folder / "file"
         path.write_bytes(content)
-        return self.repository.add_blob(path)
+        return self.repository.blobs.add(path)
 
     def attest(self, engine: Blob, **changes: Any) -> None:
         body = {"batches": [ROW], "tolerance": TOLERANCE}
@@ -121,7 +121,7 @@ class Signed:
             proposed,
             proposed=datetime.now(timezone.utc).strftime(TIME),
         )
-        self.repository.propose(candidate)
+        self.repository.candidates.propose(candidate)
         return f"candidates/{candidate.card.model}/{candidate.name}"
 
     def publish(self, *, refresh: bool = False) -> Published:

@@ -119,7 +119,7 @@ class Client:
             if not (engine.is_file() and sha256_file(engine) == record.engine.sha256):
                 self.signed.must_be_fresh()
                 engine.parent.mkdir(parents=True, exist_ok=True)
-                self.repository.fetch_blob(record.engine, engine, progress=progress)
+                self.repository.blobs.fetch(record.engine, engine, progress=progress)
         return Pulled(record=record, engine=engine)
 
     @contextmanager
@@ -134,7 +134,7 @@ class Client:
         path = self._cache / "engines" / f"{blob.sha256}.mirror"
         with self._turn(path.name):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.repository.fetch_blob(blob, path)
+            self.repository.blobs.fetch(blob, path)
             try:
                 yield path
             finally:
@@ -151,8 +151,8 @@ class Client:
             The file; None where the repository does not keep it or can't be reached.
         """
         try:
-            blob = self.repository.find_blob(record.inputs.onnx)
-            return self.repository.whole_blob(blob, scratch) if blob else None
+            blob = self.repository.blobs.find(record.inputs.onnx)
+            return self.repository.blobs.whole(blob, scratch) if blob else None
         except RepositoryError:
             return None
 

@@ -351,7 +351,7 @@ def _lay_out(answer: Answer, job: Job, folder: Path) -> Outcome:
         check_size(name, named[name], blob.size)
     repository = Repository(open_store(job.store))
     for name, blob in answer.files.items():
-        repository.fetch_blob(blob, folder / name)
+        repository.blobs.fetch(blob, folder / name)
     check_formats(named, folder)
     write_file(folder / RESULT, data)
     return Outcome(result=result, folder=folder)

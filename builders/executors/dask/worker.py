@@ -158,7 +158,7 @@ def _run(task: Task, folder: Path, started: float) -> Answer:
 def _upload(repository: Repository, outcome: Outcome) -> dict[str, Blob]:
     """Stores what a job returns."""
     names = named_files(outcome.result)
-    return {name: repository.add_blob(outcome.folder / name) for name in names}
+    return {name: repository.blobs.add(outcome.folder / name) for name in names}
 
 
 class _Tail:

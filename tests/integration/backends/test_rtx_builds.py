@@ -28,7 +28,7 @@ def build_in_worker(onnx_file: Path, asked: BuildInputs, folder: Path) -> Outcom
     shutil.copy(onnx_file, copy)
     job = BuildJob(
         inputs=asked,
-        onnx=repository.add_blob(copy),
+        onnx=repository.blobs.add(copy),
         parameters=216,
         prove=None,
         store=repository.store.url,

@@ -77,7 +77,7 @@ def test_seeded_engines_are_marked_and_refused(dry_run: Farm) -> None:
 
 def test_a_damaged_engine_is_not_loaded(copy: Farm) -> None:
     record = next(r for r in copy.repository.records(LITE) if r.targets[0].startswith("cpu"))
-    path = copy.repository.blob_path(record.engine)
+    path = copy.repository.blobs.path(record.engine)
     assert path is not None
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -96,4 +96,4 @@ def test_a_changed_record_is_noticed(copy: Farm) -> None:
         )
     done = copy.zoo("pull", LITE)
     assert done.returncode == 10
-    assert "is not what the index says" in done.stderr
+    assert "does not match the index" in done.stderr

@@ -54,7 +54,7 @@ def a_job(store: str, folder: Path) -> BuildJob:
     repository = Repository(open_store(store))
     onnx = folder / "toy.onnx"
     shutil.copy(TOY, onnx)
-    blob = repository.add_blob(onnx)
+    blob = repository.blobs.add(onnx)
     return BuildJob(
         inputs=installed_inputs("rtx", "sm86"), onnx=blob, parameters=216, prove=None, store=store
     )

@@ -132,7 +132,7 @@ class Bench:
     def _blob(self) -> Blob:
         path = self.folder / "blob"
         path.write_text("an input")
-        return self.repository.add_blob(path)
+        return self.repository.blobs.add(path)
 
     def set_case(self, case: str) -> None:
         (self.place / CASE).write_text(case)

@@ -103,7 +103,7 @@ def test_publishers_race_for_one_record_on_a_bucket(s3: str, tmp_path: Path) -> 
     assert [one.exitcode for one in racing] == [0] * 4
     assert signed.pulled(signed.client()) == b"the same engine"
     assert len(list(signed.store.list("records/m/"))) == 1
-    assert not signed.repository.candidates()
+    assert not signed.repository.candidates.waiting()
 
 
 def test_a_kill_at_any_moment_leaves_no_visible_half(signed: Signed) -> None:
@@ -134,7 +134,7 @@ def test_a_kill_at_any_moment_leaves_no_visible_half(signed: Signed) -> None:
         nothing_is_half(signed)
     last = signed.release("m", b"the last engine")
     assert [entry.record for entry in index(signed).current] == [last.key]
-    assert not signed.repository.candidates()
+    assert not signed.repository.candidates.waiting()
     nothing_is_half(signed)
 
 
@@ -142,7 +142,7 @@ def nothing_is_half(signed: Signed) -> None:
     client = signed.client()
     for model in ("steady", "m"):  # those that are in no index yet too
         for record in signed.repository.records(model):
-            assert all(signed.repository.has_blob(blob) for blob in record.blobs)
+            assert all(signed.repository.blobs.has(blob) for blob in record.blobs)
             assert signed.repository.attestations(record.engine.sha256)
     assert "steady" in {row.model for row in client.index().models}
     for row in client.index().models:

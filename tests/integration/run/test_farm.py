@@ -37,7 +37,7 @@ def test_a_cpu_engine_is_verified_and_a_gpu_engine_pending(farm: Farm) -> None:
 
 def test_the_plan_on_disk_is_what_its_record_says(farm: Farm) -> None:
     for record in farm.repository.records(LITE):
-        path = farm.repository.blob_path(record.engine)
+        path = farm.repository.blobs.path(record.engine)
         assert path is not None
         assert path.stat().st_size == record.engine.size
         if record.inputs.toolchain.kind == "rtx":
@@ -104,7 +104,7 @@ def test_a_relative_store_is_found_from_any_folder(dry_run: Farm, tmp_path: Path
 
 def test_a_missing_engine_is_noticed(copy: Farm) -> None:
     record = next(r for r in copy.repository.records(LITE) if r.targets[0].startswith("cpu"))
-    path = copy.repository.blob_path(record.engine)
+    path = copy.repository.blobs.path(record.engine)
     assert path is not None
     path.unlink()
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
@@ -115,7 +115,7 @@ def test_a_missing_engine_is_noticed(copy: Farm) -> None:
 
 def test_damage_is_found_and_repaired(copy: Farm) -> None:
     record = next(r for r in copy.repository.records(LITE) if r.targets[0].startswith("cpu"))
-    path = copy.repository.blob_path(record.engine)
+    path = copy.repository.blobs.path(record.engine)
     assert path is not None
     path.write_bytes(bytes(path.stat().st_size))
 

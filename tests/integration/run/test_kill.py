@@ -21,8 +21,8 @@ def visible(farm: Farm) -> None:
     """Checks that everything that can be seen is whole."""
     repository = farm.repository
     for record in repository.records(SMALL):
-        assert repository.has_blob(record.engine)
-        assert repository.has_blob(record.golden)
+        assert repository.blobs.has(record.engine)
+        assert repository.blobs.has(record.golden)
         assert repository.attestations(record.engine.sha256)
     index = repository.index()
     for row in index.models if index else ():
@@ -30,7 +30,7 @@ def visible(farm: Farm) -> None:
         assert model is not None
         for engine in model.engines:
             assert engine.status == "verified"
-            assert repository.has_blob(engine.engine)
+            assert repository.blobs.has(engine.engine)
     for key in [entry.key for entry in repository.store.list("blobs/")]:
         data = repository.store.get(key)
         assert hashlib.sha256(data).hexdigest() == key.rsplit("/", 1)[1]

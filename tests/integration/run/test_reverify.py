@@ -144,7 +144,7 @@ def test_what_could_not_be_run_to_its_end_stays_pending(limit: tuple[str, str], 
 
 
 def test_a_damaged_engine_is_not_loaded(farm: Farm) -> None:
-    path = farm.repository.blob_path(entries(farm)[CPU].engine)
+    path = farm.repository.blobs.path(entries(farm)[CPU].engine)
     assert path is not None
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -219,7 +219,7 @@ def test_a_store_that_can_be_published_to_is_left_as_it_was(store: ObjectStore) 
         ("htps://host/path", "Perhaps you meant 'https'"),
         ("s3://", "which bucket"),
         ("s3://bucket/../other", "not a key"),
-        ("https://host/path?token=x", "not where a repository lies"),
+        ("https://host/path?token=x", "not the URL of a repository"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused(url: str, message: str) -> None:

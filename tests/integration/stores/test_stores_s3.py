@@ -83,7 +83,7 @@ def test_200_mb_go_up_and_down_in_parts(s3: str, large: Path, tmp_path: Path) ->
     assert same(large, tmp_path / "copy")
     assert len(up) == len(down) == 25
     assert sum(up) == sum(down) == 200 * MIB
-    head = store._client.head_object(**store._at("large"), ChecksumMode="ENABLED")
+    head = store._bucket.client.head_object(**store._bucket.at("large"), ChecksumMode="ENABLED")
     assert head["ChecksumSHA256"].endswith("-25")  # the server has the SHA-256 of each part
     assert not list(store.abandoned(soon()))
 
@@ -117,7 +117,7 @@ def test_2500_keys_take_three_requests(s3: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    events = store._client.meta.events
+    events = store._bucket.client.meta.events
     events.register("before-send.s3", lambda request, **_: requests.append(request.url))
     assert [entry.key for entry in store.list("k/")] == [f"k/{i:04}" for i in range(2500)]
     assert len(requests) == 3
@@ -258,7 +258,7 @@ def test_a_server_that_fails_for_a_while_costs_nothing(
         body = b"<Error><Code>InternalError</Code><Message>Please try again.</Message></Error>"
         return AWSResponse(request.url, 500, {}, Raw(body))
 
-    store._client.meta.events.register("before-send.s3", fail)
+    store._bucket.client.meta.events.register("before-send.s3", fail)
     assert store.get("it") == b"x"
     assert len(refused) == 3
     refused.clear()

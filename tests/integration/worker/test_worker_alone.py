@@ -65,7 +65,7 @@ def test_it_builds_an_engine_from_a_job(alone: str, tmp_path: Path) -> None:
     shutil.copy(TOY, onnx)
     job = BuildJob(
         inputs=installed_inputs("rtx", "sm86"),
-        onnx=repository.add_blob(onnx),
+        onnx=repository.blobs.add(onnx),
         parameters=216,
         prove=None,
         store=repository.store.url,

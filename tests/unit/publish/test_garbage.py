@@ -54,7 +54,7 @@ def test_garbage_is_condemned_first_and_deleted_after_a_grace_time(signed: Signe
     assert f"records/m/{old.key}.json" in done.deleted
     assert not list((signed.folder / "store").glob(f"blobs/sha256/*/{old.engine.sha256}"))
     assert signed.path(waiting).exists()
-    assert signed.repository.has_blob(blob(b"other engine"))
+    assert signed.repository.blobs.has(blob(b"other engine"))
     assert signed.pulled(signed.client("after")) == b"newest"
     assert signed.repository.record("m", new.key) is not None
     assert not signed.publish().refused
@@ -68,7 +68,7 @@ def test_what_is_needed_again_is_spared(signed: Signed) -> None:
     signed.release("other", content=b"loose")  # the same bytes, before their time has come
     done = garbage.collect(client, GRACE, signed.now + timedelta(days=8), delete=True)
     assert not any(loose.sha256 in key for key in done.deleted)
-    assert signed.repository.has_blob(loose)
+    assert signed.repository.blobs.has(loose)
 
 
 def test_what_was_built_of_old_bytes_is_spared_until_it_is_proposed(signed: Signed) -> None:

@@ -131,7 +131,7 @@ def test_a_record_under_another_name_is_refused(signed: Signed) -> None:
     signed.path(f"records/m/{other}.json").write_bytes(record.to_json())
     path = signed.path(key)
     path.write_text(path.read_text().replace(record.key, other))
-    assert "has inputs of another key" in signed.publish().refused[key]
+    assert "its inputs have another key" in signed.publish().refused[key]
 
 
 @pytest.mark.parametrize("what", ["record", "candidate"])

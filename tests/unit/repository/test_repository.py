@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.goldens import assert_golden
 from support.records import attestation, blob, sha256, state_record
 
 from zoo.repository.repository import Repository
@@ -19,13 +20,13 @@ def repository() -> Repository:
 def add(repository: Repository, folder: Path, content: bytes) -> Blob:
     path = folder / "file"
     path.write_bytes(content)
-    return repository.add_blob(path)
+    return repository.blobs.add(path)
 
 
 def test_a_blob_is_named_by_its_bytes(repository: Repository, tmp_path: Path) -> None:
     blob = add(repository, tmp_path, b"engine")
-    assert repository.has_blob(blob)
-    repository.fetch_blob(blob, tmp_path / "copy")
+    assert repository.blobs.has(blob)
+    repository.blobs.fetch(blob, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"engine"
 
 
@@ -36,13 +37,13 @@ def test_a_damaged_blob_is_never_handed_out(tmp_path: Path) -> None:
     (entry,) = store.list("blobs/")
     (tmp_path / "store" / entry.key).write_bytes(b"engin3")
     with pytest.raises(RepositoryError, match="damaged"):
-        repository.fetch_blob(blob, tmp_path / "copy")
+        repository.blobs.fetch(blob, tmp_path / "copy")
     assert not list(tmp_path.glob("copy*"))
 
 
 def test_a_missing_blob_is_an_error(repository: Repository, tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="missing"):
-        repository.fetch_blob(blob(sha256=sha256("0"), size=1), tmp_path / "copy")
+        repository.blobs.fetch(blob(sha256=sha256("0"), size=1), tmp_path / "copy")
 
 
 def test_a_record_needs_its_blobs(repository: Repository) -> None:
@@ -64,8 +65,10 @@ def test_dry_runs_and_releases_do_not_mix(repository: Repository) -> None:
     assert repository.kind() is None
     repository.claim("release")
     repository.claim("release")
-    with pytest.raises(RepositoryError, match="release repository and this is a dry-run"):
+    with pytest.raises(RepositoryError, match="memory://") as caught:
         repository.claim("dry-run")
+    assert caught.value.exit_code == 10
+    assert_golden("repository/other-kind", caught.value)
 
 
 def test_a_damaged_record_is_an_error_and_no_traceback(repository: Repository) -> None:
