@@ -70,7 +70,9 @@ def statement(
             "runDetails": {
                 "builder": {"id": "caft-zoo/zoo-farm", **_builder(output)},
                 "metadata": {"finishedOn": created},
-                "byproducts": [{"name": "machine", "annotations": output.machine}],
+                "byproducts": [
+                    {"name": "machine", "annotations": output.machine.model_dump(mode="json")}
+                ],
             },
         },
     }
@@ -91,7 +93,7 @@ def _builder(output: BuildOutput) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if known := checkout():
         found["version"] = {"git": known["commit"], "changed": str(known["changed"]).lower()}
-    if image := output.machine.get("image"):
+    if image := output.machine.image:
         found["builderDependencies"] = [{"name": "container", "uri": image}]
     return found
 

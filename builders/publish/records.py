@@ -179,8 +179,10 @@ def publish_timing_cache(
 ) -> None:
     """Stores the timing cache that a build left, for the next build on such a GPU."""
     assert output.timing_cache is not None
+    device = output.machine.gpu_name
+    assert device is not None  # such a result was refused
     cache = TimingCacheRecord(
-        device=output.machine["gpu"]["name"],
+        device=device,
         toolchain=record.inputs.toolchain,
         cache=repository.add_blob(folder / output.timing_cache),
     )

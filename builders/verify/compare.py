@@ -26,6 +26,7 @@ from zoo.inference.preprocess import normalise
 from zoo.runtime import Session
 from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess
+from zoo.schema.measurements import BatchNumbers
 from zoo.util.errors import VerificationError
 
 _INPUT, _OUTPUT = "images", "features"
@@ -64,7 +65,7 @@ class RowResult:
         misses: What is wrong, in words.
     """
 
-    def __init__(self, numbers: dict[str, Any], misses: list[str]) -> None:
+    def __init__(self, numbers: BatchNumbers, misses: list[str]) -> None:
         self.numbers = numbers
         self.misses = misses
 

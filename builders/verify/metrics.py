@@ -5,19 +5,22 @@ Polygraphy's own functors judge a batch as one vector, in which one bad row hide
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.schema.floors import NEIGHBOURS, Tolerance
+from zoo.schema.measurements import BatchNumbers, PhotoNumbers
+
+Number = TypeVar("Number", int, float, bool)
 
 _SAME = 1e-6  # of the longest row: features no farther apart are of one photo
 
 
 def compare_rows(
     found: npt.NDArray[Any], expected: npt.NDArray[Any], golden: npt.NDArray[Any]
-) -> dict[str, Any]:
+) -> BatchNumbers:
     """Measures how far features are from PyTorch's.
 
     Args:
@@ -26,19 +29,14 @@ def compare_rows(
         golden: PyTorch's of all golden photos, ``(N, feature_dim)``; ``expected`` is rows of it.
 
     Returns:
-        ``batch``; ``finite``; over its rows: ``worst_cosine``, ``median_cosine``,
-        ``worst_relative_error`` (``|y - r| / |r|``), ``worst_distance_error`` (``|y - r|`` over
-        the distance from ``r`` to the nearest other photo), ``worst_row``, ``lost_rows`` (how many
-        are nearer to another photo's features than to their own) and ``neighbours`` (share of a
-        row's nearest other photos that stay among its nearest, the mean); and ``photos``: the
-        first three for each golden photo of the batch, at worst.
+        The numbers; not those of the rows where features have another shape or are not finite.
     """
-    batch: dict[str, Any] = {"batch": len(expected)}
+    batch = len(expected)
     if found.shape != expected.shape:
-        return {**batch, "finite": False, "shape": list(found.shape)}
+        return BatchNumbers(batch=batch, finite=False, shape=found.shape)
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found).all(axis=1)).sum())
-        return {**batch, "finite": False, "rows_not_finite": bad}
+        return BatchNumbers(batch=batch, finite=False, rows_not_finite=bad)
     y, r, all_rows = (array.astype(np.float64) for array in (found, expected, golden))
     error = np.linalg.norm(y - r, axis=1)
     lengths = np.linalg.norm(y, axis=1) * np.linalg.norm(r, axis=1)
@@ -49,20 +47,18 @@ def compare_rows(
     of_distance = error / np.where(own, np.inf, between).min(axis=1)
     nearest = reached.argmin(axis=1)
     lost = ~own[np.arange(len(r)), nearest]
-    return {
-        **batch,
-        "finite": True,
-        "worst_cosine": float(cosine.min()),
-        "median_cosine": float(np.median(cosine)),
-        "worst_relative_error": float(relative.max()),
-        "worst_distance_error": float(of_distance.max()),
-        "worst_row": int(cosine.argmin()),
-        "lost_rows": int(lost.sum()),
-        "neighbours": _neighbours_kept(
-            np.where(own, np.inf, between), np.where(own, np.inf, reached)
-        ),
-        "photos": _by_photo(own.argmax(axis=1), cosine, relative, of_distance),
-    }
+    return BatchNumbers(
+        batch=batch,
+        finite=True,
+        worst_cosine=float(cosine.min()),
+        median_cosine=float(np.median(cosine)),
+        worst_relative_error=float(relative.max()),
+        worst_distance_error=float(of_distance.max()),
+        worst_row=int(cosine.argmin()),
+        lost_rows=int(lost.sum()),
+        neighbours=_neighbours_kept(np.where(own, np.inf, between), np.where(own, np.inf, reached)),
+        photos=_by_photo(own.argmax(axis=1), cosine, relative, of_distance),
+    )
 
 
 def _neighbours_kept(between: npt.NDArray[Any], reached: npt.NDArray[Any]) -> float:
@@ -85,46 +81,61 @@ def _by_photo(
     cosine: npt.NDArray[Any],
     relative: npt.NDArray[Any],
     of_distance: npt.NDArray[Any],
-) -> dict[str, dict[str, float]]:
+) -> dict[str, PhotoNumbers]:
     """Returns the worst numbers of each golden photo, by its place in the golden file."""
     return {
-        str(number): {
-            "cosine": round(float(cosine[photo == number].min()), 8),
-            "relative_error": round(float(relative[photo == number].max()), 8),
-            "distance_error": round(float(of_distance[photo == number].max()), 8),
-        }
+        str(number): PhotoNumbers(
+            cosine=round(float(cosine[photo == number].min()), 8),
+            relative_error=round(float(relative[photo == number].max()), 8),
+            distance_error=round(float(of_distance[photo == number].max()), 8),
+        )
         for number in np.unique(photo)
     }
 
 
-def find_misses(numbers: dict[str, Any], tolerance: Tolerance) -> list[str]:
-    """Says in words which floors a batch misses; an empty list when it keeps them all."""
-    where = f"batch {numbers['batch']}"
-    if not numbers["finite"]:
-        if "shape" in numbers:
-            return [f"{where}: features of shape {tuple(numbers['shape'])}"]
-        return [f"{where}: {numbers['rows_not_finite']} rows hold NaN or infinity"]
+def find_misses(numbers: BatchNumbers, tolerance: Tolerance) -> list[str]:
+    """Returns in words how a batch misses the tolerance; an empty list when it meets it.
+
+    Raises:
+        KeyError: A number that decides is missing.
+    """
+    where = f"batch {_stated(numbers.batch, 'batch')}"
+    if not _stated(numbers.finite, "finite"):
+        if numbers.shape is not None:
+            return [f"{where}: features of shape {numbers.shape}"]
+        rows = _stated(numbers.rows_not_finite, "rows_not_finite")
+        return [f"{where}: {rows} rows hold NaN or infinity"]
     misses = []
-    if numbers["worst_cosine"] < tolerance.cosine:
+    cosine = _stated(numbers.worst_cosine, "worst_cosine")
+    if cosine < tolerance.cosine:
         misses.append(
-            f"{where}: row {numbers['worst_row']} has cosine {numbers['worst_cosine']:.6f}, "
+            f"{where}: row {_stated(numbers.worst_row, 'worst_row')} has cosine {cosine:.6f}, "
             f"at least {tolerance.cosine} is needed"
         )
-    for name in ("relative_error", "distance_error"):
-        allowed = getattr(tolerance, name)
-        if numbers[f"worst_{name}"] > allowed:
+    for name, error, allowed in (
+        ("relative_error", numbers.worst_relative_error, tolerance.relative_error),
+        ("distance_error", numbers.worst_distance_error, tolerance.distance_error),
+    ):
+        worst = _stated(error, f"worst_{name}")
+        if worst > allowed:
             misses.append(
-                f"{where}: {name.replace('_', ' ')} {numbers[f'worst_{name}']:.3g}, "
-                f"at most {allowed} is allowed"
+                f"{where}: {name.replace('_', ' ')} {worst:.3g}, at most {allowed} is allowed"
             )
-    if numbers["neighbours"] < tolerance.neighbours:
+    neighbours = _stated(numbers.neighbours, "neighbours")
+    if neighbours < tolerance.neighbours:
         misses.append(
-            f"{where}: {numbers['neighbours']:.0%} of the nearest photos stay the nearest, at "
+            f"{where}: {neighbours:.0%} of the nearest photos stay the nearest, at "
             f"least {tolerance.neighbours:.0%} is needed"
         )
-    if numbers["lost_rows"]:
-        misses.append(f"{where}: {numbers['lost_rows']} rows are nearest to another photo's")
+    if lost := _stated(numbers.lost_rows, "lost_rows"):
+        misses.append(f"{where}: {lost} rows are nearest to another photo's")
     return misses
+
+
+def _stated(value: Number | None, name: str) -> Number:
+    if value is None:
+        raise KeyError(name)
+    return value
 
 
 def _distances(rows: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:

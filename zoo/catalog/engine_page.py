@@ -83,8 +83,8 @@ def requirements(engine: EngineEntry, record: BuildRecord | None) -> list[tuple[
     size = engine.preprocess.input_size
     found.append(("Input", f"batch × 3 × {size} × {size}, RGB, scaled and normalised"))
     found.append(("Output", f"batch × {engine.feature_dim:,}"))
-    memory = record.facts.get("device_memory") if record else None
-    if isinstance(memory, list) and memory and all(isinstance(one, int) for one in memory):
+    memory = record.facts.device_memory if record else None
+    if memory:
         text = ", ".join(facts.mib(one) for one in memory)
         found.append(("GPU memory beside the weights", f"{text}, by profile"))
     return found
@@ -246,10 +246,10 @@ def provenance(
         found.append(("Builder options", _named(record.inputs.options)))
     if commit := _commit(origin.provenance):
         found.append(("Checkout", commit))
-    if record is not None and record.cost.get("seconds") is not None:
-        memory = record.cost.get("peak_memory")
-        peak = f", {facts.mib(memory)} of memory at most" if isinstance(memory, int) else ""
-        found.append(("Cost of the build", f"{float(record.cost['seconds']):,.1f} s{peak}"))
+    if record is not None and record.cost.seconds is not None:
+        memory = record.cost.peak_memory
+        peak = f", {facts.mib(memory)} of memory at most" if memory is not None else ""
+        found.append(("Cost of the build", f"{record.cost.seconds:,.1f} s{peak}"))
     return found
 
 
@@ -290,8 +290,8 @@ def history(
     first = entries[0]
     events = [Event(time=first.created, what="Built", detail=facts.runtime_words(first))]
     for one in attestations:
-        reason = one.body.get("reason")
-        where = facts.machine_words(one.machine) if one.machine else "by hand"
+        reason = one.body.reason
+        where = "by hand" if one.machine.empty else facts.machine_words(one.machine)
         detail = f"{reason} ({where})" if reason else where
         events.append(Event(time=one.time, what=_did(one.kind), detail=detail))
     for entry in entries:
