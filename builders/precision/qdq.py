@@ -212,10 +212,7 @@ def quantise(
         index = list(node.input).index(shortcut.activation)
         node.input[index] = pairs.activation(shortcut.activation)
     if _quantises_results(placement.runtime):
-        for node in graph.node:
-            for index, name in enumerate(node.input):
-                if name in pairs.behind:
-                    node.input[index] = pairs.activation(name)
+        _feed_all(graph, pairs)
     ordered = [node for made in pairs.on_weights.values() for node in made]
     for value in graph.input:
         ordered += pairs.behind.get(value.name, [])
@@ -228,6 +225,14 @@ def quantise(
     if _takes_clips_wrong(placement.runtime):
         drop_upper_ends(quantised)
     return quantised
+
+
+def _feed_all(graph: onnx.GraphProto, pairs: _Pairs) -> None:
+    """Feeds a value that has a Q/DQ pair through it wherever it is read."""
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in pairs.behind:
+                node.input[index] = pairs.activation(name)
 
 
 class _Pairs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -207,7 +207,7 @@ def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
     shows what the type does to features.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -229,18 +229,31 @@ def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        nodes.append(node)
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i in low_types:
                 low[node.output[0]] = attribute.i
                 attribute.i = TensorProto.FLOAT
             widen(attribute.t)
-        for position, name in enumerate(node.output):
-            if name in low:
-                exact, between = f"{name}:exact", f"{name}:rounded"
-                node.output[position] = exact
-                nodes.append(helper.make_node("Cast", [exact], [between], to=low[name]))
-                nodes.append(helper.make_node("Cast", [between], [name], to=TensorProto.FLOAT))
+        nodes += [node, *_rounding(node, low)]
     del graph.node[:]
     graph.node.extend(nodes)
     return copy
+
+
+def _rounding(node: onnx.NodeProto, low: Mapping[str, int]) -> list[onnx.NodeProto]:
+    """Renames a node's outputs of a low type; returns the casts that round them.
+
+    Args:
+        node: It computes in fp32 now.
+        low: Value to the low type that it had.
+    """
+    from onnx import TensorProto, helper
+
+    casts = []
+    for position, name in enumerate(node.output):
+        if name in low:
+            exact, between = f"{name}:exact", f"{name}:rounded"
+            node.output[position] = exact
+            casts.append(helper.make_node("Cast", [exact], [between], to=low[name]))
+            casts.append(helper.make_node("Cast", [between], [name], to=TensorProto.FLOAT))
+    return casts

@@ -18,6 +18,7 @@ from builders.verify.metrics import compare_rows, find_misses
 from zoo.inference.preprocess import normalise
 from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess
+from zoo.schema.measurements import BatchNumbers
 from zoo.util.errors import VerificationError
 
 HALF = (0.5, 0.5, 0.5)
@@ -129,10 +130,10 @@ def test_a_fault_is_found(name: str, golden: Path) -> None:
     ],
 )
 def test_each_floor_refuses_alone(name: str, value: float, words: str) -> None:
-    kept = {
-        "batch": 3, "finite": True, "worst_row": 2, "lost_rows": 0, "worst_cosine": 0.9999,
-        "worst_relative_error": 2e-3, "worst_distance_error": 1e-2, "neighbours": 0.9,
-    }  # fmt: skip
+    kept = BatchNumbers(
+        batch=3, finite=True, worst_row=2, lost_rows=0, worst_cosine=0.9999,
+        worst_relative_error=2e-3, worst_distance_error=1e-2, neighbours=0.9,
+    )  # fmt: skip
     assert find_misses(kept, TOLERANCE) == []
     (miss,) = find_misses(kept.but(**{name: value}), TOLERANCE)
     assert words in miss

@@ -189,7 +189,7 @@ def test_a_third_of_each_floor_stays_free(name: str) -> None:
     _, advice = lower(residual(), "int8", IMAGES, tolerance())
     whole = next(one for one in advice.tried if one.what == f"ranges by {advice.ranges}")
     for used, passes in ((0.6, True), (0.7, False)):
-        found = whole[f"worst_{name}"]
+        found = getattr(whole, f"worst_{name}")
         floor = 1 - (1 - found) / used if name == "cosine" else found / used
         strict = tolerance(cosine=0.5, relative_error=0.9, distance_error=0.5)
         strict = strict.model_copy(update={name: floor})
@@ -250,7 +250,7 @@ def test_what_cannot_be_mended_is_refused_with_what_was_tried() -> None:
     strict = tolerance(relative_error=1e-5, cosine=0.99999)
     with pytest.raises(PrecisionError, match=r"^on calibration images, .* does not mend") as caught:
         lower(residual(), "int8", IMAGES, strict)
-    tried = caught.value.advice["tried"]
+    tried = [Trial.model_validate(one) for one in caught.value.advice["tried"]]
     assert len(tried) == 5
     assert not any(trial.passed for trial in tried)
     assert "is needed" in caught.value.message
