@@ -76,7 +76,8 @@ def main() -> None:
     images, expected = subject.golden()
 
     def show(what: str, model: onnx.ModelProto) -> None:
-        worst = compare_rows(run(model, images), expected, expected)["worst_cosine"]
+        worst = compare_rows(run(model, images), expected, expected).worst_cosine
+        assert worst is not None, what
         print(f"{what}: worst cosine {worst:.6f}")
 
     with mock.patch.object(qdq, "drop_upper_ends"):

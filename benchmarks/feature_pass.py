@@ -179,10 +179,10 @@ def table(
     """Returns the rates as Markdown, relative to the first of them."""
     base = next(iter(rates.values()))
     machine = describe_machine()
-    where = machine.get("gpu", {}).get("name") or machine["cpu"]
+    where = machine.gpu_name or machine.cpu
     lines = [
         f"{extractor.model}, {extractor.record.targets[0]}, {images} images at batch {batch}, "
-        f"median of {rounds} rounds in turns; {where}, {machine['cores']} cores.",
+        f"median of {rounds} rounds in turns; {where}, {machine.cores} cores.",
         "",
         "| way | images/s | of the engine alone |",
         "| --- | ---: | ---: |",

@@ -116,7 +116,7 @@ def demo(options: argparse.Namespace) -> int:
     draw(outcome, head, cache, settings, out / "demo.png")
     machine = describe_machine()
     print(*outcome.lines, sep="\n")
-    print(f"machine      {machine['cpu']}, {machine['cores']} cores")
+    print(f"machine      {machine.cpu}, {machine.cores} cores")
     print(f"{out / 'demo.png'}, {out / 'head.safetensors'}")
     return 0
 

@@ -134,7 +134,7 @@ def study(
         before: What was found before.
     """
     machine = describe_machine()
-    where = f"{machine['cpu']}, {machine['cores']} cores"
+    where = f"{machine.cpu}, {machine.cores} cores"
     found = before or Studies(
         model=subject.manifest.id,
         precision=precision,

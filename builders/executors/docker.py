@@ -277,7 +277,8 @@ def _delivered(job: BuildJob | VerifyJob) -> Iterator[tuple[Job, Path]]:
         if isinstance(job, BuildJob):
             fetch(job.onnx)
             gpu = describe_gpu()
-            cache_record = gpu and repository.timing_cache(gpu["name"], job.inputs.toolchain)
+            name = gpu.name if gpu else None
+            cache_record = name and repository.timing_cache(name, job.inputs.toolchain)
             if cache_record:
                 fetch(cache_record.cache)
                 here.put_timing_cache(cache_record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from builders.precision.onnx_session import open_onnx
 from builders.recipe.export_form import DIALECTS, OPSETS
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import Manifest
+from zoo.schema.measurements import OnnxCheck
 from zoo.util.errors import ExportError
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def largest_tensor(model: onnx.ModelProto) -> int:
 
 def compare_with_golden(
     model: onnx.ModelProto | Path, golden: Path, manifest: Manifest, batches: tuple[int, ...]
-) -> dict[str, Any]:
+) -> OnnxCheck:
     """Runs an exported ONNX and compares it with PyTorch.
 
     A frozen batch, a missing normalisation, a network left in training mode all show here, before
@@ -228,9 +229,9 @@ def compare_with_golden(
         norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
         cosines += list((found * expected).sum(1) / norms)
         errors += list(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1))
-    return {
-        "runtime": f"onnxruntime {version('onnxruntime')}, CPU",
-        "batches": list(batches),
-        "worst_cosine": float(np.min(cosines)),
-        "worst_relative_error": float(np.max(errors)),
-    }
+    return OnnxCheck(
+        runtime=f"onnxruntime {version('onnxruntime')}, CPU",
+        batches=batches,
+        worst_cosine=float(np.min(cosines)),
+        worst_relative_error=float(np.max(errors)),
+    )

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from builders.jobs.workspace import Workspace, cost_since
 from zoo.inference.preprocess import normalise
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import ExportInputs
+from zoo.schema.measurements import OnnxCheck
 from zoo.schema.precisions import Precision, is_lowered
 from zoo.schema.records import Advice
 from zoo.util.errors import ExportError, PrecisionError
@@ -77,7 +77,7 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
                 )
                 continue
         model = onnx.load(path)
-        check = {"graph": precision.describe(model), **check}
+        check = OnnxCheck.model_validate({"graph": precision.describe(model), **check.model_dump()})
         count, largest = export.parameter_count(model), export.largest_tensor(model)
         del model
         exports.append(
@@ -133,8 +133,8 @@ def _lower(
     return advice
 
 
-def _check_fp32(job: ExportJob, path: Path, golden: Path) -> dict[str, Any]:
-    """Runs the fp32 ONNX and compares it with PyTorch before any engine is built from it.
+def _check_fp32(job: ExportJob, path: Path, golden: Path) -> OnnxCheck:
+    """Runs the fp32 ONNX and compares it with PyTorch, before any engine is built of it.
 
     Raises:
         ExportError: Its features differ too much from PyTorch's.
@@ -143,18 +143,18 @@ def _check_fp32(job: ExportJob, path: Path, golden: Path) -> dict[str, Any]:
 
     least = job.manifest.kept_by(Precision.FP32).cosine
     numbers = export.compare_with_golden(path, golden, job.manifest, (1, 3))
-    if not numbers["worst_cosine"] >= least:  # also true for NaN
+    if not numbers.worst_cosine >= least:  # NaN misses too
         raise ExportError(
             f"{job.manifest.id}: the exported ONNX does not give PyTorch's features: worst cosine "
-            f"{numbers['worst_cosine']:.6f}, at least {least} is needed"
+            f"{numbers.worst_cosine:.6f}, at least {least} is needed"
         )
     return numbers
 
 
 def _check_lower(
     job: ExportJob, inputs: ExportInputs, path: Path, golden: Path, advice: Advice
-) -> dict[str, Any]:
-    """Runs an ONNX below fp32 and compares it with PyTorch before any engine is built from it.
+) -> OnnxCheck:
+    """Runs an ONNX below fp32 and compares it with PyTorch, before any engine is built of it.
 
     Raises:
         PrecisionError: It differs too much. This does not affect the model's other precisions.
@@ -167,8 +167,8 @@ def _check_lower(
     least = job.manifest.kept_by(inputs.precision).cosine
     model = precision.rounded_in_fp32(onnx.load(path))
     numbers = export.compare_with_golden(model, golden, job.manifest, (2,))
-    worst = numbers["worst_cosine"]
-    if not worst >= least:  # also true for NaN
+    worst = numbers.worst_cosine
+    if not worst >= least:  # NaN misses too
         raise PrecisionError(
             f"it keeps its floors on calibration images; on two golden photos the worst cosine of "
             f"its ONNX is {worst:.6f}, at least {least} is needed",

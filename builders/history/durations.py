@@ -44,7 +44,7 @@ class History:
     def add(self, model: ModelIndex) -> None:
         """Takes in the engines of a model, superseded ones too."""
         for entry in model.engines:
-            if "seconds" not in entry.cost:
+            if entry.cost.seconds is None:
                 continue
             found = _took(entry)
             for label in entry.targets:
@@ -53,10 +53,10 @@ class History:
 
     def add_export(self, export: ExportRecord) -> None:
         """Takes in what an export took."""
-        if "seconds" in export.cost:
+        if export.cost.seconds is not None:
             inputs = export.inputs
             for kind in ((inputs.model, inputs.dialect), ("",)):
-                self._exports[kind].append(float(export.cost["seconds"]))
+                self._exports[kind].append(export.cost.seconds)
 
     def of(self, model: str, label: str) -> Expected:
         """Says what an engine of a model for a target is expected to take.
@@ -87,9 +87,9 @@ class History:
 
 
 def _took(entry: EngineEntry) -> Expected:
-    proof = float(entry.cost.get("proof_seconds", 0.0))
+    proof = entry.cost.proof_seconds or 0.0
     return Expected(
-        seconds=float(entry.cost["seconds"]) + proof, proof=proof, size=entry.engine.size
+        seconds=(entry.cost.seconds or 0.0) + proof, proof=proof, size=entry.engine.size
     )
 
 

@@ -6,7 +6,7 @@ a store; outputs are files in the directory, named by ``result.json``, for the f
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
@@ -15,6 +15,16 @@ from builders.photos.labelled import LabelledSet
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, ExportInputs, WeightsIdentity
 from zoo.schema.manifest import Manifest, Preprocess
+from zoo.schema.measurements import (
+    BatchNumbers,
+    BatchTimes,
+    CalibrationImages,
+    Cost,
+    EngineFacts,
+    MachineDescription,
+    OnnxCheck,
+    ProbeNumbers,
+)
 from zoo.schema.records import Advice, Blob, BuildRecord, ExportRecord
 
 RESERVED = ("job.json", "log.txt", "result.json", "quarantine.json", "work")
@@ -151,8 +161,8 @@ class ExportedFile(_Message):
     onnx: FileName
     parameters: int
     largest_tensor: int
-    check: dict[str, Any]
-    calibration: dict[str, Any] | None = None
+    check: OnnxCheck
+    calibration: CalibrationImages | None = None
     advice: Advice | None = None
 
 
@@ -161,7 +171,7 @@ class DisabledExport(_Message):
 
     inputs: ExportInputs
     reason: str
-    calibration: dict[str, Any]
+    calibration: CalibrationImages
     advice: Advice
     stricter_may_pass: bool
 
@@ -182,7 +192,7 @@ class ExportOutput(_Message):
     state: FileName | None
     exports: tuple[ExportedFile, ...]
     disabled: tuple[DisabledExport, ...] = ()
-    cost: dict[str, Any]
+    cost: Cost
 
 
 class ReferenceOutput(_Message):
@@ -195,7 +205,7 @@ class ReferenceOutput(_Message):
 
     kind: Literal["reference"] = "reference"
     file: FileName
-    cost: dict[str, Any]
+    cost: Cost
 
 
 class Verification(_Message):
@@ -211,9 +221,9 @@ class Verification(_Message):
 
     passed: bool
     reason: str | None
-    batches: tuple[dict[str, Any], ...]
+    batches: tuple[BatchNumbers, ...]
     labelled: FileName | None = None
-    probe: dict[str, Any] | None = None
+    probe: ProbeNumbers | None = None
 
 
 class BuildOutput(_Message):
@@ -235,12 +245,12 @@ class BuildOutput(_Message):
     engine: FileName | None
     files: dict[SideFile, FileName] = {}
     timing_cache: FileName | None = None
-    facts: dict[str, Any]
+    facts: EngineFacts
     precision_proven: bool
     verification: Verification | None
-    benchmark: tuple[dict[str, Any], ...]
-    machine: dict[str, Any]
-    cost: dict[str, Any]
+    benchmark: tuple[BatchTimes, ...]
+    machine: MachineDescription
+    cost: Cost
 
 
 class Failure(_Message):

@@ -18,6 +18,7 @@ from builders.jobs.messages import (
     VerifyJob,
     parse_result,
 )
+from zoo.schema.measurements import Measurement
 from zoo.util.errors import JobError
 
 Result = ExportOutput | ReferenceOutput | BuildOutput
@@ -59,7 +60,7 @@ def _mismatch(result: Result, job: Job) -> str | None:
         return "it has an engine, and the job was to verify one"
     if (job.prove is None) != (result.verification is None):
         return "its engine was not verified" if job.prove else "an engine was verified unasked"
-    if result.timing_cache is not None and not _gpu_name(result.machine):
+    if result.timing_cache is not None and result.machine.gpu_name is None:
         return "it has a timing cache, and machine.gpu.name is missing"
     return None
 
@@ -77,11 +78,6 @@ def _export_mismatch(result: Result, job: ExportJob) -> str | None:
     return None
 
 
-def _gpu_name(machine: dict[str, Any]) -> bool:
-    gpu = machine.get("gpu")
-    return isinstance(gpu, dict) and isinstance(gpu.get("name"), str)
-
-
 def _check_plain(value: Any, depth: int) -> None:
     """Checks that a value can be written into a record and read back.
 
@@ -96,6 +92,8 @@ def _check_plain(value: Any, depth: int) -> None:
     elif isinstance(value, list | tuple):
         for part in value:
             _check_plain(part, depth - 1)
+    elif isinstance(value, Measurement):
+        _check_plain(value.model_dump(), depth)
     elif hasattr(value, "__pydantic_fields__"):
         _check_plain(dict(value), depth - 1)
     elif isinstance(value, int) and abs(value) >= _LARGEST:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import time
 from pathlib import Path
-from typing import Any
 
 from zoo.repository.repository import Repository
+from zoo.schema.measurements import Cost
 from zoo.schema.records import Blob
 from zoo.schema.targets import Toolchain
 from zoo.stores import open_store
@@ -40,7 +40,7 @@ class Workspace:
         return self.blob(record.cache) if record else None
 
 
-def cost_since(started: float) -> dict[str, Any]:
-    """Returns the seconds since ``started`` and this process's peak memory in bytes."""
+def cost_since(started: float) -> Cost:
+    """Returns seconds since ``started`` and this process's peak memory so far, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": round(time.perf_counter() - started, 2), "peak_memory": peak}
+    return Cost(seconds=round(time.perf_counter() - started, 2), peak_memory=peak)

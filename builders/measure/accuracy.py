@@ -112,8 +112,8 @@ def measure(
             correct=correct,
             photos=len(images),
             probe=linear_probe(found, labelled.labels),
-            worst_cosine=numbers["worst_cosine"],
-            median_cosine=numbers["median_cosine"],
+            worst_cosine=_or_nan(numbers.worst_cosine),
+            median_cosine=_or_nan(numbers.median_cosine),
             **extra,
         )
 
@@ -174,7 +174,7 @@ def to_markdown(rows: Iterable[Accuracy], name: str, lacking: Iterable[str]) -> 
         cosines = f"{row.worst_cosine:.5f} | {row.median_cosine:.5f}"
         lines.append(f"| {row.model} | {row.how} | {top} | {probe} | {cosines} | {row.note} |")
     machine = describe_machine()
-    lines += ["", f"{name}; {machine.get('cpu')}, {machine.get('cores')} cores.", ""]
+    lines += ["", f"{name}; {machine.cpu}, {machine.cores} cores.", ""]
     return "\n".join([*lines, *(f"- {line}" for line in lacking)]).rstrip()
 
 
@@ -217,3 +217,8 @@ def _rounded(path: Path) -> Any:
     from builders.precision import rounded_in_fp32
 
     return rounded_in_fp32(onnx.load(path))
+
+
+def _or_nan(cosine: float | None) -> float:
+    """Returns a cosine; NaN where features are not finite and there is none."""
+    return float("nan") if cosine is None else cosine

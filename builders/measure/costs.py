@@ -43,10 +43,10 @@ def model_costs(repository: Repository) -> Iterator[ModelCost]:
         yield ModelCost(
             model=row.model,
             weights_mib=4 * parameters / _MIB,
-            export_seconds=max(export.cost["seconds"] for export in exports.values()),
-            peak_mib=max(job["peak_memory"] for job in jobs) / _MIB,
+            export_seconds=max(export.cost.seconds or 0.0 for export in exports.values()),
+            peak_mib=max(job.peak_memory or 0 for job in jobs) / _MIB,
             engines={
-                "+".join(r.targets): (r.cost["seconds"], r.engine.size / _MIB) for r in records
+                "+".join(r.targets): (r.cost.seconds or 0.0, r.engine.size / _MIB) for r in records
             },
         )
 

@@ -28,6 +28,7 @@ from zoo.repository.repository import Repository
 from zoo.runtime import open_session
 from zoo.schema.index import ComparedBatch, ComparisonSummary, EngineEntry
 from zoo.schema.manifest import Manifest
+from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import BuildRecord, ExportRecord
 from zoo.util.errors import RepositoryError, UsageError
 
@@ -144,11 +145,11 @@ def beside_torch_speed(entry: EngineEntry, speed: dict[str, Any]) -> ComparisonS
         The comparison at the batch sizes that both have; None where the engine was not timed on
         the same kind of GPU, or is of another precision.
     """
-    timed, machine = entry.benchmark, speed["machine"]
-    gpu = machine.get("gpu", {}).get("name")
+    timed, machine = entry.benchmark, MachineDescription.model_validate(speed["machine"])
+    gpu = machine.gpu_name
     if timed is None or entry.precision != speed["precision"]:
         return None
-    if gpu is None or timed.machine.get("gpu", {}).get("name") != gpu:
+    if gpu is None or timed.machine.gpu_name != gpu:
         return None
     engine = {row.batch: row.latency_ms for row in timed.batches}
     rows = [row for row in speed["batches"] if row["batch"] in engine]
@@ -209,7 +210,7 @@ def to_markdown(rows: Iterable[Row]) -> str:
     """Returns a table with the machine above it."""
     machine = describe_machine()
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores",
+        f"{machine.cpu}, {machine.cores} cores",
         "",
         "| model | engine | batch | engine ms | eager PyTorch ms | times as fast |",
         "| --- | --- | ---: | ---: | ---: | ---: |",

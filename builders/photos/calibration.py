@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from builders.photos import bundled
 from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
+from zoo.schema.measurements import CalibrationImages
 from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
 
@@ -61,15 +62,15 @@ class CalibrationSet(BaseModel):
         digest = sha256_json(sorted(self.digests))
         return f"{self.crops} crops of {len(self.paths)} photos, {what}, sha256 {digest}"
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> CalibrationImages:
         """Says what a record holds of the set."""
-        return {
-            "source": self.source,
-            "name": self.name,
-            "photos": len(self.paths),
-            "crops": self.crops,
-            "sha256": list(self.digests),
-        }
+        return CalibrationImages(
+            source=self.source,
+            name=self.name,
+            photos=len(self.paths),
+            crops=self.crops,
+            sha256=tuple(self.digests),
+        )
 
     def pixels(self, preprocess: Preprocess) -> tuple[npt.NDArray[np.uint8], list[int]]:
         """Returns the images at the network's size, and which of them candidates are judged on.

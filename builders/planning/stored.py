@@ -108,9 +108,7 @@ class StoredEngines:
     def _lacks_probe(self, verdicts: Sequence[Attestation]) -> bool:
         """Whether no verdict says anything of the labelled photos."""
         labelled = self._request.labelled
-        return labelled is not None and not any(
-            (one.body.get("probe") or {}).get("sha256") == labelled.sha256 for one in verdicts
-        )
+        return labelled is not None and not any(one.probed == labelled.sha256 for one in verdicts)
 
     def _listed(self, start: Decision, wanted: Wanted, key: str) -> Decision:
         """Decides for an engine that needs no work: whether the index says it already."""

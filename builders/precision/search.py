@@ -31,6 +31,7 @@ from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAF
 from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from zoo.schema.floors import Tolerance
+from zoo.schema.measurements import BatchNumbers, Trial
 from zoo.schema.precisions import LowType, Rounding
 from zoo.schema.records import Advice
 from zoo.schema.targets import Placing, Precision, Rest
@@ -61,7 +62,7 @@ class Trials:
     """What is found out on the way; see :class:`zoo.schema.records.Advice`."""
 
     operators: int
-    tried: list[dict[str, Any]] = field(default_factory=list)
+    tried: list[Trial] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     kept_work: float = 0.0
     islands: dict[str, int] = field(default_factory=dict)
@@ -207,13 +208,16 @@ class _Judge:
         )
         self.report = report
 
-    def __call__(self, model: onnx.ModelProto, what: str) -> dict[str, Any]:
-        """Returns how far a network's features are from those in fp32."""
+    def __call__(self, model: onnx.ModelProto, what: str) -> Trial:
+        """Returns what a network's features are like."""
         self.report(f"trying {what}")
         numbers = compare_rows(run(model, self._images), self._expected, self._expected)
         misses = find_misses(numbers, self._tolerance)
-        numbers.pop("photos", None)
-        return {"what": what, **numbers, "passed": not misses, "misses": misses}
+        stated = numbers.model_dump()
+        stated.pop("photos", None)
+        return Trial.model_validate(
+            {"what": what, **stated, "passed": not misses, "misses": misses}
+        )
 
     def error(self, model: onnx.ModelProto, what: str) -> float:
         """Returns the worst relative error of a few images' features."""
@@ -221,7 +225,13 @@ class _Judge:
         images = _few(self._images)
         few = self._expected[: len(images)]
         numbers = compare_rows(run(model, images), few, few)
-        return float(numbers.get("worst_relative_error", np.inf))
+        return _error_of(numbers)
+
+
+def _error_of(numbers: BatchNumbers) -> float:
+    """Returns the worst relative error; infinity where features are not finite."""
+    error = numbers.worst_relative_error
+    return float("inf") if error is None else error
 
 
 def run(model: onnx.ModelProto, images: Batch) -> npt.NDArray[np.float32]:
@@ -259,7 +269,7 @@ def _best_ranges(
         scales = activation_scales(measured, method, unsigned=is_unsigned(placement.runtime))
         numbers = judge(make(scales), f"ranges by {method}")
         trials.tried.append(numbers)
-        error = numbers.get("worst_relative_error", float("inf"))
+        error = _error_of(numbers)
         if best is None or error < best[0]:
             best = (error, method, scales)
     assert best is not None
@@ -285,11 +295,11 @@ def _keep(
     Raises:
         PrecisionError: Keeping as many as allowed is not enough.
     """
-    whole = next((one for one in trials.tried if one["what"].endswith(f" {trials.ranges}")), None)
+    whole = next((one for one in trials.tried if one.what.endswith(f" {trials.ranges}")), None)
     if whole is None:
         whole = judge(make(()), f"all of it {rounding}")
         trials.tried.append(whole)
-    if whole["passed"] and not judge.keeps_most:
+    if whole.passed and not judge.keeps_most:
         return set()
     candidates = rank_operators(model, placement, rounding, ranked_on, scales)
     ranked = _by_effect(make, candidates, judge)
@@ -303,21 +313,21 @@ def _keep(
     def passes(count: int) -> bool:
         numbers = judge(make(worst(count)), f"{count} of {len(ranked)} operators kept")
         trials.tried.append(numbers)
-        return bool(numbers["passed"])
+        return numbers.passed
 
     if most == 0 or not passes(most):
-        if whole["passed"]:
+        if whole.passed:
             return set()
         if most == 0:
             left = f"keeping its worst operator in higher precision would be over {MOST_KEPT:.0%}"
         else:
-            _, _, miss = trials.tried[-1]["misses"][0].partition(": ")
+            _, _, miss = trials.tried[-1].misses[0].partition(": ")
             left = (
                 f"keeping the {most} worst of its {len(ranked)} operators in higher precision does "
                 f"not mend it ({miss}), and more would be over {MOST_KEPT:.0%}"
             )
         raise PrecisionError(
-            f"on calibration images, {whole['misses'][0]}; {left} of the work",
+            f"on calibration images, {whole.misses[0]}; {left} of the work",
             trials.advice().model_dump(mode="json"),
         )
     low, high = 0, most  # `low` misses, `high` passes

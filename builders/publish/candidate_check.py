@@ -37,6 +37,7 @@ from zoo.schema.licences import (
     check_licence,
     licence_text,
 )
+from zoo.schema.measurements import VerifiedBody
 from zoo.schema.records import Attestation, AttestationKind, Blob, BuildRecord, Kind, Status
 from zoo.schema.runtimes import has_header
 from zoo.schema.targets import Precision, Target
@@ -169,12 +170,12 @@ def _document(repository: Repository, blob: Blob) -> bytes:
 def _missed(card: ModelCard, precision: Precision, attestation: Attestation) -> Iterator[str]:
     """Yields where a verification misses its own tolerance, or its tolerance the minimum."""
     body = attestation.body
-    if not body.get("batches"):
+    if not isinstance(body, VerifiedBody) or not body.batches:
         yield "it is verified without a number"
         return
     try:
-        tolerance = Tolerance.model_validate(body.get("tolerance"))
-        misses = [miss for row in body["batches"] for miss in find_misses(row, tolerance)]
+        tolerance = Tolerance.model_validate(body.tolerance)
+        misses = [miss for row in body.batches for miss in find_misses(row, tolerance)]
     except (KeyError, TypeError, ValidationError) as error:
         yield f"it is verified by numbers that can't be read: {type(error).__name__}, {error}"
         return

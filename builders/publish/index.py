@@ -272,15 +272,19 @@ def _engine_entry(
         preprocess=record.inputs.preprocess,
         dry_run=record.dry_run,
         precision_status=record.precision_status,
-        verification=VerificationSummary(
-            **verified.body, machine=verified.machine, key=verified.key
+        verification=VerificationSummary.model_validate(
+            {**verified.body.model_dump(), "machine": verified.machine, "key": verified.key}
         )
         if verified
         else None,
-        benchmark=BenchmarkSummary(**benchmarked.body, machine=benchmarked.machine)
+        benchmark=BenchmarkSummary.model_validate(
+            {**benchmarked.body.model_dump(), "machine": benchmarked.machine}
+        )
         if benchmarked
         else None,
-        comparison=ComparisonSummary(**compared.body, machine=compared.machine)
+        comparison=ComparisonSummary.model_validate(
+            {**compared.body.model_dump(), "machine": compared.machine}
+        )
         if compared
         else None,
         cost=record.cost,

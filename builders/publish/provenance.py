@@ -66,7 +66,9 @@ def statement(
             "runDetails": {
                 "builder": {"id": "caft-zoo/zoo-farm", **_builder(output)},
                 "metadata": {"finishedOn": created},
-                "byproducts": [{"name": "machine", "annotations": output.machine}],
+                "byproducts": [
+                    {"name": "machine", "annotations": output.machine.model_dump(mode="json")}
+                ],
             },
         },
     }
@@ -76,7 +78,7 @@ def _builder(output: BuildOutput) -> dict[str, Any]:
     builder: dict[str, Any] = {}
     if known := checkout():
         builder["version"] = {"git": known["commit"], "changed": str(known["changed"]).lower()}
-    if image := output.machine.get("image"):
+    if image := output.machine.image:
         builder["builderDependencies"] = [{"name": "container", "uri": image}]
     return builder
 

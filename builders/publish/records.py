@@ -181,8 +181,10 @@ def publish_timing_cache(
 ) -> None:
     """Stores the timing cache of a build, for the next build on a GPU of the same name."""
     assert output.timing_cache is not None
+    device = output.machine.gpu_name
+    assert device is not None  # such a result was refused
     cache = TimingCacheRecord(
-        device=output.machine["gpu"]["name"],
+        device=device,
         toolchain=record.inputs.toolchain,
         cache=repository.blobs.add(folder / output.timing_cache),
     )

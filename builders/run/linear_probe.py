@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from builders.jobs.messages import BuildOutput, Job, Prove, ReferenceJob, Refere
 from builders.photos.labelled import LabelledSet
 from zoo.schema.floors import probe_fall
 from zoo.schema.manifest import Manifest
+from zoo.schema.measurements import ProbeNumbers
 from zoo.schema.records import Attestation
 from zoo.schema.targets import Precision
 from zoo.util.errors import JobError
@@ -66,9 +66,7 @@ class Probing:
         if self.labelled is None:
             return False
         verdicts = [one for one in attestations if one.kind in ("verified", "withdrawn")]
-        return not any(
-            (one.body.get("probe") or {}).get("sha256") == self.labelled.sha256 for one in verdicts
-        )
+        return not any(one.probed == self.labelled.sha256 for one in verdicts)
 
     def prove(self, manifest: Manifest, prove: Prove) -> Prove:
         """Adds the photos to what an engine has to prove."""
@@ -98,18 +96,23 @@ class Probing:
                     f"whose features in PyTorch have shape {arrays['features'].shape}"
                 )
             right = probe(features, arrays["labels"])
-        numbers = compare(self._right(manifest.id), right, probe_fall(precision))
-        numbers |= {"name": self.labelled.name, "sha256": self.labelled.sha256, "folds": FOLDS}
-        update: dict[str, Any] = {"probe": numbers, "labelled": None}
+        numbers = compare(self._right(manifest.id), right, probe_fall(precision)).but(
+            name=self.labelled.name, sha256=self.labelled.sha256, folds=FOLDS
+        )
         lost = int((~_finite(features)).sum())
         reason = (
             f"{lost} of {len(features)} labelled photos have features with NaN or infinity"
             if lost
             else miss(numbers)
         )
-        if reason:
-            update |= {"passed": False, "reason": reason}
-        judged = verification.model_copy(update=update)
+        judged = verification.model_copy(
+            update={
+                "probe": numbers,
+                "labelled": None,
+                "passed": verification.passed and reason is None,
+                "reason": reason or verification.reason,
+            }
+        )
         return Outcome(
             result=output.model_copy(update={"verification": judged}), folder=outcome.folder
         )
@@ -179,7 +182,7 @@ def _finite(features: npt.NDArray[np.float32]) -> Flags:
     return np.array([np.isfinite(row).all() for row in features], np.bool_)
 
 
-def compare(pytorch: Flags, engine: Flags, allowed: float) -> dict[str, Any]:
+def compare(pytorch: Flags, engine: Flags, allowed: float) -> ProbeNumbers:
     """Compares which photos are named rightly by PyTorch's features and by an engine's.
 
     Args:
@@ -188,23 +191,23 @@ def compare(pytorch: Flags, engine: Flags, allowed: float) -> dict[str, Any]:
         allowed: Loss of accuracy that is allowed, of 1.
     """
     difference = pytorch.astype(float) - engine.astype(float)
-    return {
-        "photos": len(pytorch),
-        "pytorch": round(float(pytorch.mean()), 6),
-        "engine": round(float(engine.mean()), 6),
-        "fall": round(float(difference.mean()), 6),
-        "standard_error": round(float(difference.std(ddof=1) / np.sqrt(len(pytorch))), 6),
-        "allowed": allowed,
-    }
+    return ProbeNumbers(
+        photos=len(pytorch),
+        pytorch=round(float(pytorch.mean()), 6),
+        engine=round(float(engine.mean()), 6),
+        fall=round(float(difference.mean()), 6),
+        standard_error=round(float(difference.std(ddof=1) / np.sqrt(len(pytorch))), 6),
+        allowed=allowed,
+    )
 
 
-def miss(numbers: dict[str, Any]) -> str | None:
+def miss(numbers: ProbeNumbers) -> str | None:
     """Says in words that accuracy fell too far; None where it did not."""
-    if numbers["fall"] - ERRORS * numbers["standard_error"] <= numbers["allowed"]:
+    if numbers.fall - ERRORS * numbers.standard_error <= numbers.allowed:
         return None
     return (
-        f"a linear probe on {numbers['photos']} labelled photos names {numbers['engine']:.1%} "
-        f"rightly, {numbers['pytorch']:.1%} on PyTorch's features; a fall of "
-        f"{numbers['allowed']:.1%} is allowed, two standard errors "
-        f"({ERRORS * numbers['standard_error']:.1%}) aside"
+        f"a linear probe on {numbers.photos} labelled photos names {numbers.engine:.1%} "
+        f"rightly, {numbers.pytorch:.1%} on PyTorch's features; a fall of "
+        f"{numbers.allowed:.1%} is allowed, two standard errors "
+        f"({ERRORS * numbers.standard_error:.1%}) aside"
     )

@@ -111,9 +111,9 @@ def choose_toolchains(
 
 
 def _look_around(run: Run, find: Find) -> _Here:
-    gpu = describe_gpu(run) or {}
+    gpu = describe_gpu(run)
     found: dict[RuntimeKind, Toolchain] = {kind: chain for kind in Runtime if (chain := find(kind))}
-    return _Here(archs=tuple(local_archs(run)), driver=gpu.get("driver"), found=found)
+    return _Here(archs=tuple(local_archs(run)), driver=gpu.driver if gpu else None, found=found)
 
 
 def _default(arch: Arch, here: _Here) -> Toolchain:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from builders.jobs.progress import Event, Report
 from zoo.runtime import Session
 from zoo.runtime.base import DeviceTimed
 from zoo.runtime.profiles import choose_profile
+from zoo.schema.measurements import BatchTimes
 
 _LEAST_RUNS = 2
 _MOST_RUNS = 100
@@ -24,7 +24,7 @@ def benchmark(
     batches: tuple[int, ...],
     report: Report,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[BatchTimes, ...]:
     """Times an engine.
 
     On a CPU, times a call from numpy to numpy. On a GPU, times the engine alone, by CUDA events
@@ -48,13 +48,13 @@ def benchmark(
         report(Event(stage="benchmark", done=done, total=len(batches), note=f"batch {batch}"))
         called = time_calls(session, batch, clock)
         row = time_on_device(session, batch, called) if isinstance(session, DeviceTimed) else called
-        rows.append({"batch": batch, **row})
+        rows.append(row)
     report(Event(stage="benchmark", done=len(batches), total=len(batches)))
     return tuple(rows)
 
 
-def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Times calls with one batch size, from numpy to numpy."""
+def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> BatchTimes:
+    """Times one batch size from numpy to numpy, until the time is up."""
     shape = (batch, *session.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     times: list[float] = []
@@ -66,8 +66,8 @@ def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> dict
     return summary(batch, times)
 
 
-def time_on_device(session: DeviceTimed, batch: int, called: dict[str, Any]) -> dict[str, Any]:
-    """Times one batch size on the GPU, in every profile that supports it.
+def time_on_device(session: DeviceTimed, batch: int, called: BatchTimes) -> BatchTimes:
+    """Times one batch size on the GPU, in every profile that takes it.
 
     Args:
         session: The engine.
@@ -78,30 +78,30 @@ def time_on_device(session: DeviceTimed, batch: int, called: dict[str, Any]) -> 
     fitting = [index for index, profile in enumerate(session.profiles) if batch in profile]
     times = {index: _many(session, batch, index, cuda_graph=True) for index in fitting}
     enqueued = _many(session, batch, chosen, cuda_graph=False)
-    return {
-        **summary(batch, times[chosen]),
-        "measured": "on the GPU, CUDA graph",
-        "call_ms": called["latency_ms"],
-        "enqueued_ms": float(np.median(enqueued)),
-        "profile": chosen,
-        "profiles": {str(index): float(np.median(runs)) for index, runs in times.items()},
-    }
+    return summary(batch, times[chosen]).but(
+        measured="on the GPU, CUDA graph",
+        call_ms=called.latency_ms,
+        enqueued_ms=float(np.median(enqueued)),
+        profile=chosen,
+        profiles={str(index): float(np.median(found)) for index, found in times.items()},
+    )
 
 
-def summary(batch: int, times: list[float]) -> dict[str, Any]:
-    """Summarises the times of runs.
+def summary(batch: int, times: list[float]) -> BatchTimes:
+    """Summarises runs.
 
     Args:
         batch: The batch size.
         times: Milliseconds of each run.
     """
     median = float(np.median(times))
-    return {
-        "runs": len(times),
-        "latency_ms": median,
-        "latency_ms_min": min(times),
-        "images_per_second": 1e3 * batch / median,
-    }
+    return BatchTimes(
+        batch=batch,
+        runs=len(times),
+        latency_ms=median,
+        latency_ms_min=min(times),
+        images_per_second=1e3 * batch / median,
+    )
 
 
 def _many(session: DeviceTimed, batch: int, profile: int, *, cuda_graph: bool) -> list[float]:

@@ -27,6 +27,7 @@ from zoo.inference.preprocess import normalise
 from zoo.runtime import Session
 from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess
+from zoo.schema.measurements import BatchNumbers
 from zoo.util.errors import VerificationError
 
 _INPUT, _OUTPUT = "images", "features"
@@ -65,7 +66,7 @@ class RowResult:
         misses: The limits that were missed, in words.
     """
 
-    def __init__(self, numbers: dict[str, Any], misses: list[str]) -> None:
+    def __init__(self, numbers: BatchNumbers, misses: list[str]) -> None:
         self.numbers = numbers
         self.misses = misses
 

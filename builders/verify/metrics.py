@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.schema.floors import NEIGHBOURS
+from zoo.schema.measurements import BatchNumbers, PhotoNumbers
 
 _SAME = 1e-6  # of the longest row: closer features belong to the same photo
 
 
 def compare_rows(
     actual: npt.NDArray[Any], expected: npt.NDArray[Any], golden: npt.NDArray[Any]
-) -> dict[str, Any]:
+) -> BatchNumbers:
     """Measures how far features are from PyTorch's.
 
     Args:
@@ -27,19 +28,14 @@ def compare_rows(
             ``expected`` are among them.
 
     Returns:
-        ``batch``; ``finite``; over its rows: ``worst_cosine``, ``median_cosine``,
-        ``worst_relative_error`` (``|y - r| / |r|``), ``worst_distance_error`` (``|y - r|`` over
-        the distance from ``r`` to the nearest other photo), ``worst_row``, ``lost_rows`` (how many
-        are nearer to another photo's features than to their own) and ``neighbours`` (mean share of
-        a row's nearest other photos that remain among its nearest); and ``photos``: the worst
-        cosine, relative error and distance error of each golden photo in the batch.
+        The numbers; not those of the rows where features have another shape or are not finite.
     """
-    batch: dict[str, Any] = {"batch": len(expected)}
+    batch = len(expected)
     if actual.shape != expected.shape:
-        return {**batch, "finite": False, "shape": list(actual.shape)}
+        return BatchNumbers(batch=batch, finite=False, shape=actual.shape)
     if not np.isfinite(actual).all():
         bad = int((~np.isfinite(actual).all(axis=1)).sum())
-        return {**batch, "finite": False, "rows_not_finite": bad}
+        return BatchNumbers(batch=batch, finite=False, rows_not_finite=bad)
     y, r, all_rows = (array.astype(np.float64) for array in (actual, expected, golden))
     error = np.linalg.norm(y - r, axis=1)
     lengths = np.linalg.norm(y, axis=1) * np.linalg.norm(r, axis=1)
@@ -50,20 +46,18 @@ def compare_rows(
     of_distance = error / np.where(own, np.inf, between).min(axis=1)
     nearest = reached.argmin(axis=1)
     lost = ~own[np.arange(len(r)), nearest]
-    return {
-        **batch,
-        "finite": True,
-        "worst_cosine": float(cosine.min()),
-        "median_cosine": float(np.median(cosine)),
-        "worst_relative_error": float(relative.max()),
-        "worst_distance_error": float(of_distance.max()),
-        "worst_row": int(cosine.argmin()),
-        "lost_rows": int(lost.sum()),
-        "neighbours": _neighbours_kept(
-            np.where(own, np.inf, between), np.where(own, np.inf, reached)
-        ),
-        "photos": _by_photo(own.argmax(axis=1), cosine, relative, of_distance),
-    }
+    return BatchNumbers(
+        batch=batch,
+        finite=True,
+        worst_cosine=float(cosine.min()),
+        median_cosine=float(np.median(cosine)),
+        worst_relative_error=float(relative.max()),
+        worst_distance_error=float(of_distance.max()),
+        worst_row=int(cosine.argmin()),
+        lost_rows=int(lost.sum()),
+        neighbours=_neighbours_kept(np.where(own, np.inf, between), np.where(own, np.inf, reached)),
+        photos=_by_photo(own.argmax(axis=1), cosine, relative, of_distance),
+    )
 
 
 def _neighbours_kept(between: npt.NDArray[Any], reached: npt.NDArray[Any]) -> float:
@@ -86,14 +80,14 @@ def _by_photo(
     cosine: npt.NDArray[Any],
     relative: npt.NDArray[Any],
     of_distance: npt.NDArray[Any],
-) -> dict[str, dict[str, float]]:
-    """Returns the worst numbers of each golden photo, by its index in the golden file."""
+) -> dict[str, PhotoNumbers]:
+    """Returns the worst numbers of each golden photo, by its place in the golden file."""
     return {
-        str(number): {
-            "cosine": round(float(cosine[photo == number].min()), 8),
-            "relative_error": round(float(relative[photo == number].max()), 8),
-            "distance_error": round(float(of_distance[photo == number].max()), 8),
-        }
+        str(number): PhotoNumbers(
+            cosine=round(float(cosine[photo == number].min()), 8),
+            relative_error=round(float(relative[photo == number].max()), 8),
+            distance_error=round(float(of_distance[photo == number].max()), 8),
+        )
         for number in np.unique(photo)
     }
 

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from zoo.schema.floors import Tolerance
+from zoo.schema.measurements import BatchNumbers
+
+Number = TypeVar("Number", int, float, bool)
 
 
-def find_misses(numbers: dict[str, Any], tolerance: Tolerance) -> list[str]:
-    """Describes each limit of the tolerance that a batch misses; empty when it meets them all."""
-    where = f"batch {numbers['batch']}"
-    if not numbers["finite"]:
-        if "shape" in numbers:
-            return [f"{where}: features of shape {tuple(numbers['shape'])}"]
-        return [f"{where}: {numbers['rows_not_finite']} rows hold NaN or infinity"]
+def find_misses(numbers: BatchNumbers, tolerance: Tolerance) -> list[str]:
+    """Describes each limit of the tolerance that a batch misses; empty when it meets them all.
+
+    Raises:
+        KeyError: A number that decides is missing.
+    """
+    where = f"batch {_stated(numbers.batch, 'batch')}"
+    if not _stated(numbers.finite, "finite"):
+        if numbers.shape is not None:
+            return [f"{where}: features of shape {numbers.shape}"]
+        rows = _stated(numbers.rows_not_finite, "rows_not_finite")
+        return [f"{where}: {rows} rows hold NaN or infinity"]
     misses = []
-    if numbers["worst_cosine"] < tolerance.cosine:
+    cosine = _stated(numbers.worst_cosine, "worst_cosine")
+    if cosine < tolerance.cosine:
         misses.append(
-            f"{where}: row {numbers['worst_row']} has cosine {numbers['worst_cosine']:.6f}, "
+            f"{where}: row {_stated(numbers.worst_row, 'worst_row')} has cosine {cosine:.6f}, "
             f"at least {tolerance.cosine} is needed"
         )
-    for name in ("relative_error", "distance_error"):
-        allowed = getattr(tolerance, name)
-        if numbers[f"worst_{name}"] > allowed:
+    for name, error, allowed in (
+        ("relative_error", numbers.worst_relative_error, tolerance.relative_error),
+        ("distance_error", numbers.worst_distance_error, tolerance.distance_error),
+    ):
+        worst = _stated(error, f"worst_{name}")
+        if worst > allowed:
             misses.append(
-                f"{where}: {name.replace('_', ' ')} {numbers[f'worst_{name}']:.3g}, "
-                f"at most {allowed} is allowed"
+                f"{where}: {name.replace('_', ' ')} {worst:.3g}, at most {allowed} is allowed"
             )
-    if numbers["neighbours"] < tolerance.neighbours:
+    neighbours = _stated(numbers.neighbours, "neighbours")
+    if neighbours < tolerance.neighbours:
         misses.append(
-            f"{where}: {numbers['neighbours']:.0%} of the nearest photos stay the nearest, at "
+            f"{where}: {neighbours:.0%} of the nearest photos stay the nearest, at "
             f"least {tolerance.neighbours:.0%} is needed"
         )
-    if numbers["lost_rows"]:
-        misses.append(f"{where}: {numbers['lost_rows']} rows are nearest to another photo's")
+    if lost := _stated(numbers.lost_rows, "lost_rows"):
+        misses.append(f"{where}: {lost} rows are nearest to another photo's")
     return misses
+
+
+def _stated(value: Number | None, name: str) -> Number:
+    if value is None:
+        raise KeyError(name)
+    return value

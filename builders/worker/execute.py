@@ -51,7 +51,7 @@ def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutpu
     report(Event(stage="build", done=0, total=1, note=str(inputs.toolchain.line)))
     backend = get_backend(inputs.toolchain.kind)
     machine = describe_machine()
-    device = machine.get("gpu", {}).get("name")
+    device = machine.gpu_name
     facts = backend.build(
         workspace.blob(job.onnx),
         inputs,
@@ -118,7 +118,7 @@ def _prove(
             verification = verification.model_copy(update={"labelled": LABELLED})
         rows = benchmark(session, prove.benchmark, report) if verification.passed else ()
     proof = cost_since(started)
-    cost = {**output.cost, "peak_memory": proof["peak_memory"], "proof_seconds": proof["seconds"]}
+    cost = output.cost.but(peak_memory=proof.peak_memory, proof_seconds=proof.seconds)
     return output.model_copy(update={"verification": verification, "benchmark": rows, "cost": cost})
 
 

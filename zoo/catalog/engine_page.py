@@ -90,9 +90,9 @@ def requirements(engine: EngineEntry, record: BuildRecord | None) -> list[tuple[
     size = engine.preprocess.input_size
     needs.append(("Input", f"batch × 3 × {size} × {size}, RGB, scaled and normalised"))
     needs.append(("Output", f"batch × {engine.feature_dim:,}"))
-    memory = record.facts.get("device_memory") if record else None
-    if isinstance(memory, list) and memory and all(isinstance(size, int) for size in memory):
-        text = ", ".join(facts.mib(size) for size in memory)
+    memory = record.facts.device_memory if record else None
+    if memory:
+        text = ", ".join(facts.mib(one) for one in memory)
         needs.append(("GPU memory besides the weights", f"{text}, per profile"))
     return needs
 
@@ -259,10 +259,10 @@ def provenance(engine: EngineEntry, origin: Origin) -> list[tuple[str, str]]:
         lines.append(("Builder options", _named(record.inputs.options)))
     if commit := _commit(origin.provenance):
         lines.append(("Commit", commit))
-    if record is not None and record.cost.get("seconds") is not None:
-        memory = record.cost.get("peak_memory")
-        peak = f", {facts.mib(memory)} peak memory" if isinstance(memory, int) else ""
-        lines.append(("Build cost", f"{float(record.cost['seconds']):,.1f} s{peak}"))
+    if record is not None and record.cost.seconds is not None:
+        memory = record.cost.peak_memory
+        peak = f", {facts.mib(memory)} peak memory" if memory is not None else ""
+        lines.append(("Build cost", f"{record.cost.seconds:,.1f} s{peak}"))
     return lines
 
 
@@ -303,8 +303,9 @@ def history(
     first = entries[0]
     events = [Event(time=first.created, what="Built", detail=facts.runtime_words(first))]
     for attestation in attestations:
-        reason = attestation.body.get("reason")
-        where = facts.machine_words(attestation.machine) if attestation.machine else "by hand"
+        reason = attestation.body.reason
+        machine = attestation.machine
+        where = "by hand" if machine.empty else facts.machine_words(machine)
         detail = f"{reason} ({where})" if reason else where
         events.append(Event(time=attestation.time, what=_event(attestation.kind), detail=detail))
     for entry in entries:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from zoo.client.recommendation import cut
 from zoo.schema.closed import complete
 from zoo.schema.index import EngineEntry, TimedBatch
+from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import PrecisionStatus, Status
 from zoo.schema.runtimes import title_of
 from zoo.schema.targets import arch_of
@@ -111,15 +112,15 @@ def worst_cosine(engine: EngineEntry) -> float | None:
     return min((row.worst_cosine for row in rows), default=None)
 
 
-def machine_words(machine: dict[str, Any]) -> str:
+def machine_words(machine: MachineDescription) -> str:
     """Returns a short description of the machine that took a measurement."""
-    gpu = machine.get("gpu")
-    if isinstance(gpu, dict) and gpu.get("name"):
-        driver = f", driver {gpu['driver']}" if gpu.get("driver") else ""
-        return f"{gpu['name']}{driver}"
-    if machine.get("cpu"):
-        cores = f", {machine['cores']} cores" if machine.get("cores") else ""
-        return f"{machine['cpu']}{cores}"
+    gpu = machine.gpu
+    if gpu and gpu.name:
+        driver = f", driver {gpu.driver}" if gpu.driver else ""
+        return f"{gpu.name}{driver}"
+    if machine.cpu:
+        cores = f", {machine.cores} cores" if machine.cores else ""
+        return f"{machine.cpu}{cores}"
     return "an unnamed machine"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from zoo.catalog.facts import archs_of, by_record
 from zoo.catalog.night import Drift, Part
 from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import BuildRecord, ExportRecord, Status
 from zoo.schema.targets import arch_of, cell_of
 from zoo.schema.targets_table import PRECISIONS, target_table
@@ -191,6 +192,9 @@ def _all_verified(entries: list[EngineEntry]) -> bool:
     return all(entry.status == Status.VERIFIED for entry in entries)
 
 
-def _machine(machine: dict[str, Any]) -> object:
-    gpu = machine.get("gpu")
-    return (gpu.get("name") if isinstance(gpu, dict) else None) or machine.get("cpu")
+def _cell(label: str) -> str:
+    return cell_of(label)
+
+
+def _machine(machine: MachineDescription) -> object:
+    return machine.gpu_name or machine.cpu

@@ -64,10 +64,10 @@ def gpu(run: Run = run_command) -> Iterator[Finding]:
             do="engines for the CPU run here; for a GPU, install its driver",
         )
         return
-    capability = f"sm{found['compute_capability'].replace('.', '')}"
-    memory = f"{float(found['memory_mib']) / 1024:.0f} GiB"
-    yield Finding(check="gpu", state="ok", found=f"{found['name']}, {capability}, {memory}")
-    yield driver(found["driver"])
+    capability = f"sm{(found.compute_capability or '').replace('.', '')}"
+    memory = f"{float(found.memory_mib or 'nan') / 1024:.0f} GiB"
+    yield Finding(check="gpu", state="ok", found=f"{found.name}, {capability}, {memory}")
+    yield driver(found.driver or "")
 
 
 def driver(version: str) -> Finding:
@@ -86,7 +86,8 @@ def driver(version: str) -> Finding:
 def runtimes(installed: Iterable[Toolchain], run: Run = run_command) -> Iterator[Finding]:
     """Looks at the installed runtimes, and whether the driver is new enough for them."""
     found = list(installed)
-    here = (describe_gpu(run) or {}).get("driver")
+    card = describe_gpu(run)
+    here = card.driver if card else None
     for toolchain in found:
         cuda = f" for CUDA {toolchain.cuda}" if toolchain.cuda else ""
         text = f"{title_of(toolchain.kind)} {toolchain.version}{cuda}"

@@ -12,10 +12,10 @@ import subprocess
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from zoo.client.selection import Machine
 from zoo.schema.closed import Unknown
+from zoo.schema.measurements import Gpu, MachineDescription
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
 from zoo.schema.targets import Arch, RuntimeKind, Toolchain, known_archs
 
@@ -80,11 +80,11 @@ def this_machine(run: Run = run_command) -> Machine:
     return Machine(
         archs=archs,
         toolchains=tuple(all_installed().values()),
-        driver=gpu["driver"] if gpu else None,
+        driver=gpu.driver if gpu else None,
     )
 
 
-def describe_gpu(run: Run = run_command) -> dict[str, Any] | None:
+def describe_gpu(run: Run = run_command) -> Gpu | None:
     """Describes a GPU: name, compute capability, driver, memory; None without one.
 
     It is this machine's first, or the first of those that a process may see: a worker of a cluster
@@ -106,13 +106,13 @@ def describe_gpu(run: Run = run_command) -> dict[str, Any] | None:
     values = [value.strip() for value in (text.splitlines() or [""])[0].split(",")]
     if len(values) != len(fields):
         return None
-    return dict(zip(fields, values, strict=True))
+    return Gpu.model_validate(dict(zip(fields, values, strict=True)))
 
 
-def describe_machine(run: Run = run_command) -> dict[str, Any]:
+def describe_machine(run: Run = run_command) -> MachineDescription:
     """Describes this machine: processor, cores, memory, system; GPU and container, if any."""
     gpu = describe_gpu(run)
-    return {
+    stated = {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -121,6 +121,7 @@ def describe_machine(run: Run = run_command) -> dict[str, Any]:
         **({"gpu": gpu} if gpu else {}),
         **({"image": image} if (image := os.environ.get(IMAGE)) else {}),
     }
+    return MachineDescription.model_validate(stated)
 
 
 def all_installed() -> dict[RuntimeKind, Toolchain]:

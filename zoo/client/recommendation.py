@@ -103,5 +103,7 @@ def _place(label: str) -> str:
 
 
 def _card(engine: EngineEntry) -> object:
-    machine = engine.benchmark.machine if engine.benchmark else {}
-    return machine.get("gpu", {}).get("name") or machine.get("cpu")
+    if engine.benchmark is None:
+        return None
+    machine = engine.benchmark.machine
+    return machine.gpu_name or machine.cpu

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,7 @@ from zoo.schema.manifest import (
     Preprocess,
     StatedPreprocess,
 )
+from zoo.schema.measurements import Cost, MachineDescription
 from zoo.schema.precisions import AnyPrecision
 from zoo.schema.records import Advice, Blob, Kind, PrecisionStatus, Record, Status
 from zoo.schema.targets import Toolchain
@@ -75,7 +76,7 @@ class VerificationSummary(_Numbers):
 
     batches: tuple[VerifiedBatch, ...]
     probe: ProbeSummary | None = None
-    machine: dict[str, Any] = {}
+    machine: MachineDescription = MachineDescription()
     key: str | None = None
 
 
@@ -97,7 +98,7 @@ class BenchmarkSummary(_Numbers):
     """The numbers of an engine's latest benchmark, and the machine that ran it."""
 
     batches: tuple[TimedBatch, ...]
-    machine: dict[str, Any] = {}
+    machine: MachineDescription = MachineDescription()
 
 
 class ComparedBatch(_Numbers):
@@ -126,7 +127,7 @@ class ComparisonSummary(_Numbers):
 
     batches: tuple[ComparedBatch, ...]
     pytorch: str = ""
-    machine: dict[str, Any] = {}
+    machine: MachineDescription = MachineDescription()
 
     @property
     def slower_at(self) -> tuple[int, ...]:
@@ -161,7 +162,7 @@ class EngineEntry(Record):
     verification: VerificationSummary | None = None
     benchmark: BenchmarkSummary | None = None
     comparison: ComparisonSummary | None = None
-    cost: dict[str, Any]
+    cost: Cost
     created: str
 
 

@@ -10,9 +10,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from zoo.schema.keys import BuildInputs, ExportInputs, WeightsIdentity
+from zoo.schema.measurements import CalibrationImages, Cost
 from zoo.schema.records import Advice, FailureReason, FailureRecord, FailureStage, Record
 from zoo.util.digest import sha256_json
 
@@ -24,10 +24,10 @@ class OldDisabled(Record):
 
     inputs: ExportInputs
     reason: str
-    calibration: dict[str, Any] | None = None
+    calibration: CalibrationImages | None = None
     advice: Advice | None = None
     stricter_may_pass: bool = False
-    cost: dict[str, Any]
+    cost: Cost
 
     def failure(self) -> FailureRecord:
         """Returns the same as it is written today."""

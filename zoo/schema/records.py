@@ -5,15 +5,29 @@ Readers keep unknown fields, so that old clients can read newer records.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from typing_extensions import assert_never
 
-from zoo.schema.closed import Lenient, Unknown
+from zoo.schema.closed import Lenient, Unknown, complete
 from zoo.schema.keys import BuildInputs, ExportInputs, WeightsIdentity
+from zoo.schema.measurements import (
+    AttestationBody,
+    BenchmarkedBody,
+    CalibrationImages,
+    ComparedBody,
+    Cost,
+    EngineFacts,
+    MachineDescription,
+    OnnxCheck,
+    PendingBody,
+    Trial,
+    VerifiedBody,
+    WithdrawnBody,
+)
 from zoo.schema.targets import Toolchain
 from zoo.util.digest import Sha256, sha256_json
 from zoo.util.strenum import StrEnum
@@ -44,6 +58,19 @@ class AttestationKind(StrEnum):
     COMPARED = "compared"
     PENDING = "pending"
     WITHDRAWN = "withdrawn"
+
+
+BODIES: Mapping[AttestationKind, type[AttestationBody]] = complete(
+    AttestationKind,
+    {
+        AttestationKind.VERIFIED: VerifiedBody,
+        AttestationKind.BENCHMARKED: BenchmarkedBody,
+        AttestationKind.COMPARED: ComparedBody,
+        AttestationKind.PENDING: PendingBody,
+        AttestationKind.WITHDRAWN: WithdrawnBody,
+    },
+)
+"""What an attestation of each kind states."""
 
 
 class PrecisionStatus(StrEnum):
@@ -122,7 +149,7 @@ class Advice(BaseModel):
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
-    tried: tuple[dict[str, Any], ...] = ()
+    tried: tuple[Trial, ...] = ()
     kept: tuple[str, ...] = ()
     operators: int = 0
     kept_work: float = 0.0
@@ -155,10 +182,10 @@ class ExportRecord(Record):
     golden: Blob
     parameters: int
     largest_tensor: int
-    check: dict[str, Any]
-    calibration: dict[str, Any] | None = None
+    check: OnnxCheck
+    calibration: CalibrationImages | None = None
     advice: Advice | None = None
-    cost: dict[str, Any]
+    cost: Cost
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
@@ -214,9 +241,9 @@ class FailureRecord(Record):
     weights: WeightsIdentity | None = None
     targets: tuple[str, ...] = ()
     stricter_may_pass: bool = False
-    calibration: dict[str, Any] | None = None
+    calibration: CalibrationImages | None = None
     advice: Advice | None = None
-    cost: dict[str, Any] = {}
+    cost: Cost = Cost()
 
     @property
     def of_weights(self) -> WeightsIdentity | None:
@@ -278,10 +305,10 @@ class BuildRecord(Record):
     advice: Advice | None = None
     dry_run: bool
     precision_status: PrecisionStatus
-    facts: dict[str, Any]
+    facts: EngineFacts
     licence: str
     weights: str
-    cost: dict[str, Any]
+    cost: Cost
     created: str
 
     @property
@@ -311,13 +338,27 @@ class Attestation(Record):
     engine: Sha256
     time: str
     key: Sha256
-    machine: dict[str, Any]
-    body: dict[str, Any]
+    machine: MachineDescription
+    body: AttestationBody
+
+    @field_validator("body", mode="before")
+    @classmethod
+    def _is_of_kind(cls, body: object, info: ValidationInfo) -> object:
+        kind = info.data.get("kind")
+        if isinstance(body, dict) and isinstance(kind, AttestationKind):
+            return BODIES[kind].model_validate(body)
+        return body
 
     @property
     def by_hand(self) -> bool:
         """Whether a person withdrew the engine, which applies to every architecture."""
-        return self.kind == AttestationKind.WITHDRAWN and "by" in self.body
+        return isinstance(self.body, WithdrawnBody) and self.body.states("by")
+
+    @property
+    def probed(self) -> str | None:
+        """Digest of the labelled photos of its linear probe; None without one."""
+        body = self.body
+        return body.probe.sha256 if isinstance(body, VerifiedBody) and body.probe else None
 
     @property
     def name(self) -> str:
@@ -345,8 +386,8 @@ def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestati
     ]
 
 
-def _gpu_arch(machine: dict[str, Any]) -> str:
-    capability = str(machine.get("gpu", {}).get("compute_capability", ""))
+def _gpu_arch(machine: MachineDescription) -> str:
+    capability = (machine.gpu.compute_capability if machine.gpu else None) or ""
     return f"sm{capability.replace('.', '')}"
 
 
@@ -366,7 +407,7 @@ def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
         if stated is None:
             continue
         status = stated
-        reason = None if status == Status.VERIFIED else str(attestation.body.get("reason", ""))
+        reason = None if status == Status.VERIFIED else attestation.body.reason or ""
     return status, reason
 
 

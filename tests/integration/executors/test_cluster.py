@@ -260,7 +260,7 @@ def test_farm_and_scheduler_on_one_python_and_the_worker_on_another(
         finally:
             executor.stop()
     result = BuildOutput.model_validate_json((output / "result.json").read_bytes())
-    assert not result.machine["python"].startswith(f"3.{sys.version_info.minor}.")
+    assert not result.machine.python.startswith(f"3.{sys.version_info.minor}.")
 
 
 def test_jobs_over_workers_that_die_at_random_are_done_once_each(tmp_path: Path) -> None:

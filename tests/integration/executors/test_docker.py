@@ -103,7 +103,7 @@ def test_an_engine_is_built_in_its_image(
     result = DockerExecutor().run(job, output, seen.append).result
     assert isinstance(result, BuildOutput)
     assert read_file_header(output / "engine").archs == ("sm86",)
-    assert result.machine["image"] == engine.docker("inspect", "--format={{.Id}}", RTX.tag)
+    assert result.machine.image == engine.docker("inspect", "--format={{.Id}}", RTX.tag)
     assert [event.done for event in seen] == [0, 1]
     assert {path.stat().st_uid for path in output.rglob("*")} == {os.getuid()}
     assert (output / "job.json").read_text() == job.model_dump_json(indent=1)
@@ -123,7 +123,7 @@ def test_make_zoo_builds_in_the_image_what_another_gpu_runs(
     assert record.targets == ("sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16")
     [pending] = farm.repository.attestations(record.engine.sha256)
     image = engine.docker("image", "inspect", "--format={{.Id}}", RTX.tag)
-    assert (pending.kind, pending.machine["image"]) == ("pending", image)
+    assert (pending.kind, pending.machine.image) == ("pending", image)
     again = farm.make(*asked)
     assert "1 already published, nothing to do" in again.stdout, again.stdout + again.stderr
 

@@ -176,7 +176,7 @@ def test_an_export_that_differs_from_pytorch_is_refused(
     write_golden(backbone, manifest, tmp_path / "golden.npz")
     write_onnx(backbone, 32, tmp_path / "m.onnx")
     onnx_path, golden = tmp_path / "m.onnx", tmp_path / "golden.npz"
-    assert compare_with_golden(onnx_path, golden, manifest, (1, 3))["worst_cosine"] > 0.9999
+    assert compare_with_golden(onnx_path, golden, manifest, (1, 3)).worst_cosine > 0.9999
     job: Any = SimpleNamespace(manifest=small(manifests, mean=(0.0, 0.9, 0.1)))
     with pytest.raises(ExportError, match="does not give PyTorch's features"):
         run._check_fp32(job, onnx_path, golden)

@@ -19,6 +19,7 @@ from builders.verify.misses import find_misses
 from zoo.inference.preprocess import normalise
 from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess
+from zoo.schema.measurements import BatchNumbers
 from zoo.util.errors import VerificationError
 
 HALF = (0.5, 0.5, 0.5)
@@ -66,8 +67,8 @@ def test_a_true_engine_passes_with_numbers_for_each_batch(golden: Path) -> None:
     verdict = judge(golden, ArraySession())
     assert verdict.passed
     assert verdict.reason is None
-    assert [numbers["batch"] for numbers in verdict.batches] == [1, 3, 64]
-    assert all(numbers["worst_cosine"] > 0.9999 for numbers in verdict.batches)
+    assert [numbers.batch for numbers in verdict.batches] == [1, 3, 64]
+    assert all(numbers.worst_cosine > 0.9999 for numbers in verdict.batches)
 
 
 def one_row(features: Array) -> Array:
@@ -130,12 +131,12 @@ def test_a_fault_is_found(name: str, golden: Path) -> None:
     ],
 )
 def test_each_floor_refuses_alone(name: str, value: float, words: str) -> None:
-    kept = {
-        "batch": 3, "finite": True, "worst_row": 2, "lost_rows": 0, "worst_cosine": 0.9999,
-        "worst_relative_error": 2e-3, "worst_distance_error": 1e-2, "neighbours": 0.9,
-    }  # fmt: skip
+    kept = BatchNumbers(
+        batch=3, finite=True, worst_row=2, lost_rows=0, worst_cosine=0.9999,
+        worst_relative_error=2e-3, worst_distance_error=1e-2, neighbours=0.9,
+    )  # fmt: skip
     assert find_misses(kept, TOLERANCE) == []
-    (miss,) = find_misses({**kept, name: value}, TOLERANCE)
+    (miss,) = find_misses(kept.but(**{name: value}), TOLERANCE)
     assert words in miss
 
 
@@ -161,22 +162,26 @@ def test_numbers_of_a_batch_are_what_they_are_called() -> None:
     moved[0, 0] = 5.4  # now nearest to photo 5, and its nearest others are 1 to 6 but the first
     numbers = compare_rows(moved[[0, 1, 6]], golden[[0, 1, 6]], golden)
     cosine = (golden[0] @ moved[0]) / np.linalg.norm(golden[0]) / np.linalg.norm(moved[0])
-    assert numbers["worst_cosine"] == pytest.approx(cosine)
-    assert numbers["median_cosine"] == pytest.approx(1.0)
-    assert numbers["worst_row"] == 0
-    assert numbers["lost_rows"] == 1
-    assert numbers["worst_relative_error"] == pytest.approx(5.4 / 100)
-    assert numbers["worst_distance_error"] == pytest.approx(5.4)  # to the nearest, a step away
-    assert numbers["neighbours"] == pytest.approx((0.8 + 1 + 1) / 3)
-    assert numbers["photos"]["0"]["cosine"] == pytest.approx(cosine)
-    assert numbers["photos"]["6"] == {"cosine": 1.0, "relative_error": 0.0, "distance_error": 0.0}
+    assert numbers.worst_cosine == pytest.approx(cosine)
+    assert numbers.median_cosine == pytest.approx(1.0)
+    assert numbers.worst_row == 0
+    assert numbers.lost_rows == 1
+    assert numbers.worst_relative_error == pytest.approx(5.4 / 100)
+    assert numbers.worst_distance_error == pytest.approx(5.4)  # to the nearest, a step away
+    assert numbers.neighbours == pytest.approx((0.8 + 1 + 1) / 3)
+    assert numbers.photos["0"].cosine == pytest.approx(cosine)
+    assert numbers.photos["6"].model_dump() == {
+        "cosine": 1.0,
+        "relative_error": 0.0,
+        "distance_error": 0.0,
+    }
 
 
 def test_the_order_of_neighbours_does_not_matter() -> None:
     golden = np.arange(7.0)[:, None] + 100
     found = golden[[0]] + 6  # 6, 5, 4, 3, 2 are its nearest now, of 1 to 5
     numbers = compare_rows(found, golden[[0]], golden)
-    assert numbers["neighbours"] == pytest.approx(0.8)
+    assert numbers.neighbours == pytest.approx(0.8)
 
 
 def test_a_photo_has_the_worst_of_its_rows() -> None:
@@ -184,16 +189,16 @@ def test_a_photo_has_the_worst_of_its_rows() -> None:
     found = golden[[1, 1]] * [[1.0], [1.1]] + [[0, 0, 0], [0.1, 0, 0]]
     numbers = compare_rows(found, golden[[1, 1]], golden)
     error = float(np.hypot(0.1, 0.1))
-    assert numbers["photos"]["1"]["cosine"] == pytest.approx(1.1 / np.hypot(1.1, 0.1))
-    assert numbers["median_cosine"] == pytest.approx((1 + 1.1 / np.hypot(1.1, 0.1)) / 2)
-    assert numbers["photos"]["1"]["relative_error"] == pytest.approx(error)
-    assert numbers["photos"]["1"]["distance_error"] == pytest.approx(error / np.sqrt(2))
+    assert numbers.photos["1"].cosine == pytest.approx(1.1 / np.hypot(1.1, 0.1))
+    assert numbers.median_cosine == pytest.approx((1 + 1.1 / np.hypot(1.1, 0.1)) / 2)
+    assert numbers.photos["1"].relative_error == pytest.approx(error)
+    assert numbers.photos["1"].distance_error == pytest.approx(error / np.sqrt(2))
 
 
 def test_a_lost_row_is_counted(golden: Path) -> None:
     """Near its own features by cosine, nearer still to another photo's: that is lost."""
     verdict = judge(golden, ArraySession(one_row))
-    assert verdict.batches[-1]["lost_rows"] == 1
+    assert verdict.batches[-1].lost_rows == 1
 
 
 def test_a_damaged_golden_is_an_error(tmp_path: Path) -> None:
@@ -205,7 +210,7 @@ def test_a_damaged_golden_is_an_error(tmp_path: Path) -> None:
 def test_a_benchmark_is_bounded_and_consistent() -> None:
     now = iter(np.arange(0, 1e6, 0.5))
     (row,) = benchmark(ArraySession(), (4,), silent, clock=lambda: float(next(now)))
-    assert row["batch"] == 4
-    assert row["runs"] == 2
-    assert row["latency_ms"] == 500
-    assert row["images_per_second"] == 8
+    assert row.batch == 4
+    assert row.runs == 2
+    assert row.latency_ms == 500
+    assert row.images_per_second == 8

@@ -53,9 +53,9 @@ def test_a_folder_is_taken_whole_and_named_by_its_contents(folder: Path) -> None
     assert len(pixels) == LEAST + 8
     assert len(judged) == 16
     described = images.describe()
-    assert (described["photos"], described["crops"]) == (LEAST + 8, LEAST + 8)
-    assert described["sha256"] == list(images.digests)
-    assert str(folder) not in str(described)  # what a record holds
+    assert (described.photos, described.crops) == (LEAST + 8, LEAST + 8)
+    assert described.sha256 == images.digests
+    assert str(folder) not in described.model_dump_json()  # what a record holds
     moved = folder.with_name("elsewhere")
     shutil.move(folder, moved)
     assert from_folder(moved, said.append).name == images.name

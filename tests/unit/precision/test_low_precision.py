@@ -85,7 +85,7 @@ def test_islands_stay_fp32_and_the_rest_is_fp16(attention_like: bytes) -> None:
     assert weights["scale"] == weights["bias"] == TensorProto.FLOAT
     assert typed.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
     assert typed.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
-    assert describe(typed)["weights"] == {"float16": 64, "float": 16}
+    assert describe(typed).weights == {"float16": 64, "float": 16}
 
 
 def test_features_stay_near(attention_like: bytes) -> None:

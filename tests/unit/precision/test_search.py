@@ -16,6 +16,7 @@ from builders.precision.onnx_session import open_onnx
 from builders.precision.qdq import Quantised, place
 from builders.verify.metrics import compare_rows
 from zoo.schema.floors import Tolerance, floors
+from zoo.schema.measurements import BatchNumbers, Trial
 from zoo.schema.targets import Precision, Rest
 from zoo.util.errors import PrecisionError
 
@@ -51,7 +52,7 @@ def tolerance(**changes: float) -> Tolerance:
     return Tolerance(**{**loose, **changes})
 
 
-def numbers(model: onnx.ModelProto, fp32: onnx.ModelProto) -> dict[str, Any]:
+def numbers(model: onnx.ModelProto, fp32: onnx.ModelProto) -> BatchNumbers:
     expected = open_onnx(fp32)(OTHERS)
     return compare_rows(open_onnx(rounded_in_fp32(model))(OTHERS), expected, expected)
 
@@ -63,10 +64,10 @@ def test_a_network_that_keeps_its_floors_is_lowered_whole(precision: Precision) 
     assert not advice.mixed
     assert advice.operators == 4
     [trial] = advice.tried
-    assert trial["passed"]
-    assert trial["worst_cosine"] > 0.999
+    assert trial.passed
+    assert trial.worst_cosine > 0.999
     assert advice.islands == {"GlobalAveragePool sums": 2}
-    assert numbers(made, residual())["worst_relative_error"] < 0.02
+    assert numbers(made, residual()).worst_relative_error < 0.02
 
 
 @pytest.mark.parametrize("rest", ["fp32", "fp16"])
@@ -74,21 +75,21 @@ def test_what_is_tried_is_what_is_made(rest: Rest) -> None:
     made, advice = lower(residual(), "int8", IMAGES, tolerance(), rest=rest)
     expected = open_onnx(residual())(IMAGES.judged)
     found = open_onnx(rounded_in_fp32(made))(IMAGES.judged)
-    (tried,) = (trial for trial in advice.tried if trial["what"] == f"ranges by {advice.ranges}")
+    (tried,) = (trial for trial in advice.tried if trial.what == f"ranges by {advice.ranges}")
     numbers = compare_rows(found, expected, expected)
-    assert tried["worst_relative_error"] == pytest.approx(numbers["worst_relative_error"], rel=1e-5)
+    assert tried.worst_relative_error == pytest.approx(numbers.worst_relative_error, rel=1e-5)
 
 
 def test_all_ways_to_tell_ranges_are_tried_and_the_best_is_taken() -> None:
     made, advice = lower(residual(), "int8", IMAGES, tolerance())
     assert not advice.mixed
-    assert [trial["what"] for trial in advice.tried] == [
+    assert [trial.what for trial in advice.tried] == [
         "ranges by max", "ranges by percentile", "ranges by mse", "ranges by entropy"
     ]  # fmt: skip
-    best = min(advice.tried, key=lambda trial: trial["worst_relative_error"])
-    assert best["what"] == f"ranges by {advice.ranges}"
-    assert best["passed"]
-    assert numbers(made, residual())["worst_relative_error"] < 0.2
+    best = min(advice.tried, key=lambda trial: trial.worst_relative_error)
+    assert best.what == f"ranges by {advice.ranges}"
+    assert best.passed
+    assert numbers(made, residual()).worst_relative_error < 0.2
 
 
 def test_the_operator_that_spoils_it_is_found_and_kept() -> None:
@@ -97,9 +98,9 @@ def test_the_operator_that_spoils_it_is_found_and_kept() -> None:
     assert advice.mixed
     assert advice.kept[0] == "layer1.0.conv2"
     assert 0 < advice.kept_work <= 0.5
-    assert any(not trial["passed"] for trial in advice.tried)
-    whole = min(one["worst_relative_error"] for one in advice.tried if not one["passed"])
-    assert numbers(made, model)["worst_relative_error"] < whole / 2
+    assert any(not trial.passed for trial in advice.tried)
+    whole = min(one.worst_relative_error for one in advice.tried if not one.passed)
+    assert numbers(made, model).worst_relative_error < whole / 2
     quantised = {node.name for node in made.graph.node if node.op_type == "QuantizeLinear"}
     assert "q_model.layer1.0.conv2.weight" not in quantised
     assert "q_model.layer1.0.conv1.weight" in quantised
@@ -108,9 +109,9 @@ def test_the_operator_that_spoils_it_is_found_and_kept() -> None:
 def test_no_more_is_kept_than_is_needed() -> None:
     model = spoiled(by=300.0)
     _, advice = lower(model, "int8", IMAGES, tolerance(relative_error=0.1))
-    fewer = [one for one in advice.tried if "operators kept" in one["what"] and not one["passed"]]
+    fewer = [one for one in advice.tried if "operators kept" in one.what and not one.passed]
     kept = len(advice.kept)
-    assert all(int(trial["what"].split()[0]) < kept for trial in fewer)
+    assert all(int(trial.what.split()[0]) < kept for trial in fewer)
 
 
 def alike(count: int) -> list[Quantised]:
@@ -131,8 +132,8 @@ def test_bisection_finds_how_many_must_be_kept(
     monkeypatch.setattr(search, "rank_operators", lambda *_: ranked)
     monkeypatch.setattr(search, "_by_effect", lambda *_: ranked)
 
-    def judge(kept: Any, what: str) -> dict[str, Any]:
-        return {"what": what, "passed": len(kept) >= needed, "misses": ["a miss"]}
+    def judge(kept: Any, what: str) -> Trial:
+        return Trial(what=what, passed=len(kept) >= needed, misses=("a miss",))
 
     judge.keeps_most = False  # type: ignore[attr-defined]
     trials, nothing = search.Trials(operators=12), Any
@@ -157,9 +158,9 @@ def test_a_refusal_says_what_is_missed_with_all_kept_that_may_be(
     monkeypatch.setattr(search, "rank_operators", lambda *_: ranked)
     monkeypatch.setattr(search, "_by_effect", lambda *_: ranked)
 
-    def judge(kept: Any, what: str) -> dict[str, Any]:
-        misses = [f"batch 7: error with {len(kept)} kept"]
-        return {"what": what, "passed": False, "misses": misses}
+    def judge(kept: Any, what: str) -> Trial:
+        misses = (f"batch 7: error with {len(kept)} kept",)
+        return Trial(what=what, passed=False, misses=misses)
 
     judge.keeps_most = False  # type: ignore[attr-defined]
     trials, nothing = search.Trials(operators=operators), Any
@@ -176,8 +177,8 @@ def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> Non
     made, advice = lower(residual(), "int8", IMAGES, tolerance(), safety=0)
     assert advice.mixed
     assert 0 < advice.kept_work <= 0.5
-    error = numbers(made, residual())["worst_relative_error"]
-    assert error < min(one["worst_relative_error"] for one in sparing.tried)
+    error = numbers(made, residual()).worst_relative_error
+    assert error < min(one.worst_relative_error for one in sparing.tried)
     strict = tolerance(relative_error=1e-5, cosine=0.99999)
     with pytest.raises(PrecisionError, match="does not mend"):
         lower(residual(), "int8", IMAGES, strict, safety=0)
@@ -186,9 +187,9 @@ def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> Non
 @pytest.mark.parametrize("name", ["cosine", "relative_error", "distance_error"])
 def test_a_third_of_each_floor_stays_free(name: str) -> None:
     _, advice = lower(residual(), "int8", IMAGES, tolerance())
-    whole = next(one for one in advice.tried if one["what"] == f"ranges by {advice.ranges}")
+    whole = next(one for one in advice.tried if one.what == f"ranges by {advice.ranges}")
     for used, passes in ((0.6, True), (0.7, False)):
-        found = whole[f"worst_{name}"]
+        found = getattr(whole, f"worst_{name}")
         floor = 1 - (1 - found) / used if name == "cosine" else found / used
         strict = tolerance(cosine=0.5, relative_error=0.9, distance_error=0.5)
         strict = strict.model_copy(update={name: floor})
@@ -231,7 +232,7 @@ def test_what_is_not_quantised_is_fp16_where_types_are_law(
     assert advice.islands == {"GlobalAveragePool sums": 2}
     taken = made.graph.input[0].type.tensor_type.elem_type
     assert taken == (onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT)
-    assert numbers(made, residual())["worst_relative_error"] < 0.2
+    assert numbers(made, residual()).worst_relative_error < 0.2
 
 
 def test_where_one_operator_is_all_the_work_there_is_no_stricter_network() -> None:
@@ -249,9 +250,9 @@ def test_what_cannot_be_mended_is_refused_with_what_was_tried() -> None:
     strict = tolerance(relative_error=1e-5, cosine=0.99999)
     with pytest.raises(PrecisionError, match=r"^on calibration images, .* does not mend") as caught:
         lower(residual(), "int8", IMAGES, strict)
-    tried = caught.value.advice["tried"]
+    tried = [Trial.model_validate(one) for one in caught.value.advice["tried"]]
     assert len(tried) == 5
-    assert not any(trial["passed"] for trial in tried)
+    assert not any(trial.passed for trial in tried)
     assert "is needed" in caught.value.message
 
 

@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from support.paths import DATA
 
+from zoo.schema.index import Candidate, Index, ModelIndex
 from zoo.schema.keys import BuildInputs, ExportInputs, VerificationInputs
-from zoo.schema.records import Attestation
+from zoo.schema.old_failures import OldDisabled, OldMiss, OldStrike
+from zoo.schema.records import Attestation, BuildRecord, ExportRecord, RepositoryInfo, StateRecord
+from zoo.util.digest import sha256_json
 
 KEYS: dict[str, str] = json.loads((DATA / "keys_at_8b658fa.json").read_text())
 PREPROCESS = {
@@ -84,3 +89,61 @@ def test_a_key_is_what_it_was(what: str) -> None:
         }  # fmt: skip
         found = VerificationInputs.model_validate(inputs).key
     assert found == KEYS[what]
+
+
+KINDS: dict[str, type[BaseModel]] = {
+    "attestations": Attestation, "records": BuildRecord, "exports": ExportRecord,
+    "states": StateRecord, "candidates": Candidate, "index": ModelIndex,
+    "disabled": OldDisabled, "strikes": OldStrike, "missed": OldMiss,
+}  # fmt: skip
+
+
+def real_records() -> dict[str, dict[str, Any]]:
+    """Returns every record of a repository that the commit 8b658fa made, by its key."""
+    found = {}
+    with tarfile.open(DATA / "repository-8b658fa.tar.xz") as archive:
+        for member in archive:
+            folder, _, key = member.name.removeprefix("./").partition("/")
+            known = key.partition("/")[0] in KINDS or key in ("index.json", "repository.json")
+            if folder == "store" and known and (file := archive.extractfile(member)):
+                found[key] = json.load(file)
+    return found
+
+
+def test_records_of_a_real_repository_are_written_as_they_were_read() -> None:
+    whole = {"index.json": Index, "repository.json": RepositoryInfo}
+    records = real_records()
+    assert {key.partition("/")[0] for key in records} == {*KINDS, *whole} - {"candidates"}
+    for key, record in records.items():
+        kind = whole.get(key) or KINDS[key.partition("/")[0]]
+        parsed = kind.model_validate(record)
+        assert sha256_json(json.loads(parsed.model_dump_json())) == sha256_json(record), key
+        if isinstance(parsed, Attestation):
+            assert key.endswith(f"/{parsed.name}")
+
+
+def test_candidates_of_real_cards_are_written_as_they_were_read() -> None:
+    cards = [v for key, v in real_records().items() if key.startswith("index/")]
+    for card in cards:
+        disabled = card.pop("disabled")
+        card.pop("engines")
+        stated = {
+            "schema_version": 1, "card": card, "weights": None, "backbone": None,
+            "records": ["1" * 64], "disabled": disabled, "proposed": "2026-01-01T00:00:00Z",
+        }  # fmt: skip
+        written = json.loads(Candidate.model_validate(stated).to_json())
+        assert sha256_json(written) == sha256_json(stated)
+
+
+def test_what_an_unexpected_type_states_is_ignored_and_kept() -> None:
+    values = {
+        "kind": "verified", "engine": "3" * 64, "time": "t", "key": "5" * 64,
+        "machine": {"cpu": 7, "cores": "many", "gpu": "none", "later": [1]},
+        "body": {"batches": [{"batch": 1, "worst_cosine": "good"}], "tolerance": 3, "reason": 1},
+        "schema_version": 1,
+    }  # fmt: skip
+    attestation = Attestation.model_validate(values)
+    assert attestation.machine.cores is None
+    assert attestation.machine.gpu_name is None
+    assert attestation.body.reason is None
+    assert attestation.model_dump(mode="json") == values
