@@ -109,7 +109,7 @@ class Blobs:
         elif damage := self.damage(blob, scratch):
             raise RepositoryError(
                 f"{self._store.url}: blob {blob.sha256} is {damage}",
-                hint="tell the repository's maintainer; zoo-farm fsck checks every blob",
+                hint="tell the repository's maintainer; zoo-farm check hashes every blob",
             )
         return path
 
