@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.schema.measurements import GraphSummary
 from zoo.schema.precisions import PRECISION_FACTS, LowType, Precision, largest_of
 from zoo.util.errors import ExportError
 
@@ -129,7 +130,7 @@ class _Typing:
         )
 
 
-def describe(model: onnx.ModelProto) -> dict[str, Any]:
+def describe(model: onnx.ModelProto) -> GraphSummary:
     """Says what a model computes in, read from its graph.
 
     Returns:
@@ -149,7 +150,7 @@ def describe(model: onnx.ModelProto) -> dict[str, Any]:
         types.get(node.output[0], "unknown") for node in model.graph.node if node.op_type != "Cast"
     )
     casts = sum(node.op_type == "Cast" for node in model.graph.node)
-    return {"weights": dict(weights), "nodes": dict(nodes), "casts": casts}
+    return GraphSummary(weights=dict(weights), nodes=dict(nodes), casts=casts)
 
 
 def _weights_of_islands(model: onnx.ModelProto, islands: Set[str]) -> set[str]:
