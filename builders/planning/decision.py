@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from builders.history.failures import Failed
@@ -17,6 +16,7 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.keys import BuildInputs
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
 from zoo.util.errors import ZooError
+from zoo.util.strenum import StrEnum
 
 
 class Action(StrEnum):

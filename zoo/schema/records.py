@@ -6,7 +6,6 @@ Readers keep unknown fields, so that old clients can read newer records.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import Enum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -193,7 +192,7 @@ class ExportRecord(Record):
         return self.onnx, self.golden
 
 
-class FailureStage(str, Enum):
+class FailureStage(StrEnum):
     """At which stage something failed."""
 
     EXPORT = "export"
@@ -201,7 +200,7 @@ class FailureStage(str, Enum):
     VERIFY = "verify"
 
 
-class FailureReason(str, Enum):
+class FailureReason(StrEnum):
     """Why something failed, which decides when it is tried again.
 
     Attributes:

@@ -90,7 +90,7 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_export import Restless, pooled
-from builders import export_job
+from builders.export import run
 from builders.export.backbone import Backbone
 from builders.export.onnx import write_onnx
 torch.manual_seed(0)
