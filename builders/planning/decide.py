@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from typing_extensions import assert_never
+
 from builders.history.failures import Failed
 from builders.planning import wanted as plan
 from builders.planning.changed import ChangedInputs
@@ -138,11 +140,15 @@ class Decider:
         """Decides for an engine that failed before with the same inputs."""
         if self._request.retry:
             return replace(start, action=Action.BUILD, cause=Cause.RETRIED)
-        if failed.reason is FailureReason.CRASHED:
-            text = f"failed {failed.times} times: {failed.text}"
-            return replace(start, action=Action.DISABLED, cause=Cause.CRASHED, text=text)
-        text = f"missed its floors, {failed.text}{self.nothing_stricter(wanted)}"
-        return replace(start, action=Action.DISABLED, cause=Cause.ENGINE_MISSED, text=text)
+        match failed.reason:
+            case FailureReason.CRASHED:
+                cause, text = Cause.CRASHED, f"failed {failed.times} times: {failed.text}"
+            case FailureReason.TOLERANCE:
+                cause = Cause.ENGINE_MISSED
+                text = f"missed its floors, {failed.text}{self.nothing_stricter(wanted)}"
+            case never:
+                assert_never(never)
+        return replace(start, action=Action.DISABLED, cause=cause, text=text)
 
     def nothing_stricter(self, wanted: Wanted) -> str:
         """Says why no stricter network is tried, for the end of a sentence; empty without one."""

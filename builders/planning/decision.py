@@ -11,6 +11,7 @@ from builders.jobs.messages import Prove
 from builders.planning.wanted import Wanted
 from builders.recipe.export_form import Form
 from zoo.catalog.report import Change
+from zoo.schema.closed import complete
 from zoo.schema.floors import Tolerance
 from zoo.schema.index import EngineEntry
 from zoo.schema.keys import BuildInputs
@@ -32,7 +33,34 @@ class Action(StrEnum):
     BLOCKED = "blocked"
 
 
-WORK = (Action.EXPORT, Action.BUILD, Action.VERIFY, Action.SIGN)
+@dataclass(frozen=True, kw_only=True)
+class ActionFacts:
+    """What an action is.
+
+    Attributes:
+        title: What plans call it.
+        works: Whether it changes a repository.
+    """
+
+    title: str
+    works: bool = False
+
+
+ACTION_FACTS = complete(
+    Action,
+    {
+        Action.NOTHING: ActionFacts(title="published"),
+        Action.SIGN: ActionFacts(title="built, not signed", works=True),
+        Action.VERIFY: ActionFacts(title="to verify", works=True),
+        Action.BUILD: ActionFacts(title="to build", works=True),
+        Action.EXPORT: ActionFacts(title="to export first", works=True),
+        Action.DISABLED: ActionFacts(title="disabled"),
+        Action.WITHDRAWN: ActionFacts(title="withdrawn"),
+        Action.BLOCKED: ActionFacts(title="blocked"),
+    },
+)
+
+WORK = tuple(action for action, facts in ACTION_FACTS.items() if facts.works)
 """Actions that change a repository."""
 
 
@@ -145,19 +173,32 @@ def why(decision: Decision) -> str:
     names = ", ".join(change.field for change in decision.changed[:3])
     more = f" and {len(decision.changed) - 3} more" if len(decision.changed) > 3 else ""
     changed = f"changed: {names}{more}" if decision.changed else "is not published"
-    said = {
+    return _SENTENCES[decision.cause].format(changed=changed, text=decision.text)
+
+
+_SENTENCES = complete(
+    Cause,
+    {
         Cause.PUBLISHED: "",
         Cause.UNLISTED: "it is built, and in no index yet",
         Cause.NOT_RUN: "it has not been run",
         Cause.PROOF_CHANGED: "what a proof asks for has changed",
         Cause.NOT_PROBED: "its verdict says nothing of the labelled photos",
         Cause.NEW: "nothing is published for it",
-        Cause.KEYS_CHANGED: f"its keys {changed}",
-        Cause.BUILD_KEY_CHANGED: f"its build key {changed}",
-        Cause.EXPORT_KEY_CHANGED: f"its export key {changed}",
+        Cause.KEYS_CHANGED: "its keys {changed}",
+        Cause.BUILD_KEY_CHANGED: "its build key {changed}",
+        Cause.EXPORT_KEY_CHANGED: "its export key {changed}",
         Cause.RECORD_GONE: "its record is gone",
         Cause.EXPORT_GONE: "the export of what is published is gone",
         Cause.MISSED: "an engine missed its floors",
         Cause.RETRIED: "it failed, and is tried again",
-    }
-    return said.get(decision.cause, decision.text)
+        Cause.EXPORT_MISSED: "{text}",
+        Cause.ENGINE_MISSED: "{text}",
+        Cause.CRASHED: "{text}",
+        Cause.TAKEN_BACK: "{text}",
+        Cause.WITHDRAWN: "{text}",
+        Cause.MODEL_ERROR: "{text}",
+        Cause.ENGINE_ERROR: "{text}",
+    },
+)
+"""Why something is done, as plans say it; the text is that of a record or an error."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from builders.history.failures import Failures
 from builders.photos.calibration import from_folder, shipped
 from builders.planning.decide import Decider
-from builders.planning.decision import Action, Decision, why
+from builders.planning.decision import ACTION_FACTS, Action, Decision, why
 from builders.planning.known import RepositoryKnown
 from builders.planning.options import pairs
-from builders.planning.report import MEANING, change_line
+from builders.planning.report import change_line
 from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.toolchains.elsewhere import Places
@@ -70,7 +70,7 @@ def said(decision: Decision) -> Iterator[str]:
     if decision.action is Action.NOTHING:
         yield "nothing differs: there is nothing to build"
         return
-    yield f"{MEANING[decision.action]}: {decision.label}: {why(decision)}"
+    yield f"{ACTION_FACTS[decision.action].title}: {decision.label}: {why(decision)}"
     yield from map(change_line, decision.changed)
 
 

@@ -9,22 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from builders.history.durations import Basis, Expected
-from builders.planning.decision import WORK, Action, Decision, why
+from builders.planning.decision import ACTION_FACTS, WORK, Action, Decision, why
 from zoo.catalog.report import Change
 
 PLAN_VERSION = 1
 """Of the JSON that ``zoo-farm plan --json`` writes; docs/how-to/nightly.md has its fields."""
-
-MEANING: dict[Action, str] = {
-    Action.NOTHING: "published",
-    Action.SIGN: "built, not signed",
-    Action.VERIFY: "to verify",
-    Action.BUILD: "to build",
-    Action.EXPORT: "to export first",
-    Action.DISABLED: "disabled",
-    Action.WITHDRAWN: "withdrawn",
-    Action.BLOCKED: "blocked",
-}
 
 TIMED = (Action.BUILD, Action.EXPORT, Action.VERIFY)
 """Actions that are expected to take time."""
@@ -245,7 +234,8 @@ def to_text(plan: FarmPlan) -> Iterator[str]:
     for engines in _alike(plan.engines):
         one = engines[0]
         labels = ", ".join(each.label for each in engines)
-        yield f"{MEANING[one.action]}: {one.model} {labels}: {one.reason}{_takes(engines)}"
+        title = ACTION_FACTS[one.action].title
+        yield f"{title}: {one.model} {labels}: {one.reason}{_takes(engines)}"
         yield from map(change_line, one.changed)
     if plan.engines:
         yield from _table(plan)

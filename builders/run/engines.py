@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from typing_extensions import assert_never
+
 from builders.history.failures import Failures
 from builders.jobs.progress import Display
 from builders.planning import wanted
@@ -99,6 +101,8 @@ class EngineRun:
                     f"{decision.label}: its export was made and is not there"
                 )
                 return None
+            case never:
+                assert_never(never)
 
     def _export(self, decision: Decision) -> Decision:
         """Makes what is missing, and returns what is decided then."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from typing_extensions import assert_never
+
 from zoo.client.recommendation import cut
 from zoo.schema.closed import complete
 from zoo.schema.index import EngineEntry, TimedBatch
@@ -70,8 +72,13 @@ def badges(engine: EngineEntry) -> list[Badge]:
         labels.append(Badge(word="dry run", tone="bad", why=_SEEDED))
     if engine.superseded:
         labels.append(Badge(word="superseded", tone="wait", why="replaced by a newer engine"))
-    if engine.precision_status == PrecisionStatus.UNPROVEN:
-        labels.append(Badge(word="precision not confirmed", tone="plain", why=_NOT_INSPECTED))
+    match engine.precision_status:
+        case PrecisionStatus.PROVEN:
+            pass
+        case PrecisionStatus.UNPROVEN:
+            labels.append(Badge(word="precision not confirmed", tone="plain", why=_NOT_INSPECTED))
+        case never:
+            assert_never(never)
     if slower := slower_words(engine):
         labels.append(Badge(word=slower, tone="wait", why=_SLOWER))
     return labels

@@ -15,6 +15,7 @@ from support.records import engine_entry as engine
 from support.records import model_index as model
 
 from builders.backends import get_backend
+from builders.planning.decision import ACTION_FACTS, Action, Cause, Decision, why
 from builders.recipe.export_form import Form
 from builders.recipe.precisions import RECIPES
 from zoo.catalog.engine_page import commands, history
@@ -27,6 +28,7 @@ from zoo.schema.precisions import PRECISION_FACTS, Placing, Precision, Rest, is_
 from zoo.schema.records import (
     Attestation,
     AttestationKind,
+    FailureReason,
     Kind,
     PrecisionStatus,
     Status,
@@ -51,6 +53,10 @@ DECIDES = {
     Cut: ("zoo/schema/manifest.py", {"builders/export/backbone.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
     Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
+    Kind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
+    PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
+    FailureReason: ("zoo/schema/records.py", {"builders/planning/decide.py"}),
+    Action: ("builders/planning/decision.py", {"builders/run/engines.py"}),
 }  # fmt: skip
 """Set to the file that defines it, and the files where code has to decide about each member."""
 
@@ -76,7 +82,7 @@ def test_a_new_member_is_an_error_wherever_code_has_to_decide(tmp_path: Path) ->
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     for members, (_, files) in DECIDES.items():
-        named = f"{members.__name__}.BRAND_NEW"
+        named = f"[{members.__name__}.BRAND_NEW"
         where = {line.partition(":")[0] for line in errors if named in line}
         assert where == files, (members, done.stdout[-3000:])
 
@@ -104,6 +110,17 @@ def test_every_table_knows_every_precision(precision: Precision) -> None:
     assert 0 <= probe_fall(precision) < 1
     line = RuntimeLine.parse("ort1.32")
     assert Form.for_line(line, precision).name.startswith(precision)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_every_action_has_a_title(action: Action) -> None:
+    assert ACTION_FACTS[action].title
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_makes_a_sentence(cause: Cause) -> None:
+    decision = Decision(model="a", wanted=None, action=Action.BLOCKED, cause=cause, text="told")
+    assert isinstance(why(decision), str)
 
 
 @pytest.mark.parametrize("runtime", Runtime)
