@@ -53,7 +53,6 @@ DECIDES = {
     Cut: ("zoo/schema/manifest.py", {"builders/export/backbone.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
     Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
-    Kind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
     FailureReason: ("zoo/schema/records.py", {"builders/planning/decide.py"}),
     Action: ("builders/planning/decision.py", {"builders/run/engines.py"}),
