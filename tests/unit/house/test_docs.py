@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tomllib
-from support.make_farm import ROOT
+from support.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -130,7 +130,10 @@ def runnable(dotted: str, root: Path = ROOT) -> bool:
 
 
 def path_exists(name: str, root: Path = ROOT) -> bool:
-    return any(root.glob(name.rstrip("/")))
+    """Whether a path, or a bare file name anywhere among the sources, leads to something."""
+    folders = (".",) if "/" in name else ("zoo", "builders", "benchmarks", "examples", "tests")
+    pattern = name.rstrip("/") if "/" in name else f"**/{name}"
+    return (root / name).exists() or any(any((root / f).glob(pattern)) for f in folders)
 
 
 def absent_names(page: Path, root: Path = ROOT) -> list[str]:
@@ -155,7 +158,7 @@ def test_a_path_or_module_that_is_gone_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "`zoo/room/here.py` `zoo/room/` `zoo/*/here.py` `zoo.room.here` `zoo.room.here.act`\n"
-        "`zoo/here.py` `zoo.here` `zoo.room.here.gone` `gone.py`\n"
+        "`zoo/here.py` `zoo.here` `zoo.room.here.gone` `gone.py` `here.py`\n"
         "```sh\npython -m zoo.room.here\npython -m zoo.room\n```\n"
     )
     assert absent_names(page, tmp_path) == [
