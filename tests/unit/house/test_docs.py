@@ -1,12 +1,14 @@
-"""The documentation: its links lead somewhere, and its measurements stay small."""
+"""The documentation: its links and names exist, and its measurements stay small."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
-from support.make_farm import ROOT
+import tomllib
+from support.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -14,6 +16,14 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *#*$", re.MULTILINE)
 PATH = re.compile(r"(?<![\w/.-])docs/[\w./-]*[\w-](?:\.\w+)?")
 RESULTS_LIMIT = 1_000_000
+# The folders of the checkout whose files pages name; what runs create is elsewhere.
+CHECKOUT = "(?:zoo|builders|tests|benchmarks|examples|docs|docker|manifests|[.]github)"
+NAMED_PATH = re.compile(rf"{CHECKOUT}(?:/[\w.*-]+)+/?|[\w-]+[.](?:py|mk|txt)")
+NAMED_MODULE = re.compile(r"(?:zoo|builders|benchmarks|examples)(?:[.]\w+)+")
+RUN_MODULE = re.compile(r"python3? -m ((?:zoo|builders|benchmarks|examples|tests)[\w.]*)")
+ROOMS = re.compile(r"^\| (`[^|]+`) \|", re.MULTILINE)
+# Results name files of their own folder, and what an earlier commit was asked to do.
+NAMING_PAGES = [page for page in PAGES if "results" not in page.relative_to(ROOT).parts]
 
 
 def anchors(page: Path) -> set[str]:
@@ -88,3 +98,82 @@ def test_every_decision_is_in_the_index() -> None:
 def test_the_results_are_small() -> None:
     files = [path for path in (ROOT / "docs" / "results").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < RESULTS_LIMIT
+
+
+def defines(module: Path, name: str) -> bool:
+    """Whether a module or package defines or imports a name at its top."""
+    source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+    if not source.is_file():
+        return False
+    names = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Constant) and node.value == name:
+            names.add(name)  # a lazy package lists its names as strings
+    return name in names
+
+
+def module_exists(dotted: str, root: Path = ROOT) -> bool:
+    """Whether a dotted name is a module of the checkout, or a name that one defines."""
+    path = root.joinpath(*dotted.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file() or defines(path.parent, path.name)
+
+
+def runnable(dotted: str, root: Path = ROOT) -> bool:
+    path = root.joinpath(*dotted.split("."))
+    return (path / "__main__.py").is_file() or path.with_suffix(".py").is_file()
+
+
+def path_exists(name: str, root: Path = ROOT) -> bool:
+    """Whether a path, or a bare file name anywhere among the sources, leads to something."""
+    folders = (".",) if "/" in name else ("zoo", "builders", "benchmarks", "examples", "tests")
+    pattern = name.rstrip("/") if "/" in name else f"**/{name}"
+    return (root / name).exists() or any(any((root / f).glob(pattern)) for f in folders)
+
+
+def absent_names(page: Path, root: Path = ROOT) -> list[str]:
+    """Back-quoted paths and modules of a page, and modules that its commands run, that are gone."""
+    text = page.read_text(encoding="utf-8")
+    quoted = re.findall(r"`([^`\n]+)`", CODE.sub("", text))
+    return [
+        *(name for name in quoted if NAMED_PATH.fullmatch(name) and not path_exists(name, root)),
+        *(n for n in quoted if NAMED_MODULE.fullmatch(n) and not module_exists(n, root)),
+        *(module for module in RUN_MODULE.findall(text) if not runnable(module, root)),
+    ]
+
+
+@pytest.mark.parametrize("page", NAMING_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_and_module_that_a_page_names_exists(page: Path) -> None:
+    assert absent_names(page) == []
+
+
+def test_a_path_or_module_that_is_gone_is_found(tmp_path: Path) -> None:
+    (tmp_path / "zoo" / "room").mkdir(parents=True)
+    (tmp_path / "zoo" / "room" / "here.py").write_text("def act() -> None: ...\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`zoo/room/here.py` `zoo/room/` `zoo/*/here.py` `zoo.room.here` `zoo.room.here.act`\n"
+        "`zoo/here.py` `zoo.here` `zoo.room.here.gone` `gone.py` `here.py`\n"
+        "```sh\npython -m zoo.room.here\npython -m zoo.room\n```\n"
+    )
+    assert absent_names(page, tmp_path) == [
+        "zoo/here.py",
+        "gone.py",
+        "zoo.here",
+        "zoo.room.here.gone",
+        "zoo.room",
+    ]
+
+
+@pytest.mark.parametrize("package", ["builders", "zoo"])
+def test_contributing_lists_the_rooms_in_their_import_order(package: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(c["layers"] for c in contracts["contracts"] if c.get("containers") == [package])
+    table = (ROOT / "CONTRIBUTING.md").read_text().split(f"<!-- rooms of {package} -->")[1]
+    rows = [re.findall(r"`(\w+)`", row) for row in ROOMS.findall(table.split("<!--")[0])]
+    assert rows == [layer.split(" : ") for layer in layers]
