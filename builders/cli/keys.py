@@ -48,10 +48,12 @@ def add_commands(commands: Any) -> None:
     gone.add_argument("key", help="the beginning of its id, as zoo-farm keys shows it")
     gone.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
     gone.set_defaults(signer=None)
-    for one in (made, turned, longer, gone, keys):
-        one.add_argument("--keys", default="", help=KEYS_HELP)
-    for one in (turned, longer, gone):
-        one.add_argument("--store", default="", help=STORE_HELP)
+    keys.add_argument("--keys", default="", help=KEYS_HELP)
+    for action in (made, turned, longer, gone):
+        # A default here would overwrite the value of `keys --keys FOLDER init`.
+        action.add_argument("--keys", default=argparse.SUPPRESS, help=KEYS_HELP)
+    for action in (turned, longer, gone):
+        action.add_argument("--store", default="", help=STORE_HELP)
 
 
 def show_keys(options: argparse.Namespace) -> int:
