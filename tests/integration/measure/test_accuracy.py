@@ -147,7 +147,7 @@ def test_a_loss_counts_when_it_is_more_than_noise(folder: Path) -> None:
     assert said is not None
     assert "1000 labelled photos names 85.0% rightly, 90.0% on PyTorch's features" in said
     few = probing.compare(pytorch[:20], worse[:20], 0.02)
-    assert few["fall"] == 0.05
+    assert few.fall == 0.05
     assert probing.miss(few) is None  # one photo of twenty
 
 

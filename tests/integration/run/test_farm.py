@@ -149,7 +149,7 @@ def test_the_seeded_state_is_kept_as_a_blob(dry_run: Farm) -> None:
 def test_a_release_refuses_to_mix_with_a_dry_run(dry_run: Farm) -> None:
     done = dry_run.make(f"MODELS={SMALL}", "GPU=cpu")
     assert done.returncode != 0
-    assert "dry-run repository and this is a release" in done.stderr
+    assert "is a dry-run repository, but this run is a release" in done.stderr
 
 
 def test_a_new_model_of_a_known_cut_is_a_new_file_and_nothing_else(

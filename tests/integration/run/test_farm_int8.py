@@ -56,7 +56,7 @@ def test_the_record_says_what_it_was_calibrated_on(low: Farm) -> None:
     assert export.calibration.photos == len(export.calibration.sha256)
     assert export.calibration.crops >= 32
     assert export.advice is not None
-    assert export.advice.tried[0]["what"] == "ranges by max"
+    assert export.advice.tried[0].what == "ranges by max"
     assert export.inputs.lowering is not None
     assert export.inputs.lowering.placing == "onnxruntime"
 
