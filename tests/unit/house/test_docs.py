@@ -18,7 +18,7 @@ PATH = re.compile(r"(?<![\w/.-])docs/[\w./-]*[\w-](?:\.\w+)?")
 RESULTS_LIMIT = 1_000_000
 # The folders of the checkout whose files pages name; what runs create is elsewhere.
 CHECKOUT = "(?:zoo|builders|tests|benchmarks|examples|docs|docker|manifests|[.]github)"
-NAMED_PATH = re.compile(rf"{CHECKOUT}(?:/[\w.*{,}-]+)+/?|[\w-]+[.](?:py|mk|txt)")
+NAMED_PATH = re.compile(rf"{CHECKOUT}(?:/[\w.*{{,}}-]+)+/?|[\w-]+[.](?:py|mk|txt)")
 NAMED_MODULE = re.compile(r"(?:zoo|builders|benchmarks|examples)(?:[.]\w+)+")
 RUN_MODULE = re.compile(r"python3? -m ((?:zoo|builders|benchmarks|examples|tests)[\w.]*)")
 ROOMS = re.compile(r"^\| (`[^|]+`) \|", re.MULTILINE)
