@@ -18,7 +18,7 @@ PATH = re.compile(r"(?<![\w/.-])docs/[\w./-]*[\w-](?:\.\w+)?")
 RESULTS_LIMIT = 1_000_000
 # The folders of the checkout whose files pages name; what runs create is elsewhere.
 CHECKOUT = "(?:zoo|builders|tests|benchmarks|examples|docs|docker|manifests|[.]github)"
-NAMED_PATH = re.compile(rf"{CHECKOUT}(?:/[\w.*-]+)+/?|[\w-]+[.](?:py|mk|txt)")
+NAMED_PATH = re.compile(rf"{CHECKOUT}(?:/[\w.*{{,}}-]+)+/?|[\w-]+[.](?:py|mk|txt)")
 NAMED_MODULE = re.compile(r"(?:zoo|builders|benchmarks|examples)(?:[.]\w+)+")
 RUN_MODULE = re.compile(r"python3? -m ((?:zoo|builders|benchmarks|examples|tests)[\w.]*)")
 ROOMS = re.compile(r"^\| (`[^|]+`) \|", re.MULTILINE)
@@ -131,9 +131,13 @@ def runnable(dotted: str, root: Path = ROOT) -> bool:
 
 def path_exists(name: str, root: Path = ROOT) -> bool:
     """Whether a path, or a bare file name anywhere among the sources, leads to something."""
-    folders = (".",) if "/" in name else ("zoo", "builders", "benchmarks", "examples", "tests")
-    pattern = name.rstrip("/") if "/" in name else f"**/{name}"
-    return (root / name).exists() or any(any((root / f).glob(pattern)) for f in folders)
+    if "/" not in name:
+        folders = ("zoo", "builders", "benchmarks", "examples", "tests")
+        return (root / name).exists() or any(any((root / f).rglob(name)) for f in folders)
+    before, brace, after = name.rstrip("/").partition("{")
+    choices, _, end = after.partition("}")
+    paths = [f"{before}{choice}{end}" for choice in choices.split(",")] if brace else [before]
+    return all(any(root.glob(path)) for path in paths)
 
 
 def absent_names(page: Path, root: Path = ROOT) -> list[str]:
@@ -158,10 +162,12 @@ def test_a_path_or_module_that_is_gone_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "`zoo/room/here.py` `zoo/room/` `zoo/*/here.py` `zoo.room.here` `zoo.room.here.act`\n"
+        "`zoo/room/{here,gone}.py` `zoo/{room}/here.py`\n"
         "`zoo/here.py` `zoo.here` `zoo.room.here.gone` `gone.py` `here.py`\n"
         "```sh\npython -m zoo.room.here\npython -m zoo.room\n```\n"
     )
     assert absent_names(page, tmp_path) == [
+        "zoo/room/{here,gone}.py",
         "zoo/here.py",
         "gone.py",
         "zoo.here",
