@@ -33,7 +33,7 @@ help:  ## This list
 	@echo "Variables; make refuses those that have no effect on a command:"
 	$(info $(OPTIONS_HELP))
 
-zoo: $(READY)  ## Build, prove and publish engines, then make the catalog
+zoo: $(READY)  ## Build, verify and publish engines, then make the catalog
 	@$(FARM) zoo $(ARGS_zoo)
 
 plan: $(READY)  ## Say what make zoo would do and why, and what that takes; nothing is done (JSON=1, MATRIX=1)

@@ -221,7 +221,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="zoo-farm", description="Build, prove, publish engines.")
+    parser = Parser(prog="zoo-farm", description="Build, verify and publish engines.")
     parser.add_argument(
         "--manifests", default=str(ROOT / "manifests"), metavar="DIR", help="folder of manifests"
     )
