@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from builders import weights
 from builders.executors import Outcome
 from builders.history.failures import Failures
-from builders.jobs.messages import BuildJob, BuildOutput, Job, Verification
+from builders.jobs.messages import BuildJob, Job, Verification
 from builders.jobs.progress import Display, Report
 from builders.photos.calibration import CalibrationSet
 from builders.planning.request import Request
@@ -24,17 +23,15 @@ from builders.recipe.export_form import Form
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.elsewhere import Places
+from support import records
 from support.models import SMALL
 from support.paths import MANIFESTS
 from zoo.repository.repository import Repository
 from zoo.schema.floors import OwnTolerance
 from zoo.schema.index import Candidate, EngineEntry, Index, ModelIndex, index_row
-from zoo.schema.layout import blob_key
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import Blob, ExportRecord
 from zoo.schema.targets import Arch, Precision, Toolchain
 from zoo.stores import MemoryStore
-from zoo.util.digest import sha256_bytes
 from zoo.util.errors import JobError, NotRunError
 
 CPU = Arch("cpu")
@@ -95,21 +92,17 @@ class Builder:
         if self.dies:
             raise JobError("the worker died of SIGSEGV")
         (folder / "engine").write_text(f"{job.inputs.key} {self.jobs}")
-        rows: list[dict[str, Any]] = [
-            {"batch": n, "worst_cosine": self.cosine, "worst_relative_error": 1e-5}
-            for n in job.prove.batches
-        ]
-        times = [
-            {"batch": n, "latency_ms": self.ms, "images_per_second": 1000 * n / self.ms}
-            for n in job.prove.benchmark
-        ]
+        rows = [records.verified_batch(n, worst_cosine=self.cosine) for n in job.prove.batches]
+        times = [records.timed_batch(n, self.ms) for n in job.prove.benchmark]
         verdict = Verification(
             passed=self.good, reason=None if self.good else "row 3 is far", batches=tuple(rows)
         )
-        result = BuildOutput(
-            engine="engine", facts={}, precision_proven=True, verification=verdict,
-            benchmark=tuple(times), machine={"cpu": "A CPU"}, cost={"seconds": 1.0},
-        )  # fmt: skip
+        result = records.build_output(
+            verification=verdict,
+            benchmark=tuple(times),
+            machine=records.machine(),
+            cost={"seconds": 1.0},
+        )
         return Outcome(result=result, folder=folder)
 
 
@@ -122,22 +115,19 @@ class Night:
         identity = weights.identify(manifest, "seeded")
         form = Form(dialect="dynamo-20", precision="fp32")
         asked = export_form.export_inputs(manifest, identity, form, NO_IMAGES.name)
+        store = self.repository.store
         self.repository.add_export(
-            ExportRecord(
-                inputs=asked, onnx=self._blob(b"onnx"), golden=self._blob(b"golden"),
-                parameters=1, largest_tensor=1000, check={}, cost={},
+            records.export_record(
+                inputs=asked,
+                onnx=records.put_blob(store, b"onnx"),
+                golden=records.put_blob(store, b"golden"),
             )
-        )  # fmt: skip
+        )
         self.request = Request(
             manifests={SMALL: manifest}, manifest_dir=MANIFESTS, places=places({}),
             precisions=("fp32",),
             weights="seeded", calibration=NO_IMAGES, failures=folder / "_failures",
         )  # fmt: skip
-
-    def _blob(self, data: bytes) -> Blob:
-        digest = sha256_bytes(data)
-        self.repository.store.put(blob_key(digest), data)
-        return Blob(sha256=digest, size=len(data))
 
     def run(self, version: str, *, counts: bool = True, retry: bool = False) -> Summary:
         """Runs a night with a version of the runtime."""
@@ -147,7 +137,7 @@ class Night:
             self.repository, night=night, now=lambda: self.desk.day.strftime(listing.TIME)
         )
         display = Display(Console(quiet=True))
-        chain = Toolchain(kind="ort", version=version, os="linux", machine="x86_64")
+        chain = records.toolchain("ort", version)
         farm = Farm(self.repository, self.builder, display, self.desk, failures)
         return farm.run(replace(self.request, places=places({CPU: chain}), retry=retry))
 

@@ -17,12 +17,13 @@ from builders.publish import index
 from builders.recipe import export_form
 from builders.recipe.export_form import Form
 from builders.toolchains.elsewhere import Places
+from support import records
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, Index, IndexRow, index_row
 from zoo.schema.layout import export_key, record_key
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import Attestation, Blob, BuildRecord, ExportRecord, Kind
-from zoo.schema.targets import Arch, Toolchain, gpu_lines, served_archs
+from zoo.schema.records import BuildRecord, ExportRecord, Kind
+from zoo.schema.targets import Arch, gpu_lines, served_archs
 from zoo.util.digest import sha256_json
 
 CALIBRATION = CalibrationSet(source="folder", paths=(), digests=())
@@ -34,9 +35,7 @@ def everywhere() -> Places:
     """Every runtime line, on every GPU that it serves, on machines that are elsewhere."""
     lines = []
     for line in gpu_lines():
-        chain = Toolchain(
-            kind=line.kind, version=f"{line.version}.0.1", cuda=13, os="linux", machine="x86_64"
-        )
+        chain = records.toolchain(line.kind, f"{line.version}.0.1", cuda=13)
         lines.append({Arch(name): chain for name in served_archs(line)})
     archs = frozenset(arch for one in lines for arch in one)
     return Places(lines=tuple(lines), elsewhere=archs, here=frozenset())
@@ -70,20 +69,18 @@ def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places:
     form = Form.for_line(wanted.toolchain.line, wanted.precision)
     identity = weights.identify(manifest, "seeded")
     asked = export_form.export_inputs(manifest, identity, form, CALIBRATION.name)
-    export = ExportRecord(
+    export = records.export_record(
         inputs=asked,
-        onnx=Blob(sha256=sha256_json(["onnx", asked.key]), size=10_000_000),
-        golden=Blob(sha256=sha256_json("golden"), size=1000),
-        parameters=3_000_000,
+        onnx=records.blob(sha256=sha256_json(["onnx", asked.key]), size=10_000_000),
+        golden=records.blob(sha256=sha256_json("golden"), size=1000),
         largest_tensor=100_000,
-        check={},
         cost={"seconds": MINUTE},
     )
     repository.store.put(export_key(manifest.id, asked.key), export.to_json())
     options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, {})
     build = plan.build_inputs(manifest, wanted, export, options)
-    engine = Blob(sha256=sha256_json(["engine", build.key]), size=20 * 2**20)
-    record = BuildRecord(
+    engine = records.blob(sha256=sha256_json(["engine", build.key]), size=20 * 2**20)
+    record = records.build_record(
         inputs=build,
         export_key=asked.key,
         targets=tuple(map(str, wanted.targets)),
@@ -91,12 +88,9 @@ def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places:
         golden=export.golden,
         feature_dim=manifest.backbone.feature_dim,
         dry_run=True,
-        precision_status="proven",
-        facts={},
         licence=manifest.licence,
         weights=identity.source,
         cost={"seconds": 2 * MINUTE, "proof_seconds": MINUTE},
-        created="2026-01-01T00:00:00.000000Z",
     )
     repository.store.put(record_key(manifest.id, build.key), record.to_json())
     for arch in wanted.archs:
@@ -122,19 +116,16 @@ def _attest(
 ) -> None:
     prove = plan.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
     asked = plan.verification_inputs(record.engine.sha256, prove, export_form.VERIFICATION_METHOD)
-    rows = [
-        {"batch": batch, "worst_cosine": 0.99999, "worst_relative_error": 1e-4}
-        for batch in prove.batches
-    ]
+    rows = [records.verified_batch(batch, worst_relative_error=1e-4) for batch in prove.batches]
     capability = ".".join(map(str, arch.compute_capability))
-    gpu = {"name": f"a GPU of {arch}", "compute_capability": capability}
     repository.attest(
-        Attestation(
-            kind="verified" if proven else "pending",
+        records.attestation(
+            "verified" if proven else "pending",
             engine=record.engine.sha256,
-            time="2026-01-01T00:00:00.000000Z",
             key=asked.key,
-            machine={"gpu": gpu},
+            machine=records.machine(
+                cpu=None, gpu=f"a GPU of {arch}", compute_capability=capability
+            ),
             body={"batches": rows, "tolerance": asked.tolerance} if proven else {"reason": "r"},
         )
     )

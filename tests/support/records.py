@@ -1,8 +1,8 @@
 """Builders of records for all tests: every value has a default, which a test may replace by name.
 
 This is the one place where tests construct the types of ``zoo.schema.keys``,
-``zoo.schema.records`` and ``zoo.schema.index``: a change to a type is a change here. Nothing in
-these records was measured.
+``zoo.schema.records`` and ``zoo.schema.index``, toolchains, and what a worker returns of a build:
+a change to a type is a change here. Nothing in these records was measured.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from builders.jobs.messages import BuildOutput
 from zoo.schema.index import (
     BenchmarkSummary,
     Candidate,
@@ -219,6 +220,20 @@ def attestation(kind: str = "verified", **overrides: Any) -> Attestation:
         "body": {},
     }
     return _build(Attestation, defaults, overrides)
+
+
+def build_output(**overrides: Any) -> BuildOutput:
+    """Returns what a worker returns of an fp32 build that was not verified."""
+    defaults: dict[str, Any] = {
+        "engine": "engine",
+        "facts": {},
+        "precision_proven": True,
+        "verification": None,
+        "benchmark": (),
+        "machine": {},
+        "cost": {},
+    }
+    return _build(BuildOutput, defaults, overrides)
 
 
 def verification(*batches: dict[str, Any], **overrides: Any) -> VerificationSummary:

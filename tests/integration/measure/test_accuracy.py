@@ -15,6 +15,7 @@ from PIL import Image
 from support.make_farm import Farm
 from support.models import LITE, SMALL
 from support.paths import ROOT
+from support.records import build_output
 
 from builders.executors import Outcome
 from builders.jobs.messages import BuildOutput, Job, ReferenceOutput, Verification
@@ -167,10 +168,7 @@ def test_features_that_lost_the_classes_are_not_published(
 
     asked = probing.Probing(labelled, tmp_path / "private", farm.manifests, run, "memory://")
     verification = Verification(passed=True, reason=None, batches=(), labelled="found.npy")
-    output = BuildOutput(
-        engine=None, facts={}, precision_proven=True, verification=verification, benchmark=(),
-        machine={}, cost={},
-    )  # fmt: skip
+    output = build_output(engine=None, verification=verification)
     verdicts = []
     overflown = features.copy()
     overflown[4, 7] = np.inf

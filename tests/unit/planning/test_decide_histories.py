@@ -16,13 +16,13 @@ from rich.console import Console
 from support.fake_nights import Desk
 from support.models import SMALL
 from support.paths import MANIFESTS
+from support.records import attestation, build_output, toolchain
 
 from builders.executors import Outcome
 from builders.history.failures import Failures
 from builders.jobs import scratch
 from builders.jobs.messages import (
     BuildJob,
-    BuildOutput,
     DisabledExport,
     ExportedFile,
     ExportJob,
@@ -48,7 +48,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.floors import OwnTolerance
 from zoo.schema.index import Index, ModelIndex, index_row
 from zoo.schema.manifest import Manifest, load_manifests
-from zoo.schema.records import Advice, Attestation
+from zoo.schema.records import Advice
 from zoo.schema.targets import Arch, Toolchain
 from zoo.stores import MemoryStore
 from zoo.util.digest import sha256_json
@@ -96,10 +96,8 @@ class World:
         gpu = {} if arch == "cpu" else {"gpu": {"compute_capability": ".".join(arch[2:])}}
         if isinstance(job, BuildJob):
             (folder / "engine").write_text(f"{made.key} {len(self.jobs)}")
-        result = BuildOutput(
-            engine="engine" if isinstance(job, BuildJob) else None, facts={},
-            precision_proven=True, verification=verdict, benchmark=(), machine=gpu, cost={},
-        )  # fmt: skip
+        engine = "engine" if isinstance(job, BuildJob) else None
+        result = build_output(engine=engine, verification=verdict, machine=gpu)
         return Outcome(result=result, folder=folder)
 
     def _export(self, job: ExportJob, folder: Path) -> ExportOutput:
@@ -153,10 +151,8 @@ class History:
         self.retry, self.counts = False, True
 
     def request(self) -> Request:
-        cpu = Toolchain(kind="ort", version=f"1.32.{self.version}", os="linux", machine="x86_64")
-        gpu = Toolchain(
-            kind="rtx", version=f"1.7.{self.version}.1", cuda=13, os="linux", machine="x86_64"
-        )
+        cpu = toolchain("ort", f"1.32.{self.version}")
+        gpu = toolchain("rtx", f"1.7.{self.version}.1", cuda=13)
         line = {Arch(name): cpu if name == "cpu" else gpu for name in self.gpus}
         photos = CalibrationSet(source="folder", paths=(), digests=(f"{self.photos:064}",))
         return Request(
@@ -226,11 +222,14 @@ class History:
         engine = index.current[0].engine.sha256
         self.desk.day += timedelta(minutes=1)
         self.repository.attest(
-            Attestation(
-                kind=kind, engine=engine, time=self.desk.day.strftime(listing.TIME),
-                key=sha256_json({"engine": engine, **body}), machine={}, body=body,
+            attestation(
+                kind,
+                engine=engine,
+                time=self.desk.day.strftime(listing.TIME),
+                key=sha256_json({"engine": engine, **body}),
+                body=body,
             )
-        )  # fmt: skip
+        )
         self.desk.send_again(SMALL)
 
     def _put(self, index: ModelIndex) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.records import toolchain
 
 from builders.planning import wanted
 from builders.toolchains.installed import choose_toolchain, choose_toolchains, default_archs
@@ -11,8 +12,8 @@ from zoo.schema.manifest import Manifest
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
 from zoo.util.errors import TargetError, UsageError
 
-RTX = Toolchain(kind="rtx", version="1.7.1.116", cuda=13, os="linux", machine="x86_64")
-ORT = Toolchain(kind="ort", version="1.32.0", os="linux", machine="x86_64")
+RTX = toolchain("rtx", "1.7.1.116", cuda=13)
+ORT = toolchain("ort", "1.32.0")
 
 
 def no_gpu(command: list[str]) -> str:

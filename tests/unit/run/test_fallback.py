@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.fake_nights import CPU, Builder, Night, places
 from support.models import SMALL
+from support.records import toolchain
 
 from builders.executors import Outcome
 from builders.history.failures import Failures
@@ -31,7 +32,6 @@ from zoo.schema.keys import BuildInputs
 from zoo.schema.manifest import Manifest
 from zoo.schema.old_failures import OldMiss, missed_key
 from zoo.schema.records import Advice, Blob, FailureReason, FailureRecord, FailureStage
-from zoo.schema.targets import Toolchain
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import JobError
 
@@ -116,8 +116,7 @@ class Farm(Night):
         self.request = replace(self.request, precisions=("int8",))
 
     def planned(self) -> PlannedEngine:
-        chain = Toolchain(kind="ort", version=VERSION, os="linux", machine="x86_64")
-        request = replace(self.request, places=places({CPU: chain}))
+        request = replace(self.request, places=places({CPU: toolchain("ort", VERSION)}))
         (engine,) = plan_farm(self.repository, request).engines
         return engine
 
