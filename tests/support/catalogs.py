@@ -11,7 +11,7 @@ from builders.publish.index import engine_entries
 from support import records
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry, Index, ModelIndex, index_row
-from zoo.schema.records import Blob, BuildRecord, ExportRecord
+from zoo.schema.records import Blob, BuildRecord, ExportRecord, Kind
 from zoo.schema.targets import Target
 from zoo.stores import MemoryStore, ObjectStore
 from zoo.util.digest import sha256_json
@@ -26,7 +26,7 @@ class Zoo:
 
     def __init__(self, store: ObjectStore | None = None) -> None:
         self.repository = Repository(store or MemoryStore())
-        self.repository.claim("release")
+        self.repository.claim(Kind.RELEASE)
         self.models: dict[str, ModelIndex] = {}
 
     def blob(self, data: bytes) -> Blob:

@@ -113,7 +113,7 @@ class Night:
         self.repository = Repository(MemoryStore())
         self.builder, self.desk = Builder(), Desk(self.repository)
         identity = weights.identify(manifest, "seeded")
-        form = Form(dialect="dynamo-20", precision="fp32")
+        form = Form(dialect="dynamo-20", precision=Precision.FP32)
         asked = export_form.export_inputs(manifest, identity, form, NO_IMAGES.name)
         store = self.repository.store
         self.repository.add_export(
@@ -125,7 +125,7 @@ class Night:
         )
         self.request = Request(
             manifests={SMALL: manifest}, manifest_dir=MANIFESTS, places=places({}),
-            precisions=("fp32",),
+            precisions=(Precision.FP32,),
             weights="seeded", calibration=NO_IMAGES, failures=folder / "_failures",
         )  # fmt: skip
 

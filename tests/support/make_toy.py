@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from builders.precision import to_low
 from support.paths import DATA
+from zoo.schema.targets import Precision
 
 
 def network(convolutions: Sequence[tuple[str, int, int]]) -> onnx.ModelProto:
@@ -51,7 +52,7 @@ def main() -> None:
     mixed = network([("kept", 3, 64), ("low", 64, 64)])
     for name, made in {
         "toy": network([("conv", 3, 8)]),
-        "mixed": to_low(mixed, "fp16", {"kept", "mean"}),
+        "mixed": to_low(mixed, Precision.FP16, {"kept", "mean"}),
     }.items():
         (DATA / f"{name}.onnx").write_bytes(made.SerializeToString(deterministic=True))
 

@@ -13,7 +13,8 @@ def residual() -> onnx.ModelProto:
     rng = np.random.default_rng(0)
 
     def weight(*shape: int) -> npt.NDArray[np.float32]:
-        return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        scaled = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        return np.asarray(scaled, np.float32)
 
     weights = {
         "model.stem.weight": weight(8, 3, 3, 3),

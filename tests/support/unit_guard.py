@@ -115,7 +115,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Watches a module being imported."""
     _violations.clear()
-    report = yield from _watched()
+    report: pytest.CollectReport = yield from _watched()
     _fail(report)
     return report
 
