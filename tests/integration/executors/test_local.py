@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.goldens import assert_golden
 from support.paths import ROOT
 from support.waiting import wait_for, wait_for_end
 
@@ -28,11 +32,20 @@ def execute(code: str, folder: Path, timeout: float = 60, memory: int | None = N
     LocalExecutor(timeout, (sys.executable, "-c", code), memory=memory).run(JOB, folder, silent)
 
 
+@contextmanager
+def raises_no_result(status: int = 0) -> Iterator[None]:
+    """Expects a worker that ends by itself, with an exit status and without a result."""
+    with pytest.raises(JobError) as caught:
+        yield
+    assert caught.value.exit_code == 14
+    assert_golden("executors/no-result", caught.value.message, {f" {status} ": " STATUS "})
+
+
 def test_a_crash_of_native_code_is_named_with_the_last_words(tmp_path: Path) -> None:
     code = "import os, sys; print('about to crash', file=sys.stderr, flush=True); os.abort()"
-    with pytest.raises(JobError, match="died of SIGABRT") as caught:
+    with pytest.raises(JobError) as caught:
         execute(code, tmp_path)
-    assert "about to crash" in str(caught.value)
+    assert_golden("executors/crash", caught.value)
 
 
 def test_a_segmentation_fault_fails_its_job_and_the_next_one_runs(tmp_path: Path) -> None:
@@ -43,10 +56,10 @@ def test_a_segmentation_fault_fails_its_job_and_the_next_one_runs(tmp_path: Path
         "with open(sys.argv[2] + '/log.txt', 'a') as log: log.write('reading tensor 7\\n')\n"
         "if sys.argv[2].endswith('one/work'): ctypes.string_at(0)\n"
     )
-    with pytest.raises(JobError, match="died of SIGSEGV") as caught:
+    with pytest.raises(JobError, match="SIGSEGV") as caught:
         execute(code, tmp_path / "one")
-    assert "its last words: reading tensor 7" in str(caught.value)
-    with pytest.raises(JobError, match="ended with 0 and no result"):
+    assert "reading tensor 7" in (caught.value.hint or "")
+    with raises_no_result():
         execute(code, tmp_path / "two")
 
 
@@ -55,14 +68,14 @@ def test_a_crash_behind_a_wrapper_script_is_named(tmp_path: Path) -> None:
     wrapper.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
     wrapper.chmod(0o755)
     command = (str(wrapper), "-c", "import ctypes; ctypes.string_at(0)")
-    with pytest.raises(JobError, match="died of SIGSEGV"):
+    with pytest.raises(JobError, match="SIGSEGV"):
         LocalExecutor(60, command).run(JOB, tmp_path, silent)
 
 
 def test_a_hang_is_ended(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="stopped after 1 s") as caught:
+    with pytest.raises(JobError) as caught:
         execute("import time; time.sleep(600)", tmp_path, timeout=1)
-    assert "TIMEOUT=" in str(caught.value)
+    assert_golden("executors/timeout", caught.value)
 
 
 def test_a_hang_of_native_code_that_holds_the_interpreter_is_ended(tmp_path: Path) -> None:
@@ -71,9 +84,9 @@ def test_a_hang_of_native_code_that_holds_the_interpreter_is_ended(tmp_path: Pat
         "import ctypes, sys; print('in native code', file=sys.stderr, flush=True); "
         "ctypes.PyDLL(None).pause()"
     )
-    with pytest.raises(JobError, match="stopped after 3 s") as caught:
+    with pytest.raises(JobError, match=r"\b3 s\b") as caught:
         execute(code, tmp_path, timeout=3)
-    assert "in native code" in str(caught.value)
+    assert "in native code" in (caught.value.hint or "")
 
 
 def test_a_worker_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
@@ -81,10 +94,12 @@ def test_a_worker_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
         "import sys, time; print('growing', file=sys.stderr, flush=True); "
         f"data = b'x' * {300 * MIB}; time.sleep(600)"
     )
-    with pytest.raises(JobError, match=r"it had 0\.\d\d GiB .* the limit is 0\.20 GiB") as caught:
+    with pytest.raises(JobError) as caught:
         execute(code, tmp_path, memory=200 * MIB)
-    assert "its last words: growing" in str(caught.value)
-    assert "MEMORY=" in str(caught.value)
+    used, limit = re.findall(r"(\d+\.\d\d) GiB", caught.value.message)
+    assert 0.2 < float(used) < 1
+    assert_golden("executors/memory", caught.value, {used: "USED", limit: "LIMIT"})
+    assert limit == "0.20"
 
 
 def test_memory_of_children_counts_and_they_end_too(tmp_path: Path) -> None:
@@ -95,13 +110,13 @@ def test_memory_of_children_counts_and_they_end_too(tmp_path: Path) -> None:
         "open(sys.argv[2] + '/pid', 'w').write(str(child.pid))\n"
         "time.sleep(600)\n"
     )
-    with pytest.raises(JobError, match=r"the limit is 0\.20 GiB"):
+    with pytest.raises(JobError, match=r"0\.20 GiB"):
         execute(code, tmp_path, memory=200 * MIB)
     wait_for_end(int((tmp_path / "work" / "pid").read_text()))
 
 
 def test_a_worker_within_its_limit_runs_to_its_end(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="ended with 0 and no result"):
+    with raises_no_result():
         execute("import time; data = b'x' * 1000; time.sleep(0.6)", tmp_path, memory=4096 * MIB)
 
 
@@ -126,7 +141,7 @@ def test_what_a_worker_leaves_behind_does_not_hold_the_farm(tmp_path: Path) -> N
         "open(sys.argv[2] + '/pid', 'w').write(str(child.pid))\n"
         "os._exit(3)\n"
     )
-    with pytest.raises(JobError, match="ended with 3 and no result"):
+    with raises_no_result(3):
         execute(code, tmp_path, timeout=500)
     wait_for_end(int((tmp_path / "work" / "pid").read_text()))
 
@@ -164,7 +179,7 @@ def test_a_farm_that_is_stopped_leaves_no_worker(number: int, tmp_path: Path) ->
 
 
 def test_a_worker_without_a_result_has_failed(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="ended with 0 and no result"):
+    with raises_no_result():
         execute("pass", tmp_path)
 
 
@@ -181,7 +196,7 @@ def test_what_is_no_job_is_said_in_a_line(tmp_path: Path, text: str, said: str) 
 
 def test_a_worker_that_says_much_before_its_log_is_open_is_not_held_up(tmp_path: Path) -> None:
     code = "import sys; sys.stderr.write('a warning\\n' * 100_000); print('noise')"
-    with pytest.raises(JobError, match="ended with 0 and no result"):
+    with raises_no_result():
         execute(code, tmp_path)
     assert (tmp_path / "log.txt").read_text().count("a warning") == 100_000
 
@@ -198,33 +213,36 @@ def test_events_come_through_and_noise_does_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "error", "words"),
+    ("program", "error", "golden"),
     [
-        ("#!/no/such/shell", MissingPackageError, "docker does not start"),
-        ("#!/bin/sh\necho no engine there >&2; exit 1", UsageError, "no engine there"),
+        ("#!/no/such/shell", MissingPackageError, "docker-absent"),
+        ("#!/bin/sh\necho no engine there >&2; exit 1", UsageError, "docker-engine"),
     ],
 )
 def test_a_docker_that_is_not_there_is_said(
-    program: str, error: type[ZooError], words: str, tmp_path: Path
+    program: str, error: type[ZooError], golden: str, tmp_path: Path
 ) -> None:
     docker = tmp_path / "docker"
     docker.write_text(program)
     docker.chmod(0o755)
-    with pytest.raises(error, match=f"EXECUTOR=docker: .*{words}"):
+    with pytest.raises(error) as caught:
         DockerExecutor(docker=str(docker))
+    assert_golden(f"executors/{golden}", caught.value, {docker: "DOCKER"})
 
 
 def test_a_limit_is_a_number_above_0() -> None:
     assert parse_limit("MEMORY", "") is None
     assert parse_limit("MEMORY", "2.5") == 2.5
     for text in ("0", "-1", "nan", "inf", "2G"):
-        with pytest.raises(UsageError, match=rf"MEMORY={text} \(--memory\) is no number above 0"):
+        with pytest.raises(UsageError) as caught:
             parse_limit("MEMORY", text)
+        assert caught.value.exit_code == 2
+        assert_golden("executors/limit", caught.value.message, {f"={text} ": "=TEXT "})
 
 
 def test_a_job_that_has_ended_is_not_watched_any_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local._Watch, "_SECONDS", 10_000)  # between two looks
-    with pytest.raises(JobError, match="ended with 0 and no result"):
+    with raises_no_result():
         execute("", tmp_path, timeout=20_000)
