@@ -20,7 +20,7 @@ import numpy as np
 from examples.demo_photos import DemoSet, own_photos, regions_of_photos
 from zoo.caft.augment import Augmentation
 from zoo.caft.cache import FeatureCache
-from zoo.caft.decode import Decoder
+from zoo.caft.decode import host_decoder
 from zoo.caft.features import Pass, cache_features
 from zoo.caft.head import Head
 from zoo.caft.progress import epoch_progress, pass_progress
@@ -137,7 +137,7 @@ def epoch_end_to_end(
     samples: list[Sample] = [sample for sample in ListSource(photos.data) if sample.name in wanted]
     augmentation = Augmentation(count=_VIEWS)
     at_once = max(1, settings.batch // augmentation.views)
-    decoder = Decoder(extractor.preprocess, augmentation, samples=at_once)
+    decoder = host_decoder(extractor.preprocess, augmentation, samples=at_once)
     numbers = {name: number for number, name in enumerate(cache.label_names)}
     module = torch.nn.Linear(extractor.feature_dim, len(numbers))
     optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate)

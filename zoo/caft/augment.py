@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
+from zoo.inference.crop import Crop
+
 
 class Augmentation(BaseModel):
     """The views of each image in a cache.
@@ -46,13 +48,27 @@ class Augmentation(BaseModel):
         """
         if number == 0:
             return photo
+        crop = self.crop(photo.size, number, digest)
+        box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+        cropped = photo.crop(box)
+        return ImageOps.mirror(cropped) if crop.flip else cropped
+
+    def crop(self, size: tuple[int, int], number: int, digest: str) -> Crop:
+        """Returns the rectangle of a photo that a view is made of: all of it for number 0.
+
+        Args:
+            size: Width and height of the photo.
+            number: Number of the view, less than :attr:`views`.
+            digest: SHA-256 of the photo.
+        """
+        if number == 0:
+            return Crop(0, 0, *size)
         random = np.random.default_rng([self.seed % 2**32, number, int(digest[:16], 16)])
-        cropped = photo.crop(_box(photo.size, random))
-        return ImageOps.mirror(cropped) if random.random() < 0.5 else cropped
+        return _draw(size, random)
 
 
-def _box(size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draws the left, top, right and bottom of a crop within the photo."""
+def _draw(size: tuple[int, int], random: np.random.Generator) -> Crop:
+    """Draws a crop within a photo."""
     width, height = size
     area = width * height * random.uniform(0.35, 1.0)
     ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -60,4 +76,4 @@ def _box(size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, 
     high = min(height, max(1, round(math.sqrt(area / ratio))))
     left = int(random.integers(0, width - wide + 1))
     top = int(random.integers(0, height - high + 1))
-    return left, top, left + wide, top + high
+    return Crop(left, top, wide, high, flip=bool(random.random() < 0.5))

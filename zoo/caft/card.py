@@ -31,6 +31,7 @@ class Identity(Record):
         storage: Data type of the stored features.
         augmentation: The views of each image.
         dry_run: Whether the engine's weights are random.
+        decode: Whether photos were decoded at full size, or large JPEG files at a fraction of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -43,9 +44,17 @@ class Identity(Record):
     storage: Storage
     augmentation: Augmentation
     dry_run: bool = False
+    decode: Literal["exact", "fast"] = "exact"
 
     @classmethod
-    def of(cls, extractor: Extractor, storage: Storage, augmentation: Augmentation) -> Identity:
+    def of(
+        cls,
+        extractor: Extractor,
+        storage: Storage,
+        augmentation: Augmentation,
+        *,
+        fast: bool = False,
+    ) -> Identity:
         """Returns the identity of an extractor's features."""
         record = extractor.record
         return cls(
@@ -57,6 +66,7 @@ class Identity(Record):
             storage=storage,
             augmentation=augmentation,
             dry_run=record.dry_run,
+            decode="fast" if fast else "exact",
         )
 
 
@@ -71,6 +81,8 @@ class Card(Record):
         labels: Names of the classes, by their numbers in ``labels.npy``.
         source: The data set.
         seconds: Duration of all passes, decoding included.
+        decoders: What decoded the photos, with versions. Rows of several may be in a cache: their
+            pixels differ by at most one level of 255.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -82,6 +94,7 @@ class Card(Record):
     labels: tuple[str, ...] = ()
     source: str = ""
     seconds: float = 0.0
+    decoders: tuple[str, ...] = ()
 
 
 def read_card(folder: Path) -> Card | None:

@@ -1,9 +1,11 @@
-"""Decodes samples into preprocessed batches, in several threads, ahead of the engine.
+"""Decodes samples into batches, in several threads, ahead of the engine.
 
-Each thread writes its images to their places in the batch. Batches come out in the order of the
-source, and a few buffers are reused, so memory does not grow with the data set. Pillow, SHA-256 and
-NumPy release the GIL, so a few threads keep a few cores busy; with more cores, each thread has a
-process that decodes for it.
+Each thread writes its images to their places in a batch. There are two kinds of batch:
+:class:`HostBatches`, of preprocessed images in the host's memory, and
+:class:`zoo.caft.gpu_batches.GpuBatches`, of photos that a GPU prepares. Batches come out in the
+order of the source, and a few buffers are reused, so memory does not grow with the data set.
+Pillow, SHA-256 and NumPy release the GIL, so a few threads keep a few cores busy; with more cores,
+each thread has a process that decodes for it.
 """
 
 from __future__ import annotations
@@ -14,17 +16,26 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
-from zoo.caft.decode_process import MOST_THREADS, DecodeProcess, NoProcessError, reason_of, views_of
+from zoo.caft.decode_process import (
+    MOST_THREADS,
+    DecodeProcess,
+    NoProcessError,
+    Pixels,
+    least_side,
+    reason_of,
+    views_of,
+)
 from zoo.caft.sample import Item, Sample
 from zoo.inference.preprocess import as_photo, normalise_into, open_photo
 from zoo.schema.manifest import Preprocess
@@ -36,6 +47,10 @@ _BUFFERS = 3
 
 _MOST_AT_ONCE = 16
 """Most samples per task of a thread; a task of its own would cost more than decoding some."""
+
+Images = TypeVar("Images", covariant=True)
+Buffer = Any
+"""A buffer of a kind of batch, which no other reads."""
 
 
 def _plain(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -60,57 +75,69 @@ class Decoded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """A preprocessed batch.
+class Batch(Generic[Images]):
+    """A batch.
 
     Attributes:
-        images: ``(samples * views, 3, H, W)`` float32; the views of a sample are adjacent, rows of
-            a skipped sample are zeros. Valid until the next batch is requested.
+        images: ``(samples * views, 3, H, W)`` float32, preprocessed, or what else the kind of batch
+            has; the views of a sample are adjacent, rows of a skipped sample are zeros. Valid until
+            the next batch is requested.
         outcomes: One per sample.
     """
 
-    images: npt.NDArray[np.float32]
+    images: Images
     outcomes: tuple[Decoded, ...]
 
 
-class Decoder:
-    """Decodes samples into preprocessed batches.
+class Batches(Protocol[Images]):
+    """A kind of batch: what samples are decoded into."""
+
+    def new_buffer(self, samples: int) -> Buffer:
+        """Returns a buffer for a batch; buffers are used again."""
+        ...
+
+    def write(self, image: Any, buffer: Buffer, place: int) -> str:
+        """Decodes an image into its place in a buffer; called in several threads.
+
+        Args:
+            image: What :attr:`zoo.caft.sample.Sample.read` returned.
+            buffer: The buffer.
+            place: Number of the sample in the batch.
+
+        Returns:
+            The image's digest.
+        """
+        ...
+
+    def skip(self, buffer: Buffer, place: int) -> None:
+        """Clears the place of an image that can't be decoded."""
+        ...
+
+    def images(self, buffer: Buffer, samples: int) -> Images:
+        """Returns the images of a buffer with some samples in it."""
+        ...
+
+    def close(self) -> None:
+        """Ends what decodes, once no thread calls :meth:`write` any more."""
+        ...
+
+
+class Decoder(Generic[Images]):
+    """Decodes samples into batches.
 
     Args:
-        preprocess: The engine's preprocessing.
-        augmentation: The views of each image.
+        kind: The kind of batch.
         samples: Number of samples per batch.
         workers: Number of threads; by default the number of cores available to this process.
-        processes: Whether each thread has a process that decodes for it; by default only if there
-            are many threads.
-        memory: Allocates the buffers, which are unused once :meth:`batches` is closed.
     """
 
-    def __init__(
-        self,
-        preprocess: Preprocess,
-        augmentation: Augmentation,
-        *,
-        samples: int,
-        workers: int | None = None,
-        processes: bool | None = None,
-        memory: Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = _plain,
-    ) -> None:
-        self._preprocess = preprocess
-        self._augmentation = augmentation
+    def __init__(self, kind: Batches[Images], *, samples: int, workers: int | None = None) -> None:
+        self._kind = kind
         self._samples = samples
-        self._memory = memory
-        self._workers = workers or len(os.sched_getaffinity(0))
+        self._workers = workers or cores()
         self._at_once = min(_MOST_AT_ONCE, max(1, samples // (4 * self._workers)))
-        self._side = preprocess.input_size
-        self._with_processes = (
-            self._workers > MOST_THREADS and hasattr(os, "memfd_create")
-            if processes is None
-            else processes
-        )
-        self._processes: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
 
-    def batches(self, source: Iterable[Sample]) -> Generator[Batch, None, None]:
+    def batches(self, source: Iterable[Sample]) -> Generator[Batch[Images], None, None]:
         """Yields batches in the order of the source; the last may be smaller.
 
         Raises:
@@ -119,12 +146,11 @@ class Decoder:
         """
         ready: queue.Queue[Any] = queue.Queue()  # bounded by the number of buffers
         free: queue.Queue[Any] = queue.Queue()
-        shape = (self._samples * self._augmentation.views, 3, self._side, self._side)
         for _ in range(_BUFFERS):
-            free.put(self._memory(shape))
+            free.put(self._kind.new_buffer(self._samples))
         stop = threading.Event()
         with (
-            self._ending_processes(),
+            closing(self._kind),
             ThreadPoolExecutor(self._workers, "decode") as pool,
             _filling(lambda: self._fill(source, pool, free, ready, stop), stop, free),
         ):
@@ -133,8 +159,8 @@ class Decoder:
                     raise item
                 buffer, futures = item
                 outcomes = tuple(outcome for future in futures for outcome in future.result())
-                rows = len(outcomes) * self._augmentation.views
-                yield Batch(images=buffer[:rows], outcomes=outcomes)
+                images = self._kind.images(buffer, len(outcomes))
+                yield Batch(images=images, outcomes=outcomes)
                 free.put(buffer)
 
     def _fill(
@@ -148,8 +174,10 @@ class Decoder:
         """Submits samples to the pool, a batch at a time, as buffers become free."""
         try:
             samples = iter(source)
-            while not stop.is_set():
+            while True:
                 buffer = free.get()
+                if stop.is_set():
+                    break
                 futures: list[Future[list[Decoded]]] = []
                 try:
                     self._hand_out(samples, pool, buffer, futures, stop)
@@ -187,70 +215,145 @@ class Decoder:
         return [self._decode(sample, place + n, buffer) for n, sample in enumerate(samples)]
 
     def _decode(self, sample: Sample, place: int, buffer: Any) -> Decoded:
-        views = self._augmentation.views
-        rows = buffer[place * views : (place + 1) * views]
         label = sample.label
         try:
             image = sample.read()
             if isinstance(image, Item):
                 image, label = image.image, image.label
-            digest = self._write(image, rows)
+            digest = self._kind.write(image, buffer, place)
         except NoProcessError:
             raise  # not the image's fault
         except Exception as error:  # a data set's own code may raise anything
-            rows[:] = 0
+            self._kind.skip(buffer, place)
             return Decoded(sample=sample, label=label, sha256="", error=reason_of(error))
         return Decoded(sample=sample, label=label, sha256=digest)
 
-    def _write(self, image: Any, rows: npt.NDArray[np.float32]) -> str:
-        """Writes each view of an image to its row; returns the image's digest."""
-        if _is_preprocessed(image):
-            return self._write_preprocessed(image, rows)
-        if isinstance(image, bytes):
-            if self._with_processes:
-                return self._write_from_process(image, rows)
-            digest, photo = sha256_bytes(image), open_photo(io.BytesIO(image))
-        else:
+
+class PhotoDecoder:
+    """Decodes photos with Pillow, at the engine's input size, in the calling thread or for it.
+
+    Args:
+        preprocess: The engine's preprocessing.
+        augmentation: The views of each photo.
+        workers: Number of threads that call it; by default the number of cores.
+        processes: Whether each thread has a process that decodes for it; by default only if there
+            are many threads.
+        fast: Whether JPEG files much larger than the input are decoded at a fraction of their size.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        augmentation: Augmentation,
+        *,
+        workers: int | None = None,
+        processes: bool | None = None,
+        fast: bool = False,
+    ) -> None:
+        self._preprocess = preprocess
+        self._augmentation = augmentation
+        self._fast = fast
+        self._with_processes = (
+            (workers or cores()) > MOST_THREADS and hasattr(os, "memfd_create")
+            if processes is None
+            else processes
+        )
+        self._processes: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
+
+    @property
+    def name(self) -> str:
+        """What decodes, with its version."""
+        return f"Pillow {PIL.__version__}" + (", reduced" if self._fast else "")
+
+    @contextmanager
+    def views(self, image: Any) -> Iterator[tuple[str, Iterable[Pixels]]]:
+        """Yields a photo's digest and the pixels of its views, valid within the context.
+
+        Args:
+            image: The bytes of its file, a Pillow image or pixels.
+        """
+        if not isinstance(image, bytes):
             photo = as_photo(image)
             digest = sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
-        views = views_of(photo, digest, self._preprocess, self._augmentation)
-        for row, pixels in zip(rows, views, strict=True):
-            normalise_into(row, pixels, self._preprocess)
-        return digest
+            yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
+        elif self._with_processes:
+            with self._process() as process:
+                yield process.decode(image), process.pixels
+        else:
+            least = least_side(self._preprocess, self._augmentation) if self._fast else None
+            digest, photo = sha256_bytes(image), open_photo(io.BytesIO(image), least)
+            yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
 
-    def _write_from_process(self, data: bytes, rows: npt.NDArray[np.float32]) -> str:
+    def close(self) -> None:
+        """Ends the processes, once no thread uses them any more."""
+        while not self._processes.empty():
+            self._processes.get().close()
+
+    @contextmanager
+    def _process(self) -> Iterator[DecodeProcess]:
         try:
             process = self._processes.get_nowait()
         except queue.Empty:  # at most one process per thread
-            process = DecodeProcess(self._preprocess, self._augmentation)
+            process = DecodeProcess(self._preprocess, self._augmentation, fast=self._fast)
         try:
-            digest = process.decode(data)
-            for row, pixels in zip(rows, process.pixels, strict=True):
-                normalise_into(row, pixels, self._preprocess)
+            yield process
         finally:
             self._processes.put(process)
+
+
+class HostBatches:
+    """Batches of preprocessed images in the host's memory.
+
+    Args:
+        preprocess: The engine's preprocessing.
+        augmentation: The views of each image.
+        photos: Decodes photos.
+        memory: Allocates the buffers, which are unused once the decoder's batches are closed.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        augmentation: Augmentation,
+        photos: PhotoDecoder,
+        memory: Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = _plain,
+    ) -> None:
+        self._preprocess = preprocess
+        self._views = augmentation.views
+        self._photos = photos
+        self._memory = memory
+
+    def new_buffer(self, samples: int) -> npt.NDArray[np.float32]:
+        """See :meth:`Batches.new_buffer`."""
+        side = self._preprocess.input_size
+        return self._memory((samples * self._views, 3, side, side))
+
+    def write(self, image: Any, buffer: npt.NDArray[np.float32], place: int) -> str:
+        """See :meth:`Batches.write`."""
+        rows = self._rows(buffer, place)
+        if is_preprocessed(image):
+            array = as_preprocessed(image, self._preprocess, self._views)
+            rows[0] = array
+            return sha256_bytes(array.data)
+        with self._photos.views(image) as (digest, views):
+            for row, pixels in zip(rows, views, strict=True):
+                normalise_into(row, pixels, self._preprocess)
         return digest
 
-    @contextmanager
-    def _ending_processes(self) -> Iterator[None]:
-        """Ends the processes once the threads that use them are done."""
-        try:
-            yield
-        finally:
-            while not self._processes.empty():
-                self._processes.get().close()
+    def skip(self, buffer: npt.NDArray[np.float32], place: int) -> None:
+        """See :meth:`Batches.skip`."""
+        self._rows(buffer, place)[:] = 0
 
-    def _write_preprocessed(self, image: Any, rows: npt.NDArray[np.float32]) -> str:
-        array = np.asarray(image)
-        shape = (3, self._side, self._side)
-        if array.shape != shape:
-            raise RunError(
-                f"preprocessed input has shape {array.shape}, but the engine's is {shape}"
-            )
-        if len(rows) > 1:
-            raise RunError("preprocessed input can't be augmented; pass photos instead")
-        rows[0] = array
-        return sha256_bytes(np.ascontiguousarray(array, np.float32).data)
+    def images(self, buffer: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
+        """See :meth:`Batches.images`."""
+        return buffer[: samples * self._views]
+
+    def close(self) -> None:
+        """See :meth:`Batches.close`."""
+        self._photos.close()
+
+    def _rows(self, buffer: npt.NDArray[np.float32], place: int) -> npt.NDArray[np.float32]:
+        return buffer[place * self._views : (place + 1) * self._views]
 
 
 @contextmanager
@@ -262,10 +365,48 @@ def _filling(fill: Any, stop: threading.Event, free: queue.Queue[Any]) -> Iterat
         yield
     finally:
         stop.set()
-        free.put(np.empty((0, 3, 0, 0), np.float32))  # wakes it if it waits for a buffer
+        free.put(None)  # wakes it if it waits for a buffer
         thread.join()
 
 
-def _is_preprocessed(image: Any) -> bool:
+def host_decoder(
+    preprocess: Preprocess,
+    augmentation: Augmentation,
+    *,
+    samples: int,
+    workers: int | None = None,
+    processes: bool | None = None,
+    memory: Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = _plain,
+) -> Decoder[npt.NDArray[np.float32]]:
+    """Returns a decoder with Pillow into the host's memory; see the classes for the arguments."""
+    photos = PhotoDecoder(preprocess, augmentation, workers=workers, processes=processes)
+    kind = HostBatches(preprocess, augmentation, photos, memory)
+    return Decoder(kind, samples=samples, workers=workers)
+
+
+def is_preprocessed(image: Any) -> bool:
+    """Whether an image is preprocessed input: an array or a tensor of floats."""
     kind = str(getattr(image, "dtype", ""))
     return "float" in kind and not isinstance(image, Image.Image)
+
+
+def as_preprocessed(image: Any, preprocess: Preprocess, views: int) -> npt.NDArray[np.float32]:
+    """Returns preprocessed input, ``(3, H, W)`` float32, contiguous.
+
+    Raises:
+        RunError: It has another shape, or is to be augmented.
+    """
+    array = np.asarray(image)
+    side = preprocess.input_size
+    if array.shape != (3, side, side):
+        raise RunError(
+            f"preprocessed input has shape {array.shape}, but the engine's is {(3, side, side)}"
+        )
+    if views > 1:
+        raise RunError("preprocessed input can't be augmented; pass photos instead")
+    return np.ascontiguousarray(array, np.float32)
+
+
+def cores() -> int:
+    """Returns the number of cores available to this process."""
+    return len(os.sched_getaffinity(0))

@@ -44,6 +44,16 @@ def views_of(
         yield fit(augmentation.view(photo, number, digest), preprocess)
 
 
+def least_side(preprocess: Preprocess, augmentation: Augmentation) -> int:
+    """Returns the shorter side, in pixels, down to which a photo may be decoded.
+
+    It is twice that of the resized photo, so that the resize still averages pixels; and twice that
+    again if there are random views, whose crops are half as wide as the photo at least.
+    """
+    resized = int(preprocess.input_size / preprocess.crop)
+    return 2 * resized * (2 if augmentation.count else 1)
+
+
 def reason_of(error: Exception) -> str:
     """Returns the reason, in one line, why an image could not be decoded."""
     if isinstance(error, ZooError):
@@ -63,12 +73,15 @@ class DecodeProcess:
     Args:
         preprocess: The engine's preprocessing.
         augmentation: The views of each image.
+        fast: Whether JPEG files much larger than the input are decoded at a fraction of their size.
 
     Raises:
         NoProcessError: The process does not start.
     """
 
-    def __init__(self, preprocess: Preprocess, augmentation: Augmentation) -> None:
+    def __init__(
+        self, preprocess: Preprocess, augmentation: Augmentation, *, fast: bool = False
+    ) -> None:
         side = preprocess.input_size
         self._settings = json.dumps(
             {
@@ -76,6 +89,7 @@ class DecodeProcess:
                     mode="json", include=set(Preprocess.model_fields)
                 ),
                 "augmentation": augmentation.model_dump(mode="json"),
+                "least": least_side(preprocess, augmentation) if fast else None,
             }
         )
         self._fd = os.memfd_create("pixels")
@@ -156,7 +170,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, pixels: Pixels, settings: str) 
         data = requests.read(*_LENGTH.unpack(header))
         try:
             digest = sha256_bytes(data)
-            photo = open_photo(io.BytesIO(data))
+            photo = open_photo(io.BytesIO(data), values["least"])
             views = views_of(photo, digest, preprocess, augmentation)
             for place, view in zip(pixels, views, strict=True):
                 place[:] = view

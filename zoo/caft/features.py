@@ -12,12 +12,13 @@ from typing import Any
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
-from zoo.caft.decode import Batch, Decoded, Decoder
+from zoo.caft.decode import Batch, Decoded
+from zoo.caft.feed import DecodeMode, Feed, open_feed
 from zoo.caft.sample import Sample, Source
 from zoo.caft.sources import open_source
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
-from zoo.runtime.base import Features, Pipeline, Running, pipeline_of
+from zoo.runtime.base import Features, Running
 from zoo.util.errors import DatasetError
 
 Bad = Callable[[str, str], None]
@@ -67,6 +68,7 @@ def cache_features(
     storage: Storage = "fp32",
     batch: int | None = None,
     workers: int | None = None,
+    decode: DecodeMode = "auto",
     moved: bool = False,
     on_bad: Bad = lambda name, reason: None,
     on_progress: Progress = lambda state: None,
@@ -87,6 +89,7 @@ def cache_features(
         storage: Data type of the stored features; fp16 halves the disk space.
         batch: Batch size, capped at the engine's largest; by default the one it is optimised for.
         workers: Number of decoding threads; by default the number of cores.
+        decode: Who decodes photos; see :data:`zoo.caft.feed.DecodeMode`.
         moved: Whether to accept a data set at another path than the cache was made from.
         on_bad: Called for each skipped image.
         on_progress: Called after each batch.
@@ -106,21 +109,17 @@ def cache_features(
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
-    identity = Identity.of(extractor, storage, augmentation)
+    identity = Identity.of(extractor, storage, augmentation, fast=decode == "fast")
     writer = CacheWriter(Path(folder), identity, name, moved=moved)
     state = Pass(before=len(writer.done))
     complete = False
     try:
-        with pipeline_of(extractor.session) as pipeline:
-            decoder = Decoder(
-                extractor.preprocess,
-                augmentation,
-                samples=samples,
-                workers=workers,
-                memory=pipeline.host_memory,
-            )
-            with closing(decoder.batches(_new_samples(source, writer, state))) as batches:
-                for outcomes, features in _run_batches(pipeline, batches, state):
+        with open_feed(
+            extractor, augmentation, samples=samples, workers=workers, decode=decode
+        ) as feed:
+            writer.decoded_by(feed.decoders)
+            with closing(feed.batches(_new_samples(source, writer, state))) as batches:
+                for outcomes, features in _run_batches(feed, batches, state):
                     writer.append(outcomes, features)
                     _count(outcomes, state, on_bad)
                     on_progress(state)
@@ -132,7 +131,7 @@ def cache_features(
 
 
 def _run_batches(
-    pipeline: Pipeline, batches: Iterable[Batch], state: Pass
+    feed: Feed, batches: Iterable[Batch[Any]], state: Pass
 ) -> Iterator[tuple[tuple[Decoded, ...], Features]]:
     """Yields each batch's outcomes and features while the engine runs the next batch.
 
@@ -148,8 +147,8 @@ def _run_batches(
     try:
         for batch in batches:
             with _clocked(state):
-                running.append((batch.outcomes, pipeline.begin(batch.images)))
-            if len(running) > pipeline.ahead:
+                running.append((batch.outcomes, feed.begin(batch.images)))
+            if len(running) > feed.ahead:
                 yield take()
     except DatasetError:
         while running:

@@ -176,6 +176,11 @@ class CacheWriter:
             )
         return stored
 
+    def decoded_by(self, decoders: Sequence[str]) -> None:
+        """Adds what decodes the images of this pass to the card."""
+        names = dict.fromkeys([*self.card.decoders, *decoders])
+        self.card = self.card.model_copy(update={"decoders": tuple(names)})
+
     def close(self, *, complete: bool, seconds: float = 0.0) -> Card:
         """Finishes the arrays and writes the card."""
         for stored in self._arrays:

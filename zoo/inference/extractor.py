@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +17,18 @@ from zoo.client.client import Client, connect, default_store
 from zoo.client.host import this_machine
 from zoo.client.progress import download_bar
 from zoo.client.selection import Machine, why
+from zoo.inference.gpu.photos import GpuPhotos
 from zoo.inference.preprocess import as_photo, batch_of
+from zoo.runtime.base import DeviceSession
 from zoo.schema.manifest import Preprocess
 from zoo.schema.records import BuildRecord
-from zoo.util.errors import RunError
+from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
     from zoo.runtime import Session
 
 Features = npt.NDArray[np.float32]
-Photo = Image.Image | npt.NDArray[np.uint8] | Path | str
+Photo = Image.Image | npt.NDArray[np.uint8] | Path | str | bytes
 
 _AT_ONCE = 256
 """Photos that are prepared together: a call with a million photos must not hold them all."""
@@ -78,9 +82,11 @@ class Extractor:
         """Returns features.
 
         Args:
-            images: A photo or several: Pillow images, paths, or uint8 pixels ``(H, W, 3)``; they
-                go through :attr:`preprocess`. Or a ready batch, ``(N, 3, H, W)`` float32, on the
-                host, or on the GPU for an engine there (a torch or CuPy array).
+            images: A photo or several: paths, the bytes of files, Pillow images, or uint8 pixels
+                ``(H, W, 3)``, several of one size also as ``(N, H, W, 3)``; they go through
+                :attr:`preprocess`, on the GPU if the engine runs there and ``[gpu-decode]`` is
+                installed. Or a ready batch, ``(N, 3, H, W)`` float32, on the host, or on the GPU
+                for an engine there (a torch or CuPy array).
 
         Returns:
             ``(N, feature_dim)`` float32, a row for each image; a numpy array, or for a batch on
@@ -93,27 +99,36 @@ class Extractor:
             raise RunError("this extractor is closed", hint="zoo.load opens another")
         if _is_ready(images):
             return self.session.features(_on_host(images))
-        if isinstance(images, (str, Path, Image.Image)) or (
-            isinstance(images, np.ndarray) and images.ndim == 3
-        ):
-            images = [images]
-        if not isinstance(images, Iterable):
-            raise RunError(
-                f"an extractor takes photos or a batch of them, not a {type(images).__name__}"
-            )
-        found, waiting = [], []
-        for image in images:
-            waiting.append(as_photo(image))
-            if len(waiting) == min(_AT_ONCE, self.record.inputs.batch.max):
-                found.append(self.session.features(batch_of(waiting, self.preprocess)))
-                waiting = []
-        if waiting:
-            found.append(self.session.features(batch_of(waiting, self.preprocess)))
-        return np.concatenate(found) if found else np.empty((0, self.feature_dim), np.float32)
+        results = [self._features_of(part) for part in _parts(images, self._most)]
+        return np.concatenate(results) if results else np.empty((0, self.feature_dim), np.float32)
+
+    @cached_property
+    def gpu_photos(self) -> GpuPhotos | None:
+        """Prepares photos on the engine's GPU; None if the engine or its packages can't."""
+        if not isinstance(self.session, DeviceSession):
+            return None
+        try:
+            return GpuPhotos(self.session, self.preprocess, self._most)
+        except (MissingPackageError, RunError):
+            return None
+
+    @property
+    def _most(self) -> int:
+        """Photos that are prepared together."""
+        return min(_AT_ONCE, self.record.inputs.batch.max)
+
+    def _features_of(self, photos: Sequence[Photo]) -> Features:
+        """Runs photos that are prepared on the GPU of the engine, or else by Pillow."""
+        if self.gpu_photos is not None:
+            return self.gpu_photos.features(photos)
+        images = batch_of([as_photo(photo) for photo in photos], self.preprocess)
+        return self.session.features(images)
 
     def close(self) -> None:
         """Frees the engine; the extractor can't be used afterwards."""
         self._closed = True
+        if gpu_photos := self.__dict__.get("gpu_photos"):  # if it was ever needed
+            gpu_photos.close()
         self.session.close()
 
     def __enter__(self) -> Extractor:
@@ -191,6 +206,30 @@ def _on_host(images: Any) -> Any:
     if hasattr(images, "__dlpack_device__") and images.__dlpack_device__()[0] == on_cpu:
         return np.from_dlpack(images)
     return images
+
+
+def _parts(images: Any, size: int) -> Iterator[Sequence[Photo]]:
+    """Yields photos in order, up to a number at a time; those of one array as arrays.
+
+    Raises:
+        RunError: These are no photos.
+    """
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4:
+        if images.shape[3] != 3 or 0 in images.shape[1:3]:
+            as_photo(images[0])  # says what is wrong with it
+        for start in range(0, len(images), size):
+            yield images[start : start + size]  # type: ignore[misc]  # rows are photos
+        return
+    single = isinstance(images, (str, bytes, Path, Image.Image))
+    if single or (isinstance(images, np.ndarray) and images.ndim == 3):
+        images = [images]
+    if not isinstance(images, Iterable):
+        raise RunError(
+            f"an extractor takes photos or a batch of them, not a {type(images).__name__}"
+        )
+    photos = iter(images)
+    while part := list(islice(photos, size)):
+        yield part
 
 
 def _is_ready(images: Any) -> bool:

@@ -6,6 +6,7 @@ numpy alone. A test holds the two together, for every manifest.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,14 +20,16 @@ from zoo.schema.manifest import Preprocess
 from zoo.util.errors import RunError
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_LONGEST = 100  # times the shorter side, which is resized to that of the network
+LONGEST = 100  # times the shorter side, which is resized to that of the network
 
 
-def open_photo(source: Path | BinaryIO) -> Image.Image:
+def open_photo(source: Path | BinaryIO, least: int | None = None) -> Image.Image:
     """Opens a photo as RGB, 8 bits a channel; 16-bit grey is scaled.
 
     Args:
         source: A file, or its bytes as a stream; messages name the file.
+        least: If given, a JPEG file may be decoded at a half, a quarter or an eighth of its size,
+            if its shorter side does not become less than this.
 
     Raises:
         RunError: There is no such file, Pillow can't read it, or it is a line more than a photo.
@@ -34,11 +37,14 @@ def open_photo(source: Path | BinaryIO) -> Image.Image:
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
         with Image.open(source) as image:
-            if max(image.size) > _LONGEST * min(image.size):
+            if max(image.size) > LONGEST * min(image.size):
                 raise RunError(
                     f"{name}{image.width} x {image.height} pixels: the longer side of a photo may "
-                    f"be {_LONGEST} times the shorter"
+                    f"be {LONGEST} times the shorter"
                 )
+            if least is not None:
+                share = least / min(image.size)
+                image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
             if image.mode.startswith("I;16"):
                 return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
             if image.mode in ("I", "F"):
@@ -49,6 +55,20 @@ def open_photo(source: Path | BinaryIO) -> Image.Image:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise RunError(f"{name}not a photo that can be read: {reason}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """Returns the bytes of a photo's file.
+
+    Raises:
+        RunError: There is no such file, or it can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: no such file") from error
+    except OSError as error:
+        raise RunError(f"{path}: can't be read: {error.strerror}") from error
 
 
 def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
@@ -106,11 +126,12 @@ def normalise_into(
     out -= mean / std
 
 
-def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str) -> Image.Image:
+def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str | bytes) -> Image.Image:
     """Returns a photo as Pillow has it.
 
     Args:
-        image: Pillow's own, a file, or pixels: ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8.
+        image: Pillow's own, a file or its bytes, or pixels: ``(H, W, 3)`` RGB or ``(H, W)`` grey,
+            uint8.
 
     Raises:
         RunError: It is none of these, or a file that can't be read.
@@ -119,6 +140,8 @@ def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str) -> Image.I
         return image
     if isinstance(image, (str, Path)):
         return open_photo(Path(image))
+    if isinstance(image, bytes):
+        return open_photo(io.BytesIO(image))
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or not (
         pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.schema.manifest import BatchRange
 from zoo.util.errors import RunError
+
+if TYPE_CHECKING:
+    from cuda.core import Device
+
+    from zoo.runtime.cuda import DeviceBatch
 
 Images = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
@@ -85,6 +90,33 @@ class Pipelined(Protocol):
     """A session that works while its caller does something else."""
 
     def pipeline(self) -> AbstractContextManager[Pipeline]:
+        """Opens a pipeline, for the thread that calls it."""
+        ...
+
+
+class DevicePipeline(Pipeline, Protocol):
+    """A pipeline that takes batches of the GPU's memory, too."""
+
+    def begin_on_device(self, images: DeviceBatch) -> Running:
+        """Has the engine begin with a batch as soon as it is ready, and records when it is read."""
+        ...
+
+
+@runtime_checkable
+class DeviceSession(Protocol):
+    """A session on a GPU."""
+
+    @property
+    def device(self) -> Device:
+        """The GPU."""
+        ...
+
+    @property
+    def image_type(self) -> np.dtype[Any]:
+        """Type of the engine's input."""
+        ...
+
+    def pipeline(self) -> AbstractContextManager[DevicePipeline]:
         """Opens a pipeline, for the thread that calls it."""
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
-    from cuda.core import Buffer, Device, Stream
+    from cuda.core import Buffer, Device, Event, Stream
 
 ALIGNMENT = 256
 """Bytes that TensorRT wants addresses of inputs and outputs to be multiples of."""
@@ -98,21 +99,20 @@ class HostMemory:
     """Page-locked memory of the host, which the GPU reads by itself, at the full rate of the bus.
 
     Args:
-        shape: Of its array, float32.
+        shape: Of its array.
+        dtype: Type of its elements.
 
     Raises:
         RunError: The system does not lock that much.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> None:
         from cuda.bindings import driver
 
-        size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         _, self._address = check(driver.cuMemHostAlloc(size, 0))
         memory = (ctypes.c_ubyte * size).from_address(int(self._address))
-        self.array: npt.NDArray[np.float32] = np.frombuffer(memoryview(memory), np.float32).reshape(
-            shape
-        )
+        self.array: npt.NDArray[Any] = np.frombuffer(memoryview(memory), dtype).reshape(shape)
 
     def close(self) -> None:
         """Frees it: nothing may use the array, or a view of it, afterwards."""
@@ -159,6 +159,28 @@ class HostPool:
         for memory in self._kept:
             memory.close()
         self._kept.clear()
+
+
+@dataclass(kw_only=True)
+class DeviceBatch:
+    """A batch in the GPU's memory, in the engine's input type, whose memory is used again.
+
+    Attributes:
+        buffer: Its memory.
+        rows: Number of images.
+        ready: When the images are there.
+        read: When the engine has read them; the pipeline records it.
+    """
+
+    buffer: Buffer
+    rows: int
+    ready: Event
+    read: Event
+
+    @property
+    def address(self) -> int:
+        """Address of the first image."""
+        return int(self.buffer.handle)
 
 
 class DeviceArray:

@@ -19,7 +19,7 @@ from support.goldens import assert_golden
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.augment import Augmentation
-from zoo.caft.decode import Decoder
+from zoo.caft.decode import host_decoder
 from zoo.caft.decode_process import DecodeProcess
 from zoo.caft.sample import Sample
 from zoo.caft.sources import open_source
@@ -177,7 +177,7 @@ class Endless:
 
 def test_the_decoder_runs_ahead_by_a_few_batches_and_stops_when_asked() -> None:
     source = Endless()
-    batches = Decoder(PREPROCESS, Augmentation(), samples=2, workers=2).batches(source)
+    batches = host_decoder(PREPROCESS, Augmentation(), samples=2, workers=2).batches(source)
     first = next(batches)
     assert np.allclose(first.images, batch_of([photo(1)] * 2, PREPROCESS), atol=1e-6)
     next(batches)
@@ -191,7 +191,7 @@ def test_samples_that_are_handed_out_together_keep_their_places() -> None:
             yield Sample(name=str(number), label=None, read=lambda n=number: photo(n))
         raise DatasetError("the disk is gone")
 
-    decoder = Decoder(PREPROCESS, Augmentation(), samples=40, workers=2)  # five at once
+    decoder = host_decoder(PREPROCESS, Augmentation(), samples=40, workers=2)  # five at once
     found: list[str] = []
 
     def look() -> None:
@@ -207,7 +207,9 @@ def test_samples_that_are_handed_out_together_keep_their_places() -> None:
 
 def decoded(data: Path, *, processes: bool) -> tuple[Any, list[tuple[str, str, str | None]]]:
     """Returns the input of all images of a folder, and what became of each."""
-    decoder = Decoder(PREPROCESS, Augmentation(count=1), samples=4, workers=3, processes=processes)
+    decoder = host_decoder(
+        PREPROCESS, Augmentation(count=1), samples=4, workers=3, processes=processes
+    )
     images, outcomes = [], []
     for batch in decoder.batches(open_source(data)):
         images.append(batch.images.copy())

@@ -13,8 +13,8 @@ import numpy as np
 
 from zoo.runtime import cuda
 from zoo.runtime.base import Features, Images, check_images
-from zoo.runtime.profiles import pieces
-from zoo.runtime.tensorrt.lane import FLOAT_BYTES, Lane
+from zoo.runtime.profiles import Piece, pieces
+from zoo.runtime.tensorrt.lane import FLOAT_BYTES, Bound, Lane
 from zoo.util.errors import RunError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class _Place:
 
 
 class LanePipeline:
-    """A :class:`~zoo.runtime.base.Pipeline` on a lane, of which it is the only user.
+    """A :class:`~zoo.runtime.base.DevicePipeline` on a lane, of which it is the only user.
 
     Args:
         lane: The stream that the engine runs on, with its contexts and buffers.
@@ -60,9 +60,7 @@ class LanePipeline:
         lane, engine = self._lane, self._lane.engine
         check_images(images, engine.input_shape)
         images = np.ascontiguousarray(images, engine.image_type)
-        shape = (len(images), engine.width)
-        row = FLOAT_BYTES * engine.width
-        result = lane.device.allocate(row * len(images), stream=lane.stream)
+        result = self._result(len(images))
         for piece in pieces(engine.profiles, len(images)):
             bound, place = lane.on(piece.profile), self._next_place(piece.profile)
             self._in.wait(place.read)
@@ -70,13 +68,44 @@ class LanePipeline:
             cuda.copy_in(int(place.images.handle), images[rows], self._in)
             copied = self._in.record()
             lane.stream.wait(copied)
-            inside, outside = int(place.images.handle), int(bound.features.handle)
-            lane.run(bound, piece.batch, inside, outside)
+            self._run(piece, bound, int(place.images.handle), result)
             place.read = lane.stream.record()
-            target = int(result.handle) + piece.start * row
-            cuda.copy_over(target, outside, piece.rows * row, lane.stream)
         self._in.sync()
-        return _Running(result, shape, lane.stream.record(), self._out)
+        return self._running(result, len(images))
+
+    def begin_on_device(self, images: cuda.DeviceBatch) -> _Running:
+        """Runs images where they are, or from the engine's own buffer where it needs that."""
+        lane, engine = self._lane, self._lane.engine
+        result = self._result(images.rows)
+        lane.stream.wait(images.ready)
+        for piece in pieces(engine.profiles, images.rows):
+            bound = lane.on(piece.profile)
+            source = images.address + piece.start * engine.image_bytes
+            whole = piece.batch == piece.rows and source % cuda.ALIGNMENT == 0
+            if engine.cuda_graphs or not whole:
+                inside = int(bound.images.handle)
+                cuda.copy_over(inside, source, piece.rows * engine.image_bytes, lane.stream)
+                source = inside
+            self._run(piece, bound, source, result)
+        images.read = lane.stream.record()
+        return self._running(result, images.rows)
+
+    def _result(self, rows: int) -> Buffer:
+        """Returns memory of the GPU for the features of a batch."""
+        size = FLOAT_BYTES * self._lane.engine.width * rows
+        return self._lane.device.allocate(size, stream=self._lane.stream)
+
+    def _run(self, piece: Piece, bound: Bound, images: int, result: Buffer) -> None:
+        """Runs a piece of a batch and moves its features to their place in the result."""
+        lane, row = self._lane, FLOAT_BYTES * self._lane.engine.width
+        features = int(bound.features.handle)
+        lane.run(bound, piece.batch, images, features)
+        target = int(result.handle) + piece.start * row
+        cuda.copy_over(target, features, piece.rows * row, lane.stream)
+
+    def _running(self, result: Buffer, rows: int) -> _Running:
+        shape = (rows, self._lane.engine.width)
+        return _Running(result, shape, self._lane.stream.record(), self._out)
 
     def close(self) -> None:
         """Waits for what runs, and frees or gives back what the pipeline holds."""

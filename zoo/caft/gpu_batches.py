@@ -1,0 +1,139 @@
+"""Batches of photos that a GPU prepares: JPEG files are only read here, all others decoded."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator
+from contextlib import closing, suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from zoo.caft.augment import Augmentation
+from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed, is_preprocessed
+from zoo.inference.gpu.jpeg import plain_jpeg
+from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
+from zoo.runtime.cuda import DeviceBatch
+from zoo.schema.manifest import Preprocess
+from zoo.util.digest import sha256_bytes
+
+Slots = list[tuple[Photo, ...]]
+"""The photos of each sample of a batch."""
+
+
+class GpuBatches:
+    """A kind of batch for :class:`zoo.caft.decode.Decoder`: photos for a :class:`Preparer`.
+
+    Args:
+        preprocess: The engine's preprocessing.
+        augmentation: The views of each image.
+        photos: Decodes the photos that the GPU does not.
+        jpegs: Whether the GPU decodes JPEG files.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        augmentation: Augmentation,
+        photos: PhotoDecoder,
+        *,
+        jpegs: bool,
+    ) -> None:
+        self._preprocess = preprocess
+        self._augmentation = augmentation
+        self._photos = photos
+        self._jpegs = jpegs
+
+    def new_buffer(self, samples: int) -> Slots:
+        """See :meth:`zoo.caft.decode.Batches.new_buffer`."""
+        return [()] * samples
+
+    def write(self, image: Any, buffer: Slots, place: int) -> str:
+        """See :meth:`zoo.caft.decode.Batches.write`."""
+        views = self._augmentation.views
+        row = place * views
+        if is_preprocessed(image):
+            array = as_preprocessed(image, self._preprocess, views).copy()
+            buffer[place] = (Photo(source=array, row=row),)
+            return sha256_bytes(array.data)
+        if self._jpegs and isinstance(image, bytes) and (size := plain_jpeg(image)):
+            digest = sha256_bytes(image)
+            whole = size.width, size.height
+            crops = tuple(self._augmentation.crop(whole, n, digest) for n in range(views))
+            buffer[place] = (Photo(source=JpegFile(image, size), row=row, crops=crops),)
+            return digest
+        with self._photos.views(image) as (digest, pixels):
+            buffer[place] = tuple(
+                Photo(source=np.array(view), row=row + number) for number, view in enumerate(pixels)
+            )
+        return digest
+
+    def skip(self, buffer: Slots, place: int) -> None:
+        """See :meth:`zoo.caft.decode.Batches.skip`."""
+        buffer[place] = ()
+
+    def images(self, buffer: Slots, samples: int) -> Slots:
+        """See :meth:`zoo.caft.decode.Batches.images`."""
+        return buffer[:samples]
+
+    def close(self) -> None:
+        """See :meth:`zoo.caft.decode.Batches.close`."""
+        self._photos.close()
+
+
+def prepared(
+    batches: Generator[Batch[Slots], None, None], preparer: Preparer, views: int
+) -> Generator[Batch[DeviceBatch], None, None]:
+    """Prepares batches in another thread, one ahead of the engine.
+
+    Args:
+        batches: The photos; closed at the end.
+        preparer: Prepares them.
+        views: Rows per sample.
+
+    Yields:
+        Batches in the GPU's memory, which must have been given to the engine before the next is
+        requested. Samples whose photos can't be decoded are skipped ones.
+    """
+    ready: queue.Queue[Any] = queue.Queue(maxsize=1)
+    stop = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def prepare() -> None:
+        try:
+            with closing(batches):
+                for batch in batches:
+                    put(_prepare(batch, preparer, views))
+                    if stop.is_set():
+                        return
+            put(None)
+        except BaseException as error:  # raised in the caller's thread
+            put(error)
+
+    thread = threading.Thread(target=prepare, name="prepare", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _prepare(batch: Batch[Slots], preparer: Preparer, views: int) -> Batch[DeviceBatch]:
+    photos = [photo for slot in batch.images for photo in slot]
+    made = preparer.prepare(photos, len(batch.outcomes) * views)
+    outcomes = list(batch.outcomes)
+    for number, reason in made.failed.items():
+        place = photos[number].row // views
+        outcomes[place] = replace(outcomes[place], sha256="", error=reason)
+    return Batch(images=made.images, outcomes=tuple(outcomes))

@@ -1,0 +1,82 @@
+"""Tells the JPEG files that the GPU decodes as Pillow does from all others.
+
+The hardware decoder accepts more than it decodes correctly: it ignores a colour transform other
+than the usual one, and makes up what a truncated file lacks. Files with anything unusual go to
+Pillow, which decodes them or says what is wrong with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.inference.preprocess import LONGEST
+
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+_BASELINE, _SCAN, _ADOBE = 0xC0, 0xDA, 0xEE
+_OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4}  # 0xC4 defines Huffman tables
+_YCBCR = 1  # the colour transform in Adobe's segment
+_COMPONENTS = {
+    bytes([1, 0x11]): 1,
+    bytes([1, 0x11, 2, 0x11, 3, 0x11]): 3,
+    bytes([1, 0x21, 2, 0x11, 3, 0x11]): 3,
+    bytes([1, 0x22, 2, 0x11, 3, 0x11]): 3,
+}
+"""Numbers and sampling factors of the components: grey, 4:4:4, 4:2:2, 4:2:0."""
+
+_MOST_PIXELS = 89_478_485
+"""Pillow warns of more: a quarter of a gigabyte of RGB."""
+
+
+@dataclass(frozen=True)
+class JpegSize:
+    """Size in pixels of the picture in a JPEG file."""
+
+    width: int
+    height: int
+
+
+def plain_jpeg(data: bytes) -> JpegSize | None:
+    """Returns the size of a JPEG file that the GPU decodes as Pillow does, None for other files.
+
+    Such a file is baseline (Huffman, 8 bits, one scan), grey or YCbCr with the usual subsampling,
+    and ends where it should. Damage within the scan does not show.
+
+    Args:
+        data: The file.
+    """
+    if data[:2] != _START or data[-2:] != _END:
+        return None
+    place, frame = 2, None
+    try:
+        while data[place] == 0xFF:
+            marker, length = data[place + 1], data[place + 2] << 8 | data[place + 3]
+            body = data[place + 4 : place + 2 + min(length, 32)]
+            if marker == _SCAN:
+                return frame[0] if frame and body[0] == frame[1] else None
+            if marker == _BASELINE:
+                frame = _frame(body)
+            elif marker in _OTHER_FRAMES or length < 2 or _other_colours(marker, body):
+                return None
+            place += 2 + length
+    except IndexError:  # it ends within its headers
+        pass
+    return None
+
+
+def _frame(body: bytes) -> tuple[JpegSize, int] | None:
+    """Returns the size and the number of components of a frame header."""
+    if len(body) < 6 or body[0] != 8:
+        return None
+    height, width = body[1] << 8 | body[2], body[3] << 8 | body[4]
+    table = body[6:]
+    components = b"".join(table[start : start + 2] for start in range(0, len(table), 3))
+    known = _COMPONENTS.get(components) == body[5]
+    shorter, longer = min(width, height), max(width, height)
+    if not known or not 0 < longer <= LONGEST * shorter or width * height > _MOST_PIXELS:
+        return None
+    return JpegSize(width, height), body[5]
+
+
+def _other_colours(marker: int, body: bytes) -> bool:
+    """Whether a segment is Adobe's and names a colour transform other than YCbCr."""
+    return marker == _ADOBE and body[:5] == b"Adobe" and body[11:12] != bytes([_YCBCR])

@@ -1,0 +1,157 @@
+"""Compiles the kernels of ``prepare.cu`` for the GPU at hand, and launches them."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from zoo.inference.gpu.views import FILTERS, VIEW, Views
+from zoo.runtime import cuda
+from zoo.util.errors import MissingPackageError, RunError
+
+if TYPE_CHECKING:
+    from cuda.core import Device, Kernel, Stream
+
+    from zoo.schema.manifest import Preprocess
+
+_BLOCK = (32, 8)  # threads: 32 neighbours of a row share the cache lines that they read
+_WEIGHTS_BLOCK = 128
+_WINDOW_BYTES = 8
+_NUMBER = {np.dtype(np.float32): "float", np.dtype(np.float16): "half"}
+
+
+class Kernels(Protocol):
+    """Resizes, crops and normalises photos."""
+
+    def prepare(self, views: Views, images: int, stream: Stream) -> None:
+        """Enqueues the preparation of views.
+
+        Args:
+            views: What to prepare.
+            images: Address of the batch, ``(N, 3, side, side)`` of the engine's input type.
+            stream: The stream to work on; the photos are ready in its order.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what the kernels hold."""
+        ...
+
+
+class CudaKernels:
+    """:class:`Kernels` on a GPU.
+
+    Args:
+        device: The GPU.
+        preprocess: The engine's preprocessing.
+        image_type: Type of the engine's input, float32 or float16.
+        stream: A stream of the GPU, which has finished its work when this returns.
+
+    Raises:
+        MissingPackageError: The run-time compiler is not installed.
+        RunError: The kernels do not compile.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        preprocess: Preprocess,
+        image_type: np.dtype[np.generic],
+        stream: Stream,
+    ) -> None:
+        self._device = device
+        self._side = preprocess.input_size
+        self._filter = FILTERS[preprocess.interpolation]
+        names = ("compute_weights", "resize_rows", f"resize_columns_{_NUMBER[image_type]}")
+        self._compute_weights, self._rows, self._columns = _compile(device, names)
+        # x / 255, minus mean, over std, as zoo.inference.preprocess.normalise rounds it
+        mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
+        constants = np.concatenate([1 / (255 * std), mean / std]).astype(np.float32)
+        self._constants = device.allocate(constants.nbytes, stream=stream)
+        cuda.copy_in(int(self._constants.handle), constants, stream)
+        stream.sync()
+
+    def prepare(self, views: Views, images: int, stream: Stream) -> None:
+        """See :meth:`Kernels.prepare`."""
+        count, side = len(views.records), self._side
+        scratch = [
+            self._device.allocate(size, stream=stream)
+            for size in (
+                count * VIEW.itemsize,
+                count * 2 * side * _WINDOW_BYTES,
+                4 * views.weights,
+                views.middle,
+            )
+        ]
+        records, windows, weights, middle = (int(buffer.handle) for buffer in scratch)
+        cuda.copy_in(records, views.records, stream)
+        size = np.int32(side)
+        self._launch(
+            self._compute_weights,
+            (_blocks(side, _WEIGHTS_BLOCK), 2, count),
+            (_WEIGHTS_BLOCK, 1),
+            (records, windows, weights, size, np.int32(self._filter)),
+            stream,
+        )
+        across = _blocks(side, _BLOCK[0])
+        self._launch(
+            self._rows,
+            (across, _blocks(views.most_rows, _BLOCK[1]), count),
+            _BLOCK,
+            (records, windows, weights, middle, size),
+            stream,
+        )
+        scale = int(self._constants.handle)
+        self._launch(
+            self._columns,
+            (across, _blocks(side, _BLOCK[1]), count),
+            _BLOCK,
+            (records, windows, weights, middle, images, size, scale, scale + 12),
+            stream,
+        )
+        for buffer in scratch:
+            buffer.close(stream)
+
+    def close(self) -> None:
+        """Frees the constants."""
+        self._constants.close()
+
+    def _launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        block: tuple[int, int],
+        arguments: tuple[int | np.int32, ...],
+        stream: Stream,
+    ) -> None:
+        from cuda.core import LaunchConfig, launch
+
+        launch(stream, LaunchConfig(grid=grid, block=(*block, 1)), kernel, *arguments)
+
+
+def _blocks(size: int, block: int) -> int:
+    return -(-size // block)
+
+
+def source() -> str:
+    """Returns the CUDA source of the kernels."""
+    return (resources.files("zoo.inference.gpu") / "prepare.cu").read_text("utf-8")
+
+
+def _compile(device: Device, names: tuple[str, ...]) -> tuple[Kernel, ...]:
+    from cuda.core import Program, ProgramOptions
+
+    try:
+        options = ProgramOptions(std="c++17", arch=f"sm_{device.arch}", fma=False)
+        module = Program(source(), "c++", options).compile("cubin")
+    except Exception as error:  # cuda-core raises classes of several packages
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "nvrtc" in type(error).__name__.lower() and "compil" in reason.lower():
+            raise RunError(f"the resize kernels do not compile: {reason}") from error
+        raise MissingPackageError(
+            f"CUDA's run-time compiler can't be loaded: {reason}",
+            hint="pip install 'caft-zoo[gpu-decode]'",
+        ) from error
+    return tuple(module.get_kernel(name) for name in names)

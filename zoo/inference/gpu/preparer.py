@@ -1,0 +1,288 @@
+"""Prepares photos on the GPU: JPEG files and pixels in, the engine's input out.
+
+Photos of any sizes go into one batch. Files that the GPU's decoder does not take, and photos that
+it fails on, are decoded by Pillow and go up as 8-bit pixels; the resize, which is Pillow's to the
+bit, and the normalisation are the same for all. No float batch exists in the host's memory.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.inference.crop import Crop
+from zoo.inference.gpu.decoder import HardwareDecoder, JpegDecoder, PixelsOnGpu
+from zoo.inference.gpu.jpeg import JpegSize
+from zoo.inference.gpu.kernels import CudaKernels, Kernels
+from zoo.inference.gpu.upload import Upload
+from zoo.inference.gpu.views import Source, stack, views_of
+from zoo.inference.preprocess import open_photo
+from zoo.runtime.base import DeviceSession
+from zoo.runtime.cuda import DeviceBatch, copy_over
+from zoo.util.errors import MissingPackageError, RunError, ZooError
+
+if TYPE_CHECKING:
+    from cuda.core import Event, Stream
+
+    from zoo.schema.manifest import Preprocess
+
+Pixels = npt.NDArray[np.uint8]
+Ready = npt.NDArray[np.float32]
+
+_DECODED_AT_ONCE = 768 << 20
+"""Most bytes of decoded photos at once; there are two such groups."""
+
+_COPIED_AT_ONCE = 8 << 20
+"""Bytes of pixels that are resized while the next are copied."""
+
+_BATCHES = 3
+"""One that the engine reads, one that is ready, one that is being prepared."""
+
+
+@dataclass(frozen=True)
+class JpegFile:
+    """A JPEG file that the GPU decodes, of those that ``plain_jpeg`` accepts."""
+
+    data: bytes
+    size: JpegSize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A photo to prepare.
+
+    Attributes:
+        source: Its file; its pixels, ``(H, W, 3)`` uint8 RGB; or, ready for the engine,
+            ``(3, side, side)`` float32.
+        row: The first row of the batch that it becomes.
+        crops: The rectangle that each row is made of; by default one, the whole photo.
+    """
+
+    source: JpegFile | Pixels | Ready
+    row: int
+    crops: tuple[Crop, ...] = ()
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes that it takes before it is resized."""
+        if isinstance(self.source, JpegFile):
+            return 3 * self.source.size.width * self.source.size.height
+        return self.source.nbytes
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """A prepared batch.
+
+    Attributes:
+        images: The batch, in the GPU's memory.
+        failed: Why photos can't be decoded, by their place in what was given. Their rows hold
+            something finite.
+    """
+
+    images: DeviceBatch
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+class Preparer:
+    """Prepares the batches of an engine, on a stream of its own; used by one thread at a time.
+
+    Args:
+        session: The engine.
+        preprocess: Its preprocessing.
+        rows: Rows of the largest batch.
+        hardware: Whether to decode JPEG files on the GPU if it can.
+
+    Raises:
+        MissingPackageError: CUDA's run-time compiler is not installed.
+        RunError: The GPU's memory does not suffice.
+    """
+
+    def __init__(
+        self, session: DeviceSession, preprocess: Preprocess, rows: int, *, hardware: bool = True
+    ) -> None:
+        self._device = session.device
+        self._device.set_current()
+        self._rows = rows
+        self.without_decoder = "it is switched off"
+        with ExitStack() as undo:
+            self._stream: Stream = self._device.create_stream()
+            undo.callback(self._stream.close)
+            self._kernels: Kernels = CudaKernels(
+                self._device, preprocess, session.image_type, self._stream
+            )
+            undo.callback(self._kernels.close)
+            self.decoder = self._open_decoder() if hardware else None
+            self._preprocess = preprocess
+            self._upload = Upload(self._device)
+            undo.callback(self._upload.close)
+            side = preprocess.input_size
+            self._type = session.image_type
+            self._image_bytes = 3 * side * side * self._type.itemsize
+            self._batches = [self._new_batch() for _ in range(_BATCHES)]
+            self._groups: deque[Event] = deque(maxlen=1)
+            self._undo = undo.pop_all()
+
+    def prepare(self, photos: Sequence[Photo], rows: int) -> Prepared:
+        """Prepares a batch.
+
+        Args:
+            photos: The photos; what they leave of the batch is zeros or older rows.
+            rows: Rows of the batch, at most those of the largest.
+
+        Returns:
+            The batch, which is valid until the call after the next one.
+        """
+        images = self._next_batch(rows)
+        failed: dict[int, str] = {}
+        for group in _groups(photos, _DECODED_AT_ONCE):
+            self._prepare_group(photos, group, images.address, failed)
+        images.ready = self._stream.record()
+        return Prepared(images=images, failed=failed)
+
+    def prepare_stack(self, pixels: Pixels) -> DeviceBatch:
+        """Prepares photos of one size, while others of them are still copied.
+
+        Args:
+            pixels: ``(N, H, W, 3)``, RGB, contiguous; N at most the rows of the largest batch.
+
+        Returns:
+            The batch, which is valid until the call after the next one.
+        """
+        images = self._next_batch(len(pixels))
+        count = max(1, _COPIED_AT_ONCE // pixels[0].nbytes)
+        for start in range(0, len(pixels), count):
+            part = pixels[start : start + count]
+            uploaded = self._upload.copy([_bytes(part)], self._stream)
+            _, height, width, _ = part.shape
+            sources = stack(uploaded.addresses[0], len(part), width, height, start)
+            views = views_of(sources, self._preprocess)
+            self._kernels.prepare(views, images.address, self._stream)
+            self._upload.free(uploaded, self._stream)
+        images.ready = self._stream.record()
+        return images
+
+    def close(self) -> None:
+        """Waits for what runs, and frees what the preparer holds."""
+        self._device.set_current()
+        self._stream.sync()
+        for batch in self._batches:
+            batch.read.sync()
+            batch.buffer.close()
+        self._undo.close()
+
+    def _next_batch(self, rows: int) -> DeviceBatch:
+        """Returns the memory for a batch, which is free in the order of the stream."""
+        self._device.set_current()
+        self._batches.append(self._batches.pop(0))
+        images = self._batches[-1]
+        images.rows = rows
+        self._stream.wait(images.read)
+        return images
+
+    def _open_decoder(self) -> JpegDecoder | None:
+        try:
+            return HardwareDecoder(self._device, self._stream)
+        except (MissingPackageError, RunError) as error:
+            self.without_decoder = error.message
+            return None
+
+    def _new_batch(self) -> DeviceBatch:
+        size = self._rows * self._image_bytes
+        buffer = self._device.allocate(size, stream=self._stream)
+        buffer.fill(0, stream=self._stream)  # a failed photo's row must not be NaN
+        there = self._stream.record()
+        return DeviceBatch(buffer=buffer, rows=0, ready=there, read=there)
+
+    def _prepare_group(
+        self, photos: Sequence[Photo], group: range, address: int, failed: dict[int, str]
+    ) -> None:
+        """Enqueues the preparation of some photos."""
+        decoded, arrays = self._decode(photos, group, failed)
+        uploaded = self._upload.copy([_bytes(array) for array in arrays.values()], self._stream)
+        sources: list[Source] = []
+        for number, jpeg in decoded.items():
+            sources += _sources(photos[number], jpeg)
+        for (number, array), start in zip(arrays.items(), uploaded.addresses, strict=True):
+            photo = photos[number]
+            if array.dtype == np.uint8:
+                height, width, _ = array.shape
+                pixels = PixelsOnGpu(address=start, pitch=3 * width, width=width, height=height)
+                sources += _sources(photo, pixels)
+            else:
+                row = address + photo.row * self._image_bytes
+                copy_over(row, start, self._image_bytes, self._stream)
+        if sources:
+            self._kernels.prepare(views_of(sources, self._preprocess), address, self._stream)
+        self._upload.free(uploaded, self._stream)
+        self._groups.append(self._stream.record())
+
+    def _decode(
+        self, photos: Sequence[Photo], group: range, failed: dict[int, str]
+    ) -> tuple[dict[int, PixelsOnGpu], dict[int, npt.NDArray[Any]]]:
+        """Decodes files; returns what is on the GPU, and the arrays that have to go there."""
+        decoded: dict[int, PixelsOnGpu] = {}
+        arrays: dict[int, npt.NDArray[Any]] = {}
+        files: dict[int, bytes] = {}
+        for number in group:
+            source = photos[number].source
+            if isinstance(source, JpegFile):
+                files[number] = source.data
+            else:
+                arrays[number] = source if source.dtype == np.uint8 else source.astype(self._type)
+        on_gpu = self._decode_on_gpu(list(files.values()))
+        for (number, data), jpeg in zip(files.items(), on_gpu, strict=True):
+            if jpeg is not None:
+                decoded[number] = jpeg
+                continue
+            try:
+                arrays[number] = np.asarray(open_photo(io.BytesIO(data)))
+            except ZooError as error:
+                failed[number] = error.message
+        return decoded, arrays
+
+    def _decode_on_gpu(self, files: list[bytes]) -> Sequence[PixelsOnGpu | None]:
+        if not files or self.decoder is None:
+            return [None] * len(files)
+        for event in self._groups:  # the decoder's memory of two groups ago is free once it is done
+            event.sync()
+        return self.decoder.decode(files, self._stream)
+
+
+def _groups(photos: Sequence[Photo], most: int) -> Iterator[range]:
+    """Yields runs of photos whose pixels do not take more memory together than given."""
+    start, size = 0, 0
+    for number, photo in enumerate(photos):
+        if size and size + photo.decoded_bytes > most:
+            yield range(start, number)
+            start, size = number, 0
+        size += photo.decoded_bytes
+    if start < len(photos):
+        yield range(start, len(photos))
+
+
+def _sources(photo: Photo, pixels: PixelsOnGpu) -> list[Source]:
+    """Returns a source per crop of a photo in the GPU's memory."""
+    crops = photo.crops or (Crop(0, 0, pixels.width, pixels.height),)
+    return [
+        Source(
+            address=pixels.address + crop.top * pixels.pitch + 3 * crop.left,
+            pitch=pixels.pitch,
+            width=crop.width,
+            height=crop.height,
+            flip=crop.flip,
+            row=photo.row + number,
+        )
+        for number, crop in enumerate(crops)
+    ]
+
+
+def _bytes(array: npt.NDArray[Any]) -> Pixels:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -1,0 +1,139 @@
+"""Where in a photo each row of a batch comes from, as the CUDA kernels read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.schema.manifest import Preprocess
+
+FILTERS = {"box": 0, "bilinear": 1, "bicubic": 2, "lanczos": 3}
+"""Numbers of the interpolation filters in ``prepare.cu``."""
+
+_SUPPORT = (0.5, 1.0, 2.0, 3.0)
+"""Half the width of each filter, in pixels of the smaller image."""
+
+VIEW = np.dtype(
+    [
+        *((name, np.int64) for name in ("source", "pitch", "weights", "middle")),
+        *(
+            (name, np.int32)
+            for name in (
+                "width", "height", "new_width", "new_height", "left", "top",
+                "first", "rows", "taps_x", "taps_y", "flip", "row",
+            )
+        ),
+    ]
+)  # fmt: skip
+"""``View`` of ``prepare.cu``, which describes the fields."""
+
+
+class Source(NamedTuple):
+    """A rectangle of a photo in the GPU's memory.
+
+    Attributes:
+        address: Address of the rectangle's first pixel; RGB, 8 bits a channel.
+        pitch: Bytes from a row to the next.
+        width: Pixels.
+        height: Pixels.
+        row: Row of the batch that it becomes.
+        flip: Whether the rectangle is mirrored before it is resized.
+    """
+
+    address: int
+    pitch: int
+    width: int
+    height: int
+    row: int
+    flip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """The views of some photos, and the memory that their kernels need.
+
+    Attributes:
+        records: One per view, of type :data:`VIEW`.
+        weights: Number of weights, 4 bytes each.
+        middle: Bytes between the two passes.
+        most_rows: Most rows of any view between the passes.
+    """
+
+    records: npt.NDArray[np.void]
+    weights: int
+    middle: int
+    most_rows: int
+
+
+def stack(address: int, count: int, width: int, height: int, row: int) -> list[Source]:
+    """Returns photos of one size that follow each other in memory and in the batch."""
+    size = 3 * width * height
+    return [
+        Source(address + number * size, 3 * width, width, height, row + number)
+        for number in range(count)
+    ]
+
+
+def views_of(sources: Sequence[Source], preprocess: Preprocess) -> Views:
+    """Plans the resize and the centre crop of each source, as :func:`zoo.inference.preprocess.fit`.
+
+    Args:
+        sources: Rectangles of photos; at least one.
+        preprocess: The engine's preprocessing.
+    """
+    side, support = preprocess.input_size, _SUPPORT[FILTERS[preprocess.interpolation]]
+    views = np.zeros(len(sources), VIEW)
+    table = np.array(sources, np.int64)
+    for number, name in enumerate(("source", "pitch", "width", "height", "row", "flip")):
+        views[name] = table[:, number]
+    width, height = table[:, 2], table[:, 3]
+    shorter = int(side / preprocess.crop)
+    upright = width <= height
+    longer = (shorter * np.maximum(width, height) / np.minimum(width, height)).astype(np.int64)
+    new_width, new_height = np.where(upright, shorter, longer), np.where(upright, longer, shorter)
+    views["new_width"], views["new_height"] = new_width, new_height
+    views["left"] = np.rint((new_width - side) / 2.0)  # ties to even, as Python's round
+    views["top"] = np.rint((new_height - side) / 2.0)
+    views["taps_x"], views["taps_y"] = (
+        _taps(width, new_width, support),
+        _taps(height, new_height, support),
+    )
+    first, _ = _window(views["top"], height, new_height, support)
+    _, end = _window(views["top"] + (side - 1), height, new_height, support)
+    views["first"], views["rows"] = first, end - first
+    weights = side * (views["taps_x"].astype(np.int64) + views["taps_y"])
+    middle = 3 * side * views["rows"].astype(np.int64)
+    views["weights"] = np.cumsum(weights) - weights
+    views["middle"] = np.cumsum(middle) - middle
+    return Views(
+        records=views,
+        weights=int(weights.sum()),
+        middle=int(middle.sum()),
+        most_rows=int(views["rows"].max()),
+    )
+
+
+def _taps(
+    size: npt.NDArray[np.int64], new_size: npt.NDArray[np.int64], support: float
+) -> npt.NDArray[np.int64]:
+    """Returns the most pixels that an output pixel depends on."""
+    scale = np.maximum(size / new_size, 1.0)
+    return 2 * np.ceil(support * scale).astype(np.int64) + 1
+
+
+def _window(
+    place: npt.NDArray[np.int32],
+    size: npt.NDArray[np.int64],
+    new_size: npt.NDArray[np.int64],
+    support: float,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns the first pixel that an output pixel depends on, and the one after the last."""
+    scale = size / new_size
+    reach = support * np.maximum(scale, 1.0)
+    center = (place + 0.5) * scale
+    first = np.maximum((center - reach + 0.5).astype(np.int64), 0)
+    return first, np.minimum((center + reach + 0.5).astype(np.int64), size)
