@@ -41,6 +41,8 @@ class Event:
         while not self.come:
             self.stream.step()
 
+    sync = happen
+
 
 class Stream:
     """Work in its order."""
@@ -100,7 +102,13 @@ class Buffer:
     freed: bool = False
 
     def close(self, stream: Any = None) -> None:
-        self.freed = True
+        if stream is None:
+            self.freed = True
+        else:
+            stream.put(self.close)
+
+    def fill(self, value: int, *, stream: Stream) -> None:
+        stream.put(lambda: self.data.fill(value))
 
 
 @dataclass
@@ -156,14 +164,16 @@ class FakeGpu:
 class HostMemory:
     """Page-locked memory, in a fake's way: what it held is gone once it is freed."""
 
-    def __init__(self, gpu: FakeGpu, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, gpu: FakeGpu, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32
+    ) -> None:
         if not gpu.lockable:
             raise RunError("CUDA: CUDA_ERROR_OUT_OF_MEMORY")
-        self.array = np.zeros(shape, np.float32)
+        self.array: npt.NDArray[Any] = np.zeros(shape, dtype)
         gpu.locked.append(self)
 
     def close(self) -> None:
-        self.array[:] = np.nan
+        self.array[:] = np.nan if self.array.dtype == np.float32 else 0xAB
 
 
 def expected(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -263,7 +273,7 @@ def open_fake(gpu: FakeGpu, path: Path, patch: pytest.MonkeyPatch) -> TensorRTSe
     patch.setattr(cuda, "copy_over", copy_over)
     patch.setattr(cuda, "free_memory", lambda: gpu.free)
     patch.setattr(cuda, "open_device", lambda: gpu)
-    patch.setattr(cuda, "HostMemory", lambda shape: HostMemory(gpu, shape))
+    patch.setattr(cuda, "HostMemory", lambda *arguments: HostMemory(gpu, *arguments))
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: FakeEngine(gpu))
     trt = SimpleNamespace(
         ILogger=_Log,

@@ -25,7 +25,8 @@ from zoo.inference.gpu.upload import Upload
 from zoo.inference.gpu.views import Source, stack, views_of
 from zoo.inference.preprocess import open_photo
 from zoo.runtime.base import DeviceSession
-from zoo.runtime.cuda import DeviceBatch, copy_over
+from zoo.runtime import cuda
+from zoo.runtime.cuda import DeviceBatch
 from zoo.util.errors import MissingPackageError, RunError, ZooError
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class Preparer:
                 sources += _sources(photo, pixels)
             else:
                 row = address + photo.row * self._image_bytes
-                copy_over(row, start, self._image_bytes, self._stream)
+                cuda.copy_over(row, start, self._image_bytes, self._stream)
         if sources:
             self._kernels.prepare(views_of(sources, self._preprocess), address, self._stream)
         self._upload.free(uploaded, self._stream)

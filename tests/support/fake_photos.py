@@ -1,0 +1,101 @@
+"""Photo preparation on the fake GPU: the kernels on the CPU, and a JPEG decoder that is Pillow."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.cuda_on_cpu import CpuKernels
+from support.fake_gpu import Buffer, FakeGpu, Stream
+
+from zoo.inference.gpu import preparer
+from zoo.inference.gpu.decoder import PixelsOnGpu
+from zoo.inference.gpu.views import Views
+from zoo.schema.manifest import Preprocess
+from zoo.util.errors import RunError
+
+
+class FakeKernels:
+    """Runs when its stream does, on what the GPU's memory holds then."""
+
+    def __init__(
+        self, gpu: FakeGpu, preprocess: Preprocess, image_type: np.dtype[Any], stream: Stream
+    ) -> None:
+        self._gpu = gpu
+        self._side = preprocess.input_size
+        self._cpu = CpuKernels(preprocess, image_type)
+        self._itemsize = image_type.itemsize
+
+    def prepare(self, views: Views, images: int, stream: Stream) -> None:
+        def run() -> None:
+            records = views.records.copy()
+            for record in records:
+                size = record["pitch"] * (record["height"] - 1) + 3 * record["width"]
+                record["source"] = self._gpu.at(int(record["source"]), int(size)).ctypes.data
+            rows = int(records["row"].max()) + 1
+            batch = self._gpu.at(images, rows * 3 * self._side**2 * self._itemsize)
+            translated = Views(
+                records=records,
+                weights=views.weights,
+                middle=views.middle,
+                most_rows=views.most_rows,
+            )
+            self._cpu.prepare(translated, batch.ctypes.data, None)
+
+        stream.put(run)
+
+    def close(self) -> None:
+        pass
+
+
+class FakeDecoder:
+    """Decodes with Pillow; what it decoded before is overwritten as early as it may be.
+
+    Args:
+        gpu: Where the photos go.
+        fails: Called with a file: whether it can't be decoded.
+    """
+
+    name = "fake decoder 1.0"
+
+    def __init__(self, gpu: FakeGpu, fails: Any = lambda data: False) -> None:
+        self._gpu = gpu
+        self._fails = fails
+        self._held: list[list[Buffer]] = [[], []]
+        self.decoded = 0
+
+    def decode(self, files: Sequence[bytes], stream: Stream) -> list[PixelsOnGpu | None]:
+        for buffer in self._held.pop(0):
+            buffer.data[:] = 0xCD
+            buffer.freed = True
+        self._held.append([])
+        return [None if self._fails(data) else self._decode(data, stream) for data in files]
+
+    def _decode(self, data: bytes, stream: Stream) -> PixelsOnGpu:
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        pitch = 3 * pixels.shape[1] + 5  # rows are padded
+        padded = np.full((pixels.shape[0], pitch), 0xEE, np.uint8)
+        padded[:, : 3 * pixels.shape[1]] = pixels.reshape(len(pixels), -1)
+        buffer = self._gpu.allocate(padded.size)
+        stream.put(lambda: buffer.data.__setitem__(slice(None), padded.reshape(-1)))
+        self._held[-1].append(buffer)
+        self.decoded += 1
+        return PixelsOnGpu(
+            address=buffer.handle, pitch=pitch, width=pixels.shape[1], height=pixels.shape[0]
+        )
+
+
+def use_fakes(patch: pytest.MonkeyPatch, gpu: FakeGpu, decoder: FakeDecoder | None = None) -> None:
+    """Has photos prepared on a fake GPU; without a decoder, its hardware has none."""
+
+    def open_decoder(device: Any, stream: Any) -> FakeDecoder:
+        if decoder is None:
+            raise RunError("the GPU has no JPEG decoder")
+        return decoder
+
+    patch.setattr(preparer, "CudaKernels", FakeKernels)
+    patch.setattr(preparer, "HardwareDecoder", open_decoder)
