@@ -6,6 +6,7 @@ has to wait for shows in one of the two.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,8 +39,9 @@ class Event:
 
     def happen(self) -> None:
         """Runs what it takes for this to come."""
-        while not self.come:
-            self.stream.step()
+        with self.stream.lock:
+            while not self.come:
+                self.stream.step()
 
     sync = happen
 
@@ -49,13 +51,15 @@ class Stream:
 
     def __init__(self, gpu: FakeGpu) -> None:
         self._gpu = gpu
+        self.lock = gpu.lock
         self._work: deque[Work | Event] = deque()
         self.handle = len(gpu.streams) + 1
         gpu.streams[self.handle] = self
 
     def put(self, work: Work) -> None:
-        self._work.append(work)
-        self._gpu.advance()
+        with self.lock:
+            self._work.append(work)
+            self._gpu.advance()
 
     def record(self, options: Any = None) -> Event:
         event = Event(self)
@@ -67,8 +71,9 @@ class Stream:
         return event
 
     def wait(self, event: Event) -> None:
-        self._work.append(event)
-        self._gpu.advance()
+        with self.lock:
+            self._work.append(event)
+            self._gpu.advance()
 
     def step(self) -> None:
         first = self._work.popleft()
@@ -86,8 +91,9 @@ class Stream:
         return ran
 
     def sync(self) -> None:
-        while self._work:
-            self.step()
+        with self.lock:
+            while self._work:
+                self.step()
 
     def close(self) -> None:
         self.sync()
@@ -131,6 +137,7 @@ class FakeGpu:
     buffers: list[Buffer] = field(default_factory=list)
     locked: list[HostMemory] = field(default_factory=list)
     ran: int = 0
+    lock: Any = field(default_factory=threading.RLock)
 
     def set_current(self) -> None:
         pass
@@ -139,8 +146,9 @@ class FakeGpu:
         return Stream(self)
 
     def allocate(self, size: int, stream: Any = None) -> Buffer:
-        buffer = Buffer(1 << 20 | len(self.buffers) << 32, np.full(size, 0xFF, np.uint8))
-        self.buffers.append(buffer)
+        with self.lock:
+            buffer = Buffer(1 << 20 | len(self.buffers) << 32, np.full(size, 0xFF, np.uint8))
+            self.buffers.append(buffer)
         return buffer
 
     def at(self, address: int, size: int) -> npt.NDArray[np.uint8]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
 from support.cuda_on_cpu import CpuKernels
 from support.fake_gpu import Buffer, FakeGpu, Stream
-
 from zoo.inference.gpu import preparer
 from zoo.inference.gpu.decoder import PixelsOnGpu
 from zoo.inference.gpu.views import Views

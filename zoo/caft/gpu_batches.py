@@ -66,7 +66,8 @@ class GpuBatches:
             return digest
         with self._photos.views(image) as (digest, pixels):
             buffer[place] = tuple(
-                Photo(source=np.array(view), row=row + number) for number, view in enumerate(pixels)
+                Photo(source=np.array(view), row=row + number, fitted=True)
+                for number, view in enumerate(pixels)
             )
         return digest
 

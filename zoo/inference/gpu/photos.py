@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from zoo.inference.gpu.jpeg import plain_jpeg
 from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
@@ -19,8 +18,6 @@ from zoo.util.errors import RunError
 
 if TYPE_CHECKING:
     from zoo.schema.manifest import Preprocess
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class GpuPhotos:
@@ -82,20 +79,19 @@ class GpuPhotos:
     def _prepare(self, photos: Sequence[Any]) -> DeviceBatch:
         if isinstance(photos, np.ndarray):
             return self._preparer.prepare_stack(np.ascontiguousarray(photos))
-        sources = [self._source(photo) for photo in photos]
         made = self._preparer.prepare(
-            [Photo(source=source, row=row) for row, source in enumerate(sources)], len(sources)
+            [self._photo(photo, row) for row, photo in enumerate(photos)], len(photos)
         )
         for number, reason in made.failed.items():
             photo = photos[number]
             raise RunError(f"{photo}: {reason}" if isinstance(photo, (str, Path)) else reason)
         return made.images
 
-    def _source(self, photo: Any) -> JpegFile | Pixels:
+    def _photo(self, photo: Any, row: int) -> Photo:
         """Returns a photo as the preparer takes it; files that Pillow decodes at the input size."""
         if isinstance(photo, (str, Path, bytes)):
             data = photo if isinstance(photo, bytes) else read_file(Path(photo))
             if self._preparer.decoder is not None and (size := plain_jpeg(data)):
-                return JpegFile(data, size)
-            return fit(as_photo(photo), self._preprocess)
-        return np.asarray(as_photo(photo).convert("RGB"))
+                return Photo(source=JpegFile(data, size), row=row)
+            return Photo(source=fit(as_photo(photo), self._preprocess), row=row, fitted=True)
+        return Photo(source=np.asarray(as_photo(photo).convert("RGB")), row=row)

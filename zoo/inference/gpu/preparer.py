@@ -24,8 +24,8 @@ from zoo.inference.gpu.kernels import CudaKernels, Kernels
 from zoo.inference.gpu.upload import Upload
 from zoo.inference.gpu.views import Source, stack, views_of
 from zoo.inference.preprocess import open_photo
-from zoo.runtime.base import DeviceSession
 from zoo.runtime import cuda
+from zoo.runtime.base import DeviceSession
 from zoo.runtime.cuda import DeviceBatch
 from zoo.util.errors import MissingPackageError, RunError, ZooError
 
@@ -64,11 +64,13 @@ class Photo:
             ``(3, side, side)`` float32.
         row: The first row of the batch that it becomes.
         crops: The rectangle that each row is made of; by default one, the whole photo.
+        fitted: Whether its pixels are resized and cropped already.
     """
 
     source: JpegFile | Pixels | Ready
     row: int
     crops: tuple[Crop, ...] = ()
+    fitted: bool = False
 
     @property
     def decoded_bytes(self) -> int:
@@ -128,7 +130,7 @@ class Preparer:
             self._type = session.image_type
             self._image_bytes = 3 * side * side * self._type.itemsize
             self._batches = [self._new_batch() for _ in range(_BATCHES)]
-            self._groups: deque[Event] = deque(maxlen=1)
+            self._groups: deque[Event] = deque(maxlen=2)
             self._undo = undo.pop_all()
 
     def prepare(self, photos: Sequence[Photo], rows: int) -> Prepared:
@@ -252,8 +254,8 @@ class Preparer:
     def _decode_on_gpu(self, files: list[bytes]) -> Sequence[PixelsOnGpu | None]:
         if not files or self.decoder is None:
             return [None] * len(files)
-        for event in self._groups:  # the decoder's memory of two groups ago is free once it is done
-            event.sync()
+        if len(self._groups) == 2:  # the decoder uses the memory of the group before the last again
+            self._groups[0].sync()
         return self.decoder.decode(files, self._stream)
 
 
@@ -280,6 +282,7 @@ def _sources(photo: Photo, pixels: PixelsOnGpu) -> list[Source]:
             height=crop.height,
             flip=crop.flip,
             row=photo.row + number,
+            fitted=photo.fitted,
         )
         for number, crop in enumerate(crops)
     ]

@@ -42,6 +42,7 @@ class Source(NamedTuple):
         height: Pixels.
         row: Row of the batch that it becomes.
         flip: Whether the rectangle is mirrored before it is resized.
+        fitted: Whether it is resized and cropped already.
     """
 
     address: int
@@ -50,6 +51,7 @@ class Source(NamedTuple):
     height: int
     row: int
     flip: bool = False
+    fitted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +92,8 @@ def views_of(sources: Sequence[Source], preprocess: Preprocess) -> Views:
     table = np.array(sources, np.int64)
     for number, name in enumerate(("source", "pitch", "width", "height", "row", "flip")):
         views[name] = table[:, number]
-    width, height = table[:, 2], table[:, 3]
-    shorter = int(side / preprocess.crop)
+    width, height, fitted = table[:, 2], table[:, 3], table[:, 6].astype(bool)
+    shorter = np.where(fitted, side, int(side / preprocess.crop))
     upright = width <= height
     longer = (shorter * np.maximum(width, height) / np.minimum(width, height)).astype(np.int64)
     new_width, new_height = np.where(upright, shorter, longer), np.where(upright, longer, shorter)
