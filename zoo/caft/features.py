@@ -13,7 +13,7 @@ from typing import Any
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
 from zoo.caft.decode import Batch, Decoded
-from zoo.caft.feed import DecodeMode, Feed, open_feed
+from zoo.caft.feed import DecodeMode, Feed, check_gpu_decodes, open_feed
 from zoo.caft.sample import Sample, Source
 from zoo.caft.sources import open_source
 from zoo.caft.writer import CacheWriter
@@ -109,6 +109,8 @@ def cache_features(
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
+    if decode == "gpu":
+        check_gpu_decodes(extractor)
     identity = Identity.of(extractor, storage, augmentation, fast=decode == "fast")
     writer = CacheWriter(Path(folder), identity, name, moved=moved)
     state = Pass(before=len(writer.done))

@@ -58,14 +58,15 @@ def open_feed(
         decode: Who decodes.
 
     Raises:
-        RunError: The GPU is to decode, and can't.
+        RunError: The GPU's memory does not suffice.
     """
     views = augmentation.views
     photos = PhotoDecoder(
         extractor.preprocess, augmentation, workers=workers, fast=decode == "fast"
     )
     session = extractor.session
-    preparer = _open_preparer(extractor, samples * views, decode)
+    hardware = decode in ("auto", "gpu")
+    preparer, _ = _open_preparer(extractor, samples * views, hardware=hardware)
     if preparer is not None and isinstance(session, DeviceSession):
         jpegs = preparer.decoder
         kind = GpuBatches(extractor.preprocess, augmentation, photos, jpegs=jpegs is not None)
@@ -89,28 +90,31 @@ def open_feed(
         )
 
 
-def _open_preparer(extractor: Extractor, rows: int, decode: DecodeMode) -> Preparer | None:
-    """Returns what prepares photos on the engine's GPU, None if nothing can.
+def check_gpu_decodes(extractor: Extractor) -> None:
+    """Checks that the engine's GPU decodes JPEG files.
 
     Raises:
-        RunError: The GPU is to decode, and can't.
+        RunError: It does not; says why.
     """
-    session = extractor.session
-    reason = "the engine does not run on a GPU"
-    if isinstance(session, DeviceSession):
-        try:
-            hardware = decode in ("auto", "gpu")
-            preparer = Preparer(session, extractor.preprocess, rows, hardware=hardware)
-        except MissingPackageError as error:
-            reason = error.message
-        else:
-            if decode != "gpu" or preparer.decoder is not None:
-                return preparer
-            reason = preparer.without_decoder
-            preparer.close()
-    if decode == "gpu":
+    preparer, reason = _open_preparer(extractor, 1, hardware=True)
+    if preparer is not None:
+        preparer.close()
+    if preparer is None or preparer.decoder is None:
         raise RunError(
             f"photos can't be decoded on the GPU: {reason}",
             hint="zoo doctor says what is missing; --decode auto decodes with Pillow instead",
         )
-    return None
+
+
+def _open_preparer(
+    extractor: Extractor, rows: int, *, hardware: bool
+) -> tuple[Preparer | None, str]:
+    """Returns what prepares photos on the engine's GPU, and what it lacks."""
+    session = extractor.session
+    if not isinstance(session, DeviceSession):
+        return None, "the engine does not run on a GPU"
+    try:
+        preparer = Preparer(session, extractor.preprocess, rows, hardware=hardware)
+    except MissingPackageError as error:
+        return None, error.message
+    return preparer, preparer.without_decoder

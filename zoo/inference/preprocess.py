@@ -88,7 +88,11 @@ def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
         new = (shorter, int(shorter * height / width))
     else:
         new = (int(shorter * width / height), shorter)
-    resized = image.convert("RGB").resize(new, _FILTERS[preprocess.interpolation])
+    interpolation = _FILTERS[preprocess.interpolation]
+    # Rows first, then columns: left to itself, Pillow 13 begins with the columns of tall photos,
+    # and no other version does; each pass rounds to 8 bits.
+    rows = image.convert("RGB").resize((new[0], height), interpolation)
+    resized = rows.resize(new, interpolation)
     left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
     return np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
 

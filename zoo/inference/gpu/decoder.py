@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cuda.core import Device, Stream
 
 PACKAGE = "nvidia-nvimgcodec-cu13"
+GPU_PACKAGES = (PACKAGE, "nvidia-nvjpeg", "nvidia-cuda-nvrtc")
+"""What the extra ``gpu-decode`` installs beside CUDA's bindings."""
+
 _EXTENSION = "libnvjpeg_ext.so*"
 _HELD = 2
 """Results whose memory is kept: one is resized while the next is decoded."""

@@ -103,6 +103,10 @@ class Preparer:
         rows: Rows of the largest batch.
         hardware: Whether to decode JPEG files on the GPU if it can.
 
+    Attributes:
+        decoder: Decodes JPEG files on the GPU, None if nothing does.
+        without_decoder: Why nothing does.
+
     Raises:
         MissingPackageError: CUDA's run-time compiler is not installed.
         RunError: The GPU's memory does not suffice.
@@ -114,7 +118,7 @@ class Preparer:
         self._device = session.device
         self._device.set_current()
         self._rows = rows
-        self.without_decoder = "it is switched off"
+        self.without_decoder = ""
         with ExitStack() as undo:
             self._stream: Stream = self._device.create_stream()
             undo.callback(self._stream.close)
