@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
+import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +22,9 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.torch_loop import TorchLoop
+from benchmarks.torch_loop import Network, Stored, TorchLoop
 from zoo.caft.features import cache_features
+from zoo.caft.feed import DecodeMode
 from zoo.caft.sample import Sample
 from zoo.cli.main import Parser, run_cli
 from zoo.cli.support import add_selection, add_store
@@ -28,7 +32,9 @@ from zoo.client.client import default_store
 from zoo.client.host import describe_machine
 from zoo.inference.extractor import Extractor, load
 from zoo.inference.preprocess import batch_of, open_photo
-from zoo.runtime.base import Pipelined, pipeline_of
+from zoo.runtime.base import DeviceSession, Pipelined, pipeline_of
+from zoo.schema.manifest import Preprocess, load_manifest
+from zoo.schema.precisions import is_lowered
 
 _JPEG_SIZE = (500, 375)
 """The most common size of ImageNet's photos, in pixels."""
@@ -42,69 +48,123 @@ class Ways:
     images: int
 
 
-def measure(ways: Ways, rounds: int) -> dict[str, float]:
-    """Returns the images per second of each contestant: the median over the rounds."""
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """The speed of a contestant: the median over the rounds.
+
+    Attributes:
+        images_per_second: Images per second.
+        cores: Cores that this process and its children were busy with, those of loops left out.
+    """
+
+    images_per_second: float
+    cores: float
+
+
+def measure(ways: Ways, rounds: int) -> dict[str, Rate]:
+    """Returns the speed of each contestant."""
     for run in ways.named.values():
         run()
-    rates: dict[str, list[float]] = {name: [] for name in ways.named}
+    rates: dict[str, list[Rate]] = {name: [] for name in ways.named}
     for _ in range(rounds):
         for name, run in ways.named.items():
-            started = time.perf_counter()
+            started, busy = time.perf_counter(), _busy()
             run()
-            rates[name].append(ways.images / (time.perf_counter() - started))
+            seconds = time.perf_counter() - started
+            rate = Rate(images_per_second=ways.images / seconds, cores=(_busy() - busy) / seconds)
+            rates[name].append(rate)
             time.sleep(0.2)  # idle thread pools keep spinning for a while
-    return {name: statistics.median(measured) for name, measured in rates.items()}
+    return {name: _median(measured) for name, measured in rates.items()}
+
+
+def _median(rates: list[Rate]) -> Rate:
+    return Rate(
+        images_per_second=statistics.median(rate.images_per_second for rate in rates),
+        cores=statistics.median(rate.cores for rate in rates),
+    )
+
+
+def _busy() -> float:
+    """Returns the CPU seconds of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def ways_of(
-    extractor: Extractor, loop: TorchLoop, photos: list[bytes], folder: Path, batch: int
+    extractor: Extractor, loops: Sequence[TorchLoop], photos: Path, folder: Path, batch: int
 ) -> Ways:
     """Returns the contestants.
 
     Args:
         extractor: The engine.
-        loop: The same network in PyTorch.
-        photos: JPEG files.
+        loops: The same network in PyTorch.
+        photos: Folder of JPEG files.
         folder: Folder for caches.
         batch: Batch size.
     """
-    preprocess = extractor.preprocess
-    ready = batch_of([open_photo(io.BytesIO(photo)) for photo in photos], preprocess)
+    files = sorted(photos.rglob("*.jpg"))
+    some = files[: min(len(files), 4 * batch)]
+    ready = batch_of([open_photo(path) for path in some], extractor.preprocess)
+    repeats = len(files) // len(some)
     numbers = iter(range(1 << 30))
-    ahead = isinstance(extractor.session, Pipelined)
 
     def bare() -> None:
-        for start in range(0, len(ready), batch):
-            extractor.session.features(ready[start : start + batch])
+        for _ in range(repeats):
+            for start in range(0, len(ready), batch):
+                extractor.session.features(ready[start : start + batch])
 
     def one_ahead() -> None:
         with pipeline_of(extractor.session) as pipeline:
             images = pipeline.host_memory((batch, *ready.shape[1:]))
             images[:] = ready[:batch]
             running = None
-            for start in range(0, len(ready), batch):
-                before, running = running, pipeline.begin(images[: len(ready) - start])
-                if before is not None:
-                    before.features()
+            for _ in range(repeats):
+                for start in range(0, len(ready), batch):
+                    before, running = running, pipeline.begin(images[: len(ready) - start])
+                    if before is not None:
+                        before.features()
             if running is not None:
                 running.features()
 
-    def pass_over(samples: Any) -> Callable[[], None]:
+    def pass_over(data: Any, decode: DecodeMode = "auto") -> Callable[[], None]:
         def run() -> None:
-            cache_features(samples, extractor, folder / str(next(numbers)), batch=batch)
+            cache = folder / str(next(numbers))
+            cache_features(data, extractor, cache, batch=batch, decode=decode)
+            shutil.rmtree(cache)
 
         return run
 
-    return Ways(
-        named={
-            "the engine alone, images ready": bare,
-            **({"the engine alone, one batch ahead": one_ahead} if ahead else {}),
-            "feature pass, images ready": pass_over(_Samples(list(ready))),
-            "feature pass, JPEG files": pass_over(_Samples(photos)),
-            f"{loop.name}, JPEG files": loop.run,
-        },
-        images=len(photos),
-    )
+    on_gpu = isinstance(extractor.session, DeviceSession)
+    named: dict[str, Callable[[], None]] = {"the engine alone, images ready": bare}
+    if isinstance(extractor.session, Pipelined):
+        named["the engine alone, one batch ahead"] = one_ahead
+    if on_gpu:
+        named["the GPU's JPEG decoder alone"] = _decoder_alone(extractor, files, batch)
+    named["feature pass, images ready"] = pass_over(_Samples(list(ready) * repeats))
+    named["feature pass, JPEG files"] = pass_over(photos)
+    if on_gpu:
+        named["feature pass, JPEG files, Pillow alone"] = pass_over(photos, "pillow")
+    named["feature pass, JPEG files, decoded fast"] = pass_over(photos, "fast")
+    named |= {f"{loop.name}, JPEG files": loop.run for loop in loops}
+    return Ways(named=named, images=len(files))
+
+
+def _decoder_alone(extractor: Extractor, files: list[Path], batch: int) -> Callable[[], None]:
+    """Returns a function that decodes files on the GPU and does nothing with them."""
+    from zoo.inference.gpu.decoder import HardwareDecoder
+
+    device = extractor.session.device  # type: ignore[attr-defined]
+    stream = device.create_stream()
+    decoder = HardwareDecoder(device, stream)
+    contents = [path.read_bytes() for path in files]
+
+    def run() -> None:
+        device.set_current()
+        for start in range(0, len(contents), batch):
+            decoder.decode(contents[start : start + batch], stream)
+            stream.sync()
+
+    return run
 
 
 class _Samples:
@@ -120,33 +180,36 @@ def _same(image: Any) -> Any:
     return image
 
 
-def jpegs(folder: Path | None, count: int) -> list[bytes]:
+def jpegs(folder: Path | None, count: int, size: tuple[int, int]) -> list[bytes]:
     """Returns JPEG files, repeated up to a count.
 
     Args:
         folder: Folder of JPEG files; if None, photos from the farm's packages, resized to one size.
         count: Number of files to return.
+        size: Width and height of the farm's photos.
     """
     files = (
-        _from_packages() if folder is None else [p.read_bytes() for p in sorted(folder.iterdir())]
+        _from_packages(size)
+        if folder is None
+        else [path.read_bytes() for path in sorted(folder.iterdir())]
     )
     return [files[number % len(files)] for number in range(count)]
 
 
-def _from_packages() -> list[bytes]:
+def _from_packages(size: tuple[int, int]) -> list[bytes]:
     from builders.photos.bundled import calibration_paths, golden_paths
 
     files = []
     for path in [*calibration_paths(), *golden_paths()]:
         data = io.BytesIO()
-        open_photo(path).resize(_JPEG_SIZE, Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
+        open_photo(path).resize(size, Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
         files.append(data.getvalue())
     return files
 
 
 def speed(options: argparse.Namespace) -> int:
     """Runs the benchmark and prints its table."""
-    photos = jpegs(options.photos, options.images)
+    photos = jpegs(options.photos, options.images, tuple(options.size))
     with (
         load(
             options.model,
@@ -157,36 +220,66 @@ def speed(options: argparse.Namespace) -> int:
             allow_seeded=options.allow_seeded,
         ) as extractor,
         tempfile.TemporaryDirectory() as scratch,
+        ExitStack() as loops,
     ):
         folder, batch = Path(scratch), options.batch or extractor.batch
-        record, files = folder / "record.json", folder / "photos"
-        record.write_text(extractor.record.model_dump_json())
-        files.mkdir()
-        for number, photo in enumerate(photos):
-            (files / f"{number:06}.jpg").write_bytes(photo)
-        manifest = Path(options.manifests) / f"{options.model}.toml"
-        store = options.store or default_store()
-        with TorchLoop(options.torch_python, manifest, store, record, files, batch) as loop:
-            ways = ways_of(extractor, loop, photos, folder, batch)
-            rates = measure(ways, options.rounds)
+        files = write_photos(folder / "photos", photos)
+        network = _network(options, extractor, folder / "record.json")
+        contestants = [
+            loops.enter_context(TorchLoop(options.torch_python, way, network, files, batch))
+            for way in options.loops
+        ]
+        ways = ways_of(extractor, contestants, files, folder, batch)
+        rates = measure(ways, options.rounds)
     print(table(rates, extractor, ways.images, batch, options.rounds))
     return 0
 
 
+def write_photos(folder: Path, photos: Sequence[bytes]) -> Path:
+    """Writes JPEG files to a folder, a class for every thousand."""
+    for number, photo in enumerate(photos):
+        path = folder / f"class{number // 1000}" / f"{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo)
+    return folder
+
+
+def _network(options: argparse.Namespace, extractor: Extractor, record: Path) -> Network:
+    """Returns the network of an engine, whose weights are in the repository."""
+    record.write_text(extractor.record.model_dump_json())
+    manifest_file = Path(options.manifests) / f"{options.model}.toml"
+    manifest = load_manifest(manifest_file)
+    preprocess = extractor.preprocess
+    return Network(
+        name=f"{manifest.arch}.{manifest.tag}",
+        **preprocess.model_dump(include=set(Preprocess.model_fields)),
+        half=is_lowered(extractor.record.inputs.precision),
+        stored=Stored(
+            manifest=str(manifest_file.resolve()),
+            store=options.store or default_store(),
+            record=str(record),
+        ),
+    )
+
+
 def table(
-    rates: dict[str, float], extractor: Extractor, images: int, batch: int, rounds: int
+    rates: dict[str, Rate], extractor: Extractor, images: int, batch: int, rounds: int
 ) -> str:
     """Returns the rates as Markdown, relative to the first of them."""
-    base = next(iter(rates.values()))
+    base = next(iter(rates.values())).images_per_second
     machine = describe_machine()
     where = machine.gpu_name or machine.cpu
     lines = [
         f"{extractor.model}, {extractor.record.targets[0]}, {images} images at batch {batch}, "
         f"median of {rounds} rounds in turns; {where}, {machine.cores} cores.",
         "",
-        "| way | images/s | of the engine alone |",
-        "| --- | ---: | ---: |",
-        *(f"| {name} | {rate:.1f} | {rate / base:.2f} |" for name, rate in rates.items()),
+        "| way | images/s | of the engine alone | cores busy |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| {name} | {rate.images_per_second:,.1f} | {rate.images_per_second / base:.2f} | "
+            f"{'' if 'loop' in name else f'{rate.cores:.1f}'} |"
+            for name, rate in rates.items()
+        ),
     ]
     return "\n".join(lines)
 
@@ -200,6 +293,16 @@ def main() -> int:
     parser.add_argument("--batch", type=int, help="batch size")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
     parser.add_argument("--photos", type=Path, help="folder of JPEG files (default: bundled ones)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=_JPEG_SIZE, help="of the bundled photos, in pixels"
+    )
+    parser.add_argument(
+        "--loops",
+        nargs="*",
+        choices=("plain", "strong"),
+        default=["plain"],
+        help="PyTorch loops; the strong one needs a GPU",
+    )
     parser.add_argument(
         "--torch-python", default=sys.executable, help="a Python with torch and timm"
     )

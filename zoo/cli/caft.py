@@ -211,7 +211,7 @@ def _add_features(commands: Any) -> None:
         "--decode",
         choices=("auto", "pillow", "gpu", "fast"),
         default="auto",
-        help="who decodes photos: auto is the GPU for JPEG files where it can, else Pillow; fast is "
+        help="who decodes photos: auto is the GPU for JPEG files if it can, else Pillow; fast is "
         "Pillow at a half to an eighth of the size of large JPEG files, for other features "
         "(default: auto)",
     )
