@@ -106,25 +106,8 @@ def ways_of(
     some = files[: min(len(files), 4 * batch)]
     ready = batch_of([open_photo(path) for path in some], extractor.preprocess)
     repeats = len(files) // len(some)
+    engine = _EngineAlone(extractor, ready, batch, repeats)
     numbers = iter(range(1 << 30))
-
-    def bare() -> None:
-        for _ in range(repeats):
-            for start in range(0, len(ready), batch):
-                extractor.session.features(ready[start : start + batch])
-
-    def one_ahead() -> None:
-        with pipeline_of(extractor.session) as pipeline:
-            images = pipeline.host_memory((batch, *ready.shape[1:]))
-            images[:] = ready[:batch]
-            running = None
-            for _ in range(repeats):
-                for start in range(0, len(ready), batch):
-                    before, running = running, pipeline.begin(images[: len(ready) - start])
-                    if before is not None:
-                        before.features()
-            if running is not None:
-                running.features()
 
     def pass_over(data: Any, decode: DecodeMode = "auto") -> Callable[[], None]:
         def run() -> None:
@@ -135,9 +118,9 @@ def ways_of(
         return run
 
     on_gpu = isinstance(extractor.session, DeviceSession)
-    named: dict[str, Callable[[], None]] = {"the engine alone, images ready": bare}
+    named: dict[str, Callable[[], None]] = {"the engine alone, images ready": engine.run}
     if isinstance(extractor.session, Pipelined):
-        named["the engine alone, one batch ahead"] = one_ahead
+        named["the engine alone, one batch ahead"] = engine.run_ahead
     if on_gpu:
         named["the GPU's JPEG decoder alone"] = _decoder_alone(extractor, files, batch)
     named["feature pass, images ready"] = pass_over(_Samples(list(ready) * repeats))
@@ -147,6 +130,34 @@ def ways_of(
     named["feature pass, JPEG files, decoded fast"] = pass_over(photos, "fast")
     named |= {f"{loop.name}, JPEG files": loop.run for loop in loops}
     return Ways(named=named, images=len(files))
+
+
+class _EngineAlone:
+    """The engine on images that are ready, again and again."""
+
+    def __init__(self, extractor: Extractor, ready: Any, batch: int, repeats: int) -> None:
+        self._session = extractor.session
+        self._ready, self._batch = ready, batch
+        self._starts = [*range(0, len(ready), batch)] * repeats
+
+    def run(self) -> None:
+        """Runs one batch after the other."""
+        for start in self._starts:
+            self._session.features(self._ready[start : start + self._batch])
+
+    def run_ahead(self) -> None:
+        """Begins with a batch before the features of the one before it are taken."""
+        with pipeline_of(self._session) as pipeline:
+            images = pipeline.host_memory((self._batch, *self._ready.shape[1:]))
+            images[:] = self._ready[: self._batch]
+            running = None
+            for start in self._starts:
+                rows = min(self._batch, len(self._ready) - start)
+                before, running = running, pipeline.begin(images[:rows])
+                if before is not None:
+                    before.features()
+            if running is not None:
+                running.features()
 
 
 def _decoder_alone(extractor: Extractor, files: list[Path], batch: int) -> Callable[[], None]:
