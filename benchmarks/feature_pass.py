@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -165,15 +165,16 @@ def _decoder_alone(extractor: Extractor, files: list[Path], batch: int) -> Calla
     from zoo.inference.gpu.decoder import HardwareDecoder
 
     device = extractor.session.device  # type: ignore[attr-defined]
-    stream = device.create_stream()
-    decoder = HardwareDecoder(device, stream)
     contents = [path.read_bytes() for path in files]
 
     def run() -> None:
         device.set_current()
-        for start in range(0, len(contents), batch):
-            decoder.decode(contents[start : start + batch], stream)
-            stream.sync()
+        stream = device.create_stream()
+        with closing(HardwareDecoder(device, stream)) as decoder:
+            for start in range(0, len(contents), batch):
+                decoder.decode(contents[start : start + batch], stream)
+                stream.sync()
+        stream.close()
 
     return run
 

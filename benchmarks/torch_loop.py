@@ -188,7 +188,7 @@ def strong_loop(network: Network, files: list[Path], batch: int) -> tuple[Callab
     prepare = _gpu_transform(network, dtype)
 
     def decoded() -> Iterator[Any]:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         for start in range(0, len(files), batch):
             contents = list(pool.map(Path.read_bytes, files[start : start + batch]))
             with torch.cuda.stream(stream), torch.inference_mode():

@@ -75,6 +75,11 @@ class FakeDecoder:
         self._held.append([])
         return [None if self._fails(data) else self._decode(data, stream) for data in files]
 
+    def close(self) -> None:
+        for buffer in (buffer for held in self._held for buffer in held):
+            buffer.data[:] = 0xCD
+            buffer.freed = True
+
     def _decode(self, data: bytes, stream: Stream) -> PixelsOnGpu:
         pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         pitch = 3 * pixels.shape[1] + 5  # rows are padded

@@ -154,9 +154,18 @@ def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str | bytes) ->
             f"an image is an array of {pixels.dtype} with shape {pixels.shape}",
             hint="a photo is uint8 and (H, W, 3); a ready batch is float32 and (N, 3, H, W)",
         )
+    check_shape(pixels)
+    return Image.fromarray(pixels)
+
+
+def check_shape(pixels: npt.NDArray[np.uint8]) -> None:
+    """Checks that an array has pixels.
+
+    Raises:
+        RunError: It has none.
+    """
     if 0 in pixels.shape:
         raise RunError(f"an image has shape {pixels.shape}: no pixels")
-    return Image.fromarray(pixels)
 
 
 def batch_of(images: Iterable[Image.Image], preprocess: Preprocess) -> npt.NDArray[np.float32]:

@@ -72,6 +72,10 @@ class JpegDecoder(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Frees its memory; must come before the streams that it worked on are closed."""
+        ...
+
 
 class HardwareDecoder:
     """The JPEG decoder of the GPU's hardware, which works beside its multiprocessors.
@@ -120,6 +124,11 @@ class HardwareDecoder:
         self._held.append([image for image in images if image is not None] + reused[common:])
         return [None if image is None else _decoded(image) for image in images]
 
+    def close(self) -> None:
+        """See :meth:`JpegDecoder.close`."""
+        self._held = [[] for _ in range(_HELD)]
+        self._decoder = None
+
     def _test(self, stream: Stream) -> None:
         """Compares a picture with Pillow's."""
         picture = _test_picture()
@@ -131,6 +140,7 @@ class HardwareDecoder:
         stream.sync()
         pixels = np.asarray(decoded.cpu()).astype(np.int16)
         expected = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(np.int16)
+        del decoded  # its memory is freed in the order of the stream
         if pixels.shape != expected.shape or np.abs(pixels - expected).max() > _MOST_LEVELS:
             raise RunError("the GPU's JPEG decoder gives other pixels than Pillow")
 

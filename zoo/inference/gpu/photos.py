@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.inference.gpu.jpeg import plain_jpeg
 from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
-from zoo.inference.preprocess import as_photo, fit, read_file
+from zoo.inference.preprocess import as_photo, check_shape, fit, read_file
 from zoo.runtime.base import DeviceSession, Features, Running
 from zoo.runtime.cuda import DeviceBatch
 from zoo.util.errors import RunError
@@ -94,4 +94,7 @@ class GpuPhotos:
             if self._preparer.decoder is not None and (size := plain_jpeg(data)):
                 return Photo(source=JpegFile(data, size), row=row)
             return Photo(source=fit(as_photo(photo), self._preprocess), row=row, fitted=True)
+        if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.shape[2:] == (3,):
+            check_shape(photo)
+            return Photo(source=photo, row=row)
         return Photo(source=np.asarray(as_photo(photo).convert("RGB")), row=row)

@@ -127,6 +127,8 @@ class Preparer:
             )
             undo.callback(self._kernels.close)
             self.decoder = self._open_decoder() if hardware else None
+            if self.decoder is not None:
+                undo.callback(self.decoder.close)
             self._preprocess = preprocess
             self._upload = Upload(self._device)
             undo.callback(self._upload.close)
