@@ -188,12 +188,12 @@ def strong_loop(network: Network, files: list[Path], batch: int) -> tuple[Callab
     prepare = _gpu_transform(network, dtype)
 
     def decoded() -> Iterator[Any]:
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         for start in range(0, len(files), batch):
             contents = list(pool.map(Path.read_bytes, files[start : start + batch]))
             with torch.cuda.stream(stream), torch.inference_mode():
                 images = prepare(contents)
-                yield images, stream.record_event()  # type: ignore[no-untyped-call]
+                yield images, stream.record_event()
 
     def run() -> None:
         rows: list[Any] = []
