@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.card import Card, Identity, read_card
-from zoo.caft.writer import FEATURES, HASHES, LABELS, LOG, NO_LABEL, STORED, whole_lines
+from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, NO_LABEL, STORED, whole_lines
 from zoo.util.errors import CacheError
 
 

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from zoo.caft.augment import Augmentation
+from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode_process import MOST_THREADS, DecodeProcess, NoProcessError, reason_of, views_of
+from zoo.caft.labels import LabelError
 from zoo.caft.sample import Item, Sample
 from zoo.inference.preprocess import as_photo, normalise_into, open_photo
 from zoo.schema.manifest import Preprocess
@@ -195,7 +196,7 @@ class Decoder:
             if isinstance(image, Item):
                 image, label = image.image, image.label
             digest = self._write(image, rows)
-        except NoProcessError:
+        except (NoProcessError, LabelError):
             raise  # not the image's fault
         except Exception as error:  # a data set's own code may raise anything
             rows[:] = 0
@@ -204,15 +205,14 @@ class Decoder:
 
     def _write(self, image: Any, rows: npt.NDArray[np.float32]) -> str:
         """Writes each view of an image to its row; returns the image's digest."""
-        if _is_preprocessed(image):
+        if is_preprocessed(image):
             return self._write_preprocessed(image, rows)
         if isinstance(image, bytes):
             if self._with_processes:
                 return self._write_from_process(image, rows)
             digest, photo = sha256_bytes(image), open_photo(io.BytesIO(image))
         else:
-            photo = as_photo(image)
-            digest = sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
+            digest, photo = digest_of(image), as_photo(image)
         views = views_of(photo, digest, self._preprocess, self._augmentation)
         for row, pixels in zip(rows, views, strict=True):
             normalise_into(row, pixels, self._preprocess)
@@ -250,7 +250,7 @@ class Decoder:
         if len(rows) > 1:
             raise RunError("preprocessed input can't be augmented; pass photos instead")
         rows[0] = array
-        return sha256_bytes(np.ascontiguousarray(array, np.float32).data)
+        return digest_of(array)
 
 
 @contextmanager
@@ -264,8 +264,3 @@ def _filling(fill: Any, stop: threading.Event, free: queue.Queue[Any]) -> Iterat
         stop.set()
         free.put(np.empty((0, 3, 0, 0), np.float32))  # wakes it if it waits for a buffer
         thread.join()
-
-
-def _is_preprocessed(image: Any) -> bool:
-    kind = str(getattr(image, "dtype", ""))
-    return "float" in kind and not isinstance(image, Image.Image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +14,10 @@ from typing import Any
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
 from zoo.caft.decode import Batch, Decoded, Decoder
-from zoo.caft.sample import Sample, Source
+from zoo.caft.recognise import Changes, Recogniser
+from zoo.caft.sample import Source
 from zoo.caft.sources import open_source
+from zoo.caft.stamps import FileRead, Stamps
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
 from zoo.runtime.base import Features, Pipeline, Running, pipeline_of
@@ -34,9 +37,13 @@ class Pass:
     Attributes:
         images: Images processed in this pass, skipped ones included.
         bad: Images skipped in this pass.
-        before: Images processed by earlier passes.
-        found: Of those, the ones that are still in the data set.
-        rewritten: Of those, the ones whose files were modified since.
+        before: Images that the cache had, by name.
+        found: Images of the data set whose features the cache had.
+        rewritten: Names whose content has changed; they were processed again.
+        relabelled: Images whose label has changed.
+        renamed: Images whose features the cache had under another name.
+        gone: Names that are no longer in the data set; their rows were removed.
+        reordered: Whether images have changed places.
         seconds: Time since the start.
         in_engine: Time spent waiting for the engine, in seconds.
         started: Clock at the start.
@@ -47,6 +54,10 @@ class Pass:
     before: int = 0
     found: int = 0
     rewritten: int = 0
+    relabelled: int = 0
+    renamed: int = 0
+    gone: int = 0
+    reordered: bool = False
     seconds: float = 0.0
     in_engine: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -73,10 +84,11 @@ def cache_features(
 ) -> tuple[Card, Pass]:
     """Creates a feature cache, resumes an interrupted one or adds new images to it.
 
-    Images are identified by name and skipped if the cache has them: after a kill only the batch in
-    the engine is repeated, and if a data set has grown only its new images are processed. Images
-    that were unusable in a finished pass are tried again. Rows of deleted or modified images stay;
-    :class:`Pass` counts them.
+    Images are recognised by their content and not run again if the cache has them: after a kill
+    only the batch in the engine is repeated, and if a data set has changed only its new images are
+    processed. When the pass has finished, the cache is what a pass into an empty folder would have
+    made: changed images and labels are replaced, rows of deleted images removed, and the order is
+    that of the data set. :class:`Pass` counts the changes. Unusable images are tried again.
 
     Args:
         data: See :func:`zoo.caft.sources.open_source`.
@@ -87,7 +99,8 @@ def cache_features(
         storage: Data type of the stored features; fp16 halves the disk space.
         batch: Batch size, capped at the engine's largest; by default the one it is optimised for.
         workers: Number of decoding threads; by default the number of cores.
-        moved: Whether to accept a data set at another path than the cache was made from.
+        moved: Whether to accept a data set at another path than the cache was made from, if it has
+            an image of the cache.
         on_bad: Called for each skipped image.
         on_progress: Called after each batch.
 
@@ -108,10 +121,19 @@ def cache_features(
     _has_any(source, name)
     identity = Identity.of(extractor, storage, augmentation)
     writer = CacheWriter(Path(folder), identity, name, moved=moved)
-    state = Pass(before=len(writer.done))
+    stamps = Stamps(Path(folder), writable=writer.writable)
+    recogniser: Recogniser | None = None
+    state = Pass()
     complete = False
     try:
-        with pipeline_of(extractor.session) as pipeline:
+        recogniser = _recogniser(writer, stamps, workers)
+        state.before = recogniser.before
+        if not isinstance(data, (str, Path)) or writer.source_before != name:
+            recogniser.check_shared(source, name, writer.source_before, all_of_it=moved)
+        with (
+            closing(recogniser.new_samples(source)) as new_samples,
+            pipeline_of(extractor.session) as pipeline,
+        ):
             decoder = Decoder(
                 extractor.preprocess,
                 augmentation,
@@ -119,15 +141,19 @@ def cache_features(
                 workers=workers,
                 memory=pipeline.host_memory,
             )
-            with closing(decoder.batches(_new_samples(source, writer, state))) as batches:
+            with closing(decoder.batches(new_samples)) as batches:
                 for outcomes, features in _run_batches(pipeline, batches, state):
                     writer.append(outcomes, features)
+                    _stamp(stamps, outcomes)
                     _count(outcomes, state, on_bad)
                     on_progress(state)
         complete = True
     finally:
         state.seconds = time.perf_counter() - state.started
-        card = writer.close(complete=complete, seconds=state.seconds)
+        stamps.close(complete=complete)
+        draft = None if recogniser is None else recogniser.draft
+        card = writer.close(complete=complete, seconds=state.seconds, draft=draft)
+    _tell_changes(recogniser.changes, state)
     return card, state
 
 
@@ -182,15 +208,32 @@ def _name(data: str | Path | Any) -> str:
     return str(data) if str(data).startswith("hf:") else str(Path(data).resolve())
 
 
-def _new_samples(source: Source, writer: CacheWriter, state: Pass) -> Iterator[Sample]:
-    """Yields the samples that are not in the cache, and counts the others."""
-    for sample in source:
-        if not writer.is_done(sample):
-            yield sample
-            continue
-        state.found += 1
-        if sample.path is not None and writer.is_older_than(sample.path):
-            state.rewritten += 1
+def _recogniser(writer: CacheWriter, stamps: Stamps, workers: int | None) -> Recogniser:
+    return Recogniser(
+        writer.folder,
+        writer.old,
+        stamps,
+        writable=writer.writable,
+        workers=workers or len(os.sched_getaffinity(0)),
+    )
+
+
+def _stamp(stamps: Stamps, outcomes: Sequence[Decoded]) -> None:
+    """Notes the stamps of the files of a batch."""
+    for outcome in outcomes:
+        read = outcome.sample.read
+        if outcome.error is None and isinstance(read, FileRead):
+            stamps.add(read.stamp, outcome.sha256)
+    stamps.flush()
+
+
+def _tell_changes(changes: Changes, state: Pass) -> None:
+    state.found = changes.kept
+    state.rewritten = changes.replaced
+    state.relabelled = changes.relabelled
+    state.renamed = changes.renamed
+    state.gone = changes.gone
+    state.reordered = changes.reordered
 
 
 def _has_any(source: Source, name: str) -> None:

@@ -23,9 +23,10 @@ class Sample:
         label: The name of its class, None if it has none.
         read: Returns the image: the bytes of its file, a Pillow image, uint8 pixels or
             preprocessed input; or an :class:`Item` if the label is loaded with the image. Called
-            once, in another thread.
+            in another thread, and only once unless ``rereadable``.
         key: Tells it from samples of the same name; the name by default.
         path: Its file, None if it has no file of its own.
+        rereadable: Whether ``read`` may be called again, at little cost.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Sample:
     read: Callable[[], Any]
     key: str = ""
     path: Path | None = None
+    rereadable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo.caft.files import in_utf8
 from zoo.caft.sample import SUFFIXES, Sample, Source
+from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError
 
 LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
@@ -60,11 +64,6 @@ def open_source(data: str | Path | Any) -> Source:
     )
 
 
-def in_utf8(name: str) -> str:
-    """Returns a file's name with bytes that are not valid UTF-8 replaced."""
-    return name.encode("utf-8", "replace").decode()
-
-
 class FolderSource:
     """A folder of images. Its subfolders are the classes; images outside them have no label.
 
@@ -85,7 +84,8 @@ class FolderSource:
             name = path.relative_to(self.root).as_posix()
             label, slash, _ = name.partition("/")
             label = in_utf8(label) if slash else ""
-            yield Sample(name=name, label=label or None, read=path.read_bytes, path=path)
+            read = FileRead(path)
+            yield Sample(name=name, label=label or None, read=read, path=path, rereadable=True)
 
 
 class ListSource:
@@ -109,9 +109,11 @@ class ListSource:
         delimiter = "," if self.path.suffix.lower() == ".csv" else "\t"
         with self.path.open(newline="", encoding="utf-8-sig") as file:
             try:
+                times: Counter[str] = Counter()
                 for number, row in enumerate(csv.reader(file, delimiter=delimiter), 1):
                     if sample := self._sample(number, row):
-                        yield sample
+                        times[sample.name] += 1  # a photo may be listed twice, with two labels
+                        yield replace(sample, key=f"{times[sample.name]}:{sample.name}")
             except UnicodeDecodeError as error:
                 raise DatasetError(f"{self.path} is not UTF-8 text: {error.reason}") from error
 
@@ -133,8 +135,9 @@ class ListSource:
                 f"{self.path}: line {number}: there is no file '{name}'",
                 hint="only .csv files separate the label by a comma; this file needs a tab",
             )
-        key = f"{number}:{name}"  # a photo may be listed twice, with two labels
-        return Sample(name=name, label=label or None, read=path.read_bytes, key=key, path=path)
+        return Sample(
+            name=name, label=label or None, read=FileRead(path), path=path, rereadable=True
+        )
 
 
 def _images(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:

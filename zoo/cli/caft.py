@@ -22,6 +22,7 @@ from zoo.cli.support import (
 from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
+    from zoo.caft.features import Pass
     from zoo.caft.head import Head
     from zoo.client.client import Client
     from zoo.inference.extractor import Extractor
@@ -52,9 +53,7 @@ def features(options: argparse.Namespace) -> int:
         )
     if card.samples == 0:
         raise DatasetError(f"{options.data}: not one image of it could be used")
-    if state.before:
-        print(f"{state.before:,} images were done before", file=sys.stderr)
-    _tell_of_old_rows(state.before - state.found, state.rewritten)
+    _print_changes(state)
     views = card.identity.augmentation.views
     print(
         f"{options.output}: {card.samples:,} images"
@@ -70,14 +69,21 @@ def features(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_of_old_rows(gone: int, rewritten: int) -> None:
-    """Says which rows of a cache may be of other images than the data set has now."""
-    if gone > 0:
-        print(f"{gone:,} of them are gone from the data set; their rows stay", file=sys.stderr)
-    if rewritten:
-        print(f"{rewritten:,} of them were written since; their rows stay as is", file=sys.stderr)
-    if gone > 0 or rewritten:
-        print("  to make them anew, name another folder with -o", file=sys.stderr)
+def _print_changes(state: Pass) -> None:
+    """Prints how the data set differs from what the cache had."""
+    if not state.before:
+        return
+    print(f"{state.found:,} images were done before", file=sys.stderr)
+    for count, words in (
+        (state.relabelled, "have another label now: relabelled"),
+        (state.rewritten, "have another content now: done again"),
+        (state.renamed, "have another name now: their features were kept"),
+        (state.gone, "are gone from the data set: removed from the cache"),
+    ):
+        if count:
+            print(f"{count:,} {words}", file=sys.stderr)
+    if state.reordered:
+        print("the order of the images has changed: the cache has the new one", file=sys.stderr)
 
 
 def train(options: argparse.Namespace) -> int:

@@ -1,0 +1,31 @@
+"""The digest of an image's content, by which a cache finds its rows again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zoo.inference.preprocess import as_photo
+from zoo.util.digest import sha256_bytes
+
+
+def digest_of(image: Any) -> str:
+    """Returns the SHA-256 of an image: of its file's bytes, or of its pixels if it has no file.
+
+    Raises:
+        RunError: It is no image.
+    """
+    if isinstance(image, bytes):
+        return sha256_bytes(image)
+    if is_preprocessed(image):
+        return sha256_bytes(np.ascontiguousarray(image, np.float32).data)
+    photo = as_photo(image)
+    return sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
+
+
+def is_preprocessed(image: Any) -> bool:
+    """Whether an image is preprocessed input rather than a photo."""
+    kind = str(getattr(image, "dtype", ""))
+    return "float" in kind and not isinstance(image, Image.Image)
