@@ -70,6 +70,8 @@ class Card(Record):
         bad: Number of skipped images.
         labels: Names of the classes, by their numbers in ``labels.npy``.
         source: The data set.
+        fingerprint: SHA-256 of ``samples.jsonl``, which has the name, content and label of each
+            image in order, when the last pass finished; empty before, and in older caches.
         seconds: Duration of all passes, decoding included.
     """
 
@@ -81,6 +83,7 @@ class Card(Record):
     bad: int = 0
     labels: tuple[str, ...] = ()
     source: str = ""
+    fingerprint: str = ""
     seconds: float = 0.0
 
 

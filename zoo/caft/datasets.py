@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from functools import partial
@@ -41,6 +42,22 @@ def from_object(data: Any) -> Source:
         f"an object of type {type(data).__name__} is not a data set",
         hint="a data set has __len__ and __getitem__, or yields zoo.caft.sample.Sample",
     )
+
+
+def described(data: Any) -> str:
+    """Returns the name of a data set that is an object: its type, and which split of what it is."""
+    facts = {name: getattr(data, name, None) for name in ("root", "image_set", "train", "split")}
+    facts["name"] = getattr(getattr(data, "info", None), "dataset_name", None)
+    stated = [f"{name}={value}" for name, value in facts.items() if _is_plain(value)]
+    part = getattr(data, "dataset", None)
+    if part is not None and hasattr(part, "__getitem__"):
+        stated.append(f"of {described(part)}")
+    return " ".join([type(data).__name__, *stated])
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value names something, rather than being an object with an address in memory."""
+    return isinstance(value, (str, int, os.PathLike)) or type(value).__name__ == "NamedSplit"
 
 
 def from_hub(name: str) -> Source:

@@ -13,6 +13,7 @@ from typing import Any
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
+from zoo.caft.datasets import described
 from zoo.caft.decode import Batch, Decoded, Decoder
 from zoo.caft.recognise import Changes, Recogniser
 from zoo.caft.sample import Source
@@ -120,7 +121,8 @@ def cache_features(
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
     identity = Identity.of(extractor, storage, augmentation)
-    writer = CacheWriter(Path(folder), identity, name, moved=moved)
+    former = (str(data), type(data).__name__)  # names in cards of earlier versions
+    writer = CacheWriter(Path(folder), identity, name, moved=moved, former=former)
     stamps = Stamps(Path(folder), writable=writer.writable)
     recogniser: Recogniser | None = None
     state = Pass()
@@ -202,10 +204,14 @@ def _count(outcomes: Sequence[Decoded], state: Pass, on_bad: Bad) -> None:
 
 
 def _name(data: str | Path | Any) -> str:
-    """Returns a data set's name in the card: its absolute path, or the type of an object."""
+    """Returns a data set's name in the card: its absolute path, or a description of an object."""
     if not isinstance(data, (str, Path)):
-        return type(data).__name__
-    return str(data) if str(data).startswith("hf:") else str(Path(data).resolve())
+        return described(data)
+    text = str(data)
+    if not text.startswith("hf:"):
+        return str(Path(text).resolve())
+    path, colon, split = text.removeprefix("hf:").partition(":")
+    return f"hf:{Path(path).resolve()}{colon}{split}" if Path(path).is_dir() else text
 
 
 def _recogniser(writer: CacheWriter, stamps: Stamps, workers: int | None) -> Recogniser:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from zoo.util.errors import CacheError
 FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
 STORED = {"fp32": np.float32, "fp16": np.float16}
 NO_LABEL = -1
+LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
+"""Suffixes of list files."""
 LOCK = ".lock"
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
@@ -63,15 +66,27 @@ class Log:
         return number
 
 
-def read_log(path: Path) -> Log:
+def read_log(path: Path, *, of_list: bool = False) -> Log:
     """Reads a log, without an incomplete line at its end.
+
+    Args:
+        path: The log; without one, nothing was done.
+        of_list: Whether to make the keys anew, of a list file: earlier versions used the numbers of
+            lines.
 
     Raises:
         CacheError: A complete line is damaged.
     """
     log = Log()
+    if not path.exists():
+        return log
+    times: Counter[str] = Counter()
     for line, end in whole_lines(path):
-        log.add(int(line["key"], 16), line.get("label"), "error" in line)
+        key = line["key"]
+        if of_list:
+            times[line["name"]] += 1
+            key = _key(listed_key(line["name"], times[line["name"]]))
+        log.add(int(key, 16), line.get("label"), "error" in line)
         log.end = end
     return log
 
@@ -112,7 +127,16 @@ def _check_line(line: Any) -> None:
 
 def key_of(sample: Sample) -> str:
     """Returns a sample's key, unique in its data set: 64 bits in hexadecimal."""
-    return sha256_bytes((sample.key or sample.name).encode("utf-8", "surrogateescape"))[:16]
+    return _key(sample.key or sample.name)
+
+
+def listed_key(name: str, time: int) -> str:
+    """Returns what tells a line of a list file from others of the same name."""
+    return f"{time}:{name}"
+
+
+def _key(text: str) -> str:
+    return sha256_bytes(text.encode("utf-8", "surrogateescape"))[:16]
 
 
 def line_of(sample: Sample, label: str | None, sha256: str, error: str | None = None) -> bytes:

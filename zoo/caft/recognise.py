@@ -38,7 +38,7 @@ class Changes:
     Attributes:
         kept: Samples whose rows were in the cache.
         relabelled: Samples of the same name and content with another label.
-        replaced: Samples of the same name with another content.
+        replaced: Samples of the same name with a content that the cache lacked.
         renamed: Samples of another name whose content was in the cache.
         gone: Names that are no longer in the data set.
         reordered: Whether samples have changed places.
@@ -260,7 +260,8 @@ class Recogniser:
         if had < 0:
             return  # it was skipped before
         if row != had:
-            changes.replaced += 1
+            changes.replaced += row is None
+            changes.renamed += row is not None
             return
         number = self._log.classes.get(label, -2) if label is not None else -1
         changes.relabelled += number != self._log.labels[line]

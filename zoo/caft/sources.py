@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.caft.files import in_utf8
+from zoo.caft.files import LISTS, in_utf8, listed_key
 from zoo.caft.sample import SUFFIXES, Sample, Source
 from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError
 
-LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -113,7 +112,7 @@ class ListSource:
                 for number, row in enumerate(csv.reader(file, delimiter=delimiter), 1):
                     if sample := self._sample(number, row):
                         times[sample.name] += 1  # a photo may be listed twice, with two labels
-                        yield replace(sample, key=f"{times[sample.name]}:{sample.name}")
+                        yield replace(sample, key=listed_key(sample.name, times[sample.name]))
             except UnicodeDecodeError as error:
                 raise DatasetError(f"{self.path} is not UTF-8 text: {error.reason}") from error
 

@@ -30,17 +30,18 @@ from zoo.caft.files import (
     FEATURES,
     HASHES,
     LABELS,
+    LISTS,
     LOCK,
     LOG,
     NO_LABEL,
     STORED,
-    Log,
     is_not_mine,
     line_of,
     lock,
     read_log,
 )
 from zoo.caft.growing import GrowingArray
+from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 from zoo.util.files import whole
 
@@ -55,6 +56,7 @@ class CacheWriter:
         identity: The engine and the settings that make the rows.
         source: Name of the data set; names of samples are unique within it.
         moved: Whether to accept another name than the cache's, for a data set that was moved.
+        former: Other names of the same data set.
 
     Attributes:
         card: The cache's card.
@@ -68,10 +70,21 @@ class CacheWriter:
     """
 
     def __init__(
-        self, folder: Path, identity: Identity, source: str = "", *, moved: bool = False
+        self,
+        folder: Path,
+        identity: Identity,
+        source: str = "",
+        *,
+        moved: bool = False,
+        former: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
-        card = _card_of(folder, identity, source, moved=moved)
+        card = _card_of(folder, identity)
+        if card is not None and not moved and card.source not in (source, *former):
+            raise CacheError(
+                f"{folder} has features of {card.source}, not of {source}",
+                hint="use another folder, or --moved if it is the same data set elsewhere",
+            )
         self.source_before = source if card is None else card.source
         if card is not None:
             card = card.model_copy(update={"source": source})
@@ -87,7 +100,8 @@ class CacheWriter:
                 settle(folder)
             if card is None:
                 write_card(folder, self.card)
-            self.old = read_log(folder / LOG) if (folder / LOG).exists() else Log()
+            of_list = not self.card.fingerprint and Path(source).suffix.lower() in LISTS
+            self.old = read_log(folder / LOG, of_list=of_list)
             self._check_sizes()
         except BaseException:
             self._release()
@@ -178,6 +192,9 @@ class CacheWriter:
                 "seconds": round(self.card.seconds + seconds, 3),
             }
         )
+        if complete:
+            fingerprint = sha256_file(self.folder / LOG)
+            self.card = self.card.model_copy(update={"fingerprint": fingerprint})
         write_card(self.folder, self.card)
 
     def _opened(self) -> tuple[tuple[GrowingArray, ...], int]:
@@ -264,18 +281,13 @@ class CacheWriter:
             self._lock = None
 
 
-def _card_of(folder: Path, identity: Identity, source: str, *, moved: bool) -> Card | None:
+def _card_of(folder: Path, identity: Identity) -> Card | None:
     """Returns the card of a cache that a pass may continue, None if there is none."""
     if folder.exists() and not folder.is_dir():
         raise CacheError(f"{folder} is a file; a feature cache is a folder")
     card = read_card(folder) if folder.is_dir() else None
     if card is not None:
         check_same(folder, card.identity, identity)
-        if card.source != source and not moved:
-            raise CacheError(
-                f"{folder} has features of {card.source}, not of {source}",
-                hint="use another folder, or --moved if it is the same data set elsewhere",
-            )
     elif folder.is_dir() and not all(_is_leftover(path) for path in folder.iterdir()):
         raise CacheError(
             f"{folder} contains other files and is not a feature cache",
