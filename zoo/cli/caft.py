@@ -74,16 +74,16 @@ def _print_changes(state: Pass) -> None:
     if not state.before:
         return
     print(f"{state.found:,} images were done before", file=sys.stderr)
-    for count, words in (
-        (state.relabelled, "have another label now: relabelled"),
-        (state.rewritten, "have another content now: done again"),
-        (state.renamed, "have another name now: their features were kept"),
-        (state.gone, "are gone from the data set: removed from the cache"),
+    for words, count in (
+        ("relabelled", state.relabelled),
+        ("run again, because their content has changed", state.rewritten),
+        ("renamed; their features were kept", state.renamed),
+        ("removed, because they are gone from the data set", state.gone),
     ):
         if count:
-            print(f"{count:,} {words}", file=sys.stderr)
+            print(f"  {words}: {count:,}", file=sys.stderr)
     if state.reordered:
-        print("the order of the images has changed: the cache has the new one", file=sys.stderr)
+        print("  the order has changed; the cache has the new one", file=sys.stderr)
 
 
 def train(options: argparse.Namespace) -> int:
