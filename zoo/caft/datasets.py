@@ -12,10 +12,10 @@ from typing import Any
 
 from zoo.caft.labels import LabelError, class_of
 from zoo.caft.sample import Item, Sample, Source
-from zoo.util.errors import DatasetError, MissingPackageError, RunError
+from zoo.util.errors import DatasetError, MissingPackageError, RunError, UsageError
 
 
-def from_object(data: Any) -> Source:
+def from_object(data: Any, image: str | None = None, label: str | None = None) -> Source:
     """Returns the samples of a Hugging Face ``Dataset``, a torch ``Dataset``, or an iterable.
 
     Raises:
@@ -28,7 +28,7 @@ def from_object(data: Any) -> Source:
             hint=f"pass one of them, such as dataset['{next(iter(data), 'train')}']",
         )
     if hasattr(data, "column_names") and hasattr(data, "features"):
-        return HuggingFaceSource(data)
+        return HuggingFaceSource(data, image, label)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not _holds_samples(data):
         return TorchSource(data)
     if isinstance(data, Iterator):
@@ -60,16 +60,21 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (str, int, os.PathLike)) or type(value).__name__ == "NamedSplit"
 
 
-def from_hub(name: str) -> Source:
+def from_hub(
+    name: str, image: str | None = None, label: str | None = None, split: str | None = None
+) -> Source:
     """Opens a data set of Hugging Face ``datasets``, from disk or from the hub.
 
     Args:
-        name: ``NAME[:SPLIT]``: a folder written by ``save_to_disk``, or a name on the hub. The
-            split defaults to ``train``.
+        name: ``NAME[:SPLIT]``: a folder written by ``save_to_disk``, or a name on the hub.
+        image: The image column.
+        label: The label column.
+        split: The split, if it is not in the name; by default ``train``.
 
     Raises:
         MissingPackageError: ``datasets`` is not installed.
         DatasetError: There is no such data set or split.
+        UsageError: Two splits are named.
     """
     try:
         import datasets
@@ -77,23 +82,38 @@ def from_hub(name: str) -> Source:
         raise MissingPackageError(
             "datasets is not installed", hint="pip install datasets"
         ) from error
-    name, _, split = name.partition(":")
-    split = split or "train"
+    name, _, named = name.partition(":")
+    if named and split and named != split:
+        raise UsageError(f"hf:{name}:{named} names another split than --split {split}")
+    split = named or split
     try:
         if Path(name).is_dir():
-            loaded = datasets.load_from_disk(name)
-            if isinstance(loaded, datasets.DatasetDict):
-                if split not in loaded:
-                    raise DatasetError(
-                        f"{name} has no split '{split}'", hint=f"it has {', '.join(loaded)}"
-                    )
-                loaded = loaded[split]
+            loaded = _split_of(name, datasets.load_from_disk(name), split)
         else:
-            loaded = datasets.load_dataset(name, split=split)
+            loaded = datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError, ConnectionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DatasetError(f"can't open hf:{name}: {reason}") from error
-    return HuggingFaceSource(loaded)
+    return HuggingFaceSource(loaded, image, label)
+
+
+def _split_of(name: str, loaded: Any, split: str | None) -> Any:
+    """Returns a split of what was saved in a folder.
+
+    Raises:
+        DatasetError: It has no such split.
+    """
+    if isinstance(loaded, Mapping):
+        if (split or "train") not in loaded:
+            raise DatasetError(
+                f"{name} has no split '{split or 'train'}'", hint=f"it has {', '.join(loaded)}"
+            )
+        return loaded[split or "train"]
+    saved = getattr(loaded, "split", None)
+    if split not in (None, "train" if saved is None else str(saved)):
+        what = "a data set without splits" if saved is None else f"the split '{saved}'"
+        raise DatasetError(f"{name} has no split '{split}': it is {what}")
+    return loaded
 
 
 class HuggingFaceSource:

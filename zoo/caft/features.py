@@ -15,6 +15,7 @@ from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
 from zoo.caft.datasets import described
 from zoo.caft.decode import Batch, Decoded, Decoder
+from zoo.caft.notes import Notes
 from zoo.caft.recognise import Changes, Recogniser
 from zoo.caft.sample import Source
 from zoo.caft.sources import open_source
@@ -45,6 +46,8 @@ class Pass:
         renamed: Images whose features the cache had under another name.
         gone: Names that are no longer in the data set; their rows were removed.
         reordered: Whether images have changed places.
+        unlabelled: Images in the cache without a label.
+        notes: What of the data set was left out, ignored or put together.
         seconds: Time since the start.
         in_engine: Time spent waiting for the engine, in seconds.
         started: Clock at the start.
@@ -59,6 +62,8 @@ class Pass:
     renamed: int = 0
     gone: int = 0
     reordered: bool = False
+    unlabelled: int = 0
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     in_engine: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -80,6 +85,9 @@ def cache_features(
     batch: int | None = None,
     workers: int | None = None,
     moved: bool = False,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
     on_bad: Bad = lambda name, reason: None,
     on_progress: Progress = lambda state: None,
 ) -> tuple[Card, Pass]:
@@ -102,6 +110,9 @@ def cache_features(
         workers: Number of decoding threads; by default the number of cores.
         moved: Whether to accept a data set at another path than the cache was made from, if it has
             an image of the cache.
+        image: See :func:`zoo.caft.sources.open_source`.
+        label: See there.
+        split: See there.
         on_bad: Called for each skipped image.
         on_progress: Called after each batch.
 
@@ -114,9 +125,9 @@ def cache_features(
             writing it.
         RunError: The engine failed.
     """
-    source = open_source(data)
+    source = open_source(data, image=image, label=label, split=split)
     augmentation = Augmentation(count=augment, seed=seed)
-    name = _name(data)
+    name = _name(data, split)
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
@@ -156,6 +167,9 @@ def cache_features(
         draft = None if recogniser is None else recogniser.draft
         card = writer.close(complete=complete, seconds=state.seconds, draft=draft)
     _tell_changes(recogniser.changes, state)
+    state.unlabelled = writer.unlabelled
+    notes = getattr(source, "notes", None)
+    state.notes = notes.lines if isinstance(notes, Notes) else ()
     return card, state
 
 
@@ -203,15 +217,17 @@ def _count(outcomes: Sequence[Decoded], state: Pass, on_bad: Bad) -> None:
     state.seconds = time.perf_counter() - state.started
 
 
-def _name(data: str | Path | Any) -> str:
+def _name(data: str | Path | Any, split: str | None) -> str:
     """Returns a data set's name in the card: its absolute path, or a description of an object."""
     if not isinstance(data, (str, Path)):
         return described(data)
     text = str(data)
     if not text.startswith("hf:"):
-        return str(Path(text).resolve())
-    path, colon, split = text.removeprefix("hf:").partition(":")
-    return f"hf:{Path(path).resolve()}{colon}{split}" if Path(path).is_dir() else text
+        path = Path(text).resolve()
+        return str(path) if split is None else str(path / split)
+    name, _, named = text.removeprefix("hf:").partition(":")
+    parts = [str(Path(name).resolve()) if Path(name).is_dir() else name, named or split or ""]
+    return "hf:" + ":".join(part for part in parts if part)
 
 
 def _recogniser(writer: CacheWriter, stamps: Stamps, workers: int | None) -> Recogniser:
@@ -247,6 +263,6 @@ def _has_any(source: Source, name: str) -> None:
     if next(iter(source), None) is None:
         raise DatasetError(
             f"{name} has no images",
-            hint="supported are .jpg, .png, .webp, .bmp, .tif and .gif, in the folder or its "
-            "subfolders",
+            hint="a folder has them in it or its subfolders, as .jpg, .png, .webp, .avif, .bmp, "
+            ".tif, .gif or .jp2",
         )

@@ -39,6 +39,7 @@ class Log:
         labels: Number of each line's class, -1 if there is none.
         classes: Number of each class, in order of first appearance.
         samples: Number of lines with a row.
+        unlabelled: Of those, the ones without a label.
         end: Offset of the end of the last complete line.
     """
 
@@ -47,6 +48,7 @@ class Log:
     labels: array[int] = field(default_factory=lambda: array("q"))
     classes: dict[str, int] = field(default_factory=dict)
     samples: int = 0
+    unlabelled: int = 0
     end: int = 0
 
     @property
@@ -63,6 +65,7 @@ class Log:
         self.rows.append(-1 if bad else self.samples)
         self.labels.append(number)
         self.samples += not bad
+        self.unlabelled += not bad and label is None
         return number
 
 

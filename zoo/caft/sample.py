@@ -10,8 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    | {".avif", ".jp2", ".j2k"}
+)
 """Suffixes of image files, in lower case."""
+
+_MAGIC = (
+    (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"), (8, b"WEBP"),
+    (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftypavif"), (4, b"jP  \r\n\x87\n"),
+    (0, b"\xff\x4f\xff\x51"),
+)  # fmt: skip
+
+
+def looks_like_image(start: bytes) -> bool:
+    """Whether a file that starts with these bytes is an image, whatever its name."""
+    return any(start[at:].startswith(magic) for at, magic in _MAGIC)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,34 +53,45 @@ class FileRead:
         path: The file.
         start: First byte.
         size: Number of bytes; the whole file by default.
+        unchanged: What :func:`identity_of` returned of the file that these bytes are to be of.
 
     Attributes:
         stamp: Its stamp when it was last read, None if it has none.
     """
 
-    def __init__(self, path: Path, start: int = 0, size: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        start: int = 0,
+        size: int | None = None,
+        unchanged: tuple[int, ...] | None = None,
+    ) -> None:
         self.path = path
         self.start = start
         self.size = size
+        self._unchanged = unchanged
         self.stamp: Stamp | None = None
 
     def __call__(self) -> bytes:
         """Returns the bytes.
 
         Raises:
-            OSError: The file can't be read, is no regular file, or ends too early.
+            OSError: The file can't be read, is no regular file, ends too early, or has changed.
         """
         file = _open(self.path)
         try:
-            before = self._stamp(os.fstat(file))
-            size = os.fstat(file).st_size if self.size is None else self.size
+            status = os.fstat(file)
+            before = self._stamp(status)
+            size = status.st_size if self.size is None else self.size
             data = _read(file, self.start, size)
-            after = self._stamp(os.fstat(file))
+            after = os.fstat(file)
         finally:
             os.close(file)
         if len(data) < size:
             raise OSError(f"it ended at byte {self.start + len(data):,}")
-        self.stamp = before if before == after else None
+        if self._unchanged not in (None, identity_of(after)):
+            raise OSError(f"{self.path.name} has changed while it was read")
+        self.stamp = before if identity_of(status) == identity_of(after) else None
         return data
 
     def now(self) -> Stamp | None:
@@ -101,11 +112,15 @@ class FileRead:
         latest = max(status.st_ctime_ns, status.st_mtime_ns)
         if latest > time.time_ns() - round(settled * 1e9):
             return None
-        values = (
-            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-            self.start, -1 if self.size is None else self.size,
-        )  # fmt: skip
+        values = (*identity_of(status), self.start, -1 if self.size is None else self.size)
         return hashlib.sha256(struct.pack("<QQqqqqq", *values)).digest()[:_STAMP]
+
+
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """Returns what tells a file and its state from others: device, inode, size, and two times."""
+    return (
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+    )  # fmt: skip
 
 
 class Stamps:

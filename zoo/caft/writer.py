@@ -61,6 +61,7 @@ class CacheWriter:
     Attributes:
         card: The cache's card.
         old: The log as it was opened.
+        unlabelled: Number of images without a label.
         writable: Whether this user may write to the cache.
         source_before: Name of the data set that the cache was made from.
 
@@ -108,6 +109,7 @@ class CacheWriter:
             raise
         self._classes = dict(self.old.classes)
         self.samples, self.bad = self.old.samples, self.old.bad
+        self.unlabelled = self.old.unlabelled
         self._end = self.old.end
 
     def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
@@ -136,6 +138,7 @@ class CacheWriter:
         digests = b"".join(bytes.fromhex(outcome.sha256) for outcome in kept)
         hashes.append(np.frombuffer(digests, np.uint8).reshape(-1, 32))
         self.samples += len(kept)
+        self.unlabelled += numbers.count(NO_LABEL)
         self.bad += len(outcomes) - len(kept)
         lines = b"".join(
             line_of(outcome.sample, outcome.label, outcome.sha256, outcome.error)
@@ -181,6 +184,7 @@ class CacheWriter:
         if draft is not None:
             new = arrange(self.folder, draft, self.old, self._views)
             self.samples, self.bad, self._classes = new.samples, new.bad, new.classes
+            self.unlabelled = new.unlabelled
             self._open_arrays()  # cuts off the rows that are gone
             self._close_files(sync=True)
         self.card = self.card.model_copy(

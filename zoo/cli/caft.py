@@ -34,7 +34,8 @@ def features(options: argparse.Namespace) -> int:
     from zoo.caft.progress import pass_progress
     from zoo.caft.sources import open_source
 
-    open_source(options.data)  # what is wrong with it is said before an engine is fetched
+    chosen = {"image": options.image, "label": options.label, "split": options.split}
+    open_source(options.data, **chosen)  # what is wrong with it is said before an engine is fetched
     if Path(options.output).is_file():
         raise CacheError(f"{options.output} is a file; a feature cache is a folder")
     with _extractor(options, options.model) as extractor, pass_progress() as progress:
@@ -48,6 +49,7 @@ def features(options: argparse.Namespace) -> int:
             batch=options.batch,
             workers=options.workers,
             moved=options.moved,
+            **chosen,
             on_bad=lambda name, why: progress.say(f"left out: {name}: {why}"),
             on_progress=progress.show,
         )
@@ -60,7 +62,10 @@ def features(options: argparse.Namespace) -> int:
         + (f" in {views} views" if views > 1 else "")
         + f", {len(card.labels)} classes, {card.identity.feature_dim} features in "
         f"{card.identity.storage}; {card.bad:,} left out"
+        + (f", {state.unlabelled:,} without a label" if state.unlabelled else "")
     )
+    for note in state.notes:
+        print(f"  {note}", file=sys.stderr)
     if state.images:
         print(
             f"{state.images:,} images in {state.seconds:.1f} s: {state.images_per_second:.1f} "
@@ -212,6 +217,15 @@ def _add_features(commands: Any) -> None:
     parser.add_argument("--storage", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--batch", type=_positive, help="images at once (default: the engine's)")
     parser.add_argument("--workers", type=_positive, help="decoding threads (default: cores)")
+    parser.add_argument(
+        "--image-column", "--image-field", dest="image", metavar="NAME",
+        help="the image, where a Hugging Face data set or a tar has several",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-column", "--label-field", dest="label", metavar="NAME",
+        help="the label: a column, or a tar's field, such as cls, txt or json.species",
+    )  # fmt: skip
+    parser.add_argument("--split", help="of a folder with train/ and val/, or of hf:NAME")
     parser.add_argument(
         "--moved", action="store_true", help="the cache's data set lies in another place now"
     )
