@@ -9,6 +9,7 @@ from pydantic import ConfigDict, ValidationError
 
 from zoo.caft.augment import Augmentation
 from zoo.inference.extractor import Extractor
+from zoo.inference.preprocess import Exif
 from zoo.schema.manifest import Preprocess
 from zoo.schema.records import Record
 from zoo.util.digest import Sha256
@@ -30,6 +31,7 @@ class Identity(Record):
         feature_dim: Width of a row.
         storage: Data type of the stored features.
         augmentation: The views of each image.
+        exif: Whether photos were turned as their EXIF orientation says.
         dry_run: Whether the engine's weights are random.
     """
 
@@ -42,10 +44,17 @@ class Identity(Record):
     feature_dim: int
     storage: Storage
     augmentation: Augmentation
+    exif: Exif = "ignore"
     dry_run: bool = False
 
     @classmethod
-    def of(cls, extractor: Extractor, storage: Storage, augmentation: Augmentation) -> Identity:
+    def of(
+        cls,
+        extractor: Extractor,
+        storage: Storage,
+        augmentation: Augmentation,
+        exif: Exif = "ignore",
+    ) -> Identity:
         """Returns the identity of an extractor's features."""
         record = extractor.record
         return cls(
@@ -56,6 +65,7 @@ class Identity(Record):
             feature_dim=record.feature_dim,
             storage=storage,
             augmentation=augmentation,
+            exif=exif,
             dry_run=record.dry_run,
         )
 
@@ -129,7 +139,7 @@ def check_same(folder: Path, have: Identity, wanted: Identity) -> None:
     )
 
 
-_WORDS = {"feature_dim": "width"}
+_WORDS = {"feature_dim": "width", "exif": "EXIF orientation"}
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.inference.preprocess import as_photo
+from zoo.inference.preprocess import as_photo, orientation_of
 from zoo.util.digest import sha256_bytes
 
 
@@ -21,8 +21,11 @@ def digest_of(image: Any) -> str:
         return sha256_bytes(image)
     if is_preprocessed(image):
         return sha256_bytes(np.ascontiguousarray(image, np.float32).data)
-    photo = as_photo(image)
-    return sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
+    photo = image if isinstance(image, Image.Image) else as_photo(image)
+    turn = orientation_of(photo)
+    state = f"{photo.mode} {photo.size}" + (f" {turn}" if turn != 1 else "")
+    pixels = photo.convert("RGB") if photo.mode in ("P", "PA") else photo  # colours are in a table
+    return sha256_bytes(state.encode() + pixels.tobytes())
 
 
 def is_preprocessed(image: Any) -> bool:

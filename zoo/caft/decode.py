@@ -27,7 +27,7 @@ from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode_process import MOST_THREADS, DecodeProcess, NoProcessError, reason_of, views_of
 from zoo.caft.labels import LabelError
 from zoo.caft.sample import Item, Sample
-from zoo.inference.preprocess import as_photo, normalise_into, open_photo
+from zoo.inference.preprocess import Exif, as_photo, normalise_into, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError
@@ -84,6 +84,7 @@ class Decoder:
         workers: Number of threads; by default the number of cores available to this process.
         processes: Whether each thread has a process that decodes for it; by default only if there
             are many threads.
+        exif: Whether to turn photos as their EXIF orientation says.
         memory: Allocates the buffers, which are unused once :meth:`batches` is closed.
     """
 
@@ -95,12 +96,14 @@ class Decoder:
         samples: int,
         workers: int | None = None,
         processes: bool | None = None,
+        exif: Exif = "ignore",
         memory: Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = _plain,
     ) -> None:
         self._preprocess = preprocess
         self._augmentation = augmentation
         self._samples = samples
         self._memory = memory
+        self._exif = exif
         self._workers = workers or len(os.sched_getaffinity(0))
         self._at_once = min(_MOST_AT_ONCE, max(1, samples // (4 * self._workers)))
         self._side = preprocess.input_size
@@ -210,9 +213,9 @@ class Decoder:
         if isinstance(image, bytes):
             if self._with_processes:
                 return self._write_from_process(image, rows)
-            digest, photo = sha256_bytes(image), open_photo(io.BytesIO(image))
+            digest, photo = sha256_bytes(image), open_photo(io.BytesIO(image), self._exif)
         else:
-            digest, photo = digest_of(image), as_photo(image)
+            digest, photo = digest_of(image), as_photo(image, self._exif)
         views = views_of(photo, digest, self._preprocess, self._augmentation)
         for row, pixels in zip(rows, views, strict=True):
             normalise_into(row, pixels, self._preprocess)
@@ -222,7 +225,7 @@ class Decoder:
         try:
             process = self._processes.get_nowait()
         except queue.Empty:  # at most one process per thread
-            process = DecodeProcess(self._preprocess, self._augmentation)
+            process = DecodeProcess(self._preprocess, self._augmentation, self._exif)
         try:
             digest = process.decode(data)
             for row, pixels in zip(rows, process.pixels, strict=True):

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
-from zoo.inference.preprocess import fit, open_photo
+from zoo.inference.preprocess import Exif, fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError, ZooError
@@ -63,12 +63,15 @@ class DecodeProcess:
     Args:
         preprocess: The engine's preprocessing.
         augmentation: The views of each image.
+        exif: Whether to turn photos as their EXIF orientation says.
 
     Raises:
         NoProcessError: The process does not start.
     """
 
-    def __init__(self, preprocess: Preprocess, augmentation: Augmentation) -> None:
+    def __init__(
+        self, preprocess: Preprocess, augmentation: Augmentation, exif: Exif = "ignore"
+    ) -> None:
         side = preprocess.input_size
         self._settings = json.dumps(
             {
@@ -76,6 +79,7 @@ class DecodeProcess:
                     mode="json", include=set(Preprocess.model_fields)
                 ),
                 "augmentation": augmentation.model_dump(mode="json"),
+                "exif": exif,
             }
         )
         self._fd = os.memfd_create("pixels")
@@ -156,7 +160,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, pixels: Pixels, settings: str) 
         data = requests.read(*_LENGTH.unpack(header))
         try:
             digest = sha256_bytes(data)
-            photo = open_photo(io.BytesIO(data))
+            photo = open_photo(io.BytesIO(data), values["exif"])
             views = views_of(photo, digest, preprocess, augmentation)
             for place, view in zip(pixels, views, strict=True):
                 place[:] = view

@@ -22,6 +22,7 @@ from zoo.caft.sources import open_source
 from zoo.caft.stamps import FileRead, Stamps
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
+from zoo.inference.preprocess import Exif
 from zoo.runtime.base import Features, Pipeline, Running, pipeline_of
 from zoo.util.errors import DatasetError
 
@@ -85,6 +86,7 @@ def cache_features(
     batch: int | None = None,
     workers: int | None = None,
     moved: bool = False,
+    exif: Exif = "ignore",
     image: str | None = None,
     label: str | None = None,
     split: str | None = None,
@@ -110,6 +112,7 @@ def cache_features(
         workers: Number of decoding threads; by default the number of cores.
         moved: Whether to accept a data set at another path than the cache was made from, if it has
             an image of the cache.
+        exif: Whether to turn photos as their EXIF orientation says, ``apply`` or ``ignore``.
         image: See :func:`zoo.caft.sources.open_source`.
         label: See there.
         split: See there.
@@ -131,7 +134,7 @@ def cache_features(
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
-    identity = Identity.of(extractor, storage, augmentation)
+    identity = Identity.of(extractor, storage, augmentation, exif)
     former = (str(data), type(data).__name__)  # names in cards of earlier versions
     writer = CacheWriter(Path(folder), identity, name, moved=moved, former=former)
     stamps = Stamps(Path(folder), writable=writer.writable)
@@ -152,6 +155,7 @@ def cache_features(
                 augmentation,
                 samples=samples,
                 workers=workers,
+                exif=exif,
                 memory=pipeline.host_memory,
             )
             with closing(decoder.batches(new_samples)) as batches:

@@ -104,7 +104,7 @@ class TarSource:
                 with tarfile.open(fileobj=file) as tar:
                     plain = tar.fileobj is file
                     self._index(tar, groups, path)
-                    while not plain and tar.fileobj.read(1 << 20):  # type: ignore[union-attr]
+                    while not plain and _more(tar):
                         pass  # the checksum comes at the end
             except _FAILURES as error:
                 if not groups:
@@ -270,6 +270,12 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"no end marker at byte {tar.offset:,}")
+
+
+def _more(tar: tarfile.TarFile) -> bool:
+    """Reads on in a tar's stream; returns whether there was something to read."""
+    assert tar.fileobj is not None
+    return bool(tar.fileobj.read(1 << 20))
 
 
 def _read_through(

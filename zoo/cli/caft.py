@@ -49,6 +49,7 @@ def features(options: argparse.Namespace) -> int:
             batch=options.batch,
             workers=options.workers,
             moved=options.moved,
+            exif=options.exif,
             **chosen,
             on_bad=lambda name, why: progress.say(f"left out: {name}: {why}"),
             on_progress=progress.show,
@@ -226,6 +227,10 @@ def _add_features(commands: Any) -> None:
         help="the label: a column, or a tar's field, such as cls, txt or json.species",
     )  # fmt: skip
     parser.add_argument("--split", help="of a folder with train/ and val/, or of hf:NAME")
+    parser.add_argument(
+        "--exif", choices=("ignore", "apply"), default="ignore",
+        help="turn photos as their EXIF orientation says; heads do as their cache did",
+    )  # fmt: skip
     parser.add_argument(
         "--moved", action="store_true", help="the cache's data set lies in another place now"
     )
