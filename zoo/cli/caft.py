@@ -6,9 +6,11 @@ What is heavy is imported when a command runs.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from zoo.caft.head import Head
     from zoo.client.client import Client
     from zoo.inference.extractor import Extractor
+    from zoo.inference.preprocess import Exif
 
 
 def features(options: argparse.Namespace) -> int:
@@ -120,7 +123,7 @@ def train(options: argparse.Namespace) -> int:
         draw(report, picture)
     if cache.identity.dry_run:
         print("DRY RUN: these features are of seeded weights", file=sys.stderr)
-    print(report.line)
+    print("\n".join(report.lines))
     print(
         f"{output}: {settings.kind}, {len(report.labels)} classes, trained on "
         f"{report.trained_on:,} images in {report.seconds:.3g} s"
@@ -132,20 +135,49 @@ def train(options: argparse.Namespace) -> int:
 def predict(options: argparse.Namespace) -> int:
     """Names the class of photos."""
     head = _head(options)
-    for photo in options.photos:
-        if not Path(photo).is_file():
-            raise RunError(f"{photo}: no such file")
+    failed: list[str] = []
     with _extractor(options, options.model, head) as extractor:
         head.check(extractor, allow_other_engine=options.allow_other_engine)
-        found = head.probabilities(extractor(options.photos))
-    for photo, row in zip(options.photos, found, strict=True):
-        best = row.argsort()[::-1][: options.top]
-        named = [(head.card.labels[number], float(row[number])) for number in best]
-        if options.json:
-            print(json.dumps({"photo": photo, "classes": dict(named)}, ensure_ascii=False))
-        else:
-            print(f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in named))
+        for photos in _batched(options.photos, extractor.batch):
+            images = _opened(photos, head.card.identity.exif, failed)
+            if images:
+                rows = head.probabilities(extractor([image for _, image in images]))
+                for (photo, _), row in zip(images, rows, strict=True):
+                    print(_answer(photo, row, head, options))
+    if failed:
+        raise RunError(f"{len(failed):,} of {len(options.photos):,} photos could not be used")
     return 0
+
+
+def _opened(photos: list[str], exif: Exif, failed: list[str]) -> list[tuple[str, Any]]:
+    """Returns the photos that can be read; says why of the others, and adds them to ``failed``."""
+    from zoo.caft.decode_process import reason_of
+    from zoo.caft.stamps import FileRead
+    from zoo.inference.preprocess import open_photo
+
+    images = []
+    for photo in photos:
+        try:
+            images.append((photo, open_photo(io.BytesIO(FileRead(Path(photo))()), exif)))
+        except Exception as error:  # a damaged file can make Pillow raise anything
+            failed.append(photo)
+            reason = "it is a folder" if Path(photo).is_dir() else reason_of(error)
+            print(f"left out: {photo}: {reason}", file=sys.stderr)
+    return images
+
+
+def _answer(photo: str, row: Any, head: Head, options: argparse.Namespace) -> str:
+    best = row.argsort()[::-1][: options.top]
+    named = [(head.card.labels[number], float(row[number])) for number in best]
+    if options.json:
+        return json.dumps({"photo": photo, "classes": dict(named)}, ensure_ascii=False)
+    return f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in named)
+
+
+def _batched(photos: list[str], size: int) -> Iterator[list[str]]:
+    """Yields photos some at a time, in order."""
+    for start in range(0, len(photos), size):
+        yield photos[start : start + size]
 
 
 def probe(options: argparse.Namespace) -> int:
