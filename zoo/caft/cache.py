@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zoo.caft.arrange import READY
 from zoo.caft.card import Card, Identity, read_card
-from zoo.caft.writer import FEATURES, HASHES, LABELS, LOG, NO_LABEL, STORED, whole_lines
+from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, NO_LABEL, STORED, whole_lines
 from zoo.util.errors import CacheError
 
 
@@ -39,9 +40,18 @@ class FeatureCache:
     def __init__(self, folder: str | Path, *, check_complete: bool = True) -> None:
         self.folder = Path(folder)
         self._check_complete = check_complete
-        self.card = _card(self.folder, check_complete)
-        if self.card.samples == 0:
-            raise CacheError(f"{self.folder} is empty: none of the images was usable")
+        for _ in range(_TRIES):
+            self.card = _card(self.folder, check_complete)
+            if self.card.samples == 0:
+                raise CacheError(f"{self.folder} is empty: none of the images was usable")
+            self._map_all()
+            if read_card(self.folder) == self.card:
+                return
+        raise CacheError(
+            f"{self.folder} is being written", hint="wait until zoo features has finished"
+        )
+
+    def _map_all(self) -> None:
         width, rows = self.identity.feature_dim, self.card.samples * self.views
         stored = np.dtype(STORED[self.identity.storage])
         self.features = self._map(FEATURES, stored, (rows, width))
@@ -137,6 +147,7 @@ class FeatureCache:
         return mapped
 
 
+_TRIES = 3  # a pass may replace the arrays while they are opened
 _AGAIN = "extract the features again into another folder"
 
 
@@ -152,7 +163,7 @@ def _card(folder: Path, check_complete: bool) -> Card:
             f"{folder} is not a feature cache: it has no card.json",
             hint="create one: zoo features DATASET --model MODEL -o FOLDER",
         )
-    if check_complete and not card.complete:
+    if (check_complete and not card.complete) or (folder / READY).exists():
         raise CacheError(
             f"{folder} is incomplete: its zoo features run has not finished",
             hint="run the same zoo features command again; it resumes where it stopped",

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, ValidationError
 
 from zoo.caft.augment import Augmentation
 from zoo.inference.extractor import Extractor
+from zoo.inference.preprocess import Exif
 from zoo.schema.manifest import Preprocess
 from zoo.schema.records import Record
 from zoo.util.digest import Sha256
@@ -30,6 +31,7 @@ class Identity(Record):
         feature_dim: Width of a row.
         storage: Data type of the stored features.
         augmentation: The views of each image.
+        exif: Whether photos were turned as their EXIF orientation says.
         dry_run: Whether the engine's weights are random.
         decode: Whether photos were decoded at full size, or large JPEG files at a fraction of it.
     """
@@ -43,6 +45,7 @@ class Identity(Record):
     feature_dim: int
     storage: Storage
     augmentation: Augmentation
+    exif: Exif = "ignore"
     dry_run: bool = False
     decode: Literal["exact", "fast"] = "exact"
 
@@ -52,6 +55,7 @@ class Identity(Record):
         extractor: Extractor,
         storage: Storage,
         augmentation: Augmentation,
+        exif: Exif = "ignore",
         *,
         fast: bool = False,
     ) -> Identity:
@@ -65,6 +69,7 @@ class Identity(Record):
             feature_dim=record.feature_dim,
             storage=storage,
             augmentation=augmentation,
+            exif=exif,
             dry_run=record.dry_run,
             decode="fast" if fast else "exact",
         )
@@ -80,6 +85,8 @@ class Card(Record):
         bad: Number of skipped images.
         labels: Names of the classes, by their numbers in ``labels.npy``.
         source: The data set.
+        fingerprint: SHA-256 of ``samples.jsonl``, which has the name, content and label of each
+            image in order, when the last pass finished; empty before, and in older caches.
         seconds: Duration of all passes, decoding included.
         decoders: What decoded the photos, with versions. Rows of several may be in a cache: their
             pixels differ by at most one level of 255.
@@ -93,6 +100,7 @@ class Card(Record):
     bad: int = 0
     labels: tuple[str, ...] = ()
     source: str = ""
+    fingerprint: str = ""
     seconds: float = 0.0
     decoders: tuple[str, ...] = ()
 
@@ -139,7 +147,7 @@ def check_same(folder: Path, have: Identity, wanted: Identity) -> None:
     )
 
 
-_WORDS = {"feature_dim": "width"}
+_WORDS = {"feature_dim": "width", "exif": "EXIF orientation"}
 
 
 def _short(value: Any) -> str:

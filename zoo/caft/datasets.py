@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from zoo.caft.labels import LabelError, class_of
 from zoo.caft.sample import Item, Sample, Source
-from zoo.util.errors import DatasetError, MissingPackageError
+from zoo.util.errors import DatasetError, MissingPackageError, RunError, UsageError
 
 
-def from_object(data: Any) -> Source:
+def from_object(data: Any, image: str | None = None, label: str | None = None) -> Source:
     """Returns the samples of a Hugging Face ``Dataset``, a torch ``Dataset``, or an iterable.
 
     Raises:
         DatasetError: It is none of these, or can be iterated only once.
     """
+    if isinstance(getattr(data, "column_names", None), Mapping):
+        splits = ", ".join(data)
+        raise DatasetError(
+            f"a {type(data).__name__} is several data sets: {splits}",
+            hint=f"pass one of them, such as dataset['{next(iter(data), 'train')}']",
+        )
     if hasattr(data, "column_names") and hasattr(data, "features"):
-        return HuggingFaceSource(data)
+        return HuggingFaceSource(data, image, label)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not _holds_samples(data):
         return TorchSource(data)
     if isinstance(data, Iterator):
@@ -34,16 +44,37 @@ def from_object(data: Any) -> Source:
     )
 
 
-def from_hub(name: str) -> Source:
+def described(data: Any) -> str:
+    """Returns the name of a data set that is an object: its type, and which split of what it is."""
+    facts = {name: getattr(data, name, None) for name in ("root", "image_set", "train", "split")}
+    facts["name"] = getattr(getattr(data, "info", None), "dataset_name", None)
+    stated = [f"{name}={value}" for name, value in facts.items() if _is_plain(value)]
+    part = getattr(data, "dataset", None)
+    if part is not None and hasattr(part, "__getitem__"):
+        stated.append(f"of {described(part)}")
+    return " ".join([type(data).__name__, *stated])
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value names something, rather than being an object with an address in memory."""
+    return isinstance(value, (str, int, os.PathLike)) or type(value).__name__ == "NamedSplit"
+
+
+def from_hub(
+    name: str, image: str | None = None, label: str | None = None, split: str | None = None
+) -> Source:
     """Opens a data set of Hugging Face ``datasets``, from disk or from the hub.
 
     Args:
-        name: ``NAME[:SPLIT]``: a folder written by ``save_to_disk``, or a name on the hub. The
-            split defaults to ``train``.
+        name: ``NAME[:SPLIT]``: a folder written by ``save_to_disk``, or a name on the hub.
+        image: The image column.
+        label: The label column.
+        split: The split, if it is not in the name; by default ``train``.
 
     Raises:
         MissingPackageError: ``datasets`` is not installed.
         DatasetError: There is no such data set or split.
+        UsageError: Two splits are named.
     """
     try:
         import datasets
@@ -51,70 +82,170 @@ def from_hub(name: str) -> Source:
         raise MissingPackageError(
             "datasets is not installed", hint="pip install datasets"
         ) from error
-    name, _, split = name.partition(":")
-    split = split or "train"
+    name, _, named = name.partition(":")
+    if named and split and named != split:
+        raise UsageError(f"hf:{name}:{named} names another split than --split {split}")
+    split = named or split
     try:
         if Path(name).is_dir():
-            loaded = datasets.load_from_disk(name)
-            if isinstance(loaded, datasets.DatasetDict):
-                if split not in loaded:
-                    raise DatasetError(
-                        f"{name} has no split '{split}'", hint=f"it has {', '.join(loaded)}"
-                    )
-                loaded = loaded[split]
+            loaded = _split_of(name, datasets.load_from_disk(name), split)
         else:
-            loaded = datasets.load_dataset(name, split=split)
+            loaded = datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError, ConnectionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DatasetError(f"can't open hf:{name}: {reason}") from error
-    return HuggingFaceSource(loaded)
+    return HuggingFaceSource(loaded, image, label)
+
+
+def _split_of(name: str, loaded: Any, split: str | None) -> Any:
+    """Returns a split of what was saved in a folder.
+
+    Raises:
+        DatasetError: It has no such split.
+    """
+    if isinstance(loaded, Mapping):
+        if (split or "train") not in loaded:
+            raise DatasetError(
+                f"{name} has no split '{split or 'train'}'", hint=f"it has {', '.join(loaded)}"
+            )
+        return loaded[split or "train"]
+    saved = getattr(loaded, "split", None)
+    if split not in (None, "train" if saved is None else str(saved)):
+        what = "a data set without splits" if saved is None else f"the split '{saved}'"
+        raise DatasetError(f"{name} has no split '{split}': it is {what}")
+    return loaded
 
 
 class HuggingFaceSource:
     """A Hugging Face ``Dataset``: its image column, and its label column if it has one.
 
+    Images are taken as they are stored, undecoded, so that they are decoded as files are.
+
     Args:
-        dataset: The data set.
-        image: The image column; by default the first of type ``Image``.
-        label: The label column; by default ``label``, else the first of type ``ClassLabel``.
+        dataset: The data set; one that streams is read in order.
+        image: The image column; by default ``image``, else the only one of type ``Image``.
+        label: The label column; by default ``label``, else ``labels``, else the only one of type
+            ``ClassLabel``.
 
     Raises:
-        DatasetError: The data set lacks one of these columns.
+        DatasetError: The data set lacks one of these columns, has several that fit, or has labels
+            that are no classes.
     """
 
     def __init__(self, dataset: Any, image: str | None = None, label: str | None = None) -> None:
+        if not isinstance(dataset.features, Mapping):
+            raise DatasetError(
+                "the data set does not say the types of its columns",
+                hint="cast it: dataset.cast(datasets.Features(...))",
+            )
         kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
-        images = [name for name, kind in kinds.items() if kind == "Image"]
-        labels = [name for name, kind in kinds.items() if kind == "ClassLabel"]
-        self.image = image or (images[0] if images else "image")
-        self.label = label or ("label" if "label" in kinds else next(iter(labels), None))
+        self.image = image or _column(kinds, ("image",), "Image", "--image-column")
+        self.label = label or _column(kinds, ("label", "labels"), "ClassLabel", "--label-column")
+        if self.image is None:
+            raise DatasetError(
+                f"the data set has no column of images: it has {', '.join(kinds)}",
+                hint="name it with --image-column",
+            )
         for column in (self.image, self.label):
             if column is not None and column not in kinds:
                 raise DatasetError(
                     f"the data set has no column '{column}'", hint=f"it has {', '.join(kinds)}"
                 )
-        self.dataset = dataset
-        self._names = getattr(dataset.features.get(self.label), "names", None)
-        only_labels = getattr(dataset, "select_columns", None)
+        self._names = self._classes(dataset.features)
+        self.dataset = self._stored(dataset, kinds)
+        only_labels = getattr(self.dataset, "select_columns", None)
         self._labels = only_labels([self.label]) if only_labels and self.label else None
 
     def __iter__(self) -> Iterator[Sample]:
-        for index in range(len(self.dataset)):
-            yield Sample(
-                name=f"{index:09d}", label=self._label(index), read=partial(self._read, index)
-            )
+        if hasattr(self.dataset, "__len__"):
+            return map(self._sample, range(len(self.dataset)))
+        return self._stream()
+
+    def some(self, count: int) -> Iterator[Sample]:
+        """Yields about ``count`` samples from all over the data set."""
+        if hasattr(self.dataset, "__len__"):
+            return map(self._sample, _spread(len(self.dataset), count))
+        return islice(self._stream(), count)
+
+    def _sample(self, index: int) -> Sample:
+        label, read = self._label(index), partial(self._read, index)
+        return Sample(name=f"{index:09d}", label=label, read=read, rereadable=True)
+
+    def _stream(self) -> Iterator[Sample]:
+        for index, row in enumerate(self.dataset):
+            name = f"{index:09d}"
+            value = None if self.label is None else row[self.label]
+            read = partial(_bytes_of, row[self.image])
+            yield Sample(name=name, label=class_of(value, self._names, name), read=read)
 
     def _read(self, index: int) -> Any:
-        return self.dataset[index][self.image]
+        return _bytes_of(self.dataset[index][self.image])
 
     def _label(self, index: int) -> str | None:
         if self.label is None:
             return None
         rows = self.dataset if self._labels is None else self._labels
-        value = rows[index][self.label]
-        if value is None or (self._names is not None and value == -1):
-            return None
-        return self._names[value] if self._names is not None else str(value)
+        return class_of(rows[index][self.label], self._names, f"row {index}")
+
+    def _classes(self, features: Any) -> Any:
+        """Returns the names of the classes, None if there are none.
+
+        Raises:
+            LabelError: The column's type is not that of classes.
+        """
+        feature = features.get(self.label)
+        dtype = str(getattr(feature, "dtype", ""))
+        if self.label is not None and not dtype.startswith(("int", "uint", "str", "large", "bool")):
+            kind = dtype if dtype.startswith("float") else type(feature).__name__
+            raise LabelError(
+                f"the label column '{self.label}' is of type {kind}, which is no class",
+                hint="choose another with --label-column, or train on the features with a loop of "
+                "your own",
+            )
+        return getattr(feature, "names", None)
+
+    def _stored(self, dataset: Any, kinds: Mapping[str, str]) -> Any:
+        """Returns the data set with its images undecoded and values as Python has them."""
+        if hasattr(dataset, "with_format"):
+            dataset = dataset.with_format(None)
+        if kinds[str(self.image)] != "Image":
+            return dataset
+        feature = copy(dataset.features[self.image])
+        feature.decode = False
+        return dataset.cast_column(self.image, feature)
+
+
+def _column(kinds: Mapping[str, str], names: tuple[str, ...], kind: str, option: str) -> str | None:
+    """Returns the column of a name, else the only one of a type; None if there is none.
+
+    Raises:
+        DatasetError: There are several of the type.
+    """
+    for name in names:
+        if name in kinds:
+            return name
+    fit = [name for name, other in kinds.items() if other == kind]
+    if len(fit) > 1:
+        raise DatasetError(
+            f"the data set has several columns of type {kind}: {', '.join(fit)}",
+            hint=f"choose one with {option}",
+        )
+    return fit[0] if fit else None
+
+
+def _bytes_of(image: Any) -> Any:
+    """Returns the bytes of an undecoded image; anything else as it is.
+
+    Raises:
+        RunError: There is no image.
+    """
+    if image is None:
+        raise RunError("there is no image")
+    if isinstance(image, Mapping) and {"bytes", "path"} <= set(image):
+        if image["bytes"] is not None:
+            return image["bytes"]
+        return _of_file(image["path"])
+    return _of_file(image)
 
 
 class TorchSource:
@@ -129,25 +260,44 @@ class TorchSource:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self._classes = getattr(dataset, "classes", None)
+        self._classes = _classes_of(dataset)
 
     def __iter__(self) -> Iterator[Sample]:
-        for index in range(len(self.dataset)):
-            yield Sample(name=f"{index:09d}", label=None, read=partial(self._read, index))
+        return map(self._sample, range(len(self.dataset)))
+
+    def some(self, count: int) -> Iterator[Sample]:
+        """Yields about ``count`` samples from all over the data set."""
+        return map(self._sample, _spread(len(self.dataset), count))
+
+    def _sample(self, index: int) -> Sample:
+        return Sample(name=f"{index:09d}", label=None, read=partial(self._read, index))
 
     def _read(self, index: int) -> Item:
         item = self.dataset[index]
         if not isinstance(item, (tuple, list)):
-            return Item(image=item, label=None)
-        return Item(image=item[0], label=self._name(item[1]) if len(item) > 1 else None)
+            return Item(image=_of_file(item), label=None)
+        label = class_of(item[1], self._classes, f"item {index}") if len(item) > 1 else None
+        return Item(image=_of_file(item[0]), label=label)
 
-    def _name(self, label: Any) -> str | None:
-        if label is None:
-            return None
-        number = int(label) if hasattr(label, "__int__") else label
-        if self._classes is not None and isinstance(number, int):
-            return str(self._classes[number])
-        return str(number)
+
+def _classes_of(dataset: Any) -> Any:
+    """Returns the names of a torch data set's classes, also below a ``Subset``; None if unknown."""
+    for _ in range(8):
+        classes = getattr(dataset, "classes", None)
+        if classes is not None:
+            return classes
+        dataset = getattr(dataset, "dataset", None)
+    return None
+
+
+def _of_file(image: Any) -> Any:
+    """Returns the bytes of an image that is given by its path; any other as it is."""
+    return Path(image).read_bytes() if isinstance(image, (str, Path)) else image
+
+
+def _spread(length: int, count: int) -> range:
+    """Returns about a number of places, evenly spread over a length."""
+    return range(0, length, max(1, length // count))
 
 
 def _holds_samples(data: Any) -> bool:

@@ -24,18 +24,20 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image
 
 from zoo.caft.augment import Augmentation
+from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode_process import (
+    EXACT,
     MOST_THREADS,
     DecodeProcess,
+    Decoding,
     NoProcessError,
     Pixels,
-    least_side,
     reason_of,
     views_of,
 )
+from zoo.caft.labels import LabelError
 from zoo.caft.sample import Item, Sample
 from zoo.inference.preprocess import as_photo, normalise_into, open_photo
 from zoo.schema.manifest import Preprocess
@@ -221,7 +223,7 @@ class Decoder(Generic[Images]):
             if isinstance(image, Item):
                 image, label = image.image, image.label
             digest = self._kind.write(image, buffer, place)
-        except NoProcessError:
+        except (NoProcessError, LabelError):
             raise  # not the image's fault
         except Exception as error:  # a data set's own code may raise anything
             self._kind.skip(buffer, place)
@@ -238,7 +240,7 @@ class PhotoDecoder:
         workers: Number of threads that call it; by default the number of cores.
         processes: Whether each thread has a process that decodes for it; by default only if there
             are many threads.
-        fast: Whether JPEG files much larger than the input are decoded at a fraction of their size.
+        decoding: How photos are decoded.
     """
 
     def __init__(
@@ -248,11 +250,11 @@ class PhotoDecoder:
         *,
         workers: int | None = None,
         processes: bool | None = None,
-        fast: bool = False,
+        decoding: Decoding = EXACT,
     ) -> None:
         self._preprocess = preprocess
         self._augmentation = augmentation
-        self._fast = fast
+        self._decoding = decoding
         self._with_processes = (
             (workers or cores()) > MOST_THREADS and hasattr(os, "memfd_create")
             if processes is None
@@ -263,7 +265,7 @@ class PhotoDecoder:
     @property
     def name(self) -> str:
         """What decodes, with its version."""
-        return f"Pillow {PIL.__version__}" + (", reduced" if self._fast else "")
+        return f"Pillow {PIL.__version__}" + (", reduced" if self._decoding.fast else "")
 
     @contextmanager
     def views(self, image: Any) -> Iterator[tuple[str, Iterable[Pixels]]]:
@@ -273,15 +275,15 @@ class PhotoDecoder:
             image: The bytes of its file, a Pillow image or pixels.
         """
         if not isinstance(image, bytes):
-            photo = as_photo(image)
-            digest = sha256_bytes(f"{photo.mode} {photo.size}".encode() + photo.tobytes())
+            digest, photo = digest_of(image), as_photo(image, self._decoding.exif)
             yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
         elif self._with_processes:
             with self._process() as process:
                 yield process.decode(image), process.pixels
         else:
-            least = least_side(self._preprocess, self._augmentation) if self._fast else None
-            digest, photo = sha256_bytes(image), open_photo(io.BytesIO(image), least)
+            least = self._decoding.least_side(self._preprocess, self._augmentation)
+            photo = open_photo(io.BytesIO(image), self._decoding.exif, least)
+            digest = sha256_bytes(image)
             yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
 
     def close(self) -> None:
@@ -294,7 +296,7 @@ class PhotoDecoder:
         try:
             process = self._processes.get_nowait()
         except queue.Empty:  # at most one process per thread
-            process = DecodeProcess(self._preprocess, self._augmentation, fast=self._fast)
+            process = DecodeProcess(self._preprocess, self._augmentation, self._decoding)
         try:
             yield process
         finally:
@@ -334,7 +336,7 @@ class HostBatches:
         if is_preprocessed(image):
             array = as_preprocessed(image, self._preprocess, self._views)
             rows[0] = array
-            return sha256_bytes(array.data)
+            return digest_of(array)
         with self._photos.views(image) as (digest, views):
             for row, pixels in zip(rows, views, strict=True):
                 normalise_into(row, pixels, self._preprocess)
@@ -376,18 +378,15 @@ def host_decoder(
     samples: int,
     workers: int | None = None,
     processes: bool | None = None,
+    decoding: Decoding = EXACT,
     memory: Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = _plain,
 ) -> Decoder[npt.NDArray[np.float32]]:
     """Returns a decoder with Pillow into the host's memory; see the classes for the arguments."""
-    photos = PhotoDecoder(preprocess, augmentation, workers=workers, processes=processes)
+    photos = PhotoDecoder(
+        preprocess, augmentation, workers=workers, processes=processes, decoding=decoding
+    )
     kind = HostBatches(preprocess, augmentation, photos, memory)
     return Decoder(kind, samples=samples, workers=workers)
-
-
-def is_preprocessed(image: Any) -> bool:
-    """Whether an image is preprocessed input: an array or a tensor of floats."""
-    kind = str(getattr(image, "dtype", ""))
-    return "float" in kind and not isinstance(image, Image.Image)
 
 
 def as_preprocessed(image: Any, preprocess: Preprocess, views: int) -> npt.NDArray[np.float32]:

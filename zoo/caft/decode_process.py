@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
-from zoo.inference.preprocess import fit, open_photo
+from zoo.inference.preprocess import Exif, fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError, ZooError
@@ -44,14 +45,32 @@ def views_of(
         yield fit(augmentation.view(photo, number, digest), preprocess)
 
 
-def least_side(preprocess: Preprocess, augmentation: Augmentation) -> int:
-    """Returns the shorter side, in pixels, down to which a photo may be decoded.
+@dataclass(frozen=True)
+class Decoding:
+    """How photos are decoded.
 
-    It is twice that of the resized photo, so that the resize still averages pixels; and twice that
-    again if there are random views, whose crops are half as wide as the photo at least.
+    Attributes:
+        exif: Whether they are turned as their EXIF orientation says.
+        fast: Whether JPEG files much larger than the input are decoded at a fraction of their size.
     """
-    resized = int(preprocess.input_size / preprocess.crop)
-    return 2 * resized * (2 if augmentation.count else 1)
+
+    exif: Exif = "ignore"
+    fast: bool = False
+
+    def least_side(self, preprocess: Preprocess, augmentation: Augmentation) -> int | None:
+        """Returns the shorter side, in pixels, down to which a photo may be decoded.
+
+        It is twice that of the resized photo, so that the resize still averages pixels; and twice
+        that again if there are random views, whose crops are half as wide as the photo at least.
+        """
+        if not self.fast:
+            return None
+        resized = int(preprocess.input_size / preprocess.crop)
+        return 2 * resized * (2 if augmentation.count else 1)
+
+
+EXACT = Decoding()
+"""Photos as they are stored."""
 
 
 def reason_of(error: Exception) -> str:
@@ -73,14 +92,14 @@ class DecodeProcess:
     Args:
         preprocess: The engine's preprocessing.
         augmentation: The views of each image.
-        fast: Whether JPEG files much larger than the input are decoded at a fraction of their size.
+        decoding: How photos are decoded.
 
     Raises:
         NoProcessError: The process does not start.
     """
 
     def __init__(
-        self, preprocess: Preprocess, augmentation: Augmentation, *, fast: bool = False
+        self, preprocess: Preprocess, augmentation: Augmentation, decoding: Decoding = EXACT
     ) -> None:
         side = preprocess.input_size
         self._settings = json.dumps(
@@ -89,7 +108,8 @@ class DecodeProcess:
                     mode="json", include=set(Preprocess.model_fields)
                 ),
                 "augmentation": augmentation.model_dump(mode="json"),
-                "least": least_side(preprocess, augmentation) if fast else None,
+                "exif": decoding.exif,
+                "least": decoding.least_side(preprocess, augmentation),
             }
         )
         self._fd = os.memfd_create("pixels")
@@ -170,7 +190,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, pixels: Pixels, settings: str) 
         data = requests.read(*_LENGTH.unpack(header))
         try:
             digest = sha256_bytes(data)
-            photo = open_photo(io.BytesIO(data), values["least"])
+            photo = open_photo(io.BytesIO(data), values["exif"], values["least"])
             views = views_of(photo, digest, preprocess, augmentation)
             for place, view in zip(pixels, views, strict=True):
                 place[:] = view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,12 +13,17 @@ from typing import Any
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
+from zoo.caft.datasets import described
 from zoo.caft.decode import Batch, Decoded
 from zoo.caft.feed import DecodeMode, Feed, check_gpu_decodes, open_feed
-from zoo.caft.sample import Sample, Source
+from zoo.caft.notes import Notes
+from zoo.caft.recognise import Changes, Recogniser
+from zoo.caft.sample import Source
 from zoo.caft.sources import open_source
+from zoo.caft.stamps import FileRead, Stamps
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
+from zoo.inference.preprocess import Exif
 from zoo.runtime.base import Features, Running
 from zoo.util.errors import DatasetError
 
@@ -35,9 +41,15 @@ class Pass:
     Attributes:
         images: Images processed in this pass, skipped ones included.
         bad: Images skipped in this pass.
-        before: Images processed by earlier passes.
-        found: Of those, the ones that are still in the data set.
-        rewritten: Of those, the ones whose files were modified since.
+        before: Images that the cache had, by name.
+        found: Images of the data set whose features the cache had.
+        rewritten: Names whose content has changed; they were processed again.
+        relabelled: Images whose label has changed.
+        renamed: Images whose features the cache had under another name.
+        gone: Names that are no longer in the data set; their rows were removed.
+        reordered: Whether images have changed places.
+        unlabelled: Images in the cache without a label.
+        notes: What of the data set was left out, ignored or put together.
         seconds: Time since the start.
         in_engine: Time spent waiting for the engine, in seconds.
         started: Clock at the start.
@@ -48,6 +60,12 @@ class Pass:
     before: int = 0
     found: int = 0
     rewritten: int = 0
+    relabelled: int = 0
+    renamed: int = 0
+    gone: int = 0
+    reordered: bool = False
+    unlabelled: int = 0
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     in_engine: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -70,15 +88,20 @@ def cache_features(
     workers: int | None = None,
     decode: DecodeMode = "auto",
     moved: bool = False,
+    exif: Exif = "ignore",
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
     on_bad: Bad = lambda name, reason: None,
     on_progress: Progress = lambda state: None,
 ) -> tuple[Card, Pass]:
     """Creates a feature cache, resumes an interrupted one or adds new images to it.
 
-    Images are identified by name and skipped if the cache has them: after a kill only the batch in
-    the engine is repeated, and if a data set has grown only its new images are processed. Images
-    that were unusable in a finished pass are tried again. Rows of deleted or modified images stay;
-    :class:`Pass` counts them.
+    Images are recognised by their content and not run again if the cache has them: after a kill
+    only the batch in the engine is repeated, and if a data set has changed only its new images are
+    processed. When the pass has finished, the cache is what a pass into an empty folder would have
+    made: changed images and labels are replaced, rows of deleted images removed, and the order is
+    that of the data set. :class:`Pass` counts the changes. Unusable images are tried again.
 
     Args:
         data: See :func:`zoo.caft.sources.open_source`.
@@ -90,7 +113,12 @@ def cache_features(
         batch: Batch size, capped at the engine's largest; by default the one it is optimised for.
         workers: Number of decoding threads; by default the number of cores.
         decode: Who decodes photos; see :data:`zoo.caft.feed.DecodeMode`.
-        moved: Whether to accept a data set at another path than the cache was made from.
+        moved: Whether to accept a data set at another path than the cache was made from, if it has
+            an image of the cache.
+        exif: Whether to turn photos as their EXIF orientation says, ``apply`` or ``ignore``.
+        image: See :func:`zoo.caft.sources.open_source`.
+        label: See there.
+        split: See there.
         on_bad: Called for each skipped image.
         on_progress: Called after each batch.
 
@@ -103,32 +131,54 @@ def cache_features(
             writing it.
         RunError: The engine failed.
     """
-    source = open_source(data)
+    source = open_source(data, image=image, label=label, split=split)
     augmentation = Augmentation(count=augment, seed=seed)
-    name = _name(data)
+    name = _name(data, split)
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
     if decode == "gpu":
         check_gpu_decodes(extractor)
-    identity = Identity.of(extractor, storage, augmentation, fast=decode == "fast")
-    writer = CacheWriter(Path(folder), identity, name, moved=moved)
-    state = Pass(before=len(writer.done))
+    identity = Identity.of(extractor, storage, augmentation, exif, fast=decode == "fast")
+    former = (str(data), type(data).__name__)  # names in cards of earlier versions
+    writer = CacheWriter(Path(folder), identity, name, moved=moved, former=former)
+    stamps = Stamps(Path(folder), writable=writer.writable)
+    recogniser: Recogniser | None = None
+    state = Pass()
     complete = False
     try:
-        with open_feed(
-            extractor, augmentation, samples=samples, workers=workers, decode=decode
-        ) as feed:
+        recogniser = _recogniser(writer, stamps, workers)
+        state.before = recogniser.before
+        if not isinstance(data, (str, Path)) or writer.source_before != name:
+            recogniser.check_shared(source, name, writer.source_before, all_of_it=moved)
+        with (
+            closing(recogniser.new_samples(source)) as new_samples,
+            open_feed(
+                extractor,
+                augmentation,
+                samples=samples,
+                workers=workers,
+                decode=decode,
+                exif=exif,
+            ) as feed,
+            closing(feed.batches(new_samples)) as batches,
+        ):
             writer.decoded_by(feed.decoders)
-            with closing(feed.batches(_new_samples(source, writer, state))) as batches:
-                for outcomes, features in _run_batches(feed, batches, state):
-                    writer.append(outcomes, features)
-                    _count(outcomes, state, on_bad)
-                    on_progress(state)
+            for outcomes, features in _run_batches(feed, batches, state):
+                writer.append(outcomes, features)
+                _stamp(stamps, outcomes)
+                _count(outcomes, state, on_bad)
+                on_progress(state)
         complete = True
     finally:
         state.seconds = time.perf_counter() - state.started
-        card = writer.close(complete=complete, seconds=state.seconds)
+        stamps.close(complete=complete)
+        draft = None if recogniser is None else recogniser.draft
+        card = writer.close(complete=complete, seconds=state.seconds, draft=draft)
+    _tell_changes(recogniser.changes, state)
+    state.unlabelled = writer.unlabelled
+    notes = getattr(source, "notes", None)
+    state.notes = notes.lines if isinstance(notes, Notes) else ()
     return card, state
 
 
@@ -176,22 +226,45 @@ def _count(outcomes: Sequence[Decoded], state: Pass, on_bad: Bad) -> None:
     state.seconds = time.perf_counter() - state.started
 
 
-def _name(data: str | Path | Any) -> str:
-    """Returns a data set's name in the card: its absolute path, or the type of an object."""
+def _name(data: str | Path | Any, split: str | None) -> str:
+    """Returns a data set's name in the card: its absolute path, or a description of an object."""
     if not isinstance(data, (str, Path)):
-        return type(data).__name__
-    return str(data) if str(data).startswith("hf:") else str(Path(data).resolve())
+        return described(data)
+    text = str(data)
+    if not text.startswith("hf:"):
+        path = Path(text).resolve()
+        return str(path) if split is None else str(path / split)
+    name, _, named = text.removeprefix("hf:").partition(":")
+    parts = [str(Path(name).resolve()) if Path(name).is_dir() else name, named or split or ""]
+    return "hf:" + ":".join(part for part in parts if part)
 
 
-def _new_samples(source: Source, writer: CacheWriter, state: Pass) -> Iterator[Sample]:
-    """Yields the samples that are not in the cache, and counts the others."""
-    for sample in source:
-        if not writer.is_done(sample):
-            yield sample
-            continue
-        state.found += 1
-        if sample.path is not None and writer.is_older_than(sample.path):
-            state.rewritten += 1
+def _recogniser(writer: CacheWriter, stamps: Stamps, workers: int | None) -> Recogniser:
+    return Recogniser(
+        writer.folder,
+        writer.old,
+        stamps,
+        writable=writer.writable,
+        workers=workers or len(os.sched_getaffinity(0)),
+    )
+
+
+def _stamp(stamps: Stamps, outcomes: Sequence[Decoded]) -> None:
+    """Notes the stamps of the files of a batch."""
+    for outcome in outcomes:
+        read = outcome.sample.read
+        if outcome.error is None and isinstance(read, FileRead):
+            stamps.add(read.stamp, outcome.sha256)
+    stamps.flush()
+
+
+def _tell_changes(changes: Changes, state: Pass) -> None:
+    state.found = changes.kept
+    state.rewritten = changes.replaced
+    state.relabelled = changes.relabelled
+    state.renamed = changes.renamed
+    state.gone = changes.gone
+    state.reordered = changes.reordered
 
 
 def _has_any(source: Source, name: str) -> None:
@@ -199,6 +272,6 @@ def _has_any(source: Source, name: str) -> None:
     if next(iter(source), None) is None:
         raise DatasetError(
             f"{name} has no images",
-            hint="supported are .jpg, .png, .webp, .bmp, .tif and .gif, in the folder or its "
-            "subfolders",
+            hint="a folder has them in it or its subfolders, as .jpg, .png, .webp, .avif, .bmp, "
+            ".tif, .gif or .jp2",
         )

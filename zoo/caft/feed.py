@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Batch, Decoder, HostBatches, PhotoDecoder
+from zoo.caft.decode_process import Decoding
 from zoo.caft.gpu_batches import GpuBatches, prepared
 from zoo.caft.sample import Sample
 from zoo.inference.extractor import Extractor
 from zoo.inference.gpu.preparer import Preparer
+from zoo.inference.preprocess import Exif
 from zoo.runtime.base import DeviceSession, Running, pipeline_of
 from zoo.util.errors import MissingPackageError, RunError
 
@@ -47,6 +49,7 @@ def open_feed(
     samples: int,
     workers: int | None,
     decode: DecodeMode,
+    exif: Exif = "ignore",
 ) -> Iterator[Feed]:
     """Opens the feed of an engine.
 
@@ -56,20 +59,22 @@ def open_feed(
         samples: Samples per batch.
         workers: Number of decoding threads; by default the number of cores.
         decode: Who decodes.
+        exif: Whether to turn photos as their EXIF orientation says.
 
     Raises:
         RunError: The GPU's memory does not suffice.
     """
     views = augmentation.views
-    photos = PhotoDecoder(
-        extractor.preprocess, augmentation, workers=workers, fast=decode == "fast"
-    )
+    decoding = Decoding(exif=exif, fast=decode == "fast")
+    photos = PhotoDecoder(extractor.preprocess, augmentation, workers=workers, decoding=decoding)
     session = extractor.session
     hardware = decode in ("auto", "gpu")
     preparer, _ = _open_preparer(extractor, samples * views, hardware=hardware)
     if preparer is not None and isinstance(session, DeviceSession):
         jpegs = preparer.decoder
-        kind = GpuBatches(extractor.preprocess, augmentation, photos, jpegs=jpegs is not None)
+        kind = GpuBatches(
+            extractor.preprocess, augmentation, photos, jpegs=jpegs is not None, exif=exif
+        )
         slots = Decoder(kind, samples=samples, workers=workers)
         with closing(preparer), session.pipeline() as pipeline:
             yield Feed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,11 @@ def fit_sklearn(
     features = (features - mean) * scale
     labels = np.repeat(cache.labels[split.train], cache.views)
     started = time.perf_counter()
-    model = LogisticRegression(
-        C=1 / max(settings.weight_decay, 1e-12), max_iter=20 * settings.epochs
-    ).fit(features, labels)
+    with warnings.catch_warnings():  # it takes many classes for numbers to be predicted
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        model = LogisticRegression(
+            C=1 / max(settings.weight_decay, 1e-12), max_iter=20 * settings.epochs
+        ).fit(features, labels)
     seconds = time.perf_counter() - started
     return Fitted(layers=(_layer(model, len(cache.label_names)),), seconds=seconds)
 

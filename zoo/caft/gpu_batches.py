@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import queue
 import threading
 from collections.abc import Generator
@@ -10,14 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from zoo.caft.augment import Augmentation
-from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed, is_preprocessed
-from zoo.inference.gpu.jpeg import plain_jpeg
+from zoo.caft.content import digest_of, is_preprocessed
+from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed
+from zoo.inference.gpu.jpeg import JpegSize, plain_jpeg
 from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
+from zoo.inference.preprocess import Exif, orientation_of
 from zoo.runtime.cuda import DeviceBatch
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
+
+_EXIF = b"Exif\0\0"
+_HEADERS = 65_536  # bytes; EXIF comes first in a file
 
 Slots = list[tuple[Photo, ...]]
 """The photos of each sample of a batch."""
@@ -31,6 +38,8 @@ class GpuBatches:
         augmentation: The views of each image.
         photos: Decodes the photos that the GPU does not.
         jpegs: Whether the GPU decodes JPEG files.
+        exif: Whether photos are turned as their EXIF orientation says; Pillow decodes those that
+            have to be.
     """
 
     def __init__(
@@ -40,11 +49,13 @@ class GpuBatches:
         photos: PhotoDecoder,
         *,
         jpegs: bool,
+        exif: Exif = "ignore",
     ) -> None:
         self._preprocess = preprocess
         self._augmentation = augmentation
         self._photos = photos
         self._jpegs = jpegs
+        self._exif = exif
 
     def new_buffer(self, samples: int) -> Slots:
         """See :meth:`zoo.caft.decode.Batches.new_buffer`."""
@@ -57,8 +68,8 @@ class GpuBatches:
         if is_preprocessed(image):
             array = as_preprocessed(image, self._preprocess, views).copy()
             buffer[place] = (Photo(source=array, row=row),)
-            return sha256_bytes(array.data)
-        if self._jpegs and isinstance(image, bytes) and (size := plain_jpeg(image)):
+            return digest_of(array)
+        if self._jpegs and isinstance(image, bytes) and (size := self._decodable(image)):
             digest = sha256_bytes(image)
             whole = size.width, size.height
             crops = tuple(self._augmentation.crop(whole, n, digest) for n in range(views))
@@ -70,6 +81,14 @@ class GpuBatches:
                 for number, view in enumerate(pixels)
             )
         return digest
+
+    def _decodable(self, data: bytes) -> JpegSize | None:
+        """Returns the size of a file that the GPU decodes as Pillow would, None for others."""
+        size = plain_jpeg(data)
+        if size is None or self._exif == "ignore" or _EXIF not in data[:_HEADERS]:
+            return size
+        with Image.open(io.BytesIO(data)) as photo:
+            return size if orientation_of(photo) == 1 else None
 
     def skip(self, buffer: Slots, place: int) -> None:
         """See :meth:`zoo.caft.decode.Batches.skip`."""

@@ -38,13 +38,23 @@ class GrowingArray:
         self._size = self.dtype.itemsize * int(np.prod(row, dtype=np.int64))
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if os.fstat(self._file).st_size < self._end(rows) and rows:
-                raise ValueError(f"{path.name} has fewer than {rows:,} rows")
+            self.check(path, dtype, row, rows)
             os.ftruncate(self._file, self._end(rows))
             self._write_header()
         except BaseException:
             os.close(self._file)
             raise
+
+    @staticmethod
+    def check(path: Path, dtype: npt.DTypeLike, row: tuple[int, ...], rows: int) -> None:
+        """Checks that a file has a number of rows.
+
+        Raises:
+            ValueError: It has fewer, or is missing.
+        """
+        size = np.dtype(dtype).itemsize * int(np.prod(row, dtype=np.int64))
+        if rows and not (path.exists() and path.stat().st_size >= _HEADER + rows * size):
+            raise ValueError(f"{path.name} has fewer than {rows:,} rows")
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Writes rows after the last one."""
@@ -76,6 +86,17 @@ class GrowingArray:
         header = magic + text.encode().ljust(_HEADER - 11) + b"\n"
         assert len(header) == _HEADER
         _write_all(self._file, memoryview(header), 0)
+
+
+def mapped(path: Path, dtype: npt.DTypeLike, row: tuple[int, ...], rows: int) -> npt.NDArray[Any]:
+    """Maps the first rows of a file, whatever its header says; a killed process leaves that stale.
+
+    Raises:
+        ValueError: The file has fewer rows than that.
+    """
+    if not rows:
+        return np.empty((0, *row), dtype)
+    return np.memmap(path, dtype, "r", offset=_HEADER, shape=(rows, *row))
 
 
 def _write_all(file: int, data: memoryview, offset: int) -> None:

@@ -14,7 +14,7 @@ from zoo.caft.rows import standardise
 from zoo.caft.settings import Settings
 from zoo.caft.split import split_samples
 from zoo.caft.train import train_head
-from zoo.util.errors import UsageError
+from zoo.util.errors import CacheError, UsageError
 
 _TEMPERATURE = 0.07
 _CELLS = 1 << 25  # similarities in memory at a time: 128 MiB
@@ -46,7 +46,7 @@ class Probed:
             f"kNN (k={self.neighbours}): accuracy {self.knn_right / self.held_out:.1%} on "
             f"{self.held_out} held-out images (95% interval {low:.1%} to {high:.1%})",
             f"linear: {self.linear.line}",
-            f"always predicting the most frequent class: {self.chance:.1%}",
+            *self.linear.lines[1:],
         ]
 
 
@@ -61,13 +61,18 @@ def probe(cache: FeatureCache, *, neighbours: int = 20, test: float = 0.2, seed:
 
     Raises:
         UsageError: ``neighbours`` or ``test`` is not positive.
-        CacheError: Fewer than two classes have a label.
+        CacheError: Fewer than two classes have a label, or none has two images.
         MissingPackageError: scikit-learn is not installed.
     """
     if neighbours < 1 or test <= 0:
         raise UsageError(f"k={neighbours} and test={test}: both must be positive")
     settings = Settings(solver="sklearn", val=0, test=test, seed=seed, weight_decay=1.0)
     split = split_samples(cache, val=0, test=test, seed=seed)
+    if not len(split.test):
+        raise CacheError(
+            f"{cache.folder}: no image is held out to probe with: no class has two images",
+            hint="add images, or train without a test set: zoo train-head CACHE --test 0",
+        )
     neighbours = min(neighbours, len(split.train))
     mean, scale = standardise(cache, split.train)
     predicted = knn(
@@ -109,12 +114,13 @@ def knn(
         The classes of ``queries``, ``(M,)``.
     """
     predicted = np.empty(len(queries), np.int64)
-    step = max(1, _CELLS // len(known))
+    classes = int(labels.max()) + 1
+    step = max(1, _CELLS // max(len(known), 2 * classes))
     for start in range(0, len(queries), step):
         similar = queries[start : start + step] @ known.T
         nearest = np.argpartition(-similar, neighbours - 1, axis=1)[:, :neighbours]
         weights = np.exp((np.take_along_axis(similar, nearest, axis=1) - 1) / _TEMPERATURE)
-        votes = np.zeros((len(similar), int(labels.max()) + 1))
+        votes = np.zeros((len(similar), classes))
         np.add.at(votes, (np.arange(len(similar))[:, None], labels[nearest]), weights)
         predicted[start : start + step] = votes.argmax(axis=1)
     return predicted

@@ -11,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
+from zoo.caft.files import NO_LABEL
 from zoo.caft.head import Head
 from zoo.caft.split import Split
 from zoo.util.digest import canonical_json
 from zoo.util.errors import MissingPackageError
 from zoo.util.files import whole
 
-_CHUNK = 16_384  # rows
+_LOGITS = 1 << 22  # logits at a time: 16 MiB
+_DENSE = 100  # classes up to which the confusion matrix is written with its zeros
+_DRAWN = 400  # most rows and columns of the drawn matrix
+_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,11 @@ class Report:
         stopped_by: Number of validation samples; if 0, the training loss stopped the training.
         interval: Wilson's 95 percent interval of the accuracy.
         labels: Names of the classes.
-        confusion: Number of held-out samples, ``[class][predicted class]``.
+        cells: The confusion matrix without its zeros: class, predicted class, held-out samples.
+        majority: The most frequent class in training.
+        majority_right: Number of held-out samples that always predicting it classifies correctly.
+        not_held_out: Names of the classes that were trained but have no held-out samples.
+        unlabelled: Number of samples without a label, which were not used.
         curve: The epochs.
         seconds: Duration of all epochs.
     """
@@ -60,9 +68,26 @@ class Report:
     stopped_by: int
     interval: tuple[float, float]
     labels: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    cells: tuple[tuple[int, int, int], ...]
+    majority: str
+    majority_right: int
+    not_held_out: tuple[str, ...]
+    unlabelled: int
     curve: tuple[Epoch, ...]
     seconds: float
+
+    @property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """Number of held-out samples, ``[class, predicted class]``: quadratic in the classes."""
+        return self._binned(len(self.labels))
+
+    def _binned(self, size: int) -> npt.NDArray[np.int64]:
+        """Returns the confusion matrix with neighbouring classes added up to a number of bins."""
+        binned = np.zeros((size, size), np.int64)
+        cells = np.array(self.cells, np.int64).reshape(-1, 3)
+        places = cells[:, :2] * size // max(1, len(self.labels))
+        np.add.at(binned, (places[:, 0], places[:, 1]), cells[:, 2])
+        return binned
 
     @property
     def accuracy(self) -> float:
@@ -82,12 +107,36 @@ class Report:
         low, high = self.interval
         return (
             f"accuracy {self.accuracy:.1%} on {self.held_out} held-out images "
-            f"(95% interval {low:.1%} to {high:.1%})"
+            f"(95% interval {low:.1%} to {high:.1%}); always '{self.majority}': "
+            f"{self.majority_right / self.held_out:.1%}"
         )
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The accuracy, and what it does not cover, as text."""
+        lines = [self.line]
+        if self.held_out and (count := len(self.not_held_out)):
+            names = ", ".join(self.not_held_out[:_NAMED]) + (", …" if count > _NAMED else "")
+            lines.append(f"  classes without held-out images: {count:,} ({names})")
+        if self.unlabelled:
+            lines.append(f"  images without a label, which were not used: {self.unlabelled:,}")
+        return tuple(lines)
+
     def to_json(self) -> bytes:
-        """Returns the report as JSON."""
-        values = {**asdict(self), "accuracy": self.accuracy if self.held_out else None}
+        """Returns the report as JSON.
+
+        Up to 100 classes, ``confusion`` is the matrix; beyond, ``confusion_cells`` has a list
+        ``[class, predicted class, samples]`` for each of its cells that is not zero.
+        """
+        values = {
+            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "cells"
+        }
+        values["curve"] = [asdict(epoch) for epoch in self.curve]
+        values["accuracy"] = self.accuracy if self.held_out else None
+        if len(self.labels) <= _DENSE:
+            values["confusion"] = self.confusion.tolist()
+        else:
+            values["confusion_cells"] = self.cells
         return canonical_json(values) + b"\n"
 
 
@@ -95,13 +144,13 @@ def judge(
     head: Head, cache: FeatureCache, split: Split, curve: list[Epoch], seconds: float
 ) -> Report:
     """Evaluates a head on the plain views of the held-out samples."""
-    count = len(cache.label_names)
-    confusion = np.zeros((count, count), np.int64)
-    for start in range(0, len(split.test), _CHUNK):
-        part = split.test[start : start + _CHUNK]
-        predicted = head.logits(cache.plain[part]).argmax(axis=1)
-        np.add.at(confusion, (cache.labels[part], predicted), 1)
-    right, held_out = int(np.trace(confusion)), len(split.test)
+    predicted = _predicted(head, cache, split)
+    actual = np.asarray(cache.labels[split.test], np.int64)
+    cells, counts = np.unique(np.stack([actual, predicted], 1), axis=0, return_counts=True)
+    trained = np.bincount(cache.labels[split.train], minlength=len(cache.label_names))
+    tested = np.bincount(actual, minlength=len(cache.label_names))
+    majority = int(trained.argmax())
+    right, held_out = int((actual == predicted).sum()), len(split.test)
     return Report(
         right=right,
         held_out=held_out,
@@ -109,10 +158,29 @@ def judge(
         stopped_by=len(split.val),
         interval=wilson(right, held_out),
         labels=cache.label_names,
-        confusion=tuple(tuple(int(value) for value in row) for row in confusion),
+        cells=tuple(
+            (first, second, count)
+            for (first, second), count in zip(cells.tolist(), counts.tolist(), strict=True)
+        ),
+        majority=cache.label_names[majority],
+        majority_right=int(tested[majority]),
+        not_held_out=tuple(
+            cache.label_names[number] for number in np.flatnonzero((trained > 0) & (tested == 0))
+        ),
+        unlabelled=int((cache.labels == NO_LABEL).sum()),
         curve=tuple(curve),
         seconds=seconds,
     )
+
+
+def _predicted(head: Head, cache: FeatureCache, split: Split) -> npt.NDArray[np.int64]:
+    """Returns the predicted class of each held-out sample."""
+    predicted = np.empty(len(split.test), np.int64)
+    step = max(1, _LOGITS // max(1, len(cache.label_names)))
+    for start in range(0, len(split.test), step):
+        part = split.test[start : start + step]
+        predicted[start : start + step] = head.logits(cache.plain[part]).argmax(axis=1)
+    return predicted
 
 
 def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
@@ -167,8 +235,8 @@ def draw_curve(axes: Any, report: Report) -> None:
 
 
 def draw_confusion(axes: Any, report: Report) -> None:
-    """Draws the confusion matrix as fractions of each class."""
-    counts: npt.NDArray[np.float64] = np.array(report.confusion, np.float64)
+    """Draws the confusion matrix as fractions of each class; of many, neighbours are added up."""
+    counts = report._binned(min(_DRAWN, len(report.labels))).astype(np.float64)
     shown = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shown, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="actual", title=report.line.partition(" (")[0])

@@ -10,8 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    | {".avif", ".jp2", ".j2k"}
+)
 """Suffixes of image files, in lower case."""
+
+_MAGIC = (
+    (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"), (8, b"WEBP"),
+    (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftypavif"), (4, b"jP  \r\n\x87\n"),
+    (0, b"\xff\x4f\xff\x51"),
+)  # fmt: skip
+
+
+def looks_like_image(start: bytes) -> bool:
+    """Whether a file that starts with these bytes is an image, whatever its name."""
+    return any(start[at:].startswith(magic) for at, magic in _MAGIC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +37,10 @@ class Sample:
         label: The name of its class, None if it has none.
         read: Returns the image: the bytes of its file, a Pillow image, uint8 pixels or
             preprocessed input; or an :class:`Item` if the label is loaded with the image. Called
-            once, in another thread.
+            in another thread, and only once unless ``rereadable``.
         key: Tells it from samples of the same name; the name by default.
         path: Its file, None if it has no file of its own.
+        rereadable: Whether ``read`` may be called again, at little cost.
     """
 
     name: str
@@ -33,6 +48,7 @@ class Sample:
     read: Callable[[], Any]
     key: str = ""
     path: Path | None = None
+    rereadable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

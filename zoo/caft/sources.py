@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from zoo.caft.sample import SUFFIXES, Sample, Source
-from zoo.util.errors import DatasetError
+from typing_extensions import assert_never
 
-LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
+from zoo.caft.files import LISTS, in_utf8, listed_key
+from zoo.caft.labels import class_of
+from zoo.caft.notes import Notes
+from zoo.caft.sample import SUFFIXES, Sample, Source, looks_like_image
+from zoo.caft.stamps import FileRead
+from zoo.util.errors import DatasetError, UsageError
+
+SPLITS = frozenset(["train", "training", "val", "valid", "validation", "dev", "test", "testing"])
+"""Names of folders that are splits rather than classes, where a root has no others."""
+
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
-def open_source(data: str | Path | Any) -> Source:
+def open_source(
+    data: str | Path | Any,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+) -> Source:
     """Returns the samples of a data set.
 
     Args:
@@ -23,32 +40,76 @@ def open_source(data: str | Path | Any) -> Source:
             ``path`` or ``path,label`` on each line; a webdataset tar, or several as
             ``shard-{000..012}.tar``; ``hf:NAME[:SPLIT]``, or the folder of a Hugging Face data set
             saved to disk; a Hugging Face or torch ``Dataset``; or any iterable of samples.
+        image: The column or field of the image, of a Hugging Face data set or a tar.
+        label: The column or field of the label.
+        split: The split, of a folder or a Hugging Face data set that has several.
 
     Raises:
         DatasetError: It is none of these or does not exist.
+        UsageError: It has no columns, fields or splits to choose from.
     """
-    if not isinstance(data, (str, Path)):
-        from zoo.caft.datasets import from_object
+    kind = kind_of(data)
+    if (image or label) and kind not in (Kind.TAR, Kind.HUB, Kind.TABLE):
+        raise UsageError(
+            f"{_named(data)} has no columns or fields to choose from",
+            hint="--image-column, --label-column, --image-field and --label-field are for Hugging "
+            "Face data sets and tars",
+        )
+    if split and kind not in (Kind.FOLDER, Kind.HUB):
+        raise UsageError(
+            f"{_named(data)} has no splits to choose from",
+            hint="--split is for a folder with train/ and val/, and for Hugging Face data sets",
+        )
+    match kind:
+        case Kind.OBJECT | Kind.TABLE:
+            from zoo.caft.datasets import from_object
 
-        return from_object(data)
-    text = str(data)
-    if text.startswith("hf:"):
-        from zoo.caft.datasets import from_hub
-
-        return from_hub(text.removeprefix("hf:"))
-    if text.endswith(TARS):
-        from zoo.caft.tars import TarSource
-
-        return TarSource(text)
-    path = Path(text)
-    if path.is_dir():
-        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            return from_object(data, image, label)
+        case Kind.HUB:
             from zoo.caft.datasets import from_hub
 
-            return from_hub(text)
-        return FolderSource(path)
+            return from_hub(str(data).removeprefix("hf:"), image, label, split)
+        case Kind.TAR:
+            from zoo.caft.tars import TarSource
+
+            return TarSource(str(data), image, label)
+        case Kind.FOLDER:
+            return folder_source(Path(data), split)
+        case Kind.LIST:
+            return ListSource(Path(data))
+        case _:
+            assert_never(kind)
+
+
+class Kind(Enum):
+    """The kinds of data sets."""
+
+    OBJECT = "object"
+    TABLE = "table"
+    HUB = "hub"
+    TAR = "tar"
+    FOLDER = "folder"
+    LIST = "list"
+
+
+def kind_of(data: str | Path | Any) -> Kind:
+    """Returns the kind of a data set.
+
+    Raises:
+        DatasetError: It is none, or does not exist.
+    """
+    if not isinstance(data, (str, Path)):
+        return Kind.TABLE if hasattr(data, "column_names") else Kind.OBJECT
+    text, path = str(data), Path(data)
+    if text.startswith("hf:"):
+        return Kind.HUB
+    if text.endswith(TARS) and not path.is_dir():
+        return Kind.TAR
+    if path.is_dir():
+        saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+        return Kind.HUB if saved else Kind.FOLDER
     if path.suffix.lower() in LISTS:
-        return ListSource(path)
+        return Kind.LIST
     if not path.exists():
         raise DatasetError(
             f"{path}: no such folder or file",
@@ -60,32 +121,109 @@ def open_source(data: str | Path | Any) -> Source:
     )
 
 
-def in_utf8(name: str) -> str:
-    """Returns a file's name with bytes that are not valid UTF-8 replaced."""
-    return name.encode("utf-8", "replace").decode()
+def _named(data: Any) -> str:
+    return str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
+
+
+def folder_source(root: Path, split: str | None = None) -> FolderSource:
+    """Returns the samples of a folder, or of one of its splits.
+
+    Raises:
+        DatasetError: It has splits and none is chosen, or not this one.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder")
+    folders = sorted(name for name, is_dir in _entries(root) if is_dir and not _is_hidden(name))
+    if split is not None:
+        if split not in folders:
+            raise DatasetError(
+                f"{root} has no split '{split}'",
+                hint=f"it has {', '.join(folders[:10])}" if folders else "it has no folders",
+            )
+        return FolderSource(root / split)
+    if folders and SPLITS.issuperset(name.lower() for name in folders):
+        raise DatasetError(
+            f"the folders {', '.join(folders)} of {root} are splits of a data set, not classes",
+            hint=f"choose one with --split {folders[0]}, and give each a cache of its own",
+        )
+    return FolderSource(root)
 
 
 class FolderSource:
     """A folder of images. Its subfolders are the classes; images outside them have no label.
 
+    A file is an image by its suffix, or by its content if it has another.
+
     Args:
         root: The folder; it is walked in the order of names, one folder at a time.
 
+    Attributes:
+        notes: The files that are no images.
+
     Raises:
-        DatasetError: The folder does not exist.
+        DatasetError: The folder does not exist, or can't be read.
     """
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise DatasetError(f"{root}: no such folder")
         self.root = root
+        self.notes = Notes()
 
     def __iter__(self) -> Iterator[Sample]:
-        for path in _images(self.root):
+        self.notes.clear()
+        for path in self._images(self.root):
             name = path.relative_to(self.root).as_posix()
-            label, slash, _ = name.partition("/")
-            label = in_utf8(label) if slash else ""
-            yield Sample(name=name, label=label or None, read=path.read_bytes, path=path)
+            folder, slash, _ = name.partition("/")
+            label = class_of(in_utf8(folder)) if slash else None
+            yield Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)
+
+    def _images(self, folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+        """Yields the images under a folder in the order of their paths.
+
+        Links to a folder that contains them are not followed.
+        """
+        real = os.path.realpath(folder)
+        if real in above:
+            return
+        for name, is_dir in _entries(folder):
+            path = folder / name
+            if _is_hidden(name):
+                self._leave_out("ignored hidden files and folders", path)
+            elif is_dir:
+                yield from self._images(path, above | {real})
+            elif path.suffix.lower() in SUFFIXES or _starts_like_image(path):
+                yield path
+            else:
+                suffix = f"with suffix {path.suffix}" if path.suffix else "without a suffix"
+                self._leave_out(f"left out, because they are no images: files {suffix}", path)
+
+    def _leave_out(self, kind: str, path: Path) -> None:
+        self.notes.add(in_utf8(kind), in_utf8(path.relative_to(self.root).as_posix()))
+
+
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    """Returns the names in a folder in their order, and whether each is a folder.
+
+    Raises:
+        DatasetError: The folder can't be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, entry.is_dir()) for entry in entries)
+    except OSError as error:
+        raise DatasetError(f"can't read the folder {folder}: {error.strerror}") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _starts_like_image(path: Path) -> bool:
+    try:
+        return looks_like_image(FileRead(path, 0, 16)())
+    except OSError:
+        return False  # it is shorter, a special file, or may not be read
 
 
 class ListSource:
@@ -109,9 +247,11 @@ class ListSource:
         delimiter = "," if self.path.suffix.lower() == ".csv" else "\t"
         with self.path.open(newline="", encoding="utf-8-sig") as file:
             try:
+                times: Counter[str] = Counter()
                 for number, row in enumerate(csv.reader(file, delimiter=delimiter), 1):
                     if sample := self._sample(number, row):
-                        yield sample
+                        times[sample.name] += 1  # a photo may be listed twice, with two labels
+                        yield replace(sample, key=listed_key(sample.name, times[sample.name]))
             except UnicodeDecodeError as error:
                 raise DatasetError(f"{self.path} is not UTF-8 text: {error.reason}") from error
 
@@ -126,31 +266,11 @@ class ListSource:
                 f"{self.path}: line {number} has {len(row)} fields, not just a path and a label",
                 hint='quote a name that contains the delimiter: "a, b.jpg",cat',
             )
-        label = row[1].strip() if len(row) == 2 else ""
+        label = class_of(row[1]) if len(row) == 2 else None
         path = self.path.parent / name
         if not label and "," in name and not path.exists():
             raise DatasetError(
                 f"{self.path}: line {number}: there is no file '{name}'",
                 hint="only .csv files separate the label by a comma; this file needs a tab",
             )
-        key = f"{number}:{name}"  # a photo may be listed twice, with two labels
-        return Sample(name=name, label=label or None, read=path.read_bytes, key=key, path=path)
-
-
-def _images(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yields the images under a folder in the order of their paths, without hidden files.
-
-    Links to a folder that contains them are not followed.
-    """
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    with os.scandir(folder) as entries:
-        visible = sorted(
-            (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
-        )
-    for name, is_dir in visible:
-        if is_dir:
-            yield from _images(folder / name, above | {real})
-        elif Path(name).suffix.lower() in SUFFIXES:
-            yield folder / name
+        return Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)

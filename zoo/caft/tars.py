@@ -1,80 +1,264 @@
-"""webdataset tars: a sample's files are adjacent and share their name up to the first dot.
+"""webdataset tars: the files of a sample share their name up to the first dot of its last part.
 
-``0017.jpg`` goes with ``0017.cls``, or with a ``0017.json`` that has a ``label``. Tars are read
-sequentially with ``tarfile``, so that pipes, compressed tars and tars larger than memory work.
+``a/0017.jpg`` goes with ``a/0017.cls``, or with a ``a/0017.json`` that has a ``label``, wherever
+they are in the tar. The rules are those of webdataset's own reader, which is stricter in one
+place: it takes files that are not adjacent for separate samples.
+
+A tar is read twice: names and labels first, then images. Those of an uncompressed tar are read by
+their offsets, in the decoding threads; a compressed one is read through.
 """
 
 from __future__ import annotations
 
+import glob
 import json
+import lzma
+import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
-from itertools import groupby
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from zoo.caft.labels import class_of
+from zoo.caft.notes import Notes
 from zoo.caft.sample import SUFFIXES, Sample
+from zoo.caft.stamps import FileRead, identity_of
 from zoo.util.errors import DatasetError
 
-_LABELS = ("cls", "label", "txt", "json")
+TEXTS = ("cls", "class", "label", "label.txt", "cls.txt", "class.txt")
+"""Fields that hold a label, first the one that wins; then the keys of a ``json``."""
+
+JSON_KEYS = ("label", "cls", "class")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_FAILURES = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+_LONGEST_LABEL = 1 << 20
+
+
+@dataclass(slots=True)
+class _Group:
+    """A sample's files: of its images the place in the tar, of its labels the content."""
+
+    images: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    labels: dict[str, bytes] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
+    runs: int = 0
+
+    def has(self, extension: str) -> bool:
+        return extension in self.images or extension in self.labels or extension in self.others
 
 
 class TarSource:
-    """The samples of one or several tars.
+    """The samples of one or several tars, in the order of their images.
 
     Args:
-        pattern: Path of a tar; ``{000..012}`` in it stands for every number of the range.
+        pattern: Path of a tar; ``{000..012}`` in it stands for every number of the range, ``{a,b}``
+            for each of the words, and ``*`` and ``?`` for any characters.
+        image: The field of the image, such as ``jpg``; by default the only one, or ``jpg``, or the
+            only one without a dot.
+        label: The field of the label, such as ``cls``, ``txt`` or ``json.species``; by default one
+            of :data:`TEXTS`, or ``label``, ``cls`` or ``class`` in a ``json``.
+
+    Attributes:
+        notes: What was put together, ignored and left out.
 
     Raises:
         DatasetError: One of the tars does not exist.
     """
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, image: str | None = None, label: str | None = None) -> None:
         self.paths = [Path(path) for path in expand(pattern)]
         for path in self.paths:
             if not path.is_file():
                 raise DatasetError(f"{path}: no such tar")
+        self.notes = Notes()
+        self._image = image
+        self._field, _, self._key = (label or "").partition(".") if _in_json(label) else (
+            label or "", "", "",
+        )  # fmt: skip
+        folders = {str(path.absolute().parent) for path in self.paths}
+        self._top = Path(os.path.commonpath(folders))
 
     def __iter__(self) -> Iterator[Sample]:
+        self.notes.clear()
         for path in self.paths:
             try:
-                with tarfile.open(path) as tar:
-                    yield from self._samples(tar, path)
-            except (tarfile.TarError, EOFError, OSError) as error:
+                yield from self._samples(path)
+            except _FAILURES as error:
                 raise DatasetError(
                     f"{path} can't be read to its end: {error}",
                     hint="download the tar again; finished images stay in the cache",
                 ) from error
 
-    def _samples(self, tar: tarfile.TarFile, path: Path) -> Iterator[Sample]:
-        files = (member for member in _members(tar) if member.isfile())
-        for stem, members in groupby(files, key=lambda member: _stem(member.name)):
-            data: dict[str, bytes] = {}
-            for member in members:
-                extension = member.name[len(stem) + 1 :].lower()
-                wanted = extension in _LABELS or _is_image(extension)
-                if wanted and (file := tar.extractfile(member)) is not None:
-                    data[extension] = file.read()
-            image = next((data[name] for name in data if _is_image(name)), None)
-            if image is None:
+    def _samples(self, path: Path) -> Iterator[Sample]:
+        """Yields the samples of a tar; of one that is cut off, those before the last."""
+        groups: dict[str, _Group] = {}
+        failure: Exception | None = None
+        with path.open("rb") as file:
+            unchanged = identity_of(os.fstat(file.fileno()))
+            try:
+                with tarfile.open(fileobj=file) as tar:
+                    plain = tar.fileobj is file
+                    self._index(tar, groups, path)
+                    while not plain and _more(tar):
+                        pass  # the checksum comes at the end
+            except _FAILURES as error:
+                if not groups:
+                    raise
+                groups.popitem()  # it may lack a file
+                failure, plain = error, _is_plain(path)
+        chosen = self._chosen(groups, path)
+        if plain:
+            for name, label, member in chosen:
+                read = FileRead(path, member.offset_data, member.size, unchanged)
+                yield Sample(name=name, label=label, read=read, rereadable=True)
+        else:
+            yield from _read_through(path, chosen)
+        if failure is not None:
+            raise failure
+
+    def _index(self, tar: tarfile.TarFile, groups: dict[str, _Group], path: Path) -> None:
+        """Reads the names and labels of a tar, up to where it is cut off."""
+        last = None
+        for member in _members(tar):
+            if member.isdir():
                 continue
-            name = stem if len(self.paths) == 1 else f"{path.name}:{stem}"
-            yield Sample(name=name, label=_label(data, name), read=_returning(image))
+            key, extension = split_name(member.name)
+            if reason := _ignored(member, key):
+                self.notes.add(reason, member.name)
+                continue
+            group = groups.get(key)
+            if group is None or key != last:
+                group = groups.pop(key, None) or _Group()
+                groups[key] = group  # the latest one is the one that a cut may have torn
+                group.runs += 1
+            last = key
+            if group.has(extension):
+                raise DatasetError(
+                    f"{path} has two files {key}.{extension}",
+                    hint="write the tar anew, with a name of its own for each sample",
+                )
+            self._note(tar, member, group, extension)
+
+    def _note(
+        self, tar: tarfile.TarFile, member: tarfile.TarInfo, group: _Group, extension: str
+    ) -> None:
+        if self._is_image(extension):
+            group.images[extension] = member
+        elif self._is_label(extension) and member.size <= _LONGEST_LABEL:
+            file = tar.extractfile(member)
+            group.labels[extension] = b"" if file is None else file.read()
+        else:
+            group.others.add(extension)
+
+    def _chosen(
+        self, groups: dict[str, _Group], path: Path
+    ) -> list[tuple[str, str | None, tarfile.TarInfo]]:
+        """Returns name, label and image of each sample, in the order of the images."""
+        chosen = []
+        for key, group in groups.items():
+            name = key if len(self.paths) == 1 else f"{self._shard(path)}:{key}"
+            if group.runs > 1:
+                self.notes.add("put together from files that are not adjacent", name)
+            image = self._image_of(group, name)
+            if image is None:
+                self.notes.add("left out, because they have no image", name)
+                continue
+            label = self._label(group, name)
+            if label is None and "txt" in group.others:
+                self.notes.add(
+                    "without a label, but with a txt, which --label-field txt would take", name
+                )
+            chosen.append((name, label, group.images[image]))
+        return sorted(chosen, key=lambda sample: sample[2].offset)
+
+    def _shard(self, path: Path) -> str:
+        return path.absolute().relative_to(self._top).as_posix()
+
+    def _is_image(self, extension: str) -> bool:
+        if self._image is not None:
+            return extension == self._image.lower()
+        return f".{extension.rpartition('.')[2]}" in SUFFIXES
+
+    def _is_label(self, extension: str) -> bool:
+        return extension == self._field if self._field else extension in (*TEXTS, "json")
+
+    def _image_of(self, group: _Group, name: str) -> str | None:
+        """Returns a sample's field of the image, None if it has none.
+
+        Raises:
+            DatasetError: It has several, and none of them stands out.
+        """
+        images = list(group.images)
+        bare = [extension for extension in images if "." not in extension]
+        for fit in (images, [x for x in bare if x in ("jpg", "jpeg")], bare):
+            if len(fit) == 1:
+                return fit[0]
+        if not images:
+            return None
+        raise DatasetError(
+            f"{name} has {len(images)} images: {', '.join(images)}",
+            hint="choose one with --image-field; if they are different samples, name them without "
+            "dots: a sample's name ends at its first dot",
+        )
+
+    def _label(self, group: _Group, name: str) -> str | None:
+        for kind in (self._field,) if self._field else (*TEXTS, "json"):
+            data = group.labels.get(kind)
+            if data is None:
+                continue
+            try:
+                value = data.decode().strip()
+                if kind == "json":
+                    value = _in(json.loads(value), self._key)
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f"can't read a label from {name}.{kind}: {error}") from error
+            label = class_of(value, of=name)
+            if label is not None:
+                return label
+        return None
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Returns a member's key and its field in lower case; the key is empty if it has none.
+
+    Source: ``base_plus_ext`` of webdataset.
+    """
+    folder, slash, file = name.rpartition("/")
+    stem, dot, extension = file.partition(".")
+    return (f"{folder}{slash}{stem}", extension.lower()) if stem and dot else ("", "")
 
 
 def expand(pattern: str) -> list[str]:
-    """Returns the paths that ``shard-{000..012}.tar`` stands for."""
-    match = _RANGE.search(pattern)
-    if match is None:
+    """Returns the paths that ``shard-{000..012}.tar``, ``{a,b}.tar`` or ``*.tar`` stands for."""
+    if match := _RANGE.search(pattern):
+        first, last = match.groups()
+        numbers = range(int(first), int(last) + 1)
+        words = [f"{number:0{len(first)}d}" for number in numbers]
+    elif match := _CHOICE.search(pattern):
+        words = match.group(1).split(",")
+    elif glob.has_magic(pattern) and not os.path.exists(pattern):
+        return sorted(glob.glob(pattern)) or [pattern]
+    else:
         return [pattern]
-    first, last = match.groups()
-    numbers = range(int(first), int(last) + 1)
-    expanded = (
-        f"{pattern[: match.start()]}{n:0{len(first)}d}{pattern[match.end() :]}" for n in numbers
-    )
-    return [path for part in expanded for path in expand(part)]
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [path for word in words for path in expand(f"{before}{word}{after}")]
+
+
+def _ignored(member: tarfile.TarInfo, key: str) -> str | None:
+    """Returns why a member belongs to no sample, None if it belongs to one."""
+    file = member.name.rpartition("/")[2]
+    if file.startswith("._") or member.name.startswith("__MACOSX/"):
+        return "ignored sidecars of macOS"
+    if file.startswith(".") or re.match(r"__[^/]*__($|/)", member.name):
+        return "ignored hidden files and metadata"
+    if not member.isreg() or member.issparse():
+        return "left out, because they are links or special files"
+    return None if key else "ignored files without a suffix"
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -88,28 +272,43 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         raise tarfile.ReadError(f"no end marker at byte {tar.offset:,}")
 
 
-def _stem(name: str) -> str:
-    folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.partition('.')[0]}"
+def _more(tar: tarfile.TarFile) -> bool:
+    """Reads on in a tar's stream; returns whether there was something to read."""
+    assert tar.fileobj is not None
+    return bool(tar.fileobj.read(1 << 20))
 
 
-def _is_image(extension: str) -> bool:
-    return f".{extension.rpartition('.')[2]}" in SUFFIXES
+def _read_through(
+    path: Path, chosen: list[tuple[str, str | None, tarfile.TarInfo]]
+) -> Iterator[Sample]:
+    """Yields the samples of a compressed tar, reading it from its beginning."""
+    wanted = {member.offset: (name, label) for name, label, member in chosen}
+    with tarfile.open(path) as tar:
+        members = (member for member in _members(tar) if member.offset in wanted)
+        for member in islice(members, len(wanted)):  # not up to where it is cut off
+            name, label = wanted[member.offset]
+            file = tar.extractfile(member)
+            assert file is not None
+            yield Sample(name=name, label=label, read=_returning(file.read()))
 
 
-def _label(data: dict[str, bytes], name: str) -> str | None:
-    for kind in _LABELS:
-        if kind not in data:
-            continue
-        try:
-            text = data[kind].decode().strip()
-            if kind != "json":
-                return text or None
-            values = json.loads(text)
-        except ValueError as error:
-            raise DatasetError(f"can't read a label from {name}.{kind}: {error}") from error
-        label = values.get("label", values.get("cls")) if isinstance(values, dict) else None
-        return None if label is None else str(label)
+def _is_plain(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except _FAILURES:
+        return False
+
+
+def _in_json(label: str | None) -> bool:
+    return label is not None and (label == "json" or label.startswith("json."))
+
+
+def _in(values: Any, key: str) -> Any:
+    """Returns the label in a ``json``: under a key, or under the first of the usual ones."""
+    for name in (key,) if key else JSON_KEYS:
+        if isinstance(values, dict) and values.get(name) is not None:
+            return values[name]
     return None
 
 

@@ -14,38 +14,56 @@ that log say what is done; rows of the arrays beyond them are left over from a k
 
 from __future__ import annotations
 
-import json
 import os
-from array import array
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from zoo.caft.arrange import NEXT, READY, Draft, arrange, settle
 from zoo.caft.card import Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
+from zoo.caft.files import (
+    FEATURES,
+    HASHES,
+    LABELS,
+    LISTS,
+    LOCK,
+    LOG,
+    NO_LABEL,
+    STORED,
+    is_not_mine,
+    line_of,
+    lock,
+    read_log,
+)
 from zoo.caft.growing import GrowingArray
-from zoo.caft.sample import Sample
-from zoo.caft.sources import in_utf8
-from zoo.util.digest import sha256_bytes
+from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 from zoo.util.files import whole
 
-FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
-STORED = {"fp32": np.float32, "fp16": np.float16}
-NO_LABEL = -1
+__all__ = ["FEATURES", "HASHES", "LABELS", "LOG", "NO_LABEL", "STORED", "CacheWriter"]
 
 
 class CacheWriter:
-    """Appends to a feature cache; only one process at a time can.
+    """Appends to a feature cache; only one process at a time can. Writes nothing before it must.
 
     Args:
         folder: The cache's folder; created if missing.
         identity: The engine and the settings that make the rows.
         source: Name of the data set; names of samples are unique within it.
         moved: Whether to accept another name than the cache's, for a data set that was moved.
+        former: Other names of the same data set.
+
+    Attributes:
+        card: The cache's card.
+        old: The log as it was opened.
+        unlabelled: Number of images without a label.
+        writable: Whether this user may write to the cache.
+        source_before: Name of the data set that the cache was made from.
 
     Raises:
         CacheError: The folder holds features of another engine or data set or other files, or
@@ -53,86 +71,46 @@ class CacheWriter:
     """
 
     def __init__(
-        self, folder: Path, identity: Identity, source: str = "", *, moved: bool = False
+        self,
+        folder: Path,
+        identity: Identity,
+        source: str = "",
+        *,
+        moved: bool = False,
+        former: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
-        if folder.exists() and not folder.is_dir():
-            raise CacheError(f"{folder} is a file; a feature cache is a folder")
-        card = read_card(folder) if folder.is_dir() else None
-        if card is not None:
-            check_same(folder, card.identity, identity)
-            if card.source != source and not moved:
-                raise CacheError(
-                    f"{folder} has features of {card.source}, not of {source}",
-                    hint="use another folder, or --moved if it is the same data set elsewhere",
-                )
-            card = card.model_copy(update={"source": source})
-        elif folder.is_dir() and not all(_is_leftover(path) for path in folder.iterdir()):
+        card = _card_of(folder, identity)
+        if card is not None and not moved and card.source not in (source, *former):
             raise CacheError(
-                f"{folder} contains other files and is not a feature cache",
-                hint="choose a new or empty folder with -o",
+                f"{folder} has features of {card.source}, not of {source}",
+                hint="use another folder, or --moved if it is the same data set elsewhere",
             )
+        self.source_before = source if card is None else card.source
+        if card is not None:
+            card = card.model_copy(update={"source": source})
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(folder)
-        self._last = _last_written(folder)
+        self._lock = lock(folder)
+        self.writable = self._lock is not None
         self.card = card or Card(identity=identity, source=source)
-        if card is None:
-            write_card(folder, self.card)
         self._views = identity.augmentation.views
-        if self.card.complete:
-            _forget_bad(folder / LOG)
-        self._log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT, 0o666)
-        self._classes: dict[str, int] = {}
-        self.samples, self.bad = 0, 0
+        self._arrays: tuple[GrowingArray, ...] | None = None
+        self._log: int | None = None
         try:
-            self.done = self._recover()
-            self._arrays = self._open_arrays(identity)
+            if self.writable:
+                settle(folder)
+            if card is None:
+                write_card(folder, self.card)
+            of_list = not self.card.fingerprint and Path(source).suffix.lower() in LISTS
+            self.old = read_log(folder / LOG, of_list=of_list)
+            self._check_sizes()
         except BaseException:
             self._release()
             raise
-
-    def _recover(self) -> npt.NDArray[np.uint64]:
-        """Reads the log, cuts off an incomplete line, and returns the finished keys, sorted."""
-        keys, end = array("Q"), 0
-        for line, end in whole_lines(self.folder / LOG):  # noqa: B007
-            keys.append(int(line["key"], 16))
-            self._count(line.get("label"), "error" in line)
-        os.ftruncate(self._log, end)
-        os.lseek(self._log, end, os.SEEK_SET)
-        return np.sort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.uint64)
-
-    def _open_arrays(self, identity: Identity) -> tuple[GrowingArray, GrowingArray, GrowingArray]:
-        opened: list[GrowingArray] = []
-        try:
-            for name, dtype, row, rows in (
-                (FEATURES, STORED[identity.storage], (identity.feature_dim,), self._views),
-                (LABELS, np.int64, (), 1),
-                (HASHES, np.uint8, (32,), 1),
-            ):
-                path = self.folder / name
-                opened.append(GrowingArray(path, dtype, row, rows * self.samples))
-        except ValueError as error:
-            for opened_array in opened:
-                opened_array.close()
-            raise CacheError(
-                f"{self.folder} is damaged: {error}, but {LOG} lists that many",
-                hint="extract the features again into another folder",
-            ) from error
-        features, labels, hashes = opened
-        return features, labels, hashes
-
-    def is_done(self, sample: Sample) -> bool:
-        """Whether an earlier pass has processed a sample."""
-        key = np.uint64(int(key_of(sample), 16))
-        place = int(np.searchsorted(self.done, key))
-        return place < len(self.done) and bool(self.done[place] == key)
-
-    def is_older_than(self, path: Path) -> bool:
-        """Whether a file was modified after the last pass, going by its modification time."""
-        try:
-            return path.stat().st_mtime > self._last
-        except OSError:
-            return False  # it was deleted
+        self._classes = dict(self.old.classes)
+        self.samples, self.bad = self.old.samples, self.old.bad
+        self.unlabelled = self.old.unlabelled
+        self._end = self.old.end
 
     def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         """Adds a batch atomically: if this process is killed, entirely or not at all.
@@ -142,23 +120,138 @@ class CacheWriter:
             features: ``(samples * views, feature_dim)``; rows of skipped samples are ignored.
 
         Raises:
-            CacheError: A feature is not finite, or too large for the cache's data type.
+            CacheError: A feature is not finite, or too large for the cache's data type; or another
+                process writes to the cache.
         """
-        if self.card.complete:  # incomplete until this pass has finished
-            self.card = self.card.model_copy(update={"complete": False})
-            write_card(self.folder, self.card)
         good = np.array([outcome.error is None for outcome in outcomes], bool)
         kept = [outcome for outcome in outcomes if outcome.error is None]
         stored = self._stored(features[np.repeat(good, self._views)], kept)
-        rows, labels, hashes = self._arrays
+        (rows, labels, hashes), log = self._opened()
+        if os.fstat(log).st_size != self._end:
+            raise CacheError(
+                f"another process is writing {self.folder}: {LOG} has grown",
+                hint="this disk has no locks: wait until the other pass finishes, or stop it",
+            )
         rows.append(stored)
-        numbers = [self._count(outcome.label, False) for outcome in kept]
+        numbers = [self._number(outcome.label) for outcome in kept]
         labels.append(np.array(numbers, np.int64))
         digests = b"".join(bytes.fromhex(outcome.sha256) for outcome in kept)
         hashes.append(np.frombuffer(digests, np.uint8).reshape(-1, 32))
+        self.samples += len(kept)
+        self.unlabelled += numbers.count(NO_LABEL)
         self.bad += len(outcomes) - len(kept)
-        lines = (json.dumps(_line(outcome), ensure_ascii=False) + "\n" for outcome in outcomes)
-        _write(self._log, "".join(lines).encode())
+        lines = b"".join(
+            line_of(outcome.sample, outcome.label, outcome.sha256, outcome.error)
+            for outcome in outcomes
+        )
+        self._end += len(lines)
+        _write(log, lines)
+
+    def decoded_by(self, decoders: Sequence[str]) -> None:
+        """Adds what decodes the images of this pass to the card."""
+        names = dict.fromkeys([*self.card.decoders, *decoders])
+        self.card = self.card.model_copy(update={"decoders": tuple(names)})
+
+    def close(self, *, complete: bool, seconds: float = 0.0, draft: Draft | None = None) -> Card:
+        """Finishes the arrays and writes the card, if there is something to write.
+
+        Args:
+            complete: Whether the pass has finished.
+            seconds: Its duration.
+            draft: What the log is to be, None if it only grew.
+
+        Returns:
+            The cache's card.
+        """
+        try:
+            self._finish(complete=complete, seconds=seconds, draft=draft)
+        finally:
+            self._release()
+        return self.card
+
+    def _finish(self, *, complete: bool, seconds: float, draft: Draft | None) -> None:
+        if draft is not None and not complete:
+            draft.drop()
+            draft = None
+        changed = self._arrays is not None or draft is not None
+        moved = self.source_before != self.card.source
+        if not changed and (not complete or (self.card.complete and not moved)):
+            return
+        if not self.writable:
+            if self.card.complete:
+                return  # complete, under another name
+            raise CacheError(
+                f"{self.folder} is incomplete, and you may not write to it",
+                hint="copy the folder to a place of your own, and pass that with -o",
+            )
+        self._opened()
+        self._close_files(sync=complete)
+        if draft is not None:
+            new = arrange(self.folder, draft, self.old, self._views)
+            self.samples, self.bad, self._classes = new.samples, new.bad, new.classes
+            self.unlabelled = new.unlabelled
+            self._open_arrays()  # cuts off the rows that are gone
+            self._close_files(sync=True)
+        self.card = self.card.model_copy(
+            update={
+                "complete": complete,
+                "samples": self.samples,
+                "bad": self.bad,
+                "labels": tuple(self._classes),
+                "seconds": round(self.card.seconds + seconds, 3),
+            }
+        )
+        if complete:
+            fingerprint = sha256_file(self.folder / LOG)
+            self.card = self.card.model_copy(update={"fingerprint": fingerprint})
+        write_card(self.folder, self.card)
+
+    def _opened(self) -> tuple[tuple[GrowingArray, ...], int]:
+        """Opens the files for writing, once: cuts off what a killed pass left."""
+        if self._arrays is None:
+            if self.card.complete:  # incomplete until this pass has finished
+                self.card = self.card.model_copy(update={"complete": False})
+                write_card(self.folder, self.card)
+            self._log = os.open(_own(self.folder / LOG), os.O_RDWR | os.O_CREAT, 0o666)
+            os.ftruncate(self._log, self._end)
+            os.lseek(self._log, self._end, os.SEEK_SET)
+            self._open_arrays()
+        assert self._arrays is not None
+        assert self._log is not None
+        return self._arrays, self._log
+
+    def _open_arrays(self) -> None:
+        opened: list[GrowingArray] = []
+        try:
+            for name, dtype, row, rows in self._shapes():
+                opened.append(
+                    GrowingArray(_own(self.folder / name), dtype, row, rows * self.samples)
+                )
+        except BaseException:
+            for array in opened:
+                array.close()
+            raise
+        self._arrays = tuple(opened)
+
+    def _check_sizes(self) -> None:
+        """Checks that the arrays have the rows that the log lists."""
+        for name, dtype, row, rows in self._shapes():
+            try:
+                GrowingArray.check(self.folder / name, dtype, row, rows * self.old.samples)
+            except ValueError as error:
+                raise CacheError(
+                    f"{self.folder} is damaged: {error}, but {LOG} lists that many",
+                    hint="extract the features again into another folder",
+                ) from error
+
+    def _shapes(self) -> tuple[tuple[str, npt.DTypeLike, tuple[int, ...], int], ...]:
+        """Returns name, type, shape of a row, and rows per sample of each array."""
+        identity = self.card.identity
+        return (
+            (FEATURES, STORED[identity.storage], (identity.feature_dim,), self._views),
+            (LABELS, np.int64, (), 1),
+            (HASHES, np.uint8, (32,), 1),
+        )
 
     def _stored(
         self, features: npt.NDArray[np.float32], kept: Sequence[Decoded]
@@ -176,118 +269,59 @@ class CacheWriter:
             )
         return stored
 
-    def decoded_by(self, decoders: Sequence[str]) -> None:
-        """Adds what decodes the images of this pass to the card."""
-        names = dict.fromkeys([*self.card.decoders, *decoders])
-        self.card = self.card.model_copy(update={"decoders": tuple(names)})
-
-    def close(self, *, complete: bool, seconds: float = 0.0) -> Card:
-        """Finishes the arrays and writes the card."""
-        for stored in self._arrays:
-            stored.close(sync=complete)
-        if complete:
-            os.fsync(self._log)
-        self.card = self.card.model_copy(
-            update={
-                "complete": complete,
-                "samples": self.samples,
-                "bad": self.bad,
-                "labels": tuple(self._classes),
-                "seconds": round(self.card.seconds + seconds, 3),
-            }
-        )
-        write_card(self.folder, self.card)
-        self._release()
-        return self.card
-
-    def _count(self, label: str | None, bad: bool) -> int:
-        """Counts a sample and returns its class's number, in order of first appearance."""
-        if bad:
-            self.bad += 1
-            return NO_LABEL
-        self.samples += 1
+    def _number(self, label: str | None) -> int:
+        """Returns a class's number, in order of first appearance."""
         return NO_LABEL if label is None else self._classes.setdefault(label, len(self._classes))
 
+    def _close_files(self, *, sync: bool) -> None:
+        arrays, self._arrays = self._arrays or (), None
+        for array in arrays:
+            array.close(sync=sync)
+        log, self._log = self._log, None
+        if log is not None:
+            if sync:
+                os.fsync(log)
+            os.close(log)
+
     def _release(self) -> None:
-        os.close(self._log)
-        os.close(self._lock)
+        self._close_files(sync=False)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
-def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yields each complete line of ``samples.jsonl`` and the offset at which it ends.
-
-    Raises:
-        CacheError: A complete line is damaged.
-    """
-    end = 0
-    with path.open("rb") as file:
-        for number, text in enumerate(file, 1):
-            if not text.endswith(b"\n"):
-                return  # incomplete: the pass was killed
-            end += len(text)
-            try:
-                line = json.loads(text)
-                int(line["key"], 16)
-            except (ValueError, TypeError, KeyError) as error:
-                raise CacheError(
-                    f"{path}: line {number} is damaged",
-                    hint="extract the features again into another folder",
-                ) from error
-            yield line, end
-
-
-def key_of(sample: Sample) -> str:
-    """Returns a sample's key, unique in its data set: 64 bits in hexadecimal."""
-    return sha256_bytes((sample.key or sample.name).encode("utf-8", "surrogateescape"))[:16]
-
-
-def _forget_bad(log: Path) -> None:
-    """Removes unusable images from a log so that they are tried again."""
-    if not log.is_file() or not any("error" in line for line, _ in whole_lines(log)):
-        return
-    with whole(log) as partial, partial.open("wb") as file:
-        for line, _ in whole_lines(log):
-            if "error" not in line:
-                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _last_written(folder: Path) -> float:
-    """Returns when a pass last wrote to a cache, in seconds since 1970; infinity if never."""
-    try:
-        return (folder / LOG).stat().st_mtime
-    except FileNotFoundError:
-        return float("inf")
-
-
-def _line(outcome: Decoded) -> dict[str, Any]:
-    sample = outcome.sample
-    line: dict[str, Any] = {"key": key_of(sample), "name": in_utf8(sample.name)}
-    if outcome.label is not None:
-        line["label"] = outcome.label
-    result = {"error": outcome.error} if outcome.error else {"sha256": outcome.sha256}
-    return {**line, **result}
+def _card_of(folder: Path, identity: Identity) -> Card | None:
+    """Returns the card of a cache that a pass may continue, None if there is none."""
+    if folder.exists() and not folder.is_dir():
+        raise CacheError(f"{folder} is a file; a feature cache is a folder")
+    card = read_card(folder) if folder.is_dir() else None
+    if card is not None:
+        check_same(folder, card.identity, identity)
+    elif folder.is_dir() and not all(_is_leftover(path) for path in folder.iterdir()):
+        raise CacheError(
+            f"{folder} contains other files and is not a feature cache",
+            hint="choose a new or empty folder with -o",
+        )
+    return card
 
 
 def _is_leftover(path: Path) -> bool:
     """Whether a file is left over from a pass that was killed before it wrote its card."""
-    return path.name in (".lock", "card.json.part")
+    return path.name in (LOCK, NEXT, READY) or path.name.startswith("card.json.")
 
 
-def _lock(folder: Path) -> int:
-    import fcntl
-
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+def _own(path: Path) -> Path:
+    """Makes a file writable for this user: another user's in a shared folder is copied."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(os.open(path, os.O_RDWR))
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        os.close(lock)
-        raise CacheError(
-            f"another zoo features process is writing {folder}",
-            hint="wait until it finishes, or stop it",
-        ) from error
-    return lock
+        if not is_not_mine(error):
+            raise
+        with whole(path) as partial:
+            shutil.copyfile(path, partial)
+    return path
 
 
 def _write(file: int, data: bytes) -> None:

@@ -6,9 +6,11 @@ What is heavy is imported when a command runs.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +24,11 @@ from zoo.cli.support import (
 from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
+    from zoo.caft.features import Pass
     from zoo.caft.head import Head
     from zoo.client.client import Client
     from zoo.inference.extractor import Extractor
+    from zoo.inference.preprocess import Exif
 
 
 def features(options: argparse.Namespace) -> int:
@@ -33,7 +37,8 @@ def features(options: argparse.Namespace) -> int:
     from zoo.caft.progress import pass_progress
     from zoo.caft.sources import open_source
 
-    open_source(options.data)  # what is wrong with it is said before an engine is fetched
+    chosen = {"image": options.image, "label": options.label, "split": options.split}
+    open_source(options.data, **chosen)  # what is wrong with it is said before an engine is fetched
     if Path(options.output).is_file():
         raise CacheError(f"{options.output} is a file; a feature cache is a folder")
     with _extractor(options, options.model) as extractor, pass_progress() as progress:
@@ -48,21 +53,24 @@ def features(options: argparse.Namespace) -> int:
             workers=options.workers,
             decode=options.decode,
             moved=options.moved,
+            exif=options.exif,
+            **chosen,
             on_bad=lambda name, why: progress.say(f"left out: {name}: {why}"),
             on_progress=progress.show,
         )
     if card.samples == 0:
         raise DatasetError(f"{options.data}: not one image of it could be used")
-    if state.before:
-        print(f"{state.before:,} images were done before", file=sys.stderr)
-    _tell_of_old_rows(state.before - state.found, state.rewritten)
+    _print_changes(state)
     views = card.identity.augmentation.views
     print(
         f"{options.output}: {card.samples:,} images"
         + (f" in {views} views" if views > 1 else "")
         + f", {len(card.labels)} classes, {card.identity.feature_dim} features in "
         f"{card.identity.storage}; {card.bad:,} left out"
+        + (f", {state.unlabelled:,} without a label" if state.unlabelled else "")
     )
+    for note in state.notes:
+        print(f"  {note}", file=sys.stderr)
     if state.images:
         print(
             f"{state.images:,} images in {state.seconds:.1f} s: {state.images_per_second:.1f} "
@@ -71,14 +79,21 @@ def features(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_of_old_rows(gone: int, rewritten: int) -> None:
-    """Says which rows of a cache may be of other images than the data set has now."""
-    if gone > 0:
-        print(f"{gone:,} of them are gone from the data set; their rows stay", file=sys.stderr)
-    if rewritten:
-        print(f"{rewritten:,} of them were written since; their rows stay as is", file=sys.stderr)
-    if gone > 0 or rewritten:
-        print("  to make them anew, name another folder with -o", file=sys.stderr)
+def _print_changes(state: Pass) -> None:
+    """Prints how the data set differs from what the cache had."""
+    if not state.before:
+        return
+    print(f"{state.found:,} images were done before", file=sys.stderr)
+    for words, count in (
+        ("relabelled", state.relabelled),
+        ("run again, because their content has changed", state.rewritten),
+        ("renamed; their features were kept", state.renamed),
+        ("removed, because they are gone from the data set", state.gone),
+    ):
+        if count:
+            print(f"  {words}: {count:,}", file=sys.stderr)
+    if state.reordered:
+        print("  the order has changed; the cache has the new one", file=sys.stderr)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -109,7 +124,7 @@ def train(options: argparse.Namespace) -> int:
         draw(report, picture)
     if cache.identity.dry_run:
         print("DRY RUN: these features are of seeded weights", file=sys.stderr)
-    print(report.line)
+    print("\n".join(report.lines))
     print(
         f"{output}: {settings.kind}, {len(report.labels)} classes, trained on "
         f"{report.trained_on:,} images in {report.seconds:.3g} s"
@@ -121,20 +136,49 @@ def train(options: argparse.Namespace) -> int:
 def predict(options: argparse.Namespace) -> int:
     """Names the class of photos."""
     head = _head(options)
-    for photo in options.photos:
-        if not Path(photo).is_file():
-            raise RunError(f"{photo}: no such file")
+    failed: list[str] = []
     with _extractor(options, options.model, head) as extractor:
         head.check(extractor, allow_other_engine=options.allow_other_engine)
-        found = head.probabilities(extractor(options.photos))
-    for photo, row in zip(options.photos, found, strict=True):
-        best = row.argsort()[::-1][: options.top]
-        named = [(head.card.labels[number], float(row[number])) for number in best]
-        if options.json:
-            print(json.dumps({"photo": photo, "classes": dict(named)}, ensure_ascii=False))
-        else:
-            print(f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in named))
+        for photos in _batched(options.photos, extractor.batch):
+            images = _opened(photos, head.card.identity.exif, failed)
+            if images:
+                rows = head.probabilities(extractor([image for _, image in images]))
+                for (photo, _), row in zip(images, rows, strict=True):
+                    print(_answer(photo, row, head, options))
+    if failed:
+        raise RunError(f"{len(failed):,} of {len(options.photos):,} photos could not be used")
     return 0
+
+
+def _opened(photos: list[str], exif: Exif, failed: list[str]) -> list[tuple[str, Any]]:
+    """Returns the photos that can be read; says why of the others, and adds them to ``failed``."""
+    from zoo.caft.decode_process import reason_of
+    from zoo.caft.stamps import FileRead
+    from zoo.inference.preprocess import open_photo
+
+    images = []
+    for photo in photos:
+        try:
+            images.append((photo, open_photo(io.BytesIO(FileRead(Path(photo))()), exif)))
+        except Exception as error:  # a damaged file can make Pillow raise anything
+            failed.append(photo)
+            reason = "it is a folder" if Path(photo).is_dir() else reason_of(error)
+            print(f"left out: {photo}: {reason}", file=sys.stderr)
+    return images
+
+
+def _answer(photo: str, row: Any, head: Head, options: argparse.Namespace) -> str:
+    best = row.argsort()[::-1][: options.top]
+    named = [(head.card.labels[number], float(row[number])) for number in best]
+    if options.json:
+        return json.dumps({"photo": photo, "classes": dict(named)}, ensure_ascii=False)
+    return f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in named)
+
+
+def _batched(photos: list[str], size: int) -> Iterator[list[str]]:
+    """Yields photos some at a time, in order."""
+    for start in range(0, len(photos), size):
+        yield photos[start : start + size]
 
 
 def probe(options: argparse.Namespace) -> int:
@@ -215,6 +259,19 @@ def _add_features(commands: Any) -> None:
         "Pillow at a half to an eighth of the size of large JPEG files, for other features "
         "(default: auto)",
     )
+    parser.add_argument(
+        "--image-column", "--image-field", dest="image", metavar="NAME",
+        help="the image, where a Hugging Face data set or a tar has several",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-column", "--label-field", dest="label", metavar="NAME",
+        help="the label: a column, or a tar's field, such as cls, txt or json.species",
+    )  # fmt: skip
+    parser.add_argument("--split", help="of a folder with train/ and val/, or of hf:NAME")
+    parser.add_argument(
+        "--exif", choices=("ignore", "apply"), default="ignore",
+        help="turn photos as their EXIF orientation says; heads do as their cache did",
+    )  # fmt: skip
     parser.add_argument(
         "--moved", action="store_true", help="the cache's data set lies in another place now"
     )

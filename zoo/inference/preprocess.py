@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +21,32 @@ from zoo.schema.manifest import Preprocess
 from zoo.util.errors import RunError
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+Exif = Literal["ignore", "apply"]
+"""What is done with a photo's EXIF orientation. A TIFF's own orientation is always applied."""
+
 LONGEST = 100  # times the shorter side, which is resized to that of the network
 
 
-def open_photo(source: Path | BinaryIO, least: int | None = None) -> Image.Image:
+def open_photo(
+    source: Path | BinaryIO, exif: Exif = "ignore", least: int | None = None
+) -> Image.Image:
     """Opens a photo as RGB, 8 bits a channel; 16-bit grey is scaled.
 
     Args:
         source: A file, or its bytes as a stream; messages name the file.
+        exif: Whether to turn the photo as its EXIF orientation says.
         least: If given, a JPEG file may be decoded at a half, a quarter or an eighth of its size,
             if its shorter side does not become less than this.
 
@@ -37,24 +56,47 @@ def open_photo(source: Path | BinaryIO, least: int | None = None) -> Image.Image
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
         with Image.open(source) as image:
-            if max(image.size) > LONGEST * min(image.size):
-                raise RunError(
-                    f"{name}{image.width} x {image.height} pixels: the longer side of a photo may "
-                    f"be {LONGEST} times the shorter"
-                )
             if least is not None:
                 share = least / min(image.size)
                 image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
-            if image.mode.startswith("I;16"):
-                return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
-            if image.mode in ("I", "F"):
-                raise RunError(f"{name}a photo of mode {image.mode} has no known range of values")
-            return image.convert("RGB")
+            return as_rgb(image, exif, name)
     except FileNotFoundError as error:
         raise RunError(f"{name}no such file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise RunError(f"{name}not a photo that can be read: {reason}") from error
+
+
+def as_rgb(image: Image.Image, exif: Exif = "ignore", name: str = "") -> Image.Image:
+    """Returns a photo as RGB, 8 bits a channel: the same for a file and for Pillow's image of it.
+
+    Args:
+        image: Any size, any mode; 16-bit grey is scaled.
+        exif: Whether to turn it as its EXIF orientation says.
+        name: What messages start with.
+
+    Raises:
+        RunError: It is a line more than a photo, or its values have no known range.
+    """
+    _check_aspect(*image.size, name)
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) // 257).astype(np.uint8)
+        rgb = Image.fromarray(grey).convert("RGB")
+    elif image.mode in ("I", "F"):
+        raise RunError(f"{name}a photo of mode {image.mode} has no known range of values")
+    else:
+        rgb = image.convert("RGB")
+    turn = _TURNS.get(orientation_of(image)) if exif == "apply" else None
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Returns the EXIF orientation of a photo, 1 to 8; 1 if it has none."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except (*_UNREADABLE, KeyError, TypeError, struct.error):  # damaged EXIF, sound pixels
+        return 1
+    return value if value in _TURNS else 1
 
 
 def read_file(path: Path) -> bytes:
@@ -130,22 +172,28 @@ def normalise_into(
     out -= mean / std
 
 
-def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str | bytes) -> Image.Image:
-    """Returns a photo as Pillow has it.
+def as_photo(
+    image: Image.Image | npt.NDArray[np.uint8] | Path | str | bytes, exif: Exif = "ignore"
+) -> Image.Image:
+    """Returns a photo as Pillow has it, RGB.
 
     Args:
         image: Pillow's own, a file or its bytes, or pixels: ``(H, W, 3)`` RGB or ``(H, W)`` grey,
             uint8.
+        exif: Whether to turn it as its EXIF orientation says.
 
     Raises:
         RunError: It is none of these, or a file that can't be read.
     """
     if isinstance(image, Image.Image):
-        return image
+        try:
+            return as_rgb(image, exif)
+        except _UNREADABLE as error:  # Pillow reads a file when its pixels are asked for
+            raise RunError(f"not a photo that can be read: {error}") from error
     if isinstance(image, (str, Path)):
-        return open_photo(Path(image))
+        return open_photo(Path(image), exif)
     if isinstance(image, bytes):
-        return open_photo(io.BytesIO(image))
+        return open_photo(io.BytesIO(image), exif)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or not (
         pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
@@ -154,18 +202,27 @@ def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str | bytes) ->
             f"an image is an array of {pixels.dtype} with shape {pixels.shape}",
             hint="a photo is uint8 and (H, W, 3); a ready batch is float32 and (N, 3, H, W)",
         )
-    check_shape(pixels)
-    return Image.fromarray(pixels)
+    check_shape(pixels.shape)
+    return as_rgb(Image.fromarray(pixels))
 
 
-def check_shape(pixels: npt.NDArray[np.uint8]) -> None:
-    """Checks that an array has pixels.
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Checks the height and width of an array of pixels.
 
     Raises:
-        RunError: It has none.
+        RunError: It has no pixels, or is a line more than a photo.
     """
-    if 0 in pixels.shape:
-        raise RunError(f"an image has shape {pixels.shape}: no pixels")
+    if 0 in shape:
+        raise RunError(f"an image has shape {shape}: no pixels")
+    _check_aspect(shape[1], shape[0])
+
+
+def _check_aspect(width: int, height: int, name: str = "") -> None:
+    if max(width, height) > LONGEST * min(width, height):
+        raise RunError(
+            f"{name}{width} x {height} pixels: the longer side of a photo may be {LONGEST} times "
+            "the shorter"
+        )
 
 
 def batch_of(images: Iterable[Image.Image], preprocess: Preprocess) -> npt.NDArray[np.float32]:

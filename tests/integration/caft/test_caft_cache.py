@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from support.caft import (
     hiding,
     identity,
     outcome,
+    photo,
     record,
     toy,
     write_cache,
@@ -32,7 +34,8 @@ from support.paths import ROOT
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Identity, read_card
-from zoo.caft.writer import FEATURES, HASHES, LABELS, LOG, CacheWriter
+from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, key_of
+from zoo.caft.writer import CacheWriter
 from zoo.util.errors import CacheError
 
 ARRAYS = (FEATURES, LABELS, HASHES)
@@ -43,7 +46,8 @@ def fill(path: Path, *, upto: int, views: int, total: int = 12) -> None:
     """Appends what a cache of ``total`` images lacks, three at a time; every fifth is bad."""
     writer = CacheWriter(path, identity(4, views=views, storage="fp16"))
     wanted = [outcome(n, f"c{n % 3}", "torn" if n % 5 == 4 else None) for n in range(total)]
-    new = [one for one in wanted if not writer.is_done(one.sample)][: max(0, upto)]
+    done = set(writer.old.keys)
+    new = [one for one in wanted if int(key_of(one.sample), 16) not in done][: max(0, upto)]
     for start in range(0, len(new), 3):
         part = new[start : start + 3]
         numbers = [int(one.sample.name.removesuffix(".jpg")) for one in part]
@@ -168,18 +172,20 @@ def test_a_million_rows_take_no_more_memory_than_a_thousand(tmp_path: Path) -> N
 def test_a_set_that_has_grown_costs_what_is_new(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", classes=2, each=3)
     _, first = cache_features(data, toy(), tmp_path / "c")
-    (data / "class0" / "0a.png").write_bytes((data / "class1" / "2.png").read_bytes())
+    photo(77).save(data / "class0" / "0a.png")
+    shutil.copy(data / "class1" / "2.png", data / "class0" / "0b.png")
     card, second = cache_features(data, toy(), tmp_path / "c")
-    assert (first.images, second.images, second.before) == (6, 1, 6)
+    assert (first.images, second.images, second.before, second.renamed) == (6, 1, 6, 1)
     cache = FeatureCache(tmp_path / "c")
-    assert card.samples == len(cache) == 7
-    assert list(cache.names())[-1] == "class0/0a.png"
-    assert np.array_equal(cache.features[-1], cache.features[5])
-    assert [cache.label_names[number] for number in cache.labels[-2:]] == ["class1", "class0"]
+    assert card.samples == len(cache) == 8
+    assert list(cache.names())[1:3] == ["class0/0a.png", "class0/0b.png"]
+    assert np.array_equal(cache.features[2], cache.features[7])
+    assert [cache.label_names[number] for number in cache.labels] == ["class0"] * 5 + ["class1"] * 3
     (data / "class0" / "0a.png").unlink()
     os.utime(data / "class1" / "1.png", (2e9, 2e9))
     _, third = cache_features(data, toy(), tmp_path / "c", batch=100_000)
-    assert (third.images, third.before - third.found, third.rewritten) == (0, 1, 1)
+    assert (third.images, third.before, third.found, third.gone, third.rewritten) == (0, 8, 7, 1, 0)
+    assert len(FeatureCache(tmp_path / "c")) == 7
 
 
 @pytest.mark.parametrize(

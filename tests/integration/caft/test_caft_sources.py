@@ -120,7 +120,7 @@ def test_bad_images_are_left_out_by_name(tmp_path: Path) -> None:
     said.clear()
     card, state = cache_features(data, toy(), tmp_path / "c", on_bad=said.__setitem__)
     assert set(said) == {"class1/cut.png", "class2/gone.jpg"}
-    assert (card.samples, card.bad, state.images) == (16, 2, 3)
+    assert (card.samples, card.bad, state.images, state.renamed) == (16, 2, 2, 0)
     assert dict(FeatureCache(tmp_path / "c").bad()) == said
 
 

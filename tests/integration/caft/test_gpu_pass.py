@@ -117,6 +117,18 @@ def test_odd_images_have_the_features_that_pillow_gives(
     assert np.allclose(plain, expected(batch)[0], rtol=1e-4, atol=1e-3)
 
 
+def test_turned_photos_go_to_pillow(
+    extractor: Extractor, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, decoder = odd_images(tmp_path / "images"), FakeDecoder(gpu)
+    use_fakes(monkeypatch, gpu, decoder)
+    for decode in ("auto", "pillow"):
+        cache_features(images, extractor, tmp_path / decode, batch=4, decode=decode, exif="apply")
+    assert decoder.decoded == 6
+    found, wanted = (FeatureCache(tmp_path / decode) for decode in ("auto", "pillow"))
+    assert np.array_equal(found.features[:], wanted.features[:])
+
+
 def test_random_views_are_those_of_pillow(
     extractor: Extractor, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ class GpuPhotos:
 
     def _prepare(self, photos: Sequence[Any]) -> DeviceBatch:
         if isinstance(photos, np.ndarray):
+            check_shape(photos.shape[1:])
             return self._preparer.prepare_stack(np.ascontiguousarray(photos))
         made = self._preparer.prepare(
             [self._photo(photo, row) for row, photo in enumerate(photos)], len(photos)
@@ -95,6 +96,6 @@ class GpuPhotos:
                 return Photo(source=JpegFile(data, size), row=row)
             return Photo(source=fit(as_photo(photo), self._preprocess), row=row, fitted=True)
         if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.shape[2:] == (3,):
-            check_shape(photo)
+            check_shape(photo.shape)
             return Photo(source=photo, row=row)
-        return Photo(source=np.asarray(as_photo(photo).convert("RGB")), row=row)
+        return Photo(source=np.asarray(as_photo(photo)), row=row)

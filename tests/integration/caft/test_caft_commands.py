@@ -1,0 +1,182 @@
+"""The commands of features and heads: what they print, and what one bad file costs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.caft import clusters, folder, photo, toy, write_cache
+from support.goldens import assert_golden
+
+from zoo.caft import FeatureCache, cache_features, train_head
+from zoo.caft.cache import CacheError
+from zoo.caft.head import Head
+from zoo.caft.probe import probe
+from zoo.caft.report import Report, draw, judge, wilson
+from zoo.caft.settings import Settings
+from zoo.caft.split import split_samples
+from zoo.cli import caft, main
+
+Zoo = Callable[[str], int]
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
+    """Runs ``zoo`` in this process and in a folder of its own, with a tiny engine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(caft, "_extractor", lambda *arguments: toy())
+
+    def run(arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["zoo", *shlex.split(arguments)])
+        return main.main()
+
+    return run
+
+
+def test_what_changed_in_a_data_set_is_printed(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder(tmp_path / "data", classes=2, each=3)
+    assert zoo("features data --model toy -o c") == 0
+    capsys.readouterr()
+    assert zoo("features data --model toy -o c") == 0
+    assert capsys.readouterr().err == "6 images were done before\n"
+    (data / "class0" / "0.png").rename(data / "class1" / "9.png")
+    (data / "class0" / "1.png").write_bytes((data / "class1" / "1.png").read_bytes())
+    photo(50).save(data / "class1" / "2.png")
+    photo(51).save(data / "top.png")
+    (data / "class1" / "notes.txt").write_text("none")
+    (data / "class1" / "torn.jpg").write_bytes(b"none")
+    assert zoo("features data --model toy -o c") == 0
+    shown = capsys.readouterr()
+    assert_golden("caft/changes", shown.err)
+    assert shown.out.splitlines()[0] == (
+        "c: 7 images, 2 classes, 8 features in fp32; 1 left out, 1 without a label"
+    )
+
+
+def test_splits_are_no_classes(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        folder(tmp_path / "data" / split, classes=2, each=2)
+    assert zoo("features data --model toy -o c") == 30
+    assert_golden("caft/splits", capsys.readouterr().err)
+    assert not (tmp_path / "c").exists()
+    assert zoo("features data --model toy -o c --split val") == 0
+    assert FeatureCache(tmp_path / "c").label_names == ("class0", "class1")
+    assert zoo("features data --model toy -o c --split train") == 31
+    assert zoo("features data --model toy -o c --split test") == 30
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    data = folder(tmp_path / "photos", classes=2, each=6)
+    cache_features(data, toy(), tmp_path / "photos-c", exif="apply")
+    made, _ = train_head(FeatureCache(tmp_path / "photos-c"), Settings(solver="lbfgs"))
+    made.save(tmp_path / "head.safetensors")
+    return tmp_path / "head.safetensors"
+
+
+@pytest.mark.usefixtures("head")
+def test_a_bad_file_costs_its_own_answer_alone(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff none")
+    good = ["photos/class0/0.png", "photos/class1/0.png"]
+    assert zoo(f"predict --head head.safetensors {' '.join(good)}") == 0
+    answers = capsys.readouterr().out
+    assert [line.partition(": ")[0] for line in answers.splitlines()] == good
+    bad = f"predict --head head.safetensors {good[0]} torn.jpg photos none.jpg {good[1]}"
+    assert zoo(bad) == 12
+    shown = capsys.readouterr()
+    assert shown.out == answers
+    assert_golden("caft/predict_bad_files", shown.err)
+
+
+def test_a_head_turns_photos_as_its_cache_did(
+    zoo: Zoo, head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(3).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
+    photo(3).save(tmp_path / "upright.png")
+    assert Head.load(head).card.identity.exif == "apply"
+    assert zoo("predict --json --head head.safetensors lying.png upright.png") == 0
+    lying, upright = map(json.loads, capsys.readouterr().out.splitlines())
+    assert lying["classes"] == pytest.approx(upright["classes"], abs=1e-6)
+
+
+def test_accuracy_stands_beside_the_majority(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, _ = clusters(classes=1, each=60)
+    labels = ["major"] * 50 + ["minor"] * 8 + ["single", None]
+    write_cache(tmp_path / "c", rows, labels)
+    assert zoo("train-head c -o h.safetensors --solver lbfgs --no-plot") == 0
+    first, second, third = capsys.readouterr().out.splitlines()[:3]
+    assert "on 12 held-out images" in first
+    assert first.endswith("always 'major': 83.3%")
+    assert second == "  classes without held-out images: 1 (single)"
+    assert third == "  images without a label, which were not used: 1"
+    written = json.loads((tmp_path / "h.json").read_text())
+    assert (written["majority"], written["majority_right"]) == ("major", 10)
+    assert (written["not_held_out"], written["unlabelled"]) == (["single"], 1)
+    assert np.sum(written["confusion"]) == 12
+
+
+def test_a_probe_with_nothing_held_out_is_a_sentence(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, _ = clusters(classes=1, each=30)
+    write_cache(tmp_path / "c", rows, [f"c{number}" for number in range(30)])
+    assert zoo("probe c") == 31
+    assert_golden("caft/probe_nothing_held_out", capsys.readouterr().err)
+    with pytest.raises(CacheError):
+        probe(FeatureCache(tmp_path / "c"))
+
+
+def test_a_report_of_many_classes_is_sparse(tmp_path: Path) -> None:
+    classes = 20_000
+    names = tuple(f"c{number}" for number in range(classes))
+    cells = tuple((number, (number * 7) % classes, 1) for number in range(classes))
+    report = Report(
+        right=1, held_out=classes, trained_on=classes, stopped_by=0, interval=wilson(1, classes),
+        labels=names, cells=cells, majority="c0", majority_right=1, not_held_out=(), unlabelled=0,
+        curve=(), seconds=1.0,
+    )  # fmt: skip
+    draw(report, tmp_path / "warm.png")  # imports matplotlib
+    tracemalloc.start()
+    started = time.perf_counter()
+    data = report.to_json()
+    draw(report, tmp_path / "report.png")
+    seconds, (_, most) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data) < 1 << 20
+    assert most < 100 << 20
+    assert seconds < 10  # 0.5 s without tracemalloc
+    written = json.loads(data)
+    assert written["confusion_cells"][1] == [1, 7, 1]
+    assert "confusion" not in written
+
+
+def test_a_sparse_matrix_is_the_dense_one(tmp_path: Path) -> None:
+    rows, labels = clusters(classes=4, each=40, spread=2.5)
+    cache = FeatureCache(write_cache(tmp_path / "c", rows, labels))
+    head, _ = train_head(cache, Settings(epochs=2))
+    split = split_samples(cache, val=0.1, test=0.5, seed=0)
+    report = judge(head, cache, split, [], 0.0)
+    dense = np.zeros((4, 4), np.int64)
+    predicted = head.logits(cache.plain[split.test]).argmax(axis=1)
+    np.add.at(dense, (cache.labels[split.test], predicted), 1)
+    assert np.array_equal(report.confusion, dense)
+    assert np.trace(dense) == report.right
+    assert np.count_nonzero(dense - np.diag(np.diag(dense)))

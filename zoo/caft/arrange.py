@@ -1,0 +1,160 @@
+"""Arranges a cache's rows as the data set has its images, so that a kill leaves the old or the new.
+
+New rows are appended during a pass. If images were inserted, moved, relabelled or removed, a draft
+says what the log is to be; at the end of the pass :func:`arrange` writes the new files into
+``.next``, renames that folder to ``.ready``, and moves the files to their places. :func:`settle`
+finishes the moves if the process was killed between them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from array import array
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, Log, encode, whole_lines
+from zoo.caft.growing import GrowingArray, mapped
+
+NEXT, READY = ".next", ".ready"
+_DRAFT = "draft.jsonl"
+_ROWS_BYTES = 64 << 20  # bytes of rows copied at a time
+
+
+class Draft:
+    """The lines of a cache's log to be, in the order of the data set.
+
+    Args:
+        folder: The cache's folder.
+        lines: Number of lines of the log that stay as they are.
+    """
+
+    def __init__(self, folder: Path, lines: int) -> None:
+        self.lines = lines
+        self.folder = folder / NEXT
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        self._file = (self.folder / _DRAFT).open("wb")
+
+    def keep(self, row: int, key: str, name: str, label: str | None) -> None:
+        """Adds an image whose features the cache has in a row."""
+        self._file.write(encode({"row": row, "key": key, "name": name, "label": label}))
+
+    def expect(self) -> None:
+        """Adds the next image that this pass appends to the log."""
+        self._file.write(b"{}\n")
+
+    def drop(self) -> None:
+        """Closes and deletes the draft."""
+        self._file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yields its lines; nothing can be added afterwards."""
+        self._file.close()
+        with (self.folder / _DRAFT).open("rb") as file:
+            for text in file:
+                yield json.loads(text)
+
+
+def arrange(folder: Path, draft: Draft, old: Log, views: int) -> Log:
+    """Rewrites a cache's files as a draft says.
+
+    Args:
+        folder: The cache's folder; its files are on disk and closed.
+        draft: The log to be.
+        old: The log before this pass.
+        views: Rows per sample.
+
+    Returns:
+        The new log.
+    """
+    order = array("q")
+    new = _write_log(folder, draft, old, order)
+    labels = GrowingArray(draft.folder / LABELS, np.int64, (), 0)
+    rows = np.frombuffer(new.rows, np.int64) if new.rows else np.empty(0, np.int64)
+    numbers = np.frombuffer(new.labels, np.int64) if new.labels else np.empty(0, np.int64)
+    labels.append(numbers[rows >= 0])
+    labels.close(sync=True)
+    samples = np.frombuffer(order, np.int64) if order else np.empty(0, np.int64)
+    if not np.array_equal(samples, np.arange(len(samples))):
+        _copy(folder / HASHES, draft.folder / HASHES, samples, 1)
+        _copy(folder / FEATURES, draft.folder / FEATURES, samples, views)
+    (draft.folder / _DRAFT).unlink()
+    _sync(draft.folder)
+    draft.folder.rename(folder / READY)
+    settle(folder)
+    return new
+
+
+def settle(folder: Path) -> None:
+    """Finishes or drops what a killed process left of an arrangement."""
+    ready = folder / READY
+    if ready.is_dir():
+        _sync(folder)
+        for path in sorted(ready.iterdir()):
+            path.replace(folder / path.name)
+        ready.rmdir()
+        _sync(folder)
+    shutil.rmtree(folder / NEXT, ignore_errors=True)
+
+
+def _write_log(folder: Path, draft: Draft, old: Log, order: array[int]) -> Log:
+    """Writes the new log; appends the present row of each of its samples to ``order``."""
+    new = Log()
+    lines = (line for line, _ in whole_lines(folder / LOG))
+    first = islice(lines, draft.lines)
+    hashes = mapped(folder / HASHES, np.uint8, (32,), old.samples)
+    with (draft.folder / LOG).open("wb") as file:
+
+        def write(line: dict[str, Any], row: int) -> None:
+            bad = "error" in line
+            new.add(int(line["key"], 16), line.get("label"), bad)
+            if not bad:
+                order.append(row)
+            file.write(encode(line))
+
+        for number, line in enumerate(first):
+            write(line, old.rows[number])
+        appended = islice(lines, len(old.keys) - draft.lines, None)
+        row = old.samples
+        for entry in draft:
+            if not entry:
+                line = next(appended)
+                write(line, row)
+                row += "error" not in line
+                continue
+            kept = {name: entry[name] for name in ("key", "name")}
+            if entry["label"] is not None:
+                kept["label"] = entry["label"]
+            write({**kept, "sha256": hashes[entry["row"]].tobytes().hex()}, entry["row"])
+        file.flush()
+        os.fsync(file.fileno())
+    return new
+
+
+def _copy(source: Path, target: Path, samples: npt.NDArray[np.int64], views: int) -> None:
+    """Copies the rows of samples, in their order, into a new array."""
+    stored = np.load(source, mmap_mode="r", allow_pickle=False)
+    copied = GrowingArray(target, stored.dtype, stored.shape[1:], 0)
+    step = max(1, _ROWS_BYTES // max(1, views * stored[:1].nbytes))
+    for start in range(0, len(samples), step):
+        rows = samples[start : start + step, None] * views + np.arange(views)
+        copied.append(stored[rows.reshape(-1)])
+    copied.close(sync=True)
+
+
+def _sync(folder: Path) -> None:
+    """Sees to it that the names in a folder are on the disk."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

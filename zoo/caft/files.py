@@ -1,0 +1,199 @@
+"""The files of a feature cache: their names, the lines of its log, and its lock."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.caft.sample import Sample
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import CacheError
+
+FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
+STORED = {"fp32": np.float32, "fp16": np.float16}
+NO_LABEL = -1
+LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
+"""Suffixes of list files."""
+LOCK = ".lock"
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+_NOT_MINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+@dataclass(kw_only=True)
+class Log:
+    """What the complete lines of a log say.
+
+    Attributes:
+        keys: Key of each line.
+        rows: Sample number of each line in the arrays, -1 for a skipped image.
+        labels: Number of each line's class, -1 if there is none.
+        classes: Number of each class, in order of first appearance.
+        samples: Number of lines with a row.
+        unlabelled: Of those, the ones without a label.
+        end: Offset of the end of the last complete line.
+    """
+
+    keys: array[int] = field(default_factory=lambda: array("Q"))
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    labels: array[int] = field(default_factory=lambda: array("q"))
+    classes: dict[str, int] = field(default_factory=dict)
+    samples: int = 0
+    unlabelled: int = 0
+    end: int = 0
+
+    @property
+    def bad(self) -> int:
+        """Number of lines of skipped images."""
+        return len(self.keys) - self.samples
+
+    def add(self, key: int, label: str | None, bad: bool) -> int:
+        """Adds a line and returns its class's number."""
+        number = NO_LABEL
+        if label is not None and not bad:
+            number = self.classes.setdefault(label, len(self.classes))
+        self.keys.append(key)
+        self.rows.append(-1 if bad else self.samples)
+        self.labels.append(number)
+        self.samples += not bad
+        self.unlabelled += not bad and label is None
+        return number
+
+
+def read_log(path: Path, *, of_list: bool = False) -> Log:
+    """Reads a log, without an incomplete line at its end.
+
+    Args:
+        path: The log; without one, nothing was done.
+        of_list: Whether to make the keys anew, of a list file: earlier versions used the numbers of
+            lines.
+
+    Raises:
+        CacheError: A complete line is damaged.
+    """
+    log = Log()
+    if not path.exists():
+        return log
+    times: Counter[str] = Counter()
+    for line, end in whole_lines(path):
+        key = line["key"]
+        if of_list:
+            times[line["name"]] += 1
+            key = _key(listed_key(line["name"], times[line["name"]]))
+        log.add(int(key, 16), line.get("label"), "error" in line)
+        log.end = end
+    return log
+
+
+def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yields each complete line of ``samples.jsonl`` and the offset at which it ends.
+
+    Raises:
+        CacheError: A complete line is damaged.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if not text.endswith(b"\n"):
+                return  # incomplete: the pass was killed
+            end += len(text)
+            try:
+                line = json.loads(text)
+                _check_line(line)
+            except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+                raise CacheError(
+                    f"{path}: line {number} is damaged",
+                    hint="extract the features again into another folder",
+                ) from error
+            yield line, end
+
+
+def _check_line(line: Any) -> None:
+    """Raises an error unless a line has a key, a name, and a digest or the reason of an error."""
+    int(line["key"], 16).to_bytes(8, "big")
+    result = line["error"] if "error" in line else bytes.fromhex(line["sha256"])
+    texts = (line["name"], line.get("label") or "", result if "error" in line else "")
+    if not all(isinstance(text, str) for text in texts) or (
+        "error" not in line and len(result) != 32
+    ):
+        raise ValueError("a field has another type")
+
+
+def key_of(sample: Sample) -> str:
+    """Returns a sample's key, unique in its data set: 64 bits in hexadecimal."""
+    return _key(sample.key or sample.name)
+
+
+def listed_key(name: str, time: int) -> str:
+    """Returns what tells a line of a list file from others of the same name."""
+    return f"{time}:{name}"
+
+
+def _key(text: str) -> str:
+    return sha256_bytes(text.encode("utf-8", "surrogateescape"))[:16]
+
+
+def line_of(sample: Sample, label: str | None, sha256: str, error: str | None = None) -> bytes:
+    """Returns a sample's line in the log."""
+    line: dict[str, Any] = {"key": key_of(sample), "name": in_utf8(sample.name)}
+    if label is not None:
+        line["label"] = label
+    line |= {"error": error} if error else {"sha256": sha256}
+    return encode(line)
+
+
+def encode(line: dict[str, Any]) -> bytes:
+    """Returns a line of a log as text."""
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def in_utf8(name: str) -> str:
+    """Returns a file's name with bytes that are not valid UTF-8 replaced."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def is_not_mine(error: OSError) -> bool:
+    """Whether an error says that this user may not write here."""
+    return error.errno in _NOT_MINE
+
+
+def lock(folder: Path) -> int | None:
+    """Locks a cache and returns the lock's file.
+
+    Returns:
+        None if this user may not write to the folder.
+
+    Raises:
+        CacheError: Another process is writing the cache.
+    """
+    import fcntl
+
+    path = folder / LOCK
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if not is_not_mine(error):
+            raise CacheError(f"can't lock {path}: {error.strerror}") from error
+        if not os.access(folder, os.W_OK) or not path.exists():
+            return None
+        file = os.open(path, os.O_RDONLY)  # another user's, in a folder of a group
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:  # the writer notices a second one by the length of the log
+            return file
+        os.close(file)
+        raise CacheError(
+            f"another zoo features process is writing {folder}",
+            hint="wait until it finishes, or stop it",
+        ) from error
+    return file

@@ -1,0 +1,73 @@
+"""Labels: what a data set says of an image, as the name of a class or none."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+from zoo.util.errors import DatasetError
+
+
+class LabelError(DatasetError):
+    """A label that names no class: a float, or several at once."""
+
+
+def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
+    """Returns the name of a class.
+
+    Args:
+        label: A name, a number, or None. An empty name and -1 are no label.
+        names: Names of the classes by number, if known.
+        of: The sample, for messages.
+
+    Raises:
+        LabelError: It is a float, a list, or a number without a name.
+    """
+    if isinstance(label, bytes):
+        label = label.decode("utf-8", "replace")
+    if isinstance(label, str):
+        label = label.strip()
+        return None if label in ("", "-1") else label
+    value = _plain(label)
+    if value is None:
+        return None
+    if isinstance(value, bool) and names is None:
+        return str(value)
+    if not isinstance(value, numbers.Integral):
+        raise LabelError(
+            f"{_sample(of)}the label {_short(label)} is no class: it is {_kind(value)}",
+            hint="labels are names or whole numbers; choose another column with --label-column, "
+            "or train on the features with a loop of your own",
+        )
+    number = int(value)
+    if number == -1:
+        return None
+    if names is None:
+        return str(number)
+    if not 0 <= number < len(names):
+        raise LabelError(f"{_sample(of)}the label {number} is none of the {len(names)} classes")
+    return str(names[number])
+
+
+def _plain(label: Any) -> Any:
+    """Returns the Python number of a scalar of numpy or torch; anything else as it is."""
+    if hasattr(label, "ndim") and hasattr(label, "tolist"):
+        return label.tolist() if label.ndim == 0 else list(np.asarray(label))
+    return label
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, numbers.Real):
+        return "not a whole number"
+    return "a list" if isinstance(value, (list, tuple)) else f"of type {type(value).__name__}"
+
+
+def _sample(of: str) -> str:
+    return f"{of}: " if of else ""
+
+
+def _short(label: Any) -> str:
+    text = " ".join(str(label).split())
+    return text if len(text) <= 40 else f"{text[:39]}…"

@@ -1,0 +1,329 @@
+"""Tells which samples of a data set a cache has, by their content, and which have to be run.
+
+A row of a cache belongs to the content of an image. A sample that the cache has under its content
+keeps that row, whatever its name, label or place in the data set is now. Samples are read to find
+their content, unless their file's stamp tells it (:mod:`zoo.caft.stamps`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.caft.arrange import Draft
+from zoo.caft.content import digest_of
+from zoo.caft.files import HASHES, LOG, Log, in_utf8, key_of, whole_lines
+from zoo.caft.growing import mapped
+from zoo.caft.labels import LabelError
+from zoo.caft.sample import Item, Sample, Source
+from zoo.caft.stamps import FileRead, Stamps
+from zoo.util.errors import CacheError, DatasetError
+
+_AT_ONCE = 16  # samples per task of a thread
+_PROBES = 64
+
+
+@dataclass(kw_only=True)
+class Changes:
+    """How a data set differs from what its cache had.
+
+    Attributes:
+        kept: Samples whose rows were in the cache.
+        relabelled: Samples of the same name and content with another label.
+        replaced: Samples of the same name with a content that the cache lacked.
+        renamed: Samples of another name whose content was in the cache.
+        gone: Names that are no longer in the data set.
+        reordered: Whether samples have changed places.
+    """
+
+    kept: int = 0
+    relabelled: int = 0
+    replaced: int = 0
+    renamed: int = 0
+    gone: int = 0
+    reordered: bool = False
+
+
+class Rows:
+    """Finds the rows of a cache by content.
+
+    Args:
+        hashes: The SHA-256 of each row's image, ``(samples, 32)`` uint8.
+    """
+
+    def __init__(self, hashes: npt.NDArray[np.uint8]) -> None:
+        self._hashes = hashes
+        prefixes = np.ascontiguousarray(hashes[:, :8]).view("<u8")[:, 0]
+        self._order = np.argsort(prefixes, kind="stable")
+        self._prefixes = prefixes[self._order]
+
+    def find(self, digest: str) -> int | None:
+        """Returns the first row of an image with a digest, None if there is none."""
+        data = bytes.fromhex(digest)
+        prefix = np.frombuffer(data[:8], "<u8")[0]
+        place = int(np.searchsorted(self._prefixes, prefix))
+        while place < len(self._order) and self._prefixes[place] == prefix:
+            row = int(self._order[place])
+            if self.is_of(row, data):
+                return row
+            place += 1
+        return None
+
+    def is_of(self, row: int, digest: bytes) -> bool:
+        """Whether a row is of an image with a digest."""
+        return bool(self._hashes[row].tobytes() == digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A sample whose content was looked up.
+
+    Attributes:
+        sample: The sample; if it could be read only once, with what was read.
+        label: The name of its class, None if it has none.
+        digest: The SHA-256 of its content, None if it was not looked up or can't be read.
+    """
+
+    sample: Sample
+    label: str | None
+    digest: str | None = None
+
+
+class Recogniser:
+    """Compares a data set with a cache.
+
+    Args:
+        folder: The cache's folder.
+        log: The cache's log before this pass.
+        stamps: The stamps of its files.
+        writable: Whether the cache may be written.
+        workers: Number of reading threads.
+
+    Attributes:
+        changes: The differences so far.
+        draft: The log to be; None while the log only grows.
+    """
+
+    def __init__(
+        self, folder: Path, log: Log, stamps: Stamps, *, writable: bool = True, workers: int = 1
+    ) -> None:
+        self.changes = Changes()
+        self.draft: Draft | None = None
+        self._folder, self._log, self._stamps = folder, log, stamps
+        self._writable, self._workers = writable, workers
+        self._rows = Rows(mapped(folder / HASHES, np.uint8, (32,), log.samples))
+        keys = np.frombuffer(log.keys, np.uint64) if log.keys else np.empty(0, np.uint64)
+        self._by_key = np.argsort(keys, kind="stable")
+        self._keys = keys[self._by_key]
+        self._seen = np.zeros(len(keys), bool)
+        self._last = -1
+        self._old = _lines(folder, len(keys))
+        self._same, self._new = 0, 0
+
+    @property
+    def before(self) -> int:
+        """Number of names in the cache before this pass."""
+        return len(np.unique(self._keys))
+
+    def check_shared(self, source: Source, name: str, had: str, *, all_of_it: bool) -> None:
+        """Checks that a data set has an image of the cache.
+
+        Args:
+            source: The data set.
+            name: Its name.
+            had: The name of the cache's data set.
+            all_of_it: Whether to look at every image, not only at a few.
+
+        Raises:
+            CacheError: It has none.
+        """
+        if not self._log.samples:
+            return
+        samples = source if all_of_it else _some(source)
+        for known in self._looked_up(samples):
+            if known.digest is not None and self._rows.find(known.digest) is not None:
+                return
+        looked = "none of its images" if all_of_it else "none of the images looked at"
+        raise CacheError(
+            f"{self._folder} has features of {had}; {name} is another data set: {looked} "
+            "is in the cache",
+            hint="use another folder"
+            + ("" if all_of_it else "; if it is the same data set, changed, pass moved=True"),
+        )
+
+    def new_samples(self, source: Source) -> Generator[Sample, None, None]:
+        """Yields the samples that the cache lacks.
+
+        Raises:
+            CacheError: The cache may not be written and is not as the data set is.
+        """
+        for known in self._looked_up(source):
+            key = key_of(known.sample)
+            line = self._line(key)
+            row = self._row(line, known.digest)
+            self._count(line, row, known.label)
+            if row is None:
+                self._require_writable("lacks images")
+                if self.draft is None and self._same < len(self._log.keys):
+                    self._diverge()
+                if self.draft is not None:
+                    self.draft.expect()
+                self._new += 1
+                yield known.sample
+            else:
+                self._keep(row, key, known)
+        if self.draft is None and self._same < len(self._log.keys):
+            self._diverge()
+        distinct = np.unique(self._keys)
+        self.changes.gone = len(distinct) - len(np.unique(self._keys[self._seen]))
+
+    def _looked_up(self, source: Iterable[Sample]) -> Iterator[Known]:
+        """Yields samples with their digests, in order; without, if the cache is empty."""
+        if not self._log.samples:
+            for sample in source:
+                yield Known(sample=sample, label=sample.label)
+            return
+        waiting: deque[Future[list[Known]]] = deque()
+        with ThreadPoolExecutor(self._workers, "recognise") as pool:
+            try:
+                for chunk in _chunks(source):
+                    waiting.append(pool.submit(self._look_up, chunk))
+                    if len(waiting) > 2 * self._workers:
+                        yield from waiting.popleft().result()
+            except DatasetError:  # what came before the failure counts
+                while waiting:
+                    yield from waiting.popleft().result()
+                raise
+            while waiting:
+                yield from waiting.popleft().result()
+
+    def _look_up(self, samples: list[Sample]) -> list[Known]:
+        return [self._identify(sample) for sample in samples]
+
+    def _identify(self, sample: Sample) -> Known:
+        read = sample.read
+        if isinstance(read, FileRead):
+            stamp = read.now()
+            digest = self._stamps.digest(stamp) if stamp is not None else None
+            if digest is not None:
+                return Known(sample=sample, label=sample.label, digest=digest)
+        try:
+            loaded = read()
+            image, label = loaded, sample.label
+            if isinstance(loaded, Item):
+                image, label = loaded.image, loaded.label
+            digest = digest_of(image)
+        except LabelError:
+            raise
+        except Exception:  # the decoder reads it again and tells why
+            return Known(sample=sample, label=sample.label)
+        if isinstance(read, FileRead):
+            self._stamps.add(read.stamp, digest)
+        if not sample.rereadable:
+            sample = replace(sample, read=lambda: loaded)
+        return Known(sample=sample, label=label, digest=digest)
+
+    def _line(self, key: str) -> int | None:
+        """Returns the number of the last line of a key, None if there is none."""
+        number = np.uint64(int(key, 16))
+        place = int(np.searchsorted(self._keys, number, "right")) - 1
+        if place < 0 or self._keys[place] != number:
+            return None
+        self._seen[place] = True
+        return int(self._by_key[place])
+
+    def _row(self, line: int | None, digest: str | None) -> int | None:
+        """Returns the row of a digest: that of a line if it fits, else the first."""
+        if digest is None:
+            return None
+        if line is not None:
+            row = self._log.rows[line]
+            if row >= 0 and self._rows.is_of(row, bytes.fromhex(digest)):
+                return row
+        return self._rows.find(digest)
+
+    def _count(self, line: int | None, row: int | None, label: str | None) -> None:
+        changes = self.changes
+        changes.kept += row is not None
+        if line is None:
+            changes.renamed += row is not None
+            return
+        had = self._log.rows[line]
+        if had < 0:
+            return  # it was skipped before
+        if row != had:
+            changes.replaced += row is None
+            changes.renamed += row is not None
+            return
+        number = self._log.classes.get(label, -2) if label is not None else -1
+        changes.relabelled += number != self._log.labels[line]
+        changes.reordered |= line < self._last
+        self._last = max(self._last, line)
+
+    def _keep(self, row: int, key: str, known: Known) -> None:
+        name = in_utf8(known.sample.name)
+        if self.draft is None:
+            same = self._same
+            line = next(self._old, {})
+            if (
+                line.get("key") == key
+                and line["name"] == name
+                and line.get("label") == known.label
+                and self._log.rows[same] >= 0
+                and line["sha256"] == known.digest
+            ):
+                self._same = same + 1
+                return
+            self._diverge()
+        assert self.draft is not None
+        self.draft.keep(row, key, name, known.label)
+
+    def _diverge(self) -> None:
+        self._require_writable("is not as the data set is now")
+        self.draft = Draft(self._folder, self._same)
+        for _ in range(self._new):
+            self.draft.expect()
+
+    def _require_writable(self, why: str) -> None:
+        if not self._writable:
+            raise CacheError(
+                f"{self._folder} {why}, and you may not write to it",
+                hint="copy the folder to a place of your own, and pass that with -o",
+            )
+
+
+def _lines(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+    """Yields the lines that a cache's log had before this pass."""
+    if count:
+        for line, _ in islice(whole_lines(folder / LOG), count):
+            yield line
+
+
+def _chunks(source: Iterable[Sample]) -> Iterator[list[Sample]]:
+    """Yields samples a few at a time, also those before a failure."""
+    samples = iter(source)
+    while True:
+        chunk: list[Sample] = []
+        try:
+            chunk.extend(islice(samples, _AT_ONCE))
+        except DatasetError:
+            yield chunk
+            raise
+        if not chunk:
+            return
+        yield chunk
+
+
+def _some(source: Source) -> Iterable[Sample]:
+    """Returns a few samples spread over a data set, or its first if it has no length."""
+    few = getattr(source, "some", None)
+    samples: Iterable[Sample] = islice(source, _PROBES) if few is None else few(_PROBES)
+    return samples

@@ -1,0 +1,251 @@
+"""Stamps: what the file system says of a file whose content is known, so that it isn't read again.
+
+A stamp covers device, inode, size, and the times of the last write and of the last change of the
+inode in nanoseconds. The change time can't be set by programs: a file that is replaced under an
+older modification time (``cp -p``, ``rsync -a``, ``touch -d``) has another stamp. A file has none,
+and is read again, where a stamp could miss a change:
+
+- on file systems that do not keep these values as Linux's own do (FAT, FUSE, SMB), or on systems
+  that do not tell which one it is;
+- if it was changed within the last minute, ten on NFS: a second change may fall into the same
+  tick of the clock, written pages of a memory map get their time late, and a server's clock may
+  differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.caft.growing import GrowingArray
+from zoo.util.files import whole
+
+STAMPS = "stamps.npy"
+"""A row for each file: its stamp, then the SHA-256 of its content. May be deleted at any time."""
+
+_STAMP, _DIGEST = 16, 32
+_SETTLED_AFTER = {
+    **dict.fromkeys(
+        ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "tmpfs", "overlay"), 60
+    ),
+    **dict.fromkeys(("nfs", "nfs4"), 600),
+}
+"""Seconds after its last change from which a file has a stamp, by file system."""
+
+_OWN_DEVICES = frozenset({"btrfs", "overlay", "zfs"})
+"""File systems whose files may have another device number than their mount."""
+
+Stamp = bytes
+
+
+class FileRead:
+    """Reads a file or a part of it, and notes the stamp that it had.
+
+    Args:
+        path: The file.
+        start: First byte.
+        size: Number of bytes; the whole file by default.
+        unchanged: What :func:`identity_of` returned of the file that these bytes are to be of.
+
+    Attributes:
+        stamp: Its stamp when it was last read, None if it has none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start: int = 0,
+        size: int | None = None,
+        unchanged: tuple[int, ...] | None = None,
+    ) -> None:
+        self.path = path
+        self.start = start
+        self.size = size
+        self._unchanged = unchanged
+        self.stamp: Stamp | None = None
+
+    def __call__(self) -> bytes:
+        """Returns the bytes.
+
+        Raises:
+            OSError: The file can't be read, is no regular file, ends too early, or has changed.
+        """
+        file = _open(self.path)
+        try:
+            status = os.fstat(file)
+            before = self._stamp(status)
+            size = status.st_size if self.size is None else self.size
+            data = _read(file, self.start, size)
+            after = os.fstat(file)
+        finally:
+            os.close(file)
+        if len(data) < size:
+            raise OSError(f"it ended at byte {self.start + len(data):,}")
+        if self._unchanged not in (None, identity_of(after)):
+            raise OSError(f"{self.path.name} has changed while it was read")
+        self.stamp = before if identity_of(status) == identity_of(after) else None
+        return data
+
+    def now(self) -> Stamp | None:
+        """Returns the file's stamp without reading it, None if it has none or can't be read."""
+        try:
+            file = _open(self.path)  # NFS asks the server about a file when it is opened
+        except OSError:
+            return None
+        try:
+            return self._stamp(os.fstat(file))
+        finally:
+            os.close(file)
+
+    def _stamp(self, status: os.stat_result) -> Stamp | None:
+        settled = _settled_after(status.st_dev, self.path.parent)
+        if settled is None:
+            return None
+        latest = max(status.st_ctime_ns, status.st_mtime_ns)
+        if latest > time.time_ns() - round(settled * 1e9):
+            return None
+        values = (*identity_of(status), self.start, -1 if self.size is None else self.size)
+        return hashlib.sha256(struct.pack("<QQqqqqq", *values)).digest()[:_STAMP]
+
+
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """Returns what tells a file and its state from others: device, inode, size, and two times."""
+    return (
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+    )  # fmt: skip
+
+
+class Stamps:
+    """The stamps of a cache's files, and the digests of their contents.
+
+    Args:
+        folder: The cache's folder.
+        writable: Whether new stamps are kept.
+    """
+
+    def __init__(self, folder: Path, *, writable: bool) -> None:
+        self._path = folder / STAMPS
+        self._known = _load(self._path)
+        prefixes = self._known[:, :8].copy().view("<u8")[:, 0]
+        self._order = np.argsort(prefixes, kind="stable")
+        self._prefixes = prefixes[self._order]
+        self._used = np.zeros(len(self._known), bool)
+        self._writable = writable
+        self._added: list[bytes] = []
+        self._file: GrowingArray | None = None
+
+    def digest(self, stamp: Stamp) -> str | None:
+        """Returns the digest of the content that a file with this stamp has, None if unknown."""
+        prefix = np.frombuffer(stamp[:8], "<u8")[0]
+        place = int(np.searchsorted(self._prefixes, prefix, "right")) - 1
+        if place < 0 or self._prefixes[place] != prefix:
+            return None
+        row = int(self._order[place])
+        data: bytes = self._known[row].tobytes()
+        if data[:_STAMP] != stamp:
+            return None
+        self._used[row] = True
+        return data[_STAMP:].hex()
+
+    def add(self, stamp: Stamp | None, digest: str) -> None:
+        """Notes the content of the file that has a stamp; :meth:`flush` writes it."""
+        if stamp is not None and self._writable:
+            self._added.append(stamp + bytes.fromhex(digest))
+
+    def flush(self) -> None:
+        """Writes the stamps that were added."""
+        added, self._added = self._added, []
+        if not added:
+            return
+        if self._file is None:
+            self._file = _grow(self._path, len(self._known))
+        self._file.append(_rows(b"".join(added)))
+
+    def close(self, *, complete: bool) -> None:
+        """Writes what remains; after a complete pass, drops stamps that no file has any more."""
+        self.flush()
+        rows = len(self._known)
+        if self._file is not None:
+            rows = self._file.rows
+            self._file.close()
+            self._file = None
+        kept = int(self._used.sum()) + rows - len(self._known)
+        if complete and self._writable and rows > 2 * kept + 1000:
+            self._drop_unused()
+
+    def _drop_unused(self) -> None:
+        new = _load(self._path)[len(self._known) :]
+        with whole(self._path) as partial:
+            file = GrowingArray(partial, np.uint8, (_STAMP + _DIGEST,), 0)
+            file.append(self._known[self._used])
+            file.append(new)
+            file.close()
+
+
+def _rows(data: bytes) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(data, np.uint8).reshape(-1, _STAMP + _DIGEST)
+
+
+def _grow(path: Path, rows: int) -> GrowingArray:
+    return GrowingArray(path, np.uint8, (_STAMP + _DIGEST,), rows)
+
+
+def _load(path: Path) -> npt.NDArray[np.uint8]:
+    """Maps a file of stamps: its whole rows, none if it is missing or something else."""
+    header, row = 128, _STAMP + _DIGEST
+    try:
+        rows = (path.stat().st_size - header) // row
+        if rows < 1:
+            return np.empty((0, row), np.uint8)
+        return np.memmap(path, np.uint8, "r", offset=header, shape=(rows, row))
+    except OSError:
+        return np.empty((0, row), np.uint8)
+
+
+def _open(path: Path) -> int:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(f"{path.name} is not a regular file")
+    return file
+
+
+def _read(file: int, start: int, size: int) -> bytes:
+    pieces = []
+    while size > 0 and (piece := os.pread(file, min(size, 1 << 30), start)):
+        pieces.append(piece)
+        start, size = start + len(piece), size - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+@lru_cache(maxsize=1024)
+def _settled_after(device: int, folder: Path) -> float | None:
+    """Returns when a file of a device is trusted to have settled, None for never."""
+    return _SETTLED_AFTER.get(_file_system(device, folder))
+
+
+def _file_system(device: int, folder: Path) -> str:
+    """Returns the type of the file system that a folder is on, empty if unknown."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    name = f"{os.major(device)}:{os.minor(device)}"
+    real, best, kind = os.path.realpath(folder), "", ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        number, point = fields.split()[2], fields.split()[4].encode().decode("unicode_escape")
+        if number == name:
+            return rest.split()[0]
+        inside = os.path.commonpath((real, point)) == point
+        if inside and len(point) >= len(best):
+            best, kind = point, rest.split()[0]
+    return kind if kind in _OWN_DEVICES else ""
