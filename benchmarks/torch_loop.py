@@ -201,7 +201,7 @@ def strong_loop(network: Network, files: list[Path], batch: int) -> tuple[Callab
             for images, ready in _ahead(decoded):
                 torch.cuda.current_stream().wait_event(ready)
                 images.record_stream(torch.cuda.current_stream())
-                rows.append(compiled(images))
+                rows.append(compiled(images))  # type: ignore[no-untyped-call]
                 if len(rows) > 1:
                     rows[-2] = rows[-2].float().cpu()
             rows[-1] = rows[-1].float().cpu()

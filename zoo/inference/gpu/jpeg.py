@@ -13,7 +13,9 @@ from zoo.inference.preprocess import LONGEST
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _BASELINE, _SCAN, _ADOBE = 0xC0, 0xDA, 0xEE
-_OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4}  # 0xC4 defines Huffman tables
+_SKIPPED = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)} - {_ADOBE})
+"""Huffman and quantisation tables, restart interval, comments, and applications' segments."""
+
 _YCBCR = 1  # the colour transform in Adobe's segment
 _COMPONENTS = {
     bytes([1, 0x11]): 1,
@@ -49,13 +51,17 @@ def plain_jpeg(data: bytes) -> JpegSize | None:
     place, frame = 2, None
     try:
         while data[place] == 0xFF:
-            marker, length = data[place + 1], data[place + 2] << 8 | data[place + 3]
+            marker = data[place + 1]
+            length = data[place + 2] << 8 | data[place + 3]
+            if marker in _SKIPPED and length >= 2:  # most segments: no more is done than needed
+                place += 2 + length
+                continue
             body = data[place + 4 : place + 2 + min(length, 32)]
             if marker == _SCAN:
                 return frame[0] if frame and body[0] == frame[1] else None
             if marker == _BASELINE:
                 frame = _frame(body)
-            elif marker in _OTHER_FRAMES or length < 2 or _other_colours(marker, body):
+            elif marker != _ADOBE or _other_colours(body):
                 return None
             place += 2 + length
     except IndexError:  # it ends within its headers
@@ -69,7 +75,7 @@ def _frame(body: bytes) -> tuple[JpegSize, int] | None:
         return None
     height, width = body[1] << 8 | body[2], body[3] << 8 | body[4]
     table = body[6:]
-    components = b"".join(table[start : start + 2] for start in range(0, len(table), 3))
+    components = b"".join([table[start : start + 2] for start in range(0, len(table), 3)])
     known = _COMPONENTS.get(components) == body[5]
     shorter, longer = min(width, height), max(width, height)
     if not known or not 0 < longer <= LONGEST * shorter or width * height > _MOST_PIXELS:
@@ -77,6 +83,6 @@ def _frame(body: bytes) -> tuple[JpegSize, int] | None:
     return JpegSize(width, height), body[5]
 
 
-def _other_colours(marker: int, body: bytes) -> bool:
+def _other_colours(body: bytes) -> bool:
     """Whether a segment is Adobe's and names a colour transform other than YCbCr."""
-    return marker == _ADOBE and body[:5] == b"Adobe" and body[11:12] != bytes([_YCBCR])
+    return body[:5] == b"Adobe" and body[11:12] != bytes([_YCBCR])
