@@ -138,7 +138,7 @@ def cache_features(
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
     if decode == "gpu":
-        check_gpu_decodes(extractor)
+        check_gpu_decodes(extractor, samples * augmentation.views)
     identity = Identity.of(extractor, storage, augmentation, exif, fast=decode == "fast")
     former = (str(data), type(data).__name__)  # names in cards of earlier versions
     writer = CacheWriter(Path(folder), identity, name, moved=moved, former=former)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Batch, Decoder, HostBatches, PhotoDecoder
 from zoo.caft.decode_process import Decoding
-from zoo.caft.gpu_batches import GpuBatches, prepared
+from zoo.caft.gpu_batches import GpuBatches, Slots, prepared
 from zoo.caft.sample import Sample
 from zoo.inference.extractor import Extractor
 from zoo.inference.gpu.preparer import Preparer
 from zoo.inference.preprocess import Exif
 from zoo.runtime.base import DeviceSession, Running, pipeline_of
-from zoo.util.errors import MissingPackageError, RunError
+from zoo.runtime.cuda import DeviceBatch
+from zoo.util.errors import RunError
 
 DecodeMode = Literal["auto", "pillow", "gpu", "fast"]
 """Who decodes photos: ``auto`` is the GPU for JPEG files where it can, and Pillow for the rest;
@@ -68,58 +70,60 @@ def open_feed(
     decoding = Decoding(exif=exif, fast=decode == "fast")
     photos = PhotoDecoder(extractor.preprocess, augmentation, workers=workers, decoding=decoding)
     session = extractor.session
-    hardware = decode in ("auto", "gpu")
-    preparer, _ = _open_preparer(extractor, samples * views, hardware=hardware)
-    if preparer is not None and isinstance(session, DeviceSession):
-        jpegs = preparer.decoder
-        kind = GpuBatches(
-            extractor.preprocess, augmentation, photos, jpegs=jpegs is not None, exif=exif
-        )
-        slots = Decoder(kind, samples=samples, workers=workers)
-        with closing(preparer), session.pipeline() as pipeline:
+    with ExitStack() as opened:
+        preparer = None
+        if extractor.preparers is not None:
+            preparer = opened.enter_context(extractor.preparers.lend(samples * views))
+        if preparer is not None and isinstance(session, DeviceSession):
+            decoder = preparer.decoder if decode in ("auto", "gpu") else None
+            kind = GpuBatches(
+                extractor.preprocess, augmentation, photos, jpegs=decoder is not None, exif=exif
+            )
+            slots = Decoder(kind, samples=samples, workers=workers)
+            pipeline = opened.enter_context(session.pipeline())
             yield Feed(
-                batches=lambda source: prepared(slots.batches(source), preparer, views),
+                batches=partial(_prepared, slots, preparer, views),
                 begin=pipeline.begin_on_device,
                 ahead=pipeline.ahead,
-                decoders=(photos.name, *([jpegs.name] if jpegs else [])),
+                decoders=(photos.name, *([decoder.name] if decoder else [])),
             )
-        return
-    with pipeline_of(session) as pipeline:
-        host = HostBatches(extractor.preprocess, augmentation, photos, pipeline.host_memory)
-        decoder = Decoder(host, samples=samples, workers=workers)
+            return
+    with pipeline_of(session) as host_pipeline:
+        host = HostBatches(extractor.preprocess, augmentation, photos, host_pipeline.host_memory)
         yield Feed(
-            batches=decoder.batches,
-            begin=pipeline.begin,
-            ahead=pipeline.ahead,
+            batches=Decoder(host, samples=samples, workers=workers).batches,
+            begin=host_pipeline.begin,
+            ahead=host_pipeline.ahead,
             decoders=(photos.name,),
         )
 
 
-def check_gpu_decodes(extractor: Extractor) -> None:
+def _prepared(
+    slots: Decoder[Slots], preparer: Preparer, views: int, samples: Iterable[Sample]
+) -> Generator[Batch[DeviceBatch], None, None]:
+    return prepared(slots.batches(samples), preparer, views)
+
+
+def check_gpu_decodes(extractor: Extractor, rows: int) -> None:
     """Checks that the engine's GPU decodes JPEG files.
+
+    Args:
+        extractor: The engine.
+        rows: Rows of the largest batch.
 
     Raises:
         RunError: It does not; says why.
     """
-    preparer, reason = _open_preparer(extractor, 1, hardware=True)
-    if preparer is not None:
-        preparer.close()
-    if preparer is None or preparer.decoder is None:
-        raise RunError(
-            f"photos can't be decoded on the GPU: {reason}",
-            hint="zoo doctor says what is missing; --decode auto decodes with Pillow instead",
-        )
-
-
-def _open_preparer(
-    extractor: Extractor, rows: int, *, hardware: bool
-) -> tuple[Preparer | None, str]:
-    """Returns what prepares photos on the engine's GPU, and what it lacks."""
-    session = extractor.session
-    if not isinstance(session, DeviceSession):
-        return None, "the engine does not run on a GPU"
-    try:
-        preparer = Preparer(session, extractor.preprocess, rows, hardware=hardware)
-    except MissingPackageError as error:
-        return None, error.message
-    return preparer, preparer.without_decoder
+    reason = "the engine does not run on a GPU"
+    if extractor.preparers is not None:
+        with extractor.preparers.lend(rows) as preparer:
+            if preparer is None:
+                reason = extractor.preparers.missing
+            elif preparer.decoder is not None:
+                return
+            else:
+                reason = preparer.without_decoder
+    raise RunError(
+        f"photos can't be decoded on the GPU: {reason}",
+        hint="zoo doctor says what is missing; --decode auto decodes with Pillow instead",
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,13 @@ from zoo.client.client import Client, connect, default_store
 from zoo.client.host import this_machine
 from zoo.client.progress import download_bar
 from zoo.client.selection import Machine, why
-from zoo.inference.gpu.photos import GpuPhotos
+from zoo.inference.gpu.photos import features_of
+from zoo.inference.gpu.preparer import Preparers
 from zoo.inference.preprocess import as_photo, batch_of
 from zoo.runtime.base import DeviceSession
 from zoo.schema.manifest import Preprocess
 from zoo.schema.records import BuildRecord
-from zoo.util.errors import MissingPackageError, RunError
+from zoo.util.errors import RunError
 
 if TYPE_CHECKING:
     from zoo.runtime import Session
@@ -42,6 +42,9 @@ class Extractor:
         record: Its build record.
         why: Why this engine was picked.
         file: The engine's file, where it has one.
+
+    Attributes:
+        preparers: Prepare photos on the engine's GPU; None if it does not run on one.
     """
 
     def __init__(
@@ -52,6 +55,11 @@ class Extractor:
         self.why = why
         self.file = file
         self._closed = False
+        self.preparers = (
+            Preparers(session, record.inputs.preprocess)
+            if isinstance(session, DeviceSession)
+            else None
+        )
 
     @property
     def feature_dim(self) -> int:
@@ -102,16 +110,6 @@ class Extractor:
         results = [self._features_of(part) for part in _parts(images, self._most)]
         return np.concatenate(results) if results else np.empty((0, self.feature_dim), np.float32)
 
-    @cached_property
-    def gpu_photos(self) -> GpuPhotos | None:
-        """Prepares photos on the engine's GPU; None if the engine or its packages can't."""
-        if not isinstance(self.session, DeviceSession):
-            return None
-        try:
-            return GpuPhotos(self.session, self.preprocess, self._most)
-        except (MissingPackageError, RunError):
-            return None
-
     @property
     def _most(self) -> int:
         """Photos that are prepared together."""
@@ -119,16 +117,18 @@ class Extractor:
 
     def _features_of(self, photos: Sequence[Photo]) -> Features:
         """Runs photos that are prepared on the GPU of the engine, or else by Pillow."""
-        if self.gpu_photos is not None:
-            return self.gpu_photos.features(photos)
+        if self.preparers is not None and isinstance(self.session, DeviceSession):
+            with self.preparers.lend(self._most) as preparer:
+                if preparer is not None:
+                    return features_of(photos, self.session, preparer, self.preprocess)
         images = batch_of([as_photo(photo) for photo in photos], self.preprocess)
         return self.session.features(images)
 
     def close(self) -> None:
         """Frees the engine; the extractor can't be used afterwards."""
         self._closed = True
-        if gpu_photos := self.__dict__.get("gpu_photos"):  # if it was ever needed
-            gpu_photos.close()
+        if self.preparers is not None:
+            self.preparers.close()
         self.session.close()
 
     def __enter__(self) -> Extractor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,83 +18,71 @@ from zoo.util.errors import RunError
 if TYPE_CHECKING:
     from zoo.schema.manifest import Preprocess
 
+_WORTH_HALVING = 128  # rows
 
-class GpuPhotos:
-    """Runs photos of any sizes through an engine; from several threads one call after the other.
+
+def features_of(
+    photos: Sequence[Any], session: DeviceSession, preparer: Preparer, preprocess: Preprocess
+) -> Features:
+    """Runs photos of any sizes through an engine whose GPU prepares them, too.
 
     Args:
+        photos: Files, their bytes, Pillow images or pixels ``(H, W, 3)`` or ``(H, W)`` uint8; or
+            all pixels in one array, ``(N, H, W, 3)``. At least one.
         session: The engine.
+        preparer: Prepares its batches.
         preprocess: Its preprocessing.
-        rows: Rows of its largest batch.
+
+    Returns:
+        ``(N, feature_dim)`` float32.
 
     Raises:
-        MissingPackageError: CUDA's run-time compiler is not installed.
-        RunError: The GPU's memory does not suffice.
+        RunError: A photo can't be read, or an array has another shape or type.
     """
+    results: list[Features] = []
+    running: Running | None = None
+    rows = _rows_at_once(photos, preparer)
+    with session.pipeline() as pipeline:
+        for start in range(0, len(photos), rows):
+            images = _prepare(photos[start : start + rows], preparer, preprocess)
+            before, running = running, pipeline.begin_on_device(images)
+            if before is not None:
+                results.append(before.features())
+        if running is not None:
+            results.append(running.features())
+    return results[0] if len(results) == 1 else np.concatenate(results)
 
-    def __init__(self, session: DeviceSession, preprocess: Preprocess, rows: int) -> None:
-        self._session = session
-        self._preprocess = preprocess
-        self._rows = rows
-        self._lock = threading.Lock()
-        self._preparer = Preparer(session, preprocess, rows)
 
-    def features(self, photos: Sequence[Any]) -> Features:
-        """Returns features.
+def _rows_at_once(photos: Sequence[Any], preparer: Preparer) -> int:
+    """Returns the rows of a batch: a large array in two halves, one copied while the other runs."""
+    if isinstance(photos, np.ndarray) and len(photos) >= _WORTH_HALVING:
+        return min(preparer.rows, -(-len(photos) // 2))
+    return preparer.rows
 
-        Args:
-            photos: Files, their bytes, Pillow images or pixels ``(H, W, 3)`` or ``(H, W)`` uint8;
-                or all pixels in one array, ``(N, H, W, 3)``.
 
-        Returns:
-            ``(N, feature_dim)`` float32.
+def _prepare(photos: Sequence[Any], preparer: Preparer, preprocess: Preprocess) -> DeviceBatch:
+    if isinstance(photos, np.ndarray):
+        check_shape(photos.shape[1:])
+        return preparer.prepare_stack(np.ascontiguousarray(photos))
+    jpegs = preparer.decoder is not None
+    made = preparer.prepare(
+        [_photo(photo, row, preprocess, jpegs=jpegs) for row, photo in enumerate(photos)],
+        len(photos),
+    )
+    for number, reason in made.failed.items():
+        photo = photos[number]
+        raise RunError(f"{photo}: {reason}" if isinstance(photo, (str, Path)) else reason)
+    return made.images
 
-        Raises:
-            RunError: A photo can't be read, or an array has another shape or type.
-        """
-        results: list[Features] = []
-        running: Running | None = None
-        with self._lock, self._session.pipeline() as pipeline:
-            for start in range(0, len(photos), self._rows):
-                images = self._prepare(photos[start : start + self._rows])
-                before, running = running, pipeline.begin_on_device(images)
-                if before is not None:
-                    results.append(before.features())
-            if running is not None:
-                results.append(running.features())
-        return results[0] if len(results) == 1 else np.concatenate(results)
 
-    @property
-    def decoder(self) -> str | None:
-        """What decodes JPEG files on the GPU, None if nothing does."""
-        decoder = self._preparer.decoder
-        return None if decoder is None else decoder.name
-
-    def close(self) -> None:
-        """Frees what the preparation holds."""
-        with self._lock:
-            self._preparer.close()
-
-    def _prepare(self, photos: Sequence[Any]) -> DeviceBatch:
-        if isinstance(photos, np.ndarray):
-            check_shape(photos.shape[1:])
-            return self._preparer.prepare_stack(np.ascontiguousarray(photos))
-        made = self._preparer.prepare(
-            [self._photo(photo, row) for row, photo in enumerate(photos)], len(photos)
-        )
-        for number, reason in made.failed.items():
-            photo = photos[number]
-            raise RunError(f"{photo}: {reason}" if isinstance(photo, (str, Path)) else reason)
-        return made.images
-
-    def _photo(self, photo: Any, row: int) -> Photo:
-        """Returns a photo as the preparer takes it; files that Pillow decodes at the input size."""
-        if isinstance(photo, (str, Path, bytes)):
-            data = photo if isinstance(photo, bytes) else read_file(Path(photo))
-            if self._preparer.decoder is not None and (size := plain_jpeg(data)):
-                return Photo(source=JpegFile(data, size), row=row)
-            return Photo(source=fit(as_photo(photo), self._preprocess), row=row, fitted=True)
-        if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.shape[2:] == (3,):
-            check_shape(photo.shape)
-            return Photo(source=photo, row=row)
-        return Photo(source=np.asarray(as_photo(photo)), row=row)
+def _photo(photo: Any, row: int, preprocess: Preprocess, *, jpegs: bool) -> Photo:
+    """Returns a photo as the preparer takes it; files that Pillow decodes at the input size."""
+    if isinstance(photo, (str, Path, bytes)):
+        data = photo if isinstance(photo, bytes) else read_file(Path(photo))
+        if jpegs and (size := plain_jpeg(data)):
+            return Photo(source=JpegFile(data, size), row=row)
+        return Photo(source=fit(as_photo(photo), preprocess), row=row, fitted=True)
+    if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.shape[2:] == (3,):
+        check_shape(photo.shape)
+        return Photo(source=photo, row=row)
+    return Photo(source=np.asarray(as_photo(photo)), row=row)

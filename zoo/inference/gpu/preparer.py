@@ -8,9 +8,10 @@ bit, and the normalisation are the same for all. No float batch exists in the ho
 from __future__ import annotations
 
 import io
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from zoo.inference.crop import Crop
 from zoo.inference.gpu.decoder import HardwareDecoder, JpegDecoder, PixelsOnGpu
 from zoo.inference.gpu.jpeg import JpegSize
 from zoo.inference.gpu.kernels import CudaKernels, Kernels
-from zoo.inference.gpu.upload import Upload
 from zoo.inference.gpu.views import Source, stack, views_of
 from zoo.inference.preprocess import open_photo
 from zoo.runtime import cuda
@@ -39,9 +39,6 @@ Ready = npt.NDArray[np.float32]
 
 _DECODED_AT_ONCE = 768 << 20
 """Most bytes of decoded photos at once; there are two such groups."""
-
-_COPIED_AT_ONCE = 8 << 20
-"""Bytes of pixels that are resized while the next are copied."""
 
 _BATCHES = 3
 """One that the engine reads, one that is ready, one that is being prepared."""
@@ -101,9 +98,9 @@ class Preparer:
         session: The engine.
         preprocess: Its preprocessing.
         rows: Rows of the largest batch.
-        hardware: Whether to decode JPEG files on the GPU if it can.
 
     Attributes:
+        rows: Rows of the largest batch.
         decoder: Decodes JPEG files on the GPU, None if nothing does.
         without_decoder: Why nothing does.
 
@@ -112,12 +109,10 @@ class Preparer:
         RunError: The GPU's memory does not suffice.
     """
 
-    def __init__(
-        self, session: DeviceSession, preprocess: Preprocess, rows: int, *, hardware: bool = True
-    ) -> None:
+    def __init__(self, session: DeviceSession, preprocess: Preprocess, rows: int) -> None:
         self._device = session.device
         self._device.set_current()
-        self._rows = rows
+        self.rows = rows
         self.without_decoder = ""
         with ExitStack() as undo:
             self._stream: Stream = self._device.create_stream()
@@ -126,12 +121,10 @@ class Preparer:
                 self._device, preprocess, session.image_type, self._stream
             )
             undo.callback(self._kernels.close)
-            self.decoder = self._open_decoder() if hardware else None
+            self.decoder = self._open_decoder()
             if self.decoder is not None:
                 undo.callback(self.decoder.close)
             self._preprocess = preprocess
-            self._upload = Upload(self._device)
-            undo.callback(self._upload.close)
             side = preprocess.input_size
             self._type = session.image_type
             self._image_bytes = 3 * side * side * self._type.itemsize
@@ -157,7 +150,7 @@ class Preparer:
         return Prepared(images=images, failed=failed)
 
     def prepare_stack(self, pixels: Pixels) -> DeviceBatch:
-        """Prepares photos of one size, while others of them are still copied.
+        """Prepares photos of one size.
 
         Args:
             pixels: ``(N, H, W, 3)``, RGB, contiguous; N at most the rows of the largest batch.
@@ -166,15 +159,10 @@ class Preparer:
             The batch, which is valid until the call after the next one.
         """
         images = self._next_batch(len(pixels))
-        count = max(1, _COPIED_AT_ONCE // pixels[0].nbytes)
-        for start in range(0, len(pixels), count):
-            part = pixels[start : start + count]
-            uploaded = self._upload.copy([_bytes(part)], self._stream)
-            _, height, width, _ = part.shape
-            sources = stack(uploaded.addresses[0], len(part), width, height, start)
-            views = views_of(sources, self._preprocess)
+        _, height, width, _ = pixels.shape
+        with self._uploaded([pixels]) as (address,):
+            views = views_of(stack(address, len(pixels), width, height), self._preprocess)
             self._kernels.prepare(views, images.address, self._stream)
-            self._upload.free(uploaded, self._stream)
         images.ready = self._stream.record()
         return images
 
@@ -204,7 +192,7 @@ class Preparer:
             return None
 
     def _new_batch(self) -> DeviceBatch:
-        size = self._rows * self._image_bytes
+        size = self.rows * self._image_bytes
         buffer = self._device.allocate(size, stream=self._stream)
         buffer.fill(0, stream=self._stream)  # a failed photo's row must not be NaN
         there = self._stream.record()
@@ -215,23 +203,43 @@ class Preparer:
     ) -> None:
         """Enqueues the preparation of some photos."""
         decoded, arrays = self._decode(photos, group, failed)
-        uploaded = self._upload.copy([_bytes(array) for array in arrays.values()], self._stream)
         sources: list[Source] = []
         for number, jpeg in decoded.items():
             sources += _sources(photos[number], jpeg)
-        for (number, array), start in zip(arrays.items(), uploaded.addresses, strict=True):
-            photo = photos[number]
-            if array.dtype == np.uint8:
-                height, width, _ = array.shape
-                pixels = PixelsOnGpu(address=start, pitch=3 * width, width=width, height=height)
-                sources += _sources(photo, pixels)
-            else:
-                row = address + photo.row * self._image_bytes
-                cuda.copy_over(row, start, self._image_bytes, self._stream)
-        if sources:
-            self._kernels.prepare(views_of(sources, self._preprocess), address, self._stream)
-        self._upload.free(uploaded, self._stream)
+        with self._uploaded(arrays.values()) as addresses:
+            for (number, array), start in zip(arrays.items(), addresses, strict=True):
+                photo = photos[number]
+                if array.dtype == np.uint8:
+                    height, width, _ = array.shape
+                    pixels = PixelsOnGpu(address=start, pitch=3 * width, width=width, height=height)
+                    sources += _sources(photo, pixels)
+                else:
+                    row = address + photo.row * self._image_bytes
+                    cuda.copy_over(row, start, self._image_bytes, self._stream)
+            if sources:
+                self._kernels.prepare(views_of(sources, self._preprocess), address, self._stream)
         self._groups.append(self._stream.record())
+
+    @contextmanager
+    def _uploaded(self, arrays: Collection[npt.NDArray[Any]]) -> Iterator[list[int]]:
+        """Yields where copies of arrays are on the GPU; freed when the stream gets there.
+
+        They are copied from where they are. Page-locked memory in between, filled by several
+        threads, was slower on the machine it was tried on.
+        """
+        if not arrays:
+            yield []
+            return
+        total = sum(array.nbytes for array in arrays)
+        buffer = self._device.allocate(total, stream=self._stream)
+        addresses: list[int] = []
+        address = int(buffer.handle)
+        for array in arrays:
+            cuda.copy_in(address, np.ascontiguousarray(array), self._stream)
+            addresses.append(address)
+            address += array.nbytes
+        yield addresses
+        buffer.close(self._stream)
 
     def _decode(
         self, photos: Sequence[Photo], group: range, failed: dict[int, str]
@@ -265,6 +273,77 @@ class Preparer:
         return self.decoder.decode(files, self._stream)
 
 
+class Preparers:
+    """The preparers of an engine: they take seconds to open, so they are kept and lent again.
+
+    Args:
+        session: The engine.
+        preprocess: Its preprocessing.
+
+    Attributes:
+        missing: Why there are none: the package that is not installed; empty if there are.
+    """
+
+    def __init__(self, session: DeviceSession, preprocess: Preprocess) -> None:
+        self._session = session
+        self._preprocess = preprocess
+        self._lock = threading.Lock()
+        self._idle: list[Preparer] = []
+        self._closed = False
+        self.missing = ""
+
+    @contextmanager
+    def lend(self, rows: int) -> Iterator[Preparer | None]:
+        """Lends a preparer to one thread at a time; None if packages are missing.
+
+        Args:
+            rows: Rows of the largest batch.
+
+        Raises:
+            RunError: The GPU's memory does not suffice.
+        """
+        preparer = self._take(rows)
+        try:
+            yield preparer
+        except Exception as error:
+            if preparer is not None and isinstance(error, ZooError):  # such as a damaged photo
+                self._give_back(preparer)
+            elif preparer is not None:
+                preparer.close()  # what it was doing is unknown
+            raise
+        if preparer is not None:
+            self._give_back(preparer)
+
+    def close(self) -> None:
+        """Frees what is here, and what is given back later."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for preparer in idle:
+            preparer.close()
+
+    def _take(self, rows: int) -> Preparer | None:
+        with self._lock:
+            for preparer in self._idle:
+                if preparer.rows >= rows:
+                    self._idle.remove(preparer)
+                    return preparer
+        if self.missing:
+            return None
+        try:
+            return Preparer(self._session, self._preprocess, rows)
+        except MissingPackageError as error:
+            self.missing = error.message
+            return None
+
+    def _give_back(self, preparer: Preparer) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(preparer)
+                return
+        preparer.close()
+
+
 def _groups(photos: Sequence[Photo], most: int) -> Iterator[range]:
     """Yields runs of photos whose pixels do not take more memory together than given."""
     start, size = 0, 0
@@ -292,7 +371,3 @@ def _sources(photo: Photo, pixels: PixelsOnGpu) -> list[Source]:
         )
         for number, crop in enumerate(crops)
     ]
-
-
-def _bytes(array: npt.NDArray[Any]) -> Pixels:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

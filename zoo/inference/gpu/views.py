@@ -71,12 +71,11 @@ class Views:
     most_rows: int
 
 
-def stack(address: int, count: int, width: int, height: int, row: int) -> list[Source]:
-    """Returns photos of one size that follow each other in memory and in the batch."""
+def stack(address: int, count: int, width: int, height: int) -> list[Source]:
+    """Returns photos of one size that follow each other in memory, as the rows of a batch."""
     size = 3 * width * height
     return [
-        Source(address + number * size, 3 * width, width, height, row + number)
-        for number in range(count)
+        Source(address + number * size, 3 * width, width, height, number) for number in range(count)
     ]
 
 
