@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from array import array
@@ -17,6 +16,7 @@ import numpy as np
 from zoo.caft.sample import Sample
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import CacheError
+from zoo.util.locks import NO_LOCKS, is_not_mine
 
 FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
 STORED = {"fp32": np.float32, "fp16": np.float16}
@@ -24,9 +24,6 @@ NO_LABEL = -1
 LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
 """Suffixes of list files."""
 LOCK = ".lock"
-
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
-_NOT_MINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(kw_only=True)
@@ -161,11 +158,6 @@ def in_utf8(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def is_not_mine(error: OSError) -> bool:
-    """Whether an error says that this user may not write here."""
-    return error.errno in _NOT_MINE
-
-
 def lock(folder: Path) -> int | None:
     """Locks a cache and returns the lock's file.
 
@@ -189,7 +181,7 @@ def lock(folder: Path) -> int | None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _NO_LOCKS:  # the writer notices a second one by the length of the log
+        if error.errno in NO_LOCKS:  # the writer notices a second one by the length of the log
             return file
         os.close(file)
         raise CacheError(

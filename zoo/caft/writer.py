@@ -35,7 +35,6 @@ from zoo.caft.files import (
     LOG,
     NO_LABEL,
     STORED,
-    is_not_mine,
     line_of,
     lock,
     read_log,
@@ -44,6 +43,7 @@ from zoo.caft.growing import GrowingArray
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 from zoo.util.files import whole
+from zoo.util.locks import is_not_mine
 
 __all__ = ["FEATURES", "HASHES", "LABELS", "LOG", "NO_LABEL", "STORED", "CacheWriter"]
 
