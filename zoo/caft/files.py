@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo.caft.sample import Sample
 from zoo.util.digest import sha256_bytes
@@ -19,6 +21,7 @@ from zoo.util.errors import CacheError
 from zoo.util.locks import NO_LOCKS, is_not_mine
 
 FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
+SUMS = "sums.npy"
 STORED = {"fp32": np.float32, "fp16": np.float16}
 NO_LABEL = -1
 LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
@@ -38,6 +41,7 @@ class Log:
         samples: Number of lines with a row.
         unlabelled: Of those, the ones without a label.
         end: Offset of the end of the last complete line.
+        digests: Digest of each sample, one after the other; whoever has used them clears them.
     """
 
     keys: array[int] = field(default_factory=lambda: array("Q"))
@@ -47,6 +51,7 @@ class Log:
     samples: int = 0
     unlabelled: int = 0
     end: int = 0
+    digests: bytearray = field(default_factory=bytearray)
 
     @property
     def bad(self) -> int:
@@ -87,6 +92,7 @@ def read_log(path: Path, *, of_list: bool = False) -> Log:
             times[line["name"]] += 1
             key = _key(listed_key(line["name"], times[line["name"]]))
         log.add(int(key, 16), line.get("label"), "error" in line)
+        log.digests += b"" if "error" in line else bytes.fromhex(line["sha256"])
         log.end = end
     return log
 
@@ -123,6 +129,12 @@ def _check_line(line: Any) -> None:
         "error" not in line and len(result) != 32
     ):
         raise ValueError("a field has another type")
+
+
+def sums_of(rows: npt.NDArray[Any], samples: int) -> npt.NDArray[np.uint32]:
+    """Returns the CRC-32 of the features of each sample, all its views together."""
+    parts = np.ascontiguousarray(rows).reshape(samples, rows.size // max(1, samples))
+    return np.fromiter((zlib.crc32(part.view(np.uint8).data) for part in parts), np.uint32, samples)
 
 
 def key_of(sample: Sample) -> str:
