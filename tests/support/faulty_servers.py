@@ -45,7 +45,7 @@ class OddFiles(Quiet):
     ``faults``: ``no-ranges``, ``breaks`` (every other body in the middle), ``endless`` (no length,
     no end), ``short`` (says a length and ends before it, always), ``other-part`` (a range that was
     not asked for), ``gzip`` (whatever was asked for), ``secret`` (403), ``hides`` (403 for all but
-    repository.json), ``down`` (500), ``no-length`` (no word on how long).
+    repository.json), ``down`` (500), ``no-length`` (no word on how long), ``page`` (a web page).
     """
 
     content: ClassVar[bytes] = b""
@@ -67,7 +67,8 @@ class OddFiles(Quiet):
             return self._say(500)
         if "secret" in faults or ("hides" in faults and self.path != "/repository.json"):
             return self._say(403)
-        headers = {"Content-Encoding": "gzip"} if "gzip" in faults else {}
+        odd = {"gzip": ("Content-Encoding", "gzip"), "page": ("Content-Type", "text/html")}
+        headers = dict(odd[fault] for fault in faults & set(odd))
         status, first, last = 200, 0, len(content) - 1
         if asked and "no-ranges" not in faults and "endless" not in faults:
             found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, Log, encode, whole_lines
+from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, SUMS, Log, encode, whole_lines
 from zoo.caft.growing import GrowingArray, mapped
 
 NEXT, READY = ".next", ".ready"
@@ -86,6 +86,7 @@ def arrange(folder: Path, draft: Draft, old: Log, views: int) -> Log:
     samples = np.frombuffer(order, np.int64) if order else np.empty(0, np.int64)
     if not np.array_equal(samples, np.arange(len(samples))):
         _copy(folder / HASHES, draft.folder / HASHES, samples, 1)
+        _copy(folder / SUMS, draft.folder / SUMS, samples, 1)
         _copy(folder / FEATURES, draft.folder / FEATURES, samples, views)
     (draft.folder / _DRAFT).unlink()
     _sync(draft.folder)

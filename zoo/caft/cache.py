@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,18 @@ import numpy.typing as npt
 
 from zoo.caft.arrange import READY
 from zoo.caft.card import Card, Identity, read_card
-from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, NO_LABEL, STORED, whole_lines
+from zoo.caft.files import (
+    FEATURES,
+    HASHES,
+    LABELS,
+    LOG,
+    NO_LABEL,
+    STORED,
+    SUMS,
+    sums_of,
+    whole_lines,
+)
+from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 
 
@@ -106,6 +118,33 @@ class FeatureCache:
             )
         return samples
 
+    def check(self) -> None:
+        """Checks that everything is what was written; older caches can't tell.
+
+        Raises:
+            CacheError: They are damaged.
+        """
+        card = self.card
+        for file, digest in (
+            (LOG, card.fingerprint),
+            (LABELS, card.digests.get(LABELS)),
+            (HASHES, card.digests.get(HASHES)),
+        ):
+            if card.complete and digest and sha256_file(self.folder / file) != digest:
+                raise CacheError(f"{self.folder / file} is damaged", hint=_AGAIN)
+        if not (self.folder / SUMS).exists():
+            return
+        sums = self._map(SUMS, np.dtype(np.uint32), (self.card.samples,))
+        for start in range(0, len(sums), _CHECKED):
+            rows = self.features[start * self.views : (start + _CHECKED) * self.views]
+            found = sums_of(rows, len(rows) // self.views)
+            wrong = np.flatnonzero(found != sums[start : start + _CHECKED])
+            if len(wrong):
+                name = next(islice(self.names(), start + int(wrong[0]), None), "")
+                raise CacheError(
+                    f"{self.folder / FEATURES} is damaged: the features of {name}", hint=_AGAIN
+                )
+
     def rows_of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Returns the row numbers of samples, ``(len(samples) * views,)``."""
         first = np.asarray(samples, np.int64)[:, None] * self.views
@@ -136,7 +175,7 @@ class FeatureCache:
         path = self.folder / name
         try:
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged header can make NumPy raise anything
             raise CacheError(f"can't read {path}: {error}", hint=_AGAIN) from error
         if stored.dtype != dtype or stored.shape[1:] != shape[1:] or len(stored) < shape[0]:
             raise CacheError(
@@ -147,6 +186,7 @@ class FeatureCache:
         return mapped
 
 
+_CHECKED = 4096  # samples at a time
 _TRIES = 3  # a pass may replace the arrays while they are opened
 _AGAIN = "extract the features again into another folder"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from zoo.caft.augment import Augmentation
 from zoo.inference.extractor import Extractor
@@ -87,6 +87,7 @@ class Card(Record):
         source: The data set.
         fingerprint: SHA-256 of ``samples.jsonl``, which has the name, content and label of each
             image in order, when the last pass finished; empty before, and in older caches.
+        digests: SHA-256 of ``labels.npy`` and ``hashes.npy`` then.
         seconds: Duration of all passes, decoding included.
         decoders: What decoded the photos, with versions. Rows of several may be in a cache: their
             pixels differ by at most one level of 255.
@@ -101,6 +102,7 @@ class Card(Record):
     labels: tuple[str, ...] = ()
     source: str = ""
     fingerprint: str = ""
+    digests: dict[str, str] = Field(default={})
     seconds: float = 0.0
     decoders: tuple[str, ...] = ()
 

@@ -161,6 +161,9 @@ class HuggingFaceSource:
             return map(self._sample, range(len(self.dataset)))
         return self._stream()
 
+    def __len__(self) -> int:
+        return len(self.dataset)
+
     def some(self, count: int) -> Iterator[Sample]:
         """Yields about ``count`` samples from all over the data set."""
         if hasattr(self.dataset, "__len__"):
@@ -264,6 +267,9 @@ class TorchSource:
 
     def __iter__(self) -> Iterator[Sample]:
         return map(self._sample, range(len(self.dataset)))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
     def some(self, count: int) -> Iterator[Sample]:
         """Yields about ``count`` samples from all over the data set."""

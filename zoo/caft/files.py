@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo.caft.sample import Sample
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import CacheError
+from zoo.util.locks import NO_LOCKS, is_not_mine
 
 FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
+SUMS = "sums.npy"
 STORED = {"fp32": np.float32, "fp16": np.float16}
 NO_LABEL = -1
 LISTS = frozenset({".txt", ".csv", ".tsv", ".lst"})
 """Suffixes of list files."""
 LOCK = ".lock"
-
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
-_NOT_MINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(kw_only=True)
@@ -41,6 +41,7 @@ class Log:
         samples: Number of lines with a row.
         unlabelled: Of those, the ones without a label.
         end: Offset of the end of the last complete line.
+        digests: Digest of each sample, one after the other; whoever has used them clears them.
     """
 
     keys: array[int] = field(default_factory=lambda: array("Q"))
@@ -50,6 +51,7 @@ class Log:
     samples: int = 0
     unlabelled: int = 0
     end: int = 0
+    digests: bytearray = field(default_factory=bytearray)
 
     @property
     def bad(self) -> int:
@@ -90,6 +92,7 @@ def read_log(path: Path, *, of_list: bool = False) -> Log:
             times[line["name"]] += 1
             key = _key(listed_key(line["name"], times[line["name"]]))
         log.add(int(key, 16), line.get("label"), "error" in line)
+        log.digests += b"" if "error" in line else bytes.fromhex(line["sha256"])
         log.end = end
     return log
 
@@ -128,6 +131,12 @@ def _check_line(line: Any) -> None:
         raise ValueError("a field has another type")
 
 
+def sums_of(rows: npt.NDArray[Any], samples: int) -> npt.NDArray[np.uint32]:
+    """Returns the CRC-32 of the features of each sample, all its views together."""
+    parts = np.ascontiguousarray(rows).reshape(samples, rows.size // max(1, samples))
+    return np.fromiter((zlib.crc32(part.view(np.uint8).data) for part in parts), np.uint32, samples)
+
+
 def key_of(sample: Sample) -> str:
     """Returns a sample's key, unique in its data set: 64 bits in hexadecimal."""
     return _key(sample.key or sample.name)
@@ -161,11 +170,6 @@ def in_utf8(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def is_not_mine(error: OSError) -> bool:
-    """Whether an error says that this user may not write here."""
-    return error.errno in _NOT_MINE
-
-
 def lock(folder: Path) -> int | None:
     """Locks a cache and returns the lock's file.
 
@@ -189,7 +193,7 @@ def lock(folder: Path) -> int | None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _NO_LOCKS:  # the writer notices a second one by the length of the log
+        if error.errno in NO_LOCKS:  # the writer notices a second one by the length of the log
             return file
         os.close(file)
         raise CacheError(

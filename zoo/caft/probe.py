@@ -75,6 +75,7 @@ def probe(cache: FeatureCache, *, neighbours: int = 20, test: float = 0.2, seed:
         )
     neighbours = min(neighbours, len(split.train))
     mean, scale = standardise(cache, split.train)
+    cache.check()
     predicted = knn(
         _unit(cache, split.train, mean, scale),
         cache.labels[split.train],

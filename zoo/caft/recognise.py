@@ -147,6 +147,7 @@ class Recogniser:
         """
         if not self._log.samples:
             return
+        all_of_it = all_of_it or _length(source) <= _PROBES
         samples = source if all_of_it else _some(source)
         for known in self._looked_up(samples):
             if known.digest is not None and self._rows.find(known.digest) is not None:
@@ -320,6 +321,14 @@ def _chunks(source: Iterable[Sample]) -> Iterator[list[Sample]]:
         if not chunk:
             return
         yield chunk
+
+
+def _length(source: Source) -> float:
+    """Returns the number of samples of a data set, infinity if it does not tell."""
+    try:
+        return len(source)  # type: ignore[arg-type]
+    except TypeError:
+        return float("inf")
 
 
 def _some(source: Source) -> Iterable[Sample]:

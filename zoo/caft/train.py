@@ -40,7 +40,7 @@ def train_head(
         The head, and its report on the held-out samples.
 
     Raises:
-        CacheError: Fewer than two classes have a label.
+        CacheError: Fewer than two classes have a label, or the cache is damaged.
         UsageError: The fractions leave no training samples.
         HeadError: Training diverged: the loss is not a finite number.
         MissingPackageError: torch is not installed, or scikit-learn for the solver ``sklearn``.
@@ -50,6 +50,7 @@ def train_head(
     if settings.solver == "sklearn":
         split = split.without_val()  # it has no early stopping
     mean, scale = standardise(cache, split.train)
+    cache.check()
     if settings.solver == "sklearn":
         from zoo.caft.fit_sklearn import fit_sklearn
 

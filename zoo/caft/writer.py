@@ -6,7 +6,9 @@ A cache is a folder::
     features.npy     (samples * views, feature_dim), float32 or float16
     labels.npy       (samples,), int64: number of the class, -1 if there is none
     hashes.npy       (samples, 32), uint8: SHA-256 of each image
+    sums.npy         (samples,), uint32: CRC-32 of each sample's features
     samples.jsonl    a line per image, skipped ones too: name, label, digest or error
+    stamps.npy       what tells that a file has not changed; may be deleted
 
 A batch goes to the arrays first and to ``samples.jsonl`` last, in one write. The complete lines of
 that log say what is done; rows of the arrays beyond them are left over from a kill and are cut off.
@@ -35,15 +37,17 @@ from zoo.caft.files import (
     LOG,
     NO_LABEL,
     STORED,
-    is_not_mine,
+    SUMS,
     line_of,
     lock,
     read_log,
+    sums_of,
 )
-from zoo.caft.growing import GrowingArray
+from zoo.caft.growing import GrowingArray, mapped
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 from zoo.util.files import whole
+from zoo.util.locks import is_not_mine
 
 __all__ = ["FEATURES", "HASHES", "LABELS", "LOG", "NO_LABEL", "STORED", "CacheWriter"]
 
@@ -104,6 +108,7 @@ class CacheWriter:
             of_list = not self.card.fingerprint and Path(source).suffix.lower() in LISTS
             self.old = read_log(folder / LOG, of_list=of_list)
             self._check_sizes()
+            self._check_hashes()
         except BaseException:
             self._release()
             raise
@@ -126,7 +131,7 @@ class CacheWriter:
         good = np.array([outcome.error is None for outcome in outcomes], bool)
         kept = [outcome for outcome in outcomes if outcome.error is None]
         stored = self._stored(features[np.repeat(good, self._views)], kept)
-        (rows, labels, hashes), log = self._opened()
+        (rows, labels, hashes, sums), log = self._opened()
         if os.fstat(log).st_size != self._end:
             raise CacheError(
                 f"another process is writing {self.folder}: {LOG} has grown",
@@ -137,6 +142,7 @@ class CacheWriter:
         labels.append(np.array(numbers, np.int64))
         digests = b"".join(bytes.fromhex(outcome.sha256) for outcome in kept)
         hashes.append(np.frombuffer(digests, np.uint8).reshape(-1, 32))
+        sums.append(sums_of(stored, len(kept)))
         self.samples += len(kept)
         self.unlabelled += numbers.count(NO_LABEL)
         self.bad += len(outcomes) - len(kept)
@@ -202,8 +208,11 @@ class CacheWriter:
             }
         )
         if complete:
+            digests = {name: sha256_file(self.folder / name) for name in (LABELS, HASHES)}
             fingerprint = sha256_file(self.folder / LOG)
-            self.card = self.card.model_copy(update={"fingerprint": fingerprint})
+            self.card = self.card.model_copy(
+                update={"fingerprint": fingerprint, "digests": digests}
+            )
         write_card(self.folder, self.card)
 
     def _opened(self) -> tuple[tuple[GrowingArray, ...], int]:
@@ -222,6 +231,8 @@ class CacheWriter:
 
     def _open_arrays(self) -> None:
         opened: list[GrowingArray] = []
+        if self.samples and not (self.folder / SUMS).exists():
+            self._add_sums()
         try:
             for name, dtype, row, rows in self._shapes():
                 opened.append(
@@ -233,9 +244,22 @@ class CacheWriter:
             raise
         self._arrays = tuple(opened)
 
+    def _add_sums(self) -> None:
+        """Adds the sums that a cache of an earlier version lacks."""
+        name, dtype, row, rows = self._shapes()[0]
+        features = mapped(self.folder / name, dtype, row, rows * self.samples)
+        with whole(self.folder / SUMS) as partial:
+            array = GrowingArray(partial, np.uint32, (), 0)
+            for start in range(0, self.samples, 4096):
+                part = features[start * rows : (start + 4096) * rows]
+                array.append(sums_of(part, len(part) // rows))
+            array.close()
+
     def _check_sizes(self) -> None:
         """Checks that the arrays have the rows that the log lists."""
         for name, dtype, row, rows in self._shapes():
+            if name == SUMS and not (self.folder / SUMS).exists():
+                continue  # of an earlier version
             try:
                 GrowingArray.check(self.folder / name, dtype, row, rows * self.old.samples)
             except ValueError as error:
@@ -244,6 +268,17 @@ class CacheWriter:
                     hint="extract the features again into another folder",
                 ) from error
 
+    def _check_hashes(self) -> None:
+        """Checks that each row is of the content that the log says."""
+        listed = np.frombuffer(bytes(self.old.digests), np.uint8).reshape(-1, 32)
+        self.old.digests.clear()
+        hashes = mapped(self.folder / HASHES, np.uint8, (32,), self.old.samples)
+        if not np.array_equal(listed, hashes):
+            raise CacheError(
+                f"{self.folder} is damaged: {HASHES} and {LOG} name different images",
+                hint="extract the features again into another folder",
+            )
+
     def _shapes(self) -> tuple[tuple[str, npt.DTypeLike, tuple[int, ...], int], ...]:
         """Returns name, type, shape of a row, and rows per sample of each array."""
         identity = self.card.identity
@@ -251,6 +286,7 @@ class CacheWriter:
             (FEATURES, STORED[identity.storage], (identity.feature_dim,), self._views),
             (LABELS, np.int64, (), 1),
             (HASHES, np.uint8, (32,), 1),
+            (SUMS, np.uint32, (), 1),
         )
 
     def _stored(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.client.partials import own_partial
 from zoo.client.selection import Machine, select
 from zoo.client.trust import SignedIndex, TrustHome, trusted_root
 from zoo.repository.repository import Repository
@@ -19,6 +20,8 @@ from zoo.schema.records import Blob, BuildRecord
 from zoo.stores import Progress, open_store
 from zoo.util.digest import sha256_file
 from zoo.util.errors import RepositoryError, UsageError
+from zoo.util.files import write_whole
+from zoo.util.locks import is_not_mine, turn
 from zoo.util.names import perhaps
 
 if TYPE_CHECKING:
@@ -115,12 +118,28 @@ class Client:
         """
         record = self._record(name, entry)
         engine = self._cache / "engines" / record.engine.sha256
-        with self._turn(record.engine.sha256):
-            if not (engine.is_file() and sha256_file(engine) == record.engine.sha256):
-                self.signed.must_be_fresh()
-                engine.parent.mkdir(parents=True, exist_ok=True)
-                self.repository.blobs.fetch(record.engine, engine, progress=progress)
+        if not _has(engine, record.engine.sha256):  # of a cache with everything, nothing is written
+            with self._turn(record.engine.sha256):
+                if not _has(engine, record.engine.sha256):
+                    self.signed.must_be_fresh()
+                    self._fetch(record.engine, engine, progress)
         return Pulled(record=record, engine=engine)
+
+    def _fetch(self, blob: Blob, path: Path, progress: Progress | None = None) -> None:
+        """Downloads a blob into the cache and checks it.
+
+        Raises:
+            RepositoryError: It is missing or damaged, or the cache may not be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with own_partial(path) as partial:
+                self.repository.blobs.fetch(blob, path, partial=partial, progress=progress)
+        except OSError as error:
+            raise RepositoryError(
+                f"can't write {path.parent}: {error.strerror}",
+                hint="set ZOO_HOME to a folder that you may write to",
+            ) from error
 
     @contextmanager
     def fetched(self, blob: Blob) -> Iterator[Path]:
@@ -133,8 +152,7 @@ class Client:
         """
         path = self._cache / "engines" / f"{blob.sha256}.mirror"
         with self._turn(path.name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.repository.blobs.fetch(blob, path)
+            self._fetch(blob, path)
             try:
                 yield path
             finally:
@@ -163,21 +181,22 @@ class Client:
         self.signed.must_be_fresh()
         data = self.repository.listed_bytes(name, entry)
         record = self.repository.parse_listed(name, entry, data)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        partial.write_bytes(data)
-        partial.replace(path)
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            if not is_not_mine(error):
+                raise
         return record
 
     @contextmanager
     def _turn(self, name: str) -> Iterator[None]:
-        import fcntl
-
-        locks = self._cache / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / name).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with turn(self._cache / "locks" / name):
             yield
+
+
+def _has(path: Path, sha256: str) -> bool:
+    """Whether a file is there and its bytes are what they should be."""
+    return path.is_file() and sha256_file(path) == sha256
 
 
 def connect(

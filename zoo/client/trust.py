@@ -10,10 +10,12 @@ The rules are python-tuf's; this module says where things lie and what went wron
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 import re
 import shlex
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, SetbackError, TrustError
 from zoo.util.files import write_whole
+from zoo.util.locks import is_not_mine, turn
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -67,8 +70,6 @@ class TrustHome:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = self.folder(url)
         if folder.exists():
-            import shutil
-
             shutil.rmtree(folder)
         write_whole(path, root)
         return True
@@ -128,7 +129,11 @@ def trusted_root(store: ObjectStore, home: TrustHome, given: str | None) -> byte
     """
     if given:
         root = read_root(store, given)
-        home.trust(store.url, root)
+        try:
+            home.trust(store.url, root)
+        except OSError as error:
+            if not is_not_mine(error):
+                raise  # otherwise it is trusted this time, and not remembered
         return root
     known = home.root(store.url)
     if known is None:
@@ -171,6 +176,7 @@ class SignedIndex:
         self._allow_stale = allow_stale
         self._say = say
         self._updater: Updater | None = None
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         self.cause: TrustError | RepositoryError | None = None
         """Why only what was verified before is given; None where the repository was asked."""
 
@@ -287,7 +293,21 @@ class SignedIndex:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Has this process's turn at the folder: one that may not be written is copied first."""
+        if self._copy is None and not _may_write(self._folder):
+            self._copy = tempfile.TemporaryDirectory(prefix="zoo-trust-")
+            if self._folder.is_dir():
+                shutil.copytree(self._folder, self._copy.name, symlinks=True, dirs_exist_ok=True)
+            self._folder = Path(self._copy.name)
+        with turn(self._folder / "lock"):
             yield
+
+
+def _may_write(folder: Path) -> bool:
+    """Whether this user may write to a folder, or create it."""
+    for part in (folder, folder / "metadata", folder / "verified"):
+        while not part.exists() and part != part.parent:
+            part = part.parent
+        if not os.access(part, os.W_OK | os.X_OK):
+            return False
+    return True

@@ -17,6 +17,7 @@ from zoo.schema.layout import METADATA, TIMESTAMP
 from zoo.stores import ObjectStore
 from zoo.util.errors import RepositoryError, SetbackError, TooLongError, TrustError
 
+_TRIES = 10
 _TELL = "nothing of it was used; tell the repository's maintainers"
 
 # What an exception of python-tuf means, the more special first.
@@ -84,15 +85,22 @@ def updater(store: ObjectStore, folder: Path, root: bytes, *, patient: bool) -> 
     """
     folder.mkdir(parents=True, exist_ok=True)
     kind = _PatientUpdater if patient else Updater
-    made = kind(
-        metadata_dir=str(folder),
-        metadata_base_url=METADATA,
-        fetcher=_StoreFetcher(store),
-        config=UpdaterConfig(),
-        bootstrap=root,
-    )
-    made.refresh()
-    return made
+    for remaining in reversed(range(_TRIES)):
+        try:
+            made = kind(
+                metadata_dir=str(folder),
+                metadata_base_url=METADATA,
+                fetcher=_StoreFetcher(store),
+                config=UpdaterConfig(),
+                bootstrap=root,
+            )
+            made.refresh()
+        except FileExistsError:  # without locks, another process has just linked root.json
+            if not remaining:
+                raise
+        else:
+            return made
+    raise AssertionError("unreachable")
 
 
 def metadata_files(store: ObjectStore, folder: Path) -> Iterator[tuple[str, bytes]]:

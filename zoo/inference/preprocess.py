@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -31,8 +30,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
 Exif = Literal["ignore", "apply"]
 """What is done with a photo's EXIF orientation. A TIFF's own orientation is always applied."""
 
@@ -60,9 +57,11 @@ def open_photo(
                 share = least / min(image.size)
                 image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
             return as_rgb(image, exif, name)
+    except RunError:
+        raise
     except FileNotFoundError as error:
         raise RunError(f"{name}no such file") from error
-    except _UNREADABLE as error:
+    except Exception as error:  # a damaged file can make Pillow raise anything
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise RunError(f"{name}not a photo that can be read: {reason}") from error
 
@@ -94,7 +93,7 @@ def orientation_of(image: Image.Image) -> int:
     """Returns the EXIF orientation of a photo, 1 to 8; 1 if it has none."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except (*_UNREADABLE, KeyError, TypeError, struct.error):  # damaged EXIF, sound pixels
+    except Exception:  # damaged EXIF, sound pixels
         return 1
     return value if value in _TURNS else 1
 
@@ -188,7 +187,9 @@ def as_photo(
     if isinstance(image, Image.Image):
         try:
             return as_rgb(image, exif)
-        except _UNREADABLE as error:  # Pillow reads a file when its pixels are asked for
+        except RunError:
+            raise
+        except Exception as error:  # Pillow reads a file when its pixels are asked for
             raise RunError(f"not a photo that can be read: {error}") from error
     if isinstance(image, (str, Path)):
         return open_photo(Path(image), exif)

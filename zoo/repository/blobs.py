@@ -60,16 +60,23 @@ class Blobs:
         """Returns the path of a blob in a local store, None if the store is remote."""
         return self._store.local_path(blob_key(blob.sha256))
 
-    def fetch(self, blob: Blob, path: Path, *, progress: Progress | None = None) -> None:
+    def fetch(
+        self,
+        blob: Blob,
+        path: Path,
+        *,
+        partial: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         """Downloads a blob to ``path`` and checks its hash.
 
-        The download goes to ``<path>.part`` and is renamed only if the hash matches. A partial
-        download left by an interruption is resumed.
+        The download goes to ``partial``, by default ``<path>.part``, and is renamed only if the
+        hash matches. A partial download left by an interruption is resumed.
 
         Raises:
             RepositoryError: The blob is missing or damaged.
         """
-        partial = path.with_name(path.name + ".part")
+        partial = partial or path.with_name(path.name + ".part")
         resumed = partial.exists()
         try:
             self._store.fetch(blob_key(blob.sha256), partial, size=blob.size, progress=progress)
@@ -87,7 +94,7 @@ class Blobs:
             return None
         partial.unlink()
         if resumed:  # the damage may be in the part downloaded earlier
-            return self.fetch(blob, path, progress=progress)
+            return self.fetch(blob, path, partial=partial, progress=progress)
         raise RepositoryError(
             f"{self._store.url}: blob {blob.sha256} is damaged: its SHA-256 does not match",
             hint="the download was discarded; tell the repository's maintainer",

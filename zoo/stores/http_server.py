@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from zoo.stores.base import WITNESS, check_key
 from zoo.stores.transfer import WORKERS, again
@@ -65,7 +65,8 @@ class HttpServer:
 
         Raises:
             KeyError: There is no such object.
-            RepositoryError: The server is unreachable, or answers with another status.
+            RepositoryError: The server is unreachable, or answers with another status or with a
+                web page.
         """
         from urllib3.exceptions import HTTPError
 
@@ -89,6 +90,13 @@ class HttpServer:
         try:
             if answer.status not in good:
                 raise self._refusal(key, answer.status)
+            if answer.headers.get("Content-Type", "").lower().startswith("text/html"):
+                raise RepositoryError(
+                    f"{self.url}: the server answered with a web page instead of {key}: "
+                    f"{urljoin(url, answer.geturl() or url)}",
+                    hint="open that address in a browser: it may be a login page, a network's "
+                    "portal, or a page about the repository rather than the repository itself",
+                )
             if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
                 raise self.unfit(key, f"ignores 'Accept-Encoding: identity' and sends {coding}")
             yield answer

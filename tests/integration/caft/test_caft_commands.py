@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
+import tarfile
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -180,3 +182,49 @@ def test_a_sparse_matrix_is_the_dense_one(tmp_path: Path) -> None:
     assert np.array_equal(report.confusion, dense)
     assert np.trace(dense) == report.right
     assert np.count_nonzero(dense - np.diag(np.diag(dense)))
+
+
+def png(number: int) -> bytes:
+    file = io.BytesIO()
+    photo(number).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_what_a_hint_recommends_works(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Follows each hint of features and heads to the letter."""
+    import datasets
+
+    def fails(command: str, hint: str) -> None:
+        assert zoo(command) in (30, 31, 32)
+        assert hint in " ".join(capsys.readouterr().err.split("\n  ", 1)[1].split())
+
+    folder(tmp_path / "a", classes=2, each=4)
+    fails("probe c", "zoo features DATASET --model MODEL -o c")
+    assert zoo("features a --model toy -o c") == 0
+    fails("predict --head h.safetensors a/class0/0.png", "zoo train-head CACHE -o head.safetensors")
+    assert zoo("train-head c -o head.safetensors --solver lbfgs --no-plot") == 0
+    (tmp_path / "a").rename(tmp_path / "b")
+    fails("features b --model toy -o c", "--moved if it is the same data set elsewhere")
+    assert zoo("features b --model toy -o c --moved") == 0
+    card = json.loads((tmp_path / "c" / "card.json").read_text()) | {"complete": False}
+    (tmp_path / "c" / "card.json").write_text(json.dumps(card))
+    fails("probe c", "run the same zoo features command again")
+    assert zoo("features b --model toy -o c") == 0
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name in ("0.left.png", "0.right.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(png(1))
+            tar.addfile(member, io.BytesIO(png(1)))
+    fails("features t.tar --model toy -o t", "--image-field")
+    assert zoo("features t.tar --model toy -o t --image-field left.png") == 0
+    kinds = {"x": datasets.Image(), "y": datasets.Image()}
+    rows = {name: [photo(number) for number in range(3)] for name in kinds}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(kinds)).save_to_disk("hf")
+    fails("features hf --model toy -o h", "--image-column")
+    assert zoo("features hf --model toy -o h --image-column y") == 0
+    one_each = [f"c{number}" for number in range(30)]
+    write_cache(tmp_path / "o", clusters(classes=1, each=30)[0], one_each)
+    fails("probe o", "zoo train-head CACHE --test 0")
+    assert zoo("train-head o --test 0 --no-plot --solver lbfgs -o o.safetensors") == 0

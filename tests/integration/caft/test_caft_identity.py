@@ -17,8 +17,9 @@ from support.caft import folder, hiding, identity, outcome, photo, toy
 from support.goldens import assert_golden
 from support.paths import DATA
 
-from zoo.caft import FeatureCache, cache_features, stamps
+from zoo.caft import FeatureCache, cache_features, stamps, train_head
 from zoo.caft.files import LOG
+from zoo.caft.settings import Settings
 from zoo.caft.stamps import STAMPS, FileRead
 from zoo.caft.writer import CacheWriter
 from zoo.util.errors import CacheError
@@ -255,7 +256,7 @@ def test_caches_of_earlier_versions_are_read_and_continued(
     assert (state.images, state.found, state.gone, state.renamed) == (bad, len(old), 0, 0)
     assert np.array_equal(FeatureCache(before / name).features, old)
     cache_features(before / data, toy(), before / "fresh")
-    for file in (LOG, "labels.npy", "hashes.npy"):
+    for file in (LOG, "labels.npy", "hashes.npy", "sums.npy"):
         assert (before / name / file).read_bytes() == (before / "fresh" / file).read_bytes()
 
 
@@ -267,7 +268,7 @@ def test_an_older_cache_of_an_object_is_continued_if_it_shares_images(before: Pa
         cache_features(pairs(50), toy(), before / "of-object")
 
 
-@pytest.mark.parametrize("moves", range(5))
+@pytest.mark.parametrize("moves", range(6))
 def test_a_kill_while_rows_are_arranged_costs_nothing(
     moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +287,7 @@ def test_a_kill_while_rows_are_arranged_costs_nothing(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", killed)
-    if moves < 4:
+    if moves < 5:
         with pytest.raises(KeyboardInterrupt):
             cache_features(data, toy(), out)
         monkeypatch.undo()
@@ -344,3 +345,18 @@ def test_without_locks_a_second_writer_is_noticed(
     assert_golden("caft/second_writer", raised.value, hiding(raised.value, tmp_path))
     second.close(complete=True)
     assert np.array_equal(FeatureCache(tmp_path / "c").features[:, 0], [1, 2])
+
+
+@pytest.mark.parametrize("name", ["features.npy", "labels.npy"])
+def test_a_head_is_not_trained_on_a_damaged_cache(name: str, tmp_path: Path) -> None:
+    data, out = folder(tmp_path / "data", classes=2, each=4), tmp_path / "c"
+    cache_features(data, toy(), out, augment=1)
+    (data / "class1" / "3.png").rename(data / "class1" / "0a.png")
+    cache_features(data, toy(), out, augment=1)  # arranged
+    train_head(FeatureCache(out), Settings(epochs=1))
+    damaged = bytearray((out / name).read_bytes())
+    damaged[-8] ^= 1
+    (out / name).write_bytes(damaged)
+    with pytest.raises(CacheError) as raised:
+        train_head(FeatureCache(out), Settings(epochs=1))
+    assert_golden(f"caft/damaged_{name[:-4]}", raised.value, hiding(raised.value, tmp_path))

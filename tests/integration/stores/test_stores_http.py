@@ -152,3 +152,17 @@ def test_http_stores_are_read_only() -> None:
     with pytest.raises(RepositoryError, match="https://host/path") as caught:
         store.list("")
     assert_golden("stores_http/no-listing", caught.value)
+
+
+def test_a_web_page_is_named_as_such(server: Server, tmp_path: Path) -> None:
+    store = server("page")
+    for read in (
+        lambda: store.get("index.json"),
+        lambda: store.size("index.json"),
+        lambda: store.fetch("index.json", tmp_path / "copy"),
+    ):
+        with pytest.raises(RepositoryError) as raised:
+            read()
+        assert f"{store.url}/index.json" in raised.value.message
+        assert_golden("stores_http/web_page", raised.value, {store.url: "URL"})
+    assert not (tmp_path / "copy").exists()
