@@ -32,8 +32,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 LEVELS = 2.2 / 255
-"""Most that prepared photos may differ: decoded pixels differ by one level, which a bicubic resize may
-double, and float16 rounds."""
+"""Most that prepared photos may differ: decoded pixels differ by one level, which a bicubic resize
+may double, and float16 rounds."""
 SIZES = [(500, 375), (375, 500), (64, 48), (7, 5), (1, 1), (1999, 1501), (333, 251), (4000, 3000)]
 PREPROCESS = small_preprocess(input_size=224, crop=0.875, mean=(0, 0, 0), std=(1, 1, 1))
 
