@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from support import goldens
 from support.commands import ZooFarm
 from support.fake_hub import FakeHub
 from support.make_farm import Farm
@@ -60,6 +61,12 @@ def zoo_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "zoo-home"
     monkeypatch.setenv("ZOO_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def hidden_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the test's own folder in goldens."""
+    monkeypatch.setattr(goldens, "tmp_path", tmp_path)
 
 
 @pytest.fixture(scope="session")
