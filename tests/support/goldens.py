@@ -34,8 +34,10 @@ def assert_golden(name: str, text: object, hide: Mapping[object, str] | None = N
             is hidden as ``TMP``, the checkout as ``ROOT`` and every SHA-256 as ``SHA256`` anyway.
     """
     shown = str(text)
-    folders = {tmp_path: "TMP", ROOT: "ROOT"} if tmp_path else {ROOT: "ROOT"}
-    for part, word in {**(hide or {}), **folders}.items():
+    hidden = [*(hide or {}).items(), (ROOT, "ROOT")]
+    if tmp_path is not None:
+        hidden.insert(-1, (tmp_path, "TMP"))
+    for part, word in hidden:
         shown = shown.replace(str(part), word)
     shown = re.sub(r"\b[0-9a-f]{64}\b", "SHA256", shown)
     shown = re.sub(r"[ \t]+$", "", shown, flags=re.MULTILINE).strip("\n")

@@ -11,6 +11,7 @@ from support.goldens import assert_golden
 
 def test_a_changed_message_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(goldens, "GOLDENS", tmp_path)
+    monkeypatch.delenv("UPDATE_GOLDENS", raising=False)
     with pytest.raises(AssertionError, match="no golden"):
         assert_golden("room/what", "text")
     monkeypatch.setenv("UPDATE_GOLDENS", "1")
