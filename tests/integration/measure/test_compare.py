@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.goldens import assert_golden
 from support.make_farm import Farm
 from support.models import SMALL
 from support.records import engine_entry
@@ -65,8 +66,9 @@ def test_what_was_not_measured_alike_is_not_compared(changes: dict[str, Any]) ->
 @pytest.mark.parametrize("text", ["", "[]", '{"model": "m"}'])
 def test_a_file_of_another_kind_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(text)
-    with pytest.raises(UsageError, match="not what torch-speed writes"):
+    with pytest.raises(UsageError, match=r"m\.json: ") as caught:
         read_torch_speed(tmp_path / "m.json")
+    assert_golden("measure/no-torch-speed", caught.value.hint)
 
 
 def test_turns_alternate() -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.goldens import raises_golden
 from support.installed import installed_inputs
 from support.networks import residual
 
@@ -116,7 +117,7 @@ def test_an_engine_adds_the_largest_products_exactly_on_every_cpu(tmp_path: Path
 def test_an_int8_engine_that_computes_in_fp32_is_refused(tmp_path: Path) -> None:
     onnx.save(quantised("tensorrt"), tmp_path / "int8.onnx")
     asked = installed_inputs("ort", "cpu").model_copy(update={"precision": "int8"})
-    with pytest.raises(BuildError, match="computes in fp32"):
+    with raises_golden(BuildError, "precision/int8-in-fp32"):
         OnnxRuntimeBackend().build(tmp_path / "int8.onnx", asked, tmp_path / "engine", parameters=1)
 
 

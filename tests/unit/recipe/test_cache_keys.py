@@ -35,7 +35,7 @@ def test_a_digest_does_not_depend_on_order(value: dict[str, Any]) -> None:
 
 
 def test_nan_has_no_digest() -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="JSON"):
         sha256_json({"x": float("nan")})
 
 
