@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.goldens import assert_golden, raises_golden
-from support.make_farm import Farm
+from support.make_farm import Counts, Farm, counts
 from support.models import LITE, SMALL
 from support.paths import ROOT
 from support.records import build_output
@@ -122,7 +122,7 @@ def test_a_linear_probe_is_part_of_the_verdict(copy: Farm, folder: Path) -> None
     asked, before = (f"MODELS={LITE}", "GPU=cpu", "PRECISION=fp32"), blobs(copy)
     done = copy.make(*asked, f"LABELLED={folder}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 verified again" in done.stdout
+    assert counts(done) == Counts(verified=1)
     index = copy.repository.model_index(LITE)
     assert index is not None
     [engine] = [one for one in index.current if one.toolchain.kind == "ort"]
@@ -132,7 +132,7 @@ def test_a_linear_probe_is_part_of_the_verdict(copy: Farm, folder: Path) -> None
     assert engine.verification.probe.engine == engine.verification.probe.pytorch > 0.9
     assert "linear probe on 30 labelled photos" in copy.zoo("show", LITE).stdout
     for again in ((*asked, f"LABELLED={folder}"), asked):
-        assert "1 already published, nothing to do" in copy.make(*again).stdout
+        assert counts(copy.make(*again)) == Counts(current=1)
     assert blobs(copy) == before  # the photos and their features stay where they are
     assert not list(copy.folder.rglob("*.npz"))
     refused = copy.make(*asked, f"LABELLED={folder}", "EXECUTOR=dask", "SCHEDULER=tls://h:1")
@@ -187,5 +187,5 @@ def test_features_that_lost_the_classes_are_not_published(
 def test_seeded_weights_have_no_accuracy_to_lose(dry_run_copy: Farm, folder: Path) -> None:
     asked = (f"MODELS={SMALL}", "GPU=cpu", "PRECISION=fp32", "WEIGHTS=seeded")
     done = dry_run_copy.make(*asked, f"LABELLED={folder}")
-    assert "labelled: left out: seeded weights have no accuracy to lose" in done.stdout
-    assert "1 already published" in done.stdout
+    assert_golden("measure/labelled-seeded", done.stdout.splitlines()[0])
+    assert counts(done) == Counts(current=1)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.goldens import assert_golden, raises_golden
 from support.models import SMALL
 from support.published_plan import everywhere, publish_all, request
 
@@ -134,15 +135,16 @@ def test_explain_names_the_input_that_differs(
         options = Namespace(calibration="", builder=builder, manifests="manifests")
         return "\n".join(differences(repository, manifest, target, options))
 
-    assert explained(one[SMALL]).endswith("nothing differs: there is nothing to build")
+    assert_golden("planning/nothing-differs", explained(one[SMALL]).splitlines()[-1])
     levels = explained(one[SMALL], "optimization_level=5")
-    assert "its build key changed: options.optimization_level\n" in levels
+    assert "options.optimization_level\n" in levels
     assert " -> 5" in levels
     crop = one[SMALL].preprocess.model_copy(update={"crop": 0.5})
     cropped = explained(one[SMALL].model_copy(update={"preprocess": crop}))
     assert "preprocess.crop: 0.875 -> 0.5" in cropped
-    with pytest.raises(UsageError, match=r"Perhaps you meant 'sm86-trt11\.4-fp32'"):
+    with pytest.raises(UsageError, match=r"'sm86-trt11\.4-fp32'") as caught:
         explained(one[SMALL], target="sm86-trt11.4-fp31")
+    assert_golden("planning/no-target", caught.value.message)
 
 
 def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(
@@ -204,8 +206,8 @@ def test_what_is_not_here_is_taken_to_be_what_built_the_newest_engine(
 
     found = places("sm90", "11.4", "rtx1.7")
     assert [chain.version for line in found.lines for chain in line.values()] == ["11.4.0.1"]
-    assert "is taken to be 11.4.0.1" in found.notes[0]
-    with pytest.raises(TargetError, match=r"rtx1\.7 does not serve sm90"):
+    assert_golden("planning/version-of-a-line", found.notes[0])
+    with raises_golden(TargetError, "planning/no-rtx-for-sm90", match=r"rtx1\.7.*sm90"):
         places("sm90", "rtx1.7")
-    with pytest.raises(UsageError, match=r"TRT=11\.4 is no runtime for GPU=cpu"):
+    with raises_golden(UsageError, "planning/trt-for-cpu", match=r"TRT=11\.4.*GPU=cpu"):
         places("cpu", "11.4")
