@@ -13,7 +13,14 @@ import pytest
 from support.dask_cluster import Cluster
 from support.misbehaving_worker import HOST_FILE, MISBEHAVIOURS, SECRET
 from support.paths import MANIFESTS, ROOT
-from support.records import build_inputs, build_record, export_inputs, preprocess, weights_identity
+from support.records import (
+    blob,
+    build_inputs,
+    build_record,
+    export_inputs,
+    preprocess,
+    weights_identity,
+)
 
 from benchmarks import fake_builder
 from builders.executors import LocalExecutor
@@ -306,7 +313,7 @@ def answer(**changes: object) -> Answer:
         "kind": "build", "engine": "engine", "facts": {}, "precision_proven": False,
         "verification": None, "benchmark": [], "machine": {}, "cost": {},
     }  # fmt: skip
-    made = {"result": json.dumps(result), "files": {"engine": Blob(sha256="0" * 64, size=1)}}
+    made = {"result": json.dumps(result), "files": {"engine": blob(size=1)}}
     return Answer.model_validate(made | changes)
 
 
@@ -314,9 +321,14 @@ def answer(**changes: object) -> Answer:
     "changes",
     [
         {"files": {}},
-        {"files": {"engine": Blob(sha256="0" * 64, size=1), "more": Blob(sha256="0" * 64, size=1)}},
-        {"files": {"engine": Blob(sha256="0" * 64, size=LIMITS["engine"] + 1)}},
-        {"files": {"engine": Blob(sha256="0" * 64, size=-1)}},
+        {
+            "files": {
+                "engine": blob(size=1),
+                "more": blob(size=1),
+            }
+        },
+        {"files": {"engine": blob(size=LIMITS["engine"] + 1)}},
+        {"files": {"engine": blob(size=-1)}},
         {"result": "[" * 10_000},
         {"result": " " * (LIMITS["result"] + 1)},
         {"result": '{"kind": "reference", "file": "engine", "cost": {}}'},
@@ -333,7 +345,7 @@ def test_an_answer_of_a_cluster_is_not_trusted(changes: dict[str, object], bench
 def test_an_answer_names_no_path() -> None:
     for name in ("/etc/x", "../x", "a/b", "..", "", "log.txt", "x\n"):
         with pytest.raises(ValueError, match=r"files"):
-            answer(files={name: Blob(sha256="0" * 64, size=1)})
+            answer(files={name: blob(size=1)})
 
 
 def test_no_secret_is_in_a_workers_environment(

@@ -6,6 +6,7 @@ from typing import Any
 
 from support.records import (
     benchmark,
+    disabled_cell,
     engine_entry,
     machine,
     model_index,
@@ -89,9 +90,7 @@ def test_what_is_kept_higher_is_said() -> None:
 
 
 def test_pending_withdrawn_and_missing_ones_are_not_advised() -> None:
-    cell = DisabledCell(
-        targets=("cpu-ort1.32-bf16",), precision="bf16", reason="it overflows", record="0" * 64
-    )
+    cell = disabled_cell("cpu-ort1.32-bf16", reason="it overflows")
     pending = engine("cpu-ort1.32-fp16", status="pending", verification=None)
     withdrawn = engine("cpu-ort1.32-int8", status="withdrawn", reason="cosine 0.5")
     assert said(pending, withdrawn, disabled=(cell,)) == {

@@ -9,7 +9,7 @@ import pytest
 from support.fake_nights import CPU, Builder, Night, places
 from support.goldens import assert_golden
 from support.models import SMALL
-from support.records import toolchain
+from support.records import blob, toolchain
 
 from builders.executors import Outcome
 from builders.history.failures import Failures
@@ -32,7 +32,7 @@ from builders.recipe.precisions import SAFETIES
 from zoo.schema.keys import BuildInputs
 from zoo.schema.manifest import Manifest
 from zoo.schema.old_failures import OldMiss, missed_key
-from zoo.schema.records import Advice, Blob, FailureReason, FailureRecord, FailureStage
+from zoo.schema.records import Advice, FailureReason, FailureRecord, FailureStage
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import JobError
 
@@ -69,7 +69,7 @@ class Lowering(Builder):
         return super().run(job, folder, report)
 
     def _prove(self, job: VerifyJob, folder: Path, report: Report) -> BuildOutput:
-        onnx = Blob(sha256=job.record.inputs.onnx, size=1)
+        onnx = blob(sha256=job.record.inputs.onnx, size=1)
         build = BuildJob(
             inputs=job.record.inputs, onnx=onnx, parameters=1, prove=job.prove, store=job.store
         )
