@@ -28,7 +28,7 @@ class Facts:
         timing_cache: The timing cache after the build, None if there is none.
     """
 
-    values: EngineFacts = EngineFacts()
+    values: EngineFacts = field(default_factory=EngineFacts)
     precision_proven: bool = False
     files: dict[str, Path] = field(default_factory=dict)
     timing_cache: Path | None = None

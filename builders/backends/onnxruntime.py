@@ -90,9 +90,7 @@ def read_engine(engine: Path, inputs: BuildInputs, source: Path) -> Facts:
         case Precision.INT8:
             _check_int8(elements, sum(quantised.values()), onnx.load(source))
         case Precision.FP16 | Precision.BF16:
-            raise BuildError(
-                f"ONNX Runtime computes in fp32 on CPUs, never in {inputs.precision}"
-            )
+            raise BuildError(f"ONNX Runtime computes in fp32 on CPUs, never in {inputs.precision}")
         case _:
             assert_never(inputs.precision)
     values = EngineFacts(

@@ -182,9 +182,7 @@ def _judge(
     judgement = inspector.judge(layers, inputs.precision, parameters, size, kept=kept)
     match judgement.proof:
         case inspector.Proof.CONTRADICTED:
-            raise BuildError(
-                f"the engine does not run in {inputs.precision}: {judgement.reason}"
-            )
+            raise BuildError(f"the engine does not run in {inputs.precision}: {judgement.reason}")
         case inspector.Proof.PROVEN | inspector.Proof.UNPROVEN:
             return judgement
         case _:
@@ -196,7 +194,7 @@ class _TimingCache:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self.outcome = "none for this GPU and TensorRT yet"
+        self.outcome = "none yet for this GPU and TensorRT"
 
     def load_into(self, config: Any) -> None:
         """Adds the cache to a builder's config; if TensorRT rejects it, the build goes on."""
@@ -204,9 +202,9 @@ class _TimingCache:
             return
         cache = config.create_timing_cache(self._path.read_bytes())
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
-            self.outcome = "taken"
+            self.outcome = "accepted"
             return
-        self.outcome = "refused by TensorRT; built without"
+        self.outcome = "rejected by TensorRT; built without it"
         print(f"timing cache {self._path.name}: {self.outcome}")
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 

@@ -97,14 +97,7 @@ def check_compatibility(toolchain: Toolchain, level: HardwareCompatibility) -> N
         )
 
 
-class TypeFlags(TypedDict, total=False):
-    """The types that the layers of a weakly typed network may run in, besides fp32."""
-
-    fp16: bool
-    int8: bool
-
-
-class CreateConfigArguments(TypeFlags):
+class CreateConfigArguments(TypedDict):
     """Keyword arguments of Polygraphy's ``CreateConfig``.
 
     Attributes:
@@ -119,6 +112,8 @@ class CreateConfigArguments(TypeFlags):
     builder_optimization_level: int
     version_compatible: bool
     profiling_verbosity: Any
+    fp16: NotRequired[bool]
+    int8: NotRequired[bool]
     precision_constraints: NotRequired[PrecisionConstraints]
     hardware_compatibility_level: NotRequired[Any]
     tactic_sources: NotRequired[list[Any]]
@@ -154,7 +149,7 @@ def config_arguments(trt: Any, precision: Precision, options: TensorRTOptions) -
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
     }
     if not options.strongly_typed:
-        arguments.update(_type_flags(precision))
+        _allow_types(arguments, precision)
         if precision == Precision.FP16 and options.precision_constraints != "none":
             arguments["precision_constraints"] = options.precision_constraints
     if options.hardware_compatibility != "none":
@@ -171,15 +166,16 @@ def config_arguments(trt: Any, precision: Precision, options: TensorRTOptions) -
     return ConfigArguments(arguments=arguments, preview_features=shared)
 
 
-def _type_flags(precision: Precision) -> TypeFlags:
-    """Returns the types that a weakly typed network of a precision may run in."""
+def _allow_types(arguments: CreateConfigArguments, precision: Precision) -> None:
+    """Sets the types besides fp32 that a weakly typed network of a precision may run in."""
     match precision:
         case Precision.FP32 | Precision.BF16:  # versions without strong typing have no bf16 flag
-            return {}
+            pass
         case Precision.FP16:
-            return {"fp16": True}
+            arguments["fp16"] = True
         case Precision.INT8:
+            arguments["int8"] = True
             # TensorRT may run layers that are not quantised in fp16 if that is faster.
-            return {"int8": True, "fp16": True}
+            arguments["fp16"] = True
         case _:
             assert_never(precision)

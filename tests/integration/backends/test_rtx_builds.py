@@ -53,18 +53,22 @@ def test_rtx_builds_for_gpus_that_are_not_here(archs: tuple[str, ...], tmp_path:
 
 def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
-    with pytest.raises(JobError, match="does not build"):
+    with pytest.raises(JobError, match="can't build the ONNX"):
         build_in_worker(tmp_path / "bad.onnx", installed_inputs("rtx", "sm86"), tmp_path)
     assert not (tmp_path / "output" / "engine").exists()
 
 
 @pytest.mark.parametrize(
-    ("precision", "words"), [("fp16", "1 FLOAT"), ("int8", "quantises nothing")]
+    ("precision", "words"),
+    [
+        ("fp16", "does not compute in fp16: .* 1 FLOAT"),
+        ("int8", "the int8 engine quantises nothing"),
+    ],
 )
 def test_rtx_builds_nothing_under_the_name_of_another_precision(
     precision: str, words: str, tmp_path: Path
 ) -> None:
     asked = installed_inputs("rtx", "sm86", precision=precision)
-    with pytest.raises(JobError, match=f"an engine named {precision} (.|\n)*{words}"):
+    with pytest.raises(JobError, match=words):
         build_in_worker(TOY, asked, tmp_path)
     assert not (tmp_path / "output" / "engine").exists()

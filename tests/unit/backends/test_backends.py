@@ -13,6 +13,7 @@ from support.paths import DATA
 from support.records import toolchain
 
 from builders.backends import get_backend
+from builders.backends.tensorrt_api import TensorRTOptions
 from builders.backends.tensorrt_rtx import check_header
 from builders.precision import to_low
 from zoo.runtime import open_session
@@ -46,7 +47,7 @@ def test_onnxruntime_builds_what_the_session_runs(tmp_path: Path) -> None:
 def test_an_fp16_model_is_no_fp32_engine(tmp_path: Path) -> None:
     typed = tmp_path / "typed.onnx"
     onnx.save(to_low(onnx.load(TOY), "fp16", set()), typed)
-    with pytest.raises(BuildError, match="weights are"):
+    with pytest.raises(BuildError, match="weights of type float16"):
         get_backend("ort").build(
             typed, installed_inputs("ort", "cpu"), tmp_path / "engine", parameters=216
         )
@@ -76,9 +77,9 @@ RTX: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changed", "length", "words"),
     [
-        ({"kind": "trt"}, 500, "is no TensorRT-RTX engine"),
-        ({"version": "1.7.1.115"}, 500, "says TensorRT-RTX 1.7.1.115"),
-        ({"archs": ("sm86",)}, 500, "sm86, sm89 was asked for"),
+        ({"kind": "trt"}, 500, "is not a TensorRT-RTX engine"),
+        ({"version": "1.7.1.115"}, 500, "states TensorRT-RTX 1.7.1.115"),
+        ({"archs": ("sm86",)}, 500, "supports sm86, not sm86, sm89"),
         ({}, 499, "has 499"),
     ],
 )
@@ -99,9 +100,11 @@ def test_a_runtime_without_a_backend_is_named() -> None:
         get_backend(Unknown("mystery"))
 
 
-def options_of(version: str, **asked: str) -> dict[str, Any]:
+def options_of(version: str, **requested: str) -> TensorRTOptions:
     chain = toolchain("trt", version, cuda=12)
-    return get_backend("trt").options(chain, asked)
+    options = get_backend("trt").options(chain, requested)
+    assert isinstance(options, TensorRTOptions)
+    return options
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def options_of(version: str, **asked: str) -> dict[str, Any]:
     ],
 )
 def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed: bool) -> None:
-    assert options_of(version) == {
+    assert options_of(version).model_dump(mode="json") == {
         "optimization_level": 3,
         "workspace_gib": 8.0,
         "hardware_compatibility": level,
@@ -125,9 +128,9 @@ def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed:
         "precision_constraints": "none" if typed else "prefer",
         "tf32": False,
     }
-    assert options_of(version, optimization_level="5")["optimization_level"] == 5
-    assert options_of(version, version_compatible="yes")["version_compatible"] is True
-    assert options_of(version, strongly_typed=str(typed))["strongly_typed"] is typed
+    assert options_of(version, optimization_level="5").optimization_level == 5
+    assert options_of(version, version_compatible="yes").version_compatible is True
+    assert options_of(version, strongly_typed=str(typed)).strongly_typed is typed
 
 
 @pytest.mark.parametrize(
@@ -137,9 +140,14 @@ def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed:
         ("11.4.0.106", "optimisation_level", "5", "meant 'optimization_level'"),
         ("11.4.0.106", "strongly_typed", "no", "strongly_typed=False: .*\n.*strongly_typed=True"),
         ("8.6.0", "strongly_typed", "yes", "strongly_typed=True: .*\n.*strongly_typed=False"),
-        ("11.4.0.106", "precision_constraints", "obey", "are law"),
+        (
+            "11.4.0.106",
+            "precision_constraints",
+            "obey",
+            "have no constraints",
+        ),
         ("8.6.0", "precision_constraints", "strict", "'none', 'prefer' or 'obey'"),
-        ("8.6.0", "hardware_compatibility", "same_compute_capability", "it came with 10.9"),
+        ("8.6.0", "hardware_compatibility", "same_compute_capability", "needs 10.9 or later"),
     ],
 )
 def test_what_a_tensorrt_does_not_take_is_refused(

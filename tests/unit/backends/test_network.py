@@ -149,8 +149,8 @@ def test_where_no_work_is_fp16_the_name_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("precision", "types", "words"),
     [
-        ("fp32", ("FLOAT", "HALF"), "named fp32 .* are 1 FLOAT, 1 HALF"),
-        ("fp16", ("FLOAT", "FLOAT"), "named fp16 .* are 2 FLOAT"),
+        ("fp32", ("FLOAT", "HALF"), "in fp32: .* are 1 FLOAT, 1 HALF"),
+        ("fp16", ("FLOAT", "FLOAT"), "in fp16: .* are 2 FLOAT"),
         ("fp16", ("FLOAT", "HALF"), ""),
         ("fp32", ("FLOAT", "FLOAT"), ""),
         ("fp32", (), ""),
