@@ -17,9 +17,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from builders.publish.index import model_index
 from builders.publish.provenance_file import PROVENANCE, is_about
@@ -44,6 +43,40 @@ from zoo.schema.targets import Precision, Target
 from zoo.stores import open_store
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, ZooError
+
+
+class Question(BaseModel):
+    """What the publisher writes to this process, as JSON.
+
+    Attributes:
+        store: URL of the repository.
+        candidate: The candidate's key.
+        previous: The index of its model as signed now.
+        now: The time, seconds since 1970.
+        kind: What the repository is for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str
+    candidate: str
+    previous: ModelIndex | None
+    now: float
+    kind: Kind
+
+
+class Answer(BaseModel):
+    """What this process writes to the publisher, as JSON.
+
+    Attributes:
+        index: The index with the candidate applied; absent if it is refused.
+        refused: Why it is refused; absent if it is not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: ModelIndex | None = None
+    refused: str | None = None
 
 
 def check_candidate(
@@ -199,20 +232,20 @@ def _check_blobs(repository: Repository, record: BuildRecord) -> None:
 
 def main() -> int:
     """Reads a question (JSON) from standard input, writes the answer (JSON) to standard output."""
-    question = json.load(sys.stdin)
-    previous = question["previous"]
+    question = Question.model_validate(json.load(sys.stdin))
     try:
         index = check_candidate(
-            Repository(open_store(question["store"])),
-            question["candidate"],
-            ModelIndex.model_validate(previous) if previous else None,
-            datetime.fromtimestamp(question["now"], timezone.utc),
-            question["kind"],
+            Repository(open_store(question.store)),
+            question.candidate,
+            question.previous,
+            datetime.fromtimestamp(question.now, timezone.utc),
+            question.kind,
         )
-        answer: dict[str, Any] = {"index": index.model_dump(mode="json")}
+        answer = Answer(index=index)
     except ZooError as error:
-        answer = {"refused": str(error)}
-    json.dump(answer, sys.stdout)
+        answer = Answer(refused=str(error))
+    # Not model_dump_json, which would write null for NaN.
+    json.dump(answer.model_dump(mode="json", exclude_unset=True), sys.stdout)
     return 0
 
 

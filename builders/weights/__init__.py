@@ -43,10 +43,8 @@ def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
         UnlockedError: The manifest does not know their revision or hash yet.
     """
     if mode == "seeded":
-        recipe = seeded.recipe(manifest)
-        return WeightsIdentity(
-            kind="seeded", source=f"seeded, seed {seeded.SEED}", digest=seeded.recipe_key(recipe)
-        )
+        key = seeded.recipe(manifest).key
+        return WeightsIdentity(kind="seeded", source=f"seeded, seed {seeded.SEED}", digest=key)
     weights = manifest.weights
     if isinstance(weights, HubWeights):
         if not weights.locked:

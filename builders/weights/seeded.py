@@ -8,10 +8,12 @@ scales are drawn at random and the statistics are set by one pass over real phot
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
 
 from builders.photos import bundled
-from zoo.schema.manifest import Manifest
+from zoo.schema.manifest import Manifest, Preprocess
 from zoo.util.digest import sha256_json
 from zoo.util.installed_versions import version
 
@@ -27,26 +29,49 @@ LEAST_VARIANCE = 0.1
 """Of a channel, relative to its layer's mean."""
 
 
-def recipe(manifest: Manifest) -> dict[str, Any]:
-    """Returns everything that decides the seeded state of a model.
+class Recipe(BaseModel):
+    """The inputs of a seeded state.
 
-    The state itself also depends on thread count and instruction set, which is why it is stored
-    as a blob and only keyed by this recipe.
+    The state also depends on thread count and instruction set, which is why it is stored as a blob
+    and its record is only named by the key of this recipe.
+
+    Attributes:
+        recipe: Name, version and constants of the algorithm.
+        seed: Random seed of the weights.
+        arch: timm name of the model.
+        preprocess: The preprocessing of the photos.
+        photos: Name of the photos that set the BatchNorm statistics.
+        torch: Version of PyTorch.
+        timm: Version of timm.
     """
-    return {
-        "recipe": f"seeded-1, scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}",
-        "seed": SEED,
-        "arch": manifest.timm_name,
-        "preprocess": manifest.preprocess.plain.model_dump(mode="json"),
-        "photos": bundled.statistics_name(),
-        "torch": version("torch"),
-        "timm": version("timm"),
-    }
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    seed: int
+    arch: str
+    preprocess: Preprocess
+    photos: str
+    torch: str
+    timm: str
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON of this recipe."""
+        return sha256_json(self.model_dump(mode="json"))
 
 
-def recipe_key(values: dict[str, Any]) -> str:
-    """Returns the digest that a seeded state is stored under."""
-    return sha256_json(values)
+def recipe(manifest: Manifest) -> Recipe:
+    """Returns the inputs of a model's seeded state."""
+    return Recipe(
+        recipe=f"seeded-1, scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}",
+        seed=SEED,
+        arch=manifest.timm_name,
+        preprocess=manifest.preprocess.plain,
+        photos=bundled.statistics_name(),
+        torch=version("torch"),
+        timm=version("timm"),
+    )
 
 
 def make_state(
