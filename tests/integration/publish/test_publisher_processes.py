@@ -35,7 +35,12 @@ def test_a_child_that_dies_or_babbles_refuses_its_candidate_alone(
 ) -> None:
     signed.check = check_apart
     key = signed.propose(signed.build())
-    for code, words in (("import os; os.abort()", "failed (-6)"), ("print('ok')", "no answer")):
+    for code, words in (
+        ("import os; os.abort()", "failed (-6)"),
+        ("print('ok')", "can't be read"),
+        ("print('[]')", "can't be read"),
+        ("print('{}')", "returned no index"),
+    ):
         with monkeypatch.context() as patch:
             launcher = signed.folder / "python"
             launcher.write_text(f"#!/bin/sh\nexec {sys.executable} -c {shlex.quote(code)}\n")
