@@ -92,16 +92,16 @@ class Task(BaseModel):
 
 
 class Answer(BaseModel):
-    """What a worker sends back.
+    """What a worker returns for a task.
 
     Attributes:
-        result: ``result.json`` as it is; None when the job failed.
+        result: The content of ``result.json``; None if the job failed.
         error: Why it failed.
-        hint: What to do about it.
-        not_run: Whether that says nothing of the engine: the store, say, could not be reached.
-        files: The files that the result names; blobs of the store.
-        log: ``log.txt``, its end where it is long.
-        seconds: That the child process took, and with start, upload and clean-up.
+        hint: How to fix it.
+        not_run: Whether the failure is not the job's fault: the store could not be reached, say.
+        files: The files that the result names, as blobs in the store.
+        log: The end of ``log.txt``.
+        seconds: Duration of the child process, and in total with start, upload and clean-up.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -29,10 +29,10 @@ def index(signed: Signed, model: str = "m") -> ModelIndex:
 BAD: dict[str, Callable[[Signed], Any]] = {
     "is damaged": lambda s: s.blob_path(s.build()).write_bytes(b"ENGINE"),
     "is missing": lambda s: s.blob_path(s.build()).unlink(),
-    "was not built for that": lambda s: s.build(targets=("cpu-ort1.31-fp32",)),
+    "which it was not built for": lambda s: s.build(targets=("cpu-ort1.31-fp32",)),
     "seeded: this is a release repository": lambda s: s.build(dry_run=True),
-    "no LICENSE lies beside it": lambda s: s.build(files={}),
-    "no provenance lies beside it": lambda s: beside(s, provenance=None),
+    "it has no LICENSE file": lambda s: s.build(files={}),
+    "it has no provenance file": lambda s: beside(s, provenance=None),
     "is not about this engine": lambda s: s.build(files=s.build("twin").files),
     "LICENSE is not the text of apache-2.0": lambda s: beside(s, LICENSE=b"Do as you like."),
     "under 'cc-by-nc-4.0', which is not": lambda s: s.build(licence="cc-by-nc-4.0"),
@@ -46,13 +46,13 @@ BAD: dict[str, Callable[[Signed], Any]] = {
     "can't be read: KeyError, 'lost_rows'": lambda s: verified(
         s, batches=[{name: value for name, value in ROW.items() if name != "lost_rows"}]
     ),
-    "below those of fp32: cosine 0.5": lambda s: verified(
+    "looser than that of fp32: cosine 0.5": lambda s: verified(
         s, tolerance={**TOLERANCE, "cosine": 0.5}
     ),
-    "below those of fp32: distance_error": lambda s: verified(
+    "looser than that of fp32: distance_error": lambda s: verified(
         s, tolerance={**TOLERANCE, "distance_error": 0.5}
     ),
-    "without a number": lambda s: verified(s, batches=[]),
+    "has no numbers": lambda s: verified(s, batches=[]),
 }
 
 
@@ -111,7 +111,7 @@ def test_what_looser_floors_let_through_is_proven_again_where_they_are_gone(sign
     record = release_loosely(signed)
     signed.propose(record)
     (refused,) = signed.publish().refused.values()
-    assert "floors below those of fp32" in str(refused)
+    assert "tolerance is looser than that of fp32" in str(refused)
     signed.attest(record.engine, key="6" * 64, time="2026-01-03T00:00:00.000000Z")
     signed.propose(record)
     assert not signed.publish().refused
