@@ -70,9 +70,8 @@ def run(
         UsageError: It would listen on a network address without TLS.
         ClusterError: The port is in use, or the scheduler can't be reached or was lost.
     """
-    security = open_security(
-        "scheduler" if listen else "worker", certs
-    )  # checks that distributed is installed
+    # It also checks that distributed is installed, before Dask is imported.
+    security = open_security("scheduler" if listen else "worker", certs)
     import dask
 
     quiet()

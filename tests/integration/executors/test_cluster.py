@@ -226,7 +226,7 @@ def test_scheduler_killed_in_mid_build_then_the_same_command_goes_on(
             errors = farm.communicate(timeout=120)[1]
     assert farm.returncode == ClusterError.exit_code
     assert "run the same command again" in errors
-    assert errors.startswith("error: the ")  # and nothing else: no log, no traceback
+    assert errors.startswith("error: lost the ")  # and nothing else: no log, no traceback
     assert {r.key for r in copy.repository.records(LITE)} == set(before)
     with Cluster(tmp_path / "second", None) as second:
         second.work("--name", "b")
