@@ -309,8 +309,9 @@ def _parse_event(event: object) -> Message | None:
     listener for all jobs.
     """
     try:
-        return Message.model_validate(json.loads(event[1]))  # type: ignore[index]
-    except (TypeError, IndexError, KeyError, ValueError, RecursionError):
+        # It rejects lone surrogates, which can't be written to a log.
+        return Message.model_validate_json(event[1])  # type: ignore[index]
+    except (TypeError, IndexError, KeyError, ValueError):
         return None
 
 

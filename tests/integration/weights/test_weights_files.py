@@ -73,7 +73,7 @@ def test_a_local_file_of_another_hash_is_refused(
     path.write_bytes(b"one")
     manifest = from_file(manifests["resnet50"], path)
     path.write_bytes(b"two")
-    with pytest.raises(WeightsError, match="another file"):
+    with pytest.raises(WeightsError, match="it is a different file"):
         fetch(manifest, tmp_path)
     path.unlink()
     with pytest.raises(WeightsError, match="no such file"):
