@@ -131,17 +131,18 @@ def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
         precision=what.precision,
         toolchain=toolchain,
         profiles=(BatchRange(min=batches[0], opt=batches[-1], max=batches[-1]),),
-        options=backend.options(toolchain, {"timing_cache": "no"}),
+        options=backend.options(toolchain, {"timing_cache": "no"}).model_dump(mode="json"),
     )
     engine = network.with_name(f"{network.stem}-{inputs.key[:12]}.engine")
     if not engine.is_file():
         started = time.perf_counter()
         with whole(engine) as partial:
             facts = backend.build(network, inputs, partial, parameters=what.parameters)
+        assert facts.values.inspector is not None
         built = {
             "seconds": round(time.perf_counter() - started, 1),
             "engine_bytes": engine.stat().st_size,
-            "layers": facts.values["inspector"]["layers"],
+            "layers": facts.values.inspector.layers,
         }
         what = what.model_copy(update=built)
     with open_session(engine, inputs) as session:

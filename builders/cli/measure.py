@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +80,10 @@ def torch_speed(options: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     batches = [int(word) for word in words(options.batches)]
     for manifest in chosen_manifests(options)[0].values():
-        found = measure(manifest, batches, with_compile=not options.eager_only)
-        (output / f"{manifest.id}.json").write_text(json.dumps(found, indent=1) + "\n")
-        print(f"{manifest.id}: {found['batches']}", flush=True)
+        speed = measure(manifest, batches, with_compile=not options.eager_only)
+        (output / f"{manifest.id}.json").write_text(speed.to_json())
+        rows = ", ".join(f"{row.best_ms:.3g} ms at batch {row.batch}" for row in speed.batches)
+        print(f"{manifest.id}: {rows}", flush=True)
     return 0
 
 

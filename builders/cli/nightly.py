@@ -9,7 +9,7 @@ from pathlib import Path
 from builders.cli.options import published
 from builders.cli.plan import plan_of
 from builders.history.nights import add_run, checked_night, newest_night
-from builders.publish.provenance import checkout
+from builders.publish.provenance import this_commit
 from builders.run import regressions
 from builders.run.catalog import make_site
 from builders.run.summary import Summary
@@ -58,7 +58,7 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
     after = list(repository.model_indexes())
     run = regressions.tell(
         plan, summary, regressions.regressions(before, after),
-        started=started, finished=utc_now(), commit=checkout().get("commit"), retry=options.retry,
+        started=started, finished=utc_now(), commit=this_commit(), retry=options.retry,
     )  # fmt: skip
     write_whole(report, run.to_json())
     print(f"report: {report}")
@@ -102,9 +102,7 @@ def tell_worse(repository: Repository, before: Iterable[ModelIndex], path: Path)
     """
     worse = regressions.regressions({one.model: one for one in before}, repository.model_indexes())
     now = utc_now()
-    run = NightlyRun(
-        started=now, finished=now, commit=checkout().get("commit"), runs=0, regressions=worse
-    )
+    run = NightlyRun(started=now, finished=now, commit=this_commit(), runs=0, regressions=worse)
     _alert(run, path)
     if worse:
         add_run(repository, run, newest_night(repository))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypedDict
 
-from zoo.schema.targets import Arch, RuntimeLine, known_archs, known_lines, line_facts
+from zoo.schema.targets import Arch, Precision, RuntimeLine, known_archs, known_lines, line_facts
 from zoo.schema.targets_table import target_table
 
 _WIDTH = 100
@@ -54,7 +54,31 @@ def to_json() -> str:
     return json.dumps(whole, indent=1)
 
 
-def _cell(arch: Arch, line: RuntimeLine) -> dict[str, Any]:
+class CellJson(TypedDict):
+    """A pair of a GPU and a runtime line, in the JSON of the table.
+
+    Attributes:
+        served: Whether engines are built for it.
+        precisions: The precisions of those engines.
+        cuda: Major versions of CUDA.
+        driver: Major version of CUDA to the lowest driver version.
+        container: The container with the runtime; None if it is not served.
+        why_not: Why it is not served; None if it is.
+        note: A remark, or None.
+        source: Where that is documented, or None.
+    """
+
+    served: bool
+    precisions: list[Precision]
+    cuda: list[int]
+    driver: dict[int, int]
+    container: str | None
+    why_not: str | None
+    note: str | None
+    source: str | None
+
+
+def _cell(arch: Arch, line: RuntimeLine) -> CellJson:
     cell = line_facts(line).cell(arch.name)
     served = bool(cell.precisions)
     return {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from builders.backends.base import Options
 from builders.jobs.messages import Prove
 from zoo.schema.keys import BuildInputs, VerificationInputs
 from zoo.schema.manifest import BatchRange, Manifest
@@ -114,7 +114,7 @@ def _share(toolchains: dict[Arch, Toolchain]) -> list[tuple[tuple[Arch, ...], To
 
 
 def build_inputs(
-    manifest: Manifest, wanted: Wanted, export: ExportRecord, options: dict[str, Any]
+    manifest: Manifest, wanted: Wanted, export: ExportRecord, options: Options
 ) -> BuildInputs:
     """Collects what decides an engine."""
     is_cpu = wanted.archs[0].is_cpu
@@ -131,7 +131,7 @@ def build_inputs(
         precision=wanted.precision,
         toolchain=wanted.toolchain,
         profiles=tuple(one.limited(largest) for one in asked if one.min <= largest),
-        options=options,
+        options=options.model_dump(mode="json"),
     )
 
 

@@ -1,7 +1,7 @@
-"""Weights: which ones a manifest means, and how they get here.
+"""Identifies and downloads the weights of a manifest.
 
-:func:`identify` needs no torch and no network; it is what planning calls. :func:`fetch` brings the
-file, checked against its hash; :mod:`builders.weights.state` reads it.
+:func:`identify`, which planning calls, needs neither torch nor a network. :func:`fetch` downloads
+the file and checks its hash; :mod:`builders.weights.state` reads it.
 """
 
 from __future__ import annotations
@@ -25,33 +25,31 @@ def parse_mode(text: str) -> WeightsMode:
     """Reads the value of ``WEIGHTS=``.
 
     Raises:
-        UsageError: There is no such mode.
+        UsageError: The mode is unknown.
     """
     for mode in WEIGHTS_MODES:
         if mode == text:
             return mode
     raise UsageError(
         f"unknown weights '{text}'.{perhaps(text, WEIGHTS_MODES)}",
-        hint="WEIGHTS= takes manifest (what each manifest says) or seeded (a dry run)",
+        hint="use WEIGHTS=manifest, or WEIGHTS=seeded for a dry run",
     )
 
 
 def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
-    """Says which weights a model is built from.
+    """Returns the identity of the weights that a model is built from.
 
     Raises:
-        UnlockedError: The manifest does not know their revision or hash yet.
+        UnlockedError: The manifest does not state their revision and hash yet.
     """
     if mode == "seeded":
-        recipe = seeded.recipe(manifest)
-        return WeightsIdentity(
-            kind="seeded", source=f"seeded, seed {seeded.SEED}", digest=seeded.recipe_key(recipe)
-        )
+        key = seeded.recipe(manifest).key
+        return WeightsIdentity(kind="seeded", source=f"seeded, seed {seeded.SEED}", digest=key)
     weights = manifest.weights
     if isinstance(weights, HubWeights):
         if not weights.locked:
             raise UnlockedError(
-                f"{manifest.id}: weights are unlocked: the manifest does not know the revision "
+                f"{manifest.id}: weights are unlocked: the manifest does not state the revision "
                 f"and hash of {weights.repository}",
                 hint=f"with network: .venv/bin/zoo-farm lock {manifest.id}; "
                 "for a dry run: WEIGHTS=seeded",
@@ -65,13 +63,13 @@ def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
 
 
 def fetch(manifest: Manifest, manifest_dir: Path) -> Path:
-    """Brings the file of a manifest's weights, checked against its hash.
+    """Downloads the file of a manifest's weights and checks its hash.
 
     Returns:
-        The file; it may lie in a cache and is not to be changed.
+        The file; it may be in a cache and must not be modified.
 
     Raises:
-        WeightsError: It can't be had, or is not what the manifest says.
+        WeightsError: The file can't be downloaded, or its hash differs from the manifest's.
     """
     weights = manifest.weights
     if isinstance(weights, HubWeights):
@@ -82,7 +80,7 @@ def fetch(manifest: Manifest, manifest_dir: Path) -> Path:
 
 
 def cache_dir() -> Path:
-    """Returns where downloaded weights are kept: ``$ZOO_HOME``, else the XDG cache."""
+    """Returns the folder of downloaded weights: in ``$ZOO_HOME``, or in the XDG cache."""
     if home := os.environ.get("ZOO_HOME"):
         return Path(home) / "weights"
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -93,9 +91,9 @@ def _local(model: str, weights: FileWeights, manifest_dir: Path) -> Path:
     path = manifest_dir / weights.path
     if not path.is_file():
         raise WeightsError(f"{model}: weights.path: {path}: no such file")
-    if (found := sha256_file(path)) != weights.sha256:
+    if (digest := sha256_file(path)) != weights.sha256:
         raise WeightsError(
-            f"{model}: {path} has sha256 {found}, the manifest says {weights.sha256}",
-            hint="it is another file than the manifest means; other weights need another id",
+            f"{model}: {path} has sha256 {digest}, the manifest states {weights.sha256}",
+            hint="it is a different file; different weights need a manifest with another id",
         )
     return path

@@ -19,10 +19,11 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import NotRequired
 
 from zoo.caft.card import Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
@@ -36,6 +37,24 @@ from zoo.util.files import whole
 FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
 STORED = {"fp32": np.float32, "fp16": np.float16}
 NO_LABEL = -1
+
+
+class LogLine(TypedDict):
+    """A line of ``samples.jsonl``: a sample that was processed, or skipped.
+
+    Attributes:
+        key: :func:`key_of` it, 64 bits in hexadecimal.
+        name: Its name.
+        label: The name of its class; absent if it has none.
+        sha256: Digest of its image, in hexadecimal; absent if it was skipped.
+        error: Why it was skipped; absent if it was not.
+    """
+
+    key: str
+    name: str
+    label: NotRequired[str]
+    sha256: NotRequired[str]
+    error: NotRequired[str]
 
 
 class CacheWriter:
@@ -208,7 +227,7 @@ class CacheWriter:
         os.close(self._lock)
 
 
-def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+def whole_lines(path: Path) -> Iterator[tuple[LogLine, int]]:
     """Yields each complete line of ``samples.jsonl`` and the offset at which it ends.
 
     Raises:
@@ -221,7 +240,7 @@ def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
                 return  # incomplete: the pass was killed
             end += len(text)
             try:
-                line = json.loads(text)
+                line: LogLine = json.loads(text)
                 int(line["key"], 16)
             except (ValueError, TypeError, KeyError) as error:
                 raise CacheError(
@@ -256,13 +275,16 @@ def _last_written(folder: Path) -> float:
         return float("inf")
 
 
-def _line(outcome: Decoded) -> dict[str, Any]:
+def _line(outcome: Decoded) -> LogLine:
     sample = outcome.sample
-    line: dict[str, Any] = {"key": key_of(sample), "name": in_utf8(sample.name)}
+    line: LogLine = {"key": key_of(sample), "name": in_utf8(sample.name)}
     if outcome.label is not None:
         line["label"] = outcome.label
-    result = {"error": outcome.error} if outcome.error else {"sha256": outcome.sha256}
-    return {**line, **result}
+    if outcome.error:
+        line["error"] = outcome.error
+    else:
+        line["sha256"] = outcome.sha256
+    return line
 
 
 def _is_leftover(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -161,6 +161,26 @@ class HostPool:
         self._kept.clear()
 
 
+class CudaArrayInterface(TypedDict):
+    """Version 3 of Numba's CUDA array interface.
+
+    Attributes:
+        shape: Rows and columns.
+        typestr: NumPy's name of the type, ``<f4``.
+        data: Address, and whether the memory is read-only.
+        strides: None: rows are contiguous.
+        stream: None: the array is complete.
+        version: 3.
+    """
+
+    shape: tuple[int, int]
+    typestr: str
+    data: tuple[int, bool]
+    strides: None
+    stream: None
+    version: int
+
+
 class DeviceArray:
     """A float32 matrix in the GPU's memory, for anything that takes DLPack or CUDA arrays.
 
@@ -181,7 +201,7 @@ class DeviceArray:
         self._view = StridedMemoryView.from_buffer(buffer, shape, dtype=self.dtype)
 
     @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
+    def __cuda_array_interface__(self) -> CudaArrayInterface:
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,

@@ -7,9 +7,7 @@ ONNX causes no rebuild.
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from zoo.schema.manifest import BackboneCut, BatchRange, Preprocess
 from zoo.schema.targets import Placing, Precision, Rest, Toolchain
@@ -110,7 +108,7 @@ class BuildInputs(_Inputs):
         precision: Precision of the ONNX.
         toolchain: The full toolchain that builds it.
         profiles: The engine's batch ranges, an optimisation profile each, smallest first.
-        options: Builder options by name.
+        options: Builder options by name. Each backend has its own; clients show them.
     """
 
     model: str
@@ -120,7 +118,7 @@ class BuildInputs(_Inputs):
     precision: Precision
     toolchain: Toolchain
     profiles: tuple[BatchRange, ...]
-    options: dict[str, Any]
+    options: dict[str, JsonValue]
 
     @property
     def batch(self) -> BatchRange:

@@ -27,7 +27,7 @@ from builders.executors import LocalExecutor
 from builders.executors.base import Executor
 from builders.executors.dask.capabilities import imports
 from builders.executors.dask.client import DaskExecutor, _lay_out, _parse_event
-from builders.executors.dask.worker import Answer
+from builders.executors.dask.worker import Answer, Message
 from builders.executors.docker import DockerExecutor
 from builders.jobs.messages import BuildJob, ExportJob, Job, Prove, ReferenceJob, VerifyJob
 from builders.jobs.output_files import LIMITS
@@ -283,10 +283,17 @@ def test_no_needless_secret_reaches_a_clusters_worker_or_what_it_starts(
 @pytest.mark.parametrize(
     "event",
     [None, (), (1.0,), (1.0, None), (1.0, "{"), (1.0, "[]"), (1.0, "{}"), (1.0, '{"task": []}'),
-     (1.0, "[" * 100_000), (1.0, b"\xff"), 7],
+     (1.0, "[" * 100_000), (1.0, b"\xff"), (1.0, '{"task": "t", "log": 7}'),
+     (1.0, '{"task": "t", "log": "\\ud800"}'), 7],
 )  # fmt: skip
 def test_a_malformed_event_of_a_cluster_is_ignored(event: object) -> None:
     assert _parse_event(event) is None
+
+
+def test_a_message_of_a_worker_arrives_as_it_was_sent() -> None:
+    text = Message(task="t", log="1 \u00b5s\n").to_json()
+    assert text == '{"task": "t", "log": "1 \\u00b5s\\n"}'
+    assert _parse_event((1.0, text)) == Message(task="t", log="1 \u00b5s\n")
 
 
 def test_malformed_events_do_not_stop_a_job(
@@ -295,7 +302,7 @@ def test_malformed_events_do_not_stop_a_job(
     bench = Bench(tmp_path, place)
     bench.set_case("nothing")
     for event in (None, (1.0, "{"), (1.0, '{"task": {}}')):
-        cluster._hear(event)  # type: ignore[arg-type]
+        cluster._receive(event)  # type: ignore[arg-type]
     cluster.run(bench.job("build"), bench.output, silent)
 
 

@@ -36,7 +36,12 @@ def test_a_child_that_dies_or_babbles_refuses_its_candidate_alone(
 ) -> None:
     signed.check = check_apart
     key = signed.propose(signed.build())
-    for code, end in (("import os; os.abort()", "died"), ("print('ok')", "silent")):
+    for code, end in (
+        ("import os; os.abort()", "died"),
+        ("print('ok')", "silent"),
+        ("print('[]')", "list"),
+        ("print('{}')", "no-index"),
+    ):
         with monkeypatch.context() as patch:
             launcher = signed.folder / "python"
             launcher.write_text(f"#!/bin/sh\nexec {sys.executable} -c {shlex.quote(code)}\n")

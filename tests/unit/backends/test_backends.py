@@ -14,6 +14,7 @@ from support.paths import DATA
 from support.records import toolchain
 
 from builders.backends import get_backend
+from builders.backends.tensorrt_api import TensorRTOptions
 from builders.backends.tensorrt_rtx import check_header
 from builders.precision import to_low
 from zoo.runtime import open_session
@@ -100,9 +101,11 @@ def test_a_runtime_without_a_backend_is_named() -> None:
         get_backend(Unknown("mystery"))
 
 
-def options_of(version: str, **asked: str) -> dict[str, Any]:
+def options_of(version: str, **requested: str) -> TensorRTOptions:
     chain = toolchain("trt", version, cuda=12)
-    return get_backend("trt").options(chain, asked)
+    options = get_backend("trt").options(chain, requested)
+    assert isinstance(options, TensorRTOptions)
+    return options
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def options_of(version: str, **asked: str) -> dict[str, Any]:
     ],
 )
 def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed: bool) -> None:
-    assert options_of(version) == {
+    assert options_of(version).model_dump(mode="json") == {
         "optimization_level": 3,
         "workspace_gib": 8.0,
         "hardware_compatibility": level,
@@ -126,9 +129,9 @@ def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed:
         "precision_constraints": "none" if typed else "prefer",
         "tf32": False,
     }
-    assert options_of(version, optimization_level="5")["optimization_level"] == 5
-    assert options_of(version, version_compatible="yes")["version_compatible"] is True
-    assert options_of(version, strongly_typed=str(typed))["strongly_typed"] is typed
+    assert options_of(version, optimization_level="5").optimization_level == 5
+    assert options_of(version, version_compatible="yes").version_compatible is True
+    assert options_of(version, strongly_typed=str(typed)).strongly_typed is typed
 
 
 @pytest.mark.parametrize(
