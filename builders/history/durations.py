@@ -10,6 +10,7 @@ from typing import Literal
 
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.records import ExportRecord
+from zoo.schema.targets import Label
 
 Basis = Literal["own", "similar", "none"]
 """Where an expectation comes from: the same model on the same target, others alike, or nowhere."""
@@ -63,7 +64,7 @@ class History:
 
         Args:
             model: Its id.
-            label: Of the target.
+            label: Of the engine; of several architectures, the first counts.
 
         Returns:
             The median of the nearest of these that there are: the same model on the same target;
@@ -95,9 +96,9 @@ def _took(entry: EngineEntry) -> Expected:
 
 def _alike(model: str, label: str) -> Iterable[tuple[str, ...]]:
     """Yields the groups that an engine belongs to, the nearest first."""
-    arch, line, precision = label.removesuffix("-mixed").split("-")[:3]
-    kind = line.rstrip("0123456789.")
-    yield ("own", model, arch, line, precision)
-    yield ("model", model, kind, precision)
-    yield ("target", arch, line, precision)
-    yield ("any", kind, precision)
+    read = Label.read(label)
+    kind, target = read.runtime.kind, (read.arch, read.line, read.precision)
+    yield ("own", model, *target)
+    yield ("model", model, kind, read.precision)
+    yield ("target", *target)
+    yield ("any", kind, read.precision)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.engine_inputs import EngineInputs
 from builders.planning.serving import serving
-from builders.planning.stored import cell
 from builders.planning.wanted import Wanted
 from builders.recipe.export_form import Form
 from zoo.catalog.report import Change, changes
@@ -77,7 +76,7 @@ class ChangedInputs:
     def _before(self, wanted: Wanted) -> BuildRecord | None:
         """Returns the record of what is published for a target now."""
         for target in wanted.targets:
-            entry = self._known.published(cell(str(target)))
+            entry = self._known.published(target.label.cell)
             if entry is not None:
                 return self._known.record(entry.record)
         return None

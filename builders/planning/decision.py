@@ -16,6 +16,7 @@ from zoo.schema.floors import Tolerance
 from zoo.schema.index import EngineEntry
 from zoo.schema.keys import BuildInputs
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
+from zoo.schema.targets import EngineName, Label
 from zoo.util.errors import ZooError
 from zoo.util.strenum import StrEnum
 
@@ -128,7 +129,8 @@ class Decision:
     @property
     def label(self) -> str:
         """Model and engine, for people."""
-        return f"{self.model} {self.wanted.label}" if self.wanted else self.model
+        label = Label.read(self.wanted.label) if self.wanted else None
+        return str(EngineName(self.model, label))
 
 
 class Known(Protocol):

@@ -11,6 +11,7 @@ from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.keys import BuildInputs
 from zoo.schema.layout import record_key
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
+from zoo.schema.targets import cell_of
 
 _RECORDS = "records/"
 
@@ -43,7 +44,7 @@ class RepositoryKnown:
         for entry in index.engines if index else ():
             self._entries.setdefault(entry.record, []).append(entry)
             if entry.superseded is None:
-                self._published |= {label.removesuffix("-mixed"): entry for label in entry.targets}
+                self._published |= {cell_of(label): entry for label in entry.targets}
         self._exports: dict[str, ExportRecord | FailureRecord | None] = {}
         self._records: dict[str, BuildRecord] = {}
         self._attestations: dict[str, list[Attestation]] = {}

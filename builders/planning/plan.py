@@ -96,5 +96,4 @@ def _expected(decision: Decision, history: History) -> Expected:
     """Returns what an engine is expected to take."""
     if decision.wanted is None or decision.action is Action.NOTHING:
         return Expected()
-    arch, label = decision.wanted.archs[0].name, decision.wanted.label
-    return history.of(decision.model, f"{arch}-{label.partition('-')[2]}")
+    return history.of(decision.model, decision.wanted.label)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from builders.history.durations import Basis, Expected
 from builders.planning.decision import ACTION_FACTS, WORK, Action, Decision, why
 from zoo.catalog.report import Change
+from zoo.schema.runtimes import is_portable
+from zoo.schema.targets import Label, cell_of
 
 PLAN_VERSION = 1
 """Of the JSON that ``zoo-farm plan --json`` writes; docs/how-to/nightly.md has its fields."""
@@ -163,7 +165,7 @@ def make_plan(
     listed = tuple(engines)
     by_target: dict[str, list[PlannedEngine]] = {}
     for one in listed:
-        by_target.setdefault(one.label.removesuffix("-mixed"), []).append(one)
+        by_target.setdefault(cell_of(one.label), []).append(one)
     return FarmPlan(
         store=store,
         engines=listed,
@@ -215,12 +217,17 @@ def matrix(plan: FarmPlan) -> dict[str, list[MatrixEntry]]:
                     gpu=gpu,
                     trt=trt,
                     models=",".join(chunk),
-                    runner="cpu" if gpu == "cpu" or trt.startswith("rtx") else gpu,
+                    runner="cpu" if _builds_anywhere(engines[0]) else gpu,
                     engines=len(engines),
                     minutes=round(sum(one.seconds for one in engines) / 60, 1),
                 )
             )
     return {"include": entries}
+
+
+def _builds_anywhere(engine: PlannedEngine) -> bool:
+    """Whether a machine without the engine's GPU can build it."""
+    return is_portable(Label.read(engine.label).runtime.kind)
 
 
 def matrix_line(plan: FarmPlan) -> str:

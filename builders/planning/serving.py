@@ -7,6 +7,7 @@ from itertools import combinations
 
 from builders.planning.decision import Known
 from zoo.schema.keys import BuildInputs
+from zoo.schema.runtimes import is_portable
 from zoo.schema.targets import served_archs
 
 
@@ -24,7 +25,7 @@ def serving(build: BuildInputs, known: Known) -> str | None:
 def keys_serving(build: BuildInputs) -> Iterator[str]:
     """Yields the keys of all engines that could serve what is wanted, the best first."""
     yield build.key
-    if build.toolchain.kind != "rtx":  # only these are built for several architectures
+    if not is_portable(build.toolchain.kind):  # only these are built for several architectures
         return
     more = sorted(set(served_archs(build.toolchain.line)) - set(build.archs))
     for count in range(1, len(more) + 1):

@@ -18,7 +18,7 @@ from zoo.schema.records import (
     concerning,
     status_of,
 )
-from zoo.schema.targets import Arch
+from zoo.schema.targets import Arch, arch_of, cell_of
 from zoo.util.errors import RepositoryError
 
 
@@ -113,12 +113,12 @@ class StoredEngines:
     def _listed(self, start: Decision, wanted: Wanted, key: str) -> Decision:
         """Decides for an engine that needs no work: whether the index says it already."""
         current = {
-            cell(label)
+            cell_of(label)
             for entry in self._known.entries(key)
             if entry.superseded is None
             for label in entry.targets
         }
-        if all(cell(str(target)) in current for target in wanted.targets):
+        if all(target.label.cell in current for target in wanted.targets):
             return start
         return replace(start, action=Action.SIGN, cause=Cause.UNLISTED)
 
@@ -129,8 +129,7 @@ def _verdict(engine: str, prove: Prove) -> str:
 
 def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:
     """Returns what the index says of an engine on one architecture."""
-    start = f"{arch}-"
-    there = (one for one in entries if any(label.startswith(start) for label in one.targets))
+    there = (e for e in entries if any(arch_of(label) == arch.name for label in e.targets))
     return next(there, entries[0])
 
 
@@ -139,8 +138,3 @@ def _verdict_key(entry: EngineEntry) -> str | None:
     if entry.status != "verified" or entry.verification is None:
         return None
     return entry.verification.key
-
-
-def cell(label: str) -> str:
-    """Returns a target without what it keeps in higher precision."""
-    return label.removesuffix("-mixed")

@@ -11,7 +11,15 @@ from zoo.schema.keys import BuildInputs, VerificationInputs
 from zoo.schema.manifest import BatchRange, Manifest
 from zoo.schema.records import ExportRecord
 from zoo.schema.runtimes import is_portable
-from zoo.schema.targets import Arch, Precision, RuntimeLine, Target, Toolchain, refusal
+from zoo.schema.targets import (
+    Arch,
+    Precision,
+    RuntimeLine,
+    Target,
+    Toolchain,
+    label_of,
+    refusal,
+)
 from zoo.util.errors import TargetError
 
 _ELEMENTS = 2**31 - 1
@@ -49,8 +57,7 @@ class Wanted:
     @property
     def label(self) -> str:
         """The targets as one word, ``sm80+sm86-rtx1.7-fp16``."""
-        archs = "+".join(arch.name for arch in self.archs)
-        return f"{archs}-{str(self.targets[0]).partition('-')[2]}"
+        return str(label_of(self.archs, self.toolchain.line, self.precision, mixed=self.mixed))
 
 
 def check_request(

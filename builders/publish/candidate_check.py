@@ -40,7 +40,7 @@ from zoo.schema.licences import (
 from zoo.schema.measurements import VerifiedBody
 from zoo.schema.records import Attestation, AttestationKind, Blob, BuildRecord, Kind, Status
 from zoo.schema.runtimes import has_header
-from zoo.schema.targets import Precision, Target
+from zoo.schema.targets import Precision, Target, label_of
 from zoo.stores import open_store
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, ZooError
@@ -136,9 +136,9 @@ def _wrong_inputs(card: ModelCard, record: BuildRecord, kind: Kind) -> Iterator[
 def _wrong_targets(record: BuildRecord) -> Iterator[str]:
     inputs = record.inputs
     labels = {
-        f"{arch}-{inputs.toolchain.line}-{inputs.precision}{mixed}"
+        str(label_of([arch], inputs.toolchain.line, inputs.precision, mixed=mixed))
         for arch in inputs.archs
-        for mixed in ("", "-mixed")
+        for mixed in (False, True)
     }
     for label in record.targets:
         if str(Target.parse(label)) not in labels:

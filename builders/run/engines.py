@@ -23,6 +23,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import DisabledCell
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import FailureReason, FailureStage
+from zoo.schema.targets import cell_of
 from zoo.util.errors import (
     ClusterError,
     JobError,
@@ -168,12 +169,12 @@ class EngineRun:
         assert decision.record is not None
         assert decision.wanted is not None
         current = {
-            label.removesuffix("-mixed")
+            cell_of(label)
             for entry in self.known.entries(decision.record)
             if entry.superseded is None
             for label in entry.targets
         }
-        return all(str(t).removesuffix("-mixed") in current for t in decision.wanted.targets)
+        return all(target.label.cell in current for target in decision.wanted.targets)
 
     def _after(
         self, decision: Decision, plain: wanted.Wanted, error: JobError | VerificationError

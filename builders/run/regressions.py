@@ -10,6 +10,8 @@ from builders.run.summary import Summary
 from zoo.catalog.night import Drift, FailedJob, NightlyRun
 from zoo.catalog.report import drift
 from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.runtimes import Runtime
+from zoo.schema.targets import EngineName, Label, cell_of
 
 SLOWER = 1.10
 """A latency of more than so many times that of the engine before is a regression."""
@@ -44,7 +46,7 @@ def regressions(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -
 def _cells(model: ModelIndex) -> Iterator[tuple[str, EngineEntry]]:
     for entry in model.current:
         for label in entry.targets:
-            yield label.removesuffix("-mixed"), entry
+            yield cell_of(label), entry
 
 
 def _bad(one: Drift) -> bool:
@@ -77,16 +79,22 @@ def failed_jobs(plan: FarmPlan, summary: Summary, retry: bool = False) -> tuple[
 
 
 def _job(label: str, text: str, again: str | None) -> FailedJob:
-    model, _, target = label.partition(" ")
-    gpu, line = [*target.split("-"), "", ""][:2]
-    trt = "" if line.startswith("ort") else f" --trt {line.removeprefix('trt')}"
-    asked = f" --gpu {gpu.replace('+', ',')}{trt}" if target else ""
+    name = EngineName.read(label)
     return FailedJob(
-        model=model,
-        target=target or "all",
+        model=name.model,
+        target=str(name.label or "all"),
         reason=text.partition("\n")[0],
-        command=again or f"zoo-farm zoo --models {model}{asked}",
+        command=again or f"zoo-farm zoo --models {name.model}{_options(name.label)}",
     )
+
+
+def _options(label: Label | None) -> str:
+    """Returns the options that ask for the engine of a label."""
+    if label is None:
+        return ""
+    line = label.runtime
+    trt = "" if line.kind == Runtime.ORT else f" --trt {line.asked}"
+    return f" --gpu {','.join(label.archs)}{trt}"
 
 
 def tell(

@@ -25,7 +25,8 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import BuildRecord, FailureReason, FailureStage
-from zoo.schema.targets import RUNTIME_NAMES, Toolchain
+from zoo.schema.runtimes import title_of
+from zoo.schema.targets import EngineName, Label, Toolchain
 from zoo.util.digest import sha256_file
 from zoo.util.errors import ManifestError, MissError, RepositoryError, SelectionError, ZooError
 
@@ -206,7 +207,7 @@ def why_not(entry: EngineEntry, machine: Machine) -> str | None:
 
 def need(entry: EngineEntry) -> str:
     """Says what an engine needs: ``sm86 with TensorRT-RTX 1.7.1.116``."""
-    return f"{' or '.join(_archs(entry))} with {_runtime(entry.toolchain)}"
+    return f"{' or '.join(Label.joined(entry.targets).archs)} with {_runtime(entry.toolchain)}"
 
 
 def summarise(proven: Proven) -> list[str]:
@@ -226,23 +227,18 @@ def _say_needs(elsewhere: Mapping[str, Collection[str]]) -> list[str]:
     """Returns a line for each thing that engines need: how many need it, of which models."""
     lines = []
     for what, labels in sorted(elsewhere.items()):
-        models = dict.fromkeys(label.partition(" ")[0] for label in labels)
+        models = dict.fromkeys(EngineName.read(label).model for label in labels)
         lines.append(f"{what}: {len(labels)} of {', '.join(models)}")
     return lines
 
 
 def _label(model: str, entry: EngineEntry) -> str:
-    """Returns the targets as one word, ``resnet50 sm80+sm86-rtx1.7-fp16``."""
-    line_and_precision = entry.targets[0].partition("-")[2]
-    return f"{model} {'+'.join(_archs(entry))}-{line_and_precision}"
-
-
-def _archs(entry: EngineEntry) -> list[str]:
-    return [label.partition("-")[0] for label in entry.targets]
+    """Returns model and engine, ``resnet50 sm80+sm86-rtx1.7-fp16``."""
+    return str(EngineName(model, Label.joined(entry.targets)))
 
 
 def _runtime(toolchain: Toolchain) -> str:
-    return f"{RUNTIME_NAMES.get(toolchain.kind, toolchain.kind)} {toolchain.version}"
+    return f"{title_of(toolchain.kind)} {toolchain.version}"
 
 
 def _describe(machine: Machine) -> str:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from builders.jobs.messages import BuildJob, ExportJob, Job, Prove, ReferenceJob
-from zoo.schema.targets import Arch, RuntimeLine, Toolchain
+from zoo.schema.targets import Arch, Label, RuntimeLine, Toolchain, arch_of
 
 EXPORT = "export"
+_RUN = "run-"
 
 RunsOn = Callable[[Sequence[Arch], Toolchain], Arch | None]
 """Returns the first of some architectures on which a toolchain's engines can be run."""
@@ -53,7 +54,7 @@ class Slot(BaseModel):
         """What it can build, as people write it: ``export``, ``sm86-rtx1.7``."""
         exact = {toolchain_name(chain) for chain in self.toolchains}
         return sorted(
-            word for word in self.resources if word not in exact and not word.startswith("run-")
+            word for word in self.resources if word not in exact and not word.startswith(_RUN)
         )
 
 
@@ -62,12 +63,17 @@ parse_slots: TypeAdapter[list[Slot]] = TypeAdapter(list[Slot])
 
 def build_name(arch: Arch, line: RuntimeLine) -> str:
     """Returns the word for building, ``sm86-trt11.4``."""
-    return f"{arch}-{line}"
+    return Label(archs=(arch.name,), line=str(line)).place
 
 
 def run_name(arch: Arch, line: RuntimeLine) -> str:
     """Returns the word for running what was built, ``run-sm86-trt11.4``."""
-    return f"run-{arch}-{line}"
+    return f"{_RUN}{build_name(arch, line)}"
+
+
+def archs_run(resources: Iterable[str]) -> set[str]:
+    """Returns the names of the architectures whose engines can be run."""
+    return {arch_of(word.removeprefix(_RUN)) for word in resources if word.startswith(_RUN)}
 
 
 def toolchain_name(toolchain: Toolchain) -> str:

@@ -174,7 +174,7 @@ def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(
 def test_a_matrix_holds_the_work_in_at_most_256_entries() -> None:
     def engine(model: int, arch: str, trt: str) -> PlannedEngine:
         return PlannedEngine(
-            model=f"m{model:04}", archs=(arch,), trt=trt, label=f"{arch}-x-fp32",
+            model=f"m{model:04}", archs=(arch,), trt=trt, label=f"{arch}-{RuntimeLine.parse(trt)}-fp32",
             action=Action.BUILD, seconds=60,
         )  # fmt: skip
 
