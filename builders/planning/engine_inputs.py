@@ -10,6 +10,7 @@ from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.recipe import export_form
 from builders.recipe.export_form import Form
+from builders.weights.mode import MODE_FACTS
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, ExportInputs
 from zoo.schema.licences import check_licence
@@ -39,7 +40,7 @@ class EngineInputs:
         Raises:
             ZooError: They may not be handed out, or are not known.
         """
-        if self._request.weights != "seeded":
+        if not MODE_FACTS[self._request.weights].kind.seeded:
             check_licence(self._manifest.id, self._manifest.licence)
         self.identity = weights.identify(self._manifest, self._request.weights)
 

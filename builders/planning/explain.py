@@ -16,6 +16,7 @@ from builders.planning.report import change_line
 from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.toolchains.elsewhere import Places
+from builders.weights.mode import mode_of
 from zoo.client.host import installed
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry, ModelIndex
@@ -52,7 +53,7 @@ def differences(
             lines=(dict.fromkeys(archs, toolchain),), elsewhere=frozenset(archs), here=frozenset()
         ),
         precisions=(record.inputs.precision,),
-        weights="seeded" if repository.kind() == "dry-run" else "manifest",
+        weights=mode_of(repository.kind()),
         calibration=from_folder(Path(folder), print) if folder else shipped(),
         failures=Path("_failures"),
         builder=pairs(options.builder),

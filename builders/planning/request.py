@@ -9,7 +9,7 @@ from pathlib import Path
 from builders.photos.calibration import CalibrationSet
 from builders.photos.labelled import LabelledSet
 from builders.toolchains.elsewhere import Places
-from builders.weights import WeightsMode
+from builders.weights.mode import WeightsMode
 from zoo.schema.manifest import Manifest
 from zoo.schema.targets import Precision
 

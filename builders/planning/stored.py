@@ -14,8 +14,11 @@ from builders.recipe import export_form
 from zoo.schema.index import EngineEntry
 from zoo.schema.records import (
     Attestation,
+    AttestationKind,
     BuildRecord,
+    Status,
     concerning,
+    is_verdict,
     status_of,
 )
 from zoo.schema.targets import Arch, arch_of, cell_of
@@ -35,9 +38,9 @@ class StoredEngines:
 
     def is_withdrawn(self, key: str, wanted: Wanted) -> bool:
         """Whether a stored engine was withdrawn on one of the architectures that are wanted."""
-        return any(status == "withdrawn" for status, _ in self._statuses(key, wanted))
+        return any(status is Status.WITHDRAWN for status, _ in self._statuses(key, wanted))
 
-    def _statuses(self, key: str, wanted: Wanted) -> Iterator[tuple[str, str | None]]:
+    def _statuses(self, key: str, wanted: Wanted) -> Iterator[tuple[Status, str | None]]:
         """Yields where a stored engine stands on each architecture that is wanted."""
         entries = self._known.entries(key)
         if entries and not self._known.is_new(entries[0].engine.sha256):
@@ -65,7 +68,7 @@ class StoredEngines:
         done = self._listed(start, wanted, key)
         if start.prove is None:
             for status, reason in self._statuses(key, wanted):
-                if status == "withdrawn":
+                if status is Status.WITHDRAWN:
                     return replace(
                         start, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=reason or ""
                     )
@@ -88,7 +91,7 @@ class StoredEngines:
         self, done: Decision, record: BuildRecord, attestations: Sequence[Attestation]
     ) -> Decision:
         """Decides for an engine that can be run here, from what was attested about it."""
-        verdicts = [one for one in attestations if one.kind in ("verified", "withdrawn")]
+        verdicts = list(filter(is_verdict, attestations))
         last = verdicts[-1] if verdicts else None
         assert done.prove is not None
         if last is not None and last.by_hand:
@@ -98,7 +101,7 @@ class StoredEngines:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
         if last.key != _verdict(record.engine.sha256, done.prove):
             return replace(done, action=Action.VERIFY, cause=Cause.PROOF_CHANGED)
-        if last.kind == "withdrawn":
+        if last.kind == AttestationKind.WITHDRAWN:
             text = status_of(list(attestations))[1] or ""
             return replace(done, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=text)
         if self._lacks_probe(verdicts):
@@ -135,6 +138,6 @@ def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:
 
 def _verdict_key(entry: EngineEntry) -> str | None:
     """Returns the key of the verdict that an entry shows, None where it is not verified."""
-    if entry.status != "verified" or entry.verification is None:
+    if entry.status is not Status.VERIFIED or entry.verification is None:
         return None
     return entry.verification.key

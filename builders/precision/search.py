@@ -27,7 +27,7 @@ from builders.precision.onnx_session import open_onnx
 from builders.precision.qdq import Placement, Quantised, Shortcut, is_unsigned, place, quantise
 from builders.precision.ranges import Scale, activation_scales
 from builders.precision.typed import rounded_in_fp32, to_low
-from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETIES, RangeMethod
+from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, SAFETIES, RangeMethod
 from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from zoo.schema.floors import Tolerance
@@ -265,7 +265,7 @@ def _best_ranges(
 ) -> dict[str, Scale]:
     """Tries each method of choosing ranges; returns the ranges of the best."""
     best: tuple[float, RangeMethod, dict[str, Scale]] | None = None
-    for method in RANGE_METHODS:
+    for method in RangeMethod:
         scales = activation_scales(measured, method, unsigned=is_unsigned(placement.runtime))
         numbers = judge(make(scales), f"ranges by {method}")
         trials.tried.append(numbers)

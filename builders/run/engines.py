@@ -245,7 +245,7 @@ class EngineRun:
                 precision=decision.wanted.precision,
                 reason=text or decision.text,
                 record=key,
-                stage="export" if failed else "build",
+                stage=FailureStage.EXPORT if failed else FailureStage.BUILD,
             )
         )
 

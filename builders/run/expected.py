@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from builders import weights
+from builders.weights.mode import WeightsMode
 from zoo.catalog.site_report import Expected
 from zoo.repository.repository import Repository
 from zoo.schema.licences import check_licence
@@ -27,7 +28,8 @@ def expected(repository: Repository, folder: Path) -> Expected:
     index = repository.index()
     there = {row.model for row in index.models} if index else set()
     good, bad = read_manifests(folder)
-    seeded = repository.kind() == "dry-run"
+    kind = repository.kind()
+    seeded = kind is not None and kind.seeded
     absent = {name: _NOT_YET if seeded else _why(one) for name, one in good.items()}
     absent |= dict.fromkeys(bad, "the manifest can't be read")
     return Expected(
@@ -39,7 +41,7 @@ def expected(repository: Repository, folder: Path) -> Expected:
 def _why(manifest: Manifest) -> str:
     try:
         check_licence(manifest.id, manifest.licence)
-        weights.identify(manifest, "manifest")
+        weights.identify(manifest, WeightsMode.MANIFEST)
     except LicenceError:
         return f"weights under {manifest.licence} may not be handed out"
     except UnlockedError:

@@ -23,10 +23,10 @@ from builders.run.exports import Exports
 from builders.run.job_runner import JobRunner
 from builders.run.linear_probe import Probing
 from builders.run.summary import Summary
+from builders.weights.mode import MODE_FACTS
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import Kind
 from zoo.util.errors import ClusterError, ZooError
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Farm:
         Raises:
             ClusterError: Nothing can be run any more.
         """
-        self._repository.claim(Kind.DRY_RUN if request.weights == "seeded" else Kind.RELEASE)
+        self._repository.claim(MODE_FACTS[request.weights].kind)
         probing = Probing(
             request.labelled, request.failures / "labelled", request.manifest_dir,
             partial(self._jobs.job, failures=request.failures), self._repository.store.url,

@@ -40,6 +40,17 @@ class Kind(StrEnum):
     RELEASE = "release"
     DRY_RUN = "dry-run"
 
+    @property
+    def seeded(self) -> bool:
+        """Whether the weights are random ones, which nobody should use or needs a licence for."""
+        match self:
+            case Kind.RELEASE:
+                return False
+            case Kind.DRY_RUN:
+                return True
+            case _:
+                assert_never(self)
+
 
 class Status(StrEnum):
     """The status of an engine on a target."""
@@ -408,6 +419,11 @@ def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
         status = stated
         reason = None if status == Status.VERIFIED else attestation.body.reason or ""
     return status, reason
+
+
+def is_verdict(attestation: Attestation) -> bool:
+    """Whether an attestation says if an engine meets its tolerance."""
+    return _status_by(attestation.kind) in (Status.VERIFIED, Status.WITHDRAWN)
 
 
 def _status_by(kind: AttestationKind | Unknown) -> Status | None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from typing_extensions import assert_never
 
-from builders.jobs.messages import BuildJob, ExportJob, Job, Prove, ReferenceJob
+from builders.jobs.messages import BuildJob, Job, VerifyJob, engine_job
 from zoo.schema.targets import Arch, Label, RuntimeLine, Toolchain, arch_of
 
 EXPORT = "export"
@@ -85,14 +86,19 @@ def toolchain_name(toolchain: Toolchain) -> str:
 
 def needs_of(job: Job, runs_on: RunsOn) -> frozenset[str]:
     """Returns what a job needs of the one worker that runs it."""
-    if isinstance(job, ExportJob | ReferenceJob):
+    engine = engine_job(job)
+    if engine is None:
         return frozenset({EXPORT})
-    inputs = job.inputs if isinstance(job, BuildJob) else job.record.inputs
+    inputs, prove = engine.inputs, engine.prove
     archs = [Arch(name) for name in inputs.archs]
     line, needs = inputs.toolchain.line, {toolchain_name(inputs.toolchain)}
-    if isinstance(job, BuildJob):
-        needs |= {build_name(arch, line) for arch in archs}
-    prove: Prove | None = job.prove
+    match engine:
+        case BuildJob():
+            needs |= {build_name(arch, line) for arch in archs}
+        case VerifyJob():
+            pass
+        case _:
+            assert_never(engine)
     if prove is not None:
         arch = runs_on(archs, inputs.toolchain) or archs[0]
         needs.add(run_name(arch, line))

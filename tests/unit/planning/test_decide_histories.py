@@ -44,6 +44,7 @@ from builders.recipe import export_form
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.elsewhere import Places
+from builders.weights.mode import WeightsMode
 from zoo.repository.repository import Repository
 from zoo.schema.floors import OwnTolerance
 from zoo.schema.index import Index, ModelIndex, index_row
@@ -160,8 +161,9 @@ class History:
             places=Places(
                 lines=(line,), elsewhere=frozenset(), here=frozenset(), proves=self.world.runs_on
             ),
-            precisions=("fp32", "int8") if self.gpus == ("cpu",) else ("fp16",), weights="seeded",
-            calibration=photos, failures=self.folder / "_failures", builder=self.builder,
+            precisions=("fp32", "int8") if self.gpus == ("cpu",) else ("fp16",),
+            weights=WeightsMode.SEEDED, calibration=photos,
+            failures=self.folder / "_failures", builder=self.builder,
             retry=self.retry,
         )  # fmt: skip
 

@@ -174,8 +174,8 @@ def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(
 def test_a_matrix_holds_the_work_in_at_most_256_entries() -> None:
     def engine(model: int, arch: str, trt: str) -> PlannedEngine:
         return PlannedEngine(
-            model=f"m{model:04}", archs=(arch,), trt=trt, label=f"{arch}-{RuntimeLine.parse(trt)}-fp32",
-            action=Action.BUILD, seconds=60,
+            model=f"m{model:04}", archs=(arch,), trt=trt, action=Action.BUILD, seconds=60,
+            label=f"{arch}-{RuntimeLine.parse(trt)}-fp32",
         )  # fmt: skip
 
     few = matrix(make_plan("s", [engine(n, "sm86", "11.4") for n in range(9)], 0))["include"]
