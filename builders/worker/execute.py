@@ -146,8 +146,7 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         return _run(job, Workspace(job.store, output), report)
     except ZooError as error:
         traceback.print_exc()
-        hint = error.hint or _last_complaint(output / "log.txt")
-        return Failure(error=type(error).__name__, message=error.message, hint=hint)
+        return Failure(error=type(error).__name__, message=error.message, hint=error.hint)
     except Exception as error:  # top level of the process: report any error in the result
         traceback.print_exc()
         name = type(error).__name__
@@ -166,15 +165,6 @@ def _run(job: AnyJob, workspace: Workspace, report: Report) -> BaseModel:
             return run_verify(job, workspace, report)
         case _:
             assert_never(job)
-
-
-def _last_complaint(log: Path) -> str | None:
-    """Returns the last error that a native library logged; it reports reasons nowhere else."""
-    if not log.is_file():
-        return None
-    lines = log.read_text(errors="replace").splitlines()
-    complaints = [line for line in lines if line.startswith("[E]")]
-    return complaints[-1][4:500] if complaints else None
 
 
 def _end_with(parent: int) -> None:

@@ -53,8 +53,11 @@ def test_rtx_builds_for_gpus_that_are_not_here(archs: tuple[str, ...], tmp_path:
 
 def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
-    with pytest.raises(JobError, match="does not build"):
+    with pytest.raises(JobError, match="does not build") as caught:
         build_in_worker(tmp_path / "bad.onnx", installed_inputs("rtx", "sm86"), tmp_path)
+    reason = caught.value.hint or ""  # what the parser logs; Polygraphy's error does not have it
+    assert reason
+    assert f"[E] {reason}" in (tmp_path / "output" / "log.txt").read_text()
     assert not (tmp_path / "output" / "engine").exists()
 
 
