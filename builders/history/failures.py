@@ -7,16 +7,16 @@ could not be built or run is not tried again after a second night.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from zoo.repository.failures import read_failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, WeightsIdentity
-from zoo.schema.layout import FAILURES, failures_prefix
+from zoo.schema.layout import ATTESTATIONS, FAILURES, failures_prefix
 from zoo.schema.old_failures import MISSED, STRIKES, OldMiss, missed_key, strikes_prefix
-from zoo.schema.records import FailureReason, FailureRecord, FailureStage
+from zoo.schema.records import FailureReason, FailureRecord, FailureStage, may_withdraw
 from zoo.util.clock import utc_now
 
 NIGHTS = 2
@@ -61,6 +61,13 @@ class Listing:
         with self._lock:
             self._folders(prefix).setdefault(_folder(key), set()).add(key)
 
+    def all_keys(self, prefix: str) -> Iterator[str]:
+        """Yields all keys with a prefix."""
+        with self._lock:
+            folders = list(self._folders(prefix).values())
+        for keys in folders:
+            yield from keys
+
     def _folders(self, prefix: str) -> dict[str, set[str]]:
         if prefix not in self._found:
             folders = self._found[prefix] = {}
@@ -94,6 +101,8 @@ class Failures:
         self._now = now
         self._repository = repository
         self.listing = Listing(repository)
+        self._once = threading.Lock()
+        self._withdrawn: frozenset[str] | None = None
 
     def missed(self, inputs: BuildInputs, tolerance: Tolerance) -> str | None:
         """Returns what an engine of these inputs missed of a tolerance; None where none did.
@@ -131,6 +140,17 @@ class Failures:
         if len(crashed) < NIGHTS:
             return None
         return Failed(reason=FailureReason.CRASHED, text=crashed[-1].text, times=len(crashed))
+
+    def withdrawn(self) -> frozenset[str]:
+        """Returns the digests of engines with an attestation that may withdraw them."""
+        with self._once:
+            if self._withdrawn is None:
+                self._withdrawn = frozenset(
+                    key.split("/")[1]
+                    for key in self.listing.all_keys(ATTESTATIONS)
+                    if may_withdraw(key)
+                )
+            return self._withdrawn
 
     def add(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -156,6 +156,9 @@ class Known(Protocol):
 
     def attestations(self, engine: str) -> list[Attestation]:
         """Returns what was attested about an engine, the oldest first."""
+
+    def withdrawn(self) -> Collection[str]:
+        """Returns the digests of all engines that may have been withdrawn at some time."""
 
     def is_new(self, engine: str) -> bool:
         """Whether this run attested something about an engine, which no index says yet."""

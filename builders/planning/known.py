@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from builders.history.failures import Failed, Failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.keys import BuildInputs
-from zoo.schema.layout import record_key
+from zoo.schema.layout import ATTESTATIONS, record_key
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
 from zoo.schema.targets import cell_of
 
@@ -40,9 +40,11 @@ class RepositoryKnown:
         self._repository, self._model, self._failures = repository, model, failures
         self._looks = looks_at_blobs
         self._entries: dict[str, list[EngineEntry]] = {}
+        self._listed: set[str] = set()
         self._published: dict[str, EngineEntry] = {}
         for entry in index.engines if index else ():
             self._entries.setdefault(entry.record, []).append(entry)
+            self._listed.add(entry.engine.sha256)
             if entry.superseded is None:
                 self._published |= {cell_of(label): entry for label in entry.targets}
         self._exports: dict[str, ExportRecord | FailureRecord | None] = {}
@@ -85,10 +87,27 @@ class RepositoryKnown:
         return self._records[key]
 
     def attestations(self, engine: str) -> list[Attestation]:
-        """Returns what was attested about an engine, the oldest first."""
+        """Returns what was attested about an engine, the oldest first.
+
+        Unlisted engines may be many: of those, the repository's attestations are listed once.
+        """
         if engine not in self._attestations:
-            self._attestations[engine] = self._repository.attestations(engine)
+            repository = self._repository
+            if engine in self._new or engine in self._listed:
+                self._attestations[engine] = repository.attestations(engine)
+            else:
+                folder = f"{ATTESTATIONS}{engine}/"
+                keys = sorted(self._failures.listing.keys(ATTESTATIONS, folder))
+                found = (repository.read(key, Attestation) for key in keys)
+                self._attestations[engine] = [one for one in found if one is not None]
         return self._attestations[engine]
+
+    def withdrawn(self) -> Collection[str]:
+        """Returns the digests of all engines that may have been withdrawn at some time.
+
+        The names of attestations state their kind, so one listing of the repository suffices.
+        """
+        return self._new | self._failures.withdrawn()
 
     def is_new(self, engine: str) -> bool:
         """Whether this run attested something about an engine, which no index says yet."""

@@ -41,13 +41,20 @@ class StoredEngines:
         return any(status is Status.WITHDRAWN for status, _ in self._statuses(key, wanted))
 
     def _statuses(self, key: str, wanted: Wanted) -> Iterator[tuple[Status, str | None]]:
-        """Yields where a stored engine stands on each architecture that is wanted."""
+        """Yields status and reason of a stored engine on each architecture that is wanted.
+
+        Only whether it is withdrawn counts. Nothing is yielded for an unlisted engine if nothing
+        was ever withdrawn: that is known without reading the records of all engines.
+        """
         entries = self._known.entries(key)
         if entries and not self._known.is_new(entries[0].engine.sha256):
             for arch in wanted.archs:
                 entry = _entry_on(arch, entries)
                 yield entry.status, entry.reason
-        elif (record := self._known.record(key)) is not None:
+            return
+        withdrawn = self._known.withdrawn()
+        record = self._known.record(key) if withdrawn else None
+        if record is not None and record.engine.sha256 in withdrawn:
             attestations = self._known.attestations(record.engine.sha256)
             for arch in wanted.archs:
                 yield status_of(concerning(attestations, arch.name))

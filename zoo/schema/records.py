@@ -377,6 +377,13 @@ class Attestation(Record):
         return f"{self.time.replace(':', '')}-{self.kind}-{digest[:16]}.json"
 
 
+def may_withdraw(key: str) -> bool:
+    """Whether an attestation may withdraw an engine, by its key, which ends in its name."""
+    stated = key.rpartition("/")[2].rsplit("-", 2)[1:2]
+    others = [str(kind) for kind in AttestationKind if _status_by(kind) is not Status.WITHDRAWN]
+    return not stated or stated[0] not in others
+
+
 def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestation]:
     """Returns the attestations that apply to an engine on one architecture.
 
