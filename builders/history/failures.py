@@ -1,7 +1,8 @@
 """Failures of engines in earlier runs, and when they are tried again.
 
 An engine that misses its tolerance is not tried again with the same inputs and tolerance. One that
-could not be built or run is not tried again after a second night.
+could not be built or run is not tried again after a second night, and one that several workers of a
+cluster died of not even once.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from typing_extensions import assert_never
+
 from zoo.repository.failures import read_failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, WeightsIdentity
 from zoo.schema.layout import ATTESTATIONS, FAILURES, failures_prefix
 from zoo.schema.old_failures import MISSED, STRIKES, OldMiss, missed_key, strikes_prefix
-from zoo.schema.records import FailureReason, FailureRecord, FailureStage, may_withdraw
+from zoo.schema.records import FailureReason, FailureRecord, FailureStage, Retry, may_withdraw
 from zoo.util.clock import utc_now
 
 NIGHTS = 2
@@ -137,7 +140,7 @@ class Failures:
             for record in self._of(inputs.model, inputs.key)
             if record.reason is FailureReason.CRASHED and record.tolerance in (None, floors)
         ]
-        if len(crashed) < NIGHTS:
+        if len(crashed) < NIGHTS and not any(one.retry == Retry.OTHER_INPUTS for one in crashed):
             return None
         return Failed(reason=FailureReason.CRASHED, text=crashed[-1].text, times=len(crashed))
 
@@ -160,11 +163,23 @@ class Failures:
         *,
         stage: FailureStage,
         reason: FailureReason,
+        quarantined: bool = False,
         weights: WeightsIdentity | None = None,
         targets: Iterable[str] = (),
     ) -> None:
-        """Writes down that an engine failed, once for a run."""
-        if reason is FailureReason.CRASHED and self.night is None:
+        """Records that an engine failed, once for a run.
+
+        Args:
+            inputs: What it is built from.
+            tolerance: The tolerance in force.
+            text: What went wrong, for people.
+            stage: What failed.
+            reason: Why.
+            quarantined: Whether several workers died of it: the first time is then the last.
+            weights: Its weights.
+            targets: Labels of the targets that it was to serve.
+        """
+        if reason is FailureReason.CRASHED and self.night is None and not quarantined:
             return
         record = FailureRecord(
             stage=stage,
@@ -175,6 +190,7 @@ class Failures:
             tolerance=tolerance.model_dump(mode="json"),
             weights=weights,
             targets=tuple(targets),
+            retry=_retry(reason, quarantined=quarantined),
         )
         for folder in _folders(record):
             key = f"{folder}{record.time.replace(':', '')}-{stage.value}.json"
@@ -186,6 +202,17 @@ class Failures:
         known = self.listing.keys(FAILURES, failures_prefix(model, key))
         old = self.listing.keys(STRIKES, strikes_prefix(model, key))
         return list(read_failures(self._repository, sorted(known), sorted(old)))
+
+
+def _retry(reason: FailureReason, *, quarantined: bool) -> Retry:
+    """Returns when a failed engine is tried again; a crash counts once a night, twice in all."""
+    match reason:
+        case FailureReason.TOLERANCE:
+            return Retry.OTHER_INPUTS
+        case FailureReason.CRASHED:
+            return Retry.OTHER_INPUTS if quarantined else Retry.NEXT_NIGHT
+        case _:
+            assert_never(reason)
 
 
 def _folders(record: FailureRecord) -> list[str]:

@@ -142,7 +142,8 @@ class Decider:
             return replace(start, action=Action.BUILD, cause=Cause.RETRIED)
         match failed.reason:
             case FailureReason.CRASHED:
-                cause, text = Cause.CRASHED, f"failed {failed.times} times: {failed.text}"
+                times = "once" if failed.times == 1 else f"{failed.times} times"
+                cause, text = Cause.CRASHED, f"failed {times}: {failed.text}"
             case FailureReason.TOLERANCE:
                 cause = Cause.ENGINE_MISSED
                 text = f"missed its floors, {failed.text}{self.nothing_stricter(wanted)}"

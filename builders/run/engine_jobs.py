@@ -59,7 +59,8 @@ class EngineJobs:
             prove=prove,
             store=self.repository.store.url,
         )
-        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
+        request = self.request
+        with self.jobs.job(decision.label, job, request.failures, retry=request.retry) as outcome:
             outcome = self.probing.judged(outcome, self.manifest, decision.wanted.precision)
             record: BuildRecord = records.publish_build(
                 self.repository,
@@ -85,7 +86,8 @@ class EngineJobs:
         assert record is not None
         prove = self.probing.prove(self.manifest, decision.prove)
         job = VerifyJob(record=record, prove=prove, store=self.repository.store.url)
-        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
+        request = self.request
+        with self.jobs.job(decision.label, job, request.failures, retry=request.retry) as outcome:
             outcome = self.probing.judged(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             verdict = _verdict(record.engine.sha256, prove)

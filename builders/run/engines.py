@@ -29,6 +29,7 @@ from zoo.util.errors import (
     JobError,
     MissError,
     NotRunError,
+    QuarantineError,
     VerificationError,
     ZooError,
 )
@@ -196,6 +197,7 @@ class EngineRun:
                 stage=FailureStage(decision.action.value),
                 reason=FailureReason.TOLERANCE if missed else FailureReason.CRASHED,
                 weights=self.decider.inputs.identity,
+                quarantined=isinstance(error, QuarantineError),
                 targets=map(str, decision.wanted.targets),
             )
         after = self.decider.engine(plain)

@@ -31,10 +31,20 @@ class JobRunner:
         self._display = display
 
     @contextmanager
-    def job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
-        """Runs a job in a scratch folder; keeps job, log and result of one that fails."""
+    def job(
+        self, label: str, job: Job, failures: Path, *, retry: bool = False
+    ) -> Iterator[Outcome]:
+        """Runs a job in a scratch folder; keeps job, log and result of one that fails.
+
+        Args:
+            label: Of the model or engine, for people and for the name of what is kept.
+            job: What to run.
+            failures: Folder that keeps what failed.
+            retry: Whether to run a job that is in quarantine.
+        """
         kept = failures / label.replace(" ", "-")
-        scratch.check_quarantine(job, kept)
+        if not retry:
+            scratch.check_quarantine(job, kept)
         folder = scratch.scratch_folder(self._repository)
         try:
             with self._display.job(label) as report:

@@ -223,6 +223,13 @@ class FailureReason(StrEnum):
     CRASHED = "crashed"
 
 
+class Retry(StrEnum):
+    """When something that failed is tried again."""
+
+    NEXT_NIGHT = "next-night"
+    OTHER_INPUTS = "other-inputs"
+
+
 class FailureRecord(Record):
     """A failed export, build or verification. Appended, never edited.
 
@@ -236,6 +243,7 @@ class FailureRecord(Record):
         tolerance: The tolerance in force; None in old records, which count for any tolerance.
         weights: The weights of the engine; None if the inputs state them or they are unknown.
         targets: Labels of the targets that the engine was to serve.
+        retry: When it is tried again, or when asked to; None in old records, whose reason decides.
         stricter_may_pass: Of an export: whether one that uses up less of the tolerance may pass.
         calibration: Of an export: the digests of the calibration images.
         advice: Of an export: the candidates tried.
@@ -250,6 +258,7 @@ class FailureRecord(Record):
     tolerance: dict[str, float] | None = None
     weights: WeightsIdentity | None = None
     targets: tuple[str, ...] = ()
+    retry: Annotated[Retry | Unknown, Lenient(Retry)] | None = None
     stricter_may_pass: bool = False
     calibration: CalibrationImages | None = None
     advice: Advice | None = None

@@ -37,7 +37,7 @@ from builders.jobs.results import read_result
 from zoo.repository.repository import Repository
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
 from zoo.stores import open_store
-from zoo.util.errors import ClusterError, JobError, NotRunError
+from zoo.util.errors import ClusterError, JobError, NotRunError, QuarantineError
 from zoo.util.version import __version__
 
 KILLS = 3
@@ -145,7 +145,7 @@ class DaskExecutor:
                 died_on.append(slot.name)
                 _note(folder, f"[{slot.name} died in the middle of this job]\n")
         write_file(folder / QUARANTINE, json.dumps({"died_on": died_on}).encode())
-        raise JobError(
+        raise QuarantineError(
             f"quarantined: {KILLS} workers died in the middle of it ({', '.join(died_on)})",
             hint=last_words(folder),
         )
