@@ -23,16 +23,16 @@ from zoo.schema.records import FailureReason, FailureRecord, FailureStage, Retry
 from zoo.util.clock import utc_now
 
 NIGHTS = 2
-"""In how many nights an engine has to crash before it is not tried any more."""
+"""Nights in which an engine may crash before it is no longer tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """That an engine is not tried again.
+    """Why an engine is not tried again.
 
     Attributes:
         reason: Why it failed.
-        text: What went wrong the last time, for people.
+        text: The last error, for people.
         times: How often it failed.
     """
 
@@ -42,7 +42,7 @@ class Failed:
 
 
 class Listing:
-    """Keys of a repository by their folder; each prefix is listed once, when first asked for."""
+    """Keys of a repository by folder; each prefix is listed once, on first use."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -53,14 +53,14 @@ class Listing:
         """Returns the keys in a folder.
 
         Args:
-            prefix: What is listed: the first part of the folder, with all models.
-            folder: Which folder below it.
+            prefix: The prefix to list: the first part of the folder, with all models.
+            folder: The folder.
         """
         with self._lock:
             return self._folders(prefix).get(folder, set())
 
     def add(self, prefix: str, key: str) -> None:
-        """Adds what was written since."""
+        """Adds a key written after the listing."""
         with self._lock:
             self._folders(prefix).setdefault(_folder(key), set()).add(key)
 
@@ -88,9 +88,9 @@ class Failures:
 
     Args:
         repository: Where they are stored.
-        night: When this run began, ISO 8601 in UTC; None for a run whose crashes do not count: a
-            maintainer whose builds crash twice disables nothing.
-        now: The clock, for a run that is no night.
+        night: When this nightly run began, ISO 8601 in UTC; None for other runs, whose crashes do
+            not count: a maintainer's machine must not disable engines for all.
+        now: The clock, for runs that are not nightly.
     """
 
     def __init__(
@@ -108,30 +108,30 @@ class Failures:
         self._withdrawn: frozenset[str] | None = None
 
     def missed(self, inputs: BuildInputs, tolerance: Tolerance) -> str | None:
-        """Returns what an engine of these inputs missed of a tolerance; None where none did.
+        """Returns by what an engine of these inputs missed a tolerance; None if it did not.
 
-        An engine for several architectures that missed it has missed it for each of them.
+        If an engine for several architectures missed it, that counts for each of them.
         """
         floors = tolerance.model_dump(mode="json")
         alone = [inputs.model_copy(update={"archs": (arch,)}) for arch in inputs.archs]
-        keys = dict.fromkeys([inputs.key, *(one.key for one in alone)])
-        found = [
+        keys = dict.fromkeys([inputs.key, *(single.key for single in alone)])
+        misses = [
             record.text
             for key in keys
             for record in self._of(inputs.model, key)
             if record.reason is FailureReason.TOLERANCE and record.tolerance in (None, floors)
         ]
-        if found:
-            return found[-1]
+        if misses:
+            return misses[-1]
         old = self.listing.keys(MISSED, f"{MISSED}{inputs.model}/")
-        for one in alone:
-            if (key := missed_key(one, floors)) in old:
+        for single in alone:
+            if (key := missed_key(single, floors)) in old:
                 record = self._repository.read(key, OldMiss)
                 return record.reason if record else None
         return None
 
     def failed(self, inputs: BuildInputs, tolerance: Tolerance) -> Failed | None:
-        """Says why an engine of these inputs is not tried again; None where it is."""
+        """Returns why an engine of these inputs is not tried again; None if it is."""
         if text := self.missed(inputs, tolerance):
             return Failed(reason=FailureReason.TOLERANCE, text=text, times=1)
         floors = tolerance.model_dump(mode="json")
@@ -140,7 +140,9 @@ class Failures:
             for record in self._of(inputs.model, inputs.key)
             if record.reason is FailureReason.CRASHED and record.tolerance in (None, floors)
         ]
-        if len(crashed) < NIGHTS and not any(one.retry == Retry.OTHER_INPUTS for one in crashed):
+        if len(crashed) < NIGHTS and not any(
+            record.retry == Retry.OTHER_INPUTS for record in crashed
+        ):
             return None
         return Failed(reason=FailureReason.CRASHED, text=crashed[-1].text, times=len(crashed))
 
@@ -198,7 +200,7 @@ class Failures:
             self.listing.add(FAILURES, key)
 
     def _of(self, model: str, key: str) -> list[FailureRecord]:
-        """Returns the failures of a build key, the oldest first; what is listed decides."""
+        """Returns the failures of a build key, oldest first, as of the listing."""
         known = self.listing.keys(FAILURES, failures_prefix(model, key))
         old = self.listing.keys(STRIKES, strikes_prefix(model, key))
         return list(read_failures(self._repository, sorted(known), sorted(old)))
@@ -216,7 +218,7 @@ def _retry(reason: FailureReason, *, quarantined: bool) -> Retry:
 
 
 def _folders(record: FailureRecord) -> list[str]:
-    """Returns the folders of a failure: of its key, and of each architecture that missed."""
+    """Returns the folders of a failure: of its key, and for a miss of each architecture alone."""
     inputs = record.inputs
     assert isinstance(inputs, BuildInputs)
     keys = [inputs.key]

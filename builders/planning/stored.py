@@ -1,4 +1,4 @@
-"""Decides about engines that are built: nothing, a signature or a verification."""
+"""Decides what a stored engine needs: nothing, a signature or a verification."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from zoo.util.errors import RepositoryError
 
 
 class StoredEngines:
-    """Decides about a model's engines that are stored.
+    """Decides for a model's stored engines.
 
     Args:
-        request: What is asked for.
-        known: What there is.
+        request: The request.
+        known: The repository's contents.
     """
 
     def __init__(self, request: Request, known: Known) -> None:
         self._request, self._known = request, known
 
     def is_withdrawn(self, key: str, wanted: Wanted) -> bool:
-        """Whether a stored engine was withdrawn on one of the architectures that are wanted."""
+        """Whether a stored engine is withdrawn on one of the wanted architectures."""
         return any(status is Status.WITHDRAWN for status, _ in self._statuses(key, wanted))
 
     def _statuses(self, key: str, wanted: Wanted) -> Iterator[tuple[Status, str | None]]:
@@ -60,7 +60,7 @@ class StoredEngines:
                 yield status_of(concerning(attestations, arch.name))
 
     def decide(self, start: Decision, wanted: Wanted) -> Decision:
-        """Decides for an engine that is built: nothing, a signature, or a verification."""
+        """Decides what a stored engine needs: nothing, a signature or a verification."""
         known, key = self._known, start.record
         assert key is not None
         if digest := known.damaged(key):
@@ -85,19 +85,19 @@ class StoredEngines:
         entries = known.entries(key)
         if entries and not known.is_new(entries[0].engine.sha256):
             entry = _entry_on(arch, entries)
-            asked = _verdict(entry.engine.sha256, start.prove)
-            if asked == _verdict_key(entry) and self._request.labelled is None:
+            current = _verdict(entry.engine.sha256, start.prove)
+            if current == _verdict_key(entry) and self._request.labelled is None:
                 return done
         record = known.record(key)
         if record is None:
             return replace(start, action=Action.BUILD, cause=Cause.RECORD_GONE, record=None)
         attestations = concerning(known.attestations(record.engine.sha256), arch.name)
-        return self._judged(done, record, attestations)
+        return self._by_verdict(done, record, attestations)
 
-    def _judged(
+    def _by_verdict(
         self, done: Decision, record: BuildRecord, attestations: Sequence[Attestation]
     ) -> Decision:
-        """Decides for an engine that can be run here, from what was attested about it."""
+        """Decides for an engine that can be run here, according to its attestations."""
         verdicts = list(filter(is_verdict, attestations))
         last = verdicts[-1] if verdicts else None
         assert done.prove is not None
@@ -116,12 +116,14 @@ class StoredEngines:
         return done
 
     def _lacks_probe(self, verdicts: Sequence[Attestation]) -> bool:
-        """Whether no verdict says anything of the labelled photos."""
+        """Whether no verdict includes a linear probe on the labelled photos."""
         labelled = self._request.labelled
-        return labelled is not None and not any(one.probed == labelled.sha256 for one in verdicts)
+        return labelled is not None and not any(
+            verdict.probed == labelled.sha256 for verdict in verdicts
+        )
 
     def _listed(self, start: Decision, wanted: Wanted, key: str) -> Decision:
-        """Decides for an engine that needs no work: whether the index says it already."""
+        """Decides whether an engine that needs no work has to be listed in the index."""
         current = {
             cell_of(label)
             for entry in self._known.entries(key)
@@ -138,13 +140,13 @@ def _verdict(engine: str, prove: Prove) -> str:
 
 
 def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:
-    """Returns what the index says of an engine on one architecture."""
+    """Returns the index entry of an engine for one architecture."""
     there = (e for e in entries if any(arch_of(label) == arch.name for label in e.targets))
     return next(there, entries[0])
 
 
 def _verdict_key(entry: EngineEntry) -> str | None:
-    """Returns the key of the verdict that an entry shows, None where it is not verified."""
+    """Returns the key of an entry's verdict, None if it is not verified."""
     if entry.status is not Status.VERIFIED or entry.verification is None:
         return None
     return entry.verification.key

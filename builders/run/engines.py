@@ -111,7 +111,7 @@ class EngineRun:
         while decision.action is Action.EXPORT:
             assert decision.wanted is not None
             assert decision.form is not None
-            key = self.decider.inputs.asked(decision.form)[0]
+            key = self.decider.inputs.export(decision.form)[0]
             _ = self.exports[decision.form]
             self.known.exported(key)
             after = self.decider.engine(decision.wanted)

@@ -121,7 +121,7 @@ class Farm:
         if first:
             exports.make(first)
             for form in first:
-                known.exported(decider.inputs.asked(form)[0])
+                known.exported(decider.inputs.export(form)[0])
         jobs = EngineJobs(
             repository=self._repository, jobs=self._jobs, manifest=manifest, request=request,
             known=known, probing=probing,

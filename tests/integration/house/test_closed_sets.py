@@ -58,7 +58,9 @@ DECIDES = {
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
     Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
-    FailureReason: ("zoo/schema/records.py", {"builders/planning/decide.py"}),
+    FailureReason: ("zoo/schema/records.py", {
+        "builders/planning/decide.py", "builders/history/failures.py",
+    }),
     Action: ("builders/planning/decision.py", {"builders/run/engines.py"}),
     FailureStage: ("zoo/schema/records.py", {"zoo/schema/index.py"}),
     Kind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
