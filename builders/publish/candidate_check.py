@@ -207,7 +207,7 @@ def main() -> int:
             question["candidate"],
             ModelIndex.model_validate(previous) if previous else None,
             datetime.fromtimestamp(question["now"], timezone.utc),
-            question["kind"],
+            Kind(question["kind"]),
         )
         answer: dict[str, Any] = {"index": index.model_dump(mode="json")}
     except ZooError as error:
