@@ -16,6 +16,7 @@ from builders.photos import bundled as photos
 from builders.photos.calibration import shipped
 from builders.precision import Images
 from builders.recipe.export_form import DIALECTS
+from builders.weights.mode import WeightsMode
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import Manifest
 from zoo.util.errors import UnlockedError
@@ -93,7 +94,7 @@ def prepare(
         WeightsError: The weights can't be had, or are not what the manifest says.
     """
     try:
-        weights.identify(manifest, "manifest")
+        weights.identify(manifest, WeightsMode.MANIFEST)
         seeded = False
     except UnlockedError:
         seeded = True

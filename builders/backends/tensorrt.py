@@ -87,6 +87,7 @@ class TensorRTBackend:
             from polygraphy.exception import PolygraphyException
 
             from builders.backends.network import hold_to_fp32, parse_network, weighted_in_fp32
+            from builders.backends.polygraphy_log import logged_errors
         except (ImportError, OSError) as error:
             raise MissingPackageError(
                 f"TensorRT {inputs.toolchain.version} can't be imported: {error}",
@@ -103,26 +104,29 @@ class TensorRTBackend:
             cache.load_into(config)
 
         new_cache = engine.with_name("timing.cache")
-        try:
-            parsed, profiles, image = parse_network(
-                onnx,
-                inputs.profiles,
-                inputs.precision,
-                strongly_typed=options.strongly_typed,
-            )
-            kept = 0
-            if options.strongly_typed:
-                kept = _stays_fp32(inputs.precision, weighted_in_fp32, parsed[1])
-            elif "precision_constraints" in configured.arguments:
-                kept = hold_to_fp32(parsed[1], tensorrt)
-            config = CreateConfig(profiles=profiles, **configured.arguments)
-            plan = EngineBytesFromNetwork(
-                parsed,
-                config=PostprocessConfig(config, func=finish),
-                save_timing_cache=str(new_cache) if options.timing_cache else None,
-            )()
-        except PolygraphyException as error:
-            raise BuildError(f"TensorRT can't build the ONNX: {error}") from error
+        with logged_errors() as logged:
+            try:
+                parsed, profiles, image = parse_network(
+                    onnx,
+                    inputs.profiles,
+                    inputs.precision,
+                    strongly_typed=options.strongly_typed,
+                )
+                kept = 0
+                if options.strongly_typed:
+                    kept = _stays_fp32(inputs.precision, weighted_in_fp32, parsed[1])
+                elif "precision_constraints" in configured.arguments:
+                    kept = hold_to_fp32(parsed[1], tensorrt)
+                config = CreateConfig(profiles=profiles, **configured.arguments)
+                plan = EngineBytesFromNetwork(
+                    parsed,
+                    config=PostprocessConfig(config, func=finish),
+                    save_timing_cache=str(new_cache) if options.timing_cache else None,
+                )()
+            except PolygraphyException as error:
+                raise BuildError(
+                    f"TensorRT can't build the ONNX: {error}", hint=logged.last
+                ) from error
         with engine.open("wb") as file:
             file.write(memoryview(plan))
         del plan, parsed

@@ -85,28 +85,32 @@ class TensorRTRTXBackend:
             from polygraphy.exception import PolygraphyException
 
             from builders.backends.network import parse_network
+            from builders.backends.polygraphy_log import logged_errors
         except (ImportError, OSError) as error:
             raise MissingPackageError(
                 f"TensorRT-RTX can't be imported: {error}",
                 hint="pip install -e '.[farm]' -c constraints.txt",
             ) from error
-        try:
-            parsed, profiles, image = parse_network(
-                onnx, inputs.profiles, inputs.precision, strongly_typed=True
-            )
-            config = CreateConfigRTX(
-                compute_capabilities=[Arch(name).compute_capability for name in inputs.archs],
-                profiles=profiles,
-            )
-            without_tf32 = PostprocessConfig(
-                config,
-                func=lambda builder, network, config: config.clear_flag(
-                    tensorrt_rtx.BuilderFlag.TF32
-                ),
-            )
-            plan = EngineBytesFromNetwork(parsed, config=without_tf32)()
-        except PolygraphyException as error:
-            raise BuildError(f"TensorRT-RTX can't build the ONNX: {error}") from error
+        with logged_errors() as logged:
+            try:
+                parsed, profiles, image = parse_network(
+                    onnx, inputs.profiles, inputs.precision, strongly_typed=True
+                )
+                config = CreateConfigRTX(
+                    compute_capabilities=[Arch(name).compute_capability for name in inputs.archs],
+                    profiles=profiles,
+                )
+                without_tf32 = PostprocessConfig(
+                    config,
+                    func=lambda builder, network, config: config.clear_flag(
+                        tensorrt_rtx.BuilderFlag.TF32
+                    ),
+                )
+                plan = EngineBytesFromNetwork(parsed, config=without_tf32)()
+            except PolygraphyException as error:
+                raise BuildError(
+                    f"TensorRT-RTX can't build the ONNX: {error}", hint=logged.last
+                ) from error
         view = memoryview(plan)
         try:
             header = read_header(bytes(view[:HEADER_SIZE]), "the built file")

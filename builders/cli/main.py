@@ -29,6 +29,7 @@ from builders.run.catalog import make_site
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.interpreter import toolchains_of
+from builders.weights.mode import MODE_FACTS, mode_of
 from zoo.catalog.night import read_nightly
 from zoo.cli.main import Parser, add_arguments, run_cli
 from zoo.client.host import this_machine
@@ -145,7 +146,7 @@ def lock(options: argparse.Namespace) -> int:
 def catalog(options: argparse.Namespace) -> int:
     """Makes the catalog from a repository."""
     repository = published(options)
-    suffix = "-seeded" if repository.kind() == "dry-run" else ""
+    suffix = MODE_FACTS[mode_of(repository.kind())].suffix
     site = Path(options.site or f"_site{suffix}")
     nightly = read_nightly(Path(options.nightly)) if options.nightly else None
     folder = Path(options.manifests)

@@ -13,6 +13,7 @@ from builders.publish.provenance import this_commit
 from builders.run import regressions
 from builders.run.catalog import make_site
 from builders.run.summary import Summary
+from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
 from zoo.catalog.night import NightlyRun
 from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
@@ -37,7 +38,7 @@ def run_night(options: argparse.Namespace, run_zoo: RunZoo) -> int:
     """
     started = utc_now()
     night = checked_night(options.night) if options.night else ""
-    suffix = "-seeded" if options.weights == "seeded" else ""
+    suffix = MODE_FACTS[parse_mode(options.weights or WeightsMode.MANIFEST)].suffix
     options.store = options.store or f"_repository{suffix}"
     options.site = options.site or f"_site{suffix}"
     repository = Repository(open_store(options.store))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders import weights
 from builders.backends import check_options
 from builders.cli import executor
 from builders.cli.executor import Chosen
@@ -20,6 +19,7 @@ from builders.planning.wanted import check_request
 from builders.publish.signer import check_keys
 from builders.toolchains.elsewhere import Places, find_places, offered_places
 from builders.toolchains.interpreter import toolchains_of
+from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
 from zoo.client.host import installed
 from zoo.schema.index import ModelIndex
 from zoo.schema.targets import Arch, RuntimeLine, gpu_lines, parse_precision
@@ -60,8 +60,8 @@ def ask(options: argparse.Namespace, say: Say, *, plans: bool = False) -> Asked:
     Raises:
         ZooError: One of them is wrong; the same for each command.
     """
-    mode = weights.parse_mode(options.weights or "manifest")
-    suffix = "-seeded" if mode == "seeded" else ""
+    mode = parse_mode(options.weights or WeightsMode.MANIFEST)
+    suffix = MODE_FACTS[mode].suffix
     store = options.store or f"_repository{suffix}"
     site = Path(options.site or f"_site{suffix}")
     if site.exists() and not site.is_dir():
@@ -138,9 +138,7 @@ def failures_beside(store: str) -> Path:
     return (Path() if "://" in store else Path(store).parent) / "_failures"
 
 
-def _labelled(
-    options: argparse.Namespace, mode: weights.WeightsMode, say: Say
-) -> LabelledSet | None:
+def _labelled(options: argparse.Namespace, mode: WeightsMode, say: Say) -> LabelledSet | None:
     """Returns the photos of a linear probe, None for none.
 
     Raises:
@@ -154,7 +152,7 @@ def _labelled(
             hint="leave EXECUTOR= out; or run zoo-farm accuracy --labelled later",
         )
     labelled = read_labelled(Path(options.labelled), say)
-    if mode == "seeded":
+    if MODE_FACTS[mode].kind.seeded:
         say("labelled: left out: seeded weights have no accuracy to lose")
         return None
     return labelled

@@ -19,11 +19,12 @@ from functools import cache, partial
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import assert_never
 
 from builders.executors import images
 from builders.executors.base import Outcome, ThisMachine
 from builders.executors.local import LocalExecutor
-from builders.jobs.messages import BuildJob, ExportJob, Job, ReferenceJob, VerifyJob
+from builders.jobs.messages import BuildJob, EngineJob, Job, VerifyJob, engine_job
 from builders.jobs.output_files import JOB, WORK, write_file
 from builders.jobs.progress import Report
 from builders.toolchains.installed import choose_toolchains
@@ -106,13 +107,16 @@ class DockerExecutor(ThisMachine):
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
-        if isinstance(job, ExportJob | ReferenceJob):
+        engine = engine_job(job)
+        if engine is None:
             return self._exports.run(job, folder, report)
-        inputs = job.inputs if isinstance(job, BuildJob) else job.record.inputs
         name = f"caft-zoo-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        with _delivered(job) as (given, store):
+        with _delivered(engine) as (given, store):
             options = (f"--name={name}", _mount(folder / WORK), _mount(store, ",readonly"))
-            command = (*self._command(_tag(inputs.toolchain.line), options), "builders.worker")
+            command = (
+                *self._command(_tag(engine.inputs.toolchain.line), options),
+                "builders.worker",
+            )
             container = _Container(self._say, name)
             executor = LocalExecutor(self._timeout, build_command=command, around=container.running)
             try:
@@ -260,7 +264,7 @@ def _mount(folder: Path, options: str = "") -> str:
 
 
 @contextmanager
-def _delivered(job: BuildJob | VerifyJob) -> Iterator[tuple[Job, Path]]:
+def _delivered(job: EngineJob) -> Iterator[tuple[Job, Path]]:
     """Yields a job whose blobs are on this machine, and the folder of the store that has them.
 
     A bucket's are fetched, and checked, before: the container needs neither network nor keys.
@@ -274,16 +278,19 @@ def _delivered(job: BuildJob | VerifyJob) -> Iterator[tuple[Job, Path]]:
         os.chmod(folder, 0o755)  # whoever runs in the container reads it
         here = Repository(LocalStore(Path(folder)))
         fetch = partial(_fetch, repository, here)
-        if isinstance(job, BuildJob):
-            fetch(job.onnx)
-            gpu = describe_gpu()
-            name = gpu.name if gpu else None
-            cache_record = name and repository.timing_cache(name, job.inputs.toolchain)
-            if cache_record:
-                fetch(cache_record.cache)
-                here.put_timing_cache(cache_record)
-        else:
-            fetch(job.record.engine)
+        match job:
+            case BuildJob():
+                fetch(job.onnx)
+                gpu = describe_gpu()
+                name = gpu.name if gpu else None
+                cache_record = name and repository.timing_cache(name, job.inputs.toolchain)
+                if cache_record:
+                    fetch(cache_record.cache)
+                    here.put_timing_cache(cache_record)
+            case VerifyJob():
+                fetch(job.record.engine)
+            case _:
+                assert_never(job)
         if job.prove is not None:
             fetch(job.prove.golden)
         yield job.model_copy(update={"store": here.store.url}), Path(folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
 from builders.jobs import output_files
-from builders.jobs.messages import ExportJob, Failure, Job, ReferenceJob
+from builders.jobs.messages import Failure, Job, engine_job
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
 from builders.paths import ROOT
@@ -78,7 +78,7 @@ class LocalExecutor(ThisMachine):
         self, job: Job, work: Path, report: Report
     ) -> tuple[int, tuple[str, str | None] | None]:
         """Runs the worker; returns its exit status and, if stopped, the reason and a hint."""
-        exports = isinstance(job, ExportJob | ReferenceJob)
+        exports = engine_job(job) is None
         command = self._command if exports else self._build_command
         with (work / output_files.LOG).open("ab") as log:
             process = subprocess.Popen(

@@ -6,9 +6,10 @@ a store; outputs are files in the directory, named by ``result.json``, for the f
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from typing_extensions import assert_never
 
 from builders.photos.calibration import CalibrationSet
 from builders.photos.labelled import LabelledSet
@@ -149,9 +150,31 @@ class VerifyJob(_Message):
     prove: Prove
     store: str
 
+    @property
+    def inputs(self) -> BuildInputs:
+        """What the engine was made from."""
+        return self.record.inputs
 
-Job = Annotated[ExportJob | ReferenceJob | BuildJob | VerifyJob, Field(discriminator="kind")]
-parse_job: TypeAdapter[ExportJob | ReferenceJob | BuildJob | VerifyJob] = TypeAdapter(Job)
+
+EngineJob: TypeAlias = BuildJob | VerifyJob
+"""A job that needs an engine's toolchain, and neither PyTorch nor weights."""
+
+AnyJob: TypeAlias = ExportJob | ReferenceJob | EngineJob
+"""A closed set: code that decides by the class of a job uses ``match`` with ``assert_never``."""
+
+Job = Annotated[AnyJob, Field(discriminator="kind")]
+parse_job: TypeAdapter[AnyJob] = TypeAdapter(Job)
+
+
+def engine_job(job: Job) -> EngineJob | None:
+    """Returns a job if it needs an engine's toolchain; None if it needs PyTorch and weights."""
+    match job:
+        case ExportJob() | ReferenceJob():
+            return None
+        case BuildJob() | VerifyJob():
+            return job
+        case _:
+            assert_never(job)
 
 
 class ExportedFile(_Message):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
+from typing_extensions import assert_never
 
 from builders.jobs.messages import (
     BuildJob,
     BuildOutput,
+    EngineJob,
     ExportJob,
     ExportOutput,
     Failure,
@@ -48,10 +50,18 @@ def read_result(data: bytes | str, job: Job) -> Result | Failure:
 
 def _mismatch(result: Result, job: Job) -> str | None:
     """Returns why a result does not answer a job, None if it does."""
-    if isinstance(job, ExportJob):
-        return _export_mismatch(result, job)
-    if isinstance(job, ReferenceJob):
-        return None if isinstance(result, ReferenceOutput) else f"it is of kind {result.kind}"
+    match job:
+        case ExportJob():
+            return _export_mismatch(result, job)
+        case ReferenceJob():
+            return None if isinstance(result, ReferenceOutput) else f"it is of kind {result.kind}"
+        case BuildJob() | VerifyJob():
+            return _build_mismatch(result, job)
+        case _:
+            assert_never(job)
+
+
+def _build_mismatch(result: Result, job: EngineJob) -> str | None:
     if not isinstance(result, BuildOutput):
         return f"it is of kind {result.kind}"
     if isinstance(job, BuildJob) and result.engine is None:

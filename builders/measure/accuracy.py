@@ -28,6 +28,7 @@ from zoo.runtime import open_session
 from zoo.schema.manifest import Manifest
 from zoo.schema.precisions import Precision
 from zoo.schema.records import BuildRecord, ExportRecord
+from zoo.schema.targets import arch_of
 
 if TYPE_CHECKING:
     from builders.export.backbone import Backbone
@@ -140,7 +141,7 @@ def missing(repository: Repository, manifest: Manifest) -> list[str]:
     return [
         f"{manifest.id} {', '.join(cell.targets)}: none. {cell.reason}."
         for cell in (index.disabled if index else ())
-        if cell.targets[0].startswith("cpu-")
+        if arch_of(cell.targets[0]) == "cpu"
     ]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import assert_never
 
 from builders.precision.measure import Measured, magnitudes
 from builders.recipe.precisions import PERCENTILE, RangeMethod
@@ -42,16 +44,13 @@ def activation_scales(
 
     Args:
         measured: What was seen on calibration images.
-        method: How its range is told. ``max``: the largest magnitude; ``percentile``: what
-            :data:`PERCENTILE` percent of the magnitudes stay below; ``mse``: least mean squared
-            error of rounding and clipping together; ``entropy``: ONNX Runtime's, least divergence
-            of the quantised distribution.
+        method: How its range is derived.
         unsigned: Whether all are uint8: what is never negative from 0 up, the rest around 128.
 
     Returns:
         By value.
     """
-    tell = {"max": _max, "percentile": _percentile, "mse": _mse, "entropy": _entropy}[method]
+    tell = _reach(method)
     found = {}
     for name, counts in measured.histograms.items():
         peak = measured.peaks[name]
@@ -70,6 +69,21 @@ def weight_scales(values: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.
     peaks = np.abs(values).max(axis=others)
     scales: npt.NDArray[np.float32] = np.where(peaks > 0, peaks / LEVELS, 1.0).astype(np.float32)
     return scales
+
+
+def _reach(method: RangeMethod) -> Callable[[npt.NDArray[np.int64], float, int], float]:
+    """Returns the function from counts, peak and levels to the largest magnitude not clipped."""
+    match method:
+        case RangeMethod.MAX:
+            return _max
+        case RangeMethod.PERCENTILE:
+            return _percentile
+        case RangeMethod.MSE:
+            return _mse
+        case RangeMethod.ENTROPY:
+            return _entropy
+        case _:
+            assert_never(method)
 
 
 def _max(counts: npt.NDArray[np.int64], peak: float, levels: int) -> float:

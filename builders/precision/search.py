@@ -27,7 +27,7 @@ from builders.precision.onnx_session import open_onnx
 from builders.precision.qdq import Placement, Quantised, Shortcut, is_unsigned, place, quantise
 from builders.precision.ranges import Scale, activation_scales
 from builders.precision.typed import rounded_in_fp32, to_low
-from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETIES, RangeMethod
+from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, SAFETIES, RangeMethod
 from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from zoo.schema.floors import Tolerance
@@ -147,10 +147,10 @@ def _lower_quantised(
             case _:
                 assert_never(rest)
 
-    best = _best_ranges(quantised, placement, measured, judge, trials)
-    make = partial(quantised, best)
+    scales, whole = _best_ranges(quantised, placement, measured, judge, trials)
+    make = partial(quantised, scales)
     ranked_on = _pieces(_few(images.judged))
-    kept = _keep(make, model, placement, Precision.INT8, ranked_on, judge, trials, best)
+    kept = _keep(make, model, placement, Precision.INT8, whole, ranked_on, judge, trials, scales)
     return make(kept, low_images=low_images), trials.advice()
 
 
@@ -175,7 +175,9 @@ def _lower_typed(
         return to_low(_copy(model), low, {*islands, *kept})
 
     ranked_on = _pieces(_few(images.judged))
-    kept = _keep(typed, model, placement, low, ranked_on, judge, trials)
+    whole = judge(typed(()), f"all of it {low}")
+    trials.tried.append(whole)
+    kept = _keep(typed, model, placement, low, whole, ranked_on, judge, trials)
     return to_low(model, low, {*islands, *kept}, low_images=low_images), trials.advice()
 
 
@@ -262,19 +264,19 @@ def _best_ranges(
     measured: Any,
     judge: _Judge,
     trials: Trials,
-) -> dict[str, Scale]:
-    """Tries each method of choosing ranges; returns the ranges of the best."""
-    best: tuple[float, RangeMethod, dict[str, Scale]] | None = None
-    for method in RANGE_METHODS:
+) -> tuple[dict[str, Scale], Trial]:
+    """Tries each method of choosing ranges; returns the ranges of the best, and its trial."""
+    best: tuple[float, RangeMethod, dict[str, Scale], Trial] | None = None
+    for method in RangeMethod:
         scales = activation_scales(measured, method, unsigned=is_unsigned(placement.runtime))
         numbers = judge(make(scales), f"ranges by {method}")
         trials.tried.append(numbers)
         error = _error_of(numbers)
         if best is None or error < best[0]:
-            best = (error, method, scales)
+            best = (error, method, scales, numbers)
     assert best is not None
     trials.ranges = best[1]
-    return best[2]
+    return best[2], best[3]
 
 
 def _keep(
@@ -282,6 +284,7 @@ def _keep(
     model: onnx.ModelProto,
     placement: Placement,
     rounding: Rounding,
+    whole: Trial,
     ranked_on: list[Batch],
     judge: _Judge,
     trials: Trials,
@@ -289,16 +292,23 @@ def _keep(
 ) -> set[str]:
     """Finds the operators that must stay in higher precision and records them in ``trials``.
 
+    Args:
+        make: Makes the network with some operators kept in higher precision.
+        model: The fp32 network.
+        placement: Its operators.
+        rounding: The precision of the others.
+        whole: The trial of the network that keeps none.
+        ranked_on: Images that operators are ranked on.
+        judge: Tries networks.
+        trials: Takes what is tried.
+        scales: Ranges of activations, for int8.
+
     Returns:
         The names of their nodes.
 
     Raises:
         PrecisionError: Keeping as many as allowed is not enough.
     """
-    whole = next((one for one in trials.tried if one.what.endswith(f" {trials.ranges}")), None)
-    if whole is None:
-        whole = judge(make(()), f"all of it {rounding}")
-        trials.tried.append(whole)
     if whole.passed and not judge.keeps_most:
         return set()
     candidates = rank_operators(model, placement, rounding, ranked_on, scales)

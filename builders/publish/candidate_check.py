@@ -39,7 +39,7 @@ from zoo.schema.licences import (
 from zoo.schema.measurements import VerifiedBody
 from zoo.schema.records import Attestation, AttestationKind, Blob, BuildRecord, Kind, Status
 from zoo.schema.runtimes import has_header
-from zoo.schema.targets import Precision, Target
+from zoo.schema.targets import Precision, Target, label_of
 from zoo.stores import open_store
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, ZooError
@@ -99,7 +99,7 @@ def check_candidate(
         raise RepositoryError(f"{key} is missing")
     if key.split("/")[1:2] != [candidate.card.model]:
         raise RepositoryError(f"{key} belongs to another model, {candidate.card.model}")
-    if kind == Kind.RELEASE:
+    if not kind.seeded:
         check_licence(candidate.card.model, candidate.card.licence)
     index = model_index(repository, candidate, previous, now)
     listed = {entry.record for entry in previous.engines} if previous else set()
@@ -161,7 +161,7 @@ def problems(
 def _wrong_inputs(card: ModelCard, record: BuildRecord, kind: Kind) -> Iterator[str]:
     if record.inputs.model != card.model:
         yield f"it belongs to {record.inputs.model}"
-    if record.dry_run != (kind == Kind.DRY_RUN):
+    if record.dry_run != kind.seeded:
         weights = "seeded" if record.dry_run else "real"
         yield f"its weights are {weights}: this is a {kind} repository"
 
@@ -169,9 +169,9 @@ def _wrong_inputs(card: ModelCard, record: BuildRecord, kind: Kind) -> Iterator[
 def _wrong_targets(record: BuildRecord) -> Iterator[str]:
     inputs = record.inputs
     labels = {
-        f"{arch}-{inputs.toolchain.line}-{inputs.precision}{mixed}"
+        str(label_of([arch], inputs.toolchain.line, inputs.precision, mixed=mixed))
         for arch in inputs.archs
-        for mixed in ("", "-mixed")
+        for mixed in (False, True)
     }
     for label in record.targets:
         if str(Target.parse(label)) not in labels:
@@ -179,16 +179,16 @@ def _wrong_targets(record: BuildRecord) -> Iterator[str]:
 
 
 def _wrong_files(record: BuildRecord, kind: Kind) -> Iterator[str]:
-    if kind == Kind.RELEASE and record.licence not in allowed_licences():
+    if not kind.seeded and record.licence not in allowed_licences():
         yield f"its weights are under '{record.licence}', which is not on the list of licences"
-    for name in (*((LICENCE_FILE, NOTICE_FILE) if kind == Kind.RELEASE else ()), PROVENANCE):
+    for name in (*(() if kind.seeded else (LICENCE_FILE, NOTICE_FILE)), PROVENANCE):
         if name not in record.files:
             yield f"it has no {name} file"
 
 
 def wrong_documents(repository: Repository, record: BuildRecord, kind: Kind) -> Iterator[str]:
     """Yields which documents beside an engine are not its own, or not those of its weights."""
-    if kind == Kind.RELEASE:
+    if not kind.seeded:
         text = licence_text(record.licence).encode()
         if record.files[LICENCE_FILE].sha256 != sha256_bytes(text):
             yield f"its {LICENCE_FILE} is not the text of {record.licence}"

@@ -118,7 +118,7 @@ def model_index(
     ]
     cells = list(candidate.disabled)
     served = {_cell(label) for entry in entries for label in entry.targets}
-    refused = [cell for cell in cells if cell.stage == "export"]
+    refused = [cell for cell in cells if cell.replaces_engines]
     taken = served | {_cell(label) for cell in refused for label in cell.targets}
     old: list[EngineEntry] = []
     for entry in previous.engines if previous else ():
@@ -181,7 +181,7 @@ def still_needed(
 
 def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> WeightsIdentity | None:
     """Returns the weights of a disabled cell, None if no failure record names them any more."""
-    if cell.stage == "build":
+    if not cell.replaces_engines:
         known = [failure.weights for failure in failures_of(repository, model, cell.record)]
         return next((weights for weights in reversed(known) if weights is not None), None)
     failed = repository.failed_export(model, cell.record)
@@ -190,7 +190,7 @@ def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> Weigh
 
 def _without_engine(cell: DisabledCell, current: Iterable[EngineEntry]) -> DisabledCell | None:
     """Returns a disabled cell without the targets that an engine serves; None if none remain."""
-    if cell.stage == "export":
+    if cell.replaces_engines:
         return cell
     served = {_cell(label) for entry in current for label in entry.targets}
     remaining = tuple(label for label in cell.targets if _cell(label) not in served)

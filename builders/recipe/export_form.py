@@ -9,7 +9,7 @@ from typing_extensions import assert_never
 from builders.photos import bundled
 from builders.recipe.precisions import RECIPES, SAFETIES
 from zoo.schema.keys import ExportInputs, LoweringInputs, WeightsIdentity
-from zoo.schema.manifest import Manifest, PypiWeights
+from zoo.schema.manifest import AnyWeights, FileWeights, HubWeights, Manifest, PypiWeights
 from zoo.schema.precisions import is_lowered
 from zoo.schema.targets import Placing, Precision, Rest, RuntimeLine, line_facts
 from zoo.util.installed_versions import version
@@ -94,7 +94,6 @@ def export_inputs(
         form: Of the ONNX.
         calibration: Name of the calibration images.
     """
-    source = manifest.weights
     precision = form.precision
     lowering = LoweringInputs(
         calibration=calibration,
@@ -108,7 +107,7 @@ def export_inputs(
         model=manifest.id,
         arch=manifest.timm_name,
         weights=weights,
-        ignore=() if isinstance(source, PypiWeights) else source.ignore,
+        ignore=_ignored(manifest.weights),
         backbone=manifest.backbone,
         preprocess=manifest.preprocess.plain,
         precision=precision,
@@ -118,3 +117,14 @@ def export_inputs(
         golden=bundled.golden_name(),
         versions={name: version(name) for name in _EXPORT_PACKAGES},
     )
+
+
+def _ignored(weights: AnyWeights) -> tuple[str, ...]:
+    """Returns the prefixes of state-dict keys that the backbone does not use."""
+    match weights:
+        case HubWeights() | FileWeights():
+            return weights.ignore
+        case PypiWeights():
+            return ()
+        case _:
+            assert_never(weights)

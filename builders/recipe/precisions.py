@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from zoo.schema.closed import complete
 from zoo.schema.targets import Precision
+from zoo.util.strenum import StrEnum
 
 SUMMING = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax")
 """Operators that stay fp32 below fp32: they sum over many elements."""
@@ -17,10 +17,24 @@ NOT_IN_BF16 = ("HardSwish",)
 HEADROOM = 8.0
 """How far below a type's largest value the values of calibration images must stay."""
 
-RangeMethod = Literal["max", "percentile", "mse", "entropy"]
-RANGE_METHODS: tuple[RangeMethod, ...] = ("max", "percentile", "mse", "entropy")
-"""How an activation's int8 range is told from its histogram; the one that costs the features
-least is taken, the first of equals."""
+
+class RangeMethod(StrEnum):
+    """How an activation's int8 range is derived from its histogram.
+
+    The method that changes the features least is used, the first of equals.
+
+    Attributes:
+        MAX: The largest magnitude.
+        PERCENTILE: The magnitude that :data:`PERCENTILE` percent of all stay below.
+        MSE: The range with the least mean squared error of rounding and clipping together.
+        ENTROPY: The range with the least divergence of the quantised distribution, by ONNX Runtime.
+    """
+
+    MAX = "max"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    ENTROPY = "entropy"
+
 
 PERCENTILE = 99.99
 """Share of magnitudes, in percent, that the range of that name covers."""
@@ -51,7 +65,7 @@ RECIPES: Mapping[Precision, str] = complete(
         Precision.INT8: "int8-4: symmetric Q/DQ, weights per channel, activations per tensor, on "
         "inputs of convolutions and matrix products with weights, then as the runtime fuses; for "
         "TensorRT a Clip that ends where int8 saturates is a Relu; ranges by the best of "
-        f"{', '.join(RANGE_METHODS)} ({PERCENTILE}); operators that the advisor keeps have none",
+        f"{', '.join(RangeMethod)} ({PERCENTILE}); operators that the advisor keeps have none",
     },
 )
 """What each precision is made by. Raise the number when the making changes."""

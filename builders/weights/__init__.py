@@ -8,32 +8,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+
+from typing_extensions import assert_never
 
 from builders.weights import hub, pypi, seeded
-from zoo.schema.keys import WeightsIdentity
+from builders.weights.mode import WeightsMode
+from zoo.schema.keys import WeightsIdentity, WeightsKind
 from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
 from zoo.util.digest import sha256_file
-from zoo.util.errors import UnlockedError, UsageError, WeightsError
-from zoo.util.names import perhaps
-
-WeightsMode = Literal["manifest", "seeded"]
-WEIGHTS_MODES: tuple[WeightsMode, ...] = ("manifest", "seeded")
-
-
-def parse_mode(text: str) -> WeightsMode:
-    """Reads the value of ``WEIGHTS=``.
-
-    Raises:
-        UsageError: The mode is unknown.
-    """
-    for mode in WEIGHTS_MODES:
-        if mode == text:
-            return mode
-    raise UsageError(
-        f"unknown weights '{text}'.{perhaps(text, WEIGHTS_MODES)}",
-        hint="use WEIGHTS=manifest, or WEIGHTS=seeded for a dry run",
-    )
+from zoo.util.errors import UnlockedError, WeightsError
 
 
 def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
@@ -42,24 +25,38 @@ def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
     Raises:
         UnlockedError: The manifest does not state their revision and hash yet.
     """
-    if mode == "seeded":
-        key = seeded.recipe(manifest).key
-        return WeightsIdentity(kind="seeded", source=f"seeded, seed {seeded.SEED}", digest=key)
-    weights = manifest.weights
-    if isinstance(weights, HubWeights):
-        if not weights.locked:
-            raise UnlockedError(
-                f"{manifest.id}: weights are unlocked: the manifest does not state the revision "
-                f"and hash of {weights.repository}",
-                hint=f"with network: .venv/bin/zoo-farm lock {manifest.id}; "
-                "for a dry run: WEIGHTS=seeded",
+    match mode:
+        case WeightsMode.SEEDED:
+            return WeightsIdentity(
+                kind=WeightsKind.SEEDED,
+                source=f"seeded, seed {seeded.SEED}",
+                digest=seeded.recipe(manifest).key,
             )
-        source = f"{weights.repository} {weights.file}"
-    elif isinstance(weights, PypiWeights):
-        source = f"PyPI {weights.package} {weights.version}"
-    else:
-        source = f"file {Path(weights.path).name}"
-    return WeightsIdentity(kind=weights.source, source=source, digest=weights.sha256)
+        case WeightsMode.MANIFEST:
+            return _identify(manifest)
+        case _:
+            assert_never(mode)
+
+
+def _identify(manifest: Manifest) -> WeightsIdentity:
+    weights = manifest.weights
+    match weights:
+        case HubWeights():
+            if not weights.locked:
+                raise UnlockedError(
+                    f"{manifest.id}: weights are unlocked: the manifest does not state the "
+                    f"revision and hash of {weights.repository}",
+                    hint=f"with network: .venv/bin/zoo-farm lock {manifest.id}; "
+                    "for a dry run: WEIGHTS=seeded",
+                )
+            kind, source = WeightsKind.HUB, f"{weights.repository} {weights.file}"
+        case PypiWeights():
+            kind, source = WeightsKind.PYPI, f"PyPI {weights.package} {weights.version}"
+        case FileWeights():
+            kind, source = WeightsKind.FILE, f"file {Path(weights.path).name}"
+        case _:
+            assert_never(weights)
+    return WeightsIdentity(kind=kind, source=source, digest=weights.sha256)
 
 
 def fetch(manifest: Manifest, manifest_dir: Path) -> Path:
@@ -72,11 +69,15 @@ def fetch(manifest: Manifest, manifest_dir: Path) -> Path:
         WeightsError: The file can't be downloaded, or its hash differs from the manifest's.
     """
     weights = manifest.weights
-    if isinstance(weights, HubWeights):
-        return hub.fetch(manifest.id, weights)
-    if isinstance(weights, PypiWeights):
-        return pypi.fetch(manifest.id, weights, cache_dir())
-    return _local(manifest.id, weights, manifest_dir)
+    match weights:
+        case HubWeights():
+            return hub.fetch(manifest.id, weights)
+        case PypiWeights():
+            return pypi.fetch(manifest.id, weights, cache_dir())
+        case FileWeights():
+            return _local(manifest.id, weights, manifest_dir)
+        case _:
+            assert_never(weights)
 
 
 def cache_dir() -> Path:

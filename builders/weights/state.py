@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typing_extensions import assert_never
+
 from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
 from zoo.util.errors import WeightsError
 
@@ -56,10 +58,15 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> None:
     """
     state = read_state(path)
     weights = manifest.weights
-    if isinstance(weights, PypiWeights) and weights.naming == "lukemelas":
-        state = lukemelas_to_timm(state, set(model.state_dict()))
-    if isinstance(weights, (HubWeights, FileWeights)) and weights.ignore:
-        state = {name: t for name, t in state.items() if not name.startswith(weights.ignore)}
+    match weights:
+        case PypiWeights():
+            if weights.naming == "lukemelas":
+                state = lukemelas_to_timm(state, set(model.state_dict()))
+        case HubWeights() | FileWeights():
+            ignored = weights.ignore
+            state = {name: t for name, t in state.items() if not name.startswith(ignored)}
+        case _:
+            assert_never(weights)
     _load(model, manifest, path, state)
 
 

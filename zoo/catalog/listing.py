@@ -129,7 +129,7 @@ def _disabled_row(model: str, cell: DisabledCell) -> Row:
     line = next((label.line for label in labels if label.line), "")
     reason = cell.reason if len(cell.reason) <= _REASON else cell.reason[:_REASON].rstrip() + "…"
     return Row(
-        archs=tuple(dict.fromkeys(label.arch for label in labels)),
+        archs=tuple(dict.fromkeys(arch for label in labels for arch in label.archs)),
         precision=cell.precision,
         line=line,
         runtime=line_title(line),

@@ -56,7 +56,7 @@ class Site:
         page = render(
             template,
             root="../" * name.count("/"),
-            dry_run=self.kind == Kind.DRY_RUN,
+            dry_run=self.kind.seeded,
             place=self.place,
             **values,
         )

@@ -124,7 +124,7 @@ def store(url: str) -> Iterator[Finding]:
         yield Finding(check=check, state="fail", found=error.message, do=error.hint or "")
         yield clock(None, datetime.now(timezone.utc))
         return
-    kind = " (DRY RUN)" if index.kind == "dry-run" else ""
+    kind = " (DRY RUN)" if index.kind.seeded else ""
     if said:
         yield Finding(
             check="store",

@@ -32,7 +32,7 @@ from zoo.util.version import __version__
 def list_models(options: argparse.Namespace) -> int:
     """Lists the models of a repository."""
     index = client_of(options).index()
-    if index.kind == "dry-run":
+    if index.kind.seeded:
         print("DRY RUN: these engines hold seeded weights, not trained ones", file=sys.stderr)
     names = max([len(row.model) for row in index.models], default=0) + 2
     families = max([len(row.family) for row in index.models], default=0) + 2

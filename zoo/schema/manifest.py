@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
@@ -108,7 +108,10 @@ class FileWeights(_Frozen):
     ignore: tuple[str, ...] = ()
 
 
-Weights = Annotated[HubWeights | PypiWeights | FileWeights, Field(discriminator="source")]
+AnyWeights: TypeAlias = HubWeights | PypiWeights | FileWeights
+"""A closed set: code that decides by the class of weights uses ``match`` with ``assert_never``."""
+
+Weights = Annotated[AnyWeights, Field(discriminator="source")]
 
 
 class Cut(StrEnum):

@@ -121,6 +121,10 @@ class NotRunError(JobError):
     """A job that failed for want of a machine, a package or the store: not the engine's fault."""
 
 
+class QuarantineError(JobError):
+    """A job that several worker processes died of: it is not tried again as it is."""
+
+
 class DatasetError(ZooError):
     """Images or labels that can't be used as a data set."""
 

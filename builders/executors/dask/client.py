@@ -45,7 +45,7 @@ from builders.jobs.results import read_result
 from zoo.repository.repository import Repository
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
 from zoo.stores import open_store
-from zoo.util.errors import ClusterError, JobError, NotRunError
+from zoo.util.errors import ClusterError, JobError, NotRunError, QuarantineError
 from zoo.util.version import __version__
 
 KILLS = 3
@@ -153,7 +153,7 @@ class DaskExecutor:
                 died_on.append(slot.name)
                 _append_log(folder, f"[{slot.name} died while running this job]\n")
         write_file(folder / QUARANTINE, json.dumps({"died_on": died_on}).encode())
-        raise JobError(
+        raise QuarantineError(
             f"quarantined: {KILLS} workers died while running it ({', '.join(died_on)})",
             hint=last_words(folder),
         )

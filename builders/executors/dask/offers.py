@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from builders.executors.dask.resources import Slot, build_name, describe, run_name, toolchain_name
+from builders.executors.dask.resources import (
+    Slot,
+    archs_run,
+    build_name,
+    describe,
+    run_name,
+    toolchain_name,
+)
 from zoo.schema.closed import Unknown
 from zoo.schema.runtimes import preference_of
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
@@ -57,9 +64,7 @@ def runs_on(slots: Collection[Slot], archs: Sequence[Arch], toolchain: Toolchain
 
 def default_archs(slots: Collection[Slot]) -> list[Arch]:
     """Returns the default of ``GPU=``: the workers' GPUs, or the CPU if they have none."""
-    running = {
-        word.split("-")[1] for slot in slots for word in slot.resources if word.startswith("run-")
-    }
+    running = {arch for slot in slots for arch in archs_run(slot.resources)}
     return [Arch(name) for name in sorted(running - {"cpu"})] or [Arch("cpu")]
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from typing_extensions import assert_never
 
-from builders.jobs.messages import BuildJob, ExportJob, Job, Prove, ReferenceJob
-from zoo.schema.targets import Arch, RuntimeLine, Toolchain
+from builders.jobs.messages import BuildJob, Job, VerifyJob, engine_job
+from zoo.schema.targets import Arch, Label, RuntimeLine, Toolchain, arch_of
 
 EXPORT = "export"
+_RUN = "run-"
 
 RunsOn = Callable[[Sequence[Arch], Toolchain], Arch | None]
 """Returns the first architecture on which a toolchain's engines can be run, None if none."""
@@ -53,7 +55,7 @@ class Slot(BaseModel):
         """What it can export or build, for messages: ``export``, ``sm86-rtx1.7``."""
         exact = {toolchain_name(chain) for chain in self.toolchains}
         return sorted(
-            word for word in self.resources if word not in exact and not word.startswith("run-")
+            word for word in self.resources if word not in exact and not word.startswith(_RUN)
         )
 
 
@@ -62,12 +64,17 @@ parse_slots: TypeAdapter[list[Slot]] = TypeAdapter(list[Slot])
 
 def build_name(arch: Arch, line: RuntimeLine) -> str:
     """Returns the resource for building, ``sm86-trt11.4``."""
-    return f"{arch}-{line}"
+    return Label(archs=(arch.name,), line=str(line)).place
 
 
 def run_name(arch: Arch, line: RuntimeLine) -> str:
     """Returns the resource for running engines, ``run-sm86-trt11.4``."""
-    return f"run-{arch}-{line}"
+    return f"{_RUN}{build_name(arch, line)}"
+
+
+def archs_run(resources: Iterable[str]) -> set[str]:
+    """Returns the names of the architectures whose engines can be run."""
+    return {arch_of(word.removeprefix(_RUN)) for word in resources if word.startswith(_RUN)}
 
 
 def toolchain_name(toolchain: Toolchain) -> str:
@@ -79,14 +86,19 @@ def toolchain_name(toolchain: Toolchain) -> str:
 
 def needs_of(job: Job, runs_on: RunsOn) -> frozenset[str]:
     """Returns the resources that a job needs."""
-    if isinstance(job, ExportJob | ReferenceJob):
+    engine = engine_job(job)
+    if engine is None:
         return frozenset({EXPORT})
-    inputs = job.inputs if isinstance(job, BuildJob) else job.record.inputs
+    inputs, prove = engine.inputs, engine.prove
     archs = [Arch(name) for name in inputs.archs]
     line, needs = inputs.toolchain.line, {toolchain_name(inputs.toolchain)}
-    if isinstance(job, BuildJob):
-        needs |= {build_name(arch, line) for arch in archs}
-    prove: Prove | None = job.prove
+    match engine:
+        case BuildJob():
+            needs |= {build_name(arch, line) for arch in archs}
+        case VerifyJob():
+            pass
+        case _:
+            assert_never(engine)
     if prove is not None:
         arch = runs_on(archs, inputs.toolchain) or archs[0]
         needs.add(run_name(arch, line))

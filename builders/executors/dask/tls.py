@@ -11,6 +11,8 @@ import importlib
 import ipaddress
 import logging
 import os
+import ssl
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +22,6 @@ Role = Literal["scheduler", "worker", "client"]
 ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
 CERTS = "ZOO_FARM_CERTS"
 """Environment variable with the folder of certificates, if no option gives it."""
-_IN_THE_CLEAR = ("WRONG_VERSION_NUMBER", "cannot convert to SSL")
-"""In the messages of ssl and tornado about a peer that does not use TLS."""
 
 
 def certs_folder(text: str) -> Path | None:
@@ -123,9 +123,23 @@ def say_cause(error: BaseException) -> str:
     """
     while error.__cause__ is not None and str(error.__cause__):
         error = error.__cause__
-    if any(sign in str(error) for sign in _IN_THE_CLEAR):
+    if _is_in_the_clear(error):
         return "it does not speak TLS"
     return str(error) or "it does not answer like a scheduler"
+
+
+def _is_in_the_clear(error: BaseException) -> bool:
+    """Whether a TLS handshake failed because the other side sent something that is not TLS.
+
+    OpenSSL has a reason for that. Tornado, if the bytes arrive before the handshake, raises a plain
+    ``ValueError``, so where it was raised decides.
+    """
+    if isinstance(error, ssl.SSLError):
+        return error.reason == "WRONG_VERSION_NUMBER"
+    from tornado.iostream import IOStream
+
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError) and codes[-1:] == [IOStream.start_tls.__code__]
 
 
 def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:

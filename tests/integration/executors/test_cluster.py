@@ -39,7 +39,7 @@ from builders.run.parallel import each
 from zoo.repository.repository import Repository
 from zoo.schema.targets import Arch, RuntimeLine
 from zoo.stores import LocalStore
-from zoo.util.errors import ClusterError, JobError, UsageError
+from zoo.util.errors import ClusterError, JobError, QuarantineError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,7 @@ def test_a_job_whose_worker_dies_runs_on_another_and_one_that_kills_three_is_qua
     finally:
         executor.stop()
     assert set(failed) == {"killer"}
+    assert type(failed["killer"]) is QuarantineError
     assert "quarantined: 3 workers died while running it (here-cpu" in str(failed["killer"])
     assert bench.noted("unlucky") == ["begun", "begun", "done"]
     assert bench.noted("killer") == ["begun"] * 3

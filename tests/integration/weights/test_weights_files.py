@@ -15,6 +15,7 @@ from support.goldens import assert_golden, raises_golden
 
 from builders.export import backbone
 from builders.weights import cache_dir, fetch, identify, pypi, seeded
+from builders.weights.mode import WeightsMode
 from builders.weights.state import load_state, lukemelas_to_timm, read_state
 from zoo.schema.manifest import FileWeights, Manifest, PypiWeights
 from zoo.util.errors import WeightsError
@@ -149,7 +150,9 @@ def test_seeded_weights_leave_no_branch_dead(manifests: dict[str, Manifest]) -> 
 
 
 def test_the_recipe_is_the_identity_of_seeded_weights(manifests: dict[str, Manifest]) -> None:
-    one, other = (identify(manifests[name], "seeded") for name in ("resnet50", "resnet101"))
+    one, other = (
+        identify(manifests[name], WeightsMode.SEEDED) for name in ("resnet50", "resnet101")
+    )
     assert one.seeded
-    assert one == identify(manifests["resnet50"], "seeded")
+    assert one == identify(manifests["resnet50"], WeightsMode.SEEDED)
     assert one.digest != other.digest

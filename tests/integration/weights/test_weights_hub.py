@@ -13,6 +13,7 @@ from support.goldens import assert_golden
 from support.paths import ROOT
 
 from builders.weights import identify
+from builders.weights.mode import WeightsMode
 from zoo.schema.manifest import HubWeights, Manifest, load_manifest
 from zoo.util.errors import UnlockedError
 
@@ -118,7 +119,7 @@ def test_no_network_names_the_dry_run(served: FakeHub) -> None:
 
 def test_unlocked_weights_are_refused(manifests: dict[str, Manifest]) -> None:
     with pytest.raises(UnlockedError, match="zoo-farm lock resnet50"):
-        identify(manifests["resnet50"], "manifest")
+        identify(manifests["resnet50"], WeightsMode.MANIFEST)
 
 
 def test_lock_writes_what_the_hub_says_and_nothing_else(

@@ -23,14 +23,14 @@ from builders.precision.onnx_session import open_onnx
 from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales, weight_scales
 from builders.precision.typed import to_low
-from builders.recipe.precisions import RANGE_METHODS, RangeMethod
+from builders.recipe.precisions import RangeMethod
 from zoo.schema.targets import Placing
 from zoo.util.errors import BuildError
 
 IMAGES = np.random.default_rng(3).standard_normal((4, 3, 16, 16)).astype(np.float32)
 
 
-def quantised(placing: Placing, method: RangeMethod = "max") -> onnx.ModelProto:
+def quantised(placing: Placing, method: RangeMethod = RangeMethod.MAX) -> onnx.ModelProto:
     network = residual()
     placement = place(network, placing)
     measured = measure(network, [IMAGES], placement.activations)
@@ -122,7 +122,7 @@ def test_an_int8_engine_that_computes_in_fp32_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("placing", ["tensorrt", "onnxruntime"])
-@pytest.mark.parametrize("method", RANGE_METHODS)
+@pytest.mark.parametrize("method", RangeMethod)
 def test_features_stay_near(placing: Placing, method: RangeMethod) -> None:
     expected, found = run(residual()), run(quantised(placing, method))
     error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
@@ -253,7 +253,7 @@ def test_an_outlier_widens_the_range_by_max_alone() -> None:
     values = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
     values[0] = 1000.0
     steps = {
-        method: activation_scales(seen(values), method)["x"].step * 127 for method in RANGE_METHODS
+        method: activation_scales(seen(values), method)["x"].step * 127 for method in RangeMethod
     }
     assert steps["max"] == pytest.approx(1000.0)
     assert 3 < steps["percentile"] < 5

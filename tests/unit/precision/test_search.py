@@ -139,7 +139,8 @@ def test_bisection_finds_how_many_must_be_kept(
     judge.keeps_most = False  # type: ignore[attr-defined]
     trials, nothing = search.Trials(operators=12), Any
     keep: Any = search._keep
-    kept = keep(lambda kept: kept, nothing, nothing, "int8", [], judge, trials)
+    whole = judge((), "all of it")
+    kept = keep(lambda kept: kept, nothing, nothing, "int8", whole, [], judge, trials)
     assert kept == {f"n{i}" for i in range(needed)}
     assert trials.kept == [f"m{i}" for i in range(needed)]
 
@@ -167,7 +168,7 @@ def test_a_refusal_says_what_is_missed_with_all_kept_that_may_be(
     trials, nothing = search.Trials(operators=operators), Any
     keep: Any = search._keep
     with pytest.raises(PrecisionError) as caught:
-        keep(lambda kept: kept, nothing, nothing, "int8", [], judge, trials)
+        keep(lambda kept: kept, nothing, nothing, "int8", judge((), "all"), [], judge, trials)
     expected = f"on calibration images, batch 7: error with 0 kept; {words}"
     assert caught.value.message == expected
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import re
 from importlib.resources import files
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.goldens import assert_golden, raises_golden
+from support.paths import ROOT
 
 from builders.cli.main import _parser
 from builders.recipe.export_form import DIALECTS
@@ -17,12 +19,15 @@ from zoo.cli.main import run_cli
 from zoo.schema.targets import (
     PRECISIONS,
     Arch,
+    EngineName,
+    Label,
     RuntimeLine,
     Target,
     dialect_of,
     gpu_lines,
     known_archs,
     known_lines,
+    label_of,
     line_facts,
     lines_for,
     parse_precision,
@@ -43,6 +48,71 @@ targets = st.builds(Target, archs, lines, st.sampled_from(PRECISIONS), st.boolea
 @given(targets)
 def test_parse_inverts_str(target: Target) -> None:
     assert Target.parse(str(target)) == target
+
+
+@given(st.lists(archs, min_size=1, unique=True), targets)
+def test_a_joined_label_reads_back(several: list[Arch], target: Target) -> None:
+    label = label_of(several, target.line, target.precision, mixed=target.mixed)
+    assert Label.read(str(label)) == label
+    assert label.archs == tuple(arch.name for arch in several)
+    assert (label.arch, label.runtime) == (several[0].name, target.line)
+    assert (label.precision, label.mixed) == (target.precision, target.mixed)
+    alone = [str(Target(arch, target.line, target.precision, target.mixed)) for arch in several]
+    assert Label.joined(alone) == label
+    assert Label.read(label.cell) == label_of(several, target.line, target.precision)
+    name = EngineName("resnet50", label)
+    assert EngineName.read(str(name)) == name
+    assert (name.model, str(name)) == ("resnet50", f"resnet50 {label}")
+
+
+def test_the_name_of_a_whole_model_has_no_label() -> None:
+    assert EngineName.read("resnet50") == EngineName("resnet50")
+    assert str(EngineName("resnet50")) == "resnet50"
+
+
+@given(st.text(max_size=30))
+def test_reading_a_label_never_fails(text: str) -> None:
+    label = Label.read(text)
+    assert label.archs
+    assert str(label.runtime) == label.line
+
+
+def test_a_joined_label_is_no_target() -> None:
+    with pytest.raises(UsageError, match=r"'sm80\+sm86'"):
+        Target.parse("sm80+sm86-rtx1.7-fp16")
+
+
+NO_LABELS = {
+    ("builders/jobs/scratch.py", "-"),  # the owner of a scratch folder
+    ("builders/measure/comparison.py", "+"),  # labels, whole
+    ("builders/measure/costs.py", "+"),
+    ("zoo/client/selection.py", "+"),
+    ("zoo/schema/records.py", "-"),  # the kind in an attestation's name
+}
+"""Where a text that is no part of a label is split or joined at a label's separators."""
+
+
+def test_labels_are_split_and_joined_in_one_place() -> None:
+    elsewhere = set()
+    for path in [*(ROOT / "zoo").rglob("*.py"), *(ROOT / "builders").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if sign := _separator(node):
+                elsewhere.add((path.relative_to(ROOT).as_posix(), sign))
+    own = {("zoo/schema/targets.py", "-"), ("zoo/schema/targets.py", "+")}
+    assert elsewhere - own == NO_LABELS
+    assert own <= elsewhere
+
+
+def _separator(node: ast.AST) -> str:
+    """Returns at which separator of labels a call splits or joins text; empty for others."""
+    cuts = {"split", "rsplit", "partition", "rpartition", "removesuffix", "join"}
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return ""
+    if node.func.attr not in cuts:
+        return ""
+    texts = [arg for arg in (node.func.value, *node.args) if isinstance(arg, ast.Constant)]
+    signs = [one.value for one in texts if one.value in ("-", "+", "-mixed")]
+    return str(signs[0]) if signs else ""
 
 
 @given(lines)
