@@ -188,5 +188,5 @@ def test_features_that_lost_the_classes_are_not_published(
 def test_seeded_weights_have_no_accuracy_to_lose(dry_run_copy: Farm, folder: Path) -> None:
     asked = (f"MODELS={SMALL}", "GPU=cpu", "PRECISION=fp32", "WEIGHTS=seeded")
     done = dry_run_copy.make(*asked, f"LABELLED={folder}")
-    assert "labelled: left out: seeded weights have no accuracy to lose" in done.stdout
+    assert "labelled: ignored: seeded weights" in done.stdout
     assert "1 already published" in done.stdout
