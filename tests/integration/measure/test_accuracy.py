@@ -59,15 +59,15 @@ def test_a_folder_for_each_class_is_read_and_what_is_left_out_is_said(folder: Pa
     assert not labelled.imagenet
     assert len(said) == 3
     assert "broken.jpg" in "".join(said)
-    assert f"again.png is the same file as {first / '1.png'}; left out" in "".join(said)
-    assert f"few is left out; photos that can be used: 1, {LEAST_OF_CLASS} are" in "".join(said)
+    assert f"again.png is the same file as {first / '1.png'}" in "".join(said)
+    assert f"few has 1 usable photos, {LEAST_OF_CLASS} are needed" in "".join(said)
 
 
 def test_one_class_is_not_enough(folder: Path, tmp_path: Path) -> None:
     one = tmp_path / "one"
     one.mkdir()
     sorted(folder.iterdir())[0].rename(one / "class")
-    with pytest.raises(UsageError, match="classes that can be used: 1, two are needed"):
+    with pytest.raises(UsageError, match="1 usable classes; two are needed"):
         read_labelled(one, lambda _: None)
     with pytest.raises(UsageError, match="no such folder"):
         read_labelled(tmp_path / "nowhere", lambda _: None)

@@ -86,7 +86,7 @@ def test_what_cannot_be_used_is_said_and_left_out(folder: Path) -> None:
 def test_too_few_are_refused(folder: Path, tmp_path: Path) -> None:
     for path in list(folder.rglob("*.png"))[: 8 + 1]:
         path.unlink()
-    with pytest.raises(UsageError, match=f"can be used: {LEAST - 1}, at least {LEAST}"):
+    with pytest.raises(UsageError, match=f"{LEAST - 1} usable photos; at least {LEAST} "):
         from_folder(folder, lambda _: None)
     with pytest.raises(UsageError, match="no such folder"):
         from_folder(tmp_path / "nowhere", lambda _: None)
