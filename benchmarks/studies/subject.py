@@ -62,7 +62,7 @@ class Subject:
         preprocess = self.manifest.preprocess.plain
         pixels, judged = shipped().pixels(preprocess)
         images = normalise(pixels, preprocess)
-        return Images(all=images, judged=images[judged])
+        return Images(all=images, evaluated=images[judged])
 
 
 def prepare(

@@ -123,7 +123,7 @@ def _onnxruntime(subject: Subject) -> tuple[onnx.ModelProto, str]:
 
 
 def _autocast(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
-    folder, images = subject.folder, subject.calibration().judged
+    folder, images = subject.folder, subject.calibration().evaluated
     return modelopt.autocast(folder / "fp32.onnx", folder / "autocast.onnx", images), ""
 
 

@@ -116,12 +116,12 @@ def _lower(
 
     assert inputs.lowering is not None
     preprocess = job.manifest.preprocess.plain
-    pixels, judged = job.calibration.pixels(preprocess)
+    pixels, evaluated = job.calibration.pixels(preprocess)
     images = normalise(pixels, preprocess)
     model, advice = precision.lower(
         onnx.load(fp32),
         inputs.precision,
-        precision.Images(all=images, judged=images[judged]),
+        precision.Images(all=images, evaluated=images[evaluated]),
         Tolerance.model_validate(inputs.lowering.tolerance),
         placing=inputs.lowering.placing,
         rest=inputs.lowering.rest,
