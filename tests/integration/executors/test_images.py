@@ -128,7 +128,7 @@ def test_what_the_registry_does_not_say_is_not_written(
 
 
 @pytest.mark.parametrize(
-    ("line", "expected"), [("8.6", "CPython 3.10"), ("11.5", "Perhaps you meant '11.4'")]
+    ("line", "expected"), [("8.6", "Python 3.10 or older"), ("11.5", "Perhaps you meant '11.4'")]
 )
 def test_a_line_without_an_image_is_said(line: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
