@@ -77,8 +77,8 @@ replacements share with the scheduler and the farm; on a cluster each machine ha
 
 Real: mutual TLS, the scheduler, {workers} worker processes (one nanny process restarts
 those that died), a child process per job, the executor, uploads into a local store,
-records written once. Fake: the build, which sleeps. A job that kills {kills} workers is quarantined;
-none here does.
+records written once. Fake: the build, which sleeps. A job that kills {kills} workers is
+quarantined; none here does.
 
 ```sh
 {command}
