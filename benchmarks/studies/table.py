@@ -66,14 +66,14 @@ def to_markdown(precision: Studied, studies: Sequence[Studies], models: Sequence
     align = ["---", "---", *["---:"] * (len(head) - 3), "---"]
     command = f"python -m benchmarks.studies {precision} --modelopt-python VENV/bin/python"
     lines = [_NOTES[precision], f"```sh\n{command}\n```\n", _line(head), _line(align)]
-    for one in studies:
-        name = one.model + ("" if one.seeded else ", real weights")
-        name += "" if one.photos == GOLDEN_COUNT else f", {one.photos} photos"
-        lines += [_line(_cells(name, row, precision)) for row in one.rows]
-    versions = sorted({f"ModelOpt {one.modelopt}" for one in studies if one.modelopt})
-    machines = sorted({machine for one in studies for machine in one.machines})
+    for study in studies:
+        name = study.model + ("" if study.seeded else ", real weights")
+        name += "" if study.photos == GOLDEN_COUNT else f", {study.photos} photos"
+        lines += [_line(_cells(name, row, precision)) for row in study.rows]
+    versions = sorted({f"ModelOpt {study.modelopt}" for study in studies if study.modelopt})
+    machines = sorted({machine for study in studies for machine in study.machines})
     lines += ["", f"{'; '.join(versions + machines)}."]
-    if missing := [name for name in models if name not in {one.model for one in studies}]:
+    if missing := [name for name in models if name not in {study.model for study in studies}]:
         lines.append(f"Not run: {', '.join(missing)}.")
     return "\n".join(lines) + "\n"
 

@@ -152,5 +152,5 @@ WAYS: dict[Studied, dict[str, Way]] = {
         "ours": Way(own=_ours_int8),
     },
 }
-"""Every way to a precision. ``ours`` is what the farm makes engines of for TensorRT; it comes last,
-for the advisor may try for long."""
+"""Every conversion method. ``ours`` is what the farm builds TensorRT engines from; it comes last,
+because the advisor may take long."""
