@@ -102,5 +102,5 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
     ]
     display.say(f"{store}: {', '.join(totals) if totals else 'nothing to build'}")
     if not summary.failed and not totals:
-        raise UsageError("no engine matches what was asked for")
+        raise UsageError("no engine matches the options")
     return 1 if summary.failed else 0

@@ -39,7 +39,7 @@ FARM = [
     (["zoo", "--store", "s4://bucket", "--models", "resnet50"], 10, "no store for 's4://'"),
     (["--manifests", "nowhere", "zoo"], 3, "no manifests here"),
     (["plan", "--gpu", "cpu", "--trt", "9.9"], 2, "TRT=9.9 is no runtime for GPU=cpu"),
-    (["plan", "--scheduler", "tls://farm:8786"], 2, "EXECUTOR=dask (--executor) takes them"),
+    (["plan", "--scheduler", "tls://farm:8786"], 2, "EXECUTOR=dask (--executor) runs them"),
     (["plan", "--gpu", "cpu", "--builder", "levle=3"], 2, "levle"),
     (["plan", "--executor", "dusk"], 2, "Perhaps you meant 'dask'"),
     (["zou"], 2, "zoo-farm"),

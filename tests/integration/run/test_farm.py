@@ -129,7 +129,7 @@ def test_damage_is_found_and_repaired(copy: Farm) -> None:
     assert check("--repair").returncode == 0
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert "1 published" in done.stdout
-    assert "all whole" in check().stdout
+    assert "all intact" in check().stdout
     assert copy.zoo("pull", LITE).returncode == 0
 
 
