@@ -1,4 +1,4 @@
-"""Recipes: how each precision is made, said in words and numbers that are part of export keys."""
+"""Recipes: how an ONNX of each precision is made, in words and numbers that are in export keys."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from zoo.schema.targets import Precision
 from zoo.util.strenum import StrEnum
 
 SUMMING = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax")
-"""Operators that stay fp32 below fp32: they sum over many elements."""
+"""Operators that stay in fp32 at lower precisions, because they sum over many elements."""
 
 NOT_IN_BF16 = ("HardSwish",)
-"""Operators that TensorRT's parser takes in fp32 and fp16 alone."""
+"""Operators that TensorRT's parser supports in fp32 and fp16 only."""
 
 HEADROOM = 8.0
-"""How far below a type's largest value the values of calibration images must stay."""
+"""Factor by which activations of calibration images must stay below a type's largest value."""
 
 
 class RangeMethod(StrEnum):
@@ -37,19 +37,20 @@ class RangeMethod(StrEnum):
 
 
 PERCENTILE = 99.99
-"""Share of magnitudes, in percent, that the range of that name covers."""
+"""Percentage of magnitudes that the range of the ``percentile`` method covers."""
 
 SAFETIES = (0.65, 0.25, 0.0)
-"""Part of each floor that the calibration images may use up: golden photos are others. The later
-ones are for networks whose engine missed its floors: it rounds where no ONNX shows. With the last,
-as much is kept in higher precision as may be."""
+"""Fraction of the tolerated error that calibration images may use up; the margin is for golden
+photos, which differ. The later values are for networks whose engine missed its tolerance, because
+the runtime introduces rounding that evaluating the ONNX cannot reproduce. The last keeps as many
+operators in higher precision as :data:`MOST_KEPT` permits."""
 
 MOST_KEPT = 0.5
-"""Largest share of a network's multiplications that the advisor keeps out of a precision. What
-would need more is not made under its name."""
+"""Largest share of a network's multiplications that the advisor keeps in higher precision. A
+network that needs more gets no engine of that precision."""
 
 MOST_TRIED = 64
-"""Operators that the advisor tries one by one, where a network misses its floors as a whole."""
+"""Operators that the advisor tries one by one if the network as a whole misses its tolerance."""
 
 _KEPT = "and the operators that the advisor keeps there"
 
@@ -68,4 +69,4 @@ RECIPES: Mapping[Precision, str] = complete(
         f"{', '.join(RangeMethod)} ({PERCENTILE}); operators that the advisor keeps have none",
     },
 )
-"""What each precision is made by. Raise the number when the making changes."""
+"""Recipe of each precision, part of export keys. Raise its number when the recipe changes."""

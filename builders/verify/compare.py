@@ -172,7 +172,7 @@ def labelled_features(session: Session, prove: Prove, path: Path, report: Report
     except (OSError, ValueError, KeyError) as error:
         raise VerificationError(
             f"{prove.labelled}: no labelled photos: {error}",
-            hint="they are kept while a run lasts: make zoo LABELLED=folder makes them",
+            hint="the file exists only during a run; start one with make zoo LABELLED=folder",
         ) from error
     features = []
     for first in range(0, len(images), _AT_ONCE):

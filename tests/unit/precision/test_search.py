@@ -23,7 +23,7 @@ from zoo.util.errors import PrecisionError
 
 RANDOM = np.random.default_rng(5)
 ALL = RANDOM.standard_normal((12, 3, 16, 16)).astype(np.float32)
-IMAGES = Images(all=ALL, judged=ALL[:6])
+IMAGES = Images(all=ALL, evaluated=ALL[:6])
 OTHERS = RANDOM.standard_normal((8, 3, 16, 16)).astype(np.float32)
 
 
@@ -74,8 +74,8 @@ def test_a_network_that_keeps_its_floors_is_lowered_whole(precision: Precision) 
 @pytest.mark.parametrize("rest", ["fp32", "fp16"])
 def test_what_is_tried_is_what_is_made(rest: Rest) -> None:
     made, advice = lower(residual(), "int8", IMAGES, tolerance(), rest=rest)
-    expected = open_onnx(residual())(IMAGES.judged)
-    found = open_onnx(rounded_in_fp32(made))(IMAGES.judged)
+    expected = open_onnx(residual())(IMAGES.evaluated)
+    found = open_onnx(rounded_in_fp32(made))(IMAGES.evaluated)
     (tried,) = (trial for trial in advice.tried if trial.what == f"ranges by {advice.ranges}")
     numbers = compare_rows(found, expected, expected)
     assert tried.worst_relative_error == pytest.approx(numbers.worst_relative_error, rel=1e-5)
@@ -241,7 +241,9 @@ def test_where_one_operator_is_all_the_work_there_is_no_stricter_network() -> No
     toy = DATA / "toy.onnx"
     images = RANDOM.standard_normal((4, 3, 32, 32)).astype(np.float32)
     made = [
-        lower(onnx.load(toy), "fp16", Images(all=images, judged=images), tolerance(), safety=safety)
+        lower(
+            onnx.load(toy), "fp16", Images(all=images, evaluated=images), tolerance(), safety=safety
+        )
         for safety in (0.65, 0)
     ]
     assert [advice.mixed for _, advice in made] == [False, False]

@@ -126,13 +126,13 @@ def test_a_publisher_tells_what_became_worse(night: Night, tmp_path: Path) -> No
     night.builder.ms = 1.2
     night.run("1.32.1")
     nights.add_run(night.repository, told("a", "2026-01-02T03:00:00Z"), "7")
-    assert cli_nightly.tell_worse(night.repository, [before], path)
+    assert cli_nightly.report_regressions(night.repository, [before], path)
     assert f"| {SMALL} {LABEL} | latency | 1 | 1.000 ms | 1.200 ms | +20.0% |" in path.read_text()
     run = nights.last_night(night.repository)
     assert run is not None
     assert [one.model for one in run.failed] == ["a"]
     assert {one.measure for one in run.regressions} == {"latency"}
-    assert cli_nightly.tell_worse(night.repository, [night.index], path) == 0
+    assert cli_nightly.report_regressions(night.repository, [night.index], path) == 0
     assert not path.exists()
 
 
