@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.caft import photo, toy
+from support.goldens import assert_golden
 from support.make_farm import Farm
 from support.models import LITE
 
@@ -45,11 +46,12 @@ def test_load_finds_the_engine_and_says_why(
         assert extractor.record.targets == ("cpu-ort1.32-fp32",)
         assert extractor.preprocess.input_size == 224
         features = extractor([photo(1, (300, 240)), photo(2, (240, 300))])
-        with pytest.raises(RunError, match="takes photos or a batch of them, not a NoneType"):
+        with pytest.raises(RunError, match="NoneType"):
             extractor(None)
     assert features.shape == (2, 1280)
     assert "made for cpu" in said[0] == extractor.why
-    with pytest.raises(RunError, match="this extractor is closed"):
+    with pytest.raises(RunError) as closed:
         extractor([photo(1, (300, 240))])
+    assert_golden("inference/closed", closed.value)
     with pytest.raises(UsageError, match="Perhaps you meant 'efficientnet_lite0'"):
         zoo.load("efficientnet_lite")
