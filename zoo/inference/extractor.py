@@ -158,7 +158,7 @@ def load(
             machine.
         precision: Precision to load. By default fp16 or bf16 are preferred, then fp32, then int8.
         allow_pending: Accept an engine that has not been verified on its GPU yet.
-        allow_seeded: Accept an engine from a dry run, whose weights are random.
+        allow_seeded: Accept an engine from a dry run, whose weights are seeded, not trained.
         machine: GPUs and runtimes to select for. Defaults to this machine's.
         trust: Root of trust on first use of the repository: a file, or its SHA-256.
         allow_stale: Accept an expired index.

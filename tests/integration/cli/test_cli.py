@@ -44,7 +44,7 @@ FARM = [
     (["plan", "--executor", "dusk"], 2, "Perhaps you meant 'dask'"),
     (["zou"], 2, "zoo-farm"),
     (["lock", "resnet5"], 2, "Perhaps you meant 'resnet50'"),
-    (["catalog", "--store", "nowhere"], 10, "nothing published in it"),
+    (["catalog", "--store", "nowhere"], 10, "nothing has been published"),
     (["worker", "nowhere.json", "out"], 14, "can't be read"),
 ]
 
@@ -71,7 +71,7 @@ def test_what_a_family_has_none_of_is_refused_before_an_export(tmp_path: Path) -
 
 
 CLIENT = [
-    (["list"], 10, "no repository here"),
+    (["list"], 10, "no repository"),
     (["show", "resnet50"], 10, "make zoo"),
     (["list", "--store", "ftp://host"], 10, "no store for 'ftp://'"),
     (["pull"], 2, "zoo pull --help"),
@@ -82,7 +82,7 @@ CLIENT = [
         2,
         "-1 is not a whole number",
     ),
-    (["features", ".", "--model", "m", "-o", "c"], 10, "no repository here"),
+    (["features", ".", "--model", "m", "-o", "c"], 10, "no repository"),
     (["train-head", "nowhere"], 31, "zoo features DATASET --model MODEL -o nowhere"),
     (["train-head", "."], 31, "has no card.json"),
     (["probe", "nowhere"], 31, "no such folder"),

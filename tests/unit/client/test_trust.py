@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.goldens import assert_golden
 from support.signed_repository import Signed, other_ring, publish_many
+from tuf.api import exceptions as tuf
 
 from zoo.cli import doctor
 from zoo.client.trust import TrustHome, read_root, trusted_root
@@ -82,8 +84,10 @@ def test_an_older_index_is_refused(signed: Signed) -> None:
     client = signed.client()
     assert signed.pulled(client) == b"newer"
     rolled_back = signed.client(store=LocalStore(old))
-    with pytest.raises(TrustError, match="older index than was seen"):
+    with pytest.raises(TrustError) as rollback:
         rolled_back.index()
+    assert isinstance(rollback.value.__cause__, tuf.BadVersionNumberError)
+    assert_golden("client/rollback", rollback.value, {old: "STORE"})
     # The keys' owner notices too, and signs nothing on top of it.
     shutil.rmtree(signed.folder / "store")
     shutil.copytree(old, signed.folder / "store")
@@ -98,6 +102,7 @@ def test_a_frozen_index_is_refused_when_it_is_expired(tmp_path: Path) -> None:
     with pytest.raises(TrustError, match="expired") as caught:
         signed.client().index()
     assert "--allow-stale" in str(caught.value)
+    assert_golden("client/expired", caught.value, {signed.store.url: "STORE"})
     assert signed.pulled(signed.client("patient", allow_stale=True)) == b"engine"
     signed.later(days=8)
     signed.publish(refresh=True)
@@ -109,15 +114,18 @@ def test_parts_that_do_not_belong_together_are_refused(signed: Signed) -> None:
     signed.release(content=b"newer")
     newest = max((signed.folder / "store/metadata").glob("*.snapshot.json"))
     newest.write_bytes(older)
-    with pytest.raises(TrustError, match="is not what the rest says"):
+    with pytest.raises(TrustError) as mixed:
         signed.client().index()
+    assert isinstance(mixed.value.__cause__, tuf.LengthOrHashMismatchError)
 
 
 def test_another_index_than_the_signed_one_is_refused(signed: Signed) -> None:
     path = signed.find("index/*.m.json")
     path.write_bytes(path.read_bytes().replace(b'"apache-2.0"', b'"apache-2.1"'))
-    with pytest.raises(TrustError, match="is not what was signed"):
+    with pytest.raises(TrustError) as changed:
         signed.client().model("m")
+    assert path.name in str(changed.value)
+    assert_golden("client/changed", changed.value, {signed.store.url: "STORE", path.name: "INDEX"})
 
 
 @pytest.mark.parametrize("name", ["metadata/timestamp.json", "index/*.m.json", "records/m/*.json"])
@@ -151,8 +159,9 @@ def test_a_key_that_is_not_in_the_root_is_refused(signed: Signed, tmp_path: Path
     signed.propose(signed.build("m", b"evil"))
     signed.publish()
     signed.ring = mine
-    with pytest.raises(TrustError, match="not signed by the keys"):
+    with pytest.raises(TrustError) as unsigned:
         signed.client(root=root).model("m")
+    assert isinstance(unsigned.value.__cause__, tuf.UnsignedMetadataError)
     with pytest.raises(TrustError, match="is not what the keys in"):
         signed.publish()
 
@@ -180,7 +189,8 @@ def test_offline_what_was_verified_still_loads(signed: Signed) -> None:
     offline = signed.client(store=Unreachable(), say=said.append)
     assert signed.pulled(offline) == b"engine"
     assert "no network" in said[0]
-    assert "going on with what was verified" in said[0]
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    assert_golden("client/offline", said[0], {today: "TODAY"})
     with pytest.raises(RepositoryError, match="no network"):
         offline.model("other")
 
@@ -196,7 +206,7 @@ def test_the_doctor_notices_a_repository_that_does_not_answer(
     )
     found = next(doctor.store("s3://zoo"))
     assert (found.check, found.state) == ("store", "fail")
-    assert "no network; going on with what was verified" in found.found
+    assert "no network" in found.found
 
 
 def test_after_expiry_what_was_verified_loads_and_what_is_new_does_not(tmp_path: Path) -> None:
@@ -241,12 +251,14 @@ def test_trust_is_given_once(signed: Signed, tmp_path: Path) -> None:
     digest = sha256_file(signed.path(FIRST_ROOT))
     root = trusted_root(signed.store, home, f"sha256:{digest}")
     assert trusted_root(signed.store, home, None) == root
-    with pytest.raises(TrustError, match="has the SHA-256"):
+    with pytest.raises(TrustError) as other:
         read_root(signed.store, "0" * 64)
+    assert digest in str(other.value)
+    assert_golden("client/another-root", other.value, {signed.store.url: "STORE", digest: "DIGEST"})
     with pytest.raises(TrustError, match="No such file"):
         read_root(signed.store, str(tmp_path / "nothing.json"))
     (tmp_path / "no.json").write_text("{}")
-    with pytest.raises(TrustError, match="no root of a repository"):
+    with pytest.raises(TrustError, match=r"no\.json: not a TUF root"):
         read_root(signed.store, str(tmp_path / "no.json"))
 
 

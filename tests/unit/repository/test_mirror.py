@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.goldens import assert_golden
 from support.signed_repository import Signed
 
 from zoo.client.mirror import Filter, mirror
@@ -41,7 +42,7 @@ def test_a_part_is_mirrored(signed: Signed) -> None:
     mirror(signed.client(), copy, Filter(models=["m"]))
     far = signed.client("far", store=copy)
     assert signed.pulled(far) == b"engine"
-    with pytest.raises(RepositoryError, match="signed and missing"):
+    with pytest.raises(RepositoryError, match=r"index/\w+\.other\.json .*missing"):
         far.model("other")
 
 
@@ -57,8 +58,10 @@ def test_a_mirror_is_not_written_over_another_repository(signed: Signed) -> None
     signed.release()
     other = Signed(signed.folder / "other")
     other.release(content=b"theirs")
-    with pytest.raises(RepositoryError, match="another repository, with a root of its own"):
+    with pytest.raises(RepositoryError) as refused:
         mirror(signed.client(), other.store, Filter())
+    hidden = {other.store.url: "OTHER", signed.store.url: "STORE"}
+    assert_golden("client/mirror-of-another", refused.value, hidden)
     assert other.pulled(other.client()) == b"theirs"
 
 
