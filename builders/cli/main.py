@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from builders.cli import cluster, images, measure, plan
+from builders.cli import cluster, images, measure, plan, reference
 from builders.cli import executor as cli_executor
 from builders.cli import keys as cli_keys
 from builders.cli import nightly as cli_nightly
@@ -30,7 +30,7 @@ from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.interpreter import toolchains_of
 from zoo.catalog.night import read_nightly
-from zoo.cli.main import Parser, add_arguments, run_cli
+from zoo.cli.main import Parser, add_arguments, client_parser, run_cli
 from zoo.client.host import this_machine
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import (
@@ -193,8 +193,11 @@ def targets(options: argparse.Namespace) -> int:
 
 
 def options_of_make(options: argparse.Namespace) -> int:
-    """Shows the options of all commands as README has them; --makefile: as options.mk has them."""
-    print("\n".join(makefile() if options.makefile else table()))
+    """Prints the table of options for README.md, or the contents of other generated files."""
+    if options.reference:
+        print(reference.page([client_parser(), farm_parser()]), end="")
+    else:
+        print("\n".join(makefile() if options.makefile else table()))
     return 0
 
 
@@ -217,10 +220,11 @@ def worker(options: argparse.Namespace) -> int:
 
 def main() -> int:
     """Entry point of ``zoo-farm``."""
-    return run_cli(_parser(), sys.argv[1:])
+    return run_cli(farm_parser(), sys.argv[1:])
 
 
-def _parser() -> argparse.ArgumentParser:
+def farm_parser() -> argparse.ArgumentParser:
+    """Returns the argument parser of ``zoo-farm``."""
     parser = Parser(prog="zoo-farm", description="Build, verify and publish engines.")
     parser.add_argument(
         "--manifests", default=str(ROOT / "manifests"), metavar="DIR", help="folder of manifests"
@@ -254,7 +258,12 @@ def _parser() -> argparse.ArgumentParser:
     cells.add_argument("--json", action="store_true", help="the whole table, for machines")
     cells.add_argument("--sources", action="store_true", help="where each cell is from, too")
     shown = add_arguments(commands, "options", options_of_make)
-    shown.add_argument("--makefile", action="store_true", help="what options.mk is to hold")
+    shown.add_argument("--makefile", action="store_true", help="print options.mk instead")
+    shown.add_argument(
+        "--reference",
+        action="store_true",
+        help="print docs/reference/command-line.md instead",
+    )
     one = add_arguments(commands, "worker", worker)
     one.add_argument("job", help="job.json, as a failure keeps it")
     one.add_argument("output", help="folder for result, log and files")

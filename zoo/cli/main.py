@@ -159,7 +159,7 @@ def mirror(options: argparse.Namespace) -> int:
 
 def main() -> int:
     """Entry point of ``zoo``."""
-    return run_cli(_parser(), sys.argv[1:])
+    return run_cli(client_parser(), sys.argv[1:])
 
 
 def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
@@ -189,7 +189,8 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def client_parser() -> argparse.ArgumentParser:
+    """Returns the argument parser of ``zoo``."""
     parser = Parser(prog="zoo", description="Prebuilt, verified engines of frozen backbones.")
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)

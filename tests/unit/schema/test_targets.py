@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from builders.cli.main import _parser
+from builders.cli.main import farm_parser
 from builders.recipe.export_form import DIALECTS
 from zoo.cli.main import run_cli
 from zoo.schema.targets import (
@@ -236,7 +236,7 @@ def test_a_precision_that_is_made_is_taken() -> None:
 
 
 def shown(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    assert run_cli(_parser(), ["targets", *options]) == 0
+    assert run_cli(farm_parser(), ["targets", *options]) == 0
     return capsys.readouterr().out
 
 
