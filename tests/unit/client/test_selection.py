@@ -73,9 +73,7 @@ def test_onnxruntime_reads_older_models_and_tensorrt_does_not() -> None:
     newer = Machine(archs=("cpu",), toolchains=(toolchain("ort", "1.100.1"),))
     assert chosen(newer, CPU) == "cpu-ort1.32-fp32"
     other = Machine(archs=("sm86",), toolchains=(toolchain("rtx", "1.7.1.200"),))
-    with pytest.raises(
-        SelectionError, match=r"1\.7\.1\.116; 1\.7\.1\.200 is installed"
-    ):
+    with pytest.raises(SelectionError, match=r"1\.7\.1\.116; 1\.7\.1\.200 is installed"):
         select(model_index(FP16), other)
 
 
