@@ -348,7 +348,7 @@ def test_who_lost_the_lock_writes_nothing_more(s3: str) -> None:
         with store.lock("publish"):
             opened(s3).put(lock, b"somebody took over")
             time.sleep(1)
-            with pytest.raises(RepositoryError, match="nothing more was written"):
+            with pytest.raises(RepositoryError, match="writing stopped"):
                 store.put("k", b"x")
 
     with pytest.raises(RepositoryError, match="was lost"):
