@@ -29,7 +29,7 @@ def test_a_tensor_gives_the_features_of_its_photos() -> None:
 
 def test_a_tensor_in_the_hosts_memory_is_a_sentence() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(RunError, match="images lie in the host's memory") as caught:
+    with pytest.raises(RunError, match="images are in host memory") as caught:
         device_view(torch.zeros(1, 3, 32, 32), 0)
     assert ".numpy()" in str(caught.value)
 
