@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
+_ROOT_LINK = re.compile(r"\]\((?!https?:)")
+"""Start of a link in a help text, which is relative to the repository's root as in README.md."""
 _INTRODUCTION = """\
 # Command lines
 
@@ -70,4 +73,5 @@ def _text(action: argparse.Action) -> str:
         text += f"{'; ' if text else ''}one of {choices}"
     if action.option_strings and action.required:
         text += f"{'; ' if text else ''}required"
+    text = _ROOT_LINK.sub("](../../", text)
     return text.replace("%%", "%").replace("|", "\\|").replace("<", "&lt;")

@@ -20,13 +20,13 @@ def test_every_kind_of_argument_is_described() -> None:
     parser = argparse.ArgumentParser(prog="toy", description="A toy.")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the file")
     own = parser.add_subparsers().add_parser("sub")
-    own.add_argument("photos", nargs="+", metavar="PHOTO", help="a|b <c> 5%%")
+    own.add_argument("photos", nargs="+", metavar="PHOTO", help="a|b <c> 5%% [d](docs/d.md)")
     own.add_argument("--kind", choices=("x", "y"))
     own.add_argument("--fast", action="store_true", help="quick")
     text = page([parser])
     assert "## toy\n\nA toy.\n" in text
     assert "| `-o FILE`, `--output FILE` | the file; required |" in text
     assert "### toy sub\n" in text
-    assert "| `PHOTO ...` | a\\|b &lt;c> 5% |" in text
+    assert "| `PHOTO ...` | a\\|b &lt;c> 5% [d](../../docs/d.md) |" in text
     assert "| `--kind KIND` | one of `x`, `y` |" in text
     assert "| `--fast` | quick |" in text
