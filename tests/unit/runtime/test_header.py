@@ -93,10 +93,10 @@ def test_another_version_and_a_missing_one_are_named() -> None:
     asked = installed_inputs("rtx", "sm86")
     other = {"toolchain": asked.toolchain.model_copy(update={"version": "1.6.0.1"})}
     with pytest.raises(
-        RunError, match=r"needs TensorRT-RTX 1\.6\.0\.1, 1\.7\.1.* is installed"
+        RunError, match=r"TensorRT-RTX 1\.6\.0\.1, but 1\.7\.1.* is installed"
     ) as caught:
         import_runtime(asked.model_copy(update=other))
     assert "TRT=rtx1.7" in str(caught.value)
     standard = toolchain("trt", "11.4.1.2", cuda=13)
-    with pytest.raises(MissingPackageError, match=r"needs TensorRT 11\.4\.1\.2"):
+    with pytest.raises(MissingPackageError, match=r"TensorRT 11\.4\.1\.2"):
         import_runtime(asked.model_copy(update={"toolchain": standard}))
