@@ -33,7 +33,11 @@ FARM = [
     (["zoo", "--gpu", "sm86", "--trt", "newest"], 2, "unknown runtime line 'newest'"),
     (["zoo", "--precision", "fp61"], 2, "Perhaps you meant 'fp16'"),
     (["zoo", "--gpu", "cpu", "--precision", "fp16"], 9, "cast fp16 weights back"),
-    (["zoo", "--gpu", "sm86", "--trt", "8.6", "--precision", "bf16"], 9, "takes bf16 with rtx1.7"),
+    (
+        ["zoo", "--gpu", "sm86", "--trt", "8.6", "--precision", "bf16"],
+        9,
+        "supports bf16 with rtx1.7",
+    ),
     (["zoo", "--gpu", "cpu", "--builder", "level=5"], 2, "has no builder option 'level'"),
     (["zoo", "--weights", "sedeed"], 2, "Perhaps you meant 'seeded'"),
     (["zoo", "--store", "s4://bucket", "--models", "resnet50"], 10, "no store for 's4://'"),

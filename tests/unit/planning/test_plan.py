@@ -205,7 +205,7 @@ def test_what_is_not_here_is_taken_to_be_what_built_the_newest_engine(
     found = places("sm90", "11.4", "rtx1.7")
     assert [chain.version for line in found.lines for chain in line.values()] == ["11.4.0.1"]
     assert "is taken to be 11.4.0.1" in found.notes[0]
-    with pytest.raises(TargetError, match=r"rtx1\.7 does not serve sm90"):
+    with pytest.raises(TargetError, match=r"rtx1\.7 does not support sm90"):
         places("sm90", "rtx1.7")
     with pytest.raises(UsageError, match=r"TRT=11\.4 is no runtime for GPU=cpu"):
         places("cpu", "11.4")

@@ -101,7 +101,7 @@ def test_rtx_is_the_default_where_it_serves() -> None:
     ("arch", "line", "error", "text"),
     [
         ("sm90", None, TargetError, "lines that serve sm90"),
-        ("sm90", "rtx1.7", TargetError, "rtx1.7 does not serve sm90"),
+        ("sm90", "rtx1.7", TargetError, "rtx1.7 does not support sm90"),
         ("sm86", "rtx1.8", UsageError, "Perhaps you meant 'rtx1.7'"),
         ("sm86", "ort1.32", UsageError, "no backend for TRT=ort1.32"),
         ("cpu", "rtx1.7", UsageError, "no runtime for GPU=cpu"),

@@ -160,7 +160,7 @@ def test_what_can_not_be_had_says_why() -> None:
     assert "is not in the targets table" in str(refusal(Target.parse("sm86-trt9.9-fp16")))
     reason = str(refusal(Target.parse("cpu-ort1.32-fp16")))
     assert "cast fp16 weights back" in reason
-    assert "fp16 is made for sm75, sm80, sm86, sm89, sm90, sm100, sm120" in reason
+    assert "fp16 is supported on sm75, sm80, sm86, sm89, sm90, sm100, sm120" in reason
     assert refusal(Target.parse("sm86-rtx1.7-fp16")) is None
 
 
@@ -172,19 +172,19 @@ def test_what_can_not_be_had_says_why() -> None:
             "sm80",
             None,
             r"sm80 has no fp8 units \(sm89, sm90, sm100, sm120 have",
-            "sm80 takes",
+            "sm80 supports",
         ),
         (
             "fp8",
             "sm80",
             "11.4",
             "sm80 has no fp8 units",
-            "sm80 takes fp32, bf16, fp16, int8 with 11.4",
+            "sm80 supports fp32, bf16, fp16, int8 with 11.4",
         ),
         ("fp8", "sm89", "11.4", "fp8 is planned, .* it takes .*Q/DQ", "int8 with 11.4"),
         ("fp8", "sm89", "8.6", "reads fp8 from 9.0 on", "int8 with 8.6"),
-        ("fp8", "sm80 sm89", None, "sm80 has no fp8 units .*no recipe", "sm89 takes"),
-        ("fp4", "sm90", None, r"sm90 has no fp4 units \(sm100, sm120 have", "sm90 takes"),
+        ("fp8", "sm80 sm89", None, "sm80 has no fp8 units .*no recipe", "sm89 supports"),
+        ("fp4", "sm90", None, r"sm90 has no fp4 units \(sm100, sm120 have", "sm90 supports"),
         ("fp8", "", None, "fp8 is planned", "PRECISION= takes fp32, bf16, fp16, int8"),
     ],
 )
@@ -201,7 +201,10 @@ def test_a_precision_that_is_not_made_is_refused_with_what_is(
     ("target", "reason"),
     [
         ("sm75-trt11.4-bf16", "sm75 has no bf16 units"),
-        ("sm86-rtx1.7-int8", "no int8 convolution; sm86 takes int8 with 11.4, 10.16, 10.13, 8.6"),
+        (
+            "sm86-rtx1.7-int8",
+            "no int8 convolution; sm86 supports int8 with 11.4, 10.16, 10.13, 8.6",
+        ),
         ("cpu-ort1.32-bf16", "has no bf16 convolution"),
         ("sm90-trt8.6-bf16", "reads bf16 from 9.0 on"),
     ],
