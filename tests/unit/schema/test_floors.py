@@ -33,7 +33,7 @@ def test_a_manifest_leaves_the_floors_number_by_number() -> None:
 
 
 def test_an_empty_table_says_so() -> None:
-    with pytest.raises(ValidationError, match="names no number"):
+    with pytest.raises(ValidationError, match="has no values"):
         OwnTolerance(reason="none")
 
 
