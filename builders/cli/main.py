@@ -43,15 +43,17 @@ COMMAND_GROUPS = (
 
 def main() -> int:
     """Entry point of ``zoo-farm``."""
-    return run_cli(_parser(), sys.argv[1:])
+    return run_cli(farm_parser(), sys.argv[1:])
 
 
-def _parser() -> argparse.ArgumentParser:
+def farm_parser() -> argparse.ArgumentParser:
+    """Returns the argument parser of ``zoo-farm``."""
     parser = Parser(prog="zoo-farm", description="Build, verify and publish engines.")
     parser.add_argument(
         "--manifests", default=str(ROOT / "manifests"), metavar="DIR", help="folder of manifests"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    parser.set_defaults(parser=parser)  # options --reference describes the parser itself
     for group in COMMAND_GROUPS:
         group.add_commands(commands)
     return parser

@@ -6,8 +6,9 @@ import argparse
 from typing import Any
 
 from builders.cli import targets as targets_table
+from builders.cli.reference import page
 from builders.planning.options import makefile, table
-from zoo.cli.main import add_arguments
+from zoo.cli.main import add_arguments, client_parser
 
 
 def add_commands(commands: Any) -> None:
@@ -16,8 +17,11 @@ def add_commands(commands: Any) -> None:
     cells.add_argument("--json", action="store_true", help="the whole table as JSON")
     cells.add_argument("--sources", action="store_true", help="add the source of each cell")
     variables = add_arguments(commands, "options", options_table)
+    variables.add_argument("--makefile", action="store_true", help="print options.mk instead")
     variables.add_argument(
-        "--makefile", action="store_true", help="print the contents of options.mk"
+        "--reference",
+        action="store_true",
+        help="print docs/reference/command-line.md instead",
     )
 
 
@@ -31,6 +35,9 @@ def targets(options: argparse.Namespace) -> int:
 
 
 def options_table(options: argparse.Namespace) -> int:
-    """Shows the options of all commands as in README; --makefile: as in options.mk."""
-    print("\n".join(makefile() if options.makefile else table()))
+    """Prints the table of options for README.md, or the contents of other generated files."""
+    if options.reference:
+        print(page([client_parser(), options.parser]), end="")
+    else:
+        print("\n".join(makefile() if options.makefile else table()))
     return 0

@@ -1,7 +1,7 @@
-"""From a photo to a network's input: resize, centre crop, scale, normalise.
+"""Preprocessing of photos into network input: resize, centre crop, scale and normalise.
 
-The same arithmetic as timm's evaluation transform (``timm.data.create_transform``), on Pillow and
-numpy alone. A test holds the two together, for every manifest.
+Computes the same as timm's evaluation transform (``timm.data.create_transform``) with only Pillow
+and numpy. A test compares the two for every manifest.
 """
 
 from __future__ import annotations
@@ -19,47 +19,50 @@ from zoo.schema.manifest import Preprocess
 from zoo.util.errors import RunError
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_LONGEST = 100  # times the shorter side, which is resized to that of the network
+_MAX_ASPECT_RATIO = 100  # resizing the shorter side of a longer image could use gigabytes of memory
 
 
 def open_photo(source: Path | BinaryIO) -> Image.Image:
-    """Opens a photo as RGB, 8 bits a channel; 16-bit grey is scaled.
+    """Opens a photo as 8-bit RGB; 16-bit greyscale is rescaled to 8 bits.
 
     Args:
-        source: A file, or its bytes as a stream; messages name the file.
+        source: A path, which error messages then name, or a binary stream.
 
     Raises:
-        RunError: There is no such file, Pillow can't read it, or it is a line more than a photo.
+        RunError: The file does not exist, Pillow can't read it, or its aspect ratio is too large.
     """
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
         with Image.open(source) as image:
-            if max(image.size) > _LONGEST * min(image.size):
+            if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
                 raise RunError(
-                    f"{name}{image.width} x {image.height} pixels: the longer side of a photo may "
-                    f"be {_LONGEST} times the shorter"
+                    f"{name}{image.width} x {image.height} pixels: aspect ratios above "
+                    f"{_MAX_ASPECT_RATIO}:1 are not supported"
                 )
             if image.mode.startswith("I;16"):
                 return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
             if image.mode in ("I", "F"):
-                raise RunError(f"{name}a photo of mode {image.mode} has no known range of values")
+                raise RunError(
+                    f"{name}pixels of mode {image.mode} have no defined range, so they can't be "
+                    "scaled to 8 bits"
+                )
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise RunError(f"{name}no such file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
-        raise RunError(f"{name}not a photo that can be read: {reason}") from error
+        raise RunError(f"{name}can't be read as an image: {reason}") from error
 
 
 def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """Resizes the shorter side and cuts out the centre.
+    """Resizes an image by its shorter side and crops the centre.
 
     Args:
-        image: Any size, any mode.
-        preprocess: Of a manifest or record; its size, crop and interpolation.
+        image: An image of any size and mode.
+        preprocess: Preprocessing of the model; its input size, crop and interpolation are used.
 
     Returns:
-        Pixels, ``(input_size, input_size, 3)``, RGB.
+        ``(input_size, input_size, 3)`` RGB pixels.
     """
     size = preprocess.input_size
     shorter = math.floor(size / preprocess.crop)
@@ -74,14 +77,14 @@ def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
 
 
 def normalise(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
-    """Scales to 0..1, subtracts the mean and divides by the standard deviation.
+    """Scales pixels to 0..1, subtracts the mean and divides by the standard deviation.
 
     Args:
-        pixels: ``(N, H, W, 3)``, RGB.
-        preprocess: Of a manifest or record; its mean and std.
+        pixels: ``(N, H, W, 3)`` RGB pixels.
+        preprocess: Preprocessing of the model; its mean and std are used.
 
     Returns:
-        ``(N, 3, H, W)``, float32, contiguous.
+        ``(N, 3, H, W)`` float32, C-contiguous.
     """
     mean = np.asarray(preprocess.mean, np.float32)
     std = np.asarray(preprocess.std, np.float32)
@@ -93,12 +96,12 @@ def normalise(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDAr
 def normalise_into(
     out: npt.NDArray[np.float32], pixels: npt.NDArray[np.uint8], preprocess: Preprocess
 ) -> None:
-    """Does what :func:`normalise` does to one image, into memory that is there already.
+    """Normalises one image like :func:`normalise`, but writes to an existing array.
 
     Args:
-        out: ``(3, H, W)``, written.
-        pixels: ``(H, W, 3)``, RGB.
-        preprocess: Of a manifest or record; its mean and std.
+        out: ``(3, H, W)`` array to write to.
+        pixels: ``(H, W, 3)`` RGB pixels.
+        preprocess: Preprocessing of the model; its mean and std are used.
     """
     mean = np.asarray(preprocess.mean, np.float32)[:, None, None]
     std = np.asarray(preprocess.std, np.float32)[:, None, None]
@@ -107,13 +110,13 @@ def normalise_into(
 
 
 def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str) -> Image.Image:
-    """Returns a photo as Pillow has it.
+    """Converts a photo to a Pillow image.
 
     Args:
-        image: Pillow's own, a file, or pixels: ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8.
+        image: A Pillow image, a path, or uint8 pixels: ``(H, W, 3)`` RGB or ``(H, W)`` greyscale.
 
     Raises:
-        RunError: It is none of these, or a file that can't be read.
+        RunError: The file can't be read, or the array has the wrong shape or type.
     """
     if isinstance(image, Image.Image):
         return image
@@ -124,14 +127,14 @@ def as_photo(image: Image.Image | npt.NDArray[np.uint8] | Path | str) -> Image.I
         pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
     ):
         raise RunError(
-            f"an image is an array of {pixels.dtype} with shape {pixels.shape}",
-            hint="a photo is uint8 and (H, W, 3); a ready batch is float32 and (N, 3, H, W)",
+            f"unsupported image array of type {pixels.dtype} and shape {pixels.shape}",
+            hint="expected uint8 (H, W, 3) for a photo or float32 (N, 3, H, W) for a batch",
         )
     if 0 in pixels.shape:
-        raise RunError(f"an image has shape {pixels.shape}: no pixels")
+        raise RunError(f"an image of shape {pixels.shape} has no pixels")
     return Image.fromarray(pixels)
 
 
 def batch_of(images: Iterable[Image.Image], preprocess: Preprocess) -> npt.NDArray[np.float32]:
-    """Returns ready input, ``(N, 3, H, W)`` float32, for photos of any size."""
+    """Preprocesses photos of any size to a float32 batch ``(N, 3, H, W)``."""
     return normalise(np.stack([fit(image, preprocess) for image in images]), preprocess)

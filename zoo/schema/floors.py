@@ -72,7 +72,7 @@ class OwnTolerance(BaseModel):
     @model_validator(mode="after")
     def _names_something(self) -> OwnTolerance:
         if not self.numbers:
-            raise ValueError("names no number: leave the table out to keep the floors")
+            raise ValueError("has no values; remove the table to use the default tolerance")
         return self
 
 

@@ -403,12 +403,12 @@ def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestati
         arch: ``cpu`` or ``sm86``.
     """
     return [
-        one
-        for one in attestations
+        attestation
+        for attestation in attestations
         if arch == "cpu"
-        or one.kind == AttestationKind.PENDING
-        or one.by_hand
-        or _gpu_arch(one.machine) == arch
+        or attestation.kind == AttestationKind.PENDING
+        or attestation.by_hand
+        or _gpu_arch(attestation.machine) == arch
     ]
 
 

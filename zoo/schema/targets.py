@@ -443,7 +443,7 @@ def alternatives(arch: Arch, line: RuntimeLine | None = None) -> str:
     if line in lines:
         lines = [line]
     taken = dict.fromkeys(name for one in lines for name in served_archs(one)[arch.name])
-    return f"{arch} takes {', '.join(taken)} with {', '.join(one.asked for one in lines)}"
+    return f"{arch} supports {', '.join(taken)} with {', '.join(one.asked for one in lines)}"
 
 
 def not_served(arch: Arch, line: RuntimeLine) -> str | None:
@@ -453,7 +453,8 @@ def not_served(arch: Arch, line: RuntimeLine) -> str | None:
     reason = line_facts(line).cell(arch.name).why_not
     if reason is None:
         return None
-    return f"{line} does not serve {arch}: {reason} ({line} serves {', '.join(served_archs(line))})"
+    supported = ", ".join(served_archs(line))
+    return f"{line} does not support {arch}: {reason} ({line} supports {supported})"
 
 
 def refusal(target: Target, family: str = "") -> str | None:
@@ -489,7 +490,7 @@ def _where(precision: Precision, arch: Arch, but: RuntimeLine) -> str:
     rest = [line for line in lines_for(arch) if line != but]
     lines = [line.asked for line in rest if precision in served_archs(line)[arch.name]]
     if lines:
-        return f"{arch} takes {precision} with {', '.join(lines)}"
+        return f"{arch} supports {precision} with {', '.join(lines)}"
     tables = [served_archs(one) for one in gpu_lines()]
     archs = [n for n in known_archs() if any(precision in table.get(n, ()) for table in tables)]
-    return f"{precision} is made for {', '.join(archs)}"
+    return f"{precision} is supported on {', '.join(archs)}"

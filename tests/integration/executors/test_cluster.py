@@ -348,7 +348,7 @@ def test_deployments_run_commands_that_exist() -> None:
     assert len(commands) == 6
     for program, *arguments in commands:
         assert program == "zoo-farm"
-        options = main._parser().parse_args(arguments)
+        options = main.farm_parser().parse_args(arguments)
         assert options.certs  # in a network there is no farm without certificates
         if scheduler := getattr(options, "scheduler", None):
             assert check_address(scheduler, Path(options.certs)) == scheduler

@@ -194,7 +194,7 @@ def test_an_unknown_runtime_is_read_shown_and_never_taken() -> None:
     machine = Machine(archs=("cpu",), toolchains=(later("ort", version="1.32.0"),))
     known = engine("cpu-ort1.32-fp32")
     assert select(model(odd, known), machine) is not odd
-    with pytest.raises(SelectionError, match=r"needs ov 2026\.1\.0, which is not installed"):
+    with pytest.raises(SelectionError, match=r"ov 2026\.1\.0, which is not installed"):
         select(model(odd), machine)
     with pytest.raises(TargetError, match="no backend builds 'ov'"):
         get_backend(chain.kind)
@@ -205,7 +205,7 @@ def test_an_unknown_runtime_is_read_shown_and_never_taken() -> None:
 def test_an_engine_of_an_unknown_precision_is_listed_and_never_taken() -> None:
     odd = engine("cpu-ort1.32-fp32", precision="fp6")
     machine = Machine(archs=("cpu",), toolchains=(later("ort", version="1.32.0"),))
-    with pytest.raises(SelectionError, match="fp6, which this version does not know: upgrade"):
+    with pytest.raises(SelectionError, match="unknown precision fp6"):
         select(model(odd), machine)
     assert json.loads(odd.to_json())["precision"] == "fp6"
 

@@ -101,7 +101,7 @@ def test_records_and_page_say_where_an_engine_is_slower(dry_run_copy: Farm) -> N
     (farm.folder / "speed").mkdir()
     (farm.folder / "speed" / f"{SMALL}.json").write_text(json.dumps(speed))
     asked = ["compare", "--store", str(farm.store), "--torch-speed", str(farm.folder / "speed")]
-    assert run_cli(main._parser(), asked) == 0
+    assert run_cli(main.farm_parser(), asked) == 0
     (entry,) = farm.repository.model_index(SMALL).engines  # type: ignore[union-attr]
     assert entry.status == "verified"
     assert entry.comparison is not None
@@ -117,5 +117,5 @@ def test_without_anything_to_compare_it_says_so(
 ) -> None:
     (dry_run_copy.folder / "speed").mkdir()
     asked = ["compare", "--store", str(dry_run_copy.store), "--torch-speed"]
-    assert run_cli(main._parser(), [*asked, str(dry_run_copy.folder / "speed")]) != 0
+    assert run_cli(main.farm_parser(), [*asked, str(dry_run_copy.folder / "speed")]) != 0
     assert "no engine was benchmarked" in capsys.readouterr().err

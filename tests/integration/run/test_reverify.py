@@ -35,7 +35,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Farm:
         patch.setattr(LocalExecutor, "runs_on", lambda *_: None)
         patch.setenv("ZOO_HOME", farm.home["ZOO_HOME"])
         status = run_cli(
-            main._parser(),
+            main.farm_parser(),
             ["--manifests", str(farm.manifests), "zoo", "--weights", "seeded", "--gpu", "cpu,sm86",
              "--precision", "fp32", "--store", str(farm.store), "--site", str(folder / "site")],
         )  # fmt: skip

@@ -183,7 +183,7 @@ def test_a_night_of_the_command_line(
     monkeypatch.setattr(regressions, "regressions", lambda before, after: (worse,))
     options = ["--manifests", str(tmp_path / "manifests"), "nightly", "--gpu", "cpu"]
     options += ["--precision", "fp32", "--store", str(tmp_path / "store")]
-    status = run_cli(main._parser(), [*options, "--site", str(tmp_path / "site")])
+    status = run_cli(main.farm_parser(), [*options, "--site", str(tmp_path / "site")])
     assert status == 19
     assert_golden("run/regression", "\n".join(capsys.readouterr().err.splitlines()[-2:]))
     issue = (tmp_path / "_nightly" / "issue.md").read_text()
@@ -205,5 +205,5 @@ def test_a_night_that_dies_leaves_no_issue_of_the_one_before(
     issue = tmp_path / "issue.md"
     issue.write_text("of yesterday\n")
     options = ["nightly", "--store", str(tmp_path / "store"), "--issue", str(issue)]
-    assert run_cli(main._parser(), options) == JobError.exit_code
+    assert run_cli(main.farm_parser(), options) == JobError.exit_code
     assert not issue.exists()

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from support.goldens import assert_golden, raises_golden
 from support.paths import ROOT
 
-from builders.cli.main import _parser
+from builders.cli.main import farm_parser
 from builders.recipe.export_form import DIALECTS
 from zoo.cli.main import run_cli
 from zoo.schema.targets import (
@@ -294,7 +294,7 @@ def test_a_precision_that_is_made_is_taken() -> None:
 
 
 def shown(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    assert run_cli(_parser(), ["targets", *options]) == 0
+    assert run_cli(farm_parser(), ["targets", *options]) == 0
     return capsys.readouterr().out
 
 

@@ -129,7 +129,7 @@ def test_where_nothing_builds_each_runtime_says_why() -> None:
     assert isinstance(error, TargetError)
     assert error.message.startswith("this machine can't build for sm90: ")
     assert "on the GPU that will run it; this machine has no GPU" in error.message
-    assert "rtx1.7 does not serve sm90: TensorRT-RTX is for RTX GPUs" in error.message
+    assert "rtx1.7 does not support sm90: TensorRT-RTX is for RTX GPUs" in error.message
     assert "lines that serve sm90: 11.4, 10.16, 10.13, 8.6;" in str(error.hint)
 
 
@@ -150,7 +150,7 @@ def test_an_installed_tensorrt_that_the_table_does_not_know_is_named() -> None:
 @pytest.mark.parametrize("run", [no_gpu, gpu("12.0")])
 def test_what_a_line_does_not_serve_is_refused_whatever_the_machine(run: Run) -> None:
     error = refused("sm120", "8.6", run, RTX, TRT8)
-    assert "trt8.6 does not serve sm120: it is older than Blackwell" in error.message
+    assert "trt8.6 does not support sm120: it is older than Blackwell" in error.message
     assert "lines that serve sm120: rtx1.7, 11.4, 10.16, 10.13;" in str(error.hint)
 
 
