@@ -244,7 +244,7 @@ def test_trust_is_given_once(signed: Signed, tmp_path: Path) -> None:
     digest = sha256_file(signed.path(FIRST_ROOT))
     root = trusted_root(signed.store, home, f"sha256:{digest}")
     assert trusted_root(signed.store, home, None) == root
-    with raises_golden(TrustError, "client/other-root"):
+    with raises_golden(TrustError, "client/other-root", match=digest):
         read_root(signed.store, "0" * 64)
     with raises_golden(TrustError, "client/no-root-file"):
         read_root(signed.store, str(tmp_path / "nothing.json"))
