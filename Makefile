@@ -1,11 +1,11 @@
-# Thin: the work is in zoo-farm and pytest. `make help` lists what there is.
+# A thin layer over zoo-farm and pytest. `make help` lists the targets.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-# Switches: on when 1, y or yes; off when empty, 0, n or no; anything else is an error.
+# Switches: on if 1, y or yes; off if empty, 0, n or no; anything else is an error.
 yes = $(strip $(if $(filter-out 1 y yes 0 n no,$($1)),$(error $1=$($1) is neither 1 nor 0))$(filter 1 y yes,$($1)))
 
 PORT ?= 8000
@@ -27,55 +27,55 @@ FARM = $(BIN)/zoo-farm --manifests "$(MANIFESTS)"
 
 .PHONY: help zoo plan nightly verify prove demo test test-unit test-full test-docker lint catalog serve publish wheel image clean
 
-help:  ## This list
+help:  ## List targets and variables
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 	@echo
-	@echo "Variables; make refuses those that have no effect on a command:"
+	@echo "Variables; a variable that a target does not use is an error:"
 	$(info $(OPTIONS_HELP))
 
-zoo: $(READY)  ## Build, verify and publish engines, then make the catalog
+zoo: $(READY)  ## Build, verify and publish engines, then update the catalog
 	@$(FARM) zoo $(ARGS_zoo)
 
-plan: $(READY)  ## Say what make zoo would do and why, and what that takes; nothing is done (JSON=1, MATRIX=1)
+plan: $(READY)  ## Show what make zoo would do, why, and what that requires; writes nothing (JSON=1, MATRIX=1)
 	@$(FARM) plan $(ARGS_plan)
 
-nightly: $(READY)  ## As make zoo; then says what failed or became worse, and disables what failed in two nights (RETRY=1, ISSUE, REPORT)
+nightly: $(READY)  ## Run make zoo, report failures and regressions, and disable engines that failed in two nights (RETRY=1, ISSUE, REPORT)
 	@$(FARM) nightly $(ARGS_nightly)
 
-verify: $(READY)  ## Run published engines that wait for a GPU such as this machine's (STORE; TRUST: the repository's root)
+verify: $(READY)  ## Verify published engines that are pending for a GPU like this machine's (STORE; TRUST: the repository's root)
 	@$(if $(TRUST),$(BIN)/zoo list --store "$(STORE)" --trust "$(TRUST)" >/dev/null)
 	@$(FARM) verify --pending $(ARGS_verify)
 
-prove: verify  ## The old name of make verify, for this release
+prove: verify  ## Deprecated name of make verify
 	@echo "warning: make prove is called make verify; the old name goes with the next release" >&2
 
-demo: $(READY)  ## Features once, a head on them, accuracy and times (DATA=folder for your own photos)
+demo: $(READY)  ## Extract features once, train and evaluate a head, show times (DATA=folder for your own photos)
 	@$(FARM) zoo --models efficientnet_lite0 --gpu "$(or $(GPU),cpu)" --precision "$(or $(PRECISION),fp32)" --store "$(or $(STORE),_repository)"
 	@$(BIN)/python -m examples.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
 
-catalog: $(READY)  ## Make the catalog from a repository (STORE, SITE)
+catalog: $(READY)  ## Write the catalog of a repository (STORE, SITE)
 	@$(FARM) catalog $(ARGS_catalog)
 
-serve: $(READY)  ## Make the catalog and show it on http://127.0.0.1:8000 (STORE, SITE, PORT)
+serve: $(READY)  ## Write the catalog and serve it on http://127.0.0.1:8000 (STORE, SITE, PORT)
 	@$(FARM) catalog $(ARGS_catalog) --serve "$(PORT)"
 
-publish: $(READY)  ## Check what builders left, and sign it (STORE, KEYS; REFRESH=1: every night; ISSUE: tell what became worse)
+publish: $(READY)  ## Check proposed engines and sign them (STORE, KEYS; REFRESH=1: every night; ISSUE: file for an issue about regressions)
 	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)" --issue "$(ISSUE)" $(if $(call yes,REFRESH),--refresh)
 
 wheel: $(READY)  ## Build the client's wheel into dist/
 	@rm -rf build dist
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
-image: $(READY)  ## Build the container of a TensorRT line (TRT=11.4), or the export's
+image: $(READY)  ## Build the image of a TensorRT line (TRT=11.4), or the one that exports
 	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(call yes,ALLOW_UNLOCKED),--allow-unlocked)
 
-test: $(READY)  ## Run the tests, the full zoo aside
+test: $(READY)  ## Run all tests but the full zoo and containers
 	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --durations 15
 
 test-unit: $(READY)  ## Run the unit tests: no server, browser, export or network
 	@$(BIN)/python -m pytest tests/unit -n 2 --dist worksteal
 
-test-docker: $(READY)  ## Run builds in containers, on a Docker engine of its own (root; Debian: docker.io, mmdebstrap)
+test-docker: $(READY)  ## Test builds in containers, on a separate Docker engine (root; Debian: docker.io, mmdebstrap)
 	@$(BIN)/python -m pytest -m docker tests/integration/executors/test_docker.py
 
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
@@ -87,11 +87,11 @@ lint: $(READY)  ## Check style and types
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-clean:  ## Remove the environment and what tools leave; repositories and sites stay
+clean:  ## Remove the environment and files of tools; keep repositories and sites
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info builders/*.egg-info _failures _screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch's default build elsewhere brings CUDA; the farm needs only the CPU's. pip takes whichever
+# torch's default build includes CUDA; the farm needs only the CPU build. pip installs whichever
 # build of the pinned version its index offers: see docs/explanation/farm.md.
 $(READY): pyproject.toml builders/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

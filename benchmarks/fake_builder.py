@@ -1,9 +1,9 @@
-"""A builder that builds nothing: it takes real time, and dies when it is told to.
+"""A fake builder for simulations of the farm: it only sleeps, and crashes when a job says so.
 
-It stands where ``BUILDER_PYTHON`` stands, for simulations of the farm: probed, it has an ONNX
-Runtime; given a job, it works as long as the job's option ``seconds`` says and leaves a small
-engine. ``kills`` is how many of its first attempts take the cluster's worker along; each attempt is
-noted in ``notes``, a folder. It needs the standard library alone and starts in a few milliseconds.
+It replaces ``BUILDER_PYTHON``. Probed, it reports an ONNX Runtime; given a job, it sleeps for the
+job's option ``seconds`` and writes a small engine. The first ``kills`` attempts of a job kill the
+cluster's worker too; each attempt is logged in the folder ``notes``. It needs only the standard
+library and starts in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ TOOLCHAIN = {
 
 
 def write_launcher(path: Path, python: str = sys.executable) -> Path:
-    """Writes the program that is given as ``--builder-python``, and runs in a Python."""
+    """Writes the executable for ``--builder-python``, which runs this module in a Python."""
     path.write_text(f'#!/bin/sh\nexec "{python}" -ISs "{__file__}" "$@"\n')
     path.chmod(0o755)
     return path
 
 
 def attempts(notes: Path, name: str) -> list[str]:
-    """Returns what was noted of a job: ``begun PID`` and ``done PID``, in order."""
+    """Returns the log of a job's attempts: ``begun PID`` and ``done PID``, in order."""
     path = notes / name
     return path.read_text().splitlines() if path.exists() else []
 
@@ -64,7 +64,7 @@ def work(job_file: Path, output: Path) -> int:
 
 
 def _wait(seconds: float, worker: int) -> None:
-    """Waits; ends this process when its worker has gone, as a real one ends."""
+    """Sleeps; ends this process if its worker has died, like a real one."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if os.getppid() != worker:
@@ -78,7 +78,7 @@ def _note(notes: Path, name: str, what: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Answers as a Python would: a probe, an import, or a job."""
+    """Acts as a Python interpreter that is given a probe, an import or a job."""
     if arguments[:2] == ["-m", "zoo.client.host"]:
         print(json.dumps({"ort": TOOLCHAIN}))
         return 0

@@ -1,4 +1,4 @@
-"""The note that a simulation of the farm leaves: :mod:`benchmarks.scale` measures it."""
+"""Formats the results of a simulation of the farm, measured by :mod:`benchmarks.scale`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_markdown(found: Measured, command: str) -> str:
-    """Returns the note of a simulation."""
+    """Returns the results page of a simulation."""
     load, machine = found.load, describe_machine()
     rows = {
         "published": f"{found.published:,}",
@@ -24,21 +24,19 @@ def to_markdown(found: Measured, command: str) -> str:
         "workers killed in the middle of a job": f"{found.killed:,}",
         "wall time": f"{found.seconds:.0f} s",
         "throughput": f"{load.jobs / found.seconds:.1f} jobs/s",
-        "wall time if nothing but the work took time": (
-            f"{load.jobs * load.seconds / load.workers:.0f} s"
-        ),
+        "wall time without any overhead": (f"{load.jobs * load.seconds / load.workers:.0f} s"),
         f"**the scheduler's own overhead per job**: median of {len(found.alone)} jobs": (
             f"**{_percentile(found.alone, 50)}**"
         ),
         "the same, 95th percentile": _percentile(found.alone, 95),
         "processor time per job: scheduler": f"{1e3 * found.scheduler_cpu / load.jobs:.1f} ms",
         "processor time per job: farm": f"{1e3 * found.client_cpu / load.jobs:.1f} ms",
-        "under the load: processors in use": f"{found.busy:.0%}",
-        "under the load: submission to answer, less the worker's own time, median": (
+        "under load: processors in use": f"{found.busy:.0%}",
+        "under load: submission to answer, minus the worker's own time, median": (
             _percentile(found.overhead, 50)
         ),
         "the same, 95th percentile ": _percentile(found.overhead, 95),
-        "under the load: around the child in the worker (folder, upload), median": (
+        "under load: around the child in the worker (folder, upload), median": (
             _percentile(found.around, 50)
         ),
     }
@@ -70,17 +68,17 @@ SIGKILL half way. All on one machine ({machine}).
 | --- | ---: |
 {table}
 
-**The scheduler's own overhead per job** is the time from a job's submission to its answer, less
-all that the worker spends on it (start of the child process, work, upload). It is taken from
-{alone} jobs of no length that run one after the other on the same cluster when all others are
-done: nothing else wants a processor then. Under the load the same time also has the wait for one
+**The scheduler's own overhead per job** is the time from a job's submission to its answer, minus
+the time that the worker spends on it (start of the child process, work, upload). It is measured on
+{alone} empty jobs that run one after the other on the same cluster after all others, when nothing
+else uses a processor. Under load, the same time includes waiting for one
 of {cores} cores, which {workers} workers, the child processes of their jobs and the starts of
-those that died share with scheduler and farm; on a cluster each machine has its own.
+replacements share with the scheduler and the farm; on a cluster each machine has its own.
 
-Real: TLS both ways, the scheduler, {workers} worker processes (one process is the nanny of all and
-starts those that died again), a child process per job, the executor, uploads into a local store,
-records written once. Fake: the build, which sleeps. A job that kills {kills} workers is put into
-quarantine; none here does.
+Real: mutual TLS, the scheduler, {workers} worker processes (one nanny process restarts
+those that died), a child process per job, the executor, uploads into a local store,
+records written once. Fake: the build, which sleeps. A job that kills {kills} workers is
+quarantined; none here does.
 
 ```sh
 {command}

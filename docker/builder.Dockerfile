@@ -4,9 +4,9 @@
 ARG BASE
 FROM ${BASE}
 
-# What pip installs of the runtime; nothing where the base has it.
+# Requirement of the runtime for pip; empty if the base has it.
 ARG RUNTIME=""
-# More for pip, such as a folder of wheels in the context instead of an index.
+# More options for pip, such as a folder of wheels in the context instead of an index.
 ARG PIP=""
 
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
@@ -25,14 +25,13 @@ WORKDIR /opt/farm
 RUN python3 -m pip install ${PIP} -c constraints.txt ".[cuda,dask,s3,worker]" ${RUNTIME:+"${RUNTIME}"} \
  && python3 -m pip install ${PIP} --no-deps ./builders
 
-# The last lines hold what the image is for: its runtime is found, the worker's modules import, torch
-# is not here.
+# Fails the build unless the worker's modules import, the runtime is found and torch is absent.
 WORKDIR /tmp
 RUN python3 -c 'import builders.backends, builders.verify.benchmark, builders.verify.compare, builders.worker.execute' \
  && python3 -m zoo.client.host | grep -Eq '"(trt|rtx)"' \
- && if python3 -c 'import torch' 2>/dev/null; then echo 'torch is not for a builder' >&2; exit 1; fi
+ && if python3 -c 'import torch' 2>/dev/null; then echo 'a builder image must not contain torch' >&2; exit 1; fi
 
-# A number, not a name: Kubernetes then sees that it is not root.
+# A number, not a name: Kubernetes can then verify that it is not root.
 USER 1000:1000
 ENV HOME=/tmp
 HEALTHCHECK --interval=60s --timeout=30s --start-period=30s \

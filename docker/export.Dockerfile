@@ -1,11 +1,11 @@
-# The farm on a CPU: exports (torch), CPU engines, TensorRT-RTX engines for GPUs that are elsewhere,
+# The farm on a CPU: exports (torch), CPU engines, TensorRT-RTX engines for GPUs of other machines,
 # the scheduler of a cluster. `make image` builds it; the digest of its base is in images.toml.
 ARG BASE
 FROM ${BASE}
 
 ARG PIP=""
 
-# torch's default build brings CUDA; an export needs only the CPU's.
+# torch's default build includes CUDA; an export needs only the CPU build.
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu \
     PIP_NO_CACHE_DIR=1 \

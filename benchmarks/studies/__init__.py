@@ -1,8 +1,6 @@
-"""Studies: how the zoo's lower precisions compare with other ways to make them.
+"""Studies: compare the zoo's lower precisions with other methods.
 
-``python -m benchmarks.studies fp16`` and ``python -m benchmarks.studies int8`` put each model
-through every way that there is (:mod:`ways`), run what comes out on the CPU with every value
-rounded as the
-type rounds it, and compare its features with PyTorch's (:mod:`result`). :mod:`speed` times on a GPU
-what they made. No part of the farm.
+``python -m benchmarks.studies fp16`` and ``python -m benchmarks.studies int8`` convert each model
+by every method (:mod:`ways`), run the networks on the CPU with every value rounded to its type, and
+compare the features with PyTorch's (:mod:`result`). :mod:`speed` times their engines on a GPU.
 """

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.studies PRECISION``: our lower precisions beside others' on each model.
+"""``python -m benchmarks.studies PRECISION``: compares our lower precisions with other methods.
 
-Run in a checkout; ``benchmarks/studies/modelopt.py`` says how ModelOpt's environment is made. What
-is found out of a model is kept in the study's folder, way by way, so that a run that was broken off
-goes on; the results that are written are those of all models in it. ``python -m
-benchmarks.studies.speed`` times on a GPU what ``--keep`` left there.
+Run it in a checkout; ``benchmarks/studies/modelopt.py`` describes how to install ModelOpt. Results
+are stored in the study's folder after each method, so that an interrupted run continues there; the
+printed table has all models in the folder. ``python -m benchmarks.studies.speed`` times on a GPU
+the networks that ``--keep`` stored.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fp16(options: argparse.Namespace) -> int:
 
 
 def int8(options: argparse.Namespace) -> int:
-    """Compares where we, ONNX Runtime and ModelOpt quantise, and how ranges are told."""
+    """Compares our placement of Q/DQ and choice of ranges with ONNX Runtime's and ModelOpt's."""
     return _study(Precision.INT8, options)
 
 
@@ -79,7 +79,7 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
             if before and all(before.row(way) for way in ways):
                 continue
             subject = prepare(
-                manifest, Path(options.manifests), of_model, say, judged_on=options.photos,
+                manifest, Path(options.manifests), of_model, say, photo_count=options.photos,
                 dialect=DIALECTS[options.dialect], half=precision == Precision.FP16,
             )  # fmt: skip
             study(subject, precision, ways, modelopt, say, keep, kept, before)
@@ -97,17 +97,17 @@ def _study(precision: Studied, options: argparse.Namespace) -> int:
 
 
 def _read(path: Path) -> Studies:
-    """Returns what was found out of a model before.
+    """Returns the stored results of a model.
 
     Raises:
-        UsageError: The file is damaged, or another version's.
+        UsageError: The file is damaged or from another version.
     """
     try:
         return Studies.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise UsageError(
-            f"{path} is no study of this version",
-            hint="remove it, and its model is studied again",
+            f"{path} is not a study of this version",
+            hint="remove it to study its model again",
         ) from error
 
 
@@ -121,28 +121,28 @@ def study(
     kept: Path,
     before: Studies | None = None,
 ) -> Studies:
-    """Puts a model through every way that it has not been through, one after the other.
+    """Converts a model by every method that has no result yet; returns all results.
 
     Args:
         subject: The model.
-        precision: That the ways give.
-        ways: Their names.
-        modelopt: Where it is installed; without it, its ways are left out.
-        say: Takes what is being done.
-        keep: Takes the name of each way and its network.
-        kept: File for what is found, written after each way.
-        before: What was found before.
+        precision: Precision to convert to.
+        ways: Names of the methods.
+        modelopt: The installed ModelOpt; None skips its methods.
+        say: Called with progress messages.
+        keep: Called with the name of each method and its network.
+        kept: File for the results, written after each method.
+        before: Results of an earlier run.
     """
     machine = describe_machine()
     where = f"{machine.cpu}, {machine.cores} cores"
-    found = before or Studies(
+    studies = before or Studies(
         model=subject.manifest.id,
         precision=precision,
         seeded=subject.seeded,
         photos=subject.photos,
     )
     for name in ways:
-        if found.row(name):
+        if studies.row(name):
             continue
         say(name)
         started = time.perf_counter()
@@ -156,10 +156,10 @@ def study(
             row = row.model_copy(update={"seconds": seconds, "note": made[1]})
         except (PrecisionError, RunError) as error:
             row = Row(way=name, note=f"none: {error.message}")
-        found = found.with_row(row, modelopt.version if modelopt else "", where)
+        studies = studies.with_row(row, modelopt.version if modelopt else "", where)
         with whole(kept) as partial:
-            partial.write_text(found.model_dump_json(indent=2), encoding="utf-8")
-    return found
+            partial.write_text(studies.model_dump_json(indent=2), encoding="utf-8")
+    return studies
 
 
 def main() -> int:
@@ -176,22 +176,26 @@ def main() -> int:
         added.add_argument("--manifests", default="manifests")
         added.add_argument(
             "--modelopt-python", type=Path,
-            help="has ModelOpt; without it, ModelOpt's ways are left out",
+            help="a Python with ModelOpt; without it, ModelOpt's methods are skipped",
         )  # fmt: skip
         added.add_argument(
             "--photos", type=int, default=GOLDEN_COUNT, choices=range(2, GOLDEN_COUNT + 1),
-            metavar="N", help=f"golden photos that are looked at, of {GOLDEN_COUNT}",
+            metavar="N", help=f"number of golden photos to compare, of {GOLDEN_COUNT}",
         )  # fmt: skip
         added.add_argument(
             "--way", action="append", choices=WAYS[name],
-            help="one of the ways, again for several (default: all)",
+            help="a method; repeat for several (default: all)",
         )  # fmt: skip
-        added.add_argument("--folder", type=Path, default=Path("_studies"), help="what is kept")
+        added.add_argument(
+            "--folder", type=Path, default=Path("_studies"), help="folder of results"
+        )
         added.add_argument(
             "--dialect", default="dynamo-20", choices=DIALECTS,
-            help="of the ONNX (default: dynamo-20); TensorRT 8.6 reads torchscript-17",
+            help="ONNX dialect (default: dynamo-20); TensorRT 8.6 reads torchscript-17",
         )  # fmt: skip
-        added.add_argument("--keep", action="store_true", help="keep each way's ONNX, for speed")
+        added.add_argument(
+            "--keep", action="store_true", help="keep each method's ONNX, to time it"
+        )
         added.add_argument("-o", "--output", help="file for the results, as Markdown")
     return run_cli(parser, sys.argv[1:])
 

@@ -1,7 +1,7 @@
-"""ModelOpt: NVIDIA's own passes over an ONNX, called in an environment of their own.
+"""ModelOpt: NVIDIA's passes over an ONNX, run in a separate environment.
 
-``nvidia-modelopt`` 0.47 pins an older onnx and a GPU build of ONNX Runtime. In a venv, this has all
-that its two passes import on a CPU (of torch, its CPU build will do)::
+``nvidia-modelopt`` 0.47 pins an older onnx and a GPU build of ONNX Runtime. These commands install
+all that its two passes import on a CPU into a venv (torch's CPU build suffices)::
 
     pip install --no-deps nvidia-modelopt==0.47.0 onnxscript onnxslim polygraphy cppimport lief
     pip install onnx==1.21.0 onnx-graphsurgeon onnx-ir onnxconverter-common==1.16.0 onnxruntime
@@ -27,17 +27,17 @@ _MEMORY = 4 * 2**30  # bytes: AutoCast keeps every activation of every image
 _SECONDS = 1800
 
 ModelOptRange = Literal["entropy", "max"]
-"""How ModelOpt tells a range; entropy is its default."""
+"""ModelOpt's methods to choose a range; entropy is its default."""
 
 
 class ModelOpt:
     """ModelOpt in another Python.
 
     Args:
-        python: The interpreter of the environment that has it.
+        python: Interpreter of its environment.
 
     Raises:
-        UsageError: It does not have it.
+        UsageError: ModelOpt can't be imported there.
     """
 
     def __init__(self, python: Path) -> None:
@@ -48,19 +48,19 @@ class ModelOpt:
         except (OSError, RunError) as error:
             raise UsageError(
                 f"--modelopt-python {python}: {error}",
-                hint="benchmarks/studies/modelopt.py says how to make an environment for it",
+                hint="benchmarks/studies/modelopt.py has the commands that install it",
             ) from error
 
     def autocast(self, fp32: Path, made: Path, images: npt.NDArray[np.float32]) -> onnx.ModelProto:
-        """Returns what AutoCast makes of an fp32 ONNX, in fp16, with its own defaults.
+        """Converts an fp32 ONNX to fp16 by AutoCast with its defaults.
 
         Args:
             fp32: The ONNX.
-            made: Where its result goes.
-            images: That it may look at, ``(N, 3, H, W)``; as many as memory allows are used.
+            made: File for the result.
+            images: Images to measure on, ``(N, 3, H, W)``; as many as memory allows are used.
 
         Raises:
-            RunError: It fails.
+            RunError: AutoCast fails.
         """
         most = max(1, _MEMORY // _bytes_of_activations(fp32))
         calibration = _calibration(images[:most], made)
@@ -72,16 +72,16 @@ class ModelOpt:
     def quantise(
         self, fp32: Path, made: Path, images: npt.NDArray[np.float32], ranges: ModelOptRange
     ) -> onnx.ModelProto:
-        """Returns an fp32 ONNX with Q/DQ as ModelOpt places them, the rest in fp32.
+        """Returns an fp32 ONNX with Q/DQ placed by ModelOpt, the remaining layers in fp32.
 
         Args:
             fp32: The ONNX.
-            made: Where its result goes.
-            images: That it is calibrated on, ``(N, 3, H, W)``.
-            ranges: How the range of an activation is told.
+            made: File for the result.
+            images: Calibration images, ``(N, 3, H, W)``.
+            ranges: Method to choose the range of an activation.
 
         Raises:
-            RunError: It fails.
+            RunError: ModelOpt fails.
         """
         calibration = _calibration(images, made)
         return self._make(
@@ -110,20 +110,20 @@ class ModelOpt:
         except subprocess.TimeoutExpired as error:
             raise RunError(f"ModelOpt took more than {_SECONDS} s") from error
         if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise RunError(f"ModelOpt failed: {said[-1][:300]}")
+            messages = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise RunError(f"ModelOpt failed: {messages[-1][:300]}")
         return done.stdout
 
 
 def not_above(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a network in the opset of what it was made from, where its own is higher.
+    """Returns a network converted down to the opset of its source if its own is higher.
 
-    ModelOpt raises it to 19. TensorRT 8.6 reads the axes of a mean as an attribute alone, as up to
-    opset 17; without them it averages over everything.
+    ModelOpt raises the opset to 19. TensorRT 8.6 supports the axes of a mean only as an attribute,
+    as in opset 17 and earlier; without them it averages over all axes.
 
     Args:
         model: The network.
-        source: What it was made from.
+        source: The network that it was made from.
     """
     from onnx import version_converter
 
@@ -132,18 +132,19 @@ def not_above(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProt
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    return int(next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx")))
+    domains = ("", "ai.onnx")
+    return int(next(opset.version for opset in model.opset_import if opset.domain in domains))
 
 
 def _calibration(images: npt.NDArray[np.float32], made: Path) -> Path:
-    """Writes images as ModelOpt takes them, beside what it makes."""
+    """Writes images in ModelOpt's format, next to its result."""
     path = made.with_suffix(".npz")
     np.savez(path, images=images)
     return path
 
 
 def _bytes_of_activations(fp32: Path) -> int:
-    """Returns the bytes of all of a network's activations for one image."""
+    """Returns the total size in bytes of a network's activations for one image."""
     import onnx
 
     from builders.precision.graph import Graph

@@ -1,4 +1,4 @@
-"""Result: what a network of lower precision is like, looked at and run on the CPU."""
+"""Results: properties of a network of lower precision and its features on the CPU."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ _NOT_COUNTED = ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear")
 
 
 class Row(BaseModel):
-    """One way to make one model.
+    """Result of one method on one model.
 
     Attributes:
-        way: Its name.
-        operators: Those that give floats, casts and Q/DQ aside.
+        way: Name of the method.
+        operators: Number of operators with float results, without casts and Q/DQ.
         low: How many of them compute in the precision.
-        work: Share of the multiplications of convolutions and matrix products that do.
-        worst_cosine: Of the golden photos' features with PyTorch's; None where some are not finite.
-        median_cosine: Of all of them.
+        work: Their share of the multiplications of convolutions and matrix products.
+        worst_cosine: Smallest cosine of golden photos' features with PyTorch's; None if some
+            features are not finite.
+        median_cosine: Median of these cosines.
         worst_error: Largest ``|y - r| / |r|``.
-        quantised: How many inputs that are no weights are quantised, by kind of operator.
-        bad_rows: Photos whose features hold NaN or infinity.
-        weights_error: Median ``|w - w32| / |w32|`` of the weights that are multiplied with; None
-            where they can't be put beside those of the fp32 network.
-        largest_value: Largest magnitude of an fp16 value; infinite where one overflowed.
-        largest_sum: Largest that a sum within an fp16 operator can grow to on the way; rounding
-            every value does not show it where it overflows.
-        misses: Floors that are missed.
-        seconds: That making it took.
-        note: What else to know; why there is none.
+        quantised: Number of quantised inputs, without weights, by operator type.
+        bad_rows: Photos whose features contain NaN or infinity.
+        weights_error: Median ``|w - w32| / |w32|`` of convolution and matrix weights; None if they
+            don't correspond to those of the fp32 network.
+        largest_value: Largest magnitude of an fp16 value; infinite if one overflowed.
+        largest_sum: Upper bound of the partial sums within fp16 operators, whose overflow the
+            rounding of values does not show.
+        misses: Limits of the tolerance that are missed.
+        seconds: Duration of the conversion.
+        note: A remark, or why there is no network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -71,16 +72,16 @@ class Row(BaseModel):
 
 
 class Studies(BaseModel):
-    """What was found out of one model.
+    """Results of one model.
 
     Attributes:
         model: Manifest id.
-        precision: That its ways give.
-        seeded: Whether its weights are a stand-in.
-        photos: How many golden photos it was judged on.
-        rows: One for each way.
-        modelopt: Its version, empty where no row needed it.
-        machines: That the rows were made on.
+        precision: Precision that it was converted to.
+        seeded: Whether its weights are seeded ones.
+        photos: Number of golden photos that features were compared on.
+        rows: One row per method.
+        modelopt: Version of ModelOpt; empty if no row needed it.
+        machines: Machines that computed the rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -94,11 +95,11 @@ class Studies(BaseModel):
     machines: tuple[str, ...] = ()
 
     def row(self, way: str) -> Row | None:
-        """Returns what a way gave; None where it has not been tried."""
+        """Returns the result of a method; None if it has not been tried."""
         return next((row for row in self.rows if row.way == way), None)
 
     def with_row(self, row: Row, modelopt: str, machine: str) -> Studies:
-        """Returns it with one more way."""
+        """Returns a copy with one more row."""
         return self.model_copy(
             update={
                 "rows": (*self.rows, row),
@@ -113,9 +114,9 @@ def look(subject: Subject, precision: Studied, way: str, model: onnx.ModelProto)
 
     Args:
         subject: The model.
-        precision: Of the network.
-        way: How it was made.
-        model: With the type and shape of every value.
+        precision: Precision of the network.
+        way: Name of the method that made it.
+        model: The network, with the type and shape of every value.
     """
     name_nodes(model)
     images, expected = subject.golden()
@@ -140,21 +141,23 @@ def look(subject: Subject, precision: Studied, way: str, model: onnx.ModelProto)
 
 
 def share(model: onnx.ModelProto, precision: Studied) -> tuple[int, int, float]:
-    """Tells how much of a network computes in a precision.
+    """Returns how much of a network computes in a precision.
 
     Args:
-        model: With the type and shape of every value.
-        precision: ``fp16`` is what gives fp16; ``int8`` what takes nothing but dequantised values.
+        model: The network, with the type and shape of every value.
+        precision: An operator counts as fp16 if its result is fp16, and as int8 if all its inputs
+            are dequantised values.
 
     Returns:
-        Operators; those of them in the precision; their share of the multiplications.
+        The number of operators, how many compute in the precision, and their share of the
+        multiplications.
     """
     from onnx import TensorProto
 
     graph = model.graph
     types = _types(model)
     made_by = {name: node.op_type for node in graph.node for name in node.output}
-    shapes = {name: [dim.dim_value or 1 for dim in one.shape.dim] for name, one in types.items()}
+    shapes = {name: [dim.dim_value or 1 for dim in kind.shape.dim] for name, kind in types.items()}
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
     operators = low = work = low_work = 0
@@ -162,15 +165,15 @@ def share(model: onnx.ModelProto, precision: Studied) -> tuple[int, int, float]:
         result = node.output[0]
         kind = types[result].elem_type if result in types else 0
         if node.op_type in _NOT_COUNTED and node.input:
-            shapes.setdefault(result, shapes.get(node.input[0], []))  # casts have none stated
+            shapes.setdefault(result, shapes.get(node.input[0], []))  # casts have no recorded shape
         if node.op_type in _NOT_COUNTED or kind not in floats:
             continue
         match precision:
             case Precision.FP16:
                 is_low = kind == TensorProto.FLOAT16
             case Precision.INT8:
-                takes = [made_by.get(name) for name in node.input[:2]]
-                is_low = len(takes) > 0 and all(one == "DequantizeLinear" for one in takes)
+                producers = [made_by.get(name) for name in node.input[:2]]
+                is_low = bool(producers) and set(producers) == {"DequantizeLinear"}
             case _:
                 assert_never(precision)
         operators, low = operators + 1, low + is_low
@@ -183,9 +186,9 @@ def share(model: onnx.ModelProto, precision: Studied) -> tuple[int, int, float]:
 
 
 def quantised_inputs(model: onnx.ModelProto) -> dict[str, int]:
-    """Returns how many inputs with Q/DQ, weights aside, there are by kind of operator."""
+    """Returns the number of quantised inputs, without weights, by operator type."""
     constant = {tensor.name for tensor in model.graph.initializer}
-    for node in model.graph.node:  # what weights are quantised to is constant too
+    for node in model.graph.node:  # quantised weights are constant too
         if node.op_type == "QuantizeLinear" and node.input[0] in constant:
             constant.add(node.output[0])
     activations = {
@@ -193,25 +196,25 @@ def quantised_inputs(model: onnx.ModelProto) -> dict[str, int]:
         for node in model.graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] not in constant
     }
-    taken = (
+    consumers = (
         node.op_type for node in model.graph.node for name in node.input if name in activations
     )
-    return dict(sorted(Counter(taken).items()))
+    return dict(sorted(Counter(consumers).items()))
 
 
 def weights_error(model: onnx.ModelProto, fp32: onnx.ModelProto) -> float | None:
-    """Returns the median relative error of weights, operator by operator.
+    """Returns the median over operators of the relative error of their weights.
 
     Args:
-        model: Of lower precision, without Q/DQ.
-        fp32: The same network.
+        model: The network in lower precision, without Q/DQ.
+        fp32: The same network in fp32.
     """
     rounded, exact = _multiplied(model), _multiplied(fp32)
-    if not exact or [one.shape for one in rounded] != [one.shape for one in exact]:
+    if not exact or [array.shape for array in rounded] != [array.shape for array in exact]:
         return None
     errors = [
-        np.linalg.norm(found.astype(np.float64) - wanted) / np.linalg.norm(wanted)
-        for found, wanted in zip(rounded, exact, strict=True)
+        np.linalg.norm(low.astype(np.float64) - full) / np.linalg.norm(full)
+        for low, full in zip(rounded, exact, strict=True)
     ]
     return float(np.median(errors))
 
@@ -229,14 +232,14 @@ def _multiplied(model: onnx.ModelProto) -> list[Any]:
 
 
 def _largest(model: onnx.ModelProto, images: Any) -> tuple[float, float]:
-    """Returns the largest fp16 value, and the largest sum of an operator in fp16."""
+    """Returns the largest fp16 value and the largest partial sum of an fp16 operator."""
     from onnx import TensorProto
 
-    low = {name for name, one in _types(model).items() if one.elem_type == TensorProto.FLOAT16}
+    low = {name for name, kind in _types(model).items() if kind.elem_type == TensorProto.FLOAT16}
     summing = {node.name for node in model.graph.node if node.output[0] in low}
     measured = measure(rounded_in_fp32(model), np.array_split(images, len(images)))
     value = max((peak for name, peak in measured.peaks.items() if name in low), default=0.0)
-    summed = max((one for name, one in measured.sums.items() if name in summing), default=0.0)
+    summed = max((total for name, total in measured.sums.items() if name in summing), default=0.0)
     return value, summed
 
 

@@ -1,8 +1,8 @@
-"""Speed: what networks that a study kept take as engines, on this machine's GPU.
+"""Speed: times engines of a study's networks on this machine's GPU.
 
-``python -m benchmarks.studies int8 --keep`` writes them, in a Python with torch; ``python -m
-benchmarks.studies.speed time FOLDER`` builds and times them in the runtime's, which may be another
-(TensorRT 8.6 wants a Python 3.10): nothing of a study is imported here.
+``python -m benchmarks.studies int8 --keep`` writes the networks, in a Python with torch; ``python
+-m benchmarks.studies.speed time FOLDER`` builds and times their engines in the runtime's Python,
+which may be another (TensorRT 8.6 needs Python 3.10): this module imports no other of a study.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ _PLACES = "a study's folder, or .speed.json files in it"
 
 
 class Timed(BaseModel):
-    """A network, and what its engine takes.
+    """A network and the measurements of its engine.
 
     Attributes:
         model: Manifest id.
-        precision: Of its name.
-        way: How it was made.
+        precision: Precision of the network.
+        way: Name of the method that made it.
         parameters: Number of its weights.
-        preprocess: Of the photos that it is looked at with.
-        seconds: That the build took; None until it is built.
+        preprocess: Preprocessing of the photos.
+        seconds: Duration of the build; None before it.
         engine_bytes: Size of the engine.
-        worst_cosine: Of the engine's features of the golden photos with PyTorch's, the worst row.
-        rows: As :func:`builders.verify.benchmark.benchmark` gives them.
-        layers: How many layers of each type the engine has.
+        worst_cosine: Smallest cosine of the engine's features of golden photos with PyTorch's.
+        rows: Results of :func:`builders.verify.benchmark.benchmark`.
+        layers: Number of the engine's layers by type.
         note: Why there is no engine.
-        machine: Where it was timed.
-        runtime: What built it.
+        machine: Machine that it was timed on.
+        runtime: Runtime that built it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,13 +80,13 @@ class Timed(BaseModel):
 def keep(
     folder: Path, preprocess: Preprocess, precision: Precision, way: str, model: onnx.ModelProto
 ) -> None:
-    """Writes a network for :func:`time_engine`, and beside it what it is.
+    """Writes a network for :func:`time_engine`, and its description next to it.
 
     Args:
-        folder: Named after the model; holds its ``golden.npz``.
-        preprocess: Of the model.
-        precision: Of the network.
-        way: How it was made.
+        folder: Folder named after the model, with its ``golden.npz``.
+        preprocess: Preprocessing of the model.
+        precision: Precision of the network.
+        way: Name of the method that made it.
         model: The network.
     """
     import onnx
@@ -102,19 +102,19 @@ def keep(
 
 
 def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
-    """Builds an engine with the installed TensorRT, for this GPU; times it, looks at its features.
+    """Builds an engine for this GPU with the installed TensorRT, times it and compares features.
 
-    One optimisation profile, tuned for the largest batch. The engine stays beside the network: what
-    was built on a busy machine can be timed again on a quiet one.
+    It has one optimisation profile, tuned for the largest batch. The engine is kept next to the
+    network, so that one built on a busy machine can be timed again on an idle one.
 
     Args:
         network: The ONNX.
-        what: It is.
-        batches: Sizes to time, smallest first.
+        what: Its description.
+        batches: Batch sizes to time, smallest first.
 
     Raises:
-        TargetError: There is no GPU, or no TensorRT.
-        BuildError: It does not build.
+        TargetError: There is no GPU or no TensorRT.
+        BuildError: The build fails.
     """
     toolchain, archs = installed(Runtime.TRT), local_archs()
     if toolchain is None or not archs:
@@ -131,17 +131,18 @@ def time_engine(network: Path, what: Timed, batches: Sequence[int]) -> Timed:
         precision=what.precision,
         toolchain=toolchain,
         profiles=(BatchRange(min=batches[0], opt=batches[-1], max=batches[-1]),),
-        options=backend.options(toolchain, {"timing_cache": "no"}),
+        options=backend.options(toolchain, {"timing_cache": "no"}).model_dump(mode="json"),
     )
     engine = network.with_name(f"{network.stem}-{inputs.key[:12]}.engine")
     if not engine.is_file():
         started = time.perf_counter()
         with whole(engine) as partial:
             facts = backend.build(network, inputs, partial, parameters=what.parameters)
+        assert facts.values.inspector is not None
         built = {
             "seconds": round(time.perf_counter() - started, 1),
             "engine_bytes": engine.stat().st_size,
-            "layers": facts.values["inspector"]["layers"],
+            "layers": facts.values.inspector.layers,
         }
         what = what.model_copy(update=built)
     with open_session(engine, inputs) as session:
@@ -167,23 +168,23 @@ def _noise(batch: int, shape: Sequence[int]) -> Any:
 
 
 def worst_cosine(session: Session, golden: Path, preprocess: Preprocess) -> float | None:
-    """Returns the worst row of an engine's features of the golden photos; None if one is no number.
+    """Returns the smallest cosine of an engine's golden features with PyTorch's; None for NaN.
 
     Args:
-        session: The engine, open; takes as many photos at once.
+        session: The open engine, which must support a batch of all golden photos.
         golden: The golden file.
-        preprocess: Of the photos.
+        preprocess: Preprocessing of the photos.
     """
     import numpy as np
 
     with np.load(golden) as arrays:
         images, expected = arrays["images"], arrays["features"]
-    found = session.features(normalise(images, preprocess))
-    return compare_rows(found, expected, expected).worst_cosine
+    actual = session.features(normalise(images, preprocess))
+    return compare_rows(actual, expected, expected).worst_cosine
 
 
 def time_all(options: argparse.Namespace) -> int:
-    """Times networks that a study kept; builds their engines where they are not built."""
+    """Times networks that a study kept; builds missing engines."""
     failed = 0
     batches = sorted(int(word) for word in words(options.batches))
     for path in _kept(options.places):
@@ -200,61 +201,64 @@ def time_all(options: argparse.Namespace) -> int:
 
 
 def table(options: argparse.Namespace) -> int:
-    """Prints what was timed, as Markdown, beside our fp16 engine of the same model."""
+    """Prints the times as Markdown, relative to our fp16 engine of the same model."""
     print(to_markdown([_read(path) for path in _kept(options.places)]))
     return 0
 
 
 def to_markdown(timed: Sequence[Timed]) -> str:
-    """Returns a table with a row for each network and batch.
+    """Returns a table with one row per network and batch.
 
     Args:
-        timed: Networks; those that were not timed say why.
+        timed: The networks; the row of one without times has the reason.
     """
     base = {
-        (one.model, row["batch"]): row["latency_ms"]
-        for one in timed
-        if one.precision == Precision.FP16 and one.way == "ours"
-        for row in one.rows
+        (network.model, row["batch"]): row["latency_ms"]
+        for network in timed
+        if network.precision == Precision.FP16 and network.way == "ours"
+        for row in network.rows
     }
     lines = [
         "| model | precision | way | batch | ms | times as fast as fp16 | worst cosine | build s "
         "| MiB |  |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    for one in sorted(timed, key=lambda one: (one.model, one.precision, one.way)):
-        start = f"| {one.model} | {one.precision} | {one.way}"
-        if not one.rows:
-            lines.append(f"{start} |  |  |  |  |  |  | {one.note or 'not timed'} |")
-        cosine = "" if one.worst_cosine is None else f"{one.worst_cosine:.6f}"
-        for row in one.rows:
-            batch, took = row["batch"], row["latency_ms"]
-            ratio = f"{base[one.model, batch] / took:.2f}" if (one.model, batch) in base else ""
+    for network in sorted(timed, key=lambda timed: (timed.model, timed.precision, timed.way)):
+        start = f"| {network.model} | {network.precision} | {network.way}"
+        if not network.rows:
+            lines.append(f"{start} |  |  |  |  |  |  | {network.note or 'not timed'} |")
+        cosine = "" if network.worst_cosine is None else f"{network.worst_cosine:.6f}"
+        for row in network.rows:
+            batch, latency = row["batch"], row["latency_ms"]
+            base_ms = base.get((network.model, batch))
+            ratio = "" if base_ms is None else f"{base_ms / latency:.2f}"
             lines.append(
-                f"{start} | {batch} | {took:.3g} | {ratio} | {cosine} | {one.seconds:.0f} | "
-                f"{one.engine_bytes / 2**20:.1f} |  |"
+                f"{start} | {batch} | {latency:.3g} | {ratio} | {cosine} | {network.seconds:.0f} | "
+                f"{network.engine_bytes / 2**20:.1f} |  |"
             )
-    where = {f"{one.runtime}, {one.machine['gpu']['name']}" for one in timed if one.rows}
+    where = {
+        f"{network.runtime}, {network.machine['gpu']['name']}" for network in timed if network.rows
+    }
     return "\n".join([*lines, "", f"{'; '.join(sorted(where)) or 'Nothing was timed'}."])
 
 
 def _kept(places: Sequence[Path]) -> list[Path]:
-    """Returns the files that :func:`keep` wrote, of folders and by name.
+    """Returns the description files that :func:`keep` wrote, from folders or given by name.
 
     Raises:
         UsageError: There are none.
     """
-    found = [
+    files = [
         path
         for place in places
         for path in ([place] if place.is_file() else sorted(place.rglob("*.speed.json")))
     ]
-    if not found:
+    if not files:
         raise UsageError(
             f"{', '.join(map(str, places))}: no networks of a study",
-            hint="python -m benchmarks.studies int8 --keep leaves them in its folder",
+            hint="python -m benchmarks.studies int8 --keep writes them to its folder",
         )
-    return found
+    return files
 
 
 def _read(path: Path) -> Timed:

@@ -1,4 +1,4 @@
-"""Subject: a model as every way gets it, made once and kept in the study's folder."""
+"""The model of a study, exported once for all methods and kept in the study's folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from builders.photos import bundled as photos
 from builders.photos.calibration import shipped
 from builders.precision import Images
 from builders.recipe.export_form import DIALECTS
+from builders.weights.mode import WeightsMode
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import Manifest
 from zoo.util.errors import UnlockedError
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model to be studied.
+    """A model to study.
 
     Attributes:
         manifest: The model.
-        folder: Holds ``fp32.onnx`` and ``golden.npz``, ``half.onnx`` for a study of fp16, and what
-            the ways leave.
-        seeded: Whether its weights are a stand-in.
-        photos: How many of the golden photos it is judged on.
+        folder: Holds ``fp32.onnx`` and ``golden.npz``, for a study of fp16 also ``half.onnx``, and
+            the methods' files.
+        seeded: Whether its weights are seeded ones.
+        photos: Number of golden photos that features are compared on.
     """
 
     manifest: Manifest
@@ -45,24 +46,24 @@ class Subject:
     photos: int = photos.GOLDEN_COUNT
 
     def fp32(self) -> onnx.ModelProto:
-        """Returns the fp32 ONNX, one of its own for every way."""
+        """Returns a new copy of the fp32 ONNX."""
         import onnx
 
         return onnx.load(self.folder / "fp32.onnx")
 
     def golden(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Returns golden photos, ready for the network, and PyTorch's fp32 features of them."""
+        """Returns normalised golden photos and PyTorch's fp32 features of them."""
         with np.load(self.folder / "golden.npz") as arrays:
             images, features = arrays["images"], arrays["features"]
-        taken = np.arange(self.photos) * len(images) // self.photos
-        return normalise(images[taken], self.manifest.preprocess.plain), features[taken]
+        rows = np.arange(self.photos) * len(images) // self.photos
+        return normalise(images[rows], self.manifest.preprocess.plain), features[rows]
 
     def calibration(self) -> Images:
-        """Returns the images that a way may look at; no golden photo is among them."""
+        """Returns the images that methods may use; no golden photo is among them."""
         preprocess = self.manifest.preprocess.plain
-        pixels, judged = shipped().pixels(preprocess)
+        pixels, evaluated = shipped().pixels(preprocess)
         images = normalise(pixels, preprocess)
-        return Images(all=images, judged=images[judged])
+        return Images(all=images, evaluated=images[evaluated])
 
 
 def prepare(
@@ -73,32 +74,32 @@ def prepare(
     *,
     dialect: str = DIALECTS["dynamo-20"],
     half: bool = False,
-    judged_on: int = photos.GOLDEN_COUNT,
+    photo_count: int = photos.GOLDEN_COUNT,
 ) -> Subject:
-    """Exports a model in fp32; what is there is kept.
+    """Exports a model in fp32 unless its folder has the export.
 
-    Weights that are not locked, which need a hub, are replaced by seeded ones.
+    Hub weights that are not locked are replaced by seeded ones.
 
     Args:
         manifest: The model.
-        manifest_dir: Folder of the manifest, against which local weights are resolved.
-        folder: Of the model.
-        say: Takes what is being done.
+        manifest_dir: Folder of the manifest, which paths of local weights are relative to.
+        folder: Folder for the model's files.
+        say: Called with progress messages.
         dialect: Exporter and opset.
-        half: Whether PyTorch's ``.half()`` is exported too.
-        judged_on: How many of the golden photos.
+        half: Whether to export PyTorch's ``.half()`` too.
+        photo_count: Number of golden photos that features are compared on.
 
     Raises:
-        ExportError: It does not export.
-        WeightsError: The weights can't be had, or are not what the manifest says.
+        ExportError: The model can't be exported.
+        WeightsError: The weights are unavailable or differ from the manifest.
     """
     try:
-        weights.identify(manifest, "manifest")
+        weights.identify(manifest, WeightsMode.MANIFEST)
         seeded = False
     except UnlockedError:
         seeded = True
-    subject = Subject(manifest=manifest, folder=folder, seeded=seeded, photos=judged_on)
-    fp32, halved = folder / "fp32.onnx", folder / "half.onnx"  # made in this order
+    subject = Subject(manifest=manifest, folder=folder, seeded=seeded, photos=photo_count)
+    fp32, halved = folder / "fp32.onnx", folder / "half.onnx"  # written in this order
     if (halved if half else fp32).is_file():
         return subject
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,7 @@ def _backbone(subject: Subject, manifest_dir: Path) -> Backbone:
 
 
 def _halved(backbone: Backbone) -> Any:
-    """Returns a backbone, used up, with fp16 weights; its ends stay fp32."""
+    """Converts a backbone to fp16 weights in place; its input and output stay fp32."""
     import torch
 
     class Halved(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Table: what was found out, as Markdown; a decision of data, without a disk."""
+"""Formats the results of studies as Markdown; reads and writes no files."""
 
 from __future__ import annotations
 
@@ -8,50 +8,53 @@ from benchmarks.studies.result import Row, Studied, Studies
 from builders.photos.bundled import GOLDEN_COUNT
 from zoo.schema.precisions import Precision
 
-_LARGEST = 65504.0  # of fp16
+_LARGEST = 65504.0  # fp16's largest value
 
 _NOTES: dict[Studied, str] = {
     Precision.FP16: """\
 # fp16: ours, PyTorch's .half() and ModelOpt's AutoCast
 
-Features of golden photos against PyTorch's fp32, on the CPU, every value between two operators
-rounded to fp16. Weights are seeded where they are not called real: a dry run. `ours` is what the
-farm makes engines of; `.half()` is the network cast in PyTorch, then exported; AutoCast has its own
-defaults and our calibration photos. Decided by it: `docs/adr/0010-lower-precision-by-measuring.md`.
+Features of golden photos, compared with PyTorch's in fp32. The networks run on the CPU with every
+value between two operators rounded to fp16. Weights are seeded (a dry run) unless a model is marked
+real. `ours` is the network that the farm builds engines from; `.half()` is the network cast in
+PyTorch, then exported; AutoCast runs with its defaults on our calibration photos. The decision
+based on this is `docs/adr/0010-lower-precision-by-measuring.md`.
 
-- *operators*, *work*: how many give fp16, and how much is multiplied in them.
+- *operators*, *work*: number of operators with fp16 results, and their share of the
+  multiplications.
 - *weights' error*: `|w - w32| / |w32|`, the median over convolutions and matrix products.
-- *largest sum in fp16*: how far a sum within an fp16 operator can grow on its way. Rounding every
-  value does not show what a kernel does inside; in bold is what fp16 (65504) does not hold.
-- *s*: seconds that making it took, the export by PyTorch aside.
+- *largest sum in fp16*: upper bound of the partial sums within an fp16 operator. Rounding every
+  value does not show overflow inside a kernel; numbers beyond fp16's range (65504) are bold.
+- *s*: duration of the conversion in seconds, without the export by PyTorch.
 """,
     Precision.INT8: """\
 # int8: where we place Q/DQ, and where ModelOpt does
 
-Features of golden photos against PyTorch's fp32, on the CPU, what is quantised rounded as the Q/DQ
-say, the rest in fp32. Weights are seeded where they are not called real: a dry run. All are
-calibrated on the same photos. `ours` is what the farm makes engines of for TensorRT: the best of
-four ranges, and what the features can't do without kept higher. The others keep nothing higher.
-*Our placement* has one row for each way of telling ranges (`builders/precision/ranges.py`); those
-with the largest magnitude (max) differ in the placement alone. ModelOpt's own default is entropy.
-*ONNX Runtime* is `quantize_static` with the types that TensorRT takes: symmetric, weights per
-channel, no bias. Decided by it: `docs/adr/0011-where-int8-quantises.md`.
+Features of golden photos, compared with PyTorch's in fp32. The networks run on the CPU: quantised
+values are rounded by their Q/DQ, the remaining layers are fp32. Weights are seeded (a dry run)
+unless a model is marked real. All methods calibrate on the same photos. `ours` is the network that
+the farm builds TensorRT engines from: the best of four ranges, with sensitive operators kept in
+higher precision. The others keep none. *Our placement* has one row per method of choosing ranges
+(`builders/precision/ranges.py`); the rows with the largest magnitude (max) differ only in the
+placement. ModelOpt's default is entropy. *ONNX Runtime* is `quantize_static` with the types that
+TensorRT supports: symmetric, weights per channel, no bias. The decision based on this is
+`docs/adr/0011-where-int8-quantises.md`.
 
-- *operators*, *work*: how many take nothing but dequantised values, and how much is multiplied in
-  them. More is faster where the runtime fuses it, and less exact.
-- *quantised inputs*: of operators, weights aside: where Q/DQ stand.
-- *s*: seconds that making it took.
+- *operators*, *work*: number of operators whose inputs are all dequantised values, and their share
+  of the multiplications. More is faster if the runtime fuses it, and less accurate.
+- *quantised inputs*: number of quantised inputs by operator type, without weights.
+- *s*: duration of the conversion in seconds.
 """,
 }
 
 
 def to_markdown(precision: Studied, studies: Sequence[Studies], models: Sequence[str]) -> str:
-    """Returns a note: a table with a row for each way of each model, and how to read it.
+    """Returns a page: a table with one row per method and model, and its explanation.
 
     Args:
-        precision: That the ways give.
-        studies: In order.
-        models: All that there are; those without a study are named.
+        precision: Precision that the models were converted to.
+        studies: Results, in the order of the table.
+        models: Ids of all models; those without a study are listed.
     """
     head = ["model", "way", f"operators in {precision}", "work", "worst cosine", "median cosine",
             "worst relative error"]  # fmt: skip
@@ -63,14 +66,14 @@ def to_markdown(precision: Studied, studies: Sequence[Studies], models: Sequence
     align = ["---", "---", *["---:"] * (len(head) - 3), "---"]
     command = f"python -m benchmarks.studies {precision} --modelopt-python VENV/bin/python"
     lines = [_NOTES[precision], f"```sh\n{command}\n```\n", _line(head), _line(align)]
-    for one in studies:
-        name = one.model + ("" if one.seeded else ", real weights")
-        name += "" if one.photos == GOLDEN_COUNT else f", {one.photos} photos"
-        lines += [_line(_cells(name, row, precision)) for row in one.rows]
-    versions = sorted({f"ModelOpt {one.modelopt}" for one in studies if one.modelopt})
-    machines = sorted({machine for one in studies for machine in one.machines})
+    for study in studies:
+        name = study.model + ("" if study.seeded else ", real weights")
+        name += "" if study.photos == GOLDEN_COUNT else f", {study.photos} photos"
+        lines += [_line(_cells(name, row, precision)) for row in study.rows]
+    versions = sorted({f"ModelOpt {study.modelopt}" for study in studies if study.modelopt})
+    machines = sorted({machine for study in studies for machine in study.machines})
     lines += ["", f"{'; '.join(versions + machines)}."]
-    if missing := [name for name in models if name not in {one.model for one in studies}]:
+    if missing := [name for name in models if name not in {study.model for study in studies}]:
         lines.append(f"Not run: {', '.join(missing)}.")
     return "\n".join(lines) + "\n"
 

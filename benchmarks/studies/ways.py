@@ -1,4 +1,4 @@
-"""Ways: how a model gets a lower precision, ours and others'; one literal table."""
+"""The methods that convert a model to a lower precision: ours and others', in one table."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     import onnx
 
 Made: TypeAlias = "tuple[onnx.ModelProto, str]"
-"""A network, and what to know of it."""
+"""A network and a note on it."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to a precision; the makers raise PrecisionError or RunError where there is no network.
+    """A conversion method; its functions raise PrecisionError or RunError if they fail.
 
     Attributes:
-        own: Makes it with what the farm has.
-        others: Makes it with ModelOpt.
+        own: Converts with packages of the farm.
+        others: Converts with ModelOpt.
     """
 
     own: Callable[[Subject], Made] | None = None
@@ -42,7 +42,7 @@ class Way:
     def make(
         self, subject: Subject, modelopt: ModelOpt | None
     ) -> tuple[onnx.ModelProto, str] | None:
-        """Makes a model's network; None where that needs ModelOpt and there is none."""
+        """Returns the converted network; None if that needs ModelOpt and it is not installed."""
         if self.own:
             return self.own(subject)
         return self.others(subject, modelopt) if self.others and modelopt else None
@@ -78,7 +78,7 @@ def _ours_int8(subject: Subject) -> tuple[onnx.ModelProto, str]:
 
 
 def _placed(ranges: RangeMethod, subject: Subject) -> tuple[onnx.ModelProto, str]:
-    """Our placement alone: nothing is tried, nothing is kept higher."""
+    """Our placement without the advisor, which would keep operators in higher precision."""
     model = subject.fp32()
     name_nodes(model)
     placement = place(model, Placing.TENSORRT)
@@ -89,7 +89,7 @@ def _placed(ranges: RangeMethod, subject: Subject) -> tuple[onnx.ModelProto, str
 
 
 def _onnxruntime(subject: Subject) -> tuple[onnx.ModelProto, str]:
-    """ONNX Runtime's own placement, with the types that TensorRT takes."""
+    """ONNX Runtime's own placement, with the types that TensorRT supports."""
     import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -123,7 +123,7 @@ def _onnxruntime(subject: Subject) -> tuple[onnx.ModelProto, str]:
 
 
 def _autocast(subject: Subject, modelopt: ModelOpt) -> tuple[onnx.ModelProto, str]:
-    folder, images = subject.folder, subject.calibration().judged
+    folder, images = subject.folder, subject.calibration().evaluated
     return modelopt.autocast(folder / "fp32.onnx", folder / "autocast.onnx", images), ""
 
 
@@ -142,15 +142,15 @@ WAYS: dict[Studied, dict[str, Way]] = {
         "ours": Way(own=_ours_fp16),
     },
     Precision.INT8: {
-        "our placement, max": Way(own=partial(_placed, "max")),
-        "our placement, percentile": Way(own=partial(_placed, "percentile")),
-        "our placement, mse": Way(own=partial(_placed, "mse")),
-        "our placement, entropy": Way(own=partial(_placed, "entropy")),
+        "our placement, max": Way(own=partial(_placed, RangeMethod.MAX)),
+        "our placement, percentile": Way(own=partial(_placed, RangeMethod.PERCENTILE)),
+        "our placement, mse": Way(own=partial(_placed, RangeMethod.MSE)),
+        "our placement, entropy": Way(own=partial(_placed, RangeMethod.ENTROPY)),
         "ONNX Runtime, max": Way(own=_onnxruntime),
         "ModelOpt, max": Way(others=partial(_modelopt, "max")),
         "ModelOpt, entropy": Way(others=partial(_modelopt, "entropy")),
         "ours": Way(own=_ours_int8),
     },
 }
-"""Every way to a precision. ``ours`` is what the farm makes engines of for TensorRT; it comes last,
-for the advisor may try for long."""
+"""Every conversion method. ``ours`` is what the farm builds TensorRT engines from; it comes last,
+because the advisor may take long."""

@@ -1,4 +1,4 @@
-"""Backends: what turns an ONNX into an engine. :mod:`zoo.schema.runtimes` names their modules."""
+"""Backends build engines from ONNX. :mod:`zoo.schema.runtimes` names their modules."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ __all__ = ["Backend", "check_options", "get_backend"]
 
 
 def get_backend(kind: RuntimeKind) -> Backend:
-    """Returns the backend of a runtime. Its library is imported when it first builds.
+    """Returns the backend of a runtime. Its library is imported by the first build.
 
     Raises:
-        TargetError: There is none.
+        TargetError: The runtime has no backend.
     """
     if isinstance(kind, Unknown):
         names = ", ".join(map(title_of, Runtime))
-        raise TargetError(f"no backend builds '{kind}' engines", hint=f"there is one for {names}")
+        raise TargetError(
+            f"no backend builds '{kind}' engines", hint=f"there are backends for {names}"
+        )
     backend: Backend = import_module(RUNTIME_FACTS[kind].backend).BACKEND
     return backend
 
 
-def check_options(toolchains: Iterable[Toolchain], asked: Mapping[str, str]) -> None:
-    """Refuses builder options that one of the toolchains does not take, before anything is done.
+def check_options(toolchains: Iterable[Toolchain], requested: Mapping[str, str]) -> None:
+    """Checks that every toolchain supports the requested builder options, before any work starts.
 
     Args:
-        toolchains: What will build.
-        asked: What ``BUILDER=`` says, name to value.
+        toolchains: The toolchains that will build.
+        requested: The options in ``BUILDER=``, name to value.
 
     Raises:
-        UsageError: There is no such option, or not that value.
+        UsageError: An option is unknown, or its value is not allowed.
     """
     for toolchain in toolchains:
-        get_backend(toolchain.kind).options(toolchain, asked)
+        get_backend(toolchain.kind).options(toolchain, requested)

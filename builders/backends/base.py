@@ -5,52 +5,56 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo.schema.keys import BuildInputs
+from zoo.schema.measurements import EngineFacts
 from zoo.schema.runtimes import title_of
 from zoo.schema.targets import Toolchain
-from zoo.util.errors import UsageError
+from zoo.util.errors import BuildError, UsageError
 from zoo.util.names import perhaps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a backend read from a finished engine.
+    """What a backend read from an engine that it built.
 
     Attributes:
-        values: Header version, capabilities, what the graph computes in; goes into the record.
-        precision_proven: Whether the engine itself was asked what precision it runs in.
-        files: Name to file of what is kept beside the engine, such as the inspector's JSON.
-        timing_cache: The timing cache as it is after the build, where there is one.
+        values: Header, layers and types of the engine, for its record.
+        precision_proven: Whether the engine was inspected to confirm its precision.
+        files: Other files to publish with the engine, by name, such as the inspector's JSON.
+        timing_cache: The timing cache after the build, None if there is none.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
+    values: EngineFacts = field(default_factory=EngineFacts)
     precision_proven: bool = False
     files: dict[str, Path] = field(default_factory=dict)
     timing_cache: Path | None = None
 
 
 class Options(BaseModel):
-    """Builder options of a backend: with their defaults, all part of the build key."""
+    """Builder options of a backend. All of them, defaults included, are part of the build key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 class Backend(Protocol):
     """Builds engines of one runtime."""
 
-    def options(self, toolchain: Toolchain, asked: Mapping[str, str]) -> dict[str, Any]:
-        """Returns the builder options; they are part of the build key. Imports nothing heavy.
+    def options(self, toolchain: Toolchain, requested: Mapping[str, str]) -> Options:
+        """Returns the builder options. It does not import the runtime's library.
 
         Args:
-            toolchain: What will build.
-            asked: What ``BUILDER=`` says, name to value.
+            toolchain: The toolchain that will build.
+            requested: The options in ``BUILDER=``, name to value.
 
         Raises:
-            UsageError: There is no such option, or not that value.
+            UsageError: An option is unknown, or its value is not allowed.
         """
         ...
 
@@ -63,54 +67,71 @@ class Backend(Protocol):
         parameters: int,
         timing_cache: Path | None = None,
     ) -> Facts:
-        """Builds an engine and reads it back.
+        """Builds an engine and inspects it.
 
         Args:
             onnx: The normalised ONNX.
-            inputs: What to build: architectures, batch ranges, options.
-            engine: Where the engine goes; other files go beside it.
+            inputs: The architectures, batch ranges and options to build for.
+            engine: Where to write the engine; other files are written beside it.
             parameters: Number of the network's weights.
-            timing_cache: Of earlier builds on this GPU by this toolchain, None without one.
+            timing_cache: The timing cache of earlier builds on this GPU with this toolchain, None
+                if there is none.
 
         Returns:
-            What the engine says of itself.
+            What was read from the engine.
 
         Raises:
-            BuildError: It does not build, or the engine is not what was asked for.
+            BuildError: The build failed, or the engine does not match its inputs.
         """
         ...
 
 
 def read_options(
-    defaults: Options, toolchain: Toolchain, asked: Mapping[str, str]
-) -> dict[str, Any]:
-    """Returns a backend's options with those that were asked for.
+    defaults: AnyOptions, toolchain: Toolchain, requested: Mapping[str, str]
+) -> AnyOptions:
+    """Returns a backend's default options, updated with those requested.
 
     Args:
-        defaults: The backend's own.
-        toolchain: What will build, for the message.
-        asked: Name to value, as text.
+        defaults: The defaults.
+        toolchain: The toolchain that will build, for the message.
+        requested: Name to value, as text.
 
     Raises:
-        UsageError: There is no such option, or not that value.
+        UsageError: An option is unknown, or its value is not allowed.
     """
     kind = type(defaults)
-    name = f"{title_of(toolchain.kind)} {toolchain.version}"
-    for option in asked:
-        if option not in kind.model_fields:
+    title = f"{title_of(toolchain.kind)} {toolchain.version}"
+    for name in requested:
+        if name not in kind.model_fields:
             names = list(kind.model_fields)
             raise UsageError(
-                f"{name} has no builder option '{option}'.{perhaps(option, names)}",
+                f"{title} has no builder option '{name}'.{perhaps(name, names)}",
                 hint="BUILDER= takes "
-                + ", ".join(f"{one}={value}" for one, value in defaults.model_dump().items()),
+                + ", ".join(f"{known}={value}" for known, value in defaults.model_dump().items()),
             )
     try:
-        read = kind.model_validate({**defaults.model_dump(), **asked})
+        return kind.model_validate({**defaults.model_dump(), **requested})
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
+        name = ".".join(map(str, problem["loc"]))
         raise UsageError(
-            f"builder option {where}={problem['input']}: {problem['msg']}",
-            hint=f"the default of {name} is {where}={getattr(defaults, where, '')}",
+            f"builder option {name}={problem['input']}: {problem['msg']}",
+            hint=f"the default of {title} is {name}={getattr(defaults, name, '')}",
         ) from error
-    return read.model_dump(mode="json")
+
+
+def options_of(inputs: BuildInputs, kind: type[AnyOptions]) -> AnyOptions:
+    """Returns the builder options in a build's inputs.
+
+    Raises:
+        BuildError: The backend does not have these options: another version of the farm chose them.
+    """
+    try:
+        return kind.model_validate(inputs.options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise BuildError(
+            f"builder option {name}: {problem['msg']}",
+            hint="farm and worker must run the same version of this project",
+        ) from error

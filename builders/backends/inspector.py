@@ -1,4 +1,4 @@
-"""What an engine says it runs in: TensorRT's inspector JSON, read. Pure functions."""
+"""Reads the precision that an engine runs in from TensorRT's inspector JSON. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from typing_extensions import assert_never
 
+from zoo.schema.measurements import LayerSummary
 from zoo.schema.precisions import PRECISION_FACTS, Precision
 from zoo.util.strenum import StrEnum
 
 _WEIGHTS = {facts.stated: precision for precision, facts in PRECISION_FACTS.items()}
-_PROVEN_SHARE = 0.9  # of the weights, that the layers which say their type must cover
+_PROVEN_SHARE = 0.9  # of the weights must be in layers that state their type
 
 
 class Proof(StrEnum):
@@ -27,11 +28,11 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What an engine's layers and size say of its precision.
+    """Whether an engine runs in the precision of its name, judging by its layers and size.
 
     Attributes:
-        proof: Whether it runs in the precision of its name.
-        reason: What that was told from.
+        proof: Whether it does.
+        reason: The evidence.
     """
 
     proof: Proof
@@ -40,13 +41,14 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class _Bounds:
-    """What must be true of an engine of a precision.
+    """Limits for an engine of a precision.
 
     Attributes:
-        least_share: Of the weights that layers state, those below which the name is wrong; 0 for
-            any one weight at all.
-        proven_share: Of all weights, those stated that prove it.
-        most_bytes: Of the plan for each weight, in multiples of the precision's own.
+        least_share: Fraction of the stated weights that must be in the precision, or the engine
+            contradicts its name; 0 if a single weight is enough.
+        proven_share: Fraction of all weights that proves the precision if layers state it.
+        most_bytes: Upper limit of the plan's bytes per weight, as a multiple of the bytes of a
+            weight in the precision.
     """
 
     least_share: float
@@ -68,25 +70,18 @@ def _bounds_of(precision: Precision) -> _Bounds:
 
 
 def read(text: str) -> dict[str, Any]:
-    """Reads an inspector's JSON; that of 8.6 has bare control characters in its metadata."""
+    """Parses the inspector's JSON; TensorRT 8.6 leaves control characters in it unescaped."""
     parsed: dict[str, Any] = json.loads(text, strict=False)
     return parsed
 
 
-def summarise(text: str) -> dict[str, Any]:
-    """Summarises an inspector's JSON.
+def summarise(text: str) -> LayerSummary:
+    """Summarises the inspector's JSON.
 
     Args:
-        text: As ``get_engine_information`` gives it, with detailed profiling verbosity.
-
-    Returns:
-        ``profiles``: how many optimisation profiles have layers of their own; ``layers``: how many
-        of each type; ``weights``: elements by precision, of the layers that tell, in all profiles;
-        ``weighted``: how many layers those are;
-        ``tensors``: inputs of layers by precision (with dynamic shapes 8.6 does not say);
-        ``silent``: names of layers that hold weights and do not tell (Myelin's fused nodes).
+        text: Output of ``get_engine_information`` with detailed profiling verbosity.
     """
-    layers = [one for one in read(text).get("Layers", []) if isinstance(one, dict)]
+    layers = [layer for layer in read(text).get("Layers", []) if isinstance(layer, dict)]
     weights: Counter[str] = Counter()
     weighted: Counter[str] = Counter()
     tensors: Counter[str] = Counter()
@@ -105,60 +100,59 @@ def summarise(text: str) -> dict[str, Any]:
         for tensor in layer.get("Inputs", []):
             if isinstance(tensor, dict):
                 tensors[_type_of(str(tensor.get("Format/Datatype", "")))] += 1
-    return {
-        "profiles": last + 1,
-        "layers": dict(Counter(str(layer.get("LayerType")) for layer in layers).most_common()),
-        "weights": dict(weights),
-        "weighted": dict(weighted),
-        "tensors": dict(tensors),
-        "silent": silent,
-    }
+    return LayerSummary(
+        profiles=last + 1,
+        layers=dict(Counter(str(layer.get("LayerType")) for layer in layers).most_common()),
+        weights=dict(weights),
+        weighted=dict(weighted),
+        tensors=dict(tensors),
+        silent=tuple(silent),
+    )
 
 
 def judge(
-    summary: dict[str, Any],
+    summary: LayerSummary,
     precision: Precision,
     parameters: int,
     plan_size: int,
     *,
     kept: int = 0,
 ) -> Judgement:
-    """Says whether an engine runs in the precision of its name.
+    """Determines whether an engine runs in the precision of its name.
 
-    Convolutions and matrix products state the type and number of their weights. What Myelin fuses
-    does not: there the size of the plan speaks, for weights are most of it.
+    Convolutions and matrix products state the type and number of their weights. Myelin's fused
+    nodes do not; for those the size of the plan is the evidence, since it is mostly weights.
 
     Args:
-        summary: As :func:`summarise` gives it.
-        precision: Of its name.
-        parameters: Number of weights of the network.
-        plan_size: Bytes of the engine.
-        kept: How many layers with weights are to stay fp32 in an engine below it.
-
-    Returns:
-        Whether that is proven, and what it was told from.
+        summary: The engine's layers.
+        precision: The precision of its name.
+        parameters: Number of the network's weights.
+        plan_size: Size of the engine in bytes.
+        kept: Number of layers with weights that must stay fp32 in an engine below fp32.
     """
-    weights = {name: count // summary["profiles"] for name, count in summary["weights"].items()}
+    weights = {name: count // summary.profiles for name, count in summary.weights.items()}
     counted = sum(weights.values())
     own = weights.get(precision, 0)
     bounds = _bounds_of(precision)
     least = max(1, 0 if kept else bounds.least_share * counted)
     if counted and own < least:
-        return _contradicted(f"of {counted:,} weights that layers state, {own:,} are {precision}")
-    layers = {name: count // summary["profiles"] for name, count in summary["weighted"].items()}
+        return _contradicted(
+            f"{own:,} of the {counted:,} weights whose type layers state are {precision}"
+        )
+    layers = {name: count // summary.profiles for name, count in summary.weighted.items()}
     free = sum(layers.values()) - kept
     if kept and layers.get(precision, 0) < 0.5 * free:
         return _contradicted(
-            f"of {free} layers that state their weights and need not stay fp32, "
-            f"{layers.get(precision, 0)} are {precision}"
+            f"{layers.get(precision, 0)} of the {free} layers that state their weights and need "
+            f"not stay fp32 are {precision}"
         )
     fp32 = weights.get(Precision.FP32, 0)
-    if kept and not fp32 and not summary["silent"]:
-        return _contradicted(f"{kept} layers with weights are to stay fp32, and none does")
+    if kept and not fp32 and not summary.silent:
+        return _contradicted(f"{kept} layers with weights must stay fp32, but none does")
     if kept and own + fp32 >= _PROVEN_SHARE * parameters:
         return _proven(
-            f"of {parameters:,} weights {own:,} are stated as {precision} by their layers and "
-            f"{fp32:,} as fp32, where {kept} layers are to stay so"
+            f"of {parameters:,} weights, {own:,} are stated as {precision} by their layers and "
+            f"{fp32:,} as fp32; {kept} layers must stay fp32"
         )
     if own >= bounds.proven_share * parameters:
         return _proven(
@@ -166,16 +160,16 @@ def judge(
         )
     size = PRECISION_FACTS[precision].bytes
     per_weight = plan_size / max(1, parameters)
-    # Enough bytes for this precision, and too few for one with more bits.
+    # Enough bytes for this precision, too few for one with more bits.
     fits = size <= per_weight <= bounds.most_bytes * size
-    if summary["silent"] and own >= _PROVEN_SHARE * counted and fits:
+    if summary.silent and own >= _PROVEN_SHARE * counted and fits:
         return _proven(
-            f"fused layers do not state their weights; the plan has {per_weight:.2f} bytes for "
-            f"each of {parameters:,} weights"
+            f"fused layers do not state their weights; the plan has {per_weight:.2f} bytes per "
+            f"weight ({parameters:,} weights)"
         )
     reason = (
-        f"layers state {own:,} of {parameters:,} weights as {precision}, and the plan has "
-        f"{per_weight:.2f} bytes for each"
+        f"layers state {own:,} of {parameters:,} weights as {precision}; the plan has "
+        f"{per_weight:.2f} bytes per weight"
     )
     return Judgement(proof=Proof.UNPROVEN, reason=reason)
 
@@ -189,8 +183,8 @@ def _contradicted(reason: str) -> Judgement:
 
 
 def _type_of(text: str) -> str:
-    # The narrowest first: fp32's pattern also matches what bfloat16 is called.
-    for precision in sorted(Precision, key=lambda one: PRECISION_FACTS[one].bits):
+    # The narrowest first: fp32's pattern also matches the name of bfloat16.
+    for precision in sorted(Precision, key=lambda member: PRECISION_FACTS[member].bits):
         if re.search(PRECISION_FACTS[precision].pattern, text, re.IGNORECASE):
             return precision
     return "other"

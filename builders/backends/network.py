@@ -1,7 +1,7 @@
-"""What TensorRT and TensorRT-RTX have in common: an ONNX becomes a network with profiles.
+"""Parses an ONNX into a network with optimisation profiles, for TensorRT and TensorRT-RTX.
 
-Polygraphy decides when it is imported which of the two it drives, so this module is imported after
-the backend has said so.
+Polygraphy decides at import which of the two it uses, so backends set its environment variable
+before they import this module.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _NOT_COMPUTING = ("CAST", "CONSTANT", "IDENTITY")
 def parse_network(
     onnx: Path, batches: Sequence[BatchRange], precision: Precision, *, strongly_typed: bool
 ) -> tuple[Any, list[Profile], tuple[int, ...]]:
-    """Parses an ONNX and gives it an optimisation profile per batch range.
+    """Parses an ONNX and creates an optimisation profile per batch range.
 
     Args:
         onnx: The normalised ONNX.
-        batches: The ranges.
-        precision: Of the engine's name; a strongly typed network must be in it.
-        strongly_typed: Whether the types of the ONNX are law.
+        batches: The batch ranges.
+        precision: The engine's precision; a strongly typed network must compute in it.
+        strongly_typed: Whether layers run in exactly the types of the ONNX.
 
     Returns:
         Polygraphy's builder, network and parser; the profiles; and the shape of an image.
 
     Raises:
-        PolygraphyException: The parser does not take the ONNX; its log says why.
-        BuildError: The network is in another precision.
+        PolygraphyException: The parser rejects the ONNX; its log contains the reason.
+        BuildError: The network computes in another precision.
     """
     parsed = NetworkFromOnnxPath(str(onnx), strongly_typed=strongly_typed)()
     if strongly_typed:
@@ -47,89 +47,92 @@ def parse_network(
     tensor = parsed[1].get_input(0)
     image = tuple(tensor.shape)[1:]
     profiles = [
-        Profile().add(tensor.name, (one.min, *image), (one.opt, *image), (one.max, *image))
-        for one in batches
+        Profile().add(tensor.name, (batch.min, *image), (batch.opt, *image), (batch.max, *image))
+        for batch in batches
     ]
     return parsed, profiles, image
 
 
 def check_types(network: Any, precision: Precision) -> None:
-    """Checks that a strongly typed network does its work in the precision of the engine's name.
+    """Checks that a strongly typed network computes in the precision of the engine's name.
 
-    What such a network says is what the engine does; where none can be asked because it runs on
-    another GPU, this is the proof that there is.
+    An engine computes in the types of its strongly typed network. Engines for other GPUs can't be
+    inspected here, so for them this check is the only evidence.
 
     Args:
-        network: TensorRT's.
-        precision: Of its name.
+        network: The TensorRT network.
+        precision: The engine's precision.
 
     Raises:
-        BuildError: None of its convolutions and matrix products are in it, for fp32 not all, or for
-            int8 nothing is quantised. How many may be kept higher is the advisor's business.
+        BuildError: None of the convolutions and matrix products are in the precision; for fp32, not
+            all are; for int8, nothing is quantised. How many operators may stay in a higher
+            precision is decided when the ONNX is lowered.
     """
     layers = _layers(network)
-    found = Counter(layer.get_output(0).dtype.name for layer in layers if layer.type.name in _WORK)
-    own = found[PRECISION_FACTS[precision].tensorrt]
+    types = Counter(layer.get_output(0).dtype.name for layer in layers if layer.type.name in _WORK)
+    own = types[PRECISION_FACTS[precision].tensorrt]
     match precision:
         case Precision.FP32:
-            named_rightly = own == found.total()
+            matches = own == types.total()
         case Precision.FP16 | Precision.BF16:
-            named_rightly = own > 0 or not found
+            matches = own > 0 or not types
         case Precision.INT8:
             if not any(layer.type.name == "QUANTIZE" for layer in layers):
-                raise BuildError("an engine named int8 whose network quantises nothing")
-            named_rightly = True
+                raise BuildError("the network of the int8 engine quantises nothing")
+            matches = True
         case _:
             assert_never(precision)
-    if not named_rightly:
-        raise _misnamed(precision, found)
+    if not matches:
+        raise _other_precision(precision, types)
 
 
 def weighted_in_fp32(network: Any) -> int:
-    """Returns how many layers with weights of a strongly typed network are fp32."""
+    """Returns how many layers with weights are fp32 in a strongly typed network."""
     layers = _layers(network)
     weighted = _weighted(layers)
     return sum(layer.get_output(0).dtype.name == "FLOAT" for layer in weighted)
 
 
 def hold_to_fp32(network: Any, trt: Any) -> int:
-    """Asks for fp32 where the ONNX has it, in a network that is not strongly typed.
+    """Constrains the layers that are fp32 in the ONNX to fp32, in a weakly typed network.
 
-    A flag that allows fp16 allows it everywhere: without this, TensorRT 8.6 ran what the advisor
-    had kept in fp16 (``docs/results/h200-trt8.6``). To such a network every tensor is FLOAT, so
-    types are told from casts and weights, and go from layer to layer as ONNX has them.
+    The fp16 flag allows fp16 in all layers: without these constraints, TensorRT 8.6 ran the layers
+    that were kept in fp32 in fp16 (``docs/results/h200-trt8.6``). In a weakly typed network every
+    tensor is FLOAT, so types are inferred from casts and weights and propagated from layer to
+    layer as in the ONNX.
 
     Args:
-        network: TensorRT's, of an fp16 ONNX.
+        network: The TensorRT network of an fp16 ONNX.
         trt: The ``tensorrt`` module.
 
     Returns:
-        How many layers with weights are asked to.
+        The number of layers with weights that are constrained.
 
     Raises:
-        BuildError: None with weights is fp16.
+        BuildError: No layer with weights is fp16.
     """
     layers = _layers(network)
     types: dict[str, str] = {}
     for layer in layers:
-        inputs = [one for i in range(layer.num_inputs) if (one := layer.get_input(i)) is not None]
-        taken = (types.get(one.name, one.dtype.name) for one in inputs)
-        given = _stated(layer, trt) or next((name for name in taken if name in _FLOATS), None)
+        tensors = (layer.get_input(index) for index in range(layer.num_inputs))
+        present = [tensor for tensor in tensors if tensor is not None]
+        input_types = (types.get(tensor.name, tensor.dtype.name) for tensor in present)
+        result = _stated(layer, trt) or next((t for t in input_types if t in _FLOATS), None)
         for index in range(layer.num_outputs):
             tensor = layer.get_output(index)
             own = tensor.dtype.name
-            types[tensor.name] = given if given and own in _FLOATS else own
+            types[tensor.name] = result if result and own in _FLOATS else own
             if types[tensor.name] == "FLOAT" and layer.type.name not in _NOT_COMPUTING:
                 layer.precision = trt.DataType.FLOAT
                 layer.set_output_type(index, trt.DataType.FLOAT)
     weighted = Counter(types[layer.get_output(0).name] for layer in _weighted(layers))
     if weighted and not weighted["HALF"]:
-        raise _misnamed(Precision.FP16, weighted)
+        raise _other_precision(Precision.FP16, weighted)
     return weighted["FLOAT"]
 
 
 def _stated(layer: Any, trt: Any) -> str | None:
-    """Returns the type that a cast or weights give a layer's result; other layers state none."""
+    """Returns the output type of a cast or of a layer with weights, None for other layers."""
     match layer.type.name:
         case "CAST":
             layer.__class__ = trt.ICastLayer
@@ -145,12 +148,12 @@ def _stated(layer: Any, trt: Any) -> str | None:
     return str(weights.dtype.name) if weights.size else None
 
 
-def _misnamed(precision: Precision, found: Counter[str]) -> BuildError:
-    types = ", ".join(f"{count} {name}" for name, count in found.most_common())
+def _other_precision(precision: Precision, types: Counter[str]) -> BuildError:
+    counts = ", ".join(f"{count} {name}" for name, count in types.most_common())
     return BuildError(
-        f"an engine named {precision} whose network is not: its convolutions and matrix "
-        f"products are {types}",
-        hint="tell the maintainers: the export gave the ONNX of another precision",
+        f"the network does not compute in {precision}: its convolutions and matrix products are "
+        f"{counts}",
+        hint="report this to the maintainers: the export returned an ONNX of another precision",
     )
 
 
@@ -159,14 +162,14 @@ def _layers(network: Any) -> list[Any]:
 
 
 def _weighted(layers: Sequence[Any]) -> list[Any]:
-    """Returns the layers that do the work with weights; products of two activations do not."""
+    """Returns the convolutions and matrix products with weights, not those of two activations."""
     weights: set[str] = set()
-    found = []
+    weighted = []
     for layer in layers:
         kind = layer.type.name
-        # Between a product and its weights the parser puts a shuffle, for as many dimensions.
+        # The parser puts a shuffle between a product and its weights, to match dimensions.
         if kind == "CONSTANT" or (kind == "SHUFFLE" and layer.get_input(0).name in weights):
             weights.add(layer.get_output(0).name)
         elif kind == "CONVOLUTION" or (kind in _WORK and layer.get_input(1).name in weights):
-            found.append(layer)
-    return found
+            weighted.append(layer)
+    return weighted

@@ -1,11 +1,11 @@
-"""ONNX Runtime: a portable optimised model as the CPU's engine."""
+"""ONNX Runtime: the engine for CPUs is a portable, optimised model."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from typing_extensions import assert_never
@@ -13,6 +13,7 @@ from typing_extensions import assert_never
 from builders.backends.base import Facts, Options, read_options
 from zoo.runtime.onnxruntime import session_options
 from zoo.schema.keys import BuildInputs
+from zoo.schema.measurements import EngineFacts
 from zoo.schema.targets import Precision, Toolchain
 from zoo.util.errors import BuildError
 
@@ -20,26 +21,26 @@ if TYPE_CHECKING:
     import onnx
 
 _INT8_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
-_INT8_SHARE = 0.9  # of what the ONNX quantises, that an engine's own operators must cover
+_INT8_SHARE = 0.9  # of the operators that the ONNX quantises must run in int8
 
 
 class OnnxRuntimeOptions(Options):
     """Builder options of ONNX Runtime.
 
     Attributes:
-        graph_optimization: ``extended`` fuses operators; the level above writes nodes for this
-            machine's own instruction set into the model, which would not be portable.
+        graph_optimization: ``extended`` fuses operators; the next level writes nodes for this
+            machine's instruction set into the model, which would not be portable.
     """
 
     graph_optimization: Literal["extended"] = "extended"
 
 
 class OnnxRuntimeBackend:
-    """Optimises a model ahead of time, with what holds on every CPU."""
+    """Optimises a model ahead of time, with optimisations that are valid on every CPU."""
 
-    def options(self, toolchain: Toolchain, asked: Mapping[str, str]) -> dict[str, Any]:
+    def options(self, toolchain: Toolchain, requested: Mapping[str, str]) -> OnnxRuntimeOptions:
         """Returns the builder options; see :class:`~builders.backends.base.Backend`."""
-        return read_options(OnnxRuntimeOptions(), toolchain, asked)
+        return read_options(OnnxRuntimeOptions(), toolchain, requested)
 
     def build(
         self,
@@ -59,7 +60,7 @@ class OnnxRuntimeBackend:
         try:
             onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own for each status
-            raise BuildError(f"onnxruntime does not take the ONNX: {error}") from error
+            raise BuildError(f"ONNX Runtime can't load the ONNX: {error}") from error
         return read_engine(engine, inputs, onnx)
 
 
@@ -68,8 +69,8 @@ def read_engine(engine: Path, inputs: BuildInputs, source: Path) -> Facts:
 
     Args:
         engine: The optimised model.
-        inputs: What it was made from.
-        source: The ONNX.
+        inputs: The inputs of its build.
+        source: The ONNX that it was made from.
 
     Raises:
         BuildError: It does not run in the precision of its name.
@@ -89,42 +90,39 @@ def read_engine(engine: Path, inputs: BuildInputs, source: Path) -> Facts:
         case Precision.INT8:
             _check_int8(elements, sum(quantised.values()), onnx.load(source))
         case Precision.FP16 | Precision.BF16:
-            raise BuildError(
-                f"ONNX Runtime computes in fp32 on CPUs, not in {inputs.precision}: the name would "
-                "not be true"
-            )
+            raise BuildError(f"ONNX Runtime computes in fp32 on CPUs, never in {inputs.precision}")
         case _:
             assert_never(inputs.precision)
-    values = {
-        "weights": dict(elements),
-        "operators": dict(operators.most_common()),
-        "int8_operators": quantised,
-    }
+    values = EngineFacts(
+        weights=dict(elements),
+        operators=dict(operators.most_common()),
+        int8_operators=quantised,
+    )
     return Facts(values=values, precision_proven=True)
 
 
 def _check_fp32(elements: Counter[str]) -> None:
     floats = {name for name in elements if "float" in name}
     if floats != {"float"} or elements["int8"] or elements["uint8"]:
-        raise BuildError(f"an fp32 engine whose weights are {', '.join(sorted(elements))}")
+        raise BuildError(f"the fp32 engine has weights of type {', '.join(sorted(elements))}")
 
 
-def _check_int8(elements: Counter[str], made: int, source: onnx.ModelProto) -> None:
-    asked = _quantised_in(source)
-    if made < _INT8_SHARE * asked or not elements["int8"] + elements["uint8"]:
-        # A pair of Q and DQ that nothing fused computes in fp32, at a loss.
+def _check_int8(elements: Counter[str], in_int8: int, source: onnx.ModelProto) -> None:
+    quantised = _quantised_in(source)
+    if in_int8 < _INT8_SHARE * quantised or not elements["int8"] + elements["uint8"]:
+        # An operator whose Q/DQ pairs were not fused computes in fp32, and more slowly.
         raise BuildError(
-            f"an int8 engine that computes in fp32: of {asked} operators that the ONNX "
-            f"quantises, ONNX Runtime runs {made} in int8"
+            f"the int8 engine computes in fp32: ONNX Runtime runs {in_int8} of the {quantised} "
+            "operators that the ONNX quantises in int8"
         )
 
 
 def _quantised_in(model: onnx.ModelProto) -> int:
-    """Returns how many operators of an ONNX have quantised weights."""
-    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    """Returns the number of operators with quantised weights."""
+    producer = {name: node.op_type for node in model.graph.node for name in node.output}
     return sum(
         node.op_type in ("Conv", "Gemm", "MatMul")
-        and made_by.get(node.input[1]) == "DequantizeLinear"
+        and producer.get(node.input[1]) == "DequantizeLinear"
         for node in model.graph.node
     )
 

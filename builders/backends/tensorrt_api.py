@@ -1,45 +1,77 @@
-"""What differs between TensorRT 8.6, 10.x and 11.x: all of it is here.
+"""All differences between TensorRT 8.6, 10.x and 11.x.
 
-Decided by the version, or by whether a name exists; never by the integer value of a flag, for
-those shifted from release to release. That a flag of a precision exists says nothing: 11 has none
-and builds fp32 from an untyped network without a word, so networks are strongly typed wherever
-that exists, and a finished engine is asked what it runs in.
+Code decides by version or by whether a name exists, never by the integer value of a flag, which
+changes between releases. The absence of a precision flag is not an error either: TensorRT 11 has
+none and silently builds fp32 from a weakly typed network. So networks are strongly typed wherever
+the version supports it, and every finished engine is inspected for its precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
-from typing_extensions import assert_never
+from pydantic import Field
+from typing_extensions import NotRequired, assert_never
 
+from builders.backends.base import Options
 from zoo.schema.targets import Precision, Toolchain
 from zoo.util.errors import UsageError
 
 HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
+
+PrecisionConstraints = Literal["none", "prefer", "obey"]
 
 _FIRST_STRONGLY_TYPED = (9, 0)
 _FIRST_AMPERE_PLUS = (8, 6)
 _FIRST_SAME_COMPUTE_CAPABILITY = (10, 9)
 
 
+class TensorRTOptions(Options):
+    """Builder options of TensorRT.
+
+    Attributes:
+        optimization_level: How long to search for tactics, 0 to 5.
+        workspace_gib: Upper limit of the device memory of a tactic, GiB.
+        hardware_compatibility: Other GPUs that the engine may run on.
+        version_compatible: Whether later TensorRT releases of the same major version may load the
+            engine; costs size and speed.
+        tactic_sources: ``own`` excludes cuBLAS and cuDNN, so that the engine needs only TensorRT.
+        timing_cache: Whether to reuse timings of earlier builds on the same GPU.
+        strongly_typed: Whether layers run in exactly the types of the ONNX; otherwise flags allow
+            its precision.
+        precision_constraints: Whether the fp32 layers in the ONNX of an fp16 engine stay fp32 in
+            a weakly typed network: ``prefer``, if there is a tactic, or ``obey``.
+        tf32: Always off: an fp32 engine computes in fp32.
+    """
+
+    optimization_level: Annotated[int, Field(ge=0, le=5)] = 3
+    workspace_gib: Annotated[float, Field(gt=0, le=1024)] = 8.0
+    hardware_compatibility: HardwareCompatibility = "none"
+    version_compatible: bool = False
+    tactic_sources: Literal["own", "default"] = "own"
+    timing_cache: bool = True
+    strongly_typed: bool = True
+    precision_constraints: PrecisionConstraints = "none"
+    tf32: Literal[False] = False
+
+
 def version_of(toolchain: Toolchain) -> tuple[int, int]:
-    """Returns major and minor of a toolchain's version."""
+    """Returns the major and minor version of a toolchain."""
     major, minor, *_ = toolchain.version.split(".")
     return int(major), int(minor)
 
 
 def is_strongly_typed(toolchain: Toolchain) -> bool:
-    """Whether this version has strongly typed networks, so that the types of the ONNX are law."""
+    """Whether this version supports strongly typed networks, which run in the ONNX's types."""
     return version_of(toolchain) >= _FIRST_STRONGLY_TYPED
 
 
 def default_compatibility(toolchain: Toolchain) -> HardwareCompatibility:
-    """Returns the level that an engine for a whole architecture should have.
+    """Returns the hardware compatibility level of an engine for a whole architecture.
 
-    ``same_compute_capability`` where there is one: without it an engine is tuned to the very card,
-    and TensorRT warns on another card of the architecture.
+    It is ``same_compute_capability`` if the version supports it: otherwise an engine is tuned to
+    one GPU model, and TensorRT warns on other GPUs of the architecture.
     """
     if version_of(toolchain) >= _FIRST_SAME_COMPUTE_CAPABILITY:
         return "same_compute_capability"
@@ -47,10 +79,10 @@ def default_compatibility(toolchain: Toolchain) -> HardwareCompatibility:
 
 
 def check_compatibility(toolchain: Toolchain, level: HardwareCompatibility) -> None:
-    """Refuses a level of hardware compatibility that a version does not have.
+    """Checks that a version supports a hardware compatibility level.
 
     Raises:
-        UsageError: Says from which version it exists.
+        UsageError: It does not; the message names the first version that does.
     """
     first = {
         "none": (0, 0),
@@ -59,70 +91,91 @@ def check_compatibility(toolchain: Toolchain, level: HardwareCompatibility) -> N
     }[level]
     if version_of(toolchain) < first:
         raise UsageError(
-            f"TensorRT {toolchain.version} has no hardware_compatibility={level}: it came with "
-            f"{first[0]}.{first[1]}",
-            hint=f"take hardware_compatibility={default_compatibility(toolchain)}",
+            f"TensorRT {toolchain.version} has no hardware_compatibility={level}, which needs "
+            f"{first[0]}.{first[1]} or later",
+            hint=f"use hardware_compatibility={default_compatibility(toolchain)}",
         )
+
+
+class CreateConfigArguments(TypedDict):
+    """Keyword arguments of Polygraphy's ``CreateConfig``.
+
+    Attributes:
+        memory_pool_limits: Member of ``MemoryPoolType`` to bytes.
+        profiling_verbosity: Member of ``ProfilingVerbosity``.
+        hardware_compatibility_level: Member of ``HardwareCompatibilityLevel``.
+        tactic_sources: Members of ``TacticSource``.
+    """
+
+    tf32: bool
+    memory_pool_limits: dict[Any, int]
+    builder_optimization_level: int
+    version_compatible: bool
+    profiling_verbosity: Any
+    fp16: NotRequired[bool]
+    int8: NotRequired[bool]
+    precision_constraints: NotRequired[PrecisionConstraints]
+    hardware_compatibility_level: NotRequired[Any]
+    tactic_sources: NotRequired[list[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigArguments:
-    """How Polygraphy's ``CreateConfig`` is called, and what is set on the config afterwards.
+    """How to create a builder's config.
 
     Attributes:
-        arguments: For ``CreateConfig``.
-        preview_features: Members of ``PreviewFeature`` to switch on, the others left as they are.
+        arguments: Arguments of ``CreateConfig``.
+        preview_features: Members of ``PreviewFeature`` to enable afterwards; the others keep their
+            defaults.
     """
 
-    arguments: dict[str, Any]
+    arguments: CreateConfigArguments
     preview_features: tuple[Any, ...]
 
 
-def config_arguments(
-    trt: Any, precision: Precision, options: dict[str, Any], strongly_typed: bool
-) -> ConfigArguments:
-    """Says how a builder is configured with the names that a version has.
+def config_arguments(trt: Any, precision: Precision, options: TensorRTOptions) -> ConfigArguments:
+    """Returns how to create a builder's config, in the names of a TensorRT version.
 
     Args:
         trt: The ``tensorrt`` module.
-        precision: Of the engine.
-        options: The build key's builder options.
-        strongly_typed: Whether the network is.
+        precision: The engine's precision.
+        options: The builder options.
     """
-    arguments: dict[str, Any] = {
+    arguments: CreateConfigArguments = {
         "tf32": False,
-        "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: int(options["workspace_gib"] * 2**30)},
-        "builder_optimization_level": options["optimization_level"],
-        "version_compatible": options["version_compatible"],
+        "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: int(options.workspace_gib * 2**30)},
+        "builder_optimization_level": options.optimization_level,
+        "version_compatible": options.version_compatible,
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
     }
-    if not strongly_typed:
-        arguments |= _type_flags(precision)
-        if precision == Precision.FP16 and options["precision_constraints"] != "none":
-            arguments["precision_constraints"] = options["precision_constraints"]
-    if options["hardware_compatibility"] != "none":
-        name = options["hardware_compatibility"].upper()
+    if not options.strongly_typed:
+        _allow_types(arguments, precision)
+        if precision == Precision.FP16 and options.precision_constraints != "none":
+            arguments["precision_constraints"] = options.precision_constraints
+    if options.hardware_compatibility != "none":
+        name = options.hardware_compatibility.upper()
         arguments["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, name)
-    if options["tactic_sources"] == "own":
-        # Neither cuBLAS nor cuDNN: the engine then needs TensorRT alone where it runs.
+    if options.tactic_sources == "own":
+        # Neither cuBLAS nor cuDNN, so that the engine needs only TensorRT.
         names = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
         sources = trt.TacticSource.__members__
         arguments["tactic_sources"] = [sources[name] for name in names if name in sources]
-    # 8.6 lets contexts share a profile only when asked; later versions always do.
+    # In 8.6 contexts share a profile only with this feature; later versions always share.
     features = trt.PreviewFeature.__members__
     shared = tuple(features[name] for name in ("PROFILE_SHARING_0806",) if name in features)
     return ConfigArguments(arguments=arguments, preview_features=shared)
 
 
-def _type_flags(precision: Precision) -> Mapping[str, bool]:
-    """Returns the types that a network without strong typing may compute in."""
+def _allow_types(arguments: CreateConfigArguments, precision: Precision) -> None:
+    """Sets the types besides fp32 that a weakly typed network of a precision may run in."""
     match precision:
-        case Precision.FP32 | Precision.BF16:  # no version without strong typing has a bf16 flag
-            return {}
+        case Precision.FP32 | Precision.BF16:  # versions without strong typing have no bf16 flag
+            pass
         case Precision.FP16:
-            return {"fp16": True}
+            arguments["fp16"] = True
         case Precision.INT8:
-            # Around Q/DQ the builder chooses: fp16 where that is faster for what is not quantised.
-            return {"int8": True, "fp16": True}
+            arguments["int8"] = True
+            # TensorRT may run layers that are not quantised in fp16 if that is faster.
+            arguments["fp16"] = True
         case _:
             assert_never(precision)

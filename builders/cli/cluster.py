@@ -1,4 +1,4 @@
-"""Commands of ``zoo-farm cluster``: certificates, a scheduler, workers, and what there is."""
+"""``zoo-farm cluster``: makes certificates, runs a scheduler and workers, shows their status."""
 
 from __future__ import annotations
 
@@ -16,48 +16,50 @@ from zoo.util.version import __version__
 if TYPE_CHECKING:
     from builders.executors.dask.client import DaskExecutor
 
-SCHEDULER_HELP = "a cluster's scheduler, tls://host:8786"
-CERTS_HELP = f"folder of its certificates (default: ${CERTS})"
+SCHEDULER_HELP = "address of a cluster's scheduler, tls://host:8786"
+CERTS_HELP = f"folder of the cluster's certificates (default: ${CERTS})"
 
 
 def add_commands(commands: Any) -> None:
-    """Adds them to a parser's subcommands."""
+    """Adds the command and its actions to the parser's subcommands."""
     parser = commands.add_parser("cluster", help="many machines: certificates, scheduler, workers")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    made = add_arguments(actions, "certs", certs)
-    made.add_argument("folder", help="where to; a machine gets ca.pem and the two of its role")
-    made.add_argument("--days", type=int, default=365, help="how long they are valid")
-    both = add_arguments(actions, "up", up)
-    one = add_arguments(actions, "scheduler", scheduler)
-    for starts in (both, one):
-        starts.add_argument("--listen", default="127.0.0.1:8786", help="host:port")
-    many = add_arguments(actions, "worker", worker)
-    shown = add_arguments(actions, "status", status)
-    for joins in (many, shown):
-        joins.add_argument("scheduler", help=SCHEDULER_HELP)
-    shown.add_argument("--json", action="store_true", help="for programs")
-    for works in (both, many):
-        works.add_argument("--cpu-slots", type=int, default=1, help="workers without a GPU")
-        works.add_argument("--name", default="", help="of this machine (default: its host name)")
-        works.add_argument("--builder-python", default="", help="the Python that builds")
-    for secured in (both, one, many, shown):
+    of_certs = add_arguments(actions, "certs", certs)
+    of_certs.add_argument(
+        "folder", help="output folder; a machine gets ca.pem and the two files of its role"
+    )
+    of_certs.add_argument("--days", type=int, default=365, help="days until they expire")
+    of_up = add_arguments(actions, "up", up)
+    of_scheduler = add_arguments(actions, "scheduler", scheduler)
+    for starting in (of_up, of_scheduler):
+        starting.add_argument("--listen", default="127.0.0.1:8786", help="host:port")
+    of_worker = add_arguments(actions, "worker", worker)
+    of_status = add_arguments(actions, "status", status)
+    for connecting in (of_worker, of_status):
+        connecting.add_argument("scheduler", help=SCHEDULER_HELP)
+    of_status.add_argument("--json", action="store_true", help="print JSON")
+    for working in (of_up, of_worker):
+        working.add_argument("--cpu-slots", type=int, default=1, help="workers without a GPU")
+        working.add_argument("--name", default="", help="this machine's name (default: host name)")
+        working.add_argument("--builder-python", default="", help="the Python that builds")
+    for secured in (of_up, of_scheduler, of_worker, of_status):
         secured.add_argument("--certs", default="", help=CERTS_HELP)
 
 
 def open_cluster(
     scheduler: str, certs: str, builder_python: str, *, timeout: float, memory: int | None
 ) -> DaskExecutor:
-    """Returns what runs jobs on a cluster.
+    """Returns an executor that runs jobs on a cluster.
 
     Args:
-        scheduler: Its address, ``tls://host:8786``.
-        certs: Folder of its certificates; empty for where the environment says.
-        builder_python: Refused: it is the workers' own.
+        scheduler: Address of its scheduler, ``tls://host:8786``.
+        certs: Folder of its certificates; empty for the one that the environment names.
+        builder_python: Must be empty: each worker has its own.
         timeout: Seconds that a job may take.
-        memory: Bytes that it may have; None for no limit.
+        memory: Bytes of memory that a job may use; None for no limit.
 
     Raises:
-        UsageError: There is no address, or a Python is asked for.
+        UsageError: There is no address, or ``builder_python`` is given.
         ClusterError: The scheduler can't be reached.
     """
     from builders.executors.dask.client import DaskExecutor
@@ -69,35 +71,34 @@ def open_cluster(
         )
     if builder_python:
         raise UsageError(
-            "BUILDER_PYTHON= is the workers' own, on a cluster",
-            hint="zoo-farm cluster worker takes it: --builder-python",
+            "BUILDER_PYTHON= is not supported on a cluster: each worker has its own",
+            hint="give it to the worker: zoo-farm cluster worker --builder-python",
         )
     return DaskExecutor(scheduler, certs_folder(certs), timeout=timeout, memory=memory)
 
 
 def certs(options: argparse.Namespace) -> int:
-    """Makes an authority and certificates for a cluster; again, certificates alone."""
+    """Makes a cluster's certificate authority, unless it exists, and certificates."""
     from builders.executors.dask.certificates import make_certs
 
-    made = make_certs(Path(options.folder), options.days)
-    for path in made:
+    for path in make_certs(Path(options.folder), options.days):
         print(path)
-    print("ca-key.pem signs more of them: it stays here; no machine of the cluster needs it")
+    print("ca-key.pem signs further certificates: keep it here; no machine of the cluster needs it")
     return 0
 
 
 def up(options: argparse.Namespace) -> int:
-    """Runs a scheduler and this machine's workers, until Ctrl-C."""
+    """Runs a scheduler and this machine's workers until Ctrl-C."""
     return _serve(options, listen=options.listen, join=None, works=True)
 
 
 def scheduler(options: argparse.Namespace) -> int:
-    """Runs a scheduler, until Ctrl-C."""
+    """Runs a scheduler until Ctrl-C."""
     return _serve(options, listen=options.listen, join=None, works=False)
 
 
 def worker(options: argparse.Namespace) -> int:
-    """Finds out what this machine can build and runs its workers, until Ctrl-C."""
+    """Probes what this machine can build and runs its workers until Ctrl-C."""
     from builders.executors.dask.tls import check_address
 
     check_address(options.scheduler, certs_folder(options.certs))
@@ -110,7 +111,7 @@ def status(options: argparse.Namespace) -> int:
 
     cluster = DaskExecutor(options.scheduler, certs_folder(options.certs))
     try:
-        slots, others = cluster.workers(), cluster.left_out()
+        slots, ignored = cluster.workers(), cluster.left_out()
     finally:
         cluster.stop()
     if options.json:
@@ -118,12 +119,12 @@ def status(options: argparse.Namespace) -> int:
         return 0
     for slot in slots:
         print(f"{slot.name}: {', '.join(slot.builds)}")
-    for slot in others:
-        print(f"{slot.name}: left out, it runs version {slot.version}; this is {__version__}")
+    for slot in ignored:
+        print(f"{slot.name}: ignored: it runs version {slot.version}; this is {__version__}")
     if not slots:
         raise ClusterError(
             f"{options.scheduler} has no workers",
-            hint=f"zoo-farm cluster worker {options.scheduler} adds the machine that it runs on",
+            hint=f"add a machine: run zoo-farm cluster worker {options.scheduler} on it",
         )
     print(f"{len(slots)} workers on {len({slot.host for slot in slots})} machines")
     return 0
@@ -141,13 +142,13 @@ def _serve(
     slots = []
     if works:
         if options.cpu_slots < 0:
-            raise UsageError(f"--cpu-slots {options.cpu_slots}: there can't be fewer than none")
+            raise UsageError(f"--cpu-slots {options.cpu_slots}: must be 0 or more")
         slots = probe(options.builder_python, options.cpu_slots, say=say, host=options.name or None)
         if not slots:
             raise ClusterError(
-                "this machine can build nothing"
+                "this machine can't build anything"
                 + (" with --cpu-slots 0: it has no GPU" if not options.cpu_slots else ""),
-                hint="pip install '.[worker]' and a runtime; zoo-farm targets has the table",
+                hint="pip install '.[worker]' and a runtime; zoo-farm targets lists the runtimes",
             )
     with tempfile.TemporaryDirectory(prefix="zoo-cluster-") as scratch:
         return run(

@@ -1,4 +1,4 @@
-"""Options that say where jobs run: ``--executor``, and what an executor of that name takes."""
+"""Options that choose where jobs run: ``--executor`` and the options of each executor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zoo.util.names import perhaps
 _EXECUTORS = ("local", "docker", "dask")
 
 Choose = Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]]
-"""Picks what builds for each architecture."""
+"""Chooses the toolchain that builds for each architecture."""
 
 
 class _Limits(TypedDict):
@@ -35,9 +35,9 @@ class Chosen:
     """Where jobs run.
 
     Attributes:
-        executor: Runs them.
-        archs: What they are for.
-        choose: Picks the runtime for each architecture.
+        executor: Runs the jobs.
+        archs: Architectures that they build for.
+        choose: Chooses the toolchain for each architecture.
     """
 
     executor: Executor
@@ -45,46 +45,46 @@ class Chosen:
     choose: Choose
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
-        """Returns the first architecture on which an engine can be run and verified."""
+        """Returns the first architecture on which an engine can be verified; None if on none."""
         if toolchain.kind not in SESSIONS:
             return None
         return self.executor.runs_on(archs, toolchain)
 
 
 def local_executor(options: argparse.Namespace) -> LocalExecutor:
-    """Returns what runs jobs on this machine, within the limits that are asked for."""
+    """Returns an executor that runs jobs on this machine within ``--timeout`` and ``--memory``."""
     return LocalExecutor(build_command=worker_command(options.builder_python), **_limits(options))
 
 
 def runs_here(options: argparse.Namespace) -> bool:
-    """Whether jobs run on this machine, in processes and not in containers.
+    """Returns whether jobs run in processes of this machine, not in containers or a cluster.
 
     Raises:
-        UsageError: There is no such executor, or an option is for another one.
+        UsageError: There is no such executor, or an option belongs to another one.
     """
     if options.executor not in ("", *_EXECUTORS):
         raise UsageError(
             f"no executor '{options.executor}'.{perhaps(options.executor, _EXECUTORS)}",
-            hint=f"EXECUTOR= (--executor) takes {', '.join(_EXECUTORS)}",
+            hint=f"EXECUTOR= (--executor) is one of {', '.join(_EXECUTORS)}",
         )
     for name in ("scheduler", "certs"):
         if getattr(options, name) and options.executor != "dask":
             raise UsageError(
-                f"{name.upper()}= (--{name}) is for a cluster, and jobs would run here",
-                hint="EXECUTOR=dask (--executor) takes them to it",
+                f"{name.upper()}= (--{name}) needs a cluster, but jobs would run on this machine",
+                hint="EXECUTOR=dask (--executor) runs them on the cluster",
             )
     return options.executor in ("", "local")
 
 
-def choose_executor(options: argparse.Namespace, asked: list[Arch]) -> Chosen:
+def choose_executor(options: argparse.Namespace, requested: list[Arch]) -> Chosen:
     """Returns where jobs run.
 
     Args:
-        options: The options of this module, and ``builder_python``.
-        asked: Architectures that ``GPU=`` names; none for what there is.
+        options: The options of this module and ``builder_python``.
+        requested: Architectures that ``GPU=`` names; empty for the executor's default.
 
     Raises:
-        UsageError: There is no such executor, or it needs something else.
+        UsageError: There is no such executor, or an option that it needs is missing or wrong.
         ClusterError: The cluster can't be reached.
     """
     here = runs_here(options)
@@ -92,14 +92,16 @@ def choose_executor(options: argparse.Namespace, asked: list[Arch]) -> Chosen:
         cluster = open_cluster(
             options.scheduler, options.certs, options.builder_python, **_limits(options)
         )
-        archs = asked or cluster.default_archs()
+        archs = requested or cluster.default_archs()
         return Chosen(executor=cluster, archs=archs, choose=cluster.choose_toolchains)
-    python, archs = options.builder_python, asked or default_archs()
+    python, archs = options.builder_python, requested or default_archs()
     if not here:
         from builders.executors.docker import DockerExecutor
 
         if python:
-            raise UsageError("BUILDER_PYTHON= is the image's own, with EXECUTOR=docker")
+            raise UsageError(
+                "BUILDER_PYTHON= is not supported with EXECUTOR=docker: an image has its own"
+            )
         engine = DockerExecutor(**_limits(options))
         return Chosen(executor=engine, archs=archs, choose=engine.choose_toolchains)
     find = toolchains_of(python).get if python else installed

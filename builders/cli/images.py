@@ -1,4 +1,4 @@
-"""The commands of containers: images, image."""
+"""Commands on container images: ``images``, ``image``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from zoo.util.errors import MissingPackageError, UsageError
 
 
 def show(options: argparse.Namespace) -> int:
-    """Lists images and whether their bases are pinned; --lock looks the digests up."""
+    """Lists images and the digests that pin their bases; --lock looks the digests up."""
     if options.lock:
         _check_docker()
-        found = {name: _digest(name) for name in _bases()}
-        images.lock(ROOT / images.IMAGES, found)
+        images.lock(ROOT / images.IMAGES, {name: _digest(name) for name in _bases()})
     digests = images.read_digests(ROOT / images.IMAGES)
     images.write_bake(ROOT, digests)
     for image in images.images().values():
@@ -29,25 +28,25 @@ def show(options: argparse.Namespace) -> int:
 
 
 def build(options: argparse.Namespace) -> int:
-    """Builds the image of a TensorRT line, or the export's."""
+    """Builds the image of a TensorRT line, or the one that exports."""
     image = images.image_of(options.trt)
     digests = images.read_digests(ROOT / images.IMAGES)
     if digests.get(image.base, images.UNLOCKED) == images.UNLOCKED and not options.allow_unlocked:
         raise UsageError(
-            f"{image.base}: its digest is unlocked in {images.IMAGES}: nobody knows what is in it",
-            hint="zoo-farm images --lock looks it up; ALLOW_UNLOCKED=yes (--allow-unlocked) takes "
-            "what the tag is today",
+            f"{image.base}: its digest is not locked in {images.IMAGES}: its contents may change",
+            hint="zoo-farm images --lock looks it up; ALLOW_UNLOCKED=yes (--allow-unlocked) builds "
+            "on today's image of the tag",
         )
     _check_docker()
     images.write_bake(ROOT, digests)
-    # --load: whichever builder makes it, the engine that runs jobs has it then.
+    # --load: some buildx builders keep their images to themselves; jobs need this one in docker.
     command = ["docker", "buildx", "bake", "--load", "-f", str(images.BAKE), image.target]
     print(shlex.join(command), flush=True)
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def unlocked_bases() -> list[str]:
-    """Returns the bases of images whose digests are not locked yet."""
+    """Returns the base images whose digests are not locked yet."""
     digests = images.read_digests(ROOT / images.IMAGES)
     return [name for name in _bases() if digests.get(name, images.UNLOCKED) == images.UNLOCKED]
 
@@ -57,20 +56,20 @@ def _bases() -> list[str]:
 
 
 def _digest(name: str) -> str:
-    """Looks up what a tag is today.
+    """Returns the digest that a tag resolves to today.
 
     Raises:
-        UsageError: The registry does not say.
+        UsageError: The registry doesn't have it or can't be reached.
     """
     done = subprocess.run(images.lookup(name), capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise UsageError(f"{name}: docker does not find its digest: {said}")
+        message = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise UsageError(f"{name}: docker can't look up its digest: {message}")
     return done.stdout.strip()
 
 
 def _check_docker() -> None:
-    """Raises MissingPackageError where docker or its buildx plugin is not installed."""
+    """Raises MissingPackageError if docker or its buildx plugin is not installed."""
     try:
         done = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
         missing = "docker has no buildx plugin" if done.returncode else ""
@@ -81,9 +80,15 @@ def _check_docker() -> None:
 
 
 def add_commands(commands: Any) -> None:
-    """Adds these commands to ``zoo-farm``."""
-    listed = add_arguments(commands, "images", show)
-    listed.add_argument("--lock", action="store_true", help="look digests up and write them down")
-    made = add_arguments(commands, "image", build)
-    made.add_argument("--trt", default="", help="line of the builder (default: the export's image)")
-    made.add_argument("--allow-unlocked", action="store_true", help="build on today's tag")
+    """Adds these commands to the parser's subcommands."""
+    of_images = add_arguments(commands, "images", show)
+    of_images.add_argument(
+        "--lock", action="store_true", help=f"look digests up and write them to {images.IMAGES}"
+    )
+    of_image = add_arguments(commands, "image", build)
+    of_image.add_argument(
+        "--trt", default="", help="TensorRT line (default: the image that exports)"
+    )
+    of_image.add_argument(
+        "--allow-unlocked", action="store_true", help="build on today's image of the base's tag"
+    )

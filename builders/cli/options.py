@@ -1,4 +1,4 @@
-"""What the command line's options mean, shared by the modules of ``zoo-farm``."""
+"""What the options shared by several commands of ``zoo-farm`` stand for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STORE_HELP = "repository (default ./_repository)"
 def chosen_manifests(
     options: argparse.Namespace,
 ) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:
-    """Returns the models that are asked for, and those of them whose manifests can't be read."""
+    """Returns the manifests that ``--models`` selects, and the errors of those that are invalid."""
     good, bad = read_manifests(Path(options.manifests))
     patterns = words(options.models)
     if not patterns:
@@ -29,16 +29,22 @@ def chosen_manifests(
         for name, error in bad.items()
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
-    rest = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for name in broken)]
-    return select_manifests(good, rest) if rest else {}, broken
+    # A pattern that matches only invalid manifests is not a misspelt one.
+    remaining = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for name in broken)]
+    return select_manifests(good, remaining) if remaining else {}, broken
+
+
+def store_of(options: argparse.Namespace) -> str:
+    """Returns the repository that ``--store`` names, or the default one."""
+    return options.store or "_repository"
 
 
 def published(options: argparse.Namespace) -> Repository:
-    """Returns the repository that ``--store`` names, with its index as it is signed.
+    """Returns the repository that ``--store`` names, read through its signed index.
 
     Raises:
         RepositoryError: Nothing is published in it.
-        TrustError: It is not trusted by this user.
+        TrustError: This user does not trust it.
     """
     return reader(options).repository
 
@@ -46,17 +52,30 @@ def published(options: argparse.Namespace) -> Repository:
 def reader(options: argparse.Namespace) -> Client:
     """Returns a client of the repository that ``--store`` names.
 
-    Who has the keys of a local repository trusts it.
+    Raises:
+        RepositoryError: Nothing is published in it.
+        TrustError: This user does not trust it.
+    """
+    return open_reader(store_of(options), getattr(options, "keys", ""))
+
+
+def open_reader(store: str, keys: str) -> Client:
+    """Returns a client of a repository.
+
+    A user who has the keys of a local repository need not trust it first.
+
+    Args:
+        store: URL or folder of the repository.
+        keys: Folder of its keys; empty for the one beside a local repository.
 
     Raises:
         RepositoryError: Nothing is published in it.
-        TrustError: It is not trusted by this user.
+        TrustError: This user does not trust it.
     """
-    store = options.store or "_repository"
     url, home = open_store(store).url, trust_home()
-    keys = Path(getattr(options, "keys", "") or f"{url}.keys") / "root.json"
-    if keys.is_file():
-        home.trust(url, keys.read_bytes())
+    root = Path(keys or f"{url}.keys") / "root.json"
+    if root.is_file():
+        home.trust(url, root.read_bytes())
     client = connect(store)
     client.index()
     return client

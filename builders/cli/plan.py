@@ -1,4 +1,4 @@
-"""``zoo-farm plan``: what a run would do, and why. Nothing is done or written."""
+"""``zoo-farm plan``: prints what a run would do and why. It writes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from builders.cli.request import ask, places_to_plan, places_to_run
+from builders.cli.request import places_to_plan, places_to_run, read_request
 from builders.planning.decision import Action
 from builders.planning.options import add_options
 from builders.planning.plan import plan_farm
@@ -19,59 +19,62 @@ from zoo.util.errors import ManifestError, UsageError
 
 
 def add_commands(commands: Any) -> None:
-    """Adds them to a parser's subcommands."""
-    told = add_arguments(commands, "plan", plan)
-    add_options(told, "plan")
+    """Adds the command to the parser's subcommands."""
+    add_options(add_arguments(commands, "plan", show_plan), "plan")
 
 
-def plan(options: argparse.Namespace) -> int:
-    """Says what is published, what would be built and why, and what that takes."""
+def show_plan(options: argparse.Namespace) -> int:
+    """Shows what is published, what would be built and why, and what that requires."""
     if options.json and options.matrix:
-        raise UsageError("JSON= and MATRIX= are two outputs: one at a time")
+        raise UsageError("JSON= and MATRIX= can't be combined")
     started = time.perf_counter()
-    made = plan_of(options)
+    plan = plan_of(options)
     if options.json:
-        print(made.to_json())
+        print(plan.to_json())
     elif options.matrix:
-        print(matrix_line(made))
-        for note in made.notes:
+        print(matrix_line(plan))
+        for note in plan.notes:
             print(note, file=sys.stderr)
-        if not made.work:
+        if not plan.work:
             print("nothing to do: the matrix is empty", file=sys.stderr)
     else:
-        print("\n".join(to_text(made)))
+        print("\n".join(to_text(plan)))
         seconds = time.perf_counter() - started
-        print(f"{made.store}: {len(made.engines)} engines looked at in {seconds:.2f} s")
-    return _status(made, options)
+        print(f"{plan.store}: {len(plan.engines)} engines checked in {seconds:.2f} s")
+    return _status(plan, options)
 
 
-def _status(made: FarmPlan, options: argparse.Namespace) -> int:
-    """Returns the exit status: not 0 where a manifest can't be read.
+def _status(plan: FarmPlan, options: argparse.Namespace) -> int:
+    """Returns the exit status: an error if a manifest can't be read.
 
-    A matrix is for the other models, and the run of a night tells of this one.
+    With a matrix it is 0: the other models must be built, and the nightly run reports this one.
     """
-    broken = [one for one in made.engines if one.action is Action.BLOCKED and not one.archs]
-    for one in broken if options.matrix else ():
-        print(f"{one.model}: {one.reason}", file=sys.stderr)
+    broken = [
+        engine for engine in plan.engines if engine.action is Action.BLOCKED and not engine.archs
+    ]
+    for engine in broken if options.matrix else ():
+        print(f"{engine.model}: {engine.reason}", file=sys.stderr)
     return ManifestError.exit_code if broken and not options.matrix else 0
 
 
 def plan_of(options: argparse.Namespace, *, plans: bool = True) -> FarmPlan:
-    """Plans what the options of ``zoo`` ask for.
+    """Returns the plan of what the options of ``zoo`` select.
 
     Args:
-        options: As ``zoo`` has them.
-        plans: Whether ``TRT=`` may name several lines, and GPUs be elsewhere.
+        options: Options of ``zoo``.
+        plans: Whether ``TRT=`` may name several lines, and GPUs that this machine lacks. False
+            for the plan of a run here.
     """
-    asked = ask(options, _to_stderr, plans=plans)
+    selected = read_request(options, _to_stderr, plans=plans)
     try:
-        where = places_to_plan(asked, options)
+        places = places_to_plan(selected, options)
         if not plans:
-            there = places_to_run(asked)
-            where = lambda models: there  # noqa: E731
-        return plan_farm(Repository(open_store(asked.store)), asked.request, where, asked.broken)
+            here = places_to_run(selected)
+            places = lambda models: here  # noqa: E731
+        repository = Repository(open_store(selected.store))
+        return plan_farm(repository, selected.request, places, selected.broken)
     finally:
-        asked.chosen.executor.stop()
+        selected.chosen.executor.stop()
 
 
 def _to_stderr(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Serve: shows a site on this machine."""
+"""Serves the catalog on this machine."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ HOST = "127.0.0.1"
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *_: Any) -> None:
-        """Says nothing: every page would be several lines."""
+        """Logs nothing: every page would print several lines."""
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Returns a server of a folder, for this machine alone; it listens already.
+    """Returns a listening server of a folder, reachable from this machine only.
 
     Args:
-        folder: What it shows.
-        port: Where; 0 takes one that is free.
+        folder: Folder to serve.
+        port: TCP port; 0 for a free one.
 
     Raises:
-        UsageError: The port is taken, or is none.
+        UsageError: The port is in use or does not exist.
     """
     try:
         return ThreadingHTTPServer((HOST, port), partial(_Quiet, directory=str(folder)))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or "there is no such port"
         raise UsageError(
-            f"port {port}: {reason}", hint="make serve PORT=8001 takes another"
+            f"port {port}: {reason}", hint="use another port: make serve PORT=8001"
         ) from error
 
 
 def serve(folder: Path, port: int) -> None:
-    """Shows a folder until Ctrl-C."""
+    """Serves a folder until Ctrl-C."""
     with server(folder, port) as running:
         print(f"http://{HOST}:{running.server_address[1]}/ (Ctrl-C stops)", flush=True)
         try:

@@ -1,17 +1,18 @@
-"""Commands of ``zoo-farm`` that look after a repository: publish, withdraw, gc, explain."""
+"""Commands on a repository: ``publish``, ``withdraw``, ``gc``, ``check``, ``explain``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from builders.cli.keys import keys_folder
-from builders.cli.nightly import tell_worse
-from builders.cli.options import STORE_HELP, chosen_manifests, published, reader
+from builders.cli.nightly import report_regressions
+from builders.cli.options import STORE_HELP, chosen_manifests, published, reader, store_of
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.main import add_arguments
 from zoo.repository.repository import Repository
@@ -19,68 +20,81 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.records import Attestation, AttestationKind, Status
 from zoo.stores import open_store
 from zoo.util.digest import sha256_json
-from zoo.util.errors import UsageError
+from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.names import perhaps
 
-_DIGITS = 8
-"""Of a digest, that name an engine."""
+_MIN_DIGITS = 8
+"""Fewest digits of its SHA-256 that name an engine."""
 
 
 def add_commands(commands: Any) -> None:
-    """Adds them to a parser's subcommands."""
-    told = add_arguments(commands, "publish", publish)
-    told.add_argument("--issue", default="", help="file for an issue on engines that became worse")
-    told.add_argument("--refresh", action="store_true", help="sign the timestamp anew in any case")
-    out = add_arguments(commands, "withdraw", withdraw)
-    out.add_argument("model", help="its id")
-    out.add_argument(
-        "target", help="label of a target that the engine serves, or the beginning of its SHA-256"
+    """Adds these commands to the parser's subcommands."""
+    of_publish = add_arguments(commands, "publish", publish)
+    of_publish.add_argument(
+        "--issue", default="", help="write an issue about engines that became worse to this file"
     )
-    out.add_argument("--reason", required=True, help="why; the page shows it")
-    waste = add_arguments(commands, "gc", gc)
-    waste.add_argument("--delete", action="store_true", help="condemn and delete, not only say so")
-    waste.add_argument("--grace", type=float, default=7, metavar="DAYS", help="(default 7)")
-    why = add_arguments(commands, "explain", explain)
-    why.add_argument("model", help="its id")
-    why.add_argument("target", help="label of a target")
-    why.add_argument("--calibration", default="", help="folder of photos, as for zoo")
-    why.add_argument("--builder", default="", help="builder options, as for zoo")
-    for one in (told, out):
-        one.add_argument("--keys", default="", help=KEYS_HELP)
-    for one in (told, out, waste, why):
-        one.add_argument("--store", default="", help=STORE_HELP)
+    of_publish.add_argument(
+        "--refresh", action="store_true", help="sign the timestamp even if nothing changed"
+    )
+    of_withdraw = add_arguments(commands, "withdraw", withdraw)
+    of_withdraw.add_argument("model", help="the model's id")
+    of_withdraw.add_argument(
+        "target", help="label of a target of the engine, or first digits of the engine's SHA-256"
+    )
+    of_withdraw.add_argument("--reason", required=True, help="shown on the model's page")
+    of_gc = add_arguments(commands, "gc", gc)
+    of_gc.add_argument(
+        "--delete", action="store_true", help="condemn and delete; without it, only list"
+    )
+    of_gc.add_argument(
+        "--grace", type=float, default=7, metavar="DAYS",
+        help="days between condemning and deleting (default: 7)",
+    )  # fmt: skip
+    of_check = add_arguments(commands, "check", check)
+    of_check.add_argument(
+        "--repair", action="store_true", help="remove records of damaged or missing blobs"
+    )
+    of_explain = add_arguments(commands, "explain", explain)
+    of_explain.add_argument("model", help="the model's id")
+    of_explain.add_argument("target", help="label of a target")
+    of_explain.add_argument("--calibration", default="", help="folder of photos, as for zoo")
+    of_explain.add_argument("--builder", default="", help="builder options, as for zoo")
+    for signing in (of_publish, of_withdraw):
+        signing.add_argument("--keys", default="", help=KEYS_HELP)
+    for parser in (of_publish, of_withdraw, of_gc, of_check, of_explain):
+        parser.add_argument("--store", default="", help=STORE_HELP)
 
 
 def publish(options: argparse.Namespace) -> int:
-    """Signs what builders propose: from then on people see it."""
-    repository = Repository(open_store(options.store or "_repository"))
+    """Signs the engines that builders propose, which makes them visible to readers."""
+    repository = Repository(open_store(store_of(options)))
     ring = key_ring(keys_folder(options))
     before = list(repository.model_indexes()) if options.issue else []
-    done = sign_with(repository, ring, refresh=options.refresh)
-    for model in dict.fromkeys(done.models):
+    signed = sign_with(repository, ring, refresh=options.refresh)
+    for model in dict.fromkeys(signed.models):
         print(f"{model}: signed")
-    for key, reason in done.refused.items():
+    for key, reason in signed.refused.items():
         print(f"REFUSED {key}: {reason}", file=sys.stderr)
-    print(f"{len(done.models)} signed, {len(done.refused)} refused")
-    for role, until in done.ending.items():
+    print(f"{len(signed.models)} signed, {len(signed.refused)} refused")
+    for role, until in signed.ending.items():
         print(
-            f"WARNING: the signature of {role} ends on {until:%Y-%m-%d}, and readers refuse all "
-            f"then: zoo-farm keys renew {role}, where its key is",
+            f"WARNING: the signature of {role} expires on {until:%Y-%m-%d}; readers then reject "
+            f"the repository. Where its key is stored, run: zoo-farm keys renew {role}",
             file=sys.stderr,
         )
     if options.issue:
-        worse = tell_worse(repository, before, Path(options.issue))
+        worse = report_regressions(repository, before, Path(options.issue))
         print(f"{worse} measurements are worse than those of the engine before")
-    return 1 if done.refused else 0
+    return 1 if signed.refused else 0
 
 
 def withdraw(options: argparse.Namespace) -> int:
-    """Withdraws an engine: its record stays, with the reason, and nobody is given it."""
+    """Withdraws an engine: readers no longer get it; its record stays, with the reason."""
     if not options.reason.strip():
-        raise UsageError("no reason is given", hint="--reason says why; the page shows it")
+        raise UsageError("the reason is empty", hint="--reason is shown on the model's page")
     repository = published(options)
     index = repository.model_index(options.model)
-    entry = _listed(options.model, options.target, index.engines if index else ())
+    entry = _entry(options.model, options.target, index.engines if index else ())
     if entry.status == Status.WITHDRAWN:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
@@ -96,53 +110,83 @@ def withdraw(options: argparse.Namespace) -> int:
             body=body,
         )
     )
-    desk = open_desk(options.store or "_repository", options.keys, print)
+    desk = open_desk(store_of(options), options.keys, print)
     desk.send_again(options.model)
     print(f"{options.model} {options.target}: withdrawn" + desk.still_unsigned)
     return 0
 
 
-def _listed(model: str, asked: str, engines: Sequence[EngineEntry]) -> EngineEntry:
-    """Returns the current engine of a target, or any, superseded ones too, by its digest."""
-    labels = {label: one for one in engines if not one.superseded for label in one.targets}
-    if asked in labels:
-        return labels[asked]
-    digests = {one.engine.sha256: one for one in engines}
-    found = [one for digest, one in digests.items() if digest.startswith(asked.lower())]
-    if len(found) == 1 and len(asked) >= _DIGITS:
-        return found[0]
+def _entry(model: str, target: str, engines: Sequence[EngineEntry]) -> EngineEntry:
+    """Returns the current engine of a target's label, or any engine by digits of its SHA-256.
+
+    Raises:
+        UsageError: No engine or several engines match.
+    """
+    labels = {label: entry for entry in engines if not entry.superseded for label in entry.targets}
+    if target in labels:
+        return labels[target]
+    digests = {entry.engine.sha256: entry for entry in engines}
+    matching = [entry for digest, entry in digests.items() if digest.startswith(target.lower())]
+    if len(matching) == 1 and len(target) >= _MIN_DIGITS:
+        return matching[0]
     raise UsageError(
-        f"{model}: nothing is published for {asked}.{perhaps(asked, list(labels))}",
-        hint=f"there is {', '.join(labels) or 'nothing'}; one that was superseded is named by "
-        f"{_DIGITS} digits of its SHA-256 or more, as zoo show tells",
+        f"{model}: nothing is published for {target}.{perhaps(target, list(labels))}",
+        hint=f"targets are {', '.join(labels) or 'none'}; to name a superseded engine, give at "
+        f"least {_MIN_DIGITS} digits of its SHA-256, which zoo show prints",
     )
 
 
 def gc(options: argparse.Namespace) -> int:
-    """Finds what nothing in a repository needs any more; --delete removes it after a grace time."""
+    """Lists files that nothing in a repository needs; --delete removes them after a grace time."""
     from builders.publish.garbage import collect
 
     if not 0 <= options.grace < 100_000:
-        raise UsageError(f"{options.grace} days are no grace time", hint="(default 7)")
+        raise UsageError(f"--grace {options.grace}: must be at least 0 and below 100,000 days")
     grace = timedelta(days=options.grace)
-    found = collect(reader(options), grace, datetime.now(timezone.utc), delete=options.delete)
-    for key, size in found.deleted.items():
+    garbage = collect(reader(options), grace, datetime.now(timezone.utc), delete=options.delete)
+    for key, size in garbage.deleted.items():
         print(f"{key}  {size:,} bytes")
-    for key in found.condemned.keys() - found.deleted.keys() if not options.delete else ():
+    for key in garbage.condemned.keys() - garbage.deleted.keys() if not options.delete else ():
         print(f"{key}  would be condemned")
-    mib = sum(found.deleted.values()) / 2**20
-    said = "deleted" if options.delete else "would be deleted"
-    waiting = len(found.condemned) - len(found.deleted)
-    counts = [f"{len(found.deleted)} {said}, {mib:.1f} MiB", f"{waiting} condemned"]
-    counts += [f"{len(found.abandoned)} left by killed writers", f"{found.kept} needed"]
+    mib = sum(garbage.deleted.values()) / 2**20
+    verb = "deleted" if options.delete else "would be deleted"
+    waiting = len(garbage.condemned) - len(garbage.deleted)
+    counts = [f"{len(garbage.deleted)} {verb}, {mib:.1f} MiB", f"{waiting} condemned"]
+    counts += [f"{len(garbage.abandoned)} left by killed writers", f"{garbage.kept} needed"]
     print("; ".join(counts))
     if not options.delete:
         print("a dry run: nothing was changed; --delete condemns, and deletes after the grace time")
     return 0
 
 
+def check(options: argparse.Namespace) -> int:
+    """Hashes every blob of a repository; --repair removes records of damaged ones."""
+    repository = Repository(open_store(store_of(options)))
+    damages: dict[str, str | None] = {}  # several records may name one blob: hash it once
+    bad = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for key, blob in repository.named_blobs():
+            if blob.sha256 not in damages:
+                damages[blob.sha256] = repository.blobs.damage(blob, Path(scratch))
+            if damage := damages[blob.sha256]:
+                bad += 1
+                print(f"{key}: blob {blob.sha256} is {damage}")
+                if options.repair:
+                    repository.forget(key, blob)
+    if bad == 0:
+        print(f"{len(damages)} blobs, all intact")
+        return 0
+    if options.repair:
+        print("removed; the next make zoo builds them again")
+        return 0
+    raise RepositoryError(
+        f"{repository.store.url}: {bad} records name damaged or missing blobs",
+        hint="zoo-farm check --repair removes them; the next make zoo builds them again",
+    )
+
+
 def explain(options: argparse.Namespace) -> int:
-    """Says which input of an engine differs from what is published."""
+    """Shows which inputs of an engine differ from those of the published one."""
     from builders.planning.explain import differences
 
     options.models = options.model

@@ -1,13 +1,12 @@
-"""The one place where options become a request, for ``plan``, ``zoo`` and ``nightly`` alike."""
+"""Turns the options of ``plan``, ``zoo`` and ``nightly`` into a request: the one place for all."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders import weights
 from builders.backends import check_options
 from builders.cli import executor
 from builders.cli.executor import Chosen
@@ -20,23 +19,24 @@ from builders.planning.wanted import check_request
 from builders.publish.signer import check_keys
 from builders.toolchains.elsewhere import Places, find_places, offered_places
 from builders.toolchains.interpreter import toolchains_of
+from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
 from zoo.client.host import installed
 from zoo.schema.index import ModelIndex
-from zoo.schema.targets import Arch, RuntimeLine, gpu_lines, parse_precision
+from zoo.schema.targets import Arch, RuntimeLine, Toolchain, gpu_lines, parse_precision
 from zoo.util.errors import ManifestError, UsageError
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the options of ``plan``, ``zoo`` and ``nightly`` ask for.
+class Selected:
+    """What the options of ``plan``, ``zoo`` and ``nightly`` select.
 
     Attributes:
-        request: All but the places, which a plan finds by what is published.
-        broken: What is wrong with the manifests that can't be read.
+        request: Complete but for its places: those of a plan depend on what is published.
+        broken: Errors of the manifests that can't be read.
         chosen: Where jobs run.
-        lines: What ``TRT=`` says.
+        lines: Runtime lines that ``TRT=`` names.
         store: URL of the repository.
         site: Folder of the catalog.
     """
@@ -49,35 +49,38 @@ class Asked:
     site: Path
 
 
-def ask(options: argparse.Namespace, say: Say, *, plans: bool = False) -> Asked:
+def read_request(options: argparse.Namespace, say: Say, *, plans: bool = False) -> Selected:
     """Reads and checks the options.
 
     Args:
-        options: As the table of options has them.
-        say: Takes what the user should know.
-        plans: Whether nothing is to be built: ``TRT=`` may then name several lines.
+        options: Options of ``zoo``, as in the table of options.
+        say: Called with messages for the user.
+        plans: Whether nothing will be built: ``TRT=`` may then name several lines.
 
     Raises:
-        ZooError: One of them is wrong; the same for each command.
+        ZooError: An option is wrong; the same error for each command.
     """
-    mode = weights.parse_mode(options.weights or "manifest")
-    suffix = "-seeded" if mode == "seeded" else ""
+    mode = parse_mode(options.weights or WeightsMode.MANIFEST)
+    suffix = MODE_FACTS[mode].suffix
     store = options.store or f"_repository{suffix}"
     site = Path(options.site or f"_site{suffix}")
     if site.exists() and not site.is_dir():
         raise UsageError(f"SITE={site} is a file", hint="the catalog goes into a folder")
     manifests, broken = chosen_manifests(options)
-    asked = [Arch.parse(name) for name in words(options.gpu)]
+    requested = [Arch.parse(name) for name in words(options.gpu)]
     lines = tuple(RuntimeLine.parse(name) for name in words(options.trt))
     if len(lines) > 1 and not plans:
-        raise UsageError(f"TRT={options.trt} names several lines", hint="make plan takes several")
+        raise UsageError(
+            f"TRT={options.trt} names several lines", hint="only make plan supports several"
+        )
     labelled = _labelled(options, mode, say)
     check_keys(store, options.keys)
-    chosen = executor.choose_executor(options, asked)
+    chosen = executor.choose_executor(options, requested)
     archs, line = chosen.archs, lines[0] if len(lines) == 1 else None
     precisions = tuple(parse_precision(word, archs, line) for word in words(options.precision))
     if line in gpu_lines() and not any(arch.is_cpu for arch in archs):
-        check_request(dict.fromkeys(archs, line), precisions)  # whatever there is to build with
+        # Fails for a precision that the line does not support, whatever is installed here.
+        check_request(dict.fromkeys(archs, line), precisions)
     request = Request(
         manifests=manifests,
         manifest_dir=Path(options.manifests),
@@ -92,43 +95,49 @@ def ask(options: argparse.Namespace, say: Say, *, plans: bool = False) -> Asked:
         labelled=labelled,
         retry=options.retry,
     )
-    return Asked(request=request, broken=broken, chosen=chosen, lines=lines, store=store, site=site)
+    return Selected(
+        request=request, broken=broken, chosen=chosen, lines=lines, store=store, site=site
+    )
 
 
-def places_to_run(asked: Asked) -> Places:
-    """Returns what builds for each architecture of a run: what is there."""
-    chosen = asked.chosen
-    line = asked.lines[0] if asked.lines else None
+def places_to_run(selected: Selected) -> Places:
+    """Returns the toolchain that builds for each architecture of a run."""
+    chosen = selected.chosen
+    line = selected.lines[0] if selected.lines else None
     toolchains = chosen.choose(chosen.archs, line)
-    _check(toolchains, asked.request)
+    _check(toolchains, selected.request)
     return Places(
         lines=(toolchains,), elsewhere=frozenset(), here=frozenset(), proves=chosen.runs_on
     )
 
 
 def places_to_plan(
-    asked: Asked, options: argparse.Namespace
+    selected: Selected, options: argparse.Namespace
 ) -> Callable[[Sequence[ModelIndex]], Places]:
-    """Returns what finds what builds for each architecture, there or on other machines."""
-    chosen = asked.chosen
+    """Returns a function that finds the toolchains of a plan, here or on other machines.
+
+    It takes the published indexes: for a GPU that this machine lacks, a plan assumes the lines
+    that were published for it.
+    """
+    chosen = selected.chosen
 
     def places(models: Sequence[ModelIndex]) -> Places:
         if executor.runs_here(options):
             python = options.builder_python
             find = toolchains_of(python).get if python else installed
-            found = find_places(chosen.archs, asked.lines, models, find=find)
+            places = find_places(chosen.archs, selected.lines, models, find=find)
         else:
-            found = offered_places(chosen.archs, asked.lines, chosen.choose, chosen.runs_on)
-        for toolchains in found.lines if len(found.lines) == 1 else ():
-            _check(toolchains, asked.request)
-        return found
+            places = offered_places(chosen.archs, selected.lines, chosen.choose, chosen.runs_on)
+        for toolchains in places.lines if len(places.lines) == 1 else ():
+            _check(toolchains, selected.request)
+        return places
 
     return places
 
 
-def _check(toolchains: object, request: Request) -> None:
-    assert isinstance(toolchains, dict)
-    lines = {arch: chain.line for arch, chain in toolchains.items()}
+def _check(toolchains: Mapping[Arch, Toolchain], request: Request) -> None:
+    """Raises UsageError if a precision or builder option does not suit the toolchains."""
+    lines = {arch: toolchain.line for arch, toolchain in toolchains.items()}
     check_request(lines, request.precisions or ())
     check_options(toolchains.values(), dict(request.builder))
 
@@ -138,13 +147,11 @@ def failures_beside(store: str) -> Path:
     return (Path() if "://" in store else Path(store).parent) / "_failures"
 
 
-def _labelled(
-    options: argparse.Namespace, mode: weights.WeightsMode, say: Say
-) -> LabelledSet | None:
-    """Returns the photos of a linear probe, None for none.
+def _labelled(options: argparse.Namespace, mode: WeightsMode, say: Say) -> LabelledSet | None:
+    """Returns the photos for a linear probe, or None for no probe.
 
     Raises:
-        UsageError: There are no such photos, or the jobs run where they are not.
+        UsageError: The photos don't exist, or jobs run on machines that don't have them.
     """
     if not options.labelled:
         return None
@@ -154,7 +161,7 @@ def _labelled(
             hint="leave EXECUTOR= out; or run zoo-farm accuracy --labelled later",
         )
     labelled = read_labelled(Path(options.labelled), say)
-    if mode == "seeded":
-        say("labelled: left out: seeded weights have no accuracy to lose")
+    if MODE_FACTS[mode].kind.seeded:
+        say("labelled: ignored: seeded weights have no accuracy to lose")
         return None
     return labelled

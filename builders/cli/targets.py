@@ -1,34 +1,34 @@
-"""Targets table: ``zoo/schema/targets.toml`` as text for people and as JSON for machines."""
+"""Formats the targets table, ``zoo/schema/targets.toml``, as text or JSON."""
 
 from __future__ import annotations
 
 import json
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypedDict
 
-from zoo.schema.targets import Arch, RuntimeLine, known_archs, known_lines, line_facts
+from zoo.schema.targets import Arch, Precision, RuntimeLine, known_archs, known_lines, line_facts
 from zoo.schema.targets_table import target_table
 
 _WIDTH = 100
 
 
 def to_text(*, sources: bool = False) -> str:
-    """Shows what the farm makes where, what each line needs, and why a cell is not served.
+    """Returns the table as text: precisions, requirements, and why a pair is not supported.
 
     Args:
-        sources: Whether to say where each cell and fact is from, too.
+        sources: Whether to add the source of each cell and fact.
     """
     notes: dict[str, int] = {}
     parts = [
-        "Precisions that the farm makes, by GPU and TRT=:",
+        "Precisions that the farm builds, by GPU and TRT=:",
         _matrix(notes),
         "\n".join(_wrapped(f"[{number}]", text) for text, number in notes.items()),
-        "What a line needs (the driver is the oldest, for each CUDA major version):",
+        "Requirements of a line (driver: the oldest supported, for each CUDA major version):",
         _lines(),
         "How to install a line:",
         _installs(),
-        "What the arithmetic units of a GPU know "
+        "Data types of a GPU's arithmetic units "
         f"({' and '.join(target_table().precision)} are planned, and refused until they work):",
         _units(),
     ]
@@ -38,7 +38,7 @@ def to_text(*, sources: bool = False) -> str:
 
 
 def to_json() -> str:
-    """Returns the whole table; ``cells`` has every pair of a GPU and a line, served or not."""
+    """Returns the whole table; ``cells`` has every pair of a GPU and a line, supported or not."""
     table = target_table()
     cells = [
         {"gpu": arch.name, "line": str(line), **_cell(arch, line)}
@@ -54,7 +54,31 @@ def to_json() -> str:
     return json.dumps(whole, indent=1)
 
 
-def _cell(arch: Arch, line: RuntimeLine) -> dict[str, Any]:
+class CellJson(TypedDict):
+    """A pair of a GPU and a runtime line, in the JSON of the table.
+
+    Attributes:
+        served: Whether engines are built for it.
+        precisions: The precisions of those engines.
+        cuda: Major versions of CUDA.
+        driver: Major version of CUDA to the lowest driver version.
+        container: The container with the runtime; None if it is not served.
+        why_not: Why it is not served; None if it is.
+        note: A remark, or None.
+        source: Where that is documented, or None.
+    """
+
+    served: bool
+    precisions: list[Precision]
+    cuda: list[int]
+    driver: dict[int, int]
+    container: str | None
+    why_not: str | None
+    note: str | None
+    source: str | None
+
+
+def _cell(arch: Arch, line: RuntimeLine) -> CellJson:
     cell = line_facts(line).cell(arch.name)
     served = bool(cell.precisions)
     return {
@@ -70,9 +94,9 @@ def _cell(arch: Arch, line: RuntimeLine) -> dict[str, Any]:
 
 
 def _matrix(notes: dict[str, int]) -> str:
-    """Lays out GPUs by lines; numbers what is to be said of a cell in ``notes``.
+    """Formats the GPU by line matrix and numbers its footnotes in ``notes``.
 
-    Lines of which the same is true share a column.
+    Lines with equal cells share a column.
     """
     columns: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for line in map(RuntimeLine.parse, known_lines()):
@@ -106,8 +130,8 @@ def _installs() -> str:
     rows = []
     for name, facts in target_table().line.items():
         image = facts.container_note and f"container: {facts.container_note}"
-        said = "; ".join(filter(None, (facts.install, facts.note, image)))
-        rows.append(_wrapped(RuntimeLine.parse(name).asked, said))
+        text = "; ".join(filter(None, (facts.install, facts.note, image)))
+        rows.append(_wrapped(RuntimeLine.parse(name).asked, text))
     return "\n".join(rows)
 
 

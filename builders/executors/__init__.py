@@ -1,4 +1,4 @@
-"""Executors: where a worker runs."""
+"""Executors: run workers on this machine, in containers or on a cluster."""
 
 from builders.executors.base import Executor, Outcome
 from builders.executors.local import LocalExecutor

@@ -19,11 +19,12 @@ from functools import cache, partial
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import assert_never
 
 from builders.executors import images
 from builders.executors.base import Outcome, ThisMachine
 from builders.executors.local import LocalExecutor
-from builders.jobs.messages import BuildJob, ExportJob, Job, ReferenceJob, VerifyJob
+from builders.jobs.messages import BuildJob, EngineJob, Job, VerifyJob, engine_job
 from builders.jobs.output_files import JOB, WORK, write_file
 from builders.jobs.progress import Report
 from builders.toolchains.installed import choose_toolchains
@@ -52,7 +53,7 @@ _USER = 1000
 
 _GIB = 2**30
 _TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
-_LOCKED_UP = (
+_ISOLATION = (
     "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
     "--pids-limit=4096",
 )  # fmt: skip
@@ -78,7 +79,7 @@ class DockerExecutor(ThisMachine):
         self._timeout = timeout
         self._memory = memory
         self._exports = LocalExecutor(timeout, memory=memory)
-        self._toolchains = cache(self._ask)
+        self._toolchains = cache(self._toolchains_of)
         self._remove_abandoned()
 
     def choose_toolchains(
@@ -93,7 +94,7 @@ class DockerExecutor(ThisMachine):
 
         def find(kind: RuntimeKind) -> Toolchain | None:
             lines = [line] if line and line.kind == kind else _lines_of(kind)
-            toolchains = (self._toolchains(_tag(each)).get(kind) for each in lines)
+            toolchains = (self._toolchains(_tag(candidate)).get(kind) for candidate in lines)
             return next(filter(None, toolchains), None)
 
         if any(arch.is_cpu for arch in archs) and find(Runtime.ORT) is None:
@@ -106,17 +107,20 @@ class DockerExecutor(ThisMachine):
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
-        if isinstance(job, ExportJob | ReferenceJob):
+        engine = engine_job(job)
+        if engine is None:
             return self._exports.run(job, folder, report)
-        inputs = job.inputs if isinstance(job, BuildJob) else job.record.inputs
         name = f"caft-zoo-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        with _delivered(job) as (given, store):
+        with _with_local_blobs(engine) as (local_job, store):
             options = (f"--name={name}", _mount(folder / WORK), _mount(store, ",readonly"))
-            command = (*self._command(_tag(inputs.toolchain.line), options), "builders.worker")
-            container = _Container(self._say, name)
+            command = (
+                *self._command(_tag(engine.inputs.toolchain.line), options),
+                "builders.worker",
+            )
+            container = _Container(self._output_of, name)
             executor = LocalExecutor(self._timeout, build_command=command, around=container.running)
             try:
-                return executor.run(given, folder, report)
+                return executor.run(local_job, folder, report)
             except JobError as error:
                 if container.out_of_memory:
                     raise JobError(
@@ -134,13 +138,13 @@ class DockerExecutor(ThisMachine):
 
         Names the image by its digest, so a tag that moves meanwhile has no effect.
         """
-        digest = self._say("image", "inspect", "--format={{.Id}}", image)
+        digest = self._output_of("image", "inspect", "--format={{.Id}}", image)
         if digest is None:
-            raise NotRunError(f"there is no image {image}", hint="make image makes it")
+            raise NotRunError(f"there is no image {image}", hint="make image builds it")
         user, group = _user()
         memory = [f"--memory={self._memory}", f"--memory-swap={self._memory}"]
         return [
-            self._docker, "run", "--init", "--log-driver=none", *_LOCKED_UP,
+            self._docker, "run", "--init", "--log-driver=none", *_ISOLATION,
             f"--label={_FARM}={platform.node()}/{os.getpid()}",
             f"--user={user}:{group}", "--tmpfs=/tmp:mode=1777", "--workdir=/tmp",
             f"--env={IMAGE}={digest}",
@@ -149,38 +153,38 @@ class DockerExecutor(ThisMachine):
             *options, digest, "python3", "-m",
         ]  # fmt: skip
 
-    def _ask(self, image: str) -> dict[RuntimeKind, Toolchain]:
-        """Asks an image which runtimes it has; none where there is no such image.
+    def _toolchains_of(self, image: str) -> dict[RuntimeKind, Toolchain]:
+        """Runs an image to list its runtimes; empty if there is no such image.
 
         Raises:
-            TargetError: It does not answer.
+            TargetError: Its output can't be read.
         """
-        if self._say("image", "inspect", "--format={{.Id}}", image) is None:
+        if self._output_of("image", "inspect", "--format={{.Id}}", image) is None:
             return {}
         command = [*self._command(image, ["--rm"]), "zoo.client.host"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
             return _TOOLCHAINS.validate_json(done.stdout)
         except ValidationError as error:
-            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            message = (done.stderr.strip().splitlines() or ["no error message"])[-1]
             raise TargetError(
-                f"image {image} does not say which runtime it has: {said}",
-                hint="make image makes it anew",
+                f"image {image} can't list its runtimes: {message}",
+                hint="make image builds it again",
             ) from error
 
-    def _say(self, *arguments: str) -> str | None:
-        """Runs docker; returns what it prints, None where it fails."""
+    def _output_of(self, *arguments: str) -> str | None:
+        """Runs docker and returns its output; None if it fails."""
         done = subprocess.run(
             [self._docker, *arguments], capture_output=True, text=True, check=False
         )
         return done.stdout.strip() if done.returncode == 0 else None
 
     def _remove_abandoned(self) -> None:
-        """Removes containers of this machine's farms that were killed."""
+        """Removes containers that killed farms of this machine left behind."""
         command = [self._docker, "ps", "--all", f"--filter=label={_FARM}"]
-        shape = f'--format={{{{.ID}}}} {{{{.Label "{_FARM}"}}}}'
+        row = f'--format={{{{.ID}}}} {{{{.Label "{_FARM}"}}}}'
         try:
-            done = subprocess.run([*command, shape], capture_output=True, text=True, check=False)
+            done = subprocess.run([*command, row], capture_output=True, text=True, check=False)
         except OSError as error:
             raise MissingPackageError(
                 f"EXECUTOR=docker: {self._docker} does not start: {error.strerror}",
@@ -195,55 +199,61 @@ class DockerExecutor(ThisMachine):
             container, _, farm = line.partition(" ")
             host, _, process = farm.rpartition("/")
             if host == platform.node() and not Path(f"/proc/{process}").exists():
-                self._say("rm", "--force", container)
+                self._output_of("rm", "--force", container)
 
 
 class _Container:
-    """A container while it runs, and the end of it.
+    """A running container.
+
+    Args:
+        output_of: Runs docker and returns its output, or None if it fails.
+        name: Name of the container.
 
     Attributes:
-        out_of_memory: Whether it was ended for want of memory.
+        out_of_memory: Whether it was killed because it reached its memory limit.
     """
 
-    def __init__(self, say: Callable[..., str | None], name: str) -> None:
-        self._say, self._name = say, name
+    def __init__(self, output_of: Callable[..., str | None], name: str) -> None:
+        self._output_of, self._name = output_of, name
         self.out_of_memory = False
 
     @contextmanager
     def running(self, work: Path) -> Iterator[None]:
-        """Gives it the folder that it writes; takes that back when the container is gone."""
-        _give(work, *_user())
+        """Makes the container's user own the work folder while it runs; removes it afterwards."""
+        _change_owner(work, *_user())
         try:
             yield
         finally:
-            state = self._say("inspect", "--format={{.State.OOMKilled}}", self._name)
+            state = self._output_of("inspect", "--format={{.State.OOMKilled}}", self._name)
             self.out_of_memory = state == "true"
-            self._say("rm", "--force", self._name)
-            _give(work, os.getuid(), os.getgid())
+            self._output_of("rm", "--force", self._name)
+            _change_owner(work, os.getuid(), os.getgid())
 
 
 def _tag(line: RuntimeLine) -> str:
-    """Returns the image of a line: ONNX Runtime is in the export's."""
+    """Returns the image of a line; ONNX Runtime is in the image that exports."""
     return images.image_of(line.asked if on_gpu(line.kind) else "").tag
 
 
 def _lines_of(kind: RuntimeKind) -> list[RuntimeLine]:
-    """Returns the lines of a runtime that images are made for, in the order of the table."""
-    lines = [RuntimeLine.parse(name) for name in known_lines()]
-    made = images.images().keys()
-    return [one for one in lines if one.kind == kind and (not on_gpu(kind) or str(one) in made)]
+    """Returns the lines of a runtime that have an image, in the order of the table."""
+    lines = [
+        RuntimeLine.parse(name) for name in known_lines() if kind == RuntimeLine.parse(name).kind
+    ]
+    have_image = images.images().keys()
+    return [line for line in lines if not on_gpu(kind) or str(line) in have_image]
 
 
 def _user() -> tuple[int, int]:
-    """Returns user and group of a container: the farm's own, so that what it makes is the farm's.
+    """Returns user and group of a container: the farm's, so that the farm owns its files.
 
-    A farm that is root takes those that the images have.
+    If the farm runs as root, they are those of the images.
     """
     return (os.getuid(), os.getgid()) if os.getuid() else (_USER, _USER)
 
 
-def _give(folder: Path, user: int, group: int) -> None:
-    """Makes a folder somebody's, where the farm is root: nobody else can."""
+def _change_owner(folder: Path, user: int, group: int) -> None:
+    """Changes the owner of a folder and its contents if the farm runs as root; only root can."""
     if os.getuid() == 0:
         os.chown(folder, user, group, follow_symlinks=False)
         for _, folders, names, descriptor in os.fwalk(folder, follow_symlinks=False):
@@ -260,10 +270,10 @@ def _mount(folder: Path, options: str = "") -> str:
 
 
 @contextmanager
-def _delivered(job: BuildJob | VerifyJob) -> Iterator[tuple[Job, Path]]:
-    """Yields a job whose blobs are on this machine, and the folder of the store that has them.
+def _with_local_blobs(job: EngineJob) -> Iterator[tuple[Job, Path]]:
+    """Yields a job whose blobs are in a local store, and the folder of that store.
 
-    A bucket's are fetched, and checked, before: the container needs neither network nor keys.
+    Blobs in a bucket are downloaded and checked first, so the container needs no network or keys.
     """
     repository = Repository(open_store(job.store))
     place = repository.store.local_path("repository.json")
@@ -271,19 +281,22 @@ def _delivered(job: BuildJob | VerifyJob) -> Iterator[tuple[Job, Path]]:
         yield job, place.parent
         return
     with tempfile.TemporaryDirectory(prefix="inputs-") as folder:
-        os.chmod(folder, 0o755)  # whoever runs in the container reads it
+        os.chmod(folder, 0o755)  # the container's user reads it
         here = Repository(LocalStore(Path(folder)))
         fetch = partial(_fetch, repository, here)
-        if isinstance(job, BuildJob):
-            fetch(job.onnx)
-            gpu = describe_gpu()
-            name = gpu.name if gpu else None
-            cache_record = name and repository.timing_cache(name, job.inputs.toolchain)
-            if cache_record:
-                fetch(cache_record.cache)
-                here.put_timing_cache(cache_record)
-        else:
-            fetch(job.record.engine)
+        match job:
+            case BuildJob():
+                fetch(job.onnx)
+                gpu = describe_gpu()
+                name = gpu.name if gpu else None
+                cache_record = name and repository.timing_cache(name, job.inputs.toolchain)
+                if cache_record:
+                    fetch(cache_record.cache)
+                    here.put_timing_cache(cache_record)
+            case VerifyJob():
+                fetch(job.record.engine)
+            case _:
+                assert_never(job)
         if job.prove is not None:
             fetch(job.prove.golden)
         yield job.model_copy(update={"store": here.store.url}), Path(folder)

@@ -1,8 +1,8 @@
-"""Images: what each container is made from, and whether its base is pinned.
+"""Images of containers and the digests that pin their bases.
 
-``docker/bake.json`` is generated from the targets table and ``docker/images.toml``. Where the table
-names no container for a line, the builder is made from Python's own image and pip's packages of
-that line: no document says which tag of the vendor's image has which TensorRT.
+``docker/bake.json`` is generated from the targets table and ``docker/images.toml``. If the table
+names no container for a line, its builder is Python's image plus the line's pip packages: no
+document lists which tag of the vendor's image has which TensorRT.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ IMAGES, BAKE = Path("docker/images.toml"), Path("docker/bake.json")
 EXPORT = "export"
 
 _NAME = "caft-zoo"
-NOT_MADE = {"trt8.6": "its wheel wants CPython 3.10 at most and a cuBLAS and cuDNN of its own: "
-             "BUILDER_PYTHON= names a Python that has it"}  # fmt: skip
+NOT_MADE = {"trt8.6": "its wheel needs Python 3.10 or older and its own cuBLAS and cuDNN; use "
+             "BUILDER_PYTHON= with a Python that has it"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class Image:
     """An image that the farm runs.
 
     Attributes:
-        name: ``export``, or the line whose builder it is, ``trt11.4``.
-        base: What it is made from, by tag.
-        runtime: What pip installs of the runtime; empty where the base has it.
+        name: ``export``, or the line that it builds for, ``trt11.4``.
+        base: Tag of its base image.
+        runtime: Requirement that pip installs; empty if the base has the runtime.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Image:
 
     @property
     def tag(self) -> str:
-        """What it is called."""
+        """Its tag."""
         return f"{_NAME}/export:latest" if self.name == EXPORT else f"{_NAME}/builder:{self.name}"
 
     @property
@@ -57,23 +57,23 @@ class Image:
 
 
 def images() -> dict[str, Image]:
-    """Returns every image by name: the export's, and a builder for each GPU line of the table."""
-    found = {EXPORT: Image(name=EXPORT, base=PYTHON)}
+    """Returns every image by name: one that exports, and a builder for each GPU line."""
+    images = {EXPORT: Image(name=EXPORT, base=PYTHON)}
     for name, line in target_table().line.items():
         if not on_gpu(RuntimeLine.parse(name).kind) or name in NOT_MADE:
             continue
         if line.container in ("none", UNLOCKED):
-            found[name] = Image(name=name, base=PYTHON, runtime=_requirement(line.install))
+            images[name] = Image(name=name, base=PYTHON, runtime=_requirement(line.install))
         else:
-            found[name] = Image(name=name, base=line.container)
-    return found
+            images[name] = Image(name=name, base=line.container)
+    return images
 
 
 def image_of(line: str) -> Image:
-    """Returns the image of a line; the export's for an empty one.
+    """Returns the image of a line; for an empty line, the one that exports.
 
     Raises:
-        UsageError: There is none; says why, or which there are.
+        UsageError: The line has no image.
     """
     known = images()
     if not line:
@@ -82,18 +82,18 @@ def image_of(line: str) -> Image:
         if name in known:
             return known[name]
         if name in NOT_MADE:
-            raise UsageError(f"no image is made for TRT={line}: {NOT_MADE[name]}")
+            raise UsageError(f"there is no image for TRT={line}: {NOT_MADE[name]}")
     names = [name.removeprefix("trt") for name in known if name != EXPORT]
     raise UsageError(
-        f"no image for TRT={line}.{perhaps(line, names)}", hint=f"there are {', '.join(names)}"
+        f"no image for TRT={line}.{perhaps(line, names)}", hint=f"images: {', '.join(names)}"
     )
 
 
 def read_digests(path: Path) -> dict[str, str]:
-    """Reads the digests of base images, ``unlocked`` for those that nobody has looked up.
+    """Returns the digests of base images; ``unlocked`` for those not looked up yet.
 
     Raises:
-        UsageError: The file can't be read, or a digest is none.
+        UsageError: The file can't be read or has an invalid digest.
     """
     try:
         table: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
@@ -109,14 +109,14 @@ def read_digests(path: Path) -> dict[str, str]:
     for name, digest in digests.items():
         if digest != UNLOCKED and not is_digest(digest):
             raise UsageError(
-                f"{path}: {name}: '{digest}' is no digest",
-                hint=f"one is sha256: and 64 hexadecimal digits; {shlex.join(lookup(name))}",
+                f"{path}: {name}: '{digest}' is not a digest",
+                hint=f"sha256: and 64 hexadecimal digits; {shlex.join(lookup(name))}",
             )
     return digests
 
 
 def is_digest(text: str) -> bool:
-    """Whether a text is the digest of an image."""
+    """Returns whether a text is the digest of an image."""
     return re.fullmatch("sha256:[0-9a-f]{64}", text) is not None
 
 
@@ -125,30 +125,30 @@ def lookup(name: str) -> list[str]:
     return ["docker", "buildx", "imagetools", "inspect", name, "--format", "{{.Manifest.Digest}}"]
 
 
-def lock(path: Path, found: dict[str, str]) -> None:
-    """Writes digests into the file, everything else in it left as it is.
+def lock(path: Path, digests: dict[str, str]) -> None:
+    """Writes digests into the file and leaves everything else in it unchanged.
 
     Raises:
-        UsageError: One of them is no digest; nothing is written.
+        UsageError: One of them is not a digest; nothing is written.
     """
     import tomlkit
 
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
-    for name, digest in found.items():
+    for name, digest in digests.items():
         if not is_digest(digest):
-            raise UsageError(f"{name}: '{digest}' is no digest: nothing was written to {path}")
+            raise UsageError(f"{name}: '{digest}' is not a digest: nothing was written to {path}")
         document.setdefault(name, tomlkit.table())["digest"] = digest
     write_whole(path, tomlkit.dumps(document).encode())
 
 
 def pinned(base: str, digests: dict[str, str]) -> str:
-    """Returns a base with its digest, by its tag alone where that is unlocked."""
+    """Returns a base's tag with its digest, or the tag alone if its digest is unlocked."""
     digest = digests.get(base, UNLOCKED)
     return base if digest == UNLOCKED else f"{base}@{digest}"
 
 
 def bake(digests: dict[str, str]) -> str:
-    """Returns the file for ``docker buildx bake``: a target for each image."""
+    """Returns the contents of the bake file, with a target for each image."""
     targets = {}
     for image in images().values():
         kind = EXPORT if image.name == EXPORT else "builder"
@@ -166,15 +166,17 @@ def bake(digests: dict[str, str]) -> str:
 
 
 def write_bake(root: Path, digests: dict[str, str]) -> None:
-    """Writes the bake file of a checkout, where it is not what it would be."""
+    """Writes the bake file of a checkout if its contents changed."""
     path, text = root / BAKE, bake(digests)
     if not path.is_file() or path.read_bytes() != text.encode():
         write_whole(path, text.encode())
 
 
 def _requirement(install: str) -> str:
-    """Returns what ``pip install`` of the table installs."""
+    """Returns the requirement of a ``pip install`` command in the table."""
     words = shlex.split(install)
     if words[:2] != ["pip", "install"] or len(words) != 3:
-        raise UsageError(f"zoo/schema/targets.toml: '{install}' is no pip install of one package")
+        raise UsageError(
+            f"zoo/schema/targets.toml: '{install}' is not a pip install of one package"
+        )
     return words[2]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
 from builders.jobs import output_files
-from builders.jobs.messages import ExportJob, Failure, Job, ReferenceJob
+from builders.jobs.messages import Failure, Job, engine_job
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
 from builders.paths import ROOT
@@ -78,7 +78,7 @@ class LocalExecutor(ThisMachine):
         self, job: Job, work: Path, report: Report
     ) -> tuple[int, tuple[str, str | None] | None]:
         """Runs the worker; returns its exit status and, if stopped, the reason and a hint."""
-        exports = isinstance(job, ExportJob | ReferenceJob)
+        exports = engine_job(job) is None
         command = self._command if exports else self._build_command
         with (work / output_files.LOG).open("ab") as log:
             process = subprocess.Popen(
@@ -187,8 +187,8 @@ def parse_limit(variable: str, text: str) -> float | None:
         number = math.nan
     if not 0 < number < math.inf:
         raise UsageError(
-            f"{variable}={text} (--{variable.lower()}) is no number above 0",
-            hint=f"{variable}=2.5 is one; leave it out for the default",
+            f"{variable}={text} (--{variable.lower()}) is not a number above 0",
+            hint=f"for example {variable}=2.5; leave it out for the default",
         )
     return number
 
@@ -234,14 +234,14 @@ def _outcome(
             raise kind(result.message, hint=result.hint)
         output_files.collect_files(result, folder)
         return Outcome(result=result, folder=folder)
-    words = last_words(folder)
+    end = last_words(folder)
     if stopped:
-        what, remedy = stopped
-        raise JobError(what, hint=f"{words}; {remedy}" if remedy else words)
+        reason, remedy = stopped
+        raise JobError(reason, hint=f"{end}; {remedy}" if remedy else end)
     if name := _signal(status):
         cause = "; was the machine out of memory?" if name == "SIGKILL" else ""
-        raise JobError(f"the worker died of {name}{cause}", hint=words)
-    raise JobError(f"the worker ended with {status} and no result", hint=words)
+        raise JobError(f"the worker was killed by {name}{cause}", hint=end)
+    raise JobError(f"the worker exited with status {status} and no result", hint=end)
 
 
 def _signal(status: int) -> str | None:
@@ -256,4 +256,4 @@ def _signal(status: int) -> str | None:
 def last_words(folder: Path) -> str:
     """Returns the last lines of a job's log, for an error message."""
     lines = output_files.read_log_end(folder).strip().splitlines()[-5:]
-    return "its last words: " + " | ".join(lines) if lines else "it said nothing"
+    return "end of its log: " + " | ".join(lines) if lines else "its log is empty"

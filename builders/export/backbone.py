@@ -1,4 +1,4 @@
-"""Backbones: a timm model, cut where its features come out, frozen."""
+"""Backbones: a frozen timm model without its classification head."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from zoo.util.names import perhaps
 
 
 def import_timm() -> Any:
-    """Imports timm, on machines where torchvision's compiled operators are missing too.
+    """Imports timm, even if torchvision's compiled operators do not load.
 
-    torchvision's wheel is made for CUDA; on a CPU build of torch its operators do not load and
-    ``import torchvision`` fails because two of them are not declared. timm needs neither.
+    torchvision's wheel is built for CUDA. With a CPU build of torch its operators do not load, and
+    ``import torchvision`` fails because two of them are not declared. timm uses neither.
 
     Raises:
         MissingPackageError: timm is not installed.
@@ -35,7 +35,7 @@ def import_timm() -> Any:
     return timm
 
 
-_LIBRARIES: list[Any] = []  # an operator lives as long as its library
+_LIBRARIES: list[Any] = []  # an operator is removed with its library
 
 
 def _declare_operators() -> None:
@@ -48,11 +48,11 @@ def _declare_operators() -> None:
             library.define(name + signature)
         _LIBRARIES.append(library)
     except ModuleNotFoundError:
-        pass  # timm will say so
+        pass  # importing timm raises it again, with a hint
 
 
 def create(manifest: Manifest) -> nn.Module:
-    """Creates the manifest's whole timm model with fresh weights.
+    """Returns the manifest's whole timm model with fresh weights.
 
     Raises:
         ExportError: timm has no such architecture or tag.
@@ -73,11 +73,11 @@ def create(manifest: Manifest) -> nn.Module:
 
 
 class Backbone(nn.Module):
-    """A model cut where its features come out. Always in ``eval()``, never trained.
+    """A model that returns features. Always in ``eval()``, never trained.
 
     Args:
         model: A timm model.
-        cut: Where to cut it, and how wide the features are there.
+        cut: Where the features are taken from, and their width.
     """
 
     def __init__(self, model: nn.Module, cut: BackboneCut) -> None:
@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stays in evaluation mode whatever is asked: the backbone is frozen."""
+        """Stays in evaluation mode whatever the mode: the backbone is frozen."""
         super().train(False)
         return self
 
@@ -110,17 +110,17 @@ class Backbone(nn.Module):
             case Cut.CLS_TOKEN:
                 return features[:, 0]
             case Cut.PRE_LOGITS:
-                fed: torch.Tensor = self.model.forward_head(features, pre_logits=True)
-                return fed
+                pre_logits: torch.Tensor = self.model.forward_head(features, pre_logits=True)
+                return pre_logits
             case _:
                 assert_never(self.cut.cut)
 
 
 def check_width(model: str, backbone: Backbone, input_size: int) -> None:
-    """Runs a blank image through and compares the features with what the manifest says.
+    """Runs a blank image and compares the width of its features with the manifest.
 
     Raises:
-        ExportError: The cut does not fit the network, or gives another width.
+        ExportError: The cut does not fit the network, or the width differs.
     """
     cut = backbone.cut
     try:

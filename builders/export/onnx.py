@@ -84,7 +84,7 @@ def write_onnx(
 
     exporters = {DIALECTS["dynamo-20"]: _export_dynamo, DIALECTS["torchscript-17"]: _export_script}
     if dialect not in exporters:
-        raise ExportError(f"no exporter for '{dialect}'; there is {', '.join(exporters)}")
+        raise ExportError(f"no exporter for '{dialect}'; dialects are {', '.join(exporters)}")
     example = torch.zeros(
         2, 3, input_size, input_size
     )  # the exporter would make a batch of 1 static
@@ -95,7 +95,7 @@ def write_onnx(
             exporters[dialect](backbone, example, path)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise ExportError(
-            f"torch.onnx does not export this network: {str(error).splitlines()[0]}"
+            f"torch.onnx can't export this network: {str(error).splitlines()[0]}"
         ) from error
     model = onnx.load(path)
     normalise_onnx(model)
@@ -141,10 +141,10 @@ def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> No
 
 
 def normalise_onnx(model: onnx.ModelProto) -> None:
-    """Takes out of a model what does not change its result but changes its digest.
+    """Removes metadata that changes a model's digest but not its results.
 
     ``doc_string`` and ``metadata_props`` hold absolute paths and stack traces; the producer's
-    version would make every release of the exporter another ONNX.
+    version would change the digest with every release of the exporter.
     """
     model.producer_name, model.producer_version = "caft-zoo", ""
     model.ClearField("domain")
@@ -186,7 +186,7 @@ def largest_tensor(model: onnx.ModelProto) -> int:
     graph = model.graph
     for value in (*graph.input, *graph.output, *graph.value_info):
         dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].dim_value:  # what has no batch is a weight or a shape
+        if dims and not dims[0].dim_value:  # without a batch dimension: a weight or a shape
             largest = max(largest, int(np.prod([dim.dim_value or 1 for dim in dims])))
     return largest
 
@@ -196,7 +196,7 @@ def compare_with_golden(
 ) -> OnnxCheck:
     """Runs an exported ONNX and compares it with PyTorch.
 
-    A frozen batch, a missing normalisation, a network left in training mode all show here, before
+    This detects a fixed batch size, a missing normalisation or a network in training mode before
     any engine is built.
 
     Args:
@@ -209,7 +209,7 @@ def compare_with_golden(
         Runtime, batches, worst cosine and worst relative error.
 
     Raises:
-        ExportError: It gives features of another shape.
+        ExportError: Its features have another shape.
     """
     with np.load(golden) as arrays:
         images, features = arrays["images"], arrays["features"]
@@ -219,16 +219,16 @@ def compare_with_golden(
         rows = np.arange(start, start + batch) % len(images)
         start += batch
         feed = normalise(images[rows], manifest.preprocess.plain)
-        found = run(feed).astype(np.float64)
+        actual = run(feed).astype(np.float64)
         expected = features[rows].astype(np.float64)
-        if found.shape != expected.shape:
+        if actual.shape != expected.shape:
             raise ExportError(
-                f"{manifest.id}: the ONNX gives {found.shape} at batch {batch}, PyTorch "
-                f"{expected.shape}"
+                f"{manifest.id}: at batch {batch} the features of the ONNX have shape "
+                f"{actual.shape}, those of PyTorch {expected.shape}"
             )
-        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-        cosines += list((found * expected).sum(1) / norms)
-        errors += list(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1))
+        norms = np.linalg.norm(actual, axis=1) * np.linalg.norm(expected, axis=1)
+        cosines += list((actual * expected).sum(1) / norms)
+        errors += list(np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1))
     return OnnxCheck(
         runtime=f"onnxruntime {version('onnxruntime')}, CPU",
         batches=batches,

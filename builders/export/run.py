@@ -116,12 +116,12 @@ def _lower(
 
     assert inputs.lowering is not None
     preprocess = job.manifest.preprocess.plain
-    pixels, judged = job.calibration.pixels(preprocess)
+    pixels, evaluated = job.calibration.pixels(preprocess)
     images = normalise(pixels, preprocess)
     model, advice = precision.lower(
         onnx.load(fp32),
         inputs.precision,
-        precision.Images(all=images, judged=images[judged]),
+        precision.Images(all=images, evaluated=images[evaluated]),
         Tolerance.model_validate(inputs.lowering.tolerance),
         placing=inputs.lowering.placing,
         rest=inputs.lowering.rest,
@@ -145,7 +145,7 @@ def _check_fp32(job: ExportJob, path: Path, golden: Path) -> OnnxCheck:
     numbers = export.compare_with_golden(path, golden, job.manifest, (1, 3))
     if not numbers.worst_cosine >= least:  # NaN misses too
         raise ExportError(
-            f"{job.manifest.id}: the exported ONNX does not give PyTorch's features: worst cosine "
+            f"{job.manifest.id}: features of the exported ONNX differ from PyTorch's: worst cosine "
             f"{numbers.worst_cosine:.6f}, at least {least} is needed"
         )
     return numbers
@@ -170,8 +170,8 @@ def _check_lower(
     worst = numbers.worst_cosine
     if not worst >= least:  # NaN misses too
         raise PrecisionError(
-            f"it keeps its floors on calibration images; on two golden photos the worst cosine of "
-            f"its ONNX is {worst:.6f}, at least {least} is needed",
+            f"the ONNX meets its tolerance on calibration images, but on two golden photos its "
+            f"worst cosine is {worst:.6f}, at least {least} is needed",
             advice.model_dump(mode="json"),
             stricter_may_pass=True,
         )

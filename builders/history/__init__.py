@@ -1,1 +1,1 @@
-"""What earlier runs left: failures, durations, and what nights say of themselves."""
+"""Earlier runs: failures, durations and summaries of nights."""

@@ -1,4 +1,4 @@
-"""History: what engines took to make, and what the next ones are expected to take. Pure."""
+"""Estimates how long engines take to build and verify, from earlier ones. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Literal
 
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.records import ExportRecord
+from zoo.schema.targets import Label
 
 Basis = Literal["own", "similar", "none"]
-"""Where an expectation comes from: the same model on the same target, others alike, or nowhere."""
+"""Where an estimate comes from: the same model on the same target, similar engines, or nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What one engine is expected to take.
+    """The estimate for an engine; all is 0 without history.
 
     Attributes:
-        seconds: Of its build and proof.
-        proof: Seconds of its proof alone, 0 where none was timed.
-        size: Of the engine, bytes.
-        basis: Where the numbers come from; all are 0 where there are none.
+        seconds: Seconds of its build and verification.
+        proof: Seconds of its verification alone, 0 if none was timed.
+        size: The engine's size, bytes.
+        basis: Where the numbers come from.
     """
 
     seconds: float = 0.0
@@ -34,7 +35,7 @@ class Expected:
 
 @dataclass
 class History:
-    """What was made so far."""
+    """Costs of the engines and exports made so far."""
 
     _engines: dict[tuple[str, ...], list[Expected]] = field(
         default_factory=lambda: defaultdict(list)
@@ -42,51 +43,51 @@ class History:
     _exports: dict[tuple[str, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, model: ModelIndex) -> None:
-        """Takes in the engines of a model, superseded ones too."""
+        """Adds the engines of a model, including superseded ones."""
         for entry in model.engines:
             if entry.cost.seconds is None:
                 continue
-            found = _took(entry)
+            cost = _cost_of(entry)
             for label in entry.targets:
                 for kind in _alike(model.model, label):
-                    self._engines[kind].append(found)
+                    self._engines[kind].append(cost)
 
     def add_export(self, export: ExportRecord) -> None:
-        """Takes in what an export took."""
+        """Adds the cost of an export."""
         if export.cost.seconds is not None:
             inputs = export.inputs
             for kind in ((inputs.model, inputs.dialect), ("",)):
                 self._exports[kind].append(export.cost.seconds)
 
     def of(self, model: str, label: str) -> Expected:
-        """Says what an engine of a model for a target is expected to take.
+        """Returns the estimate for an engine.
 
         Args:
-            model: Its id.
-            label: Of the target.
+            model: The model's id.
+            label: Of the engine; of several architectures, the first counts.
 
         Returns:
-            The median of the nearest of these that there are: the same model on the same target;
-            the same model on other GPUs, with that runtime in that precision; other models on that
-            target; any with that runtime in that precision.
+            The median of the closest group that has engines: the same model on the same target; the
+            same model on other GPUs with that runtime and precision; other models on that target;
+            any engine with that runtime and precision.
         """
         for number, kind in enumerate(_alike(model, label)):
-            if found := self._engines.get(kind):
+            if engines := self._engines.get(kind):
                 return Expected(
-                    seconds=median(one.seconds for one in found),
-                    proof=median(one.proof for one in found),
-                    size=int(median(one.size for one in found)),
+                    seconds=median(engine.seconds for engine in engines),
+                    proof=median(engine.proof for engine in engines),
+                    size=int(median(engine.size for engine in engines)),
                     basis="similar" if number else "own",
                 )
         return Expected()
 
     def of_export(self, model: str, dialect: str) -> float:
-        """Says how many seconds a model's exports in a dialect should take, 0 if unknown."""
-        found = self._exports.get((model, dialect)) or self._exports.get(("",))
-        return median(found) if found else 0.0
+        """Returns the estimated seconds of a model's exports in a dialect, 0 if unknown."""
+        seconds = self._exports.get((model, dialect)) or self._exports.get(("",))
+        return median(seconds) if seconds else 0.0
 
 
-def _took(entry: EngineEntry) -> Expected:
+def _cost_of(entry: EngineEntry) -> Expected:
     proof = entry.cost.proof_seconds or 0.0
     return Expected(
         seconds=(entry.cost.seconds or 0.0) + proof, proof=proof, size=entry.engine.size
@@ -94,10 +95,10 @@ def _took(entry: EngineEntry) -> Expected:
 
 
 def _alike(model: str, label: str) -> Iterable[tuple[str, ...]]:
-    """Yields the groups that an engine belongs to, the nearest first."""
-    arch, line, precision = label.removesuffix("-mixed").split("-")[:3]
-    kind = line.rstrip("0123456789.")
-    yield ("own", model, arch, line, precision)
-    yield ("model", model, kind, precision)
-    yield ("target", arch, line, precision)
-    yield ("any", kind, precision)
+    """Yields the groups that an engine belongs to, the closest first."""
+    read = Label.read(label)
+    kind, target = read.runtime.kind, (read.arch, read.line, read.precision)
+    yield ("own", model, *target)
+    yield ("model", model, kind, read.precision)
+    yield ("target", *target)
+    yield ("any", kind, read.precision)

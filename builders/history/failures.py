@@ -1,35 +1,38 @@
 """Failures of engines in earlier runs, and when they are tried again.
 
 An engine that misses its tolerance is not tried again with the same inputs and tolerance. One that
-could not be built or run is not tried again after a second night.
+could not be built or run is not tried again after a second night, and one that several workers of a
+cluster died of not even once.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+from typing_extensions import assert_never
 
 from zoo.repository.failures import read_failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, WeightsIdentity
-from zoo.schema.layout import FAILURES, failures_prefix
+from zoo.schema.layout import ATTESTATIONS, FAILURES, failures_prefix
 from zoo.schema.old_failures import MISSED, STRIKES, OldMiss, missed_key, strikes_prefix
-from zoo.schema.records import FailureReason, FailureRecord, FailureStage
+from zoo.schema.records import FailureReason, FailureRecord, FailureStage, Retry, may_withdraw
 from zoo.util.clock import utc_now
 
 NIGHTS = 2
-"""In how many nights an engine has to crash before it is not tried any more."""
+"""Nights in which an engine may crash before it is no longer tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """That an engine is not tried again.
+    """Why an engine is not tried again.
 
     Attributes:
         reason: Why it failed.
-        text: What went wrong the last time, for people.
+        text: The last error, for people.
         times: How often it failed.
     """
 
@@ -39,7 +42,7 @@ class Failed:
 
 
 class Listing:
-    """Keys of a repository by their folder; each prefix is listed once, when first asked for."""
+    """Keys of a repository by folder; each prefix is listed once, on first use."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -50,16 +53,23 @@ class Listing:
         """Returns the keys in a folder.
 
         Args:
-            prefix: What is listed: the first part of the folder, with all models.
-            folder: Which folder below it.
+            prefix: The prefix to list: the first part of the folder, with all models.
+            folder: The folder.
         """
         with self._lock:
             return self._folders(prefix).get(folder, set())
 
     def add(self, prefix: str, key: str) -> None:
-        """Adds what was written since."""
+        """Adds a key written after the listing."""
         with self._lock:
             self._folders(prefix).setdefault(_folder(key), set()).add(key)
+
+    def all_keys(self, prefix: str) -> Iterator[str]:
+        """Yields all keys with a prefix."""
+        with self._lock:
+            folders = list(self._folders(prefix).values())
+        for keys in folders:
+            yield from keys
 
     def _folders(self, prefix: str) -> dict[str, set[str]]:
         if prefix not in self._found:
@@ -78,9 +88,9 @@ class Failures:
 
     Args:
         repository: Where they are stored.
-        night: When this run began, ISO 8601 in UTC; None for a run whose crashes do not count: a
-            maintainer whose builds crash twice disables nothing.
-        now: The clock, for a run that is no night.
+        night: When this nightly run began, ISO 8601 in UTC; None for other runs, whose crashes do
+            not count: a maintainer's machine must not disable engines for all.
+        now: The clock, for runs that are not nightly.
     """
 
     def __init__(
@@ -94,32 +104,34 @@ class Failures:
         self._now = now
         self._repository = repository
         self.listing = Listing(repository)
+        self._once = threading.Lock()
+        self._withdrawn: frozenset[str] | None = None
 
     def missed(self, inputs: BuildInputs, tolerance: Tolerance) -> str | None:
-        """Returns what an engine of these inputs missed of a tolerance; None where none did.
+        """Returns by what an engine of these inputs missed a tolerance; None if it did not.
 
-        An engine for several architectures that missed it has missed it for each of them.
+        If an engine for several architectures missed it, that counts for each of them.
         """
         floors = tolerance.model_dump(mode="json")
         alone = [inputs.model_copy(update={"archs": (arch,)}) for arch in inputs.archs]
-        keys = dict.fromkeys([inputs.key, *(one.key for one in alone)])
-        found = [
+        keys = dict.fromkeys([inputs.key, *(single.key for single in alone)])
+        misses = [
             record.text
             for key in keys
             for record in self._of(inputs.model, key)
             if record.reason is FailureReason.TOLERANCE and record.tolerance in (None, floors)
         ]
-        if found:
-            return found[-1]
+        if misses:
+            return misses[-1]
         old = self.listing.keys(MISSED, f"{MISSED}{inputs.model}/")
-        for one in alone:
-            if (key := missed_key(one, floors)) in old:
+        for single in alone:
+            if (key := missed_key(single, floors)) in old:
                 record = self._repository.read(key, OldMiss)
                 return record.reason if record else None
         return None
 
     def failed(self, inputs: BuildInputs, tolerance: Tolerance) -> Failed | None:
-        """Says why an engine of these inputs is not tried again; None where it is."""
+        """Returns why an engine of these inputs is not tried again; None if it is."""
         if text := self.missed(inputs, tolerance):
             return Failed(reason=FailureReason.TOLERANCE, text=text, times=1)
         floors = tolerance.model_dump(mode="json")
@@ -128,9 +140,22 @@ class Failures:
             for record in self._of(inputs.model, inputs.key)
             if record.reason is FailureReason.CRASHED and record.tolerance in (None, floors)
         ]
-        if len(crashed) < NIGHTS:
+        if len(crashed) < NIGHTS and not any(
+            record.retry == Retry.OTHER_INPUTS for record in crashed
+        ):
             return None
         return Failed(reason=FailureReason.CRASHED, text=crashed[-1].text, times=len(crashed))
+
+    def withdrawn(self) -> frozenset[str]:
+        """Returns the digests of engines with an attestation that may withdraw them."""
+        with self._once:
+            if self._withdrawn is None:
+                self._withdrawn = frozenset(
+                    key.split("/")[1]
+                    for key in self.listing.all_keys(ATTESTATIONS)
+                    if may_withdraw(key)
+                )
+            return self._withdrawn
 
     def add(
         self,
@@ -140,11 +165,23 @@ class Failures:
         *,
         stage: FailureStage,
         reason: FailureReason,
+        quarantined: bool = False,
         weights: WeightsIdentity | None = None,
         targets: Iterable[str] = (),
     ) -> None:
-        """Writes down that an engine failed, once for a run."""
-        if reason is FailureReason.CRASHED and self.night is None:
+        """Records that an engine failed, once for a run.
+
+        Args:
+            inputs: What it is built from.
+            tolerance: The tolerance in force.
+            text: What went wrong, for people.
+            stage: What failed.
+            reason: Why.
+            quarantined: Whether several workers died of it: the first time is then the last.
+            weights: Its weights.
+            targets: Labels of the targets that it was to serve.
+        """
+        if reason is FailureReason.CRASHED and self.night is None and not quarantined:
             return
         record = FailureRecord(
             stage=stage,
@@ -155,6 +192,7 @@ class Failures:
             tolerance=tolerance.model_dump(mode="json"),
             weights=weights,
             targets=tuple(targets),
+            retry=_retry(reason, quarantined=quarantined),
         )
         for folder in _folders(record):
             key = f"{folder}{record.time.replace(':', '')}-{stage.value}.json"
@@ -162,14 +200,25 @@ class Failures:
             self.listing.add(FAILURES, key)
 
     def _of(self, model: str, key: str) -> list[FailureRecord]:
-        """Returns the failures of a build key, the oldest first; what is listed decides."""
+        """Returns the failures of a build key, oldest first, as of the listing."""
         known = self.listing.keys(FAILURES, failures_prefix(model, key))
         old = self.listing.keys(STRIKES, strikes_prefix(model, key))
         return list(read_failures(self._repository, sorted(known), sorted(old)))
 
 
+def _retry(reason: FailureReason, *, quarantined: bool) -> Retry:
+    """Returns when a failed engine is tried again; a crash counts once a night, twice in all."""
+    match reason:
+        case FailureReason.TOLERANCE:
+            return Retry.OTHER_INPUTS
+        case FailureReason.CRASHED:
+            return Retry.OTHER_INPUTS if quarantined else Retry.NEXT_NIGHT
+        case _:
+            assert_never(reason)
+
+
 def _folders(record: FailureRecord) -> list[str]:
-    """Returns the folders of a failure: of its key, and of each architecture that missed."""
+    """Returns the folders of a failure: of its key, and for a miss of each architecture alone."""
     inputs = record.inputs
     assert isinstance(inputs, BuildInputs)
     keys = [inputs.key]

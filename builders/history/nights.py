@@ -1,7 +1,7 @@
-"""Runs: what the runs of a night say of themselves lies in the repository, for its report.
+"""Stores summaries of nightly runs in the repository and merges them for the report.
 
-The machines of a night know nothing of each other, and who publishes has built nothing: what they
-say is put together here. It is text for people, unsigned, and decides nothing.
+The machines of a night do not know of each other, and the publisher builds nothing, so their
+summaries are merged here. They are unsigned text for people; nothing is decided from them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, UsageError
 
 LARGEST = 1 << 20
-"""Bytes that a run may say of itself."""
+"""Largest summary that is read, bytes."""
 
 MOST = 512
-"""Runs of a night that are read; a matrix of GitHub has 256."""
+"""Most summaries of a night that are read; a GitHub matrix has at most 256 jobs."""
 
 
 def checked_night(name: str) -> str:
-    """Returns the name of a night.
+    """Returns the name of a night if it is valid.
 
     Raises:
         UsageError: It can't be part of a file's name.
@@ -41,12 +41,12 @@ def checked_night(name: str) -> str:
 
 
 def add_run(repository: Repository, run: NightlyRun, night: str = "") -> None:
-    """Writes down what a run says of itself.
+    """Stores the summary of a run.
 
     Args:
-        repository: Where.
-        run: What it says.
-        night: Name that all runs of a night share; one of its own otherwise.
+        repository: The repository.
+        run: The summary.
+        night: Name that all runs of a night share; empty for a night of its own.
     """
     data = run.to_json()
     key = run_key(night or _compact(run.started), _compact(run.finished), sha256_bytes(data))
@@ -54,16 +54,16 @@ def add_run(repository: Repository, run: NightlyRun, night: str = "") -> None:
 
 
 def newest_night(repository: Repository) -> str:
-    """Returns the name of the night of the newest run; empty when there is none."""
+    """Returns the name of the night of the newest run; empty if there is none."""
     return _night(max(repository.store.list(RUNS), key=_time, default=None))
 
 
 def last_night(repository: Repository, say: Callable[[str], None] = print) -> NightlyRun | None:
-    """Returns what the runs of the last night say, as one; None when there is none.
+    """Returns the merged summary of the last night's runs; None if there is none.
 
     Args:
-        repository: Where they lie.
-        say: Is told of those that can't be read, which are left out.
+        repository: The repository.
+        say: Called with a message for each summary that can't be read and is left out.
     """
     try:
         listed = sorted(repository.store.list(RUNS), key=_time)
@@ -74,37 +74,37 @@ def last_night(repository: Repository, say: Callable[[str], None] = print) -> Ni
         return None
     night = _night(listed[-1])
     runs = []
-    for entry in [one for one in listed if _night(one) == night][-MOST:]:
+    for entry in [entry for entry in listed if _night(entry) == night][-MOST:]:
         try:
             data = repository.store.get(entry.key, limit=LARGEST)
             runs.append(NightlyRun.model_validate_json(data))
         except (KeyError, RepositoryError, ValidationError):
             say(f"{repository.store.url}: {entry.key} is left out of the report: can't be read")
-    return together(runs)
+    return merge(runs)
 
 
-def together(runs: Iterable[NightlyRun]) -> NightlyRun | None:
-    """Puts what several runs say together."""
-    told = list(runs)
-    if not told:
+def merge(runs: Iterable[NightlyRun]) -> NightlyRun | None:
+    """Merges the summaries of several runs; None if there are none."""
+    merged = list(runs)
+    if not merged:
         return None
     planned: Counter[str] = Counter()
-    for run in told:
+    for run in merged:
         planned.update(run.planned)
-    commits = {run.commit for run in told}
+    commits = {run.commit for run in merged}
     return NightlyRun(
-        started=min(run.started for run in told),
-        finished=max(run.finished for run in told),
+        started=min(run.started for run in merged),
+        finished=max(run.finished for run in merged),
         commit=commits.pop() if len(commits) == 1 else None,
-        runs=sum(run.runs for run in told),
-        failed=tuple(one for run in told for one in run.failed),
+        runs=sum(run.runs for run in merged),
+        failed=tuple(job for run in merged for job in run.failed),
         planned=dict(planned),
-        expected_minutes=round(sum(run.expected_minutes for run in told), 1),
-        published=tuple(one for run in told for one in run.published),
-        verified=tuple(one for run in told for one in run.verified),
-        current=sum(run.current for run in told),
-        disabled={label: why for run in told for label, why in run.disabled.items()},
-        regressions=tuple(one for run in told for one in run.regressions),
+        expected_minutes=round(sum(run.expected_minutes for run in merged), 1),
+        published=tuple(label for run in merged for label in run.published),
+        verified=tuple(label for run in merged for label in run.verified),
+        current=sum(run.current for run in merged),
+        disabled={label: why for run in merged for label, why in run.disabled.items()},
+        regressions=tuple(drift for run in merged for drift in run.regressions),
     )
 
 

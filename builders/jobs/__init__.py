@@ -1,1 +1,1 @@
-"""Jobs: what passes between the farm and its workers, none of which is trusted."""
+"""Messages and files between the farm and its workers; what workers return is not trusted."""

@@ -6,9 +6,10 @@ a store; outputs are files in the directory, named by ``result.json``, for the f
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from typing_extensions import assert_never
 
 from builders.photos.calibration import CalibrationSet
 from builders.photos.labelled import LabelledSet
@@ -28,12 +29,12 @@ from zoo.schema.measurements import (
 from zoo.schema.records import Advice, Blob, BuildRecord, ExportRecord
 
 RESERVED = ("job.json", "log.txt", "result.json", "quarantine.json", "work")
-"""Names in a job's folder that are the farm's."""
+"""Names in a job's folder that only the farm uses."""
 
 
 def _is_free(name: str) -> str:
     if name in (".", "..", *RESERVED):
-        raise ValueError(f"'{name}' is no name for a worker's file")
+        raise ValueError(f"'{name}' is not allowed as the name of a worker's file")
     return name
 
 
@@ -42,10 +43,10 @@ FileName = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=200),
     AfterValidator(_is_free),
 ]
-"""A plain name of a file in a worker's folder: letters, digits, ``.``, ``_`` and ``-``."""
+"""Name of a file in a worker's folder: letters, digits, ``.``, ``_`` and ``-``."""
 
 SideFile = Literal["inspector"]
-"""What a worker may return to be kept beside an engine."""
+"""Kinds of files that a worker may return to be stored with an engine."""
 
 
 class _Message(BaseModel):
@@ -53,18 +54,18 @@ class _Message(BaseModel):
 
 
 class ExportJob(_Message):
-    """Make the ONNX files of a model, and its golden.
+    """Exports a model's ONNX files and its golden file.
 
     Attributes:
         manifest: The model.
-        manifest_dir: Folder of the manifest, against which local weights are resolved.
-        weights: Which weights.
-        inputs: What each ONNX is made from, by the name of its form. ``fp32`` comes first; the
-            others are derived from it.
-        calibration: The images that those are measured and tried on.
-        fp32: The fp32 export, when it is there already: then no torch is needed.
-        state: The stored state of seeded weights, when there is one.
-        store: Where blobs are read.
+        manifest_dir: Folder of the manifest, which paths of local weights are relative to.
+        weights: Identity of the weights.
+        inputs: Inputs of each ONNX by the name of its form. ``fp32`` comes first; the others are
+            derived from it.
+        calibration: Images that lower precisions are calibrated and evaluated on.
+        fp32: The fp32 export if it exists already; the job then needs no torch.
+        state: The stored state of seeded weights, if any.
+        store: URL of the store to read blobs from.
     """
 
     kind: Literal["export"] = "export"
@@ -79,13 +80,13 @@ class ExportJob(_Message):
 
 
 class ReferenceJob(_Message):
-    """Compute PyTorch's features of labelled photos, for a linear probe.
+    """Computes PyTorch's features of labelled photos, for a linear probe.
 
     Attributes:
         manifest: The model.
-        manifest_dir: Folder of the manifest, against which local weights are resolved.
+        manifest_dir: Folder of the manifest, which paths of local weights are relative to.
         labelled: The photos, on this machine.
-        store: Where blobs are read.
+        store: URL of the store to read blobs from.
     """
 
     kind: Literal["reference"] = "reference"
@@ -96,16 +97,16 @@ class ReferenceJob(_Message):
 
 
 class Prove(_Message):
-    """How an engine is proven on a machine that can run it.
+    """How to verify and benchmark an engine.
 
     Attributes:
         golden: The golden file.
         preprocess: The model's preprocessing.
-        tolerance: What each row must keep.
+        tolerance: Tolerance that each row must meet.
         batches: Batch sizes to verify at.
-        benchmark: Batch sizes to time, empty when that has been done.
-        labelled: File on this machine with labelled photos at the network's size, their labels and
-            PyTorch's features, for a linear probe; None for none.
+        benchmark: Batch sizes to time; empty if that has been done.
+        labelled: File on this machine with labelled photos at the network's input size, their
+            labels and PyTorch's features, for a linear probe; None for no probe.
     """
 
     golden: Blob
@@ -117,14 +118,14 @@ class Prove(_Message):
 
 
 class BuildJob(_Message):
-    """Build one engine and, where this machine can run it, prove it.
+    """Builds one engine and, if this machine can run it, verifies it.
 
     Attributes:
-        inputs: What the engine is made from.
+        inputs: Inputs of the build.
         onnx: The ONNX.
         parameters: Number of its weights.
-        prove: How to prove it; None where this machine can't run it.
-        store: Where blobs and timing caches are read.
+        prove: How to verify the engine; None if this machine can't run it.
+        store: URL of the store to read blobs and timing caches from.
     """
 
     kind: Literal["build"] = "build"
@@ -136,12 +137,12 @@ class BuildJob(_Message):
 
 
 class VerifyJob(_Message):
-    """Prove an engine that is built.
+    """Verifies an engine that was built earlier.
 
     Attributes:
         record: Its build record.
-        prove: How to prove it.
-        store: Where blobs are read.
+        prove: How to verify it.
+        store: URL of the store to read blobs from.
     """
 
     kind: Literal["verify"] = "verify"
@@ -149,9 +150,31 @@ class VerifyJob(_Message):
     prove: Prove
     store: str
 
+    @property
+    def inputs(self) -> BuildInputs:
+        """What the engine was made from."""
+        return self.record.inputs
 
-Job = Annotated[ExportJob | ReferenceJob | BuildJob | VerifyJob, Field(discriminator="kind")]
-parse_job: TypeAdapter[ExportJob | ReferenceJob | BuildJob | VerifyJob] = TypeAdapter(Job)
+
+EngineJob: TypeAlias = BuildJob | VerifyJob
+"""A job that needs an engine's toolchain, and neither PyTorch nor weights."""
+
+AnyJob: TypeAlias = ExportJob | ReferenceJob | EngineJob
+"""A closed set: code that decides by the class of a job uses ``match`` with ``assert_never``."""
+
+Job = Annotated[AnyJob, Field(discriminator="kind")]
+parse_job: TypeAdapter[AnyJob] = TypeAdapter(Job)
+
+
+def engine_job(job: Job) -> EngineJob | None:
+    """Returns a job if it needs an engine's toolchain; None if it needs PyTorch and weights."""
+    match job:
+        case ExportJob() | ReferenceJob():
+            return None
+        case BuildJob() | VerifyJob():
+            return job
+        case _:
+            assert_never(job)
 
 
 class ExportedFile(_Message):
@@ -167,7 +190,7 @@ class ExportedFile(_Message):
 
 
 class DisabledExport(_Message):
-    """An ONNX that there is none of, because it would not keep its floors."""
+    """An ONNX that was not exported because it misses its tolerance."""
 
     inputs: ExportInputs
     reason: str
@@ -180,10 +203,10 @@ class ExportOutput(_Message):
     """Result of an :class:`ExportJob`.
 
     Attributes:
-        golden: File, or None when the golden was there already.
-        state: File of a seeded state made by this job.
+        golden: Name of the golden file; None if it existed already.
+        state: Name of the file of a seeded state that this job made, if any.
         exports: The ONNX files.
-        disabled: What was asked for and can't be had.
+        disabled: Requested forms that miss their tolerance.
         cost: Seconds and peak memory (bytes).
     """
 
@@ -199,7 +222,7 @@ class ReferenceOutput(_Message):
     """Result of a :class:`ReferenceJob`.
 
     Attributes:
-        file: ``images``, ``labels`` and PyTorch's ``features``, as arrays.
+        file: Name of the ``.npz`` file with ``images``, ``labels`` and PyTorch's ``features``.
         cost: Seconds and peak memory (bytes).
     """
 
@@ -209,14 +232,14 @@ class ReferenceOutput(_Message):
 
 
 class Verification(_Message):
-    """Verdict on an engine.
+    """Result of verifying an engine.
 
     Attributes:
-        passed: Whether every row of every batch keeps its tolerance.
-        reason: The worst miss, in words.
+        passed: Whether every row of every batch meets the tolerance.
+        reason: The limits that were missed, in words.
         batches: Numbers per batch size.
-        labelled: File of the engine's features of labelled photos, None where none were asked for.
-        probe: What a linear probe on them shows, when the farm has looked.
+        labelled: Name of the file of the engine's features of labelled photos, if requested.
+        probe: Result of a linear probe on those features, once the farm has computed it.
     """
 
     passed: bool
@@ -230,14 +253,14 @@ class BuildOutput(_Message):
     """Result of a :class:`BuildJob` or :class:`VerifyJob`.
 
     Attributes:
-        engine: File of the engine; None when the job only verified one.
-        files: Name to file of what is kept beside the engine.
-        timing_cache: File of the timing cache as the build left it.
-        facts: What the backend read from the engine.
-        precision_proven: Whether the engine was asked what precision it runs in.
-        verification: Verdict, None where the engine could not be run.
+        engine: File of the engine; None if the job only verified one.
+        files: Kind to name of each file that is stored with the engine.
+        timing_cache: File of the timing cache after the build.
+        facts: Facts that the backend read from the engine.
+        precision_proven: Whether the engine's precision was read from the engine itself.
+        verification: Result of verifying it; None if this machine could not run the engine.
         benchmark: Latency and throughput per batch size.
-        machine: Where all this was.
+        machine: The machine that did all this.
         cost: Seconds and peak memory (bytes) of each stage.
     """
 
@@ -258,8 +281,8 @@ class Failure(_Message):
 
     Attributes:
         error: Class name of the error.
-        message: What is wrong.
-        hint: What to do next.
+        message: Its message.
+        hint: Its hint.
     """
 
     kind: Literal["failure"] = "failure"

@@ -52,13 +52,13 @@ LIMITS = {
 """Largest size in bytes of each kind of file."""
 
 LOG_END = 64 * 2**10
-"""How many bytes of a log's end are read for an error message."""
+"""Bytes at the end of a log that are read for an error message."""
 
 _HINT = "the worker is broken, or somebody tampered with it: nothing that it returned was stored"
 
 
 def named_files(result: ExportOutput | ReferenceOutput | BuildOutput) -> dict[str, str]:
-    """Returns the name of every file that a result names, with its kind.
+    """Returns the name and kind of every file that a result names.
 
     Raises:
         JobError: It names a file twice.
@@ -181,8 +181,8 @@ class OutputFolder:
         """
         with self.open(name, kind) as descriptor:
             os.rename(name, folder / name, src_dir_fd=self._folder)
-            opened, taken = os.fstat(descriptor), os.lstat(folder / name)
-            if (opened.st_dev, opened.st_ino) != (taken.st_dev, taken.st_ino):
+            opened, moved = os.fstat(descriptor), os.lstat(folder / name)
+            if (opened.st_dev, opened.st_ino) != (moved.st_dev, moved.st_ino):
                 raise _refused(name, kind, "was replaced while it was taken over")
             if opened.st_nlink != 1:
                 raise _refused(name, kind, "got a hard link while it was taken over")
@@ -245,7 +245,7 @@ def read_log_end(folder: Path, most: int = LOG_END) -> str:
             data, size = opened.read_end(LOG, "log", most)
     except (FileNotFoundError, JobError):
         return ""
-    cut = f"[the first {size - len(data)} bytes are left out]\n" if size > len(data) else ""
+    cut = f"[the first {size - len(data)} bytes are omitted]\n" if size > len(data) else ""
     return cut + data.decode(errors="replace")
 
 

@@ -1,6 +1,6 @@
-"""Progress: what a stage says while it works, and who shows it.
+"""Progress of jobs: events, and their display.
 
-A worker writes events to its standard output, one JSON object a line; the farm reads them and
+A worker writes events to its standard output, one JSON object per line; the farm reads them and
 shows bars on a terminal, plain lines elsewhere.
 """
 
@@ -23,9 +23,9 @@ class Event:
 
     Attributes:
         stage: ``weights``, ``export``, ``build``, ``verify``, ``benchmark``.
-        done: Steps done.
-        total: Steps in all.
-        note: What is going on.
+        done: Number of finished steps.
+        total: Number of all steps.
+        note: Description of the current step.
     """
 
     stage: str
@@ -55,7 +55,7 @@ class Event:
 
 
 Report = Callable[[Event], None]
-"""Where a stage says what it does."""
+"""Called with each event of a stage."""
 
 
 def silent(event: Event) -> None:
@@ -63,7 +63,7 @@ def silent(event: Event) -> None:
 
 
 def event_writer(stream: TextIO) -> Report:
-    """Returns a :data:`Report` that writes events to a stream, one a line."""
+    """Returns a :data:`Report` that writes events to a stream, one per line."""
 
     def report(event: Event) -> None:
         stream.write(event.to_line())
@@ -73,18 +73,18 @@ def event_writer(stream: TextIO) -> Report:
 
 
 class Display:
-    """Shows the progress of many jobs: bars on a terminal, one plain line a stage elsewhere.
+    """Shows the progress of many jobs: bars on a terminal, one plain line per stage elsewhere.
 
-    Jobs may come from several threads.
+    Thread-safe.
 
     Args:
-        console: Where to.
+        console: Where to show it.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lock = threading.Lock()
-        self._shown: Progress | None = None  # one for all: a terminal has one live display
+        self._live: Progress | None = None  # shared: a terminal has one live display
         self._jobs = 0
 
     def say(self, text: str) -> None:
@@ -93,9 +93,9 @@ class Display:
 
     @contextmanager
     def job(self, label: str) -> Iterator[Report]:
-        """Shows one job while the context lasts; yields where its events go.
+        """Shows one job while the context lasts; yields the function that takes its events.
 
-        A job that waits for a worker has no bar yet.
+        A job's first event creates its bar, so a job that waits for a worker has none.
         """
         if not self._console.is_terminal:
             yield self._plain(label)
@@ -109,17 +109,17 @@ class Display:
 
     def _begin(self) -> Progress:
         with self._lock:
-            if self._shown is None:
+            if self._live is None:
                 columns = (
                     TextColumn("{task.description:<32}"),
                     BarColumn(bar_width=24),
                     TextColumn("{task.fields[note]}"),
                     TimeElapsedColumn(),
                 )
-                self._shown = Progress(*columns, console=self._console, transient=True)
-                self._shown.start()
+                self._live = Progress(*columns, console=self._console, transient=True)
+                self._live.start()
             self._jobs += 1
-            return self._shown
+            return self._live
 
     def _end(self, progress: Progress, bars: dict[str, TaskID]) -> None:
         with self._lock:
@@ -128,7 +128,7 @@ class Display:
             self._jobs -= 1
             if self._jobs == 0:
                 progress.stop()
-                self._shown = None
+                self._live = None
 
     def _plain(self, label: str) -> Report:
         seen: set[str] = set()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
+from typing_extensions import assert_never
 
 from builders.jobs.messages import (
     BuildJob,
     BuildOutput,
+    EngineJob,
     ExportJob,
     ExportOutput,
     Failure,
@@ -48,10 +50,18 @@ def read_result(data: bytes | str, job: Job) -> Result | Failure:
 
 def _mismatch(result: Result, job: Job) -> str | None:
     """Returns why a result does not answer a job, None if it does."""
-    if isinstance(job, ExportJob):
-        return _export_mismatch(result, job)
-    if isinstance(job, ReferenceJob):
-        return None if isinstance(result, ReferenceOutput) else f"it is of kind {result.kind}"
+    match job:
+        case ExportJob():
+            return _export_mismatch(result, job)
+        case ReferenceJob():
+            return None if isinstance(result, ReferenceOutput) else f"it is of kind {result.kind}"
+        case BuildJob() | VerifyJob():
+            return _build_mismatch(result, job)
+        case _:
+            assert_never(job)
+
+
+def _build_mismatch(result: Result, job: EngineJob) -> str | None:
     if not isinstance(result, BuildOutput):
         return f"it is of kind {result.kind}"
     if isinstance(job, BuildJob) and result.engine is None:
@@ -59,7 +69,7 @@ def _mismatch(result: Result, job: Job) -> str | None:
     if isinstance(job, VerifyJob) and result.engine is not None:
         return "it has an engine, and the job was to verify one"
     if (job.prove is None) != (result.verification is None):
-        return "its engine was not verified" if job.prove else "an engine was verified unasked"
+        return "its engine was not verified" if job.prove else "it verified an engine unrequested"
     if result.timing_cache is not None and result.machine.gpu_name is None:
         return "it has a timing cache, and machine.gpu.name is missing"
     return None
@@ -68,13 +78,13 @@ def _mismatch(result: Result, job: Job) -> str | None:
 def _export_mismatch(result: Result, job: ExportJob) -> str | None:
     if not isinstance(result, ExportOutput):
         return f"it is of kind {result.kind}"
-    asked = sorted(inputs.key for inputs in job.inputs.values())
-    answered = [made.inputs.key for made in result.exports]
-    answered += [refused.inputs.key for refused in result.disabled]
-    if asked != sorted(answered):
-        return "its exports are not those that were asked for"
+    requested = sorted(inputs.key for inputs in job.inputs.values())
+    returned = [export.inputs.key for export in result.exports]
+    returned += [export.inputs.key for export in result.disabled]
+    if requested != sorted(returned):
+        return "its exports are not the requested ones"
     if (result.golden is None) != (job.fp32 is not None):
-        return "golden: there is one or none, and the job asked for the other"
+        return "it has a golden file that was not requested, or lacks one that was"
     return None
 
 

@@ -42,7 +42,7 @@ def keep(folder: Path, kept: Path) -> None:
 
 
 def check_quarantine(job: Job, kept: Path) -> None:
-    """Refuses a job that is quarantined; a job that has changed since is not.
+    """Raises an error if a job is quarantined; a job that has changed since is not.
 
     Raises:
         NotRunError: It is quarantined; the hint says how to run it again.

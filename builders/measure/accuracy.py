@@ -1,8 +1,8 @@
-"""Accuracy: what a precision costs in the task that features are for, on labelled photos.
+"""Measures the accuracy of engines and PyTorch on labelled photos.
 
-Two measures. On ImageNet's own classes, the classifier that the weights came with on top of an
-engine's features. On any labelled photos, a linear probe: logistic regression on the features,
-k-fold, on the same folds for PyTorch and for each engine.
+There are two measures. With ImageNet's classes: the classifier of the pre-trained weights, applied
+to an engine's features. With any labelled photos: a linear probe, k-fold logistic regression on the
+features, with the same folds for PyTorch and each engine.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from zoo.runtime import open_session
 from zoo.schema.manifest import Manifest
 from zoo.schema.precisions import Precision
 from zoo.schema.records import BuildRecord, ExportRecord
+from zoo.schema.targets import arch_of
 
 if TYPE_CHECKING:
     from builders.export.backbone import Backbone
@@ -38,21 +39,21 @@ _AT_ONCE = 4  # photos
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """One way to compute a model's features, and how good they are.
+    """Accuracy of one way to compute a model's features.
 
     Attributes:
         model: Manifest id.
-        how: ``PyTorch fp32``, a target's label, or an ONNX.
-        precision: Of it.
-        correct: Photos of which the weights' own classifier names the class; None where there is
-            no such classifier.
-        photos: How many there are.
-        probe: Accuracy of the linear probe over the folds; None where a class has fewer
-            photos than there are folds.
-        worst_cosine: Of any photo's features with PyTorch's.
-        median_cosine: Of all of them.
-        engine: Digest of the engine, None where it is none.
-        note: What else to know.
+        how: ``PyTorch``, a target's label, or ``fp16 ONNX``.
+        precision: Its precision.
+        correct: Number of photos that the classifier of the weights classifies correctly; None if
+            there is no such classifier.
+        photos: Number of photos.
+        probe: Accuracy of the linear probe, from 0 to 1; None if a class has fewer photos than
+            there are folds.
+        worst_cosine: Lowest cosine of a photo's features with PyTorch's.
+        median_cosine: Median of these cosines.
+        engine: Digest of the engine, None if it is not an engine.
+        note: A remark, or empty.
     """
 
     model: str
@@ -76,9 +77,9 @@ def measure(
     """Measures PyTorch, each CPU engine of a model, and its fp16 ONNX, on the same photos.
 
     Args:
-        repository: Where the engines are published.
+        repository: The repository of the engines.
         manifest: The model.
-        manifest_dir: Its folder, against which local weights are resolved.
+        manifest_dir: Folder of the manifest, which paths of local weights are relative to.
         labelled: The photos.
     """
     import torch
@@ -86,7 +87,7 @@ def measure(
     index = repository.model_index(manifest.id)
     entries = index.current if index else ()
     records = [repository.record(manifest.id, entry.record) for entry in entries]
-    own = [one for one in records if one is not None and one.inputs.archs == ("cpu",)]
+    own = [record for record in records if record and record.inputs.archs == ("cpu",)]
     if not own:
         return
     images = normalise(labelled.pixels(manifest.preprocess.plain), manifest.preprocess.plain)
@@ -100,18 +101,18 @@ def measure(
     expected = _all(in_pytorch, images)
     classify = _classifier(model) if labelled.imagenet else None
 
-    def judged(how: str, precision: Precision, found: Features, **extra: Any) -> Accuracy:
-        numbers = compare_rows(found, expected, expected)
+    def judged(how: str, precision: Precision, features: Features, **extra: Any) -> Accuracy:
+        numbers = compare_rows(features, expected, expected)
         correct = None
         if classify is not None:
-            correct = int((classify(found) == labelled.labels).sum())
+            correct = int((classify(features) == labelled.labels).sum())
         return Accuracy(
             model=manifest.id,
             how=how,
             precision=precision,
             correct=correct,
             photos=len(images),
-            probe=linear_probe(found, labelled.labels),
+            probe=linear_probe(features, labelled.labels),
             worst_cosine=_or_nan(numbers.worst_cosine),
             median_cosine=_or_nan(numbers.median_cosine),
             **extra,
@@ -122,30 +123,30 @@ def measure(
         with tempfile.TemporaryDirectory() as scratch:
             engine = repository.blobs.whole(record.engine, Path(scratch))
             with open_session(engine, record.inputs) as session:
-                found = _all(session.features, images)
+                features = _all(session.features, images)
         kept = f"{len(record.advice.kept)} kept higher" if record.advice else ""
         label, digest = record.targets[0], record.engine.sha256
-        yield judged(label, record.inputs.precision, found, engine=digest, note=kept)
+        yield judged(label, record.inputs.precision, features, engine=digest, note=kept)
     if (fp16 := _fp16_export(repository, manifest, records)) is not None:
         note = "no engine: every value rounded to fp16"
         with tempfile.TemporaryDirectory() as scratch:
             path = repository.blobs.whole(fp16.onnx, Path(scratch))
-            found = _all(open_onnx(_rounded(path)), images)
-        yield judged("fp16 ONNX", Precision.FP16, found, note=note)
+            features = _all(open_onnx(_rounded(path)), images)
+        yield judged("fp16 ONNX", Precision.FP16, features, note=note)
 
 
 def missing(repository: Repository, manifest: Manifest) -> list[str]:
-    """Says which CPU engines a model does not have, and why."""
+    """Returns a line per CPU engine that a model does not have, with the reason."""
     index = repository.model_index(manifest.id)
     return [
         f"{manifest.id} {', '.join(cell.targets)}: none. {cell.reason}."
         for cell in (index.disabled if index else ())
-        if cell.targets[0].startswith("cpu-")
+        if arch_of(cell.targets[0]) == "cpu"
     ]
 
 
 def linear_probe(features: Features, labels: npt.NDArray[np.int64]) -> float | None:
-    """Returns the accuracy of a linear probe over k folds; None where a class has too few.
+    """Returns the k-fold accuracy of a linear probe, None if a class has too few photos.
 
     Args:
         features: ``(N, feature_dim)``.
@@ -157,12 +158,12 @@ def linear_probe(features: Features, labels: npt.NDArray[np.int64]) -> float | N
 
 
 def to_markdown(rows: Iterable[Accuracy], name: str, lacking: Iterable[str]) -> str:
-    """Returns a table, one row per way to compute the features.
+    """Returns a Markdown table with a row per way to compute the features.
 
     Args:
-        rows: In order.
-        name: Where the photos come from.
-        lacking: What there is no engine of, and why.
+        rows: The rows, in order.
+        name: Name of the photos.
+        lacking: Lines about missing engines.
     """
     lines = [
         "| model | computed by | top-1 | linear probe | worst cosine | median cosine | |",
@@ -184,7 +185,7 @@ def _all(run: Callable[[Features], Features], images: Features) -> Features:
 
 
 def _classifier(backbone: Backbone) -> Callable[[Features], npt.NDArray[np.int64]] | None:
-    """Returns what names the class of features, None where the cut is not what it takes."""
+    """Returns the classifier of the weights, None if it needs features of another cut."""
     import torch
 
     if backbone.cut.cut not in ("pooled", "pre_logits", "cls_token"):
@@ -204,7 +205,7 @@ def _classifier(backbone: Backbone) -> Callable[[Features], npt.NDArray[np.int64
 def _fp16_export(
     repository: Repository, manifest: Manifest, records: Iterable[BuildRecord | None]
 ) -> ExportRecord | None:
-    """Returns the fp16 export that a published engine was made from."""
+    """Returns the fp16 export that a published engine was built from."""
     for record in records:
         if record is not None and record.inputs.precision == Precision.FP16:
             return repository.export(manifest.id, record.export_key)
@@ -220,5 +221,5 @@ def _rounded(path: Path) -> Any:
 
 
 def _or_nan(cosine: float | None) -> float:
-    """Returns a cosine; NaN where features are not finite and there is none."""
+    """Returns a cosine, NaN if there is none because features are not finite."""
     return float("nan") if cosine is None else cosine

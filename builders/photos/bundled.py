@@ -1,9 +1,9 @@
-"""The photos that ship inside pip packages: golden, calibration and statistics sets.
+"""Photos from pip packages: the golden, calibration and statistics sets.
 
-scikit-image and scikit-learn carry a few real photos in their wheels. The golden set is made of
-disjoint halves of some, the calibration set of others. The statistics set only serves seeded
-weights: it is in colour throughout, for a channel that sees no colour while its statistics are set
-explodes when it does.
+The wheels of scikit-image and scikit-learn contain a few real photos. The golden set consists of
+disjoint halves of some of them, the calibration set of others. The statistics set is for seeded
+weights only. All its photos are in colour: a channel that sees no colour while its statistics are
+computed overflows when it does.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ GOLDEN_COUNT = 2 * len(_GOLDEN)
 
 
 def golden_name() -> str:
-    """Names the golden set by where its photos come from; part of the export key."""
+    """Returns the golden set's name, from the source of its photos; part of the export key."""
     return f"{GOLDEN_COUNT} crops of {len(_GOLDEN)} photos, {_packages()}"
 
 
 def statistics_name() -> str:
-    """Names the statistics set by where its photos come from; part of the seeded recipe."""
+    """Returns the statistics set's name, from its photos' source; part of the seeded recipe."""
     return f"{len(_STATISTICS)} photos, {_packages()}"
 
 
 def calibration_name() -> str:
-    """Names where the calibration photos come from."""
+    """Returns the source of the bundled calibration photos; part of the export key."""
     return f"shipped with {_packages()}"
 
 
 def calibration_paths() -> tuple[Path, ...]:
-    """Returns the files of the calibration photos."""
+    """Returns the paths of the calibration photos."""
     return tuple(map(_path, _CALIBRATION))
 
 
 def golden_paths() -> tuple[Path, ...]:
-    """Returns the files of the golden photos."""
+    """Returns the paths of the golden photos."""
     return tuple(map(_path, _GOLDEN))
 
 
@@ -82,7 +82,7 @@ def golden_digests() -> set[str]:
 
 
 def golden_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """Returns the golden photos at the network's size.
+    """Returns the golden photos at the network's input size.
 
     Returns:
         ``(12, size, size, 3)``: two disjoint halves of each of six photos.
@@ -92,7 +92,7 @@ def golden_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
 
 
 def statistics_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """Returns photos for activation statistics, ``(8, size, size, 3)``: whole frames."""
+    """Returns the photos for activation statistics, uncropped, ``(8, size, size, 3)``."""
     photos = [open_photo(_path(name)) for name in _STATISTICS]
     return np.stack([fit(photo, preprocess) for photo in photos])
 
@@ -111,11 +111,11 @@ def _packages() -> str:
 
 
 def _path(name: str) -> Path:
-    package, _, rest = name.partition("/")
+    package, _, path = name.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise MissingPackageError(
             f"the golden photos come from {package}, which is not installed",
             hint="pip install -e '.[farm]' -c constraints.txt",
         )
-    return Path(spec.submodule_search_locations[0]) / rest
+    return Path(spec.submodule_search_locations[0]) / path

@@ -1,8 +1,7 @@
-"""Calibration: the images that lower precisions are measured and tried on.
+"""Calibration images, which lower precisions are calibrated and evaluated on.
 
-A maintainer's own (``CALIBRATION=folder``), or crops of the photos that pip packages ship. Only
-digests of them go into records; the images themselves never enter a repository. None of them is a
-golden photo.
+They are a maintainer's own (``CALIBRATION=folder``) or crops of photos from pip packages. Records
+hold only their digests; the images themselves never enter a repository. None is a golden photo.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
 
 LEAST = 32
-_MOST = 256  # of a folder: more tell no more, and cost time
-_JUDGED = 16
+_MOST = 256  # more photos cost time without changing the ranges
+_EVALUATED = 16
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _EXPECTED = (
-    f"photos are {', '.join(sorted(_SUFFIXES))}; without CALIBRATION= the farm takes crops of the "
-    "photos that its packages ship"
+    f"photos are {', '.join(sorted(_SUFFIXES))}; without CALIBRATION= the farm uses crops of "
+    "photos from its packages"
 )
 _CROPS = ((0.0, 0.0, 1.0), (0.0, 0.0, 0.6), (0.4, 0.0, 0.6), (0.0, 0.4, 0.6), (0.4, 0.4, 0.6))
-"""Left, top and side of each crop of a shipped photo, as parts of it: whole, and four corners."""
+"""Left, top and side of each crop of a bundled photo, as fractions: the whole and four corners."""
 
 
 class CalibrationSet(BaseModel):
-    """Which images there are.
+    """A set of calibration photos.
 
     Attributes:
         source: ``shipped`` or ``folder``.
-        paths: The photos, distinct by digest.
+        paths: Photos with distinct digests.
         digests: SHA-256 of each file.
     """
 
@@ -52,18 +51,18 @@ class CalibrationSet(BaseModel):
 
     @property
     def crops(self) -> int:
-        """How many images they make."""
+        """Number of images made from the photos."""
         return len(self.paths) * (len(_CROPS) if self.source == "shipped" else 1)
 
     @property
     def name(self) -> str:
-        """Names the set by its contents; part of export keys."""
+        """The set's name, derived from its contents; part of export keys."""
         what = bundled.calibration_name() if self.source == "shipped" else "a maintainer's folder"
         digest = sha256_json(sorted(self.digests))
         return f"{self.crops} crops of {len(self.paths)} photos, {what}, sha256 {digest}"
 
     def describe(self) -> CalibrationImages:
-        """Says what a record holds of the set."""
+        """Returns the description of the set for records."""
         return CalibrationImages(
             source=self.source,
             name=self.name,
@@ -73,24 +72,24 @@ class CalibrationSet(BaseModel):
         )
 
     def pixels(self, preprocess: Preprocess) -> tuple[npt.NDArray[np.uint8], list[int]]:
-        """Returns the images at the network's size, and which of them candidates are judged on.
+        """Returns the images at the network's input size, and which ones to evaluate on.
 
         Returns:
-            ``(crops, size, size, 3)``, and indices: the whole frames of up to 16 photos.
+            ``(crops, size, size, 3)``, and the indices of up to 16 uncropped photos.
         """
         crops = _CROPS if self.source == "shipped" else _CROPS[:1]
-        made = [
+        images = [
             fit(_crop(photo, *crop), preprocess)
             for photo in map(open_photo, self.paths)
             for crop in crops
         ]
-        every = max(1, len(self.paths) // _JUDGED)
-        judged = range(0, len(self.paths), every)[:_JUDGED]
-        return np.stack(made), [len(crops) * number for number in judged]
+        step = max(1, len(self.paths) // _EVALUATED)
+        evaluated = range(0, len(self.paths), step)[:_EVALUATED]
+        return np.stack(images), [len(crops) * number for number in evaluated]
 
 
 def shipped() -> CalibrationSet:
-    """Returns the photos that pip packages ship, those of the golden set aside."""
+    """Returns the bundled photos, which exclude those of the golden set."""
     paths = bundled.calibration_paths()
     digests = tuple(map(sha256_file, paths))
     assert not set(digests) & bundled.golden_digests()
@@ -98,50 +97,49 @@ def shipped() -> CalibrationSet:
 
 
 def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
-    """Returns the photos of a folder and of those in it.
+    """Returns the photos of a folder and its subfolders.
 
     Args:
-        folder: The maintainer's.
-        report: Takes what was left out, and why.
+        folder: A maintainer's folder.
+        report: Called with each skipped photo and the reason.
 
     Raises:
-        UsageError: There is no such folder, or fewer than 32 photos in it can be used.
+        UsageError: The folder does not exist or has fewer than 32 usable photos.
     """
     if not folder.is_dir():
         raise UsageError(f"CALIBRATION={folder}: no such folder", hint=_EXPECTED)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    taken: dict[str, Path] = {}
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    usable: dict[str, Path] = {}
     golden = bundled.golden_digests()
-    for path in _from_all_over(found):
-        if len(taken) == _MOST:
-            report(f"calibration: {_MOST} of the {len(found)} photos of {folder} are used")
+    for path in _evenly_spaced_first(photos):
+        if len(usable) == _MOST:
+            report(f"calibration: using {_MOST} of the {len(photos)} photos of {folder}")
             break
         try:
             open_photo(path)
         except RunError as error:
-            report(f"calibration: {error.message}; left out")
+            report(f"calibration: {error.message}; skipped")
             continue
         digest = sha256_file(path)
         if digest in golden:
-            report(f"calibration: {path} is a golden photo; left out")
+            report(f"calibration: {path} is a golden photo; skipped")
             continue
-        if digest in taken:
-            report(f"calibration: {path} is the same file as {taken[digest]}; left out")
+        if digest in usable:
+            report(f"calibration: {path} is the same file as {usable[digest]}; skipped")
             continue
-        taken[digest] = path
-    if len(taken) < LEAST:
+        usable[digest] = path
+    if len(usable) < LEAST:
         raise UsageError(
-            f"CALIBRATION={folder}: photos that can be used: {len(taken)}, at least {LEAST} are "
-            "needed",
+            f"CALIBRATION={folder}: {len(usable)} usable photos; at least {LEAST} are needed",
             hint=_EXPECTED,
         )
-    return CalibrationSet(source="folder", paths=tuple(taken.values()), digests=tuple(taken))
+    return CalibrationSet(source="folder", paths=tuple(usable.values()), digests=tuple(usable))
 
 
-def _from_all_over(paths: Sequence[Path]) -> list[Path]:
-    """Returns photos with an even choice of as many as are taken first, for what can't be used."""
-    chosen = {paths[len(paths) * number // _MOST] for number in range(min(_MOST, len(paths)))}
-    return sorted(paths, key=lambda path: path not in chosen)
+def _evenly_spaced_first(paths: Sequence[Path]) -> list[Path]:
+    """Returns all photos, an evenly spaced subset first; the others replace unusable ones."""
+    spaced = {paths[len(paths) * number // _MOST] for number in range(min(_MOST, len(paths)))}
+    return sorted(paths, key=lambda path: path not in spaced)
 
 
 def _crop(photo: Image.Image, left: float, top: float, side: float) -> Image.Image:

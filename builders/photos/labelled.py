@@ -1,4 +1,4 @@
-"""Labelled photos: a folder with a folder for each class."""
+"""Labelled photos: a folder with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from zoo.util.errors import RunError, UsageError
 
 LEAST_OF_CLASS = 5
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-_EXPECTED = f"they are a folder for each class, with {LEAST_OF_CLASS} photos or more in it"
+_EXPECTED = f"it must have one subfolder per class, each with {LEAST_OF_CLASS} photos or more"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """Photos and what they show.
+    """Photos and their classes.
 
     Attributes:
-        name: Where they come from, for tables.
-        photos: Decoded.
-        labels: Number of each one's class.
-        imagenet: Whether the numbers are ImageNet's.
+        name: Source of the photos, for tables.
+        photos: Decoded photos.
+        labels: Class number of each photo.
+        imagenet: Whether the class numbers are ImageNet's.
     """
 
     name: str
@@ -39,22 +39,22 @@ class Labelled:
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(np.unique(self.labels))
 
     def pixels(self, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-        """Returns the photos at a network's size, ``(N, size, size, 3)``."""
+        """Returns the photos at a network's input size, ``(N, size, size, 3)``."""
         return np.stack([fit(photo, preprocess) for photo in self.photos])
 
 
 class LabelledSet(BaseModel):
-    """Labelled photos of a maintainer's folder, by their files. They never enter a repository.
+    """Files of a maintainer's labelled photos. The photos never enter a repository.
 
     Attributes:
-        name: What they are, for records.
-        paths: The photos.
-        labels: Number of each one's class.
-        sha256: Of all files and their labels, as one.
+        name: Description for records.
+        paths: Paths of the photos.
+        labels: Class number of each photo.
+        sha256: One digest of all files and their labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,56 +65,56 @@ class LabelledSet(BaseModel):
     sha256: str
 
     def pixels(self, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-        """Returns the photos at a network's size, ``(N, size, size, 3)``."""
+        """Returns the photos at a network's input size, ``(N, size, size, 3)``."""
         return np.stack([fit(open_photo(path), preprocess) for path in self.paths])
 
     def opened(self) -> Labelled:
-        """Returns the photos decoded."""
+        """Returns the decoded photos."""
         photos = tuple(map(open_photo, self.paths))
         return Labelled(name=self.name, photos=photos, labels=np.array(self.labels))
 
 
 def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
-    """Reads a folder that has a folder for each class.
+    """Returns the photos of a folder that has one subfolder per class.
 
     Args:
-        folder: The maintainer's; nothing of it is stored.
-        report: Takes what was left out, and why.
+        folder: A maintainer's folder; nothing in it is stored.
+        report: Called with each skipped photo or class and the reason.
 
     Raises:
-        UsageError: It is no such folder, or has fewer than two classes of five photos.
+        UsageError: The folder does not exist or has fewer than two classes of five photos.
     """
     if not folder.is_dir():
         raise UsageError(f"labelled photos, {folder}: no such folder", hint=_EXPECTED)
     paths: list[Path] = []
     labels: list[int] = []
-    seen: dict[str, Path] = {}  # one photo in two folds would be known beforehand
-    for number, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
-        found = []
-        for path in sorted(kind.rglob("*")):
+    seen: dict[str, Path] = {}  # a duplicate could be both trained on and evaluated on
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    for number, subfolder in enumerate(classes):
+        usable = []
+        for path in sorted(subfolder.rglob("*")):
             if path.suffix.lower() not in _SUFFIXES:
                 continue
             try:
                 open_photo(path)
             except RunError as error:
-                report(f"labelled: {error.message}; left out")
+                report(f"labelled: {error.message}; skipped")
                 continue
             if (same := seen.setdefault(sha256_file(path), path)) != path:
-                report(f"labelled: {path} is the same file as {same}; left out")
+                report(f"labelled: {path} is the same file as {same}; skipped")
                 continue
-            found.append(path)
-        if len(found) < LEAST_OF_CLASS:
+            usable.append(path)
+        if len(usable) < LEAST_OF_CLASS:
             report(
-                f"labelled: {kind.name} is left out; photos that can be used: {len(found)}, "
-                f"{LEAST_OF_CLASS} are needed"
+                f"labelled: {subfolder.name} has {len(usable)} usable photos, {LEAST_OF_CLASS} are "
+                "needed; skipped"
             )
             continue
-        paths += found
-        labels += [number] * len(found)
+        paths += usable
+        labels += [number] * len(usable)
     if len(set(labels)) < 2:
         raise UsageError(
-            f"labelled photos, {folder}: classes that can be used: {len(set(labels))}, "
-            "two are needed",
+            f"labelled photos, {folder}: {len(set(labels))} usable classes; two are needed",
             hint=_EXPECTED,
         )
     return LabelledSet(

@@ -1,4 +1,4 @@
-"""Says why an engine is exported or built: which fields differ from what is published."""
+"""Determines why an engine is exported or built: the fields that differ from the published one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.engine_inputs import EngineInputs
 from builders.planning.serving import serving
-from builders.planning.stored import cell
 from builders.planning.wanted import Wanted
 from builders.recipe.export_form import Form
 from zoo.catalog.report import Change, changes
@@ -19,11 +18,11 @@ from zoo.schema.records import (
 
 
 class ChangedInputs:
-    """Compares what a model's engines would be made from with what is published.
+    """Compares the inputs of a model's engines with those of the published ones.
 
     Args:
-        inputs: Of the model's exports and engines.
-        known: What there is.
+        inputs: The inputs of the model's exports and engines.
+        known: The repository's contents.
     """
 
     def __init__(self, inputs: EngineInputs, known: Known) -> None:
@@ -38,7 +37,7 @@ class ChangedInputs:
         *,
         gone: bool,
     ) -> Decision:
-        """Says why an engine is built: which fields differ from what is published."""
+        """Decides to build an engine, with the fields that differ from the published one."""
         if gone:
             return replace(start, action=Action.BUILD, cause=Cause.RECORD_GONE)
         before = self._before(wanted)
@@ -56,14 +55,14 @@ class ChangedInputs:
         return replace(start, action=Action.BUILD, cause=Cause.BUILD_KEY_CHANGED, changed=changed)
 
     def unexported(self, start: Decision, wanted: Wanted, form: Form) -> Decision:
-        """Says why an export is made, and whether an engine is sure to follow."""
+        """Decides to export, with the fields that differ, and whether a build is sure to follow."""
         before = self._before(wanted)
         if before is None:
             return replace(start, cause=Cause.NEW)
         old = self._known.export(before.export_key)
         if not isinstance(old, ExportRecord):
             return replace(start, cause=Cause.EXPORT_GONE)
-        changed = _differ(old.inputs, self._inputs.asked(form)[1])
+        changed = _differ(old.inputs, self._inputs.export(form)[1])
         build = self._inputs.build(wanted, old)
         further = tuple(
             change
@@ -75,9 +74,9 @@ class ChangedInputs:
         return replace(start, cause=cause, changed=(*changed, *further), perhaps=perhaps)
 
     def _before(self, wanted: Wanted) -> BuildRecord | None:
-        """Returns the record of what is published for a target now."""
+        """Returns the record of the engine that is published for the targets now."""
         for target in wanted.targets:
-            entry = self._known.published(cell(str(target)))
+            entry = self._known.published(target.label.cell)
             if entry is not None:
                 return self._known.record(entry.record)
         return None

@@ -33,18 +33,18 @@ from zoo.util.errors import TargetError, ZooError
 
 
 def decide(manifest: Manifest, request: Request, known: Known) -> list[Decision]:
-    """Decides what is done for every engine that is wanted of a model.
+    """Decides what is done for every wanted engine of a model.
 
     Args:
         manifest: The model.
-        request: What is asked for.
-        known: What there is.
+        request: The request.
+        known: The repository's contents.
     """
     return Decider(manifest, request, known).decide()
 
 
 class Decider:
-    """Decides for the engines of one model; :meth:`engine` again for one that has changed."""
+    """Decides for the engines of a model; call :meth:`engine` again after something was done."""
 
     def __init__(self, manifest: Manifest, request: Request, known: Known) -> None:
         self._manifest, self._request, self._known = manifest, request, known
@@ -53,7 +53,7 @@ class Decider:
         self._changed = ChangedInputs(self.inputs, known)
 
     def decide(self) -> list[Decision]:
-        """Decides for all that are wanted."""
+        """Decides for all wanted engines."""
         manifest, request = self._manifest, self._request
         wanted = [
             engine
@@ -76,7 +76,7 @@ class Decider:
         return [self.engine(engine) for engine in wanted]
 
     def engine(self, wanted: Wanted) -> Decision:
-        """Decides for one engine; its export says what it keeps in higher precision."""
+        """Decides for an engine; its export states whether it is mixed."""
         if wanted.mixed:
             wanted = replace(wanted, mixed=False)
         try:
@@ -87,30 +87,30 @@ class Decider:
             )
 
     def _refuse(self) -> None:
-        """Says why a model has none of what is asked for, where there is a reason to."""
+        """Raises the reason why a model has none of the requested engines."""
         lines = {
             arch: chain.line
             for toolchains in self._request.places.lines
             for arch, chain in toolchains.items()
         }
-        asked = self._request.precisions or tuple(self._manifest.precisions)
-        plan.check_request(lines, asked, self._manifest.family)
+        precisions = self._request.precisions or tuple(self._manifest.precisions)
+        plan.check_request(lines, precisions, self._manifest.family)
         raise TargetError(f"{self._manifest.id}: nothing that is asked for is made of it")
 
     def _engine(self, wanted: Wanted) -> Decision:
         first, tolerance = form_of(wanted), self.inputs.tolerance(wanted)
-        found: dict[str, tuple[BuildInputs, str | None]] = {}
+        builds: dict[str, tuple[BuildInputs, str | None]] = {}
 
-        def look(export: ExportRecord) -> tuple[BuildInputs, str | None]:
-            if export.onnx.sha256 not in found:
+        def build_of(export: ExportRecord) -> tuple[BuildInputs, str | None]:
+            if export.onnx.sha256 not in builds:
                 build = self.inputs.build(wanted, export)
-                found[export.onnx.sha256] = build, serving(build, self._known)
-            return found[export.onnx.sha256]
+                builds[export.onnx.sha256] = build, serving(build, self._known)
+            return builds[export.onnx.sha256]
 
         form, export = best_form(
             first,
-            lambda form: self._known.export(self.inputs.asked(form)[0]),
-            lambda export: self._gave_way(wanted, *look(export)),
+            lambda form: self._known.export(self.inputs.export(form)[0]),
+            lambda export: self._is_known_to_miss(wanted, *build_of(export)),
         )
         if isinstance(export, FailureRecord):
             return self._decision(
@@ -125,7 +125,7 @@ class Decider:
             )
         if export.advice is not None and export.advice.mixed:
             wanted = replace(wanted, mixed=True)
-        build, key = look(export)
+        build, key = build_of(export)
         start = Decision(
             model=self._manifest.id, wanted=wanted, action=Action.NOTHING, cause=Cause.PUBLISHED,
             form=form, export=export, inputs=build, prove=self.inputs.proof(wanted, export, build),
@@ -137,12 +137,13 @@ class Decider:
         return self._changed.unbuilt(start, wanted, build, export, gone=key is not None)
 
     def _failed(self, start: Decision, wanted: Wanted, failed: Failed) -> Decision:
-        """Decides for an engine that failed before with the same inputs."""
+        """Decides for an engine that failed earlier with the same inputs."""
         if self._request.retry:
             return replace(start, action=Action.BUILD, cause=Cause.RETRIED)
         match failed.reason:
             case FailureReason.CRASHED:
-                cause, text = Cause.CRASHED, f"failed {failed.times} times: {failed.text}"
+                times = "once" if failed.times == 1 else f"{failed.times} times"
+                cause, text = Cause.CRASHED, f"failed {times}: {failed.text}"
             case FailureReason.TOLERANCE:
                 cause = Cause.ENGINE_MISSED
                 text = f"missed its floors, {failed.text}{self.nothing_stricter(wanted)}"
@@ -151,18 +152,18 @@ class Decider:
         return replace(start, action=Action.DISABLED, cause=cause, text=text)
 
     def nothing_stricter(self, wanted: Wanted) -> str:
-        """Says why no stricter network is tried, for the end of a sentence; empty without one."""
+        """Returns why no stricter network is tried, as the end of a sentence; empty without one."""
         for form in reversed(form_of(wanted).stricter):
-            export = self._known.export(self.inputs.asked(form)[0])
+            export = self._known.export(self.inputs.export(form)[0])
             if isinstance(export, FailureRecord):
                 return f"; there is no stricter network: {export.text}"
             return ""
         return ""
 
-    def _gave_way(self, wanted: Wanted, build: BuildInputs, key: str | None) -> bool:
+    def _is_known_to_miss(self, wanted: Wanted, build: BuildInputs, key: str | None) -> bool:
         """Whether an engine is known to miss its tolerance.
 
-        What is stored and was not withdrawn meets it, and nothing more is asked of it.
+        A stored engine that is not withdrawn meets it; its failures are not looked up.
         """
         if key is not None and not self._stored.is_withdrawn(key, wanted):
             return False

@@ -1,8 +1,8 @@
-"""A decision: what is done for one engine, why, and what that is known from."""
+"""A decision: what is done for an engine, why, and the records behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from zoo.schema.floors import Tolerance
 from zoo.schema.index import EngineEntry
 from zoo.schema.keys import BuildInputs
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
+from zoo.schema.targets import EngineName, Label
 from zoo.util.errors import ZooError
 from zoo.util.strenum import StrEnum
 
@@ -35,10 +36,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ActionFacts:
-    """What an action is.
+    """Facts about an action.
 
     Attributes:
-        title: What plans call it.
+        title: Its name in plans.
         works: Whether it changes a repository.
     """
 
@@ -65,7 +66,7 @@ WORK = tuple(action for action, facts in ACTION_FACTS.items() if facts.works)
 
 
 class Cause(StrEnum):
-    """Why that is done. Sentences are made from it where they are shown: :func:`why`."""
+    """Why something is done; :func:`why` makes the sentence where it is shown."""
 
     PUBLISHED = "published"
     UNLISTED = "unlisted"
@@ -94,20 +95,20 @@ class Decision:
     """What is done for one engine, and why.
 
     Attributes:
-        model: Its model.
-        wanted: The engine; None where a manifest can't be read or asks for none.
+        model: The model.
+        wanted: The engine; None if the manifest can't be read or asks for no engine.
         action: What is done.
         cause: Why.
-        text: What a record or an error says about it, for people.
-        changed: Fields of its keys that differ from those of what is published.
-        perhaps: Whether it is only built if its ONNX comes out another.
-        form: Of the ONNX that it is built from.
-        export: That ONNX, None where it is not made yet.
-        inputs: What it is built from, None where its ONNX is not made yet.
+        text: Details from a record or an error, for people.
+        changed: Fields of its keys that differ from the published engine's.
+        perhaps: Whether it is only built if its ONNX comes out different.
+        form: The form of the ONNX that it is built from.
+        export: That ONNX; None if it is not exported yet.
+        inputs: The inputs of its build; None if its ONNX is not exported yet.
         record: Key of the build record that serves it.
-        prove: How it is verified; None where it can't be run.
-        error: What is in the way, where it is blocked.
-        failed: The record of the failed export, where that disables it.
+        prove: How it is verified; None if it can't be run.
+        error: Why it is blocked.
+        failed: The record of the failed export that disables it.
     """
 
     model: str
@@ -128,48 +129,52 @@ class Decision:
     @property
     def label(self) -> str:
         """Model and engine, for people."""
-        return f"{self.model} {self.wanted.label}" if self.wanted else self.model
+        label = Label.read(self.wanted.label) if self.wanted else None
+        return str(EngineName(self.model, label))
 
 
 class Known(Protocol):
-    """What a repository has of one model. Only read, and only when it is asked for."""
+    """A repository's contents for one model, read on demand."""
 
     def entries(self, key: str) -> Sequence[EngineEntry]:
-        """Returns what the index says of a build record, superseded or not."""
+        """Returns the index entries of a build record, superseded or not."""
 
     def published(self, label: str) -> EngineEntry | None:
-        """Returns the current entry of a target, whatever its engine keeps in higher precision."""
+        """Returns the current entry of a target, whether its engine is mixed or not."""
 
     def stored(self, key: str) -> bool:
         """Whether there is a build record, listed in the index or not."""
 
     def lost(self, key: str) -> bool:
-        """Whether the index lists a build record that is gone, where that is looked at."""
+        """Whether a build record that the index lists is gone; False if that is not checked."""
 
     def damaged(self, key: str) -> str | None:
-        """Returns the digest of an engine that is missing, where that is looked at."""
+        """Returns the digest of an engine whose file is gone; None if that is not checked."""
 
     def record(self, key: str) -> BuildRecord | None:
         """Returns a build record."""
 
     def attestations(self, engine: str) -> list[Attestation]:
-        """Returns what was attested about an engine, the oldest first."""
+        """Returns an engine's attestations, oldest first."""
+
+    def withdrawn(self) -> Collection[str]:
+        """Returns the digests of all engines that may have been withdrawn at some time."""
 
     def is_new(self, engine: str) -> bool:
-        """Whether this run attested something about an engine, which no index says yet."""
+        """Whether this run attested something about an engine that no index states yet."""
 
     def export(self, key: str) -> ExportRecord | FailureRecord | None:
-        """Returns an export, or why there is none; None where it was not tried."""
+        """Returns an export or the record of its failure; None if it was not tried."""
 
     def missed(self, build: BuildInputs, tolerance: Tolerance) -> str | None:
-        """Returns what an engine of these inputs missed of a tolerance; None where none did."""
+        """Returns by what an engine of these inputs missed a tolerance; None if it did not."""
 
     def failed(self, build: BuildInputs, tolerance: Tolerance) -> Failed | None:
-        """Says why an engine of these inputs is not tried again; None where it is."""
+        """Returns why an engine of these inputs is not tried again; None if it is."""
 
 
 def why(decision: Decision) -> str:
-    """Says in a sentence why something is done, empty where it is published."""
+    """Returns a sentence that says why something is done; empty if nothing is."""
     names = ", ".join(change.field for change in decision.changed[:3])
     more = f" and {len(decision.changed) - 3} more" if len(decision.changed) > 3 else ""
     changed = f"changed: {names}{more}" if decision.changed else "is not published"
@@ -201,4 +206,4 @@ _SENTENCES = complete(
         Cause.ENGINE_ERROR: "{text}",
     },
 )
-"""Why something is done, as plans say it; the text is that of a record or an error."""
+"""The sentences of plans; ``text`` comes from a record or an error."""

@@ -1,4 +1,4 @@
-"""What an engine of a model is exported and built from, and how it is verified."""
+"""The inputs of a model's exports, builds and verifications."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.recipe import export_form
 from builders.recipe.export_form import Form
+from builders.weights.mode import MODE_FACTS
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, ExportInputs
 from zoo.schema.licences import check_licence
@@ -20,11 +21,11 @@ from zoo.schema.records import (
 
 
 class EngineInputs:
-    """Collects the inputs of one model's exports and engines; each is computed once.
+    """Computes the inputs of one model's exports and engines, each once.
 
     Args:
         manifest: The model.
-        request: What is asked for.
+        request: The request.
     """
 
     def __init__(self, manifest: Manifest, request: Request) -> None:
@@ -34,37 +35,37 @@ class EngineInputs:
         self._proofs: dict[object, Prove] = {}
 
     def identify(self) -> None:
-        """Finds out which weights the manifest means.
+        """Determines which weights the manifest means.
 
         Raises:
-            ZooError: They may not be handed out, or are not known.
+            ZooError: Their licence forbids distribution, or they are not pinned.
         """
-        if self._request.weights != "seeded":
+        if not MODE_FACTS[self._request.weights].kind.seeded:
             check_licence(self._manifest.id, self._manifest.licence)
         self.identity = weights.identify(self._manifest, self._request.weights)
 
     def tolerance(self, wanted: Wanted) -> Tolerance:
-        """Returns what an engine has to meet."""
+        """Returns the tolerance that an engine has to meet."""
         return self._manifest.kept_by(wanted.precision)
 
-    def asked(self, form: Form) -> tuple[str, ExportInputs]:
-        """Returns what an export is made from, after its key."""
+    def export(self, form: Form) -> tuple[str, ExportInputs]:
+        """Returns the key of an export, and its inputs."""
         if form not in self._made:
             made = export_form.export_inputs(self._manifest, self.identity, form, self._calibration)
             self._made[form] = made.key, made
         return self._made[form]
 
     def build(self, wanted: Wanted, export: ExportRecord) -> BuildInputs:
-        """Returns what an engine is built from."""
+        """Returns the inputs of a build."""
         return build_inputs(self._manifest, wanted, export, self._request.builder)
 
     def proof(self, wanted: Wanted, export: ExportRecord, build: BuildInputs) -> Prove | None:
-        """Says how an engine is verified, None where it can't be run; many are verified alike."""
+        """Returns how an engine is verified, None if it can't be run anywhere."""
         if self._request.places.runs_on(wanted.archs, wanted.toolchain) is None:
             return None
-        alike = (export.onnx.sha256, export.golden.sha256, build.precision, build.profiles)
-        if alike not in self._proofs:
-            self._proofs[alike] = plan.proof(
+        shared = (export.onnx.sha256, export.golden.sha256, build.precision, build.profiles)
+        if shared not in self._proofs:
+            self._proofs[shared] = plan.proof(
                 self._manifest, export, build.precision, build.profiles
             )
-        return self._proofs[alike]
+        return self._proofs[shared]

@@ -1,4 +1,4 @@
-"""Explain: what would be done for one published target, and which input of it differs."""
+"""Explains what would be done for a published target, and which of its inputs differ."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from builders.planning.report import change_line
 from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.toolchains.elsewhere import Places
+from builders.weights.mode import mode_of
 from zoo.client.host import installed
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry, ModelIndex
@@ -31,9 +32,9 @@ def differences(
     """Yields what would be done for a target, and the fields of its keys that differ.
 
     Args:
-        repository: What is published.
-        manifest: The model, as it is now.
-        label: Of the target.
+        repository: The repository.
+        manifest: The model's current manifest.
+        label: The target's label.
         options: ``calibration`` and ``builder``, as ``make zoo`` takes them.
 
     Raises:
@@ -52,7 +53,7 @@ def differences(
             lines=(dict.fromkeys(archs, toolchain),), elsewhere=frozenset(archs), here=frozenset()
         ),
         precisions=(record.inputs.precision,),
-        weights="seeded" if repository.kind() == "dry-run" else "manifest",
+        weights=mode_of(repository.kind()),
         calibration=from_folder(Path(folder), print) if folder else shipped(),
         failures=Path("_failures"),
         builder=pairs(options.builder),
@@ -62,11 +63,11 @@ def differences(
     decider.inputs.identify()
     wanted = Wanted(archs=archs, toolchain=toolchain, precision=record.inputs.precision)
     yield f"published {record.created}, build key {record.key}"
-    yield from said(decider.engine(wanted))
+    yield from lines_of(decider.engine(wanted))
 
 
-def said(decision: Decision) -> Iterator[str]:
-    """Yields a decision in lines: what is done, why, and the fields that differ."""
+def lines_of(decision: Decision) -> Iterator[str]:
+    """Yields a decision as lines: what is done, why, and the fields that differ."""
     if decision.action is Action.NOTHING:
         yield "nothing differs: there is nothing to build"
         return

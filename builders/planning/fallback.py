@@ -1,8 +1,8 @@
-"""Fallback: the stricter networks that are tried where a precision misses its tolerance.
+"""Fallback to stricter networks if an engine misses its tolerance.
 
-What is judged before a build is an ONNX. The runtime introduces rounding that evaluating the ONNX
-cannot reproduce, so an engine may still miss the tolerance that its ONNX meets: then a network is
-made that keeps more of it in higher precision, and built.
+Before a build, the ONNX is evaluated. The runtime introduces rounding that evaluating the ONNX
+cannot reproduce, so an engine may still miss the tolerance that its ONNX meets. Then a network that
+keeps more operators in a higher precision is exported and built.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from builders.recipe.export_form import Form
 from zoo.schema.records import ExportRecord, FailureRecord
 
 MaybeExport = ExportRecord | FailureRecord | None
-"""An ONNX, or why there is none, or nothing where it was not tried."""
+"""An export, the record of its failure, or None if it was not tried."""
 
 
 def best_form(
@@ -21,35 +21,33 @@ def best_form(
     export: Callable[[Form], MaybeExport],
     missed: Callable[[ExportRecord], bool],
 ) -> tuple[Form, MaybeExport]:
-    """Returns the form whose engine is to be had: the first that is not known to miss.
+    """Returns the first form whose engine is not known to miss its tolerance, and its export.
 
-    A precision that there is no ONNX of gives way too, where a stricter one may keep its floors.
-    Stricter networks that can't be had, or are the same, are passed over; where no other is left,
-    it is the last there is.
+    A failed export also falls back to a stricter form, if one may meet the tolerance. Stricter
+    forms that failed or give the same ONNX are skipped; if all are known to miss, the last one that
+    was exported is returned.
 
     Args:
-        form: The first to try.
-        export: From a form to its export; None where it is not made yet.
-        missed: Whether an export's engine is known to miss.
+        form: The form to try first.
+        export: Returns the export of a form; None if it was not tried.
+        missed: Whether the engine of an export is known to miss its tolerance.
     """
-    found = export(form)
+    current = export(form)
     for stricter in form.stricter:
-        if not _gives_way(found, missed):
+        if not _falls_back(current, missed):
             break
         other = export(stricter)
-        if isinstance(other, FailureRecord) or _same(other, found):
+        if isinstance(other, FailureRecord) or _same(other, current):
             continue
-        form, found = stricter, other
-    return form, found
+        form, current = stricter, other
+    return form, current
 
 
-def _gives_way(export: MaybeExport, missed: Callable[[ExportRecord], bool]) -> bool:
+def _falls_back(export: MaybeExport, missed: Callable[[ExportRecord], bool]) -> bool:
     if isinstance(export, FailureRecord):
         return export.stricter_may_pass
     return export is not None and missed(export)
 
 
-def _same(one: MaybeExport, other: MaybeExport) -> bool:
-    return (
-        isinstance(one, ExportRecord) and isinstance(other, ExportRecord) and one.onnx == other.onnx
-    )
+def _same(a: MaybeExport, b: MaybeExport) -> bool:
+    return isinstance(a, ExportRecord) and isinstance(b, ExportRecord) and a.onnx == b.onnx

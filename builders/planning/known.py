@@ -1,30 +1,31 @@
-"""What a repository has of one model, read when a decision asks for it. Nothing is written."""
+"""A repository's contents for one model, read when a decision needs them; nothing is written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from builders.history.failures import Failed, Failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.keys import BuildInputs
-from zoo.schema.layout import record_key
+from zoo.schema.layout import ATTESTATIONS, record_key
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
+from zoo.schema.targets import cell_of
 
 _RECORDS = "records/"
 
 
 class RepositoryKnown:
-    """What a repository has of one model.
+    """A repository's contents for one model.
 
     Args:
-        repository: Where it is stored.
-        model: Which model.
-        index: What the index says of it; None where it says nothing.
-        failures: The repository's failures and listings, which the models of a run share.
-        looks_at_blobs: Whether to notice records and blobs that are gone, as who goes on to use
-            them must; a plan trusts the index.
+        repository: The repository.
+        model: The model.
+        index: The model's index; None if there is none.
+        failures: The repository's failures and listings, shared by the models of a run.
+        looks_at_blobs: Whether to check that records and blobs exist. A run does, because it uses
+            them; a plan trusts the index.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class RepositoryKnown:
         self._repository, self._model, self._failures = repository, model, failures
         self._looks = looks_at_blobs
         self._entries: dict[str, list[EngineEntry]] = {}
+        self._listed: set[str] = set()
         self._published: dict[str, EngineEntry] = {}
         for entry in index.engines if index else ():
             self._entries.setdefault(entry.record, []).append(entry)
+            self._listed.add(entry.engine.sha256)
             if entry.superseded is None:
-                self._published |= {label.removesuffix("-mixed"): entry for label in entry.targets}
+                self._published |= {cell_of(label): entry for label in entry.targets}
         self._exports: dict[str, ExportRecord | FailureRecord | None] = {}
         self._records: dict[str, BuildRecord] = {}
         self._attestations: dict[str, list[Attestation]] = {}
@@ -51,11 +54,11 @@ class RepositoryKnown:
         self.exports_read: list[ExportRecord] = []
 
     def entries(self, key: str) -> Sequence[EngineEntry]:
-        """Returns what the index says of a build record, superseded or not."""
+        """Returns the index entries of a build record, superseded or not."""
         return self._entries.get(key, ())
 
     def published(self, label: str) -> EngineEntry | None:
-        """Returns the current entry of a target, whatever its engine keeps in higher precision."""
+        """Returns the current entry of a target, whether its engine is mixed or not."""
         return self._published.get(label)
 
     def stored(self, key: str) -> bool:
@@ -65,11 +68,11 @@ class RepositoryKnown:
         return record_key(self._model, key) in listed
 
     def lost(self, key: str) -> bool:
-        """Whether the index lists a build record that is gone, where that is looked at."""
+        """Whether a build record that the index lists is gone; False if that is not checked."""
         return self._looks and not self.stored(key)
 
     def damaged(self, key: str) -> str | None:
-        """Returns the digest of an engine that is missing, where that is looked at."""
+        """Returns the digest of an engine whose file is gone; None if that is not checked."""
         if not self._looks or (record := self.record(key)) is None:
             return None
         return None if self._repository.blobs.has(record.engine) else record.engine.sha256
@@ -84,17 +87,34 @@ class RepositoryKnown:
         return self._records[key]
 
     def attestations(self, engine: str) -> list[Attestation]:
-        """Returns what was attested about an engine, the oldest first."""
+        """Returns an engine's attestations, oldest first.
+
+        Unlisted engines may be many: of those, the repository's attestations are listed once.
+        """
         if engine not in self._attestations:
-            self._attestations[engine] = self._repository.attestations(engine)
+            repository = self._repository
+            if engine in self._new or engine in self._listed:
+                self._attestations[engine] = repository.attestations(engine)
+            else:
+                folder = f"{ATTESTATIONS}{engine}/"
+                keys = sorted(self._failures.listing.keys(ATTESTATIONS, folder))
+                found = (repository.read(key, Attestation) for key in keys)
+                self._attestations[engine] = [one for one in found if one is not None]
         return self._attestations[engine]
 
+    def withdrawn(self) -> Collection[str]:
+        """Returns the digests of all engines that may have been withdrawn at some time.
+
+        The names of attestations state their kind, so one listing of the repository suffices.
+        """
+        return self._new | self._failures.withdrawn()
+
     def is_new(self, engine: str) -> bool:
-        """Whether this run attested something about an engine, which no index says yet."""
+        """Whether this run attested something about an engine that no index states yet."""
         return engine in self._new
 
     def export(self, key: str) -> ExportRecord | FailureRecord | None:
-        """Returns an export, or why there is none; None where it was not tried."""
+        """Returns an export or the record of its failure; None if it was not tried."""
         if key not in self._exports:
             found = self._repository.export(self._model, key)
             if found is not None:
@@ -111,20 +131,20 @@ class RepositoryKnown:
         return self._exports[key]
 
     def missed(self, build: BuildInputs, tolerance: Tolerance) -> str | None:
-        """Returns what an engine of these inputs missed of a tolerance; None where none did."""
+        """Returns by what an engine of these inputs missed a tolerance; None if it did not."""
         return self._failures.missed(build, tolerance)
 
     def failed(self, build: BuildInputs, tolerance: Tolerance) -> Failed | None:
-        """Says why an engine of these inputs is not tried again; None where it is."""
+        """Returns why an engine of these inputs is not tried again; None if it is."""
         return self._failures.failed(build, tolerance)
 
-    # What a run has done since
+    # Changes made by this run
 
     def exported(self, key: str) -> None:
-        """Forgets what was read of an export: it was made since."""
+        """Discards the cached export, because it has been made since."""
         self._exports.pop(key, None)
 
     def attested(self, engine: str) -> None:
-        """Says that something new was attested about an engine."""
+        """Discards an engine's cached attestations, because there is a new one."""
         self._new.add(engine)
         self._attestations.pop(engine, None)

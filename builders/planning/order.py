@@ -1,4 +1,4 @@
-"""Order: what an engine is built from."""
+"""The inputs of a build, including the backend's builder options."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from zoo.schema.records import ExportRecord
 
 
 def form_of(wanted: Wanted) -> Form:
-    """Returns the form of the ONNX that an engine is built from first."""
+    """Returns the form of the ONNX that is tried first for an engine."""
     return Form.for_line(wanted.toolchain.line, wanted.precision)
 
 
 def build_inputs(
     manifest: Manifest, wanted: Wanted, export: ExportRecord, builder: Mapping[str, str]
 ) -> BuildInputs:
-    """Collects what an engine is made from.
+    """Returns everything that determines an engine.
 
     Args:
         manifest: The model.
         wanted: The engine.
         export: The ONNX that it is built from.
-        builder: Builder options as they were asked for, name to value.
+        builder: Requested builder options, name to value.
     """
     options = get_backend(wanted.toolchain.kind).options(wanted.toolchain, builder)
     return plan.build_inputs(manifest, wanted, export, options)

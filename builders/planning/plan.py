@@ -1,8 +1,7 @@
-"""Planning: compares what a request wants with what a repository has. Nothing is done or written.
+"""Plans a run: decides for every engine that a request wants. Nothing is done or written.
 
-What is published is read from the index, a file for each model, and from its exports; build records
-are read only of engines that would be made anew, to say why. Blobs are not looked at: that is what
-``zoo-farm check`` is for.
+Reads the index, one file per model, and the exports; a build record is read only if its engine
+would be built again, to say why. Blobs are not checked: ``zoo-farm check`` does that.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
 from zoo.util.errors import ZooError
 
-_AT_ONCE = 16  # models that are read at once from a server: reading is waiting
+_AT_ONCE = 16  # models read from a server at the same time
 
 
 def plan_farm(
@@ -32,30 +31,32 @@ def plan_farm(
     places: Callable[[Sequence[ModelIndex]], Places] | None = None,
     broken: Mapping[str, ZooError] | None = None,
 ) -> FarmPlan:
-    """Says what a run would do.
+    """Returns what a run would do.
 
     Args:
-        repository: What is there.
-        request: What is wanted.
-        places: From what is published to what builds for each architecture, where that is not
-            what the request says.
-        broken: What is wrong with the manifests that can't be read.
+        repository: The repository.
+        request: The request.
+        places: Returns the toolchain for each architecture, given the published models; None for
+            those of the request.
+        broken: The errors of manifests that can't be read.
 
     Raises:
-        ZooError: The repository can't be read, or nothing builds for what is asked for.
+        ZooError: The repository can't be read, or no toolchain builds for a requested target.
     """
     with ThreadPoolExecutor(1 if repository.store.local_path("x") else _AT_ONCE) as pool:
         names = _listed(repository)
-        asked = [name for name in request.manifests if name in names]
-        found = {model.model: model for model in pool.map(repository.model_index, asked) if model}
+        listed = [name for name in request.manifests if name in names]
+        published = {
+            model.model: model for model in pool.map(repository.model_index, listed) if model
+        }
         if places is not None:
-            request = replace(request, places=places(list(found.values())))
+            request = replace(request, places=places(list(published.values())))
         failures, history = Failures(repository), History()
         known = {
-            name: RepositoryKnown(repository, name, found.get(name), failures)
+            name: RepositoryKnown(repository, name, published.get(name), failures)
             for name in request.manifests
         }
-        for model in found.values():
+        for model in published.values():
             history.add(model)
         decisions = [
             decision
@@ -65,8 +66,8 @@ def plan_farm(
             )
             for decision in decided
         ]
-    for one in known.values():
-        for export in one.exports_read:
+    for of_model in known.values():
+        for export in of_model.exports_read:
             history.add_export(export)
     decisions += [_broken(name, error) for name, error in (broken or {}).items()]
     engines = [planned(decision, _expected(decision, history)) for decision in decisions]
@@ -93,8 +94,7 @@ def _listed(repository: Repository) -> set[str]:
 
 
 def _expected(decision: Decision, history: History) -> Expected:
-    """Returns what an engine is expected to take."""
+    """Returns the estimate for an engine."""
     if decision.wanted is None or decision.action is Action.NOTHING:
         return Expected()
-    arch, label = decision.wanted.archs[0].name, decision.wanted.label
-    return history.of(decision.model, f"{arch}-{label.partition('-')[2]}")
+    return history.of(decision.model, decision.wanted.label)

@@ -1,4 +1,4 @@
-"""Report: what a plan says, for people and for machines."""
+"""A plan as text, as JSON and as a GitHub matrix."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pydantic import BaseModel, ConfigDict
 from builders.history.durations import Basis, Expected
 from builders.planning.decision import ACTION_FACTS, WORK, Action, Decision, why
 from zoo.catalog.report import Change
+from zoo.schema.runtimes import is_portable
+from zoo.schema.targets import Label, cell_of
 
 PLAN_VERSION = 1
-"""Of the JSON that ``zoo-farm plan --json`` writes; docs/how-to/nightly.md has its fields."""
+"""Version of the JSON of ``zoo-farm plan --json``; docs/how-to/nightly.md describes its fields."""
 
 TIMED = (Action.BUILD, Action.EXPORT, Action.VERIFY)
 """Actions that are expected to take time."""
 
-_MOST_JOBS = 256  # of a matrix: GitHub takes no more
-_MODELS_EACH = 8  # of one matrix entry, where that gives no more than so many
+_MOST_JOBS = 256  # GitHub's limit for a matrix
+_MODELS_EACH = 8  # in a matrix entry, unless the matrix gets too large
 
 _MIB = 2**20
 
@@ -29,20 +31,20 @@ class _Part(BaseModel):
 
 
 class PlannedEngine(_Part):
-    """One engine of a plan.
+    """An engine of a plan.
 
     Attributes:
         model: Its model.
         archs: Architectures that it serves.
-        trt: Its runtime line, as ``TRT=`` says it.
-        label: Its targets as one word.
+        trt: Its runtime line, as a value of ``TRT=``.
+        label: Its label.
         action: What a run would do.
         reason: Why.
-        changed: Fields of its keys that are not what they are of what is published.
-        perhaps: Whether it is only built if its ONNX comes out another.
-        seconds: Expected of build and proof.
-        size: Expected of the engine, bytes.
-        basis: Where the expectation comes from.
+        changed: Fields of its keys that differ from the published engine's.
+        perhaps: Whether it is only built if its ONNX comes out different.
+        seconds: Estimated seconds of build and verification.
+        size: Estimated size, bytes.
+        basis: Where the estimates come from.
     """
 
     model: str
@@ -59,16 +61,16 @@ class PlannedEngine(_Part):
 
 
 class Expectation(_Part):
-    """What several engines of a plan come to.
+    """Totals of several engines of a plan.
 
     Attributes:
-        actions: Action to how many.
-        gpu_minutes: Expected for GPUs: builds and proofs.
-        cpu_minutes: Expected for the CPU: builds and proofs of CPU engines; in all, exports too.
-        mib: Expected of new engines.
-        perhaps: How many are only built if their ONNX comes out another; they are counted.
-        similar: How many expectations come from other engines.
-        unknown: How many engines had no history and are not counted.
+        actions: From action to number of engines.
+        gpu_minutes: Estimated minutes of builds and verifications for GPUs.
+        cpu_minutes: The same for the CPU; in the grand total, exports too.
+        mib: Estimated size of new engines, MiB.
+        perhaps: Number of engines only built if their ONNX comes out different; they are included.
+        similar: Number of estimates that come from other engines.
+        unknown: Number of engines without history; they are not included.
     """
 
     actions: dict[Action, int]
@@ -81,15 +83,15 @@ class Expectation(_Part):
 
 
 class MatrixEntry(_Part):
-    """One job of a matrix: the variables of a ``make nightly``.
+    """A job of a matrix: the variables of a ``make nightly``.
 
     Attributes:
         gpu: ``GPU=``.
         trt: ``TRT=``; empty for the CPU.
         models: ``MODELS=``.
-        runner: Label of the machine: the architecture, where only that one builds it; else ``cpu``.
-        engines: How many it is about.
-        minutes: Expected; those without history not counted.
+        runner: Label of the machine: the architecture if only that GPU builds it, else ``cpu``.
+        engines: Number of engines.
+        minutes: Estimated minutes, without engines that have no history.
     """
 
     gpu: str
@@ -106,10 +108,10 @@ class FarmPlan(_Part):
     Attributes:
         schema_version: Of this record.
         store: URL of the repository.
-        engines: One by one.
-        targets: Target without model, to what its engines come to.
-        total: What all come to.
-        notes: What was assumed.
+        engines: The engines.
+        targets: From target to totals of its engines.
+        total: Totals of all engines.
+        notes: Assumptions.
     """
 
     schema_version: int = PLAN_VERSION
@@ -121,7 +123,7 @@ class FarmPlan(_Part):
 
     @property
     def work(self) -> tuple[PlannedEngine, ...]:
-        """The engines that a run would do something for."""
+        """The engines that a run would work on."""
         return tuple(one for one in self.engines if one.action in WORK)
 
     def to_json(self) -> str:
@@ -130,11 +132,11 @@ class FarmPlan(_Part):
 
 
 def planned(decision: Decision, expected: Expected) -> PlannedEngine:
-    """Returns what a plan says of a decision.
+    """Returns a decision as an engine of a plan.
 
     Args:
-        decision: Which one.
-        expected: What its engine takes by history.
+        decision: The decision.
+        expected: The estimate from earlier engines.
     """
     wanted, is_proof = decision.wanted, decision.action is Action.VERIFY
     timed = expected if decision.action in TIMED else Expected()
@@ -159,11 +161,11 @@ def make_plan(
     export_seconds: float,
     notes: Iterable[str] = (),
 ) -> FarmPlan:
-    """Puts a plan together, with its sums."""
+    """Returns a plan with its totals."""
     listed = tuple(engines)
     by_target: dict[str, list[PlannedEngine]] = {}
     for one in listed:
-        by_target.setdefault(one.label.removesuffix("-mixed"), []).append(one)
+        by_target.setdefault(cell_of(one.label), []).append(one)
     return FarmPlan(
         store=store,
         engines=listed,
@@ -192,8 +194,8 @@ def _sum(engines: Iterable[PlannedEngine], export_seconds: float) -> Expectation
 def matrix(plan: FarmPlan) -> dict[str, list[MatrixEntry]]:
     """Returns a plan's work as a GitHub matrix.
 
-    An entry is for some models on one target's GPU and runtime: as many models as keep the whole at
-    256 entries, 8 where that is enough.
+    An entry covers several models on the GPUs and runtime of one target: 8, or as many as it takes
+    to stay within 256 entries.
     """
     groups: dict[tuple[str, str], dict[str, list[PlannedEngine]]] = {}
     for one in plan.work:
@@ -215,12 +217,17 @@ def matrix(plan: FarmPlan) -> dict[str, list[MatrixEntry]]:
                     gpu=gpu,
                     trt=trt,
                     models=",".join(chunk),
-                    runner="cpu" if gpu == "cpu" or trt.startswith("rtx") else gpu,
+                    runner="cpu" if _builds_anywhere(engines[0]) else gpu,
                     engines=len(engines),
                     minutes=round(sum(one.seconds for one in engines) / 60, 1),
                 )
             )
     return {"include": entries}
+
+
+def _builds_anywhere(engine: PlannedEngine) -> bool:
+    """Whether a machine without the engine's GPU can build it."""
+    return is_portable(Label.read(engine.label).runtime.kind)
 
 
 def matrix_line(plan: FarmPlan) -> str:
@@ -230,7 +237,7 @@ def matrix_line(plan: FarmPlan) -> str:
 
 
 def to_text(plan: FarmPlan) -> Iterator[str]:
-    """Yields the lines of a plan: what there is to do and why, what can't be, and the sums."""
+    """Yields a plan as lines: what is done and why, what is not, and the totals."""
     for engines in _alike(plan.engines):
         one = engines[0]
         labels = ", ".join(each.label for each in engines)
@@ -248,7 +255,7 @@ def to_text(plan: FarmPlan) -> Iterator[str]:
 
 
 def _alike(engines: Iterable[PlannedEngine]) -> list[list[PlannedEngine]]:
-    """Puts a model's engines together that are made for the same reason."""
+    """Groups a model's engines that have the same action and reason."""
     groups: dict[object, list[PlannedEngine]] = {}
     for one in engines:
         if one.action is not Action.NOTHING:
@@ -258,7 +265,7 @@ def _alike(engines: Iterable[PlannedEngine]) -> list[list[PlannedEngine]]:
 
 
 def _takes(engines: Sequence[PlannedEngine]) -> str:
-    """Says what some engines are expected to take, nothing where that is not known."""
+    """Returns the estimated time and size of engines; empty if unknown."""
     seconds, size = sum(one.seconds for one in engines), sum(one.size for one in engines)
     if not seconds:
         return ""

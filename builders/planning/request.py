@@ -1,4 +1,4 @@
-"""Request: what ``make plan``, ``make zoo`` and ``make nightly`` were asked for."""
+"""The request of ``make plan``, ``make zoo`` and ``make nightly``."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from builders.photos.calibration import CalibrationSet
 from builders.photos.labelled import LabelledSet
 from builders.toolchains.elsewhere import Places
-from builders.weights import WeightsMode
+from builders.weights.mode import WeightsMode
 from zoo.schema.manifest import Manifest
 from zoo.schema.targets import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What ``make plan``, ``make zoo`` and ``make nightly`` were asked for.
+    """The request of ``make plan``, ``make zoo`` and ``make nightly``.
 
     Attributes:
         manifests: The models.
         manifest_dir: Their folder.
-        places: What builds for each architecture, and where engines are run.
-        precisions: By name, or None for all that a model and its target support.
-        weights: Real weights, or seeded ones.
-        calibration: The images that lower precisions are measured and tried on.
+        places: The toolchain for each architecture, and where engines are run.
+        precisions: The precisions; None for all that a model and its target support.
+        weights: Whether to use trained or seeded weights.
+        calibration: The images that lower precisions are calibrated and evaluated on.
         builder: Builder options by name, as text.
-        failures: Folder that keeps the job and log of what failed.
-        labelled: Photos for a linear probe, a part of the verdicts; None for none.
-        retry: Whether to try again what failed with the same inputs.
+        failures: Folder that keeps the files of failed jobs.
+        labelled: Photos for a linear probe in each verdict; None for none.
+        retry: Whether to retry engines that failed with the same inputs.
     """
 
     manifests: Mapping[str, Manifest]

@@ -1,4 +1,4 @@
-"""Which stored engine serves what is wanted: one rule for plan, run and explain."""
+"""Finds the stored engine that serves a wanted one: the same rule for plan, run and explain."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from itertools import combinations
 
 from builders.planning.decision import Known
 from zoo.schema.keys import BuildInputs
+from zoo.schema.runtimes import is_portable
 from zoo.schema.targets import served_archs
 
 
 def serving(build: BuildInputs, known: Known) -> str | None:
-    """Returns the key of the build record that serves what is wanted, None where there is none.
+    """Returns the key of the build record that serves a wanted engine, None if there is none.
 
-    An engine of the same inputs for more architectures serves as well, whether the index still
-    lists it or not: the exact one first, then the one for the fewest.
+    An engine of the same inputs for more architectures serves as well, whether or not the index
+    still lists it: the exact one is preferred, then the one for the fewest architectures.
     """
     return next(
         (key for key in keys_serving(build) if known.entries(key) or known.stored(key)), None
@@ -22,9 +23,9 @@ def serving(build: BuildInputs, known: Known) -> str | None:
 
 
 def keys_serving(build: BuildInputs) -> Iterator[str]:
-    """Yields the keys of all engines that could serve what is wanted, the best first."""
+    """Yields the keys of all engines that could serve a wanted one, the best first."""
     yield build.key
-    if build.toolchain.kind != "rtx":  # only these are built for several architectures
+    if not is_portable(build.toolchain.kind):  # others are built for one architecture
         return
     more = sorted(set(served_archs(build.toolchain.line)) - set(build.archs))
     for count in range(1, len(more) + 1):

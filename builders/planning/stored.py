@@ -1,4 +1,4 @@
-"""Decides about engines that are built: nothing, a signature or a verification."""
+"""Decides what a stored engine needs: nothing, a signature or a verification."""
 
 from __future__ import annotations
 
@@ -14,43 +14,53 @@ from builders.recipe import export_form
 from zoo.schema.index import EngineEntry
 from zoo.schema.records import (
     Attestation,
+    AttestationKind,
     BuildRecord,
+    Status,
     concerning,
+    is_verdict,
     status_of,
 )
-from zoo.schema.targets import Arch
+from zoo.schema.targets import Arch, arch_of, cell_of
 from zoo.util.errors import RepositoryError
 
 
 class StoredEngines:
-    """Decides about a model's engines that are stored.
+    """Decides for a model's stored engines.
 
     Args:
-        request: What is asked for.
-        known: What there is.
+        request: The request.
+        known: The repository's contents.
     """
 
     def __init__(self, request: Request, known: Known) -> None:
         self._request, self._known = request, known
 
     def is_withdrawn(self, key: str, wanted: Wanted) -> bool:
-        """Whether a stored engine was withdrawn on one of the architectures that are wanted."""
-        return any(status == "withdrawn" for status, _ in self._statuses(key, wanted))
+        """Whether a stored engine is withdrawn on one of the wanted architectures."""
+        return any(status is Status.WITHDRAWN for status, _ in self._statuses(key, wanted))
 
-    def _statuses(self, key: str, wanted: Wanted) -> Iterator[tuple[str, str | None]]:
-        """Yields where a stored engine stands on each architecture that is wanted."""
+    def _statuses(self, key: str, wanted: Wanted) -> Iterator[tuple[Status, str | None]]:
+        """Yields status and reason of a stored engine on each architecture that is wanted.
+
+        Only whether it is withdrawn counts. Nothing is yielded for an unlisted engine if nothing
+        was ever withdrawn: that is known without reading the records of all engines.
+        """
         entries = self._known.entries(key)
         if entries and not self._known.is_new(entries[0].engine.sha256):
             for arch in wanted.archs:
                 entry = _entry_on(arch, entries)
                 yield entry.status, entry.reason
-        elif (record := self._known.record(key)) is not None:
+            return
+        withdrawn = self._known.withdrawn()
+        record = self._known.record(key) if withdrawn else None
+        if record is not None and record.engine.sha256 in withdrawn:
             attestations = self._known.attestations(record.engine.sha256)
             for arch in wanted.archs:
                 yield status_of(concerning(attestations, arch.name))
 
     def decide(self, start: Decision, wanted: Wanted) -> Decision:
-        """Decides for an engine that is built: nothing, a signature, or a verification."""
+        """Decides what a stored engine needs: nothing, a signature or a verification."""
         known, key = self._known, start.record
         assert key is not None
         if digest := known.damaged(key):
@@ -65,7 +75,7 @@ class StoredEngines:
         done = self._listed(start, wanted, key)
         if start.prove is None:
             for status, reason in self._statuses(key, wanted):
-                if status == "withdrawn":
+                if status is Status.WITHDRAWN:
                     return replace(
                         start, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=reason or ""
                     )
@@ -75,20 +85,20 @@ class StoredEngines:
         entries = known.entries(key)
         if entries and not known.is_new(entries[0].engine.sha256):
             entry = _entry_on(arch, entries)
-            asked = _verdict(entry.engine.sha256, start.prove)
-            if asked == _verdict_key(entry) and self._request.labelled is None:
+            current = _verdict(entry.engine.sha256, start.prove)
+            if current == _verdict_key(entry) and self._request.labelled is None:
                 return done
         record = known.record(key)
         if record is None:
             return replace(start, action=Action.BUILD, cause=Cause.RECORD_GONE, record=None)
         attestations = concerning(known.attestations(record.engine.sha256), arch.name)
-        return self._judged(done, record, attestations)
+        return self._by_verdict(done, record, attestations)
 
-    def _judged(
+    def _by_verdict(
         self, done: Decision, record: BuildRecord, attestations: Sequence[Attestation]
     ) -> Decision:
-        """Decides for an engine that can be run here, from what was attested about it."""
-        verdicts = [one for one in attestations if one.kind in ("verified", "withdrawn")]
+        """Decides for an engine that can be run here, according to its attestations."""
+        verdicts = list(filter(is_verdict, attestations))
         last = verdicts[-1] if verdicts else None
         assert done.prove is not None
         if last is not None and last.by_hand:
@@ -98,7 +108,7 @@ class StoredEngines:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
         if last.key != _verdict(record.engine.sha256, done.prove):
             return replace(done, action=Action.VERIFY, cause=Cause.PROOF_CHANGED)
-        if last.kind == "withdrawn":
+        if last.kind == AttestationKind.WITHDRAWN:
             text = status_of(list(attestations))[1] or ""
             return replace(done, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=text)
         if self._lacks_probe(verdicts):
@@ -106,19 +116,21 @@ class StoredEngines:
         return done
 
     def _lacks_probe(self, verdicts: Sequence[Attestation]) -> bool:
-        """Whether no verdict says anything of the labelled photos."""
+        """Whether no verdict includes a linear probe on the labelled photos."""
         labelled = self._request.labelled
-        return labelled is not None and not any(one.probed == labelled.sha256 for one in verdicts)
+        return labelled is not None and not any(
+            verdict.probed == labelled.sha256 for verdict in verdicts
+        )
 
     def _listed(self, start: Decision, wanted: Wanted, key: str) -> Decision:
-        """Decides for an engine that needs no work: whether the index says it already."""
+        """Decides whether an engine that needs no work has to be listed in the index."""
         current = {
-            cell(label)
+            cell_of(label)
             for entry in self._known.entries(key)
             if entry.superseded is None
             for label in entry.targets
         }
-        if all(cell(str(target)) in current for target in wanted.targets):
+        if all(target.label.cell in current for target in wanted.targets):
             return start
         return replace(start, action=Action.SIGN, cause=Cause.UNLISTED)
 
@@ -128,19 +140,13 @@ def _verdict(engine: str, prove: Prove) -> str:
 
 
 def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:
-    """Returns what the index says of an engine on one architecture."""
-    start = f"{arch}-"
-    there = (one for one in entries if any(label.startswith(start) for label in one.targets))
+    """Returns the index entry of an engine for one architecture."""
+    there = (e for e in entries if any(arch_of(label) == arch.name for label in e.targets))
     return next(there, entries[0])
 
 
 def _verdict_key(entry: EngineEntry) -> str | None:
-    """Returns the key of the verdict that an entry shows, None where it is not verified."""
-    if entry.status != "verified" or entry.verification is None:
+    """Returns the key of an entry's verdict, None if it is not verified."""
+    if entry.status is not Status.VERIFIED or entry.verification is None:
         return None
     return entry.verification.key
-
-
-def cell(label: str) -> str:
-    """Returns a target without what it keeps in higher precision."""
-    return label.removesuffix("-mixed")

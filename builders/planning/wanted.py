@@ -1,38 +1,46 @@
-"""Plan: which engines are wanted, and what they are built from. Pure functions of data."""
+"""Lists the engines a request wants and what each is built from. Pure functions of data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from builders.backends.base import Options
 from builders.jobs.messages import Prove
 from zoo.schema.keys import BuildInputs, VerificationInputs
 from zoo.schema.manifest import BatchRange, Manifest
 from zoo.schema.records import ExportRecord
 from zoo.schema.runtimes import is_portable
-from zoo.schema.targets import Arch, Precision, RuntimeLine, Target, Toolchain, refusal
+from zoo.schema.targets import (
+    Arch,
+    Precision,
+    RuntimeLine,
+    Target,
+    Toolchain,
+    label_of,
+    refusal,
+)
 from zoo.util.errors import TargetError
 
 _ELEMENTS = 2**31 - 1
 """TensorRT does not run a tensor of 2^31 elements or more."""
 
 _GPU_ACTIVATIONS, _CPU_ACTIVATIONS = 16 * 2**30, 3 * 2**28
-"""Bytes for activations: twice the largest tensor in fp32 (what a layer reads and writes)."""
+"""Bytes for activations: a layer reads and writes, so twice the largest tensor in fp32."""
 
 _OTHER_BATCHES = (3, 64)
-"""Verified beside min, opt and max: batches that nothing was tuned for. The second is timed too."""
+"""Also verified: batch sizes that nothing was tuned for. The second is timed as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """One engine that is wanted, whether it exists or not.
+    """An engine that a request wants, whether or not it exists.
 
     Attributes:
-        archs: Architectures that the one engine serves.
-        toolchain: What builds it.
-        precision: Of the engine.
-        mixed: Whether some of its operators stay in higher precision.
+        archs: Architectures that the engine serves.
+        toolchain: The toolchain that builds it.
+        precision: Its precision.
+        mixed: Whether some of its operators run in a higher precision.
     """
 
     archs: tuple[Arch, ...]
@@ -48,23 +56,22 @@ class Wanted:
 
     @property
     def label(self) -> str:
-        """The targets as one word, ``sm80+sm86-rtx1.7-fp16``."""
-        archs = "+".join(arch.name for arch in self.archs)
-        return f"{archs}-{str(self.targets[0]).partition('-')[2]}"
+        """The targets in one label, ``sm80+sm86-rtx1.7-fp16``."""
+        return str(label_of(self.archs, self.toolchain.line, self.precision, mixed=self.mixed))
 
 
 def check_request(
     lines: Mapping[Arch, RuntimeLine], precisions: Sequence[Precision], family: str = ""
 ) -> None:
-    """Refuses a precision that none of the targets takes, before anything is done.
+    """Checks that at least one target supports each requested precision.
 
     Args:
         lines: The runtime for each architecture.
-        precisions: What ``PRECISION=`` says.
-        family: Of the model that is asked for; empty for whether any model has it.
+        precisions: The value of ``PRECISION=``.
+        family: The requested model's family; empty to check for any model.
 
     Raises:
-        TargetError: Says why, and what the target takes.
+        TargetError: No target supports one of them; says why and what is supported.
     """
     for precision in precisions:
         targets = [Target(arch, line, precision) for arch, line in lines.items()]
@@ -78,12 +85,13 @@ def wanted_engines(
     toolchains: dict[Arch, Toolchain],
     precisions: Sequence[Precision] | None,
 ) -> list[Wanted]:
-    """Lists the engines of a model.
+    """Returns the engines that are wanted of a model.
 
     Args:
         manifest: The model.
-        toolchains: What builds for each architecture that is asked for.
-        precisions: What ``PRECISION=`` says; None for all of the manifest that a target takes.
+        toolchains: The toolchain for each requested architecture.
+        precisions: The value of ``PRECISION=``; None for all of the manifest that a
+            target supports.
     """
     wanted = []
     for archs, toolchain in _share(toolchains):
@@ -97,8 +105,8 @@ def wanted_engines(
 def _share(toolchains: dict[Arch, Toolchain]) -> list[tuple[tuple[Arch, ...], Toolchain]]:
     """Groups architectures that one engine can serve.
 
-    A TensorRT-RTX engine serves several at almost no cost in size, Turing apart: its code for
-    sm75 alone is larger than that for all later ones together.
+    A TensorRT-RTX engine serves several architectures at almost no cost in size, except Turing: the
+    code for sm75 alone is larger than that for all later architectures together.
     """
     groups: list[tuple[list[Arch], Toolchain]] = []
     for arch in sorted(toolchains):
@@ -114,14 +122,14 @@ def _share(toolchains: dict[Arch, Toolchain]) -> list[tuple[tuple[Arch, ...], To
 
 
 def build_inputs(
-    manifest: Manifest, wanted: Wanted, export: ExportRecord, options: dict[str, Any]
+    manifest: Manifest, wanted: Wanted, export: ExportRecord, options: Options
 ) -> BuildInputs:
-    """Collects what decides an engine."""
+    """Returns everything that determines an engine."""
     is_cpu = wanted.archs[0].is_cpu
-    asked = (manifest.batch.cpu,) if is_cpu else manifest.batch.gpu
+    ranges = (manifest.batch.cpu,) if is_cpu else manifest.batch.gpu
     if not is_cpu and is_portable(wanted.toolchain.kind):
-        # It fits kernels to shapes when it runs; a second profile only makes the engine larger.
-        asked = (asked[-1].model_copy(update={"min": asked[0].min}),)
+        # It compiles kernels for shapes at run time; a second profile only enlarges the engine.
+        ranges = (ranges[-1].model_copy(update={"min": ranges[0].min}),)
     largest = largest_batch(export.largest_tensor, on_cpu=is_cpu)
     return BuildInputs(
         model=manifest.id,
@@ -130,8 +138,8 @@ def build_inputs(
         archs=tuple(arch.name for arch in wanted.archs),
         precision=wanted.precision,
         toolchain=wanted.toolchain,
-        profiles=tuple(one.limited(largest) for one in asked if one.min <= largest),
-        options=options,
+        profiles=tuple(batch.limited(largest) for batch in ranges if batch.min <= largest),
+        options=options.model_dump(mode="json"),
     )
 
 
@@ -139,8 +147,8 @@ def largest_batch(elements_per_image: int, *, on_cpu: bool = False) -> int:
     """Returns the largest batch that fits the element and memory budgets, a power of two.
 
     Args:
-        elements_per_image: Of the largest activation.
-        on_cpu: Whether the engine runs on a CPU, beside everything else.
+        elements_per_image: Elements of the largest activation.
+        on_cpu: Whether the engine runs on a CPU, which has less memory to spare.
     """
     budget = _CPU_ACTIVATIONS if on_cpu else _GPU_ACTIVATIONS
     by_elements = _ELEMENTS // max(1, elements_per_image)
@@ -152,9 +160,11 @@ def largest_batch(elements_per_image: int, *, on_cpu: bool = False) -> int:
 def proof(
     manifest: Manifest, export: ExportRecord, precision: Precision, profiles: Sequence[BatchRange]
 ) -> Prove:
-    """Says how an engine is to be proven: at smallest, best and largest batch of each profile."""
-    tuned = {size for one in profiles for size in (one.min, one.opt, one.max)}
-    odd, middle = ({n} if any(n in one for one in profiles) else set() for n in _OTHER_BATCHES)
+    """Returns how to verify an engine: at the min, opt and max batch of each profile."""
+    tuned = {size for profile in profiles for size in (profile.min, profile.opt, profile.max)}
+    odd, middle = (
+        {n} if any(n in profile for profile in profiles) else set() for n in _OTHER_BATCHES
+    )
     return Prove(
         golden=export.golden,
         preprocess=manifest.preprocess.plain,
@@ -165,7 +175,7 @@ def proof(
 
 
 def verification_inputs(engine: str, prove: Prove, method: str) -> VerificationInputs:
-    """Collects what decides a verdict."""
+    """Returns everything that determines a verdict."""
     return VerificationInputs(
         engine=engine,
         golden=prove.golden.sha256,

@@ -1,11 +1,11 @@
-"""Precision: an fp32 ONNX made into one of lower precision, with what needs it kept higher.
+"""Converts an fp32 ONNX to a lower precision, keeping sensitive operators in a higher one.
 
-Precision lives in the ONNX, not in builder flags: TensorRT 11 has no FP16 flag, TensorRT-RTX never
+Precision is in the ONNX, not in builder flags: TensorRT 11 has no FP16 flag, TensorRT-RTX never
 had one, and every network is strongly typed. An fp16 or bf16 ONNX has weights and activations of
-that type and *islands* of fp32 (:mod:`typed`, :mod:`islands`); an int8 one has explicit Q/DQ
-around the operators that TensorRT runs in int8 (:mod:`qdq`), with ranges from real images
-(:mod:`measure`, :mod:`ranges`). :mod:`advise` tries the result on those images, and keeps operators
-in higher precision where the features would miss their floors.
+that type and *islands* of fp32 (:mod:`typed`, :mod:`islands`); an int8 ONNX has explicit Q/DQ nodes
+around the operators that the runtime runs in int8 (:mod:`qdq`), with ranges from real images
+(:mod:`measure`, :mod:`ranges`). :mod:`search` evaluates the result on those images and keeps
+operators in higher precision if the features miss the tolerance.
 """
 
 from builders.precision.search import Images, lower

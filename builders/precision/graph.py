@@ -1,4 +1,4 @@
-"""Graphs: what the passes over an ONNX share. Lookups, and the names of blocks."""
+"""Lookups in an ONNX graph and names of its blocks, shared by the passes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class Graph:
-    """An ONNX graph with the lookups that a pass over it needs.
+    """An ONNX graph with lookup tables.
 
     Args:
-        model: With the type and shape of every value; stays as it is.
+        model: A model with the type and shape of every value; not changed.
 
     Attributes:
-        nodes: In topological order.
+        nodes: Nodes in topological order.
         weights: Initialisers by name.
-        producer: Value to the node that makes it.
-        consumers: Value to the nodes that take it, in order.
-        shapes: Float values to their dimensions; what changes with the batch is 0.
+        producer: Value to the node that computes it.
+        consumers: Value to the nodes that use it, in order.
+        shapes: Float value to its dimensions; the batch dimension is 0.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -46,27 +46,27 @@ class Graph:
         }
 
     def elements(self, value: str) -> int:
-        """Returns the elements per image of a float value."""
+        """Returns the number of elements per image of a float value."""
         return int(np.prod([dim or 1 for dim in self.shapes[value]]))
 
     def constant(self, name: str) -> bool:
-        """Whether a value is the same for every image."""
+        """Returns whether a value is the same for every image."""
         if name in self.weights or name == "":
             return True
         node = self.producer.get(name)
         return node is not None and node.op_type == "Constant"
 
     def depths(self) -> dict[str, int]:
-        """Returns how many nodes the longest way from the images to each value has."""
-        found: dict[str, int] = {}
+        """Returns the number of nodes on the longest path from the images to each value."""
+        depths: dict[str, int] = {}
         for node in self.nodes:
-            depth = 1 + max((found.get(name, 0) for name in node.input), default=0)
-            found |= dict.fromkeys(node.output, depth)
-        return found
+            depth = 1 + max((depths.get(name, 0) for name in node.input), default=0)
+            depths |= dict.fromkeys(node.output, depth)
+        return depths
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Gives every node a name of its own; exporters leave some without, or name two alike."""
+    """Gives every node a unique name; exporters leave some unnamed or reuse names."""
     taken: set[str] = set()
     for number, node in enumerate(model.graph.node):
         if not node.name or node.name in taken:
@@ -75,17 +75,17 @@ def name_nodes(model: onnx.ModelProto) -> None:
 
 
 def module_of(node: onnx.NodeProto) -> str:
-    """Returns what people call a node, by the name of its weights: ``layer1.0.conv1``.
+    """Returns the PyTorch module of a node, from the name of its weights: ``layer1.0.conv1``.
 
-    The TorchScript exporter folds the weights' names away and keeps the modules' in the node's:
-    ``/model/layer1/layer1.0/conv1/Conv``, each part of which repeats those before it.
+    The TorchScript exporter drops the names of folded weights. There the module is read from the
+    node's name, ``/model/layer1/layer1.0/conv1/Conv``, whose parts repeat their parents.
     """
     for name in node.input:
         if match := re.match(r"model\.(.+)\.\w+$", name):
             return match[1]
-    whole: list[str] = []
+    path: list[str] = []
     if node.name.startswith("/model/"):
         for scope in node.name.split("/")[2:-1]:
             parts = scope.split(".")
-            whole = parts if parts[: len(whole)] == whole else [*whole, *parts]
-    return ".".join(whole) or node.name
+            path = parts if parts[: len(path)] == path else [*path, *parts]
+    return ".".join(path) or node.name

@@ -1,4 +1,4 @@
-"""Islands: which operators of an fp16 or bf16 network stay fp32, by what was measured in it."""
+"""Islands: operators of an fp16 or bf16 network that stay in fp32, chosen by measured values."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def choose_islands(model: onnx.ModelProto, measured: Measured, low: LowType) -> dict[str, str]:
-    """Chooses the nodes that compute in fp32.
+    """Returns the nodes that compute in fp32.
 
-    Operators that sum over many elements stay fp32 whatever is measured: in a narrow type the sum
-    itself rounds, which no look at their inputs and outputs shows. Of the others stays what takes
-    or gives values near the end of the type's range on any image, and what holds a weight beyond
-    it; in bf16, also what TensorRT does not read in it.
+    Operators that sum over many elements always stay in fp32: in a narrow type the running sum
+    rounds, which their inputs and outputs do not show. Other operators stay in fp32 if an input or
+    output comes close to the type's largest value on any image, or if a weight exceeds it; in
+    bf16, also if TensorRT does not support them in bf16.
 
     Args:
-        model: fp32.
-        measured: What its tensors hold on calibration images.
-        low: The type of the rest.
+        model: The fp32 network.
+        measured: Values of its tensors on calibration images.
+        low: Type of the remaining layers.
 
     Returns:
-        Name of the node to the reason.
+        Node name to reason.
     """
     from onnx import numpy_helper
 
@@ -44,13 +44,13 @@ def choose_islands(model: onnx.ModelProto, measured: Measured, low: LowType) -> 
     }
     islands: dict[str, str] = {}
     for node in graph.nodes:
-        reached = max(measured.peaks.get(name, 0.0) for name in (*node.input, *node.output))
+        peak = max(measured.peaks.get(name, 0.0) for name in (*node.input, *node.output))
         if node.op_type in SUMMING:
             islands[node.name] = f"{node.op_type} sums"
         elif low == Precision.BF16 and node.op_type in NOT_IN_BF16:
             islands[node.name] = f"TensorRT reads no {node.op_type} in bf16"
-        elif reached > limit:
-            islands[node.name] = f"values reach {reached:.3g}"
+        elif peak > limit:
+            islands[node.name] = f"values reach {peak:.3g}"
         elif too_large & set(node.input):
             islands[node.name] = f"a weight is beyond {low}'s range"
     return islands

@@ -1,7 +1,7 @@
-"""Measure: what values a network's tensors take on real images.
+"""Measures the values of a network's tensors on real images.
 
-The graph measures itself: operators that are added to it take maxima, sums and samples, so that
-no activation leaves ONNX Runtime whole and memory stays that of a plain run.
+Operators added to the graph compute maxima, sums and samples, so that no whole activation leaves
+ONNX Runtime and a run needs no more memory than usual.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     import onnx
 
 BINS = 2**15
-"""Bins of a histogram: magnitudes rounded down to bfloat16, so every image bins alike."""
+"""Bins of a histogram: magnitudes rounded down to bfloat16, the same bins for every image."""
 
-_SAMPLES = 2**16  # of a tensor, per image
+_SAMPLES = 2**16  # elements of a tensor that are binned, per image
 _SUMMING = {"GlobalAveragePool": 1, "ReduceMean": 1, "ReduceSum": 1, "LayerNormalization": 2}
-"""Operators that sum over a tensor, and the power of what they sum."""
+"""Operators that sum over a tensor, and the power of the elements that they sum."""
 
 
 @dataclass
 class Measured:
-    """What was seen on all images.
+    """Measurements over all images.
 
     Attributes:
-        peaks: Float value to its largest magnitude.
-        lows: Sampled value to its least.
-        sums: Node that sums to the largest that its sum can grow to on the way.
-        histograms: Value to how many of its sampled magnitudes fall into each of :data:`BINS`.
+        peaks: Value to its largest magnitude.
+        lows: Sampled value to its minimum.
+        sums: Summing node to an upper bound of its partial sums.
+        histograms: Value to the counts of its sampled magnitudes in each of :data:`BINS`.
     """
 
     peaks: dict[str, float] = field(default_factory=dict)
@@ -57,15 +57,15 @@ def measure(
     """Runs images through a network and measures its tensors.
 
     Args:
-        model: fp32, with the shape of every value and a name for every node.
-        batches: Ready input, ``(N, 3, H, W)`` each.
-        sampled: Values whose magnitudes are binned.
+        model: The fp32 network, with the shape of every value and a name for every node.
+        batches: Normalised images, ``(N, 3, H, W)`` each.
+        sampled: Values to make histograms of.
     """
     import onnxruntime
 
     instrumented, groups = _instrument(Graph(model), set(sampled))
     options = session_options()
-    # What measures runs as soon as it can, so that activations are freed as in a plain run.
+    # Measuring operators then run as early as possible, and activations are freed as usual.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     session = onnxruntime.InferenceSession(
         instrumented.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -74,26 +74,26 @@ def measure(
     measured = Measured()
     (image,) = session.get_inputs()
     outputs = [value.name for value in session.get_outputs()]
-    wanted = [name for name in outputs if name in groups]
+    names = [name for name in outputs if name in groups]
     for batch in batches:
-        for name, found in zip(wanted, session.run(wanted, {image.name: batch}), strict=True):
+        for name, array in zip(names, session.run(names, {image.name: batch}), strict=True):
             kind, value = groups[name]
             if kind == "sample":
-                bins = np.ascontiguousarray(np.abs(found)).view(np.uint32) >> 16
+                bins = np.ascontiguousarray(np.abs(array)).view(np.uint32) >> 16
                 counts = np.bincount(bins, minlength=BINS)[:BINS]
                 measured.histograms[value] = measured.histograms.get(value, 0) + counts
             elif kind == "low":
-                measured.lows[value] = min(measured.lows.get(value, 0.0), float(found))
+                measured.lows[value] = min(measured.lows.get(value, 0.0), float(array))
             else:
-                kept = measured.peaks if kind == "peak" else measured.sums
-                kept[value] = max(kept.get(value, 0.0), float(found))
+                maxima = measured.peaks if kind == "peak" else measured.sums
+                maxima[value] = max(maxima.get(value, 0.0), float(array))
     return measured
 
 
 def _instrument(
     graph: Graph, sampled: set[str]
 ) -> tuple[onnx.ModelProto, dict[str, tuple[str, str]]]:
-    """Returns a copy that measures itself, and what each added output is."""
+    """Returns a copy with measuring operators, and the kind and value of each added output."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -153,7 +153,7 @@ def _axes(graph: Graph, node: onnx.NodeProto, rank: int) -> list[int]:
 
     if node.op_type == "GlobalAveragePool":
         return list(range(2, rank))
-    attributes = {one.name: one for one in node.attribute}
+    attributes = {attribute.name: attribute for attribute in node.attribute}
     if node.op_type == "LayerNormalization":
         first = attributes["axis"].i if "axis" in attributes else -1
         return list(range(first % rank, rank))

@@ -1,7 +1,7 @@
-"""Noise: what rounding each operator's inputs does to its own result, on real images.
+"""Noise: the error in each operator's result when its own inputs are rounded, on real images.
 
-A network of its own is made for it: every operator runs twice, on what it takes and on what that
-rounds to, and the energy of the difference comes out. One run ranks all operators.
+A copy of the network runs every operator twice, on its inputs and on its rounded inputs, and
+outputs the energy of the difference. One run ranks all operators.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ def rank_operators(
     batches: Iterable[npt.NDArray[np.float32]],
     scales: Mapping[str, Scale] | None = None,
 ) -> list[Quantised | Shortcut]:
-    """Orders the operators of a network by what rounding does to them, the worst first.
+    """Orders the operators of a network by the error that rounding causes, largest first.
 
     Args:
-        model: fp32, with a name for every node.
+        model: The fp32 network, with a name for every node.
         placement: The operators.
-        rounding: Of inputs and weights.
-        batches: Ready input, ``(N, 3, H, W)`` each.
-        scales: Of the activations, for int8; shortcuts are ranked among the operators then.
+        rounding: Type that inputs and weights are rounded to.
+        batches: Normalised images, ``(N, 3, H, W)`` each.
+        scales: For int8, the scales of the activations; shortcuts are then ranked too.
 
     Returns:
-        The operators by the energy of their noise, relative to that of the sum which their results
-        go into.
+        The operators by the energy of their noise relative to the energy of the sum that their
+        results are added to.
     """
     import onnxruntime
 
-    probe = _Probe(model, rounding, scales or {}).of(placement)
+    probe = _Probe(model, rounding, scales or {}).build(placement)
     options = session_options()
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    # As it is: an optimiser would take a cast there and back for nothing.
+    # An optimiser would remove pairs of casts, which are the rounding.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -58,30 +58,30 @@ def rank_operators(
     if rounding == Precision.INT8:
         ranked += placement.shortcuts
     outputs = [value.name for value in session.get_outputs()]
-    wanted = [name for name in outputs if name.startswith("n:")]
-    energy = np.zeros(len(wanted))
+    names = [name for name in outputs if name.startswith("n:")]
+    totals = np.zeros(len(names))
     (image,) = session.get_inputs()
     for batch in batches:
-        energy += np.array(session.run(wanted, {image.name: batch}), np.float64)
-    found = dict(zip(wanted, energy, strict=True))
+        totals += np.array(session.run(names, {image.name: batch}), np.float64)
+    energy = dict(zip(names, totals, strict=True))
     noise = np.array(
         [
-            found[f"n:noise:{name}"] / max(found[f"n:signal:{name}"], 1e-30)
-            + found.get(f"n:noise:result of {name}", 0.0)
-            / max(found.get(f"n:signal:result of {name}", 1.0), 1e-30)
-            for name in (one.node for one in ranked)
+            energy[f"n:noise:{name}"] / max(energy[f"n:signal:{name}"], 1e-30)
+            + energy.get(f"n:noise:result of {name}", 0.0)
+            / max(energy.get(f"n:signal:result of {name}", 1.0), 1e-30)
+            for name in (operator.node for operator in ranked)
         ]
     )
     return [ranked[index] for index in np.argsort(-noise, kind="stable")]
 
 
 class _Probe:
-    """A network that also runs every operator on what its inputs round to, and compares.
+    """Builds a network that also runs every operator on its rounded inputs and compares.
 
     Args:
-        model: fp32, with a name for every node.
-        rounding: Of inputs and weights.
-        scales: Of the activations, for int8.
+        model: The fp32 network, with a name for every node.
+        rounding: Type that inputs and weights are rounded to.
+        scales: Scales of the activations, for int8.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class _Probe:
         self._nodes = {node.name: node for node in self._graph.node}
         self._weights = {tensor.name: tensor for tensor in self._graph.initializer}
         self._consumers = Graph(model).consumers
-        self._made: list[onnx.NodeProto] = []
+        self._added: list[onnx.NodeProto] = []
         self._rounded: set[str] = set()
 
-    def of(self, placement: Placement) -> onnx.ModelProto:
-        """Returns the network, whose outputs are each operator's noise and signal."""
+    def build(self, placement: Placement) -> onnx.ModelProto:
+        """Returns the network, whose outputs are the noise and signal energy of each operator."""
         for operator in placement.operators:
             self._add(operator)
         for shortcut in placement.shortcuts if self._rounding == Precision.INT8 else ():
             value, total = shortcut.activation, self._nodes[shortcut.node].output[0]
             self._compare(shortcut.node, value, self._round_activation(value), total)
-        self._place()
+        self._insert_added()
         return self._copy
 
     def _add(self, operator: Quantised) -> None:
@@ -119,17 +119,17 @@ class _Probe:
             weight = numpy_helper.to_array(self._weights[operator.weight])
             steps = weight_scales(weight, operator.axis)
             of_weight = steps, np.zeros(steps.shape, np.int8)
-        again = onnx.NodeProto()
-        again.CopyFrom(self._nodes[name])
-        again.name = f"n:{name}"
-        again.input[0] = self._round_activation(operator.activation)
-        again.input[1] = self._round(operator.weight, of_weight, operator.axis)
-        plain, again.output[0] = self._nodes[name].output[0], f"n:again:{name}"
-        self._made.append(again)
-        self._compare(name, plain, again.output[0], _carried_to(self._consumers, plain))
+        rounded = onnx.NodeProto()
+        rounded.CopyFrom(self._nodes[name])
+        rounded.name = f"n:{name}"
+        rounded.input[0] = self._round_activation(operator.activation)
+        rounded.input[1] = self._round(operator.weight, of_weight, operator.axis)
+        plain, rounded.output[0] = self._nodes[name].output[0], f"n:again:{name}"
+        self._added.append(rounded)
+        self._compare(name, plain, rounded.output[0], _sum_of(self._consumers, plain))
         if operator.result is not None:
             result = operator.result
-            total = _carried_to(self._consumers, result)
+            total = _sum_of(self._consumers, result)
             self._compare(f"result of {name}", result, self._round_activation(result), total)
 
     def _round_activation(self, value: str) -> str:
@@ -155,12 +155,13 @@ class _Probe:
         self._make("DequantizeLinear", [between, *names], result, **extra)
         return result
 
-    def _compare(self, node: str, plain: str, noisy: str, whole: str) -> None:
+    def _compare(self, node: str, plain: str, noisy: str, total: str) -> None:
+        """Adds outputs with the energy of the difference of two values, and of a third value."""
         from onnx import TensorProto, helper
 
         difference = f"n:difference:{node}"
         self._make("Sub", [plain, noisy], difference)
-        for part, value in (("noise", difference), ("signal", whole)):
+        for part, value in (("noise", difference), ("signal", total)):
             name = f"n:{part}:{node}"
             self._make("ReduceSumSquare", [value], name, keepdims=0)
             energy = helper.make_tensor_value_info(name, TensorProto.FLOAT, [])
@@ -169,26 +170,26 @@ class _Probe:
     def _make(self, kind: str, inputs: Sequence[str], output: str, **attributes: int) -> None:
         from onnx import helper
 
-        self._made.append(helper.make_node(kind, inputs, [output], **attributes))
+        self._added.append(helper.make_node(kind, inputs, [output], **attributes))
 
-    def _place(self) -> None:
-        """Puts what was made behind what it needs: ONNX Runtime runs in that order."""
+    def _insert_added(self) -> None:
+        """Inserts each added node right after its inputs: ONNX Runtime runs in that order."""
         plain = list(self._graph.node)
-        behind: dict[int, list[onnx.NodeProto]] = defaultdict(list)
-        place_of = {name: number for number, node in enumerate(plain) for name in node.output}
-        for node in self._made:
-            number = max((place_of.get(name, -1) for name in node.input), default=-1)
-            place_of |= dict.fromkeys(node.output, number)
-            behind[number].append(node)
+        after: dict[int, list[onnx.NodeProto]] = defaultdict(list)
+        index_of = {name: index for index, node in enumerate(plain) for name in node.output}
+        for node in self._added:
+            index = max((index_of.get(name, -1) for name in node.input), default=-1)
+            index_of |= dict.fromkeys(node.output, index)
+            after[index].append(node)
         del self._graph.node[:]
-        self._graph.node.extend(behind[-1])
-        for number, node in enumerate(plain):
+        self._graph.node.extend(after[-1])
+        for index, node in enumerate(plain):
             self._graph.node.append(node)
-            self._graph.node.extend(behind[number])
+            self._graph.node.extend(after[index])
 
 
-def _carried_to(consumers: Mapping[str, list[onnx.NodeProto]], value: str) -> str:
-    """Returns the sum that a value goes into: beside a strong shortcut, noise weighs less."""
+def _sum_of(consumers: Mapping[str, list[onnx.NodeProto]], value: str) -> str:
+    """Returns the sum that a value is added to: beside a strong shortcut, noise matters less."""
     while [node.op_type for node in consumers[value]] == ["Add"]:
         value = consumers[value][0].output[0]
     return value

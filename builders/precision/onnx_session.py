@@ -1,6 +1,6 @@
-"""Runs an ONNX as it was exported, in ONNX Runtime on the CPU: the farm's own look at it.
+"""Runs an exported ONNX in ONNX Runtime on the CPU, to evaluate it before any engine is built.
 
-This is no engine. What the CPU cannot compute in, it computes in fp32 and rounds.
+The CPU lacks kernels for lower precisions: such a model runs in fp32 with explicit rounding.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ def open_onnx(model: onnx.ModelProto | Path) -> Callable[[Images], Features]:
     """Opens an ONNX.
 
     Args:
-        model: In memory, or a file. Of a type below fp32 as
-            :func:`~builders.precision.typed.rounded_in_fp32` gives it.
+        model: A model or its file; a model below fp32 must come from
+            :func:`~builders.precision.typed.rounded_in_fp32`.
 
     Returns:
-        From ready input, ``(N, 3, H, W)`` float32, to features, ``(N, feature_dim)`` float32.
+        A function from normalised images, ``(N, 3, H, W)`` float32, to features,
+        ``(N, feature_dim)`` float32.
     """
     import onnxruntime
 
     options = session_options()
-    # As exported: optimising is the backend's work, for a large model it takes long, and more of
-    # it would take a cast there and back for nothing.
+    # Higher levels take long for a large model and remove pairs of casts, which would undo the
+    # explicit rounding.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,17 +1,18 @@
-"""Q/DQ: where an int8 network quantises, as its runtime fuses it.
+"""Q/DQ: places the quantisation of an int8 network to suit the fusions of its runtime.
 
-Quantised are the inputs of convolutions and matrix products with weights: activations per tensor,
-weights per output channel and symmetric, biases never. Products of two activations (attention) and
-the small convolutions on pooled maps (squeeze and excitation) stay as they are.
+The inputs of convolutions and matrix products with weights are quantised: activations per tensor,
+weights per output channel and symmetrically, biases never. Products of two activations (attention)
+and the small convolutions on pooled maps (squeeze and excitation) are not quantised.
 
-TensorRT fuses a convolution with the addition and the activation that follow it. Where a
-convolution's result is added to a shortcut, the shortcut is quantised and the result is not, so
-that all of it is one kernel, int8 in and out. Activations are symmetric, of type int8.
+TensorRT fuses a convolution with the addition and the activation that follow it. If a convolution's
+result is added to a shortcut, the shortcut is quantised and the result is not, so that all of it
+becomes one kernel, int8 in and out. Activations are symmetric, of type int8.
 
-ONNX Runtime runs an operator in int8 only between Q/DQ on both sides: there results are quantised
-too, behind an activation that quantising absorbs, and for whoever takes them. All activations are
-uint8 there: it fuses one type alone. So are weights, around 128: of uint8 times int8, a CPU without
-VNNI adds two products in 16 bits and clips them, and an engine is for every CPU.
+ONNX Runtime runs an operator in int8 only between Q/DQ pairs on both sides. Results are therefore
+quantised too, after an activation function that quantising absorbs, and for all their consumers.
+All activations are uint8, because it fuses one type only. Weights are uint8 as well, centred on
+128: multiplying uint8 by int8, a CPU without VNNI adds two products in 16 bits with saturation, and
+an engine must run on every CPU.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ class Quantised:
     """A node that computes in int8.
 
     Attributes:
-        node: Its name.
-        module: What people call it, ``layer1.0.conv1``.
-        activation: The value that it takes.
-        weight: Its weights.
-        axis: Of the weights' output channels.
-        result: The value that it gives, where that is quantised too.
+        node: Name of the node.
+        module: PyTorch module, ``layer1.0.conv1``.
+        activation: Input value.
+        weight: Name of the weights.
+        axis: Axis of the weights' output channels.
+        result: Output value if it is quantised too, else None.
         work: Multiplications per image.
     """
 
@@ -60,13 +61,13 @@ class Quantised:
 
 @dataclass(frozen=True, kw_only=True)
 class Shortcut:
-    """An addition that takes a quantised shortcut beside a convolution's result.
+    """An addition of a quantised shortcut and a convolution's result.
 
     Attributes:
-        node: The addition's name.
-        module: What people call it.
-        activation: The shortcut.
-        main: Node of the convolution.
+        node: Name of the addition's node.
+        module: Name for records.
+        activation: Value of the shortcut.
+        main: Name of the convolution's node.
     """
 
     node: str
@@ -77,12 +78,12 @@ class Shortcut:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where a network quantises.
+    """Where a network is quantised.
 
     Attributes:
-        runtime: Which fuses it.
-        operators: What computes in int8.
-        shortcuts: For TensorRT.
+        runtime: Runtime whose fusions the placement suits.
+        operators: Nodes that compute in int8.
+        shortcuts: Quantised shortcuts, for TensorRT.
     """
 
     runtime: Placing
@@ -91,27 +92,29 @@ class Placement:
 
     @property
     def activations(self) -> set[str]:
-        """The values whose ranges are needed."""
-        taken = {one.activation for one in self.operators}
-        given = {one.result for one in self.operators if one.result is not None}
-        return taken | given | {one.activation for one in self.shortcuts}
+        """Values that are quantised and so need a range."""
+        inputs = {operator.activation for operator in self.operators}
+        results = {operator.result for operator in self.operators if operator.result is not None}
+        return inputs | results | {shortcut.activation for shortcut in self.shortcuts}
 
     def without(self, kept: Collection[str]) -> Placement:
-        """Returns the placement with some operators and shortcuts left as they are.
+        """Returns the placement without some operators and shortcuts.
 
         Args:
-            kept: Names of their nodes.
+            kept: Names of nodes that stay in higher precision.
         """
-        operators = tuple(one for one in self.operators if one.node not in kept)
-        names = {one.node for one in operators}
+        operators = tuple(operator for operator in self.operators if operator.node not in kept)
+        names = {operator.node for operator in operators}
         shortcuts = tuple(
-            one for one in self.shortcuts if one.main in names and one.node not in kept
+            shortcut
+            for shortcut in self.shortcuts
+            if shortcut.main in names and shortcut.node not in kept
         )
         return Placement(runtime=self.runtime, operators=operators, shortcuts=shortcuts)
 
 
 def is_unsigned(runtime: Placing) -> bool:
-    """Whether a runtime's fast kernels take uint8."""
+    """Returns whether a runtime's fast kernels require uint8."""
     match runtime:
         case Placing.ONNXRUNTIME:
             return True
@@ -122,7 +125,7 @@ def is_unsigned(runtime: Placing) -> bool:
 
 
 def _fuses_shortcuts(runtime: Placing) -> bool:
-    """Whether a runtime adds a quantised shortcut inside the convolution before it."""
+    """Returns whether a runtime fuses the addition of a quantised shortcut into a convolution."""
     match runtime:
         case Placing.TENSORRT:
             return True
@@ -133,7 +136,7 @@ def _fuses_shortcuts(runtime: Placing) -> bool:
 
 
 def _quantises_results(runtime: Placing) -> bool:
-    """Whether an operator runs in int8 only where its result is quantised as well."""
+    """Returns whether an operator runs in int8 only if its result is quantised too."""
     match runtime:
         case Placing.ONNXRUNTIME:
             return True
@@ -143,8 +146,8 @@ def _quantises_results(runtime: Placing) -> bool:
             assert_never(runtime)
 
 
-def _takes_clips_wrong(runtime: Placing) -> bool:
-    """Whether a version of the runtime errs at a Clip that ends where int8 saturates."""
+def _needs_clip_workaround(runtime: Placing) -> bool:
+    """Returns whether a version of the runtime miscomputes a Clip before quantisation."""
     match runtime:
         case Placing.TENSORRT:
             return True
@@ -155,31 +158,33 @@ def _takes_clips_wrong(runtime: Placing) -> bool:
 
 
 def place(model: onnx.ModelProto, runtime: Placing) -> Placement:
-    """Finds where a network quantises.
+    """Returns where to quantise a network.
 
     Args:
-        model: fp32, with the shape of every value and a name for every node.
-        runtime: Which fuses it.
+        model: The fp32 network, with the shape of every value and a name for every node.
+        runtime: Runtime whose fusions the placement suits.
     """
     graph = Graph(model)
-    operators = tuple(found for node in graph.nodes if (found := _quantised(graph, node, runtime)))
+    operators = tuple(
+        operator for node in graph.nodes if (operator := _quantised(graph, node, runtime))
+    )
     if not _fuses_shortcuts(runtime):
         return Placement(runtime=runtime, operators=operators)
-    named = {one.node for one in operators}
+    quantised = {operator.node for operator in operators}
     depths = graph.depths()
     shortcuts = []
     for node in graph.nodes:
         if node.op_type != "Add" or any(graph.constant(name) for name in node.input):
             continue
-        # The longer way is the one whose last convolution runs last, and takes the sum with it.
+        # TensorRT fuses the addition into the convolution that runs last: the deeper branch's.
         main, shortcut = sorted(node.input, key=lambda name: depths.get(name, 0), reverse=True)
-        made_by = graph.producer.get(main)
-        if made_by is None or made_by.op_type != "Conv" or made_by.name not in named:
+        conv = graph.producer.get(main)
+        if conv is None or conv.op_type != "Conv" or conv.name not in quantised:
             continue
         if len(graph.consumers[main]) == 1:
-            name = f"shortcut past {module_of(made_by)}"
+            name = f"shortcut past {module_of(conv)}"
             shortcuts.append(
-                Shortcut(node=node.name, module=name, activation=shortcut, main=made_by.name)
+                Shortcut(node=node.name, module=name, activation=shortcut, main=conv.name)
             )
     return Placement(runtime=runtime, operators=operators, shortcuts=tuple(shortcuts))
 
@@ -217,13 +222,13 @@ def quantise(
                 if name in pairs.behind:
                     node.input[index] = pairs.activation(name)
     _insert(pairs, graph)
-    if _takes_clips_wrong(placement.runtime):
+    if _needs_clip_workaround(placement.runtime):
         drop_upper_ends(quantised)
     return quantised
 
 
 def _insert(pairs: _Pairs, graph: onnx.GraphProto) -> None:
-    """Adds the pairs to the nodes of a graph, each behind the value that it quantises."""
+    """Adds the pairs to the nodes of a graph, each right after the value that it quantises."""
     ordered = [node for pair in pairs.on_weights.values() for node in pair]
     for value in graph.input:
         ordered += pairs.behind.get(value.name, [])
@@ -236,15 +241,15 @@ def _insert(pairs: _Pairs, graph: onnx.GraphProto) -> None:
 
 
 class _Pairs:
-    """The Q/DQ pairs of a graph: one for each value, however many take it.
+    """The Q/DQ pairs of a graph: one per value, however many nodes use it.
 
     Args:
-        graph: Gets their scales and the types of what they give; not the pairs themselves.
-        scales: Of activations.
+        graph: Scales and types are added to it at once, the pairs by :func:`_insert`.
+        scales: Scales of activations.
         unsigned: Whether weights are uint8.
 
     Attributes:
-        behind: Pairs by the activation that they belong behind.
+        behind: Pairs by the activation that they quantise.
         on_weights: Pairs by the weights that they quantise.
     """
 
@@ -261,18 +266,18 @@ class _Pairs:
         self.on_weights: dict[str, list[onnx.NodeProto]] = {}
 
     def activation(self, value: str) -> str:
-        """Returns the name of an activation once it is dequantised."""
+        """Returns the name of a dequantised activation; creates its pair the first time."""
         if value not in self.behind:
             shape = tuple(dim.dim_value for dim in self._types[value].shape.dim)
             self.behind[value] = self._pair(value, self._scales[value].arrays(), shape)
         return f"{value}_dequantised"
 
     def weight(self, name: str, axis: int) -> str:
-        """Returns the name of weights once they are dequantised.
+        """Returns the name of dequantised weights; creates their pair the first time.
 
         Args:
-            name: Of the weights.
-            axis: Of their output channels.
+            name: Name of the weights.
+            axis: Axis of their output channels.
         """
         from onnx import numpy_helper
 
@@ -310,22 +315,22 @@ class _Pairs:
 
 
 def _quantised(graph: Graph, node: onnx.NodeProto, runtime: Placing) -> Quantised | None:
-    """Returns how a node is quantised, None where it is not."""
+    """Returns how a node is quantised; None if it is not."""
     if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[0] not in graph.shapes:
         return None
     if node.input[1] not in graph.weights or graph.constant(node.input[0]):
         return None
     weight = graph.weights[node.input[1]]
-    out, taken = graph.shapes[node.output[0]], graph.shapes[node.input[0]]
+    output, activation = graph.shapes[node.output[0]], graph.shapes[node.input[0]]
     if node.op_type == "Conv":
-        if all(size == 1 for size in taken[2:]):
-            return None  # squeeze and excitation: next to no work, and its numbers gate the rest
-        axis, positions = 0, int(np.prod(out[2:]))
+        if all(size == 1 for size in activation[2:]):
+            return None  # squeeze and excitation: little work, and its result scales whole channels
+        axis, positions = 0, int(np.prod(output[2:]))
         work = positions * int(np.prod(weight.dims))
     else:
-        transposed = any(one.name == "transB" and one.i for one in node.attribute)
+        transposed = any(option.name == "transB" and option.i for option in node.attribute)
         axis = 0 if node.op_type == "Gemm" and transposed else len(weight.dims) - 1
-        work = int(np.prod([size or 1 for size in taken])) * weight.dims[axis]
+        work = int(np.prod([size or 1 for size in activation])) * weight.dims[axis]
     return Quantised(
         node=node.name,
         module=module_of(node),
@@ -338,8 +343,8 @@ def _quantised(graph: Graph, node: onnx.NodeProto, runtime: Placing) -> Quantise
 
 
 def _result(graph: Graph, value: str) -> str | None:
-    """Returns the value behind the activation that quantising absorbs; None for features."""
-    [taker] = graph.consumers[value] if len(graph.consumers[value]) == 1 else [None]
-    if taker is not None and taker.op_type in ("Relu", "Clip"):
-        value = taker.output[0]
+    """Returns the value to quantise: after the Relu or Clip, if any; None for the features."""
+    [consumer] = graph.consumers[value] if len(graph.consumers[value]) == 1 else [None]
+    if consumer is not None and consumer.op_type in ("Relu", "Clip"):
+        value = consumer.output[0]
     return None if value in graph.outputs else value

@@ -1,18 +1,20 @@
-"""Ranges: from what was seen of an activation to the magnitude that int8's 127 stands for."""
+"""Ranges: the scale of each quantised activation, from its measured histogram."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import assert_never
 
 from builders.precision.measure import Measured, magnitudes
 from builders.recipe.precisions import PERCENTILE, RangeMethod
 
 LEVELS = 127
 _UNSIGNED_LEVELS = 255
-_LINEAR_BINS = 1025  # of both signs, for the entropy
+_LINEAR_BINS = 1025  # over both signs, for the entropy method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +22,9 @@ class Scale:
     """How an activation is quantised.
 
     Attributes:
-        step: What one step stands for.
-        unsigned: Whether it is uint8; else int8.
-        zero: Which number stands for zero.
+        step: Real value of one integer step.
+        unsigned: Whether the type is uint8; else it is int8.
+        zero: Zero point.
     """
 
     step: float
@@ -30,7 +32,7 @@ class Scale:
     zero: int = 0
 
     def arrays(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.generic]]:
-        """Returns step and zero point as Q/DQ take them."""
+        """Returns step and zero point as the inputs of Q/DQ nodes."""
         kind = np.uint8 if self.unsigned else np.int8
         return np.array(self.step, np.float32), np.array(self.zero, kind)
 
@@ -38,30 +40,28 @@ class Scale:
 def activation_scales(
     measured: Measured, method: RangeMethod, *, unsigned: bool = False
 ) -> dict[str, Scale]:
-    """Tells the scale of every activation that was binned.
+    """Returns the scale of every activation that has a histogram.
 
     Args:
-        measured: What was seen on calibration images.
-        method: How its range is told. ``max``: the largest magnitude; ``percentile``: what
-            :data:`PERCENTILE` percent of the magnitudes stay below; ``mse``: least mean squared
-            error of rounding and clipping together; ``entropy``: ONNX Runtime's, least divergence
-            of the quantised distribution.
-        unsigned: Whether all are uint8: what is never negative from 0 up, the rest around 128.
+        measured: Measurements on calibration images.
+        method: How to choose a range.
+        unsigned: Whether to use uint8: with zero point 0 if the activation is never negative,
+            else 128.
 
     Returns:
-        By value.
+        Value to scale.
     """
-    tell = {"max": _max, "percentile": _percentile, "mse": _mse, "entropy": _entropy}[method]
-    found = {}
+    limit_of = _limit_function(method)
+    scales = {}
     for name, counts in measured.histograms.items():
         peak = measured.peaks[name]
         positive = unsigned and measured.lows[name] >= 0
         levels = _UNSIGNED_LEVELS if positive else LEVELS
-        # What is zero throughout quantises at any range; what is sampled may miss the peak.
-        reach = min(tell(counts, peak, levels), peak) if peak > 0 else 1.0
+        # Any range suits an activation that is all zeros. A bin's edge may exceed the peak.
+        limit = min(limit_of(counts, peak, levels), peak) if peak > 0 else 1.0
         zero = 128 if unsigned and not positive else 0
-        found[name] = Scale(step=reach / levels, unsigned=unsigned, zero=zero)
-    return found
+        scales[name] = Scale(step=limit / levels, unsigned=unsigned, zero=zero)
+    return scales
 
 
 def weight_scales(values: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
@@ -70,6 +70,21 @@ def weight_scales(values: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.
     peaks = np.abs(values).max(axis=others)
     scales: npt.NDArray[np.float32] = np.where(peaks > 0, peaks / LEVELS, 1.0).astype(np.float32)
     return scales
+
+
+def _limit_function(method: RangeMethod) -> Callable[[npt.NDArray[np.int64], float, int], float]:
+    """Returns the function from counts, peak and levels to the largest magnitude not clipped."""
+    match method:
+        case RangeMethod.MAX:
+            return _max
+        case RangeMethod.PERCENTILE:
+            return _percentile
+        case RangeMethod.MSE:
+            return _mse
+        case RangeMethod.ENTROPY:
+            return _entropy
+        case _:
+            assert_never(method)
 
 
 def _max(counts: npt.NDArray[np.int64], peak: float, levels: int) -> float:
@@ -85,23 +100,22 @@ def _percentile(counts: npt.NDArray[np.int64], peak: float, levels: int) -> floa
 def _mse(counts: npt.NDArray[np.int64], peak: float, levels: int) -> float:
     used = np.flatnonzero(counts)
     edges, weights = magnitudes()[used].astype(np.float64), counts[used]
-    tried = peak * np.linspace(0.1, 1.0, 91)
+    limits = peak * np.linspace(0.1, 1.0, 91)
     errors = []
-    for limit in tried:
+    for limit in limits:
         step = limit / levels
         rounded = np.minimum(np.rint(edges / step), levels) * step
-        # A magnitude far below a step rounds to zero; bins far above it are wider than a step,
-        # where rounding costs what a uniform error does.
+        # Far above a step, bins are wider than a step: there the error is that of uniform rounding.
         inside = np.where(edges > 64 * step, step**2 / 12, (edges - rounded) ** 2)
         clipped = (edges - limit) ** 2
         errors.append(float((weights * np.where(edges > limit, clipped, inside)).sum()))
-    return float(tried[int(np.argmin(errors))])
+    return float(limits[int(np.argmin(errors))])
 
 
 def _entropy(counts: npt.NDArray[np.int64], peak: float, levels: int) -> float:
     from onnxruntime.quantization.calibrate import HistogramCollector
 
-    used = np.flatnonzero(counts[1:]) + 1  # zeros quantise without error, and would drown the rest
+    used = np.flatnonzero(counts[1:]) + 1  # zeros quantise exactly and would dominate the others
     edges, weights = magnitudes()[used], counts[used]
     both = np.concatenate([-edges[::-1], edges])
     linear, borders = np.histogram(

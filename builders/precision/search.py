@@ -27,7 +27,7 @@ from builders.precision.onnx_session import open_onnx
 from builders.precision.qdq import Placement, Quantised, Shortcut, is_unsigned, place, quantise
 from builders.precision.ranges import Scale, activation_scales
 from builders.precision.typed import rounded_in_fp32, to_low
-from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, RANGE_METHODS, SAFETIES, RangeMethod
+from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, SAFETIES, RangeMethod
 from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from zoo.schema.floors import Tolerance
@@ -50,16 +50,16 @@ class Images:
 
     Attributes:
         all: ``(N, 3, H, W)``.
-        judged: One crop of each photo, ``(N, 3, H, W)``, on which candidates are compared.
+        evaluated: One crop of each photo, ``(N, 3, H, W)``, on which candidates are compared.
     """
 
     all: Batch
-    judged: Batch
+    evaluated: Batch
 
 
 @dataclass
 class Trials:
-    """What is found out on the way; see :class:`zoo.schema.records.Advice`."""
+    """Results of the search so far; see :class:`zoo.schema.records.Advice`."""
 
     operators: int
     tried: list[Trial] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Trials:
     ranges: str | None = None
 
     def advice(self) -> Advice:
-        """Returns it as records hold it."""
+        """Returns the results in the form that records hold."""
         return Advice.model_validate(vars(self))
 
 
@@ -108,11 +108,15 @@ def lower(
         case Precision.INT8:
             if not placement.operators:
                 raise PrecisionError("no operator of this network can be quantised", {})
-            judge = _Judge(model, images.judged, tolerance, safety, report)
-            return _lower_quantised(model, placement, images, judge, rest, low_images=low_images)
+            evaluator = _Evaluator(model, images.evaluated, tolerance, safety, report)
+            return _lower_quantised(
+                model, placement, images, evaluator, rest, low_images=low_images
+            )
         case Precision.FP16 | Precision.BF16:
-            judge = _Judge(model, images.judged, tolerance, safety, report)
-            return _lower_typed(model, precision, placement, images, judge, low_images=low_images)
+            evaluator = _Evaluator(model, images.evaluated, tolerance, safety, report)
+            return _lower_typed(
+                model, precision, placement, images, evaluator, low_images=low_images
+            )
         case Precision.FP32:
             raise PrecisionError("fp32 is the precision of the export: nothing lowers it", {})
         case _:
@@ -123,34 +127,36 @@ def _lower_quantised(
     model: onnx.ModelProto,
     placement: Placement,
     images: Images,
-    judge: _Judge,
+    evaluator: _Evaluator,
     rest: Rest,
     *,
     low_images: bool,
 ) -> tuple[onnx.ModelProto, Advice]:
     """Makes an int8 network: chooses the best ranges, then the operators to keep in fp32."""
     trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
-    judge.report("measuring activations")
+    evaluator.report("measuring activations")
     measured = measure(model, _pieces(images.all), placement.activations)
 
     def quantised(
         scales: dict[str, Scale], kept: Collection[str] = (), *, low_images: bool = False
     ) -> onnx.ModelProto:
-        made = quantise(model, placement.without(kept), scales)
+        network = quantise(model, placement.without(kept), scales)
         match rest:
             case Rest.FP32:
-                return made
+                return network
             case Rest.FP16:
-                islands = choose_islands(made, measured, Precision.FP16)
+                islands = choose_islands(network, measured, Precision.FP16)
                 trials.islands = dict(Counter(islands.values()))
-                return to_low(made, Precision.FP16, islands.keys(), low_images=low_images)
+                return to_low(network, Precision.FP16, islands.keys(), low_images=low_images)
             case _:
                 assert_never(rest)
 
-    best = _best_ranges(quantised, placement, measured, judge, trials)
-    make = partial(quantised, best)
-    ranked_on = _pieces(_few(images.judged))
-    kept = _keep(make, model, placement, Precision.INT8, ranked_on, judge, trials, best)
+    scales, whole = _best_ranges(quantised, placement, measured, evaluator, trials)
+    make = partial(quantised, scales)
+    ranked_on = _pieces(_few(images.evaluated))
+    kept = _keep(
+        make, model, placement, Precision.INT8, whole, ranked_on, evaluator, trials, scales
+    )
     return make(kept, low_images=low_images), trials.advice()
 
 
@@ -159,27 +165,29 @@ def _lower_typed(
     low: LowType,
     placement: Placement,
     images: Images,
-    judge: _Judge,
+    evaluator: _Evaluator,
     *,
     low_images: bool,
 ) -> tuple[onnx.ModelProto, Advice]:
     """Makes an fp16 or bf16 network: islands by their values, then operators kept."""
-    placement = replace(placement, shortcuts=())  # they have nothing to do with types
+    placement = replace(placement, shortcuts=())  # shortcuts matter to int8 only
     trials = Trials(operators=len(placement.operators))
-    judge.report("measuring activations")
-    measured = measure(model, _pieces(images.judged))  # peaks show in one crop of each photo
+    evaluator.report("measuring activations")
+    measured = measure(model, _pieces(images.evaluated))  # peaks show in one crop of each photo
     islands = choose_islands(model, measured, low)
     trials.islands = dict(Counter(islands.values()))
 
     def typed(kept: Collection[str]) -> onnx.ModelProto:
         return to_low(_copy(model), low, {*islands, *kept})
 
-    ranked_on = _pieces(_few(images.judged))
-    kept = _keep(typed, model, placement, low, ranked_on, judge, trials)
+    ranked_on = _pieces(_few(images.evaluated))
+    whole = evaluator(typed(()), f"all of it {low}")
+    trials.tried.append(whole)
+    kept = _keep(typed, model, placement, low, whole, ranked_on, evaluator, trials)
     return to_low(model, low, {*islands, *kept}, low_images=low_images), trials.advice()
 
 
-class _Judge:
+class _Evaluator:
     """Compares networks with the fp32 network on the images for comparison.
 
     Attributes:
@@ -209,7 +217,7 @@ class _Judge:
         self.report = report
 
     def __call__(self, model: onnx.ModelProto, what: str) -> Trial:
-        """Returns what a network's features are like."""
+        """Returns how far a network's features are from those of the fp32 network."""
         self.report(f"trying {what}")
         numbers = compare_rows(run(model, self._images), self._expected, self._expected)
         misses = find_misses(numbers, self._tolerance)
@@ -252,7 +260,7 @@ def _pieces(images: Batch) -> list[Batch]:
 
 
 def _few(images: Batch) -> Batch:
-    """Returns the images that single operators are tried on, where there are many to try."""
+    """Returns the images that operators are tried on one by one: few, as there are many trials."""
     return images[: 2 * _at_once(images)]
 
 
@@ -260,21 +268,21 @@ def _best_ranges(
     make: Callable[[dict[str, Scale]], onnx.ModelProto],
     placement: Placement,
     measured: Any,
-    judge: _Judge,
+    evaluator: _Evaluator,
     trials: Trials,
-) -> dict[str, Scale]:
-    """Tries each method of choosing ranges; returns the ranges of the best."""
-    best: tuple[float, RangeMethod, dict[str, Scale]] | None = None
-    for method in RANGE_METHODS:
+) -> tuple[dict[str, Scale], Trial]:
+    """Tries each method of choosing ranges; returns the ranges of the best, and its trial."""
+    best: tuple[float, RangeMethod, dict[str, Scale], Trial] | None = None
+    for method in RangeMethod:
         scales = activation_scales(measured, method, unsigned=is_unsigned(placement.runtime))
-        numbers = judge(make(scales), f"ranges by {method}")
+        numbers = evaluator(make(scales), f"ranges by {method}")
         trials.tried.append(numbers)
         error = _error_of(numbers)
         if best is None or error < best[0]:
-            best = (error, method, scales)
+            best = (error, method, scales, numbers)
     assert best is not None
     trials.ranges = best[1]
-    return best[2]
+    return best[2], best[3]
 
 
 def _keep(
@@ -282,12 +290,24 @@ def _keep(
     model: onnx.ModelProto,
     placement: Placement,
     rounding: Rounding,
+    whole: Trial,
     ranked_on: list[Batch],
-    judge: _Judge,
+    evaluator: _Evaluator,
     trials: Trials,
     scales: dict[str, Scale] | None = None,
 ) -> set[str]:
     """Finds the operators that must stay in higher precision and records them in ``trials``.
+
+    Args:
+        make: Makes the network with some operators kept in higher precision.
+        model: The fp32 network.
+        placement: Its operators.
+        rounding: The precision of the others.
+        whole: The trial of the network that keeps none.
+        ranked_on: Images that operators are ranked on.
+        evaluator: Tries networks.
+        trials: Takes what is tried.
+        scales: Ranges of activations, for int8.
 
     Returns:
         The names of their nodes.
@@ -295,23 +315,19 @@ def _keep(
     Raises:
         PrecisionError: Keeping as many as allowed is not enough.
     """
-    whole = next((one for one in trials.tried if one.what.endswith(f" {trials.ranges}")), None)
-    if whole is None:
-        whole = judge(make(()), f"all of it {rounding}")
-        trials.tried.append(whole)
-    if whole.passed and not judge.keeps_most:
+    if whole.passed and not evaluator.keeps_most:
         return set()
     candidates = rank_operators(model, placement, rounding, ranked_on, scales)
-    ranked = _by_effect(make, candidates, judge)
-    work = [one.work if isinstance(one, Quantised) else 0 for one in ranked]
+    ranked = _by_effect(make, candidates, evaluator)
+    work = [operator.work if isinstance(operator, Quantised) else 0 for operator in ranked]
     shares = np.cumsum(work) / sum(work)
     most = int(np.searchsorted(shares, MOST_KEPT, side="right"))
 
     def worst(count: int) -> set[str]:
-        return {one.node for one in ranked[:count]}
+        return {operator.node for operator in ranked[:count]}
 
     def passes(count: int) -> bool:
-        numbers = judge(make(worst(count)), f"{count} of {len(ranked)} operators kept")
+        numbers = evaluator(make(worst(count)), f"{count} of {len(ranked)} operators kept")
         trials.tried.append(numbers)
         return numbers.passed
 
@@ -331,10 +347,10 @@ def _keep(
             trials.advice().model_dump(mode="json"),
         )
     low, high = 0, most  # `low` misses, `high` passes
-    while high - low > 1 and not judge.keeps_most:
+    while high - low > 1 and not evaluator.keeps_most:
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle) else (middle, high)
-    trials.kept = [one.module for one in ranked[:high]]
+    trials.kept = [operator.module for operator in ranked[:high]]
     trials.kept_work = round(float(shares[high - 1]), 4)
     return worst(high)
 
@@ -342,25 +358,25 @@ def _keep(
 def _by_effect(
     make: Callable[[Collection[str]], onnx.ModelProto],
     candidates: list[Quantised | Shortcut],
-    judge: _Judge,
+    evaluator: _Evaluator,
 ) -> list[Quantised | Shortcut]:
-    """Orders operators by the effect of each alone on the features, the largest first.
+    """Orders operators by the effect of each alone on the features, largest first.
 
     Args:
-        make: Gives the network that keeps some of them.
-        candidates: Those first that rounding hurts most. As many as the budget allows are tried;
-            the rest stays behind them as it is.
-        judge: Tells the error of a network's features.
+        make: Returns the network that keeps the given nodes in higher precision.
+        candidates: Operators, largest rounding error first. The first :data:`MOST_TRIED` are
+            tried; the remaining ones follow in their order.
+        evaluator: Measures the error of a network's features.
     """
-    names = {one.node for one in candidates}
+    names = {operator.node for operator in candidates}
     tried = candidates[:MOST_TRIED]
     errors = {
-        one.node: judge.error(
-            make(names - {one.node}), f"{one.module} alone, {number} of {len(tried)}"
+        operator.node: evaluator.error(
+            make(names - {operator.node}), f"{operator.module} alone, {number} of {len(tried)}"
         )
-        for number, one in enumerate(tried, 1)
+        for number, operator in enumerate(tried, 1)
     }
-    ordered = sorted(tried, key=lambda one: errors[one.node], reverse=True)
+    ordered = sorted(tried, key=lambda operator: errors[operator.node], reverse=True)
     return [*ordered, *candidates[MOST_TRIED:]]
 
 

@@ -1,9 +1,9 @@
-"""Clips: an upper end at which int8 saturates anyway is left out, for TensorRT 8.6 gets it wrong.
+"""Works around a TensorRT 8.6 bug: a Clip whose upper bound int8 saturates at becomes a Relu.
 
-It moves a QuantizeLinear in front of the Clip before it, and where the Clip is not fused into an
-int8 convolution, clips the integers at the Clip's own ends: of 127 steps, 6 are left by a ReLU6.
-MobileNetV2, some of whose convolutions are kept in higher precision, came to a worst cosine of 0.86
-where its ONNX has 0.9956 (``docs/results/h200-trt8.6``). A Relu has no end to be taken wrong.
+TensorRT 8.6 moves a QuantizeLinear in front of the preceding Clip. If the Clip is not fused into an
+int8 convolution, it then clips the quantised integers at the Clip's real-valued bounds: a ReLU6
+leaves 6 of 127 steps. MobileNetV2, with some convolutions kept in higher precision, had a worst
+cosine of 0.86, while its ONNX has 0.9956 (``docs/results/h200-trt8.6``). A Relu has no upper bound.
 """
 
 from __future__ import annotations
@@ -21,39 +21,41 @@ if TYPE_CHECKING:
 
 
 def drop_upper_ends(model: onnx.ModelProto) -> None:
-    """Makes a Relu of every Clip whose result is quantised, and saturates no later.
+    """Replaces each Clip by a Relu if its result is quantised and saturates at or below its bound.
 
-    Not one number of the network changes.
+    The network's results do not change.
 
     Args:
-        model: With Q/DQ of type int8; changed in place.
+        model: A model with int8 Q/DQ nodes; changed in place.
     """
     graph = Graph(model)
     for node in graph.nodes:
         if node.op_type == "Clip" and _is_relu(graph, node):
             node.op_type = "Relu"
             del node.input[1:]
-    taken = {name for node in graph.nodes for name in node.input}
-    left = [one for one in graph.nodes if one.op_type != "Constant" or one.output[0] in taken]
+    used = {name for node in graph.nodes for name in node.input}
+    remaining = [
+        node for node in graph.nodes if node.op_type != "Constant" or node.output[0] in used
+    ]
     del model.graph.node[:]
-    model.graph.node.extend(left)
+    model.graph.node.extend(remaining)
 
 
 def _is_relu(graph: Graph, clip: onnx.NodeProto) -> bool:
-    """Whether whoever takes a Clip's result can't tell it from a Relu's."""
+    """Returns whether a Relu in place of a Clip gives every consumer the same numbers."""
     low, high = (_number(graph, name) for name in (*clip.input, "", "")[1:3])
-    takers = graph.consumers[clip.output[0]]
-    if low != 0 or high is None or clip.output[0] in graph.outputs or not takers:
+    consumers = graph.consumers[clip.output[0]]
+    if low != 0 or high is None or clip.output[0] in graph.outputs or not consumers:
         return False
-    for taker in takers:
-        step = _number(graph, taker.input[1]) if taker.op_type == "QuantizeLinear" else None
+    for node in consumers:
+        step = _number(graph, node.input[1]) if node.op_type == "QuantizeLinear" else None
         if step is None or np.rint(np.float32(high) / np.float32(step)) < LEVELS:
             return False
     return True
 
 
 def _number(graph: Graph, name: str) -> float | None:
-    """Returns a constant number; None where there is none."""
+    """Returns the number that a constant scalar holds; None if the value is not one."""
     from onnx import numpy_helper
 
     value: npt.NDArray[np.generic] | None = None

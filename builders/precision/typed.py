@@ -1,4 +1,4 @@
-"""Types: an fp32 ONNX made into an fp16 or bf16 one, with islands of fp32."""
+"""Converts an fp32 ONNX to fp16 or bf16, with islands of fp32."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from zoo.util.errors import ExportError
 if TYPE_CHECKING:
     import onnx
 
-_BF16_OPSET = 22  # the first whose convolution takes bf16; of 21 and 22 only types differ for us
+_BF16_OPSET = 22  # the first with bf16 convolutions; for our operators, 21 and 22 add only types
 
 _FROM_OPSET: dict[LowType, int] = {Precision.BF16: _BF16_OPSET}
 
-# Inputs that the operator's definition wants in fp32, or that are no tensors of the network.
+# Inputs that the operator's definition requires in fp32.
 _FP32_INPUTS = {"Resize": (1, 2)}
 
 
@@ -29,13 +29,13 @@ def to_low(
     """Returns an fp32 model in a lower type, with fp32 islands.
 
     Args:
-        model: fp32, normalised, with the type of every intermediate value. It is changed in place.
-        low: The type of all that is no island.
+        model: A normalised fp32 model with the type of every intermediate value; changed in place.
+        low: Type of all nodes outside the islands.
         islands: Names of the nodes that compute in fp32.
         low_images: Whether the input is fp16, whichever the lower type. The output stays fp32.
 
     Raises:
-        ExportError: A weight is too large for the type, or the type of a value is not known.
+        ExportError: A weight is too large for the type, or a value has no known type.
     """
     for opset in model.opset_import:
         opset.version = max(opset.version, _FROM_OPSET.get(low, opset.version))
@@ -44,7 +44,7 @@ def to_low(
 
 
 class _Typing:
-    """Gives the values of a model their types, node by node, with casts where types meet."""
+    """Assigns the values of a model their types, node by node, and inserts casts between types."""
 
     def __init__(
         self, model: onnx.ModelProto, low: LowType, islands: Set[str], *, low_images: bool
@@ -54,19 +54,19 @@ class _Typing:
         self._graph, self._low, self._islands = model.graph, low, islands
         self._low_type = _number_of(low)
         self._floats = (TensorProto.FLOAT, TensorProto.FLOAT16, self._low_type)
-        self._before = {
+        self._old_types = {
             value.name: value.type.tensor_type.elem_type
             for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
         }
-        if low_images:  # numpy has no bf16, nor have sessions
+        if low_images:  # fp16 even in a bf16 network: numpy and sessions have no bf16
             for value in model.graph.input:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT16
-        self._now = {one.name: one.type.tensor_type.elem_type for one in model.graph.input}
+        self._types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
         fp32_weights = _weights_of_islands(model, islands)
         for tensor in model.graph.initializer:
             if tensor.data_type == TensorProto.FLOAT and tensor.name not in fp32_weights:
                 _lower(tensor, low)
-            self._now[tensor.name] = tensor.data_type
+            self._types[tensor.name] = tensor.data_type
         self._outputs = {value.name for value in model.graph.output}
         self._casts: dict[tuple[str, int], str] = {}
         self._nodes: list[onnx.NodeProto] = []
@@ -76,66 +76,67 @@ class _Typing:
         from onnx import TensorProto
 
         for node in self._graph.node:
-            wanted = TensorProto.FLOAT if node.name in self._islands else self._low_type
-            self._take(node, wanted)
-            if wanted != TensorProto.FLOAT:
+            kind = TensorProto.FLOAT if node.name in self._islands else self._low_type
+            self._cast_inputs(node, kind)
+            if kind != TensorProto.FLOAT:
                 _retype_attributes(node, self._low)
             self._nodes.append(node)
-            self._give(node, wanted)
+            self._type_outputs(node, kind)
         del self._graph.node[:]
         self._graph.node.extend(self._nodes)
         for value in self._graph.value_info:
             tensor = value.type.tensor_type
-            tensor.elem_type = self._now.get(value.name, tensor.elem_type)
+            tensor.elem_type = self._types.get(value.name, tensor.elem_type)
 
-    def _take(self, node: onnx.NodeProto, wanted: int) -> None:
-        """Casts the inputs of a node that come in another type than it takes."""
+    def _cast_inputs(self, node: onnx.NodeProto, kind: int) -> None:
+        """Casts the float inputs of a node whose type is not the node's."""
         for index, name in enumerate(node.input):
             if name == "" or index in _FP32_INPUTS.get(node.op_type, ()):
                 continue
-            if name not in self._now:
-                raise ExportError(f"{node.name}: input '{name}' comes from nowhere")
-            if self._now[name] in self._floats and self._now[name] != wanted:
-                node.input[index] = self._cast(name, wanted)
+            if name not in self._types:
+                raise ExportError(f"{node.name}: no node or input produces its input '{name}'")
+            if self._types[name] in self._floats and self._types[name] != kind:
+                node.input[index] = self._cast(name, kind)
 
-    def _cast(self, name: str, wanted: int) -> str:
-        if (name, wanted) not in self._casts:
-            suffix = self._low if wanted == self._low_type else Precision.FP32
-            self._casts[name, wanted] = f"{name}_{suffix}"
-            self._add_cast(name, f"{name}_{suffix}", wanted, f"{name}_{suffix}")
-        return self._casts[name, wanted]
+    def _cast(self, name: str, kind: int) -> str:
+        """Returns the name of a value in another type; adds its cast the first time."""
+        if (name, kind) not in self._casts:
+            suffix = self._low if kind == self._low_type else Precision.FP32
+            self._casts[name, kind] = f"{name}_{suffix}"
+            self._add_cast(name, f"{name}_{suffix}", kind, f"{name}_{suffix}")
+        return self._casts[name, kind]
 
-    def _give(self, node: onnx.NodeProto, wanted: int) -> None:
-        """Notes the types of a node's outputs; those of the network go out as fp32."""
+    def _type_outputs(self, node: onnx.NodeProto, kind: int) -> None:
+        """Records the types of a node's outputs; casts outputs of the network to fp32."""
         from onnx import TensorProto, helper
 
         for position, name in enumerate(node.output):
-            before = self._before.get(name, TensorProto.UNDEFINED)
-            if before == TensorProto.UNDEFINED:
+            old = self._old_types.get(name, TensorProto.UNDEFINED)
+            if old == TensorProto.UNDEFINED:
                 raise ExportError(f"{node.name}: the type of its output '{name}' is not known")
-            is_float = before == TensorProto.FLOAT
-            self._now[name] = wanted if is_float else before
-            if name in self._outputs and is_float and wanted != TensorProto.FLOAT:
+            is_float = old == TensorProto.FLOAT
+            self._types[name] = kind if is_float else old
+            if name in self._outputs and is_float and kind != TensorProto.FLOAT:
                 inner = f"{name}_{self._low}"
                 node.output[position] = inner
-                self._now[inner] = wanted
-                self._graph.value_info.append(helper.make_tensor_value_info(inner, wanted, None))
-                self._add_cast(inner, name, before, name)
+                self._types[inner] = kind
+                self._graph.value_info.append(helper.make_tensor_value_info(inner, kind, None))
+                self._add_cast(inner, name, old, name)
 
-    def _add_cast(self, value: str, result: str, wanted: int, name: str) -> None:
+    def _add_cast(self, value: str, result: str, kind: int, name: str) -> None:
         from onnx import helper
 
         self._nodes.append(
-            helper.make_node("Cast", [value], [result], name=f"cast_{name}", to=wanted)
+            helper.make_node("Cast", [value], [result], name=f"cast_{name}", to=kind)
         )
 
 
 def describe(model: onnx.ModelProto) -> GraphSummary:
-    """Says what a model computes in, read from its graph.
+    """Returns the types that a model computes in.
 
     Returns:
         ``weights``: elements per type; ``nodes``: nodes per type of their first output;
-        ``casts``: how many of the nodes are casts.
+        ``casts``: number of cast nodes.
     """
     from onnx import TensorProto
 
@@ -154,18 +155,18 @@ def describe(model: onnx.ModelProto) -> GraphSummary:
 
 
 def _weights_of_islands(model: onnx.ModelProto, islands: Set[str]) -> set[str]:
-    """Returns the weights that only islands use, which stay fp32."""
-    inside: set[str] = set()
-    outside: set[str] = set()
+    """Returns the weights that are used in fp32 only and so stay in fp32."""
+    in_fp32: set[str] = set()
+    in_low: set[str] = set()
     for node in model.graph.node:
         for index, name in enumerate(node.input):
-            keeps = node.name in islands or index in _FP32_INPUTS.get(node.op_type, ())
-            (inside if keeps else outside).add(name)
-    return inside - outside
+            is_fp32 = node.name in islands or index in _FP32_INPUTS.get(node.op_type, ())
+            (in_fp32 if is_fp32 else in_low).add(name)
+    return in_fp32 - in_low
 
 
 def _number_of(low: LowType) -> int:
-    """Returns the number that ONNX has for a type."""
+    """Returns ONNX's number of a type."""
     from onnx import TensorProto
 
     return int(TensorProto.DataType.Value(PRECISION_FACTS[low].onnx))
@@ -181,14 +182,14 @@ def _lower(tensor: onnx.TensorProto, low: LowType) -> None:
     if largest > limit:
         raise ExportError(
             f"weight '{tensor.name}' reaches {largest:.4g}, beyond {low}'s {limit:g}",
-            hint="an island of fp32 would have to hold it",
+            hint="the node that uses it must be an fp32 island",
         )
     kind = np.dtype(getattr(ml_dtypes, PRECISION_FACTS[low].torch, PRECISION_FACTS[low].torch))
     tensor.CopyFrom(numpy_helper.from_array(values.astype(kind), tensor.name))
 
 
 def _retype_attributes(node: onnx.NodeProto, low: LowType) -> None:
-    """Makes constants and explicit casts of a node produce the lower type instead of fp32."""
+    """Changes a constant's or an explicit cast's type from fp32 to the lower one."""
     from onnx import TensorProto
 
     for attribute in node.attribute:
@@ -202,9 +203,9 @@ def _retype_attributes(node: onnx.NodeProto, low: LowType) -> None:
 def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns a copy of an fp16 or bf16 model that computes in fp32 and rounds every value.
 
-    ONNX Runtime's CPU provider lacks fp16 and bf16 kernels for most operators: it casts to fp32
-    around them and removes the casts between two of them, so nothing rounds and nothing overflows.
-    This copy shows what the type does to features.
+    ONNX Runtime's CPU provider lacks fp16 and bf16 kernels for most operators. It casts to fp32
+    around them and removes casts between neighbours, so that nothing is rounded and nothing
+    overflows. The copy's explicit rounding shows the effect of the type on the features.
     """
     import onnx
     from onnx import TensorProto
@@ -249,7 +250,7 @@ def _widen(tensor: onnx.TensorProto) -> None:
 
 
 def _rounded_outputs(node: onnx.NodeProto, low: dict[str, int]) -> list[onnx.NodeProto]:
-    """Renames a node's outputs of low precision; returns the casts that round them."""
+    """Renames a node's low-precision outputs and returns the casts that round them."""
     from onnx import TensorProto, helper
 
     casts = []

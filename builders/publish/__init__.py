@@ -1,1 +1,1 @@
-"""Records, index and signatures: what a repository says about its engines."""
+"""Writes and signs the records and the index of a repository."""

@@ -17,9 +17,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from builders.publish.index import model_index
 from builders.publish.provenance_file import PROVENANCE, is_about
@@ -40,10 +39,44 @@ from zoo.schema.licences import (
 from zoo.schema.measurements import VerifiedBody
 from zoo.schema.records import Attestation, AttestationKind, Blob, BuildRecord, Kind, Status
 from zoo.schema.runtimes import has_header
-from zoo.schema.targets import Precision, Target
+from zoo.schema.targets import Precision, Target, label_of
 from zoo.stores import open_store
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, ZooError
+
+
+class Question(BaseModel):
+    """What the publisher writes to this process, as JSON.
+
+    Attributes:
+        store: URL of the repository.
+        candidate: The candidate's key.
+        previous: The index of its model as signed now.
+        now: The time, seconds since 1970.
+        kind: What the repository is for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str
+    candidate: str
+    previous: ModelIndex | None
+    now: float
+    kind: Kind
+
+
+class Answer(BaseModel):
+    """What this process writes to the publisher, as JSON.
+
+    Attributes:
+        index: The index with the candidate applied; absent if it is refused.
+        refused: Why it is refused; absent if it is not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: ModelIndex | None = None
+    refused: str | None = None
 
 
 def check_candidate(
@@ -63,10 +96,10 @@ def check_candidate(
     """
     candidate = repository.candidates.read(key)
     if candidate is None:
-        raise RepositoryError(f"{key} is gone")
+        raise RepositoryError(f"{key} is missing")
     if key.split("/")[1:2] != [candidate.card.model]:
-        raise RepositoryError(f"{key} is of another model, {candidate.card.model}")
-    if kind == Kind.RELEASE:
+        raise RepositoryError(f"{key} belongs to another model, {candidate.card.model}")
+    if not kind.seeded:
         check_licence(candidate.card.model, candidate.card.licence)
     index = model_index(repository, candidate, previous, now)
     listed = {entry.record for entry in previous.engines} if previous else set()
@@ -108,7 +141,7 @@ def problems(
     Args:
         repository: Where it is stored.
         card: The model.
-        record: The record of one engine.
+        record: The engine's record.
         kind: What the repository is for.
         current: Keys of the verifications that must meet today's tolerances.
     """
@@ -117,18 +150,18 @@ def problems(
     yield from _wrong_files(record, kind)
     attestations = repository.attestations(record.engine.sha256)
     if not attestations:
-        yield "nothing was attested about its engine"
+        yield "its engine has no attestation"
     for attestation in attestations:
         if attestation.engine != record.engine.sha256:
-            yield f"an attestation of it is about {attestation.engine}"
+            yield f"one of its attestations is about {attestation.engine}"
         if attestation.kind == AttestationKind.VERIFIED and attestation.key in current:
             yield from _missed(card, record.inputs.precision, attestation)
 
 
 def _wrong_inputs(card: ModelCard, record: BuildRecord, kind: Kind) -> Iterator[str]:
     if record.inputs.model != card.model:
-        yield f"it is of {record.inputs.model}"
-    if record.dry_run != (kind == Kind.DRY_RUN):
+        yield f"it belongs to {record.inputs.model}"
+    if record.dry_run != kind.seeded:
         weights = "seeded" if record.dry_run else "real"
         yield f"its weights are {weights}: this is a {kind} repository"
 
@@ -136,26 +169,26 @@ def _wrong_inputs(card: ModelCard, record: BuildRecord, kind: Kind) -> Iterator[
 def _wrong_targets(record: BuildRecord) -> Iterator[str]:
     inputs = record.inputs
     labels = {
-        f"{arch}-{inputs.toolchain.line}-{inputs.precision}{mixed}"
+        str(label_of([arch], inputs.toolchain.line, inputs.precision, mixed=mixed))
         for arch in inputs.archs
-        for mixed in ("", "-mixed")
+        for mixed in (False, True)
     }
     for label in record.targets:
         if str(Target.parse(label)) not in labels:
-            yield f"it says that it serves {label}, and was not built for that"
+            yield f"it lists the target {label}, which it was not built for"
 
 
 def _wrong_files(record: BuildRecord, kind: Kind) -> Iterator[str]:
-    if kind == Kind.RELEASE and record.licence not in allowed_licences():
+    if not kind.seeded and record.licence not in allowed_licences():
         yield f"its weights are under '{record.licence}', which is not on the list of licences"
-    for name in (*((LICENCE_FILE, NOTICE_FILE) if kind == Kind.RELEASE else ()), PROVENANCE):
+    for name in (*(() if kind.seeded else (LICENCE_FILE, NOTICE_FILE)), PROVENANCE):
         if name not in record.files:
-            yield f"no {name} lies beside it"
+            yield f"it has no {name} file"
 
 
 def wrong_documents(repository: Repository, record: BuildRecord, kind: Kind) -> Iterator[str]:
     """Yields which documents beside an engine are not its own, or not those of its weights."""
-    if kind == Kind.RELEASE:
+    if not kind.seeded:
         text = licence_text(record.licence).encode()
         if record.files[LICENCE_FILE].sha256 != sha256_bytes(text):
             yield f"its {LICENCE_FILE} is not the text of {record.licence}"
@@ -171,19 +204,19 @@ def _missed(card: ModelCard, precision: Precision, attestation: Attestation) -> 
     """Yields where a verification misses its own tolerance, or its tolerance the minimum."""
     body = attestation.body
     if not isinstance(body, VerifiedBody) or not body.batches:
-        yield "it is verified without a number"
+        yield "its verification has no numbers"
         return
     try:
         tolerance = Tolerance.model_validate(body.tolerance)
         misses = [miss for row in body.batches for miss in find_misses(row, tolerance)]
     except (KeyError, TypeError, ValidationError) as error:
-        yield f"it is verified by numbers that can't be read: {type(error).__name__}, {error}"
+        yield f"the numbers of its verification can't be read: {type(error).__name__}, {error}"
         return
     looser = looser_by(precision, OwnTolerance(**tolerance.model_dump()))
     if looser and precision not in card.own_floors:
-        yield f"it was verified against floors below those of {precision}: {', '.join(looser)}"
+        yield f"its tolerance is looser than that of {precision}: {', '.join(looser)}"
     for miss in misses:
-        yield f"it is verified, and at {miss}"
+        yield f"its verification misses the tolerance at {miss}"
 
 
 def _check_blobs(repository: Repository, record: BuildRecord) -> None:
@@ -199,20 +232,20 @@ def _check_blobs(repository: Repository, record: BuildRecord) -> None:
 
 def main() -> int:
     """Reads a question (JSON) from standard input, writes the answer (JSON) to standard output."""
-    question = json.load(sys.stdin)
-    previous = question["previous"]
+    question = Question.model_validate(json.load(sys.stdin))
     try:
         index = check_candidate(
-            Repository(open_store(question["store"])),
-            question["candidate"],
-            ModelIndex.model_validate(previous) if previous else None,
-            datetime.fromtimestamp(question["now"], timezone.utc),
-            question["kind"],
+            Repository(open_store(question.store)),
+            question.candidate,
+            question.previous,
+            datetime.fromtimestamp(question.now, timezone.utc),
+            question.kind,
         )
-        answer: dict[str, Any] = {"index": index.model_dump(mode="json")}
+        answer = Answer(index=index)
     except ZooError as error:
-        answer = {"refused": str(error)}
-    json.dump(answer, sys.stdout)
+        answer = Answer(refused=str(error))
+    # Not model_dump_json, which would write null for NaN.
+    json.dump(answer.model_dump(mode="json", exclude_unset=True), sys.stdout)
     return 0
 
 

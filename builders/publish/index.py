@@ -111,15 +111,15 @@ def model_index(
         now: The time.
     """
     model = candidate.card.model
-    found = [(key, repository.record(model, key)) for key in candidate.records]
-    current = {key: record for key, record in found if record is not None}
+    stored = [(key, repository.record(model, key)) for key in candidate.records]
+    current = {key: record for key, record in stored if record is not None}
     entries = [
-        entry for one in current.values() for entry in engine_entries(repository, model, one)
+        entry for record in current.values() for entry in engine_entries(repository, model, record)
     ]
     cells = list(candidate.disabled)
-    served = {_cell(label) for one in entries for label in one.targets}
-    refused = [one for one in cells if one.stage == "export"]
-    taken = served | {_cell(label) for one in refused for label in one.targets}
+    served = {_cell(label) for entry in entries for label in entry.targets}
+    refused = [cell for cell in cells if cell.replaces_engines]
+    taken = served | {_cell(label) for cell in refused for label in cell.targets}
     old: list[EngineEntry] = []
     for entry in previous.engines if previous else ():
         record = repository.record(model, entry.record)
@@ -135,15 +135,17 @@ def model_index(
             entries += engine_entries(repository, model, record, left)
         if replaced and entry.record not in current:
             since = entry.superseded or now.strftime(TIME)
-            replaced_ones = engine_entries(repository, model, record, replaced)
-            old += [one.model_copy(update={"superseded": since}) for one in replaced_ones]
-    taken |= {_cell(label) for one in cells for label in one.targets}
+            old += [
+                superseded.model_copy(update={"superseded": since})
+                for superseded in engine_entries(repository, model, record, replaced)
+            ]
+    taken |= {_cell(label) for cell in cells for label in cell.targets}
     for cell in previous.disabled if previous else ():
         left = tuple(label for label in cell.targets if _cell(label) not in taken)
         weights = _weights_of(repository, model, cell)
         if left and weights is not None and candidate.weights in (None, weights):
             cells.append(cell.model_copy(update={"targets": left}))
-    cells = [one for cell in cells if (one := _without_engine(cell, entries))]
+    cells = [rest for cell in cells if (rest := _without_engine(cell, entries))]
     return ModelIndex(
         **candidate.card.model_dump(),
         engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
@@ -164,19 +166,22 @@ def still_needed(
 ) -> Iterator[EngineEntry]:
     """Yields superseded engines to keep: for a set time, and until their successor is verified."""
     waiting = {
-        _cell(label) for one in current if one.status != Status.VERIFIED for label in one.targets
+        _cell(label)
+        for entry in current
+        if entry.status != Status.VERIFIED
+        for label in entry.targets
     }
-    for one in old:
-        waits = one.status == Status.VERIFIED and any(
-            _cell(label) in waiting for label in one.targets
+    for entry in old:
+        waits = entry.status == Status.VERIFIED and any(
+            _cell(label) in waiting for label in entry.targets
         )
-        if waits or now - _time(one.superseded or "") < SUPERSEDED_STAYS:
-            yield one
+        if waits or now - _time(entry.superseded or "") < SUPERSEDED_STAYS:
+            yield entry
 
 
 def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> WeightsIdentity | None:
     """Returns the weights of a disabled cell, None if no failure record names them any more."""
-    if cell.stage == "build":
+    if not cell.replaces_engines:
         known = [failure.weights for failure in failures_of(repository, model, cell.record)]
         return next((weights for weights in reversed(known) if weights is not None), None)
     failed = repository.failed_export(model, cell.record)
@@ -185,7 +190,7 @@ def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> Weigh
 
 def _without_engine(cell: DisabledCell, current: Iterable[EngineEntry]) -> DisabledCell | None:
     """Returns a disabled cell without the targets that an engine serves; None if none remain."""
-    if cell.stage == "export":
+    if cell.replaces_engines:
         return cell
     served = {_cell(label) for entry in current for label in entry.targets}
     remaining = tuple(label for label in cell.targets if _cell(label) not in served)
@@ -240,7 +245,7 @@ def engine_entries(
     groups: dict[tuple[str, ...], tuple[list[Attestation], list[str]]] = {}
     for label in record.targets if targets is None else targets:
         known = concerning(attestations, arch_of(label))
-        names = tuple(one.name for one in known)
+        names = tuple(attestation.name for attestation in known)
         groups.setdefault(names, (known, []))[1].append(label)
     file = repository.record_file(model, record.key)
     return [_engine_entry(record, file, known, tuple(labels)) for known, labels in groups.values()]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlparse
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -72,6 +72,22 @@ UNATTENDED = Expiry(root=3650, targets=3650, index=3650, timestamp=3650)
 """For a personal repository, which no nightly job refreshes."""
 
 
+class PublicKey(BaseModel):
+    """A public key in TUF's format. Fields that TUF may add are kept.
+
+    Attributes:
+        keytype: Such as ``ed25519``.
+        scheme: The signature scheme.
+        keyval: The key: ``public`` and its hexadecimal digits or PEM.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    keytype: str
+    scheme: str
+    keyval: dict[str, str]
+
+
 class KeyEntry(BaseModel):
     """The key of a role.
 
@@ -79,7 +95,7 @@ class KeyEntry(BaseModel):
         role: What it signs.
         uri: Location of the private key: ``file:root.pem``, beside this file, or a signer's URI.
         keyid: Identifies the public key.
-        public: The public key in TUF's format.
+        public: The public key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,12 +103,12 @@ class KeyEntry(BaseModel):
     role: Role
     uri: str
     keyid: str
-    public: dict[str, Any]
+    public: PublicKey
 
     @property
     def key(self) -> Key:
         """The public key."""
-        return Key.from_dict(self.keyid, {**self.public, "keyval": dict(self.public["keyval"])})
+        return Key.from_dict(self.keyid, self.public.model_dump())
 
 
 class KeyFile(BaseModel):
@@ -300,4 +316,6 @@ def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
 
 def key_entry(role: Role, uri: str, key: Key) -> KeyEntry:
     """Returns the entry of a key."""
-    return KeyEntry(role=role, uri=uri, keyid=key.keyid, public=key.to_dict())
+    return KeyEntry(
+        role=role, uri=uri, keyid=key.keyid, public=PublicKey.model_validate(key.to_dict())
+    )

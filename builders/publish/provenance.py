@@ -7,8 +7,12 @@ key leaves out: the checkout, the container, the machine. Unknown values are lef
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TypedDict
+
+from pydantic import JsonValue
+from typing_extensions import NotRequired
 
 from builders.jobs.messages import BuildJob, BuildOutput
 from builders.paths import ROOT
@@ -16,15 +20,117 @@ from zoo.schema.keys import ExportInputs
 from zoo.schema.records import Blob, ExportRecord
 
 
+class Digest(TypedDict):
+    """A SHA-256 digest, in hexadecimal."""
+
+    sha256: str
+
+
+class Subject(TypedDict):
+    """An artifact that the statement is about."""
+
+    name: str
+    digest: Digest
+
+
+class Resource(TypedDict):
+    """SLSA's ResourceDescriptor: something that went into a build or came out of it."""
+
+    name: str
+    digest: NotRequired[Digest]
+    uri: NotRequired[str]
+    annotations: NotRequired[JsonValue]
+
+
+class BuilderVersion(TypedDict):
+    """The checkout that built: its commit, and ``true`` or ``false`` for local changes."""
+
+    git: str
+    changed: str
+
+
+class Builder(TypedDict):
+    """What ran the build; without git or a container, it says nothing of them."""
+
+    id: str
+    version: NotRequired[BuilderVersion]
+    builderDependencies: NotRequired[list[Resource]]
+
+
+class InternalParameters(TypedDict):
+    """The keys of an engine's build and of its export."""
+
+    buildKey: str
+    exportKey: str
+
+
+class BuildDefinition(TypedDict):
+    """The inputs of a build; the external parameters are its :class:`BuildInputs` as JSON."""
+
+    buildType: str
+    externalParameters: JsonValue
+    internalParameters: InternalParameters
+    resolvedDependencies: list[Resource]
+
+
+class Metadata(TypedDict):
+    """When a build finished, ISO 8601 in UTC."""
+
+    finishedOn: str
+
+
+class RunDetails(TypedDict):
+    """How a build ran."""
+
+    builder: Builder
+    metadata: Metadata
+    byproducts: list[Resource]
+
+
+class Provenance(TypedDict):
+    """SLSA's predicate."""
+
+    buildDefinition: BuildDefinition
+    runDetails: RunDetails
+
+
+class Statement(TypedDict):
+    """An in-toto statement."""
+
+    _type: str
+    subject: list[Subject]
+    predicateType: str
+    predicate: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkout:
+    """A git checkout.
+
+    Attributes:
+        commit: Its commit.
+        changed: Whether tracked files differ from the commit.
+    """
+
+    commit: str
+    changed: bool
+
+
 @cache
-def checkout() -> dict[str, Any]:
-    """Returns the commit of this checkout and whether files differ from it; empty without git."""
+def checkout() -> Checkout | None:
+    """Returns the commit of this checkout and whether files differ from it; None without git."""
     try:
         commit = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"commit": commit, "changed": bool(changed)}
+        return None
+    return Checkout(commit=commit, changed=bool(changed))
+
+
+def this_commit() -> str | None:
+    """Returns the commit of this checkout, None without git."""
+    known = checkout()
+    return known.commit if known else None
 
 
 def _git(*arguments: str) -> str:
@@ -37,7 +143,7 @@ def _git(*arguments: str) -> str:
 
 def statement(
     job: BuildJob, export: ExportRecord, output: BuildOutput, engine: Blob, created: str
-) -> dict[str, Any]:
+) -> Statement:
     """Returns the in-toto statement of where an engine comes from.
 
     Args:
@@ -64,7 +170,7 @@ def statement(
                 ],
             },
             "runDetails": {
-                "builder": {"id": "caft-zoo/zoo-farm", **_builder(output)},
+                "builder": _builder(output),
                 "metadata": {"finishedOn": created},
                 "byproducts": [
                     {"name": "machine", "annotations": output.machine.model_dump(mode="json")}
@@ -74,22 +180,22 @@ def statement(
     }
 
 
-def _builder(output: BuildOutput) -> dict[str, Any]:
-    builder: dict[str, Any] = {}
+def _builder(output: BuildOutput) -> Builder:
+    builder: Builder = {"id": "caft-zoo/zoo-farm"}
     if known := checkout():
-        builder["version"] = {"git": known["commit"], "changed": str(known["changed"]).lower()}
+        builder["version"] = {"git": known.commit, "changed": str(known.changed).lower()}
     if image := output.machine.image:
         builder["builderDependencies"] = [{"name": "container", "uri": image}]
     return builder
 
 
-def _weights(inputs: ExportInputs) -> dict[str, Any]:
+def _weights(inputs: ExportInputs) -> Resource:
     return {
         "name": "weights",
         "digest": {"sha256": inputs.weights.digest},
         "annotations": {
             "kind": inputs.weights.kind,
             "source": inputs.weights.source,
-            "exporters": inputs.versions,
+            "exporters": dict(inputs.versions),
         },
     }

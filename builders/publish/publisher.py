@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
-from pydantic import ValidationError
-
+from builders.publish.candidate_check import Answer, Question
 from builders.publish.index import without_aged
 from builders.publish.keys import Role
 from builders.publish.tuf_metadata import SignedMetadata
@@ -56,28 +55,31 @@ def check_apart(
         RepositoryError: The candidate is refused.
         JobError: The process died, or its answer can't be parsed.
     """
-    question = {
-        "store": repository.store.url,
-        "candidate": key,
-        "previous": previous.model_dump(mode="json") if previous else None,
-        "now": now.timestamp(),
-        "kind": kind,
-    }
+    question = Question(
+        store=repository.store.url,
+        candidate=key,
+        previous=previous,
+        now=now.timestamp(),
+        kind=kind,
+    )
     done = subprocess.run(
         [sys.executable, "-m", "builders.publish.candidate_check"],
-        input=json.dumps(question), capture_output=True, text=True, check=False,
+        input=json.dumps(question.model_dump(mode="json")),
+        capture_output=True, text=True, check=False,
         env=worker_environment(bucket="://" in repository.store.url, weights=False),
     )  # fmt: skip
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise JobError(f"{key}: looking at it failed ({done.returncode}): {last}")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise JobError(f"{key}: its check failed ({done.returncode}): {last}")
     try:
-        answer = json.loads(done.stdout)
-        if "refused" in answer:
-            raise RepositoryError(answer["refused"])
-        return ModelIndex.model_validate(answer["index"])
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{key}: looking at it gave no answer: {error}") from error
+        answer = Answer.model_validate(json.loads(done.stdout))
+    except ValueError as error:
+        raise JobError(f"{key}: the answer of its check can't be read: {error}") from error
+    if answer.refused is not None:
+        raise RepositoryError(answer.refused)
+    if answer.index is None:
+        raise JobError(f"{key}: its check returned no index")
+    return answer.index
 
 
 class Publisher:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutput
 from builders.publish import provenance
@@ -21,6 +20,15 @@ from zoo.schema.licences import (
     notice_text,
 )
 from zoo.schema.manifest import Manifest
+from zoo.schema.measurements import (
+    AttestationBody,
+    BenchmarkedBody,
+    ComparedBody,
+    MachineDescription,
+    PendingBody,
+    VerifiedBody,
+    WithdrawnBody,
+)
 from zoo.schema.records import (
     Attestation,
     AttestationKind,
@@ -200,18 +208,18 @@ def attest_proof(
     """Attests a verification (verified, or withdrawn with a reason) and its benchmark."""
     verification = output.verification
     assert verification is not None
-    body: dict[str, Any] = {"batches": list(verification.batches), "tolerance": inputs.tolerance}
+    numbers = VerifiedBody if verification.passed else WithdrawnBody
+    body = numbers(batches=verification.batches, tolerance=inputs.tolerance)
     if verification.probe is not None:
-        body["probe"] = verification.probe
+        body = body.but(probe=verification.probe)
     if output.benchmark:
-        _attest(
-            repository, AttestationKind.BENCHMARKED, inputs.engine, inputs.key, output,
-            {"batches": list(output.benchmark)}, now,
-        )  # fmt: skip
+        times = BenchmarkedBody(batches=output.benchmark)
+        kind = AttestationKind.BENCHMARKED
+        _attest(repository, kind, inputs.engine, inputs.key, output, times, now)
     if verification.passed:
         _attest(repository, AttestationKind.VERIFIED, inputs.engine, inputs.key, output, body, now)
     else:
-        body["reason"] = verification.reason or "verification failed"
+        body = body.but(reason=verification.reason or "verification failed")
         _attest(repository, AttestationKind.WITHDRAWN, inputs.engine, inputs.key, output, body, now)
 
 
@@ -222,15 +230,15 @@ def attest_comparison(
     now: Callable[[], str] = utc_now,
 ) -> None:
     """Attests how fast an engine is compared with PyTorch on the same machine."""
-    body = comparison.model_dump(mode="json", exclude={"machine"})
+    stated = comparison.model_dump(mode="json", exclude={"machine"})
     repository.attest(
         Attestation(
             kind=AttestationKind.COMPARED,
             engine=engine,
             time=now(),
-            key=sha256_json({"engine": engine, "comparison": body}),
+            key=sha256_json({"engine": engine, "comparison": stated}),
             machine=comparison.machine,
-            body=body,
+            body=ComparedBody.model_validate(stated),
         )
     )
 
@@ -243,7 +251,9 @@ def attest_pending(
 ) -> None:
     """Attests that an engine has not been run."""
     key = sha256_json({"engine": engine, "reason": NOT_RUN})
-    _attest(repository, AttestationKind.PENDING, engine, key, output, {"reason": NOT_RUN}, now)
+    _attest(
+        repository, AttestationKind.PENDING, engine, key, output, PendingBody(reason=NOT_RUN), now
+    )
 
 
 def _attest(
@@ -252,7 +262,7 @@ def _attest(
     engine: str,
     key: str,
     output: BuildOutput | None,
-    body: dict[str, Any],
+    body: AttestationBody,
     now: Callable[[], str],
 ) -> None:
     repository.attest(
@@ -261,7 +271,7 @@ def _attest(
             engine=engine,
             time=now(),
             key=key,
-            machine=output.machine if output else {},
+            machine=output.machine if output else MachineDescription(),
             body=body,
         )
     )

@@ -1,1 +1,1 @@
-"""What goes into cache keys. Imports nothing heavy."""
+"""Inputs of cache keys. Imports nothing heavy."""

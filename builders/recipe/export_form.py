@@ -1,4 +1,4 @@
-"""What goes into keys: forms of the export and versions, known without importing any of them."""
+"""Inputs of export keys: ONNX forms and package versions, read without importing the packages."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing_extensions import assert_never
 from builders.photos import bundled
 from builders.recipe.precisions import RECIPES, SAFETIES
 from zoo.schema.keys import ExportInputs, LoweringInputs, WeightsIdentity
-from zoo.schema.manifest import Manifest, PypiWeights
+from zoo.schema.manifest import AnyWeights, FileWeights, HubWeights, Manifest, PypiWeights
 from zoo.schema.precisions import is_lowered
 from zoo.schema.targets import Placing, Precision, Rest, RuntimeLine, line_facts
 from zoo.util.installed_versions import version
 
 OPSETS = {"dynamo-20": 20, "torchscript-17": 17}
-"""Opset of each dialect of the export; ``zoo/schema/targets.toml`` says who reads which."""
+"""Opset of each dialect; ``zoo/schema/targets.toml`` lists which line reads which dialect."""
 
 DIALECTS = {
     "dynamo-20": f"torch.export, opset {OPSETS['dynamo-20']}",
     "torchscript-17": f"TorchScript, opset {OPSETS['torchscript-17']}",
 }
-"""How a dialect is said in an export key: exporter and opset."""
+"""Description of each dialect in export keys: exporter and opset."""
 
 VERIFICATION_METHOD = "row-wise-2"
-"""How engines are compared with PyTorch. Raise the number when the comparing changes."""
+"""How engines are verified. Raise the number when the comparison changes."""
 
 _EXPORT_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx-ir")
 
@@ -34,11 +34,12 @@ class Form:
     """One of the ONNX files that a model is exported to.
 
     Attributes:
-        dialect: A name of :data:`DIALECTS`.
-        precision: Of the ONNX.
-        placing: Whose fusions the Q/DQ of an int8 ONNX are placed for.
-        rest: Type of what an int8 ONNX does not quantise.
-        safety: Part of each floor that an ONNX below fp32 may use up on calibration images.
+        dialect: A key of :data:`DIALECTS`.
+        precision: Precision of the ONNX.
+        placing: Runtime whose fusions the Q/DQ nodes of an int8 ONNX are placed for.
+        rest: Type of the layers that an int8 ONNX does not quantise.
+        safety: Fraction of the tolerated error that an ONNX below fp32 may use up on calibration
+            images.
     """
 
     dialect: str
@@ -49,7 +50,7 @@ class Form:
 
     @classmethod
     def for_line(cls, line: RuntimeLine, precision: Precision) -> Form:
-        """Returns what a runtime line reads."""
+        """Returns the form that a runtime line reads."""
         facts = line_facts(line)
         match precision:
             case Precision.FP32 | Precision.FP16 | Precision.BF16:
@@ -66,7 +67,7 @@ class Form:
 
     @property
     def name(self) -> str:
-        """Names it among those of one dialect: ``fp16``, ``int8-tensorrt-fp16``."""
+        """Name among the forms of a dialect: ``fp16``, ``int8-tensorrt-fp16``."""
         match self.precision:
             case Precision.FP32 | Precision.FP16 | Precision.BF16:
                 name = str(self.precision)
@@ -78,23 +79,23 @@ class Form:
 
     @property
     def stricter(self) -> tuple[Form, ...]:
-        """The forms to try, one after the other, where an engine of this one misses its floors."""
-        below = [safety for safety in SAFETIES if safety < self.safety]
-        return tuple(replace(self, safety=one) for one in below if is_lowered(self.precision))
+        """Forms to try in this order if an engine of this one misses its tolerance."""
+        if not is_lowered(self.precision):
+            return ()
+        return tuple(replace(self, safety=safety) for safety in SAFETIES if safety < self.safety)
 
 
 def export_inputs(
     manifest: Manifest, weights: WeightsIdentity, form: Form, calibration: str
 ) -> ExportInputs:
-    """Collects what decides an export. Imports neither torch nor onnx.
+    """Returns the inputs that an export depends on. Imports neither torch nor onnx.
 
     Args:
         manifest: The model.
-        weights: Which weights.
-        form: Of the ONNX.
+        weights: Identity of its weights.
+        form: Form of the ONNX.
         calibration: Name of the calibration images.
     """
-    source = manifest.weights
     precision = form.precision
     lowering = LoweringInputs(
         calibration=calibration,
@@ -108,7 +109,7 @@ def export_inputs(
         model=manifest.id,
         arch=manifest.timm_name,
         weights=weights,
-        ignore=() if isinstance(source, PypiWeights) else source.ignore,
+        ignore=_ignored(manifest.weights),
         backbone=manifest.backbone,
         preprocess=manifest.preprocess.plain,
         precision=precision,
@@ -118,3 +119,14 @@ def export_inputs(
         golden=bundled.golden_name(),
         versions={name: version(name) for name in _EXPORT_PACKAGES},
     )
+
+
+def _ignored(weights: AnyWeights) -> tuple[str, ...]:
+    """Returns the prefixes of state-dict keys that the backbone does not use."""
+    match weights:
+        case HubWeights() | FileWeights():
+            return weights.ignore
+        case PypiWeights():
+            return ()
+        case _:
+            assert_never(weights)

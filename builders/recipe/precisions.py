@@ -1,41 +1,56 @@
-"""Recipes: how each precision is made, said in words and numbers that are part of export keys."""
+"""Recipes: how an ONNX of each precision is made, in words and numbers that are in export keys."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from zoo.schema.closed import complete
 from zoo.schema.targets import Precision
+from zoo.util.strenum import StrEnum
 
 SUMMING = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax")
-"""Operators that stay fp32 below fp32: they sum over many elements."""
+"""Operators that stay in fp32 at lower precisions, because they sum over many elements."""
 
 NOT_IN_BF16 = ("HardSwish",)
-"""Operators that TensorRT's parser takes in fp32 and fp16 alone."""
+"""Operators that TensorRT's parser supports in fp32 and fp16 only."""
 
 HEADROOM = 8.0
-"""How far below a type's largest value the values of calibration images must stay."""
+"""Factor by which activations of calibration images must stay below a type's largest value."""
 
-RangeMethod = Literal["max", "percentile", "mse", "entropy"]
-RANGE_METHODS: tuple[RangeMethod, ...] = ("max", "percentile", "mse", "entropy")
-"""How an activation's int8 range is told from its histogram; the one that costs the features
-least is taken, the first of equals."""
+
+class RangeMethod(StrEnum):
+    """How an activation's int8 range is derived from its histogram.
+
+    The method that changes the features least is used, the first of equals.
+
+    Attributes:
+        MAX: The largest magnitude.
+        PERCENTILE: The magnitude that :data:`PERCENTILE` percent of all stay below.
+        MSE: The range with the least mean squared error of rounding and clipping together.
+        ENTROPY: The range with the least divergence of the quantised distribution, by ONNX Runtime.
+    """
+
+    MAX = "max"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    ENTROPY = "entropy"
+
 
 PERCENTILE = 99.99
-"""Share of magnitudes, in percent, that the range of that name covers."""
+"""Percentage of magnitudes that the range of the ``percentile`` method covers."""
 
 SAFETIES = (0.65, 0.25, 0.0)
-"""Part of each floor that the calibration images may use up: golden photos are others. The later
-ones are for networks whose engine missed its floors: it rounds where no ONNX shows. With the last,
-as much is kept in higher precision as may be."""
+"""Fraction of the tolerated error that calibration images may use up; the margin is for golden
+photos, which differ. The later values are for networks whose engine missed its tolerance, because
+the runtime introduces rounding that evaluating the ONNX cannot reproduce. The last keeps as many
+operators in higher precision as :data:`MOST_KEPT` permits."""
 
 MOST_KEPT = 0.5
-"""Largest share of a network's multiplications that the advisor keeps out of a precision. What
-would need more is not made under its name."""
+"""Largest share of a network's multiplications that the advisor keeps in higher precision. A
+network that needs more gets no engine of that precision."""
 
 MOST_TRIED = 64
-"""Operators that the advisor tries one by one, where a network misses its floors as a whole."""
+"""Operators that the advisor tries one by one if the network as a whole misses its tolerance."""
 
 _KEPT = "and the operators that the advisor keeps there"
 
@@ -51,7 +66,7 @@ RECIPES: Mapping[Precision, str] = complete(
         Precision.INT8: "int8-4: symmetric Q/DQ, weights per channel, activations per tensor, on "
         "inputs of convolutions and matrix products with weights, then as the runtime fuses; for "
         "TensorRT a Clip that ends where int8 saturates is a Relu; ranges by the best of "
-        f"{', '.join(RANGE_METHODS)} ({PERCENTILE}); operators that the advisor keeps have none",
+        f"{', '.join(RangeMethod)} ({PERCENTILE}); operators that the advisor keeps have none",
     },
 )
-"""What each precision is made by. Raise the number when the making changes."""
+"""Recipe of each precision, part of export keys. Raise its number when the recipe changes."""

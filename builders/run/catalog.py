@@ -1,4 +1,4 @@
-"""The catalog of a repository, with the last night's report and what manifests could add."""
+"""Builds the catalog of a repository, with a report on the last night."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def make_site(
     *,
     manifests: Path,
 ) -> None:
-    """Makes the catalog.
+    """Builds the catalog.
 
     Args:
-        repository: What is shown.
-        folder: Where the site goes.
-        base_url: Where readers find the repository on the web; may be empty.
-        run: For its report; what the runs of the last night say otherwise.
-        manifests: Folder of the models that there could be, for the report.
+        repository: The repository to show.
+        folder: The site's folder.
+        base_url: URL of the repository on the web; may be empty.
+        run: Summary for the report; None for that of the last night.
+        manifests: The folder of manifests, for the report.
     """
     build_site(
         repository,

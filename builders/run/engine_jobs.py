@@ -1,4 +1,4 @@
-"""Builds and verifies one engine, and publishes what comes of it."""
+"""Runs the jobs that build and verify an engine, and publishes the results."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class EngineJobs:
         repository: Where engines are published.
         jobs: Runs jobs.
         manifest: The model.
-        request: What is asked for.
-        known: What the repository has of the model; is told what is done.
+        request: The request.
+        known: The repository's contents for the model; notified of changes.
         probing: Adds the linear probe to verdicts.
     """
 
@@ -41,7 +41,7 @@ class EngineJobs:
     probing: Probing
 
     def build(self, decision: Decision) -> str:
-        """Builds an engine, verifies it where it can be run, and publishes it.
+        """Builds an engine, verifies it if it can be run, and publishes it.
 
         Raises:
             MissError: It misses its tolerance.
@@ -59,7 +59,8 @@ class EngineJobs:
             prove=prove,
             store=self.repository.store.url,
         )
-        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
+        request = self.request
+        with self.jobs.job(decision.label, job, request.failures, retry=request.retry) as outcome:
             outcome = self.probing.judged(outcome, self.manifest, decision.wanted.precision)
             record: BuildRecord = records.publish_build(
                 self.repository,
@@ -85,7 +86,8 @@ class EngineJobs:
         assert record is not None
         prove = self.probing.prove(self.manifest, decision.prove)
         job = VerifyJob(record=record, prove=prove, store=self.repository.store.url)
-        with self.jobs.job(decision.label, job, self.request.failures) as outcome:
+        request = self.request
+        with self.jobs.job(decision.label, job, request.failures, retry=request.retry) as outcome:
             outcome = self.probing.judged(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             verdict = _verdict(record.engine.sha256, prove)

@@ -1,4 +1,4 @@
-"""Engines: carries out the decisions on the engines of one model."""
+"""Carries out the decisions on a model's engines."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import DisabledCell
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import FailureReason, FailureStage
+from zoo.schema.targets import cell_of
 from zoo.util.errors import (
     ClusterError,
     JobError,
     MissError,
     NotRunError,
+    QuarantineError,
     VerificationError,
     ZooError,
 )
@@ -35,20 +37,20 @@ from zoo.util.errors import (
 
 @dataclass
 class EngineRun:
-    """Carries out the decisions on the engines of one model; several threads may at once.
+    """Carries out the decisions on a model's engines; safe to use from several threads.
 
     Attributes:
         repository: Where engines are published.
         jobs: Builds and verifies engines.
-        display: Where progress is shown.
-        failures: Takes what fails.
+        display: Shows progress.
+        failures: Records failures.
         manifest: The model.
-        request: What is asked for.
-        decider: Decides again for an engine that something was done for.
-        known: What the repository has of the model; is told what is done.
-        exports: Makes the exports of the model.
-        summary: Takes what came of each engine.
-        cells: What the index is to say of those that are disabled.
+        request: The request.
+        decider: Decides again after something was done for an engine.
+        known: The repository's contents for the model; notified of changes.
+        exports: Makes the model's exports.
+        summary: Collects the outcome of each engine.
+        cells: Index entries of disabled engines.
     """
 
     repository: Repository
@@ -67,8 +69,8 @@ class EngineRun:
         """Carries out a decision and those that follow from it.
 
         Returns:
-            Key of the build record that is current for the engine's targets, None where the index
-            is to stay as it is.
+            Key of the build record to propose for the engine's targets; None if the index stays as
+            it is.
         """
         try:
             return self._bring(decision)
@@ -105,11 +107,11 @@ class EngineRun:
                 assert_never(never)
 
     def _export(self, decision: Decision) -> Decision:
-        """Makes what is missing, and returns what is decided then."""
+        """Makes missing exports; returns the decision that follows."""
         while decision.action is Action.EXPORT:
             assert decision.wanted is not None
             assert decision.form is not None
-            key = self.decider.inputs.asked(decision.form)[0]
+            key = self.decider.inputs.export(decision.form)[0]
             _ = self.exports[decision.form]
             self.known.exported(key)
             after = self.decider.engine(decision.wanted)
@@ -119,7 +121,7 @@ class EngineRun:
         return decision
 
     def _current(self, decision: Decision) -> str | None:
-        """Takes in an engine that needs no work."""
+        """Notes an engine that needs no work."""
         self.summary.current.append(decision.label)
         assert decision.record is not None
         if decision.action is Action.SIGN:
@@ -130,9 +132,10 @@ class EngineRun:
         return decision.record if self._is_all_current(decision.record) else None
 
     def _is_all_current(self, key: str) -> bool:
-        """Whether an engine is current for all that it serves.
+        """Whether an engine is current for all targets that it serves.
 
-        One that newer engines took some targets from is not proposed: it would take them back.
+        If a newer engine replaced it for some of them, it is not proposed: it would replace that
+        engine in turn.
         """
         record = self.known.record(key)
         current = {
@@ -150,11 +153,11 @@ class EngineRun:
         work: Callable[[Decision], str],
         done: str,
     ) -> str | None:
-        """Builds or verifies an engine; where it misses its tolerance, goes on as is decided."""
+        """Builds or verifies an engine; if that fails, carries out the decision that follows."""
         try:
             key: str | None = work(decision)
         except NotRunError:
-            raise  # it says nothing of the engine
+            raise  # not the engine's fault
         except (JobError, VerificationError) as error:
             return self._after(decision, plain, error)
         getattr(self.summary, done).append(decision.label)
@@ -164,24 +167,24 @@ class EngineRun:
         return key
 
     def _lists(self, decision: Decision) -> bool:
-        """Whether the index lists an engine as current for all targets that are wanted."""
+        """Whether the index lists an engine as current for all wanted targets."""
         assert decision.record is not None
         assert decision.wanted is not None
         current = {
-            label.removesuffix("-mixed")
+            cell_of(label)
             for entry in self.known.entries(decision.record)
             if entry.superseded is None
             for label in entry.targets
         }
-        return all(str(t).removesuffix("-mixed") in current for t in decision.wanted.targets)
+        return all(target.label.cell in current for target in decision.wanted.targets)
 
     def _after(
         self, decision: Decision, plain: wanted.Wanted, error: JobError | VerificationError
     ) -> str | None:
-        """Writes a failure down, and goes on with what is decided then.
+        """Records a failure and carries out the decision that follows.
 
         Raises:
-            ZooError: Nothing else is tried now.
+            ZooError: Nothing else is tried.
         """
         assert decision.wanted is not None
         assert decision.inputs is not None
@@ -195,6 +198,7 @@ class EngineRun:
                 stage=FailureStage(decision.action.value),
                 reason=FailureReason.TOLERANCE if missed else FailureReason.CRASHED,
                 weights=self.decider.inputs.identity,
+                quarantined=isinstance(error, QuarantineError),
                 targets=map(str, decision.wanted.targets),
             )
         after = self.decider.engine(plain)
@@ -210,31 +214,31 @@ class EngineRun:
                 self._disable(after)
                 return None
             self._add_cell(after)
-        elif decision.action is Action.BUILD and missed:  # a retry: it is known to miss
+        elif decision.action is Action.BUILD and missed:  # a retry, which missed again
             self._add_cell(decision, f"missed its floors, {error.message}")
         if missed:
-            raise self._told(decision, plain, error)
+            raise self._miss(decision, plain, error)
         raise error
 
-    def _told(
+    def _miss(
         self, decision: Decision, plain: wanted.Wanted, error: JobError | VerificationError
     ) -> MissError:
-        """Returns the error of an engine that missed, with nothing stricter to be tried."""
+        """Returns the error of an engine that missed and has no stricter network to try."""
         hint = error.hint
         if decision.action is Action.BUILD:
             hint = f"disabled, until RETRY=1 or other inputs; {hint}"
-        told = MissError(f"{error.message}{self.decider.nothing_stricter(plain)}", hint=hint)
-        told.command = error.command
-        return told
+        miss = MissError(f"{error.message}{self.decider.nothing_stricter(plain)}", hint=hint)
+        miss.command = error.command
+        return miss
 
     def _disable(self, decision: Decision) -> None:
-        """Takes in an engine that is not tried."""
+        """Notes an engine that is disabled."""
         self.summary.disabled[decision.label] = decision.text
         self.summary.causes[decision.label] = decision.cause
         self._add_cell(decision)
 
     def _add_cell(self, decision: Decision, text: str = "") -> None:
-        """Adds what the index is to say of an engine that there is none of."""
+        """Adds the index entry of a disabled engine."""
         assert decision.wanted is not None
         failed = decision.failed
         key = failed.inputs.key if failed else decision.inputs.key if decision.inputs else ""
@@ -244,13 +248,13 @@ class EngineRun:
                 precision=decision.wanted.precision,
                 reason=text or decision.text,
                 record=key,
-                stage="export" if failed else "build",
+                stage=FailureStage.EXPORT if failed else FailureStage.BUILD,
             )
         )
 
 
 def _withdrawn(decision: Decision, failures: Path) -> VerificationError:
-    """Returns the error of an engine whose last word is that it was withdrawn."""
+    """Returns the error of an engine that is withdrawn."""
     return VerificationError(
         f"withdrawn: {decision.text}",
         hint="a maintainer said so; other inputs make another engine"

@@ -1,10 +1,11 @@
-"""Expected: what the manifests of a checkout say that there could be, for the catalog's report."""
+"""Lists what a complete repository would hold according to the manifests, for the report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from builders import weights
+from builders.weights.mode import WeightsMode
 from zoo.catalog.site_report import Expected
 from zoo.repository.repository import Repository
 from zoo.schema.licences import check_licence
@@ -15,23 +16,24 @@ _NOT_YET = "not built yet"
 
 
 def expected(repository: Repository, folder: Path) -> Expected:
-    """Returns what the manifests of a folder would have, beside what a repository has.
+    """Returns the precisions that manifests ask for, and why models are absent from a repository.
 
     Args:
-        repository: Its index says which models there are.
-        folder: Of manifests.
+        repository: The repository.
+        folder: The folder of manifests.
 
     Raises:
-        ManifestError: It is no folder, or has none.
+        ManifestError: It is not a folder, or has no manifests.
     """
     index = repository.index()
     there = {row.model for row in index.models} if index else set()
     good, bad = read_manifests(folder)
-    seeded = repository.kind() == "dry-run"
-    absent = {name: _NOT_YET if seeded else _why(one) for name, one in good.items()}
+    kind = repository.kind()
+    seeded = kind is not None and kind.seeded
+    absent = {name: _NOT_YET if seeded else _why(manifest) for name, manifest in good.items()}
     absent |= dict.fromkeys(bad, "the manifest can't be read")
     return Expected(
-        precisions={name: tuple(one.precisions) for name, one in good.items()},
+        precisions={name: tuple(manifest.precisions) for name, manifest in good.items()},
         absent={name: absent[name] for name in sorted(absent) if name not in there},
     )
 
@@ -39,7 +41,7 @@ def expected(repository: Repository, folder: Path) -> Expected:
 def _why(manifest: Manifest) -> str:
     try:
         check_licence(manifest.id, manifest.licence)
-        weights.identify(manifest, "manifest")
+        weights.identify(manifest, WeightsMode.MANIFEST)
     except LicenceError:
         return f"weights under {manifest.licence} may not be handed out"
     except UnlockedError:

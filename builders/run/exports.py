@@ -1,4 +1,4 @@
-"""Exports: the ONNX files of one model, those that are there and those that a run makes."""
+"""The exports of a model: stored ones, and those that a run makes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from zoo.schema.precisions import Precision
 from zoo.schema.records import ExportRecord, FailureRecord
 
 Export = ExportRecord | FailureRecord
-"""An ONNX, or why there is none."""
+"""An export, or the record of its failure."""
 
 
 class Exports:
-    """The exports of a model; those that are missing are made when they are asked for.
+    """The exports of a model; missing ones are made on demand.
 
     Args:
-        repository: Where they lie.
+        repository: Where they are stored.
         manifest: The model.
         identity: Its weights.
-        request: What a run was asked for.
+        request: The request.
         run: Runs a job.
     """
 
@@ -50,7 +50,7 @@ class Exports:
         self._turn = threading.Lock()
 
     def make(self, forms: Iterable[Form]) -> None:
-        """Makes what is missing of some forms, a job for each dialect."""
+        """Makes the missing exports among some forms, one job per dialect."""
         needed: dict[str, list[Form]] = {}
         for form in forms:
             # Other precisions are derived from fp32, which comes first.
@@ -62,13 +62,13 @@ class Exports:
             self._make(of_dialect)
 
     def __getitem__(self, form: Form) -> Export:
-        with self._turn:  # engines of a model are built at once, and may want the same
+        with self._turn:  # engines built at the same time may need the same export
             if form not in self._found:
                 self.make([form])
             return self._found[form]
 
     def _make(self, forms: list[Form]) -> None:
-        """Makes what is missing of the forms of one dialect, fp32 the first of them."""
+        """Makes the missing exports of one dialect; the first form is fp32."""
         images = self._request.calibration
         asked = {
             form: export_form.export_inputs(self._manifest, self._identity, form, images.name)
@@ -103,7 +103,7 @@ class Exports:
             self._found[form] = record
 
     def _read(self, key: str) -> Export | None:
-        """Returns an export that is whole, or why there is none; None where it was not tried."""
+        """Returns a complete export or the record of its failure; None if it was not tried."""
         repository, model = self._repository, self._manifest.id
         record = repository.export(model, key)
         if record is None:

@@ -1,4 +1,4 @@
-"""Farm: carries out what was decided for each model. Nothing is decided here."""
+"""Carries out the decisions for each model. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from builders.run.exports import Exports
 from builders.run.job_runner import JobRunner
 from builders.run.linear_probe import Probing
 from builders.run.summary import Summary
+from builders.weights.mode import MODE_FACTS
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import Kind
 from zoo.util.errors import ClusterError, ZooError
 
 T = TypeVar("T")
@@ -34,14 +34,14 @@ R = TypeVar("R")
 
 
 class Farm:
-    """Brings a repository to what a request wants: as much at once as the executor takes.
+    """Makes a repository fulfil a request, running as many jobs at once as the executor has slots.
 
     Args:
         repository: Where engines are published.
         executor: What runs jobs.
-        display: Where progress is shown.
-        proposals: Takes what the index is to say.
-        failures: What failed before, and takes what fails now; None for a run that is no night.
+        display: Shows progress.
+        proposals: Takes candidates for the index.
+        failures: The failure records; None for a run that is not nightly.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Farm:
         """Runs a request. A model that fails does not stop the others.
 
         Raises:
-            ClusterError: Nothing can be run any more.
+            ClusterError: No job can run any more.
         """
-        self._repository.claim(Kind.DRY_RUN if request.weights == "seeded" else Kind.RELEASE)
+        self._repository.claim(MODE_FACTS[request.weights].kind)
         probing = Probing(
             request.labelled, request.failures / "labelled", request.manifest_dir,
             partial(self._jobs.job, failures=request.failures), self._repository.store.url,
@@ -103,7 +103,7 @@ class Farm:
         is_listed: bool,
         summary: Summary,
     ) -> None:
-        """Carries out what is decided for a model, and proposes the outcome for the index."""
+        """Carries out the decisions for a model, and proposes the outcome for the index."""
         index = self._repository.model_index(manifest.id) if is_listed else None
         known = RepositoryKnown(
             self._repository, manifest.id, index, self._failures, looks_at_blobs=True
@@ -121,7 +121,7 @@ class Farm:
         if first:
             exports.make(first)
             for form in first:
-                known.exported(decider.inputs.asked(form)[0])
+                known.exported(decider.inputs.export(form)[0])
         jobs = EngineJobs(
             repository=self._repository, jobs=self._jobs, manifest=manifest, request=request,
             known=known, probing=probing,
@@ -143,5 +143,5 @@ class Farm:
 
 
 def _is_first_export(decision: Decision) -> bool:
-    """Whether an engine needs the first network of its precision, which all wait for."""
+    """Whether an engine needs the first export of its precision, which all others wait for."""
     return decision.action is Action.EXPORT and decision.cause is not Cause.MISSED

@@ -1,4 +1,4 @@
-"""Pipeline: a job's run from scratch folder to what is kept of one that failed."""
+"""Runs a job in a scratch folder and keeps the files of a job that failed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from zoo.util.errors import JobError, MissError, VerificationError
 
 
 class JobRunner:
-    """Runs jobs and keeps what those that fail leave.
+    """Runs jobs and keeps the files of failed ones.
 
     Args:
-        repository: Whose file system has the scratch folders.
-        executor: What runs jobs.
-        display: Where progress is shown.
+        repository: The repository, on whose file system scratch folders are made.
+        executor: Runs jobs.
+        display: Shows progress.
     """
 
     def __init__(self, repository: Repository, executor: Executor, display: Display) -> None:
@@ -31,10 +31,20 @@ class JobRunner:
         self._display = display
 
     @contextmanager
-    def job(self, label: str, job: Job, failures: Path) -> Iterator[Outcome]:
-        """Runs a job in a scratch folder; keeps job, log and result of one that fails."""
+    def job(
+        self, label: str, job: Job, failures: Path, *, retry: bool = False
+    ) -> Iterator[Outcome]:
+        """Runs a job in a scratch folder; keeps job, log and result of one that fails.
+
+        Args:
+            label: Of the model or engine.
+            job: The job.
+            failures: Folder that keeps what failed.
+            retry: Whether to run a job that is in quarantine.
+        """
         kept = failures / label.replace(" ", "-")
-        scratch.check_quarantine(job, kept)
+        if not retry:
+            scratch.check_quarantine(job, kept)
         folder = scratch.scratch_folder(self._repository)
         try:
             with self._display.job(label) as report:
@@ -46,13 +56,13 @@ class JobRunner:
             command = f"{Path(sys.executable).parent / 'zoo-farm'} worker"
             kept = kept.absolute()
             again = f"{command} {kept / 'job.json'} {kept / 'again'}"
-            told = type(error)(
+            reported = type(error)(
                 error.message,
                 hint=f"{error.hint + '; ' if error.hint else ''}log: {kept / 'log.txt'}\n"
                 f"  to reproduce: {again}",
             )
-            told.command = again
-            raise told from error
+            reported.command = again
+            raise reported from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -61,7 +71,7 @@ def passed(outcome: Outcome, otherwise: str) -> BuildOutput:
     """Returns a build's output.
 
     Args:
-        outcome: Of a build or verification.
+        outcome: The outcome of a build or verification.
         otherwise: What happens to an engine that fails, for the message.
 
     Raises:

@@ -22,7 +22,7 @@ from builders.photos.labelled import LabelledSet
 from zoo.schema.floors import probe_fall
 from zoo.schema.manifest import Manifest
 from zoo.schema.measurements import ProbeNumbers
-from zoo.schema.records import Attestation
+from zoo.schema.records import Attestation, is_verdict
 from zoo.schema.targets import Precision
 from zoo.util.errors import JobError
 
@@ -65,7 +65,7 @@ class Probing:
         """Whether an engine's verdict says nothing of these photos."""
         if self.labelled is None:
             return False
-        verdicts = [one for one in attestations if one.kind in ("verified", "withdrawn")]
+        verdicts = list(filter(is_verdict, attestations))
         return not any(one.probed == self.labelled.sha256 for one in verdicts)
 
     def prove(self, manifest: Manifest, prove: Prove) -> Prove:

@@ -1,4 +1,4 @@
-"""Parallel: the same thing for many items, in threads where the executor takes several jobs."""
+"""Calls a function for many items, in threads if the executor has several slots."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def each(
     """Calls a function with each item.
 
     Args:
-        function: What to call; from several threads unless ``at_once`` is 1.
-        items: What with.
-        at_once: How many calls there may be at once.
-        stop: Makes calls that have begun end soon; called when one raised, or on an interrupt.
+        function: The function; called from several threads unless ``at_once`` is 1.
+        items: Its arguments.
+        at_once: Most calls at the same time.
+        stop: Makes running calls end soon; called if a call raises, or on an interrupt.
 
     Returns:
-        What it returned, in the order of the items.
+        The results, in the order of the items.
 
     Raises:
         Exception: The first that a call raised.

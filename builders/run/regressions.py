@@ -1,4 +1,4 @@
-"""Nightly: what a run says of itself, and when it calls somebody. Pure functions of data."""
+"""Summaries of nightly runs, and the issue opened on regressions or failures. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,55 +10,56 @@ from builders.run.summary import Summary
 from zoo.catalog.night import Drift, FailedJob, NightlyRun
 from zoo.catalog.report import drift
 from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.runtimes import Runtime
+from zoo.schema.targets import EngineName, Label, cell_of
 
 SLOWER = 1.10
-"""A latency of more than so many times that of the engine before is a regression."""
+"""A latency above this multiple of the previous engine's is a regression."""
 
 FARTHER, LEAST_FALL = 2.0, 1e-5
-"""So is a worst cosine that is more than so many times as far from 1, and fell by more than so
-much: less is what another order of summation does."""
+"""A worst cosine more than this many times as far from 1, that also fell by more than this much, is
+a regression: a different order of summation explains less."""
 
 
 def regressions(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -> tuple[Drift, ...]:
-    """Compares the engines that are current with those that were before.
+    """Compares the current engines with the previous ones.
 
     Args:
         before: The index of each model before the run.
-        after: Those after it.
+        after: The indexes after it.
 
     Returns:
-        What is slower or farther from PyTorch than the engine before it on the same target, and on
-        the same kind of machine.
+        Engines that are slower, or farther from PyTorch, than the previous engine of the same
+        target on the same kind of machine.
     """
-    found = []
+    worse: list[Drift] = []
     for model in after:
         if model.model not in before:
             continue
         old = dict(_cells(before[model.model]))
         for label, entry in _cells(model):
             if label in old and entry != old[label]:
-                found += [one for one in drift(model.model, old[label], entry, label) if _bad(one)]
-    return tuple(found)
+                worse += filter(_is_regression, drift(model.model, old[label], entry, label))
+    return tuple(worse)
 
 
 def _cells(model: ModelIndex) -> Iterator[tuple[str, EngineEntry]]:
     for entry in model.current:
         for label in entry.targets:
-            yield label.removesuffix("-mixed"), entry
+            yield cell_of(label), entry
 
 
-def _bad(one: Drift) -> bool:
-    if one.measure == "latency":
-        return one.after > SLOWER * one.before
-    fall = one.before - one.after
-    return fall > LEAST_FALL and 1 - one.after > FARTHER * (1 - one.before)
+def _is_regression(change: Drift) -> bool:
+    if change.measure == "latency":
+        return change.after > SLOWER * change.before
+    fall = change.before - change.after
+    return fall > LEAST_FALL and 1 - change.after > FARTHER * (1 - change.before)
 
 
 def failed_jobs(plan: FarmPlan, summary: Summary, retry: bool = False) -> tuple[FailedJob, ...]:
-    """Returns what failed in a run, with the command that shows it again.
+    """Returns what failed in a run, with the commands that reproduce it.
 
-    What an earlier run withdrew or disabled is known, unless it was to be tried again; what this
-    one disabled is not.
+    Engines that an earlier run withdrew or disabled are left out, unless they were to be retried.
     """
     known = {
         f"{engine.model} {engine.label}"
@@ -77,16 +78,22 @@ def failed_jobs(plan: FarmPlan, summary: Summary, retry: bool = False) -> tuple[
 
 
 def _job(label: str, text: str, again: str | None) -> FailedJob:
-    model, _, target = label.partition(" ")
-    gpu, line = [*target.split("-"), "", ""][:2]
-    trt = "" if line.startswith("ort") else f" --trt {line.removeprefix('trt')}"
-    asked = f" --gpu {gpu.replace('+', ',')}{trt}" if target else ""
+    name = EngineName.read(label)
     return FailedJob(
-        model=model,
-        target=target or "all",
+        model=name.model,
+        target=str(name.label or "all"),
         reason=text.partition("\n")[0],
-        command=again or f"zoo-farm zoo --models {model}{asked}",
+        command=again or f"zoo-farm zoo --models {name.model}{_options(name.label)}",
     )
+
+
+def _options(label: Label | None) -> str:
+    """Returns the options that ask for the engine of a label."""
+    if label is None:
+        return ""
+    line = label.runtime
+    trt = "" if line.kind == Runtime.ORT else f" --trt {line.asked}"
+    return f" --gpu {','.join(label.archs)}{trt}"
 
 
 def tell(
@@ -99,16 +106,16 @@ def tell(
     commit: str | None,
     retry: bool = False,
 ) -> NightlyRun:
-    """Says what a run did.
+    """Returns the summary of a nightly run.
 
     Args:
-        plan: Made before it.
-        summary: What it did.
+        plan: The plan made before it.
+        summary: Its outcome.
         worse: Its regressions.
         started: ISO 8601 in UTC.
-        finished: The same.
-        commit: Of the checkout.
-        retry: Whether what is disabled was tried again.
+        finished: ISO 8601 in UTC.
+        commit: Commit of the checkout.
+        retry: Whether disabled engines were tried again.
     """
     return NightlyRun(
         started=started,
@@ -126,29 +133,30 @@ def tell(
 
 
 def issue(run: NightlyRun) -> tuple[str, str] | None:
-    """Returns title and body (Markdown) of an issue about a run; None where all is well."""
+    """Returns title and body (Markdown) of an issue about a run; None if nothing went wrong."""
     if not run.failed and not run.regressions:
         return None
     counts = (("regression", len(run.regressions)), ("failure", len(run.failed)))
-    said = [f"{n} {what}{'s' * (n > 1)}" for what, n in counts if n]
+    parts = [f"{n} {what}{'s' * (n > 1)}" for what, n in counts if n]
     lines = [f"Run of {run.started} to {run.finished}, commit {run.commit or 'unknown'}."]
     if run.regressions:
         lines += ["", "| engine | measure | batch | before | after | change |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: |", *map(_row, run.regressions)]
-    for one in run.failed:
-        lines += ["", f"### {one.model} {one.target}", "", *_quoted(one.reason)]
-        lines += ["", f"    {one.command}"]
-    return f"Nightly of {run.started[:10]}: {', '.join(said)}", "\n".join(lines) + "\n"
+    for job in run.failed:
+        lines += ["", f"### {job.model} {job.target}", "", *_quoted(job.reason)]
+        lines += ["", f"    {job.command}"]
+    return f"Nightly of {run.started[:10]}: {', '.join(parts)}", "\n".join(lines) + "\n"
 
 
-def _row(one: Drift) -> str:
-    if one.measure == "latency":
-        numbers = f"{one.before:.3f} ms | {one.after:.3f} ms | {one.after / one.before - 1:+.1%}"
+def _row(change: Drift) -> str:
+    before, after = change.before, change.after
+    if change.measure == "latency":
+        numbers = f"{before:.3f} ms | {after:.3f} ms | {after / before - 1:+.1%}"
     else:
-        numbers = f"{one.before:.7f} | {one.after:.7f} | {one.after - one.before:+.1e}"
-    return f"| {one.model} {one.target} | {one.measure} | {one.batch} | {numbers} |"
+        numbers = f"{before:.7f} | {after:.7f} | {after - before:+.1e}"
+    return f"| {change.model} {change.target} | {change.measure} | {change.batch} | {numbers} |"
 
 
 def _quoted(text: str) -> list[str]:
-    """Returns text as a block of code: what a library said must not become markup."""
+    """Returns text as a code block, so that a library's message is not read as markup."""
     return [f"    {line}" for line in text.splitlines()]

@@ -1,7 +1,6 @@
-"""Pending: published engines are run on a machine that can run them, and promoted or withdrawn.
+"""Verifies published engines on a machine that can run them, and promotes or withdraws them.
 
-Composes the stages as the pipeline does, from the other end: it starts from what is published. No
-engine is built, and of the index only what it says of the engines changes.
+No engine is built. In the index, only the status of engines changes.
 """
 
 from __future__ import annotations
@@ -25,19 +24,20 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import BuildRecord, FailureReason, FailureStage
-from zoo.schema.targets import RUNTIME_NAMES, Toolchain
+from zoo.schema.runtimes import title_of
+from zoo.schema.targets import EngineName, Label, Toolchain
 from zoo.util.digest import sha256_file
 from zoo.util.errors import ManifestError, MissError, RepositoryError, SelectionError, ZooError
 
 
 @dataclass
 class Proven:
-    """What a run did, for the last lines that it prints.
+    """The outcome of a run, printed at its end.
 
     Attributes:
-        verified: Labels of engines that kept their tolerance.
-        failed: Label to cause: withdrawn, or not run at all.
-        elsewhere: What an engine needs that this machine has not, to the labels of those engines.
+        verified: Labels of engines that meet their tolerance.
+        failed: From label to error: withdrawn, or not run to the end.
+        elsewhere: From what engines need and this machine lacks to their labels.
     """
 
     verified: list[str] = field(default_factory=list)
@@ -46,15 +46,15 @@ class Proven:
 
 
 class Prover:
-    """Proves published engines on this machine.
+    """Verifies published engines on this machine.
 
     Args:
         repository: Where they are published.
-        executor: What runs jobs.
-        display: Where progress is shown.
-        failures: Folder that keeps the job and log of what failed.
+        executor: Runs jobs.
+        display: Shows progress.
+        failures: Folder that keeps the files of failed jobs.
         machine: What this machine can run.
-        proposals: Takes what the index is to say.
+        proposals: Takes candidates for the index.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Prover:
         *,
         pending_only: bool,
     ) -> Proven:
-        """Proves engines and writes what was found out. One that fails does not stop the others.
+        """Verifies engines and records the verdicts. A failure does not stop the others.
 
         Args:
-            manifests: The models' manifests, which say what an engine must keep.
-            broken: What is wrong with the manifests that can't be read.
-            models: Ids of the models that are meant; all that are published when None.
-            pending_only: Whether to leave out engines that have had a verdict.
+            manifests: The models' manifests, which state the tolerances.
+            broken: The errors of manifests that can't be read.
+            models: Ids of the models; None for all that are published.
+            pending_only: Whether to leave out engines that have a verdict.
 
         Raises:
             SelectionError: There are such engines and this machine can run none of them.
@@ -106,7 +106,7 @@ class Prover:
                 try:
                     if model in broken:
                         raise broken[model]
-                    self._prove(label, model, entry, manifests.get(model))
+                    self._verify(label, model, entry, manifests.get(model))
                 except ZooError as error:
                     proven.failed[label] = error
                 else:
@@ -121,7 +121,7 @@ class Prover:
     def _entries(
         self, models: Collection[str] | None, *, pending_only: bool
     ) -> dict[str, list[EngineEntry]]:
-        """Returns the engines that are meant, by model."""
+        """Returns the engines to verify, by model."""
         return {
             index.model: entries
             for index in self._repository.model_indexes()
@@ -129,13 +129,15 @@ class Prover:
             if (entries := [e for e in index.current if not pending_only or e.status == "pending"])
         }
 
-    def _prove(self, label: str, model: str, entry: EngineEntry, manifest: Manifest | None) -> None:
+    def _verify(
+        self, label: str, model: str, entry: EngineEntry, manifest: Manifest | None
+    ) -> None:
         """Runs one engine and attests the verdict.
 
         Raises:
-            ManifestError: No manifest says what the engine must keep.
-            RepositoryError: Its record or a blob is missing, or is not what it should be.
-            JobError: It could not be run to the end; it stays what it was.
+            ManifestError: There is no manifest to state the tolerance.
+            RepositoryError: Its record or a blob is missing or damaged.
+            JobError: It could not be run to the end; its status stays.
             VerificationError: It misses its tolerance and is withdrawn.
         """
         repository = self._repository
@@ -168,7 +170,7 @@ class Prover:
             raise
 
     def _proof(self, model: str, record: BuildRecord, manifest: Manifest | None) -> Prove:
-        """Says how an engine is to be proven, by the manifest as it is now.
+        """Returns how to verify an engine, by the current manifest.
 
         Raises:
             ManifestError: There is none.
@@ -186,63 +188,58 @@ class Prover:
                 hint="make zoo makes it again",
             )
         proof = wanted.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
-        # The engine is fed as its record says, whatever the manifest has come to mean.
+        # Preprocess as the engine's record states, even if the manifest has changed since.
         return proof.model_copy(update={"preprocess": record.inputs.preprocess})
 
     def _refuse(self, elsewhere: dict[str, list[str]], status: str) -> None:
         count = sum(map(len, elsewhere.values()))
         raise SelectionError(
             f"this machine can run none of the {count} {status} engines:\n    "
-            + "\n    ".join(_say_needs(elsewhere)),
+            + "\n    ".join(_lines_of_needs(elsewhere)),
             hint=f"this machine has {_describe(self._machine)}; run this command on one that has "
             "what they need",
         )
 
 
 def why_not(entry: EngineEntry, machine: Machine) -> str | None:
-    """Says why a machine can't run an engine, None where it can. Its status does not matter."""
+    """Returns why a machine can't run an engine, None if it can; whatever its status."""
     return selection.fit(entry, machine)[1]
 
 
 def need(entry: EngineEntry) -> str:
-    """Says what an engine needs: ``sm86 with TensorRT-RTX 1.7.1.116``."""
-    return f"{' or '.join(_archs(entry))} with {_runtime(entry.toolchain)}"
+    """Returns what an engine needs: ``sm86 with TensorRT-RTX 1.7.1.116``."""
+    return f"{' or '.join(Label.joined(entry.targets).archs)} with {_runtime(entry.toolchain)}"
 
 
 def summarise(proven: Proven) -> list[str]:
     """Returns the last lines of a run: each failure, what needs another machine, and counts."""
     lines = [f"FAILED {label}: {error}" for label, error in proven.failed.items()]
-    lines += [f"needs another machine: {line}" for line in _say_needs(proven.elsewhere)]
+    lines += [f"needs another machine: {line}" for line in _lines_of_needs(proven.elsewhere)]
     counts = (
         ("verified", len(proven.verified)),
         ("failed", len(proven.failed)),
         ("for other machines", sum(map(len, proven.elsewhere.values()))),
     )
-    said = [f"{count} {what}" for what, count in counts if count]
-    return [*lines, ", ".join(said) or "nothing to verify"]
+    parts = [f"{count} {what}" for what, count in counts if count]
+    return [*lines, ", ".join(parts) or "nothing to verify"]
 
 
-def _say_needs(elsewhere: Mapping[str, Collection[str]]) -> list[str]:
-    """Returns a line for each thing that engines need: how many need it, of which models."""
+def _lines_of_needs(elsewhere: Mapping[str, Collection[str]]) -> list[str]:
+    """Returns a line per GPU and runtime: how many engines need them, of which models."""
     lines = []
     for what, labels in sorted(elsewhere.items()):
-        models = dict.fromkeys(label.partition(" ")[0] for label in labels)
+        models = dict.fromkeys(EngineName.read(label).model for label in labels)
         lines.append(f"{what}: {len(labels)} of {', '.join(models)}")
     return lines
 
 
 def _label(model: str, entry: EngineEntry) -> str:
-    """Returns the targets as one word, ``resnet50 sm80+sm86-rtx1.7-fp16``."""
-    line_and_precision = entry.targets[0].partition("-")[2]
-    return f"{model} {'+'.join(_archs(entry))}-{line_and_precision}"
-
-
-def _archs(entry: EngineEntry) -> list[str]:
-    return [label.partition("-")[0] for label in entry.targets]
+    """Returns model and engine, ``resnet50 sm80+sm86-rtx1.7-fp16``."""
+    return str(EngineName(model, Label.joined(entry.targets)))
 
 
 def _runtime(toolchain: Toolchain) -> str:
-    return f"{RUNTIME_NAMES.get(toolchain.kind, toolchain.kind)} {toolchain.version}"
+    return f"{title_of(toolchain.kind)} {toolchain.version}"
 
 
 def _describe(machine: Machine) -> str:

@@ -1,4 +1,4 @@
-"""Summary: what a run did."""
+"""The outcome of a run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from zoo.util.errors import ZooError
 
 @dataclass
 class Summary:
-    """What a run did, for the last lines that it prints.
+    """The outcome of a run, printed at its end.
 
     Attributes:
         published: Labels of engines that were built and published.
-        verified: Labels of engines that were only verified again.
+        verified: Labels of engines that were verified without a build.
         current: Labels of engines that needed nothing.
-        disabled: Label to the reason why there is no such engine.
-        causes: Label to the cause of the decision, of those that are disabled.
-        failed: Label to cause.
-        commands: Label to what reproduces a failure that disabled it in this run.
+        disabled: From label to reason, of disabled engines.
+        causes: From label to cause of the decision, of disabled engines.
+        failed: From label to error.
+        commands: From label to the command that reproduces the failure that disabled the engine in
+            this run.
     """
 
     published: list[str] = field(default_factory=list)
@@ -31,7 +32,7 @@ class Summary:
     commands: dict[str, str] = field(default_factory=dict)
 
     def add(self, part: Summary) -> None:
-        """Takes in what was done for one model."""
+        """Adds the outcome of a model."""
         self.published += part.published
         self.verified += part.verified
         self.current += part.current
@@ -42,7 +43,7 @@ class Summary:
 
     @property
     def of_engines(self) -> list[str]:
-        """Labels of those that are disabled for what their engine did, not their export."""
+        """Labels of engines that are disabled because of a build, not an export."""
         return [
             label
             for label in self.disabled

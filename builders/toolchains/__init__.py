@@ -1,1 +1,1 @@
-"""Which installed, remote or containerised runtime builds for which architecture."""
+"""Chooses the runtime that builds for an architecture: installed, remote or in a container."""

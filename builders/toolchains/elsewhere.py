@@ -1,7 +1,7 @@
-"""Places: what builds for which architecture, here or on the machines that a plan is for.
+"""Places: which toolchain builds for which architecture, here or on other machines.
 
-A plan need not be made where engines are built. What this machine can't build with is taken to be
-what built the newest published engine of that runtime line.
+A plan need not be made where engines are built. For a toolchain that this machine lacks, the plan
+assumes the one that built the newest published engine of that runtime line.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from zoo.util.errors import TargetError
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """What builds.
+    """The toolchains that build, and where.
 
     Attributes:
-        lines: For each runtime line, what builds for each architecture.
-        elsewhere: Architectures that are taken to be on the machine that builds for them.
+        lines: For each runtime line, the toolchain of each architecture.
+        elsewhere: Architectures that another machine is assumed to have.
         here: Architectures of this machine.
-        proves: Says on which of an engine's architectures it is run, where jobs run elsewhere than
-            on this machine; None for this machine.
-        notes: What was assumed.
+        proves: Returns on which of an engine's architectures it is verified, if jobs run on other
+            machines; None for this machine.
+        notes: Assumptions made, as sentences.
     """
 
     lines: tuple[Mapping[Arch, Toolchain], ...]
@@ -47,17 +47,18 @@ class Places:
     proves: Callable[[Sequence[Arch], Toolchain], Arch | None] | None = None
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
-        """Returns the first of an engine's architectures on which it is run and proven.
+        """Returns the first of an engine's architectures on which it is verified.
 
-        TensorRT builds on the very GPU; of other runtimes, only what this machine has counts.
+        TensorRT builds on the GPU that the engine is for, so the machine that builds can verify it.
+        Other runtimes build without that GPU: only architectures of this machine count.
         """
         if self.proves is not None:
             return self.proves(archs, toolchain)
         kind = toolchain.kind
         if kind not in SESSIONS:
             return None
-        counted = self.here | (self.elsewhere if not is_portable(kind) else frozenset())
-        return next((arch for arch in archs if arch in counted), None)
+        available = self.here | (self.elsewhere if not is_portable(kind) else frozenset())
+        return next((arch for arch in archs if arch in available), None)
 
 
 def find_places(
@@ -67,39 +68,39 @@ def find_places(
     run: Run = run_command,
     find: Find = installed,
 ) -> Places:
-    """Says what builds for each architecture with each runtime line.
+    """Returns the toolchain of each architecture and runtime line, assumed if not installed here.
 
     Args:
-        archs: What is asked for.
-        lines: What ``TRT=`` says; none to choose for each architecture.
-        models: What is published.
+        archs: Architectures to build for.
+        lines: Lines that ``TRT=`` names; empty to choose one per architecture.
+        models: Published indexes, to assume toolchains from.
         run: Runs ``nvidia-smi``.
-        find: Looks up what is installed.
+        find: Returns the installed toolchain of a runtime.
 
     Raises:
         UsageError: A line does not exist.
         TargetError: None of the lines serves one of the architectures.
     """
-    once = _once(run)
-    look = cache(find)
-    found: dict[RuntimeLine, dict[Arch, Toolchain]] = {}
+    cached_run = _cached(run)
+    cached_find = cache(find)
+    by_line: dict[RuntimeLine, dict[Arch, Toolchain]] = {}
     notes: dict[str, None] = {}
     elsewhere = set()
     newest = _newest(models)
     for arch in archs:
         for line in _lines_of(arch, archs, lines):
             try:
-                chain = choose_toolchain(arch, line, once, look)
+                chain = choose_toolchain(arch, line, cached_run, cached_find)
             except TargetError:
                 if line is not None and line not in gpu_lines():
                     raise
                 chain, note = _assumed(arch, line, newest)
                 notes[note] = None
                 elsewhere.add(arch)
-            found.setdefault(chain.line, {})[arch] = chain
-    here = {Arch("cpu"), *local_archs(once)}
+            by_line.setdefault(chain.line, {})[arch] = chain
+    here = {Arch("cpu"), *local_archs(cached_run)}
     return Places(
-        lines=tuple(found.values()),
+        lines=tuple(by_line.values()),
         elsewhere=frozenset(elsewhere),
         here=frozenset(here),
         notes=tuple(notes),
@@ -112,39 +113,39 @@ def offered_places(
     choose: Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]],
     proves: Callable[[Sequence[Arch], Toolchain], Arch | None],
 ) -> Places:
-    """Says what builds where jobs run on other machines, or in containers, that tell it.
+    """Returns the toolchains of an executor whose machines or containers report what they have.
 
     Args:
-        archs: What is asked for.
-        lines: What ``TRT=`` says; none to choose for each architecture.
-        choose: Picks among what they have.
-        proves: Says where what was built is run.
+        archs: Architectures to build for.
+        lines: Lines that ``TRT=`` names; empty to choose one per architecture.
+        choose: Chooses among the toolchains that the executor offers.
+        proves: Returns the architecture on which an engine is verified.
 
     Raises:
         TargetError: None of the lines serves one of the architectures.
-        ZooError: Nothing there builds for one of them.
+        ZooError: The executor can't build for one of them.
     """
-    found: dict[RuntimeLine, dict[Arch, Toolchain]] = {}
+    by_line: dict[RuntimeLine, dict[Arch, Toolchain]] = {}
     for arch in archs:
         for line in _lines_of(arch, archs, lines):
             chain = choose([arch], line)[arch]
-            found.setdefault(chain.line, {})[arch] = chain
+            by_line.setdefault(chain.line, {})[arch] = chain
     return Places(
-        lines=tuple(found.values()), elsewhere=frozenset(), here=frozenset(), proves=proves
+        lines=tuple(by_line.values()), elsewhere=frozenset(), here=frozenset(), proves=proves
     )
 
 
 def _lines_of(
     arch: Arch, archs: Sequence[Arch], lines: Sequence[RuntimeLine]
 ) -> Sequence[RuntimeLine | None]:
-    """Returns the lines that are meant for one of the architectures, None for its default.
+    """Returns the requested lines that apply to an architecture; None stands for its default.
 
-    ``TRT=`` is about the GPUs among them.
+    ``TRT=`` applies to GPU targets only, unless all targets are CPUs.
 
     Raises:
-        TargetError: None of those that were asked for serves it.
+        TargetError: No requested line serves the architecture.
     """
-    if not lines or (arch.is_cpu and not all(one.is_cpu for one in archs)):
+    if not lines or (arch.is_cpu and not all(other.is_cpu for other in archs)):
         return (None,)
     if arch.is_cpu:
         return lines
@@ -156,49 +157,49 @@ def _lines_of(
 
 
 def _newest(models: Sequence[ModelIndex]) -> dict[Toolchain, list[EngineEntry]]:
-    """Returns the published engines by the toolchain that built them, the newest first."""
-    found: dict[Toolchain, list[EngineEntry]] = {}
+    """Returns the published engines by the toolchain that built them, newest first."""
+    engines: dict[Toolchain, list[EngineEntry]] = {}
     entries = [entry for model in models for entry in model.current]
-    for entry in sorted(entries, key=lambda one: one.created, reverse=True):
-        found.setdefault(entry.toolchain, []).append(entry)
-    return found
+    for entry in sorted(entries, key=lambda entry: entry.created, reverse=True):
+        engines.setdefault(entry.toolchain, []).append(entry)
+    return engines
 
 
 def _assumed(
     arch: Arch, line: RuntimeLine | None, newest: dict[Toolchain, list[EngineEntry]]
 ) -> tuple[Toolchain, str]:
-    """Returns what is taken to build for an architecture elsewhere, and says so."""
+    """Returns the toolchain assumed to build for an architecture elsewhere, and a note about it."""
     if line is None:
-        there = [
+        for_arch = [
             entry
             for entries in newest.values()
             for entry in entries
             if any(arch_of(label) == str(arch) for label in entry.targets)
         ]
-        last = max(there, key=lambda one: one.created, default=None)
+        last = max(for_arch, key=lambda entry: entry.created, default=None)
         line = last.toolchain.line if last else lines_for(arch)[0]
-    alike = [entries[0] for chain, entries in newest.items() if chain.line == line]
-    if alike:
-        chain = max(alike, key=lambda one: one.created).toolchain
+    of_line = [entries[0] for chain, entries in newest.items() if chain.line == line]
+    if of_line:
+        chain = max(of_line, key=lambda entry: entry.created).toolchain
         return chain, (
-            f"{line} is taken to be {chain.version}, which built the newest engine that "
-            "is published: this machine can't build with it"
+            f"{line} is assumed to be {chain.version}, which built its newest published engine: "
+            "this machine can't build with it"
         )
     unknown = Toolchain(kind=line.kind, version=line.version, os="linux", machine="x86_64")
-    return unknown, f"{line}: nothing is published, so which version will build is not known"
+    return unknown, f"{line}: no engine is published, so the version that will build is not known"
 
 
-def _once(run: Run) -> Run:
-    """Returns a runner that runs each command once."""
-    said: Callable[[tuple[str, ...]], str | OSError] = cache(lambda command: _try(run, command))
+def _cached(run: Run) -> Run:
+    """Returns a runner that runs each command once and repeats its output or error."""
+    outcome: Callable[[tuple[str, ...]], str | OSError] = cache(lambda command: _try(run, command))
 
-    def again(command: list[str]) -> str:
-        answer = said(tuple(command))
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
+    def run_cached(command: list[str]) -> str:
+        output = outcome(tuple(command))
+        if isinstance(output, OSError):
+            raise output
+        return output
 
-    return again
+    return run_cached
 
 
 def _try(run: Run, command: tuple[str, ...]) -> str | OSError:

@@ -1,7 +1,7 @@
 """Toolchains: which installed runtime builds for which architecture.
 
-TensorRT-RTX builds for any GPU that it serves, on any machine. TensorRT itself times its tactics on
-the GPU: it builds only where that GPU is, with exactly the line that is installed there.
+TensorRT-RTX builds for any GPU that it supports, on any machine. TensorRT times its tactics on the
+GPU: it builds only on a machine with that GPU, with exactly the line that is installed there.
 """
 
 from __future__ import annotations
@@ -31,64 +31,64 @@ from zoo.util.errors import TargetError, UsageError
 from zoo.util.names import perhaps
 
 Find = Callable[[RuntimeKind], Toolchain | None]
-"""Returns the installed toolchain of a runtime, None when there is none."""
+"""Returns the installed toolchain of a runtime; None if it is not installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Here:
-    """What this machine has.
+    """GPUs, driver and runtimes of this machine.
 
     Attributes:
-        archs: Of its GPUs.
-        driver: Version of its NVIDIA driver, None when it is not known.
-        found: The installed toolchains, by runtime.
+        archs: Architectures of its GPUs.
+        driver: Version of its NVIDIA driver; None if unknown.
+        toolchains: Installed toolchains by runtime.
     """
 
     archs: tuple[Arch, ...]
     driver: str | None
-    found: Mapping[RuntimeKind, Toolchain]
+    toolchains: Mapping[RuntimeKind, Toolchain]
 
 
 def default_archs(run: Run = run_command) -> list[Arch]:
-    """Returns what ``GPU=`` means when it is not given: this machine's first GPU, else the CPU."""
+    """Returns the default of ``GPU=``: this machine's first GPU, else the CPU."""
     return local_archs(run)[:1] or [Arch("cpu")]
 
 
 def choose_toolchain(
     arch: Arch, line: RuntimeLine | None, run: Run = run_command, find: Find = installed
 ) -> Toolchain:
-    """Picks the runtime that builds for an architecture.
+    """Returns the toolchain that builds for an architecture.
 
     Args:
-        arch: What to build for.
-        line: What ``TRT=`` says, None to choose: the TensorRT installed on a machine with that
-            GPU, else TensorRT-RTX where it serves the architecture.
+        arch: Architecture to build for.
+        line: Line that ``TRT=`` names; None for the default: the installed TensorRT if this
+            machine has that GPU, else TensorRT-RTX if it serves the architecture.
         run: Runs ``nvidia-smi``.
-        find: Looks up what is installed.
+        find: Returns the installed toolchain of a runtime.
 
     Raises:
-        UsageError: The line that was asked for does not exist or is for another kind of target.
-        TargetError: The line does not serve the architecture, or this machine can't build for it:
-            says which GPU, package or driver is missing, and what works here.
+        UsageError: The line does not exist or is for another kind of target.
+        TargetError: The line does not serve the architecture, or this machine can't build for it;
+            the message names the missing GPU, package or driver, the hint what works here.
     """
     if arch.is_cpu:
         return _for_cpu(line, find)
-    here = _look_around(run, find)
+    here = _probe(run, find)
     if line is None:
         return _default(arch, here)
     if line not in gpu_lines():
-        words = [one.asked for one in gpu_lines()]
+        words = [known.asked for known in gpu_lines()]
         near = " It is for GPU=cpu." if not on_gpu(line.kind) else perhaps(line.asked, words)
         raise UsageError(
             f"no backend for TRT={line.asked}.{near}",
-            hint=f"TRT= takes {', '.join(words)}",
+            hint=f"TRT= is one of {', '.join(words)}",
         )
     if reason := not_served(arch, line):
         raise TargetError(reason, hint=_choices(arch, here))
     if problem := _problem(line, arch, here):
         what, remedy = problem
         raise TargetError(what, hint=f"{remedy}; {_choices(arch, here)}")
-    return here.found[line.kind]
+    return here.toolchains[line.kind]
 
 
 def choose_toolchains(
@@ -97,11 +97,11 @@ def choose_toolchains(
     run: Run = run_command,
     find: Find = installed,
 ) -> dict[Arch, Toolchain]:
-    """Picks the runtime for each architecture; ``TRT=`` is about the GPUs among them.
+    """Returns the toolchain of each architecture; ``TRT=`` applies to GPU targets only.
 
     Raises:
-        UsageError: The line does not exist, or there is no GPU that it could be for.
-        TargetError: Nothing that is installed serves one of the architectures.
+        UsageError: The line does not exist, or no target is a GPU.
+        TargetError: No installed runtime serves one of the architectures.
     """
     has_gpu = not all(arch.is_cpu for arch in archs)
     return {
@@ -110,69 +110,72 @@ def choose_toolchains(
     }
 
 
-def _look_around(run: Run, find: Find) -> _Here:
+def _probe(run: Run, find: Find) -> _Here:
     gpu = describe_gpu(run)
-    found: dict[RuntimeKind, Toolchain] = {kind: chain for kind in Runtime if (chain := find(kind))}
-    return _Here(archs=tuple(local_archs(run)), driver=gpu.driver if gpu else None, found=found)
+    toolchains: dict[RuntimeKind, Toolchain] = {
+        kind: toolchain for kind in Runtime if (toolchain := find(kind))
+    }
+    driver = gpu.driver if gpu else None
+    return _Here(archs=tuple(local_archs(run)), driver=driver, toolchains=toolchains)
 
 
 def _default(arch: Arch, here: _Here) -> Toolchain:
-    """Picks among what is installed: TensorRT before TensorRT-RTX.
+    """Returns the first installed toolchain that builds for an architecture: TensorRT before RTX.
 
     Raises:
-        TargetError: Neither builds for the architecture here; says why not, for each.
+        TargetError: Neither builds for the architecture here; the message has a reason for each.
     """
     reasons, remedies = [], []
     for kind in gpu_runtimes():
-        found = here.found.get(kind)
-        line = found.line if found else _newest(kind, arch)
+        toolchain = here.toolchains.get(kind)
+        line = toolchain.line if toolchain else _newest(kind, arch)
         if reason := not_served(arch, line):
             reasons.append(reason)
         elif problem := _problem(line, arch, here):
             reasons.append(problem[0])
             remedies.append(problem[1])
         else:
-            return here.found[kind]
+            return here.toolchains[kind]
     raise TargetError(
-        f"nothing here builds for {arch}: {'; '.join(reasons)}",
+        f"this machine can't build for {arch}: {'; '.join(reasons)}",
         hint="; ".join(filter(None, [" or ".join(remedies), _choices(arch, here)])),
     )
 
 
 def _newest(kind: RuntimeKind, arch: Arch) -> RuntimeLine:
-    """Returns the first line of a runtime in the table, of those that serve the architecture."""
+    """Returns a runtime's newest line that serves the architecture, else its newest line."""
     lines = [line for line in [*lines_for(arch), *gpu_lines()] if line.kind == kind]
     return lines[0]
 
 
 def _problem(line: RuntimeLine, arch: Arch, here: _Here) -> tuple[str, str] | None:
-    """Says why this machine can't build with a line that serves the architecture.
+    """Returns why this machine can't build with a line that serves the architecture.
 
     Returns:
-        What is missing, and what to do about it; None where nothing is.
+        What is missing and how to get it; None if nothing is missing.
     """
     if not is_portable(line.kind) and arch not in here.archs:
         return _elsewhere(line.title, arch, here), f"build it on a machine with an {arch} GPU"
-    found = here.found.get(line.kind)
-    if found is None:
+    toolchain = here.toolchains.get(line.kind)
+    if toolchain is None:
         return f"{line.title} is not installed", _install(line)
-    if found.line != line:
+    if toolchain.line != line:
         what = (
-            f"{title_of(line.kind)} {found.version} is installed, not {line.version}; an "
+            f"{title_of(line.kind)} {toolchain.version} is installed, not {line.version}; an "
             "engine is built with exactly the version that will run it"
         )
         return what, _install(line)
-    needed = line_facts(line).cell(arch.name).driver.get(found.cuda or 0)
+    needed = line_facts(line).cell(arch.name).driver.get(toolchain.cuda or 0)
     driver = _major(here.driver)
     if not is_portable(line.kind) and needed and driver and driver < needed:
-        what = f"{line.title} for CUDA {found.cuda} needs driver {needed} or later"
+        what = f"{line.title} for CUDA {toolchain.cuda} needs driver {needed} or later"
         return f"{what}; this machine has {here.driver}", f"install the NVIDIA driver {needed}"
     return None
 
 
 def _elsewhere(name: str, arch: Arch, here: _Here) -> str:
-    have = ", ".join(one.name for one in here.archs)
-    return f"{name} builds an engine on the very GPU that runs it; this machine has " + (
+    have = ", ".join(local.name for local in here.archs)
+    return f"{name} builds an engine only on the GPU that will run it; this machine has " + (
         f"{have}, not {arch}" if have else "no GPU (nvidia-smi is missing or finds no driver)"
     )
 
@@ -180,12 +183,12 @@ def _elsewhere(name: str, arch: Arch, here: _Here) -> str:
 def _install(line: RuntimeLine) -> str:
     facts = line_facts(line)
     image = facts.container
-    other = f", or the container {image}" if image not in ("none", "unlocked") else ""
-    return facts.install + (f" ({facts.note})" if facts.note else "") + other
+    container = f", or the container {image}" if image not in ("none", "unlocked") else ""
+    return facts.install + (f" ({facts.note})" if facts.note else "") + container
 
 
 def _major(driver: str | None) -> int | None:
-    """Reads ``580`` from ``580.95.05``; None from what is no driver version."""
+    """Returns 580 for ``580.95.05``; None if the text is not a driver version."""
     match = re.match(r"(\d{3,})\.\d", driver or "")
     return int(match[1]) if match else None
 
@@ -200,21 +203,22 @@ def _choices(arch: Arch, here: _Here) -> str:
 
 
 def _for_cpu(line: RuntimeLine | None, find: Find) -> Toolchain:
-    found = find(Runtime.ORT)
-    if found is None:
+    toolchain = find(Runtime.ORT)
+    if toolchain is None:
         raise TargetError(
             "GPU=cpu needs onnxruntime, which is not installed",
             hint="pip install -e '.[farm]' -c constraints.txt",
         )
-    if line is not None and line != found.line:
+    if line is not None and line != toolchain.line:
         raise UsageError(
             f"TRT={line.asked} is no runtime for GPU=cpu",
             hint=f"leave TRT= out; {alternatives(Arch('cpu'))}",
         )
-    if not served_archs(found.line):
+    if not served_archs(toolchain.line):
+        supported = ", ".join(name for name in known_lines() if name[:3] == "ort")
         raise TargetError(
-            f"onnxruntime {found.version} is installed and {found.line} is not in the targets "
-            f"table, which has {', '.join(name for name in known_lines() if name[:3] == 'ort')}",
+            f"onnxruntime {toolchain.version} is installed, but the targets table has {supported}, "
+            f"not {toolchain.line}",
             hint="pip install -e '.[farm]' -c constraints.txt",
         )
-    return found
+    return toolchain

@@ -1,7 +1,7 @@
-"""The Python that builds and verifies, if it is not the farm's own.
+"""The Python interpreter that builds and verifies, if it is not the farm's own.
 
-Exports need torch and builds need the runtime, and some runtimes need a Python that is too old for
-torch: TensorRT 8.6 has no wheels for versions after CPython 3.10.
+Exports need torch and builds need the runtime, but some runtimes need a Python that is too old for
+torch: TensorRT 8.6 has no wheels for Python after 3.10.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
 
 
 def worker_command(python: str) -> tuple[str, ...]:
-    """Returns the command of a worker in a Python, the farm's own when it is empty."""
+    """Returns the command that starts a worker in a Python; empty for the farm's own."""
     return (python or sys.executable, "-m", "builders.worker")
 
 
 def toolchains_of(python: str) -> dict[RuntimeKind, Toolchain]:
-    """Returns the runtimes that another Python has installed.
+    """Returns the runtimes that are installed in another Python.
 
     Raises:
-        UsageError: It does not start, or lacks what a worker needs.
+        UsageError: The Python does not start or lacks packages that a worker needs.
     """
     command = [python, "-m", "zoo.client.host"]
     try:
@@ -39,13 +39,14 @@ def toolchains_of(python: str) -> dict[RuntimeKind, Toolchain]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(
-            f"BUILDER_PYTHON={python}: it does not start: {error}", hint="give a Python's path"
+            f"BUILDER_PYTHON={python} does not start: {error}",
+            hint="give the path of a Python interpreter",
         ) from error
     try:
         return _TOOLCHAINS.validate_python(json.loads(done.stdout))
     except (ValueError, ValidationError) as error:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        message = (done.stderr.strip().splitlines() or ["no error message"])[-1]
         raise UsageError(
-            f"BUILDER_PYTHON={python} can't run a worker: {said}",
+            f"BUILDER_PYTHON={python} can't run a worker: {message}",
             hint=f"{python} -m pip install '.[worker]' and the runtime; torch is not needed there",
         ) from error

@@ -24,19 +24,18 @@ def worker_environment(
 ) -> dict[str, str]:
     """Returns the environment variables for a worker.
 
-    Kept: where programs, libraries, home, caches and temporary files are; the
-    language; CUDA's, TensorRT's, ONNX Runtime's, torch's and the thread pools' settings; proxies,
-    certificate authorities and package indexes, for exports that download weights; this project's
-    settings; the address of the Docker engine, for the ``docker`` program, which passes none of
-    this on to a container.
+    Kept are paths of programs, libraries, home, caches and temporary files; the locale; settings
+    of CUDA, TensorRT, ONNX Runtime, torch and thread pools; proxies, certificate authorities and
+    package indexes, for exports that download weights; this project's settings; and the address
+    of the Docker engine, for the ``docker`` program, which passes none of this on to a container.
 
-    Dropped: everything else, such as ``ZOO_KEYS_PASSPHRASE``, CI tokens and cloud credentials, and
-    everything that is named like a secret.
+    Dropped is everything else, such as ``ZOO_KEYS_PASSPHRASE``, CI tokens and cloud credentials,
+    and every variable that is named like a secret.
 
     Args:
         bucket: Whether the worker reads a store in a bucket; keeps ``AWS_*``.
         weights: Whether it downloads weights; keeps the hub's token, which gated weights need.
-        environment: All variables.
+        environment: The variables to choose from.
     """
     return {
         name: value
@@ -48,9 +47,9 @@ def worker_environment(
 
 
 def drop_secrets() -> None:
-    """Removes variables from this process that its workers, which inherit them, must not have.
+    """Removes the variables from this process that its workers must not inherit.
 
-    For a cluster machine, whose jobs may use any store and any weights.
+    For a machine of a cluster, whose jobs may use any store and any weights.
     """
     kept = worker_environment(bucket=True, weights=True)
     for name in os.environ.keys() - kept.keys():

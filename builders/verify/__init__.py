@@ -1,1 +1,1 @@
-"""An engine's features against PyTorch's, and its speed."""
+"""Verifies an engine's features against PyTorch's and benchmarks its speed."""

@@ -67,7 +67,7 @@ def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> Batc
 
 
 def time_on_device(session: DeviceTimed, batch: int, called: BatchTimes) -> BatchTimes:
-    """Times one batch size on the GPU, in every profile that takes it.
+    """Times one batch size on the GPU, in every profile that supports it.
 
     Args:
         session: The engine.
@@ -75,15 +75,15 @@ def time_on_device(session: DeviceTimed, batch: int, called: BatchTimes) -> Batc
         called: Result of :func:`time_calls`.
     """
     chosen = choose_profile(session.profiles, batch)
-    fitting = [index for index, profile in enumerate(session.profiles) if batch in profile]
-    times = {index: _many(session, batch, index, cuda_graph=True) for index in fitting}
-    enqueued = _many(session, batch, chosen, cuda_graph=False)
+    supporting = [index for index, profile in enumerate(session.profiles) if batch in profile]
+    times = {index: _times(session, batch, index, cuda_graph=True) for index in supporting}
+    enqueued = _times(session, batch, chosen, cuda_graph=False)
     return summary(batch, times[chosen]).but(
         measured="on the GPU, CUDA graph",
         call_ms=called.latency_ms,
         enqueued_ms=float(np.median(enqueued)),
         profile=chosen,
-        profiles={str(index): float(np.median(found)) for index, found in times.items()},
+        profiles={str(index): float(np.median(runs)) for index, runs in times.items()},
     )
 
 
@@ -104,8 +104,9 @@ def summary(batch: int, times: list[float]) -> BatchTimes:
     )
 
 
-def _many(session: DeviceTimed, batch: int, profile: int, *, cuda_graph: bool) -> list[float]:
+def _times(session: DeviceTimed, batch: int, profile: int, *, cuda_graph: bool) -> list[float]:
+    """Returns milliseconds of as many runs as fit into the time."""
     trial = session.time_on_device(batch, profile, _TRIAL_RUNS, cuda_graph=cuda_graph)
-    most = int(1e3 * _SECONDS / max(1e-3, float(np.median(trial))))
-    runs = max(_LEAST_RUNS, min(_MOST_RUNS, most))
+    fitting = int(1e3 * _SECONDS / max(1e-3, float(np.median(trial))))
+    runs = max(_LEAST_RUNS, min(_MOST_RUNS, fitting))
     return session.time_on_device(batch, profile, runs, cuda_graph=cuda_graph)

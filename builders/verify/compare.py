@@ -31,6 +31,9 @@ from zoo.schema.measurements import BatchNumbers
 from zoo.util.errors import VerificationError
 
 _INPUT, _OUTPUT = "images", "features"
+Feed = dict[str, npt.NDArray[np.float32]]
+"""A batch, by name of the input."""
+
 _AT_ONCE = 32  # labelled photos
 
 
@@ -50,7 +53,7 @@ class SessionRunner(BaseRunner):  # type: ignore[misc]
         shape = (-1, *self._session.input_shape)
         return TensorMetadata().add(_INPUT, dtype=np.dtype(np.float32), shape=shape)
 
-    def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
+    def infer_impl(self, feed_dict: Feed) -> OrderedDict[str, Any]:
         """Runs one batch."""
         started = time.perf_counter()
         features = self._session.features(feed_dict[_INPUT])
@@ -127,7 +130,7 @@ def verify(
         raise VerificationError(f"{golden}: not a golden file: {error}") from error
     order = {batch: _rows(batch, len(features)) for batch in batches}
 
-    def feeds() -> Iterator[dict[str, Any]]:
+    def feeds() -> Iterator[Feed]:
         for done, batch in enumerate(batches):
             report(Event(stage="verify", done=done, total=len(batches), note=f"batch {batch}"))
             yield {_INPUT: normalise(images[order[batch]], preprocess)}
@@ -169,7 +172,7 @@ def labelled_features(session: Session, prove: Prove, path: Path, report: Report
     except (OSError, ValueError, KeyError) as error:
         raise VerificationError(
             f"{prove.labelled}: no labelled photos: {error}",
-            hint="they are kept while a run lasts: make zoo LABELLED=folder makes them",
+            hint="the file exists only during a run; start one with make zoo LABELLED=folder",
         ) from error
     features = []
     for first in range(0, len(images), _AT_ONCE):

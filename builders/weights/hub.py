@@ -26,8 +26,8 @@ def fetch(model: str, weights: HubWeights) -> Path:
         The file in the hub's cache.
 
     Raises:
-        WeightsError: No network, no such file or revision, or bytes that are not the manifest's.
-            A file that fails its check is removed from the cache.
+        WeightsError: The hub can't be reached, has no such file or revision, or the file's hash
+            differs from the manifest's; such a file is removed from the cache.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -49,7 +49,7 @@ def fetch(model: str, weights: HubWeights) -> Path:
             "or no right to read it",
             hint=f".venv/bin/zoo-farm lock {model} looks the revision up again; {_DRY_RUN}",
         ) from error
-    except Exception as error:  # a download that broke off; the class is the HTTP library's
+    except Exception as error:  # an interrupted download; the class depends on the HTTP library
         raise WeightsError(
             f"{model}: {where}: the download did not complete: {error}",
             hint=f"try again; {_DRY_RUN}",
@@ -67,14 +67,14 @@ def _check(model: str, where: str, path: Path, weights: HubWeights) -> None:
     raise WeightsError(
         f"{model}: {where} has {size} bytes and sha256 {digest}; the manifest says "
         f"{weights.size} bytes and {weights.sha256}",
-        hint="the file was removed from the cache; if a retry gives the same, the hub serves "
-        "other bytes than were locked: do not build from them",
+        hint="the file was removed from the cache; if it is the same after a retry, the hub serves "
+        "a different file than the locked one: do not build from it",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """What a hub says of a file now."""
+    """The newest revision, hash and size (bytes) of a file on the hub."""
 
     revision: str
     sha256: str
@@ -82,10 +82,10 @@ class Lock:
 
 
 def look_up(model: str, weights: HubWeights) -> Lock:
-    """Asks the hub for the newest commit of a repository and the hash of its file.
+    """Returns the newest commit of a hub repository with the hash and size of its file.
 
     Raises:
-        WeightsError: The hub can't be reached, or does not know the repository or the file.
+        WeightsError: The hub can't be reached, or lacks the repository or the file.
     """
     try:
         from huggingface_hub import HfApi
@@ -114,7 +114,7 @@ def look_up(model: str, weights: HubWeights) -> Lock:
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Writes revision, hash and size into a manifest, leaving the rest of it as it is."""
+    """Writes revision, hash and size into a manifest and keeps the rest of it unchanged."""
     import tomlkit
 
     document = tomlkit.parse(path.read_text(encoding="utf-8"))

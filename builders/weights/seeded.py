@@ -1,17 +1,19 @@
-"""Seeded weights: a stand-in with sane activations, for dry runs without a hub.
+"""Random weights with realistic activations, for dry runs without a hub.
 
-An untrained network is a poor subject: timm starts the last BatchNorm of a residual block at
-zero, which leaves the branch dead, and the statistics of a fresh BatchNorm fit no image. So the
-scales are drawn at random and the statistics are set by one pass over real photos.
+A freshly initialised network does not test much: timm initialises the last BatchNorm of a residual
+block to zero, which disables the branch, and BatchNorm statistics do not fit any image. So scales
+are drawn at random, and the statistics are set by one pass over real photos.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
 
 from builders.photos import bundled
-from zoo.schema.manifest import Manifest
+from zoo.schema.manifest import Manifest, Preprocess
 from zoo.util.digest import sha256_json
 from zoo.util.installed_versions import version
 
@@ -24,29 +26,52 @@ if TYPE_CHECKING:
 SEED = 0
 SCALES, BRANCH_SCALES = (0.5, 1.5), (0.1, 0.4)
 LEAST_VARIANCE = 0.1
-"""Of a channel, relative to its layer's mean."""
+"""Lower limit of a channel's variance, relative to the mean of its layer."""
 
 
-def recipe(manifest: Manifest) -> dict[str, Any]:
-    """Returns everything that decides the seeded state of a model.
+class Recipe(BaseModel):
+    """The inputs of a seeded state.
 
-    The state itself also depends on thread count and instruction set, which is why it is stored
-    as a blob and only keyed by this recipe.
+    The state also depends on thread count and instruction set, which is why it is stored as a blob
+    and its record is only named by the key of this recipe.
+
+    Attributes:
+        recipe: Name, version and constants of the algorithm.
+        seed: Random seed of the weights.
+        arch: timm name of the model.
+        preprocess: The preprocessing of the photos.
+        photos: Name of the photos that set the BatchNorm statistics.
+        torch: Version of PyTorch.
+        timm: Version of timm.
     """
-    return {
-        "recipe": f"seeded-1, scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}",
-        "seed": SEED,
-        "arch": manifest.timm_name,
-        "preprocess": manifest.preprocess.plain.model_dump(mode="json"),
-        "photos": bundled.statistics_name(),
-        "torch": version("torch"),
-        "timm": version("timm"),
-    }
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    seed: int
+    arch: str
+    preprocess: Preprocess
+    photos: str
+    torch: str
+    timm: str
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON of this recipe."""
+        return sha256_json(self.model_dump(mode="json"))
 
 
-def recipe_key(values: dict[str, Any]) -> str:
-    """Returns the digest that a seeded state is stored under."""
-    return sha256_json(values)
+def recipe(manifest: Manifest) -> Recipe:
+    """Returns the inputs of a model's seeded state."""
+    return Recipe(
+        recipe=f"seeded-1, scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}",
+        seed=SEED,
+        arch=manifest.timm_name,
+        preprocess=manifest.preprocess.plain,
+        photos=bundled.statistics_name(),
+        torch=version("torch"),
+        timm=version("timm"),
+    )
 
 
 def make_state(
@@ -55,11 +80,11 @@ def make_state(
     """Draws a model's weights and sets its BatchNorm statistics on real photos.
 
     Args:
-        create: Makes the model with fresh weights.
-        images: Photos, normalised as the model will get them, ``(N, 3, H, W)``.
+        create: Returns the model, freshly initialised.
+        images: Preprocessed photos, ``(N, 3, H, W)``.
 
     Returns:
-        The whole model's state dict, classifier included, as a hub would serve it.
+        The state dict of the whole model, classifier included, as in a hub's file.
     """
     import torch
     from torch import nn
@@ -69,13 +94,13 @@ def make_state(
         model = create()
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
-            # timm starts the norms that end a residual branch at zero. A branch as strong as its
-            # shortcut would make a deep network chaotic: rounding would grow a hundredfold.
+            # timm initialises the norms that end a residual branch to zero. A branch as strong as
+            # its shortcut would amplify rounding errors a hundredfold in a deep network.
             ends_branch = not norm.weight.any()
             nn.init.uniform_(norm.weight, *(BRANCH_SCALES if ends_branch else SCALES))
             nn.init.uniform_(norm.bias, -0.2, 0.2)
             norm.reset_running_stats()
-            norm.momentum = None  # a plain average
+            norm.momentum = None  # cumulative average
     model.eval()
     for norm in norms:
         norm.train()
@@ -83,7 +108,7 @@ def make_state(
         with torch.inference_mode():
             model(torch.from_numpy(images))
         for norm in norms:
-            # A channel that hardly varies on these few photos must not explode on others.
+            # A channel that hardly varies on these few photos would explode on others.
             variance = norm.running_var
             assert variance is not None
             variance.clamp_(min=float(variance.mean()) * LEAST_VARIANCE)

@@ -1,10 +1,12 @@
-"""State dicts: from a file of weights to a timm model, every tensor accounted for."""
+"""Loads files of weights into timm models; every tensor must match."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from typing_extensions import assert_never
 
 from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
 from zoo.util.errors import WeightsError
@@ -15,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def read_state(path: Path, suffix: str | None = None) -> dict[str, torch.Tensor]:
-    """Reads a state dict: safetensors, or a pickle that may hold tensors only.
+    """Reads a state dict from safetensors or from a pickle that contains only tensors.
 
     Args:
         path: The file.
-        suffix: Which of the two it is, for a file whose name does not say.
+        suffix: The file name suffix, for a file whose name has none.
 
     Raises:
-        WeightsError: The file is damaged, or a pickle that holds code.
+        WeightsError: The file is damaged, or a pickle that contains code.
     """
     import pickle
 
@@ -38,28 +40,33 @@ def read_state(path: Path, suffix: str | None = None) -> dict[str, torch.Tensor]
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise WeightsError(
             f"{path}: not a state dict that can be read safely: {str(error).splitlines()[0]}",
-            hint="only safetensors and pickles that hold nothing but tensors are read",
+            hint="only safetensors and pickles that contain nothing but tensors are read",
         ) from error
     return state
 
 
 def load_state(model: nn.Module, manifest: Manifest, path: Path) -> None:
-    """Loads the weights of a manifest into its model; no tensor may be missing or left over.
+    """Loads the weights of a manifest into its model; no tensor may be missing or unused.
 
     Args:
-        model: As :func:`builders.export.backbone.create` makes it.
-        manifest: Says how the file names its tensors and which of them to leave out.
+        model: From :func:`builders.export.backbone.create`.
+        manifest: States how the file names its tensors and which of them to ignore.
         path: The file of weights.
 
     Raises:
-        WeightsError: The file's tensors are not the model's.
+        WeightsError: The file's tensors do not match the model's.
     """
     state = read_state(path)
     weights = manifest.weights
-    if isinstance(weights, PypiWeights) and weights.naming == "lukemelas":
-        state = lukemelas_to_timm(state, set(model.state_dict()))
-    if isinstance(weights, (HubWeights, FileWeights)) and weights.ignore:
-        state = {name: t for name, t in state.items() if not name.startswith(weights.ignore)}
+    match weights:
+        case PypiWeights():
+            if weights.naming == "lukemelas":
+                state = lukemelas_to_timm(state, set(model.state_dict()))
+        case HubWeights() | FileWeights():
+            ignored = weights.ignore
+            state = {name: t for name, t in state.items() if not name.startswith(ignored)}
+        case _:
+            assert_never(weights)
     _load(model, manifest, path, state)
 
 
@@ -67,7 +74,7 @@ def load_seeded(model: nn.Module, manifest: Manifest, path: Path) -> None:
     """Loads a seeded state: safetensors in timm's naming, whatever the manifest's source is.
 
     Raises:
-        WeightsError: The file's tensors are not the model's.
+        WeightsError: The file's tensors do not match the model's.
     """
     _load(model, manifest, path, read_state(path, ".safetensors"))
 
@@ -79,7 +86,7 @@ def _load(model: nn.Module, manifest: Manifest, path: Path, state: dict[str, tor
         cause = " ".join(str(error).split())[:400]
         raise WeightsError(
             f"{manifest.id}: {path.name} does not fit timm's {manifest.timm_name}: {cause}",
-            hint="tensors that this backbone has no use for are named by weights.ignore",
+            hint="weights.ignore names tensors that the backbone does not use",
         ) from error
 
 
@@ -112,7 +119,7 @@ def lukemelas_to_timm(
 ) -> dict[str, torch.Tensor]:
     """Renames the tensors of an EfficientNet-Lite from lukemelas's naming to timm's.
 
-    timm numbers blocks by stage (``blocks.2.0``), lukemelas straight through (``_blocks.3``).
+    timm numbers blocks by stage (``blocks.2.0``), lukemelas consecutively (``_blocks.3``).
 
     Args:
         state: State dict in lukemelas's naming.

@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
+from typing_extensions import assert_never
 
 from builders.backends import get_backend
 from builders.export.run import run_export, run_reference
 from builders.jobs.messages import (
+    AnyJob,
     BuildJob,
     BuildOutput,
     ExportJob,
@@ -141,31 +143,28 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         message = f"not a job: {where}: {first['msg']}"
         return Failure(error="JobError", message=message, hint=None)
     try:
-        workspace = Workspace(job.store, output)
-        if isinstance(job, ExportJob):
-            return run_export(job, workspace, report)
-        if isinstance(job, ReferenceJob):
-            return run_reference(job, workspace, report)
-        if isinstance(job, BuildJob):
-            return run_build(job, workspace, report)
-        return run_verify(job, workspace, report)
+        return _run(job, Workspace(job.store, output), report)
     except ZooError as error:
         traceback.print_exc()
-        hint = error.hint or _last_complaint(output / "log.txt")
-        return Failure(error=type(error).__name__, message=error.message, hint=hint)
+        return Failure(error=type(error).__name__, message=error.message, hint=error.hint)
     except Exception as error:  # top level of the process: report any error in the result
         traceback.print_exc()
         name = type(error).__name__
         return Failure(error=name, message=f"{name}: {error}", hint="the log has the traceback")
 
 
-def _last_complaint(log: Path) -> str | None:
-    """Returns the last error that a native library logged; it reports reasons nowhere else."""
-    if not log.is_file():
-        return None
-    lines = log.read_text(errors="replace").splitlines()
-    complaints = [line for line in lines if line.startswith("[E]")]
-    return complaints[-1][4:500] if complaints else None
+def _run(job: AnyJob, workspace: Workspace, report: Report) -> BaseModel:
+    match job:
+        case ExportJob():
+            return run_export(job, workspace, report)
+        case ReferenceJob():
+            return run_reference(job, workspace, report)
+        case BuildJob():
+            return run_build(job, workspace, report)
+        case VerifyJob():
+            return run_verify(job, workspace, report)
+        case _:
+            assert_never(job)
 
 
 def _end_with(parent: int) -> None:

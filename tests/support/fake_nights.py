@@ -23,6 +23,7 @@ from builders.recipe.export_form import Form
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.elsewhere import Places
+from builders.weights.mode import WeightsMode
 from support import records
 from support.models import SMALL
 from support.paths import MANIFESTS
@@ -112,7 +113,7 @@ class Night:
     def __init__(self, manifest: Manifest, folder: Path) -> None:
         self.repository = Repository(MemoryStore())
         self.builder, self.desk = Builder(), Desk(self.repository)
-        identity = weights.identify(manifest, "seeded")
+        identity = weights.identify(manifest, WeightsMode.SEEDED)
         form = Form(dialect="dynamo-20", precision=Precision.FP32)
         asked = export_form.export_inputs(manifest, identity, form, NO_IMAGES.name)
         store = self.repository.store
@@ -126,7 +127,7 @@ class Night:
         self.request = Request(
             manifests={SMALL: manifest}, manifest_dir=MANIFESTS, places=places({}),
             precisions=(Precision.FP32,),
-            weights="seeded", calibration=NO_IMAGES, failures=folder / "_failures",
+            weights=WeightsMode.SEEDED, calibration=NO_IMAGES, failures=folder / "_failures",
         )  # fmt: skip
 
     def run(self, version: str, *, counts: bool = True, retry: bool = False) -> Summary:

@@ -21,6 +21,6 @@ def installed_inputs(kind: RuntimeKind, *archs: str, **overrides: Any) -> BuildI
         "archs": archs,
         "toolchain": toolchain,
         "profiles": (BatchRange(opt=4, max=8),),
-        "options": get_backend(kind).options(toolchain, {}),
+        "options": get_backend(kind).options(toolchain, {}).model_dump(mode="json"),
     }
     return build_inputs(**{**defaults, **overrides})

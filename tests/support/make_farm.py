@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,39 @@ from support.paths import ROOT
 from zoo.client.trust import TrustHome
 from zoo.repository.repository import Repository
 from zoo.stores import LocalStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many engines a run brought to which end."""
+
+    published: int = 0
+    verified: int = 0
+    current: int = 0
+    ruled_out: int = 0
+    disabled: int = 0
+    failed: int = 0
+
+
+_WORDS = {
+    "published": "published",
+    "verified again": "verified",
+    "already published, nothing to do": "current",
+    "that the floors rule out": "ruled_out",
+    "disabled, whose engines missed or failed (RETRY=1 tries them again)": "disabled",
+    "failed": "failed",
+}
+"""The words of the line that ends a run, which no test repeats."""
+
+_COUNT = re.compile(rf"\b(\d+) ({'|'.join(re.escape(words) for words in _WORDS)})(?:, |$)")
+
+
+def counts(done: subprocess.CompletedProcess[str]) -> Counts:
+    """Returns what a run's last line of counts says; fails where there is none."""
+    lines = [_COUNT.findall(line) for line in done.stdout.splitlines()]
+    counted = [line for line in lines if line]
+    assert counted, f"no counts in {done.stdout}{done.stderr}"
+    return Counts(**{_WORDS[words]: int(number) for number, words in counted[-1]})
 
 
 @dataclass(frozen=True, kw_only=True)

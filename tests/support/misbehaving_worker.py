@@ -212,7 +212,8 @@ def _referred(output: Path, job: dict[str, Any]) -> Result:
 
 def _verified(output: Path, job: dict[str, Any]) -> Result:
     (output / "labelled.npy").write_bytes(FEATURES)
-    verification = {"passed": True, "reason": None, "batches": [], "labelled": "labelled.npy"}
+    verification: Result = {"passed": True, "reason": None, "batches": []}
+    verification["labelled"] = "labelled.npy"
     return {
         "kind": "build", "engine": None, "facts": {}, "precision_proven": False,
         "verification": verification, "benchmark": [], "machine": {}, "cost": {},

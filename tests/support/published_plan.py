@@ -17,6 +17,7 @@ from builders.publish import index
 from builders.recipe import export_form
 from builders.recipe.export_form import Form
 from builders.toolchains.elsewhere import Places
+from builders.weights.mode import WeightsMode
 from support import records
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, Index, IndexRow, index_row
@@ -57,7 +58,7 @@ def publish_all(repository: Repository, manifests: Mapping[str, Manifest], place
 
 
 def _list(repository: Repository, manifest: Manifest, keys: Iterable[str]) -> IndexRow:
-    identity = weights.identify(manifest, "seeded")
+    identity = weights.identify(manifest, WeightsMode.SEEDED)
     card = index.model_card(manifest, identity)
     candidate = Candidate(card=card, weights=identity, records=tuple(keys))
     made = index.model_index(repository, candidate, None, NOW)
@@ -67,7 +68,7 @@ def _list(repository: Repository, manifest: Manifest, keys: Iterable[str]) -> In
 
 def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places: Places) -> str:
     form = Form.for_line(wanted.toolchain.line, wanted.precision)
-    identity = weights.identify(manifest, "seeded")
+    identity = weights.identify(manifest, WeightsMode.SEEDED)
     asked = export_form.export_inputs(manifest, identity, form, CALIBRATION.name)
     export = records.export_record(
         inputs=asked,

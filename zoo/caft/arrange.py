@@ -15,17 +15,33 @@ from array import array
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, SUMS, Log, encode, whole_lines
+from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, SUMS, Log, LogLine, encode, whole_lines
 from zoo.caft.growing import GrowingArray, mapped
 
 NEXT, READY = ".next", ".ready"
 _DRAFT = "draft.jsonl"
 _ROWS_BYTES = 64 << 20  # bytes of rows copied at a time
+
+
+class DraftLine(TypedDict):
+    """An image whose features the cache has.
+
+    Attributes:
+        row: Its row in the cache.
+        key: :func:`zoo.caft.files.key_of` the sample, 64 bits in hexadecimal.
+        name: Its name.
+        label: The name of its class, None if it has none.
+    """
+
+    row: int
+    key: str
+    name: str
+    label: str | None
 
 
 class Draft:
@@ -45,7 +61,8 @@ class Draft:
 
     def keep(self, row: int, key: str, name: str, label: str | None) -> None:
         """Adds an image whose features the cache has in a row."""
-        self._file.write(encode({"row": row, "key": key, "name": name, "label": label}))
+        line: DraftLine = {"row": row, "key": key, "name": name, "label": label}
+        self._file.write(encode(line))
 
     def expect(self) -> None:
         """Adds the next image that this pass appends to the log."""
@@ -56,12 +73,12 @@ class Draft:
         self._file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yields its lines; nothing can be added afterwards."""
+    def __iter__(self) -> Iterator[DraftLine | None]:
+        """Yields its lines, None for an image of this pass; nothing can be added afterwards."""
         self._file.close()
         with (self.folder / _DRAFT).open("rb") as file:
             for text in file:
-                yield json.loads(text)
+                yield json.loads(text) or None
 
 
 def arrange(folder: Path, draft: Draft, old: Log, views: int) -> Log:
@@ -115,7 +132,7 @@ def _write_log(folder: Path, draft: Draft, old: Log, order: array[int]) -> Log:
     hashes = mapped(folder / HASHES, np.uint8, (32,), old.samples)
     with (draft.folder / LOG).open("wb") as file:
 
-        def write(line: dict[str, Any], row: int) -> None:
+        def write(line: LogLine, row: int) -> None:
             bad = "error" in line
             new.add(int(line["key"], 16), line.get("label"), bad)
             if not bad:
@@ -127,15 +144,16 @@ def _write_log(folder: Path, draft: Draft, old: Log, order: array[int]) -> Log:
         appended = islice(lines, len(old.keys) - draft.lines, None)
         row = old.samples
         for entry in draft:
-            if not entry:
+            if entry is None:
                 line = next(appended)
                 write(line, row)
                 row += "error" not in line
                 continue
-            kept = {name: entry[name] for name in ("key", "name")}
+            kept: LogLine = {"key": entry["key"], "name": entry["name"]}
             if entry["label"] is not None:
                 kept["label"] = entry["label"]
-            write({**kept, "sha256": hashes[entry["row"]].tobytes().hex()}, entry["row"])
+            kept["sha256"] = hashes[entry["row"]].tobytes().hex()
+            write(kept, entry["row"])
         file.flush()
         os.fsync(file.fileno())
     return new

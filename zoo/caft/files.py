@@ -10,15 +10,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import NotRequired
 
 from zoo.caft.sample import Sample
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import CacheError
 from zoo.util.locks import NO_LOCKS, is_not_mine
+
+if TYPE_CHECKING:
+    from zoo.caft.arrange import DraftLine
 
 FEATURES, LABELS, HASHES, LOG = "features.npy", "labels.npy", "hashes.npy", "samples.jsonl"
 SUMS = "sums.npy"
@@ -97,7 +101,25 @@ def read_log(path: Path, *, of_list: bool = False) -> Log:
     return log
 
 
-def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+class LogLine(TypedDict):
+    """A line of ``samples.jsonl``: a sample that was processed, or skipped.
+
+    Attributes:
+        key: :func:`key_of` of the sample, 64 bits in hexadecimal.
+        name: Its name.
+        label: The name of its class; absent if it has none.
+        sha256: Digest of its image, in hexadecimal; absent if it was skipped.
+        error: Why it was skipped; absent if it was not.
+    """
+
+    key: str
+    name: str
+    label: NotRequired[str]
+    sha256: NotRequired[str]
+    error: NotRequired[str]
+
+
+def whole_lines(path: Path) -> Iterator[tuple[LogLine, int]]:
     """Yields each complete line of ``samples.jsonl`` and the offset at which it ends.
 
     Raises:
@@ -153,14 +175,17 @@ def _key(text: str) -> str:
 
 def line_of(sample: Sample, label: str | None, sha256: str, error: str | None = None) -> bytes:
     """Returns a sample's line in the log."""
-    line: dict[str, Any] = {"key": key_of(sample), "name": in_utf8(sample.name)}
+    line: LogLine = {"key": key_of(sample), "name": in_utf8(sample.name)}
     if label is not None:
         line["label"] = label
-    line |= {"error": error} if error else {"sha256": sha256}
+    if error:
+        line["error"] = error
+    else:
+        line["sha256"] = sha256
     return encode(line)
 
 
-def encode(line: dict[str, Any]) -> bytes:
+def encode(line: LogLine | DraftLine) -> bytes:
     """Returns a line of a log as text."""
     return json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from zoo.caft.card import Identity
 from zoo.inference.extractor import Extractor
+from zoo.schema.measurements import Measurement
 from zoo.schema.records import Record
 from zoo.util.errors import HeadError, MissingPackageError
 from zoo.util.files import write_whole
@@ -22,6 +23,22 @@ HeadKind = Literal["linear", "mlp"]
 _CARD = "caft-zoo"
 
 
+class Training(Measurement):
+    """How a head was trained.
+
+    Attributes:
+        solver: ``adamw``, ``lbfgs`` or ``sklearn``.
+        seed: Random seed of the split, the initial weights and the order of rows.
+        rows: Number of rows it was trained on; a sample has a row per view.
+        epochs: Number of epochs.
+    """
+
+    solver: str | None = None
+    seed: int | None = None
+    rows: int | None = None
+    epochs: int | None = None
+
+
 class HeadCard(Record):
     """The metadata in a head's file.
 
@@ -29,7 +46,7 @@ class HeadCard(Record):
         identity: The engine and settings that made the features it was trained on.
         kind: ``linear``, or ``mlp`` with one hidden layer.
         labels: Names of the classes, in the order of its outputs.
-        trained: How it was trained: solver, seed, rows, epochs.
+        trained: How it was trained; empty if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -37,7 +54,7 @@ class HeadCard(Record):
     identity: Identity
     kind: HeadKind
     labels: tuple[str, ...]
-    trained: dict[str, Any] = Field(default={})
+    trained: Training = Training()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.arrange import Draft
 from zoo.caft.content import digest_of
-from zoo.caft.files import HASHES, LOG, Log, in_utf8, key_of, whole_lines
+from zoo.caft.files import HASHES, LOG, Log, LogLine, in_utf8, key_of, whole_lines
 from zoo.caft.growing import mapped
 from zoo.caft.labels import LabelError
 from zoo.caft.sample import Item, Sample, Source
@@ -273,13 +272,14 @@ class Recogniser:
         name = in_utf8(known.sample.name)
         if self.draft is None:
             same = self._same
-            line = next(self._old, {})
+            line = next(self._old, None)
             if (
-                line.get("key") == key
+                line is not None
+                and line["key"] == key
                 and line["name"] == name
                 and line.get("label") == known.label
                 and self._log.rows[same] >= 0
-                and line["sha256"] == known.digest
+                and line.get("sha256") == known.digest
             ):
                 self._same = same + 1
                 return
@@ -301,7 +301,7 @@ class Recogniser:
             )
 
 
-def _lines(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+def _lines(folder: Path, count: int) -> Iterator[LogLine]:
     """Yields the lines that a cache's log had before this pass."""
     if count:
         for line, _ in islice(whole_lines(folder / LOG), count):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.caft.cache import FeatureCache
-from zoo.caft.head import Head, HeadCard
+from zoo.caft.head import Head, HeadCard, Training
 from zoo.caft.report import Epoch, Report, judge
 from zoo.caft.rows import Rows, standardise
 from zoo.caft.settings import Fitted, Settings
@@ -57,12 +57,12 @@ def train_head(
         fitted = fit_sklearn(cache, split, mean, scale, settings)
     else:
         fitted = _fit(cache, split, mean, scale, settings, on_epoch)
-    trained = {
-        "solver": settings.solver,
-        "seed": settings.seed,
-        "rows": len(split.train) * cache.views,
-        "epochs": len(fitted.curve),
-    }
+    trained = Training(
+        solver=settings.solver,
+        seed=settings.seed,
+        rows=len(split.train) * cache.views,
+        epochs=len(fitted.curve),
+    )
     card = HeadCard(
         identity=cache.identity, kind=settings.kind, labels=cache.label_names, trained=trained
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import JsonValue
 from typing_extensions import assert_never
 
 from zoo.catalog import facts
@@ -22,6 +23,22 @@ from zoo.schema.targets_table import target_table
 
 
 @dataclass(frozen=True, kw_only=True)
+class Commit:
+    """A commit that an engine was built from.
+
+    Attributes:
+        git: Its hash.
+        changed: Whether the checkout had local changes.
+    """
+
+    git: str
+    changed: bool
+
+    def __str__(self) -> str:
+        return f"{self.git}{', with local changes' if self.changed else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """What the repository holds about an engine besides its index entry.
 
@@ -29,13 +46,13 @@ class Origin:
         record: Its build record, None if the repository does not have it.
         export: The record of the ONNX export it was built from, None if unknown.
         attestations: The results of verifying and benchmarking it, oldest first.
-        provenance: Its in-toto statement, None if there is none.
+        commit: The commit of the checkout that built it, None if no provenance names one.
     """
 
     record: BuildRecord | None = None
     export: ExportRecord | None = None
     attestations: tuple[Attestation, ...] = ()
-    provenance: dict[str, Any] | None = None
+    commit: Commit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,8 +274,8 @@ def provenance(engine: EngineEntry, origin: Origin) -> list[tuple[str, str]]:
         lines.append(("Exported by", _named(export.inputs.versions)))
     if record is not None and record.inputs.options:
         lines.append(("Builder options", _named(record.inputs.options)))
-    if commit := _commit(origin.provenance):
-        lines.append(("Commit", commit))
+    if origin.commit is not None:
+        lines.append(("Commit", str(origin.commit)))
     if record is not None and record.cost.seconds is not None:
         memory = record.cost.peak_memory
         peak = f", {facts.mib(memory)} peak memory" if memory is not None else ""
@@ -266,18 +283,21 @@ def provenance(engine: EngineEntry, origin: Origin) -> list[tuple[str, str]]:
     return lines
 
 
-def _named(values: dict[str, Any]) -> str:
+def _named(values: Mapping[str, JsonValue]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
 
 
-def _commit(statement: dict[str, Any] | None) -> str | None:
+def commit_of(statement: bytes) -> Commit | None:
     """Returns the commit that an in-toto statement names, None if it has another shape."""
-    version: Any = statement
+    try:
+        version: Any = json.loads(statement)
+    except (ValueError, RecursionError):
+        return None
     for name in ("predicate", "runDetails", "builder", "version"):
         version = version.get(name) if isinstance(version, dict) else None
     if not isinstance(version, dict) or not version.get("git"):
         return None
-    return f"{version['git']}{', with local changes' if version.get('changed') == 'true' else ''}"
+    return Commit(git=str(version["git"]), changed=version.get("changed") == "true")
 
 
 _EVENTS: Mapping[AttestationKind, str] = complete(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+from pydantic import JsonValue
 
 from zoo.catalog import facts
 from zoo.catalog.facts import Badge
@@ -127,7 +129,7 @@ def _disabled_row(model: str, cell: DisabledCell) -> Row:
     line = next((label.line for label in labels if label.line), "")
     reason = cell.reason if len(cell.reason) <= _REASON else cell.reason[:_REASON].rstrip() + "…"
     return Row(
-        archs=tuple(dict.fromkeys(label.arch for label in labels)),
+        archs=tuple(dict.fromkeys(arch for label in labels for arch in label.archs)),
         precision=cell.precision,
         line=line,
         runtime=line_title(line),
@@ -213,7 +215,24 @@ def filters(listed: Sequence[Card]) -> Filters:
     )
 
 
-def page_data(listed: Sequence[Card]) -> dict[str, Any]:
+class PageData(TypedDict):
+    """The JSON for the page's script.
+
+    Attributes:
+        models: Id, feature width and family of each card's model.
+        words: The strings that rows refer to.
+        badges: Word, tone and reason of the badges that rows refer to.
+        rows: Card, architectures, precision, line, runtime, badges, page, MiB, cosine, images per
+            second, batch, note.
+    """
+
+    models: list[tuple[str, int, str]]
+    words: list[str]
+    badges: list[tuple[str, str, str]]
+    rows: list[list[JsonValue]]
+
+
+def page_data(listed: Sequence[Card]) -> PageData:
     """Returns the JSON for the page's script: rows as lists, repeated strings in tables.
 
     A row holds: card, architectures, precision, line, runtime, badges, page, MiB, cosine, images
@@ -225,7 +244,7 @@ def page_data(listed: Sequence[Card]) -> dict[str, Any]:
     def word(text: str) -> int:
         return words.setdefault(text, len(words))
 
-    rows = [
+    rows: list[list[JsonValue]] = [
         [
             number,
             word(" ".join(row.archs)),
@@ -245,9 +264,9 @@ def page_data(listed: Sequence[Card]) -> dict[str, Any]:
     ]
     return {
         "models": [
-            [card.model.model, card.model.feature_dim, card.model.family] for card in listed
+            (card.model.model, card.model.feature_dim, card.model.family) for card in listed
         ],
         "words": list(words),
-        "badges": [[badge.word, badge.tone, badge.why or ""] for badge in known],
+        "badges": [(badge.word, badge.tone, badge.why or "") for badge in known],
         "rows": rows,
     }

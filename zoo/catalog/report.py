@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import JsonValue
+
 from zoo.catalog.facts import archs_of, by_record
 from zoo.catalog.night import Drift, Part
 from zoo.schema.index import EngineEntry, ModelIndex
@@ -101,7 +103,7 @@ def successions(model: ModelIndex) -> Iterator[tuple[EngineEntry, EngineEntry, s
             yield engine, previous, label
 
 
-def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
+def changes(before: JsonValue, after: JsonValue, path: str = "") -> Iterator[Change]:
     """Yields the fields in which two JSON values differ, ordered by path."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted({*before, *after}):
@@ -126,8 +128,9 @@ def why_rebuilt(
     return tuple(differences)
 
 
-def _inputs(record: BuildRecord | ExportRecord) -> dict[str, Any]:
-    return record.inputs.model_dump(mode="json")
+def _inputs(record: BuildRecord | ExportRecord) -> JsonValue:
+    inputs: JsonValue = record.inputs.model_dump(mode="json")
+    return inputs
 
 
 def drift(model: str, previous: EngineEntry, engine: EngineEntry, label: str) -> Iterator[Drift]:
@@ -135,7 +138,7 @@ def drift(model: str, previous: EngineEntry, engine: EngineEntry, label: str) ->
 
     Latencies are compared only if both engines were benchmarked on the same kind of machine.
     """
-    common: dict[str, Any] = {"model": model, "target": label, "record": engine.record}
+    common = {"model": model, "target": label, "record": engine.record}
     if previous.verification and engine.verification:
         old = {row.batch: row.worst_cosine for row in previous.verification.batches}
         for row in engine.verification.batches:

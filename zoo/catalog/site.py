@@ -56,7 +56,7 @@ class Site:
         page = render(
             template,
             root="../" * name.count("/"),
-            dry_run=self.kind == Kind.DRY_RUN,
+            dry_run=self.kind.seeded,
             place=self.place,
             **values,
         )
@@ -258,7 +258,7 @@ def _origin(
         record=record,
         export=exports[record.export_key],
         attestations=tuple(repository.attestations(entry.engine.sha256)),
-        provenance=_statement(repository, record.files.get("provenance")),
+        commit=_commit(repository, record.files.get("provenance")),
     )
 
 
@@ -278,7 +278,7 @@ def _export(repository: Repository, model: str, record: BuildRecord) -> ExportRe
     return export if export is not None and export.inputs.key == record.export_key else None
 
 
-def _statement(repository: Repository, blob: Blob | None) -> dict[str, Any] | None:
+def _commit(repository: Repository, blob: Blob | None) -> engine_page.Commit | None:
     if blob is None or blob.size > _STATEMENT:
         return None
     try:
@@ -287,5 +287,4 @@ def _statement(repository: Repository, blob: Blob | None) -> dict[str, Any] | No
         return None
     if sha256_bytes(data) != blob.sha256:
         return None
-    statement = json.loads(data)
-    return statement if isinstance(statement, dict) else None
+    return engine_page.commit_of(data)

@@ -1,4 +1,4 @@
-"""``python -m zoo.cli``: the same as ``zoo``."""
+"""Runs ``zoo`` as ``python -m zoo.cli``."""
 
 import sys
 

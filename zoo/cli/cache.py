@@ -1,4 +1,4 @@
-"""``zoo cache``: what is stored on this machine, and its removal."""
+"""``zoo cache``: lists, prunes and verifies cached engines."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from zoo.util.errors import RepositoryError
 
 
 def ls(options: argparse.Namespace) -> int:
-    """Lists the engines on this machine."""
-    files, known = kept(default_cache()), names(default_cache())
-    for one in files:
-        day = time.strftime("%Y-%m-%d", time.localtime(one.used))
-        what = f"{one.path.name} {known.get(one.path.name, '') if one.whole else '(of a download)'}"
-        print(f"{one.size / 2**20:>9.1f} MiB  used {day}  {what.rstrip()}")
-    total = sum(one.size for one in files) / 2**20
+    """Lists the engines in this machine's cache."""
+    files, titles = kept(default_cache()), names(default_cache())
+    for file in files:
+        day = time.strftime("%Y-%m-%d", time.localtime(file.used))
+        title = titles.get(file.path.name, "") if file.whole else "(partial download)"
+        print(f"{file.size / 2**20:>9.1f} MiB  used {day}  {f'{file.path.name} {title}'.rstrip()}")
+    total = sum(file.size for file in files) / 2**20
     print(f"{default_cache()}: {len(files)} files, {total:.1f} MiB")
     return 0
 
 
 def prune_command(options: argparse.Namespace) -> int:
-    """Removes engines that have not been used for a while."""
-    going = prune(kept(default_cache()), now=time.time(), days=options.days)
-    for one in going:
-        one.path.unlink(missing_ok=True)
-    size = sum(one.size for one in going) / 2**20
-    print(f"{len(going)} files removed, {size:.1f} MiB")
+    """Removes engines that have not been used for some time."""
+    unused = prune(kept(default_cache()), now=time.time(), days=options.days)
+    for file in unused:
+        file.path.unlink(missing_ok=True)
+    size = sum(file.size for file in unused) / 2**20
+    print(f"{len(unused)} files removed, {size:.1f} MiB")
     return 0
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Checks every engine against its digest, and removes what is damaged."""
+    """Checks the digests of all cached engines and removes damaged ones."""
     bad = damaged(default_cache())
-    for one in bad:
-        one.path.unlink(missing_ok=True)
+    for file in bad:
+        file.path.unlink(missing_ok=True)
     if bad:
-        names = ", ".join(one.path.name[:12] for one in bad)
+        digests = ", ".join(file.path.name[:12] for file in bad)
         raise RepositoryError(
-            f"{default_cache()}: damaged and removed: {names}", hint="zoo pull fetches them again"
+            f"{default_cache()}: removed damaged engines: {digests}",
+            hint="download them again with zoo pull",
         )
-    print(
-        f"{default_cache()}: {sum(one.whole for one in kept(default_cache()))} engines, all whole"
-    )
+    count = sum(file.whole for file in kept(default_cache()))
+    print(f"{default_cache()}: all {count} engines match their digests")
     return 0
 
 
@@ -62,13 +62,16 @@ def _days(text: str) -> float:
 
 
 def add_commands(commands: Any) -> None:
-    """Adds ``zoo cache`` and what belongs to it."""
-    text = "What is kept on this machine: ls, prune, verify."
+    """Adds ``zoo cache`` and its subcommands."""
+    text = "Lists, prunes and verifies the engines in this machine's cache."
     parser = commands.add_parser("cache", help=text, description=text)
     own = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     add_arguments(own, "ls", ls)
     pruning = add_arguments(own, "prune", prune_command)
     pruning.add_argument(
-        "--days", type=_days, default=30.0, help="unused for that long; 0 for all (default: 30)"
+        "--days",
+        type=_days,
+        default=30.0,
+        help="remove engines unused for this many days; 0 removes all (default: 30)",
     )
     add_arguments(own, "verify", verify)

@@ -1,6 +1,6 @@
-"""The commands of cached-activation fine-tuning: features, train-head, predict, probe, export-head.
+"""Commands for cached-activation fine-tuning: features, train-head, predict, probe, export-head.
 
-What is heavy is imported when a command runs.
+Heavy packages are imported when a command runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 def features(options: argparse.Namespace) -> int:
-    """Runs a data set through a backbone once and keeps the features."""
+    """Computes the features of a data set once and caches them."""
     from zoo.caft.features import cache_features
     from zoo.caft.progress import pass_progress
     from zoo.caft.sources import open_source
 
     chosen = {"image": options.image, "label": options.label, "split": options.split}
-    open_source(options.data, **chosen)  # what is wrong with it is said before an engine is fetched
+    open_source(options.data, **chosen)  # report problems before downloading an engine
     if Path(options.output).is_file():
         raise CacheError(f"{options.output} is a file; a feature cache is a folder")
     with _extractor(options, options.model) as extractor, pass_progress() as progress:
@@ -55,18 +55,18 @@ def features(options: argparse.Namespace) -> int:
             moved=options.moved,
             exif=options.exif,
             **chosen,
-            on_bad=lambda name, why: progress.say(f"left out: {name}: {why}"),
+            on_bad=lambda name, why: progress.say(f"skipped {name}: {why}"),
             on_progress=progress.show,
         )
     if card.samples == 0:
-        raise DatasetError(f"{options.data}: not one image of it could be used")
+        raise DatasetError(f"{options.data}: no usable images")
     _print_changes(state)
     views = card.identity.augmentation.views
     print(
         f"{options.output}: {card.samples:,} images"
         + (f" in {views} views" if views > 1 else "")
         + f", {len(card.labels)} classes, {card.identity.feature_dim} features in "
-        f"{card.identity.storage}; {card.bad:,} left out"
+        f"{card.identity.storage}; {card.bad:,} skipped"
         + (f", {state.unlabelled:,} without a label" if state.unlabelled else "")
     )
     for note in state.notes:
@@ -74,7 +74,8 @@ def features(options: argparse.Namespace) -> int:
     if state.images:
         print(
             f"{state.images:,} images in {state.seconds:.1f} s: {state.images_per_second:.1f} "
-            f"images/s; it waited for the engine {state.in_engine / state.seconds:.0%} of the time"
+            f"images/s; {state.in_engine / state.seconds:.0%} of the time was spent waiting for "
+            "the engine"
         )
     return 0
 
@@ -83,7 +84,7 @@ def _print_changes(state: Pass) -> None:
     """Prints how the data set differs from what the cache had."""
     if not state.before:
         return
-    print(f"{state.found:,} images were done before", file=sys.stderr)
+    print(f"{state.found:,} images were already cached", file=sys.stderr)
     for words, count in (
         ("relabelled", state.relabelled),
         ("run again, because their content has changed", state.rewritten),
@@ -97,7 +98,7 @@ def _print_changes(state: Pass) -> None:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Trains a head on cached features and judges it on images that it has not seen."""
+    """Trains a head on cached features and evaluates it on held-out images."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.progress import epoch_progress
     from zoo.caft.report import draw, new_figure
@@ -108,13 +109,13 @@ def train(options: argparse.Namespace) -> int:
     report_file, picture = output.with_suffix(".json"), output.with_suffix(".png")
     if output in (report_file, picture):
         raise UsageError(
-            f"{output}: the head would be written over by its own report",
-            hint=f"name it {output.with_suffix('.safetensors')}",
+            f"{output}: the head would be overwritten by its own report",
+            hint=f"use another name, such as {output.with_suffix('.safetensors')}",
         )
     names = Settings.__dataclass_fields__
     settings = Settings(**{name: getattr(options, name) for name in names})
     if not options.no_plot:
-        new_figure(1, 1)  # a missing package is to be said before the work
+        new_figure(1, 1)  # report a missing package before training
     cache = FeatureCache(options.cache)
     with epoch_progress(settings.epochs) as show:
         head, report = train_head(cache, settings, on_epoch=show)
@@ -123,7 +124,7 @@ def train(options: argparse.Namespace) -> int:
     if not options.no_plot:
         draw(report, picture)
     if cache.identity.dry_run:
-        print("DRY RUN: these features are of seeded weights", file=sys.stderr)
+        print("DRY RUN: these features come from seeded, not trained weights", file=sys.stderr)
     print("\n".join(report.lines))
     print(
         f"{output}: {settings.kind}, {len(report.labels)} classes, trained on "
@@ -134,7 +135,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Names the class of photos."""
+    """Classifies photos with a trained head."""
     head = _head(options)
     failed: list[str] = []
     with _extractor(options, options.model, head) as extractor:
@@ -163,7 +164,7 @@ def _opened(photos: list[str], exif: Exif, failed: list[str]) -> list[tuple[str,
         except Exception as error:  # a damaged file can make Pillow raise anything
             failed.append(photo)
             reason = "it is a folder" if Path(photo).is_dir() else reason_of(error)
-            print(f"left out: {photo}: {reason}", file=sys.stderr)
+            print(f"skipped {photo}: {reason}", file=sys.stderr)
     return images
 
 
@@ -182,19 +183,19 @@ def _batched(photos: list[str], size: int) -> Iterator[list[str]]:
 
 
 def probe(options: argparse.Namespace) -> int:
-    """Judges cached features by a kNN and a linear classifier."""
+    """Evaluates cached features with a kNN and a linear classifier."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.probe import probe as run_probe
 
     cache = FeatureCache(options.cache)
-    found = run_probe(cache, neighbours=options.k, test=options.test, seed=options.seed)
-    for line in found.lines:
+    result = run_probe(cache, neighbours=options.k, test=options.test, seed=options.seed)
+    for line in result.lines:
         print(line)
     return 0
 
 
 def export_head(options: argparse.Namespace) -> int:
-    """Writes backbone and head as one ONNX, from images to probabilities."""
+    """Exports backbone and head as one ONNX model, from images to probabilities."""
     from zoo.caft.onnx_export import export_onnx
 
     output = output_file(options.output)
@@ -208,29 +209,35 @@ def export_head(options: argparse.Namespace) -> int:
         difference = export_onnx(head, extractor, backbone, output)
     print(
         f"{output}: images to {len(head.card.labels)} classes, "
-        f"{'for ONNX Runtime' if backbone is None else 'for any runtime'}; within "
-        f"{difference:.1g} of backbone and head run apart"
+        f"{'for ONNX Runtime' if backbone is None else 'for any runtime'}; differs by at most "
+        f"{difference:.1g} from running backbone and head separately"
     )
     return 0
 
 
 def add_commands(commands: Any) -> None:
-    """Adds these commands to ``zoo``."""
+    """Adds the commands to ``zoo``."""
     _add_features(commands)
     _add_train(commands)
     parser = add_arguments(commands, "predict", predict)
-    parser.add_argument("photos", nargs="+", metavar="PHOTO")
-    parser.add_argument("--model", help="a model's id (default: the head's)")
-    parser.add_argument("--top", type=_positive, default=3, help="classes that are named")
-    parser.add_argument("--json", action="store_true", help="a JSON object on each line")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file")
+    parser.add_argument("--model", help="model id (default: the head's)")
+    parser.add_argument(
+        "--top", type=_positive, default=3, metavar="N", help="classes to print (default: 3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     _add_head(parser)
     parser = add_arguments(commands, "probe", probe)
-    parser.add_argument("cache", metavar="CACHE", help="what zoo features made")
-    parser.add_argument("-k", type=_positive, default=20, help="neighbours of the kNN")
-    parser.add_argument("--test", type=float, default=0.2, help="part of the images that judges")
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("cache", metavar="CACHE", help="feature cache made by zoo features")
+    parser.add_argument(
+        "-k", type=_positive, default=20, help="neighbours of the kNN (default: 20)"
+    )
+    parser.add_argument(
+        "--test", type=float, default=0.2, help="fraction of test images (default: 0.2)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     parser = add_arguments(commands, "export-head", export_head)
-    parser.add_argument("-o", "--output", required=True, help="the .onnx file")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file")
     _add_head(parser)
 
 
@@ -239,18 +246,31 @@ def _add_features(commands: Any) -> None:
     parser.add_argument(
         "data",
         metavar="DATASET",
-        help="a folder with a folder for each class, a list file (path,label), a webdataset .tar, "
+        help="a folder with one subfolder per class, a list file (path,label), a webdataset .tar, "
         "or hf:NAME[:SPLIT]",
     )
-    parser.add_argument("--model", required=True, help="a model's id, as zoo list shows it")
-    parser.add_argument("-o", "--output", required=True, help="the cache, a folder")
+    parser.add_argument("--model", required=True, help="model id, as listed by zoo list")
     parser.add_argument(
-        "--augment", type=_count, default=0, metavar="N", help="random views beside the plain one"
+        "-o", "--output", required=True, metavar="CACHE", help="folder of the feature cache"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random views")
-    parser.add_argument("--storage", choices=("fp32", "fp16"), default="fp32")
-    parser.add_argument("--batch", type=_positive, help="images at once (default: the engine's)")
-    parser.add_argument("--workers", type=_positive, help="decoding threads (default: cores)")
+    parser.add_argument(
+        "--augment",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="number of randomly augmented views in addition to the plain one (default: 0)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the views (default: 0)")
+    parser.add_argument(
+        "--storage",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="type of the stored features (default: fp32)",
+    )
+    parser.add_argument("--batch", type=_positive, help="batch size (default: the engine's)")
+    parser.add_argument(
+        "--workers", type=_positive, help="decoding threads (default: one per core)"
+    )
     parser.add_argument(
         "--decode",
         choices=("auto", "pillow", "gpu", "fast"),
@@ -273,7 +293,9 @@ def _add_features(commands: Any) -> None:
         help="turn photos as their EXIF orientation says; heads do as their cache did",
     )  # fmt: skip
     parser.add_argument(
-        "--moved", action="store_true", help="the cache's data set lies in another place now"
+        "--moved",
+        action="store_true",
+        help="accept a data set that was moved since the cache was made",
     )
     add_store(parser)
     add_selection(parser)
@@ -281,29 +303,40 @@ def _add_features(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     parser = add_arguments(commands, "train-head", train)
-    parser.add_argument("cache", metavar="CACHE", help="what zoo features made")
-    parser.add_argument("-o", "--output", default="head.safetensors", help="the head")
-    parser.add_argument("--head", dest="kind", choices=("linear", "mlp"), default="linear")
-    parser.add_argument("--solver", choices=("adamw", "lbfgs", "sklearn"), default="adamw")
-    parser.add_argument("--epochs", type=_positive, default=100, help="at most")
-    parser.add_argument("--patience", type=_positive, default=10, help="epochs without a gain")
-    parser.add_argument("--batch", type=_positive, default=1024, help="rows at once")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--weight-decay", type=float, default=1e-2)
-    parser.add_argument("--hidden", type=_positive, default=512, help="width of the mlp")
-    parser.add_argument("--dropout", type=float, default=0.2, help="of the mlp")
-    parser.add_argument("--val", type=float, default=0.1, help="part that stops the training")
-    parser.add_argument("--test", type=float, default=0.2, help="part that judges the head")
-    parser.add_argument("--seed", type=int, default=0, help="of split, weights and order")
-    parser.add_argument("--no-plot", action="store_true", help="no picture beside the head")
+    parser.add_argument("cache", metavar="CACHE", help="feature cache made by zoo features")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="head.safetensors",
+        metavar="FILE",
+        help="file to save the head to (default: head.safetensors)",
+    )
+    parser.add_argument(
+        "--head",
+        dest="kind",
+        choices=("linear", "mlp"),
+        default="linear",
+        help="kind of head (default: linear)",
+    )
+    parser.add_argument(
+        "--solver",
+        choices=("adamw", "lbfgs", "sklearn"),
+        default="adamw",
+        help="optimiser (default: adamw)",
+    )
+    for name, kind, default, text in _TRAINING_OPTIONS:
+        parser.add_argument(name, type=kind, default=default, help=f"{text} (default: {default})")
+    parser.add_argument("--no-plot", action="store_true", help="don't draw training curves")
 
 
 def _add_head(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--head", required=True, help="what zoo train-head made")
+    parser.add_argument(
+        "--head", required=True, metavar="FILE", help="head trained by zoo train-head"
+    )
     parser.add_argument(
         "--allow-other-engine",
         action="store_true",
-        help="take another engine of the head's model than the one it was trained on",
+        help="accept another engine of the head's model than the one it was trained with",
     )
     add_store(parser)
     add_selection(parser)
@@ -321,16 +354,18 @@ def _extractor(
     head: Head | None = None,
     client: Client | None = None,
 ) -> Extractor:
-    """Opens an engine; for a head, the target that it was trained on unless another is named."""
+    """Loads an engine; for a head, by default one for the target that it was trained with."""
     from zoo.inference.extractor import load
 
     target, allow_seeded = options.target, options.allow_seeded
     if head is not None:
-        own = head.card.identity
-        free = options.precision or options.allow_other_engine or model not in (None, own.model)
-        model = model or own.model
-        target = target or (None if free else own.target)
-        allow_seeded = allow_seeded or own.dry_run  # it was allowed when the head was trained
+        trained = head.card.identity
+        any_target = (
+            options.precision or options.allow_other_engine or model not in (None, trained.model)
+        )
+        model = model or trained.model
+        target = target or (None if any_target else trained.target)
+        allow_seeded = allow_seeded or trained.dry_run  # was allowed when the head was trained
     assert model is not None
     return load(
         model,
@@ -344,7 +379,7 @@ def _extractor(
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number, 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return int(text)
 
 
@@ -352,3 +387,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) > 1000:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 1000")
     return int(text)
+
+
+_TRAINING_OPTIONS: tuple[tuple[str, Callable[[str], int | float], int | float, str], ...] = (
+    ("--epochs", _positive, 100, "maximum number of epochs"),
+    ("--patience", _positive, 10, "epochs without improvement before training stops"),
+    ("--batch", _positive, 1024, "batch size"),
+    ("--learning-rate", float, 1e-3, "learning rate"),
+    ("--weight-decay", float, 1e-2, "weight decay"),
+    ("--hidden", _positive, 512, "width of the mlp's hidden layer"),
+    ("--dropout", float, 0.2, "dropout of the mlp"),
+    ("--val", float, 0.1, "fraction of validation images, which decide when training stops"),
+    ("--test", float, 0.2, "fraction of test images"),
+    ("--seed", int, 0, "seed of the split, initial weights and order"),
+)

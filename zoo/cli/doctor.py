@@ -1,6 +1,6 @@
-"""``zoo doctor``: what this machine has, and what to do about what it lacks.
+"""``zoo doctor``: checks this machine's setup and says how to fix problems.
 
-Nothing native is imported. Each check is a function of what it is given and returns findings.
+Imports no native library. Each check is a function that yields findings.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from zoo.util.errors import TrustError, ZooError
 from zoo.util.version import __version__
 
 State = Literal["ok", "note", "fail"]
-_LEAST_DISK = 2 << 30
-_MODELS_LOOKED_AT = 3  # each is a request
+_MIN_FREE_BYTES = 2 << 30
+_MODELS_TO_READ = 3  # each costs a request
 _CUDA_DRIVERS = {13: 580, 12: 535}
-"""CUDA major version to the oldest driver for it. Source: NVIDIA's CUDA release notes."""
+"""CUDA major version to its minimum driver version. Source: NVIDIA's CUDA release notes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of ``zoo doctor``.
+    """A line of ``zoo doctor``.
 
     Attributes:
-        check: What was looked at.
-        state: ``ok``; ``note`` for what is lacking and may not matter; ``fail`` for what does.
-        found: What is there.
-        do: What to do, empty when there is nothing.
+        check: What was checked.
+        state: ``ok``, ``note`` for something that may not matter, or ``fail`` for a problem.
+        found: Result of the check.
+        do: How to fix the problem; empty if there is none.
     """
 
     check: str
@@ -50,33 +50,34 @@ class Finding:
 
 
 def python() -> Iterator[Finding]:
-    """Looks at Python and this package."""
+    """Reports the versions of Python and this package."""
     text = f"caft-zoo {__version__}, Python {platform.python_version()}, {platform.system()}"
     yield Finding(check="software", state="ok", found=f"{text} {platform.machine()}")
 
 
 def gpu(run: Run = run_command) -> Iterator[Finding]:
-    """Looks at GPU, driver and the CUDA that the driver serves."""
-    found = describe_gpu(run)
-    if found is None:
+    """Checks the GPU, its driver and the CUDA versions that the driver supports."""
+    device = describe_gpu(run)
+    if device is None:
         yield Finding(
             check="gpu",
             state="note",
-            found="no NVIDIA GPU: nvidia-smi is not there or lists none",
-            do="engines for the CPU run here; for a GPU, install its driver",
+            found="no NVIDIA GPU: nvidia-smi is not installed or lists none",
+            do="engines for the CPU work; to use a GPU, install its driver",
         )
         return
-    capability = f"sm{(found.compute_capability or '').replace('.', '')}"
-    memory = f"{float(found.memory_mib or 'nan') / 1024:.0f} GiB"
-    yield Finding(check="gpu", state="ok", found=f"{found.name}, {capability}, {memory}")
-    yield driver(found.driver or "")
+    capability = f"sm{(device.compute_capability or '').replace('.', '')}"
+    memory = f"{float(device.memory_mib or 'nan') / 1024:.0f} GiB"
+    yield Finding(check="gpu", state="ok", found=f"{device.name}, {capability}, {memory}")
+    yield driver(device.driver or "")
 
 
 def driver(version: str) -> Finding:
-    """Says which CUDA a driver serves."""
-    served = [cuda for cuda, least in _CUDA_DRIVERS.items() if _major(version) >= least]
-    if served:
-        return Finding(check="driver", state="ok", found=f"{version}, for CUDA {max(served)}")
+    """Checks which CUDA versions a driver supports."""
+    supported = [cuda for cuda, minimum in _CUDA_DRIVERS.items() if _major(version) >= minimum]
+    if supported:
+        found = f"{version}, supports CUDA {max(supported)}"
+        return Finding(check="driver", state="ok", found=found)
     return Finding(
         check="driver",
         state="fail",
@@ -86,25 +87,25 @@ def driver(version: str) -> Finding:
 
 
 def runtimes(installed: Iterable[Toolchain], run: Run = run_command) -> Iterator[Finding]:
-    """Looks at the installed runtimes, and whether the driver is new enough for them."""
-    found = list(installed)
-    card = describe_gpu(run)
-    here = card.driver if card else None
-    for toolchain in found:
+    """Checks the installed runtimes, and whether the driver is new enough for them."""
+    toolchains = list(installed)
+    device = describe_gpu(run)
+    driver_version = device.driver if device else None
+    for toolchain in toolchains:
         cuda = f" for CUDA {toolchain.cuda}" if toolchain.cuda else ""
-        text = f"{title_of(toolchain.kind)} {toolchain.version}{cuda}"
-        least = _CUDA_DRIVERS.get(toolchain.cuda or 0, 0)
-        if here is None or _major(here) >= least:
-            yield Finding(check="runtime", state="ok", found=text)
+        title = f"{title_of(toolchain.kind)} {toolchain.version}{cuda}"
+        minimum = _CUDA_DRIVERS.get(toolchain.cuda or 0, 0)
+        if driver_version is None or _major(driver_version) >= minimum:
+            yield Finding(check="runtime", state="ok", found=title)
         else:
-            do = f"install NVIDIA driver {least} or later: {here} is too old for it"
-            yield Finding(check="runtime", state="fail", found=text, do=do)
-    if not found:
+            do = f"install NVIDIA driver {minimum} or later; {driver_version} is too old"
+            yield Finding(check="runtime", state="fail", found=title, do=do)
+    if not toolchains:
         yield Finding(
             check="runtime",
             state="fail",
-            found="no runtime is installed: engines can be fetched, and none can be run",
-            do="pip install 'caft-zoo[onnxruntime]', or for a GPU 'caft-zoo[rtx]'",
+            found="no runtime is installed: engines can be downloaded but not run",
+            do="pip install 'caft-zoo[onnxruntime]', or 'caft-zoo[rtx]' for a GPU",
         )
 
 
@@ -144,64 +145,63 @@ def _major(version: str) -> int:
 
 
 def store(url: str) -> Iterator[Finding]:
-    """Looks at the repository, its signatures' state, and this machine's clock against it."""
-    said: list[str] = []  # of a server that does not answer, where an older index is at hand
+    """Checks the repository, its signatures, and this machine's clock against it."""
+    warnings: list[str] = []  # the repository can't be read, but a cached index can
     try:
-        client = connect(url, say=said.append)
+        client = connect(url, say=warnings.append)
         index = client.index()
-        looked_at = [client.model(row.model) for row in index.models[:_MODELS_LOOKED_AT]]
-        created = [engine.created for model in looked_at for engine in model.engines]
+        models = [client.model(row.model) for row in index.models[:_MODELS_TO_READ]]
+        created = [engine.created for model in models for engine in model.engines]
     except ZooError as error:
         check = "trust" if isinstance(error, TrustError) else "store"
         yield Finding(check=check, state="fail", found=error.message, do=error.hint or "")
         yield clock(None, datetime.now(timezone.utc))
         return
-    kind = " (DRY RUN)" if index.kind == "dry-run" else ""
-    if said:
+    kind = " (DRY RUN)" if index.kind.seeded else ""
+    if warnings:
         yield Finding(
             check="store",
             state="fail",
-            found=said[0],
-            do="what is in the cache can be loaded all the same; for more, the repository must "
-            "answer: check the network and the URL",
+            found=warnings[0],
+            do="cached engines still work; to download others, check the network and the URL",
         )
     else:
         yield Finding(check="store", state="ok", found=f"{url}: {len(index.models)} models{kind}")
     if (until := client.signed.expires()) is not None:
         yield Finding(
-            check="trust", state="ok", found=f"signed, good until {until:%Y-%m-%d %H:%M} UTC"
+            check="trust", state="ok", found=f"signed, valid until {until:%Y-%m-%d %H:%M} UTC"
         )
     yield clock(max(created, default=""), datetime.now(timezone.utc))
 
 
 def clock(newest: str | None, now: datetime) -> Finding:
-    """Says whether the clock is behind what has been published.
+    """Checks that the clock is not behind the newest published engine.
 
     Args:
-        newest: When the newest engine that was looked at was made, ISO 8601 in UTC; empty where
-            there is none, None where the repository could not be read.
-        now: By this machine.
+        newest: Creation time of the newest engine, ISO 8601 in UTC; empty if there are no engines,
+            None if the repository can't be read.
+        now: This machine's time.
     """
     text = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     if newest is None:
         return Finding(
             check="clock",
             state="note",
-            found=f"{text} by this machine, with no repository to compare it with",
-            do="see that it is right: signatures expire by it",
+            found=f"{text}; no repository to compare it with",
+            do="make sure it is right; expiry of signatures is checked against it",
         )
     if newest <= text:
         return Finding(check="clock", state="ok", found=text)
     return Finding(
         check="clock",
         state="fail",
-        found=f"{text} by this machine, and an engine was made at {newest}",
-        do="set the clock; signatures expire by it",
+        found=f"{text}, but an engine was built at {newest}",
+        do="set the clock; expiry of signatures is checked against it",
     )
 
 
 def disk(cache: Path) -> Iterator[Finding]:
-    """Looks at the cache's folder: whether it can be written, and what is free."""
+    """Checks that the cache folder is writable and has enough free space."""
     folder = cache
     while not folder.exists():
         folder = folder.parent
@@ -215,15 +215,14 @@ def disk(cache: Path) -> Iterator[Finding]:
             check="disk",
             state="fail",
             found=f"{cache} can't be written: {error.strerror}",
-            do="name another folder with ZOO_HOME",
+            do="set ZOO_HOME to another folder",
         )
         return
     free = shutil.disk_usage(folder).free
     found = f"{cache}: {free / 2**30:.1f} GiB free"
-    if free < _LEAST_DISK:
-        yield Finding(
-            check="disk", state="fail", found=found, do="free some: zoo cache prune, or ZOO_HOME"
-        )
+    if free < _MIN_FREE_BYTES:
+        do = "free some space, for example with zoo cache prune, or set ZOO_HOME to another disk"
+        yield Finding(check="disk", state="fail", found=found, do=do)
     else:
         yield Finding(check="disk", state="ok", found=found)
 
@@ -242,20 +241,20 @@ def examine(url: str, cache: Path, run: Run = run_command) -> list[Finding]:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Looks at this machine and says what to do about what it lacks."""
+    """Checks this machine's setup and says how to fix problems."""
     findings = examine(options.store, default_cache())
     if options.json:
-        print(json.dumps([asdict(one) for one in findings], indent=1))
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        for one in findings:
-            print(f"{one.state:<5} {one.check:<9} {one.found}")
-            if one.do:
-                print(f"{'':<16}-> {one.do.strip()}")
-    return 1 if any(one.state == "fail" for one in findings) else 0
+        for finding in findings:
+            print(f"{finding.state:<5} {finding.check:<9} {finding.found}")
+            if finding.do:
+                print(f"{'':<16}-> {finding.do.strip()}")
+    return 1 if any(finding.state == "fail" for finding in findings) else 0
 
 
 def add_commands(commands: Any) -> None:
     """Adds ``zoo doctor``."""
     parser = add_arguments(commands, "doctor", doctor)
-    parser.add_argument("--json", action="store_true", help="a JSON list of findings")
+    parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
     add_store(parser)

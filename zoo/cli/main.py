@@ -1,4 +1,4 @@
-"""``zoo``: list, show, pull and run what a repository has."""
+"""The ``zoo`` command: lists, shows, downloads, mirrors and runs engines."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from zoo.util.version import __version__
 def list_models(options: argparse.Namespace) -> int:
     """Lists the models of a repository."""
     index = client_of(options).index()
-    if index.kind == "dry-run":
-        print("DRY RUN: these engines hold seeded weights, not trained ones", file=sys.stderr)
+    if index.kind.seeded:
+        print("DRY RUN: these engines have seeded, not trained weights", file=sys.stderr)
     names = max([len(row.model) for row in index.models], default=0) + 2
     families = max([len(row.family) for row in index.models], default=0) + 2
     print(f"{'model':<{names}}{'family':<{families}}{'features':>8}  {'pixels':>6}  engines")
@@ -60,7 +60,7 @@ def show(options: argparse.Namespace) -> int:
     print(f"  timm: {model.timm_name}; weights: {model.weights}; licence: {model.licence}")
     if (until := signed.expires()) is not None:
         keys = ", ".join(keyid[:16] for keyid in signed.signers())
-        print(f"  signed by: key {keys}, good until {until:%Y-%m-%d %H:%M} UTC")
+        print(f"  signed by: key {keys}, valid until {until:%Y-%m-%d %H:%M} UTC")
     print(f"  features: {model.feature_dim} ({model.cut})")
     print(
         f"  input: {preprocess.input_size} px ({preprocess.size_of} size), "
@@ -71,7 +71,7 @@ def show(options: argparse.Namespace) -> int:
         text = "; ".join(f"{precision}: {word}" for precision, word in words.items())
         print(f"  on {place}, {text}")
     for precision, own in model.own_floors.items():
-        print(f"  {precision} may be worse than the zoo's floors in {', '.join(own.looser)}:")
+        print(f"  {precision} has looser tolerances than the zoo for {', '.join(own.looser)}:")
         print(f"    {own.reason}")
     for engine in model.engines:
         _show_engine(engine)
@@ -84,7 +84,7 @@ def _show_engine(engine: EngineEntry) -> None:
     if engine.reason:
         print(f"    {engine.reason}")
     if engine.superseded:
-        print(f"    superseded {engine.superseded[:10]}: a newer one took its place")
+        print(f"    superseded by a newer engine on {engine.superseded[:10]}")
     print(
         f"    {toolchain.kind} {toolchain.version}, batch {batch.min} to {batch.max} "
         f"(best {batch.opt}), {engine.engine.size / 2**20:.1f} MiB, precision "
@@ -95,8 +95,8 @@ def _show_engine(engine: EngineEntry) -> None:
     print(f"    sha256 {engine.engine.sha256}")
     for verified in engine.verification.batches if engine.verification else ():
         print(
-            f"    batch {verified.batch}: cosine {cut(verified.worst_cosine, 6)} at worst, "
-            f"relative error {verified.worst_relative_error:.2g}"
+            f"    batch {verified.batch}: worst cosine {cut(verified.worst_cosine, 6)}, "
+            f"worst relative error {verified.worst_relative_error:.2g}"
         )
     if engine.verification and engine.verification.probe:
         print(f"    {engine.verification.probe.words}")
@@ -110,7 +110,7 @@ def _show_engine(engine: EngineEntry) -> None:
 
 
 def pull(options: argparse.Namespace) -> int:
-    """Fetches the engine that fits this machine and checks it."""
+    """Downloads the best engine for this machine and checks its digest."""
     output = output_file(options.output) if options.output else None
     pulled = _pull(options)
     if output is not None:
@@ -121,7 +121,7 @@ def pull(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs photos through an engine and stores their features."""
+    """Computes the features of photos and saves them as .npy."""
     import numpy as np
 
     from zoo.inference.preprocess import batch_of, open_photo
@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def mirror(options: argparse.Namespace) -> int:
-    """Copies the repository, or a part of it, verified; a run that was interrupted goes on."""
+    """Verifies and copies a repository or a part of it; resumes interrupted copies."""
     from zoo.client.mirror import Filter
     from zoo.client.mirror import mirror as copy
 
@@ -148,28 +148,28 @@ def mirror(options: argparse.Namespace) -> int:
         precisions=[options.precision] if options.precision else None,
     )
     client, destination = client_of(options), open_store(options.destination)
-    done = copy(client, destination, wanted, say=print)
+    result = copy(client, destination, wanted, say=print)
     print(
-        f"{destination.url}: {done.engines} engines, {done.copied} objects copied, "
-        f"{done.bytes / 2**20:.1f} MiB; it is trusted by the root that "
-        f"{client.repository.store.url} is"
+        f"{destination.url}: {result.engines} engines, {result.copied} objects copied, "
+        f"{result.bytes / 2**20:.1f} MiB; trust it with the root of "
+        f"{client.repository.store.url}"
     )
     return 0
 
 
 def main() -> int:
     """Entry point of ``zoo``."""
-    return run_cli(_parser(), sys.argv[1:])
+    return run_cli(client_parser(), sys.argv[1:])
 
 
 def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
-    """Runs a command line: the one place that catches this project's errors.
+    """Parses and runs a command line, and prints errors. Both packages' commands use it.
 
     Returns:
-        The exit status: 0, or the error's.
+        The exit status: 0, or the exit code of the error.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name of a file may be in any encoding
+        if isinstance(stream, io.TextIOWrapper):  # file names may not be valid Unicode
             stream.reconfigure(errors="backslashreplace")
     try:
         options = parser.parse_args(arguments)
@@ -179,18 +179,19 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+        if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             return 0
         print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; what is finished is whole, and the next run goes on", file=sys.stderr)
+        print("interrupted; finished work is kept, and the next run resumes", file=sys.stderr)
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="zoo", description="Prebuilt, proven engines of frozen backbones.")
+def client_parser() -> argparse.ArgumentParser:
+    """Returns the argument parser of ``zoo``."""
+    parser = Parser(prog="zoo", description="Prebuilt, verified engines of frozen backbones.")
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     parsers = {
@@ -206,15 +207,23 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in parsers.items():
         add_store(command)
         if name not in ("list", "mirror"):
-            command.add_argument("model", help="a model's id, as zoo list shows it")
-    parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO")
-    parsers["mirror"].add_argument("destination", help="where the copy goes")
-    parsers["mirror"].add_argument("--models", nargs="+", metavar="MODEL", help="only these")
-    parsers["mirror"].add_argument("--gpu", nargs="+", metavar="SM", help="only for these")
-    parsers["mirror"].add_argument("--precision", choices=PRECISIONS, help="only this")
-    for name in ("pull", "run"):
+            command.add_argument("model", help="model id, as listed by zoo list")
+    parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO", help="image file")
+    parsers["mirror"].add_argument("destination", help="URL or folder to copy to")
+    parsers["mirror"].add_argument("--models", nargs="+", metavar="MODEL", help="only these models")
+    parsers["mirror"].add_argument(
+        "--gpu", nargs="+", metavar="SM", help="only engines for these architectures"
+    )
+    parsers["mirror"].add_argument(
+        "--precision", choices=PRECISIONS, help="only engines of this precision"
+    )
+    outputs = {
+        "pull": "copy the engine to this file (default: keep it in the cache only)",
+        "run": "file to save features to (default: <first photo>.<model>.npy)",
+    }
+    for name, text in outputs.items():
         command = parsers[name]
-        command.add_argument("-o", "--output", help="the file that the result goes to")
+        command.add_argument("-o", "--output", metavar="FILE", help=text)
         add_selection(command)
     add_caft(commands)
     add_cache(commands)

@@ -1,4 +1,4 @@
-"""What the command lines of this project share: parsers and options."""
+"""Parser and options shared by the commands of both packages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Command = Callable[[argparse.Namespace], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises :class:`~zoo.util.errors.UsageError` where argparse would print its usage and exit."""
+    """Argument parser that raises :class:`~zoo.util.errors.UsageError` instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse complains of."""
-        raise UsageError(f"{self.prog}: {message}", hint=f"{self.prog} --help lists what there is")
+        """Raises argparse's error message."""
+        raise UsageError(f"{self.prog}: {message}", hint=f"see {self.prog} --help")
 
 
 def add_arguments(commands: Any, name: str, command: Command) -> argparse.ArgumentParser:
-    """Adds a subcommand whose help is its function's docstring."""
+    """Adds a subcommand with the first line of its function's docstring as help."""
     text = (command.__doc__ or "").partition("\n")[0]
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(command=command)
@@ -32,25 +32,28 @@ def add_arguments(commands: Any, name: str, command: Command) -> argparse.Argume
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that names the repository."""
+    """Adds the options of the repository to read."""
     parser.add_argument(
         "--store",
         default=default_store(),
-        help="the repository (default $ZOO_STORE, else ./_repository)",
+        help="URL or folder of the repository (default: $ZOO_STORE, else ./_repository)",
     )
     parser.add_argument(
         "--trust",
         metavar="ROOT",
-        help="trust the repository from now on: its root.json, or the SHA-256 of its first root",
+        help="trust the repository from now on; ROOT is its root.json or the SHA-256 of its first "
+        "root",
     )
     parser.add_argument(
-        "--anonymous", action="store_true", help="ask an s3:// repository without credentials"
+        "--anonymous", action="store_true", help="read an s3:// repository without credentials"
     )
-    parser.add_argument("--allow-stale", action="store_true", help="take an index that is expired")
+    parser.add_argument(
+        "--allow-stale", action="store_true", help="accept an index that has expired"
+    )
 
 
 def client_of(options: argparse.Namespace) -> Client:
-    """Opens the repository that the options name."""
+    """Opens the repository given by the options."""
     return connect(
         options.store,
         trust=options.trust,
@@ -61,23 +64,27 @@ def client_of(options: argparse.Namespace) -> Client:
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that pick an engine of a model."""
-    parser.add_argument("--target", help="a target by label, such as sm86-rtx1.7-fp16")
-    parser.add_argument("--precision", choices=PRECISIONS, help="of the engine")
+    """Adds the options that select an engine of a model."""
+    parser.add_argument("--target", help="label of the target, such as sm86-rtx1.7-fp16")
+    parser.add_argument("--precision", choices=PRECISIONS, help="precision of the engine")
     parser.add_argument(
-        "--allow-pending", action="store_true", help="take an engine that has not been run"
+        "--allow-pending", action="store_true", help="accept engines that are not verified yet"
     )
-    parser.add_argument("--allow-seeded", action="store_true", help="take an engine of a dry run")
+    parser.add_argument(
+        "--allow-seeded",
+        action="store_true",
+        help="accept engines of dry runs, whose weights are seeded, not trained",
+    )
 
 
 def output_file(name: str) -> Path:
-    """Returns where a result goes, before any work is done for it.
+    """Returns the path of an output file after creating its folder.
 
     Raises:
-        UsageError: It is a folder.
+        UsageError: The path is a folder.
     """
     path = Path(name)
     if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="--output names the file itself")
+        raise UsageError(f"{path} is a folder", hint="give the path of a file with --output")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

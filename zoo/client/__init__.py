@@ -1,1 +1,1 @@
-"""Finds, verifies and caches the engine that fits this machine."""
+"""Selects, downloads and caches the best engine for this machine."""

@@ -1,4 +1,4 @@
-"""Client: finds the engine that fits, fetches it, checks it, opens it."""
+"""Repository client: selects, downloads, checks and loads engines."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pulled:
-    """An engine on this machine, checked.
+    """An engine in the local cache whose digest was checked.
 
     Attributes:
-        record: Its build record.
-        engine: The file.
+        record: The engine's build record.
+        engine: Path of the engine file.
     """
 
     record: BuildRecord
     engine: Path
 
     def open(self) -> Session:
-        """Opens the engine."""
+        """Loads the engine."""
         from zoo.runtime import open_session
 
         return open_session(self.engine, self.record.inputs, self.record.engine.size)
 
 
 class Client:
-    """Reads a repository.
+    """Reads a repository and caches its engines.
 
     Args:
-        repository: Which one, with its index as it is signed.
-        cache: Folder that keeps engines and their records.
-        signed: That index.
+        repository: Repository to read, through ``signed``.
+        cache: Folder in which engines and build records are cached.
+        signed: The repository's signed index.
     """
 
     def __init__(self, repository: Repository, cache: Path, signed: SignedIndex) -> None:
@@ -65,7 +65,7 @@ class Client:
         """Returns the repository's index.
 
         Raises:
-            RepositoryError: Nothing is published there.
+            RepositoryError: Nothing has been published.
         """
         index = self.repository.index()
         if index is None:
@@ -73,19 +73,19 @@ class Client:
         return index
 
     def model(self, name: str) -> ModelIndex:
-        """Returns what is published of a model.
+        """Returns the index of a model's published engines.
 
         Raises:
-            UsageError: The repository does not have the model; names the near miss.
+            UsageError: The repository does not have the model; suggests the closest name.
         """
-        found = self.repository.model_index(name) if re.fullmatch("[a-z0-9_]+", name) else None
-        if found is None:
+        model = self.repository.model_index(name) if re.fullmatch("[a-z0-9_]+", name) else None
+        if model is None:
             names = [row.model for row in self.index().models]
             raise UsageError(
                 f"no model '{name}' in {self.repository.store.url}.{perhaps(name, names)}",
-                hint=f"it has {', '.join(names)}",
+                hint=f"available models: {', '.join(names)}",
             )
-        return found
+        return model
 
     def select(
         self,
@@ -97,7 +97,7 @@ class Client:
         allow_pending: bool = False,
         allow_seeded: bool = False,
     ) -> EngineEntry:
-        """Picks the engine that fits a machine; see :func:`zoo.client.selection.select`."""
+        """Selects the best engine for a machine; see :func:`zoo.client.selection.select`."""
         return select(
             self.model(name),
             machine,
@@ -108,13 +108,14 @@ class Client:
         )
 
     def pull(self, name: str, entry: EngineEntry, progress: Progress | None = None) -> Pulled:
-        """Fetches an engine into the cache, unless it is there, and checks it.
+        """Returns an engine from the cache, downloading it first if necessary.
 
-        What an interruption leaves is gone on from. Several processes may ask at once: one fetches.
+        Resumes interrupted downloads. If several processes request the same engine, only one
+        downloads it.
 
         Raises:
-            RepositoryError: Record or blob is missing, or the bytes are not what they should be.
-            TrustError: It is not in the cache, and the repository's index is expired.
+            RepositoryError: The record or blob is missing, or its digest does not match.
+            TrustError: The engine is not cached and the repository's index has expired.
         """
         record = self._record(name, entry)
         engine = self._cache / "engines" / record.engine.sha256
@@ -143,12 +144,12 @@ class Client:
 
     @contextmanager
     def fetched(self, blob: Blob) -> Iterator[Path]:
-        """Yields a file with a blob's bytes, checked, which is gone afterwards.
+        """Downloads a blob to a temporary file, which is deleted on exit.
 
-        What an interruption leaves is in the cache, as of a download, and gone on from.
+        An interrupted download stays in the cache and is resumed next time.
 
         Raises:
-            RepositoryError: It is missing, or its bytes are not what they should be.
+            RepositoryError: The blob is missing, or its digest does not match.
         """
         path = self._cache / "engines" / f"{blob.sha256}.mirror"
         with self._turn(path.name):
@@ -159,14 +160,14 @@ class Client:
                 path.unlink(missing_ok=True)
 
     def onnx_of(self, record: BuildRecord, scratch: Path) -> Path | None:
-        """Returns the ONNX that an engine was built from, checked.
+        """Returns the ONNX model that an engine was built from.
 
         Args:
-            record: The engine's, which names the ONNX by its digest.
-            scratch: Folder for what has to be fetched.
+            record: The engine's build record, which contains the digest of the ONNX model.
+            scratch: Folder to download to.
 
         Returns:
-            The file; None where the repository does not keep it or can't be reached.
+            Path of the model, or None if the repository does not have it or can't be reached.
         """
         try:
             blob = self.repository.blobs.find(record.inputs.onnx)
@@ -207,18 +208,18 @@ def connect(
     allow_stale: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Client:
-    """Opens the repository at a URL, with the trust and the cache of this user.
+    """Opens a repository with the current user's trusted roots and cache.
 
     Args:
-        store: Where it is.
-        trust: Its root, the first time: a file, or the SHA-256 of the repository's first root.
-        anonymous: Whether to read a bucket without credentials.
-        allow_stale: Whether an expired index will do.
-        say: Takes what the user should know.
+        store: URL or path of the repository.
+        trust: Root of trust on first use: a file, or the SHA-256 of the repository's first root.
+        anonymous: Read a bucket without credentials.
+        allow_stale: Accept an expired index.
+        say: Called with messages for the user.
 
     Raises:
-        RepositoryError: Nothing is published there.
-        TrustError: It is not trusted yet, or offers what its keys do not vouch for.
+        RepositoryError: Nothing has been published at ``store``.
+        TrustError: The repository is not trusted yet, or its signatures are not valid.
     """
     opened, home = open_store(store, anonymous=anonymous), trust_home()
     if not trust and home.root(opened.url) is None and opened.size(TIMESTAMP) is None:
@@ -234,27 +235,28 @@ def connect(
 
 
 def nothing_published(url: str) -> RepositoryError:
-    """Returns the error of a place where there is no repository."""
+    """Returns the error to raise if a store contains no published repository."""
     return RepositoryError(
-        f"{url}: no repository here, or nothing published in it",
-        hint="name one with --store or ZOO_STORE, or make one: make zoo MODELS=efficientnet_lite0",
+        f"{url}: no repository, or nothing has been published in it",
+        hint="set --store or ZOO_STORE to a repository, or create one: "
+        "make zoo MODELS=efficientnet_lite0",
     )
 
 
 def default_store() -> str:
-    """Returns where the repository is: ``$ZOO_STORE``, else ``./_repository``."""
+    """Returns the default repository: ``$ZOO_STORE``, else ``./_repository``."""
     return os.environ.get("ZOO_STORE", "_repository")
 
 
 def default_cache() -> Path:
-    """Returns where engines are kept: ``$ZOO_HOME``, else the XDG cache."""
+    """Returns the cache folder: ``$ZOO_HOME``, else ``caft-zoo`` in the XDG cache folder."""
     if home := os.environ.get("ZOO_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caft-zoo"
 
 
 def trust_home() -> TrustHome:
-    """Returns where this user's trust lies: ``$ZOO_HOME``, else the XDG configuration."""
+    """Returns where trusted roots are stored: ``$ZOO_HOME``, else the XDG configuration folder."""
     if home := os.environ.get("ZOO_HOME"):
         roots = Path(home) / "trust"
     else:

@@ -1,4 +1,4 @@
-"""The cache of engines on this machine: what is in it, what may go, whether it is whole."""
+"""Local engine cache: lists, checks and prunes its files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A file of the cache.
+    """A file in the engine cache.
 
     Attributes:
-        path: Where.
-        size: Bytes.
-        used: When it was last read or, where the file system does not tell, written; seconds
-            since 1970.
-        whole: Whether it has an engine's name; what has not is what a download left.
+        path: Path of the file.
+        size: Size in bytes.
+        used: Unix time of the last read, or of the last write if the file system records no reads.
+        whole: Whether it is a complete engine rather than a partial download.
     """
 
     path: Path
@@ -34,16 +33,16 @@ class Kept:
 
 
 def kept(cache: Path) -> list[Kept]:
-    """Returns the files of a cache's engines, in the order of their last use."""
-    found = []
+    """Returns the engine files and partial downloads in a cache, least recently used first."""
+    files = []
     folder = cache / "engines"
     for path in folder.iterdir() if folder.is_dir() else ():
         try:
             status = path.stat()
-        except FileNotFoundError:  # another process has just finished or removed it
+        except FileNotFoundError:  # renamed or removed by another process meanwhile
             continue
         if path.is_file():
-            found.append(
+            files.append(
                 Kept(
                     path=path,
                     size=status.st_size,
@@ -51,26 +50,26 @@ def kept(cache: Path) -> list[Kept]:
                     whole=bool(_DIGEST.fullmatch(path.name)),
                 )
             )
-    return sorted(found, key=lambda one: one.used)
+    return sorted(files, key=lambda file: file.used)
 
 
 def names(cache: Path) -> dict[str, str]:
-    """Returns what the engines of a cache are, model and target, by digest."""
-    found = {}
+    """Returns model and target of the cached engines by digest."""
+    titles = {}
     for path in (cache / "records").glob("*.json"):
         try:
             record = BuildRecord.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):  # of another version, or just removed
+        except (OSError, ValidationError):  # removed meanwhile, or written by another version
             continue
-        found[record.engine.sha256] = f"{record.inputs.model} {record.targets[0]}"
-    return found
+        titles[record.engine.sha256] = f"{record.inputs.model} {record.targets[0]}"
+    return titles
 
 
 def damaged(cache: Path) -> list[Kept]:
-    """Returns the engines whose bytes are not what their names say."""
-    return [one for one in kept(cache) if one.whole and sha256_file(one.path) != one.path.name]
+    """Returns the cached engines whose digest does not match their name."""
+    return [file for file in kept(cache) if file.whole and sha256_file(file.path) != file.path.name]
 
 
 def prune(files: list[Kept], *, now: float, days: float) -> list[Kept]:
-    """Picks what may go: engines unused for that long, leftovers of downloads after a day."""
-    return [one for one in files if now - one.used >= (days if one.whole else 1) * _DAY]
+    """Returns engines unused for ``days`` and partial downloads unused for a day."""
+    return [file for file in files if now - file.used >= (days if file.whole else 1) * _DAY]

@@ -1,6 +1,6 @@
-"""This machine: which runtimes are installed, which GPUs it has, what it is.
+"""Detects this machine's runtimes, GPUs and hardware.
 
-Nothing native is imported: versions come from package metadata, GPUs from ``nvidia-smi``.
+Imports no native library: versions come from package metadata and GPUs from ``nvidia-smi``.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
 from zoo.schema.targets import Arch, RuntimeKind, Toolchain, known_archs
 
 _PLAIN_TENSORRT = {False: 12, True: 13}
-"""CUDA of the package that does not name it, by whether it is of version 11 or later."""
+"""CUDA version of the ``tensorrt`` package, by whether its version is 11 or later."""
 
 IMAGE = "ZOO_IMAGE"
-"""Environment variable with the digest of this container's image; who starts it sets it."""
+"""Environment variable with the digest of this container's image, set by its launcher."""
 
 Run = Callable[[list[str]], str]
-"""Runs a command and returns its standard output; raises OSError when it can't."""
+"""Runs a command and returns its standard output; raises OSError on failure."""
 
 
 def run_command(command: list[str]) -> str:
-    """Runs a command for at most ten seconds.
+    """Runs a command with a timeout of ten seconds and returns its standard output.
 
     Raises:
-        OSError: It is not installed, fails, or takes longer.
+        OSError: The command is not installed, fails or times out.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except subprocess.SubprocessError as error:
         raise OSError(str(error)) from error
-    return done.stdout
+    return result.stdout
 
 
 def installed(kind: RuntimeKind) -> Toolchain | None:
-    """Returns the installed toolchain of a runtime, None when there is none."""
+    """Returns the installed toolchain of a runtime, or None if it is not installed."""
     if isinstance(kind, Unknown):
         return None
     for package, cuda in RUNTIME_FACTS[kind].packages:
         try:
-            found = version(package)
+            installed_version = version(package)
         except PackageNotFoundError:
             continue
         if package == "tensorrt":
-            cuda = _PLAIN_TENSORRT[int(found.partition(".")[0]) >= 11]
+            cuda = _PLAIN_TENSORRT[int(installed_version.partition(".")[0]) >= 11]
         return Toolchain(
             kind=kind,
-            version=found,
+            version=installed_version,
             cuda=cuda,
             os=platform.system().lower(),
             machine=platform.machine().lower(),
@@ -64,7 +64,7 @@ def installed(kind: RuntimeKind) -> Toolchain | None:
 
 
 def local_archs(run: Run = run_command) -> list[Arch]:
-    """Returns the architectures of this machine's GPUs, without duplicates; none without a GPU."""
+    """Returns the distinct architectures of this machine's GPUs; empty without a GPU."""
     try:
         text = run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
     except OSError:
@@ -74,7 +74,7 @@ def local_archs(run: Run = run_command) -> list[Arch]:
 
 
 def this_machine(run: Run = run_command) -> Machine:
-    """Returns what this machine can run: its GPUs first, then the CPU."""
+    """Returns this machine's architectures (GPUs before CPU), runtimes and driver."""
     archs = (*(arch.name for arch in local_archs(run)), "cpu")
     gpu = describe_gpu(run) if len(archs) > 1 else None
     return Machine(
@@ -85,10 +85,10 @@ def this_machine(run: Run = run_command) -> Machine:
 
 
 def describe_gpu(run: Run = run_command) -> Gpu | None:
-    """Describes a GPU: name, compute capability, driver, memory; None without one.
+    """Returns name, compute capability, driver and memory of the first GPU; None without one.
 
-    It is this machine's first, or the first of those that a process may see: a worker of a cluster
-    has one to itself, named by its UUID.
+    If ``CUDA_VISIBLE_DEVICES`` selects GPUs by UUID, as for cluster workers, the first of those
+    is described.
     """
     fields = {
         "name": "name",
@@ -97,8 +97,8 @@ def describe_gpu(run: Run = run_command) -> Gpu | None:
         "memory_mib": "memory.total",
     }
     query = ",".join(fields.values())
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    only = [f"--id={seen.partition(',')[0]}"] if seen.startswith("GPU-") else []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    only = [f"--id={visible.partition(',')[0]}"] if visible.startswith("GPU-") else []
     try:
         text = run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", *only])
     except OSError:
@@ -110,9 +110,9 @@ def describe_gpu(run: Run = run_command) -> Gpu | None:
 
 
 def describe_machine(run: Run = run_command) -> MachineDescription:
-    """Describes this machine: processor, cores, memory, system; GPU and container, if any."""
+    """Returns this machine's CPU, cores, memory and OS, and its GPU and container if any."""
     gpu = describe_gpu(run)
-    stated = {
+    description = {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -121,12 +121,12 @@ def describe_machine(run: Run = run_command) -> MachineDescription:
         **({"gpu": gpu} if gpu else {}),
         **({"image": image} if (image := os.environ.get(IMAGE)) else {}),
     }
-    return MachineDescription.model_validate(stated)
+    return MachineDescription.model_validate(description)
 
 
 def all_installed() -> dict[RuntimeKind, Toolchain]:
     """Returns the installed toolchains by runtime."""
-    return {kind: found for kind in Runtime if (found := installed(kind))}
+    return {kind: toolchain for kind in Runtime if (toolchain := installed(kind))}
 
 
 def _cpu_name() -> str:
@@ -138,5 +138,5 @@ def _cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
-if __name__ == "__main__":  # how another Python is asked what it has
-    print(json.dumps({kind: chain.model_dump() for kind, chain in all_installed().items()}))
+if __name__ == "__main__":  # run with another Python to list the runtimes installed there
+    print(json.dumps({kind: entry.model_dump() for kind, entry in all_installed().items()}))

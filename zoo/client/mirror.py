@@ -1,7 +1,7 @@
-"""Mirror: a repository, or a part of it, copied whole and verified to where there is no network.
+"""Mirrors a repository, or a part of it, for use without network.
 
-Everything is copied as it is signed, signatures included: those who read the mirror trust the same
-root. What was left out by a filter is named by the index and missing, and the client says so.
+Files are verified and copied unchanged with their signatures, so clients of the mirror trust the
+same root. Engines excluded by a filter are still in the index; clients report them as missing.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import RepositoryError, SelectionError
 
-_LARGEST = 2**20
-"""Bytes that a root, or ``repository.json``, may have."""
+_MAX_BYTES = 2**20
+"""Maximum size of a root and of ``repository.json``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which engines are copied; what is None is not asked for.
+    """Engines to copy. None matches everything.
 
     Attributes:
-        models: Ids.
-        archs: Of the targets, ``sm86``.
-        precisions: Of the engines.
+        models: Model ids.
+        archs: Architectures, ``sm86``.
+        precisions: Precisions.
     """
 
     models: Collection[str] | None = None
@@ -37,7 +37,7 @@ class Filter:
     precisions: Collection[str] | None = None
 
     def takes(self, engine: EngineEntry) -> bool:
-        """Whether an engine passes."""
+        """Returns whether an engine matches the architectures and precisions."""
         archs = {arch_of(label) for label in engine.targets}
         return (self.archs is None or bool(archs & set(self.archs))) and (
             self.precisions is None or engine.precision in self.precisions
@@ -46,12 +46,12 @@ class Filter:
 
 @dataclass
 class Mirrored:
-    """What a run copied.
+    """Result of mirroring.
 
     Attributes:
-        engines: How many the mirror has of those asked for.
-        copied: Objects that were not there before.
-        bytes: Their size.
+        engines: Number of engines that match the filter; all are in the mirror now.
+        copied: Number of objects that were copied because the mirror did not have them.
+        bytes: Total size of the copied objects.
     """
 
     engines: int = 0
@@ -65,21 +65,21 @@ def mirror(
     wanted: Filter,
     say: Callable[[str], None] = lambda text: None,
 ) -> Mirrored:
-    """Copies a repository. What is there already is left; what was interrupted is gone on from.
+    """Copies a repository, skipping objects that are up to date and resuming interrupted copies.
 
     Args:
-        client: Reads the repository.
-        destination: Where the copy goes.
-        wanted: Which engines.
-        say: Takes what is copied.
+        client: Client of the repository.
+        destination: Store to copy to.
+        wanted: Engines to copy.
+        say: Called with the name of each engine.
 
     Raises:
-        SelectionError: Nothing passes the filter.
-        RepositoryError: Something is missing, or is not what was signed; or the destination is
-            another repository.
-        TrustError: The index is not what its keys vouch for, or is expired.
+        SelectionError: No engine matches the filter.
+        RepositoryError: An object is missing or its digest does not match, or the destination
+            contains a different repository.
+        TrustError: The index has expired, or its signatures are not valid.
     """
-    index, signed, done = client.index(), client.signed, Mirrored()
+    index, signed, result = client.index(), client.signed, Mirrored()
     signed.must_be_fresh()
     _check_destination(client, destination)
     models = [row.model for row in index.models]
@@ -87,80 +87,81 @@ def mirror(
         models = [name for name in models if name in wanted.models]
     for name in models:
         for entry in filter(wanted.takes, client.model(name).engines):
-            _copy_engine(client, name, entry, destination, done)
-            done.engines += 1
+            _copy_engine(client, name, entry, destination, result)
+            result.engines += 1
             say(f"{name} {', '.join(entry.targets)}")
-    if not done.engines:
+    if not result.engines:
         raise SelectionError(
-            f"{client.repository.store.url}: no engine is what was asked for",
-            hint="zoo list shows what there is",
+            f"{client.repository.store.url}: no engine matches the filter",
+            hint="list the published engines with zoo list",
         )
     for path in ("index.json", *(f"index/{name}.json" for name in models)):
         data = signed.read(path)
         assert data is not None
-        _put(destination, hashed_key(path, sha256_bytes(data)), data, done)
+        _put(destination, hashed_key(path, sha256_bytes(data)), data, result)
         destination.put(path, data)
     destination.put(
-        "repository.json", client.repository.store.get("repository.json", limit=_LARGEST)
+        "repository.json", client.repository.store.get("repository.json", limit=_MAX_BYTES)
     )
     for key, data in signed.metadata():
         if key != TIMESTAMP:
-            _put(destination, key, data, done)
+            _put(destination, key, data, result)
+    # Last, so that readers never see a timestamp of files that are not there yet.
     destination.put(TIMESTAMP, dict(signed.metadata())[TIMESTAMP])
-    return done
+    return result
 
 
 def _check_destination(client: Client, destination: ObjectStore) -> None:
-    """Refuses to write over a repository that this is no copy of.
+    """Checks that the destination is empty or a mirror of the same repository.
 
     Raises:
-        RepositoryError: The destination has another root.
+        RepositoryError: The destination has a different root.
     """
     if destination.size(FIRST_ROOT) is None:
         return
     source = client.repository.store
     if source.size(FIRST_ROOT) is None or _root(source) != _root(destination):
         raise RepositoryError(
-            f"{destination.url}: there is another repository, with a root of its own",
-            hint=f"nothing was written; name a place that is empty, or a mirror of {source.url}",
+            f"{destination.url}: contains a different repository with its own root",
+            hint=f"nothing was written; use an empty destination or a mirror of {source.url}",
         )
 
 
 def _root(store: ObjectStore) -> bytes:
-    return store.get(FIRST_ROOT, limit=_LARGEST)
+    return store.get(FIRST_ROOT, limit=_MAX_BYTES)
 
 
 def _copy_engine(
-    client: Client, model: str, entry: EngineEntry, destination: ObjectStore, done: Mirrored
+    client: Client, model: str, entry: EngineEntry, destination: ObjectStore, result: Mirrored
 ) -> None:
     repository = client.repository
     data = repository.listed_bytes(model, entry)
     record = repository.parse_listed(model, entry, data)
     for blob in record.blobs:
-        _copy_blob(client, blob, destination, done)
-    _put(destination, record_key(model, record.key), data, done)
+        _copy_blob(client, blob, destination, result)
+    _put(destination, record_key(model, record.key), data, result)
 
 
-def _copy_blob(client: Client, blob: Blob, destination: ObjectStore, done: Mirrored) -> None:
+def _copy_blob(client: Client, blob: Blob, destination: ObjectStore, result: Mirrored) -> None:
     key = blob_key(blob.sha256)
     if destination.size(key) == blob.size and not _is_damaged(destination, blob):
         return
     with client.fetched(blob) as path:
-        destination.delete(key)  # one that was cut short by other means
+        destination.delete(key)  # a truncated or damaged copy
         destination.put_file(key, path)
-    done.copied += 1
-    done.bytes += blob.size
+    result.copied += 1
+    result.bytes += blob.size
 
 
 def _is_damaged(destination: ObjectStore, blob: Blob) -> bool:
-    """Whether a file of the copy has other bytes; a server's are checked as they are read."""
+    """Returns whether a local copy's digest differs; clients check those on servers on download."""
     file = destination.local_path(blob_key(blob.sha256))
     return file is not None and sha256_file(file) != blob.sha256
 
 
-def _put(destination: ObjectStore, key: str, data: bytes, done: Mirrored) -> None:
+def _put(destination: ObjectStore, key: str, data: bytes, result: Mirrored) -> None:
     if destination.size(key) == len(data) and destination.get(key) == data:
         return
     destination.put(key, data)
-    done.copied += 1
-    done.bytes += len(data)
+    result.copied += 1
+    result.bytes += len(data)

@@ -1,4 +1,4 @@
-"""Progress of a download, on a terminal."""
+"""Progress bar for downloads on a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.stores import Progress
 
 @contextmanager
 def download_bar(size: int) -> Iterator[Progress | None]:
-    """Shows a download on a terminal; yields what is told of its bytes."""
+    """Shows a progress bar on a terminal; yields a callback for bytes read, or None."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""Selection: which published engine fits a machine best, or why none does. Pure functions."""
+"""Engine selection: the best published engine for a machine, or the reasons why none fits. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from zoo.util.errors import SelectionError
 from zoo.util.names import perhaps
 
 Rank = tuple[int, int, int, int, int]
-"""How well an engine fits: the numbers of :func:`select`'s order, the least being the best."""
+"""Sort key of an engine by the order that :func:`select` documents; lower is better."""
 
 _NO_RANK: Rank = (0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a machine can run.
+    """Hardware and runtimes of a machine.
 
     Attributes:
-        archs: Names of its architectures, ``cpu`` included, best first.
-        toolchains: Runtimes that are installed.
-        driver: Version of the NVIDIA driver, ``580.65.06``; None without one, or where it is not
-            known.
+        archs: Names of its architectures including ``cpu``, best first.
+        toolchains: Installed runtimes.
+        driver: Version of the NVIDIA driver, ``580.65.06``; None if there is none or it is unknown.
     """
 
     archs: tuple[str, ...]
@@ -47,57 +46,57 @@ def select(
     allow_pending: bool = False,
     allow_seeded: bool = False,
 ) -> EngineEntry:
-    """Picks the engine that fits a machine.
+    """Selects the best engine for a machine.
 
-    The order: a target that is asked for by label wins, whatever the machine is (to fetch for
-    another one). Else
+    A target given by label is selected whether or not this machine can run it, so that engines
+    can be downloaded for other machines. Otherwise engines are ordered by
 
-    1. the machine's architectures in their order, its GPU before its CPU, where the driver is new
-       enough for the runtime's CUDA;
-    2. among engines for one: TensorRT, whose toolchain, OS and CUDA must match exactly; then
-       TensorRT-RTX, which is portable and compiled on the spot; then ONNX Runtime;
-    3. an engine of this architecture alone before one that serves several;
-    4. the exact toolchain before another build that reads it (ONNX Runtime reads older models);
-    5. fp16 and bf16, which are faster, before fp32. int8 comes last: it costs the features
-       something, and is taken when it is asked for.
+    1. architecture, in the machine's order: GPU before CPU, if the driver is new enough for the
+       runtime's CUDA version;
+    2. runtime: TensorRT, whose version, OS and CUDA must match exactly; then TensorRT-RTX, whose
+       engines are portable and compiled on load; then ONNX Runtime;
+    3. number of architectures, so that an engine for this one alone comes first;
+    4. toolchain: an exact match before one that reads older engines (ONNX Runtime does);
+    5. precision: fp16 and bf16, which are faster, before fp32. int8 comes last because it is less
+       accurate; request it explicitly.
 
     Args:
         model: The model's index.
-        machine: What the machine has.
-        target: Label of the one target that is wanted.
-        precision: The one that is wanted.
-        allow_pending: Whether an engine that has not been run will do.
-        allow_seeded: Whether a dry run's engine will do.
+        machine: Machine to select for.
+        target: Target label to select.
+        precision: Precision to select.
+        allow_pending: Accept engines that have not been verified yet.
+        allow_seeded: Accept engines from dry runs, whose weights are seeded, not trained.
 
     Raises:
-        SelectionError: None fits; says why for each.
+        SelectionError: No engine fits; the message gives the reason for each.
     """
     labels = sorted(label for engine in model.engines for label in engine.targets)
     if target is not None and target not in labels:
         raise SelectionError(
-            f"{model.model}: nothing is published for {target}.{perhaps(target, labels)}",
-            hint=f"there is {', '.join(labels) or 'nothing'}",
+            f"{model.model}: no engine is published for {target}.{perhaps(target, labels)}",
+            hint=f"published targets: {', '.join(labels) or 'none'}",
         )
     reasons: list[str] = []
-    on_offer = False  # whether an option would give one
+    option_would_help = False  # --allow-pending or --allow-seeded
     fitting: list[tuple[Rank, EngineEntry]] = []
     for engine in model.engines:
         if target is not None and target not in engine.targets:
             continue
         if precision is not None and precision != engine.precision:
-            reasons.append(f"{'+'.join(engine.targets)}: {precision} is asked for")
+            reasons.append(f"{'+'.join(engine.targets)}: not {precision}")
             continue
         rank, why_not = (_NO_RANK, None) if target else fit(engine, machine)
         fits = why_not is None
         if why_not is None:
             why_not = _held_back(engine, allow_pending=allow_pending)
         if why_not is None and engine.dry_run and not allow_seeded:
-            why_not = "a dry run with seeded weights; --allow-seeded takes it all the same"
+            why_not = "dry run with seeded weights; to use it anyway, add --allow-seeded"
         if why_not is None:
             fitting.append((rank, engine))
         else:
             reasons.append(f"{'+'.join(engine.targets)}: {why_not}")
-            on_offer |= fits and engine.status != Status.WITHDRAWN
+            option_would_help |= fits and engine.status != Status.WITHDRAWN
     if fitting:
         return min(fitting, key=lambda pair: (pair[1].superseded is not None, pair[0]))[1]
     near = [
@@ -107,23 +106,24 @@ def select(
         and target in (None, *engine.targets)
         and precision in (None, engine.precision)
     ]
-    asked = f" in {precision}" if precision else ""
+    kind = f" {precision}" if precision else ""
+    hint = None if option_would_help else _remedy(model.model, near, machine, target, precision)
     raise SelectionError(
-        f"{model.model}: no published engine{asked} will do{_why_none(near, machine)}"
-        + "\n    ".join(["", *(reasons or ["nothing is published"])]),
-        hint=None if on_offer else _what_to_do(model.model, near, machine, target, precision),
+        f"{model.model}: no suitable{kind} engine{_requirements(near, machine)}"
+        + "\n    ".join(["", *(reasons or ["nothing has been published"])]),
+        hint=hint,
     )
 
 
 def _held_back(engine: EngineEntry, *, allow_pending: bool) -> str | None:
-    """Says why an engine's status keeps a client from it, None where it does not."""
+    """Returns why an engine can't be used because of its status, or None if it can."""
     match engine.status:
         case Status.VERIFIED:
             return None
         case Status.PENDING if allow_pending:
             return None
         case Status.PENDING:
-            return f"pending: {engine.reason}; --allow-pending takes it all the same"
+            return f"pending: {engine.reason}; to use it anyway, add --allow-pending"
         case Status.WITHDRAWN:
             return f"withdrawn: {engine.reason}"
         case _:
@@ -131,34 +131,34 @@ def _held_back(engine: EngineEntry, *, allow_pending: bool) -> str | None:
 
 
 def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
-    """Says how well an engine fits a machine, whatever its status.
+    """Returns how well an engine fits a machine, regardless of the engine's status.
 
     Returns:
-        Its rank, and why it does not fit, None where it does.
+        The engine's rank, and the reason why it does not fit or None if it does.
     """
     needed = engine.toolchain
-    # What this version does not know fits no machine, and is no error: others may fit.
+    # A runtime or precision unknown to this version is no error: other engines may fit.
     name = title_of(needed.kind)
     archs = _archs(engine)
-    here = [machine.archs.index(arch) for arch in archs if arch in machine.archs]
-    if not here:
-        return _NO_RANK, f"needs {' or '.join(archs)}; this machine has {machine.archs[0]}"
-    installed = [found for found in machine.toolchains if found.kind == needed.kind]
-    if not installed:
-        return _NO_RANK, f"needs {name} {needed.version}, which is not installed"
-    reasons = [_mismatch(needed, found, name) for found in installed]
+    positions = [machine.archs.index(arch) for arch in archs if arch in machine.archs]
+    if not positions:
+        return _NO_RANK, f"requires {' or '.join(archs)}; this machine has {machine.archs[0]}"
+    candidates = [toolchain for toolchain in machine.toolchains if toolchain.kind == needed.kind]
+    if not candidates:
+        return _NO_RANK, f"requires {name} {needed.version}, which is not installed"
+    reasons = [_mismatch(needed, installed, name) for installed in candidates]
     if None not in reasons:
         return _NO_RANK, reasons[0]
-    if least := _driver_needed(engine, archs, machine):
+    if minimum := _driver_needed(engine, archs, machine):
         return _NO_RANK, (
-            f"needs NVIDIA driver {least} or later for CUDA {needed.cuda}; {machine.driver} is "
-            "installed"
+            f"requires NVIDIA driver {minimum} or later for CUDA {needed.cuda}; {machine.driver} "
+            "is installed"
         )
     if isinstance(engine.precision, Unknown):
-        return _NO_RANK, f"is in {engine.precision}, which this version does not know: upgrade it"
-    exact = any(found.version == needed.version for found in installed)
+        return _NO_RANK, f"has unknown precision {engine.precision}; upgrade this package to use it"
+    exact = any(installed.version == needed.version for installed in candidates)
     return (
-        min(here),
+        min(positions),
         preference_of(needed.kind),
         len(archs) - 1,
         0 if exact else 1,
@@ -167,33 +167,33 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
 
 
 def why(engine: EngineEntry, machine: Machine) -> str:
-    """Says what was picked and why, in one line: ``cpu-ort1.32-fp32 (verified): ...``."""
+    """Returns a line about a selected engine and why: ``cpu-ort1.32-fp32 (verified): ...``."""
     toolchain = engine.toolchain
     name = title_of(toolchain.kind)
     status = f"{engine.status}{', DRY RUN (seeded weights)' if engine.dry_run else ''}"
-    what = f"{', '.join(engine.targets)} ({status})"
+    title = f"{', '.join(engine.targets)} ({status})"
     rank, why_not = fit(engine, machine)
     if why_not is not None:
-        return f"{what}: asked for by name; it {why_not}"
+        return f"{title}: selected by label, though it {why_not}"
     others = len(_archs(engine)) - 1
-    exact = f"{name} {toolchain.version} is installed exactly"
+    match = f"{name} {toolchain.version} is installed"
     if rank[3]:
-        exact = f"the {name} that is installed reads what {toolchain.version} made"
-    alone = f"made for {machine.archs[rank[0]]}" + (f" and {others} more" if others else "")
-    return f"{what}: {alone}, {exact}"
+        match = f"the installed {name} reads engines built with {toolchain.version}"
+    archs = machine.archs[rank[0]] + (f" and {others} other architectures" if others else "")
+    return f"{title}: built for {archs}, {match}"
 
 
-def _mismatch(needed: Toolchain, found: Toolchain, name: str) -> str | None:
-    if (found.os, found.machine) != (needed.os, needed.machine):
-        return f"made for {needed.os} {needed.machine}"
-    if found.cuda != needed.cuda:
-        return f"needs {name} for CUDA {needed.cuda}; that for {found.cuda} is installed"
-    # TensorRT engines load only in the build that made them; ONNX Runtime reads any older model.
-    newer_reads_older = _reads_older(needed.kind) and _digits(found.version) >= _digits(
+def _mismatch(needed: Toolchain, installed: Toolchain, name: str) -> str | None:
+    if (installed.os, installed.machine) != (needed.os, needed.machine):
+        return f"requires {needed.os} {needed.machine}"
+    if installed.cuda != needed.cuda:
+        return f"requires {name} for CUDA {needed.cuda}; CUDA {installed.cuda} is installed"
+    # TensorRT loads only engines of its own build; ONNX Runtime reads models of older versions.
+    newer_reads_older = _reads_older(needed.kind) and _digits(installed.version) >= _digits(
         needed.version
     )
-    if found.version != needed.version and not newer_reads_older:
-        return f"needs {name} {needed.version}; {found.version} is installed"
+    if installed.version != needed.version and not newer_reads_older:
+        return f"requires {name} {needed.version}; {installed.version} is installed"
     return None
 
 
@@ -202,68 +202,73 @@ def _reads_older(runtime: Runtime | Unknown) -> bool:
 
 
 def _driver_needed(engine: EngineEntry, archs: list[str], machine: Machine) -> int | None:
-    """Returns the oldest driver that runs an engine here, if this machine's is older than that."""
+    """Returns the minimum driver version of an engine if this machine's driver is older."""
     major = (machine.driver or "").partition(".")[0]
     line = target_table().line.get(str(engine.toolchain.line))
-    here = next((arch for arch in machine.archs if arch in archs), None)
-    if line is None or here is None or not major.isdecimal():
+    arch = next((arch for arch in machine.archs if arch in archs), None)
+    if line is None or arch is None or not major.isdecimal():
         return None
-    cells = [cell for cell in line.cells if here in cell.archs]
+    cells = [cell for cell in line.cells if arch in cell.archs]
     drivers = cells[0].driver or line.driver if cells else {}
-    least = drivers.get(engine.toolchain.cuda or 0)
-    return least if least is not None and int(major) < least else None
+    minimum = drivers.get(engine.toolchain.cuda or 0)
+    return minimum if minimum is not None and int(major) < minimum else None
 
 
-def _why_none(near: list[EngineEntry], machine: Machine) -> str:
-    """Says what the engines that were asked for need, what is here, and which is the closest."""
+def _requirements(near: list[EngineEntry], machine: Machine) -> str:
+    """Describes what engines require, what the machine has, and the closest engine."""
     if not near:
         return ":"
     closest = min(near, key=lambda engine: _distance(engine, machine))
-    needs = " or ".join(dict.fromkeys(_needs(engine) for engine in near))
-    return f": needs {needs}; you have {_has(machine)}; closest: {', '.join(closest.targets)}"
+    needed = " or ".join(dict.fromkeys(_engine_title(engine) for engine in near))
+    return (
+        f": requires {needed}; this machine has {_machine_title(machine)}; closest: "
+        f"{', '.join(closest.targets)}"
+    )
 
 
-def _what_to_do(
+def _remedy(
     model: str,
     near: list[EngineEntry],
     machine: Machine,
     target: str | None,
     precision: str | None,
 ) -> str:
-    """Says which runtime to install where that would do, and how to build an engine."""
+    """Suggests a driver or runtime to install if that suffices, and how to build an engine."""
     arch = arch_of(target) if target else machine.archs[0]
     build = f"to build one: make zoo MODELS={model} GPU={arch}"
     if precision:
         build += f" PRECISION={precision}"
-    for engine in sorted(near, key=lambda one: _distance(one, machine)):
+    for engine in sorted(near, key=lambda engine: _distance(engine, machine)):
         toolchain = engine.toolchain
-        least = _driver_needed(engine, _archs(engine), machine)
-        if least and toolchain in machine.toolchains:
-            return f"install NVIDIA driver {least} or later; or {build}"
-        as_needed = Machine(archs=machine.archs, toolchains=(toolchain,))
+        minimum = _driver_needed(engine, _archs(engine), machine)
+        if minimum and toolchain in machine.toolchains:
+            return f"install NVIDIA driver {minimum} or later; or {build}"
+        with_toolchain = Machine(archs=machine.archs, toolchains=(toolchain,))
         system = (toolchain.os, toolchain.machine)
-        for_here = all((one.os, one.machine) == system for one in machine.toolchains)
-        if for_here and fit(engine, as_needed)[1] is None:
+        same_system = all(
+            (installed.os, installed.machine) == system for installed in machine.toolchains
+        )
+        if same_system and fit(engine, with_toolchain)[1] is None:
             if isinstance(toolchain.kind, Unknown):
                 return build
             return f"install {title_of(toolchain.kind)} {toolchain.version}; or {build}"
     return build
 
 
-def _needs(engine: EngineEntry) -> str:
-    """What an engine needs: ``sm86 with TensorRT 11.4``."""
+def _engine_title(engine: EngineEntry) -> str:
+    """Returns an engine's architectures and runtime: ``sm86 with TensorRT 11.4``."""
     return f"{'/'.join(_archs(engine))} with {engine.toolchain.line.title}"
 
 
-def _has(machine: Machine) -> str:
-    """What a machine has: ``sm89 with TensorRT 10.16, ONNX Runtime 1.32``."""
-    titles = ", ".join(found.line.title for found in machine.toolchains) or "no runtime"
+def _machine_title(machine: Machine) -> str:
+    """Returns a machine's hardware and runtimes: ``sm89 with TensorRT 10.16, driver 580``."""
+    titles = ", ".join(toolchain.line.title for toolchain in machine.toolchains) or "no runtime"
     driver = f", driver {machine.driver}" if machine.driver else ""
     return f"{machine.archs[0]} with {titles}{driver}"
 
 
 def _distance(engine: EngineEntry, machine: Machine) -> tuple[bool, bool, int, int]:
-    """How far an engine is from running here: the architecture counts before the runtime."""
+    """Returns how far an engine is from running here; architecture counts before runtime."""
     archs = [machine.archs.index(arch) for arch in _archs(engine) if arch in machine.archs]
     kinds = {found.kind for found in machine.toolchains}
     kind = engine.toolchain.kind

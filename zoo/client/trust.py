@@ -1,11 +1,11 @@
-"""Trust: the index as it is signed, through TUF (https://theupdateframework.io).
+"""Verification of signed indexes with TUF, The Update Framework (https://theupdateframework.io).
 
-A repository is trusted once, by its root: a file that its maintainers hand out, or that file's
-SHA-256. From then on :class:`SignedIndex` gives only what the root's keys vouch for: nothing older
-than what was seen before, nothing expired, nothing longer or other than what is signed. What was
-read before is kept, and is still there without network.
+Users trust a repository once, through its root: a file from its maintainers, or the file's SHA-256.
+From then on :class:`SignedIndex` returns only files signed by the root's keys. It refuses rollbacks
+to older versions, expired metadata, and files whose length or digest differs. Verified files are
+cached and remain readable offline.
 
-The rules are python-tuf's; this module says where things lie and what went wrong, in words.
+python-tuf implements the protocol; this module stores roots and metadata and explains errors.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ if TYPE_CHECKING:
     from tuf.ngclient import Updater
 
 _ROOT_LIMIT = 512_000
-_HOW = (
-    "ask its maintainers for root.json or its SHA-256, by another way than the repository itself, "
-    "and give it once: zoo list --store STORE --trust ROOT"
+_HOW_TO_TRUST = (
+    "get root.json or its SHA-256 from the maintainers, not from the repository itself, then run "
+    "once: zoo list --store STORE --trust ROOT"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrustHome:
-    """Where a user's trust, and what was verified, lie.
+    """A user's trusted roots and verified files.
 
     Attributes:
-        roots: Folder of the roots that the user trusts, one per repository.
-        verified: Folder of what was read and verified, a folder per repository.
+        roots: Folder of trusted roots, one file per repository.
+        verified: Folder of verified files, one folder per repository.
     """
 
     roots: Path
     verified: Path
 
     def root(self, url: str) -> bytes | None:
-        """Returns the root that is trusted for a repository, None when there is none."""
+        """Returns the trusted root of a repository, or None if it is not trusted."""
         path = self._root_path(url)
         return path.read_bytes() if path.is_file() else None
 
     def trust(self, url: str, root: bytes) -> bool:
-        """Trusts a root for a repository from now on; what another root vouched for is forgotten.
+        """Trusts a root for a repository and deletes files verified with a different root.
 
         Returns:
-            Whether that is new.
+            Whether the root changed.
         """
         if self.root(url) == root:
             return False
@@ -75,7 +75,7 @@ class TrustHome:
         return True
 
     def folder(self, url: str) -> Path:
-        """Returns the folder of what was verified of a repository."""
+        """Returns the folder of a repository's verified files."""
         return self.verified / _name(url)
 
     def _root_path(self, url: str) -> Path:
@@ -88,25 +88,26 @@ def _name(url: str) -> str:
 
 
 def read_root(store: ObjectStore, given: str) -> bytes:
-    """Returns the root that a user names.
+    """Reads the root that a user asked to trust.
 
     Args:
-        store: The repository's.
-        given: Path of a ``root.json``, or the SHA-256 of the repository's first one.
+        store: The repository's store.
+        given: Path of a ``root.json``, or the SHA-256 of the repository's first root.
 
     Raises:
-        TrustError: There is no such file, it is no root, or the repository has another.
+        TrustError: The file does not exist or is not a root, or the repository's root has another
+            digest.
     """
     digest = given.removeprefix("sha256:").lower()
     if re.fullmatch("[0-9a-f]{64}", digest):
         try:
             data = store.get(FIRST_ROOT, limit=_ROOT_LIMIT)
         except KeyError as error:
-            raise TrustError(f"{store.url}: there is no {FIRST_ROOT}: it is not signed") from error
-        if (found := sha256_bytes(data)) != digest:
+            raise TrustError(f"{store.url}: not signed: {FIRST_ROOT} is missing") from error
+        if (actual := sha256_bytes(data)) != digest:
             raise TrustError(
-                f"{store.url}: its root has the SHA-256 {found}, not the one that is to be trusted",
-                hint="nothing was trusted; ask the maintainers which is right",
+                f"{store.url}: the SHA-256 of its root is {actual}, not the given {digest}",
+                hint="the repository was not trusted; ask its maintainers for the right SHA-256",
             )
         return data
     path = Path(given)
@@ -115,17 +116,17 @@ def read_root(store: ObjectStore, given: str) -> bytes:
         if json.loads(data)["signed"]["_type"] != "root":
             raise ValueError
     except OSError as error:
-        raise TrustError(f"{path}: {error.strerror}", hint=_HOW) from error
+        raise TrustError(f"{path}: {error.strerror}", hint=_HOW_TO_TRUST) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise TrustError(f"{path}: no root of a repository", hint=_HOW) from error
+        raise TrustError(f"{path}: not a TUF root", hint=_HOW_TO_TRUST) from error
     return data
 
 
 def trusted_root(store: ObjectStore, home: TrustHome, given: str | None) -> bytes:
-    """Returns the root to start from, and remembers one that is given.
+    """Returns a repository's trusted root, storing it first if the user gave one.
 
     Raises:
-        TrustError: None is given and none is known for this repository.
+        TrustError: No root was given, and the repository is not trusted yet.
     """
     if given:
         root = read_root(store, given)
@@ -143,22 +144,22 @@ def trusted_root(store: ObjectStore, home: TrustHome, given: str | None) -> byte
             hint=f"if it is your own: zoo list --store {shlex.quote(store.url)} --trust "
             f"{shlex.quote(str(own))}"
             if own.is_file()
-            else _HOW.replace("STORE", shlex.quote(store.url)),
+            else _HOW_TO_TRUST.replace("STORE", shlex.quote(store.url)),
         )
     return known
 
 
 class SignedIndex:
-    """The index of a repository, verified.
+    """Reads and verifies the index of a repository.
 
-    Several processes may read through one folder at once: they take turns.
+    Processes that share a folder lock it in turn.
 
     Args:
-        store: Where the repository lies.
-        folder: Keeps metadata and what was verified, between runs.
-        root: Root metadata that is trusted.
-        allow_stale: Whether expired metadata will do, though somebody may hold back newer.
-        say: Takes what the user should know.
+        store: The repository's store.
+        folder: Folder in which metadata and verified files are cached.
+        root: Trusted root metadata.
+        allow_stale: Accept expired metadata, even though newer versions may be withheld.
+        say: Called with messages for the user.
     """
 
     def __init__(
@@ -178,23 +179,22 @@ class SignedIndex:
         self._updater: Updater | None = None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self.cause: TrustError | RepositoryError | None = None
-        """Why only what was verified before is given; None where the repository was asked."""
+        """Why only cached files are returned; None if the repository was read."""
 
     def read(self, path: str) -> bytes | None:
         """Returns a file of the index.
 
-        Without network, or when what the repository has is expired, the file as it was when it was
-        last verified.
+        Falls back to the last verified copy if the repository can't be reached or has expired.
 
         Args:
             path: ``index.json`` or ``index/<model>.json``.
 
         Returns:
-            Its bytes; None when the repository signs no such file.
+            The file's content, or None if the repository has no such file.
 
         Raises:
-            TrustError: What the repository has is not what its keys vouch for; says how.
-            RepositoryError: It can't be reached, and the file was never verified here.
+            TrustError: The repository's signatures are not valid; says why.
+            RepositoryError: The repository can't be reached, and no verified copy is cached.
         """
         with self._turn():
             if self.cause is None:
@@ -202,15 +202,15 @@ class SignedIndex:
                     return self._fresh(path)
                 except SetbackError as error:
                     self.cause = error.cause
-            kept = self._folder / "verified" / quote(path, safe="")
-            if not kept.is_file():
+            cached = self._folder / "verified" / quote(path, safe="")
+            if not cached.is_file():
                 raise self.cause
-            since = datetime.fromtimestamp(kept.stat().st_mtime, timezone.utc)
-            self._say(f"{self.cause.message}; going on with what was verified {since:%Y-%m-%d}")
-            return kept.read_bytes()
+            since = datetime.fromtimestamp(cached.stat().st_mtime, timezone.utc)
+            self._say(f"{self.cause.message}; using the copy verified on {since:%Y-%m-%d}")
+            return cached.read_bytes()
 
     def expires(self) -> datetime | None:
-        """Returns until when what was read is good, None before anything was."""
+        """Returns when the index that was read expires, or None if none was read yet."""
         from tuf.api.metadata import Metadata, Timestamp
 
         path = self._folder / "metadata" / "timestamp.json"
@@ -219,7 +219,7 @@ class SignedIndex:
         return Metadata[Timestamp].from_bytes(path.read_bytes()).signed.expires
 
     def signers(self) -> tuple[str, ...]:
-        """Returns the ids of the keys that vouch for what was read, none before anything was."""
+        """Returns ids of the keys that signed the index; empty if none was read yet."""
         from tuf.api.metadata import Metadata, Root, Timestamp
 
         folder = self._folder / "metadata"
@@ -227,68 +227,71 @@ class SignedIndex:
             return ()
         root = Metadata[Root].from_bytes((folder / "root.json").read_bytes())
         timestamp = Metadata[Timestamp].from_bytes((folder / "timestamp.json").read_bytes())
-        may = root.signed.roles[Timestamp.type].keyids
-        return tuple(keyid for keyid in timestamp.signatures if keyid in may)
+        trusted = root.signed.roles[Timestamp.type].keyids
+        return tuple(keyid for keyid in timestamp.signatures if keyid in trusted)
 
     def look_again(self) -> None:
-        """Asks the repository anew at the next read: somebody may have published meanwhile."""
+        """Makes the next read check the repository for newly published files."""
         self._updater = self.cause = None
 
     def must_be_fresh(self) -> None:
-        """Raises what keeps the repository from giving all that it has, if anything does.
+        """Raises if only cached files can be read.
 
         Raises:
-            TrustError: Its index is expired.
-            RepositoryError: It can't be reached.
+            TrustError: The repository's index has expired.
+            RepositoryError: The repository can't be reached.
         """
         if self.cause is not None:
             raise self.cause
 
     def metadata(self) -> Iterator[tuple[str, bytes]]:
-        """Yields key and bytes of the metadata that vouches for what was read, all bins included.
+        """Yields key and content of all metadata of the index that was read, hashed bins included.
 
         Raises:
-            TrustError: A part of it is not what the rest says of it.
-            RepositoryError: It can't be read.
+            TrustError: Metadata files do not match each other.
+            RepositoryError: Metadata can't be read.
         """
-        from zoo.client.tuf import metadata_files, refuse
+        from zoo.client.tuf import metadata_files, translate_errors
 
         try:
-            with self._turn(), refuse(self._store.url):
+            with self._turn(), translate_errors(self._store.url):
                 yield from metadata_files(self._store, self._folder / "metadata")
         except SetbackError as error:
             raise error.cause from error
 
     def _fresh(self, path: str) -> bytes | None:
-        from zoo.client.tuf import refuse, updater
+        from zoo.client.tuf import translate_errors, updater
 
-        with refuse(self._store.url):
+        with translate_errors(self._store.url):
             if self._updater is None:
                 self._updater = updater(
-                    self._store, self._folder / "metadata", self._root, patient=self._allow_stale
+                    self._store,
+                    self._folder / "metadata",
+                    self._root,
+                    allow_expired=self._allow_stale,
                 )
             info = self._updater.get_targetinfo(path)
         if info is None:
             return None
-        kept = self._folder / "verified" / quote(path, safe="")
+        cached = self._folder / "verified" / quote(path, safe="")
         digest = info.hashes["sha256"]
-        if kept.is_file() and sha256_bytes(kept.read_bytes()) == digest:
-            return kept.read_bytes()
+        if cached.is_file() and sha256_bytes(cached.read_bytes()) == digest:
+            return cached.read_bytes()
         key = hashed_key(path, digest)
         try:
             data = self._store.get(key, limit=info.length)
         except KeyError as error:
             raise RepositoryError(
-                f"{self._store.url}: {key} is signed and missing",
-                hint="a mirror may have been made without it; else tell its maintainers",
+                f"{self._store.url}: {key} is signed but missing",
+                hint="a mirror may have left it out; otherwise report it to the maintainers",
             ) from error
         if len(data) != info.length or sha256_bytes(data) != digest:
             raise TrustError(
-                f"{self._store.url}: {key} is not what was signed: it was changed or cut short",
-                hint="nothing of it was used; tell the repository's maintainers",
+                f"{self._store.url}: {key} does not match its signature: modified or truncated",
+                hint="it was not used; report it to the repository's maintainers",
             )
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(kept, data)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(cached, data)
         return data
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""python-tuf over an object store, and its refusals in words."""
+"""Runs python-tuf on an object store and explains its errors."""
 
 from __future__ import annotations
 
@@ -18,97 +18,97 @@ from zoo.stores import ObjectStore
 from zoo.util.errors import RepositoryError, SetbackError, TooLongError, TrustError
 
 _TRIES = 10
-_TELL = "nothing of it was used; tell the repository's maintainers"
+_REPORT = "it was not used; report it to the repository's maintainers"
 
-# What an exception of python-tuf means, the more special first.
+# Messages and hints for python-tuf's exceptions, subclasses before their bases.
 _MEANINGS: tuple[tuple[type[Exception], str, str], ...] = (
     (
         tuf.BadVersionNumberError,
-        "it offers an older index than was seen here before, or one made of parts that do not "
-        "belong together (a rollback, or a mix of old and new)",
-        "somebody may be hiding newer engines; " + _TELL,
+        "its index is older than one read before, or mixes files of different versions (rollback "
+        "or mix-and-match)",
+        "an attacker may be withholding newer engines; " + _REPORT,
     ),
     (
         tuf.LengthOrHashMismatchError,
-        "a part of its signed index is not what the rest says of it: it was changed",
-        "if something is being published right now, try again; else " + _TELL,
+        "a file of its index does not match the digest or length in the signed metadata",
+        "retry if something is being published right now; otherwise " + _REPORT,
     ),
     (
         tuf.DownloadLengthMismatchError,
-        "a file of its index is longer than it may be; it was not read to its end",
-        _TELL,
+        "a file of its index exceeds the maximum length and was not read to the end",
+        _REPORT,
     ),
     (
         tuf.UnsignedMetadataError,
-        "its index is not signed by the keys that its root names",
-        "it was changed, or signed with a key that is not, or no longer, trusted; " + _TELL,
+        "its index is not signed by the keys in its root",
+        "it was modified, or signed with a key that is not or no longer trusted; " + _REPORT,
     ),
 )
 
 
 class _StoreFetcher(FetcherInterface):
-    """Reads metadata from an object store, never more than it may be long."""
+    """Reads metadata from an object store, up to the maximum length."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        raise NotImplementedError  # download_bytes knows the limit
+        raise NotImplementedError  # only download_bytes, which is overridden, calls this
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         try:
             return self._store.get(url, limit=max_length)
         except KeyError as error:
-            raise tuf.DownloadHTTPError(f"there is no {url}", 404) from error
+            raise tuf.DownloadHTTPError(f"{url} is missing", 404) from error
         except TooLongError as error:
             raise tuf.DownloadLengthMismatchError(str(error)) from error
         except RepositoryError as error:
             raise tuf.DownloadError(str(error)) from error
 
 
-class _PatientUpdater(Updater):
-    """Takes expired metadata: for it, no time has passed."""
+class _AllowExpiredUpdater(Updater):
+    """Accepts expired metadata by comparing expiry dates with year 1."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._trusted_set.reference_time = datetime.min.replace(tzinfo=timezone.utc)
 
 
-def updater(store: ObjectStore, folder: Path, root: bytes, *, patient: bool) -> Updater:
-    """Returns python-tuf's client of a repository.
+def updater(store: ObjectStore, folder: Path, root: bytes, *, allow_expired: bool) -> Updater:
+    """Returns a refreshed python-tuf client of a repository.
 
     Args:
-        store: Where the repository lies.
-        folder: Keeps its metadata between runs; one process at a time.
-        root: Root metadata that is trusted.
-        patient: Whether expired metadata will do.
+        store: The repository's store.
+        folder: Folder in which metadata is cached; not safe for concurrent use.
+        root: Trusted root metadata.
+        allow_expired: Accept expired metadata.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    kind = _PatientUpdater if patient else Updater
+    updater_class = _AllowExpiredUpdater if allow_expired else Updater
     for remaining in reversed(range(_TRIES)):
         try:
-            made = kind(
+            client = updater_class(
                 metadata_dir=str(folder),
                 metadata_base_url=METADATA,
                 fetcher=_StoreFetcher(store),
                 config=UpdaterConfig(),
                 bootstrap=root,
             )
-            made.refresh()
+            client.refresh()
         except FileExistsError:  # without locks, another process has just linked root.json
             if not remaining:
                 raise
         else:
-            return made
+            return client
     raise AssertionError("unreachable")
 
 
 def metadata_files(store: ObjectStore, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields key and bytes of all metadata that a verified timestamp vouches for, roots first.
+    """Yields key and content of all metadata that a verified timestamp covers, roots first.
 
     Args:
-        store: Where the repository lies.
-        folder: Of an :func:`updater` that was refreshed.
+        store: The repository's store.
+        folder: Metadata folder of a refreshed :func:`updater`.
     """
     fetch = _StoreFetcher(store).download_bytes
     for path in sorted((folder / "root_history").iterdir(), key=_root_version):
@@ -131,39 +131,40 @@ def _root_version(path: Path) -> int:
 
 
 @contextmanager
-def refuse(url: str) -> Iterator[None]:
-    """Turns python-tuf's exceptions into this project's, which say what happened.
+def translate_errors(url: str) -> Iterator[None]:
+    """Translates python-tuf's exceptions.
 
     Raises:
-        TrustError: The repository offers what its keys do not vouch for.
+        TrustError: The repository's signatures are missing or not valid.
+        SetbackError: The index has expired, or the repository can't be reached.
     """
     try:
         yield
     except tuf.ExpiredMetadataError as error:
         raise SetbackError(
             TrustError(
-                f"{url}: its index is expired ({error}): nobody has vouched for it since",
-                hint="it is not looked after, somebody holds newer ones back, or this machine's "
-                "clock is wrong; --allow-stale takes it all the same",
+                f"{url}: its index has expired and has not been signed again ({error})",
+                hint="the repository may be unmaintained, an attacker may be withholding updates, "
+                "or this machine's clock may be wrong; to use it anyway, add --allow-stale",
             )
         ) from error
     except tuf.DownloadHTTPError as error:
         raise TrustError(
-            f"{url}: its index is not signed, or not whole: {error}",
-            hint="a repository that was published has metadata/timestamp.json and what that names",
+            f"{url}: its index is not signed, or incomplete: {error}",
+            hint="a published repository has metadata/timestamp.json and all files it refers to",
         ) from error
     except tuf.DownloadLengthMismatchError as error:
-        raise _in_words(url, error) from error
+        raise _explained(url, error) from error
     except tuf.DownloadError as error:
         cause = error.__cause__
         failed = cause if isinstance(cause, RepositoryError) else RepositoryError(f"{url}: {error}")
         raise SetbackError(failed) from error
     except tuf.RepositoryError as error:
-        raise _in_words(url, error) from error
+        raise _explained(url, error) from error
 
 
-def _in_words(url: str, error: Exception) -> TrustError:
+def _explained(url: str, error: Exception) -> TrustError:
     for kind, meaning, hint in _MEANINGS:
         if isinstance(error, kind):
             return TrustError(f"{url}: {meaning}: {error}", hint=hint)
-    return TrustError(f"{url}: its signed index can't be read: {error}", hint=_TELL)
+    return TrustError(f"{url}: its signed index can't be read: {error}", hint=_REPORT)

@@ -1,1 +1,1 @@
-"""Photos to features through an engine."""
+"""Feature extraction from photos with an engine."""

@@ -1,4 +1,4 @@
-"""The extractor: photos in, features out. An engine, with the preprocessing that belongs to it."""
+"""Feature extractor: an engine together with its model's preprocessing."""
 
 from __future__ import annotations
 
@@ -30,18 +30,21 @@ if TYPE_CHECKING:
 Features = npt.NDArray[np.float32]
 Photo = Image.Image | npt.NDArray[np.uint8] | Path | str | bytes
 
-_AT_ONCE = 256
-"""Photos that are prepared together: a call with a million photos must not hold them all."""
+_DLPACK_CPU = 1  # kDLCPU of DLDeviceType in dlpack.h
+_CHUNK_SIZE = 256
+"""Photos preprocessed at a time, so that a call with a million photos does not hold them all."""
 
 
 class Extractor:
-    """A frozen backbone, ready to run. A context manager; closing frees what it holds.
+    """A loaded backbone that turns images into features.
+
+    Use as a context manager, or call :meth:`close` to release the engine's resources.
 
     Args:
-        session: The engine.
-        record: Its build record.
-        why: Why this engine was picked.
-        file: The engine's file, where it has one.
+        session: The loaded engine.
+        record: The engine's build record.
+        why: Why this engine was selected.
+        file: The engine file, or None if the engine was not loaded from a file.
 
     Attributes:
         preparers: Prepare photos on the engine's GPU; None if it does not run on one.
@@ -63,12 +66,12 @@ class Extractor:
 
     @property
     def feature_dim(self) -> int:
-        """Numbers that an image becomes."""
+        """Number of features per image."""
         return self.record.feature_dim
 
     @property
     def preprocess(self) -> Preprocess:
-        """How a photo becomes the engine's input."""
+        """Preprocessing that the model was trained with."""
         return self.record.inputs.preprocess
 
     @property
@@ -78,16 +81,16 @@ class Extractor:
 
     @property
     def engine(self) -> str:
-        """SHA-256 of the engine."""
+        """SHA-256 of the engine file."""
         return self.record.engine.sha256
 
     @property
     def batch(self) -> int:
-        """The batch that the engine is best at."""
+        """Batch size that the engine is optimised for."""
         return self.record.inputs.batch.opt
 
     def __call__(self, images: Photo | Iterable[Photo] | Features | Any) -> Features | Any:
-        """Returns features.
+        """Computes the features of images.
 
         Args:
             images: A photo or several: paths, the bytes of files, Pillow images, or uint8 pixels
@@ -97,23 +100,23 @@ class Extractor:
                 for an engine there (a torch or CuPy array).
 
         Returns:
-            ``(N, feature_dim)`` float32, a row for each image; a numpy array, or for a batch on
-            the GPU an array there (:class:`zoo.runtime.cuda.DeviceArray`).
+            ``(N, feature_dim)`` float32, one row per image: a numpy array, or a
+            :class:`zoo.runtime.cuda.DeviceArray` if the batch is in GPU memory.
 
         Raises:
-            RunError: A photo can't be read, or an array has another shape or type.
+            RunError: A photo can't be read, or an array has the wrong shape or type.
         """
         if self._closed:
-            raise RunError("this extractor is closed", hint="zoo.load opens another")
-        if _is_ready(images):
-            return self.session.features(_on_host(images))
+            raise RunError("this extractor is closed", hint="open a new one with zoo.load")
+        if _is_batch(images):
+            return self.session.features(_as_numpy_if_on_host(images))
         results = [self._features_of(part) for part in _parts(images, self._most)]
         return np.concatenate(results) if results else np.empty((0, self.feature_dim), np.float32)
 
     @property
     def _most(self) -> int:
         """Photos that are prepared together."""
-        return min(_AT_ONCE, self.record.inputs.batch.max)
+        return min(_CHUNK_SIZE, self.record.inputs.batch.max)
 
     def _features_of(self, photos: Sequence[Photo]) -> Features:
         """Runs photos that are prepared on the GPU of the engine, or else by Pillow."""
@@ -125,7 +128,7 @@ class Extractor:
         return self.session.features(images)
 
     def close(self) -> None:
-        """Frees the engine; the extractor can't be used afterwards."""
+        """Releases the engine; the extractor can't be used afterwards."""
         self._closed = True
         if self.preparers is not None:
             self.preparers.close()
@@ -139,7 +142,7 @@ class Extractor:
 
 
 def say(text: str) -> None:
-    """Says something on standard error, where it is in nobody's way."""
+    """Prints a message to standard error, keeping standard output for results."""
     print(text, file=sys.stderr)
 
 
@@ -157,29 +160,31 @@ def load(
     client: Client | None = None,
     report: Callable[[str], None] = say,
 ) -> Extractor:
-    """Finds the engine of a model that fits this machine best, fetches it, checks it, opens it.
+    """Selects, downloads, checks and loads the best engine of a model for this machine.
 
-    A download shows its progress where standard error is a terminal.
+    Downloads show a progress bar if standard error is a terminal.
 
     Args:
-        name: The model's id, as ``zoo list`` shows it.
-        store: The repository; ``$ZOO_STORE``, else ``./_repository``.
-        target: Label of the one target that is wanted, such as ``cpu-ort1.32-fp32``.
-        precision: The one that is wanted.
-        allow_pending: Whether an engine that has not been run on its GPU will do.
-        allow_seeded: Whether a dry run's engine will do.
-        machine: What this machine has; looked up when None.
-        trust: The repository's root, the first time: a file, or its SHA-256.
-        allow_stale: Whether an expired index will do.
-        client: An open client of the repository, in place of ``store``.
-        report: Takes what was picked, and why.
+        name: Model id, as listed by ``zoo list``.
+        store: URL or path of the repository. Defaults to ``$ZOO_STORE``, else ``./_repository``.
+        target: Target label, such as ``cpu-ort1.32-fp32``. Defaults to the best one for this
+            machine.
+        precision: Precision to load. By default fp16 or bf16 are preferred, then fp32, then int8.
+        allow_pending: Accept an engine that has not been verified on its GPU yet.
+        allow_seeded: Accept an engine from a dry run, whose weights are seeded, not trained.
+        machine: GPUs and runtimes to select for. Defaults to this machine's.
+        trust: Root of trust on first use of the repository: a file, or its SHA-256.
+        allow_stale: Accept an expired index.
+        client: Client to use instead of connecting to ``store``.
+        report: Called with the name of the selected engine and the reason.
 
     Raises:
         RepositoryError: The repository is missing or damaged.
-        TrustError: It is not trusted yet, or offers what its keys do not vouch for.
-        SelectionError: No engine fits; says what is needed, what is here, and what to do.
-        RunError: The engine does not load.
-        MissingPackageError: Its runtime is not installed.
+        TrustError: The repository is not trusted yet, or its signatures are not valid.
+        SelectionError: No engine fits; the message lists what is required, what is installed and
+            what to do.
+        RunError: The engine can't be loaded.
+        MissingPackageError: The engine's runtime is not installed.
     """
     if client is None:
         url = store or default_store()
@@ -200,10 +205,9 @@ def load(
     return Extractor(pulled.open(), pulled.record, reason, pulled.engine)
 
 
-def _on_host(images: Any) -> Any:
-    """Returns a batch of the host's memory as a numpy array, without a copy; any other as it is."""
-    on_cpu = 1  # DLPack's name of the device
-    if hasattr(images, "__dlpack_device__") and images.__dlpack_device__()[0] == on_cpu:
+def _as_numpy_if_on_host(images: Any) -> Any:
+    """Returns a batch in host memory as a numpy array without copying, and any other unchanged."""
+    if hasattr(images, "__dlpack_device__") and images.__dlpack_device__()[0] == _DLPACK_CPU:
         return np.from_dlpack(images)
     return images
 
@@ -225,15 +229,15 @@ def _parts(images: Any, size: int) -> Iterator[Sequence[Photo]]:
         images = [images]
     if not isinstance(images, Iterable):
         raise RunError(
-            f"an extractor takes photos or a batch of them, not a {type(images).__name__}"
+            f"expected photos or a batch of preprocessed images, got {type(images).__name__}"
         )
     photos = iter(images)
     while part := list(islice(photos, size)):
         yield part
 
 
-def _is_ready(images: Any) -> bool:
-    """Whether images are a float batch rather than photos."""
+def _is_batch(images: Any) -> bool:
+    """Returns whether the input is a preprocessed float batch rather than photos."""
     if isinstance(images, np.ndarray):
         return bool(images.dtype.kind == "f")
     return hasattr(images, "__cuda_array_interface__") or hasattr(images, "__dlpack__")

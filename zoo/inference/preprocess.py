@@ -1,7 +1,7 @@
-"""From a photo to a network's input: resize, centre crop, scale, normalise.
+"""Preprocessing of photos into network input: resize, centre crop, scale and normalise.
 
-The same arithmetic as timm's evaluation transform (``timm.data.create_transform``), on Pillow and
-numpy alone. A test holds the two together, for every manifest.
+Computes the same as timm's evaluation transform (``timm.data.create_transform``) with only Pillow
+and numpy. A test compares the two for every manifest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def open_photo(
             if its shorter side does not become less than this.
 
     Raises:
-        RunError: There is no such file, Pillow can't read it, or it is a line more than a photo.
+        RunError: The file does not exist, Pillow can't read it, or its aspect ratio is too large.
     """
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
@@ -63,7 +63,7 @@ def open_photo(
         raise RunError(f"{name}no such file") from error
     except Exception as error:  # a damaged file can make Pillow raise anything
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
-        raise RunError(f"{name}not a photo that can be read: {reason}") from error
+        raise RunError(f"{name}can't be read as an image: {reason}") from error
 
 
 def as_rgb(image: Image.Image, exif: Exif = "ignore", name: str = "") -> Image.Image:
@@ -75,14 +75,17 @@ def as_rgb(image: Image.Image, exif: Exif = "ignore", name: str = "") -> Image.I
         name: What messages start with.
 
     Raises:
-        RunError: It is a line more than a photo, or its values have no known range.
+        RunError: Its aspect ratio is too large, or its values have no defined range.
     """
     _check_aspect(*image.size, name)
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image) // 257).astype(np.uint8)
         rgb = Image.fromarray(grey).convert("RGB")
     elif image.mode in ("I", "F"):
-        raise RunError(f"{name}a photo of mode {image.mode} has no known range of values")
+        raise RunError(
+            f"{name}pixels of mode {image.mode} have no defined range, so they can't be scaled to "
+            "8 bits"
+        )
     else:
         rgb = image.convert("RGB")
     turn = _TURNS.get(orientation_of(image)) if exif == "apply" else None
@@ -113,14 +116,14 @@ def read_file(path: Path) -> bytes:
 
 
 def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """Resizes the shorter side and cuts out the centre.
+    """Resizes an image by its shorter side and crops the centre.
 
     Args:
-        image: Any size, any mode.
-        preprocess: Of a manifest or record; its size, crop and interpolation.
+        image: An image of any size and mode.
+        preprocess: Preprocessing of the model; its input size, crop and interpolation are used.
 
     Returns:
-        Pixels, ``(input_size, input_size, 3)``, RGB.
+        ``(input_size, input_size, 3)`` RGB pixels.
     """
     size = preprocess.input_size
     shorter = math.floor(size / preprocess.crop)
@@ -139,14 +142,14 @@ def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
 
 
 def normalise(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
-    """Scales to 0..1, subtracts the mean and divides by the standard deviation.
+    """Scales pixels to 0..1, subtracts the mean and divides by the standard deviation.
 
     Args:
-        pixels: ``(N, H, W, 3)``, RGB.
-        preprocess: Of a manifest or record; its mean and std.
+        pixels: ``(N, H, W, 3)`` RGB pixels.
+        preprocess: Preprocessing of the model; its mean and std are used.
 
     Returns:
-        ``(N, 3, H, W)``, float32, contiguous.
+        ``(N, 3, H, W)`` float32, C-contiguous.
     """
     mean = np.asarray(preprocess.mean, np.float32)
     std = np.asarray(preprocess.std, np.float32)
@@ -158,12 +161,12 @@ def normalise(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDAr
 def normalise_into(
     out: npt.NDArray[np.float32], pixels: npt.NDArray[np.uint8], preprocess: Preprocess
 ) -> None:
-    """Does what :func:`normalise` does to one image, into memory that is there already.
+    """Normalises one image like :func:`normalise`, but writes to an existing array.
 
     Args:
-        out: ``(3, H, W)``, written.
-        pixels: ``(H, W, 3)``, RGB.
-        preprocess: Of a manifest or record; its mean and std.
+        out: ``(3, H, W)`` array to write to.
+        pixels: ``(H, W, 3)`` RGB pixels.
+        preprocess: Preprocessing of the model; its mean and std are used.
     """
     mean = np.asarray(preprocess.mean, np.float32)[:, None, None]
     std = np.asarray(preprocess.std, np.float32)[:, None, None]
@@ -182,7 +185,7 @@ def as_photo(
         exif: Whether to turn it as its EXIF orientation says.
 
     Raises:
-        RunError: It is none of these, or a file that can't be read.
+        RunError: The file can't be read, or the array has the wrong shape or type.
     """
     if isinstance(image, Image.Image):
         try:
@@ -190,7 +193,7 @@ def as_photo(
         except RunError:
             raise
         except Exception as error:  # Pillow reads a file when its pixels are asked for
-            raise RunError(f"not a photo that can be read: {error}") from error
+            raise RunError(f"can't be read as an image: {error}") from error
     if isinstance(image, (str, Path)):
         return open_photo(Path(image), exif)
     if isinstance(image, bytes):
@@ -200,8 +203,8 @@ def as_photo(
         pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
     ):
         raise RunError(
-            f"an image is an array of {pixels.dtype} with shape {pixels.shape}",
-            hint="a photo is uint8 and (H, W, 3); a ready batch is float32 and (N, 3, H, W)",
+            f"unsupported image array of type {pixels.dtype} and shape {pixels.shape}",
+            hint="expected uint8 (H, W, 3) for a photo or float32 (N, 3, H, W) for a batch",
         )
     check_shape(pixels.shape)
     return as_rgb(Image.fromarray(pixels))
@@ -211,21 +214,20 @@ def check_shape(shape: tuple[int, ...]) -> None:
     """Checks the height and width of an array of pixels.
 
     Raises:
-        RunError: It has no pixels, or is a line more than a photo.
+        RunError: It has no pixels, or its aspect ratio is too large.
     """
     if 0 in shape:
-        raise RunError(f"an image has shape {shape}: no pixels")
+        raise RunError(f"an image of shape {shape} has no pixels")
     _check_aspect(shape[1], shape[0])
 
 
 def _check_aspect(width: int, height: int, name: str = "") -> None:
     if max(width, height) > LONGEST * min(width, height):
         raise RunError(
-            f"{name}{width} x {height} pixels: the longer side of a photo may be {LONGEST} times "
-            "the shorter"
+            f"{name}{width} x {height} pixels: aspect ratios above {LONGEST}:1 are not supported"
         )
 
 
 def batch_of(images: Iterable[Image.Image], preprocess: Preprocess) -> npt.NDArray[np.float32]:
-    """Returns ready input, ``(N, 3, H, W)`` float32, for photos of any size."""
+    """Preprocesses photos of any size to a float32 batch ``(N, 3, H, W)``."""
     return normalise(np.stack([fit(image, preprocess) for image in images]), preprocess)

@@ -14,6 +14,7 @@ from zoo.repository.candidates import Candidates
 from zoo.repository.files import LARGEST_RECORD, RecordFiles
 from zoo.schema.index import EngineEntry, Index, ModelIndex
 from zoo.schema.layout import (
+    ATTESTATIONS,
     blob_key,
     export_key,
     failed_export_key,
@@ -149,12 +150,12 @@ class Repository:
 
     def attest(self, attestation: Attestation) -> None:
         """Appends an attestation."""
-        key = f"attestations/{attestation.engine}/{attestation.name}"
+        key = f"{ATTESTATIONS}{attestation.engine}/{attestation.name}"
         self.store.put(key, attestation.to_json(), if_absent=True)
 
     def attestations(self, engine: str) -> list[Attestation]:
         """Returns the attestations of an engine, oldest first."""
-        keys = [entry.key for entry in self.store.list(f"attestations/{engine}/")]
+        keys = [entry.key for entry in self.store.list(f"{ATTESTATIONS}{engine}/")]
         return [attested for key in keys if (attested := self.read(key, Attestation))]
 
     def timing_cache(self, device: str, toolchain: Toolchain) -> TimingCacheRecord | None:

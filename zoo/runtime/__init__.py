@@ -1,7 +1,7 @@
-"""Sessions: an engine, loaded and ready to give features.
+"""Sessions, which load and run engines.
 
-:mod:`zoo.schema.runtimes` says which module serves which runtime; a runtime's library is imported
-when the first engine of its kind is opened.
+:mod:`zoo.schema.runtimes` maps runtimes to session modules. A runtime's library is imported when
+the first of its engines is opened.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ __all__ = ["SESSIONS", "Session", "open_session"]
 
 
 SESSIONS: Mapping[str, str] = {kind: facts.session for kind, facts in RUNTIME_FACTS.items()}
-"""Runtime to the module whose ``open_session`` runs its engines."""
+"""Module with ``open_session`` by runtime."""
 
 
 def open_session(
     engine: Path, inputs: BuildInputs, size: int | None = None, **options: Any
 ) -> Session:
-    """Loads an engine. It must have been checked against its digest: an engine is native code.
+    """Loads an engine. Check its digest first: engines contain native code.
 
     Args:
-        engine: Its file.
-        inputs: What it was made from, as its record says.
-        size: Bytes that it should have, when that is known.
-        options: Of the runtime's own session, such as ``cuda_graphs`` of TensorRT.
+        engine: Path of the engine file.
+        inputs: The build inputs in the engine's record.
+        size: Expected size in bytes, if known.
+        options: Options of the runtime's session, such as ``cuda_graphs`` of TensorRT.
 
     Raises:
-        RunError: This version has no session for that runtime, or the engine does not load.
+        RunError: The runtime is unknown to this version, or the engine can't be loaded.
         MissingPackageError: The runtime is not installed.
     """
     kind = inputs.toolchain.kind
     if isinstance(kind, Unknown):
         raise RunError(
-            f"{engine.name} is a {title_of(kind)} engine, which this version does not run",
-            hint="it runs engines of " + ", ".join(map(title_of, Runtime)),
+            f"{engine.name} is a {title_of(kind)} engine, which this version does not support",
+            hint="supported runtimes: " + ", ".join(map(title_of, Runtime)),
         )
     module = import_module(RUNTIME_FACTS[kind].session)
     opened: Session = module.open_session(engine, inputs, size, **options)

@@ -1,4 +1,4 @@
-"""The interface of a session."""
+"""Interfaces of sessions, which run engines, and checks of their input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Features = npt.NDArray[np.float32]
 
 
 class Session(Protocol):
-    """An engine, ready to run. A context manager; closing frees what it holds."""
+    """A loaded engine. A context manager; closing it releases its resources."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -31,21 +31,21 @@ class Session(Protocol):
         ...
 
     def features(self, images: Images) -> Features:
-        """Returns features.
+        """Computes features.
 
         Args:
-            images: ``(N, 3, H, W)``, float32, normalised; any N of 1 or more.
+            images: Preprocessed images, ``(N, 3, H, W)`` float32, with N >= 1.
 
         Returns:
-            ``(N, feature_dim)``, float32.
+            ``(N, feature_dim)`` float32.
 
         Raises:
-            RunError: The images have another shape or type.
+            RunError: The images have the wrong shape or type.
         """
         ...
 
     def close(self) -> None:
-        """Frees what the session holds; it can't be used afterwards."""
+        """Releases the session's resources; it can't be used afterwards."""
         ...
 
     def __enter__(self) -> Session: ...
@@ -54,43 +54,43 @@ class Session(Protocol):
 
 
 class Running(Protocol):
-    """A batch that an engine is at, or has done. Its features stay where the engine left them."""
+    """A batch submitted to an engine. Its features stay in the engine's memory until fetched."""
 
     def features(self) -> Features:
-        """Waits for the engine, and returns the features in the host's memory; called once."""
+        """Waits for the engine and returns the features in host memory. Call it only once."""
         ...
 
 
 class Pipeline(Protocol):
-    """Batches through an engine, one begun before the features of another are taken."""
+    """Runs batches asynchronously, so that the next is submitted before one has finished."""
 
     @property
     def ahead(self) -> int:
-        """Batches that may be begun beyond the one whose features are taken next."""
+        """Maximum number of batches to submit beyond the one whose features are fetched next."""
         ...
 
     def host_memory(self, shape: tuple[int, ...]) -> Images:
-        """Returns memory to make images in, the best for this engine; gone with the pipeline."""
+        """Returns host memory for images that is fast to copy from; freed with the pipeline."""
         ...
 
     def begin(self, images: Images) -> Running:
-        """Has the engine begin with a batch.
+        """Submits a batch.
 
         Args:
-            images: As :meth:`Session.features` takes them. Its memory is free when this returns.
+            images: Images as for :meth:`Session.features`. May be overwritten once this returns.
 
         Raises:
-            RunError: The images have another shape or type, or the engine fails.
+            RunError: The images have the wrong shape or type, or the engine fails.
         """
         ...
 
 
 @runtime_checkable
 class Pipelined(Protocol):
-    """A session that works while its caller does something else."""
+    """A session that can run batches asynchronously."""
 
     def pipeline(self) -> AbstractContextManager[Pipeline]:
-        """Opens a pipeline, for the thread that calls it."""
+        """Opens a pipeline for the calling thread."""
         ...
 
 
@@ -123,15 +123,15 @@ class DeviceSession(Protocol):
 
 @contextmanager
 def pipeline_of(session: Session) -> Iterator[Pipeline]:
-    """Opens the pipeline of a session; one that does each batch at once where it has none."""
+    """Opens a session's pipeline, or a synchronous one if the session has none."""
     if isinstance(session, Pipelined):
         with session.pipeline() as pipeline:
             yield pipeline
     else:
-        yield _AtOnce(session)
+        yield _SynchronousPipeline(session)
 
 
-class _AtOnce:
+class _SynchronousPipeline:
     ahead = 0
 
     def __init__(self, session: Session) -> None:
@@ -141,20 +141,20 @@ class _AtOnce:
         return np.empty(shape, np.float32)
 
     def begin(self, images: Images) -> Running:
-        return _Done(self._session.features(images))
+        return _Finished(self._session.features(images))
 
 
-class _Done:
-    def __init__(self, found: Features) -> None:
-        self._found = found
+class _Finished:
+    def __init__(self, features: Features) -> None:
+        self._features = features
 
     def features(self) -> Features:
-        return self._found
+        return self._features
 
 
 @runtime_checkable
 class DeviceTimed(Protocol):
-    """A session on a GPU, whose work can be timed apart from copies and calls."""
+    """A GPU session whose kernels can be timed without copies and call overhead."""
 
     @property
     def profiles(self) -> tuple[BatchRange, ...]:
@@ -164,19 +164,19 @@ class DeviceTimed(Protocol):
     def time_on_device(
         self, batch: int, profile: int, runs: int, *, cuda_graph: bool = True
     ) -> list[float]:
-        """Returns milliseconds of each run, by CUDA events."""
+        """Returns the milliseconds of each run, measured with CUDA events."""
         ...
 
 
 def check_images(images: Any, shape: tuple[int, int, int]) -> None:
-    """Checks a batch before a runtime sees it.
+    """Checks type and shape of a batch before it is passed to a runtime.
 
     Args:
-        images: What a user gave.
-        shape: Channels, height and width that the engine takes.
+        images: The user's input.
+        shape: Channels, height and width of the engine's input.
 
     Raises:
-        RunError: Another type or shape; says what is there and what is needed.
+        RunError: The type or shape is wrong; says what was given and what is expected.
     """
     if not isinstance(images, np.ndarray):
         raise RunError(
@@ -197,31 +197,31 @@ def check_images(images: Any, shape: tuple[int, int, int]) -> None:
 
 
 def check_size(engine: Path, size: int | None) -> None:
-    """Compares the length of an engine's file with its record.
+    """Checks the length of an engine file.
 
     Args:
-        engine: The file.
-        size: Bytes that it should have, when that is known.
+        engine: Path of the file.
+        size: Expected size in bytes, if known.
 
     Raises:
-        RunError: It has another length, or can't be read.
+        RunError: The file has another size, or can't be read.
     """
     try:
         length = engine.stat().st_size
     except OSError as error:
         raise RunError(
-            f"{engine}: can't be read: {error.strerror}", hint="zoo pull fetches engines"
+            f"{engine}: can't be read: {error.strerror}", hint="download engines with zoo pull"
         ) from error
     if size not in (None, length):
         raise RunError(
-            f"{engine.name} has {length:,} bytes, its record says {size:,}: it is cut short or "
-            "was added to",
-            hint="fetch it again with zoo pull",
+            f"{engine.name} has {length:,} bytes instead of {size:,}: it is truncated or was "
+            "modified",
+            hint="download it again with zoo pull",
         )
 
 
 def in_pieces(run: Callable[[Images], Features], images: Images, max_batch: int) -> Features:
-    """Runs a batch that may be larger than the engine's largest in pieces of that size."""
+    """Runs a batch of any size in pieces of at most the engine's maximum batch size."""
     if len(images) <= max_batch:
         return run(images)
     pieces = range(0, len(images), max_batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from cuda.core import Buffer, Device, Event, Stream
 
 ALIGNMENT = 256
-"""Bytes that TensorRT wants addresses of inputs and outputs to be multiples of."""
+"""Alignment in bytes that TensorRT requires of input and output addresses."""
 
 
 _DLPACK_CPU = 1
-"""What ``__dlpack_device__`` says of the host's memory."""
+"""``__dlpack_device__`` type of host memory."""
 
 _NO_VIEW = (BufferError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError)
-"""What libraries raise for an array that they do not hand out."""
+"""Errors that libraries raise for arrays that they can't export."""
 
 
 def open_device(index: int = 0) -> Device:
@@ -44,8 +44,8 @@ def open_device(index: int = 0) -> Device:
         device.set_current()
     except Exception as error:  # cuda-core raises classes of several packages
         raise RunError(
-            f"no NVIDIA GPU can be used here: {str(error).splitlines()[0]}",
-            hint="nvidia-smi must list the GPU; `zoo show MODEL` lists engines for the CPU, too",
+            f"no usable NVIDIA GPU: {str(error).splitlines()[0]}",
+            hint="nvidia-smi must list the GPU; `zoo show MODEL` also lists engines for the CPU",
         ) from error
     return device
 
@@ -115,14 +115,14 @@ class HostMemory:
         self.array: npt.NDArray[Any] = np.frombuffer(memoryview(memory), dtype).reshape(shape)
 
     def close(self) -> None:
-        """Frees it: nothing may use the array, or a view of it, afterwards."""
+        """Frees the memory; the array and its views must not be used afterwards."""
         from cuda.bindings import driver
 
         check(driver.cuMemFreeHost(self._address))
 
 
 class HostPool:
-    """Lends page-locked memory again: locking pages takes longer than a batch does."""
+    """Reuses page-locked memory, because locking pages takes longer than running a batch."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -143,14 +143,14 @@ class HostPool:
         return HostMemory(shape)
 
     def give_back(self, lent: list[HostMemory]) -> None:
-        """Keeps memory for the next who takes some; nothing may use it until then."""
+        """Keeps memory for reuse; the caller must not use it afterwards."""
         with self._lock:
             self._kept += lent
             if self._closed:
                 self._free()
 
     def close(self) -> None:
-        """Frees what is here, and what is given back later."""
+        """Frees the unused memory, and memory in use when it is returned."""
         with self._lock:
             self._closed = True
             self._free()
@@ -183,8 +183,28 @@ class DeviceBatch:
         return int(self.buffer.handle)
 
 
+class CudaArrayInterface(TypedDict):
+    """Version 3 of Numba's CUDA array interface.
+
+    Attributes:
+        shape: Rows and columns.
+        typestr: NumPy's name of the type, ``<f4``.
+        data: Address, and whether the memory is read-only.
+        strides: None: rows are contiguous.
+        stream: None: the array is complete.
+        version: 3.
+    """
+
+    shape: tuple[int, int]
+    typestr: str
+    data: tuple[int, bool]
+    strides: None
+    stream: None
+    version: int
+
+
 class DeviceArray:
-    """A float32 matrix in the GPU's memory, for anything that takes DLPack or CUDA arrays.
+    """A float32 matrix in GPU memory that supports DLPack and the CUDA array interface.
 
     ``torch.from_dlpack(array)``, ``torch.as_tensor(array, device="cuda")`` and
     ``cupy.asarray(array)`` take it without a copy. It is complete when it is handed out.
@@ -203,7 +223,7 @@ class DeviceArray:
         self._view = StridedMemoryView.from_buffer(buffer, shape, dtype=self.dtype)
 
     @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
+    def __cuda_array_interface__(self) -> CudaArrayInterface:
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
@@ -220,7 +240,7 @@ class DeviceArray:
         return self._view.__dlpack_device__()
 
     def numpy(self) -> npt.NDArray[np.float32]:
-        """Returns a copy in the host's memory."""
+        """Returns a copy in host memory."""
         from cuda.bindings import driver
 
         copy = np.empty(self.shape, self.dtype)
@@ -229,55 +249,57 @@ class DeviceArray:
 
 
 def device_view(images: Any, stream: Stream) -> Any:
-    """Returns a view of an array in the GPU's memory, ordered after what made it.
+    """Returns a view of an array in GPU memory, synchronised with the stream that wrote it.
 
     Raises:
-        RunError: It is no array that tells where it lies, or one in the host's memory.
+        RunError: The object supports no array interface, or is in host memory.
     """
     from cuda.core.utils import StridedMemoryView
 
     try:
         if hasattr(images, "__dlpack_device__") and images.__dlpack_device__()[0] == _DLPACK_CPU:
             raise RunError(
-                "images lie in the host's memory, the engine runs on a GPU",
-                hint="give a numpy array (a tensor has .numpy()), or move them to that GPU",
+                "images are in host memory, but the engine runs on a GPU",
+                hint="pass a numpy array (tensors have .numpy()), or move the images to the GPU",
             )
         return StridedMemoryView.from_any_interface(images, int(stream.handle))
     except _NO_VIEW as error:
         raise RunError(
-            f"images are a {type(images).__name__}, which is neither a numpy array nor memory of "
-            f"the GPU that speaks DLPack or __cuda_array_interface__: {error}",
-            hint="give a numpy array, or a contiguous CUDA tensor (detached, float32)",
+            f"images are a {type(images).__name__}, which is neither a numpy array nor a GPU array "
+            f"with DLPack or __cuda_array_interface__: {error}",
+            hint="pass a numpy array, or a contiguous CUDA tensor (detached, float32)",
         ) from error
 
 
 def check_device_images(
     view: Any, shape: tuple[int, int, int], kind: np.dtype[Any], device: int
 ) -> None:
-    """Checks images that lie in a GPU's memory.
+    """Checks type, shape, location and layout of images in GPU memory.
 
     Args:
-        view: As :func:`device_view` gives it.
-        shape: Channels, height and width that the engine takes.
-        kind: Type that the engine takes.
+        view: View from :func:`device_view`.
+        shape: Channels, height and width of the engine's input.
+        kind: Type of the engine's input.
         device: Index of the session's GPU.
 
     Raises:
-        RunError: Another type, shape or place, or not contiguous.
+        RunError: Type, shape or GPU is wrong, or the images are not contiguous.
     """
     if not view.is_device_accessible or view.device_id != device:
-        place = "the host's memory" if not view.is_device_accessible else f"GPU {view.device_id}"
+        place = (
+            "host memory" if not view.is_device_accessible else f"memory of GPU {view.device_id}"
+        )
         raise RunError(
-            f"images lie in {place}, the engine runs on GPU {device}",
-            hint="give a numpy array, or move them to that GPU",
+            f"images are in {place}, but the engine runs on GPU {device}",
+            hint="pass a numpy array, or move the images to that GPU",
         )
     try:
-        found, why = view.dtype, ""
+        dtype, reason = view.dtype, ""
     except (NotImplementedError, TypeError) as error:  # bfloat16, float8
-        found, why = "of another type", f" ({error})"
-    if why or found != kind:
+        dtype, reason = "of another type", f" ({error})"
+    if reason or dtype != kind:
         convert = "images.half()" if kind == np.float16 else "images.float()"
-        raise RunError(f"images are {found}, the engine takes {kind}{why}",
+        raise RunError(f"images are {dtype}, the engine takes {kind}{reason}",
                        hint=f"convert them on the GPU: {convert}")  # fmt: skip
     rows, *image = view.shape if len(view.shape) == 4 else (0,)
     if tuple(image) != shape or rows < 1:
@@ -287,9 +309,9 @@ def check_device_images(
         )
     channels, height, width = shape
     contiguous = (channels * height * width, height * width, width, 1)
-    first = 0 if rows > 1 else 1  # of one image, how far the next would be says nothing
+    first = 0 if rows > 1 else 1  # the batch stride of a single image does not matter
     if view.strides is not None and tuple(view.strides)[first:] != contiguous[first:]:
         raise RunError(
             "images are not contiguous in (N, C, H, W) order",
-            hint="images.contiguous() makes them so; channels_last is another order",
+            hint="call images.contiguous(); channels_last is not supported",
         )

@@ -1,7 +1,7 @@
-"""Headers of TensorRT engines: what a plan says of itself before a runtime sees it.
+"""Reads and checks the headers of TensorRT engines without loading them.
 
-Deserialising is running native code, and some versions crash on a plan that is not theirs. The
-first bytes tell most of what can be wrong.
+Some TensorRT versions crash when they deserialise an engine of another version. The header is
+enough to detect most mismatches and truncated files first.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from zoo.schema.targets import Arch
 from zoo.util.errors import RunError
 
 HEADER_SIZE = 36
-"""Bytes that hold all that is read: magic at 0, version at 24; for TensorRT-RTX also the length of
-the whole engine at 16 and a mask of compute capabilities at 32."""
+"""Number of bytes to read: magic at offset 0, version at 24; for TensorRT-RTX also the length of
+the engine at 16 and a mask of compute capabilities at 32."""
 
 _MAGIC = {facts.magic: kind for kind, facts in RUNTIME_FACTS.items() if facts.magic is not None}
 
-# Bit of each compute capability in the mask of TensorRT-RTX, read off engines built by 1.7.1.116
-# for one capability at a time.
+# Bit of each compute capability in TensorRT-RTX's mask, determined from engines that 1.7.1.116
+# built for a single capability each.
 _MASK_BITS = {"sm75": 0, "sm80": 1, "sm86": 2, "sm89": 3, "sm120": 4, "sm121": 5}
 
 
@@ -36,9 +36,9 @@ class Header:
 
     Attributes:
         kind: ``trt`` or ``rtx``.
-        version: Of the runtime that built it, ``1.7.1.116``.
-        length: Bytes of the whole engine; None where the header does not say.
-        archs: Architectures that it holds code for; None where the header does not say.
+        version: Version of the runtime that built it, ``1.7.1.116``.
+        length: Size of the engine in bytes; None if not in the header.
+        archs: Architectures that it contains code for; None if not in the header.
     """
 
     kind: Runtime
@@ -51,17 +51,17 @@ def read_header(data: bytes, name: str = "the file") -> Header:
     """Reads the header of an engine.
 
     Args:
-        data: Its first :data:`HEADER_SIZE` bytes or more.
-        name: What to call it in an error.
+        data: At least the first :data:`HEADER_SIZE` bytes of the engine.
+        name: Name of the engine for error messages.
 
     Raises:
-        RunError: The bytes are no TensorRT engine, or one of a newer kind.
+        RunError: The data is not a TensorRT engine, or of an unknown newer format.
     """
     kind = _MAGIC.get(bytes(data[:4]))
     if kind is None or len(data) < HEADER_SIZE:
         raise RunError(
             f"{name} is not a TensorRT engine: it does not start with 'ftrt' or 'vtrt'",
-            hint="zoo pull fetches engines, and checks them",
+            hint="download and check engines with zoo pull",
         )
     version = ".".join(str(number) for number in data[24:28])
     match kind:
@@ -76,7 +76,7 @@ def read_header(data: bytes, name: str = "the file") -> Header:
 
 
 def _portable_header(data: bytes, version: str, name: str) -> Header:
-    """Reads what a header of TensorRT-RTX says beyond the version."""
+    """Reads the additional fields of a TensorRT-RTX header."""
     (length,) = struct.unpack_from("<Q", data, 16)
     (mask,) = struct.unpack_from("<I", data, 32)
     if unknown := mask & ~sum(1 << bit for bit in _MASK_BITS.values()):
@@ -86,10 +86,10 @@ def _portable_header(data: bytes, version: str, name: str) -> Header:
 
 
 def read_file_header(engine: Path) -> Header:
-    """Reads the header of an engine file, and compares its length where the header says one.
+    """Reads the header of an engine file and checks the file's length if the header has it.
 
     Raises:
-        RunError: It is no engine, is cut short, or can't be read.
+        RunError: The file is not an engine, is truncated, or can't be read.
     """
     try:
         with engine.open("rb") as file:
@@ -99,31 +99,31 @@ def read_file_header(engine: Path) -> Header:
         raise RunError(f"{engine}: can't be read: {error.strerror}") from error
     if header.length is not None and header.length != length:
         raise RunError(
-            f"{engine.name} says it has {header.length:,} bytes, it has {length:,}: it is cut "
-            "short or was added to",
-            hint="fetch it again with zoo pull",
+            f"{engine.name} has {length:,} bytes instead of {header.length:,}: it is truncated or "
+            "was modified",
+            hint="download it again with zoo pull",
         )
     return header
 
 
 def same_version(header: Header, version: str) -> bool:
-    """Whether an engine was built by a version, as far as the shorter of the two tells."""
+    """Returns whether versions agree in the components that both have."""
     ours, theirs = version.split("."), header.version.split(".")
     common = min(len(ours), len(theirs))
     return ours[:common] == theirs[:common]
 
 
 def describe(header: Header) -> str:
-    """Says in words what an engine is for: ``TensorRT-RTX 1.7.1.116 engine for sm86``."""
+    """Describes an engine: ``TensorRT-RTX 1.7.1.116 engine for sm86``."""
     archs = f" for {', '.join(header.archs)}" if header.archs else ""
     return f"{title_of(header.kind)} {header.version} engine{archs}"
 
 
 def check_engine(engine: Path, inputs: BuildInputs, size: int | None) -> None:
-    """Compares an engine's file with its record, without a runtime.
+    """Compares an engine file with its record without loading it.
 
     Raises:
-        RunError: It is no engine, is damaged, or is not the one that the record describes.
+        RunError: The file is not an engine, is damaged, or does not match the record.
     """
     check_size(engine, size)
     header = read_file_header(engine)
@@ -142,11 +142,11 @@ def check_engine(engine: Path, inputs: BuildInputs, size: int | None) -> None:
 
 
 def check_arch(inputs: BuildInputs, here: Sequence[int]) -> None:
-    """Compares the architectures that an engine serves with the GPU's.
+    """Checks that an engine supports the GPU's architecture.
 
     Args:
-        inputs: What the engine was made from.
-        here: The GPU's compute capability, major and minor.
+        inputs: The engine's build inputs.
+        here: Compute capability of the GPU, major and minor.
 
     Raises:
         RunError: The engine is for another architecture.

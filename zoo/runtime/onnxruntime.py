@@ -12,10 +12,10 @@ from zoo.util.errors import MissingPackageError, RunError
 
 
 def session_options(threads: int | None = None) -> Any:
-    """Returns options of a session that says little and keeps to the cores it is given.
+    """Returns session options with little logging and as many threads as available cores.
 
-    ONNX Runtime's own default is a thread pinned to each core of the machine, also to those that
-    this process may not run on.
+    By default ONNX Runtime pins a thread to every core of the machine, including cores that this
+    process may not run on.
 
     Args:
         threads: Threads to use; all of this process's cores when None.
@@ -56,9 +56,9 @@ class OnnxRuntimeSession:
             )
         except Exception as error:  # onnxruntime raises classes of its own for each status
             raise RunError(
-                f"{engine.name}: onnxruntime {onnxruntime.__version__} does not load it: "
+                f"{engine.name}: onnxruntime {onnxruntime.__version__} can't load it: "
                 f"{str(error).splitlines()[0]}",
-                hint="the engine may be for another onnxruntime; zoo show lists what it needs",
+                hint="it may require another onnxruntime version; zoo show lists requirements",
             ) from error
         self._max_batch = max_batch
         (self._input,) = self._session.get_inputs()
@@ -71,18 +71,18 @@ class OnnxRuntimeSession:
         return self._shape
 
     def features(self, images: Images) -> Features:
-        """Returns features, ``(N, feature_dim)`` float32, of images ``(N, 3, H, W)`` float32."""
+        """Computes features, ``(N, feature_dim)`` float32, of ``(N, 3, H, W)`` float32 images."""
         check_images(images, self._shape)
         if self._session is None:
             raise RunError("the session is closed")
         return in_pieces(self._run, images, self._max_batch)
 
     def _run(self, images: Images) -> Features:
-        found: Features = self._session.run(None, {self._input.name: images})[0]
-        return found
+        features: Features = self._session.run(None, {self._input.name: images})[0]
+        return features
 
     def close(self) -> None:
-        """Frees the model."""
+        """Releases the model."""
         self._session = None
 
     def __enter__(self) -> OnnxRuntimeSession:
@@ -98,7 +98,7 @@ def open_session(
     """Loads an engine, by default on all of this process's cores.
 
     Raises:
-        RunError: The file is missing or cut short, or does not load.
+        RunError: The file is missing or truncated, or can't be loaded.
     """
     check_size(engine, size)
     return OnnxRuntimeSession(engine, inputs.batch.max, threads)

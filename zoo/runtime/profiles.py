@@ -1,4 +1,4 @@
-"""Which optimisation profile runs a batch, and how what is larger is split. Pure functions."""
+"""Chooses optimisation profiles and splits batches that exceed the largest. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from zoo.schema.manifest import BatchRange
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Consecutive rows of a batch that run at once.
+    """Consecutive rows of a batch that run together.
 
     Attributes:
         profile: Index of the profile.
         start: First row.
-        rows: How many rows.
-        batch: Images that the engine is given: ``rows``, or more where the profile takes no fewer.
+        rows: Number of rows.
+        batch: Batch size of the run: ``rows``, or the profile's minimum if that is larger.
     """
 
     profile: int
@@ -26,33 +26,33 @@ class Piece:
 
 
 def choose_profile(profiles: Sequence[BatchRange], batch: int) -> int:
-    """Picks the profile that runs a batch best.
+    """Returns the index of the best profile for a batch size.
 
-    Of those that take the batch, the one tuned nearest to it (by ratio) wins. Where none does, it
-    is the one that needs the least padding.
+    Of the profiles that support the size, the one tuned for the closest size (by ratio) is best.
+    If there is none, it is the one that needs the least padding.
 
     Args:
-        profiles: Of an engine; the largest takes ``batch`` or more.
-        batch: Images at once.
+        profiles: The engine's profiles; the largest supports at least ``batch``.
+        batch: Batch size.
     """
-    fitting = [index for index, one in enumerate(profiles) if batch in one]
-    if fitting:
-        return min(fitting, key=lambda index: _ratio(profiles[index].opt, batch))
-    wider = [index for index, one in enumerate(profiles) if one.min > batch]
-    return min(wider, key=lambda index: profiles[index].min)
+    supporting = [index for index, profile in enumerate(profiles) if batch in profile]
+    if supporting:
+        return min(supporting, key=lambda index: _ratio(profiles[index].opt, batch))
+    larger = [index for index, profile in enumerate(profiles) if profile.min > batch]
+    return min(larger, key=lambda index: profiles[index].min)
 
 
 def pieces(profiles: Sequence[BatchRange], rows: int) -> list[Piece]:
-    """Splits a batch into what the profiles take: full ones of the largest, then the rest."""
-    largest = max(one.max for one in profiles)
-    found = []
+    """Splits a batch into pieces of the maximum batch size and one for the remainder."""
+    largest = max(profile.max for profile in profiles)
+    split = []
     for start in range(0, rows, largest):
         count = min(largest, rows - start)
         profile = choose_profile(profiles, count)
         batch = max(count, profiles[profile].min)
-        found.append(Piece(profile=profile, start=start, rows=count, batch=batch))
-    return found
+        split.append(Piece(profile=profile, start=start, rows=count, batch=batch))
+    return split
 
 
-def _ratio(one: int, other: int) -> float:
-    return max(one, other) / min(one, other)
+def _ratio(first: int, second: int) -> float:
+    return max(first, second) / min(first, second)

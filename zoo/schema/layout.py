@@ -33,6 +33,7 @@ FIRST_ROOT = f"{METADATA}1.root.json"
 TIMESTAMP = f"{METADATA}timestamp.json"
 CONDEMNED = "gc/condemned.json"
 RUNS = "runs/"
+ATTESTATIONS = "attestations/"
 FAILURES = "failures/"
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from zoo.schema.explain import explain
+from zoo.schema.explain import SchemaNode, explain
 from zoo.schema.floors import OwnTolerance, Tolerance, looser_by, tolerance
 from zoo.schema.targets import Precision
 from zoo.util.digest import Sha256
@@ -108,7 +108,10 @@ class FileWeights(_Frozen):
     ignore: tuple[str, ...] = ()
 
 
-Weights = Annotated[HubWeights | PypiWeights | FileWeights, Field(discriminator="source")]
+AnyWeights: TypeAlias = HubWeights | PypiWeights | FileWeights
+"""A closed set: code that decides by the class of weights uses ``match`` with ``assert_never``."""
+
+Weights = Annotated[AnyWeights, Field(discriminator="source")]
 
 
 class Cut(StrEnum):
@@ -298,7 +301,7 @@ def load_manifest(path: Path) -> Manifest:
         # As JSON, strict mode accepts lists as tuples but not "224" as a number.
         manifest = Manifest.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        schema = Manifest.model_json_schema()
+        schema = cast(SchemaNode, Manifest.model_json_schema())
         lines = [explain(problem, schema) for problem in error.errors()]
         raise ManifestError(
             "\n".join(f"{path}: {line}" for line in lines),

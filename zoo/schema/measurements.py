@@ -289,18 +289,66 @@ class ProbeNumbers(Measurement):
     folds: int | None = None
 
 
+class EngineHeader(Measurement):
+    """The header of a TensorRT engine.
+
+    Attributes:
+        kind: ``trt`` or ``rtx``.
+        version: Version of the runtime that built it, ``1.7.1.116``.
+        length: Bytes of the engine; None if the header does not state it.
+        archs: Architectures that it contains code for; None if the header does not state them.
+    """
+
+    kind: str | None = None
+    version: str | None = None
+    length: int | None = None
+    archs: tuple[str, ...] | None = None
+
+
+class LayerSummary(Measurement):
+    """The layers of a TensorRT engine.
+
+    Attributes:
+        profiles: Number of optimisation profiles that have layers of their own.
+        layers: Layer type to number of layers.
+        weights: Precision to number of weights, over the layers that state it and all profiles.
+        weighted: Precision to number of those layers.
+        tensors: Precision to number of layer inputs; 8.6 does not state it for dynamic shapes.
+        silent: Names of layers that hold weights but do not state them (Myelin's fused nodes).
+    """
+
+    profiles: int = 1
+    layers: dict[str, int] = {}
+    weights: dict[str, int] = {}
+    weighted: dict[str, int] = {}
+    tensors: dict[str, int] = {}
+    silent: tuple[str, ...] = ()
+
+
 class EngineFacts(Measurement):
     """What a backend read from an engine.
 
     Attributes:
+        header: The header of a TensorRT engine.
+        input: Shape of an image of its input, channels first, of TensorRT.
         device_memory: Bytes of device memory by optimisation profile, of TensorRT.
-        precision: What tells the precision of the engine, in words.
-        timing_cache: Whether TensorRT took the timing cache, in words.
+        inspector: Its layers, as TensorRT's inspector describes them.
+        precision: Evidence of the engine's precision, in words.
+        timing_cache: Whether TensorRT accepted the timing cache, in words.
+        weights: Type to number of elements, of ONNX Runtime.
+        operators: Operator type to number of nodes, of ONNX Runtime.
+        int8_operators: The same, of those that compute in int8.
     """
 
+    header: EngineHeader | None = None
+    input: tuple[int, ...] | None = None
     device_memory: tuple[int, ...] | None = None
+    inspector: LayerSummary | None = None
     precision: str | None = None
     timing_cache: str | None = None
+    weights: dict[str, int] | None = None
+    operators: dict[str, int] | None = None
+    int8_operators: dict[str, int] | None = None
 
 
 class AttestationBody(Measurement):

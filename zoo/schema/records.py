@@ -40,6 +40,17 @@ class Kind(StrEnum):
     RELEASE = "release"
     DRY_RUN = "dry-run"
 
+    @property
+    def seeded(self) -> bool:
+        """Whether the weights are random ones, which nobody should use or needs a licence for."""
+        match self:
+            case Kind.RELEASE:
+                return False
+            case Kind.DRY_RUN:
+                return True
+            case _:
+                assert_never(self)
+
 
 class Status(StrEnum):
     """The status of an engine on a target."""
@@ -212,6 +223,13 @@ class FailureReason(StrEnum):
     CRASHED = "crashed"
 
 
+class Retry(StrEnum):
+    """When something that failed is tried again."""
+
+    NEXT_NIGHT = "next-night"
+    OTHER_INPUTS = "other-inputs"
+
+
 class FailureRecord(Record):
     """A failed export, build or verification. Appended, never edited.
 
@@ -225,6 +243,7 @@ class FailureRecord(Record):
         tolerance: The tolerance in force; None in old records, which count for any tolerance.
         weights: The weights of the engine; None if the inputs state them or they are unknown.
         targets: Labels of the targets that the engine was to serve.
+        retry: When it is tried again, or when asked to; None in old records, whose reason decides.
         stricter_may_pass: Of an export: whether one that uses up less of the tolerance may pass.
         calibration: Of an export: the digests of the calibration images.
         advice: Of an export: the candidates tried.
@@ -239,6 +258,7 @@ class FailureRecord(Record):
     tolerance: dict[str, float] | None = None
     weights: WeightsIdentity | None = None
     targets: tuple[str, ...] = ()
+    retry: Annotated[Retry | Unknown, Lenient(Retry)] | None = None
     stricter_may_pass: bool = False
     calibration: CalibrationImages | None = None
     advice: Advice | None = None
@@ -366,6 +386,13 @@ class Attestation(Record):
         return f"{self.time.replace(':', '')}-{self.kind}-{digest[:16]}.json"
 
 
+def may_withdraw(key: str) -> bool:
+    """Whether an attestation may withdraw an engine, by its key, which ends in its name."""
+    stated = key.rpartition("/")[2].rsplit("-", 2)[1:2]
+    others = [str(kind) for kind in AttestationKind if _status_by(kind) is not Status.WITHDRAWN]
+    return not stated or stated[0] not in others
+
+
 def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestation]:
     """Returns the attestations that apply to an engine on one architecture.
 
@@ -376,12 +403,12 @@ def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestati
         arch: ``cpu`` or ``sm86``.
     """
     return [
-        one
-        for one in attestations
+        attestation
+        for attestation in attestations
         if arch == "cpu"
-        or one.kind == AttestationKind.PENDING
-        or one.by_hand
-        or _gpu_arch(one.machine) == arch
+        or attestation.kind == AttestationKind.PENDING
+        or attestation.by_hand
+        or _gpu_arch(attestation.machine) == arch
     ]
 
 
@@ -408,6 +435,11 @@ def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
         status = stated
         reason = None if status == Status.VERIFIED else attestation.body.reason or ""
     return status, reason
+
+
+def is_verdict(attestation: Attestation) -> bool:
+    """Whether an attestation says if an engine meets its tolerance."""
+    return _status_by(attestation.kind) in (Status.VERIFIED, Status.WITHDRAWN)
 
 
 def _status_by(kind: AttestationKind | Unknown) -> Status | None:

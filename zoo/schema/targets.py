@@ -7,9 +7,9 @@ differ in their full :class:`Toolchain`, which decides whether an engine loads.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -143,32 +143,43 @@ class Target:
             UsageError: The text is not a label, or a part of it is unknown.
             TargetError: The farm does not support its precision.
         """
-        parts = text.split("-")
-        mixed = parts[3:] == ["mixed"]
-        if len(parts) != 3 + mixed:
+        label = Label.read(text)
+        if str(label) != text or not label.precision or label.rest not in ("", MIXED):
             raise UsageError(
                 f"'{text}' is not a target", hint="a target looks like sm86-rtx1.7-fp16"
             )
-        arch, line = Arch.parse(parts[0]), RuntimeLine.parse(parts[1])
-        return cls(arch, line, parse_precision(parts[2]), mixed)
+        arch, line = Arch.parse("+".join(label.archs)), RuntimeLine.parse(label.line)
+        return cls(arch, line, parse_precision(label.precision), label.mixed)
+
+    @property
+    def label(self) -> Label:
+        """Its label."""
+        return label_of([self.arch], self.line, self.precision, mixed=self.mixed)
 
     def __str__(self) -> str:
-        return f"{self.arch}-{self.line}-{self.precision}" + "-mixed" * self.mixed
+        return str(self.label)
+
+
+MIXED = "mixed"
+"""The last part of a label if some operators run in a higher precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A target's label in a record of any version; :class:`Target` is strict.
+    """The label of a target, or of several that one engine serves: ``sm80+sm86-rtx1.7-fp16``.
+
+    :meth:`read` accepts labels in records of any version; :meth:`Target.parse` is strict. ``str``
+    and :meth:`read` are inverses. Labels are split and joined here only.
 
     Attributes:
-        arch: ``sm86``.
+        archs: ``sm86``; several in a label of an engine for several architectures.
         line: ``rtx1.7``; empty if the label has no such part.
         precision: ``fp16``; empty if the label has no such part.
         rest: The remaining parts: ``mixed`` if some operators run in a higher precision, or parts
             that this version does not know.
     """
 
-    arch: str
+    archs: tuple[str, ...]
     line: str = ""
     precision: str = ""
     rest: str = ""
@@ -176,19 +187,100 @@ class Label:
     @classmethod
     def read(cls, text: str) -> Label:
         """Reads a label, whose parts may be unknown to this version."""
-        arch, line, precision, rest = (*text.split("-", 3), "", "", "")[:4]
-        return cls(arch=arch, line=line, precision=precision, rest=rest)
+        return _read_label(text)
+
+    @classmethod
+    def joined(cls, labels: Iterable[str]) -> Label:
+        """Returns the label of an engine that serves several targets.
+
+        Args:
+            labels: Of the targets, which differ in their architectures.
+        """
+        read = [cls.read(label) for label in labels]
+        archs = dict.fromkeys(arch for label in read for arch in label.archs)
+        return replace(read[0], archs=tuple(archs))
+
+    @property
+    def arch(self) -> str:
+        """The architecture; the first of several."""
+        return self.archs[0]
+
+    @property
+    def runtime(self) -> RuntimeLine:
+        """The runtime line, whose runtime may be unknown to this version."""
+        return RuntimeLine.read(self.line)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some operators run in a higher precision."""
+        return self.rest == MIXED
 
     @property
     def place(self) -> str:
         """Architecture and runtime line, ``sm86-rtx1.7``."""
-        return "-".join(filter(None, (self.arch, self.line)))
+        return str(replace(self, precision="", rest=""))
 
     @property
     def cell(self) -> str:
         """The label without ``mixed``: engines with the same cell supersede each other."""
-        rest = "" if self.rest == "mixed" else self.rest
-        return "-".join(filter(None, (self.arch, self.line, self.precision, rest)))
+        return str(replace(self, rest="") if self.mixed else self)
+
+    def __str__(self) -> str:
+        parts = ("+".join(self.archs), self.line, self.precision, self.rest)
+        return "-".join(filter(None, parts))
+
+
+@lru_cache(maxsize=4096)
+def _read_label(text: str) -> Label:
+    archs, line, precision, rest = (*text.split("-", 3), "", "", "")[:4]
+    return Label(archs=tuple(archs.split("+")), line=line, precision=precision, rest=rest)
+
+
+def label_of(
+    archs: Iterable[Arch | str],
+    line: RuntimeLine,
+    precision: Precision | Unknown,
+    *,
+    mixed: bool = False,
+) -> Label:
+    """Returns the label of an engine.
+
+    Args:
+        archs: Architectures that it serves.
+        line: Its runtime line.
+        precision: Its precision.
+        mixed: Whether some of its operators run in a higher precision.
+    """
+    return Label(
+        archs=tuple(map(str, archs)),
+        line=str(line),
+        precision=str(precision),
+        rest=MIXED if mixed else "",
+    )
+
+
+@dataclass(frozen=True)
+class EngineName:
+    """A model and the label of one of its engines: ``resnet50 sm80+sm86-rtx1.7-fp16``.
+
+    ``str`` and :meth:`read` are inverses.
+
+    Attributes:
+        model: Its id, which has no space.
+        label: Of the engine; None if the whole model is meant.
+    """
+
+    model: str
+    label: Label | None = None
+
+    @classmethod
+    def read(cls, text: str) -> EngineName:
+        """Reads a name."""
+        model, _, label = text.partition(" ")
+        return cls(model, Label.read(label) if label else None)
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.label}" if self.label else self.model
 
 
 def arch_of(label: str) -> str:
@@ -201,6 +293,7 @@ def place_of(label: str) -> str:
     return Label.read(label).place
 
 
+@lru_cache(maxsize=4096)
 def cell_of(label: str) -> str:
     """Returns a record's label without ``-mixed``."""
     return Label.read(label).cell
@@ -350,7 +443,7 @@ def alternatives(arch: Arch, line: RuntimeLine | None = None) -> str:
     if line in lines:
         lines = [line]
     taken = dict.fromkeys(name for one in lines for name in served_archs(one)[arch.name])
-    return f"{arch} takes {', '.join(taken)} with {', '.join(one.asked for one in lines)}"
+    return f"{arch} supports {', '.join(taken)} with {', '.join(one.asked for one in lines)}"
 
 
 def not_served(arch: Arch, line: RuntimeLine) -> str | None:
@@ -360,7 +453,8 @@ def not_served(arch: Arch, line: RuntimeLine) -> str | None:
     reason = line_facts(line).cell(arch.name).why_not
     if reason is None:
         return None
-    return f"{line} does not serve {arch}: {reason} ({line} serves {', '.join(served_archs(line))})"
+    supported = ", ".join(served_archs(line))
+    return f"{line} does not support {arch}: {reason} ({line} supports {supported})"
 
 
 def refusal(target: Target, family: str = "") -> str | None:
@@ -396,7 +490,7 @@ def _where(precision: Precision, arch: Arch, but: RuntimeLine) -> str:
     rest = [line for line in lines_for(arch) if line != but]
     lines = [line.asked for line in rest if precision in served_archs(line)[arch.name]]
     if lines:
-        return f"{arch} takes {precision} with {', '.join(lines)}"
+        return f"{arch} supports {precision} with {', '.join(lines)}"
     tables = [served_archs(one) for one in gpu_lines()]
     archs = [n for n in known_archs() if any(precision in table.get(n, ()) for table in tables)]
-    return f"{precision} is made for {', '.join(archs)}"
+    return f"{precision} is supported on {', '.join(archs)}"

@@ -1,4 +1,4 @@
-"""Object stores: where the bytes of a repository lie.
+"""Object stores, which hold the files of repositories.
 
 :class:`~zoo.stores.base.ObjectStore` is the whole interface; :func:`open_store` picks one by URL.
 """

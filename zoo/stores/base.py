@@ -16,18 +16,18 @@ from zoo.util.errors import RepositoryError, TooLongError
 _KEY = re.compile(r"[A-Za-z0-9_][\w.+-]*(/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 
 PROBES = "probes/"
-"""Where :func:`probe` writes; what a kill leaves there is abandoned."""
+"""Prefix of the objects that :func:`probe` writes; remaining ones are abandoned."""
 
 WITNESS = "repository.json"
-"""A key of every repository. Servers deny what is absent to whom may not list: where this one can
-be read, another that is denied is one that is absent."""
+"""A key that every repository has. Without list permission S3 returns 403 for missing keys. If this
+key is readable, treat 403 on any other key as 'not found'."""
 
 
 def check_key(key: str) -> str:
-    """Returns ``key`` when it stays inside the store.
+    """Returns ``key`` if it is valid.
 
     Raises:
-        RepositoryError: It is absolute, climbs with ``..``, or holds characters that a key may not.
+        RepositoryError: The key is absolute, contains ``..`` or invalid characters.
     """
     if not is_key(key):
         raise RepositoryError(f"'{key}' is not a key of a repository")
@@ -35,12 +35,12 @@ def check_key(key: str) -> str:
 
 
 def is_key(name: str) -> bool:
-    """Whether a name can be that of an object."""
+    """Returns whether a name is a valid key."""
     return _KEY.fullmatch(name) is not None
 
 
 def check_prefix(prefix: str) -> str:
-    """Returns ``prefix`` when what it lists stays inside the store: a key, or the start of one.
+    """Returns ``prefix`` if it is valid: empty, a key, or a key with a trailing slash.
 
     Raises:
         RepositoryError: As for :func:`check_key`.
@@ -51,17 +51,17 @@ def check_prefix(prefix: str) -> str:
 
 
 Progress = Callable[[int], None]
-"""Takes the number of bytes that went over since the last call."""
+"""Called with the number of bytes transferred since the last call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a listing says of an object.
+    """An object in a listing.
 
     Attributes:
-        key: Its name.
-        size: Its length in bytes.
-        modified: When it was written, by the store's clock, UTC.
+        key: Key of the object.
+        size: Size in bytes.
+        modified: Time of the last write by the store's clock, UTC.
     """
 
     key: str
@@ -71,12 +71,12 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Abandoned:
-    """What a writer that was killed left behind. Nothing reads it; it takes up space.
+    """An incomplete write of a killed process. Nothing reads it, but it uses space.
 
     Attributes:
-        name: Of the object that it was to become, or of what lies there.
-        since: When it was begun or last written, by the store's clock, UTC.
-        upload: How a server calls an upload that was begun; empty for anything else.
+        name: Key of the intended object, or name of the temporary file.
+        since: Time of its start or last write by the store's clock, UTC.
+        upload: The server's id of a multipart upload; empty otherwise.
     """
 
     name: str
@@ -85,136 +85,136 @@ class Abandoned:
 
 
 def too_long(url: str, key: str, limit: int) -> TooLongError:
-    """Returns the error of an object that is longer than it may be."""
+    """Returns the error to raise for an object that exceeds its maximum length."""
     return TooLongError(
         f"{url}: {key} is longer than the {limit:,} bytes it may have; it was not read",
-        hint="nothing of it was used; tell the repository's maintainers",
+        hint="it was not used; report it to the repository's maintainers",
     )
 
 
 class ObjectStore(Protocol):
-    """Named bytes. A write is all or nothing: a reader sees the whole object or none.
+    """Objects by key. Writes are atomic: readers see a complete object or none.
 
-    A key that is absent raises :class:`KeyError`; a store that can't be read or written raises
+    Missing keys raise :class:`KeyError`; a store that can't be read or written raises
     :class:`~zoo.util.errors.RepositoryError`.
     """
 
     @property
     def url(self) -> str:
-        """Where this store lies, as :func:`zoo.stores.open_store` takes it."""
+        """URL of the store, as accepted by :func:`zoo.stores.open_store`."""
         ...
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
-        """Returns an object's bytes.
+        """Returns an object's content.
 
         Raises:
-            TooLongError: It has more than ``limit``; it is not read to its end.
+            TooLongError: The object has more than ``limit`` bytes; it is not read to the end.
         """
         ...
 
     def size(self, key: str) -> int | None:
-        """Returns an object's length in bytes, None when there is no such object."""
+        """Returns an object's size in bytes, or None if it does not exist."""
         ...
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Writes an object.
 
         Args:
-            key: Its name.
-            data: Its bytes.
-            if_absent: Whether to leave an object that is there as it is.
+            key: Key of the object.
+            data: Content of the object.
+            if_absent: Keep an existing object instead of overwriting it.
 
         Returns:
-            Whether this call wrote it.
+            Whether this call wrote the object.
         """
         ...
 
     def put_file(self, key: str, path: Path, *, progress: Progress | None = None) -> bool:
-        """Writes a file as an object, unless the object is there.
+        """Writes a file as an object unless the object exists.
 
-        The caller gives the file up: the store may move it instead of copying it.
+        The store may move the file instead of copying it.
 
         Returns:
-            Whether this call wrote it. Of large files that race for one key, some servers tell more
-            than one so; the object is one of them, whole. Where it matters who won, the object is
-            small and goes through :meth:`put`.
+            Whether this call wrote the object. If several writers race with large files, some
+            servers return True to more than one; the object is one of the files, complete. Use
+            :meth:`put` if it matters who won.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Removes an object; one that is not there is no error."""
+        """Deletes an object if it exists."""
         ...
 
     def fetch(
         self, key: str, path: Path, *, size: int | None = None, progress: Progress | None = None
     ) -> None:
-        """Copies an object to a file.
+        """Downloads an object to a file, resuming an interrupted download.
 
-        A file that is there is the beginning of the object, from a fetch that was interrupted: this
-        one goes on from its end; one that is longer than the object is left as it is. At any moment
-        the file is a true beginning of the object. When there is no object, there is no new file.
+        An existing file is assumed to be a prefix of the object and is appended to; a file longer
+        than the object is left unchanged. The file is a prefix of the object at any time. If the
+        object does not exist, no file is created.
 
         Args:
-            key: The object's name.
-            path: The file.
-            size: How long the object may be, bytes.
-            progress: Is told of bytes as they arrive.
+            key: Key of the object.
+            path: File to write.
+            size: Maximum size of the object in bytes.
+            progress: Called as bytes arrive.
 
         Raises:
-            TooLongError: It is longer.
+            TooLongError: The object is longer than ``size``.
         """
         ...
 
     def local_path(self, key: str) -> Path | None:
-        """Returns where an object can be read in place, None where the store is remote."""
+        """Returns the path of an object in a local store, or None if the store is remote."""
         ...
 
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Holds a lock that one writer at a time can have: of all that write to this store.
+        """Holds an exclusive lock among all writers of the store.
 
-        Somebody who waits is told for whom. A writer that is killed loses it: at once on a local
-        directory, on a server when it has not been heard of for a while.
+        While waiting, the user is told who holds the lock. The lock of a killed process is
+        released: immediately in a local directory, after a timeout on a server.
 
         Raises:
-            RepositoryError: Somebody else holds it and does not let go; or, from a write inside or
-                at the end, it was lost meanwhile.
+            RepositoryError: Another writer does not release the lock in time; or the lock was
+                lost, which writes under the lock and its release detect.
         """
         ...
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Yields the objects whose keys start with ``prefix``.
+        """Yields the objects whose keys start with ``prefix``, sorted by key.
 
-        They come in order of their keys; a server may sort folder by folder (``a/b`` before
-        ``a-b``). Memory is constant where the server pages.
+        A server may sort folder by folder (``a/b`` before ``a-b``). Uses constant memory if the
+        server pages its listings.
         """
         ...
 
     def check_writable(self) -> None:
-        """Writes, writes again and removes a probe. Who publishes calls it once, before all else.
+        """Checks with a test object that publishing to this store is possible and safe.
 
         Raises:
-            RepositoryError: This store can't be written, or does not keep the promise that
-                publishing leans on: that ``if_absent`` never overwrites.
+            RepositoryError: The store is not writable, or overwrites objects despite ``if_absent``,
+                which publishing relies on.
         """
         ...
 
     def abandoned(self, before: datetime) -> Iterator[Abandoned]:
-        """Yields what killed writers left that was not touched since ``before``, UTC.
+        """Yields incomplete writes that were last touched before a time, UTC.
 
-        A writer at work may have begun before that: give it longer than any write takes.
+        Choose ``before`` so that no running writer can have started earlier.
         """
         ...
 
     def discard(self, left: Abandoned) -> None:
-        """Removes something abandoned; what is gone already is no error."""
+        """Deletes an incomplete write if it still exists."""
         ...
 
 
 def probe(store: ObjectStore) -> None:
-    """Finds out whether a store takes writes and keeps ``if_absent``.
+    """Checks that a store is writable and respects ``if_absent``.
 
     Raises:
-        RepositoryError: It does not.
+        RepositoryError: It is not, or does not.
     """
     key = f"{PROBES}{uuid.uuid4().hex}"
     first = store.put(key, b"first", if_absent=True)
@@ -227,7 +227,7 @@ def probe(store: ObjectStore) -> None:
 
 
 def ignores_conditions(url: str, what: str) -> RepositoryError:
-    """Returns the error of a server that can't be published to."""
+    """Returns the error to raise for a server that ignores conditional writes."""
     return RepositoryError(
         f"{url}: this server ignores conditional writes ({what}): of two builders that race, one "
         "would overwrite the other's record, and two publishers could sign at once",

@@ -28,7 +28,7 @@ from zoo.util.errors import RepositoryError
 _TEMPORARY = ".incoming"
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
-"""What making a hard link fails with where the file system has none."""
+"""Errors on file systems without hard links."""
 
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or take another directory",
@@ -41,20 +41,19 @@ _HINTS = {
 
 
 class LocalStore:
-    """An :class:`~zoo.stores.base.ObjectStore` in a directory, which is made at the first write.
+    """An :class:`~zoo.stores.base.ObjectStore` in a directory, created on the first write.
 
-    An object is written beside its place, synced, and then linked or renamed into it, so that a
-    kill at any instant leaves the whole object or none. What a kill leaves behind lies in
-    ``.incoming``, which nothing reads.
+    Objects are written to temporary files in ``.incoming``, synced, and then linked or renamed, so
+    that a process killed at any time leaves a complete object or none. Nothing reads ``.incoming``.
 
     Args:
         root: The directory.
-        say: Is told when a lock has to be waited for.
-        patience: Seconds that a lock is waited for.
+        say: Called with a message when waiting for a lock.
+        patience: Seconds to wait for a lock.
     """
 
     def __init__(self, root: Path, *, say: Say = to_stderr, patience: float = PATIENCE) -> None:
-        self.root = root.resolve()  # whatever it is called, and from wherever
+        self.root = root.resolve()  # independent of symbolic links and the working directory
         self._say = say
         self._patience = patience
 
@@ -126,7 +125,7 @@ class LocalStore:
                     progress(len(piece))
 
     def local_path(self, key: str) -> Path | None:
-        """Returns where the object lies."""
+        """Returns the path of the object."""
         return self._path(key)
 
     @contextmanager
@@ -179,7 +178,7 @@ class LocalStore:
         probe(self)
 
     def abandoned(self, before: datetime) -> Iterator[Abandoned]:
-        """Yields what lies in ``.incoming``, locks aside, and was not touched since."""
+        """Yields the files in ``.incoming``, except locks, last touched before a time."""
         folder = self.root / _TEMPORARY
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.suffix == ".lock":
@@ -232,7 +231,7 @@ class LocalStore:
 
 
 def _place(temporary: Path, path: Path, if_absent: bool) -> bool:
-    """Gives a finished file its name; says whether it got it."""
+    """Gives a complete file its final name; returns whether the name was free."""
     os.utime(temporary)  # when it got here, not when it was made elsewhere
     if if_absent:
         try:

@@ -1,4 +1,4 @@
-"""Transfer: large objects in parts, several at a time, in constant memory."""
+"""Transfers large objects in parallel parts with constant memory."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PART = 8 << 20
-"""Bytes of a part. S3 wants 5 MiB at least."""
+"""Part size in bytes. S3 requires at least 5 MiB."""
 
 WORKERS = 8
-"""Parts that are under way at once; twice as many may be in memory, waiting for their turn."""
+"""Number of parts transferred in parallel; up to twice as many are in memory."""
 
 ATTEMPTS = 6
-"""How often a part is asked for when its answer breaks off."""
+"""Maximum number of attempts for a part."""
 
 
 PAUSE = 0.5
-"""Seconds before the second try; twice as many before each that follows."""
+"""Seconds before the second attempt; doubled before each further attempt."""
 
 
 def spans(start: int, end: int, part: int = PART) -> Iterator[tuple[int, int]]:
-    """Yields the parts of ``start`` to ``end``, bytes, each as its first byte and its length."""
+    """Splits the byte range from ``start`` to ``end``; yields offset and length of each part."""
     for first in range(start, end, part):
         yield first, min(part, end - first)
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
-    """Works on several items at once and yields the results in order.
+    """Processes items in parallel and yields the results in order.
 
-    It never runs further ahead of who takes the results than :data:`WORKERS` items twice. Closing
-    it, or an error, starts no more.
+    At most twice :data:`WORKERS` items are processed ahead of the consumer. After an error or
+    closing, no further items are started.
     """
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="transfer")
     waiting: deque[Future[R]] = deque()

@@ -1,4 +1,4 @@
-"""The time, as records write it."""
+"""Timestamps in the format of records."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import datetime, timezone
 
 
 def utc_now() -> str:
-    """Returns the time, ISO 8601 in UTC to the microsecond."""
+    """Returns the current time as ISO 8601 in UTC with microseconds."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,7 +1,7 @@
 """SHA-256 digests of bytes, files and JSON values.
 
-Everything in a repository is named by one of these: a blob by the digest of its bytes, a key by
-the digest of the canonical JSON of all that went into it.
+Repositories are content-addressed: blobs are named by the digest of their bytes, records by the
+digest of the canonical JSON of all their inputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def sha256_bytes(data: bytes | memoryview) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Returns the digest of a file, read in pieces.
+    """Returns the digest of a file without loading it into memory.
 
     Raises:
         OSError: The file can't be read.
@@ -36,10 +36,10 @@ def sha256_file(path: Path) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Returns the one JSON text of ``value``: sorted keys, no spaces, UTF-8.
+    """Returns ``value`` as canonical JSON: sorted keys, no spaces, UTF-8.
 
     Raises:
-        ValueError: The value holds NaN or an infinity, which JSON does not have.
+        ValueError: The value contains NaN or infinity, which JSON does not support.
     """
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

@@ -1,7 +1,7 @@
-"""Every error that a user can meet, each with the exit status of the command that raised it.
+"""All errors of this project, with the exit codes of the command lines.
 
-The text of an error says what is wrong and where; ``hint`` says what to do next. Library code
-raises; only the two command lines (``zoo`` and ``zoo-farm``) catch.
+An error's message says what is wrong and where, and its ``hint`` what to do next. Only the two
+command lines, ``zoo`` and ``zoo-farm``, catch these errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ZooError(Exception):
     exit_code = 1
 
     command: str | None = None
-    """What reproduces it, where something does."""
+    """Command that reproduces the error, if there is one."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -32,120 +32,124 @@ class ZooError(Exception):
 
 
 class UsageError(ZooError):
-    """A value on the command line that does not exist; lists what does."""
+    """An invalid argument or option; the message lists valid ones."""
 
     exit_code = 2
 
 
 class ManifestError(ZooError):
-    """A manifest that does not say what it must."""
+    """A manifest is invalid."""
 
     exit_code = 3
 
 
 class UnlockedError(ZooError):
-    """Weights whose revision or hash is not known, refused until they are locked."""
+    """Weights have no locked revision or hash."""
 
     exit_code = 4
 
 
 class WeightsError(ZooError):
-    """Weights that can't be had, or are not what the manifest says."""
+    """Weights can't be downloaded, or don't match the manifest."""
 
     exit_code = 5
 
 
 class ExportError(ZooError):
-    """A backbone that does not export to what its manifest says."""
+    """A backbone can't be exported, or its export does not match the manifest."""
 
     exit_code = 6
 
 
 class BuildError(ZooError):
-    """An engine that does not build, or is not what was asked for."""
+    """An engine can't be built, or does not match its build inputs."""
 
     exit_code = 7
 
 
 class VerificationError(ZooError):
-    """An engine whose features are not PyTorch's."""
+    """An engine's features do not match PyTorch's."""
 
     exit_code = 8
 
 
 class MissError(VerificationError):
-    """An engine that was proven now, and misses its tolerance."""
+    """An engine was verified now and does not meet its tolerance."""
 
 
 class TargetError(ZooError):
-    """A target that no backend serves."""
+    """A target is not supported by any backend."""
 
     exit_code = 9
 
 
 class RepositoryError(ZooError):
-    """A repository that is missing, damaged, or of the wrong kind."""
+    """A repository is missing, damaged or of the wrong kind, or can't be reached."""
 
     exit_code = 10
 
 
 class TooLongError(RepositoryError):
-    """An object that is longer than it may be; it was not read to its end."""
+    """An object exceeds its maximum length and was not read to the end."""
 
 
 class SelectionError(ZooError):
-    """No published engine fits this machine; says why for each."""
+    """No published engine fits the machine; the message gives the reason for each."""
 
     exit_code = 11
 
 
 class RunError(ZooError):
-    """An engine that can't be loaded or run here, or input that it can't take."""
+    """An engine can't be loaded or run on this machine, or its input is invalid."""
 
     exit_code = 12
 
 
 class MissingPackageError(ZooError):
-    """An optional package that is not installed; names the command that installs it."""
+    """An optional package is not installed; the hint is the command that installs it."""
 
     exit_code = 13
 
 
 class JobError(ZooError):
-    """A job that failed in its worker process, with the cause that the worker gave."""
+    """A job failed in its worker process; the message is the worker's."""
 
     exit_code = 14
 
 
 class NotRunError(JobError):
-    """A job that failed for want of a machine, a package or the store: not the engine's fault."""
+    """A job failed because of the machine, a package or the store, not because of the engine."""
+
+
+class QuarantineError(JobError):
+    """A job that several worker processes died of: it is not tried again as it is."""
 
 
 class DatasetError(ZooError):
-    """Images or labels that can't be used as a data set."""
+    """Images or labels can't be used as a data set."""
 
     exit_code = 30
 
 
 class CacheError(ZooError):
-    """A feature cache that is missing, unfinished, damaged, or of another engine."""
+    """A feature cache is missing, unfinished, damaged or of another engine."""
 
     exit_code = 31
 
 
 class HeadError(ZooError):
-    """A head that can't be trained, read, or put on this engine."""
+    """A head can't be trained, read or used with this engine."""
 
     exit_code = 32
 
 
 class PrecisionError(ZooError):
-    """A network has no engine of a precision that keeps its floors.
+    """No engine of a precision meets the tolerance of a model.
 
     Args:
-        message: Why.
-        advice: What was tried, with numbers; it is stored with the reason.
-        stricter_may_pass: Whether a network that leaves more of the floors free may keep them.
+        message: The reason.
+        advice: Numbers of what was tried, stored with the reason.
+        stricter_may_pass: Whether an export that uses up less of the tolerance may meet it.
     """
 
     exit_code = 15
@@ -163,31 +167,31 @@ class PrecisionError(ZooError):
 
 
 class TrustError(ZooError):
-    """A repository that nobody who is trusted vouches for, or that was tampered with."""
+    """A repository is not trusted, its signatures are not valid, or it was tampered with."""
 
     exit_code = 16
 
 
 class LicenceError(ZooError):
-    """Weights whose licence does not allow to publish engines of them."""
+    """The licence of weights does not allow publishing engines."""
 
     exit_code = 17
 
 
 class ClusterError(ZooError):
-    """A cluster that can't be reached, is lost, or has no worker for what is asked."""
+    """A cluster can't be reached, was lost, or has no suitable worker."""
 
     exit_code = 18
 
 
 class RegressionError(ZooError):
-    """Engines of this night that are slower, or farther from PyTorch, than those before them."""
+    """Engines of a nightly run are slower or less accurate than earlier ones."""
 
     exit_code = 19
 
 
 class SetbackError(Exception):
-    """Keeps us from what is new, and not from what was verified: no network, or expired."""
+    """A repository can't be reached or has expired; files verified earlier remain usable."""
 
     def __init__(self, cause: TrustError | RepositoryError) -> None:
         super().__init__(str(cause))

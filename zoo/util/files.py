@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Atomic writes: to a temporary file in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yields a file to write; it gets its name when it is whole, and is gone otherwise."""
+    """Yields a temporary path, renamed to ``path`` on success and deleted on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
@@ -22,13 +22,13 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file."""
+    """Writes a file atomically."""
     with whole(path) as partial:
         partial.write_bytes(data)
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Writes a file that its owner alone may read, and sees to it that it is on the disk."""
+    """Writes a file atomically, readable by its owner only, and syncs it to disk."""
     with whole(path) as partial:
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

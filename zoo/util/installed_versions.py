@@ -1,4 +1,4 @@
-"""Versions of installed packages, each looked up once: a plan asks for them thousands of times."""
+"""Cached versions of installed packages; planning looks them up thousands of times."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def version(package: str) -> str:
     """Returns the version of an installed package.
 
     Raises:
-        PackageNotFoundError: It is not installed.
+        PackageNotFoundError: The package is not installed.
     """
     return importlib.metadata.version(package)

@@ -1,4 +1,4 @@
-"""Near misses: what somebody who typed a name that does not exist probably meant."""
+"""Suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from collections.abc import Iterable
 
 
 def perhaps(name: str, known: Iterable[str]) -> str:
-    """Returns `` Perhaps you meant 'x'?`` for the nearest of ``known``, else an empty string."""
+    """Returns `` Perhaps you meant 'x'?`` with the closest of ``known``, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Perhaps you meant '{near[0]}'?" if near else ""

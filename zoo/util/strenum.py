@@ -1,4 +1,4 @@
-"""``StrEnum``, which Python 3.10 does not have."""
+"""Backport of ``StrEnum`` for Python 3.10."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ else:
     from enum import Enum
 
     class StrEnum(str, Enum):
-        """An enum whose members are strings, and print, format and serialise as such."""
+        """An enum whose members are strings and are formatted and serialised as such."""
 
         __str__ = str.__str__
         __format__ = str.__format__

@@ -1,4 +1,4 @@
-"""TOML on every Python that clients run on: the standard library's reader, or tomli on 3.10."""
+"""``tomllib``, or its backport tomli on Python 3.10."""
 
 import sys
 

@@ -1,3 +1,3 @@
-"""The version, apart from ``zoo`` itself: importing that would close a circle."""
+"""The package version, in its own module to avoid a circular import of ``zoo``."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""Probe: what this machine can build, as slots. Each runtime is tried in a process of its own.
+"""Detects what this machine can build and returns it as slots.
 
-Native libraries crash where a driver is missing or too old: what does not import in a child process
-is not announced, with the reason.
+Each runtime is imported in a child process, because native libraries crash if a driver is missing
+or too old. Runtimes that can't be imported are left out, with the reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from zoo.util.version import __version__
 _EXPORTERS = ("torch", "timm", "onnx", "onnxscript")
 
 Imports = Callable[[str, str], str | None]
-"""Tries to import a module in a Python; returns why it does not, None when it does."""
+"""Imports a module in a Python interpreter; returns the error, None if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Gpu:
     """A GPU of this machine.
 
     Attributes:
-        uuid: Which one, whatever order programs count them in.
+        uuid: Identifies it regardless of the order in which programs list GPUs.
         arch: Its architecture.
     """
 
@@ -52,18 +52,18 @@ def probe(
     run: Run = run_command,
     host: str | None = None,
 ) -> list[Slot]:
-    """Finds out what this machine can build.
+    """Returns the slots of this machine.
 
     Args:
-        python: The Python that builds and verifies; this one when empty.
-        cpu_slots: Workers beside those that have a GPU: for exports, CPU engines, and engines of
-            TensorRT-RTX for GPUs that are not here.
-        say: Takes what is left out, and why.
+        python: The Python that builds and verifies; this one if empty.
+        cpu_slots: Number of workers without a GPU: for exports, CPU engines, and TensorRT-RTX
+            engines for other machines' GPUs.
+        say: Called with what is left out and why.
         run: Runs ``nvidia-smi``.
-        host: Name of this machine, where it is another than its own.
+        host: Name of this machine; its host name if None.
 
     Returns:
-        A slot for each GPU, and those without one.
+        A slot per GPU, and the slots without a GPU.
     """
     installed = toolchains_of(python) if python else all_installed()
     chains = _working(installed, python or sys.executable, imports, say)
@@ -78,14 +78,14 @@ def probe(
 def make_slots(
     host: str,
     chains: Mapping[RuntimeKind, Toolchain],
-    found: Sequence[Gpu],
+    devices: Sequence[Gpu],
     python: str,
     cpu_slots: int,
     run: Run = run_command,
     *,
     exports: bool,
 ) -> list[Slot]:
-    """Says what slots a machine has, from what was found on it."""
+    """Returns the slots of a machine with these toolchains and GPUs."""
     runs_cpu = {
         word
         for chain in chains.values()
@@ -99,7 +99,7 @@ def make_slots(
         for arch in map(Arch, served_archs(chain.line))
     }
     slots = []
-    for number, gpu in enumerate(found):
+    for number, gpu in enumerate(devices):
         words = set()
         for chain in chains.values():
             if on_gpu(chain.kind) and _builds(gpu.arch, chain, chains, run):
@@ -113,7 +113,7 @@ def make_slots(
 
 
 def _builds_anywhere(chain: Toolchain) -> bool:
-    """Whether a toolchain builds engines for GPUs that are not here."""
+    """Whether a toolchain builds engines for GPUs that this machine does not have."""
     kind = chain.kind
     if isinstance(kind, Unknown):
         return False
@@ -121,7 +121,7 @@ def _builds_anywhere(chain: Toolchain) -> bool:
 
 
 def gpus(run: Run = run_command) -> list[Gpu]:
-    """Returns the GPUs of this machine that the project knows; none without a driver."""
+    """Returns this machine's supported GPUs; empty without a driver."""
     try:
         text = run(["nvidia-smi", "--query-gpu=uuid,compute_cap", "--format=csv,noheader"])
     except OSError:
@@ -132,7 +132,7 @@ def gpus(run: Run = run_command) -> list[Gpu]:
 
 
 def imports(python: str, module: str) -> str | None:
-    """Tries to import a module, in a process that may crash; see :data:`Imports`."""
+    """Imports a module in a child process, which may crash; see :data:`Imports`."""
     command = [python, "-c", f"import {module}"]
     try:
         environment = worker_environment(bucket=False, weights=False)
@@ -169,7 +169,7 @@ def _working(
 def _builds(
     arch: Arch, chain: Toolchain, chains: Mapping[RuntimeKind, Toolchain], run: Run
 ) -> bool:
-    """Whether a toolchain builds for a GPU that is here: its driver and table are asked."""
+    """Whether a toolchain builds for a local GPU, by the targets table and the driver."""
     try:
         return choose_toolchain(arch, chain.line, run, chains.get) == chain
     except TargetError:

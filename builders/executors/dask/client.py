@@ -1,4 +1,4 @@
-"""The Dask executor: jobs run on the workers of a cluster, as many at once as there are."""
+"""The Dask executor runs jobs in parallel on the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from builders.executors.dask import offers
 from builders.executors.dask.resources import Slot, needs_of
 from builders.executors.dask.slots import Slots
 from builders.executors.dask.tls import connect
-from builders.executors.dask.worker import LOG_LIMIT, TOPIC, Answer, Task, describe_slot, run_task
+from builders.executors.dask.worker import (
+    LOG_LIMIT,
+    TOPIC,
+    Answer,
+    Message,
+    Task,
+    describe_slot,
+    run_task,
+)
 from builders.executors.local import last_words
 from builders.jobs.messages import Failure, Job
 from builders.jobs.output_files import (
@@ -37,31 +45,31 @@ from builders.jobs.results import read_result
 from zoo.repository.repository import Repository
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
 from zoo.stores import open_store
-from zoo.util.errors import ClusterError, JobError, NotRunError
+from zoo.util.errors import ClusterError, JobError, NotRunError, QuarantineError
 from zoo.util.version import __version__
 
 KILLS = 3
-"""So many workers may die of a job before it is quarantined."""
+"""Number of workers that may die while running a job before it is quarantined."""
 
-_REFRESH = 2.0  # seconds between two looks at which workers there are
-_GATHER = 60.0  # seconds to fetch an answer, which is small, from a worker
-_FORGET = 5.0  # seconds to wait for the scheduler to take note
-_MOST = 256  # jobs given out at once, at most
+_REFRESH = 2.0  # seconds between updates of the list of workers
+_GATHER = 60.0  # seconds to fetch an answer, which is small
+_FORGET = 5.0  # seconds to wait for the scheduler to cancel a task
+_MOST = 256  # upper limit of jobs submitted at once
 
 
 class DaskExecutor:
-    """Runs each job on a worker that announced what the job needs.
+    """Runs each job on a worker that has the resources it needs.
 
-    A job whose worker dies runs on another one; one that has killed three is quarantined. Files
-    come back through the store.
+    If a worker dies, its job runs again on another one; a job that has killed three is quarantined.
+    Output files come back through the store.
 
     Args:
         scheduler: Its address, ``tls://host:8786``.
         certs: Folder of certificates; None for plain TCP on loopback.
-        timeout: Seconds that a job may take.
-        memory: Bytes that a job may have; None for no limit.
-        patience: Seconds to wait for a worker that can do a job when there is none.
-        measure: Takes the seconds from a job's submission to its answer, and the answer.
+        timeout: Time limit of a job in seconds.
+        memory: Memory limit of a job in bytes; None for no limit.
+        patience: How long to wait for a worker that can run a job if there is none, seconds.
+        measure: Called with the seconds from a job's submission to its answer, and the answer.
 
     Raises:
         ClusterError: No scheduler answers, or there are no workers.
@@ -80,25 +88,25 @@ class DaskExecutor:
         self._scheduler, self._timeout, self._memory = scheduler, timeout, memory
         self._measure = measure
         self._client: Any = connect(scheduler, certs)
-        self._listeners: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._listeners: dict[str, Callable[[Message], None]] = {}
         self._workers = Slots(patience)
         self._seen: dict[str, Slot] = {}
         self._ended = threading.Event()
         self._look_around()
-        self._client.subscribe_topic(TOPIC, self._hear)
+        self._client.subscribe_topic(TOPIC, self._receive)
         threading.Thread(target=self._keep_looking, daemon=True).start()
 
     @property
     def slots(self) -> int:
-        """How many jobs may be given to it at once: more than it has workers, some may come."""
+        """Number of jobs that may be submitted at once; more than workers, since more may join."""
         return min(_MOST, 8 + 2 * len(self._workers.known()))
 
     def workers(self) -> list[Slot]:
-        """Returns the workers that there are."""
+        """Returns the workers that can get jobs."""
         return sorted(self._workers.known().values(), key=lambda slot: slot.name)
 
     def left_out(self) -> list[Slot]:
-        """Returns the workers that get no jobs, because they run another version of the farm."""
+        """Returns the workers that get no jobs because they run another version of the farm."""
         return [slot for slot in self._seen.values() if not slot.resources]
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
@@ -106,16 +114,16 @@ class DaskExecutor:
         return offers.runs_on(self.workers(), archs, toolchain)
 
     def default_archs(self) -> list[Arch]:
-        """Returns what ``GPU=`` means when it is not given: the workers' GPUs, else the CPU."""
+        """Returns the default of ``GPU=``: the workers' GPUs, or the CPU if they have none."""
         return offers.default_archs(self.workers())
 
     def choose_toolchains(
         self, archs: Sequence[Arch], line: RuntimeLine | None
     ) -> dict[Arch, Toolchain]:
-        """Picks what builds for each architecture; see :mod:`~builders.executors.dask.offers`.
+        """Selects each architecture's toolchain; see :mod:`~builders.executors.dask.offers`.
 
         Raises:
-            ClusterError: No worker builds for one of them.
+            ClusterError: No worker builds for one of the architectures.
         """
         return offers.choose_toolchains(self.workers(), archs, line)
 
@@ -127,7 +135,7 @@ class DaskExecutor:
         while len(died_on) < KILLS:
             address, slot = self._workers.take(needs)
             attempt = _Attempt(self._client, address, slot, folder, report)
-            self._listeners[attempt.id] = attempt.hear
+            self._listeners[attempt.id] = attempt.receive
             begun = time.perf_counter()
             try:
                 answer = attempt.run(self._task(attempt.id, job), needs, self._still_there)
@@ -143,15 +151,15 @@ class DaskExecutor:
             self._workers.lose(address)
             if attempt.begun:
                 died_on.append(slot.name)
-                _note(folder, f"[{slot.name} died in the middle of this job]\n")
+                _append_log(folder, f"[{slot.name} died while running this job]\n")
         write_file(folder / QUARANTINE, json.dumps({"died_on": died_on}).encode())
-        raise JobError(
-            f"quarantined: {KILLS} workers died in the middle of it ({', '.join(died_on)})",
+        raise QuarantineError(
+            f"quarantined: {KILLS} workers died while running it ({', '.join(died_on)})",
             hint=last_words(folder),
         )
 
     def stop(self) -> None:
-        """Cancels what runs, and leaves the cluster."""
+        """Cancels running jobs and disconnects from the cluster."""
         if not self._ended.is_set():
             self._ended.set()
             self._workers.stop(ClusterError("stopped"))
@@ -164,9 +172,9 @@ class DaskExecutor:
     def _still_there(self, address: str) -> bool:
         return address in self._workers.known()
 
-    def _hear(self, event: tuple[float, str]) -> None:
+    def _receive(self, event: tuple[float, str]) -> None:
         if (message := _parse_event(event)) is not None and (
-            listener := self._listeners.get(message["task"])
+            listener := self._listeners.get(message.task)
         ):
             listener(message)
 
@@ -179,12 +187,12 @@ class DaskExecutor:
                 return
 
     def _look_around(self) -> None:
-        """Finds out which workers there are, and asks new ones what they can do."""
+        """Updates the list of workers and fetches the slots of new ones."""
         try:
             info = self._client.scheduler_info(n_workers=-1)["workers"]
             if new := [address for address in info if address not in self._seen]:
-                told = self._client.run(describe_slot, workers=new, on_error="ignore")
-                self._seen |= {address: _read_slot(text) for address, text in told.items()}
+                slots = self._client.run(describe_slot, workers=new, on_error="ignore")
+                self._seen |= {address: _read_slot(text) for address, text in slots.items()}
         except (OSError, ValueError, RuntimeError) as error:
             raise self._unreachable() from error
         self._seen = {address: slot for address, slot in self._seen.items() if address in info}
@@ -192,9 +200,9 @@ class DaskExecutor:
 
     def _unreachable(self) -> ClusterError:
         return ClusterError(
-            f"the scheduler {self._scheduler} is gone, and what ran with it",
-            hint="what is published stays; start the cluster and run the same command again: "
-            "it goes on with what is left",
+            f"lost the scheduler {self._scheduler}, and the running jobs with it",
+            hint="published results are kept; start the cluster and run the same command again "
+            "to do the remaining jobs",
         )
 
     def _lost(self, error: ClusterError) -> None:
@@ -202,7 +210,7 @@ class DaskExecutor:
 
 
 class _Attempt:
-    """One try of a job on one worker."""
+    """One attempt to run a job on one worker."""
 
     def __init__(self, client: Any, address: str, slot: Slot, folder: Path, report: Report) -> None:
         self.id = f"job-{uuid.uuid4().hex}"
@@ -210,23 +218,22 @@ class _Attempt:
         self._client, self._address, self._slot = client, address, slot
         self._folder, self._report = folder, report
 
-    def hear(self, message: dict[str, Any]) -> None:
-        """Takes in what the worker says."""
+    def receive(self, message: Message) -> None:
+        """Reports the progress in a message and appends its text to the log."""
         self.begun = True
-        line, words = message.get("event"), message.get("log")
-        if isinstance(line, str) and (event := Event.from_line(line)):
+        if message.event is not None and (event := Event.from_line(message.event)):
             self._report(event)
-        if isinstance(words, str):
-            _note(self._folder, words)
+        if message.log is not None:
+            _append_log(self._folder, message.log)
 
     def run(
         self, task: str, needs: frozenset[str], still_there: Callable[[str], bool]
     ) -> Answer | None:
-        """Runs it; returns None when the worker died, or left.
+        """Returns the worker's answer, None if the worker died or left.
 
         Raises:
-            ClusterError: The scheduler is gone.
-            NotRunError: The worker can't run tasks of the farm.
+            ClusterError: The connection to the scheduler was lost.
+            NotRunError: The worker can't run jobs of this farm.
         """
         from distributed import CancelledError, KilledWorker
 
@@ -241,20 +248,20 @@ class _Attempt:
         try:
             return self._wait(future, still_there)
         except KilledWorker:
-            self.begun = True  # that the news of it came too late changes nothing
+            self.begun = True  # even if its message did not arrive
             return None
         except CancelledError as error:
             raise ClusterError(
-                "the connection to the scheduler was lost, and what ran with it",
-                hint="what is published stays; start the cluster and run the same command again: "
-                "it goes on with what is left",
+                "lost the connection to the scheduler, and the running jobs with it",
+                hint="published results are kept; start the cluster and run the same command "
+                "again to do the remaining jobs",
             ) from error
         finally:
             _forget(future)
 
     def _wait(self, future: Any, still_there: Callable[[str], bool]) -> Answer | None:
-        # Not by result(timeout): the client gathers for several threads at once, and one whose
-        # time is over would cancel it for all.
+        # Not result(timeout): the client gathers for several threads at once, and a timeout in
+        # one of them would cancel all.
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         while not done.wait(_REFRESH):
@@ -262,13 +269,13 @@ class _Attempt:
                 return None
         try:
             return Answer.model_validate_json(future.result(timeout=_GATHER))
-        except TimeoutError:  # the worker died with the answer
+        except TimeoutError:  # the worker died before it sent the answer
             return None
         except ValidationError as error:
             raise NotRunError(
-                f"{self._slot.name} gave an answer that is none: {_first(error)}",
-                hint="farm and worker must be of one version; if they are, the worker is broken "
-                "or was changed",
+                f"{self._slot.name} returned a malformed answer: {_first(error)}",
+                hint="farm and worker must run the same version; if they do, the worker is broken "
+                "or was tampered with",
             ) from error
         except ImportError as error:
             raise NotRunError(
@@ -278,16 +285,16 @@ class _Attempt:
 
 
 def _forget(future: Any) -> None:
-    """Cancels a task that nobody waits for any more; lets go of one that is done.
+    """Cancels a task whose answer is no longer needed, or releases a finished one.
 
-    Cancels in a thread of its own: a client that is being closed meanwhile never answers.
+    Cancels in a separate thread, because a client that is being closed never returns.
     """
     if future.done():
         future.release()
         return
 
     def cancel() -> None:
-        with suppress(Exception):  # of whatever kind, where the scheduler has gone
+        with suppress(Exception):  # of any class if the scheduler is gone
             future.cancel(reason="done")
 
     thread = threading.Thread(target=cancel, daemon=True)
@@ -295,26 +302,24 @@ def _forget(future: Any) -> None:
     thread.join(_FORGET)
 
 
-def _parse_event(event: object) -> dict[str, Any] | None:
-    """Returns what a worker sent while it worked; None where it is malformed.
+def _parse_event(event: object) -> Message | None:
+    """Returns the message in an event of the topic, None if it is malformed.
 
-    Any worker of the cluster can send anything; an exception here would end the client's listener
-    for every other job.
+    Any worker of the cluster can send anything, and an exception here would end the client's
+    listener for all jobs.
     """
     try:
-        message = json.loads(event[1])  # type: ignore[index]
-    except (TypeError, IndexError, KeyError, ValueError, RecursionError):
+        # It rejects lone surrogates, which can't be written to a log.
+        return Message.model_validate_json(event[1])  # type: ignore[index]
+    except (TypeError, IndexError, KeyError, ValueError):
         return None
-    if isinstance(message, dict) and isinstance(message.get("task"), str):
-        return message
-    return None
 
 
 def _read_slot(text: str) -> Slot:
-    """Reads what a worker says that it is.
+    """Parses the description of a worker.
 
-    One that is no worker of a farm, or of another version's, is given nothing to do: jobs of one
-    version are no jobs of another.
+    A worker of another program or another version of the farm has no resources, so it gets no
+    jobs: versions do not understand each other's jobs.
     """
     try:
         slot = Slot.model_validate_json(text)
@@ -326,16 +331,16 @@ def _read_slot(text: str) -> Slot:
 
 
 def _lay_out(answer: Answer, job: Job, folder: Path) -> Outcome:
-    """Lays out the folder that a worker's process left, from its answer and the store.
+    """Recreates the output folder of a worker's process from its answer and the store.
 
     Raises:
-        JobError: The job failed, or the answer is none to this job.
+        JobError: The job failed, or the answer does not belong to this job.
     """
     if answer.log:
         write_file(folder / LOG, answer.log[-2 * LOG_LIMIT :].encode(errors="replace"))
     if answer.result is None:
         kind = NotRunError if answer.not_run else JobError
-        raise kind(answer.error or "it failed and did not say why", hint=answer.hint)
+        raise kind(answer.error or "it failed without a message", hint=answer.hint)
     data = answer.result.encode(errors="replace")
     check_size(RESULT, "result", len(data))
     result = read_result(data, job)
@@ -344,7 +349,7 @@ def _lay_out(answer: Answer, job: Job, folder: Path) -> Outcome:
     named = named_files(result)
     if answer.files.keys() != named.keys():
         raise JobError(
-            "a worker's answer and its result name different files: "
+            "the worker's answer and its result name different files: "
             + ", ".join(sorted(answer.files.keys() ^ named.keys()))
         )
     for name, blob in answer.files.items():
@@ -362,7 +367,7 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}"
 
 
-def _note(folder: Path, words: str) -> None:
-    """Adds to a job's log, as long as there is room."""
+def _append_log(folder: Path, words: str) -> None:
+    """Appends to a job's log, up to the size limit of logs."""
     with (folder / LOG).open("a") as log:
         log.write(words[: max(0, LIMITS["log"] - log.tell())])

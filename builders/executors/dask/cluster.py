@@ -1,7 +1,7 @@
-"""Serve: the scheduler and the workers of one machine, until a signal ends them.
+"""Runs the scheduler and the workers of one machine until a signal ends them.
 
-Each slot is a worker process of its own with one thread, so that one job at a time runs in it and
-the death of one takes nothing else along. A nanny starts it again.
+Each slot is a worker process with one thread, so that it runs one job at a time and its death
+affects no other job. A nanny restarts it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from builders.toolchains.worker_environment import drop_secrets
 from zoo.util.errors import ClusterError, UsageError
 
 _CONFIG = {
-    # A worker that dies fails its job at once: the farm counts, and knows which job it was.
+    # The farm itself retries the job of a worker that died, and counts the deaths.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.worker-ttl": "2 minutes",
     "distributed.admin.log-length": 1000,
     "distributed.worker.profile.enabled": False,
-    # The job is a child process with a limit of its own.
+    # The job is a child process with its own memory limit.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
 }
-_NOWHERE = "127.0.0.1:0"  # Dask's status pages know no TLS: they stay on this machine
+_NOWHERE = "127.0.0.1:0"  # Dask's dashboard does not support TLS: it is only served on this machine
 
 Say = Callable[[str], None]
 
@@ -57,20 +57,21 @@ def run(
 
     Args:
         listen: ``host:port`` of a scheduler to run; None for none.
-        scheduler: Address of the one that the workers join; None for the one that is run here.
+        scheduler: Address of the scheduler that the workers join; None for the one run here.
         slots: The workers.
         certs: Folder of certificates; None for plain TCP on loopback.
         scratch: Folder for files of Dask.
-        say: Takes what happens.
+        say: Called with progress messages.
 
     Returns:
-        0 when a signal ended it.
+        0 if a signal ended it.
 
     Raises:
-        UsageError: It would listen to other machines without TLS.
-        ClusterError: The port is taken, or the scheduler is not there or has gone.
+        UsageError: It would listen on a network address without TLS.
+        ClusterError: The port is in use, or the scheduler can't be reached or was lost.
     """
-    security = open_security("scheduler" if listen else "worker", certs)  # distributed is there
+    # It also checks that distributed is installed, before Dask is imported.
+    security = open_security("scheduler" if listen else "worker", certs)
     import dask
 
     quiet()
@@ -116,7 +117,7 @@ async def _run(
 
 
 class _scheduler:
-    """A scheduler as a context; its value is its address."""
+    """Runs a scheduler while its context lasts; the context's value is the address."""
 
     def __init__(self, listen: str, certs: Path | None, security: Any) -> None:
         host, _, port = listen.rpartition(":")
@@ -190,7 +191,7 @@ async def _start_workers(
         )
         for slot in slots
     ]
-    for number in range(0, len(nannies), 8):  # so that a machine with many is not flooded
+    for number in range(0, len(nannies), 8):  # a few at a time, not to overload the machine
         starting = nannies[number : number + 8]
         stack.push_async_callback(_close, starting)
         try:
@@ -205,12 +206,12 @@ async def _start_workers(
 
 
 async def _close(nannies: Sequence[Any]) -> None:
-    """Ends workers, all at once, and what they run."""
+    """Ends workers and their jobs, in parallel."""
     await asyncio.gather(*(nanny.close(timeout=2) for nanny in nannies), return_exceptions=True)
 
 
 def _environment(slot: Slot) -> dict[str, str]:
-    """Returns what tells a worker process, and all that it starts, which slot it is."""
+    """Returns the environment variables of a worker process and its children."""
     environment = {SLOT: slot.model_dump_json()}
     if slot.gpu is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": slot.gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -220,6 +221,6 @@ def _environment(slot: Slot) -> dict[str, str]:
 
 
 async def _scheduler_gone(nannies: Sequence[Any], scheduler: str) -> None:
-    """Returns when no worker is left that its nanny would start again."""
+    """Returns when all nannies have stopped restarting their workers."""
     for nanny in nannies:
         await nanny.finished()

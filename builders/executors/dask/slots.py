@@ -1,7 +1,7 @@
-"""Slots: which workers of a cluster are free. Threads wait here for one that can do their job.
+"""Tracks which workers of a cluster are idle; threads wait here for one that can run their job.
 
-A job goes to a worker that is idle, never to one that has another: when a worker dies, whatever
-it had is blamed, and only the job that killed it may be.
+A job is only given to an idle worker: if a worker dies, the job that it was running is blamed, so
+there must be no other.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Slots:
     """The workers of a cluster, by address, and which of them are busy.
 
     Args:
-        patience: Seconds to wait for a worker that can do a job where there is none at all: one
-            that died is being started again.
+        patience: How long to wait for a worker that can run a job if there is none, seconds: one
+            that died may be restarting.
     """
 
     def __init__(self, patience: float = 60) -> None:
@@ -31,25 +31,25 @@ class Slots:
         self._stopped: ClusterError | None = None
 
     def known(self) -> dict[str, Slot]:
-        """Returns the workers that are there, by address."""
+        """Returns the workers by address."""
         with self._changed:
             return dict(self._slots)
 
-    def update(self, found: Mapping[str, Slot]) -> None:
-        """Takes in which workers there are now. An address that was lost does not come back."""
+    def update(self, current: Mapping[str, Slot]) -> None:
+        """Replaces the list of workers. An address that was lost does not come back."""
         with self._changed:
-            self._lost &= found.keys()
-            self._slots = {a: slot for a, slot in found.items() if a not in self._lost}
+            self._lost &= current.keys()
+            self._slots = {a: slot for a, slot in current.items() if a not in self._lost}
             self._changed.notify_all()
 
     def take(self, needs: frozenset[str]) -> tuple[str, Slot]:
-        """Waits for an idle worker that has all that is needed, and makes it busy.
+        """Waits for an idle worker with the needed resources and marks it busy.
 
-        Of several, the one that can do least else.
+        If there are several, the one with the fewest resources is returned.
 
         Raises:
-            NotRunError: There is no such worker, idle or not, and none came.
-            ClusterError: Work has stopped.
+            NotRunError: No worker has the resources, and none joined in time.
+            ClusterError: The executor has stopped.
         """
         deadline: float | None = None
         with self._changed:
@@ -74,20 +74,20 @@ class Slots:
                 self._changed.wait(1 if deadline is not None else None)
 
     def give(self, address: str) -> None:
-        """Makes a worker idle again."""
+        """Marks a worker idle again."""
         with self._changed:
             self._busy.discard(address)
             self._changed.notify_all()
 
     def lose(self, address: str) -> None:
-        """Forgets a worker that has died; another address takes its place."""
+        """Removes a worker that died; if it restarts, it has another address."""
         with self._changed:
             self._lost.add(address)
             self._slots.pop(address, None)
             self._changed.notify_all()
 
     def stop(self, reason: ClusterError) -> None:
-        """Lets everybody who waits, and who comes, have an error."""
+        """Makes all current and future calls of :meth:`take` raise an error."""
         with self._changed:
             self._stopped = self._stopped or reason
             self._changed.notify_all()

@@ -1,7 +1,7 @@
-"""Security: who may talk to a cluster. TLS both ways, or plain TCP that never leaves a machine.
+"""Secures connections of a cluster: mutual TLS, or plain TCP on the loopback interface only.
 
-Whoever reaches a Dask scheduler runs code on its workers. So there is no connection without a
-certificate that the cluster's own authority signed, except on loopback.
+Anybody who can connect to a Dask scheduler can run code on its workers. So every connection needs a
+certificate signed by the cluster's own authority, except on loopback.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import importlib
 import ipaddress
 import logging
 import os
+import ssl
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,23 +21,21 @@ from zoo.util.errors import ClusterError, MissingPackageError, UsageError
 Role = Literal["scheduler", "worker", "client"]
 ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
 CERTS = "ZOO_FARM_CERTS"
-"""The variable that names the folder of certificates, where no option does."""
-_IN_THE_CLEAR = ("WRONG_VERSION_NUMBER", "cannot convert to SSL")
-"""What ssl and tornado say of an answer without TLS, tornado where it comes unasked."""
+"""Environment variable with the folder of certificates, if no option gives it."""
 
 
 def certs_folder(text: str) -> Path | None:
-    """Returns the folder of certificates that an option or the environment names."""
+    """Returns the folder of certificates given by an option or the environment, None if neither."""
     named = text or os.environ.get(CERTS, "")
     return Path(named) if named else None
 
 
 def open_security(role: Role, certs: Path | None) -> Any:
-    """Returns what Dask takes; None for plain TCP.
+    """Returns Dask's security settings for a role, None for plain TCP.
 
     Raises:
         UsageError: A file is missing from the folder, or is damaged.
-        MissingPackageError: distributed.
+        MissingPackageError: distributed is not installed.
     """
     try:
         from distributed.security import Security
@@ -57,13 +57,13 @@ def open_security(role: Role, certs: Path | None) -> Any:
                 f"{path} is missing", hint=f"zoo-farm cluster certs {certs} makes certificates"
             )
     paths = {name: str(path.resolve()) for name, path in files.items()}
-    if role == "worker":  # its nanny and it are clients of the scheduler, too
+    if role == "worker":  # a worker and its nanny are also clients of the scheduler
         paths |= {"tls_client_cert": paths["tls_worker_cert"]}
         paths |= {"tls_client_key": paths["tls_worker_key"]}
     security = Security(require_encryption=True, **paths)
     try:
         security.get_connection_args(role)
-    except OSError as error:  # of ssl, too
+    except OSError as error:  # ssl.SSLError is one
         raise UsageError(
             f"{files[f'tls_{role}_cert']}, its key or {certs / 'ca.pem'} is damaged: {error}",
             hint="zoo-farm cluster certs on the folder that has ca-key.pem makes them anew",
@@ -72,10 +72,11 @@ def open_security(role: Role, certs: Path | None) -> Any:
 
 
 def check_address(address: str, certs: Path | None) -> str:
-    """Returns a scheduler's address when it may be used.
+    """Returns a scheduler's address if it may be used.
 
     Raises:
-        UsageError: It is no address, TLS without certificates, or plain TCP to another machine.
+        UsageError: It is not an address, is TLS without certificates, or is plain TCP to another
+            machine.
     """
     scheme, colon, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
@@ -100,7 +101,7 @@ def check_address(address: str, certs: Path | None) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and nothing else reaches it."""
+    """Whether a host is the loopback interface, which other machines can't reach."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -108,30 +109,44 @@ def is_loopback(host: str) -> bool:
 
 
 def quiet() -> None:
-    """Silences Dask's own loggers: what they would say is said in errors, once."""
-    importlib.import_module("distributed")  # it sets levels when it is imported
+    """Silences Dask's loggers, since errors are raised and reported once."""
+    importlib.import_module("distributed")  # its import sets log levels
     for name in ("distributed", "tornado", *logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def say_cause(error: BaseException) -> str:
-    """Says what an error of Dask comes from: its own words name objects of its code.
+    """Returns the message of the cause of a Dask error, whose own message names Dask's objects.
 
-    What has no words is left out: a time-out.
+    Causes without a message, such as time-outs, are skipped.
     """
     while error.__cause__ is not None and str(error.__cause__):
         error = error.__cause__
-    if any(sign in str(error) for sign in _IN_THE_CLEAR):
+    if _is_in_the_clear(error):
         return "it does not speak TLS"
-    return str(error) or "it does not say what a scheduler says"
+    return str(error) or "it does not answer like a scheduler"
+
+
+def _is_in_the_clear(error: BaseException) -> bool:
+    """Whether a TLS handshake failed because the other side sent something that is not TLS.
+
+    OpenSSL has a reason for that. Tornado, if the bytes arrive before the handshake, raises a plain
+    ``ValueError``, so where it was raised decides.
+    """
+    if isinstance(error, ssl.SSLError):
+        return error.reason == "WRONG_VERSION_NUMBER"
+    from tornado.iostream import IOStream
+
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError) and codes[-1:] == [IOStream.start_tls.__code__]
 
 
 def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
     """Connects to a scheduler; returns a ``distributed.Client``.
 
     Raises:
-        ClusterError: Nobody answers there, or it does not take our certificate.
+        ClusterError: No scheduler answers, or it rejects the certificate.
     """
     check_address(address, certs)
     security = open_security("client", certs if address.startswith("tls") else None)
@@ -150,7 +165,7 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
 
 
 async def _greet(address: str, security: Any, timeout: float) -> None:
-    """Connects and hangs up: a client would wait for ever for what is no scheduler to answer."""
+    """Connects and disconnects: a client would wait forever if the peer is not a scheduler."""
     from distributed.comm import connect as dial
 
     arguments = security.get_connection_args("client") if security else {}

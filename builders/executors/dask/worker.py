@@ -1,8 +1,8 @@
-"""What a Dask worker runs: a job as JSON text in, its outcome as JSON text out.
+"""Runs on a Dask worker: takes a job as JSON text and returns its outcome as JSON text.
 
-Nothing is pickled but the name of :func:`run_task`: farm, scheduler and worker may have different
-Pythons. The job itself runs in a child process, as everywhere; the files that it makes go to the
-store as blobs. What the worker says on the way (progress, the log as it grows) goes back as events.
+Only the name of :func:`run_task` is pickled, because farm, scheduler and worker may have different
+Pythons. The job runs in a child process, as with every executor; its output files are stored as
+blobs. Progress and the growing log are sent back as events.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,25 +39,48 @@ from zoo.stores import open_store
 from zoo.util.errors import JobError, NotRunError, RepositoryError, ZooError
 
 SLOT = "ZOO_FARM_SLOT"
-"""The variable that tells a worker process which slot it is, as JSON."""
+"""Environment variable with the :class:`Slot` of a worker process, as JSON."""
 
 TOPIC = "caft-zoo"
-"""The topic of what workers say while they work."""
+"""Dask topic of the messages that workers send while a task runs."""
 
-LOG_LIMIT = 2**20  # bytes of a log that go back inside the answer
-_TAIL = 4096  # bytes of a log that go back at once while it grows
+LOG_LIMIT = 2**20  # bytes of a log that an answer contains
+_TAIL = 4096  # bytes of a growing log in one message
 
-Say = Callable[[dict[str, Any]], None]
+
+class Message(BaseModel):
+    """What a worker sends while a task runs, as JSON.
+
+    Attributes:
+        task: Id of the task.
+        started: Name of the slot that started it.
+        event: A line of progress, as :meth:`Event.to_line` writes it.
+        log: What the log has grown by.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    started: str | None = None
+    event: str | None = None
+    log: str | None = None
+
+    def to_json(self) -> str:
+        """Returns the message as JSON; fields that are None are absent."""
+        return json.dumps(self.model_dump(exclude_none=True))
+
+
+Send = Callable[[Message], None]
 
 
 class Task(BaseModel):
-    """What a worker is sent.
+    """What the farm sends to a worker.
 
     Attributes:
-        id: Names the attempt, for its events.
+        id: Identifies the attempt in its messages.
         job: The job, as JSON text.
-        timeout: Seconds that it may take.
-        memory: Bytes that it may have; None for no limit.
+        timeout: Time limit in seconds.
+        memory: Memory limit in bytes; None for no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,16 +92,16 @@ class Task(BaseModel):
 
 
 class Answer(BaseModel):
-    """What a worker sends back.
+    """What a worker returns for a task.
 
     Attributes:
-        result: ``result.json`` as it is; None when the job failed.
+        result: The content of ``result.json``; None if the job failed.
         error: Why it failed.
-        hint: What to do about it.
-        not_run: Whether that says nothing of the engine: the store, say, could not be reached.
-        files: The files that the result names; blobs of the store.
-        log: ``log.txt``, its end where it is long.
-        seconds: That the child process took, and with start, upload and clean-up.
+        hint: How to fix it.
+        not_run: Whether the failure is not the job's fault: the store could not be reached, say.
+        files: The files that the result names, as blobs in the store.
+        log: The end of ``log.txt``.
+        seconds: Duration of the child process, and in total with start, upload and clean-up.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,7 +116,7 @@ class Answer(BaseModel):
 
 
 def describe_slot() -> str:
-    """Returns which slot this process is, as JSON; empty when nobody said so."""
+    """Returns the slot of this process as JSON; empty if it is not a worker of a farm."""
     return os.environ.get(SLOT, "")
 
 
@@ -108,7 +130,7 @@ def run_task(text: str) -> str:
             log = read_log_end(Path(scratch), LOG_LIMIT)
             of_the_job = isinstance(error, JobError) and not isinstance(error, NotRunError)
             answer = Answer(error=error.message, hint=error.hint, log=log, not_run=not of_the_job)
-        except Exception as error:  # the rim of the worker: whatever it was goes into the answer
+        except Exception as error:  # the outermost handler: the answer reports any error
             text = f"{type(error).__name__}: {error}"
             answer = Answer(error=text, log=read_log_end(Path(scratch), LOG_LIMIT), not_run=True)
     return answer.model_dump_json()
@@ -120,20 +142,20 @@ def _run(task: Task, folder: Path, started: float) -> Answer:
     store = open_store(job.store)
     if store.local_path("x") is not None and store.size("repository.json") is None:
         raise RepositoryError(
-            f"{job.store} is not on {platform.node()}, where a worker was to use it",
-            hint="workers on several machines need a store that all reach: STORE=s3://… or a "
-            "directory that they share, under one path",
+            f"{job.store} does not exist on {platform.node()}, where a worker needs it",
+            hint="workers on several machines need a store that all of them can reach: "
+            "STORE=s3://… or a directory that they share, at the same path",
         )
-    say, is_wanted = _line_to_scheduler()
-    say({"task": task.id, "started": slot.name})
-    tail = _Tail(folder / WORK, lambda words: say({"task": task.id, "log": words}))
+    send, is_wanted = _connection()
+    send(Message(task=task.id, started=slot.name))
+    tail = _Tail(folder / WORK, lambda text: send(Message(task=task.id, log=text)))
 
     def look() -> str | None:
         tail.send()
-        return None if is_wanted() else "the farm does not want it any more"
+        return None if is_wanted() else "the farm cancelled it"
 
     def report(event: Event) -> None:
-        say({"task": task.id, "event": event.to_line()})
+        send(Message(task=task.id, event=event.to_line()))
 
     executor = LocalExecutor(
         task.timeout,
@@ -156,13 +178,13 @@ def _run(task: Task, folder: Path, started: float) -> Answer:
 
 
 def _upload(repository: Repository, outcome: Outcome) -> dict[str, Blob]:
-    """Stores what a job returns."""
+    """Stores the files of a job's result."""
     names = named_files(outcome.result)
     return {name: repository.blobs.add(outcome.folder / name) for name in names}
 
 
 class _Tail:
-    """Sends what a log has grown by, at most its last few kilobytes at a time."""
+    """Sends what a log has grown by since the last call, but at most its last few kilobytes."""
 
     def __init__(self, folder: Path, send: Callable[[str], None]) -> None:
         self._folder = folder
@@ -170,7 +192,7 @@ class _Tail:
         self._at = 0
 
     def send(self) -> None:
-        """Sends it, when there is any; a log that is no plain file is left to the end."""
+        """Sends it, if any. A log that is not a regular file is skipped; the result is checked."""
         with suppress(FileNotFoundError, JobError), OutputFolder(self._folder) as opened:
             data, size = opened.read_end(LOG, "log", _TAIL, start=self._at)
             if data:
@@ -178,18 +200,18 @@ class _Tail:
             self._at = size
 
 
-def _line_to_scheduler() -> tuple[Say, Callable[[], bool]]:
-    """Returns what tells the farm something, and what says whether it still wants the task."""
+def _connection() -> tuple[Send, Callable[[], bool]]:
+    """Returns functions that send a message to the farm and check if the task is still wanted."""
     from distributed import get_worker
     from distributed.worker import thread_state
 
     worker, key = get_worker(), thread_state.key
 
-    def say(message: dict[str, Any]) -> None:
-        worker.log_event(TOPIC, json.dumps(message))
+    def send(message: Message) -> None:
+        worker.log_event(TOPIC, message.to_json())
 
     def is_wanted() -> bool:
         state = worker.state.tasks.get(key)
         return state is not None and state.state == "executing"
 
-    return say, is_wanted
+    return send, is_wanted

@@ -94,13 +94,13 @@ from zoo.schema.targets import Toolchain
 
 chain = Toolchain(kind="trt", version=trt.__version__, cuda=13, os="linux", machine="x86_64")
 options = BACKEND.options(chain, {})
-said = tensorrt_api.config_arguments(trt, "fp16", options, options["strongly_typed"])
+configured = tensorrt_api.config_arguments(trt, "fp16", options)
 # A config that has the attributes of the real class and no others.
 config = mock.create_autospec(trt.IBuilderConfig, instance=True, spec_set=True)
 config.flags = 0
 builder = mock.create_autospec(trt.Builder, instance=True, spec_set=True)
 builder.create_builder_config.return_value = config
-CreateConfig(**said.arguments)(builder, None)
+CreateConfig(**configured.arguments)(builder, None)
 print(json.dumps({
     "level": config.builder_optimization_level,
     "compatibility": config.hardware_compatibility_level.name,
@@ -110,7 +110,7 @@ print(json.dumps({
                 if config.set_tactic_sources.call_args.args[0] >> int(source) & 1],
     "set": [call.args[0].name for call in config.set_flag.call_args_list],
     "cleared": [call.args[0].name for call in config.clear_flag.call_args_list],
-    "preview": [feature.name for feature in said.preview_features],
+    "preview": [feature.name for feature in configured.preview_features],
 }))
 """
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.goldens import raises_golden
 from support.installed import installed_inputs
 from support.paths import DATA
 
@@ -53,18 +54,19 @@ def test_rtx_builds_for_gpus_that_are_not_here(archs: tuple[str, ...], tmp_path:
 
 def test_rtx_says_what_it_does_not_build(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
-    with pytest.raises(JobError, match="does not build"):
+    with pytest.raises(JobError, match="TensorRT-RTX") as caught:
         build_in_worker(tmp_path / "bad.onnx", installed_inputs("rtx", "sm86"), tmp_path)
+    reason = caught.value.hint or ""  # what the parser logs; Polygraphy's error does not have it
+    assert reason
+    assert f"[E] {reason}" in (tmp_path / "output" / "log.txt").read_text()
     assert not (tmp_path / "output" / "engine").exists()
 
 
-@pytest.mark.parametrize(
-    ("precision", "words"), [("fp16", "1 FLOAT"), ("int8", "quantises nothing")]
-)
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_rtx_builds_nothing_under_the_name_of_another_precision(
-    precision: str, words: str, tmp_path: Path
+    precision: str, tmp_path: Path
 ) -> None:
     asked = installed_inputs("rtx", "sm86", precision=precision)
-    with pytest.raises(JobError, match=f"an engine named {precision} (.|\n)*{words}"):
+    with raises_golden(JobError, f"backends/rtx-named-{precision}", match=precision):
         build_in_worker(TOY, asked, tmp_path)
     assert not (tmp_path / "output" / "engine").exists()

@@ -145,8 +145,8 @@ def test_every_source_gives_a_photo_the_same_row(
     cache = FeatureCache(tmp_path / "c")
     order = sorted(rows) if source is by_path else list(rows)
     assert np.allclose(cache.features, [rows[name] for name in order], atol=1e-6)
-    assert sorted("range of values" in why for why in bad) == [False, True, True]
-    assert sum("longer side" in why for why in bad) == 1
+    assert sorted("defined range" in why for why in bad) == [False, True, True]
+    assert sum("aspect ratio" in why for why in bad) == 1
 
 
 def test_an_extractor_and_a_cache_agree_on_pillow_images() -> None:

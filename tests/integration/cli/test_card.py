@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.fake_hub import FakeHub
-from support.make_farm import Farm
+from support.make_farm import Counts, Farm, counts
 from support.paths import MANIFESTS, ROOT
 
 from builders.export import backbone
@@ -61,7 +61,7 @@ def run_card(hub: FakeHub, names: tuple[str, ...], folder: Path) -> None:
     assert locked.returncode == 0, locked.stderr
     done = farm.make("GPU=sm86")
     assert done.returncode == 0, done.stdout
-    assert f"{2 * len(names)} published" in done.stdout
+    assert counts(done) == Counts(published=2 * len(names))
     assert farm.repository.kind() == "release"
     index = farm.repository.index()
     assert index is not None
@@ -73,7 +73,7 @@ def run_card(hub: FakeHub, names: tuple[str, ...], folder: Path) -> None:
             assert not record.dry_run
             assert record.weights.startswith("timm/")
     again = farm.make("GPU=sm86")
-    assert f"{2 * len(names)} already published" in again.stdout
+    assert counts(again) == Counts(current=2 * len(names))
     assert again.returncode == 0
 
 

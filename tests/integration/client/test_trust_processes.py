@@ -97,6 +97,6 @@ def test_the_command_line_says_what_to_do(signed: Signed, tmp_path: Path) -> Non
     assert "--trust ROOT" in refused.stderr
     assert "m " in zoo("list", "--trust", str(signed.ring.root_file)).stdout
     keyid = signed.ring.entry("publisher").keyid
-    assert f"signed by: key {keyid[:16]}, good until 20" in zoo("show", "m").stdout
+    assert f"signed by: key {keyid[:16]}, valid until 20" in zoo("show", "m").stdout
     assert zoo("list").returncode == 0
     assert "engines/" in zoo("pull", "m", "--target", "cpu-ort1.32-fp32").stdout

@@ -39,7 +39,7 @@ from builders.run.parallel import each
 from zoo.repository.repository import Repository
 from zoo.schema.targets import Arch, RuntimeLine
 from zoo.stores import LocalStore
-from zoo.util.errors import ClusterError, JobError, UsageError
+from zoo.util.errors import ClusterError, JobError, QuarantineError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +156,15 @@ def test_a_job_whose_worker_dies_runs_on_another_and_one_that_kills_three_is_qua
     finally:
         executor.stop()
     assert set(failed) == {"killer"}
-    assert "quarantined: 3 workers died in the middle of it (here-cpu" in str(failed["killer"])
+    assert type(failed["killer"]) is QuarantineError
+    assert "quarantined: 3 workers died while running it (here-cpu" in str(failed["killer"])
     assert bench.noted("unlucky") == ["begun", "begun", "done"]
     assert bench.noted("killer") == ["begun"] * 3
     assert all(bench.noted(f"good{number}") == ["begun", "done"] for number in range(6))
     output = bench.folder / "out-killer"
     log = (output / "log.txt").read_text()
     assert log.count("working on killer") >= 1  # it came over before the worker died
-    assert log.count("died in the middle of this job") == 3
+    assert log.count("died while running this job") == 3
     kept = bench.folder / "_failures" / "killer"
     keep(output, kept)
     with pytest.raises(JobError, match="in quarantine"):
@@ -226,7 +227,7 @@ def test_scheduler_killed_in_mid_build_then_the_same_command_goes_on(
             errors = farm.communicate(timeout=120)[1]
     assert farm.returncode == ClusterError.exit_code
     assert "run the same command again" in errors
-    assert errors.startswith("error: the ")  # and nothing else: no log, no traceback
+    assert errors.startswith("error: lost the ")  # and nothing else: no log, no traceback
     assert {r.key for r in copy.repository.records(LITE)} == set(before)
     with Cluster(tmp_path / "second", None) as second:
         second.work("--name", "b")
@@ -347,7 +348,7 @@ def test_deployments_run_commands_that_exist() -> None:
     assert len(commands) == 6
     for program, *arguments in commands:
         assert program == "zoo-farm"
-        options = main._parser().parse_args(arguments)
+        options = main.farm_parser().parse_args(arguments)
         assert options.certs  # in a network there is no farm without certificates
         if scheduler := getattr(options, "scheduler", None):
             assert check_address(scheduler, Path(options.certs)) == scheduler

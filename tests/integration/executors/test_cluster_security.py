@@ -57,15 +57,16 @@ def test_where_nobody_listens_is_said_in_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "greeting", "golden"),
+    ("scheme", "greeting", "asked", "golden"),
     [
-        ("tcp", b"", "silent"),
-        ("tls", b"", "silent-tls"),
-        ("tls", b"in the clear", "no-tls"),
+        ("tcp", b"", False, "silent"),
+        ("tls", b"", False, "silent-tls"),
+        ("tls", b"in the clear", False, "no-tls"),
+        ("tls", b"HTTP/1.1 400 Bad Request", True, "no-tls"),
     ],
 )
 def test_what_is_no_such_scheduler_is_said_in_time(
-    scheme: str, greeting: bytes, golden: str, made: Path
+    scheme: str, greeting: bytes, asked: bool, golden: str, made: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = []
@@ -74,6 +75,8 @@ def test_what_is_no_such_scheduler_is_said_in_time(
             with suppress(OSError):
                 while True:
                     taken.append(other.accept()[0])
+                    if asked:
+                        taken[-1].recv(1)
                     taken[-1].sendall(greeting)
 
         threading.Thread(target=answer, daemon=True).start()

@@ -166,7 +166,7 @@ print(*found, sep="; ", file=sys.stderr)
 @pytest.mark.usefixtures("other_worker", "nothing_left")
 def test_a_container_is_locked_up(engine: DockerEngine, tmp_path: Path) -> None:
     sleepy(engine, PROBE)
-    with pytest.raises(JobError, match="ended with 0 and no result"):
+    with pytest.raises(JobError, match="exited with status 0 and no result"):
         DockerExecutor().run(a_job(str(tmp_path / "store"), tmp_path), output_in(tmp_path), silent)
     said = (tmp_path / "output" / "log.txt").read_text().strip()
     denied = "PermissionError"
@@ -182,7 +182,7 @@ def test_a_container_is_locked_up(engine: DockerEngine, tmp_path: Path) -> None:
             f"data = [b'x' * {MIB} for _ in range(600)]",
             {"memory": 100 * MIB}, "more memory than the limit of 0.10 GiB", "MEMORY=",
         ),
-        ("import ctypes; ctypes.string_at(0)", {}, "died of SIGSEGV", "last words: begun"),
+        ("import ctypes; ctypes.string_at(0)", {}, "killed by SIGSEGV", "end of its log: begun"),
     ],
     ids=["time", "memory", "crash"],
 )  # fmt: skip

@@ -110,7 +110,7 @@ def test_locking_writes_what_the_registry_says(
     ("says", "expected"),
     [
         ("[ $2 = version ] || { echo 'no such manifest' >&2; exit 1; }", "no such manifest"),
-        ("echo sha256:short", "is no digest"),
+        ("echo sha256:short", "is not a digest"),
     ],
 )
 def test_what_the_registry_does_not_say_is_not_written(
@@ -128,7 +128,7 @@ def test_what_the_registry_does_not_say_is_not_written(
 
 
 @pytest.mark.parametrize(
-    ("line", "expected"), [("8.6", "CPython 3.10"), ("11.5", "Perhaps you meant '11.4'")]
+    ("line", "expected"), [("8.6", "Python 3.10 or older"), ("11.5", "Perhaps you meant '11.4'")]
 )
 def test_a_line_without_an_image_is_said(line: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
@@ -138,7 +138,7 @@ def test_a_line_without_an_image_is_said(line: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b'["example.org/a:1"]\ndigest = "sha256:1234"\n', "is no digest"),
+        (b'["example.org/a:1"]\ndigest = "sha256:1234"\n', "is not a digest"),
         (b'"example.org/a:1" = "unlocked"\n', "example.org/a:1 has no digest"),
         (b"\xff", "utf-8"),
     ],

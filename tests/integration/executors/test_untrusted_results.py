@@ -13,14 +13,21 @@ import pytest
 from support.dask_cluster import Cluster
 from support.misbehaving_worker import HOST_FILE, MISBEHAVIOURS, SECRET
 from support.paths import MANIFESTS, ROOT
-from support.records import build_inputs, build_record, export_inputs, preprocess, weights_identity
+from support.records import (
+    blob,
+    build_inputs,
+    build_record,
+    export_inputs,
+    preprocess,
+    weights_identity,
+)
 
 from benchmarks import fake_builder
 from builders.executors import LocalExecutor
 from builders.executors.base import Executor
 from builders.executors.dask.capabilities import imports
 from builders.executors.dask.client import DaskExecutor, _lay_out, _parse_event
-from builders.executors.dask.worker import Answer
+from builders.executors.dask.worker import Answer, Message
 from builders.executors.docker import DockerExecutor
 from builders.jobs.messages import BuildJob, ExportJob, Job, Prove, ReferenceJob, VerifyJob
 from builders.jobs.output_files import LIMITS
@@ -147,7 +154,7 @@ class Bench:
         text = f"{caught.value} {caught.value.hint}"
         assert SECRET not in text
         assert "Traceback" not in text
-        assert "the worker ended with" not in text  # the worker itself did what it was told to
+        assert "the worker exited with" not in text  # the worker itself did what it was told to
         kept = self.folder / "kept"
         keep(self.output, kept)
         self.check_nothing_leaked(kept)
@@ -276,10 +283,17 @@ def test_no_needless_secret_reaches_a_clusters_worker_or_what_it_starts(
 @pytest.mark.parametrize(
     "event",
     [None, (), (1.0,), (1.0, None), (1.0, "{"), (1.0, "[]"), (1.0, "{}"), (1.0, '{"task": []}'),
-     (1.0, "[" * 100_000), (1.0, b"\xff"), 7],
+     (1.0, "[" * 100_000), (1.0, b"\xff"), (1.0, '{"task": "t", "log": 7}'),
+     (1.0, '{"task": "t", "log": "\\ud800"}'), 7],
 )  # fmt: skip
 def test_a_malformed_event_of_a_cluster_is_ignored(event: object) -> None:
     assert _parse_event(event) is None
+
+
+def test_a_message_of_a_worker_arrives_as_it_was_sent() -> None:
+    text = Message(task="t", log="1 \u00b5s\n").to_json()
+    assert text == '{"task": "t", "log": "1 \\u00b5s\\n"}'
+    assert _parse_event((1.0, text)) == Message(task="t", log="1 \u00b5s\n")
 
 
 def test_malformed_events_do_not_stop_a_job(
@@ -288,7 +302,7 @@ def test_malformed_events_do_not_stop_a_job(
     bench = Bench(tmp_path, place)
     bench.set_case("nothing")
     for event in (None, (1.0, "{"), (1.0, '{"task": {}}')):
-        cluster._hear(event)  # type: ignore[arg-type]
+        cluster._receive(event)  # type: ignore[arg-type]
     cluster.run(bench.job("build"), bench.output, silent)
 
 
@@ -306,7 +320,7 @@ def answer(**changes: object) -> Answer:
         "kind": "build", "engine": "engine", "facts": {}, "precision_proven": False,
         "verification": None, "benchmark": [], "machine": {}, "cost": {},
     }  # fmt: skip
-    made = {"result": json.dumps(result), "files": {"engine": Blob(sha256="0" * 64, size=1)}}
+    made = {"result": json.dumps(result), "files": {"engine": blob(size=1)}}
     return Answer.model_validate(made | changes)
 
 
@@ -314,9 +328,14 @@ def answer(**changes: object) -> Answer:
     "changes",
     [
         {"files": {}},
-        {"files": {"engine": Blob(sha256="0" * 64, size=1), "more": Blob(sha256="0" * 64, size=1)}},
-        {"files": {"engine": Blob(sha256="0" * 64, size=LIMITS["engine"] + 1)}},
-        {"files": {"engine": Blob(sha256="0" * 64, size=-1)}},
+        {
+            "files": {
+                "engine": blob(size=1),
+                "more": blob(size=1),
+            }
+        },
+        {"files": {"engine": blob(size=LIMITS["engine"] + 1)}},
+        {"files": {"engine": blob(size=-1)}},
         {"result": "[" * 10_000},
         {"result": " " * (LIMITS["result"] + 1)},
         {"result": '{"kind": "reference", "file": "engine", "cost": {}}'},
@@ -333,7 +352,7 @@ def test_an_answer_of_a_cluster_is_not_trusted(changes: dict[str, object], bench
 def test_an_answer_names_no_path() -> None:
     for name in ("/etc/x", "../x", "a/b", "..", "", "log.txt", "x\n"):
         with pytest.raises(ValueError, match=r"files"):
-            answer(files={name: Blob(sha256="0" * 64, size=1)})
+            answer(files={name: blob(size=1)})
 
 
 def test_no_secret_is_in_a_workers_environment(

@@ -17,18 +17,22 @@ from support.records import model_index as model
 from builders.backends import get_backend
 from builders.planning.decision import ACTION_FACTS, Action, Cause, Decision, why
 from builders.recipe.export_form import Form
-from builders.recipe.precisions import RECIPES
+from builders.recipe.precisions import RECIPES, RangeMethod
+from builders.weights.mode import MODE_FACTS, WeightsMode, mode_of
 from zoo.catalog.engine_page import commands, history
 from zoo.catalog.place import Place
 from zoo.client.selection import Machine, select
 from zoo.schema.closed import Unknown, complete
 from zoo.schema.floors import floors, probe_fall
+from zoo.schema.index import DisabledCell
+from zoo.schema.keys import WeightsIdentity, WeightsKind
 from zoo.schema.manifest import Cut
 from zoo.schema.precisions import PRECISION_FACTS, Placing, Precision, Rest, is_lowered
 from zoo.schema.records import (
     Attestation,
     AttestationKind,
     FailureReason,
+    FailureStage,
     Kind,
     PrecisionStatus,
     Status,
@@ -54,10 +58,32 @@ DECIDES = {
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
     Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
-    FailureReason: ("zoo/schema/records.py", {"builders/planning/decide.py"}),
+    FailureReason: ("zoo/schema/records.py", {
+        "builders/planning/decide.py", "builders/history/failures.py",
+    }),
     Action: ("builders/planning/decision.py", {"builders/run/engines.py"}),
+    FailureStage: ("zoo/schema/records.py", {"zoo/schema/index.py"}),
+    Kind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
+    WeightsMode: ("builders/weights/mode.py", {"builders/weights/__init__.py"}),
+    RangeMethod: ("builders/recipe/precisions.py", {"builders/precision/ranges.py"}),
 }  # fmt: skip
 """Set to the file that defines it, and the files where code has to decide about each member."""
+
+CLASSES = {
+    "AnyJob": ("builders/jobs/messages.py", "_Message", {
+        "builders/jobs/messages.py", "builders/jobs/results.py", "builders/worker/execute.py",
+    }),
+    "EngineJob": ("builders/jobs/messages.py", "_Message", {
+        "builders/executors/docker.py", "builders/executors/dask/resources.py",
+        "builders/jobs/messages.py", "builders/worker/execute.py", "builders/jobs/results.py",
+    }),
+    "AnyWeights": ("zoo/schema/manifest.py", "_Frozen", {
+        "builders/recipe/export_form.py",
+        "builders/weights/__init__.py", "builders/weights/state.py",
+    }),
+}  # fmt: skip
+"""Union of classes to the file that defines it, their base, and the files where code has to decide
+about each class."""
 
 
 def test_a_new_member_is_an_error_wherever_code_has_to_decide(tmp_path: Path) -> None:
@@ -74,6 +100,12 @@ def test_a_new_member_is_an_error_wherever_code_has_to_decide(tmp_path: Path) ->
         assert body is not None
         new = f'    BRAND_NEW = "brand-new-{members.__name__.lower()}"\n'
         path.write_text(old[: body.end()] + new + old[body.end() :])
+    for name, (file, base, _) in CLASSES.items():
+        path = tmp_path / file
+        union = re.compile(rf"^{name}: TypeAlias = ", re.MULTILINE)
+        assert union.search(path.read_text()) is not None
+        new = f"class BrandNew{name}({base}):\n    pass\n\n\n"
+        path.write_text(union.sub(rf"{new}\g<0>BrandNew{name} | ", path.read_text()))
     command = [
         sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "--no-pretty",
         "-p", "zoo", "-p", "builders",
@@ -84,9 +116,16 @@ def test_a_new_member_is_an_error_wherever_code_has_to_decide(tmp_path: Path) ->
         named = f"[{members.__name__}.BRAND_NEW"
         where = {line.partition(":")[0] for line in errors if named in line}
         assert where == files, (members, done.stdout[-3000:])
+    for name, (_, _, files) in CLASSES.items():
+        refused = [line for line in errors if '"assert_never" has incompatible type' in line]
+        where = {line.partition(":")[0] for line in refused if f"BrandNew{name}" in line}
+        assert where == files, (name, done.stdout[-3000:])
 
 
-@pytest.mark.parametrize("members", [Precision, Runtime, Cut, Status, Kind, PrecisionStatus])
+@pytest.mark.parametrize(
+    "members",
+    [Precision, Runtime, Cut, Status, Kind, PrecisionStatus, RangeMethod, WeightsKind, WeightsMode],
+)
 def test_members_are_strings_everywhere(members: type[StrEnum]) -> None:
     for member in members:
         assert str(member) == f"{member}" == member.value
@@ -109,6 +148,13 @@ def test_every_table_knows_every_precision(precision: Precision) -> None:
     assert 0 <= probe_fall(precision) < 1
     line = RuntimeLine.parse("ort1.32")
     assert Form.for_line(line, precision).name.startswith(precision)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_of_repository_has_a_mode_of_weights(kind: Kind) -> None:
+    facts = MODE_FACTS[mode_of(kind)]
+    assert facts.kind is kind
+    assert kind.seeded is bool(facts.suffix)
 
 
 @pytest.mark.parametrize("action", Action)
@@ -148,7 +194,7 @@ def test_an_unknown_runtime_is_read_shown_and_never_taken() -> None:
     machine = Machine(archs=("cpu",), toolchains=(later("ort", version="1.32.0"),))
     known = engine("cpu-ort1.32-fp32")
     assert select(model(odd, known), machine) is not odd
-    with pytest.raises(SelectionError, match=r"needs ov 2026\.1\.0, which is not installed"):
+    with pytest.raises(SelectionError, match=r"ov 2026\.1\.0, which is not installed"):
         select(model(odd), machine)
     with pytest.raises(TargetError, match="no backend builds 'ov'"):
         get_backend(chain.kind)
@@ -159,7 +205,7 @@ def test_an_unknown_runtime_is_read_shown_and_never_taken() -> None:
 def test_an_engine_of_an_unknown_precision_is_listed_and_never_taken() -> None:
     odd = engine("cpu-ort1.32-fp32", precision="fp6")
     machine = Machine(archs=("cpu",), toolchains=(later("ort", version="1.32.0"),))
-    with pytest.raises(SelectionError, match="fp6, which this version does not know: upgrade"):
+    with pytest.raises(SelectionError, match="unknown precision fp6"):
         select(model(odd), machine)
     assert json.loads(odd.to_json())["precision"] == "fp6"
 
@@ -176,6 +222,24 @@ def test_an_attestation_of_an_unknown_kind_changes_no_status() -> None:
     assert status_of([odd])[0] is Status.PENDING
     assert json.loads(odd.to_json())["kind"] == "audited"
     assert "audited" in {one.what for one in history(model(), [engine("cpu-ort1.32-fp32")], [odd])}
+
+
+def test_weights_of_an_unknown_kind_keep_their_bytes_and_are_not_seeded() -> None:
+    values = {"kind": "torrent", "source": "s", "digest": "1" * 64}
+    odd = WeightsIdentity.model_validate(values)
+    assert isinstance(odd.kind, Unknown)
+    assert not odd.seeded
+    assert odd.model_dump(mode="json") == values
+
+
+def test_a_cell_disabled_at_an_unknown_stage_replaces_no_engine() -> None:
+    values = {
+        "targets": ["cpu-ort1.32-int8"], "precision": "int8", "reason": "r", "record": "1" * 64,
+    }  # fmt: skip
+    stages = ("export", "build", "verify", "upload")
+    cells = [DisabledCell.model_validate({**values, "stage": stage}) for stage in stages]
+    assert [cell.replaces_engines for cell in cells] == [True, False, False, False]
+    assert [cell.model_dump(mode="json")["stage"] for cell in cells] == list(stages)
 
 
 @pytest.mark.parametrize(

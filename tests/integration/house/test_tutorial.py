@@ -36,7 +36,7 @@ def test_every_block_of_the_tutorial_runs(farm: Farm, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout
-    assert "cache: 16 images, 3 classes, 1280 features in fp32; 0 left out" in said
+    assert "cache: 16 images, 3 classes, 1280 features in fp32; 0 skipped" in said
     assert "cache: 17 images, 3 classes" in said
     assert "1 images in" in said  # the others were done before
     assert said.count("held-out images (95% interval") == 4

@@ -85,7 +85,7 @@ def test_an_empty_environment_lists_examines_and_pulls(
     assert "pip install 'caft-zoo[onnxruntime]'" in examined.stdout
     refused = zoo("pull", LITE)
     assert refused.returncode == 11
-    assert "needs ONNX Runtime 1.32" in refused.stderr
+    assert "requires ONNX Runtime 1.32" in refused.stderr
     pulled = zoo("pull", LITE, "--target", "cpu-ort1.32-fp32")
     assert pulled.returncode == 0, pulled.stderr
     assert Path(pulled.stdout.strip()).is_relative_to(tmp_path / ".cache" / "caft-zoo")

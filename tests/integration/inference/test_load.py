@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.caft import photo, toy
+from support.goldens import assert_golden
 from support.make_farm import Farm
 from support.models import LITE
 
@@ -28,7 +29,7 @@ def test_a_tensor_gives_the_features_of_its_photos() -> None:
 
 def test_a_tensor_in_the_hosts_memory_is_a_sentence() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(RunError, match="images lie in the host's memory") as caught:
+    with pytest.raises(RunError, match="images are in host memory") as caught:
         device_view(torch.zeros(1, 3, 32, 32), 0)
     assert ".numpy()" in str(caught.value)
 
@@ -45,11 +46,12 @@ def test_load_finds_the_engine_and_says_why(
         assert extractor.record.targets == ("cpu-ort1.32-fp32",)
         assert extractor.preprocess.input_size == 224
         features = extractor([photo(1, (300, 240)), photo(2, (240, 300))])
-        with pytest.raises(RunError, match="takes photos or a batch of them, not a NoneType"):
+        with pytest.raises(RunError, match="NoneType"):
             extractor(None)
     assert features.shape == (2, 1280)
-    assert "made for cpu" in said[0] == extractor.why
-    with pytest.raises(RunError, match="this extractor is closed"):
+    assert "built for cpu" in said[0] == extractor.why
+    with pytest.raises(RunError) as closed:
         extractor([photo(1, (300, 240))])
+    assert_golden("inference/closed", closed.value)
     with pytest.raises(UsageError, match="Perhaps you meant 'efficientnet_lite0'"):
         zoo.load("efficientnet_lite")

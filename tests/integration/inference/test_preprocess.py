@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.goldens import assert_golden
 from support.paths import MANIFESTS
 
 from builders.export.backbone import import_timm
@@ -58,12 +59,14 @@ def test_grey_and_transparent_photos_are_taken(manifests: dict[str, Manifest]) -
 
 def test_what_is_no_photo_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "note.jpg").write_text("hello")
-    with pytest.raises(RunError, match="not a photo"):
+    with pytest.raises(RunError, match=r"note\.jpg") as no_image:
         open_photo(tmp_path / "note.jpg")
+    assert_golden("inference/no-image", no_image.value, {tmp_path: "FOLDER"})
     with pytest.raises(RunError, match="no such file"):
         open_photo(tmp_path / "none.jpg")
     Image.new("L", (1, 101)).save(tmp_path / "line.png")
-    with pytest.raises(RunError, match=r"line.png: 1 x 101 pixels: .* 100 times the shorter"):
+    with pytest.raises(RunError, match=r"line\.png.*\b1 x 101\b.*\b100:1\b") as too_long:
         open_photo(tmp_path / "line.png")
+    assert_golden("inference/aspect-ratio", too_long.value, {tmp_path: "FOLDER"})
     Image.new("L", (200, 2)).save(tmp_path / "long.png")
     assert open_photo(tmp_path / "long.png").size == (200, 2)

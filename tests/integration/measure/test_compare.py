@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.goldens import assert_golden
 from support.make_farm import Farm
 from support.models import SMALL
 from support.records import engine_entry
 
 from builders.cli import main
-from builders.measure.engine_vs_pytorch import beside_torch_speed, in_turns, read_torch_speed
+from builders.measure.engine_vs_pytorch import in_turns
+from builders.measure.torch_speed import TorchSpeed, beside_torch_speed, read_torch_speed
 from builders.publish.signer import open_desk
 from zoo.catalog.site import build_site
 from zoo.cli.main import run_cli
@@ -43,7 +45,7 @@ def timed(**changes: Any) -> EngineEntry:
 
 
 def test_an_engine_is_slower_where_pytorch_at_its_best_is_faster() -> None:
-    found = beside_torch_speed(timed(), SPEED)
+    found = beside_torch_speed(timed(), TorchSpeed.model_validate(SPEED))
     assert found is not None
     assert [(one.batch, one.pytorch_ms) for one in found.batches] == [(1, 0.4), (256, 23.0)]
     assert found.slower_at == (256,)
@@ -59,14 +61,24 @@ def test_an_engine_is_slower_where_pytorch_at_its_best_is_faster() -> None:
     ],
 )
 def test_what_was_not_measured_alike_is_not_compared(changes: dict[str, Any]) -> None:
-    assert beside_torch_speed(timed(**changes), SPEED) is None
+    assert beside_torch_speed(timed(**changes), TorchSpeed.model_validate(SPEED)) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"model": "m"}'])
 def test_a_file_of_another_kind_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(text)
-    with pytest.raises(UsageError, match="not what torch-speed writes"):
+    with pytest.raises(UsageError, match=r"m\.json: ") as caught:
         read_torch_speed(tmp_path / "m.json")
+    assert_golden("measure/no-torch-speed", caught.value.hint)
+
+
+def test_a_written_file_is_what_was_measured(tmp_path: Path) -> None:
+    """Its JSON has stayed the same: a mode that was not timed is absent, other nulls stay."""
+    machine = {"cpu": "c", "image": None, "gpu": {"name": "NVIDIA H200", "driver": None}}
+    values = {**SPEED, "machine": machine}
+    (tmp_path / "m.json").write_text(TorchSpeed.model_validate(values).to_json())
+    assert (tmp_path / "m.json").read_text() == json.dumps(values, indent=1) + "\n"
+    assert read_torch_speed(tmp_path / "m.json") == TorchSpeed.model_validate(values)
 
 
 def test_turns_alternate() -> None:
@@ -89,7 +101,7 @@ def test_records_and_page_say_where_an_engine_is_slower(dry_run_copy: Farm) -> N
     (farm.folder / "speed").mkdir()
     (farm.folder / "speed" / f"{SMALL}.json").write_text(json.dumps(speed))
     asked = ["compare", "--store", str(farm.store), "--torch-speed", str(farm.folder / "speed")]
-    assert run_cli(main._parser(), asked) == 0
+    assert run_cli(main.farm_parser(), asked) == 0
     (entry,) = farm.repository.model_index(SMALL).engines  # type: ignore[union-attr]
     assert entry.status == "verified"
     assert entry.comparison is not None
@@ -105,5 +117,5 @@ def test_without_anything_to_compare_it_says_so(
 ) -> None:
     (dry_run_copy.folder / "speed").mkdir()
     asked = ["compare", "--store", str(dry_run_copy.store), "--torch-speed"]
-    assert run_cli(main._parser(), [*asked, str(dry_run_copy.folder / "speed")]) != 0
-    assert "no engine here was timed" in capsys.readouterr().err
+    assert run_cli(main.farm_parser(), [*asked, str(dry_run_copy.folder / "speed")]) != 0
+    assert "no engine was benchmarked" in capsys.readouterr().err

@@ -26,7 +26,7 @@ def test_a_key_is_revoked_by_its_id(signed: Signed) -> None:
         return subprocess.run([*command, *folders], capture_output=True, text=True, check=False)
 
     old = signed.ring.entry("publisher").keyid
-    assert "is revoked" in revoke(old[:16]).stdout
+    assert revoke(old[:16]).returncode == 0
     signed.ring = type(signed.ring)(signed.ring.folder, ask=lambda what: "")
     assert signed.ring.entry("publisher").keyid != old
     signed.release(content=b"newer")

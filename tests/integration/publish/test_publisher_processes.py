@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from support.goldens import assert_golden
 from support.signed_repository import LABEL, Signed
 
 from builders.publish import garbage
@@ -35,13 +36,18 @@ def test_a_child_that_dies_or_babbles_refuses_its_candidate_alone(
 ) -> None:
     signed.check = check_apart
     key = signed.propose(signed.build())
-    for code, words in (("import os; os.abort()", "failed (-6)"), ("print('ok')", "no answer")):
+    for code, end in (
+        ("import os; os.abort()", "died"),
+        ("print('ok')", "silent"),
+        ("print('[]')", "list"),
+        ("print('{}')", "no-index"),
+    ):
         with monkeypatch.context() as patch:
             launcher = signed.folder / "python"
             launcher.write_text(f"#!/bin/sh\nexec {sys.executable} -c {shlex.quote(code)}\n")
             launcher.chmod(0o755)
             patch.setattr(sys, "executable", str(launcher))
-            assert words in signed.publish().refused[key]
+            assert_golden(f"publish/check-{end}", signed.publish().refused[key], {key: "CANDIDATE"})
         key = signed.propose(signed.build())
     assert not signed.publish().refused
 
@@ -52,7 +58,7 @@ def test_a_candidate_is_looked_at_in_another_process(signed: Signed) -> None:
     (signed.folder / "store/candidates/n").mkdir(parents=True)
     broken = signed.path("candidates/n/x.json")
     broken.write_text("{")
-    assert "not a valid Candidate" in signed.publish().refused["candidates/n/x.json"]
+    assert "candidates/n/x.json" in signed.publish().refused
     assert [row.model for row in signed.client().index().models] == ["m"]
 
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from support.make_farm import Farm
+from support.make_farm import Counts, Farm, counts
 from support.models import LITE
 from support.paths import ROOT
 
@@ -33,7 +33,7 @@ def test_changed_text_changes_the_page_and_nothing_else(copy: Farm) -> None:
     before = copy.snapshot()
     copy.edit(LITE, "EfficientNet made for small devices", "A network with another text")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu,sm86")
-    assert "3 already published" in done.stdout
+    assert counts(done) == Counts(current=3)
     after = copy.snapshot()
     changed = {key for key in after if after[key] != before.get(key)}
     assert {key for key in changed if re.search("[0-9a-f]{64}", key) is None} >= {
@@ -48,7 +48,7 @@ def test_a_changed_tolerance_verifies_again_and_builds_nothing(copy: Farm) -> No
     copy.edit(LITE, "[catalog]", "[tolerance.fp32]\ncosine = 0.99995\n\n[catalog]")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode == 0, done.stdout
-    assert "1 verified again" in done.stdout
+    assert counts(done) == Counts(verified=1)
     added = [key.split("/")[0] for key in copy.snapshot() if key not in before]
     assert added.count("attestations") == 2
     assert not {"blobs", "records", "exports"} & set(added)
@@ -58,8 +58,7 @@ def test_a_tolerance_that_is_missed_withdraws_the_engine(copy: Farm) -> None:
     copy.edit(LITE, "[catalog]", f"{STRICT}[catalog]")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode != 0
-    assert "relative error" in done.stdout
-    assert "to reproduce" in done.stdout
+    assert counts(done) == Counts(failed=1)
     index = copy.repository.model_index(LITE)
     assert index is not None
     engines = {e.targets[0]: e for e in index.engines}
@@ -69,10 +68,10 @@ def test_a_tolerance_that_is_missed_withdraws_the_engine(copy: Farm) -> None:
     assert "withdrawn" in refused.stderr
     again = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert again.returncode != 0
-    assert "withdrawn" in again.stdout
+    assert counts(again).published == 0
     copy.edit(LITE, STRICT, "")
     back = copy.make(f"MODELS={LITE}", "GPU=cpu")
-    assert "1 verified again" in back.stdout
+    assert counts(back) == Counts(verified=1)
     assert copy.zoo("pull", LITE).returncode == 0
 
 
@@ -82,16 +81,15 @@ def test_a_new_engine_that_misses_is_not_published(copy: Farm, tmp_path: Path) -
     copy.edit(LITE, "[catalog]", f"{STRICT}[catalog]")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode != 0
-    assert "not published" in done.stdout
+    assert counts(done) == Counts(failed=1)
     assert copy.repository.records(LITE) == []
     index = copy.repository.model_index(LITE)
     assert index is not None
     (cell,) = index.disabled
-    assert cell.reason.startswith("missed its floors, not published: batch 1: ")
+    assert "batch 1: " in cell.reason
     command = done.stdout.partition("to reproduce: ")[2].splitlines()[0].split()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert again.returncode == 8
-    assert "relative error" in again.stderr
     verdict = json.loads((Path(command[-1]) / "result.json").read_text())["verification"]
     assert not verdict["passed"]
 
@@ -132,14 +130,15 @@ def test_a_wrong_width_is_an_error_at_export(copy: Farm) -> None:
     copy.edit(LITE, "feature_dim = 1280", "feature_dim = 1281")
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode != 0
-    assert "the manifest says 1281, the network gives features of shape (1280,)" in done.stdout
+    assert re.search(r"feature_dim.*\b1281\b.*\b1280\b", done.stdout)
+    assert counts(done) == Counts(failed=1)
 
 
 def test_an_engine_for_more_gpus_serves_each_of_them(copy: Farm) -> None:
     first = copy.make(f"MODELS={LITE}", "GPU=sm86,sm89,sm120", "PRECISION=fp16")
-    assert "1 published" in first.stdout, first.stdout
+    assert counts(first) == Counts(published=1)
     engines = published(copy)
     labels = {f"{arch}-rtx1.7-fp16" for arch in ("sm86", "sm89", "sm120")}
     assert len({engines[label] for label in labels}) == 1
     again = copy.make(f"MODELS={LITE}", "GPU=sm89", "PRECISION=fp16")
-    assert "1 already published" in again.stdout
+    assert counts(again) == Counts(current=1)

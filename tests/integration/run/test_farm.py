@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.make_farm import Farm
+from support.make_farm import Counts, Farm, counts
 from support.models import LITE, SMALL
 from support.paths import MANIFESTS, ROOT
 
 from builders.measure.costs import model_costs
 from zoo.runtime.header import read_header
+from zoo.util.errors import RepositoryError
 
 
 def test_a_cpu_engine_is_verified_and_a_gpu_engine_pending(farm: Farm) -> None:
@@ -77,7 +78,7 @@ def test_again_does_nothing_and_says_so(farm: Farm) -> None:
     before = farm.snapshot()
     done = farm.make(f"MODELS={LITE}", "GPU=cpu,sm86")
     assert done.returncode == 0
-    assert "3 already published, nothing to do" in done.stdout
+    assert counts(done) == Counts(current=3)
     assert farm.snapshot() == before
 
 
@@ -85,8 +86,8 @@ def test_a_broken_manifest_does_not_stop_the_others(copy: Farm) -> None:
     copy.edit("resnet50", "feature_dim", "feature_dims")
     done = copy.make(f"MODELS={LITE},resnet50", "GPU=cpu")
     assert done.returncode != 0
-    assert "1 already published, nothing to do, 1 failed" in done.stdout
-    assert "backbone.feature_dims: unknown field" in done.stdout
+    assert counts(done) == Counts(current=1, failed=1)
+    assert "backbone.feature_dims" in done.stdout
     assert copy.make(f"MODELS={LITE}", "GPU=cpu").returncode == 0
 
 
@@ -109,8 +110,8 @@ def test_a_missing_engine_is_noticed(copy: Farm) -> None:
     path.unlink()
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert done.returncode != 0
-    assert "which is missing" in done.stdout
-    assert "missing" in copy.zoo("pull", LITE).stderr
+    assert record.engine.sha256 in done.stdout
+    assert copy.zoo("pull", LITE).returncode == RepositoryError.exit_code
 
 
 def test_damage_is_found_and_repaired(copy: Farm) -> None:
@@ -125,11 +126,11 @@ def test_damage_is_found_and_repaired(copy: Farm) -> None:
 
     found = check()
     assert found.returncode == 10
-    assert f"{record.engine.sha256} is damaged" in found.stdout
+    assert record.engine.sha256 in found.stdout
     assert check("--repair").returncode == 0
     done = copy.make(f"MODELS={LITE}", "GPU=cpu")
-    assert "1 published" in done.stdout
-    assert "all whole" in check().stdout
+    assert counts(done) == Counts(published=1)
+    assert check().returncode == 0
     assert copy.zoo("pull", LITE).returncode == 0
 
 
@@ -149,7 +150,8 @@ def test_the_seeded_state_is_kept_as_a_blob(dry_run: Farm) -> None:
 def test_a_release_refuses_to_mix_with_a_dry_run(dry_run: Farm) -> None:
     done = dry_run.make(f"MODELS={SMALL}", "GPU=cpu")
     assert done.returncode != 0
-    assert "is a dry-run repository, but this run is a release" in done.stderr
+    assert "dry-run" in done.stderr
+    assert "release" in done.stderr
 
 
 def test_a_new_model_of_a_known_cut_is_a_new_file_and_nothing_else(
@@ -167,4 +169,4 @@ def test_a_new_model_of_a_known_cut_is_a_new_file_and_nothing_else(
     (dry_run_copy.manifests / "resnet18.toml").write_text(text)
     done = dry_run_copy.make("WEIGHTS=seeded", "MODELS=resnet18", "GPU=cpu,sm86", "PRECISION=fp32")
     assert done.returncode == 0, done.stdout
-    assert "2 published" in done.stdout
+    assert counts(done) == Counts(published=2)

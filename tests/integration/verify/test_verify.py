@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support.records import small_preprocess
 
 from builders.jobs.messages import Verification
 from builders.jobs.progress import silent
@@ -23,7 +24,7 @@ from zoo.schema.measurements import BatchNumbers
 from zoo.util.errors import VerificationError
 
 HALF = (0.5, 0.5, 0.5)
-PREPROCESS = Preprocess(input_size=32, crop=1.0, interpolation="bicubic", mean=HALF, std=HALF)
+PREPROCESS = small_preprocess(crop=1.0)
 TOLERANCE = Tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2, neighbours=0.9)
 Array = npt.NDArray[Any]
 

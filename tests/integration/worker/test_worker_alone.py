@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.goldens import raises_golden
 from support.installed import installed_inputs
 from support.paths import DATA, ROOT
 
@@ -78,11 +79,10 @@ def test_it_builds_an_engine_from_a_job(alone: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("python", "words"),
-    [("/no/such/python", "does not start"), ("/bin/true", "can't run a worker")],
+    ("python", "golden"), [("/no/such/python", "no-python"), ("/bin/true", "other-program")]
 )
-def test_a_python_that_will_not_do_is_named(python: str, words: str) -> None:
-    with pytest.raises(UsageError, match=f"BUILDER_PYTHON={python}.*{words}"):
+def test_a_python_that_will_not_do_is_named(python: str, golden: str) -> None:
+    with raises_golden(UsageError, f"worker/{golden}", match=f"BUILDER_PYTHON={python}"):
         toolchains_of(python)
 
 

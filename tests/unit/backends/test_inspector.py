@@ -72,7 +72,7 @@ def test_an_engine_runs_in_fp32_what_is_to_stay_so() -> None:
     assert "300 are stated as fp16 by their layers and 700 as fp32" in found.reason
     found = verdict([conv("FP16", 1000)], "fp16", 1000, 2100, kept=3)
     assert found.proof is Proof.CONTRADICTED
-    assert found.reason == "3 layers with weights are to stay fp32, and none does"
+    assert found.reason == "3 layers with weights must stay fp32, but none does"
     assert verdict([conv("FP32", 1000)], "fp16", 1000, 4000, kept=3).proof is Proof.CONTRADICTED
 
 
@@ -81,7 +81,7 @@ def test_one_layer_that_is_to_stay_fp32_excuses_no_other() -> None:
     found = verdict(layers, "fp16", 1000, 4000, kept=2)
     assert found.proof is Proof.CONTRADICTED
     assert found.reason == (
-        "of 8 layers that state their weights and need not stay fp32, 1 are fp16"
+        "1 of the 8 layers that state their weights and need not stay fp32 are fp16"
     )
     assert verdict(layers, "fp16", 1000, 4000, kept=8).proof is Proof.PROVEN
 
@@ -110,7 +110,7 @@ def test_fused_layers_are_judged_by_the_size_of_the_plan() -> None:
     assert verdict([fused()], "fp32", 1_000_000, 4_100_000).proof is Proof.PROVEN
     found = verdict([fused()], "fp16", 1_000_000, 4_100_000)
     assert found.proof is Proof.UNPROVEN
-    assert "4.10 bytes" in found.reason
+    assert "4.10 bytes per weight" in found.reason
 
 
 def test_what_says_nothing_proves_nothing() -> None:
@@ -120,10 +120,14 @@ def test_what_says_nothing_proves_nothing() -> None:
 
 def test_a_summary_counts_layers_weights_and_tensors() -> None:
     found = summarise(json.dumps({"Layers": [conv("FP16", 10), fused(), "name"]}))
-    assert found["weights"] == {"fp16": 10}
-    assert found["tensors"] == {"fp16": 1, "fp32": 1}
-    assert found["layers"] == {"CaskConvolution": 1, "Myelin": 1}
-    assert found["silent"] == ["{ForeignNode[a...b]}"]
+    assert found.model_dump(mode="json") == {
+        "profiles": 1,
+        "layers": {"CaskConvolution": 1, "Myelin": 1},
+        "weights": {"fp16": 10},
+        "weighted": {"fp16": 1},
+        "tensors": {"fp16": 1, "fp32": 1},
+        "silent": ["{ForeignNode[a...b]}"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -142,8 +146,8 @@ def test_what_tensorrt_8_6_said_on_an_h200_is_read(
     folder = RESULTS / engine
     record = json.loads((folder / "record.json").read_text())
     summary = summarise(lzma.decompress((folder / "inspector.json.xz").read_bytes()).decode())
-    assert summary["profiles"] == 2
-    assert bool(summary["silent"]) is not proven
+    assert summary.profiles == 2
+    assert bool(summary.silent) is not proven
     verdict = judge(summary, record["inputs"]["precision"], parameters, record["engine"]["size"])
     assert (verdict.proof is Proof.PROVEN) is proven, verdict.reason
     assert (record["precision_status"] == "proven") is proven

@@ -10,7 +10,7 @@ import pytest
 from builders.cli import main as farm
 from zoo.cli import main as client
 
-PARSERS = {"zoo-farm": farm._parser, "zoo": client._parser}
+PARSERS = {"zoo-farm": farm.farm_parser, "zoo": client.client_parser}
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -41,7 +41,7 @@ def test_no_default_of_a_subcommand_overwrites_an_option_before_it(name: str) ->
     "action", [["init"], ["rotate", "targets"], ["renew", "root"], ["revoke", "abc"]]
 )
 def test_keys_folder_counts_before_and_after_the_action(action: list[str]) -> None:
-    parser = farm._parser()
+    parser = farm.farm_parser()
 
     assert parser.parse_args(["keys", "--keys", "X", *action]).keys == "X"
     assert parser.parse_args(["keys", *action, "--keys", "X"]).keys == "X"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from support.goldens import assert_golden
 from support.records import (
     benchmark,
+    disabled_cell,
     engine_entry,
     machine,
     model_index,
@@ -44,26 +46,27 @@ def said(*engines: EngineEntry, disabled: tuple[DisabledCell, ...] = ()) -> dict
 
 def test_a_faster_engine_is_advised_with_its_numbers() -> None:
     words = said(engine("cpu-ort1.32-fp32", 10.0), engine("cpu-ort1.32-int8", 16.0))
-    assert words == {"int8": "use it: cosine 0.9961 at worst, 1.60 times as fast as fp32"}
+    assert_golden("client/recommended", words["int8"])
 
 
 def test_a_slower_engine_is_not() -> None:
     words = said(engine("cpu-ort1.32-fp32", 10.0), engine("cpu-ort1.32-int8", 8.0))
-    assert words["int8"].startswith("take fp32: ")
     assert "0.80 times as fast" in words["int8"]
+    assert_golden("client/not-recommended", words["int8"])
 
 
 def test_int8_that_is_slower_than_fp16_is_not_advised() -> None:
     fp32, int8 = engine("cpu-ort1.32-fp32", 10.0), engine("cpu-ort1.32-int8", 16.0)
     words = said(fp32, engine("cpu-ort1.32-fp16", 20.0), int8)
-    assert words["fp16"].startswith("use it: ")
-    assert words["int8"].startswith("take fp16: ")
-    assert words["int8"].endswith("1.60 times as fast as fp32, 0.80 times as fast as fp16")
+    assert_golden("client/recommended-over-fp32", words["fp16"])
+    assert_golden("client/slower-than-fp16", words["int8"])
 
 
 def test_a_withdrawn_engine_is_not_advised_instead() -> None:
     fp32 = engine("cpu-ort1.32-fp32", 10.0, status="withdrawn", reason="cosine 0.5")
-    assert said(fp32, engine("cpu-ort1.32-int8", 8.0))["int8"].startswith("use it: ")
+    words = said(fp32, engine("cpu-ort1.32-int8", 8.0))["int8"]
+    assert "fp32" not in words
+    assert_golden("client/recommended-alone", words)
 
 
 def test_speeds_of_two_machines_are_not_compared() -> None:
@@ -80,22 +83,20 @@ def test_speeds_of_two_machines_are_not_compared() -> None:
 
 def test_what_is_kept_higher_is_said() -> None:
     mixed = engine("cpu-ort1.32-int8-mixed", advice=MIXED)
-    words = "2 of 49 operators kept higher (blocks.0.0.conv_dw, conv_stem), 13% of the work"
-    assert kept(mixed) == words
+    words = kept(mixed)
+    assert words is not None
     assert words in said(mixed)["int8"]
+    assert_golden("client/kept-operators", words)
     assert kept(engine("cpu-ort1.32-int8", advice=Advice(operators=49))) is None
     many = Advice(kept=tuple("abcdefgh"), operators=49, kept_work=0.4)
     assert "(" not in str(kept(engine("cpu-ort1.32-int8-mixed", advice=many)))
 
 
 def test_pending_withdrawn_and_missing_ones_are_not_advised() -> None:
-    cell = DisabledCell(
-        targets=("cpu-ort1.32-bf16",), precision="bf16", reason="it overflows", record="0" * 64
-    )
+    cell = disabled_cell("cpu-ort1.32-bf16", reason="it overflows")
     pending = engine("cpu-ort1.32-fp16", status="pending", verification=None)
     withdrawn = engine("cpu-ort1.32-int8", status="withdrawn", reason="cosine 0.5")
-    assert said(pending, withdrawn, disabled=(cell,)) == {
-        "bf16": "none: it overflows",
-        "fp16": "not run yet",
-        "int8": "withdrawn: cosine 0.5",
-    }
+    words = said(pending, withdrawn, disabled=(cell,))
+    assert words["bf16"].endswith(": it overflows")
+    assert words["int8"].endswith(": cosine 0.5")
+    assert_golden("client/unverified", "\n".join(f"{name}: {words[name]}" for name in words))

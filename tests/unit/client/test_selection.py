@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.goldens import assert_golden, raises_golden
 from support.records import engine_entry, model_index, toolchain
 
 from zoo.client.selection import Machine, fit, select, why
@@ -35,21 +36,20 @@ def test_an_engine_of_several_architectures_fits_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "what", "fact"),
     [
-        ({"status": "pending", "reason": "not run"}, "--allow-pending"),
-        ({"status": "withdrawn", "reason": "row 3"}, "withdrawn: row 3"),
-        ({"dry_run": True}, "--allow-seeded"),
-        ({"toolchain": toolchain("ort", "1.33.0")}, "needs ONNX Runtime 1.33.0"),
-        ({"toolchain": {**ORT.model_dump(), "os": "windows"}}, "made for windows"),
+        ({"status": "pending", "reason": "not run"}, "pending", "--allow-pending"),
+        ({"status": "withdrawn", "reason": "row 3"}, "withdrawn", "row 3"),
+        ({"dry_run": True}, "seeded", "--allow-seeded"),
+        ({"toolchain": toolchain("ort", "1.33.0")}, "version", r"ONNX Runtime 1\.33\.0"),
+        ({"toolchain": {**ORT.model_dump(), "os": "windows"}}, "system", "windows"),
     ],
 )
-def test_what_does_not_fit_says_why(changed: dict[str, Any], words: str) -> None:
-    with pytest.raises(SelectionError, match=words) as caught:
+def test_what_does_not_fit_says_why(changed: dict[str, Any], what: str, fact: str) -> None:
+    with raises_golden(SelectionError, f"client/no-fit-{what}", match=fact) as caught:
         select(model_index(engine_entry("cpu-ort1.32-fp32", **changed)), LAPTOP)
-    offered = words.startswith("--")
+    offered = fact.startswith("--")
     assert ("make zoo MODELS=m GPU=cpu" in str(caught.value)) != offered
-    assert ("install ONNX Runtime 1.33.0; or" in str(caught.value)) == ("1.33" in words)
 
 
 def test_what_this_version_does_not_know_is_passed_over() -> None:
@@ -59,12 +59,12 @@ def test_what_this_version_does_not_know_is_passed_over() -> None:
         toolchain={**ORT.model_dump(), "kind": "new", "version": "9.1"},
     )
     assert chosen(LAPTOP, future, CPU) == "cpu-ort1.32-fp32"
-    with pytest.raises(SelectionError, match=r"needs new 9\.1, which is not installed"):
+    with raises_golden(SelectionError, "client/unknown-runtime", match=r"new 9\.1"):
         chosen(LAPTOP, future)
 
 
 def test_a_machine_without_the_gpu_is_told_which() -> None:
-    with pytest.raises(SelectionError, match="needs sm86; this machine has cpu"):
+    with raises_golden(SelectionError, "client/no-gpu", match="sm86.*cpu"):
         select(model_index(FP16), LAPTOP)
 
 
@@ -72,13 +72,13 @@ def test_onnxruntime_reads_older_models_and_tensorrt_does_not() -> None:
     newer = Machine(archs=("cpu",), toolchains=(toolchain("ort", "1.100.1"),))
     assert chosen(newer, CPU) == "cpu-ort1.32-fp32"
     other = Machine(archs=("sm86",), toolchains=(toolchain("rtx", "1.7.1.200"),))
-    with pytest.raises(SelectionError, match=r"needs TensorRT-RTX 1\.7\.1\.116"):
+    with raises_golden(SelectionError, "client/other-version", match=r"1\.7\.1\.116"):
         select(model_index(FP16), other)
 
 
 def test_a_target_by_label_is_for_another_machine() -> None:
     assert chosen(LAPTOP, CPU, FP16, target="sm86-rtx1.7-fp16") == "sm86-rtx1.7-fp16"
-    with pytest.raises(SelectionError, match=r"Perhaps you meant 'sm86-rtx1\.7-fp16'"):
+    with raises_golden(SelectionError, "client/no-target", match=r"'sm86-rtx1\.7-fp16'"):
         chosen(LAPTOP, FP16, target="sm89-rtx1.7-fp16")
 
 
@@ -93,7 +93,7 @@ def test_an_engine_for_another_cuda_does_not_fit() -> None:
     assert fit(one, Machine(archs=("sm86", "cpu"), toolchains=(twelve,)))[1] is None
     why = fit(one, Machine(archs=("sm86", "cpu"), toolchains=(thirteen,)))[1]
     assert why is not None
-    assert "for CUDA 12; that for 13 is installed" in why
+    assert_golden("client/other-cuda", why)
 
 
 def trt(label: str, **changes: Any) -> Any:
@@ -131,10 +131,8 @@ def test_a_driver_that_is_too_old_is_noticed_before_a_download() -> None:
     assert chosen(old, of_rtx, CPU) == "cpu-ort1.32-fp32"
     with pytest.raises(SelectionError) as caught:
         chosen(old, of_rtx)
-    text = str(caught.value)
-    assert "needs NVIDIA driver 580 or later for CUDA 13; 550.54.15 is installed" in text
-    assert "you have sm86 with ONNX Runtime 1.32, TensorRT-RTX 1.7, driver 550.54.15" in text
-    assert "install NVIDIA driver 580 or later; or to build one" in text
+    assert all(fact in caught.value.message for fact in ("580", "CUDA 13", "550.54.15"))
+    assert_golden("client/old-driver", caught.value)
     twelve = TRT.model_copy(update={"cuda": 12})
     older = engine_entry("sm86-trt11.4-fp16", toolchain=twelve.model_dump(mode="json"))
     assert fit(older, Machine(archs=("sm86",), toolchains=(twelve,), driver="550.1"))[1] is None
@@ -151,33 +149,27 @@ def test_when_nothing_fits_it_says_what_would() -> None:
         archs=("sm89", "cpu"),
         toolchains=(ORT, TRT.model_copy(update={"version": "10.16.1.1"})),
     )
-    with pytest.raises(SelectionError) as caught:
+    command = "make zoo MODELS=m GPU=sm89"
+    with raises_golden(SelectionError, "client/closest", match=command):
         select(model_index(trt("sm86-trt11.4-fp16")), here)
-    text = str(caught.value)
-    assert "needs sm86 with TensorRT 11.4; you have sm89 with ONNX Runtime 1.32" in text
-    assert "TensorRT 10.16; closest: sm86-trt11.4-fp16" in text
-    assert text.endswith("to build one: make zoo MODELS=m GPU=sm89")
     nearer = trt("sm89-trt11.4-fp16")
-    with pytest.raises(SelectionError, match="closest: sm89"):
+    with raises_golden(SelectionError, "client/closest-of-two", match=r"sm89-trt11\.4-fp16"):
         select(model_index(trt("sm86-trt11.4-fp16"), nearer), here)
 
 
 def test_what_to_do_is_about_what_was_asked_for() -> None:
     withdrawn = engine_entry("cpu-ort1.32-fp32", status="withdrawn", reason="row 3")
     for asked in ({}, {"target": "cpu-ort1.32-fp32"}):
-        with pytest.raises(SelectionError) as caught:
+        golden = f"client/withdrawn-{'target' if asked else 'any'}"
+        with raises_golden(SelectionError, golden, match=r"cpu-ort1\.32-fp32: .*row 3"):
             select(model_index(withdrawn), LAPTOP, **asked)
-        text = str(caught.value)
-        assert "will do:\n    cpu-ort1.32-fp32: withdrawn: row 3" in text
-        assert text.endswith("\n  to build one: make zoo MODELS=m GPU=cpu")
-    with pytest.raises(SelectionError, match=r"in int8 will do:(.|\n)*GPU=cpu PRECISION=int8$"):
+    command = "make zoo MODELS=m GPU=cpu PRECISION=int8"
+    with raises_golden(SelectionError, "client/no-int8", match=command):
         select(model_index(CPU), LAPTOP, precision="int8")
 
 
 def test_what_was_picked_is_said_with_the_reason() -> None:
-    assert why(CPU, LAPTOP) == (
-        "cpu-ort1.32-fp32 (verified): made for cpu, ONNX Runtime 1.32.0 is installed exactly"
-    )
     older = engine_entry("cpu-ort1.30-fp32", toolchain=toolchain("ort", "1.30.0"))
-    assert "that is installed reads what 1.30.0 made" in why(older, LAPTOP)
-    assert "asked for by name; it needs sm86" in why(FP16, LAPTOP)
+    assert_golden("client/why-exact", why(CPU, LAPTOP))
+    assert_golden("client/why-older", why(older, LAPTOP))
+    assert_golden("client/why-by-label", why(FP16, LAPTOP))

@@ -62,13 +62,13 @@ BAD: list[tuple[Any, str]] = [
     ("nothing.jpg", "nothing.jpg: no such file"),
     (np.zeros((2, 3, 32, 32)), "images are float64"),
     (np.zeros((2, 3, 31, 32), np.float32), r"the engine takes \(N, 3, 32, 32\)"),
-    ([np.zeros((4, 4, 4), np.uint8)], r"uint8 with shape \(4, 4, 4\)"),
-    ([np.zeros((0, 4, 3), np.uint8)], "no pixels"),
-    ([None], "an array of object"),
+    ([np.zeros((4, 4, 4), np.uint8)], r"uint8.*\(4, 4, 4\)"),
+    ([np.zeros((0, 4, 3), np.uint8)], r"\(0, 4, 3\)"),
+    ([None], r"object.*\(\)"),
 ]
 
 
 @pytest.mark.parametrize(("images", "words"), BAD, ids=lambda value: str(value)[:20])
-def test_what_is_no_image_is_said(images: Any, words: str) -> None:
+def test_unsupported_images_raise_run_error(images: Any, words: str) -> None:
     with pytest.raises(RunError, match=words):
         toy()(images)

@@ -44,15 +44,16 @@ from builders.recipe import export_form
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.elsewhere import Places
+from builders.weights.mode import WeightsMode
 from zoo.repository.repository import Repository
 from zoo.schema.floors import OwnTolerance
 from zoo.schema.index import Index, ModelIndex, index_row
 from zoo.schema.manifest import Manifest, load_manifests
-from zoo.schema.records import Advice
+from zoo.schema.records import Advice, FailureReason, FailureRecord, Retry
 from zoo.schema.targets import Arch, Toolchain
 from zoo.stores import MemoryStore
 from zoo.util.digest import sha256_json
-from zoo.util.errors import JobError, NotRunError
+from zoo.util.errors import JobError, NotRunError, QuarantineError
 
 HISTORIES, PARTS = 2000, 4
 """How many are generated, and by how many tests, which two processes share."""
@@ -68,6 +69,7 @@ class World:
     def __init__(self) -> None:
         self.jobs: list[tuple[str, str]] = []  # kind, and label of the engine's architectures
         self.passes, self.dies, self.absent, self.exportable = True, False, False, True
+        self.kills = False  # several workers of a cluster
         self.here: tuple[str, ...] = ("cpu",)
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
@@ -86,6 +88,8 @@ class World:
         self.jobs.append((kind, f"{'+'.join(made.archs)} {made.precision}"))
         if self.absent:
             raise NotRunError("no worker can do it")
+        if self.kills:
+            raise QuarantineError("three workers died in the middle of it")
         if self.dies:
             raise JobError("the worker died of SIGSEGV")
         verdict = None
@@ -160,8 +164,9 @@ class History:
             places=Places(
                 lines=(line,), elsewhere=frozenset(), here=frozenset(), proves=self.world.runs_on
             ),
-            precisions=("fp32", "int8") if self.gpus == ("cpu",) else ("fp16",), weights="seeded",
-            calibration=photos, failures=self.folder / "_failures", builder=self.builder,
+            precisions=("fp32", "int8") if self.gpus == ("cpu",) else ("fp16",),
+            weights=WeightsMode.SEEDED, calibration=photos,
+            failures=self.folder / "_failures", builder=self.builder,
             retry=self.retry,
         )  # fmt: skip
 
@@ -252,6 +257,7 @@ EVENTS: dict[str, st.SearchStrategy[Any]] = {
     "method": st.sampled_from(["row-wise-2", "one that sees more"]),
     "passes": st.booleans(),
     "dies": st.booleans(),
+    "kills": st.booleans(),
     "absent": st.booleans(),
     "exportable": st.booleans(),
     "retry": st.booleans(),
@@ -277,7 +283,7 @@ def happen(history: History, name: str, value: Any, patch: pytest.MonkeyPatch) -
         history.builder = value if history.gpus != ("cpu",) else {}
     elif name == "gpus":
         history.gpus, history.builder = value, {}
-    elif name in ("passes", "dies", "absent", "exportable", "here"):
+    elif name in ("passes", "dies", "kills", "absent", "exportable", "here"):
         setattr(history.world, name, value)
     elif name in ("version", "photos", "retry", "counts"):
         setattr(history, name, value)
@@ -366,6 +372,29 @@ def test_what_the_plan_says_is_what_the_run_does(
         for name, value in events:
             happen(history, name, value, patch)
         check(history)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_quarantined_build_is_planned_as_disabled(
+    counts: bool, manifest: Manifest, tmp_path: Path
+) -> None:
+    history = History(manifest, tmp_path)
+    history.counts, history.world.kills = counts, True
+    assert {engine.action for engine in history.plan()} == {Action.EXPORT}
+    check(history)
+    assert {engine.action for engine in history.plan()} == {Action.DISABLED}
+    history.world.kills = False
+    check(history)
+    assert history.world.jobs == []
+    records = [entry.key for entry in history.repository.store.list("failures/")]
+    found = [history.repository.read(key, FailureRecord) for key in records]
+    assert {(one.reason, one.retry) for one in found if one} == {
+        (FailureReason.CRASHED, Retry.OTHER_INPUTS)
+    }
+    history.retry = True
+    check(history)
+    history.retry = False
+    assert {engine.action for engine in history.plan()} == {Action.NOTHING}
 
 
 def test_two_gpu_sets_and_forty_days(manifest: Manifest, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.goldens import assert_golden, raises_golden
 from support.models import SMALL
 from support.published_plan import everywhere, publish_all, request
+from support.records import attestation
 
 from builders.history.failures import NIGHTS, Failures
 from builders.photos.calibration import CalibrationSet
@@ -21,8 +23,8 @@ from builders.planning.report import FarmPlan, PlannedEngine, make_plan, matrix,
 from builders.toolchains.elsewhere import Places, find_places
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import FailureReason, FailureStage
-from zoo.schema.targets import Arch, RuntimeLine
+from zoo.schema.records import BuildRecord, FailureReason, FailureStage
+from zoo.schema.targets import Arch, Label, RuntimeLine
 from zoo.stores import Entry, MemoryStore
 from zoo.util.errors import TargetError, UsageError
 
@@ -77,6 +79,56 @@ def test_what_is_published_needs_nothing_and_is_found_without_a_listing(
     assert plan.total.gpu_minutes == 0
     assert store.asked["list"] == store.asked["put"] == 0
     assert store.asked["get"] < 15  # indexes, and an export for each form
+
+
+def withdraw(repository: Repository, engine: PlannedEngine, kind: str = "withdrawn") -> BuildRecord:
+    """Attests that the engine of a plan is withdrawn by a maintainer; returns its record."""
+    keys = [entry.key for entry in repository.store.list("records/")]
+    found = [repository.read(key, BuildRecord) for key in keys]
+    (record,) = [one for one in found if one and Label.joined(one.targets).cell == engine.label]
+    attested = attestation(
+        kind, engine=record.engine.sha256, time="2026-02-01T00:00:00Z",
+        body={"reason": "wrong", "by": "me"},
+    )  # fmt: skip
+    repository.attest(attested)
+    return record
+
+
+def test_without_an_index_only_what_is_run_is_read_about(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    exports = sum(1 for _ in MemoryStore.list(store, "exports/"))
+    store.delete(f"index/{SMALL}.json")
+    store.delete("index.json")
+    plan = planned(store, one)
+    assert set(plan.total.actions) == {"sign"}
+    assert len(plan.engines) > 30
+    # The missing index, each export once, and record and verdict of what is run somewhere.
+    run = sum(
+        PLACES.runs_on([Arch(name) for name in engine.archs], chain) is not None
+        for engine in plan.engines
+        for line in PLACES.lines
+        if (chain := line.get(Arch(engine.archs[0])))
+        and chain.line == Label.read(engine.label).runtime
+    )
+    assert 0 < run < len(plan.engines)
+    assert store.asked["get"] == 1 + exports + 2 * run
+    assert store.asked["list"] <= 5  # records, attestations, and three folders of failures
+
+
+def test_without_an_index_a_withdrawn_engine_is_not_proposed(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    bad, other = planned(store, one).engines[:2]
+    repository = Repository(store)
+    withdraw(repository, bad)
+    withdraw(repository, other, "benchmarked")  # which says nothing about the status
+    store.delete(f"index/{SMALL}.json")
+    store.delete("index.json")
+    plan = planned(store, one)
+    actions = {engine.label: engine.action for engine in plan.engines}
+    assert [label for label, action in actions.items() if action is Action.WITHDRAWN] == [bad.label]
+    assert set(actions.values()) == {Action.WITHDRAWN, Action.SIGN}
 
 
 def test_a_changed_option_is_named_with_what_it_takes(
@@ -134,15 +186,16 @@ def test_explain_names_the_input_that_differs(
         options = Namespace(calibration="", builder=builder, manifests="manifests")
         return "\n".join(differences(repository, manifest, target, options))
 
-    assert explained(one[SMALL]).endswith("nothing differs: there is nothing to build")
+    assert_golden("planning/nothing-differs", explained(one[SMALL]).splitlines()[-1])
     levels = explained(one[SMALL], "optimization_level=5")
-    assert "its build key changed: options.optimization_level\n" in levels
+    assert "options.optimization_level\n" in levels
     assert " -> 5" in levels
     crop = one[SMALL].preprocess.model_copy(update={"crop": 0.5})
     cropped = explained(one[SMALL].model_copy(update={"preprocess": crop}))
     assert "preprocess.crop: 0.875 -> 0.5" in cropped
-    with pytest.raises(UsageError, match=r"Perhaps you meant 'sm86-trt11\.4-fp32'"):
+    with pytest.raises(UsageError, match=r"'sm86-trt11\.4-fp32'") as caught:
         explained(one[SMALL], target="sm86-trt11.4-fp31")
+    assert_golden("planning/no-target", caught.value.message)
 
 
 def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(
@@ -174,8 +227,8 @@ def test_an_engine_that_failed_twice_is_disabled_until_its_inputs_change(
 def test_a_matrix_holds_the_work_in_at_most_256_entries() -> None:
     def engine(model: int, arch: str, trt: str) -> PlannedEngine:
         return PlannedEngine(
-            model=f"m{model:04}", archs=(arch,), trt=trt, label=f"{arch}-x-fp32",
-            action=Action.BUILD, seconds=60,
+            model=f"m{model:04}", archs=(arch,), trt=trt, action=Action.BUILD, seconds=60,
+            label=f"{arch}-{RuntimeLine.parse(trt)}-fp32",
         )  # fmt: skip
 
     few = matrix(make_plan("s", [engine(n, "sm86", "11.4") for n in range(9)], 0))["include"]
@@ -204,8 +257,8 @@ def test_what_is_not_here_is_taken_to_be_what_built_the_newest_engine(
 
     found = places("sm90", "11.4", "rtx1.7")
     assert [chain.version for line in found.lines for chain in line.values()] == ["11.4.0.1"]
-    assert "is taken to be 11.4.0.1" in found.notes[0]
-    with pytest.raises(TargetError, match=r"rtx1\.7 does not serve sm90"):
+    assert_golden("planning/version-of-a-line", found.notes[0])
+    with raises_golden(TargetError, "planning/no-rtx-for-sm90", match=r"rtx1\.7.*sm90"):
         places("sm90", "rtx1.7")
-    with pytest.raises(UsageError, match=r"TRT=11\.4 is no runtime for GPU=cpu"):
+    with raises_golden(UsageError, "planning/trt-for-cpu", match=r"TRT=11\.4.*GPU=cpu"):
         places("cpu", "11.4")

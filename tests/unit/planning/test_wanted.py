@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.goldens import assert_golden, raises_golden
 from support.records import toolchain
 
 from builders.planning import wanted
@@ -10,7 +11,7 @@ from builders.toolchains.installed import choose_toolchain, choose_toolchains, d
 from zoo.client.host import local_archs
 from zoo.schema.manifest import Manifest
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
-from zoo.util.errors import TargetError, UsageError
+from zoo.util.errors import TargetError, UsageError, ZooError
 
 RTX = toolchain("rtx", "1.7.1.116", cuda=13)
 ORT = toolchain("ort", "1.32.0")
@@ -46,7 +47,7 @@ def test_one_rtx_engine_serves_several_architectures_turing_apart(
 
 
 def test_fp16_on_the_cpu_is_refused_at_once() -> None:
-    with pytest.raises(TargetError, match="cast fp16 weights back"):
+    with raises_golden(TargetError, "planning/fp16-on-cpu", match="fp16"):
         wanted.check_request({Arch("cpu"): ORT.line}, ["fp16"])
     wanted.check_request({Arch("cpu"): ORT.line, Arch("sm86"): RTX.line}, ["fp16"])
 
@@ -58,7 +59,7 @@ def test_what_a_family_has_none_of_is_left_out_or_refused(manifests: dict[str, M
     assert labels(vit, turing, "fp32") == []
     lines = {Arch("sm75"): RTX.line}
     wanted.check_request(lines, ["fp32"])
-    with pytest.raises(TargetError, match=r"no fp32 of vit on sm75: no fp32 matrix .* 11\.4"):
+    with raises_golden(TargetError, "planning/no-fp32-of-a-family", match="fp32 of vit on sm75"):
         wanted.check_request(lines, ["fp32"], vit.family)
 
 
@@ -66,7 +67,7 @@ def test_trt_is_about_the_gpus_of_a_request() -> None:
     line = RuntimeLine.parse("rtx1.7")
     chosen = choose_toolchains([Arch("cpu"), Arch("sm86")], line, no_gpu)
     assert [chain.kind for chain in chosen.values()] == ["ort", "rtx"]
-    with pytest.raises(UsageError, match="no runtime for GPU=cpu"):
+    with raises_golden(UsageError, "planning/rtx-for-cpu", match="GPU=cpu"):
         choose_toolchains([Arch("cpu")], line, no_gpu)
 
 
@@ -98,18 +99,21 @@ def test_rtx_is_the_default_where_it_serves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "line", "error", "text"),
+    ("arch", "line", "error", "choice"),
     [
-        ("sm90", None, TargetError, "lines that serve sm90"),
-        ("sm90", "rtx1.7", TargetError, "rtx1.7 does not serve sm90"),
-        ("sm86", "rtx1.8", UsageError, "Perhaps you meant 'rtx1.7'"),
-        ("sm86", "ort1.32", UsageError, "no backend for TRT=ort1.32"),
-        ("cpu", "rtx1.7", UsageError, "no runtime for GPU=cpu"),
+        ("sm90", None, TargetError, "sm90"),
+        ("sm90", "rtx1.7", TargetError, "sm90"),
+        ("sm86", "rtx1.8", UsageError, "'rtx1.7'"),
+        ("sm86", "ort1.32", UsageError, "TRT=ort1.32"),
+        ("cpu", "rtx1.7", UsageError, "GPU=cpu"),
     ],
 )
 def test_what_no_backend_serves_is_refused_with_the_choices(
-    arch: str, line: str | None, error: type[Exception], text: str
+    arch: str, line: str | None, error: type[ZooError], choice: str
 ) -> None:
     parsed = RuntimeLine.parse(line) if line else None
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=choice) as caught:
         choose_toolchain(Arch(arch), parsed, no_gpu)
+    assert caught.value.exit_code == error.exit_code
+    # The hint lists what is installed here, too.
+    assert_golden(f"planning/no-backend-{arch}-{line or 'any'}", caught.value.message)

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.goldens import raises_golden
 
 from builders.precision import describe, rounded_in_fp32, to_low
 from builders.precision.graph import Graph, module_of, name_nodes
@@ -99,7 +100,7 @@ def test_features_stay_near(attention_like: bytes) -> None:
 def test_a_weight_beyond_fp16_is_refused() -> None:
     weights = {"w": np.full((8, 8), 7e4, np.float32)}
     nodes = [helper.make_node("MatMul", ["images", "w"], ["features"], name="mm")]
-    with pytest.raises(ExportError, match="'w' reaches 7e"):
+    with raises_golden(ExportError, "precision/weight-beyond-fp16", match="'w'"):
         lowered(model(nodes, weights, [4, 8]), islands=set())
 
 

@@ -8,7 +8,7 @@ import shutil
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-import pytest
+from support.goldens import raises_golden
 from support.records import blob
 from support.signed_repository import Signed
 
@@ -115,7 +115,7 @@ def test_nothing_is_swept_by_an_index_that_is_expired(signed: Signed) -> None:
     client.model("m")
     signed.later(days=-1)
     signed.publish(refresh=True)  # a timestamp that is over
-    with pytest.raises(TrustError, match="expired"):
+    with raises_golden(TrustError, "publish/expired-index"):
         garbage.collect(client, GRACE, signed.now + timedelta(days=30), delete=True)
 
 

@@ -11,6 +11,7 @@ from support import records
 
 from builders.recipe.export_form import Form, export_inputs
 from builders.weights import identify
+from builders.weights.mode import WeightsMode
 from zoo.schema.floors import OwnTolerance
 from zoo.schema.keys import BuildInputs
 from zoo.schema.manifest import BatchRange, Manifest
@@ -35,7 +36,7 @@ def test_a_digest_does_not_depend_on_order(value: dict[str, Any]) -> None:
 
 
 def test_nan_has_no_digest() -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="JSON"):
         sha256_json({"x": float("nan")})
 
 
@@ -80,7 +81,7 @@ def export_key(
     manifest: Manifest, precision: Precision = "fp32", calibration: str = "photos"
 ) -> str:
     form = Form(dialect="dynamo-20", precision=precision)
-    return export_inputs(manifest, identify(manifest, "manifest"), form, calibration).key
+    return export_inputs(manifest, identify(manifest, WeightsMode.MANIFEST), form, calibration).key
 
 
 def changed(manifest: Manifest, part: str, **values: Any) -> Manifest:
@@ -120,6 +121,6 @@ def test_each_runtime_gets_the_int8_that_it_fuses(manifests: dict[str, Manifest]
     assert forms["8.6"].name == "int8-tensorrt-fp32"
     assert forms["10.13"] == forms["11.4"]
     assert forms["11.4"].name == "int8-tensorrt-fp16"
-    weights = identify(lite, "manifest")
+    weights = identify(lite, WeightsMode.MANIFEST)
     keys = {export_inputs(lite, weights, form, "photos").key for form in forms.values()}
     assert len(keys) == 3

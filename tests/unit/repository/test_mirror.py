@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.goldens import raises_golden
 from support.signed_repository import Signed
 
 from zoo.client.mirror import Filter, mirror
@@ -41,14 +42,14 @@ def test_a_part_is_mirrored(signed: Signed) -> None:
     mirror(signed.client(), copy, Filter(models=["m"]))
     far = signed.client("far", store=copy)
     assert signed.pulled(far) == b"engine"
-    with pytest.raises(RepositoryError, match="signed and missing"):
+    with raises_golden(RepositoryError, "repository/mirror-without-model", match="other"):
         far.model("other")
 
 
 def test_an_engine_that_was_changed_is_not_mirrored(signed: Signed) -> None:
     signed.blob_path(signed.release()).write_bytes(b"ENGINE")
     copy = LocalStore(signed.folder / "mirror")
-    with pytest.raises(RepositoryError, match="damaged"):
+    with raises_golden(RepositoryError, "repository/mirror-of-damaged"):
         mirror(signed.client(), copy, Filter())
     assert copy.size("metadata/timestamp.json") is None
 
@@ -57,7 +58,7 @@ def test_a_mirror_is_not_written_over_another_repository(signed: Signed) -> None
     signed.release()
     other = Signed(signed.folder / "other")
     other.release(content=b"theirs")
-    with pytest.raises(RepositoryError, match="another repository, with a root of its own"):
+    with raises_golden(RepositoryError, "repository/mirror-over-another"):
         mirror(signed.client(), other.store, Filter())
     assert other.pulled(other.client()) == b"theirs"
 

@@ -14,4 +14,4 @@ def test_what_an_engine_needs_is_compared_with_what_a_machine_has() -> None:
     fits = Machine(archs=("sm89", "cpu"), toolchains=(toolchain("rtx", "1.7.1.116"),))
     assert why_not(entry, fits) is None
     other = Machine(archs=("sm89", "cpu"), toolchains=(toolchain("rtx", "1.7.2.1"),))
-    assert why_not(entry, other) == "needs TensorRT-RTX 1.7.1.116; 1.7.2.1 is installed"
+    assert why_not(entry, other) == "requires TensorRT-RTX 1.7.1.116; 1.7.2.1 is installed"

@@ -126,5 +126,7 @@ def test_an_engine_of_another_shape_is_a_sentence(
     gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeEngine, "get_tensor_shape", lambda *_: (-1, 3, 32, 32))
-    with pytest.raises(RunError, match=r"'features' has shape \(-1, 3, 32, 32\), \(N, features\)"):
+    with pytest.raises(
+        RunError, match=r"'features' has shape \(-1, 3, 32, 32\), expected \(N, features\)"
+    ):
         open_fake(gpu, tmp_path, monkeypatch)

@@ -41,12 +41,15 @@ def store(tmp_path: Path) -> LocalStore:
 
 def test_a_full_disk_leaves_nothing_visible(store: LocalStore, tmp_path: Path) -> None:
     store.put("small", b"x")
-    with files_of_at_most(1 << 16), pytest.raises(RepositoryError, match="can't write large: File"):
+    with (
+        files_of_at_most(1 << 16),
+        pytest.raises(RepositoryError, match=r"store.*large"),
+    ):
         store.put("large", bytes(1 << 20))
     assert [entry.key for entry in store.list("")] == ["small"]
     assert not list(store.abandoned(datetime.now(timezone.utc) + LATER))
     assert store.put("large", bytes(1 << 20))
-    with files_of_at_most(1 << 16), pytest.raises(RepositoryError, match="copy: can't be written"):
+    with files_of_at_most(1 << 16), pytest.raises(RepositoryError, match=str(tmp_path / "copy")):
         store.fetch("large", tmp_path / "copy")
     store.fetch("large", tmp_path / "copy")
     assert (tmp_path / "copy").stat().st_size == 1 << 20
@@ -72,17 +75,18 @@ def foreign() -> Iterator[Path]:
 def test_who_may_not_write_is_told(foreign: Path) -> None:
     store = LocalStore(foreign)
     assert store.get("a/k") == b"x"
+    hints = set()
     for refused in (
         lambda: store.put("a/new", b"x"),
         lambda: store.delete("a/k"),
         lambda: store.lock("publish").__enter__(),
         store.check_writable,
     ):
-        with pytest.raises(
-            RepositoryError, match="Permission denied\n  this user may not"
-        ) as caught:
+        with pytest.raises(RepositoryError, match=str(foreign)) as caught:
             refused()
-        assert str(foreign) in str(caught.value)
+        hints.add(caught.value.hint)
+    assert len(hints) == 1
+    assert None not in hints
 
 
 def test_what_a_killed_writer_leaves_can_be_removed(store: LocalStore) -> None:
@@ -109,7 +113,7 @@ def test_who_waits_in_vain_is_told_for_whom(store: LocalStore, tmp_path: Path) -
     told: list[str] = []
     impatient = LocalStore(tmp_path / "store", say=told.append, patience=0.1)
     with store.lock("publish"):
-        message = f"the lock 'publish' is held by .* .process {os.getpid()}"
+        message = f"'publish'.* {os.getpid()}"
         with pytest.raises(RepositoryError, match=message), impatient.lock("publish"):
             pass
     with impatient.lock("publish"):
@@ -127,7 +131,7 @@ def test_an_object_is_as_old_as_its_place(store: LocalStore, tmp_path: Path) -> 
 
 def test_a_failed_write_leaves_nothing(store: LocalStore) -> None:
     store.put("a", b"a file where a folder is needed")
-    with pytest.raises(RepositoryError, match="can't write a/b"):
+    with pytest.raises(RepositoryError, match="a/b"):
         store.put("a/b", b"x")
     assert [entry.key for entry in store.list("")] == ["a"]
 

@@ -75,7 +75,9 @@ def test_what_builds_here(
 def test_tensorrt_builds_on_the_gpu_itself() -> None:
     error = refused("sm86", "11.4", no_gpu, RTX, TRT11)
     assert isinstance(error, TargetError)
-    assert error.message.startswith("TensorRT 11.4 builds an engine on the very GPU that runs it")
+    assert error.message.startswith(
+        "TensorRT 11.4 builds an engine only on the GPU that will run it"
+    )
     assert "no GPU (nvidia-smi is missing or finds no driver)" in error.message
     assert "a machine with an sm86 GPU" in str(error.hint)
     assert str(error.hint).endswith("TRT= that works here: rtx1.7")
@@ -125,9 +127,9 @@ def test_an_old_driver_is_named(found: Toolchain, line: str, driver: str, needed
 def test_where_nothing_builds_each_runtime_says_why() -> None:
     error = refused("sm90", None, no_gpu, RTX)
     assert isinstance(error, TargetError)
-    assert error.message.startswith("nothing here builds for sm90: ")
-    assert "on the very GPU that runs it; this machine has no GPU" in error.message
-    assert "rtx1.7 does not serve sm90: TensorRT-RTX is for RTX GPUs" in error.message
+    assert error.message.startswith("this machine can't build for sm90: ")
+    assert "on the GPU that will run it; this machine has no GPU" in error.message
+    assert "rtx1.7 does not support sm90: TensorRT-RTX is for RTX GPUs" in error.message
     assert "lines that serve sm90: 11.4, 10.16, 10.13, 8.6;" in str(error.hint)
 
 
@@ -148,7 +150,7 @@ def test_an_installed_tensorrt_that_the_table_does_not_know_is_named() -> None:
 @pytest.mark.parametrize("run", [no_gpu, gpu("12.0")])
 def test_what_a_line_does_not_serve_is_refused_whatever_the_machine(run: Run) -> None:
     error = refused("sm120", "8.6", run, RTX, TRT8)
-    assert "trt8.6 does not serve sm120: it is older than Blackwell" in error.message
+    assert "trt8.6 does not support sm120: it is older than Blackwell" in error.message
     assert "lines that serve sm120: rtx1.7, 11.4, 10.16, 10.13;" in str(error.hint)
 
 
@@ -169,7 +171,7 @@ def test_a_line_that_is_none_is_a_usage_error(arch: str, line: str, text: str) -
 
 def test_an_onnxruntime_that_the_table_does_not_know_is_named() -> None:
     error = refused("cpu", None, no_gpu, toolchain("ort", "1.30.1"))
-    assert "ort1.30 is not in the targets table, which has ort1.32" in error.message
+    assert "the targets table has ort1.32, not ort1.30" in error.message
     assert "not installed" in refused("cpu", None, no_gpu).message
 
 

@@ -21,8 +21,8 @@ def smi(driver: str) -> doctor.Run:
 @pytest.mark.parametrize(
     ("driver", "state", "words"),
     [
-        ("580.65.06", "ok", "580.65.06, for CUDA 13"),
-        ("550.54", "ok", "for CUDA 12"),
+        ("580.65.06", "ok", "580.65.06, supports CUDA 13"),
+        ("550.54", "ok", "supports CUDA 12"),
         ("470.1", "fail", "too old"),
         ("[N/A]", "fail", "too old"),
     ],
@@ -45,7 +45,7 @@ def test_a_runtime_that_the_driver_is_too_old_for_is_noticed() -> None:
         found = list(doctor.runtimes(both, smi(driver)))
         states[driver] = [one.state for one in found]
     assert states == {"580.65.06": ["ok", "ok"], "550.54": ["fail", "ok"]}
-    assert "install NVIDIA driver 580 or later: 550.54 is too old" in found[0].do
+    assert "install NVIDIA driver 580 or later; 550.54 is too old" in found[0].do
 
 
 def test_no_gpu_is_no_failure() -> None:
@@ -64,7 +64,7 @@ def test_a_clock_that_is_behind_is_noticed() -> None:
     assert doctor.clock("2026-01-02T00:00:00Z", now).state == "fail"
     alone = doctor.clock(None, now)
     assert alone.state == "note"
-    assert "signatures expire by it" in alone.do
+    assert "signatures" in alone.do
 
 
 def test_a_cache_that_cannot_be_written_is_noticed(tmp_path: Path) -> None:

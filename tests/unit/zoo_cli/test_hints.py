@@ -51,7 +51,7 @@ COMMANDS = sorted(
 def subparsers() -> dict[str, argparse.ArgumentParser]:
     (action,) = (
         action
-        for action in main._parser()._actions
+        for action in main.client_parser()._actions
         if isinstance(action, argparse._SubParsersAction)
     )
     return dict(action.choices)
@@ -65,7 +65,7 @@ def test_there_are_hints_to_look_at() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_a_hint_is_one(command: str) -> None:
     words = command.replace("...", "DATASET --model MODEL").split()[1:]
-    options = main._parser().parse_args(words)
+    options = main.client_parser().parse_args(words)
     assert options.command
 
 

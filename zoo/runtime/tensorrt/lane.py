@@ -34,7 +34,7 @@ class Bound:
 
 
 class LoadedEngine(Protocol):
-    """What a lane needs to know of the engine that it runs.
+    """The properties of an engine that a lane uses.
 
     Attributes:
         device: The GPU.
@@ -62,7 +62,7 @@ class LoadedEngine(Protocol):
 
     @property
     def width(self) -> int:
-        """Features of an image."""
+        """Number of features per image."""
         ...
 
     @property
@@ -72,7 +72,7 @@ class LoadedEngine(Protocol):
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image as the engine takes it."""
+        """Size in bytes of an image in the engine's input type."""
         ...
 
     @property
@@ -95,19 +95,19 @@ class Lane:
         self._bound: dict[int, Bound] = {}
 
     def run_host(self, images: npt.NDArray[Any]) -> Features:
-        """Copies images, of the engine's type, in, runs them, copies features out."""
-        found = np.empty((len(images), self.engine.width), np.float32)
+        """Uploads images of the engine's input type, runs them and downloads the features."""
+        features = np.empty((len(images), self.engine.width), np.float32)
         for piece in pieces(self.engine.profiles, len(images)):
             bound = self.on(piece.profile)
             rows = slice(piece.start, piece.start + piece.rows)
             cuda.copy_in(int(bound.images.handle), images[rows], self.stream)
             self.run(bound, piece.batch, int(bound.images.handle), int(bound.features.handle))
-            cuda.copy_out(found[rows], int(bound.features.handle), self.stream)
+            cuda.copy_out(features[rows], int(bound.features.handle), self.stream)
         self.stream.sync()
-        return found
+        return features
 
     def run_device(self, images: Any) -> cuda.DeviceArray:
-        """Runs images where they lie, and leaves features on the GPU."""
+        """Runs images in GPU memory, without a copy if possible; features stay on the GPU."""
         view = cuda.device_view(images, self.stream)
         engine = self.engine
         cuda.check_device_images(view, engine.input_shape, engine.image_type, self.device.device_id)
@@ -157,7 +157,7 @@ class Lane:
         return [float(after - before) for before, after in pairs]
 
     def close(self) -> None:
-        """Frees what the lane holds."""
+        """Releases the lane's contexts, stream and memory."""
         for bound in self._bound.values():
             bound.graphs.clear()
             bound.context = None
@@ -167,7 +167,7 @@ class Lane:
         self.stream.close()
 
     def on(self, profile: int) -> Bound:
-        """Returns the context of a profile, made when it is first asked for."""
+        """Returns the context of a profile, creating it on first use."""
         if profile not in self._bound:
             self._bound[profile] = self.engine.new_context(profile, self.stream)
         return self._bound[profile]
@@ -176,10 +176,10 @@ class Lane:
         """Enqueues a batch.
 
         Args:
-            bound: What to run it on.
-            batch: Images that the engine is given.
-            images: Where they lie on the GPU: with CUDA graphs, in the buffer of ``bound``.
-            features: Where their features go.
+            bound: Context and buffers to use.
+            batch: Batch size.
+            images: GPU address of the images; with CUDA graphs, the buffer of ``bound``.
+            features: GPU address to write features to.
         """
         if not self.engine.cuda_graphs:
             self._enqueue(bound, batch, images, features)
@@ -194,12 +194,12 @@ class Lane:
         context, engine = bound.context, self.engine
         if bound.batch != batch:
             if not context.set_input_shape(engine.input, (batch, *engine.input_shape)):
-                raise RunError(f"TensorRT does not take a batch of {batch}: {engine.last_error}")
+                raise RunError(f"TensorRT rejects a batch of {batch}: {engine.last_error}")
             bound.batch = batch
         context.set_tensor_address(engine.input, images)
         context.set_tensor_address(engine.output, features)
         if not context.execute_async_v3(int((stream or self.stream).handle)):
-            raise RunError(f"TensorRT does not run a batch of {batch}: {engine.last_error}")
+            raise RunError(f"TensorRT fails to run a batch of {batch}: {engine.last_error}")
 
     def _replay(self, bound: Bound, batch: int) -> None:
         if batch not in bound.graphs:

@@ -1,7 +1,7 @@
-"""The pipeline of a TensorRT session: one batch is copied in while the one before it runs.
+"""Pipeline of a TensorRT session: uploads a batch while the previous one runs.
 
-Three streams: images go to the GPU on one, the engine runs on the lane's, features come back on the
-third, when they are asked for. Until then they stay on the GPU.
+Uses three streams: one for uploads, the lane's for the engine, and a third for downloads. Features
+stay on the GPU until they are fetched.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class _Place:
-    """Memory of the GPU for the images of a batch, and when the engine has read what is in it."""
+    """GPU memory for the images of a batch, and the event after which it may be overwritten."""
 
     images: Buffer
     read: Event
 
 
 class LanePipeline:
-    """A :class:`~zoo.runtime.base.DevicePipeline` on a lane, of which it is the only user.
+    """A :class:`~zoo.runtime.base.DevicePipeline` with exclusive use of a lane.
 
     Args:
-        lane: The stream that the engine runs on, with its contexts and buffers.
+        lane: Stream that the engine runs on, with its contexts and buffers.
     """
 
     ahead = 1
@@ -47,7 +47,7 @@ class LanePipeline:
         self._host: list[cuda.HostMemory] = []
 
     def host_memory(self, shape: tuple[int, ...]) -> Images:
-        """Returns page-locked memory, plain where the system does not lock as much."""
+        """Returns page-locked memory, or pageable memory if it can't be locked."""
         try:
             memory = self._lane.engine.host.take(shape)
         except RunError:
@@ -56,7 +56,7 @@ class LanePipeline:
         return memory.array
 
     def begin(self, images: Images) -> _Running:
-        """Copies images in, waiting for that alone, and has the engine begin with them."""
+        """Uploads images, waiting only for the upload, and starts the engine."""
         lane, engine = self._lane, self._lane.engine
         check_images(images, engine.input_shape)
         images = np.ascontiguousarray(images, engine.image_type)
@@ -108,7 +108,7 @@ class LanePipeline:
         return _Running(result, shape, self._lane.stream.record(), self._out)
 
     def close(self) -> None:
-        """Waits for what runs, and frees or gives back what the pipeline holds."""
+        """Waits for running work and releases the pipeline's memory."""
         self._in.sync()
         self._lane.stream.sync()
         self._out.sync()
@@ -121,7 +121,7 @@ class LanePipeline:
         self._out.close()
 
     def _next_place(self, profile: int) -> _Place:
-        """Returns where the next batch goes: two places take turns, where memory allows it."""
+        """Returns the memory for the next batch; two places alternate if memory suffices."""
         if profile not in self._places:
             self._places[profile] = self._make_places(profile)
         places = self._places[profile]
@@ -136,12 +136,12 @@ class LanePipeline:
         if not engine.cuda_graphs and cuda.free_memory() > size:
             self._own.append(lane.device.allocate(size, stream=lane.stream))
             buffers.append(self._own[-1])
-        there = lane.stream.record()  # memory is there in the order of the stream
-        return [_Place(images=buffer, read=there) for buffer in buffers]
+        allocated = lane.stream.record()  # allocation is ordered by the stream
+        return [_Place(images=buffer, read=allocated) for buffer in buffers]
 
 
 class _Running:
-    """A batch whose features are, or will be, on the GPU."""
+    """A submitted batch whose features are, or will be, on the GPU."""
 
     def __init__(self, memory: Buffer, shape: tuple[int, int], done: Event, out: Stream) -> None:
         self._memory = memory
@@ -150,10 +150,10 @@ class _Running:
         self._out = out
 
     def features(self) -> Features:
-        """Waits for the engine, copies the features out, and frees their memory on the GPU."""
-        found = np.empty(self._shape, np.float32)
+        """Waits for the engine, downloads the features, and frees their GPU memory."""
+        features = np.empty(self._shape, np.float32)
         self._out.wait(self._done)
-        cuda.copy_out(found, int(self._memory.handle), self._out)
+        cuda.copy_out(features, int(self._memory.handle), self._out)
         self._out.sync()
         self._memory.close(self._out)
-        return found
+        return features

@@ -35,15 +35,15 @@ class TensorRTSession:
     """A :class:`~zoo.runtime.base.Session` on an NVIDIA GPU.
 
     Args:
-        engine: The engine; checked against its digest, for it is native code.
-        inputs: What it was made from, as its record says.
-        size: Bytes that it should have, when that is known.
-        cuda_graphs: Whether to replay a captured CUDA graph per batch size: less work for the CPU
-            at each call, which shows at small batches.
+        engine: Path of the engine. Check its digest first: engines contain native code.
+        inputs: The build inputs in the engine's record.
+        size: Expected size in bytes, if known.
+        cuda_graphs: Replay a captured CUDA graph per batch size, which reduces the CPU time of
+            each call; this matters for small batches.
 
     Raises:
-        RunError: The engine is not for this GPU or this TensorRT, is damaged, or does not load.
-        MissingPackageError: A package is missing.
+        RunError: The engine is for another GPU or TensorRT, is damaged, or can't be loaded.
+        MissingPackageError: A package is not installed.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TensorRTSession:
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
             raise RunError(
-                f"{engine.name} does not load: {self._log.last or 'TensorRT does not say why'}",
+                f"{engine.name} can't be loaded: {self._log.last or 'TensorRT gives no reason'}",
                 hint=f"it is a {describe(read_file_header(engine))}; installed here is "
                 f"{title_of(inputs.toolchain.kind)} {self._trt.__version__}",
             )
@@ -84,7 +84,7 @@ class TensorRTSession:
     def _dimensions(self, name: str, needed: str, rank: int) -> tuple[int, ...]:
         shape = tuple(map(int, self._engine.get_tensor_shape(name)))
         if len(shape) != rank:
-            raise RunError(f"the engine's '{name}' has shape {shape}, {needed} is needed")
+            raise RunError(f"the engine's '{name}' has shape {shape}, expected {needed}")
         return shape
 
     @property
@@ -99,45 +99,45 @@ class TensorRTSession:
 
     @property
     def width(self) -> int:
-        """Features of an image."""
+        """Number of features per image."""
         return self._width
 
     @property
     def last_error(self) -> str:
-        """The last error that TensorRT logged: it gives reasons nowhere else."""
+        """The last error that TensorRT logged, which is the only place where it gives reasons."""
         return str(self._log.last)
 
     @property
     def profile_memory(self) -> tuple[int, ...]:
-        """Bytes of device memory that a context takes for each profile, buffers included.
+        """Device memory in bytes of a context for each profile, including buffers.
 
-        TensorRT gives every context what the largest profile needs.
+        TensorRT allocates the scratch memory of the largest profile for every context.
         """
         image = self.image_bytes + FLOAT_BYTES * self._width
         scratch = max(_context_memory(self._engine, n) for n in range(len(self.profiles)))
         return tuple(scratch + image * profile.max for profile in self.profiles)
 
     def inspect(self) -> str:
-        """Returns what TensorRT's engine inspector says of the layers, JSON."""
+        """Returns the output of TensorRT's engine inspector for the layers as JSON."""
         inspector = self._engine.create_engine_inspector()
         text: str = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
         return text
 
     def features(self, images: Any) -> Any:
-        """Returns features.
+        """Computes features.
 
         Args:
-            images: ``(N, 3, H, W)``, float32, normalised, any N of 1 or more: a numpy array, or
-                contiguous memory of this GPU that speaks DLPack or ``__cuda_array_interface__``
-                (a torch or CuPy array), which is read where it lies. There the type is that of
-                the engine's input, :attr:`image_type`: float16 for an engine made so.
+            images: Preprocessed images, ``(N, 3, H, W)`` with N >= 1: a float32 numpy array, or a
+                contiguous array on this GPU with DLPack or ``__cuda_array_interface__`` (torch or
+                CuPy), which is read without a copy. Its type must be :attr:`image_type`, float16
+                for engines with fp16 input.
 
         Returns:
-            ``(N, feature_dim)``, float32: a numpy array for a numpy array, else a
+            ``(N, feature_dim)`` float32: a numpy array for numpy input, else a
             :class:`~zoo.runtime.cuda.DeviceArray`.
 
         Raises:
-            RunError: The images have another shape, type or place, or memory does not suffice.
+            RunError: The images have the wrong shape, type or location, or memory does not suffice.
         """
         if isinstance(images, np.ndarray):
             check_images(images, self._shape)
@@ -148,10 +148,10 @@ class TensorRTSession:
 
     @contextmanager
     def pipeline(self) -> Iterator[LanePipeline]:
-        """Opens a pipeline: a batch is copied to the GPU while the one before it runs there.
+        """Opens a pipeline, which uploads a batch while the previous one runs.
 
-        When it is closed, its memory is not to be used any more, and features that have not been
-        taken are lost.
+        After it is closed, its host memory must not be used, and features that were not fetched
+        are lost.
         """
         with self._lane() as lane, closing(LanePipeline(lane)) as pipeline:
             yield pipeline
@@ -159,13 +159,13 @@ class TensorRTSession:
     def time_on_device(
         self, batch: int, profile: int, runs: int, *, cuda_graph: bool = True
     ) -> list[float]:
-        """Times runs with CUDA events, data being on the GPU already.
+        """Times runs with CUDA events, with data already on the GPU.
 
         Args:
-            batch: Images at once; the profile takes it.
-            profile: Index of the profile to run it in.
-            runs: How many to time, after warming up.
-            cuda_graph: Whether to replay a captured graph or to enqueue each time.
+            batch: Batch size; the profile must support it.
+            profile: Index of the profile.
+            runs: Number of runs to time after a warm-up.
+            cuda_graph: Replay a captured graph instead of enqueueing every run.
 
         Returns:
             Milliseconds of each run.
@@ -174,7 +174,7 @@ class TensorRTSession:
             return lane.time(batch, profile, runs, cuda_graph=cuda_graph)
 
     def close(self) -> None:
-        """Frees contexts, streams and memory; the session can't be used afterwards."""
+        """Releases contexts, streams and memory; the session can't be used afterwards."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -226,13 +226,13 @@ class TensorRTSession:
 
     @property
     def image_type(self) -> np.dtype[Any]:
-        """Type of the engine's input; numpy images are float32 and become it on the way."""
+        """Type of the engine's input, to which float32 numpy images are converted."""
         half = self._engine.get_tensor_dtype(self.input) == self._trt.float16
         return np.dtype(np.float16 if half else np.float32)
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image as the engine takes it."""
+        """Size in bytes of an image in the engine's input type."""
         return self.image_type.itemsize * int(np.prod(self._shape))
 
     def _profile(self, index: int) -> BatchRange:
@@ -240,14 +240,14 @@ class TensorRTSession:
         return BatchRange(min=least[0], opt=best[0], max=most[0])
 
     def new_context(self, profile: int, stream: Stream) -> Bound:
-        """Makes a context on a profile, when the GPU's free memory allows it."""
+        """Creates a context on a profile if the GPU has enough free memory."""
         need, free = self.profile_memory[profile], cuda.free_memory()
         if need > free:
             range_ = self.profiles[profile]
             raise RunError(
-                f"batches of {range_.min} to {range_.max} need {need >> 20:,} MiB of device memory "
-                f"and {free >> 20:,} MiB is free",
-                hint="free some (nvidia-smi shows who has it), or give smaller batches: "
+                f"batches of {range_.min} to {range_.max} need {need >> 20:,} MiB of GPU memory, "
+                f"but only {free >> 20:,} MiB is free",
+                hint="free some memory (nvidia-smi shows its users), or use smaller batches: "
                 + ", ".join(
                     f"up to {one.max} needs {memory >> 20:,} MiB"
                     for one, memory in zip(self.profiles, self.profile_memory, strict=True)
@@ -255,7 +255,7 @@ class TensorRTSession:
             )
         context = self._engine.create_execution_context()
         if context is None:
-            raise RunError(f"TensorRT makes no context: {self._log.last}")
+            raise RunError(f"TensorRT can't create a context: {self._log.last}")
         context.set_optimization_profile_async(profile, int(stream.handle))
         most = self.profiles[profile].max
         images = self.device.allocate(most * self.image_bytes, stream=stream)
@@ -280,12 +280,12 @@ def import_runtime(inputs: BuildInputs) -> Any:
     kind, wanted = inputs.toolchain.kind, inputs.toolchain.version
     name = title_of(kind)
     if isinstance(kind, Unknown):
-        raise RunError(f"the engine needs {name} {wanted}, which this version does not run")
+        raise RunError(f"the engine requires {name} {wanted}, which this version does not support")
     try:
         trt = import_module(RUNTIME_FACTS[kind].module)
     except (ImportError, OSError) as error:
         raise MissingPackageError(
-            f"the engine needs {name} {wanted}, which can't be imported: {error}",
+            f"the engine requires {name} {wanted}, which can't be imported: {error}",
             hint=RUNTIME_FACTS[kind].install,
         ) from error
     have = str(trt.__version__).split(".")
@@ -293,7 +293,7 @@ def import_runtime(inputs: BuildInputs) -> Any:
     exact = have[:common] == wanted.split(".")[:common]
     if not exact and not inputs.options.get("version_compatible"):
         raise RunError(
-            f"the engine needs {name} {wanted}, {trt.__version__} is installed here",
+            f"the engine requires {name} {wanted}, but {trt.__version__} is installed",
             hint=f"zoo show {inputs.model} lists engines of other versions; to build one: "
             f"make zoo MODELS={inputs.model} TRT={RuntimeLine(kind, '.'.join(have[:2])).asked}",
         )
@@ -301,7 +301,7 @@ def import_runtime(inputs: BuildInputs) -> Any:
 
 
 def _make_log(trt: Any) -> Any:
-    """Returns a logger that keeps the last error: TensorRT gives reasons nowhere else."""
+    """Returns a logger that keeps the last error, the only place where TensorRT gives reasons."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -316,7 +316,7 @@ def _make_log(trt: Any) -> Any:
 
 
 def _context_memory(engine: Any, profile: int) -> int:
-    """Returns the device memory of a context, by whichever name this version has for it."""
+    """Returns the device memory of a context, whose attribute differs between versions."""
     for name in ("get_device_memory_size_for_profile_v2", "get_device_memory_size_for_profile"):
         if hasattr(engine, name):
             return int(getattr(engine, name)(profile))

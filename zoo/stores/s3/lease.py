@@ -1,10 +1,10 @@
-"""Lease: a lock on an S3 server, which knows no locks.
+"""A lease: a lock built from conditional writes, because S3 has no locks.
 
-An object says who holds it. It is taken, renewed, taken over and given back by conditional writes
-alone, each on the very state that was read before, so of many writers one gets it. Whether its
-holder is still there is judged by the server's clock against the server's own time of the last
-renewal: a writer's clock may be wrong. A holder measures on its own how long ago it last renewed,
-and writes nothing more once somebody may have taken over: a machine that slept wakes up harmless.
+The lock is an object that names its holder. Acquiring, renewing, taking over and releasing are
+conditional on the state that was read before, so only one of several writers succeeds. Expiry is
+judged by the server's clock only, because writers' clocks may be wrong. The holder measures the
+time since its last renewal and stops writing once another writer may have taken over, so a machine
+that wakes from sleep does no harm.
 """
 
 from __future__ import annotations
@@ -43,31 +43,31 @@ class Tagged:
 
 
 class TaggedObjects(Protocol):
-    """What a lease needs of a store."""
+    """The store operations that a lease uses."""
 
     @property
     def url(self) -> str:
-        """Where it lies."""
+        """URL of the store."""
         ...
 
     def read_tagged(self, key: str) -> Tagged | None:
-        """Returns an object, None when there is none."""
+        """Returns an object, or None if it does not exist."""
         ...
 
     def write_tagged(self, key: str, data: bytes, tag: str | None) -> str | None:
-        """Writes over the object with that tag (over none), returns the new tag or None."""
+        """Writes the object if its tag matches (None: if absent); returns the new tag or None."""
         ...
 
 
 class Lease:
-    """A lock that has to be renewed.
+    """A lock that expires unless it is renewed.
 
     Args:
-        objects: Where it lies.
-        key: Of the object.
-        seconds: After which a holder that has not renewed is taken to be gone; the same for all.
-        patience: Seconds to wait for somebody else.
-        say: Is told of waiting.
+        objects: Store of the lock.
+        key: Key of the lock's object.
+        seconds: Seconds without renewal after which the lease expires; all writers must agree.
+        patience: Seconds to wait for another holder.
+        say: Called with a message when waiting.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Lease:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds it, renewed by a thread; gives it back at the end.
+        """Acquires the lease, renews it in a thread, and releases it on exit.
 
         Raises:
-            RepositoryError: Somebody else has it and keeps it; or it was lost meanwhile.
+            RepositoryError: Another writer does not release it in time, or the lease was lost.
         """
         freed = f"the lock of a process that is gone is free {self._seconds:.0f} s later"
         self._owner, self._nonce = Owner.this_process(), uuid.uuid4().hex
@@ -108,25 +108,25 @@ class Lease:
         finally:
             self._stop.set()
             thread.join()
-            with suppress(RepositoryError):  # it comes free by itself
+            with suppress(RepositoryError):  # it expires anyway
                 self._objects.write_tagged(self._key, self._body(released=True), self._tag)
 
     def must_hold(self) -> None:
-        """Checks that nobody can have taken over.
+        """Checks that the lease can't have expired.
 
         Raises:
-            RepositoryError: Somebody may have.
+            RepositoryError: Another writer may have taken over.
         """
         silent = time.clock_gettime(_CLOCK) - self._renewed
         if self._lost or silent > self._seconds:
             raise RepositoryError(
                 f"{self._what} was lost: it could not be renewed for {silent:.0f} s",
-                hint="somebody else may be writing now; nothing more was written here. Run this "
-                "again: it goes on from what is there",
+                hint="another writer may have taken over, so writing stopped; run this again to "
+                "resume",
             )
 
     def _take(self) -> str | None:
-        """Tries to take it; returns None when it did, else who holds it."""
+        """Tries to acquire the lease; returns None on success, else the holder."""
         begun = time.clock_gettime(_CLOCK)
         found = self._objects.read_tagged(self._key)
         if found is not None and not self._is_free(found):

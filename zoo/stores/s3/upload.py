@@ -12,9 +12,10 @@ import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from botocore import exceptions as aws
+from typing_extensions import NotRequired
 
 from zoo.stores.base import Progress
 from zoo.stores.s3.errors import CONDITION, code_of
@@ -24,6 +25,20 @@ Ask = Callable[..., Any]
 
 _MOST_PARTS = 10_000
 """How many parts an upload may have (S3, "Multipart upload limits")."""
+
+
+class Part(TypedDict):
+    """An uploaded part, as ``CompleteMultipartUpload`` lists it.
+
+    Attributes:
+        PartNumber: Its number, from 1.
+        ETag: The server's tag of it.
+        ChecksumSHA256: SHA-256 in base64; absent if the server does not store it.
+    """
+
+    PartNumber: int
+    ETag: str
+    ChecksumSHA256: NotRequired[str]
 
 
 class Upload:
@@ -51,7 +66,7 @@ class Upload:
         """
         part = max(PART, -(-size // _MOST_PARTS))
 
-        def send_part(span: tuple[int, int]) -> dict[str, Any]:
+        def send_part(span: tuple[int, int]) -> Part:
             with path.open("rb") as file:
                 file.seek(span[0])
                 return self._send_part(1 + span[0] // part, file.read(span[1]))
@@ -85,7 +100,7 @@ class Upload:
         begun = self._ask("create_multipart_upload", **self._at, ChecksumAlgorithm="SHA256")
         return str(begun["UploadId"])
 
-    def _send_part(self, number: int, data: bytes) -> dict[str, Any]:
+    def _send_part(self, number: int, data: bytes) -> Part:
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         sent = self._ask(
             "upload_part",
@@ -95,12 +110,12 @@ class Upload:
             Body=data,
             ChecksumSHA256=digest,
         )
-        part = {"PartNumber": number, "ETag": sent["ETag"]}
+        part: Part = {"PartNumber": number, "ETag": sent["ETag"]}
         if "ChecksumSHA256" in sent:  # the server stores it
             part["ChecksumSHA256"] = digest
         return part
 
-    def _complete(self, parts: list[dict[str, Any]]) -> None:
+    def _complete(self, parts: list[Part]) -> None:
         self._ask(
             "complete_multipart_upload",
             **self._at,

@@ -1,0 +1,106 @@
+"""``zoo-farm zoo``: builds, verifies and publishes engines, then updates the catalog."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from builders.cli.catalog import update_catalog
+from builders.cli.request import places_to_run, read_request
+from builders.history.failures import Failures
+from builders.jobs.progress import Display
+from builders.planning.options import add_options
+from builders.publish.signer import open_desk
+from builders.run.farm import Farm
+from builders.run.summary import Summary
+from zoo.cli.main import add_arguments
+from zoo.repository.repository import Repository
+from zoo.stores import open_store
+from zoo.util.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        status: Exit status of the command.
+        summary: What became of each engine.
+        store: URL of the repository.
+        site: Folder of the catalog.
+    """
+
+    status: int
+    summary: Summary
+    store: str
+    site: Path
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the command to the parser's subcommands."""
+    add_options(add_arguments(commands, "zoo", zoo), "zoo")
+
+
+def zoo(options: argparse.Namespace) -> int:
+    """Builds, verifies and publishes engines, then updates the catalog."""
+    run = build(options)
+    update_catalog(run.store, run.site, options)
+    return run.status
+
+
+def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
+    """Builds, verifies and publishes what the options select, and prints a summary.
+
+    Args:
+        options: Options of ``zoo``.
+        night: When the nightly run started: its failures count towards disabling an engine. None
+            for a run by hand.
+    """
+    display = Display(Console())
+    selected = read_request(options, display.say)
+    executor = selected.chosen.executor
+    repository = Repository(open_store(selected.store))
+    try:
+        request = replace(selected.request, places=places_to_run(selected))
+        desk = open_desk(selected.store, options.keys, display.say)
+        farm = Farm(repository, executor, display, desk, Failures(repository, night=night))
+        summary = farm.run(request)
+    finally:
+        executor.stop()
+    summary.failed.update(selected.broken)
+    status = _print_summary(summary, selected.store, display)
+    if desk.waiting:
+        keys = " --keys FOLDER" if "://" in selected.store else ""
+        waiting = f"{desk.waiting} wait for a signature"
+        display.say(f"{waiting}: zoo-farm publish --store {selected.store}{keys}")
+    return Run(status=status, summary=summary, store=selected.store, site=selected.site)
+
+
+def _print_summary(summary: Summary, store: str, display: Display) -> int:
+    """Prints a line per disabled or failed engine, then the totals; returns the exit status."""
+    for label, reason in summary.disabled.items():
+        display.say(f"none {label}: {reason}")
+    for label, error in summary.failed.items():
+        text = str(error).removeprefix(f"{label}: ")
+        display.say(f"FAILED {label}: {text}")
+    of_engines = summary.of_engines
+    totals = [
+        f"{len(labels)} {outcome}"
+        for outcome, labels in (
+            ("published", summary.published),
+            ("verified again", summary.verified),
+            ("already published, nothing to do", summary.current),
+            ("that the floors rule out", summary.disabled.keys() - set(of_engines)),
+            ("disabled, whose engines missed or failed (RETRY=1 tries them again)", of_engines),
+            ("failed", list(summary.failed)),
+        )
+        if labels
+    ]
+    display.say(f"{store}: {', '.join(totals) if totals else 'nothing to build'}")
+    if not summary.failed and not totals:
+        raise UsageError("no engine matches the options")
+    return 1 if summary.failed else 0
