@@ -38,6 +38,7 @@ from zoo.caft.files import (
     NO_LABEL,
     STORED,
     SUMS,
+    Log,
     line_of,
     lock,
     read_log,
@@ -108,7 +109,7 @@ class CacheWriter:
             of_list = not self.card.fingerprint and Path(source).suffix.lower() in LISTS
             self.old = read_log(folder / LOG, of_list=of_list)
             self._check_sizes()
-            self._check_hashes()
+            _check_hashes(folder, self.old)
         except BaseException:
             self._release()
             raise
@@ -130,7 +131,8 @@ class CacheWriter:
         """
         good = np.array([outcome.error is None for outcome in outcomes], bool)
         kept = [outcome for outcome in outcomes if outcome.error is None]
-        stored = self._stored(features[np.repeat(good, self._views)], kept)
+        rows_of_good = features[np.repeat(good, self._views)]
+        stored = _as_stored(rows_of_good, self.card.identity, kept)
         (rows, labels, hashes, sums), log = self._opened()
         if os.fstat(log).st_size != self._end:
             raise CacheError(
@@ -268,17 +270,6 @@ class CacheWriter:
                     hint="extract the features again into another folder",
                 ) from error
 
-    def _check_hashes(self) -> None:
-        """Checks that each row is of the content that the log says."""
-        listed = np.frombuffer(bytes(self.old.digests), np.uint8).reshape(-1, 32)
-        self.old.digests.clear()
-        hashes = mapped(self.folder / HASHES, np.uint8, (32,), self.old.samples)
-        if not np.array_equal(listed, hashes):
-            raise CacheError(
-                f"{self.folder} is damaged: {HASHES} and {LOG} name different images",
-                hint="extract the features again into another folder",
-            )
-
     def _shapes(self) -> tuple[tuple[str, npt.DTypeLike, tuple[int, ...], int], ...]:
         """Returns name, type, shape of a row, and rows per sample of each array."""
         identity = self.card.identity
@@ -288,22 +279,6 @@ class CacheWriter:
             (HASHES, np.uint8, (32,), 1),
             (SUMS, np.uint32, (), 1),
         )
-
-    def _stored(
-        self, features: npt.NDArray[np.float32], kept: Sequence[Decoded]
-    ) -> npt.NDArray[Any]:
-        """Converts features to the cache's data type, which must hold all of them."""
-        storage = self.card.identity.storage
-        with np.errstate(over="ignore"):
-            stored = features.astype(STORED[storage])
-        finite = np.isfinite(stored).all(axis=1)
-        if not finite.all():
-            name = kept[int(np.argmin(finite)) // self._views].sample.name
-            raise CacheError(
-                f"features of {name} are not finite in {storage}",
-                hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
-            )
-        return stored
 
     def _number(self, label: str | None) -> int:
         """Returns a class's number, in order of first appearance."""
@@ -339,6 +314,33 @@ def _card_of(folder: Path, identity: Identity) -> Card | None:
             hint="choose a new or empty folder with -o",
         )
     return card
+
+
+def _check_hashes(folder: Path, log: Log) -> None:
+    """Checks that each row is of the content that the log says; the log's digests are cleared."""
+    listed = np.frombuffer(bytes(log.digests), np.uint8).reshape(-1, 32)
+    log.digests.clear()
+    if not np.array_equal(listed, mapped(folder / HASHES, np.uint8, (32,), log.samples)):
+        raise CacheError(
+            f"{folder} is damaged: {HASHES} and {LOG} name different images",
+            hint="extract the features again into another folder",
+        )
+
+
+def _as_stored(
+    features: npt.NDArray[np.float32], identity: Identity, kept: Sequence[Decoded]
+) -> npt.NDArray[Any]:
+    """Converts features to the cache's data type, which must hold all of them."""
+    with np.errstate(over="ignore"):
+        stored = features.astype(STORED[identity.storage])
+    finite = np.isfinite(stored).all(axis=1)
+    if not finite.all():
+        name = kept[int(np.argmin(finite)) // identity.augmentation.views].sample.name
+        raise CacheError(
+            f"features of {name} are not finite in {identity.storage}",
+            hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
+        )
+    return stored
 
 
 def _is_leftover(path: Path) -> bool:

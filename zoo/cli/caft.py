@@ -295,7 +295,7 @@ def _add_features(commands: Any) -> None:
     parser.add_argument(
         "--moved",
         action="store_true",
-        help="accept a data set that was moved since the cache was made",
+        help="the data set of the cache has moved to DATASET",
     )
     add_store(parser)
     add_selection(parser)

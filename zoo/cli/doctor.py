@@ -19,7 +19,7 @@ from typing import Any, Literal
 from zoo.cli.support import add_arguments, add_store
 from zoo.client.client import connect, default_cache
 from zoo.client.host import Run, all_installed, describe_gpu, run_command
-from zoo.inference.gpu.decoder import GPU_PACKAGES
+from zoo.inference.gpu.packages import GPU_PACKAGES
 from zoo.schema.runtimes import title_of
 from zoo.schema.targets import Toolchain
 from zoo.util.errors import TrustError, ZooError

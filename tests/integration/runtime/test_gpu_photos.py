@@ -18,8 +18,9 @@ from support.records import small_preprocess
 from zoo.cli.doctor import package_version
 from zoo.client.host import local_archs
 from zoo.inference.crop import Crop
-from zoo.inference.gpu.decoder import GPU_PACKAGES, HardwareDecoder, PixelsOnGpu
+from zoo.inference.gpu.decoder import HardwareDecoder, PixelsOnGpu
 from zoo.inference.gpu.jpeg import plain_jpeg
+from zoo.inference.gpu.packages import GPU_PACKAGES
 from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
 from zoo.inference.preprocess import batch_of
 from zoo.runtime import cuda

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.cli.doctor import decoding
-from zoo.inference.gpu.decoder import GPU_PACKAGES
+from zoo.inference.gpu.packages import GPU_PACKAGES
 
 
 def test_all_packages() -> None:

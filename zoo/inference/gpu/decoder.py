@@ -17,14 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
+from zoo.inference.gpu.packages import CODEC
 from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
     from cuda.core import Device, Stream
-
-PACKAGE = "nvidia-nvimgcodec-cu13"
-GPU_PACKAGES = (PACKAGE, "nvidia-nvjpeg", "nvidia-cuda-nvrtc")
-"""What the extra ``gpu-decode`` installs beside CUDA's bindings."""
 
 _EXTENSION = "libnvjpeg_ext.so*"
 _HELD = 2
@@ -104,7 +101,7 @@ class HardwareDecoder:
     @property
     def name(self) -> str:
         """See :attr:`JpegDecoder.name`."""
-        return f"nvImageCodec {metadata.version(PACKAGE)}, hardware"
+        return f"nvImageCodec {metadata.version(CODEC)}, hardware"
 
     def decode(self, files: Sequence[bytes], stream: Stream) -> list[PixelsOnGpu | None]:
         """See :meth:`JpegDecoder.decode`."""
