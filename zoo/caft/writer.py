@@ -17,8 +17,8 @@ that log say what is done; rows of the arrays beyond them are left over from a k
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from zoo.caft.files import (
     SUMS,
     line_of,
     lock,
+    own,
     read_log,
     sums_of,
 )
@@ -47,7 +48,6 @@ from zoo.caft.growing import GrowingArray, mapped
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 from zoo.util.files import whole
-from zoo.util.locks import is_not_mine
 
 __all__ = ["FEATURES", "HASHES", "LABELS", "LOG", "NO_LABEL", "STORED", "CacheWriter"]
 
@@ -128,6 +128,10 @@ class CacheWriter:
             CacheError: A feature is not finite, or too large for the cache's data type; or another
                 process writes to the cache.
         """
+        with self._writing():
+            self._append(outcomes, features)
+
+    def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         good = np.array([outcome.error is None for outcome in outcomes], bool)
         kept = [outcome for outcome in outcomes if outcome.error is None]
         stored = self._stored(features[np.repeat(good, self._views)], kept)
@@ -165,10 +169,22 @@ class CacheWriter:
             The cache's card.
         """
         try:
-            self._finish(complete=complete, seconds=seconds, draft=draft)
+            with self._writing():
+                self._finish(complete=complete, seconds=seconds, draft=draft)
         finally:
             self._release()
         return self.card
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises a :class:`CacheError` if a file can't be written."""
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(
+                f"can't write {self.folder}: {error.strerror or error}",
+                hint="make room, and run the same zoo features command again; it resumes",
+            ) from error
 
     def _finish(self, *, complete: bool, seconds: float, draft: Draft | None) -> None:
         if draft is not None and not complete:
@@ -216,7 +232,7 @@ class CacheWriter:
             if self.card.complete:  # incomplete until this pass has finished
                 self.card = self.card.model_copy(update={"complete": False})
                 write_card(self.folder, self.card)
-            self._log = os.open(_own(self.folder / LOG), os.O_RDWR | os.O_CREAT, 0o666)
+            self._log = os.open(own(self.folder / LOG), os.O_RDWR | os.O_CREAT, 0o666)
             os.ftruncate(self._log, self._end)
             os.lseek(self._log, self._end, os.SEEK_SET)
             self._open_arrays()
@@ -231,7 +247,7 @@ class CacheWriter:
         try:
             for name, dtype, row, rows in self._shapes():
                 opened.append(
-                    GrowingArray(_own(self.folder / name), dtype, row, rows * self.samples)
+                    GrowingArray(own(self.folder / name), dtype, row, rows * self.samples)
                 )
         except BaseException:
             for array in opened:
@@ -339,20 +355,6 @@ def _card_of(folder: Path, identity: Identity) -> Card | None:
 def _is_leftover(path: Path) -> bool:
     """Whether a file is left over from a pass that was killed before it wrote its card."""
     return path.name in (LOCK, NEXT, READY) or path.name.startswith("card.json.")
-
-
-def _own(path: Path) -> Path:
-    """Makes a file writable for this user: another user's in a shared folder is copied."""
-    try:
-        os.close(os.open(path, os.O_RDWR))
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if not is_not_mine(error):
-            raise
-        with whole(path) as partial:
-            shutil.copyfile(path, partial)
-    return path
 
 
 def _write(file: int, data: bytes) -> None:
