@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.arrange import NEXT, READY, Draft, arrange, settle
+from zoo.caft.arrays import check_arrays, open_arrays
 from zoo.caft.card import Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
 from zoo.caft.files import (
@@ -37,17 +38,15 @@ from zoo.caft.files import (
     LOG,
     NO_LABEL,
     STORED,
-    SUMS,
     line_of,
     lock,
     own,
     read_log,
     sums_of,
 )
-from zoo.caft.growing import GrowingArray, mapped
+from zoo.caft.growing import GrowingArray
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
-from zoo.util.files import whole
 
 __all__ = ["FEATURES", "HASHES", "LABELS", "LOG", "NO_LABEL", "STORED", "CacheWriter"]
 
@@ -107,8 +106,7 @@ class CacheWriter:
                 write_card(folder, self.card)
             of_list = not self.card.fingerprint and Path(source).suffix.lower() in LISTS
             self.old = read_log(folder / LOG, of_list=of_list)
-            self._check_sizes()
-            self._check_hashes()
+            check_arrays(folder, identity, self.old)
         except BaseException:
             self._release()
             raise
@@ -207,8 +205,8 @@ class CacheWriter:
             new = arrange(self.folder, draft, self.old, self._views)
             self.samples, self.bad, self._classes = new.samples, new.bad, new.classes
             self.unlabelled = new.unlabelled
-            self._open_arrays()  # cuts off the rows that are gone
-            self._close_files(sync=True)
+            self._arrays = open_arrays(self.folder, self.card.identity, self.samples)
+            self._close_files(sync=True)  # without the rows that are gone
         self.card = self.card.model_copy(
             update={
                 "complete": complete,
@@ -235,70 +233,10 @@ class CacheWriter:
             self._log = os.open(own(self.folder / LOG), os.O_RDWR | os.O_CREAT, 0o666)
             os.ftruncate(self._log, self._end)
             os.lseek(self._log, self._end, os.SEEK_SET)
-            self._open_arrays()
+            self._arrays = open_arrays(self.folder, self.card.identity, self.samples)
         assert self._arrays is not None
         assert self._log is not None
         return self._arrays, self._log
-
-    def _open_arrays(self) -> None:
-        opened: list[GrowingArray] = []
-        if self.samples and not (self.folder / SUMS).exists():
-            self._add_sums()
-        try:
-            for name, dtype, row, rows in self._shapes():
-                opened.append(
-                    GrowingArray(own(self.folder / name), dtype, row, rows * self.samples)
-                )
-        except BaseException:
-            for array in opened:
-                array.close()
-            raise
-        self._arrays = tuple(opened)
-
-    def _add_sums(self) -> None:
-        """Adds the sums that a cache of an earlier version lacks."""
-        name, dtype, row, rows = self._shapes()[0]
-        features = mapped(self.folder / name, dtype, row, rows * self.samples)
-        with whole(self.folder / SUMS) as partial:
-            array = GrowingArray(partial, np.uint32, (), 0)
-            for start in range(0, self.samples, 4096):
-                part = features[start * rows : (start + 4096) * rows]
-                array.append(sums_of(part, len(part) // rows))
-            array.close()
-
-    def _check_sizes(self) -> None:
-        """Checks that the arrays have the rows that the log lists."""
-        for name, dtype, row, rows in self._shapes():
-            if name == SUMS and not (self.folder / SUMS).exists():
-                continue  # of an earlier version
-            try:
-                GrowingArray.check(self.folder / name, dtype, row, rows * self.old.samples)
-            except ValueError as error:
-                raise CacheError(
-                    f"{self.folder} is damaged: {error}, but {LOG} lists that many",
-                    hint="extract the features again into another folder",
-                ) from error
-
-    def _check_hashes(self) -> None:
-        """Checks that each row is of the content that the log says."""
-        listed = np.frombuffer(bytes(self.old.digests), np.uint8).reshape(-1, 32)
-        self.old.digests.clear()
-        hashes = mapped(self.folder / HASHES, np.uint8, (32,), self.old.samples)
-        if not np.array_equal(listed, hashes):
-            raise CacheError(
-                f"{self.folder} is damaged: {HASHES} and {LOG} name different images",
-                hint="extract the features again into another folder",
-            )
-
-    def _shapes(self) -> tuple[tuple[str, npt.DTypeLike, tuple[int, ...], int], ...]:
-        """Returns name, type, shape of a row, and rows per sample of each array."""
-        identity = self.card.identity
-        return (
-            (FEATURES, STORED[identity.storage], (identity.feature_dim,), self._views),
-            (LABELS, np.int64, (), 1),
-            (HASHES, np.uint8, (32,), 1),
-            (SUMS, np.uint32, (), 1),
-        )
 
     def _stored(
         self, features: npt.NDArray[np.float32], kept: Sequence[Decoded]
