@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from array import array
 from collections import Counter
@@ -19,6 +20,7 @@ from typing_extensions import NotRequired
 from zoo.caft.sample import Sample
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import CacheError
+from zoo.util.files import whole
 from zoo.util.locks import NO_LOCKS, is_not_mine
 
 if TYPE_CHECKING:
@@ -226,3 +228,17 @@ def lock(folder: Path) -> int | None:
             hint="wait until it finishes, or stop it",
         ) from error
     return file
+
+
+def own(path: Path) -> Path:
+    """Makes a file writable for this user: another user's in a shared folder is copied."""
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if not is_not_mine(error):
+            raise
+        with whole(path) as partial:
+            shutil.copyfile(path, partial)
+    return path

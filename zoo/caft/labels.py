@@ -38,8 +38,8 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
     if not isinstance(value, numbers.Integral):
         raise LabelError(
             f"{_sample(of)}the label {_short(label)} is no class: it is {_kind(value)}",
-            hint="labels are names or whole numbers; choose another column with --label-column, "
-            "or train on the features with a loop of your own",
+            hint="labels are names or whole numbers; leave these out of the data set, and train on "
+            "the features with a loop of your own",
         )
     number = int(value)
     if number == -1:

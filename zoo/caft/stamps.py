@@ -19,12 +19,14 @@ import os
 import stat
 import struct
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from zoo.caft.files import own
 from zoo.caft.growing import GrowingArray
 from zoo.util.files import whole
 
@@ -161,25 +163,29 @@ class Stamps:
             self._added.append(stamp + bytes.fromhex(digest))
 
     def flush(self) -> None:
-        """Writes the stamps that were added."""
+        """Writes the stamps that were added; without room for them, files are read again."""
         added, self._added = self._added, []
         if not added:
             return
-        if self._file is None:
-            self._file = _grow(self._path, len(self._known))
-        self._file.append(_rows(b"".join(added)))
+        try:
+            if self._file is None:
+                self._file = _grow(own(self._path), len(self._known))
+            self._file.append(_rows(b"".join(added)))
+        except OSError:
+            self._writable = False
 
     def close(self, *, complete: bool) -> None:
         """Writes what remains; after a complete pass, drops stamps that no file has any more."""
         self.flush()
         rows = len(self._known)
-        if self._file is not None:
-            rows = self._file.rows
-            self._file.close()
-            self._file = None
-        kept = int(self._used.sum()) + rows - len(self._known)
-        if complete and self._writable and rows > 2 * kept + 1000:
-            self._drop_unused()
+        with suppress(OSError):
+            if self._file is not None:
+                rows = self._file.rows
+                self._file.close()
+                self._file = None
+            kept = int(self._used.sum()) + rows - len(self._known)
+            if complete and self._writable and rows > 2 * kept + 1000:
+                self._drop_unused()
 
     def _drop_unused(self) -> None:
         new = _load(self._path)[len(self._known) :]

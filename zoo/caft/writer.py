@@ -17,8 +17,8 @@ that log say what is done; rows of the arrays beyond them are left over from a k
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.arrange import NEXT, READY, Draft, arrange, settle
+from zoo.caft.arrays import check_arrays, open_arrays
 from zoo.caft.card import Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
 from zoo.caft.files import (
@@ -37,18 +38,15 @@ from zoo.caft.files import (
     LOG,
     NO_LABEL,
     STORED,
-    SUMS,
-    Log,
     line_of,
     lock,
+    own,
     read_log,
     sums_of,
 )
-from zoo.caft.growing import GrowingArray, mapped
+from zoo.caft.growing import GrowingArray
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
-from zoo.util.files import whole
-from zoo.util.locks import is_not_mine
 
 __all__ = ["FEATURES", "HASHES", "LABELS", "LOG", "NO_LABEL", "STORED", "CacheWriter"]
 
@@ -108,8 +106,7 @@ class CacheWriter:
                 write_card(folder, self.card)
             of_list = not self.card.fingerprint and Path(source).suffix.lower() in LISTS
             self.old = read_log(folder / LOG, of_list=of_list)
-            self._check_sizes()
-            _check_hashes(folder, self.old)
+            check_arrays(folder, identity, self.old)
         except BaseException:
             self._release()
             raise
@@ -129,10 +126,13 @@ class CacheWriter:
             CacheError: A feature is not finite, or too large for the cache's data type; or another
                 process writes to the cache.
         """
+        with self._writing():
+            self._append(outcomes, features)
+
+    def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         good = np.array([outcome.error is None for outcome in outcomes], bool)
         kept = [outcome for outcome in outcomes if outcome.error is None]
-        rows_of_good = features[np.repeat(good, self._views)]
-        stored = _as_stored(rows_of_good, self.card.identity, kept)
+        stored = self._stored(features[np.repeat(good, self._views)], kept)
         (rows, labels, hashes, sums), log = self._opened()
         if os.fstat(log).st_size != self._end:
             raise CacheError(
@@ -172,10 +172,22 @@ class CacheWriter:
             The cache's card.
         """
         try:
-            self._finish(complete=complete, seconds=seconds, draft=draft)
+            with self._writing():
+                self._finish(complete=complete, seconds=seconds, draft=draft)
         finally:
             self._release()
         return self.card
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises a :class:`CacheError` if a file can't be written."""
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(
+                f"can't write {self.folder}: {error.strerror or error}",
+                hint="make room, and run the same zoo features command again; it resumes",
+            ) from error
 
     def _finish(self, *, complete: bool, seconds: float, draft: Draft | None) -> None:
         if draft is not None and not complete:
@@ -198,8 +210,8 @@ class CacheWriter:
             new = arrange(self.folder, draft, self.old, self._views)
             self.samples, self.bad, self._classes = new.samples, new.bad, new.classes
             self.unlabelled = new.unlabelled
-            self._open_arrays()  # cuts off the rows that are gone
-            self._close_files(sync=True)
+            self._arrays = open_arrays(self.folder, self.card.identity, self.samples)
+            self._close_files(sync=True)  # without the rows that are gone
         self.card = self.card.model_copy(
             update={
                 "complete": complete,
@@ -223,62 +235,29 @@ class CacheWriter:
             if self.card.complete:  # incomplete until this pass has finished
                 self.card = self.card.model_copy(update={"complete": False})
                 write_card(self.folder, self.card)
-            self._log = os.open(_own(self.folder / LOG), os.O_RDWR | os.O_CREAT, 0o666)
+            self._log = os.open(own(self.folder / LOG), os.O_RDWR | os.O_CREAT, 0o666)
             os.ftruncate(self._log, self._end)
             os.lseek(self._log, self._end, os.SEEK_SET)
-            self._open_arrays()
+            self._arrays = open_arrays(self.folder, self.card.identity, self.samples)
         assert self._arrays is not None
         assert self._log is not None
         return self._arrays, self._log
 
-    def _open_arrays(self) -> None:
-        opened: list[GrowingArray] = []
-        if self.samples and not (self.folder / SUMS).exists():
-            self._add_sums()
-        try:
-            for name, dtype, row, rows in self._shapes():
-                opened.append(
-                    GrowingArray(_own(self.folder / name), dtype, row, rows * self.samples)
-                )
-        except BaseException:
-            for array in opened:
-                array.close()
-            raise
-        self._arrays = tuple(opened)
-
-    def _add_sums(self) -> None:
-        """Adds the sums that a cache of an earlier version lacks."""
-        name, dtype, row, rows = self._shapes()[0]
-        features = mapped(self.folder / name, dtype, row, rows * self.samples)
-        with whole(self.folder / SUMS) as partial:
-            array = GrowingArray(partial, np.uint32, (), 0)
-            for start in range(0, self.samples, 4096):
-                part = features[start * rows : (start + 4096) * rows]
-                array.append(sums_of(part, len(part) // rows))
-            array.close()
-
-    def _check_sizes(self) -> None:
-        """Checks that the arrays have the rows that the log lists."""
-        for name, dtype, row, rows in self._shapes():
-            if name == SUMS and not (self.folder / SUMS).exists():
-                continue  # of an earlier version
-            try:
-                GrowingArray.check(self.folder / name, dtype, row, rows * self.old.samples)
-            except ValueError as error:
-                raise CacheError(
-                    f"{self.folder} is damaged: {error}, but {LOG} lists that many",
-                    hint="extract the features again into another folder",
-                ) from error
-
-    def _shapes(self) -> tuple[tuple[str, npt.DTypeLike, tuple[int, ...], int], ...]:
-        """Returns name, type, shape of a row, and rows per sample of each array."""
-        identity = self.card.identity
-        return (
-            (FEATURES, STORED[identity.storage], (identity.feature_dim,), self._views),
-            (LABELS, np.int64, (), 1),
-            (HASHES, np.uint8, (32,), 1),
-            (SUMS, np.uint32, (), 1),
-        )
+    def _stored(
+        self, features: npt.NDArray[np.float32], kept: Sequence[Decoded]
+    ) -> npt.NDArray[Any]:
+        """Converts features to the cache's data type, which must hold all of them."""
+        storage = self.card.identity.storage
+        with np.errstate(over="ignore"):
+            stored = features.astype(STORED[storage])
+        finite = np.isfinite(stored).all(axis=1)
+        if not finite.all():
+            name = kept[int(np.argmin(finite)) // self._views].sample.name
+            raise CacheError(
+                f"features of {name} are not finite in {storage}",
+                hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
+            )
+        return stored
 
     def _number(self, label: str | None) -> int:
         """Returns a class's number, in order of first appearance."""
@@ -316,50 +295,9 @@ def _card_of(folder: Path, identity: Identity) -> Card | None:
     return card
 
 
-def _check_hashes(folder: Path, log: Log) -> None:
-    """Checks that each row is of the content that the log says; the log's digests are cleared."""
-    listed = np.frombuffer(bytes(log.digests), np.uint8).reshape(-1, 32)
-    log.digests.clear()
-    if not np.array_equal(listed, mapped(folder / HASHES, np.uint8, (32,), log.samples)):
-        raise CacheError(
-            f"{folder} is damaged: {HASHES} and {LOG} name different images",
-            hint="extract the features again into another folder",
-        )
-
-
-def _as_stored(
-    features: npt.NDArray[np.float32], identity: Identity, kept: Sequence[Decoded]
-) -> npt.NDArray[Any]:
-    """Converts features to the cache's data type, which must hold all of them."""
-    with np.errstate(over="ignore"):
-        stored = features.astype(STORED[identity.storage])
-    finite = np.isfinite(stored).all(axis=1)
-    if not finite.all():
-        name = kept[int(np.argmin(finite)) // identity.augmentation.views].sample.name
-        raise CacheError(
-            f"features of {name} are not finite in {identity.storage}",
-            hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
-        )
-    return stored
-
-
 def _is_leftover(path: Path) -> bool:
     """Whether a file is left over from a pass that was killed before it wrote its card."""
     return path.name in (LOCK, NEXT, READY) or path.name.startswith("card.json.")
-
-
-def _own(path: Path) -> Path:
-    """Makes a file writable for this user: another user's in a shared folder is copied."""
-    try:
-        os.close(os.open(path, os.O_RDWR))
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if not is_not_mine(error):
-            raise
-        with whole(path) as partial:
-            shutil.copyfile(path, partial)
-    return path
 
 
 def _write(file: int, data: bytes) -> None:

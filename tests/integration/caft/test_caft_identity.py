@@ -360,3 +360,59 @@ def test_a_head_is_not_trained_on_a_damaged_cache(name: str, tmp_path: Path) -> 
     with pytest.raises(CacheError) as raised:
         train_head(FeatureCache(out), Settings(epochs=1))
     assert_golden(f"caft/damaged_{name[:-4]}", raised.value, hiding(raised.value, tmp_path))
+
+
+def test_a_full_disk_is_a_sentence_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = folder(tmp_path / "data", classes=2, each=8), tmp_path / "c"
+    written, pwrite = [0], os.pwrite
+
+    def full(file: int, piece: Any, offset: int) -> int:
+        written[0] += len(piece)
+        if written[0] > 1500:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(file, piece, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(CacheError) as raised:
+        cache_features(data, toy(), out, batch=4)
+    assert_golden("caft/full_disk", raised.value, hiding(raised.value, tmp_path))
+    monkeypatch.undo()
+    _, state = cache_features(data, toy(), out, batch=4)
+    assert (state.found + state.images, state.found >= 4) == (16, True)
+    cache_features(data, toy(), tmp_path / "fresh")
+    assert np.allclose(
+        FeatureCache(out).features, FeatureCache(tmp_path / "fresh").features, atol=1e-6
+    )
+
+
+def test_a_second_user_continues_a_cache_in_a_folder_of_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are another user's, who lets the group write to the folder alone."""
+    monkeypatch.setattr(stamps, "_settled_after", lambda device, folder: -1)
+    data, out = folder(tmp_path / "data", classes=2, each=3), tmp_path / "c"
+    cache_features(data, toy(), out)
+    held = [os.open(path, os.O_RDONLY) for path in out.iterdir()]  # so no inode is used again
+    theirs = {os.fstat(file).st_ino for file in held}
+    opened = os.open
+
+    def denied(path: Any, flags: int, *mode: Any, **more: Any) -> int:
+        file = opened(path, flags & ~os.O_TRUNC, *mode, **more)
+        if flags & (os.O_WRONLY | os.O_RDWR) and os.fstat(file).st_ino in theirs:
+            os.close(file)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return file
+
+    monkeypatch.setattr(os, "open", denied)
+    assert cache_features(data, toy(), out)[1].images == 0
+    photo(60).save(data / "class0" / "0a.png")
+    (data / "class1" / "0.png").unlink()
+    _, state = cache_features(data, toy(), out)
+    assert (state.images, state.found, state.gone) == (1, 5, 1)
+    monkeypatch.undo()
+    for file in held:
+        os.close(file)
+    cache_features(data, toy(), tmp_path / "fresh")
+    assert (out / LOG).read_bytes() == (tmp_path / "fresh" / LOG).read_bytes()
