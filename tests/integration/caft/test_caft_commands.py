@@ -59,7 +59,7 @@ def test_what_changed_in_a_data_set_is_printed(
     shown = capsys.readouterr()
     assert_golden("caft/changes", shown.err)
     assert shown.out.splitlines()[0] == (
-        "c: 7 images, 2 classes, 8 features in fp32; 1 left out, 1 without a label"
+        "c: 7 images, 2 classes, 8 features in fp32; 1 skipped, 1 without a label"
     )
 
 
