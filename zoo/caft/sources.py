@@ -172,16 +172,17 @@ class FolderSource:
 
     def __iter__(self) -> Iterator[Sample]:
         self.notes.clear()
-        for path in self._images(self.root):
-            name = path.relative_to(self.root).as_posix()
+        for name, path in self._images(self.root):
             folder, slash, _ = name.partition("/")
             label = class_of(in_utf8(folder)) if slash else None
             yield Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)
 
-    def _images(self, folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-        """Yields the images under a folder in the order of their paths.
+    def _images(
+        self, folder: Path, within: str = "", above: frozenset[str] = frozenset()
+    ) -> Iterator[tuple[str, Path]]:
+        """Yields the images under a folder, and their names, in the order of their paths.
 
-        Links to a folder that contains them are not followed.
+        Names are put together from strings: pathlib would take as long as reading some files. Links to a folder that contains them are not followed.
         """
         real = os.path.realpath(folder)
         if real in above:
@@ -191,9 +192,9 @@ class FolderSource:
             if _is_hidden(name):
                 self._leave_out("ignored hidden files and folders", path)
             elif is_dir:
-                yield from self._images(path, above | {real})
-            elif path.suffix.lower() in SUFFIXES or _starts_like_image(path):
-                yield path
+                yield from self._images(path, f"{within}{name}/", above | {real})
+            elif os.path.splitext(name)[1].lower() in SUFFIXES or _starts_like_image(path):
+                yield within + name, path
             else:
                 suffix = f"with suffix {path.suffix}" if path.suffix else "without a suffix"
                 self._leave_out(f"left out, because they are no images: files {suffix}", path)
