@@ -182,7 +182,8 @@ class FolderSource:
     ) -> Iterator[tuple[str, Path]]:
         """Yields the images under a folder, and their names, in the order of their paths.
 
-        Names are put together from strings: pathlib would take as long as reading some files. Links to a folder that contains them are not followed.
+        Names are built from strings: pathlib takes as long as reading a small file. Links to a
+        folder that contains them are not followed.
         """
         real = os.path.realpath(folder)
         if real in above:
