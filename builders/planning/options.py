@@ -1,4 +1,4 @@
-"""The one table of options: for argparse, the Makefile's variables, its help and README."""
+"""The single table of options, for argparse, the Makefile's variables and help, and README."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ COMMANDS = (*RUN, "verify", "catalog")
 """Commands of ``zoo-farm`` whose options come from the table."""
 
 TARGETS = (*RUN, *LISTS, "prove", "publish", "demo", "image")
-"""Targets of make that take variables beside PYTHON."""
+"""Targets of make that accept variables other than PYTHON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option.
+    """An option.
 
     Attributes:
-        variable: Of make; the option of ``zoo-farm`` is named alike.
-        values: What it takes, for README and help; Markdown.
-        default: Said in README.
-        takes: Targets of make that take it; those of :data:`COMMANDS` have the option.
-        switch: Whether it is on or off.
+        variable: Name of the variable of make; the option of ``zoo-farm`` has the same name.
+        values: Description of its values, for README and help; Markdown.
+        default: Description of its default, for README and help.
+        takes: Targets of make that accept it; those in :data:`COMMANDS` have the option too.
+        switch: Whether it is a switch, without a value.
     """
 
     variable: str
@@ -47,38 +47,38 @@ _SITE_TAKES = (*RUN, *LISTS, "prove")
 OPTIONS: tuple[Option, ...] = (
     Option(
         variable="GPU",
-        values="`cpu`, `sm75`, `sm80`, `sm86`, `sm89`, `sm90`, `sm100`, `sm120`; several with "
-        "commas",
-        default="this machine's GPU, else `cpu`",
+        values="`cpu`, `sm75`, `sm80`, `sm86`, `sm89`, `sm90`, `sm100`, `sm120`; separate several "
+        "with commas",
+        default="this machine's GPU, or `cpu`",
         takes=(*RUN, "demo"),
     ),
     Option(
         variable="TRT",
-        values="`rtx1.7`, `11.4`, `10.16`, `10.13`, `8.6`; `make plan` takes several",
-        default="the TensorRT installed beside the GPU, else what serves it",
+        values="`rtx1.7`, `11.4`, `10.16`, `10.13`, `8.6`; `make plan` accepts several",
+        default="the installed TensorRT, or the version that supports the GPU",
         takes=(*RUN, "image"),
     ),
     Option(
         variable="MODELS",
-        values="ids, globs, families; several with commas",
+        values="ids, globs, families; separate several with commas",
         default="all",
         takes=(*RUN, "verify", "prove"),
     ),
     Option(
         variable="PRECISION",
         values="`fp32`, `bf16`, `fp16`, `int8`",
-        default="all of the manifest that the target takes",
+        default="all of the manifest that the target supports",
         takes=(*RUN, "demo"),
     ),
     Option(
         variable="CALIBRATION",
-        values="a folder of 32 photos or more, for fp16 and int8",
-        default="photos of the farm's packages",
+        values="a folder of at least 32 photos, for fp16 and int8",
+        default="photos from the farm's packages",
     ),
     Option(
         variable="LABELLED",
-        values="a folder with a folder for each class: "
-        "[a linear probe](docs/explanation/precision.md#floors) joins the verdict",
+        values="a folder of photos with one subfolder per class: "
+        "adds [a linear probe](docs/explanation/precision.md#floors) to the verdict",
         default="none",
     ),
     Option(variable="WEIGHTS", values="`manifest`, `seeded`", default="`manifest`"),
@@ -90,8 +90,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         variable="KEYS",
-        values="folder of the keys that sign it",
-        default="beside a local repository, made when missing",
+        values="folder of the keys that sign the store",
+        default="beside a local repository, created if missing",
         takes=(*RUN, "verify", "prove", "publish"),
     ),
     Option(
@@ -102,36 +102,36 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         variable="BASE_URL",
-        values="where readers find the repository: the catalog links to its files",
-        default="not known",
+        values="public URL of the repository, for the catalog's links to its files",
+        default="unknown",
         takes=_SITE_TAKES,
     ),
     Option(
         variable="BUILDER",
-        values="builder options, `optimization_level=5`",
-        default="the runtime's own",
+        values="builder options, such as `optimization_level=5`",
+        default="the runtime's defaults",
     ),
     Option(
         variable="BUILDER_PYTHON",
-        values="the Python that builds and verifies",
+        values="the Python interpreter that builds and verifies",
         default="the farm's",
         takes=(*RUN, "verify", "prove"),
     ),
     Option(
         variable="RETRY",
-        values="`1`: try again what is disabled, having missed its tolerance or failed twice",
+        values="`1`: retry engines that are disabled because they missed tolerance or failed twice",
         default="off",
         switch=True,
     ),
     Option(
         variable="TIMEOUT",
-        values="seconds that a job may take",
+        values="time limit of a job in seconds",
         default="3600",
         takes=(*RUN, "verify", "prove"),
     ),
     Option(
         variable="MEMORY",
-        values="GiB of memory that a job may have",
+        values="memory limit of a job in GiB",
         default="no limit",
         takes=(*RUN, "verify", "prove"),
     ),
@@ -148,34 +148,34 @@ OPTIONS: tuple[Option, ...] = (
     Option(variable="CERTS", values="folder of the cluster's certificates"),
     Option(
         variable="JSON",
-        values="`1`: the whole plan, for machines",
+        values="`1`: print the whole plan as JSON",
         default="off",
         takes=("plan",),
         switch=True,
     ),
     Option(
         variable="MATRIX",
-        values="`1`: the work, as a GitHub matrix",
+        values="`1`: print the work as a GitHub matrix",
         default="off",
         takes=("plan",),
         switch=True,
     ),
     Option(
         variable="NIGHT",
-        values="name that the runs of a night share",
-        default="one of its own",
+        values="name shared by the runs of one night",
+        default="a new name",
         takes=("nightly",),
     ),
     Option(
         variable="REPORT",
-        values="file for what the night did, JSON",
+        values="JSON file for the night's results",
         default="`_nightly/run.json`",
         takes=("nightly",),
     ),
     Option(
         variable="ISSUE",
-        values="file for an issue: title, blank line, body",
-        default="`_nightly/issue.md` of a night",
+        values="file for the text of an issue: title, blank line, body",
+        default="`_nightly/issue.md` for `make nightly`",
         takes=("nightly", "publish"),
     ),
 )  # fmt: skip
@@ -185,27 +185,28 @@ OF_MAKE: tuple[Option, ...] = (
         variable="MANIFESTS", values="a directory", default="`manifests`",
         takes=(*RUN, *LISTS, "prove", "demo"),
     ),
-    Option(variable="PORT", values="of `make serve`", default="8000", takes=("serve",)),
+    Option(variable="PORT", values="port of `make serve`", default="8000", takes=("serve",)),
     Option(
         variable="DATA",
-        values="of `make demo`: a folder with a folder of photos for each class",
-        default="photos of packages", takes=("demo",),
+        values="photos for `make demo`: a folder with one subfolder per class",
+        default="photos from packages", takes=("demo",),
     ),
     Option(
-        variable="TRUST", values="of `make verify`: the repository's root",
-        default="trusted already", takes=("verify", "prove"),
+        variable="TRUST", values="the repository's trusted root, for `make verify`",
+        default="the root trusted earlier", takes=("verify", "prove"),
     ),
     Option(
-        variable="REFRESH", values="`1`: `make publish` signs every file anew", default="off",
+        variable="REFRESH",
+        values="`1`: `make publish` re-signs the timestamp even if nothing changed", default="off",
         takes=("publish",), switch=True,
     ),
     Option(
         variable="ALLOW_UNLOCKED",
-        values="`1`: `make image` on a base whose digest is not locked yet", default="off",
+        values="`1`: allow `make image` on a base image without a locked digest", default="off",
         takes=("image",), switch=True,
     ),
 )  # fmt: skip
-"""Variables of make that are no option of :data:`COMMANDS`."""
+"""Variables of make without an option in :data:`COMMANDS`."""
 
 
 def add_options(parser: argparse.ArgumentParser, command: str) -> None:
@@ -256,18 +257,18 @@ def table() -> Iterator[str]:
 
 
 def pairs(text: str) -> dict[str, str]:
-    """Reads ``NAME=VALUE`` words."""
+    """Parses ``NAME=VALUE`` words."""
     pairs = {}
     for word in words(text):
         name, equals, value = word.partition("=")
         if not (name and equals and value):
             raise UsageError(
-                f"'{word}' is no builder option", hint='BUILDER="optimization_level=5" is one'
+                f"'{word}' is not NAME=VALUE", hint='for example BUILDER="optimization_level=5"'
             )
         pairs[name] = value
     return pairs
 
 
 def words(text: str) -> list[str]:
-    """Splits at commas and blanks."""
+    """Splits a text at commas and spaces."""
     return text.replace(",", " ").split()

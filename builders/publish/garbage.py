@@ -1,10 +1,10 @@
-"""Collects garbage: finds and deletes objects of a repository that nothing refers to.
+"""Collects garbage: finds and deletes unreferenced objects of a repository.
 
-Referenced objects are those that the signed index or a candidate names, those written within the
-grace period (which may yet be proposed), everything that these were made from, and the signed
-metadata. An unreferenced object is first condemned. It is deleted once it has been condemned for a
-grace period, in every run since: builders and publishers may be running, and an object that they
-refer to meanwhile is spared. References are deleted before the objects that they name.
+An object is referenced if it is signed metadata; if the signed index or a candidate names it; if it
+was written within the grace period, because it may still be proposed; or if such an object was made
+from it. An unreferenced object is first condemned, and deleted once it has stayed unreferenced for
+a grace period: builders and publishers may be running, and what they refer to in the meantime is
+spared. References are deleted before the objects that they name.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ R = TypeVar("R", bound=Record)
 
 @dataclass
 class Garbage:
-    """What a run found.
+    """The result of a run.
 
     Attributes:
-        condemned: For each unreferenced key, how long it has been condemned.
+        condemned: How long each unreferenced key has been condemned.
         deleted: Size in bytes of each key that was, or would be, deleted.
         abandoned: Leftovers of killed writers that were, or would be, deleted.
         kept: Number of referenced objects.
@@ -79,21 +79,21 @@ class Garbage:
 
 
 def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = False) -> Garbage:
-    """Finds unreferenced objects, and deletes those that were condemned for long enough.
+    """Finds unreferenced objects and deletes those condemned for the grace period.
 
     Args:
         client: Reads the repository and its signed index.
-        grace: How long an object is condemned before it is deleted; longer than any job takes.
+        grace: Time from condemning an object to deleting it; longer than any job runs.
         now: The time.
-        delete: Whether to condemn and delete; if False, only reports.
+        delete: Whether to condemn and delete; False only reports.
 
     Raises:
-        TrustError: The index is expired or not signed by its keys: objects that it does not name
-            may still be referenced.
+        TrustError: The index has expired or is not signed by its keys, so objects that it does not
+            name may still be referenced.
         RepositoryError: It can't be read.
     """
     repository, store = client.repository, client.repository.store
-    with store.lock("publish"):  # no index is signed meanwhile
+    with store.lock("publish"):  # no index is signed during the run
         client.signed.look_again()  # it may have been signed while waiting for the lock
         before = _condemned(repository)
         garbage, since = Garbage(), {}
@@ -114,7 +114,7 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
                 store.discard(leftover)
         if delete:
             for key in {*_proposed(repository), *_young(repository, now - grace)}:
-                garbage.deleted.pop(key, None)  # referenced in the meantime
+                garbage.deleted.pop(key, None)  # newly referenced
             for key in garbage.deleted:
                 store.delete(key)
                 del since[key]
@@ -124,7 +124,7 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
 
 
 def _collected(repository: Repository) -> Iterator[Entry]:
-    """Yields the objects to collect from; call it after the references have been found."""
+    """Yields the objects that may be collected; call it after finding the references."""
     for entry in repository.store.list(""):
         other = _ALL_MODELS.fullmatch(entry.key) or _FAILED_EXPORT.fullmatch(entry.key)
         if other or entry.key.startswith(_COLLECTED):
@@ -139,7 +139,7 @@ def _order(entry: Entry) -> int:
 
 
 def _young(repository: Repository, since: datetime) -> Iterator[str]:
-    """Yields keys of engines and exports written since a time, which may yet be proposed."""
+    """Yields keys of engines and exports written since a time, which may still be proposed."""
     for entry in list(repository.store.list("records/")):
         model = entry.key.split("/")[1]
         if entry.modified > since and (record := _parsed(repository, entry.key, BuildRecord)):
@@ -151,7 +151,7 @@ def _young(repository: Repository, since: datetime) -> Iterator[str]:
 
 
 def _parsed(repository: Repository, key: str, kind: type[R]) -> R | None:
-    """Reads a record that anybody may have written; returns None if it is malformed.
+    """Reads an untrusted record; returns None if it is missing or malformed.
 
     Raises:
         RepositoryError: The store can't be read.
@@ -171,13 +171,13 @@ def _condemned(repository: Repository) -> dict[str, datetime]:
 
 
 def _first_condemned(entry: Entry, before: dict[str, datetime], now: datetime) -> datetime:
-    """Returns when an object was condemned; if it was written since, it is condemned now."""
+    """Returns when an object was condemned: now, if it is new or was written again since."""
     first = before.get(entry.key)
     return now if first is None or entry.modified > first else first
 
 
 def _signed(client: Client) -> Iterator[str]:
-    """Yields all keys that the signed index refers to, and those of its metadata."""
+    """Yields all keys that the signed index refers to, and those of the metadata."""
     repository = client.repository
     paths = ["index.json", *(f"index/{row.model}.json" for row in client.index().models)]
     for path in paths:

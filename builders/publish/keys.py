@@ -2,15 +2,15 @@
 
 ::
 
-    keys.json        which key signs which role, how long signatures last
+    keys.json        which key signs which role, and the lifetime of signatures
     root.pem         signs the root role: which keys sign which role
     targets.pem      signs the targets role: which key signs the index
     publisher.pem    signs the index: bins, snapshot, timestamp
-    root.json        the root to hand to people who trust the repository
-    seen.json        the newest version of the index that was signed with these keys
+    root.json        the root to give to users, who then trust the repository
+    seen.json        the newest version of the index signed with these keys
 
-Private keys are PKCS #8, encrypted if a passphrase is given. Instead of a file, a role may name any
-securesystemslib signer (a cloud's or a hardware token's) by its URI.
+Private keys are PKCS #8, encrypted if a passphrase is given. Instead of a file, a role may name a
+securesystemslib signer, such as a cloud KMS or a hardware token, by its URI.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ Role = Literal["root", "targets", "publisher"]
 ROLES: tuple[Role, ...] = ("root", "targets", "publisher")
 
 PASSPHRASE = "ZOO_KEYS_PASSPHRASE"
-"""Environment variable with the passphrase of key files, for machines without a keyboard."""
+"""Environment variable with the passphrase of key files, for unattended machines."""
 
 AskPassphrase = Callable[[str], str]
-"""Takes what the passphrase is for; returns the passphrase."""
+"""Asks for the passphrase of the given key; returns it."""
 
 
 class Expiry(BaseModel):
     """Lifetime of signatures in days.
 
     Attributes:
-        root: Of the root role.
-        targets: Of the targets role.
-        index: Of hash bins and snapshot.
-        timestamp: Of the timestamp: how long an attacker who controls the store can withhold
-            updates.
+        root: Lifetime of the root role.
+        targets: Lifetime of the targets role.
+        index: Lifetime of hash bins and snapshot.
+        timestamp: Lifetime of the timestamp: how long an attacker who controls the store can
+            withhold updates.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,9 +92,9 @@ class KeyEntry(BaseModel):
     """The key of a role.
 
     Attributes:
-        role: What it signs.
+        role: Role that it signs.
         uri: Location of the private key: ``file:root.pem``, beside this file, or a signer's URI.
-        keyid: Identifies the public key.
+        keyid: ID of the public key.
         public: The public key.
     """
 
@@ -139,14 +139,14 @@ class KeyRing:
         except OSError as error:
             raise TrustError(
                 f"{path}: {error.strerror}",
-                hint="zoo-farm keys init makes keys; --keys names their folder",
+                hint="create keys with zoo-farm keys init, or name their folder with --keys",
             ) from error
         except ValidationError as error:
-            raise TrustError(f"{path}: not a file of keys: {error.errors()[0]['msg']}") from error
+            raise TrustError(f"{path}: not a valid key file: {error.errors()[0]['msg']}") from error
 
     @property
     def root_file(self) -> Path:
-        """The root to hand to people who trust the repository."""
+        """The root to give to users of the repository."""
         return self.folder / "root.json"
 
     def entry(self, role: Role) -> KeyEntry:
@@ -154,17 +154,17 @@ class KeyRing:
         return next(entry for entry in self.file.keys if entry.role == role)
 
     def signer(self, entry: KeyEntry) -> Signer:
-        """Opens a private key.
+        """Returns the signer of a private key, opened once.
 
         Raises:
-            TrustError: It is missing, needs another passphrase or package, or is a different key.
+            TrustError: The key is missing or another key, or needs another passphrase or package.
         """
         if entry.keyid not in self._signers:
             self._signers[entry.keyid] = self._open(entry)
         return self._signers[entry.keyid]
 
     def unlock(self, role: Role) -> None:
-        """Opens a role's key now if it needs a passphrase, rather than after hours of work.
+        """Opens a role's key if it needs a passphrase, to ask for it before hours of work.
 
         Raises:
             TrustError: The passphrase is wrong, or there is no terminal to ask at.
@@ -193,8 +193,8 @@ class KeyRing:
         except (OSError, ValueError, TypeError, UnsupportedLibraryError) as error:
             raise TrustError(
                 f"the {entry.role} key {entry.uri} can't be used: {error}",
-                hint=f"it is named by {self.folder / 'keys.json'}; {PASSPHRASE} gives the "
-                "passphrase of an encrypted one",
+                hint=f"check its entry in {self.folder / 'keys.json'}; if it is encrypted, set "
+                f"{PASSPHRASE}",
             ) from error
 
     def _from_file(self, entry: KeyEntry, path: Path) -> Signer:
@@ -226,38 +226,38 @@ def make_keys(
     bins: int = 16,
     signers: Iterable[KeyEntry] = (),
 ) -> KeyRing:
-    """Makes a folder of keys.
+    """Creates a folder of keys.
 
     Args:
-        folder: Where to create it; it holds no keys yet.
+        folder: The folder; may exist if it holds no keys.
         passphrase: Encrypts the private keys; None for no encryption.
         ask: Asks for the passphrase when a key is used.
         expiry: Lifetime of signatures.
         bins: Number of hash bins of the index, a power of two: about one per 100 models.
-        signers: Keys of roles whose private key is not in a file here.
+        signers: Entries of roles whose private key is not stored in this folder.
 
     Raises:
-        TrustError: There are keys already, the folder is part of a repository or has other content,
+        TrustError: The folder holds keys or other files or is inside a repository,
             or ``bins`` is not a power of two.
     """
     for above in (folder.absolute(), *folder.absolute().parents):
         if (above / WITNESS).is_file():
             raise TrustError(
-                f"{folder} is in the repository {above}, which everybody reads",
-                hint="name a folder outside of it with --keys",
+                f"{folder} is in the repository {above}, which everybody can read",
+                hint="use --keys with a folder outside it",
             )
     if (folder / "keys.json").exists():
         raise TrustError(
-            f"{folder}: there are keys here already",
-            hint="zoo-farm keys rotate replaces one; another --keys folder takes others",
+            f"{folder}: this folder already holds keys",
+            hint="replace one with zoo-farm keys rotate, or use another folder with --keys",
         )
     if folder.is_dir() and any(path.suffix not in (".pem", ".part") for path in folder.iterdir()):
         raise TrustError(
-            f"{folder} is a folder with other things in it",
-            hint="keys are in a folder of their own: name another with --keys",
+            f"{folder} holds other files",
+            hint="keys need their own folder: name another with --keys",
         )
     if bins < 2 or bins & (bins - 1) or bins > 2**14:
-        raise TrustError(f"{bins} bins: a power of two from 2 to 16384 is needed")
+        raise TrustError(f"the number of bins must be a power of two from 2 to 16384, not {bins}")
     elsewhere = {entry.role: entry for entry in signers}
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -271,8 +271,8 @@ def new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
     """Generates an Ed25519 key in ``<role>.pem``, or ``<role>-2.pem`` … if that exists.
 
     Args:
-        folder: The folder of the file.
-        role: What it will sign.
+        folder: Folder of the file.
+        role: Role that it will sign.
         passphrase: Encrypts it; None for no encryption.
     """
     names = (f"{role}.pem" if n == 1 else f"{role}-{n}.pem" for n in range(1, 1000))
@@ -287,12 +287,12 @@ def new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
 
 
 def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
-    """Returns the entry of a key whose private half is not in a file here.
+    """Returns the entry of a key whose private key is not stored in the folder.
 
     Args:
-        role: What it signs.
+        role: Role that it signs.
         uri: A securesystemslib signer: ``awskms:…``, ``gcpkms:…``, ``hsm:…``, ``file2:…``.
-        public: Its public key, PEM.
+        public: PEM file of its public key.
 
     Raises:
         TrustError: The role or the URI's scheme is unknown, or the file contains no public key.
@@ -301,16 +301,16 @@ def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
 
     known = next((known for known in ROLES if known == role), None)
     if known is None:
-        raise TrustError(f"no role '{role}'", hint=f"there are {', '.join(ROLES)}")
+        raise TrustError(f"there is no role '{role}'", hint=f"roles are {', '.join(ROLES)}")
     if (scheme := urlparse(uri).scheme) not in SIGNER_FOR_URI_SCHEME:
         raise TrustError(
-            f"{uri}: no signer for '{scheme}:'",
-            hint=f"there are {', '.join(sorted(SIGNER_FOR_URI_SCHEME))}",
+            f"{uri}: there is no signer for '{scheme}:'",
+            hint=f"schemes are {', '.join(sorted(SIGNER_FOR_URI_SCHEME))}",
         )
     try:
         key = SSlibKey.from_crypto(load_pem_public_key(public.read_bytes()))
     except (OSError, ValueError) as error:
-        raise TrustError(f"{public}: no public key in PEM: {error}") from error
+        raise TrustError(f"{public}: not a public key in PEM format: {error}") from error
     return key_entry(known, uri, key)
 
 

@@ -1,8 +1,8 @@
 """Publishes candidates: checks what builders proposed and signs the index.
 
-Run by whoever holds the keys, one process at a time, under the store's lock. Each candidate is
-checked in a process of its own (:mod:`builders.publish.candidate_check`). Candidates that pass are
-signed, which makes them visible; others are stored with the reason and don't hold up the rest.
+It runs where the keys are, in one process at a time, under the store's lock. Each candidate is
+checked in its own process (:mod:`builders.publish.candidate_check`). Candidates that pass are
+signed, which makes them visible; the others are refused, and the reason is stored.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind], ModelInde
 """The signature of :func:`builders.publish.candidate_check.check_candidate`."""
 
 SOON = timedelta(days=60)
-"""How long before a signature of an offline key expires people are warned."""
+"""Time before the expiry of an offline key's signature at which a warning is shown."""
 
 
 @dataclass
 class Published:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        models: Models whose index was signed again.
-        refused: Reason for each refused candidate.
+        models: Models whose index was re-signed.
+        refused: Reason for refusing each refused candidate.
         ending: Expiry of the roles whose signatures expire within :data:`SOON`.
     """
 
@@ -49,7 +49,7 @@ class Published:
 def check_apart(
     repository: Repository, key: str, previous: ModelIndex | None, now: datetime, kind: Kind
 ) -> ModelIndex:
-    """Runs :func:`builders.publish.candidate_check.check_candidate` in a process of its own.
+    """Runs :func:`builders.publish.candidate_check.check_candidate` in its own process.
 
     Raises:
         RepositoryError: The candidate is refused.
@@ -74,7 +74,7 @@ def check_apart(
     try:
         answer = Answer.model_validate(json.loads(done.stdout))
     except ValueError as error:
-        raise JobError(f"{key}: the answer of its check can't be read: {error}") from error
+        raise JobError(f"{key}: the result of its check can't be parsed: {error}") from error
     if answer.refused is not None:
         raise RepositoryError(answer.refused)
     if answer.index is None:
@@ -89,7 +89,7 @@ class Publisher:
         repository: The repository.
         metadata: Signs the index.
         check: Checks a candidate.
-        now: The clock.
+        now: Returns the time.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class Publisher:
         """Signs every candidate that passes.
 
         Args:
-            refresh: Whether to sign the timestamp again even if nothing is new, and to remove
+            refresh: Whether to re-sign the timestamp even if nothing is new, and to remove
                 expired superseded engines from the index of every model.
 
         Raises:
-            TrustError: The signed metadata is not what these keys signed last.
+            TrustError: The metadata differs from what these keys signed last.
         """
         repository, published = self._repository, Published()
         with repository.store.lock("publish"):
@@ -121,7 +121,7 @@ class Publisher:
             if kind is None:
                 raise RepositoryError(
                     f"{repository.store.url}: there is no repository here",
-                    hint="make zoo makes one",
+                    hint="create one with make zoo",
                 )
             if not self._metadata.load():
                 self._metadata.start()
@@ -136,7 +136,7 @@ class Publisher:
                 try:
                     made = self._check(repository, key, previous, self._now(), kind)
                     if made.model != model:
-                        raise RepositoryError(f"the answer is about {made.model}")
+                        raise RepositoryError(f"its check returned the index of {made.model}")
                 except ZooError as error:
                     published.refused[key] = str(error)
                     repository.candidates.refuse(key, str(error))
@@ -178,7 +178,7 @@ class Publisher:
         return Index.model_validate_json(data) if data else Index(kind=kind, models=())
 
     def _write_plain(self, index: Index) -> None:
-        """Updates the unsigned copies of the index, which are for people and curl."""
+        """Updates the unsigned copies of the index, which are for people and scripts."""
         store, current = self._repository.store, self._repository.plain_index()
         known = {row.model: row.index for row in current.models} if current else {}
         for row in index.models:

@@ -1,7 +1,7 @@
 """Opens the keys of a repository and signs its candidates, if the keys are on this machine.
 
-A new local repository gets its keys automatically, beside the store: ``_repository`` is signed by
-``_repository.keys``. Any other repository is signed by whoever has its keys.
+Keys for a new local repository are generated automatically and stored beside it: those of
+``_repository`` in ``_repository.keys``. Other repositories are signed by whoever has their keys.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from builders.publish.keys import KeyRing
     from builders.publish.publisher import Published
 
-KEYS_HELP = "folder of the keys (default: the store's name with .keys, for a local one)"
+KEYS_HELP = "folder of the keys (default for a local store: its name with .keys)"
 
 
 def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
-    """Returns the :class:`Proposals` of a repository.
+    """Opens the :class:`Proposals` of a repository, with its keys if they are on this machine.
 
     Args:
         store: URL of the repository.
-        keys: Folder of its keys; empty for those beside a local store, which are generated for a
-            new repository.
+        keys: Folder of its keys. Empty means beside a local store, where a new repository gets
+            new keys.
         say: Called with messages for the user.
     """
     repository = Repository(open_store(store))
@@ -47,14 +47,14 @@ def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
     folder = Path(f"{repository.store.url}.keys")
     if not (folder / "keys.json").exists():
         if repository.store.size(TIMESTAMP) is not None:
-            return Proposals(repository, None)  # somebody else's
+            return Proposals(repository, None)  # the keys are on another machine
 
         def make_and_sign() -> Published:
             from builders.publish.keys import UNATTENDED, make_keys
 
             if not (folder / "keys.json").exists():
                 make_keys(folder, None, ask=ask_passphrase, expiry=UNATTENDED)
-                say(f"keys of this repository: {folder} (made now; they belong to nobody else)")
+                say(f"keys of this repository: {folder} (new; for this repository only)")
             return sign_with(repository, key_ring(folder))
 
         return Proposals(repository, make_and_sign)
@@ -64,7 +64,7 @@ def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
 
 
 def check_keys(store: str, keys: str) -> None:
-    """Checks that the folder named by ``KEYS=`` can sign a repository, without asking anything.
+    """Checks that the folder named by ``KEYS=`` can sign a repository; asks for no passphrase.
 
     Raises:
         TrustError: It contains no keys, or is inside the repository.
@@ -83,7 +83,7 @@ def _check_outside(repository: Repository, folder: Path) -> None:
     if root is not None and folder.resolve().is_relative_to(root.parent):
         raise TrustError(
             f"the keys {folder} are in the repository {repository.store.url}",
-            hint="move them to a folder outside of it; everybody reads what is in it",
+            hint="move them to a folder outside it: everybody can read the repository",
         )
 
 
@@ -95,7 +95,7 @@ def key_ring(folder: Path) -> KeyRing:
 
 
 def sign_with(repository: Repository, ring: KeyRing, *, refresh: bool = False) -> Published:
-    """Signs the candidates; from then on this user's clients trust the repository."""
+    """Signs the candidates and makes this user's clients trust the repository."""
     from builders.publish.publisher import Publisher
     from builders.publish.tuf_metadata import SignedMetadata
 
@@ -114,8 +114,8 @@ def ask_passphrase(what: str) -> str:
     """
     if not sys.stdin.isatty():
         raise TrustError(
-            f"the {what} is needed, and there is nobody to ask",
-            hint="ZOO_KEYS_PASSPHRASE gives it",
+            f"the {what} is needed, and there is no terminal to ask at",
+            hint="set ZOO_KEYS_PASSPHRASE",
         )
     os.environ["ZOO_KEYS_PASSPHRASE"] = passphrase = getpass.getpass(f"{what}: ")
     return passphrase

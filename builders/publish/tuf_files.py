@@ -21,9 +21,9 @@ class MetadataFiles:
     """Reads and writes the metadata files of a repository.
 
     Args:
-        store: Where the repository is stored.
-        keys: The keys that sign it. Their folder also holds the journal of a key rotation and the
-            last version signed for each repository.
+        store: Store of the repository.
+        keys: The keys that sign it. Their folder also holds the journal of a key rotation, and the
+            last signed version of each repository.
     """
 
     def __init__(self, store: ObjectStore, keys: KeyRing) -> None:
@@ -53,7 +53,7 @@ class MetadataFiles:
         return data
 
     def put(self, name: str, metadata: Metadata[Any]) -> bytes:
-        """Writes, or stages, a metadata file; returns its bytes."""
+        """Writes or stages a metadata file; returns its bytes."""
         data = metadata.to_bytes()
         if self._staged is None:
             self._store.put(f"{METADATA}{name}", data)
@@ -62,14 +62,14 @@ class MetadataFiles:
         return data
 
     def stage(self) -> None:
-        """Holds back everything that is put from now on, until :meth:`commit`."""
+        """Stages everything that is put from now on, until :meth:`commit`."""
         self._staged = {}
 
     def commit(self, root: Metadata[Any]) -> None:
-        """Writes what was staged, with the keys and the root that go with it.
+        """Writes the staged files, the keys and the root.
 
-        The journal comes first: if this process is killed, the next one to open the metadata
-        writes the remaining files from it.
+        The journal is written first: if this process is killed, the next one that opens the
+        metadata writes the remaining files from it.
         """
         assert self._staged is not None
         journal = {
@@ -94,7 +94,7 @@ class MetadataFiles:
         path.unlink()
 
     def last_version(self) -> int:
-        """Returns the version of the timestamp that these keys signed last; 0 for none."""
+        """Returns the version of the timestamp that these keys signed last, 0 if there is none."""
         return self._seen().get(self._store.url, 0)
 
     def remember_version(self, version: int) -> None:

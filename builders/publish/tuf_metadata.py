@@ -1,7 +1,7 @@
 """Signs the TUF metadata of a repository, in an order that never shows readers a partial state.
 
-Root says which keys sign which role; targets delegates the index to hash bins; snapshot lists the
-versions of all of these; timestamp names the snapshot and is written last, which publishes it all.
+Root defines which keys sign which role; targets delegates the index to hash bins; snapshot lists
+their versions; timestamp names the snapshot and is written last, which publishes everything.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from zoo.util.files import write_private
 
 
 class SignedMetadata:
-    """Reads the signed index, adds to it and signs it again. The caller holds the store's lock.
+    """Reads, extends and re-signs the signed index. The caller holds the store's lock.
 
     Args:
-        store: Where the repository is stored.
+        store: Store of the repository.
         keys: The keys that sign it.
-        now: The clock.
+        now: Returns the time.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class SignedMetadata:
 
     @property
     def snapshot(self) -> Metadata[Snapshot]:
-        """Versions of everything but root and timestamp."""
+        """Versions of all roles except root and timestamp."""
         return self._roles.snapshot
 
     @property
     def timestamp(self) -> Metadata[Timestamp]:
-        """Which snapshot is the newest."""
+        """Version of the newest snapshot."""
         return self._roles.timestamp
 
     # Reading
@@ -88,7 +88,7 @@ class SignedMetadata:
             False for a repository that has not been signed yet.
 
         Raises:
-            TrustError: It is not signed by these keys, or older than what they signed last.
+            TrustError: It is not signed by these keys, or is older than what they signed last.
         """
         url = self._store.url
         self._files.complete()
@@ -97,34 +97,34 @@ class SignedMetadata:
         if not self._keys.root_file.is_file():
             raise TrustError(
                 f"{url}: this repository is signed, and {self._keys.folder} has never signed one",
-                hint="--keys names the folder of the keys that it is signed with",
+                hint="name the folder of its keys with --keys",
             )
         try:
             self._loaded = load_roles(self._files, self._keys)
         except (TufError, DownloadError, StorageError, KeyError, ValueError) as error:
             raise TrustError(
                 f"{url}: its metadata is not what the keys in {self._keys.folder} signed: {error}",
-                hint="nothing was signed; was it changed, or are these the keys of another?",
+                hint="nothing was signed: it was changed, or these keys are of another repository",
             ) from error
         for role, names in SIGNS.items():
             if self._keys.entry(role).keyid not in self.root.signed.roles[names[0]].keyids:
                 raise TrustError(
-                    f"{url}: the {role} key in {self._keys.folder} does not sign it any more",
-                    hint="it was rotated: --keys names the folder of the keys that count now",
+                    f"{url}: the {role} key in {self._keys.folder} no longer signs it",
+                    hint="it was rotated: name the folder of the current keys with --keys",
                 )
         last = self._files.last_version()
         if (version := self.timestamp.signed.version) < last:
             raise TrustError(
-                f"{url}: its index is version {version}, and version {last} was signed here before",
-                hint="somebody has put an older one back; nothing was signed",
+                f"{url}: its index is version {version}, but these keys have signed version {last}",
+                hint="nothing was signed: an older version of the index has been restored",
             )
         return True
 
     def read(self, path: str) -> bytes | None:
-        """Returns a file of the index as it is signed, None when there is none.
+        """Returns a file of the index, verified; None if it has not been signed.
 
         Raises:
-            TrustError: It is signed but missing, or it was changed.
+            TrustError: It was signed, but is missing or was changed.
         """
         info = self._roles.bin(self._roles.bin_of(path)).signed.targets.get(path)
         if info is None:
@@ -133,15 +133,15 @@ class SignedMetadata:
             data = self._store.get(hashed_key(path, info.hashes["sha256"]), limit=info.length)
         except KeyError as error:
             raise TrustError(
-                f"{self._store.url}: {path} is signed, and its file is gone: {error.args[0]}",
-                hint="bring it back from a copy of the repository: nobody else can say what it was",
+                f"{self._store.url}: {path} is signed, but its file is missing: {error.args[0]}",
+                hint="restore it from a copy of the repository",
             ) from error
         if sha256_bytes(data) != info.hashes["sha256"]:
-            raise TrustError(f"{self._store.url}: {path} is not what was signed: it was changed")
+            raise TrustError(f"{self._store.url}: {path} was changed after it was signed")
         return data
 
     def expiries(self) -> dict[Role, datetime]:
-        """Returns when the signatures expire that publishing does not renew."""
+        """Returns the expiry of the signatures that publishing does not renew."""
         return {"root": self.root.signed.expires, "targets": self.targets.signed.expires}
 
     # Writing
@@ -160,10 +160,10 @@ class SignedMetadata:
         write_private(self._keys.root_file, self.root.to_bytes())
 
     def publish(self, files: Mapping[str, bytes]) -> bool:
-        """Signs new or changed files of the index; all others stay.
+        """Signs new and changed files of the index.
 
         Returns:
-            Whether anything was new.
+            Whether anything was signed.
         """
         changed = set()
         for path, data in sorted(files.items()):
@@ -187,12 +187,12 @@ class SignedMetadata:
         self.refresh()
 
     def refresh(self) -> None:
-        """Signs the timestamp again, and bins that have less than half their lifetime left."""
+        """Re-signs the timestamp, and the bins past half of their lifetime."""
         expiry, renewed = self._keys.file.expiry, False
         for name in self.snapshot.signed.meta if self.timestamp.signatures else ():
             role = name.removesuffix(".json")
             if role == Targets.type:
-                continue  # its key may be offline; `keys rotate targets` signs it again
+                continue  # its key may be offline; `keys rotate targets` re-signs it
             remaining = self._roles.bin(role).signed.expires - self._now()
             if remaining < timedelta(days=expiry.index) / 2:
                 self._sign_bin(role)
@@ -207,12 +207,12 @@ class SignedMetadata:
     def rotate(self, role: Role, entry: KeyEntry) -> None:
         """Replaces a role's key; signatures of the old key are no longer valid.
 
-        Everything is signed and kept beside the keys before any of it is written to the store: an
+        All files are signed and stored beside the keys before any is written to the store, so an
         interrupted rotation is completed when the metadata is next opened.
 
         Args:
-            role: Whose key.
-            entry: The new key; the ring still has the old one.
+            role: The role.
+            entry: The new key; the key ring still has the old one.
         """
         before = {role: self._keys.entry(role), "root": self._keys.entry("root")}
         bins = list(self._roles.succinct.get_roles())
@@ -236,12 +236,12 @@ class SignedMetadata:
         self._files.commit(self.root)
 
     def _sign_root(self, before: KeyEntry) -> None:
-        """Signs the next version of root with the root key and the one before, if it changed."""
+        """Signs the next version of root with the root key, and the previous one if it changed."""
         root = self.root.signed
         root.version += 1
         root.expires = self._until(self._keys.file.expiry.root)
         self.root.signatures.clear()
-        for key in {each.keyid: each for each in (before, self._keys.entry("root"))}.values():
+        for key in {entry.keyid: entry for entry in (before, self._keys.entry("root"))}.values():
             self.root.sign(self._keys.signer(key), append=True)
         self._files.put(f"{root.version}.root.json", self.root)
 

@@ -1,4 +1,4 @@
-"""The TUF roles of a repository: loaded and verified, or made for its first signature."""
+"""The TUF roles of a repository: loaded and verified, or created for its first signature."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ SIGNS: dict[Role, tuple[str, ...]] = {
     "targets": (Targets.type,),
     "publisher": (Snapshot.type, Timestamp.type),
 }
-"""Which top-level TUF roles each of our keys signs; the publisher signs the hash bins too."""
+"""Top-level TUF roles that each of our keys signs; the publisher key also signs hash bins."""
 
 
 @dataclass(kw_only=True)
 class Roles:
-    """Metadata of every role; hash bins are loaded when first used.
+    """Metadata of every role; hash bins are loaded on first use.
 
     Attributes:
-        files: Where they are read.
+        files: Reads the metadata files.
         root: Which keys sign which role.
         targets: Which key signs the hash bins.
-        snapshot: Versions of everything but root and timestamp.
-        timestamp: Which snapshot is the newest.
+        snapshot: Versions of all roles except root and timestamp.
+        timestamp: Version of the newest snapshot.
         bins: The hash bins loaded so far, by name.
     """
 
@@ -92,7 +92,7 @@ def load_roles(files: MetadataFiles, keys: KeyRing) -> Roles:
 
 
 def first_roles(files: MetadataFiles, keys: KeyRing) -> Roles:
-    """Makes the unsigned metadata of a repository with nothing published."""
+    """Returns the unsigned metadata of a repository that has nothing published."""
     root = Root(consistent_snapshot=True)
     for role, names in SIGNS.items():
         for name in names:

@@ -1,7 +1,8 @@
-"""Probing: what a precision costs on labelled photos, as a part of an engine's verdict.
+"""Measures what a precision costs a linear probe on labelled photos, for the engine's verdict.
 
-A linear probe is trained on PyTorch's features and on the engine's, on the same folds. A small set
-must not fail by noise: what counts is a fall that is more than allowed by two standard errors.
+A linear probe is trained on PyTorch's features and on the engine's, with the same folds. So that
+a small set does not fail by noise, an engine fails only if accuracy falls by more than is allowed
+plus two standard errors.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from zoo.util.errors import JobError
 
 FOLDS = 5
 ERRORS = 2
-"""Standard errors of the fall that are taken off it."""
+"""Number of standard errors that are subtracted from the fall in accuracy."""
 
 Flags = npt.NDArray[np.bool_]
 RunJob = Callable[[str, Job], AbstractContextManager[Outcome]]
-"""Runs a job under a label, and keeps what it leaves while it is looked at."""
+"""Runs a job under a label; keeps its output folder while the context is open."""
 
 
 class Probing:
-    """Adds the linear probe to the verdicts of a run.
+    """Adds a linear probe to the verdicts of a run.
 
     Args:
         labelled: The maintainer's photos; None to add nothing.
-        folder: Where PyTorch's features of them are kept during the run: on this machine, outside
-            of any repository.
+        folder: Folder for PyTorch's features of the photos during the run: on this machine,
+            outside any repository.
         manifest_dir: Folder of the manifests.
         run: Runs a job.
         store: The store's URL.
@@ -55,21 +56,21 @@ class Probing:
         run: RunJob,
         store: str,
     ) -> None:
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
         self.labelled = labelled
         self._folder, self._manifest_dir, self._run, self._store = folder, manifest_dir, run, store
-        self._turns: dict[str, threading.Lock] = {}
-        self._right = cache(self._right_in_pytorch)
+        self._locks: dict[str, threading.Lock] = {}
+        self._correct = cache(self._correct_in_pytorch)
 
     def lacks(self, attestations: list[Attestation]) -> bool:
-        """Whether an engine's verdict says nothing of these photos."""
+        """Whether no verdict of an engine covers these photos."""
         if self.labelled is None:
             return False
         verdicts = list(filter(is_verdict, attestations))
-        return not any(one.probed == self.labelled.sha256 for one in verdicts)
+        return not any(verdict.probed == self.labelled.sha256 for verdict in verdicts)
 
     def prove(self, manifest: Manifest, prove: Prove) -> Prove:
-        """Adds the photos to what an engine has to prove."""
+        """Adds the photos to the verification of an engine."""
         if self.labelled is None:
             return prove
         return prove.model_copy(update={"labelled": str(self._reference(manifest).resolve())})
@@ -78,9 +79,12 @@ class Probing:
         """Adds the probe to the verdict of a job that computed an engine's features of the photos.
 
         Args:
-            outcome: Of the job.
+            outcome: Outcome of the job.
             manifest: The model.
-            precision: Of the engine.
+            precision: Precision of the engine.
+
+        Raises:
+            JobError: The worker returned features of the wrong shape, or of other photos.
         """
         output = outcome.result
         if self.labelled is None or not isinstance(output, BuildOutput):
@@ -95,17 +99,17 @@ class Probing:
                     f"a worker returned features of shape {features.shape} for labelled photos "
                     f"whose features in PyTorch have shape {arrays['features'].shape}"
                 )
-            right = probe(features, arrays["labels"])
-        numbers = compare(self._right(manifest.id), right, probe_fall(precision)).but(
+            correct = probe(features, arrays["labels"])
+        numbers = compare(self._correct(manifest.id), correct, probe_fall(precision)).but(
             name=self.labelled.name, sha256=self.labelled.sha256, folds=FOLDS
         )
-        lost = int((~_finite(features)).sum())
+        broken = int((~_finite(features)).sum())
         reason = (
-            f"{lost} of {len(features)} labelled photos have features with NaN or infinity"
-            if lost
+            f"{broken} of {len(features)} labelled photos have features with NaN or infinity"
+            if broken
             else miss(numbers)
         )
-        judged = verification.model_copy(
+        probed = verification.model_copy(
             update={
                 "probe": numbers,
                 "labelled": None,
@@ -114,17 +118,17 @@ class Probing:
             }
         )
         return Outcome(
-            result=output.model_copy(update={"verification": judged}), folder=outcome.folder
+            result=output.model_copy(update={"verification": probed}), folder=outcome.folder
         )
 
     def close(self) -> None:
-        """Forgets the photos and PyTorch's features of them."""
+        """Deletes PyTorch's features of the photos."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _reference(self, manifest: Manifest) -> Path:
-        """Returns PyTorch's features of the photos, computed once in a run."""
+        """Returns the file of PyTorch's features of the photos, computed once per run."""
         path = self._folder / f"{manifest.id}.npz"
-        with self._turns.setdefault(manifest.id, threading.Lock()):
+        with self._locks.setdefault(manifest.id, threading.Lock()):
             if path.is_file():
                 return path
             assert self.labelled is not None
@@ -140,29 +144,29 @@ class Probing:
         return path
 
     def _check_labels(self, path: Path) -> None:
-        """Refuses features of other photos than those that the worker was given.
+        """Checks that a worker returned features of the photos that it was given.
 
         Raises:
-            JobError: Its labels differ from the job's.
+            JobError: The labels differ from the job's.
         """
         assert self.labelled is not None
         with np.load(path) as arrays:
             if arrays["labels"].tolist() != list(self.labelled.labels):
                 raise JobError("a worker returned features of labelled photos with other labels")
 
-    def _right_in_pytorch(self, model: str) -> Flags:
+    def _correct_in_pytorch(self, model: str) -> Flags:
         with np.load(self._folder / f"{model}.npz") as arrays:
             return probe(arrays["features"], arrays["labels"])
 
 
 def probe(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Flags:
-    """Says which photos a linear probe names rightly when it has not seen them, over k folds.
+    """Returns which photos a linear probe classifies correctly in k-fold cross-validation.
 
-    One whose features hold NaN or infinity is named wrongly.
+    Photos whose features contain NaN or infinity count as wrong.
 
     Args:
         features: ``(N, feature_dim)``.
-        labels: ``(N,)``; every class has as many photos as there are folds, at least.
+        labels: ``(N,)``; every class has at least as many photos as there are folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -172,23 +176,23 @@ def probe(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> F
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     finite = _finite(features)
-    known = np.where(finite[:, None], features, 0)
-    right: Flags = cross_val_predict(classifier, known, labels, cv=folds) == labels
-    return right & finite
+    cleaned = np.where(finite[:, None], features, 0)
+    correct: Flags = cross_val_predict(classifier, cleaned, labels, cv=folds) == labels
+    return correct & finite
 
 
 def _finite(features: npt.NDArray[np.float32]) -> Flags:
-    """Says which rows are finite throughout."""
+    """Returns which rows contain only finite values."""
     return np.array([np.isfinite(row).all() for row in features], np.bool_)
 
 
 def compare(pytorch: Flags, engine: Flags, allowed: float) -> ProbeNumbers:
-    """Compares which photos are named rightly by PyTorch's features and by an engine's.
+    """Compares the accuracy of a probe on PyTorch's features and on an engine's.
 
     Args:
-        pytorch: ``(N,)``.
-        engine: ``(N,)``, of the same photos.
-        allowed: Loss of accuracy that is allowed, of 1.
+        pytorch: ``(N,)``, which photos are classified correctly.
+        engine: ``(N,)``, the same photos.
+        allowed: Allowed fall in accuracy, as a fraction of 1.
     """
     difference = pytorch.astype(float) - engine.astype(float)
     return ProbeNumbers(
@@ -202,12 +206,11 @@ def compare(pytorch: Flags, engine: Flags, allowed: float) -> ProbeNumbers:
 
 
 def miss(numbers: ProbeNumbers) -> str | None:
-    """Says in words that accuracy fell too far; None where it did not."""
+    """Returns the reason to fail an engine whose accuracy fell too far, otherwise None."""
     if numbers.fall - ERRORS * numbers.standard_error <= numbers.allowed:
         return None
     return (
-        f"a linear probe on {numbers.photos} labelled photos names {numbers.engine:.1%} "
-        f"rightly, {numbers.pytorch:.1%} on PyTorch's features; a fall of "
-        f"{numbers.allowed:.1%} is allowed, two standard errors "
-        f"({ERRORS * numbers.standard_error:.1%}) aside"
+        f"a linear probe on {numbers.photos} labelled photos classifies {numbers.engine:.1%} "
+        f"correctly, {numbers.pytorch:.1%} on PyTorch's features; the allowed fall is "
+        f"{numbers.allowed:.1%} plus two standard errors ({ERRORS * numbers.standard_error:.1%})"
     )

@@ -1,8 +1,8 @@
-"""Arranges a cache's rows as the data set has its images, so that a kill leaves the old or the new.
+"""Rearranges a cache's rows in the order of its data set, atomically.
 
 New rows are appended during a pass. If images were inserted, moved, relabelled or removed, a draft
-says what the log is to be; at the end of the pass :func:`arrange` writes the new files into
-``.next``, renames that folder to ``.ready``, and moves the files to their places. :func:`settle`
+lists the lines of the new log. At the end of the pass :func:`arrange` writes the new files to
+``.next``, renames that folder to ``.ready``, and moves the files into place. :func:`settle`
 finishes the moves if the process was killed between them.
 """
 
@@ -29,13 +29,13 @@ _ROWS_BYTES = 64 << 20  # bytes of rows copied at a time
 
 
 class DraftLine(TypedDict):
-    """An image whose features the cache has.
+    """A sample whose features are in the cache.
 
     Attributes:
         row: Its row in the cache.
-        key: :func:`zoo.caft.files.key_of` the sample, 64 bits in hexadecimal.
-        name: Its name.
-        label: The name of its class, None if it has none.
+        key: :func:`zoo.caft.files.key_of` the sample; 64 bits in hexadecimal.
+        name: Name of the sample.
+        label: Name of its class, None if it has none.
     """
 
     row: int
@@ -45,11 +45,11 @@ class DraftLine(TypedDict):
 
 
 class Draft:
-    """The lines of a cache's log to be, in the order of the data set.
+    """The lines of a cache's new log, in the order of the data set.
 
     Args:
         folder: The cache's folder.
-        lines: Number of lines of the log that stay as they are.
+        lines: Number of lines at the start of the log that stay unchanged.
     """
 
     def __init__(self, folder: Path, lines: int) -> None:
@@ -60,12 +60,12 @@ class Draft:
         self._file = (self.folder / _DRAFT).open("wb")
 
     def keep(self, row: int, key: str, name: str, label: str | None) -> None:
-        """Adds an image whose features the cache has in a row."""
+        """Adds a sample whose features are in a row of the cache."""
         line: DraftLine = {"row": row, "key": key, "name": name, "label": label}
         self._file.write(encode(line))
 
     def expect(self) -> None:
-        """Adds the next image that this pass appends to the log."""
+        """Adds a placeholder for the next sample that this pass appends to the log."""
         self._file.write(b"{}\n")
 
     def drop(self) -> None:
@@ -74,7 +74,7 @@ class Draft:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __iter__(self) -> Iterator[DraftLine | None]:
-        """Yields its lines, None for an image of this pass; nothing can be added afterwards."""
+        """Yields the lines, None for a sample of this pass; closes the draft to additions."""
         self._file.close()
         with (self.folder / _DRAFT).open("rb") as file:
             for text in file:
@@ -82,11 +82,11 @@ class Draft:
 
 
 def arrange(folder: Path, draft: Draft, old: Log, views: int) -> Log:
-    """Rewrites a cache's files as a draft says.
+    """Rewrites a cache's files to match a draft.
 
     Args:
-        folder: The cache's folder; its files are on disk and closed.
-        draft: The log to be.
+        folder: The cache's folder; its files are flushed and closed.
+        draft: The lines of the new log.
         old: The log before this pass.
         views: Rows per sample.
 
@@ -113,7 +113,7 @@ def arrange(folder: Path, draft: Draft, old: Log, views: int) -> Log:
 
 
 def settle(folder: Path) -> None:
-    """Finishes or drops what a killed process left of an arrangement."""
+    """Completes, or discards, the rearrangement of a process that was killed."""
     ready = folder / READY
     if ready.is_dir():
         _sync(folder)
@@ -125,10 +125,10 @@ def settle(folder: Path) -> None:
 
 
 def _write_log(folder: Path, draft: Draft, old: Log, order: array[int]) -> Log:
-    """Writes the new log; appends the present row of each of its samples to ``order``."""
+    """Writes the new log; appends the current row of each of its samples to ``order``."""
     new = Log()
     lines = (line for line, _ in whole_lines(folder / LOG))
-    first = islice(lines, draft.lines)
+    unchanged = islice(lines, draft.lines)
     hashes = mapped(folder / HASHES, np.uint8, (32,), old.samples)
     with (draft.folder / LOG).open("wb") as file:
 
@@ -139,7 +139,7 @@ def _write_log(folder: Path, draft: Draft, old: Log, order: array[int]) -> Log:
                 order.append(row)
             file.write(encode(line))
 
-        for number, line in enumerate(first):
+        for number, line in enumerate(unchanged):
             write(line, old.rows[number])
         appended = islice(lines, len(old.keys) - draft.lines, None)
         row = old.samples
@@ -160,7 +160,7 @@ def _write_log(folder: Path, draft: Draft, old: Log, order: array[int]) -> Log:
 
 
 def _copy(source: Path, target: Path, samples: npt.NDArray[np.int64], views: int) -> None:
-    """Copies the rows of samples, in their order, into a new array."""
+    """Copies the rows of samples to a new array, in the given order."""
     stored = np.load(source, mmap_mode="r", allow_pickle=False)
     copied = GrowingArray(target, stored.dtype, stored.shape[1:], 0)
     step = max(1, _ROWS_BYTES // max(1, views * stored[:1].nbytes))
@@ -171,7 +171,7 @@ def _copy(source: Path, target: Path, samples: npt.NDArray[np.int64], views: int
 
 
 def _sync(folder: Path) -> None:
-    """Sees to it that the names in a folder are on the disk."""
+    """Flushes a folder's entries to disk."""
     file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -1,4 +1,4 @@
-"""The digest of an image's content, by which a cache finds its rows again."""
+"""The digest of an image's content, which identifies its row in a cache."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def digest_of(image: Any) -> str:
     """Returns the SHA-256 of an image: of its file's bytes, or of its pixels if it has no file.
 
     Raises:
-        RunError: It is no image.
+        RunError: It is not an image.
     """
     if isinstance(image, bytes):
         return sha256_bytes(image)
     if is_preprocessed(image):
         return sha256_bytes(np.ascontiguousarray(image, np.float32).data)
     photo = image if isinstance(image, Image.Image) else as_photo(image)
-    turn = orientation_of(photo)
-    state = f"{photo.mode} {photo.size}" + (f" {turn}" if turn != 1 else "")
-    pixels = photo.convert("RGB") if photo.mode in ("P", "PA") else photo  # colours are in a table
+    orientation = orientation_of(photo)
+    state = f"{photo.mode} {photo.size}" + (f" {orientation}" if orientation != 1 else "")
+    pixels = photo.convert("RGB") if photo.mode in ("P", "PA") else photo  # expand the palette
     return sha256_bytes(state.encode() + pixels.tobytes())
 
 

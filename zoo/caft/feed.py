@@ -1,4 +1,4 @@
-"""Feeds an engine: its batches are prepared on its GPU if that can be, else on the host."""
+"""Prepares an engine's batches, on its GPU if possible, otherwise on the host."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from zoo.runtime.cuda import DeviceBatch
 from zoo.util.errors import RunError
 
 DecodeMode = Literal["auto", "pillow", "gpu", "fast"]
-"""Who decodes photos: ``auto`` is the GPU for JPEG files where it can, and Pillow for the rest;
-``gpu`` is the same and insists on a GPU that can; ``pillow`` is Pillow alone; ``fast`` is Pillow,
-which decodes JPEG files much larger than the engine's input at a fraction of their size."""
+"""How photos are decoded. ``auto``: JPEG files on the GPU if it can, all others by Pillow; ``gpu``:
+like ``auto``, but an error if the GPU can't; ``pillow``: by Pillow alone; ``fast``: by Pillow, with
+JPEG files much larger than the engine's input decoded at a fraction of their size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feed:
-    """Batches, and the pipeline that runs them.
+    """An engine's batches, and the pipeline that runs them.
 
     Attributes:
-        batches: Yields the batches of some samples.
-        begin: Has the engine begin with a batch's images.
-        ahead: Batches that may be begun beyond the one whose features are taken next.
-        decoders: What decodes, with versions.
+        batches: Yields the batches of the given samples.
+        begin: Starts the engine on a batch's images.
+        ahead: Number of batches that may be started before the features of one are read.
+        decoders: Names and versions of the decoders.
     """
 
     batches: Callable[[Iterable[Sample]], Generator[Batch[Any], None, None]]
@@ -60,11 +60,11 @@ def open_feed(
         augmentation: The views of each image.
         samples: Samples per batch.
         workers: Number of decoding threads; by default the number of cores.
-        decode: Who decodes.
-        exif: Whether to turn photos as their EXIF orientation says.
+        decode: How photos are decoded.
+        exif: Whether to apply the EXIF orientation of photos.
 
     Raises:
-        RunError: The GPU's memory does not suffice.
+        RunError: The GPU does not have enough memory.
     """
     views = augmentation.views
     decoding = Decoding(exif=exif, fast=decode == "fast")
@@ -112,7 +112,7 @@ def check_gpu_decodes(extractor: Extractor, rows: int) -> None:
         rows: Rows of the largest batch.
 
     Raises:
-        RunError: It does not; says why.
+        RunError: It does not; the message has the reason.
     """
     reason = "the engine does not run on a GPU"
     if extractor.preparers is not None:
@@ -125,5 +125,5 @@ def check_gpu_decodes(extractor: Extractor, rows: int) -> None:
                 reason = preparer.without_decoder
     raise RunError(
         f"photos can't be decoded on the GPU: {reason}",
-        hint="zoo doctor says what is missing; --decode auto decodes with Pillow instead",
+        hint="zoo doctor shows what is missing; --decode auto decodes with Pillow instead",
     )

@@ -37,7 +37,7 @@ LOCK = ".lock"
 
 @dataclass(kw_only=True)
 class Log:
-    """What the complete lines of a log say.
+    """The complete lines of a log.
 
     Attributes:
         keys: Key of each line.
@@ -47,7 +47,7 @@ class Log:
         samples: Number of lines with a row.
         unlabelled: Of those, the ones without a label.
         end: Offset of the end of the last complete line.
-        digests: Digest of each sample, one after the other; whoever has used them clears them.
+        digests: Digests of all samples, concatenated; cleared after use.
     """
 
     keys: array[int] = field(default_factory=lambda: array("Q"))
@@ -65,7 +65,7 @@ class Log:
         return len(self.keys) - self.samples
 
     def add(self, key: int, label: str | None, bad: bool) -> int:
-        """Adds a line and returns its class's number."""
+        """Adds a line; returns the number of its class."""
         number = NO_LABEL
         if label is not None and not bad:
             number = self.classes.setdefault(label, len(self.classes))
@@ -78,12 +78,12 @@ class Log:
 
 
 def read_log(path: Path, *, of_list: bool = False) -> Log:
-    """Reads a log, without an incomplete line at its end.
+    """Reads a log, ignoring an incomplete last line.
 
     Args:
-        path: The log; without one, nothing was done.
-        of_list: Whether to make the keys anew, of a list file: earlier versions used the numbers of
-            lines.
+        path: The log; may not exist.
+        of_list: Whether to recompute the keys of a list file's samples: earlier versions used line
+            numbers.
 
     Raises:
         CacheError: A complete line is damaged.
@@ -91,12 +91,12 @@ def read_log(path: Path, *, of_list: bool = False) -> Log:
     log = Log()
     if not path.exists():
         return log
-    times: Counter[str] = Counter()
+    occurrences: Counter[str] = Counter()
     for line, end in whole_lines(path):
         key = line["key"]
         if of_list:
-            times[line["name"]] += 1
-            key = _key(listed_key(line["name"], times[line["name"]]))
+            occurrences[line["name"]] += 1
+            key = _key(listed_key(line["name"], occurrences[line["name"]]))
         log.add(int(key, 16), line.get("label"), "error" in line)
         log.digests += b"" if "error" in line else bytes.fromhex(line["sha256"])
         log.end = end
@@ -104,14 +104,14 @@ def read_log(path: Path, *, of_list: bool = False) -> Log:
 
 
 class LogLine(TypedDict):
-    """A line of ``samples.jsonl``: a sample that was processed, or skipped.
+    """A line of ``samples.jsonl``: a sample that was processed or skipped.
 
     Attributes:
         key: :func:`key_of` of the sample, 64 bits in hexadecimal.
-        name: Its name.
-        label: The name of its class; absent if it has none.
+        name: Name of the sample.
+        label: Name of its class; absent if it has none.
         sha256: Digest of its image, in hexadecimal; absent if it was skipped.
-        error: Why it was skipped; absent if it was not.
+        error: Reason for skipping it; absent if it was processed.
     """
 
     key: str
@@ -145,18 +145,18 @@ def whole_lines(path: Path) -> Iterator[tuple[LogLine, int]]:
 
 
 def _check_line(line: Any) -> None:
-    """Raises an error unless a line has a key, a name, and a digest or the reason of an error."""
+    """Raises an error unless a line has a key, a name, and a digest or the reason for skipping."""
     int(line["key"], 16).to_bytes(8, "big")
     result = line["error"] if "error" in line else bytes.fromhex(line["sha256"])
     texts = (line["name"], line.get("label") or "", result if "error" in line else "")
     if not all(isinstance(text, str) for text in texts) or (
         "error" not in line and len(result) != 32
     ):
-        raise ValueError("a field has another type")
+        raise ValueError("a field has the wrong type")
 
 
 def sums_of(rows: npt.NDArray[Any], samples: int) -> npt.NDArray[np.uint32]:
-    """Returns the CRC-32 of the features of each sample, all its views together."""
+    """Returns the CRC-32 of each sample's features, over all its views."""
     parts = np.ascontiguousarray(rows).reshape(samples, rows.size // max(1, samples))
     return np.fromiter((zlib.crc32(part.view(np.uint8).data) for part in parts), np.uint32, samples)
 
@@ -166,9 +166,9 @@ def key_of(sample: Sample) -> str:
     return _key(sample.key or sample.name)
 
 
-def listed_key(name: str, time: int) -> str:
-    """Returns what tells a line of a list file from others of the same name."""
-    return f"{time}:{name}"
+def listed_key(name: str, occurrence: int) -> str:
+    """Returns the key of the n-th line of a list file that has this name."""
+    return f"{occurrence}:{name}"
 
 
 def _key(text: str) -> str:
@@ -188,7 +188,7 @@ def line_of(sample: Sample, label: str | None, sha256: str, error: str | None = 
 
 
 def encode(line: LogLine | DraftLine) -> bytes:
-    """Returns a line of a log as text."""
+    """Serialises a line of a log."""
     return json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
@@ -198,10 +198,10 @@ def in_utf8(name: str) -> str:
 
 
 def lock(folder: Path) -> int | None:
-    """Locks a cache and returns the lock's file.
+    """Locks a cache.
 
     Returns:
-        None if this user may not write to the folder.
+        File descriptor of the lock, None if this user may not write to the folder.
 
     Raises:
         CacheError: Another process is writing the cache.
@@ -216,11 +216,11 @@ def lock(folder: Path) -> int | None:
             raise CacheError(f"can't lock {path}: {error.strerror}") from error
         if not os.access(folder, os.W_OK) or not path.exists():
             return None
-        file = os.open(path, os.O_RDONLY)  # another user's, in a folder of a group
+        file = os.open(path, os.O_RDONLY)  # another user's file in a shared folder
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in NO_LOCKS:  # the writer notices a second one by the length of the log
+        if error.errno in NO_LOCKS:  # the writer detects another by the length of the log
             return file
         os.close(file)
         raise CacheError(
@@ -231,7 +231,7 @@ def lock(folder: Path) -> int | None:
 
 
 def own(path: Path) -> Path:
-    """Makes a file writable for this user: another user's in a shared folder is copied."""
+    """Makes a file writable for this user, by copying another user's file in a shared folder."""
     try:
         os.close(os.open(path, os.O_RDWR))
     except FileNotFoundError:

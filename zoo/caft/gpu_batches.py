@@ -1,4 +1,4 @@
-"""Batches of photos that a GPU prepares: JPEG files are only read here, all others decoded."""
+"""Batches of photos for a GPU to prepare: JPEG files stay encoded, others are decoded here."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 
 _EXIF = b"Exif\0\0"
-_HEADERS = 65_536  # bytes; EXIF comes first in a file
+_HEADERS = 65_536  # bytes; EXIF is at the start of a file
 
 Slots = list[tuple[Photo, ...]]
 """The photos of each sample of a batch."""
 
 
 class GpuBatches:
-    """A kind of batch for :class:`zoo.caft.decode.Decoder`: photos for a :class:`Preparer`.
+    """The kind of batch for :class:`zoo.caft.decode.Decoder`: photos for a :class:`Preparer`.
 
     Args:
         preprocess: The engine's preprocessing.
         augmentation: The views of each image.
-        photos: Decodes the photos that the GPU does not.
+        photos: Decodes photos that the GPU does not support.
         jpegs: Whether the GPU decodes JPEG files.
-        exif: Whether photos are turned as their EXIF orientation says; Pillow decodes those that
-            have to be.
+        exif: Whether to apply the EXIF orientation of photos; those that need rotation are decoded
+            by Pillow.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class GpuBatches:
         return digest
 
     def _decodable(self, data: bytes) -> JpegSize | None:
-        """Returns the size of a file that the GPU decodes as Pillow would, None for others."""
+        """Returns the size of a file that the GPU decodes like Pillow, None for other files."""
         size = plain_jpeg(data)
         if size is None or self._exif == "ignore" or _EXIF not in data[:_HEADERS]:
             return size
@@ -109,13 +109,13 @@ def prepared(
     """Prepares batches in another thread, one ahead of the engine.
 
     Args:
-        batches: The photos; closed at the end.
+        batches: Batches of photos; closed at the end.
         preparer: Prepares them.
         views: Rows per sample.
 
     Yields:
-        Batches in the GPU's memory, which must have been given to the engine before the next is
-        requested. Samples whose photos can't be decoded are skipped ones.
+        Batches in the GPU's memory. Each must be passed to the engine before the next is
+        requested. Samples whose photos can't be decoded are marked as skipped.
     """
     ready: queue.Queue[Any] = queue.Queue(maxsize=1)
     stop = threading.Event()
@@ -151,9 +151,9 @@ def prepared(
 
 def _prepare(batch: Batch[Slots], preparer: Preparer, views: int) -> Batch[DeviceBatch]:
     photos = [photo for slot in batch.images for photo in slot]
-    made = preparer.prepare(photos, len(batch.outcomes) * views)
+    result = preparer.prepare(photos, len(batch.outcomes) * views)
     outcomes = list(batch.outcomes)
-    for number, reason in made.failed.items():
+    for number, reason in result.failed.items():
         place = photos[number].row // views
         outcomes[place] = replace(outcomes[place], sha256="", error=reason)
-    return Batch(images=made.images, outcomes=tuple(outcomes))
+    return Batch(images=result.images, outcomes=tuple(outcomes))

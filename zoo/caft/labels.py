@@ -1,4 +1,4 @@
-"""Labels: what a data set says of an image, as the name of a class or none."""
+"""Converts the labels of data sets to class names."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from zoo.util.errors import DatasetError
 
 
 class LabelError(DatasetError):
-    """A label that names no class: a float, or several at once."""
+    """A label that does not name a class, such as a float or a list."""
 
 
 def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
-    """Returns the name of a class.
+    """Returns the class name of a label, None if there is no label.
 
     Args:
         label: A name, a number, or None. An empty name and -1 are no label.
-        names: Names of the classes by number, if known.
-        of: The sample, for messages.
+        names: Class names by number, if known.
+        of: Name of the sample, for messages.
 
     Raises:
         LabelError: It is a float, a list, or a number without a name.
@@ -37,9 +37,9 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
         return str(value)
     if not isinstance(value, numbers.Integral):
         raise LabelError(
-            f"{_sample(of)}the label {_short(label)} is no class: it is {_kind(value)}",
-            hint="labels are names or whole numbers; leave these out of the data set, and train on "
-            "the features with a loop of your own",
+            f"{_sample(of)}the label {_short(label)} does not name a class: it is {_kind(value)}",
+            hint="labels are names or integers; omit these from the data set, and train on the "
+            "features with your own loop",
         )
     number = int(value)
     if number == -1:
@@ -47,12 +47,12 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
     if names is None:
         return str(number)
     if not 0 <= number < len(names):
-        raise LabelError(f"{_sample(of)}the label {number} is none of the {len(names)} classes")
+        raise LabelError(f"{_sample(of)}the label {number} is not one of the {len(names)} classes")
     return str(names[number])
 
 
 def _plain(label: Any) -> Any:
-    """Returns the Python number of a scalar of numpy or torch; anything else as it is."""
+    """Converts a numpy or torch scalar to a Python number; returns anything else unchanged."""
     if hasattr(label, "ndim") and hasattr(label, "tolist"):
         return label.tolist() if label.ndim == 0 else list(np.asarray(label))
     return label
@@ -60,7 +60,7 @@ def _plain(label: Any) -> Any:
 
 def _kind(value: Any) -> str:
     if isinstance(value, numbers.Real):
-        return "not a whole number"
+        return "not an integer"
     return "a list" if isinstance(value, (list, tuple)) else f"of type {type(value).__name__}"
 
 

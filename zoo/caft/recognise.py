@@ -1,8 +1,8 @@
-"""Tells which samples of a data set a cache has, by their content, and which have to be run.
+"""Decides by content which samples of a data set are in a cache and which must be extracted.
 
-A row of a cache belongs to the content of an image. A sample that the cache has under its content
-keeps that row, whatever its name, label or place in the data set is now. Samples are read to find
-their content, unless their file's stamp tells it (:mod:`zoo.caft.stamps`).
+A row of a cache belongs to the content of an image. A sample whose content is in the cache keeps
+its row, whatever its name, label or position in the data set is now. Samples are read and hashed,
+unless the stamp of their file is known (:mod:`zoo.caft.stamps`).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _PROBES = 64
 
 @dataclass(kw_only=True)
 class Changes:
-    """How a data set differs from what its cache had.
+    """How a data set differs from the contents of its cache.
 
     Attributes:
-        kept: Samples whose rows were in the cache.
-        relabelled: Samples of the same name and content with another label.
-        replaced: Samples of the same name with a content that the cache lacked.
-        renamed: Samples of another name whose content was in the cache.
+        kept: Samples whose content was in the cache.
+        relabelled: Samples with the same name and content but another label.
+        replaced: Samples with the same name whose content was not in the cache.
+        renamed: Samples with another name whose content was in the cache.
         gone: Names that are no longer in the data set.
-        reordered: Whether samples have changed places.
+        reordered: Whether samples are in another order.
     """
 
     kept: int = 0
@@ -55,7 +55,7 @@ class Rows:
     """Finds the rows of a cache by content.
 
     Args:
-        hashes: The SHA-256 of each row's image, ``(samples, 32)`` uint8.
+        hashes: SHA-256 of each row's image, ``(samples, 32)`` uint8.
     """
 
     def __init__(self, hashes: npt.NDArray[np.uint8]) -> None:
@@ -65,7 +65,7 @@ class Rows:
         self._prefixes = prefixes[self._order]
 
     def find(self, digest: str) -> int | None:
-        """Returns the first row of an image with a digest, None if there is none."""
+        """Returns the first row whose image has this digest, None if there is none."""
         data = bytes.fromhex(digest)
         prefix = np.frombuffer(data[:8], "<u8")[0]
         place = int(np.searchsorted(self._prefixes, prefix))
@@ -77,7 +77,7 @@ class Rows:
         return None
 
     def is_of(self, row: int, digest: bytes) -> bool:
-        """Whether a row is of an image with a digest."""
+        """Whether the image of a row has this digest."""
         return bool(self._hashes[row].tobytes() == digest)
 
 
@@ -86,9 +86,9 @@ class Known:
     """A sample whose content was looked up.
 
     Attributes:
-        sample: The sample; if it could be read only once, with what was read.
-        label: The name of its class, None if it has none.
-        digest: The SHA-256 of its content, None if it was not looked up or can't be read.
+        sample: The sample; one that can be read only once carries what was read.
+        label: Name of its class, None if it has none.
+        digest: SHA-256 of its content, None if it was not looked up or can't be read.
     """
 
     sample: Sample
@@ -102,13 +102,13 @@ class Recogniser:
     Args:
         folder: The cache's folder.
         log: The cache's log before this pass.
-        stamps: The stamps of its files.
+        stamps: Stamps of the data set's files.
         writable: Whether the cache may be written.
-        workers: Number of reading threads.
+        workers: Number of threads that read samples.
 
     Attributes:
         changes: The differences so far.
-        draft: The log to be; None while the log only grows.
+        draft: The new log; None while lines are only appended to the present one.
     """
 
     def __init__(
@@ -133,16 +133,16 @@ class Recogniser:
         return len(np.unique(self._keys))
 
     def check_shared(self, source: Source, name: str, had: str, *, all_of_it: bool) -> None:
-        """Checks that a data set has an image of the cache.
+        """Checks that a data set shares at least one image with the cache.
 
         Args:
             source: The data set.
-            name: Its name.
-            had: The name of the cache's data set.
-            all_of_it: Whether to look at every image, not only at a few.
+            name: Name of the data set.
+            had: Name of the cache's data set.
+            all_of_it: Whether to check every image rather than a sample of them.
 
         Raises:
-            CacheError: It has none.
+            CacheError: It shares none.
         """
         if not self._log.samples:
             return
@@ -151,19 +151,19 @@ class Recogniser:
         for known in self._looked_up(samples):
             if known.digest is not None and self._rows.find(known.digest) is not None:
                 return
-        looked = "none of its images" if all_of_it else "none of the images looked at"
+        checked = "none of its images" if all_of_it else "none of the images checked"
         raise CacheError(
-            f"{self._folder} has features of {had}; {name} is another data set: {looked} "
+            f"{self._folder} has features of {had}; {name} is another data set: {checked} "
             "is in the cache",
             hint="use another folder"
-            + ("" if all_of_it else "; if it is the same data set, changed, pass moved=True"),
+            + ("" if all_of_it else "; if it is the same data set with changes, pass moved=True"),
         )
 
     def new_samples(self, source: Source) -> Generator[Sample, None, None]:
-        """Yields the samples that the cache lacks.
+        """Yields the samples whose features must be extracted.
 
         Raises:
-            CacheError: The cache may not be written and is not as the data set is.
+            CacheError: The cache is read-only and differs from the data set.
         """
         for known in self._looked_up(source):
             key = key_of(known.sample)
@@ -186,7 +186,7 @@ class Recogniser:
         self.changes.gone = len(distinct) - len(np.unique(self._keys[self._seen]))
 
     def _looked_up(self, source: Iterable[Sample]) -> Iterator[Known]:
-        """Yields samples with their digests, in order; without, if the cache is empty."""
+        """Yields samples in order, with their digests unless the cache is empty."""
         if not self._log.samples:
             for sample in source:
                 yield Known(sample=sample, label=sample.label)
@@ -198,7 +198,7 @@ class Recogniser:
                     waiting.append(pool.submit(self._look_up, chunk))
                     if len(waiting) > 2 * self._workers:
                         yield from waiting.popleft().result()
-            except DatasetError:  # what came before the failure counts
+            except DatasetError:  # process the samples before the failure first
                 while waiting:
                     yield from waiting.popleft().result()
                 raise
@@ -223,7 +223,7 @@ class Recogniser:
             digest = digest_of(image)
         except LabelError:
             raise
-        except Exception:  # the decoder reads it again and tells why
+        except Exception:  # the decoder reads it again and reports why
             return Known(sample=sample, label=sample.label)
         if isinstance(read, FileRead):
             self._stamps.add(read.stamp, digest)
@@ -232,7 +232,7 @@ class Recogniser:
         return Known(sample=sample, label=label, digest=digest)
 
     def _line(self, key: str) -> int | None:
-        """Returns the number of the last line of a key, None if there is none."""
+        """Returns the number of the last line with a key, None if there is none."""
         number = np.uint64(int(key, 16))
         place = int(np.searchsorted(self._keys, number, "right")) - 1
         if place < 0 or self._keys[place] != number:
@@ -241,7 +241,7 @@ class Recogniser:
         return int(self._by_key[place])
 
     def _row(self, line: int | None, digest: str | None) -> int | None:
-        """Returns the row of a digest: that of a line if it fits, else the first."""
+        """Returns the row of a digest: the given line's if it matches, else the first."""
         if digest is None:
             return None
         if line is not None:
@@ -288,7 +288,7 @@ class Recogniser:
         self.draft.keep(row, key, name, known.label)
 
     def _diverge(self) -> None:
-        self._require_writable("is not as the data set is now")
+        self._require_writable("differs from the data set")
         self.draft = Draft(self._folder, self._same)
         for _ in range(self._new):
             self.draft.expect()
@@ -297,7 +297,7 @@ class Recogniser:
         if not self._writable:
             raise CacheError(
                 f"{self._folder} {why}, and you may not write to it",
-                hint="copy the folder to a place of your own, and pass that with -o",
+                hint="copy the folder to one of your own and name it with -o",
             )
 
 
@@ -309,7 +309,7 @@ def _lines(folder: Path, count: int) -> Iterator[LogLine]:
 
 
 def _chunks(source: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Yields samples a few at a time, also those before a failure."""
+    """Yields samples a few at a time, including those read before a failure."""
     samples = iter(source)
     while True:
         chunk: list[Sample] = []
@@ -324,7 +324,7 @@ def _chunks(source: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 
 def _length(source: Source) -> float:
-    """Returns the number of samples of a data set, infinity if it does not tell."""
+    """Returns the number of samples of a data set, infinity if it is unknown."""
     try:
         return len(source)  # type: ignore[arg-type]
     except TypeError:

@@ -1,14 +1,14 @@
-"""Stamps: what the file system says of a file whose content is known, so that it isn't read again.
+"""File stamps: identify an unchanged file by its metadata, so that it isn't read again.
 
-A stamp covers device, inode, size, and the times of the last write and of the last change of the
-inode in nanoseconds. The change time can't be set by programs: a file that is replaced under an
-older modification time (``cp -p``, ``rsync -a``, ``touch -d``) has another stamp. A file has none,
-and is read again, where a stamp could miss a change:
+A stamp covers device, inode, size, and the modification and change times in nanoseconds. Programs
+can't set the change time, so a file that is replaced and keeps an older modification time
+(``cp -p``, ``rsync -a``, ``touch -d``) has another stamp. A file has no stamp, and is read again,
+if a stamp could miss a change:
 
-- on file systems that do not keep these values as Linux's own do (FAT, FUSE, SMB), or on systems
-  that do not tell which one it is;
-- if it was changed within the last minute, ten on NFS: a second change may fall into the same
-  tick of the clock, written pages of a memory map get their time late, and a server's clock may
+- on file systems that do not maintain these values as Linux's own do (FAT, FUSE, SMB), or whose
+  type is unknown;
+- if it was changed within the last minute (ten minutes on NFS): a second change may fall into the
+  same clock tick, writes through a memory map update the time late, and a server's clock may
   differ.
 """
 
@@ -31,7 +31,7 @@ from zoo.caft.growing import GrowingArray
 from zoo.util.files import whole
 
 STAMPS = "stamps.npy"
-"""A row for each file: its stamp, then the SHA-256 of its content. May be deleted at any time."""
+"""One row per file: its stamp, then the SHA-256 of its content. May be deleted at any time."""
 
 _STAMP, _DIGEST = 16, 32
 _SETTLED_AFTER = {
@@ -40,25 +40,25 @@ _SETTLED_AFTER = {
     ),
     **dict.fromkeys(("nfs", "nfs4"), 600),
 }
-"""Seconds after its last change from which a file has a stamp, by file system."""
+"""Seconds after its last change before a file has a stamp, by file system."""
 
 _OWN_DEVICES = frozenset({"btrfs", "overlay", "zfs"})
-"""File systems whose files may have another device number than their mount."""
+"""File systems whose files may have a different device number from their mount."""
 
 Stamp = bytes
 
 
 class FileRead:
-    """Reads a file or a part of it, and notes the stamp that it had.
+    """Reads a file, or a range of it, and records its stamp.
 
     Args:
         path: The file.
         start: First byte.
         size: Number of bytes; the whole file by default.
-        unchanged: What :func:`identity_of` returned of the file that these bytes are to be of.
+        unchanged: Identity (:func:`identity_of`) that the file must still have; None for any.
 
     Attributes:
-        stamp: Its stamp when it was last read, None if it has none.
+        stamp: The file's stamp when it was last read, None if it has none.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class FileRead:
         return data
 
     def now(self) -> Stamp | None:
-        """Returns the file's stamp without reading it, None if it has none or can't be read."""
+        """Returns the file's stamp without reading the file; None if there is none."""
         try:
-            file = _open(self.path)  # NFS asks the server about a file when it is opened
+            file = _open(self.path)  # opening makes NFS fetch current attributes
         except OSError:
             return None
         try:
@@ -119,7 +119,7 @@ class FileRead:
 
 
 def identity_of(status: os.stat_result) -> tuple[int, ...]:
-    """Returns what tells a file and its state from others: device, inode, size, and two times."""
+    """Returns what identifies a file's state: device, inode, size, and both times."""
     return (
         status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
     )  # fmt: skip
@@ -130,7 +130,7 @@ class Stamps:
 
     Args:
         folder: The cache's folder.
-        writable: Whether new stamps are kept.
+        writable: Whether new stamps are stored.
     """
 
     def __init__(self, folder: Path, *, writable: bool) -> None:
@@ -145,7 +145,7 @@ class Stamps:
         self._file: GrowingArray | None = None
 
     def digest(self, stamp: Stamp) -> str | None:
-        """Returns the digest of the content that a file with this stamp has, None if unknown."""
+        """Returns the content digest of the file with this stamp, None if unknown."""
         prefix = np.frombuffer(stamp[:8], "<u8")[0]
         place = int(np.searchsorted(self._prefixes, prefix, "right")) - 1
         if place < 0 or self._prefixes[place] != prefix:
@@ -158,12 +158,12 @@ class Stamps:
         return data[_STAMP:].hex()
 
     def add(self, stamp: Stamp | None, digest: str) -> None:
-        """Notes the content of the file that has a stamp; :meth:`flush` writes it."""
+        """Records the content digest of the file with a stamp; :meth:`flush` writes it."""
         if stamp is not None and self._writable:
             self._added.append(stamp + bytes.fromhex(digest))
 
     def flush(self) -> None:
-        """Writes the stamps that were added; without room for them, files are read again."""
+        """Writes the added stamps. Stops recording if that fails; then files are read again."""
         added, self._added = self._added, []
         if not added:
             return
@@ -175,7 +175,7 @@ class Stamps:
             self._writable = False
 
     def close(self, *, complete: bool) -> None:
-        """Writes what remains; after a complete pass, drops stamps that no file has any more."""
+        """Writes the remaining stamps; after a complete pass, drops unused ones if they prevail."""
         self.flush()
         rows = len(self._known)
         with suppress(OSError):
@@ -205,7 +205,7 @@ def _grow(path: Path, rows: int) -> GrowingArray:
 
 
 def _load(path: Path) -> npt.NDArray[np.uint8]:
-    """Maps a file of stamps: its whole rows, none if it is missing or something else."""
+    """Maps the complete rows of a file of stamps; no rows if it can't be read."""
     header, row = 128, _STAMP + _DIGEST
     try:
         rows = (path.stat().st_size - header) // row
@@ -217,7 +217,9 @@ def _load(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _open(path: Path) -> int:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait
+    file = os.open(
+        path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    )  # O_NONBLOCK: opening a pipe would block
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(f"{path.name} is not a regular file")
@@ -234,7 +236,7 @@ def _read(file: int, start: int, size: int) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _settled_after(device: int, folder: Path) -> float | None:
-    """Returns when a file of a device is trusted to have settled, None for never."""
+    """Returns after how many seconds a file of a device has a stamp, None for never."""
     return _SETTLED_AFTER.get(_file_system(device, folder))
 
 

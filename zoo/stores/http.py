@@ -1,6 +1,6 @@
 """A read-only store over plain HTTP or HTTPS, from any file server.
 
-Nothing read here is trusted as such: callers check signatures, digests and lengths
+Nothing that it returns is trusted: callers check signatures, digests and lengths
 (:mod:`zoo.client.trust`).
 """
 
@@ -19,7 +19,7 @@ from zoo.util.errors import RepositoryError
 
 
 class HttpStore:
-    """The reading half of an :class:`~zoo.stores.base.ObjectStore`.
+    """The read operations of an :class:`~zoo.stores.base.ObjectStore`.
 
     Args:
         url: URL of the repository.
@@ -71,7 +71,7 @@ class HttpStore:
         """Downloads an object in parts, or in one request if the server has no ranges."""
         start = present(path)
         with self._server.request("GET", key, (200, 206, 416), f"bytes={start}-{start}") as answer:
-            ranges = answer.status != 200
+            has_ranges = answer.status != 200
             end = (
                 self._server.span(key, answer)[1]
                 if answer.status == 206
@@ -82,7 +82,7 @@ class HttpStore:
         if size is not None and end is not None and end > size:
             raise too_long(self.url, key, size)
         with appending(path) as file:
-            if ranges and end is not None:
+            if has_ranges and end is not None:
                 append_parts(file, end, lambda first, n: self._part(key, first, n), progress)
             else:
                 self._server.retried(key, lambda: self._stream(key, file, size, progress))
@@ -92,35 +92,35 @@ class HttpStore:
         return None
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
-        """Raises: HTTP stores are read-only."""
+        """Raises RepositoryError: HTTP stores are read-only."""
         self._refuse()
 
     def put_file(self, key: str, path: Path, *, progress: Progress | None = None) -> bool:
-        """Raises: HTTP stores are read-only."""
+        """Raises RepositoryError: HTTP stores are read-only."""
         self._refuse()
 
     def delete(self, key: str) -> None:
-        """Raises: HTTP stores are read-only."""
+        """Raises RepositoryError: HTTP stores are read-only."""
         self._refuse()
 
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Raises: HTTP stores are read-only."""
+        """Raises RepositoryError: HTTP stores are read-only."""
         self._refuse()
 
     def check_writable(self) -> None:
-        """Raises: HTTP stores are read-only."""
+        """Raises RepositoryError: HTTP stores are read-only."""
         self._refuse()
 
     def abandoned(self, before: datetime) -> Iterator[Abandoned]:
-        """Raises: HTTP stores are read-only."""
+        """Raises RepositoryError: HTTP stores are read-only."""
         self._refuse()
 
     def discard(self, left: Abandoned) -> None:
-        """Raises: HTTP stores are read-only."""
+        """Raises RepositoryError: HTTP stores are read-only."""
         self._refuse()
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Raises: plain HTTP can't list objects."""
+        """Raises RepositoryError: plain HTTP can't list objects."""
         raise RepositoryError(
             f"{self.url}: plain HTTP can't list objects",
             hint="for commands that list, use the repository's s3:// URL or its directory",

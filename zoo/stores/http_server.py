@@ -1,4 +1,4 @@
-"""Requests to a file server: retries, proxies, and what its answers mean."""
+"""Requests to a file server: retries, proxies, and errors in this project's terms."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class HttpServer:
         return (None if match[1] is None else int(match[1])), int(match[2])
 
     def unfit(self, key: str, what: str) -> RepositoryError:
-        """Returns the error for a server that does not follow HTTP as this client needs it."""
+        """Returns the error for a server whose HTTP this client can't use."""
         return RepositoryError(
             f"{self.url}: the server of {key} {what}",
             hint="this server, or a proxy in front of it, can't serve a repository; tell the "
@@ -175,7 +175,7 @@ def content_length(answer: BaseHTTPResponse) -> int | None:
 
 
 def retry_policy(*, connect: int | None) -> Retry:
-    """Returns how often a request is retried.
+    """Returns the retries of one request.
 
     Args:
         connect: Retries of the connection; None for the total. Few for a server that has not

@@ -31,11 +31,11 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 """Errors on file systems without hard links."""
 
 _HINTS = {
-    errno.ENOSPC: "the disk is full: free some space, or take another directory",
-    errno.EDQUOT: "this user's quota is used up: free some space, or take another directory",
+    errno.ENOSPC: "the disk is full: free some space, or use another directory",
+    errno.EDQUOT: "this user's quota is used up: free some space, or use another directory",
     errno.EFBIG: "files of this size are not allowed here: see ulimit -f and the file system",
-    errno.EACCES: "this user may not: the directory belongs to somebody else, or is read-only",
-    errno.EPERM: "this user may not: the directory belongs to somebody else, or is read-only",
+    errno.EACCES: "this user has no permission: check the directory's owner and mode",
+    errno.EPERM: "this user has no permission: check the directory's owner and mode",
     errno.EROFS: "the file system is mounted read-only",
 }
 
@@ -76,7 +76,7 @@ class LocalStore:
         return data
 
     def size(self, key: str) -> int | None:
-        """Returns an object's length, None when there is none."""
+        """Returns an object's length, None if it does not exist."""
         try:
             return self._path(key).stat().st_size
         except FileNotFoundError:
@@ -85,11 +85,11 @@ class LocalStore:
             raise self._failed("read", key, error) from error
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
-        """Writes an object; says whether this call wrote it."""
+        """Writes an object; returns whether this call wrote it."""
         return self._write(key, lambda temporary: _write_bytes(temporary, data), if_absent)
 
     def put_file(self, key: str, path: Path, *, progress: Progress | None = None) -> bool:
-        """Moves a file into the store (copies it across file systems), unless it is there."""
+        """Moves a file into the store (copies it across file systems) unless the object exists."""
         if self.size(key) is not None:
             return False
         size = path.stat().st_size
@@ -161,20 +161,20 @@ class LocalStore:
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the objects whose keys start with ``prefix``, in order of their keys."""
         start = self.root / check_prefix(prefix).rpartition("/")[0]
-        found = []
+        keys: list[str] = []
         for folder, folders, names in os.walk(start):
             folders[:] = [name for name in folders if name != _TEMPORARY]
             relative = Path(folder).relative_to(self.root)
-            found += [(relative / name).as_posix() for name in names]
-        for key in sorted(key for key in found if key.startswith(prefix) and is_key(key)):
+            keys += [(relative / name).as_posix() for name in names]
+        for key in sorted(key for key in keys if key.startswith(prefix) and is_key(key)):
             try:
                 status = (self.root / key).stat()
-            except FileNotFoundError:  # deleted meanwhile
+            except FileNotFoundError:  # deleted since the walk
                 continue
             yield Entry(key=key, size=status.st_size, modified=_utc(status.st_mtime))
 
     def check_writable(self) -> None:
-        """Tries it, hard links included."""
+        """Writes, links and deletes probe objects."""
         probe(self)
 
     def abandoned(self, before: datetime) -> Iterator[Abandoned]:
@@ -232,7 +232,7 @@ class LocalStore:
 
 def _place(temporary: Path, path: Path, if_absent: bool) -> bool:
     """Gives a complete file its final name; returns whether the name was free."""
-    os.utime(temporary)  # when it got here, not when it was made elsewhere
+    os.utime(temporary)  # the time of its arrival here; a moved file brings an older one
     if if_absent:
         try:
             os.link(temporary, path)
@@ -264,7 +264,7 @@ def _move(source: Path, path: Path) -> None:
 
 
 def _make_folder(path: Path) -> None:
-    """Makes a folder and those above it, so that they outlast a power cut."""
+    """Creates a folder and its parents, each synced, so that they survive a power failure."""
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -286,5 +286,5 @@ def _utc(seconds: float) -> datetime:
 def _modified(path: Path) -> float:
     try:
         return path.lstat().st_mtime
-    except FileNotFoundError:  # its writer is at work after all
+    except FileNotFoundError:  # still in use: its writer has just finished with it
         return datetime.now(timezone.utc).timestamp()

@@ -1,4 +1,4 @@
-"""Owner: who holds a lock, and how others wait for it."""
+"""The process that holds a lock, and waiting for it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from datetime import datetime, timezone
 from zoo.util.errors import RepositoryError
 
 PATIENCE = 600.0
-"""Seconds that a writer waits for another."""
+"""Seconds to wait for a lock that another writer holds."""
 
 _QUIET = 3.0
-"""Seconds that it waits without a word."""
+"""Seconds to wait before telling the user."""
 
 Say = Callable[[str], None]
-"""Takes what the user should know while nothing else happens."""
+"""Shows a message to the user."""
 
 
 def to_stderr(text: str) -> None:
-    """Tells the user on standard error."""
+    """Writes a message to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -34,10 +34,10 @@ class Owner:
     """A process that holds a lock.
 
     Attributes:
-        user: Its name.
-        host: Of its machine.
-        pid: Of the process there.
-        since: When it took the lock, by that machine's clock, ISO 8601, UTC.
+        user: Name of the user who runs it.
+        host: Name of the machine.
+        pid: Process ID on that machine.
+        since: When it took the lock, by that machine's clock; ISO 8601, UTC.
     """
 
     user: str
@@ -47,7 +47,7 @@ class Owner:
 
     @classmethod
     def this_process(cls) -> Owner:
-        """Returns this process, now."""
+        """Returns an owner for this process, holding the lock from now on."""
         try:
             user = getpass.getuser()
         except (KeyError, OSError):  # a container's user without a name
@@ -57,15 +57,15 @@ class Owner:
 
     @classmethod
     def parse(cls, data: bytes) -> Owner | None:
-        """Reads what :meth:`to_json` wrote, None where it is something else."""
+        """Parses what :meth:`to_json` wrote; returns None for anything else."""
         try:
-            found = json.loads(data)
-            return cls(**{field.name: found[field.name] for field in fields(cls)})
+            values = json.loads(data)
+            return cls(**{field.name: values[field.name] for field in fields(cls)})
         except (ValueError, KeyError, TypeError):
             return None
 
     def to_json(self) -> bytes:
-        """Returns it as it lies in a lock."""
+        """Returns the content of a lock file."""
         return json.dumps(asdict(self)).encode()
 
     def __str__(self) -> str:
@@ -79,28 +79,28 @@ def wait_for(
     say: Say = to_stderr,
     patience: float = PATIENCE,
     pause: float = 1.0,
-    freed: str = "it goes with that process",
+    freed: str = "the lock is released when that process ends",
 ) -> None:
-    """Waits until a lock is had.
+    """Waits until a lock is acquired.
 
     Args:
-        attempt: Tries to take it; returns None when it did, else who holds it.
-        what: The lock, in words.
-        say: Is told once, when it takes a while.
+        attempt: Tries to acquire it; returns None on success, otherwise who holds it.
+        what: Description of the lock.
+        say: Called once with a message if the wait is long.
         patience: Seconds after which to give up.
-        pause: Seconds between attempts, at most.
-        freed: How the lock of a writer that is gone comes free.
+        pause: Longest time between attempts, seconds.
+        freed: When the lock of a dead writer is released, for the hint.
 
     Raises:
-        RepositoryError: Somebody held it all the time.
+        RepositoryError: It was still held after ``patience`` seconds.
     """
-    begun, told, step = time.monotonic(), False, min(0.05, pause)
+    start, told, step = time.monotonic(), False, min(0.05, pause)
     while (holder := attempt()) is not None:
-        waited = time.monotonic() - begun
+        waited = time.monotonic() - start
         if waited >= patience:
             raise RepositoryError(
-                f"{what} is held by {holder}; {waited:.0f} s were not enough",
-                hint=f"let that finish, then run this again; {freed}",
+                f"{what} is still held by {holder} after {waited:.0f} s",
+                hint=f"wait for it to finish, then run this again; {freed}",
             )
         if waited >= _QUIET and not told:
             say(f"waiting for {holder}, who holds {what}")

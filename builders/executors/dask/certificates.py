@@ -1,4 +1,4 @@
-"""Certificates of a cluster: an authority of its own, and one certificate for each role."""
+"""Creates a cluster's certificate authority, and a certificate for each role."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from zoo.util.files import write_private
 
 _MOST_DAYS = 3650
 
-_EARLIER = datetime.timedelta(minutes=5)  # clocks of machines differ
+_EARLIER = datetime.timedelta(minutes=5)  # clocks of machines may differ
 
 
 def make_certs(folder: Path, days: int = 365) -> list[Path]:
-    """Makes an authority and a certificate and key for scheduler, workers and clients.
+    """Creates an authority, and a certificate and key for scheduler, workers and clients.
 
-    With the authority's key there already, new certificates are signed by it and those before
-    stay valid until they expire.
+    If the folder already has an authority, it signs the new certificates, and earlier ones stay
+    valid until they expire.
 
     Args:
-        folder: Where to; nobody else may read it. A machine needs ``ca.pem`` and the two files of
-            its role, and never ``ca-key.pem``.
-        days: How long certificates are valid; the authority is for ten times as long.
+        folder: Output folder, readable by this user only. A machine needs ``ca.pem`` and the two
+            files of its role, but never ``ca-key.pem``.
+        days: Validity of the certificates; the authority is valid ten times as long.
 
     Returns:
-        The files.
+        Paths of all files.
 
     Raises:
-        UsageError: ``days`` is not above 0, or the folder has certificates and no authority's key.
+        UsageError: ``days`` is out of range, or only one of the authority's two files exists.
     """
     if not 1 <= days <= _MOST_DAYS:
         raise UsageError(
             f"certificates can't be valid for {days} days",
-            hint=f"1 to {_MOST_DAYS}; --days 365 is usual",
+            hint=f"use 1 to {_MOST_DAYS}; 365 is usual",
         )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca_file, ca_key_file = folder / "ca.pem", folder / "ca-key.pem"
     if ca_file.exists() != ca_key_file.exists():
-        there, gone = (ca_file, ca_key_file) if ca_file.exists() else (ca_key_file, ca_file)
+        present, missing = (ca_file, ca_key_file) if ca_file.exists() else (ca_key_file, ca_file)
         raise UsageError(
-            f"{there} is there and {gone} is not: nothing can be signed",
-            hint="name an empty folder for a new authority, or the one that has both",
+            f"{present} exists but {missing} does not, so nothing can be signed",
+            hint="use an empty folder for a new authority, or the folder that has both files",
         )
     if ca_file.exists():
         authority, signing = _authority(ca_file, ca_key_file)
@@ -56,21 +56,21 @@ def make_certs(folder: Path, days: int = 365) -> list[Path]:
         authority = _certificate("caft-zoo cluster", signing, None, signing, 10 * days)
         write_private(ca_key_file, _private(signing))
         write_private(ca_file, authority.public_bytes(serialization.Encoding.PEM))
-    made = [ca_file, ca_key_file]
+    files = [ca_file, ca_key_file]
     for role in ROLES:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _certificate(role, key, authority, signing, days)
         write_private(folder / f"{role}-key.pem", _private(key))
         write_private(folder / f"{role}.pem", certificate.public_bytes(serialization.Encoding.PEM))
-        made += [folder / f"{role}.pem", folder / f"{role}-key.pem"]
-    return made
+        files += [folder / f"{role}.pem", folder / f"{role}-key.pem"]
+    return files
 
 
 def _authority(certificate: Path, key: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Reads an authority's certificate and key.
 
     Raises:
-        UsageError: They are none.
+        UsageError: They are damaged, or of another kind of key.
     """
     try:
         authority = x509.load_pem_x509_certificate(certificate.read_bytes())
@@ -78,8 +78,8 @@ def _authority(certificate: Path, key: Path) -> tuple[x509.Certificate, ec.Ellip
         assert isinstance(loaded, ec.EllipticCurvePrivateKey)
     except (ValueError, TypeError, AssertionError) as error:
         raise UsageError(
-            f"{certificate} or {key} is damaged, or was not made here",
-            hint="name an empty folder for a new authority",
+            f"{certificate} or {key} is damaged, or was not created by zoo-farm",
+            hint="use an empty folder for a new authority",
         ) from error
     return authority, loaded
 
@@ -91,7 +91,7 @@ def _certificate(
     signing: ec.EllipticCurvePrivateKey,
     days: int,
 ) -> x509.Certificate:
-    """Returns a certificate; the authority's own where there is no issuer."""
+    """Returns a certificate; without an issuer, the authority's own."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
     is_authority = issuer is None
@@ -110,11 +110,11 @@ def _certificate(
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    if not is_authority:  # scheduler and workers both call and are called
-        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
-        named = x509.SubjectAlternativeName([x509.DNSName(name)])
-        builder = builder.add_extension(named, critical=False)
+    if not is_authority:  # scheduler and workers are both servers and clients
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        builder = builder.add_extension(names, critical=False)
     return builder.sign(signing, hashes.SHA256())
 
 

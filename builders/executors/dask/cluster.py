@@ -1,4 +1,4 @@
-"""Runs the scheduler and the workers of one machine until a signal ends them.
+"""Runs the scheduler and the workers of one machine until a signal stops them.
 
 Each slot is a worker process with one thread, so that it runs one job at a time and its death
 affects no other job. A nanny restarts it.
@@ -27,13 +27,13 @@ from builders.toolchains.worker_environment import drop_secrets
 from zoo.util.errors import ClusterError, UsageError
 
 _CONFIG = {
-    # The farm itself retries the job of a worker that died, and counts the deaths.
+    # The farm itself retries jobs of dead workers, and counts the deaths.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.worker-ttl": "2 minutes",
     "distributed.admin.log-length": 1000,
     "distributed.worker.profile.enabled": False,
-    # The job is a child process with its own memory limit.
+    # Jobs are child processes with their own memory limits.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -56,21 +56,21 @@ def run(
     """Runs a scheduler, workers, or both, until SIGINT or SIGTERM.
 
     Args:
-        listen: ``host:port`` of a scheduler to run; None for none.
+        listen: ``host:port`` of the scheduler to run; None to run none.
         scheduler: Address of the scheduler that the workers join; None for the one run here.
         slots: The workers.
         certs: Folder of certificates; None for plain TCP on loopback.
-        scratch: Folder for files of Dask.
+        scratch: Folder for Dask's files.
         say: Called with progress messages.
 
     Returns:
-        0 if a signal ended it.
+        0 if a signal stopped it.
 
     Raises:
         UsageError: It would listen on a network address without TLS.
-        ClusterError: The port is in use, or the scheduler can't be reached or was lost.
+        ClusterError: The port is in use, or the scheduler is unreachable or was lost.
     """
-    # It also checks that distributed is installed, before Dask is imported.
+    # Also checks that distributed is installed, before Dask is imported.
     security = open_security("scheduler" if listen else "worker", certs)
     import dask
 
@@ -110,24 +110,26 @@ async def _run(
             say("stopping")
     if lost:
         raise ClusterError(
-            f"the scheduler {scheduler} is gone, and its workers with it",
-            hint="start it again, then the workers; a service manager does both",
+            f"the scheduler {scheduler} was lost, so its workers stopped",
+            hint="restart it, then the workers; a service manager can do both",
         )
     return 0
 
 
 class _scheduler:
-    """Runs a scheduler while its context lasts; the context's value is the address."""
+    """Context manager that runs a scheduler and yields its address."""
 
     def __init__(self, listen: str, certs: Path | None, security: Any) -> None:
         host, _, port = listen.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65_535:
-            raise UsageError(f"--listen {listen} is no host:port", hint="127.0.0.1:8786 is one")
+            raise UsageError(
+                f"--listen {listen} is not host:port", hint="for example 127.0.0.1:8786"
+            )
         if certs is None and not is_loopback(host):
             raise UsageError(
-                f"--listen {listen} would take jobs from anybody: whoever reaches a scheduler runs "
-                "code on its workers",
-                hint="zoo-farm cluster certs DIR makes certificates; --certs DIR uses them",
+                f"--listen {listen} would accept jobs from anybody: whoever can connect to a "
+                "scheduler can run code on its workers",
+                hint="create certificates with zoo-farm cluster certs DIR, then pass --certs DIR",
             )
         self._listen, self._host, self._port = listen, host, int(port)
         self._protocol = "tls" if certs else "tcp"
@@ -149,7 +151,7 @@ class _scheduler:
         except (OSError, RuntimeError) as error:
             raise ClusterError(
                 f"a scheduler can't listen at {self._listen}: {say_cause(error)}",
-                hint="is one running there? port 0 takes any that is free",
+                hint="check that none is running there; port 0 uses any free port",
             ) from error
         return str(self._server.address)
 
@@ -191,7 +193,7 @@ async def _start_workers(
         )
         for slot in slots
     ]
-    for number in range(0, len(nannies), 8):  # a few at a time, not to overload the machine
+    for number in range(0, len(nannies), 8):  # a few at a time, to avoid overloading the machine
         starting = nannies[number : number + 8]
         stack.push_async_callback(_close, starting)
         try:
@@ -199,14 +201,14 @@ async def _start_workers(
         except (OSError, RuntimeError, asyncio.TimeoutError) as error:
             raise ClusterError(
                 f"workers can't join {scheduler}: {say_cause(error)}",
-                hint="is the scheduler running, are the certificates of one authority, and is "
-                f"nobody there called {slots[0].name}? --name gives this machine another name",
+                hint="check that the scheduler is running and that all certificates are from one "
+                f"authority; if another worker is called {slots[0].name}, pass --name",
             ) from error
     return nannies
 
 
 async def _close(nannies: Sequence[Any]) -> None:
-    """Ends workers and their jobs, in parallel."""
+    """Stops workers and their jobs, in parallel."""
     await asyncio.gather(*(nanny.close(timeout=2) for nanny in nannies), return_exceptions=True)
 
 
@@ -221,6 +223,6 @@ def _environment(slot: Slot) -> dict[str, str]:
 
 
 async def _scheduler_gone(nannies: Sequence[Any], scheduler: str) -> None:
-    """Returns when all nannies have stopped restarting their workers."""
+    """Waits until all nannies have stopped restarting their workers."""
     for nanny in nannies:
         await nanny.finished()

@@ -1,7 +1,7 @@
 """Secures connections of a cluster: mutual TLS, or plain TCP on the loopback interface only.
 
-Anybody who can connect to a Dask scheduler can run code on its workers. So every connection needs a
-certificate signed by the cluster's own authority, except on loopback.
+Anybody who can connect to a Dask scheduler can run code on its workers. Therefore every connection
+except on loopback requires a certificate signed by the cluster's own authority.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from zoo.util.errors import ClusterError, MissingPackageError, UsageError
 Role = Literal["scheduler", "worker", "client"]
 ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
 CERTS = "ZOO_FARM_CERTS"
-"""Environment variable with the folder of certificates, if no option gives it."""
+"""Environment variable with the folder of certificates, if no option names it."""
 
 
 def certs_folder(text: str) -> Path | None:
-    """Returns the folder of certificates given by an option or the environment, None if neither."""
+    """Returns the folder of certificates from an option or the environment, None without either."""
     named = text or os.environ.get(CERTS, "")
     return Path(named) if named else None
 
@@ -54,7 +54,7 @@ def open_security(role: Role, certs: Path | None) -> Any:
     for path in files.values():
         if not path.is_file():
             raise UsageError(
-                f"{path} is missing", hint=f"zoo-farm cluster certs {certs} makes certificates"
+                f"{path} is missing", hint=f"create it with zoo-farm cluster certs {certs}"
             )
     paths = {name: str(path.resolve()) for name, path in files.items()}
     if role == "worker":  # a worker and its nanny are also clients of the scheduler
@@ -66,13 +66,13 @@ def open_security(role: Role, certs: Path | None) -> Any:
     except OSError as error:  # ssl.SSLError is one
         raise UsageError(
             f"{files[f'tls_{role}_cert']}, its key or {certs / 'ca.pem'} is damaged: {error}",
-            hint="zoo-farm cluster certs on the folder that has ca-key.pem makes them anew",
+            hint="create new ones with zoo-farm cluster certs, in the folder that has ca-key.pem",
         ) from error
     return security
 
 
 def check_address(address: str, certs: Path | None) -> str:
-    """Returns a scheduler's address if it may be used.
+    """Returns a scheduler's address after checking it.
 
     Raises:
         UsageError: It is not an address, is TLS without certificates, or is plain TCP to another
@@ -83,19 +83,19 @@ def check_address(address: str, certs: Path | None) -> str:
     is_port = port.isdecimal() and int(port) <= 65_535
     if not colon or scheme not in ("tls", "tcp") or not host or not is_port:
         raise UsageError(
-            f"SCHEDULER={address} is no scheduler's address",
-            hint="tls://host:8786 is one; zoo-farm cluster up prints its own",
+            f"SCHEDULER={address} is not a scheduler's address",
+            hint="use tls://host:8786, for example; zoo-farm cluster up prints its address",
         )
     if scheme == "tls" and certs is None:
         raise UsageError(
             f"{address} needs certificates",
-            hint=f"--certs DIR (CERTS=, ${CERTS}) names their folder; "
-            "zoo-farm cluster certs DIR makes them",
+            hint=f"name their folder with --certs DIR (CERTS=, ${CERTS}); create them with "
+            "zoo-farm cluster certs DIR",
         )
     if scheme == "tcp" and not is_loopback(host):
         raise UsageError(
-            f"{address} would send jobs in the clear, and take them from anybody",
-            hint="zoo-farm cluster certs DIR makes certificates; then it is tls://",
+            f"{address} would send jobs unencrypted, and accept them from anybody",
+            hint="create certificates with zoo-farm cluster certs DIR, then use tls://",
         )
     return address
 
@@ -109,7 +109,7 @@ def is_loopback(host: str) -> bool:
 
 
 def quiet() -> None:
-    """Silences Dask's loggers, since errors are raised and reported once."""
+    """Silences Dask's loggers: errors are raised, and reported once."""
     importlib.import_module("distributed")  # its import sets log levels
     for name in ("distributed", "tornado", *logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado"):
@@ -117,22 +117,22 @@ def quiet() -> None:
 
 
 def say_cause(error: BaseException) -> str:
-    """Returns the message of the cause of a Dask error, whose own message names Dask's objects.
+    """Returns the message of a Dask error's cause; its own message names Dask's objects.
 
-    Causes without a message, such as time-outs, are skipped.
+    Causes without a message, such as timeouts, are skipped.
     """
     while error.__cause__ is not None and str(error.__cause__):
         error = error.__cause__
-    if _is_in_the_clear(error):
-        return "it does not speak TLS"
-    return str(error) or "it does not answer like a scheduler"
+    if _is_plain_text(error):
+        return "it does not use TLS"
+    return str(error) or "it does not respond like a scheduler"
 
 
-def _is_in_the_clear(error: BaseException) -> bool:
+def _is_plain_text(error: BaseException) -> bool:
     """Whether a TLS handshake failed because the other side sent something that is not TLS.
 
-    OpenSSL has a reason for that. Tornado, if the bytes arrive before the handshake, raises a plain
-    ``ValueError``, so where it was raised decides.
+    OpenSSL has a reason code for that. If the bytes arrive before the handshake, Tornado raises a
+    plain ``ValueError``, which is recognised by where it was raised.
     """
     if isinstance(error, ssl.SSLError):
         return error.reason == "WRONG_VERSION_NUMBER"
@@ -146,7 +146,7 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
     """Connects to a scheduler; returns a ``distributed.Client``.
 
     Raises:
-        ClusterError: No scheduler answers, or it rejects the certificate.
+        ClusterError: No scheduler responds, or it rejects the certificate.
     """
     check_address(address, certs)
     security = open_security("client", certs if address.startswith("tls") else None)
@@ -158,14 +158,14 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
         return Client(address, security=security, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, asyncio.TimeoutError) as error:
         raise ClusterError(
-            f"no scheduler answers at {address}: {say_cause(error)}",
-            hint="is it running (zoo-farm cluster up, cluster scheduler), and are the "
-            "certificates of one authority?",
+            f"no scheduler responds at {address}: {say_cause(error)}",
+            hint="check that it is running (zoo-farm cluster up, cluster scheduler) and that all "
+            "certificates are from one authority",
         ) from error
 
 
 async def _greet(address: str, security: Any, timeout: float) -> None:
-    """Connects and disconnects: a client would wait forever if the peer is not a scheduler."""
+    """Connects once: a client would wait forever for a peer that is not a scheduler."""
     from distributed.comm import connect as dial
 
     arguments = security.get_connection_args("client") if security else {}

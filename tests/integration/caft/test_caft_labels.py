@@ -64,7 +64,7 @@ def test_numbers_are_named_by_the_classes_also_of_a_subset(tmp_path: Path) -> No
     cache_features(torch.utils.data.Subset(data, [2, 1, 0]), toy(), tmp_path / "c")
     assert labels_of(tmp_path / "c") == ["cat", None, "ox"]
     data.append((photo(4), 2))
-    with pytest.raises(LabelError, match="none of the 2 classes"):
+    with pytest.raises(LabelError, match="not one of the 2 classes"):
         cache_features(data, toy(), tmp_path / "d")
 
 

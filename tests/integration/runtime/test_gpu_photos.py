@@ -180,7 +180,7 @@ def test_a_gpu_without_a_decoder_is_recognised(monkeypatch: pytest.MonkeyPatch) 
     from zoo.inference.gpu import decoder
 
     device = cuda.open_device()
-    monkeypatch.setattr(decoder, "_test_picture", lambda: jpeg(photo(64, 48), progressive=True))
+    monkeypatch.setattr(decoder, "_test_image", lambda: jpeg(photo(64, 48), progressive=True))
     with pytest.raises(RunError) as refused:
         HardwareDecoder(device, device.create_stream())
     assert "decoder" in refused.value.message

@@ -385,7 +385,7 @@ def test_publishers_that_try_a_server_at_once_do_not_disturb_each_other(s3: str)
     [
         (set(), r"If-None-Match: \*"),
         ({"put"}, "If-Match"),
-        ({"put", "tag"}, "If-None-Match of uploads"),
+        ({"put", "tag"}, "If-None-Match of multipart uploads"),
     ],
 )
 def test_a_server_that_ignores_conditions_is_not_published_to(

@@ -1,1 +1,1 @@
-"""Prepares photos on the GPU: JPEG decoding, and Pillow's resize as a CUDA kernel."""
+"""Prepares photos on the GPU: JPEG decoding, and Pillow's resize as CUDA kernels."""

@@ -1,4 +1,4 @@
-"""Decodes JPEG files with the GPU's own decoder, through nvImageCodec."""
+"""Decodes JPEG files with the GPU's hardware decoder, through nvImageCodec."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 _EXTENSION = "libnvjpeg_ext.so*"
 _HELD = 2
-"""Results whose memory is kept: one is resized while the next is decoded."""
+"""Number of results whose memory is kept: one is resized while the next is decoded."""
 
 _MOST_LEVELS = 1
-"""Most that a pixel may differ from Pillow's: the two round differently."""
+"""Largest accepted difference from Pillow's pixels; the two decoders round differently."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class PixelsOnGpu:
 
     Attributes:
         address: Address of the first pixel.
-        pitch: Bytes from a row to the next.
-        width: Pixels.
-        height: Pixels.
+        pitch: Bytes between the starts of consecutive rows.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     address: int
@@ -53,37 +53,37 @@ class JpegDecoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What decodes, with its version."""
+        """Name and version of the decoder."""
         ...
 
     def decode(self, files: Sequence[bytes], stream: Stream) -> list[PixelsOnGpu | None]:
         """Decodes files.
 
         Args:
-            files: JPEG files, of those that :func:`zoo.inference.gpu.jpeg.plain_jpeg` accepts.
-            stream: The photos are ready in the order of this stream. They stay until the call
-                after the next one.
+            files: JPEG files that :func:`zoo.inference.gpu.jpeg.plain_jpeg` accepts.
+            stream: Stream that orders the decoded photos. They stay valid until the second call
+                after this one.
 
         Returns:
-            A photo per file, None for a file that can't be decoded.
+            One photo per file, None for a file that can't be decoded.
         """
         ...
 
     def close(self) -> None:
-        """Frees its memory; must come before the streams that it worked on are closed."""
+        """Frees its memory; call it before closing the streams that it used."""
         ...
 
 
 class HardwareDecoder:
-    """The JPEG decoder of the GPU's hardware, which works beside its multiprocessors.
+    """The GPU's hardware JPEG decoder, which runs in parallel with its multiprocessors.
 
     Args:
         device: The GPU.
-        stream: A stream of it, for the test.
+        stream: A stream of the GPU, for the self-test.
 
     Raises:
         MissingPackageError: nvImageCodec is not installed or can't be loaded.
-        RunError: The GPU has no such decoder, or it decodes a test picture otherwise than Pillow.
+        RunError: The GPU has no such decoder, or a test image differs from Pillow's result.
     """
 
     def __init__(self, device: Device, stream: Stream) -> None:
@@ -117,7 +117,7 @@ class HardwareDecoder:
             images += self._decoder.decode(
                 streams[common:], params=self._params, cuda_stream=handle
             )
-        # Images that were not needed this time, and those of failed files, are replaced later.
+        # Unused images are kept for later calls; those of failed files are dropped.
         self._held.append([image for image in images if image is not None] + reused[common:])
         return [None if image is None else _decoded(image) for image in images]
 
@@ -127,19 +127,19 @@ class HardwareDecoder:
         self._decoder = None
 
     def _test(self, stream: Stream) -> None:
-        """Compares a picture with Pillow's."""
-        picture = _test_picture()
+        """Decodes a test image and compares it with Pillow's result."""
+        data = _test_image()
         decoded, *_ = self._decoder.decode(
-            [self._codec.CodeStream(picture)], params=self._params, cuda_stream=int(stream.handle)
+            [self._codec.CodeStream(data)], params=self._params, cuda_stream=int(stream.handle)
         )
         if decoded is None:
             raise RunError("the GPU has no JPEG decoder")
         stream.sync()
         pixels = np.asarray(decoded.cpu()).astype(np.int16)
-        expected = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(np.int16)
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int16)
         del decoded  # its memory is freed in the order of the stream
         if pixels.shape != expected.shape or np.abs(pixels - expected).max() > _MOST_LEVELS:
-            raise RunError("the GPU's JPEG decoder gives other pixels than Pillow")
+            raise RunError("the GPU's JPEG decoder returns other pixels than Pillow")
 
 
 def _decoded(image: Any) -> PixelsOnGpu:
@@ -149,8 +149,8 @@ def _decoded(image: Any) -> PixelsOnGpu:
     return PixelsOnGpu(address=memory["data"][0], pitch=pitch, width=width, height=height)
 
 
-def _test_picture() -> bytes:
-    """Returns a JPEG file with soft and hard edges in colour, its chroma subsampled."""
+def _test_image() -> bytes:
+    """Returns a JPEG file with colour gradients, sharp edges and subsampled chroma."""
     y, x = np.mgrid[0:48, 0:80]
     planes = (3 * x, 5 * y, 255 * ((x // 8 + y // 8) % 2))
     data = io.BytesIO()
@@ -160,13 +160,13 @@ def _test_picture() -> bytes:
 
 @cache
 def _import_codec() -> Any:
-    """Imports nvImageCodec with its JPEG extension alone: others complain of missing libraries."""
-    found = util.find_spec("nvidia.nvimgcodec") if util.find_spec("nvidia") else None
-    if found is None or not found.submodule_search_locations:
+    """Imports nvImageCodec with only its JPEG extension; others warn of missing libraries."""
+    spec = util.find_spec("nvidia.nvimgcodec") if util.find_spec("nvidia") else None
+    if spec is None or not spec.submodule_search_locations:
         raise MissingPackageError(
             "nvImageCodec is not installed", hint="pip install 'caft-zoo[gpu-decode]'"
         )
-    folder = Path(next(iter(found.submodule_search_locations)))
+    folder = Path(next(iter(spec.submodule_search_locations)))
     try:
         ctypes.CDLL(str(next(_nvjpeg(folder))), mode=ctypes.RTLD_GLOBAL)
         with _only(folder / "extensions", _EXTENSION):
@@ -180,7 +180,7 @@ def _import_codec() -> Any:
 
 
 def _nvjpeg(codec: Path) -> Iterator[Path]:
-    """Yields the files of nvJPEG's library; nvImageCodec does not look where its wheel puts it."""
+    """Yields nvJPEG's library files, which nvImageCodec does not find where its wheel puts them."""
     for folder in {codec.parent, *map(Path, import_module("nvidia").__path__)}:
         yield from sorted(folder.glob("cu*/lib/libnvjpeg.so.*"))
         yield from sorted(folder.glob("nvjpeg/lib/libnvjpeg.so.*"))
@@ -188,7 +188,7 @@ def _nvjpeg(codec: Path) -> Iterator[Path]:
 
 @contextmanager
 def _only(extensions: Path, pattern: str) -> Iterator[None]:
-    """Has nvImageCodec load some of its extensions, unless the user has said which."""
+    """Limits the extensions that nvImageCodec loads, unless the user has chosen them."""
     name = "NVIMGCODEC_EXTENSIONS_PATH"
     if name in os.environ:
         yield

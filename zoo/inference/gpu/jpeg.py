@@ -1,8 +1,8 @@
-"""Tells the JPEG files that the GPU decodes as Pillow does from all others.
+"""Identifies JPEG files that the GPU decodes like Pillow.
 
-The hardware decoder accepts more than it decodes correctly: it ignores a colour transform other
-than the usual one, and makes up what a truncated file lacks. Files with anything unusual go to
-Pillow, which decodes them or says what is wrong with them.
+The hardware decoder accepts files that it decodes incorrectly: it ignores non-standard colour
+transforms and invents the missing part of a truncated file. Files with unusual features go to
+Pillow, which decodes them or reports what is wrong.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from zoo.inference.preprocess import LONGEST
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _BASELINE, _SCAN, _ADOBE = 0xC0, 0xDA, 0xEE
 _SKIPPED = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)} - {_ADOBE})
-"""Huffman and quantisation tables, restart interval, comments, and applications' segments."""
+"""Huffman and quantisation tables, restart interval, comments, and application segments."""
 
-_YCBCR = 1  # the colour transform in Adobe's segment
+_YCBCR = 1  # the colour transform in an Adobe segment
 _COMPONENTS = {
     bytes([1, 0x11]): 1,
     bytes([1, 0x11, 2, 0x11, 3, 0x11]): 3,
     bytes([1, 0x21, 2, 0x11, 3, 0x11]): 3,
     bytes([1, 0x22, 2, 0x11, 3, 0x11]): 3,
 }
-"""Numbers and sampling factors of the components: grey, 4:4:4, 4:2:2, 4:2:0."""
+"""IDs and sampling factors of the components: greyscale, 4:4:4, 4:2:2, 4:2:0."""
 
 _MOST_PIXELS = 89_478_485
-"""Pillow warns of more: a quarter of a gigabyte of RGB."""
+"""Pillow warns about larger images: a quarter of a gigabyte of RGB."""
 
 
 @dataclass(frozen=True)
 class JpegSize:
-    """Size in pixels of the picture in a JPEG file."""
+    """Size in pixels of the image in a JPEG file."""
 
     width: int
     height: int
 
 
 def plain_jpeg(data: bytes) -> JpegSize | None:
-    """Returns the size of a JPEG file that the GPU decodes as Pillow does, None for other files.
+    """Returns the size of a JPEG file that the GPU decodes like Pillow, None for other files.
 
-    Such a file is baseline (Huffman, 8 bits, one scan), grey or YCbCr with the usual subsampling,
-    and ends where it should. Damage within the scan does not show.
+    Such a file is baseline (Huffman, 8 bits, one scan), greyscale or YCbCr with common subsampling,
+    and is not truncated. Damage within the scan is not detected.
 
     Args:
-        data: The file.
+        data: Content of the file.
     """
     if data[:2] != _START or data[-2:] != _END:
         return None
@@ -53,7 +53,7 @@ def plain_jpeg(data: bytes) -> JpegSize | None:
         while data[place] == 0xFF:
             marker = data[place + 1]
             length = data[place + 2] << 8 | data[place + 3]
-            if marker in _SKIPPED and length >= 2:  # most segments: no more is done than needed
+            if marker in _SKIPPED and length >= 2:  # the most common segments: skip them fast
                 place += 2 + length
                 continue
             body = data[place + 4 : place + 2 + min(length, 32)]
@@ -64,7 +64,7 @@ def plain_jpeg(data: bytes) -> JpegSize | None:
             elif marker != _ADOBE or _other_colours(body):
                 return None
             place += 2 + length
-    except IndexError:  # it ends within its headers
+    except IndexError:  # truncated within the headers
         pass
     return None
 
@@ -84,5 +84,5 @@ def _frame(body: bytes) -> tuple[JpegSize, int] | None:
 
 
 def _other_colours(body: bytes) -> bool:
-    """Whether a segment is Adobe's and names a colour transform other than YCbCr."""
+    """Whether a segment is an Adobe segment with a colour transform other than YCbCr."""
     return body[:5] == b"Adobe" and body[11:12] != bytes([_YCBCR])

@@ -1,4 +1,4 @@
-"""Compiles the kernels of ``prepare.cu`` for the GPU at hand, and launches them."""
+"""Compiles the kernels of ``prepare.cu`` for the current GPU, and launches them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
     from zoo.schema.manifest import Preprocess
 
-_BLOCK = (32, 8)  # threads: 32 neighbours of a row share the cache lines that they read
+_BLOCK = (32, 8)  # threads: 32 neighbours in a row read the same cache lines
 _WEIGHTS_BLOCK = 128
 _WINDOW_BYTES = 8
-_NUMBER = {np.dtype(np.float32): "float", np.dtype(np.float16): "half"}
+_TYPE_NAME = {np.dtype(np.float32): "float", np.dtype(np.float16): "half"}
 
 
 class Kernels(Protocol):
     """Resizes, crops and normalises photos."""
 
     def prepare(self, views: Views, images: int, stream: Stream) -> None:
-        """Enqueues the preparation of views.
+        """Enqueues the preparation of a batch.
 
         Args:
-            views: What to prepare.
+            views: The views to prepare.
             images: Address of the batch, ``(N, 3, side, side)`` of the engine's input type.
-            stream: The stream to work on; the photos are ready in its order.
+            stream: The stream to enqueue on; it must order the photos' pixels.
         """
         ...
 
     def close(self) -> None:
-        """Frees what the kernels hold."""
+        """Frees the memory of the kernels."""
         ...
 
 
@@ -47,7 +47,7 @@ class CudaKernels:
         device: The GPU.
         preprocess: The engine's preprocessing.
         image_type: Type of the engine's input, float32 or float16.
-        stream: A stream of the GPU, which has finished its work when this returns.
+        stream: A stream of the GPU; synchronised before this returns.
 
     Raises:
         MissingPackageError: The run-time compiler is not installed.
@@ -64,9 +64,9 @@ class CudaKernels:
         self._device = device
         self._side = preprocess.input_size
         self._filter = FILTERS[preprocess.interpolation]
-        names = ("compute_weights", "resize_rows", f"resize_columns_{_NUMBER[image_type]}")
+        names = ("compute_weights", "resize_rows", f"resize_columns_{_TYPE_NAME[image_type]}")
         self._compute_weights, self._rows, self._columns = _compile(device, names)
-        # x / 255, minus mean, over std, as zoo.inference.preprocess.normalise rounds it
+        # (x / 255 - mean) / std, with the rounding of zoo.inference.preprocess.normalise
         mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
         constants = np.concatenate([1 / (255 * std), mean / std]).astype(np.float32)
         self._constants = device.allocate(constants.nbytes, stream=stream)
@@ -146,7 +146,7 @@ def _compile(device: Device, names: tuple[str, ...]) -> tuple[Kernel, ...]:
     try:
         options = ProgramOptions(std="c++17", arch=f"sm_{device.arch}", fma=False)
         module = Program(source(), "c++", options).compile("cubin")
-    except Exception as error:  # cuda-core raises classes of several packages
+    except Exception as error:  # cuda-core raises exceptions of several packages
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if "nvrtc" in type(error).__name__.lower() and "compil" in reason.lower():
             raise RunError(f"the resize kernels do not compile: {reason}") from error

@@ -1,9 +1,9 @@
-"""Names of the packages that prepare photos on the GPU; nothing heavy is imported."""
+"""Names of the packages needed to prepare photos on the GPU; imports nothing."""
 
 from __future__ import annotations
 
 CODEC = "nvidia-nvimgcodec-cu13"
-"""nvImageCodec, which decodes."""
+"""nvImageCodec, the decoder."""
 
 GPU_PACKAGES = (CODEC, "nvidia-nvjpeg", "nvidia-cuda-nvrtc")
-"""What the extra ``gpu-decode`` installs beside CUDA's bindings."""
+"""Packages of the extra ``gpu-decode``, besides the CUDA bindings."""

@@ -1,4 +1,4 @@
-"""Photos straight to features, by an engine whose GPU prepares them, too."""
+"""Computes features of photos that the engine's GPU also prepares."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from zoo.util.errors import RunError
 if TYPE_CHECKING:
     from zoo.schema.manifest import Preprocess
 
-_WORTH_HALVING = 128  # rows
+_SPLIT_FROM = 128  # rows
 
 
 def features_of(
     photos: Sequence[Any], session: DeviceSession, preparer: Preparer, preprocess: Preprocess
 ) -> Features:
-    """Runs photos of any sizes through an engine whose GPU prepares them, too.
+    """Prepares photos of any sizes on the engine's GPU and returns their features.
 
     Args:
-        photos: Files, their bytes, Pillow images or pixels ``(H, W, 3)`` or ``(H, W)`` uint8; or
-            all pixels in one array, ``(N, H, W, 3)``. At least one.
+        photos: Paths, encoded bytes, Pillow images, or pixels ``(H, W, 3)`` or ``(H, W)`` uint8;
+            or one array of pixels, ``(N, H, W, 3)``. At least one photo.
         session: The engine.
-        preparer: Prepares its batches.
-        preprocess: Its preprocessing.
+        preparer: The preparer of the engine's batches.
+        preprocess: The engine's preprocessing.
 
     Returns:
         ``(N, feature_dim)`` float32.
 
     Raises:
-        RunError: A photo can't be read, or an array has another shape or type.
+        RunError: A photo can't be read, or an array has an unsupported shape or type.
     """
     results: list[Features] = []
     running: Running | None = None
@@ -54,8 +54,8 @@ def features_of(
 
 
 def _rows_at_once(photos: Sequence[Any], preparer: Preparer) -> int:
-    """Returns the rows of a batch: a large array in two halves, one copied while the other runs."""
-    if isinstance(photos, np.ndarray) and len(photos) >= _WORTH_HALVING:
+    """Returns the rows per batch. A large array is halved: one half is copied as the other runs."""
+    if isinstance(photos, np.ndarray) and len(photos) >= _SPLIT_FROM:
         return min(preparer.rows, -(-len(photos) // 2))
     return preparer.rows
 
@@ -65,18 +65,18 @@ def _prepare(photos: Sequence[Any], preparer: Preparer, preprocess: Preprocess) 
         check_shape(photos.shape[1:])
         return preparer.prepare_stack(np.ascontiguousarray(photos))
     jpegs = preparer.decoder is not None
-    made = preparer.prepare(
+    result = preparer.prepare(
         [_photo(photo, row, preprocess, jpegs=jpegs) for row, photo in enumerate(photos)],
         len(photos),
     )
-    for number, reason in made.failed.items():
+    for number, reason in result.failed.items():
         photo = photos[number]
         raise RunError(f"{photo}: {reason}" if isinstance(photo, (str, Path)) else reason)
-    return made.images
+    return result.images
 
 
 def _photo(photo: Any, row: int, preprocess: Preprocess, *, jpegs: bool) -> Photo:
-    """Returns a photo as the preparer takes it; files that Pillow decodes at the input size."""
+    """Returns a photo for the preparer; files that Pillow decodes are already resized."""
     if isinstance(photo, (str, Path, bytes)):
         data = photo if isinstance(photo, bytes) else read_file(Path(photo))
         if jpegs and (size := plain_jpeg(data)):

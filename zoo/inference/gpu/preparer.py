@@ -1,8 +1,8 @@
-"""Prepares photos on the GPU: JPEG files and pixels in, the engine's input out.
+"""Prepares photos on the GPU: turns JPEG files and pixels into the engine's input.
 
-Photos of any sizes go into one batch. Files that the GPU's decoder does not take, and photos that
-it fails on, are decoded by Pillow and go up as 8-bit pixels; the resize, which is Pillow's to the
-bit, and the normalisation are the same for all. No float batch exists in the host's memory.
+A batch may contain photos of any sizes. Files that the GPU's decoder does not support, or fails on,
+are decoded by Pillow and uploaded as 8-bit pixels. All are resized, bit-identically to Pillow, and
+normalised by the same kernels. The host's memory never holds a floating-point batch.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from zoo.schema.manifest import Preprocess
 
 Pixels = npt.NDArray[np.uint8]
-Ready = npt.NDArray[np.float32]
+Input = npt.NDArray[np.float32]
 
 _DECODED_AT_ONCE = 768 << 20
-"""Most bytes of decoded photos at once; there are two such groups."""
+"""Largest size in bytes of a group of decoded photos; there are up to two groups at a time."""
 
 _BATCHES = 3
-"""One that the engine reads, one that is ready, one that is being prepared."""
+"""Batches in memory: one that the engine reads, one ready, one being prepared."""
 
 
 @dataclass(frozen=True)
 class JpegFile:
-    """A JPEG file that the GPU decodes, of those that ``plain_jpeg`` accepts."""
+    """A JPEG file that the GPU decodes: one that ``plain_jpeg`` accepts."""
 
     data: bytes
     size: JpegSize
@@ -57,21 +57,21 @@ class Photo:
     """A photo to prepare.
 
     Attributes:
-        source: Its file; its pixels, ``(H, W, 3)`` uint8 RGB; or, ready for the engine,
+        source: A file; pixels, ``(H, W, 3)`` uint8 RGB; or preprocessed input for the engine,
             ``(3, side, side)`` float32.
-        row: The first row of the batch that it becomes.
-        crops: The rectangle that each row is made of; by default one, the whole photo.
-        fitted: Whether its pixels are resized and cropped already.
+        row: Its first row in the batch.
+        crops: The rectangle that each row is made from; by default one row, of the whole photo.
+        fitted: Whether the pixels are already resized and cropped.
     """
 
-    source: JpegFile | Pixels | Ready
+    source: JpegFile | Pixels | Input
     row: int
     crops: tuple[Crop, ...] = ()
     fitted: bool = False
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes that it takes before it is resized."""
+        """Size in bytes before it is resized."""
         if isinstance(self.source, JpegFile):
             return 3 * self.source.size.width * self.source.size.height
         return self.source.nbytes
@@ -83,8 +83,8 @@ class Prepared:
 
     Attributes:
         images: The batch, in the GPU's memory.
-        failed: Why photos can't be decoded, by their place in what was given. Their rows hold
-            something finite.
+        failed: Reason for each photo that can't be decoded, by its position in the input. Its rows
+            hold arbitrary finite values.
     """
 
     images: DeviceBatch
@@ -92,7 +92,7 @@ class Prepared:
 
 
 class Preparer:
-    """Prepares the batches of an engine, on a stream of its own; used by one thread at a time.
+    """Prepares the batches of an engine on its own stream; used by one thread at a time.
 
     Args:
         session: The engine.
@@ -101,12 +101,12 @@ class Preparer:
 
     Attributes:
         rows: Rows of the largest batch.
-        decoder: Decodes JPEG files on the GPU, None if nothing does.
-        without_decoder: Why nothing does.
+        decoder: Decodes JPEG files on the GPU, None if the GPU can't.
+        without_decoder: Why there is no decoder.
 
     Raises:
         MissingPackageError: CUDA's run-time compiler is not installed.
-        RunError: The GPU's memory does not suffice.
+        RunError: The GPU does not have enough memory.
     """
 
     def __init__(self, session: DeviceSession, preprocess: Preprocess, rows: int) -> None:
@@ -136,11 +136,11 @@ class Preparer:
         """Prepares a batch.
 
         Args:
-            photos: The photos; what they leave of the batch is zeros or older rows.
-            rows: Rows of the batch, at most those of the largest.
+            photos: The photos; rows that they leave free hold zeros or older data.
+            rows: Number of rows of the batch, at most :attr:`rows`.
 
         Returns:
-            The batch, which is valid until the call after the next one.
+            The batch, which is valid until the second call after this one.
         """
         images = self._next_batch(rows)
         failed: dict[int, str] = {}
@@ -150,13 +150,13 @@ class Preparer:
         return Prepared(images=images, failed=failed)
 
     def prepare_stack(self, pixels: Pixels) -> DeviceBatch:
-        """Prepares photos of one size.
+        """Prepares photos of the same size.
 
         Args:
-            pixels: ``(N, H, W, 3)``, RGB, contiguous; N at most the rows of the largest batch.
+            pixels: ``(N, H, W, 3)``, RGB, contiguous; N is at most :attr:`rows`.
 
         Returns:
-            The batch, which is valid until the call after the next one.
+            The batch, which is valid until the second call after this one.
         """
         images = self._next_batch(len(pixels))
         _, height, width, _ = pixels.shape
@@ -167,7 +167,7 @@ class Preparer:
         return images
 
     def close(self) -> None:
-        """Waits for what runs, and frees what the preparer holds."""
+        """Waits for running work, then frees all memory."""
         self._device.set_current()
         self._stream.sync()
         for batch in self._batches:
@@ -176,7 +176,7 @@ class Preparer:
         self._undo.close()
 
     def _next_batch(self, rows: int) -> DeviceBatch:
-        """Returns the memory for a batch, which is free in the order of the stream."""
+        """Returns memory for a batch; the stream waits until the engine has read the old one."""
         self._device.set_current()
         self._batches.append(self._batches.pop(0))
         images = self._batches[-1]
@@ -195,13 +195,13 @@ class Preparer:
         size = self.rows * self._image_bytes
         buffer = self._device.allocate(size, stream=self._stream)
         buffer.fill(0, stream=self._stream)  # a failed photo's row must not be NaN
-        there = self._stream.record()
-        return DeviceBatch(buffer=buffer, rows=0, ready=there, read=there)
+        filled = self._stream.record()
+        return DeviceBatch(buffer=buffer, rows=0, ready=filled, read=filled)
 
     def _prepare_group(
         self, photos: Sequence[Photo], group: range, address: int, failed: dict[int, str]
     ) -> None:
-        """Enqueues the preparation of some photos."""
+        """Enqueues the preparation of a group of photos."""
         decoded, arrays = self._decode(photos, group, failed)
         sources: list[Source] = []
         for number, jpeg in decoded.items():
@@ -222,10 +222,10 @@ class Preparer:
 
     @contextmanager
     def _uploaded(self, arrays: Collection[npt.NDArray[Any]]) -> Iterator[list[int]]:
-        """Yields where copies of arrays are on the GPU; freed when the stream gets there.
+        """Yields the GPU addresses of copies of arrays; they are freed in stream order.
 
-        They are copied from where they are. Page-locked memory in between, filled by several
-        threads, was slower on the machine it was tried on.
+        The arrays are copied from pageable memory. Staging them in page-locked memory, filled by
+        several threads, was slower on the machine it was tried on.
         """
         if not arrays:
             yield []
@@ -244,7 +244,7 @@ class Preparer:
     def _decode(
         self, photos: Sequence[Photo], group: range, failed: dict[int, str]
     ) -> tuple[dict[int, PixelsOnGpu], dict[int, npt.NDArray[Any]]]:
-        """Decodes files; returns what is on the GPU, and the arrays that have to go there."""
+        """Decodes files; returns photos that are on the GPU, and arrays to upload."""
         decoded: dict[int, PixelsOnGpu] = {}
         arrays: dict[int, npt.NDArray[Any]] = {}
         files: dict[int, bytes] = {}
@@ -268,20 +268,20 @@ class Preparer:
     def _decode_on_gpu(self, files: list[bytes]) -> Sequence[PixelsOnGpu | None]:
         if not files or self.decoder is None:
             return [None] * len(files)
-        if len(self._groups) == 2:  # the decoder uses the memory of the group before the last again
+        if len(self._groups) == 2:  # the decoder reuses the memory of the group before the last
             self._groups[0].sync()
         return self.decoder.decode(files, self._stream)
 
 
 class Preparers:
-    """The preparers of an engine: they take seconds to open, so they are kept and lent again.
+    """A pool of an engine's preparers, which take seconds to open.
 
     Args:
         session: The engine.
         preprocess: Its preprocessing.
 
     Attributes:
-        missing: Why there are none: the package that is not installed; empty if there are.
+        missing: Message about the missing package if no preparer can be opened, else empty.
     """
 
     def __init__(self, session: DeviceSession, preprocess: Preprocess) -> None:
@@ -300,7 +300,7 @@ class Preparers:
             rows: Rows of the largest batch.
 
         Raises:
-            RunError: The GPU's memory does not suffice.
+            RunError: The GPU does not have enough memory.
         """
         preparer = self._take(rows)
         try:
@@ -309,13 +309,13 @@ class Preparers:
             if preparer is not None and isinstance(error, ZooError):  # such as a damaged photo
                 self._give_back(preparer)
             elif preparer is not None:
-                preparer.close()  # what it was doing is unknown
+                preparer.close()  # its state is unknown
             raise
         if preparer is not None:
             self._give_back(preparer)
 
     def close(self) -> None:
-        """Frees what is here, and what is given back later."""
+        """Closes the idle preparers, and those in use once they are returned."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -345,7 +345,7 @@ class Preparers:
 
 
 def _groups(photos: Sequence[Photo], most: int) -> Iterator[range]:
-    """Yields runs of photos whose pixels do not take more memory together than given."""
+    """Yields ranges of consecutive photos whose pixels fit in ``most`` bytes together."""
     start, size = 0, 0
     for number, photo in enumerate(photos):
         if size and size + photo.decoded_bytes > most:
@@ -357,7 +357,7 @@ def _groups(photos: Sequence[Photo], most: int) -> Iterator[range]:
 
 
 def _sources(photo: Photo, pixels: PixelsOnGpu) -> list[Source]:
-    """Returns a source per crop of a photo in the GPU's memory."""
+    """Returns one source per crop of a photo in the GPU's memory."""
     crops = photo.crops or (Crop(0, 0, pixels.width, pixels.height),)
     return [
         Source(

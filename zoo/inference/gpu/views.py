@@ -1,4 +1,4 @@
-"""Where in a photo each row of a batch comes from, as the CUDA kernels read it."""
+"""Computes where each row of a batch comes from, in the layout that the CUDA kernels read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VIEW = np.dtype(
         ),
     ]
 )  # fmt: skip
-"""``View`` of ``prepare.cu``, which describes the fields."""
+"""Layout of ``View`` in ``prepare.cu``, which documents the fields."""
 
 
 class Source(NamedTuple):
@@ -37,12 +37,12 @@ class Source(NamedTuple):
 
     Attributes:
         address: Address of the rectangle's first pixel; RGB, 8 bits a channel.
-        pitch: Bytes from a row to the next.
-        width: Pixels.
-        height: Pixels.
-        row: Row of the batch that it becomes.
+        pitch: Bytes between the starts of consecutive rows.
+        width: Width in pixels.
+        height: Height in pixels.
+        row: Its row in the batch.
         flip: Whether the rectangle is mirrored before it is resized.
-        fitted: Whether it is resized and cropped already.
+        fitted: Whether it is already resized and cropped.
     """
 
     address: int
@@ -56,13 +56,13 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """The views of some photos, and the memory that their kernels need.
+    """The views of a batch, and the memory that the kernels need for them.
 
     Attributes:
         records: One per view, of type :data:`VIEW`.
         weights: Number of weights, 4 bytes each.
-        middle: Bytes between the two passes.
-        most_rows: Most rows of any view between the passes.
+        middle: Bytes of the intermediate image between the two passes.
+        most_rows: Largest number of intermediate rows of a view.
     """
 
     records: npt.NDArray[np.void]
@@ -72,7 +72,7 @@ class Views:
 
 
 def stack(address: int, count: int, width: int, height: int) -> list[Source]:
-    """Returns photos of one size that follow each other in memory, as the rows of a batch."""
+    """Returns the sources of photos of one size that are contiguous in memory, one per row."""
     size = 3 * width * height
     return [
         Source(address + number * size, 3 * width, width, height, number) for number in range(count)
@@ -80,7 +80,7 @@ def stack(address: int, count: int, width: int, height: int) -> list[Source]:
 
 
 def views_of(sources: Sequence[Source], preprocess: Preprocess) -> Views:
-    """Plans the resize and the centre crop of each source, as :func:`zoo.inference.preprocess.fit`.
+    """Plans each source's resize and centre crop, as :func:`zoo.inference.preprocess.fit` does.
 
     Args:
         sources: Rectangles of photos; at least one.
@@ -121,7 +121,7 @@ def views_of(sources: Sequence[Source], preprocess: Preprocess) -> Views:
 def _taps(
     size: npt.NDArray[np.int64], new_size: npt.NDArray[np.int64], support: float
 ) -> npt.NDArray[np.int64]:
-    """Returns the most pixels that an output pixel depends on."""
+    """Returns the largest number of pixels that an output pixel depends on."""
     scale = np.maximum(size / new_size, 1.0)
     return 2 * np.ceil(support * scale).astype(np.int64) + 1
 
@@ -132,7 +132,7 @@ def _window(
     new_size: npt.NDArray[np.int64],
     support: float,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Returns the first pixel that an output pixel depends on, and the one after the last."""
+    """Returns the range of pixels that an output pixel depends on: first, and one past the last."""
     scale = size / new_size
     reach = support * np.maximum(scale, 1.0)
     center = (place + 0.5) * scale

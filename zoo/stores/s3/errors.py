@@ -1,4 +1,4 @@
-"""What an S3 server, or the way to it, refused: in words, with what to do next."""
+"""Converts errors of S3 requests to this project's errors, each with a hint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CREDENTIALS = (
     "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
     "(docs/reference/stores.md), or read with --anonymous"
 )
-_ENDPOINT = "check the network and AWS_ENDPOINT_URL_S3; when the server is back, run this again"
+_ENDPOINT = "check the network and AWS_ENDPOINT_URL_S3; run this again when the server is back"
 
 ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 DENIED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
@@ -23,65 +23,65 @@ CONDITION = frozenset({"PreconditionFailed", "412"})
 CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 NO_UPLOAD = frozenset({"NoSuchUpload"})
 
-# What an error code means, and what to do about it. {place} is bucket and endpoint.
+# Message and hint for each error code.
 _CODES: dict[str, tuple[str, str]] = {
     "NoSuchBucket": (
         "there is no such bucket",
-        "check the name and the endpoint (AWS_ENDPOINT_URL_S3), or make the bucket",
+        "check the name and the endpoint (AWS_ENDPOINT_URL_S3), or create the bucket",
     ),
-    "InvalidBucketName": ("that is no name for a bucket", "check the URL"),
+    "InvalidBucketName": ("this is not a valid bucket name", "check the URL"),
     "InvalidAccessKeyId": ("the server does not know this access key", _CREDENTIALS),
     "SignatureDoesNotMatch": (
         "the secret key does not belong to the access key",
         f"wrong credentials: {_CREDENTIALS}",
     ),
     "InvalidToken": ("the session token is not valid", _CREDENTIALS),
-    "ExpiredToken": ("the credentials have expired", "get new ones: aws sso login, or the like"),
-    "PermanentRedirect": ("the bucket is in another region", "set AWS_REGION to the bucket's"),
+    "ExpiredToken": ("the credentials have expired", "renew them, for example with aws sso login"),
+    "PermanentRedirect": ("the bucket is in another region", "set AWS_REGION to its region"),
     "AuthorizationHeaderMalformed": (
         "the request was signed for another region",
-        "set AWS_REGION to the bucket's",
+        "set AWS_REGION to the bucket's region",
     ),
     "PreconditionFailed": (
-        "the object was changed by somebody else in the meantime",
+        "another writer changed the object in the meantime",
         "run this again",
     ),
-    "BadDigest": ("the bytes were changed on the way", "run this again; if it stays, the network "
-                  "or this machine's memory is damaged"),
-    "QuotaExceeded": ("the bucket is full", "free some space: zoo-farm gc, or a larger quota"),
-    "InsufficientStorage": ("the server's disk is full", "free some space: zoo-farm gc"),
-    "EntityTooLarge": ("the server does not take objects of this size", "ask who runs it"),
-    "SlowDown": ("the server is overloaded", "run this again later; what is done is kept"),
+    "BadDigest": ("the bytes arrived corrupted", "run this again; if it persists, check the "
+                  "network and this machine's memory"),
+    "QuotaExceeded": ("the bucket is full", "free some space with zoo-farm gc, or raise the quota"),
+    "InsufficientStorage": ("the server's disk is full", "free some space with zoo-farm gc"),
+    "EntityTooLarge": ("the server does not accept objects of this size", "ask its operator"),
+    "SlowDown": ("the server is overloaded", "run this again later; completed work is kept"),
     "ServiceUnavailable": ("the server is overloaded or down", "run this again later"),
 }  # fmt: skip
 
-# What kept a request from being sent or answered, the more special first.
+# Message and hint for each exception without a response, subclasses first.
 _CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
     (aws.NoCredentialsError, "there are no credentials", _CREDENTIALS),
-    (aws.PartialCredentialsError, "the credentials are not complete", _CREDENTIALS),
-    (aws.CredentialRetrievalError, "the credentials can't be had", _CREDENTIALS),
+    (aws.PartialCredentialsError, "the credentials are incomplete", _CREDENTIALS),
+    (aws.CredentialRetrievalError, "the credentials can't be retrieved", _CREDENTIALS),
     (aws.ProfileNotFound, "there is no such profile", "check AWS_PROFILE and ~/.aws/config"),
-    (aws.TokenRetrievalError, "the login has expired", "log in anew: aws sso login"),
-    (aws.SSOError, "the login has expired", "log in anew: aws sso login"),
-    (aws.ParamValidationError, "the server can't be asked that", "check the URL"),
+    (aws.TokenRetrievalError, "the login has expired", "log in again: aws sso login"),
+    (aws.SSOError, "the login has expired", "log in again: aws sso login"),
+    (aws.ParamValidationError, "the request is invalid", "check the URL"),
     (
         aws.SSLError,
         "its certificate is not trusted",
-        "AWS_CA_BUNDLE names a file of those that are",
+        "set AWS_CA_BUNDLE to a file with its certificate authority",
     ),
-    (aws.ProxyConnectionError, "the proxy can't be reached", "check HTTPS_PROXY and NO_PROXY"),
-    (aws.ConnectionError, "the server can't be reached", _ENDPOINT),
-    (aws.HTTPClientError, "the server stopped answering", _ENDPOINT),
+    (aws.ProxyConnectionError, "the proxy is unreachable", "check HTTPS_PROXY and NO_PROXY"),
+    (aws.ConnectionError, "the server is unreachable", _ENDPOINT),
+    (aws.HTTPClientError, "the server stopped responding", _ENDPOINT),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where requests go.
+    """The store that requests go to.
 
     Attributes:
-        url: Of the store.
-        endpoint: Of the server.
+        url: URL of the store.
+        endpoint: URL of the server.
         now: This machine's clock, UTC.
     """
 
@@ -90,35 +90,38 @@ class Place:
     now: Callable[[], datetime]
 
     def explain(self, verb: str, key: str, error: Exception) -> RepositoryError:
-        """Puts an error of botocore in words.
+        """Returns this project's error for one of botocore's.
 
         Args:
-            verb: What was tried: ``read``.
-            key: With which object; empty for the store as a whole.
-            error: What came of it.
+            verb: The operation, such as ``read``.
+            key: Key of the object; empty for the store as a whole.
+            error: The exception.
         """
         about = f"{self.url}: can't {verb} {key or 'it'}"
         if isinstance(error, aws.ClientError):
-            what, hint = self._answer(verb, error)
+            what, hint = self._from_response(verb, error)
         else:
-            what, hint = self._cause(error)
+            what, hint = self._from_exception(error)
         return RepositoryError(f"{about}: {what} ({self.endpoint})", hint=hint)
 
-    def _answer(self, verb: str, error: aws.ClientError) -> tuple[str, str]:
+    def _from_response(self, verb: str, error: aws.ClientError) -> tuple[str, str]:
         code = code_of(error)
         if code in ("RequestTimeTooSkewed", "RequestExpired"):
             return self._skewed(error)
         if code in DENIED:
             return (
-                f"access denied: these credentials may not {verb} there",
+                f"access denied: these credentials have no permission to {verb} there",
                 "docs/reference/stores.md lists the permissions that readers, builders and "
                 "publishers need; "
-                f"else {_CREDENTIALS}",
+                f"otherwise {_CREDENTIALS}",
             )
         if code in _CODES:
             return _CODES[code]
-        said = error.response.get("Error", {}).get("Message") or "no word"
-        return f"the server says {code}: {said}", "run this again; if it stays, ask who runs it"
+        message = error.response.get("Error", {}).get("Message") or "no message"
+        return (
+            f"the server reports {code}: {message}",
+            "run this again; if it persists, ask the server's operator",
+        )
 
     def _skewed(self, error: aws.ClientError) -> tuple[str, str]:
         date = server_time(error.response)
@@ -127,12 +130,13 @@ class Place:
         seconds = (self.now() - date).total_seconds()
         way = "ahead of" if seconds > 0 else "behind"
         return (
-            f"this machine's clock is {_spoken(abs(seconds))} {way} the server's, "
+            f"this machine's clock is {_rounded(abs(seconds))} {way} the server's, "
             f"which says {date:%Y-%m-%d %H:%M:%S} UTC",
-            "set this machine's clock, by NTP best; S3 takes no request that is 15 minutes off",
+            "set this machine's clock, ideally with NTP; S3 rejects requests that are more than "
+            "15 minutes off",
         )
 
-    def _cause(self, error: Exception) -> tuple[str, str]:
+    def _from_exception(self, error: Exception) -> tuple[str, str]:
         for kind, what, hint in _CAUSES:
             if isinstance(error, kind):
                 return f"{what}: {_first_line(error)}", hint
@@ -140,12 +144,12 @@ class Place:
 
 
 def code_of(error: aws.ClientError) -> str:
-    """Returns the code of an error; of one without a body, the status."""
+    """Returns an error's code; the status if the response had no body."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def server_time(answer: dict[str, object]) -> datetime | None:
-    """Returns the server's clock when it gave an answer, UTC; None where it does not say."""
+    """Returns the server's time of a response, UTC; None without a ``Date`` header."""
     metadata = answer.get("ResponseMetadata")
     headers = metadata.get("HTTPHeaders", {}) if isinstance(metadata, dict) else {}
     try:
@@ -158,7 +162,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _spoken(seconds: float) -> str:
+def _rounded(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     if seconds < 2 * 3600:

@@ -94,7 +94,7 @@ class Lease:
         Raises:
             RepositoryError: Another writer does not release it in time, or the lease was lost.
         """
-        freed = f"the lock of a process that is gone is free {self._seconds:.0f} s later"
+        freed = f"the lock of a dead process is released after {self._seconds:.0f} s"
         self._owner, self._nonce = Owner.this_process(), uuid.uuid4().hex
         wait_for(
             self._take, self._what, say=self._say, patience=self._patience,

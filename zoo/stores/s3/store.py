@@ -123,12 +123,10 @@ class S3Store:
         begin = self._bucket.prefix + check_prefix(prefix)
         with self._bucket.asked("list", prefix):
             for page in pages.paginate(Bucket=self._bucket.name, Prefix=begin):
-                for listed in page.get("Contents", ()):
-                    key = listed["Key"].removeprefix(self._bucket.prefix)
+                for item in page.get("Contents", ()):
+                    key = item["Key"].removeprefix(self._bucket.prefix)
                     if is_key(key):
-                        yield Entry(
-                            key=key, size=listed["Size"], modified=utc(listed["LastModified"])
-                        )
+                        yield Entry(key=key, size=item["Size"], modified=utc(item["LastModified"]))
 
     # Writing
 
@@ -175,7 +173,7 @@ class S3Store:
                 raise ignores_conditions(self.url, "If-Match")
             with self._bucket.writing("write", key):
                 if Upload(self._bucket.ask, self._bucket.at(key)).overwrites():
-                    raise ignores_conditions(self.url, "If-None-Match of uploads in parts")
+                    raise ignores_conditions(self.url, "If-None-Match of multipart uploads")
         finally:
             self.delete(key)
 
@@ -184,11 +182,11 @@ class S3Store:
         pages = self._bucket.client.get_paginator("list_multipart_uploads")
         with self._bucket.asked("list uploads of", ""):
             for page in pages.paginate(Bucket=self._bucket.name, Prefix=self._bucket.prefix):
-                for begun in page.get("Uploads", ()):
-                    since = utc(begun["Initiated"])
-                    if begun["Key"].startswith(self._bucket.prefix) and since < before:
-                        name = begun["Key"].removeprefix(self._bucket.prefix)
-                        yield Abandoned(name=name, since=since, upload=begun["UploadId"])
+                for upload in page.get("Uploads", ()):
+                    since = utc(upload["Initiated"])
+                    if upload["Key"].startswith(self._bucket.prefix) and since < before:
+                        name = upload["Key"].removeprefix(self._bucket.prefix)
+                        yield Abandoned(name=name, since=since, upload=upload["UploadId"])
         for entry in self.list(PROBES):
             if entry.modified < before:
                 yield Abandoned(name=entry.key, since=entry.modified)

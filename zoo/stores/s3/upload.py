@@ -1,8 +1,8 @@
-"""Upload: a large file goes to an S3 server in parts, several at a time.
+"""Multipart upload of a large file to an S3 server, several parts at a time.
 
-s3transfer, which boto3 brings, does the same but takes no condition for the upload as a whole
-(``If-None-Match`` of ``CompleteMultipartUpload``), and over TLS sends checksums as trailers, which
-many servers do not read. Hence these few lines on boto3's own calls.
+boto3's s3transfer is not used: it can't make a whole upload conditional (``If-None-Match`` of
+``CompleteMultipartUpload``), and over TLS it sends checksums as trailers, which many servers do
+not support.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from zoo.stores.transfer import PART, in_order, spans
 Ask = Callable[..., Any]
 
 _MOST_PARTS = 10_000
-"""How many parts an upload may have (S3, "Multipart upload limits")."""
+"""Largest number of parts of an upload (S3, "Multipart upload limits")."""
 
 
 class Part(TypedDict):
     """An uploaded part, as ``CompleteMultipartUpload`` lists it.
 
     Attributes:
-        PartNumber: Its number, from 1.
-        ETag: The server's tag of it.
+        PartNumber: Its number, starting at 1.
+        ETag: ETag that the server returned.
         ChecksumSHA256: SHA-256 in base64; absent if the server does not store it.
     """
 
@@ -42,11 +42,11 @@ class Part(TypedDict):
 
 
 class Upload:
-    """One upload in parts: complete, or given up.
+    """A multipart upload, completed or aborted.
 
     Args:
-        ask: Sends a request: the name of an operation, and its arguments.
-        at: Bucket and key of the object.
+        ask: Sends a request, given the name of the operation and its arguments.
+        at: Bucket and key of the object, as arguments of requests.
     """
 
     def __init__(self, ask: Ask, at: dict[str, str]) -> None:
@@ -54,15 +54,15 @@ class Upload:
         self._at = at
 
     def send(self, path: Path, size: int, progress: Progress | None) -> None:
-        """Writes a file as an object that is not there yet.
+        """Writes a file as an object that must not exist yet.
 
         Args:
             path: The file.
-            size: Its length, bytes; 1 or more.
-            progress: Is told of bytes as the server has them.
+            size: Length in bytes; at least 1.
+            progress: Called with the number of bytes of each part that the server has stored.
 
         Raises:
-            aws.ClientError: Of a condition, when the object is there by now; or of anything else.
+            aws.ClientError: The condition failed because the object exists, or another error.
         """
         part = max(PART, -(-size // _MOST_PARTS))
 
@@ -72,37 +72,37 @@ class Upload:
                 return self._send_part(1 + span[0] // part, file.read(span[1]))
 
         self._id = self._begin()
-        done = []
+        parts = []
         try:
             with contextlib.closing(in_order(send_part, spans(0, size, part))) as sent:
-                for (_, length), answer in zip(spans(0, size, part), sent, strict=True):
-                    done.append(answer)
+                for (_, length), sent_part in zip(spans(0, size, part), sent, strict=True):
+                    parts.append(sent_part)
                     if progress is not None:
                         progress(length)
-            self._complete(done)
+            self._complete(parts)
         except BaseException:
-            self._give_up()
+            self._abort()
             raise
 
     def overwrites(self) -> bool:
-        """Whether an upload replaces an object that is there, against its condition."""
+        """Whether an upload replaces an existing object although its condition forbids it."""
         self._id = self._begin()
         try:
             self._complete([self._send_part(1, b"third")])
         except aws.ClientError as error:
-            self._give_up()
+            self._abort()
             if code_of(error) in CONDITION:
                 return False
             raise
         return True
 
     def _begin(self) -> str:
-        begun = self._ask("create_multipart_upload", **self._at, ChecksumAlgorithm="SHA256")
-        return str(begun["UploadId"])
+        upload = self._ask("create_multipart_upload", **self._at, ChecksumAlgorithm="SHA256")
+        return str(upload["UploadId"])
 
     def _send_part(self, number: int, data: bytes) -> Part:
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        sent = self._ask(
+        answer = self._ask(
             "upload_part",
             **self._at,
             UploadId=self._id,
@@ -110,8 +110,8 @@ class Upload:
             Body=data,
             ChecksumSHA256=digest,
         )
-        part: Part = {"PartNumber": number, "ETag": sent["ETag"]}
-        if "ChecksumSHA256" in sent:  # the server stores it
+        part: Part = {"PartNumber": number, "ETag": answer["ETag"]}
+        if "ChecksumSHA256" in answer:  # the server stores it
             part["ChecksumSHA256"] = digest
         return part
 
@@ -124,6 +124,8 @@ class Upload:
             IfNoneMatch="*",
         )
 
-    def _give_up(self) -> None:
-        with contextlib.suppress(aws.ClientError, aws.BotoCoreError):  # else it is abandoned
+    def _abort(self) -> None:
+        with contextlib.suppress(
+            aws.ClientError, aws.BotoCoreError
+        ):  # then garbage collection aborts it
             self._ask("abort_multipart_upload", **self._at, UploadId=self._id)
