@@ -51,7 +51,7 @@ class EngineJobs:
         assert decision.wanted is not None
         prove = decision.prove
         if prove is not None:
-            prove = self.probing.prove(self.manifest, prove)
+            prove = self.probing.with_photos(self.manifest, prove)
         job = BuildJob(
             inputs=decision.inputs,
             onnx=decision.export.onnx,
@@ -61,7 +61,7 @@ class EngineJobs:
         )
         request = self.request
         with self.jobs.job(decision.label, job, request.failures, retry=request.retry) as outcome:
-            outcome = self.probing.judged(outcome, self.manifest, decision.wanted.precision)
+            outcome = self.probing.with_probe(outcome, self.manifest, decision.wanted.precision)
             record: BuildRecord = records.publish_build(
                 self.repository,
                 job,
@@ -84,11 +84,11 @@ class EngineJobs:
         assert decision.prove is not None
         record = self.known.record(decision.record)
         assert record is not None
-        prove = self.probing.prove(self.manifest, decision.prove)
+        prove = self.probing.with_photos(self.manifest, decision.prove)
         job = VerifyJob(record=record, prove=prove, store=self.repository.store.url)
         request = self.request
         with self.jobs.job(decision.label, job, request.failures, retry=request.retry) as outcome:
-            outcome = self.probing.judged(outcome, self.manifest, record.inputs.precision)
+            outcome = self.probing.with_probe(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             verdict = _verdict(record.engine.sha256, prove)
             records.attest_proof(self.repository, verdict, outcome.result)

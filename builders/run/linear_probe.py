@@ -69,13 +69,13 @@ class Probing:
         verdicts = list(filter(is_verdict, attestations))
         return not any(verdict.probed == self.labelled.sha256 for verdict in verdicts)
 
-    def prove(self, manifest: Manifest, prove: Prove) -> Prove:
+    def with_photos(self, manifest: Manifest, prove: Prove) -> Prove:
         """Adds the photos to the verification of an engine."""
         if self.labelled is None:
             return prove
         return prove.model_copy(update={"labelled": str(self._reference(manifest).resolve())})
 
-    def judged(self, outcome: Outcome, manifest: Manifest, precision: Precision) -> Outcome:
+    def with_probe(self, outcome: Outcome, manifest: Manifest, precision: Precision) -> Outcome:
         """Adds the probe to the verdict of a job that computed an engine's features of the photos.
 
         Args:

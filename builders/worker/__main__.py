@@ -1,4 +1,4 @@
-"""``python -m builders.worker JOB OUTPUT``: executes one job, as executors do."""
+"""``python -m builders.worker JOB OUTPUT``: executes one job."""
 
 import sys
 

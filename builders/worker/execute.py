@@ -1,8 +1,8 @@
-"""Executes one job: ``worker job.json -> output directory``, the same under every executor.
+"""Executes one job, in the same way under every executor.
 
 Run as ``python -m builders.worker job.json output/``. Events go to standard output, one JSON
-object per line; everything that libraries print goes to ``output/log.txt``; the result, success
-or failure, is ``output/result.json``. A build needs numpy, Polygraphy and the runtime; only an
+object per line; all output of libraries goes to ``output/log.txt``; the result, of success or
+failure, is ``output/result.json``. A build needs numpy, Polygraphy and the runtime; only an
 export needs torch.
 """
 
@@ -75,7 +75,7 @@ def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutpu
     )
     if job.prove is None:
         return built
-    return _prove(built, job.prove, engine, inputs, workspace, report)
+    return _verify_and_measure(built, job.prove, engine, inputs, workspace, report)
 
 
 def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOutput:
@@ -91,10 +91,10 @@ def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOut
         cost=record.cost,
     )
     engine = workspace.blob(record.engine)
-    return _prove(nothing_built, job.prove, engine, record.inputs, workspace, report)
+    return _verify_and_measure(nothing_built, job.prove, engine, record.inputs, workspace, report)
 
 
-def _prove(
+def _verify_and_measure(
     output: BuildOutput,
     prove: Prove,
     engine: Path,
@@ -119,8 +119,8 @@ def _prove(
             labelled_features(session, prove, workspace.output / LABELLED, report)
             verification = verification.model_copy(update={"labelled": LABELLED})
         rows = benchmark(session, prove.benchmark, report) if verification.passed else ()
-    proof = cost_since(started)
-    cost = output.cost.but(peak_memory=proof.peak_memory, proof_seconds=proof.seconds)
+    spent = cost_since(started)
+    cost = output.cost.but(peak_memory=spent.peak_memory, proof_seconds=spent.seconds)
     return output.model_copy(update={"verification": verification, "benchmark": rows, "cost": cost})
 
 
@@ -130,7 +130,7 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
     Args:
         text: The job, as JSON.
         output: Existing folder for outputs.
-        report: Where progress goes.
+        report: Receives progress events.
 
     Returns:
         The result; :class:`~builders.jobs.messages.Failure` if the job raised.
@@ -150,7 +150,7 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
     except Exception as error:  # top level of the process: report any error in the result
         traceback.print_exc()
         name = type(error).__name__
-        return Failure(error=name, message=f"{name}: {error}", hint="the log has the traceback")
+        return Failure(error=name, message=f"{name}: {error}", hint="see the log for the traceback")
 
 
 def _run(job: AnyJob, workspace: Workspace, report: Report) -> BaseModel:
@@ -168,7 +168,7 @@ def _run(job: AnyJob, workspace: Workspace, report: Report) -> BaseModel:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent has ended: nobody would read the result."""
+    """Exits when the parent process has ended, because nobody would read the result."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -176,7 +176,7 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def _streams(log: Path) -> Iterator[Report]:
-    """Reserves standard output for events; all other output, native code's too, goes to the log."""
+    """Reserves standard output for events; redirects all other output, even native, to the log."""
     sys.stdout.flush()
     sys.stderr.flush()
     with os.fdopen(os.dup(1), "w") as output, os.fdopen(os.dup(2), "w") as errors:
@@ -193,7 +193,7 @@ def _streams(log: Path) -> Iterator[Report]:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs ``job.json`` into an output directory; returns exit status 0 if it succeeded."""
+    """Runs the job of a file; returns the exit status, 0 if it succeeded."""
     if len(arguments) != 2:
         print("usage: python -m builders.worker job.json output/", file=sys.stderr)
         return 2

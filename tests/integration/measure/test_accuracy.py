@@ -173,7 +173,7 @@ def test_features_that_lost_the_classes_are_not_published(
     overflown[4, 7] = np.inf
     for found in (features, random.permutation(features), overflown):
         np.save(tmp_path / "found.npy", found)
-        outcome = asked.judged(Outcome(result=output, folder=tmp_path), manifest, "int8")
+        outcome = asked.with_probe(Outcome(result=output, folder=tmp_path), manifest, "int8")
         assert isinstance(outcome.result, BuildOutput)
         assert outcome.result.verification is not None
         verdicts.append(outcome.result.verification)
