@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zoo.caft.card import Identity
+from zoo.caft.card import Card, Identity
 from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, STORED, SUMS, Log, own, sums_of
 from zoo.caft.growing import GrowingArray, mapped
 from zoo.util.errors import CacheError
@@ -54,6 +54,24 @@ def check_arrays(folder: Path, identity: Identity, log: Log) -> None:
     if not np.array_equal(listed, mapped(folder / HASHES, np.uint8, (32,), log.samples)):
         raise CacheError(
             f"{folder} is damaged: {HASHES} and {LOG} name different images", hint=_AGAIN
+        )
+    labels = np.frombuffer(log.labels, np.int64)[np.frombuffer(log.rows, np.int64) >= 0]
+    if not np.array_equal(labels, mapped(folder / LABELS, np.int64, (), log.samples)):
+        raise CacheError(
+            f"{folder} is damaged: {LABELS} and {LOG} have different labels", hint=_AGAIN
+        )
+
+
+def check_card(folder: Path, card: Card, log: Log) -> None:
+    """Checks that the card of a finished pass has the classes and samples that a log lists.
+
+    Raises:
+        CacheError: It has not.
+    """
+    if card.complete and (card.labels, card.samples) != (tuple(log.classes), log.samples):
+        raise CacheError(
+            f"{folder} is damaged: card.json and {LOG} list different classes or samples",
+            hint=_AGAIN,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,8 +21,12 @@ from zoo.caft.sample import SUFFIXES, Sample, Source, looks_like_image
 from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError, UsageError
 
-SPLITS = frozenset(["train", "training", "val", "valid", "validation", "dev", "test", "testing"])
+_TRAINING = frozenset(["train", "training"])
+SPLITS = _TRAINING | {"val", "valid", "validation", "dev", "test", "testing", "holdout", "eval"}
 """Names of folders that are splits rather than classes, where a root has no others."""
+
+_SPLIT_NAME = re.compile(r"(?P<split>[a-z]+?)[ _-]?(?:set|split)?[ _-]?\d*", re.IGNORECASE)
+"""A split's name with what is often added to it: ``train2017``, ``val_set``."""
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -141,12 +146,22 @@ def folder_source(root: Path, split: str | None = None) -> FolderSource:
                 hint=f"it has {', '.join(folders[:10])}" if folders else "it has no folders",
             )
         return FolderSource(root / split)
-    if folders and SPLITS.issuperset(name.lower() for name in folders):
+    if _are_splits(folders):
         raise DatasetError(
             f"the folders {', '.join(folders)} of {root} are splits of a data set, not classes",
             hint=f"choose one with --split {folders[0]}, and give each a cache of its own",
         )
     return FolderSource(root)
+
+
+def _are_splits(folders: list[str]) -> bool:
+    """Whether folders are splits rather than classes: all of them, or two with one for training."""
+    names = [_SPLIT_NAME.fullmatch(name) for name in folders]
+    splits = {match["split"].lower() for match in names if match} & SPLITS
+    if not splits:
+        return False
+    all_of_them = all(match and match["split"].lower() in SPLITS for match in names)
+    return all_of_them or bool(splits & _TRAINING and splits - _TRAINING)
 
 
 class FolderSource:
@@ -174,7 +189,7 @@ class FolderSource:
         self.notes.clear()
         for name, path in self._images(self.root):
             folder, slash, _ = name.partition("/")
-            label = class_of(in_utf8(folder)) if slash else None
+            label = class_of(_readable(folder)) if slash else None
             yield Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)
 
     def _images(
@@ -212,9 +227,21 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry.name, entry.is_dir()) for entry in entries)
+            return sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError as error:
         raise DatasetError(f"can't read the folder {folder}: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _readable(name: str) -> str:
+    """Returns a folder's name with escapes for bytes that are not UTF-8: no two become the same."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _is_hidden(name: str) -> bool:
@@ -250,17 +277,27 @@ class ListSource:
         with self.path.open(newline="", encoding="utf-8-sig") as file:
             try:
                 times: Counter[str] = Counter()
-                for number, row in enumerate(csv.reader(file, delimiter=delimiter), 1):
+                for number, row in enumerate(csv.reader(file, delimiter=delimiter, strict=True), 1):
                     if sample := self._sample(number, row):
                         times[sample.name] += 1  # a photo may be listed twice, with two labels
                         yield replace(sample, key=listed_key(sample.name, times[sample.name]))
             except UnicodeDecodeError as error:
                 raise DatasetError(f"{self.path} is not UTF-8 text: {error.reason}") from error
+            except csv.Error as error:
+                raise DatasetError(
+                    f"{self.path} can't be read as a list: {error}",
+                    hint='a name with a quote in it is written "with ""two"" quotes"',
+                ) from error
 
     def _sample(self, number: int, row: list[str]) -> Sample | None:
         if not row or not row[0].strip() or row[0].startswith("#"):
             return None
         name = row[0].strip()
+        if any("\n" in value for value in row):
+            raise DatasetError(
+                f"{self.path}: entry {number} goes over several lines: a quote is not closed",
+                hint='a name with a quote in it is written "with ""two"" quotes"',
+            )
         if number == 1 and name.lower() in ("path", "file", "image"):
             return None
         if len(row) > 2:

@@ -100,7 +100,7 @@ class FileRead:
         """Returns the file's stamp without reading the file; None if there is none."""
         try:
             file = _open(self.path)  # opening makes NFS fetch current attributes
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in a name of a list
             return None
         try:
             return self._stamp(os.fstat(file))

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.arrange import NEXT, READY, Draft, arrange, settle
-from zoo.caft.arrays import check_arrays, open_arrays
+from zoo.caft.arrays import check_arrays, check_card, open_arrays
 from zoo.caft.card import Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
 from zoo.caft.files import (
@@ -107,6 +107,7 @@ class CacheWriter:
             of_list = not self.card.fingerprint and Path(source).suffix.lower() in LISTS
             self.old = read_log(folder / LOG, of_list=of_list)
             check_arrays(folder, identity, self.old)
+            check_card(folder, self.card, self.old)
         except BaseException:
             self._release()
             raise

@@ -81,9 +81,16 @@ def output_file(name: str) -> Path:
     """Returns the path of an output file after creating its folder.
 
     Raises:
-        UsageError: The path is a folder.
+        UsageError: The path is a folder, a device, or a file of a feature cache.
     """
     path = Path(name)
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise UsageError(f"{path} is not a regular file", hint="give another path with --output")
+    if (path.parent / "card.json").is_file():
+        raise UsageError(
+            f"{path.parent} is a feature cache: files of others do not belong there",
+            hint="give a path outside it with --output",
+        )
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="give the path of a file with --output")
     path.parent.mkdir(parents=True, exist_ok=True)
