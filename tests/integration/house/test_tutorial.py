@@ -40,5 +40,5 @@ def test_every_block_of_the_tutorial_runs(farm: Farm, tmp_path: Path) -> None:
     assert "cache: 17 images, 3 classes" in said
     assert "1 images in" in said  # the others were done before
     assert said.count("held-out images (95% interval") == 4
-    assert "within" in re.findall(r"classifier\.onnx: .*", said)[0]
+    assert "differs by at most" in re.findall(r"classifier\.onnx: .*", said)[0]
     assert (tmp_path / "head.png").is_file()
