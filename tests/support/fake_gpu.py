@@ -172,16 +172,14 @@ class FakeGpu:
 class HostMemory:
     """Page-locked memory, in a fake's way: what it held is gone once it is freed."""
 
-    def __init__(
-        self, gpu: FakeGpu, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32
-    ) -> None:
+    def __init__(self, gpu: FakeGpu, shape: tuple[int, ...]) -> None:
         if not gpu.lockable:
             raise RunError("CUDA: CUDA_ERROR_OUT_OF_MEMORY")
-        self.array: npt.NDArray[Any] = np.zeros(shape, dtype)
+        self.array = np.zeros(shape, np.float32)
         gpu.locked.append(self)
 
     def close(self) -> None:
-        self.array[:] = np.nan if self.array.dtype == np.float32 else 0xAB
+        self.array[:] = np.nan
 
 
 def expected(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -281,7 +279,7 @@ def open_fake(gpu: FakeGpu, path: Path, patch: pytest.MonkeyPatch) -> TensorRTSe
     patch.setattr(cuda, "copy_over", copy_over)
     patch.setattr(cuda, "free_memory", lambda: gpu.free)
     patch.setattr(cuda, "open_device", lambda: gpu)
-    patch.setattr(cuda, "HostMemory", lambda *arguments: HostMemory(gpu, *arguments))
+    patch.setattr(cuda, "HostMemory", lambda shape: HostMemory(gpu, shape))
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: FakeEngine(gpu))
     trt = SimpleNamespace(
         ILogger=_Log,

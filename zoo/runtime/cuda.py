@@ -100,19 +100,20 @@ class HostMemory:
 
     Args:
         shape: Of its array.
-        dtype: Type of its elements.
 
     Raises:
         RunError: The system does not lock that much.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         from cuda.bindings import driver
 
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
         _, self._address = check(driver.cuMemHostAlloc(size, 0))
         memory = (ctypes.c_ubyte * size).from_address(int(self._address))
-        self.array: npt.NDArray[Any] = np.frombuffer(memoryview(memory), dtype).reshape(shape)
+        self.array: npt.NDArray[np.float32] = np.frombuffer(memoryview(memory), np.float32).reshape(
+            shape
+        )
 
     def close(self) -> None:
         """Frees the memory; the array and its views must not be used afterwards."""
