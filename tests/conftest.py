@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from support.models import LITE, SMALL
 from support.paths import MANIFESTS
 from support.s3_server import S3Server
 from support.signed_repository import Signed
-from support.skips import MAY_SKIP_IN_CI
+from support.skips import may_skip_in_ci
 
 from zoo.schema.manifest import Manifest, load_manifests
 
@@ -31,10 +32,24 @@ def pytest_runtest_makereport(
     if report.skipped and os.environ.get("CI") == "true":
         assert call.excinfo is not None
         reason = str(call.excinfo.value)
-        if not any(reason.startswith(allowed) for allowed in MAY_SKIP_IN_CI):
+        if not may_skip_in_ci(reason):
             report.outcome = "failed"
             report.longrepr = f"skipped in CI, which is to have what this needs: {reason}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says outside CI which tests were skipped that CI would fail."""
+    reasons = [
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple)
+    ]
+    refused = Counter(reason for reason in reasons if not may_skip_in_ci(reason))
+    if refused:
+        terminalreporter.section("skipped here, a failure in CI")
+        for reason, tests in refused.items():
+            terminalreporter.line(f"{tests} x {reason}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,3 +24,4 @@ def test_nothing_is_skipped_in_ci(in_ci: str, status: int, tmp_path: Path) -> No
     )
     assert done.returncode == status, done.stdout
     assert ("is to have what this needs: no browser here" in done.stdout) == bool(status)
+    assert ("1 x no browser here" in done.stdout) == (not status)
