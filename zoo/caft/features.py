@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
 from zoo.caft.datasets import described
-from zoo.caft.decode import Batch, Decoded
-from zoo.caft.feed import DecodeMode, Feed, check_gpu_decodes, open_feed
+from zoo.caft.decode import Decoded, cores
+from zoo.caft.engine_process import Task
+from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
 from zoo.caft.notes import Notes
 from zoo.caft.recognise import Changes, Recogniser
+from zoo.caft.runs import FeedRuns, Runs, Waiting
 from zoo.caft.sample import Source
 from zoo.caft.sources import open_source
+from zoo.caft.spread import Devices, chosen_gpus, open_spread
 from zoo.caft.stamps import FileRead, Stamps
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
-from zoo.runtime.base import Features, Running
 from zoo.util.errors import DatasetError
 
 Bad = Callable[[str, str], None]
@@ -87,6 +89,7 @@ def cache_features(
     batch: int | None = None,
     workers: int | None = None,
     decode: DecodeMode = "auto",
+    devices: Devices | None = None,
     moved: bool = False,
     exif: Exif = "ignore",
     image: str | None = None,
@@ -113,6 +116,8 @@ def cache_features(
         batch: Batch size, capped at the engine's largest; by default the one it is optimised for.
         workers: Number of decoding threads; by default the number of cores.
         decode: Who decodes photos; see :data:`zoo.caft.feed.DecodeMode`.
+        devices: GPUs to run on, each in a process of its own: their numbers, or ``all`` that the
+            engine runs on. By default the engine runs in this process.
         moved: Whether to accept a data set at another path than the cache was made from, if it has
             an image of the cache.
         exif: Whether to turn photos as their EXIF orientation says, ``apply`` or ``ignore``.
@@ -137,6 +142,8 @@ def cache_features(
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
+    if devices is not None:
+        chosen_gpus(devices, extractor)  # before the folder is created
     if decode == "gpu":
         check_gpu_decodes(extractor, samples * augmentation.views)
     identity = Identity.of(extractor, storage, augmentation, exif, fast=decode == "fast")
@@ -153,18 +160,20 @@ def cache_features(
             recogniser.check_shared(source, name, writer.source_before, all_of_it=moved)
         with (
             closing(recogniser.new_samples(source)) as new_samples,
-            open_feed(
+            _open_runs(
                 extractor,
                 augmentation,
                 samples=samples,
                 workers=workers,
                 decode=decode,
                 exif=exif,
-            ) as feed,
-            closing(feed.batches(new_samples)) as batches,
+                devices=devices,
+                waiting=partial(_clocked, state),
+            ) as runs,
+            closing(runs.results(new_samples)) as results,
         ):
-            writer.decoded_by(feed.decoders)
-            for outcomes, features in _run_batches(feed, batches, state):
+            writer.decoded_by(runs.decoders)
+            for outcomes, features in results:
                 writer.append(outcomes, features)
                 _stamp(stamps, outcomes)
                 _count(outcomes, state, on_bad)
@@ -182,32 +191,38 @@ def cache_features(
     return card, state
 
 
-def _run_batches(
-    feed: Feed, batches: Iterable[Batch[Any]], state: Pass
-) -> Iterator[tuple[tuple[Decoded, ...], Features]]:
-    """Yields each batch's outcomes and features while the engine runs the next batch.
-
-    Batches that were started are yielded even if the source fails.
-    """
-    running: deque[tuple[tuple[Decoded, ...], Running]] = deque()
-
-    def take() -> tuple[tuple[Decoded, ...], Features]:
-        outcomes, run = running.popleft()
-        with _clocked(state):
-            return outcomes, run.features()
-
-    try:
-        for batch in batches:
-            with _clocked(state):
-                running.append((batch.outcomes, feed.begin(batch.images)))
-            if len(running) > feed.ahead:
-                yield take()
-    except DatasetError:
-        while running:
-            yield take()
-        raise
-    while running:
-        yield take()
+@contextmanager
+def _open_runs(
+    extractor: Extractor,
+    augmentation: Augmentation,
+    *,
+    samples: int,
+    workers: int | None,
+    decode: DecodeMode,
+    exif: Exif,
+    devices: Devices | None,
+    waiting: Waiting,
+) -> Iterator[Runs]:
+    """Opens what runs the pass: the engine in this process, or one in a process for each GPU."""
+    if devices is None:
+        with open_feed(
+            extractor, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
+        ) as feed:
+            yield FeedRuns(feed, waiting)
+        return
+    environments = chosen_gpus(devices, extractor)
+    assert extractor.file is not None
+    task = Task(
+        engine=extractor.file.resolve(),
+        record=extractor.record.model_dump_json().encode(),
+        augmentation=augmentation,
+        samples=samples,
+        workers=max(1, (workers or cores()) // len(environments)),
+        decode=decode,
+        exif=exif,
+    )
+    with open_spread(task, environments, waiting=waiting) as runs:
+        yield runs
 
 
 @contextmanager

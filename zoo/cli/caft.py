@@ -26,6 +26,7 @@ from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
 if TYPE_CHECKING:
     from zoo.caft.features import Pass
     from zoo.caft.head import Head
+    from zoo.caft.spread import Devices
     from zoo.client.client import Client
     from zoo.inference.extractor import Extractor
     from zoo.inference.preprocess import Exif
@@ -52,6 +53,7 @@ def features(options: argparse.Namespace) -> int:
             batch=options.batch,
             workers=options.workers,
             decode=options.decode,
+            devices=options.devices,
             moved=options.moved,
             exif=options.exif,
             **chosen,
@@ -280,6 +282,11 @@ def _add_features(commands: Any) -> None:
         "(default: auto)",
     )
     parser.add_argument(
+        "--devices", type=_devices, metavar="N,N",
+        help="GPUs to run on, each in a process of its own, as nvidia-smi numbers them, or all "
+        "(default: the first, in this process)",
+    )  # fmt: skip
+    parser.add_argument(
         "--image-column", "--image-field", dest="image", metavar="NAME",
         help="the image, where a Hugging Face data set or a tar has several",
     )  # fmt: skip
@@ -381,6 +388,15 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return int(text)
+
+
+def _devices(text: str) -> Devices:
+    if text == "all":
+        return "all"
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text} is neither all nor numbers such as 0,1")
+    return tuple(int(number) for number in numbers)
 
 
 def _count(text: str) -> int:

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -71,6 +72,44 @@ def local_archs(run: Run = run_command) -> list[Arch]:
         return []
     names = {f"sm{line.strip().replace('.', '')}" for line in text.splitlines()}
     return [Arch(name) for name in known_archs() if name in names]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisibleGpu:
+    """A GPU that this process may use.
+
+    Attributes:
+        uuid: Its UUID, which ``CUDA_VISIBLE_DEVICES`` takes.
+        arch: Its architecture, such as ``sm90``.
+    """
+
+    uuid: str
+    arch: str
+
+
+def visible_gpus(run: Run = run_command) -> list[VisibleGpu]:
+    """Returns the GPUs that this process may use: those of ``CUDA_VISIBLE_DEVICES``, or all.
+
+    They are in the order of that variable, or of ``nvidia-smi``. Instances of a GPU (MIG) are not
+    among them.
+    """
+    try:
+        text = run(["nvidia-smi", "--query-gpu=index,uuid,compute_cap", "--format=csv,noheader"])
+    except OSError:
+        return []
+    gpus: dict[str, VisibleGpu] = {}
+    for line in text.splitlines():
+        index, uuid, capability = (part.strip() for part in line.split(","))
+        gpus[index] = VisibleGpu(uuid=uuid, arch=f"sm{capability.replace('.', '')}")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return list(gpus.values())
+    return [
+        gpu
+        for name in map(str.strip, visible.split(","))
+        for index, gpu in gpus.items()
+        if name == index or (name.startswith("GPU-") and gpu.uuid.startswith(name))
+    ]
 
 
 def this_machine(run: Run = run_command) -> Machine:

@@ -1,0 +1,280 @@
+"""A process that runs an engine on a GPU of its own for a pass: samples in, features out.
+
+A process per GPU, because photos hold the GIL for a while each, and because TensorRT and CUDA take
+the GPU of a process from its environment. ``python -m zoo.caft.engine_process FD`` is the process's
+side; messages are pickled, and come from and go to its parent only.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from zoo.caft.augment import Augmentation
+from zoo.caft.decode import Decoded
+from zoo.caft.decode_process import reason_of
+from zoo.caft.feed import DecodeMode, open_feed
+from zoo.caft.runs import FeedRuns
+from zoo.caft.sample import Sample
+from zoo.caft.stamps import FileRead, Stamp
+from zoo.inference.extractor import Extractor
+from zoo.inference.preprocess import Exif
+from zoo.runtime import open_session
+from zoo.runtime.base import Features
+from zoo.schema.records import BuildRecord
+from zoo.util.errors import DatasetError, RunError, ZooError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a process does.
+
+    Attributes:
+        engine: Path of the engine file, whose digest has been checked.
+        record: Its build record, as JSON.
+        augmentation: The views of each image.
+        samples: Samples per batch.
+        workers: Number of decoding threads.
+        decode: How photos are decoded.
+        exif: Whether to apply the EXIF orientation of photos.
+    """
+
+    engine: Path
+    record: bytes
+    augmentation: Augmentation
+    samples: int
+    workers: int
+    decode: DecodeMode
+    exif: Exif
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """Returns an image that the parent has read, or raises what that raised."""
+
+    image: Any = None
+    error: Exception | None = None
+
+    def __call__(self) -> Any:
+        """See :attr:`zoo.caft.sample.Sample.read`."""
+        if self.error is not None:
+            raise self.error
+        return self.image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A :class:`zoo.caft.decode.Decoded` without its sample, which the parent has.
+
+    Attributes:
+        label: See there.
+        sha256: See there.
+        error: See there.
+        stamp: The stamp of the sample's file.
+    """
+
+    label: str | None
+    sha256: str
+    error: str | None
+    stamp: Stamp | None
+
+    @classmethod
+    def of(cls, decoded: Decoded) -> Outcome:
+        """Returns what the parent does not know of a sample's outcome."""
+        read = decoded.sample.read
+        stamp = read.stamp if isinstance(read, FileRead) else None
+        return cls(label=decoded.label, sha256=decoded.sha256, error=decoded.error, stamp=stamp)
+
+    def decoded(self, sample: Sample) -> Decoded:
+        """Returns the outcome with the parent's sample."""
+        if isinstance(sample.read, FileRead):
+            sample.read.stamp = self.stamp
+        return Decoded(sample=sample, label=self.label, sha256=self.sha256, error=self.error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failed:
+    """An error that ended the process."""
+
+    error: ZooError
+
+
+class EngineProcess:
+    """The parent's side of a process.
+
+    Args:
+        task: What it does.
+        name: Its name for messages, such as ``GPU 1``.
+        environment: Environment variables of its own.
+
+    Raises:
+        RunError: It does not start.
+    """
+
+    def __init__(self, task: Task, name: str, environment: Mapping[str, str]) -> None:
+        self._name = name
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        with theirs:
+            paths = os.pathsep.join(path for path in sys.path if path)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "PYTHONPATH": paths, **environment},
+                start_new_session=True,  # Ctrl-C goes to the parent only
+            )
+        self._connection = Connection(os.dup(ours.fileno()))
+        self._sent(task)
+
+    def ready(self) -> tuple[str, ...]:
+        """Waits until the engine is loaded, and returns the names of the decoders."""
+        decoders: tuple[str, ...] = self._received()
+        return decoders
+
+    def send(self, samples: Sequence[Sample]) -> None:
+        """Hands over the samples of a batch; may wait until the process reads them.
+
+        Raises:
+            RunError: The process has ended.
+        """
+        self._sent([_portable(sample) for sample in samples])
+
+    def finish(self) -> None:
+        """Says that no more samples come.
+
+        Raises:
+            RunError: The process has ended.
+        """
+        self._sent(None)
+
+    def receive(self) -> tuple[list[Outcome], Features]:
+        """Waits for the result of the first batch whose result has not been received.
+
+        Raises:
+            RunError: The engine failed, or the process has ended.
+        """
+        result: tuple[list[Outcome], Features] = self._received()
+        return result
+
+    def stop(self) -> None:
+        """Ends the process, whatever it does; what other threads send and receive fails."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process and closes the connection, which no thread uses any more."""
+        self.stop()
+        self._process.wait()
+        self._connection.close()
+        self._socket.close()
+
+    def _sent(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise self._ended() from error
+
+    def _received(self) -> Any:
+        try:
+            message = self._connection.recv()
+        except (OSError, EOFError) as error:
+            raise self._ended() from error
+        if isinstance(message, _Failed):
+            failure = message.error
+            raise type(failure)(f"{self._name}: {failure.message}", hint=failure.hint)
+        return message
+
+    def _ended(self) -> RunError:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        return RunError(
+            f"the process of {self._name} ended (exit status {self._process.returncode})",
+            hint="its output is above; finished images stay in the cache: run the same command "
+            "again, with --devices if a GPU is at fault",
+        )
+
+
+def _portable(sample: Sample) -> Sample:
+    """Returns a sample that another process can read: with its image, unless that is in a file."""
+    read = sample.read
+    if isinstance(read, FileRead):
+        return Sample(name=sample.name, label=sample.label, read=read)
+    try:
+        loaded = Loaded(image=read())
+    except DatasetError:
+        raise  # such as a label that is no class: not the image's fault
+    except Exception as error:  # a data set's own code may raise anything
+        loaded = Loaded(error=_plain(error))
+    return Sample(name=sample.name, label=sample.label, read=loaded)
+
+
+def _plain(error: Exception) -> ZooError:
+    """Returns an error that can be pickled."""
+    return error if isinstance(error, ZooError) else RunError(reason_of(error))
+
+
+def serve(connection: Connection) -> None:
+    """Runs the parent's samples until there are no more."""
+    task: Task = connection.recv()
+    try:
+        with _extractor(task) as extractor, _runs(extractor, task) as runs:
+            try:
+                connection.send(runs.decoders)
+                for outcomes, features in runs.results(_samples(connection)):
+                    connection.send(([Outcome.of(each) for each in outcomes], features))
+            except Exception as error:
+                # Before the threads are ended: one of them waits for the parent's samples.
+                connection.send(_Failed(error=_told(error)))
+                raise
+    except Exception as error:
+        with suppress(OSError):
+            connection.send(_Failed(error=_told(error)))
+        raise SystemExit(1) from error
+
+
+def _told(error: Exception) -> ZooError:
+    if isinstance(error, ZooError):
+        return error
+    return RunError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+
+
+def _samples(connection: Connection) -> Iterator[Sample]:
+    with suppress(EOFError, OSError):  # the parent is gone, or has seen the error
+        while (samples := connection.recv()) is not None:
+            yield from samples
+
+
+def _extractor(task: Task) -> Extractor:
+    record = BuildRecord.model_validate_json(task.record)
+    session = open_session(task.engine, record.inputs, record.engine.size)
+    return Extractor(session, record, file=task.engine)
+
+
+@contextmanager
+def _runs(extractor: Extractor, task: Task) -> Iterator[FeedRuns]:
+    with open_feed(
+        extractor,
+        task.augmentation,
+        samples=task.samples,
+        workers=task.workers,
+        decode=task.decode,
+        exif=task.exif,
+    ) as feed:
+        yield FeedRuns(feed)
+
+
+if __name__ == "__main__":
+    # The module by its own name: what it pickles must be found in the parent.
+    from zoo.caft import engine_process
+
+    engine_process.serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,79 @@
+"""Runs a pass's samples through the engine, in this process or in several others."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
+from typing import Protocol
+
+from zoo.caft.decode import Decoded
+from zoo.caft.feed import Feed
+from zoo.caft.sample import Sample
+from zoo.runtime.base import Features, Running
+from zoo.util.errors import DatasetError
+
+Result = tuple[tuple[Decoded, ...], Features]
+"""The outcomes of a batch, and its features: ``(samples * views, feature_dim)`` float32."""
+
+Waiting = Callable[[], AbstractContextManager[None]]
+"""Opens a context around each wait for an engine, which a pass times."""
+
+
+class Runs(Protocol):
+    """What runs the samples of a pass."""
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names and versions of what decodes the photos."""
+        ...
+
+    def results(self, samples: Iterable[Sample]) -> Generator[Result, None, None]:
+        """Yields the results of batches, in the order of the samples.
+
+        Raises:
+            DatasetError: Reading the data set failed. All results before that have been yielded.
+            RunError: The engine failed.
+        """
+        ...
+
+
+class FeedRuns:
+    """Runs samples through the engine of this process.
+
+    Args:
+        feed: Prepares the engine's batches.
+        waiting: Opened around each wait for the engine.
+    """
+
+    def __init__(self, feed: Feed, waiting: Waiting = nullcontext) -> None:
+        self._feed = feed
+        self._waiting = waiting
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """See :class:`Runs`."""
+        return self._feed.decoders
+
+    def results(self, samples: Iterable[Sample]) -> Generator[Result, None, None]:
+        """Yields each batch's result while the engine runs the next batch; see :class:`Runs`."""
+        running: deque[tuple[tuple[Decoded, ...], Running]] = deque()
+
+        def take() -> Result:
+            outcomes, run = running.popleft()
+            with self._waiting():
+                return outcomes, run.features()
+
+        with closing(self._feed.batches(samples)) as batches:
+            try:
+                for batch in batches:
+                    with self._waiting():
+                        running.append((batch.outcomes, self._feed.begin(batch.images)))
+                    if len(running) > self._feed.ahead:
+                        yield take()
+            except DatasetError:
+                while running:
+                    yield take()
+                raise
+            while running:
+                yield take()

@@ -1,0 +1,228 @@
+"""Spreads the batches of a pass over several processes, each with an engine on a GPU of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import islice
+from typing import Any, Literal
+
+from zoo.caft.engine_process import EngineProcess, Task
+from zoo.caft.runs import Result, Waiting
+from zoo.caft.sample import Sample
+from zoo.client.host import Run, run_command, visible_gpus
+from zoo.inference.extractor import Extractor
+from zoo.runtime.base import DeviceSession
+from zoo.util.errors import RunError, UsageError
+
+Devices = Sequence[int] | Literal["all"]
+"""GPUs by their numbers, as ``nvidia-smi`` lists them, or all that the engine runs on."""
+
+_AHEAD = 4
+"""Batches of a process whose results have not been read: in its engine, decoded, being decoded and
+on the way."""
+
+
+def chosen_gpus(
+    devices: Devices, extractor: Extractor, run: Run = run_command
+) -> dict[str, Mapping[str, str]]:
+    """Returns the GPUs that a pass runs on.
+
+    Returns:
+        The environment variables of a process for each GPU, by its name for messages. A GPU that is
+        given twice has two.
+
+    Raises:
+        UsageError: The engine does not run on a GPU, or not on one of these.
+    """
+    inputs = extractor.record.inputs
+    label = extractor.record.targets[0]
+    if not isinstance(extractor.session, DeviceSession):
+        raise UsageError(
+            f"the engine {label} runs on the CPU, on all cores: it takes no --devices",
+            hint="--target or --precision choose another engine; zoo show lists them",
+        )
+    gpus = visible_gpus(run)
+    fit = [number for number, gpu in enumerate(gpus) if gpu.arch in inputs.archs]
+    numbers = fit if devices == "all" else list(devices)
+    wrong = [number for number in numbers if number not in fit]
+    if wrong or not numbers:
+        raise UsageError(
+            f"the engine {label} does not run on GPU {', '.join(map(str, wrong)) or 'all'}",
+            hint=f"it is for {' or '.join(inputs.archs)}; of this machine's GPUs it runs on "
+            f"{', '.join(map(str, fit)) or 'none'}",
+        )
+    return {
+        f"GPU {number}" + (f" ({turn})" if turn > 1 else ""): {
+            "CUDA_VISIBLE_DEVICES": gpus[number].uuid
+        }
+        for number, turn in _counted(numbers)
+    }
+
+
+def _counted(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yields each number and how often it has come."""
+    for place, number in enumerate(numbers):
+        yield number, numbers[: place + 1].count(number)
+
+
+class SpreadRuns:
+    """Runs batches in several processes, in turns, and yields their results in order.
+
+    All processes have the same batches as a single one would have, so features are the same.
+
+    Args:
+        processes: The processes, ready.
+        decoders: See :class:`zoo.caft.runs.Runs`.
+        samples: Samples per batch.
+        waiting: Opened around each wait for a process.
+    """
+
+    def __init__(
+        self,
+        processes: Sequence[EngineProcess],
+        decoders: tuple[str, ...],
+        *,
+        samples: int,
+        waiting: Waiting = nullcontext,
+    ) -> None:
+        self._processes = processes
+        self._decoders = decoders
+        self._samples = samples
+        self._waiting = waiting
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """See :class:`zoo.caft.runs.Runs`."""
+        return self._decoders
+
+    def results(self, samples: Iterable[Sample]) -> Generator[Result, None, None]:
+        """Yields the results of batches; see :class:`zoo.caft.runs.Runs`."""
+        turns = _Turns(self._processes, samples, self._samples)
+        try:
+            yield from turns.results(self._waiting)
+        finally:
+            turns.stop()
+
+
+class _Turns:
+    """Hands batches out to processes in turns: a thread reads samples, one per process sends."""
+
+    def __init__(
+        self, processes: Sequence[EngineProcess], samples: Iterable[Sample], size: int
+    ) -> None:
+        self._processes = processes
+        self._size = size
+        self._stop = threading.Event()
+        self._started: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        """Each batch's process and samples in order, then None or the error of the source."""
+        self._open = threading.Semaphore(_AHEAD * len(processes))
+        self._to_send: list[queue.SimpleQueue[list[Sample] | None]] = [
+            queue.SimpleQueue() for _ in processes
+        ]
+        self._failed: list[BaseException | None] = [None] * len(processes)
+        self._threads = [
+            threading.Thread(target=self._read, args=(samples,), name="samples", daemon=True),
+            *(
+                threading.Thread(target=self._send, args=(number,), name="send", daemon=True)
+                for number in range(len(processes))
+            ),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def results(self, waiting: Waiting) -> Generator[Result, None, None]:
+        """Yields the results in order."""
+        while (item := self._started.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            number, samples = item
+            try:
+                with waiting():
+                    outcomes, features = self._processes[number].receive()
+            except RunError:
+                if (failed := self._failed[number]) is not None:
+                    raise failed from None  # why it got nothing
+                raise
+            yield (
+                tuple(
+                    outcome.decoded(sample)
+                    for outcome, sample in zip(outcomes, samples, strict=True)
+                ),
+                features,
+            )
+            self._open.release()
+
+    def stop(self) -> None:
+        """Ends the threads, and the processes if they have not finished."""
+        self._stop.set()
+        self._open.release()
+        for queued in self._to_send:
+            queued.put(None)
+        for process in self._processes:
+            process.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def _read(self, source: Iterable[Sample]) -> None:
+        try:
+            samples = iter(source)
+            turn = 0
+            while not self._stop.is_set():
+                self._open.acquire()
+                batch: list[Sample] = []
+                try:
+                    batch.extend(islice(samples, self._size))
+                finally:  # if the source fails, run what came before
+                    if batch and not self._stop.is_set():
+                        number = turn % len(self._processes)
+                        self._started.put((number, batch))
+                        self._to_send[number].put(batch)
+                if not batch:
+                    break
+                turn += 1
+            self._end_sending()
+            self._started.put(None)
+        except BaseException as error:  # results() raises it in the caller's thread
+            self._end_sending()
+            self._started.put(error)
+
+    def _end_sending(self) -> None:
+        for queued in self._to_send:
+            queued.put(None)
+
+    def _send(self, number: int) -> None:
+        process, queued = self._processes[number], self._to_send[number]
+        try:
+            while (batch := queued.get()) is not None:
+                process.send(batch)
+            process.finish()
+        except BaseException as error:  # results() raises it in the caller's thread
+            self._failed[number] = error
+            process.stop()
+
+
+@contextmanager
+def open_spread(
+    task: Task, environments: Mapping[str, Mapping[str, str]], *, waiting: Waiting = nullcontext
+) -> Iterator[SpreadRuns]:
+    """Starts processes, and ends them on exit.
+
+    Args:
+        task: What each does.
+        environments: Environment variables of each process, by its name for messages.
+        waiting: Opened around each wait for a process.
+
+    Raises:
+        RunError: A process does not start, or can't load the engine.
+    """
+    with ExitStack() as opened:
+        processes = []
+        for name, environment in environments.items():
+            processes.append(EngineProcess(task, name, environment))
+            opened.callback(processes[-1].close)
+        decoders = [process.ready() for process in processes]  # they load at the same time
+        names = tuple(dict.fromkeys(name for each in decoders for name in each))
+        yield SpreadRuns(processes, names, samples=task.samples, waiting=waiting)
