@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -153,8 +153,19 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, row: int) -> tuple[npt.NDArray[np.float32], int]:
-        """Returns a row's features, ``(feature_dim,)`` float32, and its label."""
+    @overload
+    def __getitem__(self, row: int) -> tuple[npt.NDArray[np.float32], int]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...
+
+    def __getitem__(self, row: int | slice) -> tuple[npt.NDArray[np.float32], Any]:
+        """Returns a row's features, ``(feature_dim,)`` float32, and its label, or those of several.
+
+        For a slice, features are ``(rows, feature_dim)``, and labels ``(rows,)`` int64.
+        """
+        if isinstance(row, slice):
+            return self._rows(np.arange(*row.indices(len(self))))
         if not -len(self) <= row < len(self):
             raise IndexError(row)
         row %= len(self)
@@ -162,9 +173,33 @@ class FeatureCache:
 
     def __getitems__(self, rows: list[int]) -> list[tuple[npt.NDArray[np.float32], int]]:
         """Returns several rows at once; a torch ``DataLoader`` calls this."""
-        numbers = np.asarray(rows, np.int64) % len(self)
+        features, labels = self._rows(np.asarray(rows, np.int64) % len(self))
+        return list(zip(features, labels.tolist(), strict=True))
+
+    def batches(
+        self, size: int, *, seed: int | None = None
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+        """Yields all rows once, in batches, as arrays; faster than a ``DataLoader`` of rows.
+
+        Args:
+            size: Rows per batch; the last may have fewer.
+            seed: Of the order; by default that of the cache.
+
+        Yields:
+            ``(rows, feature_dim)`` float32 and the rows' labels, ``(rows,)`` int64.
+        """
+        order = np.arange(len(self))
+        if seed is not None:
+            np.random.default_rng(seed).shuffle(order)
+        for start in range(0, len(self), size):
+            yield self._rows(order[start : start + size])
+
+    def _rows(
+        self, numbers: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Returns features and labels of rows."""
         features = np.asarray(self.features[numbers], np.float32)
-        return list(zip(features, self.labels[numbers // self.views].tolist(), strict=True))
+        return features, np.asarray(self.labels[numbers // self.views])
 
     def __reduce__(self) -> tuple[Callable[[Path], FeatureCache], tuple[Path]]:
         """Pickles the path rather than the rows: each process maps the files itself."""

@@ -196,6 +196,18 @@ def probe(options: argparse.Namespace) -> int:
     return 0
 
 
+def export_features(options: argparse.Namespace) -> int:
+    """Writes the rows of a feature cache as a table: .parquet, .arrow, .csv or .npz."""
+    from zoo.caft.cache import FeatureCache
+    from zoo.caft.tables import write_table
+
+    output = output_file(options.output)
+    cache = FeatureCache(options.cache)
+    write_table(cache, output)
+    print(f"{output}: {len(cache):,} rows, {cache.identity.feature_dim} features")
+    return 0
+
+
 def export_head(options: argparse.Namespace) -> int:
     """Exports backbone and head as one ONNX model, from images to probabilities."""
     from zoo.caft.onnx_export import export_onnx
@@ -238,6 +250,12 @@ def add_commands(commands: Any) -> None:
         "--test", type=float, default=0.2, help="fraction of test images (default: 0.2)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
+    parser = add_arguments(commands, "export-features", export_features)
+    parser.add_argument("cache", metavar="CACHE", help="feature cache made by zoo features")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE",
+        help="the table; its suffix is the format: .parquet, .arrow, .csv or .npz",
+    )  # fmt: skip
     parser = add_arguments(commands, "export-head", export_head)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file")
     _add_head(parser)
