@@ -10,7 +10,7 @@ from builders.photos import bundled
 from builders.recipe.precisions import RECIPES, SAFETIES
 from zoo.schema.keys import ExportInputs, LoweringInputs, WeightsIdentity
 from zoo.schema.manifest import AnyWeights, FileWeights, HubWeights, Manifest, PypiWeights
-from zoo.schema.precisions import is_lowered
+from zoo.schema.precisions import PRECISION_FACTS, Lowering, is_lowered
 from zoo.schema.targets import Placing, Precision, Rest, RuntimeLine, line_facts
 from zoo.util.installed_versions import version
 
@@ -52,10 +52,11 @@ class Form:
     def for_line(cls, line: RuntimeLine, precision: Precision) -> Form:
         """Returns the form that a runtime line reads."""
         facts = line_facts(line)
-        match precision:
-            case Precision.FP32 | Precision.FP16 | Precision.BF16:
+        lowering = PRECISION_FACTS[precision].lowering
+        match lowering:
+            case Lowering.NONE | Lowering.TYPED:
                 return cls(dialect=facts.dialect, precision=precision)
-            case Precision.INT8:
+            case Lowering.QUANTISED:
                 return cls(
                     dialect=facts.dialect,
                     precision=precision,
@@ -63,18 +64,19 @@ class Form:
                     rest=facts.int8_rest,
                 )
             case _:
-                assert_never(precision)
+                assert_never(lowering)
 
     @property
     def name(self) -> str:
         """Name among the forms of a dialect: ``fp16``, ``int8-tensorrt-fp16``."""
-        match self.precision:
-            case Precision.FP32 | Precision.FP16 | Precision.BF16:
+        lowering = PRECISION_FACTS[self.precision].lowering
+        match lowering:
+            case Lowering.NONE | Lowering.TYPED:
                 name = str(self.precision)
-            case Precision.INT8:
+            case Lowering.QUANTISED:
                 name = f"{self.precision}-{self.placing}-{self.rest}"
             case _:
-                assert_never(self.precision)
+                assert_never(lowering)
         return name if self.safety == SAFETIES[0] else f"{name}-safety-{self.safety:g}"
 
     @property

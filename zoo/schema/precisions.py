@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from typing_extensions import assert_never
-
 from zoo.schema.closed import Lenient, Unknown, complete
 from zoo.util.strenum import StrEnum
 
@@ -49,11 +47,27 @@ class Placing(StrEnum):
     ONNXRUNTIME = "onnxruntime"
 
 
+class Lowering(StrEnum):
+    """How the ONNX of a precision is derived from the exported one.
+
+    Attributes:
+        NONE: It is the exported one.
+        TYPED: Weights and activations have a floating-point type with fewer bits.
+        QUANTISED: Q/DQ nodes scale values to a type with fewer bits.
+    """
+
+    NONE = "none"
+    TYPED = "typed"
+    QUANTISED = "quantised"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrecisionFacts:
     """The properties of a precision.
 
     Attributes:
+        lowering: How its ONNX is derived from the exported one.
+        flags: The types that a weakly typed TensorRT network may use besides fp32.
         bits: Bits per weight.
         onnx: Element type of weights in ONNX, as named by ``TensorProto.DataType``.
         tensorrt: The same, as named by TensorRT's ``DataType``.
@@ -66,6 +80,8 @@ class PrecisionFacts:
         largest: Largest finite value; None if values are scaled to a range.
     """
 
+    lowering: Lowering
+    flags: tuple[Literal["fp16", "int8"], ...]
     bits: int
     onnx: str
     tensorrt: str
@@ -84,19 +100,15 @@ class PrecisionFacts:
 
 def is_lowered(precision: Precision) -> bool:
     """Whether the ONNX of a precision is derived from the exported one by a recipe."""
-    match precision:
-        case Precision.FP32:
-            return False
-        case Precision.BF16 | Precision.FP16 | Precision.INT8:
-            return True
-        case _:
-            assert_never(precision)
+    return PRECISION_FACTS[precision].lowering is not Lowering.NONE
 
 
 PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
     Precision,
     {
         Precision.FP32: PrecisionFacts(
+            lowering=Lowering.NONE,
+            flags=(),
             bits=32,
             onnx="FLOAT",
             tensorrt="FLOAT",
@@ -108,6 +120,8 @@ PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
             largest=3.4028e38,
         ),
         Precision.BF16: PrecisionFacts(
+            lowering=Lowering.TYPED,
+            flags=(),  # before strong typing there was no bf16
             bits=16,
             onnx="BFLOAT16",
             tensorrt="BF16",
@@ -119,6 +133,8 @@ PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
             largest=3.3895e38,
         ),
         Precision.FP16: PrecisionFacts(
+            lowering=Lowering.TYPED,
+            flags=("fp16",),
             bits=16,
             onnx="FLOAT16",
             tensorrt="HALF",
@@ -130,6 +146,8 @@ PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
             largest=65504.0,
         ),
         Precision.INT8: PrecisionFacts(
+            lowering=Lowering.QUANTISED,
+            flags=("int8", "fp16"),  # fp16 for layers that are not quantised
             bits=8,
             onnx="INT8",
             tensorrt="INT8",
