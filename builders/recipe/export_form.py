@@ -36,8 +36,8 @@ class Form:
     Attributes:
         dialect: A key of :data:`DIALECTS`.
         precision: Precision of the ONNX.
-        placing: Runtime whose fusions the Q/DQ nodes of an int8 ONNX are placed for.
-        rest: Type of the layers that an int8 ONNX does not quantise.
+        placing: Runtime whose fusions the Q/DQ nodes of a quantised ONNX are placed for.
+        rest: Type of the layers that a quantised ONNX does not quantise.
         safety: Fraction of the tolerated error that an ONNX below fp32 may use up on calibration
             images.
     """
@@ -115,7 +115,7 @@ def export_inputs(
         backbone=manifest.backbone,
         preprocess=manifest.preprocess.plain,
         precision=precision,
-        recipe=RECIPES[precision],
+        recipe=RECIPES[precision].text,
         lowering=lowering if is_lowered(precision) else None,
         dialect=DIALECTS[form.dialect],
         golden=bundled.golden_name(),
