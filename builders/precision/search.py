@@ -208,12 +208,7 @@ class _Evaluator:
         self._images = images
         self._expected = run(model, images)
         # Leave part of each limit for other photos and for the engine's own rounding.
-        self._tolerance = Tolerance(
-            cosine=1 - safety * (1 - tolerance.cosine),
-            relative_error=safety * tolerance.relative_error,
-            distance_error=safety * tolerance.distance_error,
-            neighbours=0.0,
-        )
+        self._tolerance = tolerance.scaled(safety)
         self.report = report
 
     def __call__(self, model: onnx.ModelProto, what: str) -> Trial:
