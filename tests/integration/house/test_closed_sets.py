@@ -61,7 +61,9 @@ DECIDES = {
     Rest: ("zoo/schema/precisions.py", {"builders/precision/search.py"}),
     Placing: ("zoo/schema/precisions.py", {"builders/precision/qdq.py"}),
     Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/engine_page.py"}),
-    Cut: ("zoo/schema/manifest.py", {"builders/export/backbone.py"}),
+    Cut: ("zoo/schema/manifest.py", {
+        "builders/export/backbone.py", "builders/measure/accuracy.py",
+    }),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
     Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
