@@ -85,7 +85,9 @@ def _placed(ranges: RangeMethod, subject: Subject) -> tuple[onnx.ModelProto, str
     images = subject.calibration().all
     batches = (images[at : at + 1] for at in range(len(images)))
     measured = measure(model, batches, placement.activations)
-    return quantise(model, placement, activation_scales(measured, ranges)), ""
+    return quantise(
+        model, placement, Precision.INT8, activation_scales(measured, ranges, Precision.INT8)
+    ), ""
 
 
 def _onnxruntime(subject: Subject) -> tuple[onnx.ModelProto, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import assert_never
 
 from zoo.schema.measurements import LayerSummary
-from zoo.schema.precisions import PRECISION_FACTS, Precision
+from zoo.schema.precisions import PRECISION_FACTS, Lowering, Precision
 from zoo.util.strenum import StrEnum
 
 _WEIGHTS = {facts.stated: precision for precision, facts in PRECISION_FACTS.items()}
@@ -57,16 +57,17 @@ class _Bounds:
 
 
 def _bounds_of(precision: Precision) -> _Bounds:
-    match precision:
-        case Precision.FP32:
+    lowering = PRECISION_FACTS[precision].lowering
+    match lowering:
+        case Lowering.NONE:
             return _Bounds(least_share=0.5, proven_share=_PROVEN_SHARE, most_bytes=float("inf"))
-        case Precision.FP16 | Precision.BF16:
+        case Lowering.TYPED:
             return _Bounds(least_share=0.5, proven_share=_PROVEN_SHARE, most_bytes=1.25)
-        case Precision.INT8:
-            # Part of an int8 network may stay in higher precision.
+        case Lowering.QUANTISED:
+            # Part of such a network may stay in higher precision.
             return _Bounds(least_share=0, proven_share=0.5, most_bytes=1.25)
         case _:
-            assert_never(precision)
+            assert_never(lowering)
 
 
 def read(text: str) -> dict[str, Any]:

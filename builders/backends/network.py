@@ -15,7 +15,7 @@ from polygraphy.backend.trt import NetworkFromOnnxPath, Profile
 from typing_extensions import assert_never
 
 from zoo.schema.manifest import BatchRange
-from zoo.schema.precisions import PRECISION_FACTS, Precision
+from zoo.schema.precisions import PRECISION_FACTS, Lowering, Precision
 from zoo.util.errors import BuildError
 
 _WORK = ("CONVOLUTION", "MATRIX_MULTIPLY")
@@ -70,18 +70,19 @@ def check_types(network: Any, precision: Precision) -> None:
     """
     layers = _layers(network)
     types = Counter(layer.get_output(0).dtype.name for layer in layers if layer.type.name in _WORK)
-    own = types[PRECISION_FACTS[precision].tensorrt]
-    match precision:
-        case Precision.FP32:
+    facts = PRECISION_FACTS[precision]
+    own = types[facts.tensorrt]
+    match facts.lowering:
+        case Lowering.NONE:
             matches = own == types.total()
-        case Precision.FP16 | Precision.BF16:
+        case Lowering.TYPED:
             matches = own > 0 or not types
-        case Precision.INT8:
+        case Lowering.QUANTISED:
             if not any(layer.type.name == "QUANTIZE" for layer in layers):
-                raise BuildError("the network of the int8 engine quantises nothing")
+                raise BuildError(f"the network of the {precision} engine quantises nothing")
             matches = True
         case _:
-            assert_never(precision)
+            assert_never(facts.lowering)
     if not matches:
         raise _other_precision(precision, types)
 

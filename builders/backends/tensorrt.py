@@ -19,6 +19,7 @@ from zoo.runtime.header import read_file_header
 from zoo.runtime.tensorrt.session import TensorRTSession
 from zoo.schema.keys import BuildInputs
 from zoo.schema.measurements import EngineFacts, EngineHeader, LayerSummary
+from zoo.schema.precisions import PRECISION_FACTS, Lowering
 from zoo.schema.targets import Precision, Toolchain
 from zoo.util.errors import BuildError, MissingPackageError, UsageError
 
@@ -165,13 +166,14 @@ def _stays_fp32(precision: Precision, count: Callable[[Any], int], network: Any)
         count: Counts a network's layers with fp32 weights.
         network: The TensorRT network.
     """
-    match precision:
-        case Precision.FP16 | Precision.BF16:
+    lowering = PRECISION_FACTS[precision].lowering
+    match lowering:
+        case Lowering.TYPED:
             return count(network)
-        case Precision.FP32 | Precision.INT8:  # int8 has its own type for the remaining layers
+        case Lowering.NONE | Lowering.QUANTISED:  # int8 has its own type for the remaining layers
             return 0
         case _:
-            assert_never(precision)
+            assert_never(lowering)
 
 
 def _judge(

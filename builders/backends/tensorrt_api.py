@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field
-from typing_extensions import NotRequired, assert_never
+from typing_extensions import NotRequired
 
 from builders.backends.base import Options
+from zoo.schema.precisions import PRECISION_FACTS
 from zoo.schema.targets import Precision, Toolchain
 from zoo.util.errors import UsageError
 
@@ -168,14 +169,5 @@ def config_arguments(trt: Any, precision: Precision, options: TensorRTOptions) -
 
 def _allow_types(arguments: CreateConfigArguments, precision: Precision) -> None:
     """Sets the types besides fp32 that a weakly typed network of a precision may run in."""
-    match precision:
-        case Precision.FP32 | Precision.BF16:  # versions without strong typing have no bf16 flag
-            pass
-        case Precision.FP16:
-            arguments["fp16"] = True
-        case Precision.INT8:
-            arguments["int8"] = True
-            # TensorRT may run layers that are not quantised in fp16 if that is faster.
-            arguments["fp16"] = True
-        case _:
-            assert_never(precision)
+    for flag in PRECISION_FACTS[precision].flags:
+        arguments[flag] = True

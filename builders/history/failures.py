@@ -59,6 +59,10 @@ class Listing:
         with self._lock:
             return self._folders(prefix).get(folder, set())
 
+    def has(self, key: str) -> bool:
+        """Whether a key exists."""
+        return key in self.keys(key[: key.index("/") + 1], _folder(key))
+
     def add(self, prefix: str, key: str) -> None:
         """Adds a key written after the listing."""
         with self._lock:

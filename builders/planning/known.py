@@ -9,7 +9,8 @@ from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.keys import BuildInputs
-from zoo.schema.layout import ATTESTATIONS, record_key
+from zoo.schema.layout import ATTESTATIONS, failed_export_key, record_key
+from zoo.schema.old_failures import disabled_key
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
 from zoo.schema.targets import cell_of
 
@@ -125,10 +126,22 @@ class RepositoryKnown:
                 or all(map(self._repository.blobs.has, found.blobs))
             )
             if found is None:
-                self._exports[key] = self._repository.failed_export(self._model, key)
+                self._exports[key] = self._failed_export(key)
             else:
                 self._exports[key] = found if whole else None
         return self._exports[key]
+
+    def _failed_export(self, key: str) -> FailureRecord | None:
+        """Returns the failure record of an export, None if it has not failed.
+
+        A plan lists the failures once: most exports of a new repository were never tried. A run
+        reads the record itself, which another machine may have written since.
+        """
+        model, listing = self._model, self._failures.listing
+        names = (failed_export_key(model, key), disabled_key(model, key))
+        if self._looks or any(listing.has(name) for name in names):
+            return self._repository.failed_export(model, key)
+        return None
 
     def missed(self, build: BuildInputs, tolerance: Tolerance) -> str | None:
         """Returns by what an engine of these inputs missed a tolerance; None if it did not."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from builders.precision.graph import Graph
-from builders.recipe.precisions import HEADROOM, NOT_IN_BF16, SUMMING
-from zoo.schema.precisions import LowType, Precision, largest_of
+from builders.recipe.precisions import HEADROOM, RECIPES, SUMMING
+from zoo.schema.precisions import PRECISION_FACTS, Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from builders.precision.measure import Measured
 
 
-def choose_islands(model: onnx.ModelProto, measured: Measured, low: LowType) -> dict[str, str]:
+def choose_islands(model: onnx.ModelProto, measured: Measured, low: Precision) -> dict[str, str]:
     """Returns the nodes that compute in fp32.
 
     Operators that sum over many elements always stay in fp32: in a narrow type the running sum
     rounds, which their inputs and outputs do not show. Other operators stay in fp32 if an input or
-    output comes close to the type's largest value on any image, or if a weight exceeds it; in
-    bf16, also if TensorRT does not support them in bf16.
+    output comes close to the type's largest value on any image, or if a weight exceeds it, or
+    if TensorRT does not support them in the type.
 
     Args:
         model: The fp32 network.
@@ -35,21 +35,21 @@ def choose_islands(model: onnx.ModelProto, measured: Measured, low: LowType) -> 
     from onnx import numpy_helper
 
     graph = Graph(model)
-    limit = largest_of(low) / HEADROOM
+    largest = PRECISION_FACTS[low].largest
     too_large = {
         name
         for name, tensor in graph.weights.items()
         if name in graph.shapes or tensor.data_type == 1
-        if tensor.dims and np.abs(numpy_helper.to_array(tensor)).max(initial=0) > largest_of(low)
+        if tensor.dims and np.abs(numpy_helper.to_array(tensor)).max(initial=0) > largest
     }
     islands: dict[str, str] = {}
     for node in graph.nodes:
         peak = max(measured.peaks.get(name, 0.0) for name in (*node.input, *node.output))
         if node.op_type in SUMMING:
             islands[node.name] = f"{node.op_type} sums"
-        elif low == Precision.BF16 and node.op_type in NOT_IN_BF16:
-            islands[node.name] = f"TensorRT reads no {node.op_type} in bf16"
-        elif peak > limit:
+        elif node.op_type in RECIPES[low].unread:
+            islands[node.name] = f"TensorRT reads no {node.op_type} in {low}"
+        elif peak > largest / HEADROOM:
             islands[node.name] = f"values reach {peak:.3g}"
         elif too_large & set(node.input):
             islands[node.name] = f"a weight is beyond {low}'s range"

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.precision.graph import Graph
-from builders.precision.qdq import Arrays, Placement, Quantised, Shortcut
-from builders.precision.ranges import Scale, weight_scales
+from builders.precision.qdq import Placement, Quantised, Shortcut
+from builders.precision.ranges import Arrays, Levels, Scale, weight_scales
 from zoo.runtime.onnxruntime import session_options
-from zoo.schema.precisions import PRECISION_FACTS, Precision, Rounding
+from zoo.schema.precisions import PRECISION_FACTS, Precision, is_quantised
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def rank_operators(
     model: onnx.ModelProto,
     placement: Placement,
-    rounding: Rounding,
+    rounding: Precision,
     batches: Iterable[npt.NDArray[np.float32]],
     scales: Mapping[str, Scale] | None = None,
 ) -> list[Quantised | Shortcut]:
@@ -35,9 +35,10 @@ def rank_operators(
     Args:
         model: The fp32 network, with a name for every node.
         placement: The operators.
-        rounding: Type that inputs and weights are rounded to.
+        rounding: Precision that inputs and weights are rounded to.
         batches: Normalised images, ``(N, 3, H, W)`` each.
-        scales: For int8, the scales of the activations; shortcuts are then ranked too.
+        scales: For a quantised precision, the scales of the activations; shortcuts are then ranked
+            too.
 
     Returns:
         The operators by the energy of their noise relative to the energy of the sum that their
@@ -55,7 +56,7 @@ def rank_operators(
     )
     del probe
     ranked: list[Quantised | Shortcut] = [*placement.operators]
-    if rounding == Precision.INT8:
+    if is_quantised(rounding):
         ranked += placement.shortcuts
     outputs = [value.name for value in session.get_outputs()]
     names = [name for name in outputs if name.startswith("n:")]
@@ -80,16 +81,17 @@ class _Probe:
 
     Args:
         model: The fp32 network, with a name for every node.
-        rounding: Type that inputs and weights are rounded to.
-        scales: Scales of the activations, for int8.
+        rounding: Precision that inputs and weights are rounded to.
+        scales: Scales of the activations, for a quantised precision.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, rounding: Rounding, scales: Mapping[str, Scale]
+        self, model: onnx.ModelProto, rounding: Precision, scales: Mapping[str, Scale]
     ) -> None:
         import onnx
 
         self._rounding, self._scales = rounding, scales
+        self._quantised = is_quantised(rounding)
         self._copy = onnx.ModelProto()
         self._copy.CopyFrom(model)
         self._graph = self._copy.graph
@@ -103,7 +105,7 @@ class _Probe:
         """Returns the network, whose outputs are the noise and signal energy of each operator."""
         for operator in placement.operators:
             self._add(operator)
-        for shortcut in placement.shortcuts if self._rounding == Precision.INT8 else ():
+        for shortcut in placement.shortcuts if self._quantised else ():
             value, total = shortcut.activation, self._nodes[shortcut.node].output[0]
             self._compare(shortcut.node, value, self._round_activation(value), total)
         self._insert_added()
@@ -115,10 +117,10 @@ class _Probe:
 
         name = operator.node
         of_weight = None
-        if self._rounding == Precision.INT8:
+        if self._quantised:
             weight = numpy_helper.to_array(self._weights[operator.weight])
-            steps = weight_scales(weight, operator.axis)
-            of_weight = steps, np.zeros(steps.shape, np.int8)
+            levels = Levels.of(self._rounding, unsigned=False)
+            of_weight = levels.arrays(weight_scales(weight, operator.axis, levels.largest))
         rounded = onnx.NodeProto()
         rounded.CopyFrom(self._nodes[name])
         rounded.name = f"n:{name}"
@@ -133,8 +135,7 @@ class _Probe:
             self._compare(f"result of {name}", result, self._round_activation(result), total)
 
     def _round_activation(self, value: str) -> str:
-        int8 = self._rounding == Precision.INT8
-        return self._round(value, self._scales[value].arrays() if int8 else None)
+        return self._round(value, self._scales[value].arrays() if self._quantised else None)
 
     def _round(self, value: str, scale: Arrays | None, axis: int | None = None) -> str:
         from onnx import TensorProto, numpy_helper

@@ -22,23 +22,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import assert_never
 
 from builders.precision.graph import Graph, module_of
-from builders.precision.ranges import Scale, weight_scales
+from builders.precision.ranges import Arrays, Levels, Scale, weight_scales
 from builders.precision.trt86_clip_workaround import drop_upper_ends
-from zoo.schema.targets import Placing
+from zoo.schema.precisions import PRECISION_FACTS
+from zoo.schema.targets import Placing, Precision
 
 if TYPE_CHECKING:
     import onnx
 
-Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.generic]]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Quantised:
-    """A node that computes in int8.
+    """A node that computes on quantised inputs.
 
     Attributes:
         node: Name of the node.
@@ -82,7 +80,7 @@ class Placement:
 
     Attributes:
         runtime: Runtime whose fusions the placement suits.
-        operators: Nodes that compute in int8.
+        operators: Nodes that compute on quantised inputs.
         shortcuts: Quantised shortcuts, for TensorRT.
     """
 
@@ -114,7 +112,7 @@ class Placement:
 
 
 def is_unsigned(runtime: Placing) -> bool:
-    """Returns whether a runtime's fast kernels require uint8."""
+    """Returns whether a runtime's fast kernels require an unsigned type."""
     match runtime:
         case Placing.ONNXRUNTIME:
             return True
@@ -136,7 +134,7 @@ def _fuses_shortcuts(runtime: Placing) -> bool:
 
 
 def _quantises_results(runtime: Placing) -> bool:
-    """Returns whether an operator runs in int8 only if its result is quantised too."""
+    """Returns whether an operator runs quantised only if its result is quantised too."""
     match runtime:
         case Placing.ONNXRUNTIME:
             return True
@@ -190,22 +188,26 @@ def place(model: onnx.ModelProto, runtime: Placing) -> Placement:
 
 
 def quantise(
-    model: onnx.ModelProto, placement: Placement, scales: Mapping[str, Scale]
+    model: onnx.ModelProto, placement: Placement, precision: Precision, scales: Mapping[str, Scale]
 ) -> onnx.ModelProto:
     """Returns a copy of a model with Q/DQ pairs inserted.
 
     Args:
         model: The fp32 model; it is not changed.
         placement: Where the pairs go.
+        precision: Precision of the quantised values.
         scales: Scale of every activation in the placement.
     """
     import onnx
 
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
+    for opset in quantised.opset_import:
+        opset.version = max(opset.version, PRECISION_FACTS[precision].opset)
     graph = quantised.graph
     nodes = {node.name: node for node in graph.node}
-    pairs = _Pairs(graph, scales, unsigned=is_unsigned(placement.runtime))
+    levels = Levels.of(precision, unsigned=is_unsigned(placement.runtime))
+    pairs = _Pairs(graph, scales, levels)
     for operator in placement.operators:
         node = nodes[operator.node]
         node.input[0] = pairs.activation(operator.activation)
@@ -223,7 +225,7 @@ def quantise(
                     node.input[index] = pairs.activation(name)
     _insert(pairs, graph)
     if _needs_clip_workaround(placement.runtime):
-        drop_upper_ends(quantised)
+        drop_upper_ends(quantised, PRECISION_FACTS[precision].largest)
     return quantised
 
 
@@ -246,19 +248,17 @@ class _Pairs:
     Args:
         graph: Scales and types are added to it at once, the pairs by :func:`_insert`.
         scales: Scales of activations.
-        unsigned: Whether weights are uint8.
+        levels: The type of weights.
 
     Attributes:
         behind: Pairs by the activation that they quantise.
         on_weights: Pairs by the weights that they quantise.
     """
 
-    def __init__(
-        self, graph: onnx.GraphProto, scales: Mapping[str, Scale], *, unsigned: bool
-    ) -> None:
+    def __init__(self, graph: onnx.GraphProto, scales: Mapping[str, Scale], levels: Levels) -> None:
         self._graph = graph
         self._scales = scales
-        self._unsigned = unsigned
+        self._levels = levels
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         values = (*graph.input, *graph.value_info)
         self._types = {value.name: value.type.tensor_type for value in values}
@@ -283,9 +283,7 @@ class _Pairs:
 
         if name not in self.on_weights:
             values = numpy_helper.to_array(self._weights[name])
-            steps = weight_scales(values, axis)
-            kind, middle = (np.uint8, 128) if self._unsigned else (np.int8, 0)
-            scale = steps, np.full(steps.shape, middle, kind)
+            scale = self._levels.arrays(weight_scales(values, axis, self._levels.largest))
             self.on_weights[name] = self._pair(name, scale, values.shape, axis)
         return f"{name}_dequantised"
 

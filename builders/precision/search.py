@@ -27,12 +27,12 @@ from builders.precision.onnx_session import open_onnx
 from builders.precision.qdq import Placement, Quantised, Shortcut, is_unsigned, place, quantise
 from builders.precision.ranges import Scale, activation_scales
 from builders.precision.typed import rounded_in_fp32, to_low
-from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, SAFETIES, RangeMethod
+from builders.recipe.precisions import MOST_KEPT, MOST_TRIED, RECIPES, SAFETIES, RangeMethod
 from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from zoo.schema.floors import Tolerance
 from zoo.schema.measurements import BatchNumbers, Trial
-from zoo.schema.precisions import LowType, Rounding
+from zoo.schema.precisions import PRECISION_FACTS, Lowering
 from zoo.schema.records import Advice
 from zoo.schema.targets import Placing, Precision, Rest
 from zoo.util.errors import PrecisionError
@@ -89,11 +89,11 @@ def lower(
 
     Args:
         model: The normalised fp32 network; unnamed nodes get names.
-        precision: ``fp16``, ``bf16`` or ``int8``.
+        precision: A lowered precision.
         images: Calibration images.
         tolerance: The tolerance for engines of the precision.
-        placing: The runtime for whose fusions the Q/DQ pairs of an int8 network are placed.
-        rest: The type of the remaining layers of an int8 network: fp32 or fp16.
+        placing: The runtime for whose fusions the Q/DQ pairs of a quantised network are placed.
+        rest: The type of the remaining layers of a quantised network: fp32 or fp16.
         low_images: Whether the network's input is fp16.
         safety: Share of each limit that calibration images may use up. With 0, as many operators
             as allowed stay in higher precision.
@@ -104,27 +104,29 @@ def lower(
     """
     name_nodes(model)
     placement = place(model, placing)
-    match precision:
-        case Precision.INT8:
+    lowering = PRECISION_FACTS[precision].lowering
+    match lowering:
+        case Lowering.QUANTISED:
             if not placement.operators:
                 raise PrecisionError("no operator of this network can be quantised", {})
             evaluator = _Evaluator(model, images.evaluated, tolerance, safety, report)
             return _lower_quantised(
-                model, placement, images, evaluator, rest, low_images=low_images
+                model, precision, placement, images, evaluator, rest, low_images=low_images
             )
-        case Precision.FP16 | Precision.BF16:
+        case Lowering.TYPED:
             evaluator = _Evaluator(model, images.evaluated, tolerance, safety, report)
             return _lower_typed(
                 model, precision, placement, images, evaluator, low_images=low_images
             )
-        case Precision.FP32:
-            raise PrecisionError("fp32 is the precision of the export: nothing lowers it", {})
+        case Lowering.NONE:
+            raise PrecisionError(f"{precision} is the export's precision: nothing lowers it", {})
         case _:
-            assert_never(precision)
+            assert_never(lowering)
 
 
 def _lower_quantised(
     model: onnx.ModelProto,
+    precision: Precision,
     placement: Placement,
     images: Images,
     evaluator: _Evaluator,
@@ -132,7 +134,7 @@ def _lower_quantised(
     *,
     low_images: bool,
 ) -> tuple[onnx.ModelProto, Advice]:
-    """Makes an int8 network: chooses the best ranges, then the operators to keep in fp32."""
+    """Makes a quantised network: chooses the best ranges, then the operators to keep in fp32."""
     trials = Trials(operators=len(placement.operators) + len(placement.shortcuts))
     evaluator.report("measuring activations")
     measured = measure(model, _pieces(images.all), placement.activations)
@@ -140,7 +142,7 @@ def _lower_quantised(
     def quantised(
         scales: dict[str, Scale], kept: Collection[str] = (), *, low_images: bool = False
     ) -> onnx.ModelProto:
-        network = quantise(model, placement.without(kept), scales)
+        network = quantise(model, placement.without(kept), precision, scales)
         match rest:
             case Rest.FP32:
                 return network
@@ -151,26 +153,24 @@ def _lower_quantised(
             case _:
                 assert_never(rest)
 
-    scales, whole = _best_ranges(quantised, placement, measured, evaluator, trials)
+    scales, whole = _best_ranges(quantised, precision, placement, measured, evaluator, trials)
     make = partial(quantised, scales)
     ranked_on = _pieces(_few(images.evaluated))
-    kept = _keep(
-        make, model, placement, Precision.INT8, whole, ranked_on, evaluator, trials, scales
-    )
+    kept = _keep(make, model, placement, precision, whole, ranked_on, evaluator, trials, scales)
     return make(kept, low_images=low_images), trials.advice()
 
 
 def _lower_typed(
     model: onnx.ModelProto,
-    low: LowType,
+    low: Precision,
     placement: Placement,
     images: Images,
     evaluator: _Evaluator,
     *,
     low_images: bool,
 ) -> tuple[onnx.ModelProto, Advice]:
-    """Makes an fp16 or bf16 network: islands by their values, then operators kept."""
-    placement = replace(placement, shortcuts=())  # shortcuts matter to int8 only
+    """Makes a network in a narrower type: islands by their values, then operators kept."""
+    placement = replace(placement, shortcuts=())  # they matter to quantised networks only
     trials = Trials(operators=len(placement.operators))
     evaluator.report("measuring activations")
     measured = measure(model, _pieces(images.evaluated))  # peaks show in one crop of each photo
@@ -208,12 +208,7 @@ class _Evaluator:
         self._images = images
         self._expected = run(model, images)
         # Leave part of each limit for other photos and for the engine's own rounding.
-        self._tolerance = Tolerance(
-            cosine=1 - safety * (1 - tolerance.cosine),
-            relative_error=safety * tolerance.relative_error,
-            distance_error=safety * tolerance.distance_error,
-            neighbours=0.0,
-        )
+        self._tolerance = tolerance.scaled(safety)
         self.report = report
 
     def __call__(self, model: onnx.ModelProto, what: str) -> Trial:
@@ -266,6 +261,7 @@ def _few(images: Batch) -> Batch:
 
 def _best_ranges(
     make: Callable[[dict[str, Scale]], onnx.ModelProto],
+    precision: Precision,
     placement: Placement,
     measured: Any,
     evaluator: _Evaluator,
@@ -273,8 +269,9 @@ def _best_ranges(
 ) -> tuple[dict[str, Scale], Trial]:
     """Tries each method of choosing ranges; returns the ranges of the best, and its trial."""
     best: tuple[float, RangeMethod, dict[str, Scale], Trial] | None = None
-    for method in RangeMethod:
-        scales = activation_scales(measured, method, unsigned=is_unsigned(placement.runtime))
+    unsigned = is_unsigned(placement.runtime)
+    for method in RECIPES[precision].ranges:
+        scales = activation_scales(measured, method, precision, unsigned=unsigned)
         numbers = evaluator(make(scales), f"ranges by {method}")
         trials.tried.append(numbers)
         error = _error_of(numbers)
@@ -289,7 +286,7 @@ def _keep(
     make: Callable[[Collection[str]], onnx.ModelProto],
     model: onnx.ModelProto,
     placement: Placement,
-    rounding: Rounding,
+    rounding: Precision,
     whole: Trial,
     ranked_on: list[Batch],
     evaluator: _Evaluator,
@@ -307,7 +304,7 @@ def _keep(
         ranked_on: Images that operators are ranked on.
         evaluator: Tries networks.
         trials: Takes what is tried.
-        scales: Ranges of activations, for int8.
+        scales: Ranges of activations, for a quantised precision.
 
     Returns:
         The names of their nodes.

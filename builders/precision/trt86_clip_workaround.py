@@ -14,23 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.precision.graph import Graph
-from builders.precision.ranges import LEVELS
 
 if TYPE_CHECKING:
     import onnx
 
 
-def drop_upper_ends(model: onnx.ModelProto) -> None:
+def drop_upper_ends(model: onnx.ModelProto, largest: float) -> None:
     """Replaces each Clip by a Relu if its result is quantised and saturates at or below its bound.
 
     The network's results do not change.
 
     Args:
-        model: A model with int8 Q/DQ nodes; changed in place.
+        model: A model with Q/DQ nodes; changed in place.
+        largest: Largest quantised value.
     """
     graph = Graph(model)
     for node in graph.nodes:
-        if node.op_type == "Clip" and _is_relu(graph, node):
+        if node.op_type == "Clip" and _is_relu(graph, node, largest):
             node.op_type = "Relu"
             del node.input[1:]
     used = {name for node in graph.nodes for name in node.input}
@@ -41,7 +41,7 @@ def drop_upper_ends(model: onnx.ModelProto) -> None:
     model.graph.node.extend(remaining)
 
 
-def _is_relu(graph: Graph, clip: onnx.NodeProto) -> bool:
+def _is_relu(graph: Graph, clip: onnx.NodeProto, largest: float) -> bool:
     """Returns whether a Relu in place of a Clip gives every consumer the same numbers."""
     low, high = (_number(graph, name) for name in (*clip.input, "", "")[1:3])
     consumers = graph.consumers[clip.output[0]]
@@ -49,7 +49,7 @@ def _is_relu(graph: Graph, clip: onnx.NodeProto) -> bool:
         return False
     for node in consumers:
         step = _number(graph, node.input[1]) if node.op_type == "QuantizeLinear" else None
-        if step is None or np.rint(np.float32(high) / np.float32(step)) < LEVELS:
+        if step is None or np.rint(np.float32(high) / np.float32(step)) < largest:
             return False
     return True
 

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Set
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoo.schema.measurements import GraphSummary
-from zoo.schema.precisions import PRECISION_FACTS, LowType, Precision, largest_of
+from zoo.schema.precisions import PRECISION_FACTS, Lowering, Precision
 from zoo.util.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx
-
-_BF16_OPSET = 22  # the first with bf16 convolutions; for our operators, 21 and 22 add only types
-
-_FROM_OPSET: dict[LowType, int] = {Precision.BF16: _BF16_OPSET}
 
 # Inputs that the operator's definition requires in fp32.
 _FP32_INPUTS = {"Resize": (1, 2)}
 
 
 def to_low(
-    model: onnx.ModelProto, low: LowType, islands: Set[str], *, low_images: bool = False
+    model: onnx.ModelProto, low: Precision, islands: Set[str], *, low_images: bool = False
 ) -> onnx.ModelProto:
     """Returns an fp32 model in a lower type, with fp32 islands.
 
@@ -38,7 +35,7 @@ def to_low(
         ExportError: A weight is too large for the type, or a value has no known type.
     """
     for opset in model.opset_import:
-        opset.version = max(opset.version, _FROM_OPSET.get(low, opset.version))
+        opset.version = max(opset.version, PRECISION_FACTS[low].opset)
     _Typing(model, low, islands, low_images=low_images).retype()
     return model
 
@@ -47,7 +44,7 @@ class _Typing:
     """Assigns the values of a model their types, node by node, and inserts casts between types."""
 
     def __init__(
-        self, model: onnx.ModelProto, low: LowType, islands: Set[str], *, low_images: bool
+        self, model: onnx.ModelProto, low: Precision, islands: Set[str], *, low_images: bool
     ) -> None:
         from onnx import TensorProto
 
@@ -165,20 +162,20 @@ def _weights_of_islands(model: onnx.ModelProto, islands: Set[str]) -> set[str]:
     return in_fp32 - in_low
 
 
-def _number_of(low: LowType) -> int:
+def _number_of(low: Precision) -> int:
     """Returns ONNX's number of a type."""
     from onnx import TensorProto
 
     return int(TensorProto.DataType.Value(PRECISION_FACTS[low].onnx))
 
 
-def _lower(tensor: onnx.TensorProto, low: LowType) -> None:
+def _lower(tensor: onnx.TensorProto, low: Precision) -> None:
     import ml_dtypes
     from onnx import numpy_helper
 
     values = numpy_helper.to_array(tensor)
     largest = float(np.abs(values).max()) if values.size else 0.0
-    limit = largest_of(low)
+    limit = PRECISION_FACTS[low].largest
     if largest > limit:
         raise ExportError(
             f"weight '{tensor.name}' reaches {largest:.4g}, beyond {low}'s {limit:g}",
@@ -188,7 +185,7 @@ def _lower(tensor: onnx.TensorProto, low: LowType) -> None:
     tensor.CopyFrom(numpy_helper.from_array(values.astype(kind), tensor.name))
 
 
-def _retype_attributes(node: onnx.NodeProto, low: LowType) -> None:
+def _retype_attributes(node: onnx.NodeProto, low: Precision) -> None:
     """Changes a constant's or an explicit cast's type from fp32 to the lower one."""
     from onnx import TensorProto
 
@@ -201,7 +198,7 @@ def _retype_attributes(node: onnx.NodeProto, low: LowType) -> None:
 
 
 def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy of an fp16 or bf16 model that computes in fp32 and rounds every value.
+    """Returns a copy of a model that computes in fp32 and rounds every value.
 
     ONNX Runtime's CPU provider lacks fp16 and bf16 kernels for most operators. It casts to fp32
     around them and removes casts between neighbours, so that nothing is rounded and nothing
@@ -234,14 +231,15 @@ def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _low_types() -> tuple[int, int]:
-    from onnx import TensorProto
-
-    return TensorProto.FLOAT16, TensorProto.BFLOAT16
+@cache
+def _low_types() -> frozenset[int]:
+    """Returns ONNX's numbers of the types that networks are converted to."""
+    typed = (kind for kind, facts in PRECISION_FACTS.items() if facts.lowering is Lowering.TYPED)
+    return frozenset(map(_number_of, typed))
 
 
 def _widen(tensor: onnx.TensorProto) -> None:
-    """Converts a tensor of fp16 or bf16 to fp32, in place."""
+    """Converts a tensor of such a type to fp32, in place."""
     from onnx import numpy_helper
 
     if tensor.data_type in _low_types():

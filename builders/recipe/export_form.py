@@ -10,7 +10,7 @@ from builders.photos import bundled
 from builders.recipe.precisions import RECIPES, SAFETIES
 from zoo.schema.keys import ExportInputs, LoweringInputs, WeightsIdentity
 from zoo.schema.manifest import AnyWeights, FileWeights, HubWeights, Manifest, PypiWeights
-from zoo.schema.precisions import is_lowered
+from zoo.schema.precisions import PRECISION_FACTS, Lowering, is_lowered
 from zoo.schema.targets import Placing, Precision, Rest, RuntimeLine, line_facts
 from zoo.util.installed_versions import version
 
@@ -36,8 +36,8 @@ class Form:
     Attributes:
         dialect: A key of :data:`DIALECTS`.
         precision: Precision of the ONNX.
-        placing: Runtime whose fusions the Q/DQ nodes of an int8 ONNX are placed for.
-        rest: Type of the layers that an int8 ONNX does not quantise.
+        placing: Runtime whose fusions the Q/DQ nodes of a quantised ONNX are placed for.
+        rest: Type of the layers that a quantised ONNX does not quantise.
         safety: Fraction of the tolerated error that an ONNX below fp32 may use up on calibration
             images.
     """
@@ -52,10 +52,11 @@ class Form:
     def for_line(cls, line: RuntimeLine, precision: Precision) -> Form:
         """Returns the form that a runtime line reads."""
         facts = line_facts(line)
-        match precision:
-            case Precision.FP32 | Precision.FP16 | Precision.BF16:
+        lowering = PRECISION_FACTS[precision].lowering
+        match lowering:
+            case Lowering.NONE | Lowering.TYPED:
                 return cls(dialect=facts.dialect, precision=precision)
-            case Precision.INT8:
+            case Lowering.QUANTISED:
                 return cls(
                     dialect=facts.dialect,
                     precision=precision,
@@ -63,18 +64,19 @@ class Form:
                     rest=facts.int8_rest,
                 )
             case _:
-                assert_never(precision)
+                assert_never(lowering)
 
     @property
     def name(self) -> str:
         """Name among the forms of a dialect: ``fp16``, ``int8-tensorrt-fp16``."""
-        match self.precision:
-            case Precision.FP32 | Precision.FP16 | Precision.BF16:
+        lowering = PRECISION_FACTS[self.precision].lowering
+        match lowering:
+            case Lowering.NONE | Lowering.TYPED:
                 name = str(self.precision)
-            case Precision.INT8:
+            case Lowering.QUANTISED:
                 name = f"{self.precision}-{self.placing}-{self.rest}"
             case _:
-                assert_never(self.precision)
+                assert_never(lowering)
         return name if self.safety == SAFETIES[0] else f"{name}-safety-{self.safety:g}"
 
     @property
@@ -113,7 +115,7 @@ def export_inputs(
         backbone=manifest.backbone,
         preprocess=manifest.preprocess.plain,
         precision=precision,
-        recipe=RECIPES[precision],
+        recipe=RECIPES[precision].text,
         lowering=lowering if is_lowered(precision) else None,
         dialect=DIALECTS[form.dialect],
         golden=bundled.golden_name(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from zoo.schema.closed import complete
 from zoo.schema.targets import Precision
@@ -11,15 +12,14 @@ from zoo.util.strenum import StrEnum
 SUMMING = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax")
 """Operators that stay in fp32 at lower precisions, because they sum over many elements."""
 
-NOT_IN_BF16 = ("HardSwish",)
-"""Operators that TensorRT's parser supports in fp32 and fp16 only."""
+_NOT_IN_BF16 = ("HardSwish",)  # TensorRT's parser supports them in fp32 and fp16 only
 
 HEADROOM = 8.0
 """Factor by which activations of calibration images must stay below a type's largest value."""
 
 
 class RangeMethod(StrEnum):
-    """How an activation's int8 range is derived from its histogram.
+    """How a quantised activation's range is derived from its histogram.
 
     The method that changes the features least is used, the first of equals.
 
@@ -54,19 +54,42 @@ MOST_TRIED = 64
 
 _KEPT = "and the operators that the advisor keeps there"
 
-RECIPES: Mapping[Precision, str] = complete(
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How an ONNX of a precision is made.
+
+    Attributes:
+        text: In words, part of export keys. Raise its number when the recipe changes.
+        unread: Operators that TensorRT's parser does not support in this type; they stay in fp32.
+        ranges: For quantised precisions, how ranges may be determined, in the order of trials.
+    """
+
+    text: str
+    unread: tuple[str, ...] = ()
+    ranges: tuple[RangeMethod, ...] = ()
+
+
+RECIPES: Mapping[Precision, Recipe] = complete(
     Precision,
     {
-        Precision.FP32: "as exported",
-        Precision.FP16: "fp16-2: weights and activations fp16, outputs fp32; fp32 are "
-        f"{', '.join(SUMMING)}, what comes within {HEADROOM:g} times of 65504 on calibration "
-        f"images, {_KEPT}",
-        Precision.BF16: "bf16-3: weights and activations bf16, outputs fp32; fp32 are "
-        f"{', '.join((*SUMMING, *NOT_IN_BF16))}, {_KEPT}",
-        Precision.INT8: "int8-4: symmetric Q/DQ, weights per channel, activations per tensor, on "
-        "inputs of convolutions and matrix products with weights, then as the runtime fuses; for "
-        "TensorRT a Clip that ends where int8 saturates is a Relu; ranges by the best of "
-        f"{', '.join(RangeMethod)} ({PERCENTILE}); operators that the advisor keeps have none",
+        Precision.FP32: Recipe(text="as exported"),
+        Precision.FP16: Recipe(
+            text="fp16-2: weights and activations fp16, outputs fp32; fp32 are "
+            f"{', '.join(SUMMING)}, what comes within {HEADROOM:g} times of 65504 on calibration "
+            f"images, {_KEPT}",
+        ),
+        Precision.BF16: Recipe(
+            text="bf16-3: weights and activations bf16, outputs fp32; fp32 are "
+            f"{', '.join((*SUMMING, *_NOT_IN_BF16))}, {_KEPT}",
+            unread=_NOT_IN_BF16,
+        ),
+        Precision.INT8: Recipe(
+            text="int8-4: symmetric Q/DQ, weights per channel, activations per tensor, on "
+            "inputs of convolutions and matrix products with weights, then as the runtime fuses; "
+            "for TensorRT a Clip that ends where int8 saturates is a Relu; ranges by the best of "
+            f"{', '.join(RangeMethod)} ({PERCENTILE}); operators that the advisor keeps have none",
+            ranges=tuple(RangeMethod),
+        ),
     },
 )
-"""Recipe of each precision, part of export keys. Raise its number when the recipe changes."""

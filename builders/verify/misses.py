@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from zoo.schema.floors import Tolerance
+from zoo.schema.floors import LIMITS, Tolerance
 from zoo.schema.measurements import BatchNumbers
 
 Number = TypeVar("Number", int, float, bool)
@@ -23,27 +23,12 @@ def find_misses(numbers: BatchNumbers, tolerance: Tolerance) -> list[str]:
         rows = _stated(numbers.rows_not_finite, "rows_not_finite")
         return [f"{where}: {rows} rows hold NaN or infinity"]
     misses = []
-    cosine = _stated(numbers.worst_cosine, "worst_cosine")
-    if cosine < tolerance.cosine:
-        misses.append(
-            f"{where}: row {_stated(numbers.worst_row, 'worst_row')} has cosine {cosine:.6f}, "
-            f"at least {tolerance.cosine} is needed"
-        )
-    for name, error, allowed in (
-        ("relative_error", numbers.worst_relative_error, tolerance.relative_error),
-        ("distance_error", numbers.worst_distance_error, tolerance.distance_error),
-    ):
-        worst = _stated(error, f"worst_{name}")
-        if worst > allowed:
-            misses.append(
-                f"{where}: {name.replace('_', ' ')} {worst:.3g}, at most {allowed} is allowed"
-            )
-    neighbours = _stated(numbers.neighbours, "neighbours")
-    if neighbours < tolerance.neighbours:
-        misses.append(
-            f"{where}: {neighbours:.0%} of the nearest photos stay the nearest, at "
-            f"least {tolerance.neighbours:.0%} is needed"
-        )
+    for name, limit in LIMITS.items():
+        number: float = _stated(getattr(numbers, limit.measured), limit.measured)
+        allowed: float = getattr(tolerance, name)
+        if not limit.met_by(number, allowed):
+            row = _stated(numbers.worst_row, "worst_row")
+            misses.append(f"{where}: {limit.miss.format(number=number, limit=allowed, row=row)}")
     if lost := _stated(numbers.lost_rows, "lost_rows"):
         misses.append(f"{where}: {lost} rows are nearest to another photo's")
     return misses

@@ -10,7 +10,8 @@ from typing_extensions import assert_never
 
 from zoo.client.recommendation import cut
 from zoo.schema.closed import complete
-from zoo.schema.index import EngineEntry, TimedBatch
+from zoo.schema.floors import LIMITS, Style
+from zoo.schema.index import EngineEntry, TimedBatch, VerificationSummary
 from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import PrecisionStatus, Status
 from zoo.schema.runtimes import title_of
@@ -32,6 +33,14 @@ class Badge:
     word: str
     tone: Tone
     why: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of an engine's verification: its heading and a cell for each batch size."""
+
+    title: str
+    cells: tuple[str, ...]
 
 
 _STATUS: Mapping[Status, tuple[Tone, str]] = complete(
@@ -165,6 +174,34 @@ def rate(value: float) -> str:
 def cosine(value: float) -> str:
     """Returns a cosine with six digits, truncated so that a cosine below 1 never shows as 1."""
     return cut(value, 6)
+
+
+def verified_columns(verification: VerificationSummary) -> list[Column]:
+    """Returns what was measured against the tolerance, as columns with a cell for each batch."""
+    return [
+        Column(
+            title=limit.title,
+            cells=tuple(
+                _cell(limit.style, getattr(row, limit.measured, None))
+                for row in verification.batches
+            ),
+        )
+        for limit in LIMITS.values()
+    ]
+
+
+def _cell(style: Style, number: object) -> str:
+    if not isinstance(number, float | int):  # other versions may not have measured it
+        return "–"
+    match style:
+        case Style.COSINE:
+            return cosine(number)
+        case Style.ERROR:
+            return f"{number:.2g}"
+        case Style.SHARE:
+            return f"{number:.1%}"
+        case _:
+            assert_never(style)
 
 
 def when(time: str) -> str:

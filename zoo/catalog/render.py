@@ -52,6 +52,7 @@ def environment() -> Environment:
         "kept": kept,
         "precision_words": facts.precision_words,
         "runtime_words": facts.runtime_words,
+        "verified_columns": facts.verified_columns,
         "worst_cosine": facts.worst_cosine,
     }
     return jinja

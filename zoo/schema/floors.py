@@ -6,6 +6,7 @@ looser one needs a reason, which the catalog shows.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from zoo.schema.closed import complete
 from zoo.schema.precisions import Precision
+from zoo.util.strenum import StrEnum
 from zoo.util.toml import toml
 
 if TYPE_CHECKING:
@@ -48,6 +50,94 @@ class Tolerance(BaseModel):
     distance_error: DistanceError
     neighbours: Neighbours
 
+    def scaled(self, share: float) -> Tolerance:
+        """Returns the tolerance for calibration images.
+
+        Args:
+            share: The share of each permitted difference that they may use up.
+        """
+        numbers: dict[str, float] = self.model_dump()
+        return Tolerance(
+            **{name: LIMITS[name].scaled(value, share) for name, value in numbers.items()}
+        )
+
+
+class Style(StrEnum):
+    """How a number is printed.
+
+    Attributes:
+        COSINE: With six digits, truncated.
+        ERROR: With two significant digits.
+        SHARE: As a percentage.
+    """
+
+    COSINE = "cosine"
+    ERROR = "error"
+    SHARE = "share"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A number of :class:`Tolerance`.
+
+    Attributes:
+        measured: The field of :class:`~zoo.schema.measurements.BatchNumbers` that must meet it.
+        title: Heading of its column in the catalog.
+        style: How it is printed there.
+        is_minimum: Whether larger is better.
+        for_calibration: Whether calibration images have to meet it.
+        miss: How a miss is described, with ``number``, ``limit`` and ``row``, the worst row.
+    """
+
+    measured: str
+    title: str
+    style: Style
+    is_minimum: bool = False
+    for_calibration: bool = True
+    miss: str
+
+    def met_by(self, number: float, limit: float) -> bool:
+        """Whether a measured number meets the limit; NaN does not."""
+        return number >= limit if self.is_minimum else number <= limit
+
+    def scaled(self, limit: float, share: float) -> float:
+        """Returns the limit for calibration images, which may use up a share of it."""
+        if not self.for_calibration:
+            return 0.0 if self.is_minimum else float("inf")
+        return 1 - share * (1 - limit) if self.is_minimum else share * limit
+
+
+LIMITS: Mapping[str, Limit] = {
+    "cosine": Limit(
+        measured="worst_cosine",
+        title="Worst cosine",
+        style=Style.COSINE,
+        is_minimum=True,
+        miss="row {row} has cosine {number:.6f}, at least {limit} is needed",
+    ),
+    "relative_error": Limit(
+        measured="worst_relative_error",
+        title="Worst relative error",
+        style=Style.ERROR,
+        miss="relative error {number:.3g}, at most {limit} is allowed",
+    ),
+    "distance_error": Limit(
+        measured="worst_distance_error",
+        title="Worst distance error",
+        style=Style.ERROR,
+        miss="distance error {number:.3g}, at most {limit} is allowed",
+    ),
+    "neighbours": Limit(
+        measured="neighbours",
+        title="Neighbours kept",
+        style=Style.SHARE,
+        is_minimum=True,
+        for_calibration=False,  # one crop of each photo: too few to have neighbours
+        miss="{number:.0%} of the nearest photos stay the nearest, at least {limit:.0%} is needed",
+    ),
+}
+"""The numbers of :class:`Tolerance`, in the order in which misses are listed."""
+
 
 class OwnTolerance(BaseModel):
     """A manifest's tolerance for a precision; numbers that it omits keep their defaults.
@@ -74,6 +164,19 @@ class OwnTolerance(BaseModel):
         if not self.numbers:
             raise ValueError("has no values; remove the table to use the default tolerance")
         return self
+
+
+def _check_fields() -> None:
+    """Raises TypeError, at import, if a class lacks a number or the table a row."""
+    for model, others in ((Tolerance, set[str]()), (OwnTolerance, {"reason"})):
+        numbers = set(model.model_fields) - others
+        if different := sorted(numbers ^ set(LIMITS)):
+            raise TypeError(
+                f"{model.__name__} and LIMITS must have the same numbers: {', '.join(different)}"
+            )
+
+
+_check_fields()
 
 
 class _Floors(BaseModel):
@@ -107,11 +210,10 @@ def probe_fall(precision: Precision) -> float:
 def looser_by(precision: Precision, own: OwnTolerance) -> list[str]:
     """Returns the numbers in which a manifest's tolerance is looser than the default, as text."""
     least: dict[str, float] = floors()[precision].model_dump()
-    at_least = ("cosine", "neighbours")
     return [
         f"{name} {value:g} (the floor is {least[name]:g})"
         for name, value in own.numbers.items()
-        if (value < least[name] if name in at_least else value > least[name])
+        if not LIMITS[name].met_by(value, least[name])
     ]
 
 

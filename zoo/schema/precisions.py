@@ -28,25 +28,33 @@ class Precision(StrEnum):
 AnyPrecision: TypeAlias = Annotated[Precision | Unknown, Lenient(Precision)]
 """A precision in an index, which a later version may have written."""
 
-LowType: TypeAlias = Literal[Precision.FP16, Precision.BF16]
-"""Low precisions that are floating-point types."""
-
-Rounding: TypeAlias = Literal[Precision.FP16, Precision.BF16, Precision.INT8]
-"""Precisions below fp32."""
-
 
 class Rest(StrEnum):
-    """Type of the layers that an int8 network does not quantise."""
+    """Type of the layers that a quantised network does not quantise."""
 
     FP32 = "fp32"
     FP16 = "fp16"
 
 
 class Placing(StrEnum):
-    """The runtime whose fusions an int8 network's Q/DQ nodes are placed for."""
+    """The runtime whose fusions a quantised network's Q/DQ nodes are placed for."""
 
     TENSORRT = "tensorrt"
     ONNXRUNTIME = "onnxruntime"
+
+
+class Lowering(StrEnum):
+    """How the ONNX of a precision is derived from the exported one.
+
+    Attributes:
+        NONE: It is the exported one.
+        TYPED: Weights and activations have a floating-point type with fewer bits.
+        QUANTISED: Q/DQ nodes scale values to a type with fewer bits.
+    """
+
+    NONE = "none"
+    TYPED = "typed"
+    QUANTISED = "quantised"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +62,12 @@ class PrecisionFacts:
     """The properties of a precision.
 
     Attributes:
+        lowering: How its ONNX is derived from the exported one.
+        flags: The types that a weakly typed TensorRT network may use besides fp32.
         bits: Bits per weight.
         onnx: Element type of weights in ONNX, as named by ``TensorProto.DataType``.
+        unsigned: Its unsigned counterpart in ONNX, None if there is none.
+        opset: The first ONNX opset whose operators support the type.
         tensorrt: The same, as named by TensorRT's ``DataType``.
         stated: The same, as named by TensorRT's inspector.
         pattern: Regular expression that matches the inspector's descriptions of such tensors.
@@ -63,18 +75,22 @@ class PrecisionFacts:
         finer: More accurate precisions; an engine that is slower than one of these has no use.
         preference: Order in which a client chooses, lowest first: fast precisions before fp32, and
             int8, which loses accuracy, only as a last resort.
-        largest: Largest finite value; None if values are scaled to a range.
+        largest: Largest finite value of the type.
     """
 
+    lowering: Lowering
+    flags: tuple[Literal["fp16", "int8"], ...]
     bits: int
     onnx: str
+    unsigned: str | None = None
+    opset: int
     tensorrt: str
     stated: str
     pattern: str
     torch: str
     finer: tuple[Precision, ...]
     preference: int
-    largest: float | None
+    largest: float
 
     @property
     def bytes(self) -> float:
@@ -84,21 +100,37 @@ class PrecisionFacts:
 
 def is_lowered(precision: Precision) -> bool:
     """Whether the ONNX of a precision is derived from the exported one by a recipe."""
-    match precision:
-        case Precision.FP32:
+    lowering = PRECISION_FACTS[precision].lowering
+    match lowering:
+        case Lowering.NONE:
             return False
-        case Precision.BF16 | Precision.FP16 | Precision.INT8:
+        case Lowering.TYPED | Lowering.QUANTISED:
             return True
         case _:
-            assert_never(precision)
+            assert_never(lowering)
+
+
+def is_quantised(precision: Precision) -> bool:
+    """Whether Q/DQ nodes scale the values of a network of a precision."""
+    lowering = PRECISION_FACTS[precision].lowering
+    match lowering:
+        case Lowering.QUANTISED:
+            return True
+        case Lowering.NONE | Lowering.TYPED:
+            return False
+        case _:
+            assert_never(lowering)
 
 
 PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
     Precision,
     {
         Precision.FP32: PrecisionFacts(
+            lowering=Lowering.NONE,
+            flags=(),
             bits=32,
             onnx="FLOAT",
+            opset=1,
             tensorrt="FLOAT",
             stated="Float",
             pattern="fp32|float",
@@ -108,8 +140,11 @@ PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
             largest=3.4028e38,
         ),
         Precision.BF16: PrecisionFacts(
+            lowering=Lowering.TYPED,
+            flags=(),  # before strong typing there was no bf16
             bits=16,
             onnx="BFLOAT16",
+            opset=22,  # bf16 convolutions; for our operators, 21 and 22 add only types
             tensorrt="BF16",
             stated="BFloat16",
             pattern="bf16|bfloat",
@@ -119,8 +154,11 @@ PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
             largest=3.3895e38,
         ),
         Precision.FP16: PrecisionFacts(
+            lowering=Lowering.TYPED,
+            flags=("fp16",),
             bits=16,
             onnx="FLOAT16",
+            opset=1,
             tensorrt="HALF",
             stated="Half",
             pattern="fp16|half",
@@ -130,22 +168,19 @@ PRECISION_FACTS: Mapping[Precision, PrecisionFacts] = complete(
             largest=65504.0,
         ),
         Precision.INT8: PrecisionFacts(
+            lowering=Lowering.QUANTISED,
+            flags=("int8", "fp16"),  # fp16 for layers that are not quantised
             bits=8,
             onnx="INT8",
+            unsigned="UINT8",
+            opset=13,  # the first with scales per channel
             tensorrt="INT8",
             stated="Int8",
             pattern="int8",
             torch="int8",
             finer=(Precision.FP32, Precision.BF16, Precision.FP16),
             preference=3,
-            largest=None,
+            largest=127.0,  # symmetric
         ),
     },
 )
-
-
-def largest_of(low: LowType) -> float:
-    """Returns the largest finite value of a floating-point type."""
-    largest = PRECISION_FACTS[low].largest
-    assert largest is not None, f"{low} is no floating-point type"
-    return largest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from zoo.schema.precisions import Placing, Precision, Rest
 from zoo.util.toml import toml
@@ -62,9 +62,9 @@ class LineFacts(BaseModel):
 
     Attributes:
         dialect: The ONNX dialect that its parser reads, ``dynamo-20`` or ``torchscript-17``.
-        int8_placing: The runtime whose fusions the Q/DQ nodes of an int8 ONNX are placed for.
-        int8_rest: Type of the layers that an int8 ONNX does not quantise: fp16 if the network is
-            strongly typed; fp32 if the builder chooses types or fp16 is not supported.
+        int8_placing: The runtime whose fusions a quantised ONNX's Q/DQ nodes are placed for.
+        int8_rest: Type of the layers that a quantised ONNX does not quantise: fp16 if the network
+            is strongly typed; fp32 if the builder chooses types or fp16 is not supported.
         install: The command that installs it.
         note: A remark, or None.
         container: Container image; ``unlocked`` if none was confirmed, ``none`` if there is none.
@@ -104,6 +104,19 @@ class Table(BaseModel):
     arch: dict[str, ArchFacts]
     precision: dict[str, RecipeFacts]
     line: dict[str, LineFacts]
+
+    @model_validator(mode="after")
+    def _every_precision_is_planned_or_made(self) -> Table:
+        cells = [cell for facts in self.line.values() for cell in facts.cells]
+        for precision in Precision:
+            if precision in self.precision:
+                raise ValueError(
+                    f"[precision.{precision}] says that {precision} is planned, but it is a "
+                    "member of Precision: remove that table"
+                )
+            if not any(precision in cell.precisions for cell in cells):
+                raise ValueError(f"no cell lists {precision}: add it where engines support it")
+        return self
 
 
 @cache

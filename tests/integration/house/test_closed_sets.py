@@ -27,7 +27,15 @@ from zoo.schema.floors import floors, probe_fall
 from zoo.schema.index import DisabledCell
 from zoo.schema.keys import WeightsIdentity, WeightsKind
 from zoo.schema.manifest import Cut
-from zoo.schema.precisions import PRECISION_FACTS, Placing, Precision, Rest, is_lowered
+from zoo.schema.precisions import (
+    PRECISION_FACTS,
+    Lowering,
+    Placing,
+    Precision,
+    Rest,
+    is_lowered,
+    is_quantised,
+)
 from zoo.schema.records import (
     Attestation,
     AttestationKind,
@@ -44,17 +52,18 @@ from zoo.util.errors import SelectionError, TargetError
 from zoo.util.strenum import StrEnum
 
 DECIDES = {
-    Precision: ("zoo/schema/precisions.py", {
+    Lowering: ("zoo/schema/precisions.py", {
         "zoo/schema/precisions.py",
         "builders/recipe/export_form.py", "builders/precision/search.py",
         "builders/backends/inspector.py", "builders/backends/network.py",
-        "builders/backends/onnxruntime.py", "builders/backends/tensorrt.py",
-        "builders/backends/tensorrt_api.py",
+        "builders/backends/tensorrt.py",
     }),
     Rest: ("zoo/schema/precisions.py", {"builders/precision/search.py"}),
     Placing: ("zoo/schema/precisions.py", {"builders/precision/qdq.py"}),
     Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/engine_page.py"}),
-    Cut: ("zoo/schema/manifest.py", {"builders/export/backbone.py"}),
+    Cut: ("zoo/schema/manifest.py", {
+        "builders/export/backbone.py", "builders/measure/accuracy.py",
+    }),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
     Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
@@ -143,7 +152,7 @@ def test_every_table_knows_every_precision(precision: Precision) -> None:
     assert facts.bits in (8, 16, 32)
     assert precision not in facts.finer
     assert bool(facts.finer) is is_lowered(precision)
-    assert RECIPES[precision]
+    assert bool(RECIPES[precision].ranges) is is_quantised(precision)
     assert floors()[precision].cosine > 0
     assert 0 <= probe_fall(precision) < 1
     line = RuntimeLine.parse("ort1.32")

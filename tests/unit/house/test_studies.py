@@ -26,6 +26,7 @@ from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import load_manifest
+from zoo.schema.precisions import Precision
 from zoo.util.errors import PrecisionError, UsageError
 
 TOY = DATA / "toy.onnx"  # a convolution, a ReLU and a mean
@@ -49,7 +50,9 @@ def test_what_computes_in_a_precision_is_counted(tmp_path: Path) -> None:
     assert share(to_low(whole.fp32(), "fp16", {"conv"}), "fp16") == (3, 2, 0.0)
     model, placement = whole.fp32(), place(whole.fp32(), "tensorrt")
     measured = measure(model, [whole.golden()[0]], placement.activations)
-    quantised = quantise(model, placement, activation_scales(measured, "max"))
+    quantised = quantise(
+        model, placement, Precision.INT8, activation_scales(measured, "max", Precision.INT8)
+    )
     assert share(quantised, "int8") == (3, 1, 1.0)
     assert quantised_inputs(quantised) == {"Conv": 1}
 

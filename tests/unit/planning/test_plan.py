@@ -81,6 +81,15 @@ def test_what_is_published_needs_nothing_and_is_found_without_a_listing(
     assert store.asked["get"] < 15  # indexes, and an export for each form
 
 
+def test_a_new_repository_is_asked_once_for_each_export(one: dict[str, Manifest]) -> None:
+    store = CountingStore()
+    plan = planned(store, one)
+    assert plan.work
+    forms = store.asked["get"] - 1  # besides the index
+    assert 0 < forms < 10  # a record of each export; failures are listed
+    assert len(plan.engines) > 50
+
+
 def withdraw(repository: Repository, engine: PlannedEngine, kind: str = "withdrawn") -> BuildRecord:
     """Attests that the engine of a plan is withdrawn by a maintainer; returns its record."""
     keys = [entry.key for entry in repository.store.list("records/")]

@@ -24,7 +24,7 @@ from builders.precision.qdq import place, quantise
 from builders.precision.ranges import activation_scales, weight_scales
 from builders.precision.typed import to_low
 from builders.recipe.precisions import RangeMethod
-from zoo.schema.targets import Placing
+from zoo.schema.targets import Placing, Precision
 from zoo.util.errors import BuildError
 
 IMAGES = np.random.default_rng(3).standard_normal((4, 3, 16, 16)).astype(np.float32)
@@ -35,7 +35,12 @@ def quantised(placing: Placing, method: RangeMethod = RangeMethod.MAX) -> onnx.M
     placement = place(network, placing)
     measured = measure(network, [IMAGES], placement.activations)
     unsigned = placing == "onnxruntime"
-    return quantise(network, placement, activation_scales(measured, method, unsigned=unsigned))
+    return quantise(
+        network,
+        placement,
+        Precision.INT8,
+        activation_scales(measured, method, Precision.INT8, unsigned=unsigned),
+    )
 
 
 def run(model: onnx.ModelProto | Path) -> npt.NDArray[np.float32]:
@@ -104,8 +109,8 @@ def test_an_engine_adds_the_largest_products_exactly_on_every_cpu(tmp_path: Path
     network = onnx.shape_inference.infer_shapes(made, strict_mode=True)
     placement = place(network, "onnxruntime")
     measured = measure(network, [images], placement.activations)
-    scales = activation_scales(measured, "max", unsigned=True)
-    onnx.save(quantise(network, placement, scales), tmp_path / "int8.onnx")
+    scales = activation_scales(measured, "max", Precision.INT8, unsigned=True)
+    onnx.save(quantise(network, placement, Precision.INT8, scales), tmp_path / "int8.onnx")
     asked = installed_inputs("ort", "cpu").model_copy(update={"precision": "int8"})
     engine = tmp_path / "engine"
     facts = OnnxRuntimeBackend().build(tmp_path / "int8.onnx", asked, engine, parameters=1)
@@ -181,9 +186,9 @@ def made_of(
     """A network in int8, its ranges so many times as wide as they need be."""
     placement = place(network, placing)
     measured = measure(network, [IMAGES], placement.activations)
-    scales = activation_scales(measured, "max", unsigned=placing == "onnxruntime")
+    scales = activation_scales(measured, "max", Precision.INT8, unsigned=placing == "onnxruntime")
     scales = {name: replace(one, step=one.step * wider) for name, one in scales.items()}
-    made = quantise(network, placement.without([kept]), scales)
+    made = quantise(network, placement.without([kept]), Precision.INT8, scales)
     onnx.checker.check_model(made, full_check=True)
     return made
 
@@ -197,7 +202,7 @@ def clip_of(made: onnx.ModelProto) -> str:
 def test_a_clip_that_ends_where_int8_saturates_is_a_relu(monkeypatch: pytest.MonkeyPatch) -> None:
     made = made_of(clipped())
     assert clip_of(made) == "Relu"
-    monkeypatch.setattr(qdq, "drop_upper_ends", lambda model: None)
+    monkeypatch.setattr(qdq, "drop_upper_ends", lambda *_: None)
     before = made_of(clipped())
     assert clip_of(before) == "Clip"
     assert np.array_equal(run(made), run(before))
@@ -236,8 +241,8 @@ def test_what_is_not_quantised_may_be_fp16() -> None:
 
 def test_weights_have_a_step_for_each_channel() -> None:
     values = np.array([[1.27, -0.5], [0.0, 0.0], [-12.7, 1.0]], np.float32)
-    assert weight_scales(values, 0) == pytest.approx([0.01, 1.0, 0.1])
-    assert weight_scales(values, 1) == pytest.approx([0.1, 1 / 127])
+    assert weight_scales(values, 0, 127) == pytest.approx([0.01, 1.0, 0.1])
+    assert weight_scales(values, 1, 127) == pytest.approx([0.1, 1 / 127])
 
 
 def seen(values: npt.NDArray[np.float32]) -> Measured:
@@ -253,7 +258,8 @@ def test_an_outlier_widens_the_range_by_max_alone() -> None:
     values = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
     values[0] = 1000.0
     steps = {
-        method: activation_scales(seen(values), method)["x"].step * 127 for method in RangeMethod
+        method: activation_scales(seen(values), method, Precision.INT8)["x"].step * 127
+        for method in RangeMethod
     }
     assert steps["max"] == pytest.approx(1000.0)
     assert 3 < steps["percentile"] < 5
@@ -264,7 +270,7 @@ def test_an_outlier_widens_the_range_by_max_alone() -> None:
 
 def test_the_range_of_least_error_is_the_range_of_least_error() -> None:
     values = (np.random.default_rng(0).standard_t(3, 50_000)).astype(np.float32)
-    best = activation_scales(seen(values), "mse")["x"].step
+    best = activation_scales(seen(values), "mse", Precision.INT8)["x"].step
 
     def error(step: float) -> float:
         return float(((np.clip(np.rint(values / step), -127, 127) * step - values) ** 2).mean())
@@ -276,12 +282,16 @@ def test_the_range_of_least_error_is_the_range_of_least_error() -> None:
 def test_what_is_never_negative_has_twice_the_steps() -> None:
     values = np.abs(np.random.default_rng(0).standard_normal(1000)).astype(np.float32)
     signed, unsigned = (
-        activation_scales(seen(values), "max", unsigned=flag)["x"] for flag in (False, True)
+        activation_scales(seen(values), "max", Precision.INT8, unsigned=flag)["x"]
+        for flag in (False, True)
     )
-    assert [(one.unsigned, one.zero) for one in (signed, unsigned)] == [(False, 0), (True, 0)]
+    assert [(one.levels.kind, one.levels.zero) for one in (signed, unsigned)] == [
+        ("INT8", 0),
+        ("UINT8", 0),
+    ]
     assert signed.step / unsigned.step == pytest.approx(255 / 127)
-    around = activation_scales(seen(-values), "max", unsigned=True)["x"]
-    assert around.zero == 128
+    around = activation_scales(seen(-values), "max", Precision.INT8, unsigned=True)["x"]
+    assert around.levels.zero == 128
     assert around.step == signed.step
 
 

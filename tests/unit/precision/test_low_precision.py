@@ -13,7 +13,7 @@ from builders.precision import describe, rounded_in_fp32, to_low
 from builders.precision.graph import Graph, module_of, name_nodes
 from builders.precision.islands import choose_islands
 from builders.precision.measure import Measured, measure
-from builders.precision.typed import LowType
+from zoo.schema.precisions import Precision
 from zoo.util.errors import ExportError
 
 
@@ -38,7 +38,7 @@ def run(data: bytes, images: np.ndarray) -> np.ndarray:
 
 
 def lowered(
-    data: bytes, low: LowType = "fp16", islands: set[str] | None = None, **options: bool
+    data: bytes, low: Precision = "fp16", islands: set[str] | None = None, **options: bool
 ) -> onnx.ModelProto:
     """A model in a lower type, with the islands that its operators alone ask for."""
     fp32 = onnx.load_from_string(data)
@@ -136,7 +136,7 @@ def test_bf16_is_valid_onnx_and_rounds_as_it_should(attention_like: bytes) -> No
 
 
 @pytest.mark.parametrize("low", ["fp16", "bf16"])
-def test_images_may_be_fp16(attention_like: bytes, low: LowType) -> None:
+def test_images_may_be_fp16(attention_like: bytes, low: Precision) -> None:
     typed = lowered(attention_like, low, low_images=True)
     onnx.checker.check_model(typed, full_check=True)
     images = np.random.default_rng(1).standard_normal((3, 4, 8)).astype(np.float32)

@@ -202,12 +202,21 @@ def test_a_cell_may_differ_from_its_line() -> None:
     assert line.cell("sm120").driver == {13: 580} != line.driver
 
 
+def drop_from_cells(table: dict[str, Any], precision: str) -> None:
+    cells = [cell for line in table["line"].values() for cell in line["cells"]]
+    for cell in cells:
+        if precision in cell.get("precisions", ()):
+            cell["precisions"].remove(precision)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda table: table["line"]["trt11.4"].update(contaner="none"),
         lambda table: table["line"]["trt11.4"]["cells"][0].update(precisions=["fp61"]),
         lambda table: table["arch"]["sm86"].pop("source"),
+        lambda table: table["precision"].update(int8=table["precision"]["fp8"]),
+        lambda table: drop_from_cells(table, "bf16"),
     ],
 )
 def test_a_mistake_in_the_table_is_found(change: Any) -> None:
