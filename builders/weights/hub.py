@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ _DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
 def fetch(model: str, weights: HubWeights) -> Path:
     """Downloads a file through huggingface_hub's cache and checks its size and hash.
 
-    ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected.
+    A cached file that is damaged is downloaded again. ``HF_ENDPOINT``, ``HF_HOME`` and
+    ``HF_HUB_OFFLINE`` are respected.
 
     Args:
         model: Manifest id, for messages.
@@ -30,11 +32,15 @@ def fetch(model: str, weights: HubWeights) -> Path:
             differs from the manifest's; such a file is removed from the cache.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
         raise _missing() from error
     where = f"{weights.repository}@{weights.revision[:12]} {weights.file}"
+    cached = try_to_load_from_cache(weights.repository, weights.file, revision=weights.revision)
+    if isinstance(cached, str) and (damage := _damage(Path(cached), weights)):
+        print(f"{model}: {where}: the cached file {damage}; downloading it again")
+        _remove(Path(cached))
     try:
         path = Path(hf_hub_download(weights.repository, weights.file, revision=weights.revision))
     except LocalEntryNotFoundError as error:
@@ -59,17 +65,27 @@ def fetch(model: str, weights: HubWeights) -> Path:
 
 
 def _check(model: str, where: str, path: Path, weights: HubWeights) -> None:
-    size, digest = path.stat().st_size, sha256_file(path)
-    if size == weights.size and digest == weights.sha256:
+    if (damage := _damage(path, weights)) is None:
         return
-    path.resolve().unlink()
-    path.unlink(missing_ok=True)
+    _remove(path)
     raise WeightsError(
-        f"{model}: {where} has {size} bytes and sha256 {digest}; the manifest says "
-        f"{weights.size} bytes and {weights.sha256}",
+        f"{model}: {where} {damage}; the manifest says {weights.size} bytes and {weights.sha256}",
         hint="the file was removed from the cache; if it is the same after a retry, the hub serves "
         "a different file than the locked one: do not build from it",
     )
+
+
+def _damage(path: Path, weights: HubWeights) -> str | None:
+    """Describes a file that is not the locked one; None if it is."""
+    size, digest = path.stat().st_size, sha256_file(path)
+    if size == weights.size and digest == weights.sha256:
+        return None
+    return f"has {size} bytes and sha256 {digest}"
+
+
+def _remove(path: Path) -> None:
+    path.resolve().unlink(missing_ok=True)  # the blob that the path in a snapshot links to
+    path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +129,14 @@ def look_up(model: str, weights: HubWeights) -> Lock:
     )
 
 
-def write_lock(path: Path, lock: Lock) -> None:
-    """Writes revision, hash and size into a manifest and keeps the rest of it unchanged."""
+def write_lock(path: Path, pins: Mapping[str, str | int]) -> None:
+    """Writes fields of ``weights`` into a manifest and keeps the rest of it unchanged."""
     import tomlkit
 
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     table = document["weights"]
     assert isinstance(table, tomlkit.items.Table)
-    for name, value in vars(lock).items():
+    for name, value in pins.items():
         table[name] = value
     write_whole(path, tomlkit.dumps(document).encode())
 
