@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.schema.manifest import HubWeights
+from zoo.util.causes import cause_of
 from zoo.util.digest import sha256_file
 from zoo.util.errors import MissingPackageError, WeightsError
 from zoo.util.files import write_whole
@@ -57,7 +58,7 @@ def fetch(model: str, weights: HubWeights) -> Path:
         ) from error
     except Exception as error:  # an interrupted download; the class depends on the HTTP library
         raise WeightsError(
-            f"{model}: {where}: the download did not complete: {error}",
+            f"{model}: {where}: the download did not complete: {cause_of(error)}",
             hint=f"try again; {_DRY_RUN}",
         ) from error
     _check(model, where, path, weights)
@@ -115,7 +116,7 @@ def look_up(model: str, weights: HubWeights) -> Lock:
         raise WeightsError(f"{model}: the hub answers {status} for {weights.repository}") from error
     except Exception as error:  # whatever the HTTP library of this huggingface_hub raises
         raise WeightsError(
-            f"{model}: the hub can't be reached: {error}",
+            f"{model}: the hub can't be reached: {cause_of(error)}",
             hint="locking needs the network; check HF_ENDPOINT and HF_HUB_OFFLINE",
         ) from error
     for sibling in info.siblings or []:

