@@ -27,8 +27,7 @@ class LoggedErrors(logging.Handler):
     def told(self) -> str | None:
         """The errors, without Polygraphy's marks and colours; None if there are none.
 
-        TensorRT logs the cause first and then what failed because of it, often the other way round:
-        all of them are given, in order and each once.
+        The cause may be the first or the last of them, so all are given, each once.
         """
         return plain("; ".join(dict.fromkeys(self._errors))) or None
 
