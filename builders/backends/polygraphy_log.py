@@ -35,8 +35,8 @@ class LoggedErrors(logging.Handler):
         """Prints a message and keeps an error."""
         message = record.getMessage()
         print(message)
-        if record.levelno >= logging.ERROR:
-            self._errors.append(plain(message).removeprefix("[E] ").removeprefix("[C] "))
+        if record.levelno == logging.ERROR:  # a critical one is also raised
+            self._errors.append(plain(message).removeprefix("[E] "))
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def check_apart(
         env=worker_environment(bucket="://" in repository.store.url, weights=False),
     )  # fmt: skip
     if done.returncode:
-        last = end_of(done.stderr)
+        last = end_of(done.stderr, "no message")
         raise JobError(f"{key}: its check failed ({done.returncode}): {last}")
     try:
         answer = Answer.model_validate(json.loads(done.stdout))

@@ -62,12 +62,11 @@ class WeightsIdentity(_Inputs):
     naming: str | None = None
 
     @model_serializer(mode="wrap")
-    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> Any:
         """Leaves out what is not stated, as before there were such fields: keys stay."""
-        values: dict[str, Any] = dump(self)
         return {
             name: value
-            for name, value in values.items()
+            for name, value in dump(self).items()
             if value is not None or name not in ("member", "naming")
         }
 

@@ -212,9 +212,9 @@ class ExportRecord(Record):
         return self.onnx, self.golden
 
     @model_serializer(mode="wrap")
-    def _without_empty_notes(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_notes(self, dump: SerializerFunctionWrapHandler) -> Any:
         """Leaves out notes that there are none of, as before there were any."""
-        values: dict[str, Any] = dump(self)
+        values = dump(self)
         if not values["notes"]:
             del values["notes"]
         return values
