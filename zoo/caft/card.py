@@ -12,7 +12,6 @@ from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
 from zoo.schema.manifest import Preprocess
 from zoo.schema.records import Record
-from zoo.util.causes import plain
 from zoo.util.digest import Sha256
 from zoo.util.errors import CacheError
 from zoo.util.files import write_whole
@@ -120,7 +119,7 @@ def read_card(folder: Path) -> Card | None:
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:
-        reason = plain(str(error))
+        reason = str(error).splitlines()[0]
         raise CacheError(
             f"{path} is not the card of a feature cache: {reason}",
             hint="extract the features again into another folder: zoo features ... -o FOLDER",
