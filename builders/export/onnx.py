@@ -7,9 +7,12 @@ The same inputs give the same bytes in any folder: whatever the exporter adds ab
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +23,15 @@ from builders.recipe.export_form import DIALECTS, OPSETS
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import Manifest
 from zoo.schema.measurements import OnnxCheck
+from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx
     import torch
     from torch import nn
+
+Exporter = Callable[["nn.Module", "torch.Tensor", Path], None]
 
 INPUT, OUTPUT = "images", "features"
 _GOLDEN_BATCH = 4  # batch size in PyTorch for golden features
@@ -65,14 +71,19 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
 
 def write_onnx(
     backbone: nn.Module, input_size: int, path: Path, dialect: str = DIALECTS["dynamo-20"]
-) -> None:
+) -> tuple[str, ...]:
     """Exports a backbone with a dynamic batch, normalised.
+
+    A network that the exporter refuses is tried again without fused attention.
 
     Args:
         backbone: On the CPU, in fp32.
         input_size: Height and width, pixels.
         path: Where the ONNX goes.
         dialect: Exporter and opset, as in an export key.
+
+    Returns:
+        What the export needed, in words.
 
     Raises:
         ExportError: The exporter does not support the network, or the dialect is unknown.
@@ -89,17 +100,60 @@ def write_onnx(
         2, 3, input_size, input_size
     )  # the exporter would make a batch of 1 static
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    export = partial(_export, exporters[dialect], backbone, example, path)
+    notes: tuple[str, ...] = ()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            exporters[dialect](backbone, example, path)
-    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise ExportError(
-            f"torch.onnx can't export this network: {str(error).splitlines()[0]}"
-        ) from error
+        export()
+    except Exception as error:  # exporters raise classes of every layer below them
+        with _without_fused_attention(backbone) as cured:
+            if not cured:
+                raise _not_exported(error) from error
+            print(f"trying again without fused attention: {cause_of(error)}")
+            try:
+                export()
+            except Exception as second:
+                raise _not_exported(second) from second
+        notes = (f"exported without fused attention, with which it fails: {cause_of(error)}",)
     model = onnx.load(path)
     normalise_onnx(model)
     save_onnx(model, path)
+    return notes
+
+
+def _export(exporter: Exporter, backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+    import torch
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        exporter(backbone, example, path)
+
+
+def _not_exported(error: Exception) -> ExportError:
+    return ExportError(f"torch.onnx can't export this network: {cause_of(error)}")
+
+
+@contextmanager
+def _without_fused_attention(backbone: nn.Module) -> Iterator[bool]:
+    """Has attention computed step by step meanwhile, as by timm's ``set_fused_attn(False)``.
+
+    The result is the same up to rounding. The exporter knows the fused operator for one layout of
+    queries only, and e.g. Hiera's windows have another.
+
+    Yields:
+        Whether any layer used the fused operator.
+    """
+    fused: list[Any] = [layer for layer in backbone.modules() if _is_fused(layer)]
+    for layer in fused:
+        layer.fused_attn = False
+    try:
+        yield bool(fused)
+    finally:
+        for layer in fused:
+            layer.fused_attn = True
+
+
+def _is_fused(layer: nn.Module) -> bool:
+    return getattr(layer, "fused_attn", False) is True
 
 
 def _export_dynamo(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
@@ -169,7 +223,7 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
         path.write_bytes(model.SerializeToString(deterministic=True))
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported ONNX is not valid: {error}") from error
+        raise ExportError(f"the exported ONNX is not valid: {cause_of(error)}") from error
 
 
 def parameter_count(model: onnx.ModelProto) -> int:

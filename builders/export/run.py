@@ -43,12 +43,13 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
     started, output = time.perf_counter(), workspace.output
     steps = 4 + len(job.inputs)
     golden_file = state_file = None
+    notes: tuple[str, ...] = ()
 
     def step(done: int, note: str) -> None:
         report(Event(stage="export", done=done, total=steps, note=note))
 
     if job.fp32 is None:
-        state_file = _export_fp32(job, workspace, step)
+        state_file, notes = _export_fp32(job, workspace, step)
         golden_file = "golden.npz"
         fp32_path, golden_path = output / "fp32.onnx", output / golden_file
     else:
@@ -97,6 +98,7 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
         state=state_file,
         exports=tuple(exports),
         disabled=tuple(disabled),
+        notes=notes,
         cost=cost_since(started),
     )
 
@@ -180,8 +182,12 @@ def _check_lower(
 
 def _export_fp32(
     job: ExportJob, workspace: Workspace, step: Callable[[int, str], None]
-) -> str | None:
-    """Writes ``fp32.onnx`` and ``golden.npz``; returns the file name of a newly seeded state."""
+) -> tuple[str | None, tuple[str, ...]]:
+    """Writes ``fp32.onnx`` and ``golden.npz``.
+
+    Returns:
+        The file name of a newly seeded state, and what to note about weights and export.
+    """
     from builders import weights
     from builders.export import backbone
     from builders.export import onnx as export
@@ -190,7 +196,8 @@ def _export_fp32(
 
     manifest, output = job.manifest, workspace.output
     dialect = job.inputs["fp32"].dialect
-    state_file = None
+    state_file: str | None = None
+    notes: tuple[str, ...] = ()
     step(0, "weights")
     if not job.weights.seeded:
         path = weights.fetch(manifest, Path(job.manifest_dir))
@@ -209,14 +216,16 @@ def _export_fp32(
     if job.weights.seeded:
         state.load_seeded(model, manifest, path)
     else:
-        state.load_state(model, manifest, path)
+        notes = state.load_state(model, manifest, path)
     cut = backbone.Backbone(model, manifest.backbone)
     backbone.check_width(manifest.id, cut, manifest.preprocess.input_size)
     step(2, "golden features")
     export.write_golden(cut, manifest, output / "golden.npz")
     step(3, "fp32 ONNX")
-    export.write_onnx(cut, manifest.preprocess.input_size, output / "fp32.onnx", dialect)
-    return state_file
+    notes += export.write_onnx(cut, manifest.preprocess.input_size, output / "fp32.onnx", dialect)
+    for note in notes:
+        print(f"{manifest.id}: {note}")  # to the log
+    return state_file, notes
 
 
 def run_reference(job: ReferenceJob, workspace: Workspace, report: Report) -> ReferenceOutput:

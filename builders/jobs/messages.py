@@ -207,6 +207,7 @@ class ExportOutput(_Message):
         state: Name of the file of a seeded state that this job made, if any.
         exports: The ONNX files.
         disabled: Requested forms that miss their tolerance.
+        notes: What was recognised in the weights and what the export needed, in words.
         cost: Seconds and peak memory (bytes).
     """
 
@@ -215,6 +216,7 @@ class ExportOutput(_Message):
     state: FileName | None
     exports: tuple[ExportedFile, ...]
     disabled: tuple[DisabledExport, ...] = ()
+    notes: tuple[str, ...] = ()
     cost: Cost
 
 

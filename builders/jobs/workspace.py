@@ -11,6 +11,8 @@ from zoo.schema.measurements import Cost
 from zoo.schema.records import Blob
 from zoo.schema.targets import Toolchain
 from zoo.stores import open_store
+from zoo.util.digest import sha256_file
+from zoo.util.errors import RepositoryError
 
 
 class Workspace:
@@ -26,18 +28,35 @@ class Workspace:
         self.output = output
 
     def blob(self, blob: Blob) -> Path:
-        """Returns a blob as a file: in place if the store is local, else downloaded and checked."""
-        path = self._repository.blobs.path(blob)
-        if path is None:
-            path = self.output / "inputs" / blob.sha256
-            path.parent.mkdir(exist_ok=True)
-            self._repository.blobs.fetch(blob, path)
-        return path
+        """Returns a blob as a file: in place if the store is local, else downloaded.
+
+        Its hash is checked before each use either way: a record names the hash, and what is made of
+        the file is published under it.
+
+        Raises:
+            RepositoryError: It is missing or damaged.
+        """
+        folder = self.output / "inputs"
+        if (path := folder / blob.sha256).is_file() and sha256_file(path) == blob.sha256:
+            return path  # downloaded earlier in this job
+        if self._repository.blobs.path(blob) is None:
+            folder.mkdir(exist_ok=True)
+        return self._repository.blobs.whole(blob, folder)
 
     def timing_cache(self, device: str, toolchain: Toolchain) -> Path | None:
-        """Returns the timing cache of a GPU and a toolchain as a file, None if there is none."""
+        """Returns the timing cache of a GPU and a toolchain as a file.
+
+        Returns:
+            Its path; None if there is none or it is damaged: it only saves time.
+        """
         record = self._repository.timing_cache(device, toolchain)
-        return self.blob(record.cache) if record else None
+        if record is None:
+            return None
+        try:
+            return self.blob(record.cache)
+        except RepositoryError as error:
+            print(f"built without the timing cache: {error.message}")
+            return None
 
 
 def cost_since(started: float) -> Cost:

@@ -199,6 +199,8 @@ def _classifier(backbone: Backbone) -> Callable[[Features], npt.NDArray[np.int64
     head = backbone.model.get_classifier()
     if getattr(head, "in_features", None) != backbone.cut.feature_dim:
         return None
+    if not all(parameter.isfinite().all() for parameter in head.parameters()):
+        return None  # the weights are fine-tuned ones, without ImageNet's classifier
 
     def classify(features: Features) -> npt.NDArray[np.int64]:
         with torch.inference_mode():

@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from builders.photos import bundled
+from builders.photos.unchanged import check_unchanged
 from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import CalibrationImages
@@ -76,7 +77,12 @@ class CalibrationSet(BaseModel):
 
         Returns:
             ``(crops, size, size, 3)``, and the indices of up to 16 uncropped photos.
+
+        Raises:
+            UsageError: A photo is no longer the one whose digest the set names.
         """
+        for path, digest in zip(self.paths, self.digests, strict=True):
+            check_unchanged(path, digest, "calibration")
         crops = _CROPS if self.source == "shipped" else _CROPS[:1]
         images = [
             fit(_crop(photo, *crop), preprocess)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from builders.photos.unchanged import changed
 from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_file, sha256_json
@@ -65,13 +66,36 @@ class LabelledSet(BaseModel):
     sha256: str
 
     def pixels(self, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-        """Returns the photos at a network's input size, ``(N, size, size, 3)``."""
+        """Returns the photos at a network's input size, ``(N, size, size, 3)``.
+
+        Raises:
+            UsageError: A photo is no longer the one that was hashed.
+        """
+        self._check_unchanged()
         return np.stack([fit(open_photo(path), preprocess) for path in self.paths])
 
     def opened(self) -> Labelled:
-        """Returns the decoded photos."""
+        """Returns the decoded photos.
+
+        Raises:
+            UsageError: A photo is no longer the one that was hashed.
+        """
+        self._check_unchanged()
         photos = tuple(map(open_photo, self.paths))
         return Labelled(name=self.name, photos=photos, labels=np.array(self.labels))
+
+    def _check_unchanged(self) -> None:
+        try:
+            actual = digest_of(self.paths, self.labels)
+        except OSError as error:
+            raise changed("labelled", f"{error.filename}: {error.strerror}") from error
+        if actual != self.sha256:
+            raise changed("labelled", f"{self.name}: their digest is {actual}, not {self.sha256}")
+
+
+def digest_of(paths: Sequence[Path], labels: Sequence[int]) -> str:
+    """Returns one digest of photos and their labels, whatever their order."""
+    return sha256_json(sorted(zip(map(sha256_file, paths), labels, strict=True)))
 
 
 def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
@@ -121,5 +145,5 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
         name=f"{len(paths)} photos of {len(set(labels))} classes in a maintainer's folder",
         paths=tuple(paths),
         labels=tuple(labels),
-        sha256=sha256_json(sorted(zip(map(sha256_file, paths), labels, strict=True))),
+        sha256=digest_of(paths, labels),
     )

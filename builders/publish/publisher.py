@@ -22,6 +22,7 @@ from builders.toolchains.worker_environment import worker_environment
 from zoo.repository.repository import Repository
 from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
 from zoo.schema.records import Kind
+from zoo.util.causes import end_of
 from zoo.util.errors import JobError, RepositoryError, ZooError
 
 Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind], ModelIndex]
@@ -69,7 +70,7 @@ def check_apart(
         env=worker_environment(bucket="://" in repository.store.url, weights=False),
     )  # fmt: skip
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last = end_of(done.stderr, "no message")
         raise JobError(f"{key}: its check failed ({done.returncode}): {last}")
     try:
         answer = Answer.model_validate(json.loads(done.stdout))

@@ -72,6 +72,7 @@ def publish_export(
                 check=made.check,
                 calibration=made.calibration,
                 advice=made.advice,
+                notes=output.notes,
                 cost=output.cost,
             )
         )

@@ -17,6 +17,7 @@ from zoo.schema.keys import WeightsIdentity
 from zoo.schema.manifest import Manifest
 from zoo.schema.precisions import Precision
 from zoo.schema.records import ExportRecord, FailureRecord
+from zoo.util.errors import RepositoryError
 
 Export = ExportRecord | FailureRecord
 """An export, or the record of its failure."""
@@ -99,7 +100,12 @@ class Exports:
             records.publish_export(self._repository, job, outcome.result, outcome.folder)
         for form in missing:
             record = self._read(asked[form].key)
-            assert record is not None
+            if record is None:  # the record of an export that was damaged, made anew otherwise
+                raise RepositoryError(
+                    f"{self._repository.store.url}: export {asked[form].key} names files that are "
+                    "missing or damaged, and exporting again does not give the same ones",
+                    hint=".venv/bin/zoo-farm check --repair removes the record, to be made again",
+                )
             self._found[form] = record
 
     def _read(self, key: str) -> Export | None:
@@ -108,5 +114,4 @@ class Exports:
         record = repository.export(model, key)
         if record is None:
             return repository.failed_export(model, key)
-        whole = repository.blobs.has(record.onnx) and repository.blobs.has(record.golden)
-        return record if whole else None
+        return record if all(map(repository.blobs.seems_whole, record.blobs)) else None

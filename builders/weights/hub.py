@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.schema.manifest import HubWeights
+from zoo.util.causes import cause_of
 from zoo.util.digest import sha256_file
 from zoo.util.errors import MissingPackageError, WeightsError
-from zoo.util.files import write_whole
 
 _DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
 
@@ -16,7 +16,8 @@ _DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
 def fetch(model: str, weights: HubWeights) -> Path:
     """Downloads a file through huggingface_hub's cache and checks its size and hash.
 
-    ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected.
+    A cached file that is damaged is downloaded again. ``HF_ENDPOINT``, ``HF_HOME`` and
+    ``HF_HUB_OFFLINE`` are respected.
 
     Args:
         model: Manifest id, for messages.
@@ -30,11 +31,15 @@ def fetch(model: str, weights: HubWeights) -> Path:
             differs from the manifest's; such a file is removed from the cache.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
         raise _missing() from error
     where = f"{weights.repository}@{weights.revision[:12]} {weights.file}"
+    cached = try_to_load_from_cache(weights.repository, weights.file, revision=weights.revision)
+    if isinstance(cached, str) and (damage := _damage(Path(cached), weights)):
+        print(f"{model}: {where}: the cached file {damage}; downloading it again")
+        _remove(Path(cached))
     try:
         path = Path(hf_hub_download(weights.repository, weights.file, revision=weights.revision))
     except LocalEntryNotFoundError as error:
@@ -51,7 +56,7 @@ def fetch(model: str, weights: HubWeights) -> Path:
         ) from error
     except Exception as error:  # an interrupted download; the class depends on the HTTP library
         raise WeightsError(
-            f"{model}: {where}: the download did not complete: {error}",
+            f"{model}: {where}: the download did not complete: {cause_of(error)}",
             hint=f"try again; {_DRY_RUN}",
         ) from error
     _check(model, where, path, weights)
@@ -59,17 +64,27 @@ def fetch(model: str, weights: HubWeights) -> Path:
 
 
 def _check(model: str, where: str, path: Path, weights: HubWeights) -> None:
-    size, digest = path.stat().st_size, sha256_file(path)
-    if size == weights.size and digest == weights.sha256:
+    if (damage := _damage(path, weights)) is None:
         return
-    path.resolve().unlink()
-    path.unlink(missing_ok=True)
+    _remove(path)
     raise WeightsError(
-        f"{model}: {where} has {size} bytes and sha256 {digest}; the manifest says "
-        f"{weights.size} bytes and {weights.sha256}",
+        f"{model}: {where} {damage}; the manifest says {weights.size} bytes and {weights.sha256}",
         hint="the file was removed from the cache; if it is the same after a retry, the hub serves "
         "a different file than the locked one: do not build from it",
     )
+
+
+def _damage(path: Path, weights: HubWeights) -> str | None:
+    """Describes a file that is not the locked one; None if it is."""
+    size, digest = path.stat().st_size, sha256_file(path)
+    if size == weights.size and digest == weights.sha256:
+        return None
+    return f"has {size} bytes and sha256 {digest}"
+
+
+def _remove(path: Path) -> None:
+    path.resolve().unlink(missing_ok=True)  # the blob that the path in a snapshot links to
+    path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +114,7 @@ def look_up(model: str, weights: HubWeights) -> Lock:
         raise WeightsError(f"{model}: the hub answers {status} for {weights.repository}") from error
     except Exception as error:  # whatever the HTTP library of this huggingface_hub raises
         raise WeightsError(
-            f"{model}: the hub can't be reached: {error}",
+            f"{model}: the hub can't be reached: {cause_of(error)}",
             hint="locking needs the network; check HF_ENDPOINT and HF_HUB_OFFLINE",
         ) from error
     for sibling in info.siblings or []:
@@ -111,18 +126,6 @@ def look_up(model: str, weights: HubWeights) -> Lock:
         f"{model}: {weights.repository} has no {weights.file} with a known hash",
         hint="does the repository hold safetensors under another name? See weights.file",
     )
-
-
-def write_lock(path: Path, lock: Lock) -> None:
-    """Writes revision, hash and size into a manifest and keeps the rest of it unchanged."""
-    import tomlkit
-
-    document = tomlkit.parse(path.read_text(encoding="utf-8"))
-    table = document["weights"]
-    assert isinstance(table, tomlkit.items.Table)
-    for name, value in vars(lock).items():
-        table[name] = value
-    write_whole(path, tomlkit.dumps(document).encode())
 
 
 def _missing() -> MissingPackageError:

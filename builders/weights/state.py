@@ -1,23 +1,36 @@
-"""Loads files of weights into timm models; every tensor must match."""
+"""Loads files of weights into timm models.
+
+Every tensor that the features depend on must be in the file, and every tensor of the file must have
+a place in the model. What the cut throws away, such as a classifier that was replaced in
+fine-tuning, may be missing or of another shape.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import assert_never
 
-from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
+from builders.weights import checkpoint
+from builders.weights.checkpoint import Found, State, shown
+from zoo.schema.manifest import Cut, FileWeights, HubWeights, Manifest, PypiWeights
+from zoo.util.causes import cause_of
 from zoo.util.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_NAMED = 8  # tensors that the features depend on: finding one costs a run of the network
 
-def read_state(path: Path, suffix: str | None = None) -> dict[str, torch.Tensor]:
-    """Reads a state dict from safetensors or from a pickle that contains only tensors.
+
+def read_file(path: Path, suffix: str | None = None) -> object:
+    """Reads safetensors, or a pickle that contains only tensors and plain values.
 
     Args:
         path: The file.
@@ -26,48 +39,255 @@ def read_state(path: Path, suffix: str | None = None) -> dict[str, torch.Tensor]
     Raises:
         WeightsError: The file is damaged, or a pickle that contains code.
     """
+    import argparse
+    import pathlib
     import pickle
 
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    plain: list[Any] = [argparse.Namespace, pathlib.PosixPath]  # training options; they run no code
     try:
         if (suffix or path.suffix) == ".safetensors":
-            state: dict[str, torch.Tensor] = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            return load_file(path)
+        with torch.serialization.safe_globals(plain):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError,
+        AttributeError, TypeError,
+    ) as error:  # fmt: skip
+        cause = _cause(path, error)
         raise WeightsError(
-            f"{path}: not a state dict that can be read safely: {str(error).splitlines()[0]}",
-            hint="only safetensors and pickles that contain nothing but tensors are read",
+            f"{path}: not a checkpoint that can be read safely: {cause}",
+            hint=_how_to_convert(path)
+            if _CODE in cause
+            else "it is damaged or in another format; safetensors and what torch.save writes of "
+            "tensors are read",
         ) from error
+
+
+_CODE = "which is more than data"
+_PICKLE = b"\x80"  # how pickles begin
+
+
+def _cause(path: Path, error: Exception) -> str:
+    """Returns what torch or safetensors says, without torch's advice to run the file's code."""
+    text = " ".join(str(error).split())
+    if "TorchScript" in text:
+        return f"it contains TorchScript, {_CODE}"
+    if code := re.search(r"GLOBAL (\S+)", text):
+        return f"it contains {code[1]}, {_CODE}"
+    if operand := re.search(r"Unsupported operand \d+", text):
+        with path.open("rb") as file:
+            what = f"a pickle, {_CODE}" if file.read(1) == _PICKLE else "something else"
+        return f"it contains {what}: {operand[0]}"
+    return text.partition("This is an internal miniz error")[0].strip()
+
+
+def _how_to_convert(path: Path) -> str:
+    """Returns a command that writes the tensors of a checkpoint without anything else."""
+    target = path.with_name(f"{path.stem}-tensors.pth")
+    code = (
+        "import torch; from builders.export.backbone import import_timm; import_timm(); "
+        "T = torch.Tensor; "
+        f'c = torch.load({json.dumps(str(path))}, map_location="cpu", weights_only=False); '
+        'c = c.state_dict() if hasattr(c, "state_dict") else c; '
+        'c = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in c.items()}; '
+        "c = {k: v for k, v in c.items() if isinstance(v, T) or isinstance(v, dict) "
+        "and all(isinstance(t, T) for t in v.values())}; "
+        f"torch.save(c, {json.dumps(str(target))})"
+    )
+    return (
+        "only safetensors and pickles that contain nothing but tensors and plain values are read; "
+        "if you trust where it is from, this writes its tensors alone, but runs the code that it "
+        f"contains:\n  .venv/bin/python -c {shlex.quote(code)}\n"
+        f"  then state {target.name} in the manifest, as path with its sha256"
+    )
+
+
+def read_state(path: Path, suffix: str | None = None) -> dict[str, torch.Tensor]:
+    """Reads a plain state dict; see :func:`read_file`.
+
+    Raises:
+        WeightsError: The file can't be read safely, or holds something else.
+    """
+    state = checkpoint.state_dicts(read_file(path, suffix)).get("")
+    if state is None:
+        raise WeightsError(f"{path}: not a state dict")
     return state
 
 
-def load_state(model: nn.Module, manifest: Manifest, path: Path) -> None:
-    """Loads the weights of a manifest into its model; no tensor may be missing or unused.
+def load_state(model: nn.Module, manifest: Manifest, path: Path) -> tuple[str, ...]:
+    """Loads the weights of a manifest into its model.
+
+    Tensors that the features do not depend on and that the file lacks become NaN, so that nothing
+    can be computed from random ones.
 
     Args:
         model: From :func:`builders.export.backbone.create`.
         manifest: States how the file names its tensors and which of them to ignore.
         path: The file of weights.
 
+    Returns:
+        What was recognised in the file and what was left out, in words.
+
     Raises:
         WeightsError: The file's tensors do not match the model's.
     """
-    state = read_state(path)
-    weights = manifest.weights
+    what = f"{manifest.id}: {path.name}"
+    found, notes = _find(what, manifest, checkpoint.state_dicts(read_file(path)), model)
+    given, expected = found.tensors, model.state_dict()
+    foreign = sorted(given.keys() - expected.keys())
+    of_head = [name for name in foreign if name.startswith(_classifiers(model))]
+    if unplaced := sorted(set(foreign) - set(of_head)):
+        raise WeightsError(
+            f"{what} does not fit timm's {manifest.timm_name}: it has tensors that the model does "
+            f"not have: {shown([found.prefix + name for name in unplaced])}{_fit(given, expected)}",
+            hint="if the backbone does not use them, state in the manifest, under [weights]: "
+            f"ignore = {_prefixes_of(found.prefix, unplaced, expected)}",
+        )
+    fitting = {
+        name: tensor
+        for name, tensor in given.items()
+        if name in expected and tensor.shape == expected[name].shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    absent = {name: _misfit(name, given, expected) for name in expected.keys() - fitting.keys()}
+    if problems := [absent[name] for name in _needed(model, manifest, absent)]:
+        raise WeightsError(
+            f"{what} does not fit timm's {manifest.timm_name}: the cut "
+            f"'{manifest.backbone.cut}' needs {'; '.join(problems)}"
+            f"{', and perhaps more' if len(problems) == _NAMED else ''}{_fit(given, expected)}",
+            hint=f"weights.ignore can't help: the features depend on them. The names that timm "
+            f"gives {manifest.arch}: .venv/bin/python -c 'from builders.export.backbone import "
+            f'import_timm as t; print(*t().create_model("{manifest.arch}").state_dict())\'',
+        )
+    _check_finite(what, model, manifest, fitting)
+    unused = [*absent.values(), *(f"{name} (not in timm's model)" for name in of_head)]
+    if unused:
+        notes += (f"not needed by the cut '{manifest.backbone.cut}': {shown(unused)}",)
+    return notes + _types(fitting.values())
+
+
+def _find(
+    what: str, manifest: Manifest, states: dict[str, State], model: nn.Module
+) -> tuple[Found, tuple[str, ...]]:
+    """Returns the model's tensors in a file, and what was recognised."""
+    weights, expected = manifest.weights, list(model.state_dict())
+    stated: str | None = None
+    ignored: tuple[str, ...] = ()
     match weights:
         case PypiWeights():
+            stated = weights.state
             if weights.naming == "lukemelas":
-                state = lukemelas_to_timm(state, set(model.state_dict()))
-        case HubWeights() | FileWeights():
+                states = {n: lukemelas_to_timm(s, set(expected)) for n, s in states.items()}
+        case FileWeights():
+            stated, ignored = weights.state, weights.ignore
+        case HubWeights():
             ignored = weights.ignore
-            state = {name: t for name, t in state.items() if not name.startswith(ignored)}
         case _:
             assert_never(weights)
-    _load(model, manifest, path, state)
+    chosen, notes = checkpoint.choose_state(what, states, expected, stated)
+    found = checkpoint.find(what, states[chosen], expected, weights.prefix, ignored)
+    return found, notes + found.notes
+
+
+def _fit(given: Collection[str], expected: Collection[str]) -> str:
+    return f" ({len(set(given) & set(expected))} of the model's {len(expected)} tensors are in it)"
+
+
+def _misfit(name: str, given: State, expected: State) -> str:
+    if name not in given:
+        return f"{name} (missing)"
+    return f"{name} (shape {tuple(given[name].shape)}, not {tuple(expected[name].shape)})"
+
+
+def _prefixes_of(prefix: str, names: Iterable[str], expected: Collection[str]) -> list[str]:
+    """Returns the shortest prefixes that cover names of the file, and no tensor of the model."""
+    prefixes = set()
+    for name in names:
+        first = f"{name.partition('.')[0]}."
+        taken = any(other.startswith(first) for other in expected)
+        prefixes.add(prefix + (name if taken or "." not in name else first))
+    return sorted(prefixes)
+
+
+def _classifiers(model: nn.Module) -> tuple[str, ...]:
+    """Returns the prefixes of the names of a timm model's classifiers."""
+    stated = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    names = (stated,) if isinstance(stated, str) else tuple(stated)
+    return tuple(f"{name}." for name in names)
+
+
+def _needed(model: nn.Module, manifest: Manifest, names: Collection[str]) -> list[str]:
+    """Returns the tensors among some that the features depend on, at most eight of them.
+
+    A tensor of NaN makes every feature NaN that depends on it. Those that none depends on stay so.
+    """
+    import torch
+
+    tensors = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in names and not name.endswith("num_batches_tracked")  # for training only
+    }
+    values = {name: tensor.nan_to_num() for name, tensor in tensors.items()}
+    needed = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+
+    def depends(tried: Iterable[str]) -> bool:
+        for name in tensors:
+            tensors[name].copy_(values[name])
+        for name in tried:
+            tensors[name].fill_(torch.nan)
+        return bool(_features(model, manifest).isnan().any())
+
+    with torch.no_grad():
+        floats = sorted(tensors.keys() - set(needed))
+        if floats and depends(floats):
+            for name in floats:
+                if len(needed) < _NAMED and depends([name]):
+                    needed.append(name)
+            depends(floats)
+    return sorted(needed)[:_NAMED]
+
+
+def _features(model: nn.Module, manifest: Manifest) -> torch.Tensor:
+    """Returns what every cut takes its features from, for a grey image."""
+    import torch
+
+    size = manifest.preprocess.input_size
+    network: Any = model.eval()
+    features: torch.Tensor = network.forward_features(torch.zeros(1, 3, size, size))
+    if manifest.backbone.cut is Cut.PRE_LOGITS:
+        features = network.forward_head(features, pre_logits=True)
+    return features
+
+
+def _check_finite(what: str, model: nn.Module, manifest: Manifest, loaded: State) -> None:
+    """Checks that the features depend on no NaN or infinity.
+
+    Raises:
+        WeightsError: They do.
+    """
+    broken = [
+        name
+        for name, tensor in loaded.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if broken and (needed := _needed(model, manifest, broken)):
+        raise WeightsError(
+            f"{what}: it holds NaN or infinity in {shown(needed)}",
+            hint="its training diverged: use an earlier checkpoint",
+        )
+
+
+def _types(tensors: Iterable[torch.Tensor]) -> tuple[str, ...]:
+    """Says which types other than fp32 the tensors are stored in."""
+    types = {
+        str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()
+    } - {"float32"}
+    return (f"stored as {', '.join(sorted(types))}, computed in float32",) if types else ()
 
 
 def load_seeded(model: nn.Module, manifest: Manifest, path: Path) -> None:
@@ -76,17 +296,12 @@ def load_seeded(model: nn.Module, manifest: Manifest, path: Path) -> None:
     Raises:
         WeightsError: The file's tensors do not match the model's.
     """
-    _load(model, manifest, path, read_state(path, ".safetensors"))
-
-
-def _load(model: nn.Module, manifest: Manifest, path: Path, state: dict[str, torch.Tensor]) -> None:
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(read_state(path, ".safetensors"), strict=True)
     except RuntimeError as error:
-        cause = " ".join(str(error).split())[:400]
         raise WeightsError(
-            f"{manifest.id}: {path.name} does not fit timm's {manifest.timm_name}: {cause}",
-            hint="weights.ignore names tensors that the backbone does not use",
+            f"{manifest.id}: {path.name} does not fit timm's {manifest.timm_name}: "
+            f"{cause_of(error)}"
         ) from error
 
 

@@ -39,6 +39,7 @@ from zoo.client.host import describe_machine
 from zoo.runtime import open_session
 from zoo.schema.keys import BuildInputs
 from zoo.schema.records import PrecisionStatus
+from zoo.util.causes import cause_of
 from zoo.util.errors import JobError, ZooError
 from zoo.util.files import write_whole
 
@@ -150,7 +151,8 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
     except Exception as error:  # top level of the process: report any error in the result
         traceback.print_exc()
         name = type(error).__name__
-        return Failure(error=name, message=f"{name}: {error}", hint="see the log for the traceback")
+        message = f"{name}: {cause_of(error).removeprefix(f'{name}: ')}"
+        return Failure(error=name, message=message, hint="see the log for the traceback")
 
 
 def _run(job: AnyJob, workspace: Workspace, report: Report) -> BaseModel:

@@ -12,6 +12,7 @@ from typing import Any
 
 from zoo.caft.labels import LabelError, class_of
 from zoo.caft.sample import Item, Sample, Source
+from zoo.util.causes import cause_of
 from zoo.util.errors import DatasetError, MissingPackageError, RunError, UsageError
 
 
@@ -92,7 +93,7 @@ def from_hub(
         else:
             loaded = datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError, ConnectionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = cause_of(error)
         raise DatasetError(f"can't open hf:{name}: {reason}") from error
     return HuggingFaceSource(loaded, image, label)
 

@@ -25,6 +25,7 @@ from PIL import Image
 from zoo.caft.augment import Augmentation
 from zoo.inference.preprocess import Exif, fit, open_photo
 from zoo.schema.manifest import Preprocess
+from zoo.util.causes import plain
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError, ZooError
 
@@ -79,7 +80,7 @@ def reason_of(error: Exception) -> str:
         return error.message
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return f"{type(error).__name__}: {plain(str(error))}"
 
 
 class NoProcessError(RunError):

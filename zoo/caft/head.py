@@ -15,6 +15,7 @@ from zoo.caft.card import Identity
 from zoo.inference.extractor import Extractor
 from zoo.schema.measurements import Measurement
 from zoo.schema.records import Record
+from zoo.util.causes import plain
 from zoo.util.errors import HeadError, MissingPackageError
 from zoo.util.files import write_whole
 
@@ -166,7 +167,7 @@ class Head:
             tensors = numpy_io.load(data)
             return cls._of(card, tensors)
         except (ValidationError, ValueError, KeyError, TypeError, _tensor_error()) as error:
-            reason = (str(error).splitlines() or [""])[0]
+            reason = plain(str(error))
             raise HeadError(
                 f"{path} is not a head of caft-zoo: {type(error).__name__} {reason}",
                 hint="create one: zoo train-head CACHE -o head.safetensors",

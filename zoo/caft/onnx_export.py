@@ -13,6 +13,7 @@ from zoo.inference.extractor import Extractor
 from zoo.runtime.onnxruntime import session_options
 from zoo.schema.precisions import is_lowered
 from zoo.schema.runtimes import Runtime
+from zoo.util.causes import cause_of
 from zoo.util.errors import HeadError, MissingPackageError
 from zoo.util.files import whole
 
@@ -127,7 +128,7 @@ def _difference(path: Path, head: Head, extractor: Extractor) -> float:
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime has an exception class per status
-        reason = str(error).splitlines()[0]
+        reason = cause_of(error)
         raise HeadError(f"the ONNX of backbone and head does not load: {reason}") from error
     random = np.random.default_rng(0)
     shape = extractor.session.input_shape

@@ -270,6 +270,7 @@ def provenance(engine: EngineEntry, origin: Origin) -> list[tuple[str, str]]:
         ]
     if export is not None:
         lines.append(("Weights, SHA-256", export.inputs.weights.digest))
+        lines += [("Export", note) for note in export.notes]
         lines.append(("Parameters", f"{export.parameters:,}"))
         lines.append(("Exported by", _named(export.inputs.versions)))
     if record is not None and record.inputs.options:

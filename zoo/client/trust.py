@@ -205,6 +205,7 @@ class SignedIndex:
             cached = self._folder / "verified" / quote(path, safe="")
             if not cached.is_file():
                 raise self.cause
+            self._check_copy(cached)
             since = datetime.fromtimestamp(cached.stat().st_mtime, timezone.utc)
             self._say(f"{self.cause.message}; using the copy verified on {since:%Y-%m-%d}")
             return cached.read_bytes()
@@ -275,8 +276,10 @@ class SignedIndex:
             return None
         cached = self._folder / "verified" / quote(path, safe="")
         digest = info.hashes["sha256"]
-        if cached.is_file() and sha256_bytes(cached.read_bytes()) == digest:
-            return cached.read_bytes()
+        if _digest_of(cached).is_file() and cached.is_file():
+            copy = cached.read_bytes()
+            if sha256_bytes(copy) == digest:
+                return copy
         key = hashed_key(path, digest)
         try:
             data = self._store.get(key, limit=info.length)
@@ -290,9 +293,30 @@ class SignedIndex:
                 f"{self._store.url}: {key} does not match its signature: modified or truncated",
                 hint="it was not used; report it to the repository's maintainers",
             )
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(cached, data)
+        self._keep_copy(cached, data, digest)
         return data
+
+    def _keep_copy(self, cached: Path, data: bytes, digest: str) -> None:
+        """Caches a verified file, and its digest, to check the copy with when it is used."""
+        note = _digest_of(cached)
+        note.unlink(missing_ok=True)  # never the digest of an older copy, whatever happens now
+        write_whole(cached, data)
+        write_whole(note, digest.encode())
+
+    def _check_copy(self, cached: Path) -> None:
+        """Raises if a verified copy has been damaged since.
+
+        Raises:
+            RepositoryError: It has; copies of earlier versions, without a digest, can't be checked.
+        """
+        note = _digest_of(cached)
+        if not note.is_file() or note.read_text() == sha256_bytes(cached.read_bytes()):
+            return
+        assert self.cause is not None
+        raise RepositoryError(
+            f"{self.cause.message}; the copy verified earlier, {cached}, is damaged and not used",
+            hint="it is replaced as soon as the repository can be read again",
+        ) from self.cause
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -304,6 +328,10 @@ class SignedIndex:
             self._folder = Path(self._copy.name)
         with turn(self._folder / "lock"):
             yield
+
+
+def _digest_of(cached: Path) -> Path:
+    return cached.with_name(f"{cached.name}.sha256")
 
 
 def _may_write(folder: Path) -> bool:

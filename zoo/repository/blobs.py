@@ -24,12 +24,22 @@ class Blobs:
     def add(self, path: Path) -> Blob:
         """Stores a file as a blob. The store may move the file instead of copying it.
 
+        A stored blob of this hash that is damaged is replaced.
+
         Returns:
             The blob's hash and size.
         """
         blob = Blob(sha256=sha256_file(path), size=path.stat().st_size)
-        self._store.put_file(blob_key(blob.sha256), path)
+        key = blob_key(blob.sha256)
+        if not self._store.put_file(key, path) and not self.seems_whole(blob):
+            self._store.delete(key)
+            self._store.put_file(key, path)
         return blob
+
+    def seems_whole(self, blob: Blob) -> bool:
+        """Whether a stored blob's size is right, and its hash if the store is local."""
+        path = self.path(blob)
+        return self.has(blob) and (path is None or sha256_file(path) == blob.sha256)
 
     def has(self, blob: Blob) -> bool:
         """Whether the blob is stored with its full size."""

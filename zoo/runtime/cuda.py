@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from zoo.util.causes import cause_of
 from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def open_device(index: int = 0) -> Device:
         device.set_current()
     except Exception as error:  # cuda-core raises classes of several packages
         raise RunError(
-            f"no usable NVIDIA GPU: {str(error).splitlines()[0]}",
+            f"no usable NVIDIA GPU: {cause_of(error)}",
             hint="nvidia-smi must list the GPU; `zoo show MODEL` also lists engines for the CPU",
         ) from error
     return device

@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.runtime.base import Features, Images, check_images, check_size, in_pieces
 from zoo.schema.keys import BuildInputs
+from zoo.util.causes import cause_of
 from zoo.util.errors import MissingPackageError, RunError
 
 
@@ -57,7 +58,7 @@ class OnnxRuntimeSession:
         except Exception as error:  # onnxruntime raises classes of its own for each status
             raise RunError(
                 f"{engine.name}: onnxruntime {onnxruntime.__version__} can't load it: "
-                f"{str(error).splitlines()[0]}",
+                f"{cause_of(error)}",
                 hint="it may require another onnxruntime version; zoo show lists requirements",
             ) from error
         self._max_batch = max_batch

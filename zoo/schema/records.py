@@ -6,9 +6,16 @@ Readers keep unknown fields, so that old clients can read newer records.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 from typing_extensions import assert_never
 
 from zoo.schema.closed import Lenient, Unknown, complete
@@ -184,6 +191,7 @@ class ExportRecord(Record):
         check: Results of comparing the ONNX with PyTorch.
         calibration: Below fp32, the digests of the calibration images.
         advice: Below fp32, the candidates tried and the operators that stay in a higher precision.
+        notes: What was recognised in the weights and what the export needed, in words.
         cost: Seconds and peak memory (bytes) of the worker.
     """
 
@@ -195,12 +203,21 @@ class ExportRecord(Record):
     check: OnnxCheck
     calibration: CalibrationImages | None = None
     advice: Advice | None = None
+    notes: tuple[str, ...] = ()
     cost: Cost
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
         """The blobs that it refers to."""
         return self.onnx, self.golden
+
+    @model_serializer(mode="wrap")
+    def _without_empty_notes(self, dump: SerializerFunctionWrapHandler) -> Any:
+        """Leaves out notes that there are none of, as before there were any."""
+        values = dump(self)
+        if not values["notes"]:
+            del values["notes"]
+        return values
 
 
 class FailureStage(StrEnum):

@@ -22,6 +22,7 @@ from zoo.client.host import Run, all_installed, run_command
 from zoo.schema.closed import Unknown
 from zoo.schema.runtimes import RUNTIME_FACTS
 from zoo.schema.targets import Arch, RuntimeKind, Toolchain, known_archs, on_gpu, served_archs
+from zoo.util.causes import end_of
 from zoo.util.errors import TargetError
 from zoo.util.version import __version__
 
@@ -145,7 +146,7 @@ def imports(python: str, module: str) -> str | None:
         return None
     if done.returncode < 0:
         return f"importing {module} died of signal {-done.returncode}"
-    return (done.stderr.strip().splitlines() or [f"importing {module} failed"])[-1]
+    return end_of(done.stderr, f"importing {module} failed")
 
 
 def _working(

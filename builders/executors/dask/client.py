@@ -45,6 +45,7 @@ from builders.jobs.results import read_result
 from zoo.repository.repository import Repository
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
 from zoo.stores import open_store
+from zoo.util.causes import cause_of
 from zoo.util.errors import ClusterError, JobError, NotRunError, QuarantineError
 from zoo.util.version import __version__
 
@@ -279,7 +280,7 @@ class _Attempt:
             ) from error
         except ImportError as error:
             raise NotRunError(
-                f"{self._slot.name} can't run jobs: {error}",
+                f"{self._slot.name} can't run jobs: {cause_of(error)}",
                 hint="it needs this project's checkout and pip install '.[worker,dask]'",
             ) from error
 

@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.util.causes import plain
 from zoo.util.errors import ClusterError, MissingPackageError, UsageError
 
 Role = Literal["scheduler", "worker", "client"]
@@ -125,7 +126,7 @@ def say_cause(error: BaseException) -> str:
         error = error.__cause__
     if _is_plain_text(error):
         return "it does not use TLS"
-    return str(error) or "it does not respond like a scheduler"
+    return plain(str(error)) or "it does not respond like a scheduler"
 
 
 def _is_plain_text(error: BaseException) -> bool:

@@ -36,6 +36,7 @@ from builders.toolchains.interpreter import worker_command
 from zoo.repository.repository import Repository
 from zoo.schema.records import Blob
 from zoo.stores import open_store
+from zoo.util.causes import cause_of
 from zoo.util.errors import JobError, NotRunError, RepositoryError, ZooError
 
 SLOT = "ZOO_FARM_SLOT"
@@ -131,7 +132,7 @@ def run_task(text: str) -> str:
             of_the_job = isinstance(error, JobError) and not isinstance(error, NotRunError)
             answer = Answer(error=error.message, hint=error.hint, log=log, not_run=not of_the_job)
         except Exception as error:  # the outermost handler: the answer reports any error
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {cause_of(error)}"
             answer = Answer(error=text, log=read_log_end(Path(scratch), LOG_LIMIT), not_run=True)
     return answer.model_dump_json()
 

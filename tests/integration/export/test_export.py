@@ -32,7 +32,7 @@ from builders.export.onnx import (
 from builders.jobs.messages import ExportJob
 from builders.jobs.progress import silent
 from builders.photos.calibration import shipped
-from builders.recipe.export_form import Form, export_inputs
+from builders.recipe.export_form import DIALECTS, Form, export_inputs
 from zoo.schema.keys import ExportInputs
 from zoo.schema.manifest import BackboneCut, Manifest
 from zoo.schema.records import Advice
@@ -226,6 +226,82 @@ def test_a_precision_that_is_far_off_on_golden_photos_leaves_the_others(
     assert refused.inputs.precision == "int8"
     assert "meets its tolerance on calibration images, but on two golden" in refused.reason
     assert refused.advice == Advice(operators=1)
+
+
+class Windows(nn.Module):
+    """Attention within windows, five-dimensional as Hiera's, with timm's switch."""
+
+    def __init__(self, fused: bool = True) -> None:
+        super().__init__()
+        self.fused_attn = fused
+        self.weight = nn.Parameter(torch.randn(3, 8))
+        self.runs: list[bool] = []
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        self.runs.append(self.fused_attn)
+        rows = images.flatten(2).transpose(1, 2) @ self.weight
+        windows = rows.reshape(rows.shape[0], 1, 4, -1, 8)
+        if self.fused_attn:
+            attended = nn.functional.scaled_dot_product_attention(windows, windows, windows)
+        else:
+            scores = windows @ windows.transpose(-2, -1) * 8**-0.5
+            attended = scores.softmax(-1) @ windows
+        return attended.flatten(1, 3).transpose(1, 2).unsqueeze(-1)
+
+
+def test_what_exports_only_without_fused_attention_is_exported_so(tmp_path: Path) -> None:
+    network = Windows()
+    backbone = Backbone(network, pooled(8))
+    images = torch.randn(3, 3, 8, 8)
+    expected = backbone(images)
+    (note,) = write_onnx(backbone, 8, tmp_path / "m.onnx")
+    assert "only 4D query, key, and value are supported" in note
+    assert network.fused_attn, "golden features are those of the network as it is"
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    (features,) = session.run(None, {"images": images.numpy()})
+    assert np.allclose(features, expected.numpy(), atol=1e-5)
+
+
+def test_what_exports_with_fused_attention_keeps_it(tmp_path: Path) -> None:
+    class Plain(Windows):
+        def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+            self.runs.append(self.fused_attn)
+            rows = (images.flatten(2).transpose(1, 2) @ self.weight).unsqueeze(1)
+            attended = nn.functional.scaled_dot_product_attention(rows, rows, rows)
+            return attended.transpose(1, 3)
+
+    network = Plain()
+    assert write_onnx(Backbone(network, pooled(8)), 8, tmp_path / "m.onnx") == ()
+    assert all(network.runs)
+
+
+class Refused(nn.Module):
+    """A network that no exporter takes, whatever its attention."""
+
+    def __init__(self, error: Exception, fused: bool) -> None:
+        super().__init__()
+        self.error, self.fused_attn = error, fused
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a step\nthat is \x1b[31mthe cause\x1b[0m"), TypeError("the cause"),
+     AssertionError("the cause"), KeyError("the cause"), NotImplementedError("the cause")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_the_cause_of_a_failed_export_is_said(
+    tmp_path: Path, error: Exception, dialect: str, fused: bool
+) -> None:
+    with pytest.raises(ExportError, match="can't export this network") as caught:
+        write_onnx(Backbone(Refused(error, fused), pooled(8)), 8, tmp_path / "m.onnx", dialect)
+    assert "the cause" in caught.value.message
+    assert "\x1b" not in caught.value.message
+    assert caught.value.exit_code == 6
 
 
 def test_dead_features_are_refused(tmp_path: Path, manifests: dict[str, Manifest]) -> None:

@@ -74,6 +74,28 @@ def test_the_cache_serves_without_a_network(
     assert Path(done.stdout.strip()).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("damaged", [DATA[:100], DATA[::-1]], ids=["truncated", "overwritten"])
+def test_a_damaged_cached_file_is_downloaded_again(served: FakeHub, damaged: bytes) -> None:
+    path = Path(fetch(locked(served)).stdout.strip())
+    path.resolve().write_bytes(damaged)
+    done = fetch(locked(served))
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == DATA
+
+
+def test_a_damaged_cached_file_is_not_used_without_a_network(
+    served: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(fetch(locked(served)).stdout.strip())
+    path.resolve().write_bytes(DATA[::-1])
+    served.stop()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = fetch(locked(served))
+    assert done.returncode == 5
+    assert "downloading it again" in done.stdout
+    assert "HF_HUB_OFFLINE" in done.stderr
+
+
 def test_a_wrong_hash_is_refused_and_removed(served: FakeHub, tmp_path: Path) -> None:
     done = fetch(locked(served, sha256="0" * 64))
     assert done.returncode == 5

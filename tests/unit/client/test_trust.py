@@ -189,6 +189,23 @@ def test_offline_what_was_verified_still_loads(signed: Signed) -> None:
         offline.model("other")
 
 
+@pytest.mark.parametrize("name", ["index.json", "index%2Fm.json"])
+def test_offline_a_damaged_copy_is_not_used(signed: Signed, name: str) -> None:
+    online = signed.client()
+    assert (online.index().models[0].model, signed.pulled(online)) == ("m", b"engine")
+    (copy,) = signed.folder.rglob(f"verified/{name}")
+    data = copy.read_bytes()
+    copy.write_bytes(data.replace(b'"m"', b'"n"'))
+    offline = signed.client(store=Unreachable())
+    with pytest.raises(RepositoryError, match="damaged and not used") as caught:
+        (offline.index(), offline.model("m"))
+    assert caught.value.hint
+    online = signed.client()
+    assert (online.index().models[0].model, signed.pulled(online)) == ("m", b"engine")
+    assert copy.read_bytes() == data
+    assert signed.pulled(signed.client(store=Unreachable())) == b"engine"
+
+
 def test_the_doctor_notices_a_repository_that_does_not_answer(
     signed: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

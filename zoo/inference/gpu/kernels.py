@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.inference.gpu.views import FILTERS, VIEW, Views
 from zoo.runtime import cuda
+from zoo.util.causes import cause_of
 from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _compile(device: Device, names: tuple[str, ...]) -> tuple[Kernel, ...]:
         options = ProgramOptions(std="c++17", arch=f"sm_{device.arch}", fma=False)
         module = Program(source(), "c++", options).compile("cubin")
     except Exception as error:  # cuda-core raises exceptions of several packages
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = cause_of(error)
         if "nvrtc" in type(error).__name__.lower() and "compil" in reason.lower():
             raise RunError(f"the resize kernels do not compile: {reason}") from error
         raise MissingPackageError(

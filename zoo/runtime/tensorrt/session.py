@@ -25,10 +25,13 @@ from zoo.schema.keys import BuildInputs
 from zoo.schema.manifest import BatchRange
 from zoo.schema.runtimes import RUNTIME_FACTS, title_of
 from zoo.schema.targets import RuntimeLine
+from zoo.util.causes import plain
 from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
     from cuda.core import Stream
+
+_MOST_ERRORS = 8  # a session that goes on may log many
 
 
 class TensorRTSession:
@@ -66,7 +69,7 @@ class TensorRTSession:
         self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
             raise RunError(
-                f"{engine.name} can't be loaded: {self._log.last or 'TensorRT gives no reason'}",
+                f"{engine.name} can't be loaded: {self._log.told or 'TensorRT gives no reason'}",
                 hint=f"it is a {describe(read_file_header(engine))}; installed here is "
                 f"{title_of(inputs.toolchain.kind)} {self._trt.__version__}",
             )
@@ -301,16 +304,26 @@ def import_runtime(inputs: BuildInputs) -> Any:
 
 
 def _make_log(trt: Any) -> Any:
-    """Returns a logger that keeps the last error, the only place where TensorRT gives reasons."""
+    """Returns a logger that keeps errors, the only place where TensorRT gives reasons.
+
+    Its ``last`` is the last error and ``told`` all of them, each once, as plain text.
+    """
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.last = ""
+            self._errors: dict[str, None] = {}
+
+        @property
+        def told(self) -> str:
+            return plain("; ".join(self._errors))
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self.last = message
+                self.last = plain(message)
+                if len(self._errors) < _MOST_ERRORS:
+                    self._errors[self.last] = None
 
     return Log()
 

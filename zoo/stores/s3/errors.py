@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 
 from botocore import exceptions as aws
 
+from zoo.util.causes import plain
 from zoo.util.errors import RepositoryError
 
 _CREDENTIALS = (
@@ -159,7 +160,7 @@ def server_time(answer: dict[str, object]) -> datetime | None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (plain(str(error)) or type(error).__name__).rstrip(".")
 
 
 def _rounded(seconds: float) -> str:

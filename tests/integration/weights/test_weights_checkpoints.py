@@ -1,0 +1,278 @@
+"""Fine-tuned checkpoints: another head, wrappers and prefixes, and what can't be loaded."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from support.goldens import assert_golden
+from support.models import SMALL
+from support.paths import ROOT
+from torch import nn
+
+from builders.export import backbone
+from builders.weights import fetch
+from builders.weights.state import load_state
+from zoo.schema.manifest import BackboneCut, Cut, FileWeights, Manifest
+from zoo.util.errors import WeightsError
+
+State = dict[str, torch.Tensor]
+Load = Callable[..., tuple[nn.Module, tuple[str, ...]]]
+
+
+@pytest.fixture
+def state(manifests: dict[str, Manifest]) -> State:
+    torch.manual_seed(0)
+    model = backbone.create(manifests[SMALL])
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture
+def load(tmp_path: Path, manifests: dict[str, Manifest]) -> Load:
+    """Saves a checkpoint and loads it as a manifest's own weights."""
+
+    def load(saved: Any, suffix: str = ".pth", **changes: Any) -> tuple[nn.Module, tuple[str, ...]]:
+        path = tmp_path / f"mine{suffix}"
+        save_file(saved, path) if suffix == ".safetensors" else torch.save(saved, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        values = {"source": "file", "path": path.name, "sha256": digest, **changes}
+        weights = FileWeights.model_validate(values)
+        manifest = manifests[SMALL].model_copy(update={"weights": weights})
+        model = backbone.create(manifest)
+        return model, load_state(model, manifest, fetch(manifest, tmp_path))
+
+    return load
+
+
+def holds(model: nn.Module, state: State) -> bool:
+    """Whether a model has the tensors of a state, apart from its classifier."""
+    loaded = model.state_dict()
+    return all(
+        torch.equal(loaded[name], tensor)
+        for name, tensor in state.items()
+        if not name.startswith("classifier.")
+    )
+
+
+def without_head(state: State) -> State:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+
+
+def test_a_plain_state_dict_has_nothing_to_say(state: State, load: Load) -> None:
+    model, notes = load(state)
+    assert holds(model, state)
+    assert notes == ()
+    assert torch.equal(model.state_dict()["classifier.weight"], state["classifier.weight"])
+
+
+HEADS: dict[str, State] = {
+    "ten-classes": {"classifier.weight": torch.ones(10, 1024), "classifier.bias": torch.ones(10)},
+    "none": {},
+    "of-layers": {"classifier.0.weight": torch.ones(9, 1024), "classifier.2.bias": torch.ones(10)},
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_head_of_its_own_does_not_matter(
+    state: State, load: Load, head: str, suffix: str
+) -> None:
+    model, notes = load({**without_head(state), **HEADS[head]}, suffix)
+    assert holds(model, state)
+    assert "classifier.weight" in notes[0]
+    # Nothing may be classified with random weights.
+    assert model.state_dict()["classifier.weight"].isnan().all()
+
+
+WRAPPERS: dict[str, Callable[[State], dict[str, Any]]] = {
+    "state_dict": lambda state: {"epoch": 3, "arch": "x", "state_dict": state},
+    "model": lambda state: {"model": state, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+    "ema": lambda state: {"ema": state, "loss": torch.tensor(0.1)},
+    "model_ema": lambda state: {"model_ema": state, "args": argparse.Namespace(lr=0.1)},
+    "state_dict_ema": lambda state: {"state_dict_ema": state, "best": 0.9},
+    "module": lambda state: {"module": state},
+    "ema.shadow": lambda state: {"ema": {"decay": 0.99, "shadow": state}},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapper_is_found_and_said(state: State, load: Load, wrapper: str) -> None:
+    model, notes = load(WRAPPERS[wrapper](state))
+    assert holds(model, state)
+    assert notes == (f"state dict '{wrapper}'",)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "backbone.", "model.", "encoder.", "module._orig_mod.",
+     "model.backbone.", "anything.at_all."],
+)  # fmt: skip
+def test_a_prefix_is_found_and_said(state: State, load: Load, prefix: str) -> None:
+    prefixed = {f"{prefix}{name}": tensor for name, tensor in without_head(state).items()}
+    model, notes = load({"state_dict": {**prefixed, "criterion.weight": torch.ones(3)}})
+    assert holds(model, state)
+    assert any(f"'{prefix}'" in note for note in notes)
+    assert any("criterion.weight" in note for note in notes)
+
+
+def changed(state: State) -> State:
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+def test_two_state_dicts_need_a_choice(state: State, load: Load) -> None:
+    both = {"model": state, "ema": changed(state)}
+    with pytest.raises(WeightsError) as caught:
+        load(both)
+    assert_golden("weights/two-state-dicts", str(caught.value))
+    assert holds(load(both, state="model")[0], state)
+    model, notes = load(both, state="ema")
+    assert holds(model, changed(state))
+    assert "'ema'" in notes[0]
+    with pytest.raises(WeightsError, match=r"weights\.state") as caught:
+        load(both, state="emma")
+    assert "ema" in str(caught.value.hint)
+
+
+def test_two_state_dicts_of_the_same_tensors_need_none(state: State, load: Load) -> None:
+    model, notes = load({"state_dict": state, "state_dict_ema": dict(state)})
+    assert holds(model, state)
+    assert "state_dict_ema holds the same" in notes[0]
+
+
+def test_two_prefixes_need_a_choice(state: State, load: Load) -> None:
+    both = {f"student.{name}": tensor for name, tensor in state.items()}
+    both |= {f"teacher.{name}": tensor for name, tensor in changed(state).items()}
+    with pytest.raises(WeightsError) as caught:
+        load(both)
+    assert_golden("weights/two-prefixes", str(caught.value))
+    assert holds(load(both, prefix="student.")[0], state)
+    assert holds(load(both, prefix="teacher.")[0], changed(state))
+    with pytest.raises(WeightsError, match=r"weights\.prefix") as caught:
+        load(both, prefix="pupil.")
+    assert "'student.'" in str(caught.value.hint)
+
+
+def test_a_missing_tensor_that_is_needed_is_named(state: State, load: Load) -> None:
+    del state["conv_stem.weight"]
+    state["classifier.weight"] = torch.ones(10, 1024)
+    with pytest.raises(WeightsError) as caught:
+        load({"state_dict": state})
+    assert_golden("weights/missing-tensor", str(caught.value))
+    assert "conv_stem.weight" in run_hint(str(caught.value.hint))
+
+
+def test_a_misshapen_tensor_that_is_needed_is_named(state: State, load: Load) -> None:
+    state["blocks.0.0.conv_pw.weight"] = torch.ones(3, 3, 1, 1)
+    with pytest.raises(WeightsError) as caught:
+        load(state)
+    assert "blocks.0.0.conv_pw.weight (shape (3, 3, 1, 1), not (16, 16, 1, 1))" in str(caught.value)
+    assert "classifier" not in caught.value.message
+
+
+def test_a_missing_statistic_of_a_norm_is_needed(state: State, load: Load) -> None:
+    del state["bn1.running_var"]
+    with pytest.raises(WeightsError, match=r"bn1\.running_var \(missing\)"):
+        load(state)
+    del state["bn1.num_batches_tracked"]
+    with pytest.raises(WeightsError) as caught:
+        load(state)
+    assert "num_batches_tracked" not in caught.value.message
+
+
+def test_tensors_without_a_place_are_refused_with_a_line_that_helps(
+    state: State, load: Load
+) -> None:
+    more = {**state, "aux.weight": torch.ones(3), "blocks.0.0.gate": torch.ones(3)}
+    with pytest.raises(WeightsError) as caught:
+        load(more)
+    assert_golden("weights/unplaced", str(caught.value))
+    assert holds(load(more, ignore=["aux.", "blocks.0.0.gate"])[0], state)
+
+
+def test_another_architecture_is_said_to_be_one(state: State, load: Load) -> None:
+    other = {name.replace("blocks", "layers"): tensor for name, tensor in state.items()}
+    with pytest.raises(WeightsError, match="of the model's") as caught:
+        load(other)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(state: State, load: Load, value: float) -> None:
+    state["conv_stem.weight"][0] = value
+    with pytest.raises(WeightsError, match=r"conv_stem\.weight"):
+        load(state)
+
+
+def test_a_head_that_is_not_finite_does_not_matter(state: State, load: Load) -> None:
+    state["classifier.bias"][0] = torch.nan
+    assert holds(load(state)[0], state)
+
+
+def test_half_precision_is_said(state: State, load: Load) -> None:
+    half = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
+    model, notes = load(half, ".safetensors")
+    assert notes == ("stored as float16, computed in float32",)
+    assert model.state_dict()["conv_stem.weight"].dtype == torch.float32
+
+
+def test_a_file_without_a_state_dict_is_refused(load: Load) -> None:
+    with pytest.raises(WeightsError, match="no state dict") as caught:
+        load({"epoch": 3})
+    assert caught.value.hint
+
+
+def test_what_the_cut_throws_away_depends_on_the_cut(
+    state: State, tmp_path: Path, manifests: dict[str, Manifest]
+) -> None:
+    """``conv_head`` comes after the pool: pre_logits needs it, pooled does not."""
+    del state["conv_head.weight"]
+    path = tmp_path / "w.safetensors"
+    save_file(state, path)
+    weights = FileWeights(source="file", path=path.name, sha256="0" * 64)
+    for cut, width in ((Cut.POOLED, 576), (Cut.PRE_LOGITS, 1024)):
+        manifest = manifests[SMALL].model_copy(
+            update={"weights": weights, "backbone": BackboneCut(cut=cut, feature_dim=width)}
+        )
+        model = backbone.create(manifest)
+        if cut is Cut.POOLED:
+            assert "conv_head.weight (missing)" in load_state(model, manifest, path)[0]
+            features = backbone.Backbone(model, manifest.backbone)(torch.zeros(1, 3, 64, 64))
+            assert features.isfinite().all()
+            continue
+        with pytest.raises(WeightsError, match=r"conv_head\.weight"):
+            load_state(model, manifest, path)
+
+
+def run_hint(text: str) -> str:
+    """Runs the command at the end of a hint; returns what it prints."""
+    command = shlex.split(text[text.index(".venv/bin/python ") :])
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_hint_on_a_pickle_with_code_is_a_command_that_works(
+    state: State, load: Load, tmp_path: Path, manifests: dict[str, Manifest]
+) -> None:
+    model = backbone.create(manifests[SMALL])
+    model.load_state_dict(state)
+    with pytest.raises(WeightsError) as caught:
+        load({"model": model, "epoch": 3, "hyper": {"a": argparse.Action}})
+    hint = str(caught.value.hint)
+    (line,) = [line for line in hint.splitlines() if line.startswith("  .venv/bin/python ")]
+    run_hint(line)
+    converted = torch.load(tmp_path / "mine-tensors.pth", weights_only=True)
+    loaded, notes = load(converted)
+    assert holds(loaded, state)
+    assert notes == ("state dict 'model'",)

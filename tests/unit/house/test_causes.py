@@ -1,0 +1,118 @@
+"""Errors of others are read to their end: the cause, in plain text, with nothing cut off."""
+
+from __future__ import annotations
+
+import pytest
+
+from zoo.util.causes import cause_of, end_of, plain
+
+
+def raised_from(*errors: Exception) -> Exception:
+    """Raises each error from the one before; returns the last."""
+    caught: Exception | None = None
+    for error in errors:
+        try:
+            raise error from caught
+        except Exception as now:
+            caught = now
+    assert caught is not None
+    return caught
+
+
+def test_the_cause_is_the_first_error_of_a_chain() -> None:
+    error = raised_from(
+        AssertionError("only 4D query, key, and value are supported"),
+        ValueError("Error when translating node %scaled_dot_product_attention"),
+        RuntimeError("Failed to convert.\n\x1b[96mThis is step 3/3\x1b[0m\nNext steps:\n- none"),
+    )
+    assert cause_of(error) == "only 4D query, key, and value are supported"
+
+
+def test_what_was_handled_meanwhile_is_no_cause() -> None:
+    try:
+        try:
+            {}["fast path"]
+        except KeyError:
+            raise RuntimeError("the disk is full")  # noqa: B904  as libraries do
+    except RuntimeError as error:
+        assert cause_of(error) == "the disk is full"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (KeyError("aten::unfold"), "KeyError: 'aten::unfold'"),
+        (NotImplementedError(), "NotImplementedError"),
+        (
+            RuntimeError("first line\n\n  second line: the cause"),
+            "first line second line: the cause",
+        ),
+        (raised_from(TimeoutError(), OSError("the server is gone")), "the server is gone"),
+        (raised_from(OSError("[Errno 111] refused"), OSError("no host")), "[Errno 111] refused"),
+    ],
+    ids=["key", "empty", "lines", "empty-cause", "cause"],
+)
+def test_a_cause_is_a_sentence(error: Exception, text: str) -> None:
+    assert cause_of(error) == text
+
+
+def test_a_chain_that_bites_its_tail_ends() -> None:
+    error, other = ValueError("the one"), ValueError("the other")
+    error.__cause__, other.__cause__ = other, error
+    assert cause_of(error) == "the other"
+
+
+def test_text_is_plain_and_keeps_both_ends() -> None:
+    assert (
+        plain("\x1b[1;31mred\x1b[0m\r\n\x1b]8;;http://x\x07link\x1b]8;;\x07\t\x00end")
+        == "red link end"
+    )
+    text = plain(f"start {'x ' * 5000}the cause", 100)
+    assert len(text) <= 100
+    assert text.startswith("start")
+    assert text.endswith("the cause")
+
+
+DOCKER = """docker: Error response from daemon: could not select device driver "" with \
+capabilities: [[gpu]].
+See 'docker run --help'.
+"""
+TRACEBACK = """warming up
+Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+    import tensorrt
+ImportError: libnvinfer.so.10: cannot open shared object file
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "x.py", line 3, in <module>
+    raise RuntimeError(
+pydantic_core._pydantic_core.ValidationError: 2 validation errors for Answer
+index
+  Field required
+refused
+  Input should be a string
+"""
+BUILDX = """\x1b[31mERROR\x1b[0m: failed to resolve: \x1b[1mpull access denied\x1b[0m
+
+[notice] a new release is there
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "parts", "absent"),
+    [
+        (DOCKER, ["could not select device driver", "[[gpu]]"], ["See 'docker"]),
+        (TRACEBACK, ["2 validation errors", "refused", "should be a string"], ["File", "warming"]),
+        (BUILDX, ["ERROR: failed to resolve: pull access denied"], ["\x1b", "notice"]),
+        ("first\nsecond\n", ["first second"], []),
+        ("\n \n", ["no error message"], []),
+    ],
+    ids=["docker", "traceback", "colours", "lines", "nothing"],
+)
+def test_error_output_is_read_to_its_end(output: str, parts: list[str], absent: list[str]) -> None:
+    text = end_of(output)
+    assert "\n" not in text
+    assert all(part in text for part in parts), text
+    assert not any(part in text for part in absent), text
