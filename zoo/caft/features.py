@@ -16,10 +16,11 @@ from zoo.caft.card import Card, Identity, Storage
 from zoo.caft.datasets import described
 from zoo.caft.decode import Batch, Decoded
 from zoo.caft.feed import DecodeMode, Feed, check_gpu_decodes, open_feed
-from zoo.caft.notes import Notes
+from zoo.caft.labels import LabelChoice
+from zoo.caft.notes import notes_of
 from zoo.caft.recognise import Changes, Recogniser
 from zoo.caft.sample import Source
-from zoo.caft.sources import open_source
+from zoo.caft.sources import FolderSource, open_source
 from zoo.caft.stamps import FileRead, Stamps
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
@@ -90,7 +91,7 @@ def cache_features(
     moved: bool = False,
     exif: Exif = "ignore",
     image: str | None = None,
-    label: str | None = None,
+    label: LabelChoice = None,
     split: str | None = None,
     on_bad: Bad = lambda name, reason: None,
     on_progress: Progress = lambda state: None,
@@ -177,8 +178,7 @@ def cache_features(
         card = writer.close(complete=complete, seconds=state.seconds, draft=draft)
     _tell_changes(recogniser.changes, state)
     state.unlabelled = writer.unlabelled
-    notes = getattr(source, "notes", None)
-    state.notes = notes.lines if isinstance(notes, Notes) else ()
+    state.notes = notes_of(source)
     return card, state
 
 
@@ -269,9 +269,13 @@ def _tell_changes(changes: Changes, state: Pass) -> None:
 
 def _has_any(source: Source, name: str) -> None:
     """Checks that the data set has an image, before the cache's folder is created."""
-    if next(iter(source), None) is None:
-        raise DatasetError(
-            f"{name} has no images",
-            hint="a folder has them in it or its subfolders, as .jpg, .png, .webp, .avif, .bmp, "
-            ".tif, .gif or .jp2",
+    if next(iter(source), None) is not None:
+        return
+    ignored = "; ".join(notes_of(source))
+    hint = None
+    if isinstance(source, FolderSource):
+        hint = (
+            "a folder has them in it or its subfolders, as .jpg, .png, .webp, .avif, .bmp, .tif, "
+            ".gif or .jp2"
         )
+    raise DatasetError(f"{name} has no images" + (f": {ignored}" if ignored else ""), hint=hint)
