@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +175,9 @@ class HuggingFaceSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def some(self, count: int) -> Iterator[Sample]:
-        """Yields about ``count`` samples from all over the data set."""
-        if hasattr(self.dataset, "__len__"):
-            return map(self._sample, _spread(len(self.dataset), count))
-        return islice(self._stream(), count)
+    def sample_at(self, index: int) -> Sample:
+        """Returns a sample by its number."""
+        return self._sample(index)
 
     def _sample(self, index: int) -> Sample:
         label, read = self._label(index), partial(self._read, index)
@@ -299,9 +296,9 @@ class TorchSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def some(self, count: int) -> Iterator[Sample]:
-        """Yields about ``count`` samples from all over the data set."""
-        return map(self._sample, _spread(len(self.dataset), count))
+    def sample_at(self, index: int) -> Sample:
+        """Returns a sample by its number."""
+        return self._sample(index)
 
     def _sample(self, index: int) -> Sample:
         return Sample(name=f"{index:09d}", label=None, read=partial(self._read, index))
@@ -369,11 +366,6 @@ def _classes_of(dataset: Any) -> Any:
 def _of_file(image: Any) -> Any:
     """Returns the bytes of an image that is given by its path; any other as it is."""
     return Path(image).read_bytes() if isinstance(image, (str, Path)) else image
-
-
-def _spread(length: int, count: int) -> range:
-    """Returns about a number of places, evenly spread over a length."""
-    return range(0, length, max(1, length // count))
 
 
 def _holds_samples(data: Any) -> bool:

@@ -19,6 +19,7 @@ from zoo.caft.feed import DecodeMode, Feed, check_gpu_decodes, open_feed
 from zoo.caft.labels import LabelChoice
 from zoo.caft.notes import notes_of
 from zoo.caft.recognise import Changes, Recogniser
+from zoo.caft.same_source import SameSource
 from zoo.caft.sample import Source
 from zoo.caft.sources import FolderSource, open_source
 from zoo.caft.stamps import FileRead, Stamps
@@ -151,7 +152,13 @@ def cache_features(
         recogniser = _recogniser(writer, stamps, workers)
         state.before = recogniser.before
         if not isinstance(data, (str, Path)) or writer.source_before != name:
-            recogniser.check_shared(source, name, writer.source_before, all_of_it=moved)
+            SameSource(
+                recogniser=recogniser,
+                source=source,
+                name=name,
+                had=writer.source_before,
+                moved=moved,
+            ).check()
         with (
             closing(recogniser.new_samples(source)) as new_samples,
             open_feed(

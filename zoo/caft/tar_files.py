@@ -10,7 +10,6 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 FAILURES = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 """What reading a damaged tar raises."""
@@ -78,19 +77,20 @@ def members_of(
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"no end marker at byte {tar.offset:,}")
-        tar.offset += tarfile.BLOCKSIZE  # type: ignore[attr-defined]
-        skipped = _skip_zeros(tar.fileobj)
+        tar.offset += tarfile.BLOCKSIZE
+        skipped = _skip_zeros(tar)
         if skipped is None:
             return
-        tar.offset += skipped  # type: ignore[attr-defined]
+        tar.offset += skipped
         tar.fileobj.seek(tar.offset)
         ended = True
 
 
-def _skip_zeros(file: IO[bytes]) -> int | None:
+def _skip_zeros(tar: tarfile.TarFile) -> int | None:
     """Returns the number of blocks of zeros that follow, in bytes; None if nothing else follows."""
     skipped = 0
-    while data := file.read(_AT_ONCE):
+    assert tar.fileobj is not None
+    while data := tar.fileobj.read(_AT_ONCE):
         rest = data.lstrip(b"\0")
         if rest:
             return skipped + (len(data) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
