@@ -79,9 +79,8 @@ class TarSource:
         self._image = image
         self._label_choice = label
         field, _, self._key = label.partition(".") if label and _in_json(label) else (label, "", "")
-        self._fields: tuple[str, ...] = (
-            (*TEXTS, "json") if field is None else (field.lower(),) if field else ()
-        )
+        usual = (*TEXTS, "json")
+        self._fields = usual if field is None else (field.lower(),) if field else ()
         folders = {str(path.absolute().parent) for path in self.paths}
         self._top = Path(os.path.commonpath(folders))
 
@@ -194,7 +193,7 @@ class TarSource:
             DatasetError: None of its samples has one of them.
         """
         have = {extension for group in groups.values() for extension in group.extensions}
-        label = next(iter(self._fields)) if self._label_choice else None
+        label = next(iter(self._fields), None) if self._label_choice else None
         for chosen in (self._image, label):
             if have and chosen is not None and chosen.lower() not in have:
                 raise DatasetError(
