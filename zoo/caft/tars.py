@@ -14,7 +14,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -297,7 +297,7 @@ def _in_json(label: str) -> bool:
     return label == "json" or label.startswith("json.")
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parsed(data: bytes) -> Mapping[str, object]:
     """Returns the values in a ``json``, none if it can't be read or has no names for them."""
     try:
         values = json.loads(data)
