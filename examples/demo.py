@@ -23,11 +23,11 @@ from zoo.caft.cache import FeatureCache
 from zoo.caft.decode import host_decoder
 from zoo.caft.features import Pass, cache_features
 from zoo.caft.head import Head
+from zoo.caft.lists import ListSource
 from zoo.caft.progress import epoch_progress, pass_progress
 from zoo.caft.report import Report, draw_curve, new_figure, save_figure
 from zoo.caft.sample import Sample
 from zoo.caft.settings import Settings
-from zoo.caft.sources import ListSource
 from zoo.caft.split import split_samples
 from zoo.caft.train import train_head
 from zoo.cli.main import Parser, run_cli

@@ -47,7 +47,7 @@ def check_arrays(folder: Path, identity: Identity, log: Log) -> None:
             GrowingArray.check(folder / name, dtype, row, rows * log.samples)
         except ValueError as error:
             raise CacheError(
-                f"{folder} is damaged: {error}, but {LOG} lists that many", hint=_AGAIN
+                f"{folder} is damaged: {error}; {LOG} lists {log.samples:,} images", hint=_AGAIN
             ) from error
     listed = np.frombuffer(bytes(log.digests), np.uint8).reshape(-1, 32)
     log.digests.clear()

@@ -56,6 +56,8 @@ class FeatureCache:
             self.card = _card(self.folder, check_complete)
             if self.card.samples == 0:
                 raise CacheError(f"{self.folder} is empty: none of the images was usable")
+            if not (self.folder / LOG).is_file():
+                raise CacheError(f"{self.folder} is damaged: it has no {LOG}", hint=_AGAIN)
             self._map_all()
             if read_card(self.folder) == self.card:
                 return

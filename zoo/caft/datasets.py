@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from zoo.caft.labels import LabelError, class_of
+from zoo.caft.labels import LabelChoice, LabelError, class_of
+from zoo.caft.notes import Notes
 from zoo.caft.sample import Item, Sample, Source
 from zoo.util.causes import cause_of
 from zoo.util.errors import DatasetError, MissingPackageError, RunError, UsageError
 
 
-def from_object(data: Any, image: str | None = None, label: str | None = None) -> Source:
+def from_object(data: Any, image: str | None = None, label: LabelChoice = None) -> Source:
     """Returns the samples of a Hugging Face ``Dataset``, a torch ``Dataset``, or an iterable.
 
     Raises:
@@ -30,15 +31,20 @@ def from_object(data: Any, image: str | None = None, label: str | None = None) -
         )
     if hasattr(data, "column_names") and hasattr(data, "features"):
         return HuggingFaceSource(data, image, label)
+    if isinstance(data, Mapping) or hasattr(data, "iloc"):
+        raise DatasetError(
+            f"a {type(data).__name__} is not a data set: it has no items by number",
+            hint="pass pairs of path and label, such as list(zip(frame.path, frame.label))",
+        )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not _holds_samples(data):
-        return TorchSource(data)
+        return TorchSource(data, labels=label is not False)
     if isinstance(data, Iterator):
         raise DatasetError(
             f"a {type(data).__name__} can be iterated only once; resuming iterates it again",
             hint="pass a list, or an object whose __iter__ starts from the beginning",
         )
     if isinstance(data, Iterable):
-        return data
+        return SampleSource(data, labels=label is not False)
     raise DatasetError(
         f"an object of type {type(data).__name__} is not a data set",
         hint="a data set has __len__ and __getitem__, or yields zoo.caft.sample.Sample",
@@ -62,7 +68,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def from_hub(
-    name: str, image: str | None = None, label: str | None = None, split: str | None = None
+    name: str, image: str | None = None, label: LabelChoice = None, split: str | None = None
 ) -> Source:
     """Opens a data set of Hugging Face ``datasets``, from disk or from the hub.
 
@@ -94,7 +100,8 @@ def from_hub(
             loaded = datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError, ConnectionError) as error:
         reason = cause_of(error)
-        raise DatasetError(f"can't open hf:{name}: {reason}") from error
+        hint = "a folder of photos is given without hf:" if Path(name).is_dir() else None
+        raise DatasetError(f"can't open hf:{name}: {reason}", hint=hint) from error
     return HuggingFaceSource(loaded, image, label)
 
 
@@ -126,14 +133,18 @@ class HuggingFaceSource:
         dataset: The data set; one that streams is read in order.
         image: The image column; by default ``image``, else the only one of type ``Image``.
         label: The label column; by default ``label``, else ``labels``, else the only one of type
-            ``ClassLabel``.
+            ``ClassLabel``; False for no labels.
+
+    Attributes:
+        notes: The columns that may be labels, if there is none.
 
     Raises:
         DatasetError: The data set lacks one of these columns, has several that fit, or has labels
             that are no classes.
     """
 
-    def __init__(self, dataset: Any, image: str | None = None, label: str | None = None) -> None:
+    def __init__(self, dataset: Any, image: str | None = None, label: LabelChoice = None) -> None:
+        self.notes = Notes()
         if not isinstance(dataset.features, Mapping):
             raise DatasetError(
                 "the data set does not say the types of its columns",
@@ -141,7 +152,7 @@ class HuggingFaceSource:
             )
         kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
         self.image = image or _column(kinds, ("image",), "Image", "--image-column")
-        self.label = label or _column(kinds, ("label", "labels"), "ClassLabel", "--label-column")
+        self.label = self._label_column(kinds, dataset.features, label)
         if self.image is None:
             raise DatasetError(
                 f"the data set has no column of images: it has {', '.join(kinds)}",
@@ -165,11 +176,9 @@ class HuggingFaceSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def some(self, count: int) -> Iterator[Sample]:
-        """Yields about ``count`` samples from all over the data set."""
-        if hasattr(self.dataset, "__len__"):
-            return map(self._sample, _spread(len(self.dataset), count))
-        return islice(self._stream(), count)
+    def sample_at(self, index: int) -> Sample:
+        """Returns a sample by its number."""
+        return self._sample(index)
 
     def _sample(self, index: int) -> Sample:
         label, read = self._label(index), partial(self._read, index)
@@ -181,6 +190,19 @@ class HuggingFaceSource:
             value = None if self.label is None else row[self.label]
             read = partial(_bytes_of, row[self.image])
             yield Sample(name=name, label=class_of(value, self._names, name), read=read)
+
+    def _label_column(
+        self, kinds: Mapping[str, str], features: Any, chosen: LabelChoice
+    ) -> str | None:
+        """Returns the label column, None if there is none; notes what may be it."""
+        if chosen is False:
+            return None
+        column = chosen or _column(kinds, ("label", "labels"), "ClassLabel", "--label-column")
+        if column is None:
+            for name in kinds:
+                if str(getattr(features[name], "dtype", "")).startswith(("int", "str", "large")):
+                    self.notes.add("no label; columns that --label-column would take", name)
+        return column
 
     def _read(self, index: int) -> Any:
         return _bytes_of(self.dataset[index][self.image])
@@ -256,14 +278,17 @@ class TorchSource:
     """A torch ``Dataset`` with a length, or any sequence of images or ``(image, label)`` pairs.
 
     Items are loaded in the decoding threads, labels included. Images are Pillow images, paths,
-    uint8 pixels, or preprocessed float32 input ``(3, H, W)``.
+    uint8 pixels, or preprocessed float32 input ``(3, H, W)``. Items may also be mappings with an
+    ``image`` and a ``label``.
 
     Args:
         dataset: The data set; its ``classes``, if any, name the labels.
+        labels: Whether to take the labels.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, *, labels: bool = True) -> None:
         self.dataset = dataset
+        self._labels = labels
         self._classes = _classes_of(dataset)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -272,19 +297,61 @@ class TorchSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def some(self, count: int) -> Iterator[Sample]:
-        """Yields about ``count`` samples from all over the data set."""
-        return map(self._sample, _spread(len(self.dataset), count))
+    def sample_at(self, index: int) -> Sample:
+        """Returns a sample by its number."""
+        return self._sample(index)
 
     def _sample(self, index: int) -> Sample:
         return Sample(name=f"{index:09d}", label=None, read=partial(self._read, index))
 
     def _read(self, index: int) -> Item:
         item = self.dataset[index]
-        if not isinstance(item, (tuple, list)):
-            return Item(image=_of_file(item), label=None)
-        label = class_of(item[1], self._classes, f"item {index}") if len(item) > 1 else None
-        return Item(image=_of_file(item[0]), label=label)
+        if isinstance(item, Mapping):
+            image, label = _of_mapping(item)
+        elif isinstance(item, (tuple, list)):
+            image, label = item[0] if item else None, item[1] if len(item) > 1 else None
+        else:
+            image, label = item, None
+        if image is None:
+            raise RunError("there is no image")
+        named = class_of(label, self._classes, f"item {index}") if self._labels else None
+        return Item(image=_of_file(image), label=named)
+
+
+class SampleSource:
+    """An iterable of samples.
+
+    Args:
+        samples: The samples.
+        labels: Whether to take their labels.
+    """
+
+    def __init__(self, samples: Iterable[Any], *, labels: bool = True) -> None:
+        self._samples = samples
+        self._labels = labels
+
+    def __iter__(self) -> Iterator[Sample]:
+        for sample in self._samples:
+            if not isinstance(sample, Sample):
+                raise DatasetError(
+                    f"a {type(self._samples).__name__} yields items of type "
+                    f"{type(sample).__name__}, not samples",
+                    hint="pass the data set that it loads, or yield zoo.caft.sample.Sample",
+                )
+            yield sample if self._labels else replace(sample, label=None)
+
+
+def _of_mapping(item: Mapping[Any, Any]) -> tuple[Any, Any]:
+    """Returns image and label of an item that has names for them.
+
+    Raises:
+        RunError: It has no image.
+    """
+    images = [name for name in ("image", "img", "pixel_values") if name in item]
+    labels = [name for name in ("label", "labels", "target") if name in item]
+    if not images:
+        raise RunError(f"the item has no 'image': it has {', '.join(map(str, item))}")
+    return item[images[0]], item[labels[0]] if labels else None
 
 
 def _classes_of(dataset: Any) -> Any:
@@ -302,10 +369,8 @@ def _of_file(image: Any) -> Any:
     return Path(image).read_bytes() if isinstance(image, (str, Path)) else image
 
 
-def _spread(length: int, count: int) -> range:
-    """Returns about a number of places, evenly spread over a length."""
-    return range(0, length, max(1, length // count))
-
-
 def _holds_samples(data: Any) -> bool:
-    return len(data) > 0 and isinstance(data[0], Sample)
+    try:
+        return len(data) > 0 and isinstance(data[0], Sample)
+    except Exception:  # a data set's own code may raise anything; the item is left out later
+        return False

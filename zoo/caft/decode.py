@@ -37,6 +37,7 @@ from zoo.caft.decode_process import (
     reason_of,
     views_of,
 )
+from zoo.caft.faults import check_fault
 from zoo.caft.labels import LabelError
 from zoo.caft.sample import Item, Sample
 from zoo.inference.preprocess import as_photo, normalise_into, open_photo
@@ -226,6 +227,7 @@ class Decoder(Generic[Images]):
         except (NoProcessError, LabelError):
             raise  # not the image's fault
         except Exception as error:  # a data set's own code may raise anything
+            check_fault(error, sample.name)
             self._kind.skip(buffer, place)
             return Decoded(sample=sample, label=label, sha256="", error=reason_of(error))
         return Decoded(sample=sample, label=label, sha256=digest)

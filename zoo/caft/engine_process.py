@@ -21,6 +21,7 @@ from typing import Any
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Decoded
 from zoo.caft.decode_process import reason_of
+from zoo.caft.faults import check_fault
 from zoo.caft.feed import DecodeMode, open_feed
 from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
@@ -214,6 +215,7 @@ def _portable(sample: Sample) -> Sample:
     except DatasetError:
         raise  # such as a label that is no class: not the image's fault
     except Exception as error:  # a data set's own code may raise anything
+        check_fault(error, sample.name)
         loaded = Loaded(error=_plain(error))
     return Sample(name=sample.name, label=sample.label, read=loaded)
 

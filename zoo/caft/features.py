@@ -17,11 +17,13 @@ from zoo.caft.datasets import described
 from zoo.caft.decode import Decoded, cores
 from zoo.caft.engine_process import Task
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
-from zoo.caft.notes import Notes
+from zoo.caft.labels import LabelChoice
+from zoo.caft.notes import notes_of
 from zoo.caft.recognise import Changes, Recogniser
 from zoo.caft.runs import FeedRuns, Runs, Waiting
+from zoo.caft.same_source import SameSource
 from zoo.caft.sample import Source
-from zoo.caft.sources import open_source
+from zoo.caft.sources import FolderSource, open_source
 from zoo.caft.spread import Devices, chosen_gpus, open_spread
 from zoo.caft.stamps import FileRead, Stamps
 from zoo.caft.writer import CacheWriter
@@ -93,7 +95,7 @@ def cache_features(
     moved: bool = False,
     exif: Exif = "ignore",
     image: str | None = None,
-    label: str | None = None,
+    label: LabelChoice = None,
     split: str | None = None,
     on_bad: Bad = lambda name, reason: None,
     on_progress: Progress = lambda state: None,
@@ -157,7 +159,13 @@ def cache_features(
         recogniser = _recogniser(writer, stamps, workers)
         state.before = recogniser.before
         if not isinstance(data, (str, Path)) or writer.source_before != name:
-            recogniser.check_shared(source, name, writer.source_before, all_of_it=moved)
+            SameSource(
+                recogniser=recogniser,
+                source=source,
+                name=name,
+                had=writer.source_before,
+                moved=moved,
+            ).check()
         with (
             closing(recogniser.new_samples(source)) as new_samples,
             _open_runs(
@@ -186,8 +194,7 @@ def cache_features(
         card = writer.close(complete=complete, seconds=state.seconds, draft=draft)
     _tell_changes(recogniser.changes, state)
     state.unlabelled = writer.unlabelled
-    notes = getattr(source, "notes", None)
-    state.notes = notes.lines if isinstance(notes, Notes) else ()
+    state.notes = notes_of(source)
     return card, state
 
 
@@ -284,9 +291,13 @@ def _tell_changes(changes: Changes, state: Pass) -> None:
 
 def _has_any(source: Source, name: str) -> None:
     """Checks that the data set has an image, before the cache's folder is created."""
-    if next(iter(source), None) is None:
-        raise DatasetError(
-            f"{name} has no images",
-            hint="a folder has them in it or its subfolders, as .jpg, .png, .webp, .avif, .bmp, "
-            ".tif, .gif or .jp2",
+    if next(iter(source), None) is not None:
+        return
+    ignored = "; ".join(notes_of(source))
+    hint = None
+    if isinstance(source, FolderSource):
+        hint = (
+            "a folder has them in it or its subfolders, as .jpg, .png, .webp, .avif, .bmp, .tif, "
+            ".gif or .jp2"
         )
+    raise DatasetError(f"{name} has no images" + (f": {ignored}" if ignored else ""), hint=hint)

@@ -47,14 +47,18 @@ class GrowingArray:
 
     @staticmethod
     def check(path: Path, dtype: npt.DTypeLike, row: tuple[int, ...], rows: int) -> None:
-        """Checks that a file has a number of rows.
+        """Checks that a file has a number of rows, and a header that says of what kind they are.
+
+        The header's number of rows may be that before a killed pass.
 
         Raises:
-            ValueError: It has fewer, or is missing.
+            ValueError: It has fewer, is missing, or has another header.
         """
         size = np.dtype(dtype).itemsize * int(np.prod(row, dtype=np.int64))
         if rows and not (path.exists() and path.stat().st_size >= _HEADER + rows * size):
             raise ValueError(f"{path.name} has fewer than {rows:,} rows")
+        if rows and not _has_header(path, np.dtype(dtype), row):
+            raise ValueError(f"the header of {path.name} is not that of its rows")
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Writes rows after the last one."""
@@ -86,6 +90,18 @@ class GrowingArray:
         header = magic + text.encode().ljust(_HEADER - 11) + b"\n"
         assert len(header) == _HEADER
         _write_all(self._file, memoryview(header), 0)
+
+
+def _has_header(path: Path, dtype: np.dtype[Any], row: tuple[int, ...]) -> bool:
+    """Whether a file's header has the type and shape of its rows."""
+    try:
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                return False
+            shape, fortran, stored = np.lib.format.read_array_header_1_0(file)
+            return (shape[1:], fortran, stored, file.tell()) == (row, False, dtype, _HEADER)
+    except Exception:  # a damaged header can make NumPy raise anything
+        return False
 
 
 def mapped(path: Path, dtype: npt.DTypeLike, row: tuple[int, ...], rows: int) -> npt.NDArray[Any]:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import numbers
-from typing import Any
+import re
+from typing import Any, Literal
 
 import numpy as np
 
 from zoo.util.errors import DatasetError
+
+LabelChoice = str | Literal[False] | None
+"""The column or field of the label: None for the usual one, False to read no labels at all."""
+
+_HINT = (
+    "a class is a name or a whole number; --no-labels (label=False) makes a cache without labels, "
+    "to train on with targets of your own"
+)
+_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\d+[eE][+-]\d+")
+"""A float as programs write it; ``1e5`` may be the name of a class."""
+
+_NUMBERS = re.compile(r"[+-]?[\d.]+(?:[\s,;|]+[+-]?[\d.]+)+")
 
 
 class LabelError(DatasetError):
@@ -23,13 +37,19 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
         of: Name of the sample, for messages.
 
     Raises:
-        LabelError: It is a float, a list, or a number without a name.
+        LabelError: It is a float, a list, or a number without a name. The text of a float or of a
+            list is one as well.
     """
     if isinstance(label, bytes):
         label = label.decode("utf-8", "replace")
     if isinstance(label, str):
         label = label.strip()
-        return None if label in ("", "-1") else label
+        if kind := _kind_of_text(label):
+            raise LabelError(
+                f"{_sample(of)}the label {_short(label)} does not name a class: it is {kind}",
+                hint=_HINT,
+            )
+        return named(label)
     value = _plain(label)
     if value is None:
         return None
@@ -38,8 +58,7 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
     if not isinstance(value, numbers.Integral):
         raise LabelError(
             f"{_sample(of)}the label {_short(label)} does not name a class: it is {_kind(value)}",
-            hint="labels are names or integers; omit these from the data set, and train on the "
-            "features with your own loop",
+            hint=_HINT,
         )
     number = int(value)
     if number == -1:
@@ -49,6 +68,26 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
     if not 0 <= number < len(names):
         raise LabelError(f"{_sample(of)}the label {number} is not one of the {len(names)} classes")
     return str(names[number])
+
+
+def named(label: str) -> str | None:
+    """Returns the class of a name that stands for one, such as a folder's; None if it is none."""
+    label = label.strip()
+    return None if label in ("", "-1") else label
+
+
+def _kind_of_text(text: str) -> str | None:
+    """Returns what a text is if it can't be the name of a class, None if it can be."""
+    if _FLOAT.fullmatch(text):
+        return "not an integer"
+    if _NUMBERS.fullmatch(text):
+        return "several numbers"
+    if text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
+        try:
+            return _kind(json.loads(text))
+        except (ValueError, RecursionError):
+            return None
+    return None
 
 
 def _plain(label: Any) -> Any:

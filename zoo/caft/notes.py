@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 _NAMED = 3
 
 
@@ -36,3 +38,9 @@ class Notes:
             f"{kind}: {count:,} ({', '.join(self._names[kind])}{', …' if count > _NAMED else ''})"
             for kind, count in self._counts.items()
         )
+
+
+def notes_of(source: Any) -> tuple[str, ...]:
+    """Returns the notes on a source, none if it makes none."""
+    notes = getattr(source, "notes", None)
+    return notes.lines if isinstance(notes, Notes) else ()

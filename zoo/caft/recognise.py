@@ -27,7 +27,6 @@ from zoo.caft.stamps import FileRead, Stamps
 from zoo.util.errors import CacheError, DatasetError
 
 _AT_ONCE = 16  # samples per task of a thread
-_PROBES = 64
 
 
 @dataclass(kw_only=True)
@@ -75,6 +74,15 @@ class Rows:
                 return row
             place += 1
         return None
+
+    @property
+    def distinct(self) -> int:
+        """Number of different images."""
+        return len(np.unique(self._hashes.view("V32"))) if len(self._hashes) else 0
+
+    def digest(self, row: int) -> str:
+        """Returns the digest of a row's image."""
+        return str(self._hashes[row].tobytes().hex())
 
     def is_of(self, row: int, digest: bytes) -> bool:
         """Whether the image of a row has this digest."""
@@ -128,36 +136,31 @@ class Recogniser:
         self._same, self._new = 0, 0
 
     @property
+    def rows(self) -> Rows:
+        """The rows that the cache had before this pass."""
+        return self._rows
+
+    @property
+    def folder(self) -> Path:
+        """The cache's folder."""
+        return self._folder
+
+    def placed(self, count: int) -> list[tuple[int, str]]:
+        """Returns place and digest of about a number of samples, spread over the cache."""
+        places = np.flatnonzero(np.frombuffer(self._log.rows, np.int64) >= 0)
+        chosen = places[:: max(1, len(places) // count)]
+        return [(int(place), self._rows.digest(self._log.rows[place])) for place in chosen]
+
+    def digests(self, samples: Iterable[Sample]) -> Iterator[str]:
+        """Yields the digests of samples in order, but not of those that can't be read."""
+        for known in self._looked_up(samples):
+            if known.digest is not None:
+                yield known.digest
+
+    @property
     def before(self) -> int:
         """Number of names in the cache before this pass."""
         return len(np.unique(self._keys))
-
-    def check_shared(self, source: Source, name: str, had: str, *, all_of_it: bool) -> None:
-        """Checks that a data set shares at least one image with the cache.
-
-        Args:
-            source: The data set.
-            name: Name of the data set.
-            had: Name of the cache's data set.
-            all_of_it: Whether to check every image rather than a sample of them.
-
-        Raises:
-            CacheError: It shares none.
-        """
-        if not self._log.samples:
-            return
-        all_of_it = all_of_it or _length(source) <= _PROBES
-        samples = source if all_of_it else _some(source)
-        for known in self._looked_up(samples):
-            if known.digest is not None and self._rows.find(known.digest) is not None:
-                return
-        checked = "none of its images" if all_of_it else "none of the images checked"
-        raise CacheError(
-            f"{self._folder} has features of {had}; {name} is another data set: {checked} "
-            "is in the cache",
-            hint="use another folder"
-            + ("" if all_of_it else "; if it is the same data set with changes, pass moved=True"),
-        )
 
     def new_samples(self, source: Source) -> Generator[Sample, None, None]:
         """Yields the samples whose features must be extracted.
@@ -171,6 +174,9 @@ class Recogniser:
             row = self._row(line, known.digest)
             self._count(line, row, known.label)
             if row is None:
+                if not self._writable and self._was_skipped(key):
+                    yield known.sample  # the writer refuses it if it is usable now
+                    continue
                 self._require_writable("lacks images")
                 if self.draft is None and self._same < len(self._log.keys):
                     self._diverge()
@@ -287,6 +293,14 @@ class Recogniser:
         assert self.draft is not None
         self.draft.keep(row, key, name, known.label)
 
+    def _was_skipped(self, key: str) -> bool:
+        """Whether the next line of the log is of a skipped sample with this key."""
+        line = next(self._old, None) if self.draft is None else None
+        if line is None or line["key"] != key or "error" not in line:
+            return False
+        self._same += 1
+        return True
+
     def _diverge(self) -> None:
         self._require_writable("differs from the data set")
         self.draft = Draft(self._folder, self._same)
@@ -321,18 +335,3 @@ def _chunks(source: Iterable[Sample]) -> Iterator[list[Sample]]:
         if not chunk:
             return
         yield chunk
-
-
-def _length(source: Source) -> float:
-    """Returns the number of samples of a data set, infinity if it is unknown."""
-    try:
-        return len(source)  # type: ignore[arg-type]
-    except TypeError:
-        return float("inf")
-
-
-def _some(source: Source) -> Iterable[Sample]:
-    """Returns a few samples spread over a data set, or its first if it has no length."""
-    few = getattr(source, "some", None)
-    samples: Iterable[Sample] = islice(source, _PROBES) if few is None else few(_PROBES)
-    return samples

@@ -1,21 +1,20 @@
-"""Opens a data set by its path or name; reads folders and list files."""
+"""Opens a data set by its path or name; reads folders."""
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections import Counter
+import shlex
 from collections.abc import Iterator
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import assert_never
 
-from zoo.caft.files import LISTS, in_utf8, listed_key
-from zoo.caft.labels import class_of
+from zoo.caft.files import LISTS, in_utf8
+from zoo.caft.labels import LabelChoice, named
+from zoo.caft.lists import ListSource
 from zoo.caft.notes import Notes
 from zoo.caft.sample import SUFFIXES, Sample, Source, looks_like_image
 from zoo.caft.stamps import FileRead
@@ -28,6 +27,9 @@ SPLITS = _TRAINING | {"val", "valid", "validation", "dev", "test", "testing", "h
 _SPLIT_NAME = re.compile(r"(?P<split>[a-z]+?)[ _-]?(?:set|split)?[ _-]?\d*", re.IGNORECASE)
 """A split's name with what is often added to it: ``train2017``, ``val_set``."""
 
+_A_DATA_SET = "a data set is a folder, a list file, a .tar or hf:NAME"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -35,7 +37,7 @@ def open_source(
     data: str | Path | Any,
     *,
     image: str | None = None,
-    label: str | None = None,
+    label: LabelChoice = None,
     split: str | None = None,
 ) -> Source:
     """Returns the samples of a data set.
@@ -46,7 +48,7 @@ def open_source(
             ``shard-{000..012}.tar``; ``hf:NAME[:SPLIT]``, or the folder of a Hugging Face data set
             saved to disk; a Hugging Face or torch ``Dataset``; or any iterable of samples.
         image: The column or field of the image, of a Hugging Face data set or a tar.
-        label: The column or field of the label.
+        label: The column or field of the label; False for a cache without labels.
         split: The split, of a folder or a Hugging Face data set that has several.
 
     Raises:
@@ -79,9 +81,9 @@ def open_source(
 
             return TarSource(str(data), image, label)
         case Kind.FOLDER:
-            return folder_source(Path(data), split)
+            return folder_source(Path(data), split, labels=label is not False)
         case Kind.LIST:
-            return ListSource(Path(data))
+            return ListSource(Path(data), labels=label is not False)
         case _:
             assert_never(kind)
 
@@ -108,18 +110,36 @@ def kind_of(data: str | Path | Any) -> Kind:
     text, path = str(data), Path(data)
     if text.startswith("hf:"):
         return Kind.HUB
-    if text.endswith(TARS) and not path.is_dir():
+    if not text.strip():
+        raise DatasetError("the name of the data set is empty", hint=_A_DATA_SET)
+    if text.lower().endswith(TARS) and not os.path.isdir(path):
         return Kind.TAR
-    if path.is_dir():
+    if os.path.isdir(path):
         saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
         return Kind.HUB if saved else Kind.FOLDER
     if path.suffix.lower() in LISTS:
         return Kind.LIST
-    if not path.exists():
-        raise DatasetError(
-            f"{path}: no such folder or file",
-            hint="a data set is a folder, a list file, a .tar or hf:NAME",
-        )
+    return _kind_of_file(path)
+
+
+def _kind_of_file(path: Path) -> Kind:
+    """Returns the kind of a file whose name does not tell it.
+
+    Raises:
+        DatasetError: It is no data set, or does not exist.
+    """
+    if not os.path.exists(path):
+        raise DatasetError(f"{path}: no such folder or file", hint=_A_DATA_SET)
+    if path.is_file():
+        from zoo.caft.tar_files import is_tar
+
+        if is_tar(path):
+            return Kind.TAR
+        if _start_of(path, 4) == _ZSTD:
+            raise DatasetError(
+                f"{path} is compressed by zstd, which is not supported",
+                hint=f"unpack it: zstd -d {shlex.quote(str(path))}",
+            )
     raise DatasetError(
         f"{path} is neither a folder, a list file ({', '.join(sorted(LISTS))}) nor a tar",
         hint="for a single photo, give the folder that contains it",
@@ -130,7 +150,7 @@ def _named(data: Any) -> str:
     return str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
 
 
-def folder_source(root: Path, split: str | None = None) -> FolderSource:
+def folder_source(root: Path, split: str | None = None, *, labels: bool = True) -> FolderSource:
     """Returns the samples of a folder, or of one of its splits.
 
     Raises:
@@ -145,13 +165,13 @@ def folder_source(root: Path, split: str | None = None) -> FolderSource:
                 f"{root} has no split '{split}'",
                 hint=f"it has {', '.join(folders[:10])}" if folders else "it has no folders",
             )
-        return FolderSource(root / split)
+        return FolderSource(root / split, labels=labels)
     if _are_splits(folders):
         raise DatasetError(
             f"the folders {', '.join(folders)} of {root} are splits of a data set, not classes",
             hint=f"choose one with --split {folders[0]}, and give each a cache of its own",
         )
-    return FolderSource(root)
+    return FolderSource(root, labels=labels)
 
 
 def _are_splits(folders: list[str]) -> bool:
@@ -171,6 +191,7 @@ class FolderSource:
 
     Args:
         root: The folder; it is walked in the order of names, one folder at a time.
+        labels: Whether the folders are classes.
 
     Attributes:
         notes: The files that are no images.
@@ -179,17 +200,18 @@ class FolderSource:
         DatasetError: The folder does not exist, or can't be read.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, labels: bool = True) -> None:
         if not root.is_dir():
             raise DatasetError(f"{root}: no such folder")
         self.root = root
+        self._labels = labels
         self.notes = Notes()
 
     def __iter__(self) -> Iterator[Sample]:
         self.notes.clear()
         for name, path in self._images(self.root):
             folder, slash, _ = name.partition("/")
-            label = class_of(_readable(folder)) if slash else None
+            label = named(_readable(folder)) if slash and self._labels else None
             yield Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)
 
     def _images(
@@ -209,7 +231,7 @@ class FolderSource:
                 self._leave_out("ignored hidden files and folders", path)
             elif is_dir:
                 yield from self._images(path, f"{within}{name}/", above | {real})
-            elif os.path.splitext(name)[1].lower() in SUFFIXES or _starts_like_image(path):
+            elif _is_image(name, path):
                 yield within + name, path
             else:
                 suffix = f"with suffix {path.suffix}" if path.suffix else "without a suffix"
@@ -248,68 +270,14 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _starts_like_image(path: Path) -> bool:
+def _is_image(name: str, path: Path) -> bool:
+    """Whether a file is an image by its suffix, or by its content."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in SUFFIXES or looks_like_image(_start_of(path, 16))
+
+
+def _start_of(path: Path, size: int) -> bytes:
     try:
-        return looks_like_image(FileRead(path, 0, 16)())
+        return FileRead(path, 0, size)()
     except OSError:
-        return False  # it is shorter, a special file, or may not be read
-
-
-class ListSource:
-    """A list file: a path per line, with its label after a comma (in ``.csv``) or a tab.
-
-    A first line ``path,label`` is a heading, and lines that start with # are skipped.
-
-    Args:
-        path: The file; paths in it are relative to its folder, or absolute.
-
-    Raises:
-        DatasetError: The file does not exist.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise DatasetError(f"{path}: no such list file")
-        self.path = path
-
-    def __iter__(self) -> Iterator[Sample]:
-        delimiter = "," if self.path.suffix.lower() == ".csv" else "\t"
-        with self.path.open(newline="", encoding="utf-8-sig") as file:
-            try:
-                times: Counter[str] = Counter()
-                for number, row in enumerate(csv.reader(file, delimiter=delimiter, strict=True), 1):
-                    if sample := self._sample(number, row):
-                        times[sample.name] += 1  # a photo may be listed twice, with two labels
-                        yield replace(sample, key=listed_key(sample.name, times[sample.name]))
-            except UnicodeDecodeError as error:
-                raise DatasetError(f"{self.path} is not UTF-8 text: {error.reason}") from error
-            except csv.Error as error:
-                raise DatasetError(
-                    f"{self.path} can't be read as a list: {error}",
-                    hint='a name with a quote in it is written "with ""two"" quotes"',
-                ) from error
-
-    def _sample(self, number: int, row: list[str]) -> Sample | None:
-        if not row or not row[0].strip() or row[0].startswith("#"):
-            return None
-        name = row[0].strip()
-        if any("\n" in value for value in row):
-            raise DatasetError(
-                f"{self.path}: entry {number} goes over several lines: a quote is not closed",
-                hint='a name with a quote in it is written "with ""two"" quotes"',
-            )
-        if number == 1 and name.lower() in ("path", "file", "image"):
-            return None
-        if len(row) > 2:
-            raise DatasetError(
-                f"{self.path}: line {number} has {len(row)} fields, not just a path and a label",
-                hint='quote a name that contains the delimiter: "a, b.jpg",cat',
-            )
-        label = class_of(row[1]) if len(row) == 2 else None
-        path = self.path.parent / name
-        if not label and "," in name and not path.exists():
-            raise DatasetError(
-                f"{self.path}: line {number}: there is no file '{name}'",
-                hint="only .csv files separate the label by a comma; this file needs a tab",
-            )
-        return Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)
+        return b""  # it is shorter, a special file, or may not be read

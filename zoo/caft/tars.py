@@ -10,33 +10,29 @@ their offsets, in the decoding threads; a compressed one is read through.
 
 from __future__ import annotations
 
-import glob
 import json
-import lzma
 import os
 import re
 import tarfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from zoo.caft.labels import class_of
+from zoo.caft.labels import LabelChoice, class_of
 from zoo.caft.notes import Notes
 from zoo.caft.sample import SUFFIXES, Sample
 from zoo.caft.stamps import FileRead, identity_of
+from zoo.caft.tar_files import FAILURES, expand, is_plain, members_of, read_on
 from zoo.util.errors import DatasetError
 
 TEXTS = ("cls", "class", "label", "label.txt", "cls.txt", "class.txt")
 """Fields that hold a label, first the one that wins; then the keys of a ``json``."""
 
 JSON_KEYS = ("label", "cls", "class")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
-_FAILURES = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 _LONGEST_LABEL = 1 << 20
+_LISTED = 10
 
 
 @dataclass(slots=True)
@@ -47,6 +43,10 @@ class _Group:
     labels: dict[str, bytes] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)
     runs: int = 0
+
+    @property
+    def extensions(self) -> set[str]:
+        return {*self.images, *self.labels, *self.others}
 
     def has(self, extension: str) -> bool:
         return extension in self.images or extension in self.labels or extension in self.others
@@ -61,7 +61,7 @@ class TarSource:
         image: The field of the image, such as ``jpg``; by default the only one, or ``jpg``, or the
             only one without a dot.
         label: The field of the label, such as ``cls``, ``txt`` or ``json.species``; by default one
-            of :data:`TEXTS`, or ``label``, ``cls`` or ``class`` in a ``json``.
+            of :data:`TEXTS`, or ``label``, ``cls`` or ``class`` in a ``json``; False for no labels.
 
     Attributes:
         notes: What was put together, ignored and left out.
@@ -70,16 +70,17 @@ class TarSource:
         DatasetError: One of the tars does not exist.
     """
 
-    def __init__(self, pattern: str, image: str | None = None, label: str | None = None) -> None:
+    def __init__(self, pattern: str, image: str | None = None, label: LabelChoice = None) -> None:
         self.paths = [Path(path) for path in expand(pattern)]
         for path in self.paths:
             if not path.is_file():
                 raise DatasetError(f"{path}: no such tar")
         self.notes = Notes()
         self._image = image
-        self._field, _, self._key = (label or "").partition(".") if _in_json(label) else (
-            label or "", "", "",
-        )  # fmt: skip
+        self._label_choice = label
+        field, _, self._key = label.partition(".") if label and _in_json(label) else (label, "", "")
+        usual = (*TEXTS, "json")
+        self._fields = usual if field is None else (field.lower(),) if field else ()
         folders = {str(path.absolute().parent) for path in self.paths}
         self._top = Path(os.path.commonpath(folders))
 
@@ -88,7 +89,7 @@ class TarSource:
         for path in self.paths:
             try:
                 yield from self._samples(path)
-            except _FAILURES as error:
+            except FAILURES as error:
                 raise DatasetError(
                     f"{path} can't be read to its end: {error}",
                     hint="download the tar again; finished images stay in the cache",
@@ -104,14 +105,16 @@ class TarSource:
                 with tarfile.open(fileobj=file) as tar:
                     plain = tar.fileobj is file
                     self._index(tar, groups, path)
-                    while not plain and _more(tar):
+                    while not plain and read_on(tar):
                         pass  # the checksum comes at the end
-            except _FAILURES as error:
+            except FAILURES as error:
                 if not groups:
                     raise
                 groups.popitem()  # it may lack a file
-                failure, plain = error, _is_plain(path)
+                failure, plain = error, is_plain(path)
         chosen = self._chosen(groups, path)
+        if failure is None:
+            self._check_fields(groups, path)
         if plain:
             for name, label, member in chosen:
                 read = FileRead(path, member.offset_data, member.size, unchanged)
@@ -123,8 +126,15 @@ class TarSource:
 
     def _index(self, tar: tarfile.TarFile, groups: dict[str, _Group], path: Path) -> None:
         """Reads the names and labels of a tar, up to where it is cut off."""
+
+        def appended(member: tarfile.TarInfo) -> None:
+            self.notes.add(
+                "archives appended to a tar, which were read as well, by their first file",
+                member.name,
+            )
+
         last = None
-        for member in _members(tar):
+        for member in members_of(tar, appended):
             if member.isdir():
                 continue
             key, extension = split_name(member.name)
@@ -169,12 +179,36 @@ class TarSource:
                 self.notes.add("left out, because they have no image", name)
                 continue
             label = self._label(group, name)
-            if label is None and "txt" in group.others:
+            if label is None and self._fields and "txt" in group.others:
                 self.notes.add(
                     "without a label, but with a txt, which --label-field txt would take", name
                 )
             chosen.append((name, label, group.images[image]))
         return sorted(chosen, key=lambda sample: sample[2].offset)
+
+    def _check_fields(self, groups: dict[str, _Group], path: Path) -> None:
+        """Checks that a tar has the fields that were chosen by name.
+
+        Raises:
+            DatasetError: None of its samples has one of them.
+        """
+        have = {extension for group in groups.values() for extension in group.extensions}
+        label = next(iter(self._fields), None) if self._label_choice else None
+        for chosen in (self._image, label):
+            if have and chosen is not None and chosen.lower() not in have:
+                raise DatasetError(
+                    f"no sample of {path} has the field '{chosen}'",
+                    hint=f"they have {', '.join(sorted(have)[:_LISTED])}",
+                )
+        if not (have and self._key):
+            return
+        parsed = [_parsed(group.labels["json"]) for group in groups.values() if group.labels]
+        if all(_in(values, self._key) is None for values in parsed):
+            keys = dict.fromkeys(key for values in parsed for key in values)
+            raise DatasetError(
+                f"no json of {path} has the key '{self._key}'",
+                hint=f"they have {', '.join(list(keys)[:_LISTED])}" if keys else None,
+            )
 
     def _shard(self, path: Path) -> str:
         return path.absolute().relative_to(self._top).as_posix()
@@ -185,7 +219,7 @@ class TarSource:
         return f".{extension.rpartition('.')[2]}" in SUFFIXES
 
     def _is_label(self, extension: str) -> bool:
-        return extension == self._field if self._field else extension in (*TEXTS, "json")
+        return extension in self._fields
 
     def _image_of(self, group: _Group, name: str) -> str | None:
         """Returns a sample's field of the image, None if it has none.
@@ -207,7 +241,7 @@ class TarSource:
         )
 
     def _label(self, group: _Group, name: str) -> str | None:
-        for kind in (self._field,) if self._field else (*TEXTS, "json"):
+        for kind in self._fields:
             data = group.labels.get(kind)
             if data is None:
                 continue
@@ -233,22 +267,6 @@ def split_name(name: str) -> tuple[str, str]:
     return (f"{folder}{slash}{stem}", extension.lower()) if stem and dot else ("", "")
 
 
-def expand(pattern: str) -> list[str]:
-    """Returns the paths that ``shard-{000..012}.tar``, ``{a,b}.tar`` or ``*.tar`` stands for."""
-    if match := _RANGE.search(pattern):
-        first, last = match.groups()
-        numbers = range(int(first), int(last) + 1)
-        words = [f"{number:0{len(first)}d}" for number in numbers]
-    elif match := _CHOICE.search(pattern):
-        words = match.group(1).split(",")
-    elif glob.has_magic(pattern) and not os.path.exists(pattern):
-        return sorted(glob.glob(pattern)) or [pattern]
-    else:
-        return [pattern]
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [path for word in words for path in expand(f"{before}{word}{after}")]
-
-
 def _ignored(member: tarfile.TarInfo, key: str) -> str | None:
     """Returns why a member belongs to no sample, None if it belongs to one."""
     file = member.name.rpartition("/")[2]
@@ -261,30 +279,13 @@ def _ignored(member: tarfile.TarInfo, key: str) -> str | None:
     return None if key else "ignored files without a suffix"
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (member := tar.next()) is not None:
-        yield member
-        tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps all of them
-    # tarfile mistakes a broken header for the end. A complete tar ends with a block of zeros.
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no end marker at byte {tar.offset:,}")
-
-
-def _more(tar: tarfile.TarFile) -> bool:
-    """Reads on in a tar's stream; returns whether there was something to read."""
-    assert tar.fileobj is not None
-    return bool(tar.fileobj.read(1 << 20))
-
-
 def _read_through(
     path: Path, chosen: list[tuple[str, str | None, tarfile.TarInfo]]
 ) -> Iterator[Sample]:
     """Yields the samples of a compressed tar, reading it from its beginning."""
     wanted = {member.offset: (name, label) for name, label, member in chosen}
     with tarfile.open(path) as tar:
-        members = (member for member in _members(tar) if member.offset in wanted)
+        members = (member for member in members_of(tar) if member.offset in wanted)
         for member in islice(members, len(wanted)):  # not up to where it is cut off
             name, label = wanted[member.offset]
             file = tar.extractfile(member)
@@ -292,24 +293,31 @@ def _read_through(
             yield Sample(name=name, label=label, read=_returning(file.read()))
 
 
-def _is_plain(path: Path) -> bool:
+def _in_json(label: str) -> bool:
+    return label == "json" or label.startswith("json.")
+
+
+def _parsed(data: bytes) -> Mapping[str, object]:
+    """Returns the values in a ``json``, none if it can't be read or has no names for them."""
     try:
-        with tarfile.open(path, "r:"):
-            return True
-    except _FAILURES:
-        return False
-
-
-def _in_json(label: str | None) -> bool:
-    return label is not None and (label == "json" or label.startswith("json."))
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _in(values: Any, key: str) -> Any:
-    """Returns the label in a ``json``: under a key, or under the first of the usual ones."""
+    """Returns the label in a ``json``: under a key, or under the first of the usual ones.
+
+    The key ``a.b`` is that of ``{"a": {"b": ...}}``, unless there is an ``a.b``.
+    """
+    if not isinstance(values, dict):
+        return None
     for name in (key,) if key else JSON_KEYS:
-        if isinstance(values, dict) and values.get(name) is not None:
+        if values.get(name) is not None:
             return values[name]
-    return None
+    first, dot, rest = key.partition(".")
+    return _in(values.get(first), rest) if dot and rest else None
 
 
 def _returning(image: bytes) -> Any:

@@ -125,10 +125,23 @@ class CacheWriter:
 
         Raises:
             CacheError: A feature is not finite, or too large for the cache's data type; or another
-                process writes to the cache.
+                process writes to the cache; or this user may not, and an image is usable.
         """
+        if not self.writable:
+            self._check_skipped(outcomes)
+            return
         with self._writing():
             self._append(outcomes, features)
+
+    def _check_skipped(self, outcomes: Sequence[Decoded]) -> None:
+        """Checks that nothing of a batch has to be written: its images were skipped before."""
+        usable = [outcome.sample.name for outcome in outcomes if outcome.error is None]
+        if usable:
+            raise CacheError(
+                f"{self.folder} lacks {usable[0]}, which is usable now, and you may not write "
+                "to it",
+                hint="copy the folder to one of your own and name it with -o",
+            )
 
     def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         good = np.array([outcome.error is None for outcome in outcomes], bool)

@@ -312,6 +312,10 @@ def _add_features(commands: Any) -> None:
         "--label-column", "--label-field", dest="label", metavar="NAME",
         help="the label: a column, or a tar's field, such as cls, txt or json.species",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-labels", dest="label", action="store_const", const=False,
+        help="leave the labels out, such as those that are floats or lists",
+    )  # fmt: skip
     parser.add_argument("--split", help="of a folder with train/ and val/, or of hf:NAME")
     parser.add_argument(
         "--exif", choices=("ignore", "apply"), default="ignore",

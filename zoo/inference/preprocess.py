@@ -180,8 +180,8 @@ def as_photo(
     """Returns a photo as Pillow has it, RGB.
 
     Args:
-        image: Pillow's own, a file or its bytes, or pixels: ``(H, W, 3)`` RGB or ``(H, W)`` grey,
-            uint8.
+        image: Pillow's own, a file or its bytes, or pixels: ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA
+            or ``(H, W)`` grey, uint8; grey may be uint16, which is scaled.
         exif: Whether to turn it as its EXIF orientation says.
 
     Raises:
@@ -199,9 +199,11 @@ def as_photo(
     if isinstance(image, bytes):
         return open_photo(io.BytesIO(image), exif)
     pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or not (
-        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    ):
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    grey = pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)
+    colour = pixels.ndim == 3 and pixels.shape[2] in (3, 4) and pixels.dtype == np.uint8
+    if not (grey or colour):
         raise RunError(
             f"unsupported image array of type {pixels.dtype} and shape {pixels.shape}",
             hint="expected uint8 (H, W, 3) for a photo or float32 (N, 3, H, W) for a batch",

@@ -238,8 +238,9 @@ def test_two_passes_over_any_edits_are_one_fresh_pass(
     if trusting:  # every stamp is believed at once, where files are a minute old in the field
         monkeypatch.setattr("zoo.caft.stamps._settled_after", lambda device, folder: -1)
     path = tmp_path_factory.mktemp("edits")
-    # One photo is never edited: a set that shares nothing with a cache is refused.
-    entries = [Entry("keep", 9, "cat")] + [
+    # As many photos as there are others are never edited: a set that keeps less is another one.
+    keep = [Entry(f"keep{number}", number, "cat") for number in range(9, 18)]
+    entries = keep + [
         Entry(f"{number:02d}", content, label) for number, (content, label) in enumerate(first)
     ]
     shards = 1
@@ -247,7 +248,8 @@ def test_two_passes_over_any_edits_are_one_fresh_pass(
     for fresh, edit in enumerate(edits):
         if edit[0] == "shard":
             shards = 1 + edit[1] % 3
-        entries = [entries[0], *edited(entries[1:], edit, fresh)] if entries[1:] else entries
+        others = entries[len(keep) :]
+        entries = [*keep, *edited(others, edit, fresh)] if others else entries
         if edit[0] in ("kill", "pass"):
             extractor = broken_off(toy()) if edit[0] == "kill" else toy()
             with suppress(StoppedError):

@@ -34,7 +34,7 @@ def labels_of(path: Path) -> list[str | None]:
     ("label", "name"),
     [
         ("cat", "cat"), (" cat ", "cat"), ("", None), ("-1", None), (-1, None), (None, None),
-        (3, "3"), (np.int64(3), "3"), (np.array(3), "3"), (torch.tensor(3), "3"), ("0.5", "0.5"),
+        (3, "3"), (np.int64(3), "3"), (np.array(3), "3"), (torch.tensor(3), "3"), ("v0.5", "v0.5"),
         (torch.tensor(-1), None), (True, "True"), (b"cat", "cat"),
     ],
 )  # fmt: skip
@@ -44,7 +44,8 @@ def test_names_and_whole_numbers_are_classes(label: Any, name: str | None) -> No
 
 @pytest.mark.parametrize(
     "label",
-    [0.5, 1.0, float("nan"), np.float32(2), torch.tensor(0.5), torch.tensor([0, 1.0]),
+    [0.5, 1.0, "0.5", b"1e-3", "0 1 1", "[1, 0]", '{"a": 1}',
+     float("nan"), np.float32(2), torch.tensor(0.5), torch.tensor([0, 1.0]),
      np.array([1, 0]), [1], (1, 2), {"a": 1}],
 )  # fmt: skip
 def test_what_is_no_class_is_refused_in_every_pass(label: Any, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from zoo.caft.decode import host_decoder
 from zoo.caft.decode_process import DecodeProcess
 from zoo.caft.sample import Sample
 from zoo.caft.sources import open_source
-from zoo.caft.tars import expand
+from zoo.caft.tar_files import expand
 from zoo.inference.preprocess import batch_of, fit, open_photo
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import DatasetError, RunError

@@ -1,0 +1,133 @@
+"""Reads list files: a path per line, with its label after a comma or a tab."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from zoo.caft.files import listed_key
+from zoo.caft.labels import class_of
+from zoo.caft.sample import SUFFIXES, Sample
+from zoo.caft.stamps import FileRead
+from zoo.util.errors import DatasetError
+
+_PATHS = frozenset(
+    {"path", "file", "image", "filename", "file_name", "filepath", "file_path", "image_path"}
+    | {"image_name", "image_file", "img", "img_path", "photo", "name", "id", "image_id"}
+)
+_LABELS = frozenset({"label", "labels", "class", "class_name", "category", "target", "y"})
+"""Names of columns, in lower case."""
+
+_DELIMITERS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar", " ": "a space"}
+_QUOTES = 'a name with a quote in it is written "with ""two"" quotes"'
+
+
+class ListSource:
+    """A list file: a path per line, with its label after a comma (in ``.csv``) or a tab.
+
+    A first line of column names, such as ``path,label``, is a heading, and lines that start with #
+    are skipped.
+
+    Args:
+        path: The file; paths in it are relative to its folder, or absolute.
+        labels: Whether to read the labels.
+
+    Raises:
+        DatasetError: The file does not exist.
+    """
+
+    def __init__(self, path: Path, *, labels: bool = True) -> None:
+        if not os.path.isfile(path):
+            raise DatasetError(f"{path}: no such list file")
+        self.path = path
+        self._labels = labels
+        self._delimiter = "," if path.suffix.lower() == ".csv" else "\t"
+
+    def __iter__(self) -> Iterator[Sample]:
+        try:
+            with self.path.open(newline="", encoding="utf-8-sig") as file:
+                yield from self._samples(csv.reader(file, delimiter=self._delimiter, strict=True))
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{self.path} is not UTF-8 text: {error.reason}") from error
+        except csv.Error as error:
+            hint = None if "field limit" in str(error) else _QUOTES
+            raise DatasetError(
+                f"{self.path} can't be read as a list: {error}", hint=hint
+            ) from error
+        except OSError as error:
+            raise DatasetError(f"can't read {self.path}: {error.strerror}") from error
+
+    def _samples(self, rows: Iterator[list[str]]) -> Iterator[Sample]:
+        times: Counter[str] = Counter()
+        first = True
+        for number, row in enumerate(rows, 1):
+            if not row or not row[0].strip() or row[0].startswith("#"):
+                continue
+            if not (first and self._is_heading(row)):
+                sample = self._sample(number, row)
+                times[sample.name] += 1  # a photo may be listed twice, with two labels
+                yield replace(sample, key=listed_key(sample.name, times[sample.name]))
+            first = False
+
+    def _is_heading(self, row: list[str]) -> bool:
+        """Whether a line has the names of columns rather than a path.
+
+        Raises:
+            DatasetError: The path is not in the first column.
+        """
+        columns = [value.strip().lower() for value in row]
+        if os.path.exists(self.path.parent / row[0].strip()):
+            return False
+        if columns[0] not in _PATHS and _PATHS.intersection(columns[1:]):
+            raise DatasetError(
+                f"{self.path} has the columns {', '.join(columns)}: the first is no path",
+                hint="the columns of a list are path and label, in this order",
+            )
+        return columns[0] in _PATHS or any(column in _LABELS for column in columns[1:])
+
+    def _sample(self, number: int, row: list[str]) -> Sample:
+        line, name = f"{self.path}: line {number}", row[0].strip()
+        if any("\n" in value for value in row):
+            raise DatasetError(
+                f"{self.path}: entry {number} goes over several lines: a quote is not closed",
+                hint=_QUOTES,
+            )
+        if len(row) > 2 and self._labels:
+            raise DatasetError(
+                f"{line} has {len(row)} fields, not just a path and a label",
+                hint='quote a name that contains the delimiter: "a, b.jpg",cat',
+            )
+        path = self.path.parent / name
+        if len(row) == 1:
+            self._check_delimiter(line, name)
+        label = class_of(row[1], of=line) if len(row) == 2 and self._labels else None
+        return Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)
+
+    def _check_delimiter(self, line: str, name: str) -> None:
+        """Checks that a line is only a path, rather than path and label with another delimiter.
+
+        Raises:
+            DatasetError: There is no such file, but the start of the line is a path.
+        """
+        for delimiter, word in _DELIMITERS.items():
+            start, _, rest = name.rpartition(delimiter)
+            if start and _like_path(start.strip()) and not _like_path(rest):
+                if os.path.exists(self.path.parent / name):
+                    return
+                raise DatasetError(
+                    f"{line}: there is no file '{_short(name)}'; if {word} separates its label, "
+                    f"{self.path.suffix} files need {_DELIMITERS[self._delimiter]}",
+                    hint="only .csv files separate the label by a comma; others need a tab",
+                )
+
+
+def _like_path(text: str) -> bool:
+    return os.path.splitext(text)[1].lower() in SUFFIXES
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:79]}…"
