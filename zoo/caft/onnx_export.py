@@ -28,8 +28,9 @@ In a lower precision runtimes round in different places.
 def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: Path) -> float:
     """Writes an ONNX model that maps images ``(N, 3, H, W)`` to predictions ``(N, outputs)``.
 
-    They are the output ``probabilities``, or ``values`` for regression. Its metadata holds the names of the classes and the preprocessing. The model is compared with
-    backbone and head before the file gets its name.
+    They are the output ``probabilities``, or ``values`` for regression. The model's metadata holds
+    their names and the preprocessing. It is compared with backbone and head before the file gets
+    its name.
 
     Args:
         head: The trained head.

@@ -221,7 +221,7 @@ def _labels(
         chosen, values = _named(entries)
     else:
         rows = [
-            None if entry is None else [_flag(value, place(n)) for value in _row(entry)]
+            None if entry is None else [flag_of(value, place(n)) for value in _row(entry)]
             for n, entry in enumerate(entries)
         ]
         chosen, values = _table(rows, names or (), "label", np.uint8, place)
@@ -263,7 +263,12 @@ def _named(entries: list[Any]) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
     return chosen, values
 
 
-def _flag(value: Any, place: str) -> int:
+def flag_of(value: Any, place: str) -> int:
+    """Returns 0 or 1.
+
+    Raises:
+        DatasetError: The value is neither.
+    """
     if str(value) not in _FLAGS:
         raise DatasetError(
             f"{place}: '{_short(value)}' is neither 0 nor 1",

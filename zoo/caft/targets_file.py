@@ -14,7 +14,7 @@ from typing import Any
 
 from zoo.caft.cache import FeatureCache
 from zoo.caft.notes import Notes
-from zoo.caft.targets import Targets, assemble
+from zoo.caft.targets import Targets, assemble, flag_of
 from zoo.caft.task import Task
 from zoo.util.errors import DatasetError
 
@@ -117,5 +117,8 @@ def _entry(path: Path, number: int, values: list[str], alone: bool, task: Task) 
             f"{path}: line {number} has empty cells",
             hint="fill them in, or leave all of the line's cells empty",
         )
-    flags = task is Task.MULTI_LABEL and alone and values[0] in ("0", "1")
-    return values[0] if alone and task is not Task.REGRESSION and not flags else values
+    if task is Task.REGRESSION:
+        return values
+    if task is Task.MULTI_LABEL and not (alone and values[0] not in ("0", "1")):
+        return [flag_of(value, f"{path}: line {number}") for value in values]
+    return values[0]

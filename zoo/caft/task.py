@@ -53,7 +53,8 @@ class TaskRow:
         activation: Maps the last layer's outputs to what the head predicts.
         operator: The same as an ONNX operator.
         output: Name of the output of an exported ONNX model.
-        noun: What the outputs are called in messages.
+        noun: What several outputs are called in messages.
+        singular: What one is called.
     """
 
     loss: str
@@ -61,6 +62,11 @@ class TaskRow:
     operator: str
     output: str
     noun: str
+    singular: str
+
+    def count(self, outputs: int) -> str:
+        """Returns a number of outputs as text, such as ``3 classes``."""
+        return f"{outputs} {self.singular if outputs == 1 else self.noun}"
 
     def onnx_attributes(self) -> dict[str, Any]:
         """Returns the attributes of the ONNX operator."""
@@ -76,6 +82,7 @@ TASKS = complete(
             operator="Softmax",
             output="probabilities",
             noun="classes",
+            singular="class",
         ),
         Task.REGRESSION: TaskRow(
             loss="mse_loss",
@@ -83,6 +90,7 @@ TASKS = complete(
             operator="Identity",
             output="values",
             noun="numbers",
+            singular="number",
         ),
         Task.MULTI_LABEL: TaskRow(
             loss="binary_cross_entropy_with_logits",
@@ -90,6 +98,7 @@ TASKS = complete(
             operator="Sigmoid",
             output="probabilities",
             noun="labels",
+            singular="label",
         ),
     },
 )

@@ -132,7 +132,7 @@ def train(options: argparse.Namespace) -> int:
         print("DRY RUN: these features come from seeded, not trained weights", file=sys.stderr)
     print("\n".join(report.lines))
     print(
-        f"{output}: {settings.kind}, {len(report.labels)} {TASKS[Task(options.task)].noun}, "
+        f"{output}: {settings.kind}, {TASKS[Task(options.task)].count(len(report.labels))}, "
         "trained on "
         f"{report.trained_on:,} images in {report.seconds:.3g} s"
         + (f": {len(report.curve)} epochs" if report.curve else "")
@@ -235,7 +235,7 @@ def export_head(options: argparse.Namespace) -> int:
         backbone = client.onnx_of(extractor.record, Path(scratch))
         difference = export_onnx(head, extractor, backbone, output)
     print(
-        f"{output}: images to {len(head.card.labels)} {TASKS[head.card.task].noun}, "
+        f"{output}: images to {TASKS[head.card.task].count(len(head.card.labels))}, "
         f"{'for ONNX Runtime' if backbone is None else 'for any runtime'}; differs by at most "
         f"{difference:.1g} from running backbone and head separately"
     )
