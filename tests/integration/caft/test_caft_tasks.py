@@ -285,3 +285,71 @@ def test_the_commands(
     assert set(first["probabilities"]) == {"red", "big"}
     assert zoo(f"predict --head t.safetensors {photos} none.png") == 12
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_logistic_regression_in_chunks_is_scikit_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = clusters(spread=2.0)
+    cache = FeatureCache(write_cache(tmp_path / "c", rows, labels))
+    settings = Settings(solver="sklearn", weight_decay=1.0)
+    whole, _ = train_head(cache, settings)
+    monkeypatch.setattr("zoo.caft.fit_sklearn._IN_MEMORY", 0)
+    monkeypatch.setattr("zoo.caft.rows._CHUNK", 37)
+    chunked, _ = train_head(cache, settings)
+    assert np.abs(whole.probabilities(rows) - chunked.probabilities(rows)).max() < 0.01
+
+
+def test_chunks_are_smaller_the_more_classes_there_are(
+    cache: FeatureCache, rows: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.caft.rows import chunk_of
+
+    assert 4 * 20_000 * chunk_of(20_000) <= 32 << 20
+    assert chunk_of(10**12) == 1
+    classes = [str(number % 5) for number in range(len(rows))]
+    settings = Settings(batch=64, epochs=3)
+    once, _ = train_head(cache, settings, labels=classes)
+    monkeypatch.setattr("zoo.caft.rows._CHUNK", 7)
+    often, _ = train_head(cache, settings, labels=classes)
+    assert np.allclose(once.outputs(rows), often.outputs(rows), atol=1e-5)
+
+
+def test_a_head_that_cannot_fit_in_memory_is_refused_first(cache: FeatureCache) -> None:
+    labels = [str(number % 5) for number in range(200)]
+    for hidden in (10**9, 10**30):
+        with pytest.raises(HeadError) as raised:
+            train_head(cache, Settings(kind="mlp", hidden=hidden), labels=labels)
+        assert f"--hidden below {hidden}" in str(raised.value)
+
+
+@pytest.mark.parametrize("tensor", ["mean", "scale", "0.weight", "0.bias"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_head_with_broken_weights_is_refused(
+    tensor: str, value: float, cache: FeatureCache, tmp_path: Path
+) -> None:
+    import safetensors.numpy
+    from safetensors import safe_open
+
+    path = tmp_path / "h.safetensors"
+    labels = [str(number % 5) for number in range(200)]
+    train_head(cache, Settings(epochs=1), labels=labels)[0].save(path)
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    tensors = safetensors.numpy.load_file(path)
+    tensors[tensor].reshape(-1)[0] = value
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+    with pytest.raises(HeadError) as raised:
+        Head.load(path)
+    assert tensor in str(raised.value)
+
+
+def test_a_held_out_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    rows, labels = clusters()
+    made = FeatureCache(write_cache(tmp_path / "ok", rows, labels))
+    held_out = int(split_samples(made, val=0.1, test=0.2, seed=0).test[0])
+    rows[held_out, 0] = np.nan
+    broken = FeatureCache(write_cache(tmp_path / "bad", rows, labels))
+    with pytest.raises(HeadError) as raised:
+        train_head(broken, Settings(epochs=1))
+    assert f"{held_out}.jpg" in str(raised.value)
