@@ -14,7 +14,8 @@ from zoo.caft.cache import FeatureCache
 from zoo.caft.head import Head
 from zoo.caft.rows import chunk_of, read_rows
 from zoo.caft.split import Split
-from zoo.caft.targets import Targets, targets_of
+from zoo.caft.targets import Targets
+from zoo.caft.targets_file import targets_of
 from zoo.util.digest import canonical_json
 from zoo.util.errors import MissingPackageError
 from zoo.util.files import whole

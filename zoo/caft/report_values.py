@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -182,9 +182,22 @@ class MultiLabelReport(_ValuesReport):
         return (*lines, *unused_lines(self))
 
 
+class _Common(TypedDict):
+    """Arguments of both reports."""
+
+    held_out: int
+    trained_on: int
+    stopped_by: int
+    labels: tuple[str, ...]
+    unlabelled: int
+    notes: tuple[str, ...]
+    curve: tuple[Epoch, ...]
+    seconds: float
+
+
 def _common(
     cache: FeatureCache, targets: Targets, split: Split, curve: list[Epoch], seconds: float
-) -> dict[str, Any]:
+) -> _Common:
     return {
         "held_out": len(split.test),
         "trained_on": len(split.train),

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
-from zoo.caft.targets import Targets, targets_of
+from zoo.caft.targets import Targets
+from zoo.caft.targets_file import targets_of
 from zoo.util.errors import UsageError
 
 Numbers = npt.NDArray[np.int64]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo.caft.cache import FeatureCache
 from zoo.caft.files import NO_LABEL
 from zoo.caft.labels import class_of
 from zoo.caft.task import Task
@@ -61,65 +59,6 @@ class Targets:
         for label in np.argsort(-values.sum(axis=0, dtype=np.int64), kind="stable"):
             rarest[values[:, label] == 1] = label
         return rarest
-
-
-def targets_of(
-    cache: FeatureCache,
-    task: Task = Task.CLASSIFICATION,
-    labels: str | Path | npt.ArrayLike | Sequence[Any] | None = None,
-    names: Sequence[str] | None = None,
-) -> Targets:
-    """Returns the targets of a cache's samples.
-
-    Args:
-        cache: The cache.
-        task: What to predict.
-        labels: A CSV file (:mod:`zoo.caft.targets_file`), or a label for each sample in the
-            cache's order, where None is no label: names or integers for classification, numbers
-            or rows of them for regression, rows of 0 and 1 or lists of names for multi-label. If
-            None, the cache's own labels: as numbers for regression, split at ``;`` for multi-label.
-        names: Names of an array's columns.
-
-    Raises:
-        DatasetError: The labels don't fit the cache or the task.
-        CacheError: The task is classification and fewer than two classes have a label.
-    """
-    if isinstance(labels, (str, Path)):
-        from zoo.caft.targets_file import read_targets
-
-        return read_targets(Path(labels), cache, task)
-    if labels is None and task is Task.CLASSIFICATION:
-        cache.labelled()
-        known = np.asarray(cache.labels != NO_LABEL)
-        return Targets(task=task, names=cache.label_names, values=cache.labels, known=known)
-    where = f"{cache.folder}" if labels is None else "the labels"
-    entries = _own(cache) if labels is None else _entries(labels)
-    if len(entries) != cache.card.samples:
-        raise DatasetError(
-            f"{len(entries):,} labels do not fit {cache.folder}, which has "
-            f"{cache.card.samples:,} images",
-            hint="give a label for each image, not for each of its views, in the order of "
-            "cache.names(); None for an image without a label",
-        )
-    return assemble(entries, task, names, where, lambda number: f"image {number}")
-
-
-def _own(cache: FeatureCache) -> list[Any]:
-    """Returns the name of each sample's class, None without one."""
-    by_number = [*cache.label_names, None]  # -1 is the last
-    return [by_number[number] for number in cache.labels.tolist()]
-
-
-def _entries(labels: Any) -> list[Any]:
-    """Returns labels as a list of Python objects."""
-    if hasattr(labels, "detach"):
-        labels = labels.detach().cpu()
-    if hasattr(labels, "tolist"):
-        array = np.asarray(labels)
-        if array.ndim not in (1, 2):
-            raise DatasetError(f"labels are (images,) or (images, columns), not {array.shape}")
-        labels = array.tolist()
-    return list(labels)
 
 
 def assemble(

@@ -1,6 +1,6 @@
-"""Reads targets from a CSV file that is keyed by sample name.
+"""Reads targets: from a cache, an array, or a CSV file that is keyed by sample name.
 
-The first line names the columns: the sample's name, then a column of class names, one or several
+The first line of a file names the columns: the sample's name, then a column of class names, one or several
 columns of numbers, or of 0 and 1, or a column of names separated by semicolons. Cells that are all
 empty are no label. A file that is not called ``.csv`` is separated by tabs.
 """
@@ -8,11 +8,15 @@ empty are no label. A file that is not called ``.csv`` is separated by tabs.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from zoo.caft.cache import FeatureCache
+from zoo.caft.files import NO_LABEL
 from zoo.caft.notes import Notes
 from zoo.caft.targets import Targets, assemble, flag_of
 from zoo.caft.task import Task
@@ -23,6 +27,63 @@ _EXAMPLE = {
     Task.REGRESSION: "name,price",
     Task.MULTI_LABEL: "name,labels",
 }
+
+
+def targets_of(
+    cache: FeatureCache,
+    task: Task = Task.CLASSIFICATION,
+    labels: str | Path | npt.ArrayLike | Sequence[Any] | None = None,
+    names: Sequence[str] | None = None,
+) -> Targets:
+    """Returns the targets of a cache's samples.
+
+    Args:
+        cache: The cache.
+        task: What to predict.
+        labels: A CSV file (:func:`read_targets`), or a label for each sample in the
+            cache's order, where None is no label: names or integers for classification, numbers
+            or rows of them for regression, rows of 0 and 1 or lists of names for multi-label. If
+            None, the cache's own labels: as numbers for regression, split at ``;`` for multi-label.
+        names: Names of an array's columns.
+
+    Raises:
+        DatasetError: The labels don't fit the cache or the task.
+        CacheError: The task is classification and fewer than two classes have a label.
+    """
+    if isinstance(labels, (str, Path)):
+        return read_targets(Path(labels), cache, task)
+    if labels is None and task is Task.CLASSIFICATION:
+        cache.labelled()
+        known = np.asarray(cache.labels != NO_LABEL)
+        return Targets(task=task, names=cache.label_names, values=cache.labels, known=known)
+    where = f"{cache.folder}" if labels is None else "the labels"
+    entries = _own(cache) if labels is None else _entries(labels)
+    if len(entries) != cache.card.samples:
+        raise DatasetError(
+            f"{len(entries):,} labels do not fit {cache.folder}, which has "
+            f"{cache.card.samples:,} images",
+            hint="give a label for each image, not for each of its views, in the order of "
+            "cache.names(); None for an image without a label",
+        )
+    return assemble(entries, task, names, where, lambda number: f"image {number}")
+
+
+def _own(cache: FeatureCache) -> list[Any]:
+    """Returns the name of each sample's class, None without one."""
+    by_number = [*cache.label_names, None]  # -1 is the last
+    return [by_number[number] for number in cache.labels.tolist()]
+
+
+def _entries(labels: Any) -> list[Any]:
+    """Returns labels as a list of Python objects."""
+    if hasattr(labels, "detach"):
+        labels = labels.detach().cpu()
+    if hasattr(labels, "tolist"):
+        array = np.asarray(labels)
+        if array.ndim not in (1, 2):
+            raise DatasetError(f"labels are (images,) or (images, columns), not {array.shape}")
+        labels = array.tolist()
+    return list(labels)
 
 
 def read_targets(path: Path, cache: FeatureCache, task: Task) -> Targets:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +67,7 @@ class TaskRow:
         """Returns a number of outputs as text, such as ``3 classes``."""
         return f"{outputs} {self.singular if outputs == 1 else self.noun}"
 
-    def onnx_attributes(self) -> dict[str, Any]:
+    def onnx_attributes(self) -> dict[str, int]:
         """Returns the attributes of the ONNX operator."""
         return {"axis": 1} if self.operator == "Softmax" else {}
 

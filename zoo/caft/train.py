@@ -25,7 +25,8 @@ from zoo.caft.rows import Rows, standardise
 from zoo.caft.settings import Fitted, Settings
 from zoo.caft.split import Split, split_samples
 from zoo.caft.standardised import Standardised
-from zoo.caft.targets import Targets, targets_of
+from zoo.caft.targets import Targets
+from zoo.caft.targets_file import targets_of
 from zoo.caft.task import TASKS, Task
 from zoo.util.errors import HeadError, MissingPackageError, UsageError
 
@@ -104,7 +105,7 @@ def train_head(
         task: ``classification``; ``regression``, which minimises the squared error of standardised
             numbers; or ``multi-label``, which minimises binary cross-entropy.
         labels: A CSV file keyed by sample name, or a label for each sample, in the cache's order:
-            see :func:`zoo.caft.targets.targets_of`. The cache's labels if None.
+            see :func:`zoo.caft.targets_file.targets_of`. The cache's labels if None.
         names: Names of the columns of ``labels``, if it is an array.
         on_epoch: Called with each epoch's losses and accuracy.
 

@@ -14,11 +14,12 @@ from support.caft import TOY, clusters, folder, toy, write_cache
 from support.goldens import assert_golden
 
 from zoo.caft import FeatureCache, Head, cache_features, train_head
+from zoo.caft.files import SUMS
 from zoo.caft.onnx_export import export_onnx
 from zoo.caft.report_values import average_precision, f1_scores
 from zoo.caft.settings import Settings
 from zoo.caft.split import split_samples
-from zoo.caft.targets import targets_of
+from zoo.caft.targets_file import targets_of
 from zoo.caft.task import TASKS, Task
 from zoo.cli import caft, main
 from zoo.util.errors import DatasetError, HeadError, UsageError, ZooError
@@ -348,8 +349,9 @@ def test_a_held_out_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
     rows, labels = clusters()
     made = FeatureCache(write_cache(tmp_path / "ok", rows, labels))
     held_out = int(split_samples(made, val=0.1, test=0.2, seed=0).test[0])
-    rows[held_out, 0] = np.nan
-    broken = FeatureCache(write_cache(tmp_path / "bad", rows, labels))
+    np.load(tmp_path / "ok" / "features.npy", mmap_mode="r+")[held_out, 0] = np.nan
+    (tmp_path / "ok" / SUMS).unlink()  # as in caches of older versions
+    broken = FeatureCache(tmp_path / "ok")
     with pytest.raises(HeadError) as raised:
         train_head(broken, Settings(epochs=1))
     assert f"{held_out}.jpg" in str(raised.value)
