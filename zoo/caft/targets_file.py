@@ -1,8 +1,8 @@
 """Reads targets: from a cache, an array, or a CSV file that is keyed by sample name.
 
-The first line of a file names the columns: the sample's name, then a column of class names, one or several
-columns of numbers, or of 0 and 1, or a column of names separated by semicolons. Cells that are all
-empty are no label. A file that is not called ``.csv`` is separated by tabs.
+The first line of a file names the columns: the sample's name, then a column of class names, one
+or several columns of numbers, or of 0 and 1, or a column of names separated by semicolons. Cells
+that are all empty are no label. A file that is not called ``.csv`` is separated by tabs.
 """
 
 from __future__ import annotations
