@@ -4,7 +4,8 @@ Modules, in the order of the work: ``sample``, ``labels``, ``notes``, ``sources`
 ``datasets`` (the images of a data set), ``content``, ``stamps`` and ``recognise`` (which of them a
 cache has), ``decode`` and ``decode_process`` (images to preprocessed batches, in parallel),
 ``features`` (the pass through the backbone), ``files``, ``arrays``, ``writer``, ``arrange`` and
-``cache`` (a directory of plain arrays), ``split``, ``train`` and ``fit_sklearn`` (training),
+``cache`` (a directory of plain arrays), ``targets`` (what to predict), ``split``, ``train`` and
+``fit_sklearn`` (training),
 ``probe`` (how good the features are), ``head`` (the trained head), ``onnx_export`` (backbone and
 head as one file). ::
 

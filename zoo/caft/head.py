@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, ValidationError
 
 from zoo.caft.card import Identity
+from zoo.caft.task import TASKS, Task
 from zoo.inference.extractor import Extractor
 from zoo.schema.measurements import Measurement
 from zoo.schema.records import Record
@@ -22,6 +23,10 @@ from zoo.util.files import write_whole
 Floats = npt.NDArray[np.float32]
 HeadKind = Literal["linear", "mlp"]
 _CARD = "caft-zoo"
+_CARD_WITH_TASK = "caft-zoo.task"
+"""Where the card of a head is that does not classify: older versions, which would take any head for
+a classifier, refuse it."""
+_THRESHOLD = 0.5
 
 
 class Training(Measurement):
@@ -46,7 +51,8 @@ class HeadCard(Record):
     Attributes:
         identity: The engine and settings that made the features it was trained on.
         kind: ``linear``, or ``mlp`` with one hidden layer.
-        labels: Names of the classes, in the order of its outputs.
+        labels: Names of the classes, numbers or labels, in the order of its outputs.
+        task: What it predicts.
         trained: How it was trained; empty if unknown.
     """
 
@@ -55,12 +61,13 @@ class HeadCard(Record):
     identity: Identity
     kind: HeadKind
     labels: tuple[str, ...]
+    task: Task = Task.CLASSIFICATION
     trained: Training = Training()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Maps features to classes: standardises them, then applies a layer, or two with a ReLU.
+    """Maps features to predictions: standardises them, then applies a layer, or two with a ReLU.
 
     Attributes:
         card: Its metadata.
@@ -75,7 +82,7 @@ class Head:
     layers: tuple[tuple[Floats, Floats], ...]
 
     def logits(self, features: npt.NDArray[Any]) -> Floats:
-        """Returns logits, ``(N, classes)`` float32, of features ``(N, feature_dim)``."""
+        """Returns the last layer's outputs, ``(N, outputs)`` float32, of ``(N, feature_dim)``."""
         values = (np.asarray(features, np.float32) - self.mean) * self.scale
         for number, (weight, bias) in enumerate(self.layers):
             if number:
@@ -83,15 +90,65 @@ class Head:
             values = values @ weight.T + bias
         return np.asarray(values, np.float32)
 
+    def finite_logits(self, features: npt.NDArray[Any]) -> Floats:
+        """Returns the last layer's outputs, which are finite.
+
+        Raises:
+            HeadError: They are not, because the features are not or overflow.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = self.logits(features)
+        if not np.isfinite(logits).all():
+            raise HeadError(
+                "the head's outputs are not finite numbers",
+                hint="features are damaged or of another model: extract them again",
+            )
+        return logits
+
+    def outputs(self, features: npt.NDArray[Any]) -> Floats:
+        """Returns what the head predicts, ``(N, outputs)`` float32.
+
+        Returns:
+            The probability of each class or label, or for regression the numbers.
+
+        Raises:
+            HeadError: They are not finite numbers, because the features are not or overflow.
+        """
+        return TASKS[self.card.task].activation(self.finite_logits(features))
+
     def probabilities(self, features: npt.NDArray[Any]) -> Floats:
-        """Returns the probability of each class, ``(N, classes)`` float32."""
-        logits = self.logits(features)
-        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
+        """Returns the probability of each class or label, ``(N, classes)`` float32.
+
+        Raises:
+            HeadError: The head predicts numbers.
+        """
+        if self.card.task is Task.REGRESSION:
+            raise HeadError("a head for regression has no probabilities", hint="use head.outputs")
+        return self.outputs(features)
 
     def predict(self, features: npt.NDArray[Any]) -> list[str]:
-        """Returns the name of the most likely class of each row."""
+        """Returns the name of the most likely class of each row.
+
+        Raises:
+            HeadError: The head does not classify.
+        """
+        if self.card.task is not Task.CLASSIFICATION:
+            raise HeadError(
+                f"a head for {self.card.task} does not predict a class",
+                hint="use head.outputs, or head.predict_labels for multi-label",
+            )
         return [self.card.labels[number] for number in self.logits(features).argmax(axis=1)]
+
+    def predict_labels(self, features: npt.NDArray[Any]) -> list[tuple[str, ...]]:
+        """Returns the labels of each row whose probability is at least one half.
+
+        Raises:
+            HeadError: The head's task is not multi-label.
+        """
+        if self.card.task is not Task.MULTI_LABEL:
+            raise HeadError(f"a head for {self.card.task} does not predict labels")
+        rows = self.probabilities(features) >= _THRESHOLD
+        return [tuple(self.card.labels[number] for number in np.flatnonzero(row)) for row in rows]
 
     def check(self, extractor: Extractor, *, allow_other_engine: bool = False) -> None:
         """Checks that an extractor's features fit this head.
@@ -136,7 +193,11 @@ class Head:
         for number, (weight, bias) in enumerate(self.layers):
             tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
         arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
-        data = numpy_io.save(arrays, {_CARD: self.card.model_dump_json()})
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise HeadError("the head has weights that are not finite numbers: nothing was written")
+        classifies = self.card.task is Task.CLASSIFICATION
+        text = self.card.model_dump_json(exclude={"task"} if classifies else None)
+        data = numpy_io.save(arrays, {_CARD if classifies else _CARD_WITH_TASK: text})
         try:
             write_whole(path, data)
         except OSError as error:
@@ -163,10 +224,11 @@ class Head:
         try:
             length = int.from_bytes(data[:8], "little")
             header = json.loads(data[8 : 8 + length])
-            card = HeadCard.model_validate_json(header["__metadata__"][_CARD])
+            metadata = header["__metadata__"]
+            card = HeadCard.model_validate_json(metadata.get(_CARD_WITH_TASK) or metadata[_CARD])
             tensors = numpy_io.load(data)
             return cls._of(card, tensors)
-        except (ValidationError, ValueError, KeyError, TypeError, _tensor_error()) as error:
+        except (*_UNREADABLE, _tensor_error()) as error:
             reason = plain(str(error))
             raise HeadError(
                 f"{path} is not a head of caft-zoo: {type(error).__name__} {reason}",
@@ -181,7 +243,21 @@ class Head:
         shapes = [weight.shape for weight, _ in layers]
         if shapes != list(zip(widths[1:], widths, strict=False)) or widths[-1] != len(card.labels):
             raise ValueError(f"layers of {shapes} do not match its card")
+        for name, array in tensors.items():
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise ValueError(f"{name} has values that are not finite float32 numbers")
+        for name in ("mean", "scale"):
+            if tensors[name].shape != (card.identity.feature_dim,):
+                raise ValueError(f"{name} of {tensors[name].shape} does not match its card")
+        if any(bias.ndim != 1 for _, bias in layers):
+            raise ValueError("a bias is not a vector")
         return cls(card=card, mean=tensors["mean"], scale=tensors["scale"], layers=layers)
+
+
+_UNREADABLE: tuple[type[Exception], ...] = (
+    ValidationError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError,
+)  # fmt: skip
+"""What a damaged file makes its readers raise."""
 
 
 def _safetensors() -> Any:

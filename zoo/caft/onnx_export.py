@@ -1,4 +1,4 @@
-"""Exports a backbone and a head as one ONNX model: normalised images to probabilities."""
+"""Exports a backbone and a head as one ONNX model: normalised images to predictions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.caft.head import Head
+from zoo.caft.task import TASKS, Task
 from zoo.inference.extractor import Extractor
 from zoo.runtime.onnxruntime import session_options
 from zoo.schema.precisions import is_lowered
@@ -17,7 +18,7 @@ from zoo.util.causes import cause_of
 from zoo.util.errors import HeadError, MissingPackageError
 from zoo.util.files import whole
 
-OUTPUT = "probabilities"
+OUTPUT = TASKS[Task.CLASSIFICATION].output
 _TOLERANCE, _LOW_TOLERANCE = 1e-4, 2e-2
 """Largest allowed difference of a probability, in fp32 and in lower precisions.
 
@@ -26,10 +27,11 @@ In a lower precision runtimes round in different places.
 
 
 def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: Path) -> float:
-    """Writes an ONNX model that maps images ``(N, 3, H, W)`` to probabilities ``(N, classes)``.
+    """Writes an ONNX model that maps images ``(N, 3, H, W)`` to predictions ``(N, outputs)``.
 
-    Its metadata holds the names of the classes and the preprocessing. The model is compared with
-    backbone and head before the file gets its name.
+    They are the output ``probabilities``, or ``values`` for regression. The model's metadata holds
+    their names and the preprocessing. It is compared with backbone and head before the file gets
+    its name.
 
     Args:
         head: The trained head.
@@ -39,7 +41,8 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
         path: The file to write.
 
     Returns:
-        The largest difference of a probability from running backbone and head separately.
+        The largest difference of a probability from running backbone and head separately; of
+        numbers, as a fraction of the largest.
 
     Raises:
         HeadError: There is no ONNX model, or the written one computes something else.
@@ -66,7 +69,7 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
         difference = _difference(partial, head, extractor)
         if not difference <= tolerance:
             raise HeadError(
-                f"{path}: probabilities differ by {difference:.2g} from running backbone and head "
+                f"{path}: predictions differ by {difference:.2g} from running backbone and head "
                 f"separately; the tolerance is {tolerance}",
                 hint="nothing was written",
             )
@@ -93,7 +96,8 @@ def _append(model: Any, head: Head) -> None:
         names = [last, f"head.{number}.weight", f"head.{number}.bias"]
         last = f"head.{number + 1}"
         nodes.append(helper.make_node("Gemm", names, [last], transB=1))
-    nodes.append(helper.make_node("Softmax", [last], [OUTPUT], axis=1))
+    task = TASKS[head.card.task]
+    nodes.append(helper.make_node(task.operator, [last], [task.output], **task.onnx_attributes()))
     graph.node.extend(nodes)
     graph.initializer.extend(
         numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
@@ -102,7 +106,8 @@ def _append(model: Any, head: Head) -> None:
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param or "batch"
     classes = len(head.card.labels)
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [batch, classes]))
+    shape = [batch, classes]
+    graph.output.append(helper.make_tensor_value_info(task.output, TensorProto.FLOAT, shape))
 
 
 def _describe(model: Any, head: Head, extractor: Extractor) -> None:
@@ -112,6 +117,7 @@ def _describe(model: Any, head: Head, extractor: Extractor) -> None:
         "labels": json.dumps(head.card.labels, ensure_ascii=False),
         "preprocess": extractor.preprocess.model_dump_json(),
         "model": extractor.model,
+        "task": str(head.card.task),
         "engine": extractor.engine,
     }
     helper.set_model_props(model, values)
@@ -135,7 +141,11 @@ def _difference(path: Path, head: Head, extractor: Extractor) -> float:
     worst = 0.0
     for batch in (1, 2):
         images = random.standard_normal((batch, *shape)).astype(np.float32)
-        (probabilities,) = session.run([OUTPUT], {session.get_inputs()[0].name: images})
-        expected = head.probabilities(extractor.session.features(images))
-        worst = max(worst, float(np.abs(probabilities - expected).max()))
+        output = TASKS[head.card.task].output
+        (computed,) = session.run([output], {session.get_inputs()[0].name: images})
+        expected = head.outputs(extractor.session.features(images))
+        difference = float(np.abs(computed - expected).max())
+        if head.card.task is Task.REGRESSION:
+            difference /= max(float(np.abs(expected).max()), 1e-30)
+        worst = max(worst, difference)
     return worst

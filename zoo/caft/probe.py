@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
 from zoo.caft.report import Report, wilson
-from zoo.caft.rows import standardise
+from zoo.caft.rows import read_rows, standardise
 from zoo.caft.settings import Settings
 from zoo.caft.split import split_samples
 from zoo.caft.train import train_head
 from zoo.util.errors import CacheError, UsageError
 
 _TEMPERATURE = 0.07
-_CELLS = 1 << 25  # similarities in memory at a time: 128 MiB
+_CELLS = 1 << 22  # similarities in memory at a time: 16 MiB
+_QUERIES = 4096  # most rows classified at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +116,35 @@ def knn(
         The classes of ``queries``, ``(M,)``.
     """
     predicted = np.empty(len(queries), np.int64)
-    classes = int(labels.max()) + 1
-    step = max(1, _CELLS // max(len(known), 2 * classes))
+    step = max(1, min(_QUERIES, _CELLS // max(1, len(known))))
     for start in range(0, len(queries), step):
         similar = queries[start : start + step] @ known.T
-        nearest = np.argpartition(-similar, neighbours - 1, axis=1)[:, :neighbours]
+        place = len(known) - neighbours
+        nearest = np.argpartition(similar, place, axis=1)[:, place:]
         weights = np.exp((np.take_along_axis(similar, nearest, axis=1) - 1) / _TEMPERATURE)
-        votes = np.zeros((len(similar), classes))
-        np.add.at(votes, (np.arange(len(similar))[:, None], labels[nearest]), weights)
-        predicted[start : start + step] = votes.argmax(axis=1)
+        predicted[start : start + step] = _most_voted(labels[nearest], weights)
     return predicted
 
 
+def _most_voted(
+    classes: npt.NDArray[np.int64], weights: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.int64]:
+    """Returns the class of each row with the largest sum of weights, the first of equals."""
+    order = np.argsort(classes, axis=1, kind="stable")
+    ordered = np.take_along_axis(classes, order, axis=1)
+    votes = np.take_along_axis(weights, order, axis=1).astype(np.float64)
+    # Sums over runs of a class, added left to right as a table of all classes would be.
+    for place in range(1, votes.shape[1]):
+        votes[:, place] += np.where(
+            ordered[:, place] == ordered[:, place - 1], votes[:, place - 1], 0
+        )
+    best = votes.argmax(axis=1)
+    return np.asarray(ordered[np.arange(len(ordered)), best])
+
+
 def _unit(cache: FeatureCache, samples: Any, mean: Any, scale: Any) -> npt.NDArray[np.float32]:
-    rows = (np.asarray(cache.plain[samples], np.float32) - mean) * scale
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, 1e-12), np.float32)
+    rows = read_rows(cache, samples * cache.views)
+    rows -= mean
+    rows *= scale
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return rows

@@ -69,7 +69,9 @@ def epoch_progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
         task = bar.add_task("", total=epochs)
 
         def show(epoch: Epoch) -> None:
-            words = f"loss {epoch.val_loss:.4f}, accuracy {epoch.val_accuracy:.1%}"
+            words = f"loss {epoch.val_loss:.4f}"
+            if epoch.val_accuracy is not None:
+                words += f", accuracy {epoch.val_accuracy:.1%}"
             bar.update(task, completed=epoch.number, description=words)
 
         yield show

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
-from zoo.caft.files import NO_LABEL
 from zoo.caft.head import Head
+from zoo.caft.rows import chunk_of, read_rows
 from zoo.caft.split import Split
+from zoo.caft.targets import Targets
+from zoo.caft.targets_file import targets_of
 from zoo.util.digest import canonical_json
 from zoo.util.errors import MissingPackageError
 from zoo.util.files import whole
 
-_LOGITS = 1 << 22  # logits at a time: 16 MiB
 _DENSE = 100  # classes up to which the confusion matrix is written with its zeros
 _DRAWN = 400  # most rows and columns of the drawn matrix
 _NAMED = 5
@@ -30,16 +31,16 @@ class Epoch:
 
     Attributes:
         number: Number of the epoch, from 1.
-        train_loss: Mean cross-entropy during training.
-        val_loss: Mean cross-entropy on the validation rows after the epoch, or on the training rows
-            if there are none.
-        val_accuracy: Accuracy on the same rows.
+        train_loss: Mean loss of a row during training.
+        val_loss: Mean loss on the validation rows after the epoch, or on the training rows if there
+            are none.
+        val_accuracy: Accuracy on the same rows; None if the head does not classify.
     """
 
     number: int
     train_loss: float
     val_loss: float
-    val_accuracy: float
+    val_accuracy: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ class Report:
         unlabelled: Number of samples without a label, which were not used.
         curve: The epochs.
         seconds: Duration of all epochs.
+        notes: What else was left out, as text; not in the JSON if empty.
     """
 
     right: int
@@ -75,6 +77,7 @@ class Report:
     unlabelled: int
     curve: tuple[Epoch, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
@@ -115,12 +118,9 @@ class Report:
     def lines(self) -> tuple[str, ...]:
         """The accuracy, and what it does not cover, as text."""
         lines = [self.line]
-        if self.held_out and (count := len(self.not_held_out)):
-            names = ", ".join(self.not_held_out[:_NAMED]) + (", …" if count > _NAMED else "")
-            lines.append(f"  classes without held-out images: {count:,} ({names})")
-        if self.unlabelled:
-            lines.append(f"  images without a label, which were not used: {self.unlabelled:,}")
-        return tuple(lines)
+        if self.held_out and self.not_held_out:
+            lines.append(named_line("classes without held-out images", self.not_held_out))
+        return (*lines, *unused_lines(self))
 
     def to_json(self) -> bytes:
         """Returns the report as JSON.
@@ -131,6 +131,8 @@ class Report:
         values = {
             name: getattr(self, name) for name in self.__dataclass_fields__ if name != "cells"
         }
+        if not self.notes:
+            del values["notes"]
         values["curve"] = [asdict(epoch) for epoch in self.curve]
         values["accuracy"] = self.accuracy if self.held_out else None
         if len(self.labels) <= _DENSE:
@@ -140,15 +142,53 @@ class Report:
         return canonical_json(values) + b"\n"
 
 
+class Summary(Protocol):
+    """What every report has to say about samples that were not used."""
+
+    @property
+    def unlabelled(self) -> int:
+        """Number of samples without a label."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else was left out."""
+
+
+def unused_lines(report: Summary) -> tuple[str, ...]:
+    """Returns what was not used, as text."""
+    lines = [f"  {note}" for note in report.notes]
+    if report.unlabelled:
+        lines.append(f"  images without a label, which were not used: {report.unlabelled:,}")
+    return tuple(lines)
+
+
+def named_line(kind: str, names: tuple[str, ...]) -> str:
+    """Returns a line with the number of names and the first few."""
+    shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+    return f"  {kind}: {len(names):,} ({shown})"
+
+
 def judge(
-    head: Head, cache: FeatureCache, split: Split, curve: list[Epoch], seconds: float
+    head: Head,
+    cache: FeatureCache,
+    split: Split,
+    curve: list[Epoch],
+    seconds: float,
+    targets: Targets | None = None,
 ) -> Report:
-    """Evaluates a head on the plain views of the held-out samples."""
+    """Evaluates a head on the plain views of the held-out samples.
+
+    Raises:
+        HeadError: Some features are not finite numbers, or make outputs that are not.
+    """
+    targets = targets or targets_of(cache)
+    names = targets.names
     predicted = _predicted(head, cache, split)
-    actual = np.asarray(cache.labels[split.test], np.int64)
-    cells, counts = np.unique(np.stack([actual, predicted], 1), axis=0, return_counts=True)
-    trained = np.bincount(cache.labels[split.train], minlength=len(cache.label_names))
-    tested = np.bincount(actual, minlength=len(cache.label_names))
+    actual = np.asarray(targets.values[split.test], np.int64)
+    pairs, counts = np.unique(actual * len(names) + predicted, return_counts=True)
+    cells = np.stack([pairs // len(names), pairs % len(names)], 1)
+    trained = np.bincount(targets.values[split.train], minlength=len(names))
+    tested = np.bincount(actual, minlength=len(names))
     majority = int(trained.argmax())
     right, held_out = int((actual == predicted).sum()), len(split.test)
     return Report(
@@ -157,29 +197,30 @@ def judge(
         trained_on=len(split.train),
         stopped_by=len(split.val),
         interval=wilson(right, held_out),
-        labels=cache.label_names,
+        labels=names,
         cells=tuple(
             (first, second, count)
             for (first, second), count in zip(cells.tolist(), counts.tolist(), strict=True)
         ),
-        majority=cache.label_names[majority],
+        majority=names[majority],
         majority_right=int(tested[majority]),
         not_held_out=tuple(
-            cache.label_names[number] for number in np.flatnonzero((trained > 0) & (tested == 0))
+            names[number] for number in np.flatnonzero((trained > 0) & (tested == 0))
         ),
-        unlabelled=int((cache.labels == NO_LABEL).sum()),
+        unlabelled=int((~targets.known).sum()),
         curve=tuple(curve),
         seconds=seconds,
+        notes=targets.notes,
     )
 
 
 def _predicted(head: Head, cache: FeatureCache, split: Split) -> npt.NDArray[np.int64]:
     """Returns the predicted class of each held-out sample."""
     predicted = np.empty(len(split.test), np.int64)
-    step = max(1, _LOGITS // max(1, len(cache.label_names)))
+    step = chunk_of(max(len(head.card.labels), cache.identity.feature_dim))
     for start in range(0, len(split.test), step):
-        part = split.test[start : start + step]
-        predicted[start : start + step] = head.logits(cache.plain[part]).argmax(axis=1)
+        rows = read_rows(cache, split.test[start : start + step] * cache.views)
+        predicted[start : start + step] = head.finite_logits(rows).argmax(axis=1)
     return predicted
 
 
@@ -216,17 +257,31 @@ def draw(report: Report, path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw_curve(axes: Any, report: Report) -> None:
-    """Draws losses and accuracy by epoch."""
+class Trained(Protocol):
+    """What every report has to say about the training."""
+
+    @property
+    def curve(self) -> tuple[Epoch, ...]:
+        """The epochs."""
+
+    @property
+    def stopped_by(self) -> int:
+        """Number of validation samples."""
+
+
+def draw_curve(axes: Any, report: Trained) -> None:
+    """Draws losses by epoch, and the accuracy of a head that classifies."""
     epochs = [epoch.number for epoch in report.curve]
     axes.plot(epochs, [epoch.train_loss for epoch in report.curve], label="training loss")
     kind = "validation" if report.stopped_by else "training"
     after = [epoch.val_loss for epoch in report.curve]
     axes.plot(epochs, after, label=f"{kind} loss after the epoch")
-    axes.set(xlabel="epoch", ylabel="cross-entropy", title="Learning curve", yscale="log")
+    axes.set(xlabel="epoch", ylabel="loss", title="Learning curve", yscale="log")
     axes.legend(loc="upper right")
     if not epochs:
         axes.text(0.5, 0.5, "no epochs: scikit-learn", ha="center", transform=axes.transAxes)
+        return
+    if epochs and report.curve[0].val_accuracy is None:
         return
     other = axes.twinx()
     other.plot(epochs, [epoch.val_accuracy for epoch in report.curve], color="tab:green")

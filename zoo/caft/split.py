@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
+from zoo.caft.targets import Targets
+from zoo.caft.targets_file import targets_of
 from zoo.util.errors import UsageError
 
 Numbers = npt.NDArray[np.int64]
@@ -33,11 +35,15 @@ class Split:
         return Split(train=train, val=self.val[:0], test=self.test)
 
 
-def split_samples(cache: FeatureCache, *, val: float, test: float, seed: int) -> Split:
+def split_samples(
+    cache: FeatureCache, *, val: float, test: float, seed: int, targets: Targets | None = None
+) -> Split:
     """Splits the labelled samples of a cache, class by class.
 
     Args:
         cache: The cache.
+        targets: Which samples have a label and which belong together; by default the cache's
+            classes.
         val: Fraction of validation samples.
         test: Fraction of test samples.
         seed: Random seed.
@@ -51,9 +57,10 @@ def split_samples(cache: FeatureCache, *, val: float, test: float, seed: int) ->
             f"val {val} and test {test} leave no training samples",
             hint="each is a fraction of the samples, such as 0.1 and 0.2",
         )
-    samples = cache.labelled()
+    targets = targets or targets_of(cache)
+    samples = targets.samples
     images = cache.hashes[samples, :8].copy().view("<u8")[:, 0]
-    return split_by_image(samples, cache.labels[samples], images, val=val, test=test, seed=seed)
+    return split_by_image(samples, targets.strata, images, val=val, test=test, seed=seed)
 
 
 def split_by_image(

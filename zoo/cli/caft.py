@@ -22,6 +22,7 @@ from zoo.cli.support import (
     output_file,
 )
 from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
+from zoo.util.files import write_whole
 
 if TYPE_CHECKING:
     from zoo.caft.features import Pass
@@ -103,8 +104,10 @@ def train(options: argparse.Namespace) -> int:
     """Trains a head on cached features and evaluates it on held-out images."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.progress import epoch_progress
-    from zoo.caft.report import draw, new_figure
+    from zoo.caft.report import new_figure
+    from zoo.caft.report_figure import draw_report
     from zoo.caft.settings import Settings
+    from zoo.caft.task import TASKS, Task
     from zoo.caft.train import train_head
 
     output = output_file(options.output)
@@ -120,16 +123,19 @@ def train(options: argparse.Namespace) -> int:
         new_figure(1, 1)  # report a missing package before training
     cache = FeatureCache(options.cache)
     with epoch_progress(settings.epochs) as show:
-        head, report = train_head(cache, settings, on_epoch=show)
+        head, report = train_head(
+            cache, settings, task=options.task, labels=options.labels, on_epoch=show
+        )
     head.save(output)
-    report_file.write_bytes(report.to_json())
+    write_whole(report_file, report.to_json())
     if not options.no_plot:
-        draw(report, picture)
+        draw_report(report, picture)
     if cache.identity.dry_run:
         print("DRY RUN: these features come from seeded, not trained weights", file=sys.stderr)
     print("\n".join(report.lines))
     print(
-        f"{output}: {settings.kind}, {len(report.labels)} classes, trained on "
+        f"{output}: {settings.kind}, {TASKS[Task(options.task)].count(len(report.labels))}, "
+        "trained on "
         f"{report.trained_on:,} images in {report.seconds:.3g} s"
         + (f": {len(report.curve)} epochs" if report.curve else "")
     )
@@ -137,7 +143,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Classifies photos with a trained head."""
+    """Predicts classes, numbers or labels of photos with a trained head."""
     head = _head(options)
     failed: list[str] = []
     with _extractor(options, options.model, head) as extractor:
@@ -145,7 +151,7 @@ def predict(options: argparse.Namespace) -> int:
         for photos in _batched(options.photos, extractor.batch):
             images = _opened(photos, head.card.identity.exif, failed)
             if images:
-                rows = head.probabilities(extractor([image for _, image in images]))
+                rows = head.outputs(extractor([image for _, image in images]))
                 for (photo, _), row in zip(images, rows, strict=True):
                     print(_answer(photo, row, head, options))
     if failed:
@@ -171,11 +177,31 @@ def _opened(photos: list[str], exif: Exif, failed: list[str]) -> list[tuple[str,
 
 
 def _answer(photo: str, row: Any, head: Head, options: argparse.Namespace) -> str:
+    """Returns the line of a photo: its classes, numbers or labels."""
+    from zoo.caft.task import Task
+
+    if head.card.task is Task.REGRESSION:
+        numbers = list(zip(head.card.labels, map(float, row), strict=True))
+        if options.json:
+            return json.dumps({"photo": photo, "values": dict(numbers)}, ensure_ascii=False)
+        return f"{photo}: " + ", ".join(f"{name} {number:.6g}" for name, number in numbers)
     best = row.argsort()[::-1][: options.top]
     named = [(head.card.labels[number], float(row[number])) for number in best]
+    if head.card.task is Task.CLASSIFICATION:
+        if options.json:
+            return json.dumps({"photo": photo, "classes": dict(named)}, ensure_ascii=False)
+        return f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in named)
+    on = [(head.card.labels[n], float(row[n])) for n in row.argsort()[::-1] if row[n] >= 0.5]
     if options.json:
-        return json.dumps({"photo": photo, "classes": dict(named)}, ensure_ascii=False)
-    return f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in named)
+        answer = {
+            "photo": photo,
+            "labels": [label for label, _ in on],
+            "probabilities": dict(named),
+        }
+        return json.dumps(answer, ensure_ascii=False)
+    if not on:
+        return f"{photo}: no label; the most likely is {named[0][0]} {named[0][1]:.1%}"
+    return f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in on)
 
 
 def _batched(photos: list[str], size: int) -> Iterator[list[str]]:
@@ -211,6 +237,7 @@ def export_features(options: argparse.Namespace) -> int:
 def export_head(options: argparse.Namespace) -> int:
     """Exports backbone and head as one ONNX model, from images to probabilities."""
     from zoo.caft.onnx_export import export_onnx
+    from zoo.caft.task import TASKS
 
     output = output_file(options.output)
     head, client = _head(options), client_of(options)
@@ -222,7 +249,7 @@ def export_head(options: argparse.Namespace) -> int:
         backbone = client.onnx_of(extractor.record, Path(scratch))
         difference = export_onnx(head, extractor, backbone, output)
     print(
-        f"{output}: images to {len(head.card.labels)} classes, "
+        f"{output}: images to {TASKS[head.card.task].count(len(head.card.labels))}, "
         f"{'for ONNX Runtime' if backbone is None else 'for any runtime'}; differs by at most "
         f"{difference:.1g} from running backbone and head separately"
     )
@@ -346,6 +373,17 @@ def _add_train(commands: Any) -> None:
         choices=("linear", "mlp"),
         default="linear",
         help="kind of head (default: linear)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("classification", "regression", "multi-label"),
+        default="classification",
+        help="what the head predicts (default: classification)",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="a CSV file of labels, by sample name (default: the cache's labels)",
     )
     parser.add_argument(
         "--solver",
