@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from typing_extensions import assert_never
 
 from zoo.schema.closed import Lenient, Unknown
@@ -16,6 +23,7 @@ from zoo.schema.manifest import (
     Id,
     Preprocess,
     StatedPreprocess,
+    sides,
 )
 from zoo.schema.measurements import Cost, MachineDescription
 from zoo.schema.precisions import AnyPrecision
@@ -283,7 +291,15 @@ class Candidate(Record):
 
 
 class IndexRow(BaseModel):
-    """A model in ``index.json``: what ``zoo list`` needs."""
+    """A model in ``index.json``: what ``zoo list`` needs.
+
+    Attributes:
+        input_size: Height of the input in pixels, and its width unless there is ``input_width``.
+        input_width: Its width if it is not square. Not part of ``input_size``, which is a number to
+            earlier versions of this package.
+        targets: Status of the newest engine of each target.
+        index: The file ``index/<model>.json``.
+    """
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
@@ -291,8 +307,22 @@ class IndexRow(BaseModel):
     family: str
     feature_dim: int
     input_size: int
+    input_width: int | None = None
     targets: dict[str, Status]
     index: Blob
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        fields: dict[str, JsonValue] = handler(self)
+        if fields.get("input_width") is None:
+            fields.pop("input_width", None)
+        return fields
+
+    @property
+    def pixels(self) -> str:
+        """The input size as text."""
+        width = self.input_width
+        return str(self.input_size) if width is None else f"{self.input_size}x{width}"
 
 
 class Index(Record):
@@ -304,11 +334,13 @@ class Index(Record):
 
 def index_row(model: ModelIndex, data: bytes) -> IndexRow:
     """Returns the row in ``index.json`` of a model whose index is ``data``."""
+    height, width = sides(model.preprocess.input_size)
     return IndexRow(
         model=model.model,
         family=model.family,
         feature_dim=model.feature_dim,
-        input_size=model.preprocess.input_size,
+        input_size=height,
+        input_width=width if width != height else None,
         targets={
             label: engine.status
             for engine in model.engines

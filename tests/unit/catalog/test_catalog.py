@@ -7,6 +7,7 @@ import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from zoo.catalog.state import STATE
 from zoo.client.recommendation import cut
 from zoo.inference.preprocess import batch_of
 from zoo.schema.layout import record_key
+from zoo.schema.manifest import StatedPreprocess
 from zoo.schema.targets import known_archs
 from zoo.util.errors import ManifestError, RepositoryError, UsageError
 
@@ -244,10 +246,20 @@ def test_a_models_page_says_what_it_is_good_for(states: tuple[Zoo, Path]) -> Non
     assert len([tag for tag, _ in page.tags if tag == "svg"]) == 4  # 2 machines, torch, accuracy
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"input_size": (96, 64)}, {"crop": 1.15}, {"crop_mode": "squash", "crop": 1.0},
+        {"crop_mode": "squash", "input_size": (64, 97)}, {"crop_mode": "border"},
+        {"crop_mode": "border", "crop": 1.0, "input_size": (97, 64), "interpolation": "lanczos"},
+    ],
+)  # fmt: skip
 def test_the_snippet_does_what_the_client_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = model_index(engine_entry("cpu-ort1.32-fp32"))
+    stated = {**made.preprocess.model_dump(), **changes}
+    made = made.model_copy(update={"preprocess": StatedPreprocess.model_validate(stated)})
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (300, 411, 3), np.uint8)
     for shape in (noise, noise.transpose(1, 0, 2)):

@@ -10,11 +10,12 @@ import tarfile
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from support.paths import DATA
 
 from zoo.schema.index import Candidate, Index, ModelIndex
 from zoo.schema.keys import BuildInputs, ExportInputs, VerificationInputs
+from zoo.schema.manifest import Preprocess
 from zoo.schema.old_failures import OldDisabled, OldMiss, OldStrike
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, RepositoryInfo, StateRecord
 from zoo.util.digest import sha256_json
@@ -147,3 +148,15 @@ def test_what_an_unexpected_type_states_is_ignored_and_kept() -> None:
     assert attestation.machine.gpu_name is None
     assert attestation.body.reason is None
     assert attestation.model_dump(mode="json") == values
+
+
+def test_a_field_of_preprocessing_with_its_default_is_not_in_the_json() -> None:
+    plain = Preprocess.model_validate({**PREPROCESS, "crop_mode": "center"})
+    assert json.loads(plain.model_dump_json()) == PREPROCESS
+    assert plain == Preprocess.model_validate(PREPROCESS)
+    stated = {**PREPROCESS, "crop_mode": "squash", "input_size": [1024, 768]}
+    other = Preprocess.model_validate_json(json.dumps(stated), strict=True)
+    assert json.loads(other.model_dump_json()) == stated
+    assert (other.height, other.width) == (1024, 768)
+    with pytest.raises(ValidationError, match="a square is one number: 224"):
+        Preprocess.model_validate({**PREPROCESS, "input_size": [224, 224]})
