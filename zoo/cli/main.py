@@ -70,6 +70,8 @@ def show(options: argparse.Namespace) -> int:
         f"{preprocess.interpolation}, {preprocess.crop_words}, "
         f"mean {preprocess.mean}, std {preprocess.std}"
     )
+    for fact, reason in model.deviations.items():
+        print(f"  {fact.replace('_', ' ')} differs from what timm or the hub states: {reason}")
     for place, words in verdicts(model).items():
         text = "; ".join(f"{precision}: {word}" for precision, word in words.items())
         print(f"  on {place}, {text}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
@@ -232,7 +231,12 @@ class OwnFloor(BaseModel):
 
 
 class ModelCard(Record):
-    """A model's description in the index."""
+    """A model's description in the index.
+
+    Attributes:
+        deviations: Facts that differ from what timm or the hub states, and why; not in the JSON if
+            there are none.
+    """
 
     model: Id
     family: str
@@ -245,6 +249,14 @@ class ModelCard(Record):
     preprocess: StatedPreprocess
     catalog: CatalogText
     own_floors: dict[str, OwnFloor] = Field(default={})
+    deviations: dict[str, str] = Field(default={})
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> Any:
+        fields = handler(self)
+        if not fields.get("deviations"):
+            fields.pop("deviations", None)
+        return fields
 
 
 class ModelIndex(ModelCard):
@@ -312,8 +324,8 @@ class IndexRow(BaseModel):
     index: Blob
 
     @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        fields: dict[str, JsonValue] = handler(self)
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> Any:
+        fields = handler(self)
         if fields.get("input_width") is None:
             fields.pop("input_width", None)
         return fields

@@ -17,7 +17,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
     SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
@@ -201,8 +200,8 @@ class Preprocess(_Frozen):
         return size
 
     @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        fields: dict[str, JsonValue] = handler(self)
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> Any:
+        fields = handler(self)
         if fields.get("crop_mode") == CropMode.CENTER:
             del fields["crop_mode"]
         return fields
@@ -307,6 +306,19 @@ class CatalogText(_Frozen):
     use_case: Text
 
 
+class Fact(StrEnum):
+    """A fact about weights that timm or the hub states too; its name in ``deviations``."""
+
+    INPUT_SIZE = "input_size"
+    CROP = "crop"
+    CROP_MODE = "crop_mode"
+    INTERPOLATION = "interpolation"
+    MEAN = "mean"
+    STD = "std"
+    LICENCE = "licence"
+    REPOSITORY = "repository"
+
+
 class Manifest(_Frozen):
     """A model: its weights, cut, preprocessing, batch sizes, precisions and tolerances.
 
@@ -321,6 +333,8 @@ class Manifest(_Frozen):
         half_images: Whether engines below fp32 have fp16 input: half as many bytes to the GPU.
         tolerance: Tolerances by precision that differ from the defaults in
             ``zoo/schema/floors.toml``.
+        deviations: Why a fact differs from what timm or the hub's card states; the catalog shows
+            it. Changing it changes the page and nothing else.
     """
 
     id: Id
@@ -336,6 +350,7 @@ class Manifest(_Frozen):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
     half_images: bool = False
     tolerance: dict[Precision, OwnTolerance] = {}
+    deviations: dict[Fact, Text] = {}
     catalog: CatalogText
 
     @model_validator(mode="after")
