@@ -189,19 +189,19 @@ def resize_words(preprocess: Preprocess) -> str:
     """Returns how a photo becomes an input, up to its pixels, as the beginning of a sentence."""
     height, width = resized_input(preprocess)
     how = f"({preprocess.interpolation})"
-    crop = f"crop the centre {preprocess.width} × {preprocess.height}"
+    crop = f"crop the centre {preprocess.height} × {preprocess.width}"
     match preprocess.crop_mode:
         case CropMode.CENTER if width == height:
             words = f"Resize the shorter side to {width} pixels {how}, {crop}"
         case CropMode.CENTER:
-            words = f"Resize, in its aspect ratio, to cover {width} × {height} pixels {how}, {crop}"
+            words = f"Resize, in its aspect ratio, to cover {height} × {width} pixels {how}, {crop}"
         case CropMode.SQUASH:
-            words = f"Resize to {width} × {height} pixels, whatever its aspect ratio {how}"
+            words = f"Resize to {height} × {width} pixels, whatever its aspect ratio {how}"
             words += "" if (height, width) == sides(preprocess.input_size) else f", {crop}"
         case CropMode.BORDER:
             red, green, blue = border_colour(preprocess)
             words = (
-                f"Resize, in its aspect ratio, to fit into {width} × {height} pixels {how}, "
+                f"Resize, in its aspect ratio, to fit into {height} × {width} pixels {how}, "
                 f"{crop}, fill what it does not cover with the colour {red}, {green}, {blue}"
             )
         case _:
