@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
 )
 from typing_extensions import assert_never
 
@@ -25,6 +23,7 @@ from zoo.schema.manifest import (
     sides,
 )
 from zoo.schema.measurements import Cost, MachineDescription
+from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.precisions import AnyPrecision
 from zoo.schema.records import (
     Advice,
@@ -230,13 +229,15 @@ class OwnFloor(BaseModel):
     reason: str
 
 
-class ModelCard(Record):
+class ModelCard(OmitsDefaults, Record):
     """A model's description in the index.
 
     Attributes:
         deviations: Facts that differ from what timm or the hub states, and why; not in the JSON if
             there are none.
     """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"deviations"})
 
     model: Id
     family: str
@@ -250,13 +251,6 @@ class ModelCard(Record):
     catalog: CatalogText
     own_floors: dict[str, OwnFloor] = Field(default={})
     deviations: dict[str, str] = Field(default={})
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> Any:
-        fields = handler(self)
-        if not fields.get("deviations"):
-            fields.pop("deviations", None)
-        return fields
 
 
 class ModelIndex(ModelCard):
@@ -302,7 +296,7 @@ class Candidate(Record):
         return f"{self.proposed.replace(':', '')}-{sha256_bytes(self.to_json())[:16]}.json"
 
 
-class IndexRow(BaseModel):
+class IndexRow(OmitsDefaults):
     """A model in ``index.json``: what ``zoo list`` needs.
 
     Attributes:
@@ -314,6 +308,7 @@ class IndexRow(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
+    omitted: ClassVar[frozenset[str]] = frozenset({"input_width"})
 
     model: Id
     family: str
@@ -322,13 +317,6 @@ class IndexRow(BaseModel):
     input_width: int | None = None
     targets: dict[str, Status]
     index: Blob
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> Any:
-        fields = handler(self)
-        if fields.get("input_width") is None:
-            fields.pop("input_width", None)
-        return fields
 
     @property
     def pixels(self) -> str:

@@ -11,22 +11,21 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from zoo.schema.explain import SchemaNode, explain
 from zoo.schema.floors import OwnTolerance, Tolerance, looser_by, tolerance
+from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.targets import Precision
 from zoo.util.digest import Sha256
 from zoo.util.errors import ManifestError, UsageError
@@ -171,7 +170,7 @@ def sides(size: InputSize) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-class Preprocess(_Frozen):
+class Preprocess(OmitsDefaults, _Frozen):
     """The preprocessing of photos, which is determined by the weights.
 
     Attributes:
@@ -183,6 +182,8 @@ class Preprocess(_Frozen):
         mean: Per channel (RGB), subtracted from pixels scaled to 0..1.
         std: Per channel, what the result is divided by.
     """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"crop_mode"})
 
     input_size: InputSize
     crop: Annotated[float, Field(gt=0, le=2)]
@@ -198,13 +199,6 @@ class Preprocess(_Frozen):
         if not isinstance(size, int) and height == width:  # two spellings would be two keys
             raise ValueError(f"a square is one number: {height}")
         return size
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> Any:
-        fields = handler(self)
-        if fields.get("crop_mode") == CropMode.CENTER:
-            del fields["crop_mode"]
-        return fields
 
     @property
     def height(self) -> int:

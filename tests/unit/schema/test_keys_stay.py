@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from support.paths import DATA
 
-from zoo.schema.index import Candidate, Index, ModelIndex
+from zoo.schema.index import Candidate, Index, IndexRow, ModelIndex
 from zoo.schema.keys import BuildInputs, ExportInputs, VerificationInputs
 from zoo.schema.manifest import Preprocess
 from zoo.schema.old_failures import OldDisabled, OldMiss, OldStrike
@@ -160,3 +160,15 @@ def test_a_field_of_preprocessing_with_its_default_is_not_in_the_json() -> None:
     assert (other.height, other.width) == (1024, 768)
     with pytest.raises(ValidationError, match="a square is one number: 224"):
         Preprocess.model_validate({**PREPROCESS, "input_size": [224, 224]})
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(Preprocess, "crop_mode"), (ModelIndex, "deviations"), (IndexRow, "input_width")],
+)
+def test_a_field_that_may_be_left_out_is_in_the_schema_and_not_required(
+    model: type[BaseModel], name: str
+) -> None:
+    schema = model.model_json_schema(mode="serialization")
+    assert set(schema["properties"]) == set(model.model_fields)
+    assert name not in schema["required"]
