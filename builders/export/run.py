@@ -193,8 +193,8 @@ def _export_fp32(
     dialect = job.inputs["fp32"].dialect
     state_file = None
     step(0, "weights")
+    timm_facts.remember()  # first: planning then blocks a manifest that differs
     timm_facts.check_manifest(manifest)
-    timm_facts.remember()
     if not job.weights.seeded:
         path = weights.fetch(manifest, Path(job.manifest_dir))
         if isinstance(manifest.weights, HubWeights):

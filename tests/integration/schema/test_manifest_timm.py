@@ -101,6 +101,7 @@ def test_the_export_job_checks_seeded_weights_too(
     with pytest.raises(ManifestError, match=r"preprocess\.crop_mode: .*'squash'"):
         run._export_fp32(job, workspace, lambda done, note: None)
     assert not list(tmp_path.glob("*.*"))
+    assert len(facts_table.read_table()) > 1000  # planning knows now
 
 
 def test_the_command_names_every_difference_and_tells_planning(
