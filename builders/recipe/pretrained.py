@@ -6,11 +6,11 @@ verified: engines are compared with a PyTorch model that gets the same wrong inp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from zoo.schema.closed import complete
 from zoo.schema.manifest import Fact, HubWeights, InputSize, Manifest, StatedPreprocess
 from zoo.util.errors import ManifestError
 
@@ -70,11 +70,14 @@ class Difference:
     expected: str
 
 
-_FIELDS: Mapping[Fact, str] = {
-    Fact.LICENCE: "licence",
-    Fact.REPOSITORY: "weights.repository",
-    **{fact: f"preprocess.{fact}" for fact in Fact if fact in StatedPreprocess.model_fields},
-}
+_FIELDS = complete(
+    Fact,
+    {
+        Fact.LICENCE: "licence",
+        Fact.REPOSITORY: "weights.repository",
+        **{fact: f"preprocess.{fact}" for fact in Fact if fact in StatedPreprocess.model_fields},
+    },
+)
 
 
 def check_facts(manifest: Manifest, facts: PretrainedFacts | None, timm: str) -> None:
