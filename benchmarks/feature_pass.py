@@ -33,8 +33,9 @@ from zoo.client.host import describe_machine
 from zoo.inference.extractor import Extractor, load
 from zoo.inference.preprocess import batch_of, open_photo
 from zoo.runtime.base import DeviceSession, Pipelined, pipeline_of
-from zoo.schema.manifest import Preprocess, load_manifest
+from zoo.schema.manifest import CropMode, Preprocess, load_manifest
 from zoo.schema.precisions import is_lowered
+from zoo.util.errors import UsageError
 
 _JPEG_SIZE = (500, 375)
 """The most common size of ImageNet's photos, in pixels."""
@@ -262,6 +263,12 @@ def _network(options: argparse.Namespace, extractor: Extractor, record: Path) ->
     manifest_file = Path(options.manifests) / f"{options.model}.toml"
     manifest = load_manifest(manifest_file)
     preprocess = extractor.preprocess
+    if preprocess.crop_mode is not CropMode.CENTER or preprocess.height != preprocess.width:
+        raise UsageError(
+            f"{options.model}: {preprocess.crop_mode} crop to {preprocess.pixels} pixels: the "
+            "loops of PyTorch have only a centre crop to a square",
+            hint="name a model of such a crop with --model",
+        )
     return Network(
         name=f"{manifest.arch}.{manifest.tag}",
         **preprocess.model_dump(include=set(Preprocess.model_fields)),

@@ -1,4 +1,4 @@
-"""Commands of ``zoo-farm`` on manifests: ``lock``, ``unlocked``, ``schema``."""
+"""Commands of ``zoo-farm`` on manifests: ``lock``, ``unlocked``, ``schema``, ``facts``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from typing import Any
 
 from builders.cli.images import unlocked_bases
 from zoo.cli.main import add_arguments
-from zoo.schema.manifest import (
-    HubWeights,
-    load_manifests,
-    manifest_schema,
-    select_manifests,
-)
+from zoo.schema.manifest import HubWeights, load_manifests, manifest_schema, select_manifests
+from zoo.util.errors import ManifestError
 
 
 def add_commands(commands: Any) -> None:
@@ -25,6 +21,9 @@ def add_commands(commands: Any) -> None:
     )
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
+    add_arguments(commands, "facts", facts).add_argument(
+        "models", nargs="*", help="ids, globs, families (default: all)"
+    )
 
 
 def lock(options: argparse.Namespace) -> int:
@@ -59,6 +58,31 @@ def unlocked(options: argparse.Namespace) -> int:
         print("\n".join(bases))
         hint = "with network and docker: zoo-farm images --lock"
         print(f"{len(bases)} image bases unlocked; {hint}", file=sys.stderr)
+    return 0
+
+
+def facts(options: argparse.Namespace) -> int:
+    """Compares manifests with the facts of the installed timm.
+
+    Raises:
+        ManifestError: Some differ without a reason; names every field of each.
+    """
+    from builders.export import timm_facts
+
+    errors = []
+    for manifest in select_manifests(
+        load_manifests(Path(options.manifests)), options.models
+    ).values():
+        try:
+            timm_facts.check_manifest(manifest)
+        except ManifestError as error:
+            errors.append(error)
+            continue
+        reasons = [f"{fact} differs: {text}" for fact, text in manifest.deviations.items()]
+        print(f"{manifest.id}: {'; '.join(reasons) or 'as timm states'}")
+    timm_facts.remember()
+    if errors:
+        raise ManifestError("\n".join(error.message for error in errors), hint=errors[0].hint)
     return 0
 
 

@@ -17,6 +17,7 @@ from builders.planning.options import pairs, words
 from builders.planning.request import Request
 from builders.planning.wanted import check_request
 from builders.publish.signer import check_keys
+from builders.recipe.facts_table import read_table
 from builders.toolchains.elsewhere import Places, find_places, offered_places
 from builders.toolchains.interpreter import toolchains_of
 from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
@@ -94,6 +95,7 @@ def read_request(options: argparse.Namespace, say: Say, *, plans: bool = False) 
         builder=pairs(options.builder),
         labelled=labelled,
         retry=options.retry,
+        facts=read_table(),
     )
     return Selected(
         request=request, broken=broken, chosen=chosen, lines=lines, store=store, site=site

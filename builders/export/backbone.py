@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from typing_extensions import assert_never
 
-from zoo.schema.manifest import BackboneCut, Cut, Manifest
+from zoo.schema.manifest import BackboneCut, Cut, InputSize, Manifest, sides
 from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError, MissingPackageError
 from zoo.util.names import perhaps
@@ -117,7 +117,7 @@ class Backbone(nn.Module):
                 assert_never(self.cut.cut)
 
 
-def check_width(model: str, backbone: Backbone, input_size: int) -> None:
+def check_width(model: str, backbone: Backbone, input_size: InputSize) -> None:
     """Runs a blank image and compares the width of its features with the manifest.
 
     Raises:
@@ -126,7 +126,7 @@ def check_width(model: str, backbone: Backbone, input_size: int) -> None:
     cut = backbone.cut
     try:
         with torch.inference_mode():
-            shape = tuple(backbone(torch.zeros(1, 3, input_size, input_size)).shape)
+            shape = tuple(backbone(torch.zeros(1, 3, *sides(input_size))).shape)
     except (RuntimeError, IndexError, AttributeError, AssertionError) as error:
         raise ExportError(
             f"{model}: backbone.cut: '{cut.cut}' does not fit this network at {input_size} "

@@ -21,7 +21,7 @@ from builders.photos import bundled
 from builders.precision.onnx_session import open_onnx
 from builders.recipe.export_form import DIALECTS, OPSETS
 from zoo.inference.preprocess import normalise
-from zoo.schema.manifest import Manifest
+from zoo.schema.manifest import InputSize, Manifest, sides
 from zoo.schema.measurements import OnnxCheck
 from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError
@@ -70,7 +70,7 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
 
 
 def write_onnx(
-    backbone: nn.Module, input_size: int, path: Path, dialect: str = DIALECTS["dynamo-20"]
+    backbone: nn.Module, input_size: InputSize, path: Path, dialect: str = DIALECTS["dynamo-20"]
 ) -> tuple[str, ...]:
     """Exports a backbone with a dynamic batch, normalised.
 
@@ -78,7 +78,7 @@ def write_onnx(
 
     Args:
         backbone: On the CPU, in fp32.
-        input_size: Height and width, pixels.
+        input_size: Height and width in pixels: one number for a square.
         path: Where the ONNX goes.
         dialect: Exporter and opset, as in an export key.
 
@@ -96,9 +96,7 @@ def write_onnx(
     exporters = {DIALECTS["dynamo-20"]: _export_dynamo, DIALECTS["torchscript-17"]: _export_script}
     if dialect not in exporters:
         raise ExportError(f"no exporter for '{dialect}'; dialects are {', '.join(exporters)}")
-    example = torch.zeros(
-        2, 3, input_size, input_size
-    )  # the exporter would make a batch of 1 static
+    example = torch.zeros(2, 3, *sides(input_size))  # the exporter would make a batch of 1 static
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     export = partial(_export, exporters[dialect], backbone, example, path)
     notes: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from builders.jobs.workspace import Workspace, cost_since
 from zoo.inference.preprocess import normalise
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import ExportInputs
+from zoo.schema.manifest import HubWeights
 from zoo.schema.measurements import OnnxCheck
 from zoo.schema.precisions import Precision, is_lowered
 from zoo.schema.records import Advice
@@ -189,18 +190,22 @@ def _export_fp32(
         The file name of a newly seeded state, and what to note about weights and export.
     """
     from builders import weights
-    from builders.export import backbone
+    from builders.export import backbone, cuts, timm_facts
     from builders.export import onnx as export
     from builders.photos import bundled
-    from builders.weights import seeded, state
+    from builders.weights import card, seeded, state
 
     manifest, output = job.manifest, workspace.output
     dialect = job.inputs["fp32"].dialect
     state_file: str | None = None
     notes: tuple[str, ...] = ()
     step(0, "weights")
+    timm_facts.remember()  # first: planning then blocks a manifest that differs
+    timm_facts.check_manifest(manifest)
     if not job.weights.seeded:
         path = weights.fetch(manifest, Path(job.manifest_dir))
+        if isinstance(manifest.weights, HubWeights):
+            card.check_card(manifest, manifest.weights.revision)
     elif job.state is not None:
         path = workspace.blob(job.state)
     else:
@@ -218,9 +223,13 @@ def _export_fp32(
     else:
         notes = state.load_state(model, manifest, path)
     cut = backbone.Backbone(model, manifest.backbone)
+    cuts.check_cut(manifest, model)
     backbone.check_width(manifest.id, cut, manifest.preprocess.input_size)
     step(2, "golden features")
-    export.write_golden(cut, manifest, output / "golden.npz")
+    golden = output / "golden.npz"
+    features = export.write_golden(cut, manifest, golden)
+    with np.load(golden) as arrays:
+        cuts.check_golden(manifest, model, arrays["images"], features)
     step(3, "fp32 ONNX")
     notes += export.write_onnx(cut, manifest.preprocess.input_size, output / "fp32.onnx", dialect)
     for note in notes:

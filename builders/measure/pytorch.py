@@ -18,7 +18,7 @@ import torch
 from builders.export import backbone
 from builders.measure.torch_speed import TorchSpeed, TorchTimes
 from zoo.client.host import describe_machine
-from zoo.schema.manifest import Manifest
+from zoo.schema.manifest import Manifest, sides
 from zoo.util.errors import RunError
 
 _SECONDS = 1.0  # per batch size and mode
@@ -44,11 +44,11 @@ def measure(manifest: Manifest, batches: Sequence[int], *, with_compile: bool = 
         )
     model: Any = backbone.Backbone(backbone.create(manifest), manifest.backbone)
     model = model.cuda().half().to(memory_format=torch.channels_last)
-    size = manifest.preprocess.input_size
+    height, width = sides(manifest.preprocess.input_size)
     rows = []
     with torch.inference_mode():
         for batch in batches:
-            images = torch.randn(batch, 3, size, size, device="cuda", dtype=torch.float16)
+            images = torch.randn(batch, 3, height, width, device="cuda", dtype=torch.float16)
             images = images.contiguous(memory_format=torch.channels_last)
             row = TorchTimes(batch=batch, eager_ms=_median_ms(partial(model, images)))
             if with_compile:

@@ -10,6 +10,7 @@ from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.recipe import export_form
 from builders.recipe.export_form import Form
+from builders.recipe.pretrained import check_facts
 from builders.weights.mode import MODE_FACTS
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, ExportInputs
@@ -18,6 +19,7 @@ from zoo.schema.manifest import Manifest
 from zoo.schema.records import (
     ExportRecord,
 )
+from zoo.util.installed_versions import version
 
 
 class EngineInputs:
@@ -38,8 +40,11 @@ class EngineInputs:
         """Determines which weights the manifest means.
 
         Raises:
-            ZooError: Their licence forbids distribution, or they are not pinned.
+            ZooError: Their licence forbids distribution, they are not pinned, or timm states
+                something else about them.
         """
+        if (facts := self._request.facts.get(self._manifest.timm_name)) is not None:
+            check_facts(self._manifest, facts, version("timm"))
         if not MODE_FACTS[self._request.weights].kind.seeded:
             check_licence(self._manifest.id, self._manifest.licence)
         self.identity = weights.identify(self._manifest, self._request.weights)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from builders.photos.calibration import CalibrationSet
 from builders.photos.labelled import LabelledSet
+from builders.recipe.pretrained import PretrainedFacts
 from builders.toolchains.elsewhere import Places
 from builders.weights.mode import WeightsMode
 from zoo.schema.manifest import Manifest
@@ -29,6 +30,7 @@ class Request:
         failures: Folder that keeps the files of failed jobs.
         labelled: Photos for a linear probe in each verdict; None for none.
         retry: Whether to retry engines that failed with the same inputs.
+        facts: What timm states about tags, as far as it is known without importing it.
     """
 
     manifests: Mapping[str, Manifest]
@@ -41,3 +43,4 @@ class Request:
     builder: Mapping[str, str] = field(default_factory=dict)
     labelled: LabelledSet | None = None
     retry: bool = False
+    facts: Mapping[str, PretrainedFacts] = field(default_factory=dict)

@@ -58,6 +58,7 @@ def model_card(manifest: Manifest, weights: WeightsIdentity) -> ModelCard:
             for precision, own in manifest.tolerance.items()
             if (looser := looser_by(precision, own))
         },
+        deviations={str(fact): reason for fact, reason in manifest.deviations.items()},
     )
 
 

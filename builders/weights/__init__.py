@@ -14,6 +14,7 @@ from pathlib import Path
 from typing_extensions import assert_never
 
 from builders.weights import hub, pypi, seeded
+from builders.weights.card import check_card
 from builders.weights.mode import WeightsMode
 from zoo.schema.keys import WeightsIdentity, WeightsKind
 from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
@@ -119,6 +120,7 @@ def look_up(manifest: Manifest) -> Pins | None:
     match weights:
         case HubWeights():
             pin = hub.look_up(manifest.id, weights)
+            check_card(manifest, pin.revision)
             text = f"{weights.repository} {pin.revision} {pin.sha256}"
             return Pins(fields=vars(pin), text=text)
         case PypiWeights():

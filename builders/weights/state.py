@@ -18,7 +18,7 @@ from typing_extensions import assert_never
 
 from builders.weights import checkpoint
 from builders.weights.checkpoint import Found, State, shown
-from zoo.schema.manifest import Cut, FileWeights, HubWeights, Manifest, PypiWeights
+from zoo.schema.manifest import Cut, FileWeights, HubWeights, Manifest, PypiWeights, sides
 from zoo.util.causes import cause_of
 from zoo.util.errors import WeightsError
 
@@ -256,9 +256,9 @@ def _features(model: nn.Module, manifest: Manifest) -> torch.Tensor:
     """Returns what every cut takes its features from, for a grey image."""
     import torch
 
-    size = manifest.preprocess.input_size
     network: Any = model.eval()
-    features: torch.Tensor = network.forward_features(torch.zeros(1, 3, size, size))
+    image = torch.zeros(1, 3, *sides(manifest.preprocess.input_size))
+    features: torch.Tensor = network.forward_features(image)
     if manifest.backbone.cut is Cut.PRE_LOGITS:
         features = network.forward_head(features, pre_logits=True)
     return features

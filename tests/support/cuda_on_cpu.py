@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.inference.crop import border_colour
 from zoo.inference.gpu.kernels import source
 from zoo.inference.gpu.views import FILTERS, Views
 from zoo.schema.manifest import Preprocess
@@ -37,18 +38,21 @@ _DRIVER = """
         for (blockIdx.y = 0; blockIdx.y < (height); blockIdx.y++)       \\
             for (blockIdx.x = 0; blockIdx.x < (width); blockIdx.x++) call
 
-extern "C" void run(const View* views, int count, int most_rows, int side, int filter,
-                    Window* windows, int* weights, unsigned char* middle, void* images, int half,
-                    const float* scale, const float* offset) {
+extern "C" void run(const View* views, int count, int most_rows, int width, int height, int border,
+                    int filter, Window* windows, int* weights, unsigned char* middle, void* images,
+                    int half, const float* scale, const float* offset) {
     blockDim = Dim{1, 1, 1};
-    RUN(side, 2, count, compute_weights(views, windows, weights, side, filter));
-    RUN(side, most_rows, count, resize_rows(views, windows, weights, middle, side));
+    const int longer = width > height ? width : height;
+    RUN(longer, 2, count, compute_weights(views, windows, weights, width, height, filter));
+    RUN(width, most_rows, count, resize_rows(views, windows, weights, middle, width, height));
     if (half)
-        RUN(side, side, count, resize_columns_half(views, windows, weights, middle,
-                                                   (unsigned short*)images, side, scale, offset));
+        RUN(width, height, count,
+            resize_columns_half(views, windows, weights, middle, (unsigned short*)images, width,
+                                height, border, scale, offset));
     else
-        RUN(side, side, count, resize_columns_float(views, windows, weights, middle,
-                                                    (float*)images, side, scale, offset));
+        RUN(width, height, count,
+            resize_columns_float(views, windows, weights, middle, (float*)images, width, height,
+                                 border, scale, offset));
 }
 """
 
@@ -79,17 +83,20 @@ class CpuKernels:
 
     def prepare(self, views: Views, images: int, stream: Any) -> None:
         """Prepares views at once."""
-        side, count = self._preprocess.input_size, len(views.records)
+        width, height = self._preprocess.width, self._preprocess.height
+        red, green, blue = border_colour(self._preprocess)
+        count = len(views.records)
         mean = np.asarray(self._preprocess.mean, np.float32)
         std = np.asarray(self._preprocess.std, np.float32)
         scale = (1 / (255 * std)).astype(np.float32)
         offset = (mean / std).astype(np.float32)
         # Filled, so that an element that no thread writes shows.
-        windows = np.full((count, 2, side, 2), -1, np.int32)
+        windows = np.full((count, width + height, 2), -1, np.int32)
         weights = np.full(views.weights, 1 << 30, np.int32)
         middle = np.full(views.middle, 77, np.uint8)
         _library().run(
-            _at(views.records), count, views.most_rows, side,
+            _at(views.records), count, views.most_rows, width, height,
+            red << 16 | green << 8 | blue,
             FILTERS[self._preprocess.interpolation], _at(windows), _at(weights), _at(middle),
             ctypes.c_void_p(images), int(self._half), _at(scale), _at(offset),
         )  # fmt: skip

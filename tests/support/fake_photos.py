@@ -26,7 +26,7 @@ class FakeKernels:
         self, gpu: FakeGpu, preprocess: Preprocess, image_type: np.dtype[Any], stream: Stream
     ) -> None:
         self._gpu = gpu
-        self._side = preprocess.input_size
+        self._pixels = preprocess.height * preprocess.width
         self._cpu = CpuKernels(preprocess, image_type)
         self._itemsize = image_type.itemsize
 
@@ -37,7 +37,7 @@ class FakeKernels:
                 size = record["pitch"] * (record["height"] - 1) + 3 * record["width"]
                 record["source"] = self._gpu.at(int(record["source"]), int(size)).ctypes.data
             rows = int(records["row"].max()) + 1
-            batch = self._gpu.at(images, rows * 3 * self._side**2 * self._itemsize)
+            batch = self._gpu.at(images, rows * 3 * self._pixels * self._itemsize)
             translated = Views(
                 records=records,
                 weights=views.weights,

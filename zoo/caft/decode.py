@@ -329,8 +329,8 @@ class HostBatches:
 
     def new_buffer(self, samples: int) -> npt.NDArray[np.float32]:
         """See :meth:`Batches.new_buffer`."""
-        side = self._preprocess.input_size
-        return self._memory((samples * self._views, 3, side, side))
+        height, width = self._preprocess.height, self._preprocess.width
+        return self._memory((samples * self._views, 3, height, width))
 
     def write(self, image: Any, buffer: npt.NDArray[np.float32], place: int) -> str:
         """See :meth:`Batches.write`."""
@@ -398,10 +398,10 @@ def as_preprocessed(image: Any, preprocess: Preprocess, views: int) -> npt.NDArr
         RunError: It has another shape, or is to be augmented.
     """
     array = np.asarray(image)
-    side = preprocess.input_size
-    if array.shape != (3, side, side):
+    expected = (3, preprocess.height, preprocess.width)
+    if array.shape != expected:
         raise RunError(
-            f"preprocessed input has shape {array.shape}, but the engine's is {(3, side, side)}"
+            f"preprocessed input has shape {array.shape}, but the engine's is {expected}"
         )
     if views > 1:
         raise RunError("preprocessed input can't be augmented; pass photos instead")

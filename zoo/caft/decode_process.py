@@ -23,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
+from zoo.inference.crop import resized_input
 from zoo.inference.preprocess import Exif, fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.causes import plain
@@ -66,7 +67,7 @@ class Decoding:
         """
         if not self.fast:
             return None
-        resized = int(preprocess.input_size / preprocess.crop)
+        resized = max(resized_input(preprocess))
         return 2 * resized * (2 if augmentation.count else 1)
 
 
@@ -102,7 +103,6 @@ class DecodeProcess:
     def __init__(
         self, preprocess: Preprocess, augmentation: Augmentation, decoding: Decoding = EXACT
     ) -> None:
-        side = preprocess.input_size
         self._settings = json.dumps(
             {
                 "preprocess": preprocess.model_dump(
@@ -114,8 +114,8 @@ class DecodeProcess:
             }
         )
         self._fd = os.memfd_create("pixels")
-        os.ftruncate(self._fd, augmentation.views * side * side * 3)
-        self.pixels = _mapped(self._fd, side)
+        os.ftruncate(self._fd, augmentation.views * preprocess.height * preprocess.width * 3)
+        self.pixels = _mapped(self._fd, preprocess)
         self._process: subprocess.Popen[bytes] | None = self._start()
 
     def decode(self, data: bytes) -> str:
@@ -180,10 +180,18 @@ class DecodeProcess:
             process.communicate()
 
 
-def serve(requests: BinaryIO, answers: BinaryIO, pixels: Pixels, settings: str) -> None:
-    """Answers decoding requests until the pipe is closed."""
+def serve(requests: BinaryIO, answers: BinaryIO, fd: int, settings: str) -> None:
+    """Answers decoding requests until the pipe is closed.
+
+    Args:
+        requests: Files, each after its length.
+        answers: A line of JSON for each.
+        fd: The shared memory, for the pixels.
+        settings: How to decode, as JSON.
+    """
     values = json.loads(settings)
     preprocess = Preprocess.model_validate(values["preprocess"])
+    pixels = _mapped(fd, preprocess)
     augmentation = Augmentation.model_validate(values["augmentation"])
     answers.write(_READY)
     answers.flush()
@@ -204,14 +212,13 @@ def serve(requests: BinaryIO, answers: BinaryIO, pixels: Pixels, settings: str) 
 
 def main(arguments: list[str]) -> int:
     """Maps the shared memory and answers requests on stdin."""
-    fd, settings = int(arguments[0]), arguments[1]
-    pixels = _mapped(fd, json.loads(settings)["preprocess"]["input_size"])
-    serve(sys.stdin.buffer, sys.stdout.buffer, pixels, settings)
+    serve(sys.stdin.buffer, sys.stdout.buffer, int(arguments[0]), arguments[1])
     return 0
 
 
-def _mapped(fd: int, side: int) -> Pixels:
-    return np.frombuffer(mmap.mmap(fd, 0), np.uint8).reshape(-1, side, side, 3)
+def _mapped(fd: int, preprocess: Preprocess) -> Pixels:
+    pixels = np.frombuffer(mmap.mmap(fd, 0), np.uint8)
+    return pixels.reshape(-1, preprocess.height, preprocess.width, 3)
 
 
 if __name__ == "__main__":

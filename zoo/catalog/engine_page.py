@@ -16,6 +16,7 @@ from zoo.catalog.gpus import arch_name, products_of
 from zoo.catalog.place import Place
 from zoo.schema.closed import Unknown, complete
 from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.manifest import sides
 from zoo.schema.records import Attestation, AttestationKind, BuildRecord, ExportRecord, Status
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
 from zoo.schema.targets import RuntimeKind, on_gpu
@@ -104,8 +105,8 @@ def requirements(engine: EngineEntry, record: BuildRecord | None) -> list[tuple[
     needs.append(("System", f"{toolchain.os}, {toolchain.machine}"))
     batch = engine.batch
     needs.append(("Batch", f"{batch.min} to {batch.max} images, optimised for {batch.opt}"))
-    size = engine.preprocess.input_size
-    needs.append(("Input", f"batch × 3 × {size} × {size}, RGB, scaled and normalised"))
+    height, width = sides(engine.preprocess.input_size)
+    needs.append(("Input", f"batch × 3 × {height} × {width}, RGB, scaled and normalised"))
     needs.append(("Output", f"batch × {engine.feature_dim:,}"))
     memory = record.facts.device_memory if record else None
     if memory:
@@ -213,21 +214,22 @@ def _native(engine: EngineEntry, name: str) -> list[Command]:
 
 
 def _in_onnxruntime(engine: EngineEntry, name: str) -> Command:
-    size = engine.preprocess.input_size
+    height, width = sides(engine.preprocess.input_size)
     return Command(
         title="Use it without the client",
         language="python",
         text=f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}")\n'
         'features = session.run(["features"], {"images": batch})  '
-        f"# (N, 3, {size}, {size}), float32",
+        f"# (N, 3, {height}, {width}), float32",
     )
 
 
 def _in_tensorrt(engine: EngineEntry, name: str, tool: str) -> Command:
-    size, batch = engine.preprocess.input_size, engine.batch.opt
+    height, width = sides(engine.preprocess.input_size)
+    batch = engine.batch.opt
     return Command(
         title="C++",
-        text=f"{tool} --loadEngine={name} --shapes=images:{batch}x3x{size}x{size}",
+        text=f"{tool} --loadEngine={name} --shapes=images:{batch}x3x{height}x{width}",
         note=f"{tool} ships with {facts.runtime_words(engine)} and benchmarks the engine. In your "
         "own program, pass the file's bytes to IRuntime::deserializeCudaEngine; the input tensor "
         "is called images, the output tensor features.",

@@ -179,6 +179,7 @@ def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
         torch_charts=model_page.torch_charts(model),
         accuracy=model_page.accuracy(model), width=model_page.width(model.feature_dim),
         classes=model_page.CLASSES, snippet=model_page.preprocess_snippet(model),
+        resize=model_page.resize_words(model.preprocess),
         verdicts=verdicts(model.model_copy(update={"engines": model.current})),
         notice=notice, has_licence=model.licence in allowed_licences(),
     )  # fmt: skip

@@ -35,15 +35,18 @@ def list_models(options: argparse.Namespace) -> int:
     if index.kind.seeded:
         print("DRY RUN: these engines have seeded, not trained weights", file=sys.stderr)
     names = max([len(row.model) for row in index.models], default=0) + 2
+    pixels = max([len(row.pixels) for row in index.models] + [len("pixels")])
     families = max([len(row.family) for row in index.models], default=0) + 2
-    print(f"{'model':<{names}}{'family':<{families}}{'features':>8}  {'pixels':>6}  engines")
+    print(f"{'model':<{names}}{'family':<{families}}{'features':>8}  {'pixels':>{pixels}}  engines")
     for row in index.models:
         engines = ", ".join(
             label if status == "verified" else f"{label} ({status})"
             for label, status in sorted(row.targets.items())
         )
-        width, size = row.feature_dim, row.input_size
-        print(f"{row.model:<{names}}{row.family:<{families}}{width:>8}  {size:>6}  {engines}")
+        width, size = row.feature_dim, row.pixels
+        print(
+            f"{row.model:<{names}}{row.family:<{families}}{width:>8}  {size:>{pixels}}  {engines}"
+        )
     return 0
 
 
@@ -63,10 +66,12 @@ def show(options: argparse.Namespace) -> int:
         print(f"  signed by: key {keys}, valid until {until:%Y-%m-%d %H:%M} UTC")
     print(f"  features: {model.feature_dim} ({model.cut})")
     print(
-        f"  input: {preprocess.input_size} px ({preprocess.size_of} size), "
-        f"{preprocess.interpolation}, crop {preprocess.crop}, "
+        f"  input: {preprocess.pixels} px ({preprocess.size_of} size), "
+        f"{preprocess.interpolation}, {preprocess.crop_words}, "
         f"mean {preprocess.mean}, std {preprocess.std}"
     )
+    for fact, reason in model.deviations.items():
+        print(f"  {fact.replace('_', ' ')} differs from what timm or the hub states: {reason}")
     for place, words in verdicts(model).items():
         text = "; ".join(f"{precision}: {word}" for precision, word in words.items())
         print(f"  on {place}, {text}")

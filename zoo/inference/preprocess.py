@@ -1,4 +1,4 @@
-"""Preprocessing of photos into network input: resize, centre crop, scale and normalise.
+"""Preprocessing of photos into network input: resize, crop, scale and normalise.
 
 Computes the same as timm's evaluation transform (``timm.data.create_transform``) with only Pillow
 and numpy. A test compares the two for every manifest.
@@ -16,10 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from zoo.schema.manifest import Preprocess
+from zoo.inference.crop import border_colour, place
+from zoo.schema.closed import complete
+from zoo.schema.manifest import Interpolation, Preprocess
 from zoo.util.errors import RunError
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_FILTERS = complete(
+    Interpolation,
+    {
+        Interpolation.BICUBIC: Image.Resampling.BICUBIC,
+        Interpolation.BILINEAR: Image.Resampling.BILINEAR,
+        Interpolation.LANCZOS: Image.Resampling.LANCZOS,
+    },
+)
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -116,29 +125,30 @@ def read_file(path: Path) -> bytes:
 
 
 def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """Resizes an image by its shorter side and crops the centre.
+    """Resizes an image and takes its centre, as the crop mode says.
 
     Args:
         image: An image of any size and mode.
-        preprocess: Preprocessing of the model; its input size, crop and interpolation are used.
+        preprocess: Preprocessing of the model; all but its mean and std is used, and the mean as
+            the colour of a border.
 
     Returns:
-        ``(input_size, input_size, 3)`` RGB pixels.
+        ``(height, width, 3)`` RGB pixels.
     """
-    size = preprocess.input_size
-    shorter = math.floor(size / preprocess.crop)
     width, height = image.size
-    if width <= height:
-        new = (shorter, int(shorter * height / width))
-    else:
-        new = (int(shorter * width / height), shorter)
+    placing = place(np.array([width]), np.array([height]), preprocess)
+    new_width, new_height, left, top = (int(value[0]) for value in placing)
     interpolation = _FILTERS[preprocess.interpolation]
     # Rows first, then columns: left to itself, Pillow 13 begins with the columns of tall photos,
     # and no other version does; each pass rounds to 8 bits.
-    rows = image.convert("RGB").resize((new[0], height), interpolation)
-    resized = rows.resize(new, interpolation)
-    left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
-    return np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
+    rows = image.convert("RGB").resize((new_width, height), interpolation)
+    resized = rows.resize((new_width, new_height), interpolation)
+    if new_width >= preprocess.width and new_height >= preprocess.height:
+        made = resized.crop((left, top, left + preprocess.width, top + preprocess.height))
+    else:
+        made = Image.new("RGB", (preprocess.width, preprocess.height), border_colour(preprocess))
+        made.paste(resized, (-left, -top))
+    return np.asarray(made, dtype=np.uint8)
 
 
 def normalise(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:

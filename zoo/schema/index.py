@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+)
 from typing_extensions import assert_never
 
 from zoo.schema.closed import Lenient, Unknown
@@ -16,8 +20,10 @@ from zoo.schema.manifest import (
     Id,
     Preprocess,
     StatedPreprocess,
+    sides,
 )
 from zoo.schema.measurements import Cost, MachineDescription
+from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.precisions import AnyPrecision
 from zoo.schema.records import (
     Advice,
@@ -223,8 +229,15 @@ class OwnFloor(BaseModel):
     reason: str
 
 
-class ModelCard(Record):
-    """A model's description in the index."""
+class ModelCard(OmitsDefaults, Record):
+    """A model's description in the index.
+
+    Attributes:
+        deviations: Facts that differ from what timm or the hub states, and why; not in the JSON if
+            there are none.
+    """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"deviations"})
 
     model: Id
     family: str
@@ -237,6 +250,7 @@ class ModelCard(Record):
     preprocess: StatedPreprocess
     catalog: CatalogText
     own_floors: dict[str, OwnFloor] = Field(default={})
+    deviations: dict[str, str] = Field(default={})
 
 
 class ModelIndex(ModelCard):
@@ -282,17 +296,33 @@ class Candidate(Record):
         return f"{self.proposed.replace(':', '')}-{sha256_bytes(self.to_json())[:16]}.json"
 
 
-class IndexRow(BaseModel):
-    """A model in ``index.json``: what ``zoo list`` needs."""
+class IndexRow(OmitsDefaults):
+    """A model in ``index.json``: what ``zoo list`` needs.
+
+    Attributes:
+        input_size: Height of the input in pixels, and its width unless there is ``input_width``.
+        input_width: Its width if it is not square. Not part of ``input_size``, which is a number to
+            earlier versions of this package.
+        targets: Status of the newest engine of each target.
+        index: The file ``index/<model>.json``.
+    """
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
+    omitted: ClassVar[frozenset[str]] = frozenset({"input_width"})
 
     model: Id
     family: str
     feature_dim: int
     input_size: int
+    input_width: int | None = None
     targets: dict[str, Status]
     index: Blob
+
+    @property
+    def pixels(self) -> str:
+        """The input size as text."""
+        width = self.input_width
+        return str(self.input_size) if width is None else f"{self.input_size}x{width}"
 
 
 class Index(Record):
@@ -304,11 +334,13 @@ class Index(Record):
 
 def index_row(model: ModelIndex, data: bytes) -> IndexRow:
     """Returns the row in ``index.json`` of a model whose index is ``data``."""
+    height, width = sides(model.preprocess.input_size)
     return IndexRow(
         model=model.model,
         family=model.family,
         feature_dim=model.feature_dim,
-        input_size=model.preprocess.input_size,
+        input_size=height,
+        input_width=width if width != height else None,
         targets={
             label: engine.status
             for engine in model.engines

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
@@ -19,11 +19,13 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from zoo.schema.explain import SchemaNode, explain
 from zoo.schema.floors import OwnTolerance, Tolerance, looser_by, tolerance
+from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.targets import Precision
 from zoo.util.digest import Sha256
 from zoo.util.errors import ManifestError, UsageError
@@ -41,6 +43,9 @@ TensorPrefix = Annotated[str, StringConstraints(pattern=r"^([\w-]+\.)*$", max_le
 Lockable = Sha256 | Literal["unlocked"]
 Mean = Annotated[float, Field(ge=0, le=1)]
 Std = Annotated[float, Field(gt=0, le=1)]
+Side = Annotated[int, Field(ge=32, le=2048)]
+InputSize: TypeAlias = Side | tuple[Side, Side]
+"""Pixels of the side of a square input, or height and width."""
 
 
 _SCHEMA_HINT = "the fields and their ranges are in manifests/schema.json"
@@ -153,22 +158,85 @@ class BackboneCut(_Frozen):
     feature_dim: Annotated[int, Field(gt=0, le=1_000_000)]
 
 
-class Preprocess(_Frozen):
+class CropMode(StrEnum):
+    """How a photo of any aspect ratio becomes an input: timm's ``crop_mode``.
+
+    Attributes:
+        CENTER: The photo keeps its aspect ratio and covers the input; what is over is cropped.
+        SQUASH: The photo is resized to the input's aspect ratio; nothing is lost at ``crop`` 1.
+        BORDER: The photo keeps its aspect ratio and fits into the input; the rest has the colour of
+            the mean.
+    """
+
+    CENTER = "center"
+    SQUASH = "squash"
+    BORDER = "border"
+
+
+class Interpolation(StrEnum):
+    """Interpolation filter of the resize."""
+
+    BICUBIC = "bicubic"
+    BILINEAR = "bilinear"
+    LANCZOS = "lanczos"
+
+
+def sides(size: InputSize) -> tuple[int, int]:
+    """Returns height and width of an input size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+class Preprocess(OmitsDefaults, _Frozen):
     """The preprocessing of photos, which is determined by the weights.
 
     Attributes:
-        input_size: Height and width in pixels.
-        crop: Fraction of the resized photo that the centre crop keeps, 0 to 1.
+        input_size: Height and width in pixels: one number for a square.
+        crop: Size of the input relative to that of the resized photo. Above 1 a border remains.
+        crop_mode: How a photo of another aspect ratio is resized; not in the JSON of a centre crop,
+            so that the keys of records of earlier versions stay.
         interpolation: Interpolation filter of the resize.
         mean: Per channel (RGB), subtracted from pixels scaled to 0..1.
         std: Per channel, what the result is divided by.
     """
 
-    input_size: Annotated[int, Field(ge=32, le=2048)]
-    crop: Annotated[float, Field(gt=0, le=1)]
-    interpolation: Literal["bicubic", "bilinear"]
+    omitted: ClassVar[frozenset[str]] = frozenset({"crop_mode"})
+
+    input_size: InputSize
+    crop: Annotated[float, Field(gt=0, le=2)]
+    crop_mode: CropMode = CropMode.CENTER
+    interpolation: Interpolation
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Std, Std, Std]
+
+    @field_validator("input_size")
+    @classmethod
+    def _one_number_for_a_square(cls, size: InputSize) -> InputSize:
+        height, width = sides(size)
+        if not isinstance(size, int) and height == width:  # two spellings would be two keys
+            raise ValueError(f"a square is one number: {height}")
+        return size
+
+    @property
+    def height(self) -> int:
+        """Height of the input in pixels."""
+        return sides(self.input_size)[0]
+
+    @property
+    def width(self) -> int:
+        """Width of the input in pixels."""
+        return sides(self.input_size)[1]
+
+    @property
+    def pixels(self) -> str:
+        """The input size as text: ``224``, or height and width, ``1024x768``."""
+        size = self.input_size
+        return str(size) if isinstance(size, int) else "x".join(map(str, size))
+
+    @property
+    def crop_words(self) -> str:
+        """The crop, with its mode unless it is that of the centre: ``crop 0.875``."""
+        mode = "" if self.crop_mode is CropMode.CENTER else f" ({self.crop_mode})"
+        return f"crop {self.crop}{mode}"
 
 
 class StatedPreprocess(Preprocess):
@@ -248,6 +316,19 @@ class CatalogText(_Frozen):
     use_case: Text
 
 
+class Fact(StrEnum):
+    """A fact about weights that timm or the hub states too; its name in ``deviations``."""
+
+    INPUT_SIZE = "input_size"
+    CROP = "crop"
+    CROP_MODE = "crop_mode"
+    INTERPOLATION = "interpolation"
+    MEAN = "mean"
+    STD = "std"
+    LICENCE = "licence"
+    REPOSITORY = "repository"
+
+
 class Manifest(_Frozen):
     """A model: its weights, cut, preprocessing, batch sizes, precisions and tolerances.
 
@@ -262,6 +343,8 @@ class Manifest(_Frozen):
         half_images: Whether engines below fp32 have fp16 input: half as many bytes to the GPU.
         tolerance: Tolerances by precision that differ from the defaults in
             ``zoo/schema/floors.toml``.
+        deviations: Why a fact differs from what timm or the hub's card states; the catalog shows
+            it. Changing it changes the page and nothing else.
     """
 
     id: Id
@@ -277,6 +360,7 @@ class Manifest(_Frozen):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
     half_images: bool = False
     tolerance: dict[Precision, OwnTolerance] = {}
+    deviations: dict[Fact, Text] = {}
     catalog: CatalogText
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from support.caft import PREPROCESS, folder, hiding, photo, toy
 from support.goldens import assert_golden
+from support.records import small_preprocess
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.augment import Augmentation
@@ -25,6 +26,7 @@ from zoo.caft.sample import Sample
 from zoo.caft.sources import open_source
 from zoo.caft.tar_files import expand
 from zoo.inference.preprocess import batch_of, fit, open_photo
+from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import DatasetError, RunError
 
@@ -205,10 +207,12 @@ def test_samples_that_are_handed_out_together_keep_their_places() -> None:
     assert found == [str(number) for number in range(63)]
 
 
-def decoded(data: Path, *, processes: bool) -> tuple[Any, list[tuple[str, str, str | None]]]:
+def decoded(
+    data: Path, *, processes: bool, preprocess: Preprocess = PREPROCESS
+) -> tuple[Any, list[tuple[str, str, str | None]]]:
     """Returns the input of all images of a folder, and what became of each."""
     decoder = host_decoder(
-        PREPROCESS, Augmentation(count=1), samples=4, workers=3, processes=processes
+        preprocess, Augmentation(count=1), samples=4, workers=3, processes=processes
     )
     images, outcomes = [], []
     for batch in decoder.batches(open_source(data)):
@@ -224,6 +228,14 @@ def test_processes_decode_as_threads_do(tmp_path: Path) -> None:
     threads, processes = (decoded(data, processes=many) for many in (False, True))
     assert np.array_equal(threads[0], processes[0])
     assert threads[1] == processes[1]
+
+
+def test_processes_decode_to_a_size_that_is_no_square(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data")
+    tall = small_preprocess(input_size=(48, 32), crop_mode="border", crop=1.0)
+    threads, processes = (decoded(data, processes=p, preprocess=tall)[0] for p in (False, True))
+    assert threads.shape[1:] == (3, 48, 32)
+    assert np.array_equal(threads, processes)
 
 
 def test_a_process_that_dies_costs_one_image() -> None:

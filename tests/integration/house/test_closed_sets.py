@@ -26,7 +26,7 @@ from zoo.schema.closed import Unknown, complete
 from zoo.schema.floors import floors, probe_fall
 from zoo.schema.index import DisabledCell
 from zoo.schema.keys import WeightsIdentity, WeightsKind
-from zoo.schema.manifest import Cut
+from zoo.schema.manifest import CropMode, Cut
 from zoo.schema.precisions import (
     PRECISION_FACTS,
     Lowering,
@@ -62,8 +62,9 @@ DECIDES = {
     Placing: ("zoo/schema/precisions.py", {"builders/precision/qdq.py"}),
     Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/engine_page.py"}),
     Cut: ("zoo/schema/manifest.py", {
-        "builders/export/backbone.py", "builders/measure/accuracy.py",
+        "builders/export/backbone.py", "builders/export/cuts.py", "builders/measure/accuracy.py",
     }),
+    CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/model_page.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
     Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),

@@ -16,8 +16,8 @@ from support.cuda_on_cpu import CpuKernels
 from zoo.inference.crop import Crop
 from zoo.inference.gpu.kernels import source
 from zoo.inference.gpu.views import Source, views_of
-from zoo.inference.preprocess import batch_of
-from zoo.schema.manifest import Preprocess
+from zoo.inference.preprocess import batch_of, fit
+from zoo.schema.manifest import CropMode, InputSize, Interpolation, Preprocess
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
@@ -46,7 +46,7 @@ def source_of(pixels: np.ndarray[Any, Any], row: int = 0, crop: Crop | None = No
 
 
 def prepared(sources: list[Source], how: Preprocess, dtype: Any = np.float32) -> Any:
-    batch = np.full((len(sources), 3, how.input_size, how.input_size), np.nan, dtype)
+    batch = np.full((len(sources), 3, how.height, how.width), np.nan, dtype)
     CpuKernels(how, np.dtype(dtype)).prepare(views_of(sources, how), batch.ctypes.data, None)
     return batch
 
@@ -64,20 +64,41 @@ def test_the_input_is_that_of_pillow_to_the_bit(
     assert np.array_equal(made, expected)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("crop_mode", list(CropMode))
+@pytest.mark.parametrize("size", [96, (96, 64), (64, 97)])
+@pytest.mark.parametrize("crop", [1.0, 0.9, 1.15])
+def test_every_crop_mode_is_that_of_pillow_to_the_bit(
+    crop_mode: CropMode, size: InputSize, crop: float
+) -> None:
+    how = preprocess(crop_mode=crop_mode, input_size=size, crop=crop, interpolation="lanczos")
+    photos = [noise(*size) for size in [*SIZES, (600, 200), (200, 600), (97, 300)]]
+    made = prepared([source_of(photo, row) for row, photo in enumerate(photos)], how)
+    expected = batch_of([Image.fromarray(photo) for photo in photos], how)
+    assert np.array_equal(made, expected)
+    fitted = [fit(Image.fromarray(photo), how) for photo in photos]  # decoded by Pillow
+    sources = [source_of(p, row)._replace(fitted=True) for row, p in enumerate(fitted)]
+    assert np.array_equal(prepared(sources, how), expected)
+
+
+@settings(max_examples=80, deadline=None)
 @given(
-    width=st.integers(1, 900), height=st.integers(1, 900), side=st.integers(32, 130),
-    crop=st.floats(0.3, 1.0), interpolation=st.sampled_from(["bicubic", "bilinear"]),
+    width=st.integers(1, 900), height=st.integers(1, 900),
+    size=st.integers(32, 130) | st.tuples(st.integers(32, 130), st.integers(32, 130)),
+    crop=st.floats(0.3, 1.3), crop_mode=st.sampled_from(list(CropMode)),
+    interpolation=st.sampled_from(list(Interpolation)),
 )  # fmt: skip
-def test_any_size(width: int, height: int, side: int, crop: float, interpolation: str) -> None:
-    how = preprocess(interpolation=interpolation, input_size=side, crop=crop)
+def test_any_size(
+    width: int, height: int, size: InputSize, crop: float, crop_mode: CropMode,
+    interpolation: Interpolation,
+) -> None:  # fmt: skip
+    how = preprocess(interpolation=interpolation, input_size=size, crop=crop, crop_mode=crop_mode)
     photo = noise(width, height)
     made = prepared([source_of(photo)], how)
     assert np.array_equal(made, batch_of([Image.fromarray(photo)], how))
 
 
-@pytest.mark.parametrize("name", ["box", "lanczos"])
-def test_the_filters_that_no_manifest_names_yet(name: str) -> None:
+def test_the_filter_that_no_manifest_can_name() -> None:
+    name = "box"
     how = preprocess(interpolation=name, crop=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     for width, height in ((500, 500), (97, 97), (224, 224)):
         photo = noise(width, height)

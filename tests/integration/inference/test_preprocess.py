@@ -13,7 +13,7 @@ from support.paths import MANIFESTS
 from builders.export.backbone import import_timm
 from builders.photos.bundled import _GOLDEN, _path, golden_photos
 from zoo.inference.preprocess import batch_of, fit, normalise_into, open_photo
-from zoo.schema.manifest import Manifest
+from zoo.schema.manifest import Manifest, Preprocess
 from zoo.util.errors import RunError
 
 MODELS = sorted(path.stem for path in MANIFESTS.glob("*.toml"))
@@ -70,3 +70,69 @@ def test_what_is_no_photo_is_an_error(tmp_path: Path) -> None:
     assert_golden("inference/aspect-ratio", too_long.value, {tmp_path: "FOLDER"})
     Image.new("L", (200, 2)).save(tmp_path / "long.png")
     assert open_photo(tmp_path / "long.png").size == (200, 2)
+
+
+PHOTO_SIZES = [
+    (600, 200), (200, 600), (601, 199), (333, 500), (224, 224), (97, 300), (40, 31), (1001, 77),
+    (640, 427), (57, 3001), (3001, 57),
+]  # fmt: skip
+MODES = [
+    ("center", 224, 0.875, "bicubic"), ("center", 224, 0.9, "lanczos"),
+    ("center", (96, 64), 1.0, "bilinear"), ("center", (64, 97), 0.9, "bicubic"),
+    ("center", 448, 1.15, "bicubic"), ("center", (201, 200), 1.15, "bicubic"),
+    ("squash", 224, 1.0, "bicubic"), ("squash", 96, 0.9, "bilinear"),
+    ("squash", (1024, 768), 1.0, "bilinear"), ("squash", (64, 97), 0.8, "lanczos"),
+    ("squash", 96, 1.15, "bicubic"),
+    ("border", 224, 1.0, "bicubic"), ("border", 97, 0.9, "bicubic"),
+    ("border", (96, 65), 1.0, "lanczos"), ("border", 64, 1.15, "bilinear"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("crop_mode", "size", "crop", "interpolation"), MODES)
+def test_every_crop_mode_is_timms_to_the_bit(
+    crop_mode: str, size: int | tuple[int, int], crop: float, interpolation: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With Pillow's resize in the order in which `fit` calls it: Pillow 13 has another."""
+    resize = Image.Image.resize
+
+    def rows_first(image: Image.Image, new: tuple[int, int], how: Image.Resampling) -> Image.Image:
+        return resize(resize(image, (new[0], image.height), how), new, how)
+
+    monkeypatch.setattr(Image.Image, "resize", rows_first)
+    import_timm()
+    from timm.data.transforms_factory import transforms_imagenet_eval
+
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    preprocess = Preprocess.model_validate(
+        {
+            "input_size": size, "crop": crop, "crop_mode": crop_mode,
+            "interpolation": interpolation, "mean": mean, "std": std,
+        }
+    )  # fmt: skip
+    transform = transforms_imagenet_eval(
+        (preprocess.height, preprocess.width), crop_pct=crop, crop_mode=crop_mode,
+        interpolation=interpolation, mean=mean, std=std, normalize=False,
+    )  # fmt: skip
+    for width, height in PHOTO_SIZES:
+        pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+        image = Image.fromarray(pixels)
+        expected = transform(image).numpy().transpose(1, 2, 0)
+        with monkeypatch.context() as ours:
+            ours.setattr(Image.Image, "resize", resize)
+            made = fit(image, preprocess)
+        assert made.shape == (preprocess.height, preprocess.width, 3)
+        assert np.array_equal(made, expected), (width, height)
+
+
+def test_a_photo_longer_than_its_border_keeps_a_pixel() -> None:
+    """Timm fails at it: its shorter side rounds to nothing."""
+    preprocess = Preprocess.model_validate(
+        {
+            "input_size": 32, "crop": 1, "crop_mode": "border", "interpolation": "bicubic",
+            "mean": (0, 0.5, 1), "std": (1, 1, 1),
+        }
+    )  # fmt: skip
+    made = fit(Image.new("RGB", (1000, 10), (9, 9, 9)), preprocess)
+    assert np.flatnonzero((made == 9).all((1, 2))).tolist() == [15]
+    assert made[0, 0].tolist() == [0, 128, 255]

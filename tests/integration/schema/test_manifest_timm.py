@@ -1,29 +1,132 @@
-"""Manifests agree with timm."""
+"""Manifests agree with timm, and one that does not is refused where it is exported."""
 
 from __future__ import annotations
 
-import pytest
-from support.paths import MANIFESTS
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from support.goldens import assert_golden
+from support.paths import MANIFESTS, ROOT
+
+from builders.export import run, timm_facts
 from builders.export.backbone import import_timm
+from builders.recipe import facts_table
 from zoo.schema.manifest import (
     HubWeights,
     Manifest,
 )
+from zoo.util.errors import ManifestError
+
+NAMES = sorted(path.stem for path in MANIFESTS.glob("*.toml"))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in MANIFESTS.glob("*.toml")))
+@pytest.mark.parametrize("name", NAMES)
 def test_preprocessing_is_timms(name: str, manifests: dict[str, Manifest]) -> None:
+    """Read from timm once more: the check of the export is not asked about itself."""
     manifest = manifests[name]
+    timm_facts.check_manifest(manifest)
     config = import_timm().get_pretrained_cfg(manifest.timm_name)
     ours = manifest.preprocess
     is_test = ours.size_of == "test"
     size = config.test_input_size if is_test else config.input_size
-    assert (3, ours.input_size, ours.input_size) == size
+    assert (3, ours.height, ours.width) == size
     assert ours.crop == (config.test_crop_pct or config.crop_pct if is_test else config.crop_pct)
     assert ours.interpolation == config.interpolation
     assert (ours.mean, ours.std) == (config.mean, config.std)
-    assert config.crop_mode == "center"
+    assert ours.crop_mode == config.crop_mode
     assert manifest.licence == config.license
     if isinstance(manifest.weights, HubWeights):
         assert manifest.weights.repository == config.hf_hub_id
+
+
+# Of timm's tags: what a manifest that was copied from another model's states wrongly.
+COPIED = [
+    ("convnextv2_nano", "fcmae_ft_in22k_in1k_384", {"input_size", "crop", "crop_mode", "licence"}),
+    ("vit_base_patch16_siglip_224", "webli", {"crop", "interpolation", "mean", "std"}),
+    ("vit_base_patch16_clip_224", "openai", {"crop", "mean", "std"}),
+    ("vit_base_patch16_sapiens2", "fb",
+     {"input_size", "crop", "crop_mode", "interpolation", "licence"}),
+    ("deepseek_vit_412m", "deepseek_v4_1_flash",
+     {"input_size", "crop", "crop_mode", "mean", "std", "licence"}),
+    ("volo_d5_512", "sail_in1k", {"input_size", "crop"}),
+    ("dm_nfnet_f0", "dm_in1k", {"input_size", "crop", "crop_mode"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arch", "tag", "wrong"), COPIED)
+def test_the_facts_of_another_model_are_refused(
+    arch: str, tag: str, wrong: set[str], manifests: dict[str, Manifest]
+) -> None:
+    manifest = copied(manifests["resnet50"], arch, tag)
+    with pytest.raises(ManifestError) as refused:
+        timm_facts.check_manifest(manifest)
+    fields = {line.split(": ")[1] for line in refused.value.message.splitlines()}
+    assert {field.removeprefix("preprocess.") for field in fields} >= wrong - {"interpolation"}
+    reasons = {field.rpartition(".")[2]: "a test" for field in fields}
+    timm_facts.check_manifest(manifest.model_copy(update={"deviations": reasons}))
+
+
+def copied(base: Manifest, arch: str, tag: str) -> Manifest:
+    weights = base.weights.model_copy(update={"repository": f"timm/{arch}.{tag}"})
+    return base.model_copy(update={"arch": arch, "tag": tag, "weights": weights})
+
+
+def test_weights_of_a_tag_that_is_not_named_are_refused(manifests: dict[str, Manifest]) -> None:
+    untagged = manifests["resnet50"].model_copy(update={"tag": ""})
+    with pytest.raises(ManifestError, match=r"resnet50: tag: empty.*resnet50\.a1_in1k") as refused:
+        timm_facts.check_manifest(untagged)
+    assert_golden("recipe/tag-not-named", refused.value)
+    own = manifests["resnet50"].weights.model_copy(update={"repository": "me/mine"})
+    timm_facts.check_manifest(untagged.model_copy(update={"weights": own}))
+
+
+def test_what_timm_does_not_have_is_left_to_the_export(manifests: dict[str, Manifest]) -> None:
+    for change in ({"arch": "resnet5O"}, {"tag": "a9_in1k"}):
+        timm_facts.check_manifest(manifests["resnet50"].model_copy(update=change))
+
+
+def test_the_export_job_checks_seeded_weights_too(
+    tmp_path: Path, manifests: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    job: Any = SimpleNamespace(
+        manifest=copied(manifests["resnet50"], "dm_nfnet_f0", "dm_in1k"), state=None,
+        weights=SimpleNamespace(seeded=True), inputs={"fp32": SimpleNamespace(dialect="x")},
+    )  # fmt: skip
+    workspace: Any = SimpleNamespace(output=tmp_path)
+    with pytest.raises(ManifestError, match=r"preprocess\.crop_mode: .*'squash'"):
+        run._export_fp32(job, workspace, lambda done, note: None)
+    assert not list(tmp_path.glob("*.*"))
+    assert len(facts_table.read_table()) > 1000  # planning knows now
+
+
+def test_the_command_names_every_difference_and_tells_planning(
+    tmp_path: Path, manifest_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    path = manifest_dir / "resnet50.toml"
+    path.write_text(path.read_text().replace("crop = 0.95", "crop = 0.875"))
+
+    def farm(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "builders.cli", "--manifests", str(manifest_dir), *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+
+    options = ("--models", "resnet50", "--weights", "seeded", "--gpu", "cpu", "--precision", "fp32")
+    plan = ("plan", *options, "--store", str(tmp_path / "store"))
+    assert farm(*plan).returncode == 0  # timm has not been asked yet
+    done = farm("facts", "resnet50", "vgg16_bn")
+    assert done.returncode == 3
+    assert done.stdout == "vgg16_bn: as timm states\n"
+    assert "resnet50: preprocess.crop: the manifest says 0.875" in done.stderr
+    assert len(facts_table.read_table()) > 1000
+    blocked = farm(*plan)
+    assert "preprocess.crop: the manifest says 0.875" in blocked.stdout
+    with path.open("a") as file:
+        file.write('\n[deviations]\ncrop = "measured to be better"\n')
+    done = farm("facts", "resnet50")
+    assert done.stdout == "resnet50: crop differs: measured to be better\n"
+    assert farm(*plan).returncode == 0

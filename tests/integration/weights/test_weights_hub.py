@@ -170,3 +170,51 @@ def test_lock_of_an_unknown_repository_changes_nothing(hub: FakeHub, manifest_di
     assert done.returncode == 5
     assert "404" in done.stderr
     assert (manifest_dir / "resnet50.toml").read_text() == before
+
+
+def lock(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "builders.cli", "--manifests", str(folder), "lock", "resnet50"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+def with_card(hub: FakeHub, folder: Path, metadata: str) -> None:
+    card = folder / "README.md"
+    card.write_text(f"---\n{metadata}\n---\n# A model\n")
+    hub.add(REPOSITORY, "README.md", card)
+
+
+def test_a_licence_that_is_not_the_cards_is_refused_or_has_a_reason(
+    served: FakeHub, manifest_dir: Path, tmp_path: Path
+) -> None:
+    with_card(served, tmp_path, "license: CC-BY-NC-4.0\ntags: [timm]")
+    path = manifest_dir / "resnet50.toml"
+    before = path.read_text()
+    done = lock(manifest_dir)
+    assert done.returncode == 3
+    assert_golden("weights/licence-of-the-card", done.stderr)
+    assert path.read_text() == before
+    path.write_text(before + '\n[deviations]\nlicence = "granted to us in writing"\n')
+    done = lock(manifest_dir)
+    assert done.returncode == 0, done.stderr
+    assert load_manifest(path).deviations == {"licence": "granted to us in writing"}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["license: apache-2.0", "tags: [timm]", "license: other", "license: [mit]", "license: {a: [}"],
+)
+def test_a_card_that_agrees_or_states_nothing_is_taken(
+    metadata: str, served: FakeHub, manifest_dir: Path, tmp_path: Path
+) -> None:
+    with_card(served, tmp_path, metadata)
+    done = lock(manifest_dir)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_licence_of_its_own_name_is_compared(
+    served: FakeHub, manifest_dir: Path, tmp_path: Path
+) -> None:
+    with_card(served, tmp_path, "license: other\nlicense_name: dinov3-license")
+    done = lock(manifest_dir)
+    assert done.returncode == 3
+    assert "'dinov3-license'" in done.stderr

@@ -7,6 +7,7 @@ import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,9 @@ from zoo.catalog.site_report import MOST, Expected, combine
 from zoo.catalog.state import STATE
 from zoo.client.recommendation import cut
 from zoo.inference.preprocess import batch_of
+from zoo.schema.index import ModelIndex
 from zoo.schema.layout import record_key
+from zoo.schema.manifest import StatedPreprocess
 from zoo.schema.targets import known_archs
 from zoo.util.errors import ManifestError, RepositoryError, UsageError
 
@@ -244,10 +247,46 @@ def test_a_models_page_says_what_it_is_good_for(states: tuple[Zoo, Path]) -> Non
     assert len([tag for tag, _ in page.tags if tag == "svg"]) == 4  # 2 machines, torch, accuracy
 
 
+def test_a_deviation_and_a_crop_mode_are_on_the_models_page(tmp_path: Path) -> None:
+    zoo = Zoo()
+    plain = zoo.publish("plain_net")
+    assert "deviations" not in json.loads(plain.to_json())
+    changes = {"crop_mode": "border", "input_size": (96, 64), "crop": 1.0}
+    stated = {**plain.preprocess.model_dump(), **changes}
+    made = zoo.publish(
+        "bordered_net", deviations={"crop_mode": "asked of <the> authors"},
+        preprocess=StatedPreprocess.model_validate(stated),
+    )  # fmt: skip
+    assert ModelIndex.model_validate_json(made.to_json()) == made
+    assert made.card.deviations == made.deviations
+    build_site(zoo.repository, tmp_path)
+    page = Page(tmp_path / "models/bordered_net.html").words
+    assert (
+        "crop mode of this model differs from what timm or the hub states: asked of <the>" in page
+    )
+    assert "to fit into 96 × 64 pixels (bicubic), crop the centre 96 × 64" in page
+    assert "96 × 64 px" in Page(tmp_path / "index.html").words
+    assert "224 px" in Page(tmp_path / "index.html").words
+    (bordered, square) = json.loads(zoo.repository.store.get("index.json"))["models"][::-1]
+    assert (bordered["input_size"], bordered["input_width"]) == (96, 64)
+    assert square["input_size"] == 224
+    assert "input_width" not in square
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"input_size": (96, 64)}, {"crop": 1.15}, {"crop_mode": "squash", "crop": 1.0},
+        {"crop_mode": "squash", "input_size": (64, 97)}, {"crop_mode": "border"},
+        {"crop_mode": "border", "crop": 1.0, "input_size": (97, 64), "interpolation": "lanczos"},
+    ],
+)  # fmt: skip
 def test_the_snippet_does_what_the_client_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = model_index(engine_entry("cpu-ort1.32-fp32"))
+    stated = {**made.preprocess.model_dump(), **changes}
+    made = made.model_copy(update={"preprocess": StatedPreprocess.model_validate(stated)})
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (300, 411, 3), np.uint8)
     for shape in (noise, noise.transpose(1, 0, 2)):

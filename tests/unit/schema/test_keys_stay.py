@@ -10,11 +10,12 @@ import tarfile
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from support.paths import DATA
 
-from zoo.schema.index import Candidate, Index, ModelIndex
+from zoo.schema.index import Candidate, Index, IndexRow, ModelIndex
 from zoo.schema.keys import BuildInputs, ExportInputs, VerificationInputs
+from zoo.schema.manifest import Preprocess
 from zoo.schema.old_failures import OldDisabled, OldMiss, OldStrike
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, RepositoryInfo, StateRecord
 from zoo.util.digest import sha256_json
@@ -147,3 +148,27 @@ def test_what_an_unexpected_type_states_is_ignored_and_kept() -> None:
     assert attestation.machine.gpu_name is None
     assert attestation.body.reason is None
     assert attestation.model_dump(mode="json") == values
+
+
+def test_a_field_of_preprocessing_with_its_default_is_not_in_the_json() -> None:
+    plain = Preprocess.model_validate({**PREPROCESS, "crop_mode": "center"})
+    assert json.loads(plain.model_dump_json()) == PREPROCESS
+    assert plain == Preprocess.model_validate(PREPROCESS)
+    stated = {**PREPROCESS, "crop_mode": "squash", "input_size": [1024, 768]}
+    other = Preprocess.model_validate_json(json.dumps(stated), strict=True)
+    assert json.loads(other.model_dump_json()) == stated
+    assert (other.height, other.width) == (1024, 768)
+    with pytest.raises(ValidationError, match="a square is one number: 224"):
+        Preprocess.model_validate({**PREPROCESS, "input_size": [224, 224]})
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(Preprocess, "crop_mode"), (ModelIndex, "deviations"), (IndexRow, "input_width")],
+)
+def test_a_field_that_may_be_left_out_is_in_the_schema_and_not_required(
+    model: type[BaseModel], name: str
+) -> None:
+    schema = model.model_json_schema(mode="serialization")
+    assert set(schema["properties"]) == set(model.model_fields)
+    assert name not in schema["required"]

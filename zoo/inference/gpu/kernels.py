@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from zoo.inference.crop import border_colour
 from zoo.inference.gpu.views import FILTERS, VIEW, Views
 from zoo.runtime import cuda
 from zoo.util.causes import cause_of
@@ -31,7 +32,7 @@ class Kernels(Protocol):
 
         Args:
             views: The views to prepare.
-            images: Address of the batch, ``(N, 3, side, side)`` of the engine's input type.
+            images: Address of the batch, ``(N, 3, height, width)`` of the engine's input type.
             stream: The stream to enqueue on; it must order the photos' pixels.
         """
         ...
@@ -63,7 +64,9 @@ class CudaKernels:
         stream: Stream,
     ) -> None:
         self._device = device
-        self._side = preprocess.input_size
+        self._width, self._height = preprocess.width, preprocess.height
+        red, green, blue = border_colour(preprocess)
+        self._border = red << 16 | green << 8 | blue
         self._filter = FILTERS[preprocess.interpolation]
         names = ("compute_weights", "resize_rows", f"resize_columns_{_TYPE_NAME[image_type]}")
         self._compute_weights, self._rows, self._columns = _compile(device, names)
@@ -76,40 +79,41 @@ class CudaKernels:
 
     def prepare(self, views: Views, images: int, stream: Stream) -> None:
         """See :meth:`Kernels.prepare`."""
-        count, side = len(views.records), self._side
+        count, width, height = len(views.records), self._width, self._height
         scratch = [
             self._device.allocate(size, stream=stream)
             for size in (
                 count * VIEW.itemsize,
-                count * 2 * side * _WINDOW_BYTES,
+                count * (width + height) * _WINDOW_BYTES,
                 4 * views.weights,
                 views.middle,
             )
         ]
         records, windows, weights, middle = (int(buffer.handle) for buffer in scratch)
         cuda.copy_in(records, views.records, stream)
-        size = np.int32(side)
+        size = (np.int32(width), np.int32(height))
         self._launch(
             self._compute_weights,
-            (_blocks(side, _WEIGHTS_BLOCK), 2, count),
+            (_blocks(max(width, height), _WEIGHTS_BLOCK), 2, count),
             (_WEIGHTS_BLOCK, 1),
-            (records, windows, weights, size, np.int32(self._filter)),
+            (records, windows, weights, *size, np.int32(self._filter)),
             stream,
         )
-        across = _blocks(side, _BLOCK[0])
+        across = _blocks(width, _BLOCK[0])
         self._launch(
             self._rows,
             (across, _blocks(views.most_rows, _BLOCK[1]), count),
             _BLOCK,
-            (records, windows, weights, middle, size),
+            (records, windows, weights, middle, *size),
             stream,
         )
         scale = int(self._constants.handle)
+        border = np.int32(self._border)
         self._launch(
             self._columns,
-            (across, _blocks(side, _BLOCK[1]), count),
+            (across, _blocks(height, _BLOCK[1]), count),
             _BLOCK,
-            (records, windows, weights, middle, images, size, scale, scale + 12),
+            (records, windows, weights, middle, images, *size, border, scale, scale + 12),
             stream,
         )
         for buffer in scratch:

@@ -21,7 +21,8 @@ __device__ void store(unsigned short* target, float value) {
 
 enum Filter { BOX = 0, BILINEAR = 1, BICUBIC = 2, LANCZOS = 3 };
 
-// One row of the batch: a rectangle of a photo, resized so that its centre crop is the input.
+// One row of the batch: a rectangle of a photo, resized so that its centre is the input. Where the
+// resized rectangle does not cover the input, there is a border of one colour.
 // zoo/inference/gpu/views.py has the same layout as a NumPy type.
 struct View {
     unsigned long long source;  // address of the rectangle's first pixel, RGB, 8 bits a channel
@@ -30,7 +31,7 @@ struct View {
     long long middle;           // where its rows start between the passes, in bytes
     int width, height;          // of the rectangle
     int new_width, new_height;  // of the resized rectangle
-    int left, top;              // of the crop in the resized rectangle
+    int left, top;              // of the input in the resized rectangle; negative: of a border
     int first, rows;            // rows of the rectangle that the crop needs
     int taps_x, taps_y;         // most pixels that one output pixel depends on
     int flip;                   // whether the rectangle is mirrored before it is resized
@@ -63,18 +64,34 @@ __device__ double support_of(int filter) {
     return filter == BOX ? 0.5 : filter == BILINEAR ? 1.0 : filter == BICUBIC ? 2.0 : 3.0;
 }
 
+// Size of the engine's input, and the colour of a border, 0xRRGGBB.
+struct Input {
+    int width, height, border;
+};
+
+// The windows of a view: those of the columns, then those of the rows.
+__device__ long long windows_at(int view, int axis, Input input) {
+    return (long long)view * (input.width + input.height) + (axis == 0 ? 0 : input.width);
+}
+
 // Computes the weights of one output pixel per thread; blockIdx.y is the axis.
 extern "C" __global__ void compute_weights(
-    const View* views, Window* windows, int* weights, int side, int filter
+    const View* views, Window* windows, int* weights, int width, int height, int filter
 ) {
+    const Input input = {width, height, 0};
     const int place = blockIdx.x * blockDim.x + threadIdx.x;
-    if (place >= side) return;
     const int axis = blockIdx.y;
+    if (place >= (axis == 0 ? width : height)) return;
     const View view = views[blockIdx.z];
     const int size = axis == 0 ? view.width : view.height;
     const int new_size = axis == 0 ? view.new_width : view.new_height;
     const int taps = axis == 0 ? view.taps_x : view.taps_y;
     const int output = place + (axis == 0 ? view.left : view.top);
+    Window* window = windows + windows_at(blockIdx.z, axis, input) + place;
+    if (output < 0 || output >= new_size) {  // in a border
+        *window = Window{0, 0};
+        return;
+    }
 
     const double scale = (double)size / new_size;
     const double filter_scale = scale < 1.0 ? 1.0 : scale;
@@ -91,14 +108,14 @@ extern "C" __global__ void compute_weights(
     for (int k = 0; k < count; k++) total += filter_at((k + first - center + 0.5) * inverse, filter);
     int* target = weights + view.weights
                   + (axis == 0 ? (long long)place * taps
-                               : (long long)side * view.taps_x + (long long)place * taps);
+                               : (long long)width * view.taps_x + (long long)place * taps);
     for (int k = 0; k < count; k++) {
         double weight = filter_at((k + first - center + 0.5) * inverse, filter);
         if (total != 0.0) weight /= total;
         const double scaled = weight * (1 << PRECISION_BITS);
         target[k] = (int)(weight < 0 ? -0.5 + scaled : 0.5 + scaled);
     }
-    windows[(blockIdx.z * 2 + axis) * side + place] = Window{first, count};
+    *window = Window{first, count};
 }
 
 __device__ unsigned char clip(int sum) {
@@ -108,13 +125,15 @@ __device__ unsigned char clip(int sum) {
 
 // Resizes the rows that the crop needs to the columns of the crop; a thread for each pixel.
 extern "C" __global__ void resize_rows(
-    const View* views, const Window* windows, const int* weights, unsigned char* middle, int side
+    const View* views, const Window* windows, const int* weights, unsigned char* middle, int width,
+    int height
 ) {
+    const Input input = {width, height, 0};
     const View view = views[blockIdx.z];
     const int x = blockIdx.x * blockDim.x + threadIdx.x;
     const int y = blockIdx.y * blockDim.y + threadIdx.y;
-    if (x >= side || y >= view.rows) return;
-    const Window window = windows[blockIdx.z * 2 * side + x];
+    if (x >= width || y >= view.rows) return;
+    const Window window = windows[windows_at(blockIdx.z, 0, input) + x];
     const int* weight = weights + view.weights + (long long)x * view.taps_x;
     const unsigned char* row = (const unsigned char*)view.source + (view.first + y) * view.pitch;
     int red = 1 << (PRECISION_BITS - 1), green = red, blue = red;
@@ -125,7 +144,7 @@ extern "C" __global__ void resize_rows(
         green += pixel[1] * weight[k];
         blue += pixel[2] * weight[k];
     }
-    unsigned char* target = middle + view.middle + 3 * ((long long)y * side + x);
+    unsigned char* target = middle + view.middle + 3 * ((long long)y * width + x);
     target[0] = clip(red);
     target[1] = clip(green);
     target[2] = clip(blue);
@@ -135,37 +154,45 @@ extern "C" __global__ void resize_rows(
 template <typename Number>
 __device__ void resize_columns(
     const View* views, const Window* windows, const int* weights, const unsigned char* middle,
-    Number* images, int side, const float* scale, const float* offset
+    Number* images, Input input, const float* scale, const float* offset
 ) {
     const View view = views[blockIdx.z];
     const int x = blockIdx.x * blockDim.x + threadIdx.x;
     const int y = blockIdx.y * blockDim.y + threadIdx.y;
-    if (x >= side || y >= side) return;
-    const Window window = windows[(blockIdx.z * 2 + 1) * side + y];
-    const int* weight = weights + view.weights + (long long)side * view.taps_x
+    if (x >= input.width || y >= input.height) return;
+    const Window across = windows[windows_at(blockIdx.z, 0, input) + x];
+    const Window window = windows[windows_at(blockIdx.z, 1, input) + y];
+    const int* weight = weights + view.weights + (long long)input.width * view.taps_x
                         + (long long)y * view.taps_y;
     const unsigned char* column = middle + view.middle + 3LL * x;
     int sums[3] = {1 << (PRECISION_BITS - 1), 1 << (PRECISION_BITS - 1), 1 << (PRECISION_BITS - 1)};
     for (int k = 0; k < window.count; k++) {
-        const unsigned char* pixel = column + 3LL * (window.first - view.first + k) * side;
+        const unsigned char* pixel = column + 3LL * (window.first - view.first + k) * input.width;
         for (int channel = 0; channel < 3; channel++) sums[channel] += pixel[channel] * weight[k];
     }
+    const bool is_border = across.count == 0 || window.count == 0;
     for (int channel = 0; channel < 3; channel++) {
-        const float value = clip(sums[channel]) * scale[channel] - offset[channel];
-        store(images + ((view.row * 3LL + channel) * side + y) * side + x, value);
+        const unsigned char colour = input.border >> (8 * (2 - channel)) & 255;
+        const unsigned char pixel = is_border ? colour : clip(sums[channel]);
+        const float value = pixel * scale[channel] - offset[channel];
+        const long long plane = view.row * 3LL + channel;
+        store(images + (plane * input.height + y) * input.width + x, value);
     }
 }
 
 extern "C" __global__ void resize_columns_float(
     const View* views, const Window* windows, const int* weights, const unsigned char* middle,
-    float* images, int side, const float* scale, const float* offset
+    float* images, int width, int height, int border, const float* scale, const float* offset
 ) {
-    resize_columns(views, windows, weights, middle, images, side, scale, offset);
+    const Input input = {width, height, border};
+    resize_columns(views, windows, weights, middle, images, input, scale, offset);
 }
 
 extern "C" __global__ void resize_columns_half(
     const View* views, const Window* windows, const int* weights, const unsigned char* middle,
-    unsigned short* images, int side, const float* scale, const float* offset
+    unsigned short* images, int width, int height, int border, const float* scale,
+    const float* offset
 ) {
-    resize_columns(views, windows, weights, middle, images, side, scale, offset);
+    const Input input = {width, height, border};
+    resize_columns(views, windows, weights, middle, images, input, scale, offset);
 }

@@ -58,7 +58,7 @@ class Photo:
 
     Attributes:
         source: A file; pixels, ``(H, W, 3)`` uint8 RGB; or preprocessed input for the engine,
-            ``(3, side, side)`` float32.
+            ``(3, height, width)`` float32.
         row: Its first row in the batch.
         crops: The rectangle that each row is made from; by default one row, of the whole photo.
         fitted: Whether the pixels are already resized and cropped.
@@ -125,9 +125,9 @@ class Preparer:
             if self.decoder is not None:
                 undo.callback(self.decoder.close)
             self._preprocess = preprocess
-            side = preprocess.input_size
             self._type = session.image_type
-            self._image_bytes = 3 * side * side * self._type.itemsize
+            pixels = preprocess.height * preprocess.width
+            self._image_bytes = 3 * pixels * self._type.itemsize
             self._batches = [self._new_batch() for _ in range(_BATCHES)]
             self._groups: deque[Event] = deque(maxlen=2)
             self._undo = undo.pop_all()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from zoo.inference.crop import place
 from zoo.schema.manifest import Preprocess
 
 FILTERS = {"box": 0, "bilinear": 1, "bicubic": 2, "lanczos": 3}
@@ -80,34 +81,38 @@ def stack(address: int, count: int, width: int, height: int) -> list[Source]:
 
 
 def views_of(sources: Sequence[Source], preprocess: Preprocess) -> Views:
-    """Plans each source's resize and centre crop, as :func:`zoo.inference.preprocess.fit` does.
+    """Plans each source's resize and crop, as :func:`zoo.inference.preprocess.fit` does.
 
     Args:
         sources: Rectangles of photos; at least one.
         preprocess: The engine's preprocessing.
     """
-    side, support = preprocess.input_size, _SUPPORT[FILTERS[preprocess.interpolation]]
+    support = _SUPPORT[FILTERS[preprocess.interpolation]]
     views = np.zeros(len(sources), VIEW)
     table = np.array(sources, np.int64)
     for number, name in enumerate(("source", "pitch", "width", "height", "row", "flip")):
         views[name] = table[:, number]
     width, height, fitted = table[:, 2], table[:, 3], table[:, 6].astype(bool)
-    shorter = np.where(fitted, side, int(side / preprocess.crop))
-    upright = width <= height
-    longer = (shorter * np.maximum(width, height) / np.minimum(width, height)).astype(np.int64)
-    new_width, new_height = np.where(upright, shorter, longer), np.where(upright, longer, shorter)
+    placing = place(width, height, preprocess)
+    new_width = np.where(fitted, preprocess.width, placing.width)
+    new_height = np.where(fitted, preprocess.height, placing.height)
     views["new_width"], views["new_height"] = new_width, new_height
-    views["left"] = np.rint((new_width - side) / 2.0)  # ties to even, as Python's round
-    views["top"] = np.rint((new_height - side) / 2.0)
+    views["left"] = np.where(fitted, 0, placing.left)
+    views["top"] = np.where(fitted, 0, placing.top)
     views["taps_x"], views["taps_y"] = (
         _taps(width, new_width, support),
         _taps(height, new_height, support),
     )
-    first, _ = _window(views["top"], height, new_height, support)
-    _, end = _window(views["top"] + (side - 1), height, new_height, support)
+    # Without the rows of a border, which depend on no pixel.
+    top = np.maximum(views["top"], 0)
+    bottom = np.minimum(views["top"] + (preprocess.height - 1), new_height - 1)
+    first, _ = _window(top, height, new_height, support)
+    _, end = _window(bottom, height, new_height, support)
     views["first"], views["rows"] = first, end - first
-    weights = side * (views["taps_x"].astype(np.int64) + views["taps_y"])
-    middle = 3 * side * views["rows"].astype(np.int64)
+    weights = preprocess.width * views["taps_x"].astype(np.int64) + preprocess.height * views[
+        "taps_y"
+    ].astype(np.int64)
+    middle = 3 * preprocess.width * views["rows"].astype(np.int64)
     views["weights"] = np.cumsum(weights) - weights
     views["middle"] = np.cumsum(middle) - middle
     return Views(

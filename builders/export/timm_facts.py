@@ -1,0 +1,76 @@
+"""What the installed timm states about a tag, and the check of a manifest against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builders.export.backbone import import_timm
+from builders.recipe import facts_table
+from builders.recipe.pretrained import PretrainedFacts, check_facts
+from zoo.schema.manifest import HubWeights, Manifest
+from zoo.util.errors import ManifestError
+from zoo.util.installed_versions import version
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Checks a manifest against the installed timm.
+
+    Architectures and tags that timm does not have are left to
+    :func:`builders.export.backbone.create`.
+
+    Raises:
+        ManifestError: It differs without a reason, or names no tag for the weights of one.
+    """
+    timm = import_timm()
+    if not timm.is_model(manifest.arch):
+        return
+    if manifest.tag:
+        if manifest.timm_name in timm.list_pretrained(f"{manifest.arch}.*"):
+            config = timm.get_pretrained_cfg(manifest.timm_name)
+            check_facts(manifest, _facts(config), version("timm"))
+        return
+    _check_untagged(manifest, timm)
+    check_facts(manifest, None, version("timm"))
+
+
+def remember() -> None:
+    """Writes the facts of all tags to the table that planning reads, if there is none."""
+    path = facts_table.table_path()
+    if path is None or path.is_file():
+        return
+    timm = import_timm()
+    configs = (timm.get_pretrained_cfg(name) for name in timm.list_pretrained())
+    facts = (_facts(config) for config in configs if config is not None)
+    facts_table.write_table({fact.name: fact for fact in facts})
+
+
+def _check_untagged(manifest: Manifest, timm: Any) -> None:
+    """Raises ManifestError if the weights are those of a tag that the manifest does not name."""
+    if not isinstance(manifest.weights, HubWeights):
+        return
+    for name in timm.list_pretrained(f"{manifest.arch}.*"):
+        if timm.get_pretrained_cfg(name).hf_hub_id == manifest.weights.repository:
+            tag = name.partition(".")[2]
+            raise ManifestError(
+                f"{manifest.id}: tag: empty, but weights.repository is that of {name}",
+                hint=f'write tag = "{tag}": its preprocessing and licence are then checked',
+            )
+
+
+def _facts(config: Any) -> PretrainedFacts:
+    name = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
+    test_size = config.test_input_size
+    return PretrainedFacts(
+        name=name,
+        input_size=config.input_size[1:],
+        test_input_size=test_size[1:] if test_size else None,
+        fixed_size=bool(config.fixed_input_size),
+        crop=config.crop_pct,
+        test_crop=config.test_crop_pct,
+        crop_mode=config.crop_mode,
+        interpolation=config.interpolation,
+        mean=config.mean,
+        std=config.std,
+        licence=config.license.lower() if config.license else None,
+        repository=config.hf_hub_id or None,
+    )
