@@ -94,7 +94,7 @@ def assemble(
         raise DatasetError(
             f"{where}: training a head takes at least two images with a label; there "
             + ("is one" if known.any() else "are none"),
-            hint="give labels with zoo train-head --labels FILE",
+            hint="give labels with zoo train-head CACHE --labels FILE",
         )
     chosen, values = convert(entries, names, where, place)
     return Targets(task=task, names=chosen, values=values, known=known, notes=notes)
