@@ -83,8 +83,11 @@ def publish(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if options.issue:
-        worse = report_regressions(repository, before, Path(options.issue))
+        worse, lost = report_regressions(repository, before, Path(options.issue))
         print(f"{worse} measurements are worse than those of the engine before")
+        if lost:
+            print(f"{lost} targets lost their verified engine: {options.issue}", file=sys.stderr)
+            return 1
     return 1 if signed.refused else 0
 
 

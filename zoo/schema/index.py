@@ -199,9 +199,9 @@ class DisabledCell(BaseModel):
 
     @property
     def replaces_engines(self) -> bool:
-        """Whether published engines of these targets no longer meet the tolerance either.
+        """Whether published engines of these targets leave if they miss the same tolerance.
 
-        So it is if there is no ONNX within the tolerance; a failed build replaces no engine.
+        So it is if no ONNX meets the tolerance; a failed build replaces no engine.
         """
         if isinstance(self.stage, Unknown):
             return False

@@ -56,7 +56,7 @@ DECIDES = {
     Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/engine_page.py"}),
     Cut: ("zoo/schema/manifest.py", {"builders/export/backbone.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
-    Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
+    Status: ("zoo/schema/records.py", {"builders/publish/index.py", "zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
     FailureReason: ("zoo/schema/records.py", {
         "builders/planning/decide.py", "builders/history/failures.py",

@@ -132,7 +132,7 @@ def test_a_publisher_tells_what_became_worse(night: Night, tmp_path: Path) -> No
     assert run is not None
     assert [one.model for one in run.failed] == ["a"]
     assert {one.measure for one in run.regressions} == {"latency"}
-    assert cli_nightly.report_regressions(night.repository, [night.index], path) == 0
+    assert cli_nightly.report_regressions(night.repository, [night.index], path) == (0, 0)
     assert not path.exists()
 
 
