@@ -385,6 +385,16 @@ class WithdrawnBody(VerifiedBody):
     by: str | None = None
 
 
+class ReinstatedBody(AttestationBody):
+    """Why an engine that a person withdrew is given out again.
+
+    Attributes:
+        by: Who reinstated it.
+    """
+
+    by: str | None = None
+
+
 class BenchmarkedBody(AttestationBody):
     """The times of an engine.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from zoo.cli.main import run_cli
 from zoo.repository.repository import Repository
 from zoo.schema.layout import run_key
 from zoo.schema.manifest import Manifest
+from zoo.schema.records import RepositoryInfo
 from zoo.stores import MemoryStore, open_store
-from zoo.util.errors import JobError, UsageError
+from zoo.util.errors import JobError, LicenceError, UsageError
 
 
 @pytest.fixture
@@ -82,6 +84,22 @@ def test_other_floors_try_a_disabled_cell_again(night: Night) -> None:
     night.loosen("fp32")
     assert night.run("1.32.0").published
     assert night.index.disabled == ()
+
+
+def test_a_licence_that_forbids_publishing_withdraws_what_is_published(night: Night) -> None:
+    night.run("1.32.0")
+    night.run("1.32.1")
+    manifest = night.request.manifests[SMALL].model_copy(update={"licence": "cc-by-nc-4.0"})
+    night.request = replace(night.request, manifests={SMALL: manifest}, weights="manifest")
+    night.repository.store.put("repository.json", RepositoryInfo(kind="release").to_json())
+    (error,) = night.run("1.32.1").failed.values()
+    assert isinstance(error, LicenceError)
+    assert [entry.status for entry in night.index.engines] == ["withdrawn", "withdrawn"]
+    assert "cc-by-nc-4.0" in (night.entry.reason or "")
+    engine = night.entry.engine.sha256
+    attested = night.repository.attestations(engine)
+    assert night.run("1.32.1").failed
+    assert night.repository.attestations(engine) == attested  # withdrawn once
 
 
 def test_a_proven_engine_outlives_its_time_while_the_newer_one_is_not_proven(night: Night) -> None:
