@@ -481,9 +481,7 @@ def _status_by(kind: AttestationKind | Unknown) -> Status | None:
             return Status.PENDING
         case AttestationKind.WITHDRAWN:
             return Status.WITHDRAWN
-        case (
-            AttestationKind.BENCHMARKED | AttestationKind.COMPARED | AttestationKind.REINSTATED
-        ):
+        case AttestationKind.BENCHMARKED | AttestationKind.COMPARED | AttestationKind.REINSTATED:
             return None
         case _:
             assert_never(kind)
