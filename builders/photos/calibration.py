@@ -161,6 +161,17 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
             f"CALIBRATION={folder}: {len(usable)} usable photos; at least {LEAST} are needed",
             hint=_EXPECTED,
         )
+    return _judged(folder, usable, looks, report)
+
+
+def _judged(
+    folder: Path, usable: dict[str, Path], looks: list[Look], report: Callable[[str], None]
+) -> CalibrationSet:
+    """Returns the set of a folder's usable photos; names those that measure nothing new.
+
+    Raises:
+        UsageError: Too few are distinct to measure how far apart two photos are.
+    """
     paths, firsts = tuple(usable.values()), judge(looks)
     for number, first in enumerate(firsts):
         if first is None:
@@ -171,16 +182,16 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
                 "evaluated on"
             )
     distinct = tuple(number for number, first in enumerate(firsts) if first == number)
+    flat = firsts.count(None)
+    duplicates = len(paths) - flat - len(distinct)
     if len(distinct) < _LEAST_DISTINCT:
         raise UsageError(
-            f"CALIBRATION={folder}: {len(distinct)} distinct photos; the others are near-duplicates "
-            "of them or flat",
+            f"CALIBRATION={folder}: of {len(paths)} photos {len(distinct)} are distinct "
+            f"({duplicates} near-duplicates, {flat} flat pictures)",
             hint=_EXPECTED,
         )
-    flat = firsts.count(None)
     made = CalibrationSet(
-        source="folder", paths=paths, digests=tuple(usable), flat=flat,
-        duplicates=len(paths) - flat - len(distinct),
+        source="folder", paths=paths, digests=tuple(usable), flat=flat, duplicates=duplicates,
         distinct=None if len(distinct) == len(paths) else distinct,
     )  # fmt: skip
     if made.blame:
