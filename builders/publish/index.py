@@ -20,6 +20,7 @@ from zoo.schema.index import (
     ComparisonSummary,
     DisabledCell,
     EngineEntry,
+    FactChange,
     ModelCard,
     ModelIndex,
     OwnFloor,
@@ -151,8 +152,31 @@ def model_index(
     cells = [rest for cell in cells if (rest := _without_engine(cell, entries))]
     return ModelIndex(
         **before.card().model_dump(),
+        corrected=_corrections(candidate.card, previous, now),
         engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
         disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
+    )
+
+
+def facts_of(card: ModelCard) -> dict[str, str]:
+    """Returns the facts of a model that are no inputs of its engines."""
+    return {"licence": card.licence, "origin": card.origin, "title": card.catalog.title}
+
+
+def _corrections(
+    card: ModelCard, previous: ModelIndex | None, now: datetime
+) -> tuple[FactChange, ...]:
+    """Returns the history of a model's facts, with those that a card corrects."""
+    if previous is None:
+        return ()
+    before = facts_of(previous)
+    return (
+        *previous.corrected,
+        *(
+            FactChange(fact=fact, before=before[fact], after=after, time=now.strftime(TIME))
+            for fact, after in facts_of(card).items()
+            if after != before[fact]
+        ),
     )
 
 

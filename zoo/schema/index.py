@@ -239,8 +239,33 @@ class ModelCard(Record):
     own_floors: dict[str, OwnFloor] = Field(default={})
 
 
+class FactChange(BaseModel):
+    """A corrected fact about a model that is no input of its engines.
+
+    Attributes:
+        fact: ``licence``, ``origin`` or ``title``.
+        before: What was stated.
+        after: What is stated since.
+        time: When it was published, ISO 8601 in UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+
+    fact: str
+    before: str
+    after: str
+    time: str
+
+
 class ModelIndex(ModelCard):
-    """``index/<model>.json``: a model's card, its engines and its disabled cells."""
+    """``index/<model>.json``: a model's card, its engines and its disabled cells.
+
+    Attributes:
+        corrected: Corrections of the card's licence, origin and title, oldest first. The card is
+            right; build records and the documents beside engines state what was known at the build.
+    """
+
+    corrected: tuple[FactChange, ...] = ()
 
     engines: tuple[EngineEntry, ...]
     disabled: tuple[DisabledCell, ...] = ()
@@ -253,7 +278,9 @@ class ModelIndex(ModelCard):
     @property
     def card(self) -> ModelCard:
         """The model's description."""
-        return ModelCard.model_validate(self.model_dump(exclude={"engines", "disabled"}))
+        return ModelCard.model_validate(
+            self.model_dump(exclude={"engines", "disabled", "corrected"})
+        )
 
 
 class Candidate(Record):

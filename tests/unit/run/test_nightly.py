@@ -105,6 +105,26 @@ def test_a_licence_that_forbids_publishing_withdraws_what_is_published(night: Ni
     assert night.repository.attestations(engine) == attested  # withdrawn once
 
 
+@pytest.mark.parametrize("fact", ["licence", "origin", "title"])
+def test_a_corrected_fact_reaches_the_index_without_a_build(night: Night, fact: str) -> None:
+    night.run("1.32.0")
+    before, jobs = night.index, night.builder.jobs
+    manifest = night.request.manifests[SMALL]
+    value = "https://example.org/weights" if fact == "origin" else "bsd-3-clause"
+    changed = {fact: value}
+    if fact == "title":
+        changed = {"catalog": manifest.catalog.model_copy(update=changed)}
+    night.request = replace(night.request, manifests={SMALL: manifest.model_copy(update=changed)})
+    assert night.run("1.32.0").current
+    assert night.builder.jobs == jobs
+    (change,) = night.index.corrected
+    assert (change.fact, change.before) == (fact, index.facts_of(before)[fact])
+    assert change.after == index.facts_of(night.index)[fact] == value
+    assert night.index.engines == before.engines
+    night.run("1.32.0")
+    assert night.index.corrected == (change,)
+
+
 def test_a_proven_engine_outlives_its_time_while_the_newer_one_is_not_proven(night: Night) -> None:
     night.run("1.32.0")
     old, new = night.entry, "b" * 64
