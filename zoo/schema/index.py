@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
 )
 from typing_extensions import assert_never
 
@@ -282,9 +284,16 @@ class ModelIndex(ModelCard):
     @property
     def card(self) -> ModelCard:
         """The model's description."""
-        return ModelCard.model_validate(
-            self.model_dump(exclude={"engines", "disabled", "corrected"})
-        )
+        others = {"engines", "disabled", "corrected"}
+        return ModelCard.model_validate(self.model_dump(exclude=others))
+
+    @model_serializer(mode="wrap")
+    def _without_empty_history(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves the history out where there is none: the bytes of such indexes stay."""
+        written: dict[str, Any] = handler(self)
+        if not self.corrected:
+            written.pop("corrected", None)
+        return written
 
 
 class Candidate(Record):
