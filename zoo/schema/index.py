@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -288,9 +288,9 @@ class ModelIndex(ModelCard):
         return ModelCard.model_validate(self.model_dump(exclude=others))
 
     @model_serializer(mode="wrap")
-    def _without_empty_history(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_history(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Leaves the history out where there is none: the bytes of such indexes stay."""
-        written: dict[str, Any] = handler(self)
+        written: dict[str, object] = handler(self)
         if not self.corrected:
             written.pop("corrected", None)
         return written
