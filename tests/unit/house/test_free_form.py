@@ -13,6 +13,7 @@ FREE_FORM = {
     "builders/backends/inspector.py": 2,  # TensorRT's inspector JSON, which differs by version
     "builders/executors/images.py": 1,  # TOML before it is validated
     "zoo/schema/manifest.py": 1,  # a JSON schema, as pydantic returns it
+    "zoo/schema/index.py": 2,  # an index as it is serialised
     "zoo/schema/measurements.py": 3,  # fields as they were read, unknown ones included
     "zoo/stores/s3/errors.py": 1,  # a response of any S3 operation, as botocore returns it
     "zoo/util/errors.py": 1,  # zoo.schema's Advice, which zoo.util is too low to import
