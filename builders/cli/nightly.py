@@ -49,6 +49,7 @@ def nightly(options: argparse.Namespace) -> int:
     run = regressions.tell(
         plan, built.summary, regressions.regressions(before, after),
         started=started, finished=utc_now(), commit=this_commit(), retry=options.retry,
+        losses=regressions.lost(before, after),
     )  # fmt: skip
     write_whole(report, run.to_json())
     print(f"report: {report}")
@@ -66,8 +67,10 @@ def nightly(options: argparse.Namespace) -> int:
     return 0 if built.summary.failed else built.status
 
 
-def report_regressions(repository: Repository, before: Iterable[ModelIndex], issue: Path) -> int:
-    """Writes an issue about published engines that are worse than those they replace.
+def report_regressions(
+    repository: Repository, before: Iterable[ModelIndex], issue: Path
+) -> tuple[int, int]:
+    """Writes an issue about engines that are worse than those they replace, and about lost ones.
 
     A builder cannot tell: which engine another replaces is known once both are signed. The report
     of the last night is amended too.
@@ -78,16 +81,19 @@ def report_regressions(repository: Repository, before: Iterable[ModelIndex], iss
         issue: File that the issue is written to.
 
     Returns:
-        How many measurements are worse.
+        How many measurements are worse, and how many targets lost their verified engine.
     """
     indexes = {index.model: index for index in before}
-    worse = regressions.regressions(indexes, repository.model_indexes())
+    after = list(repository.model_indexes())
+    worse, losses = regressions.regressions(indexes, after), regressions.lost(indexes, after)
     now = utc_now()
-    run = NightlyRun(started=now, finished=now, commit=this_commit(), runs=0, regressions=worse)
+    run = NightlyRun(
+        started=now, finished=now, commit=this_commit(), runs=0, regressions=worse, failed=losses
+    )
     _write_issue(run, issue)
-    if worse:
+    if worse or losses:
         add_run(repository, run, newest_night(repository))
-    return len(worse)
+    return len(worse), len(losses)
 
 
 def _output_files(options: argparse.Namespace) -> tuple[Path, Path]:

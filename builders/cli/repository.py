@@ -13,13 +13,13 @@ from typing import Any
 from builders.cli.keys import keys_folder
 from builders.cli.nightly import report_regressions
 from builders.cli.options import STORE_HELP, chosen_manifests, published, reader, store_of
+from builders.publish.records import attest_withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.main import add_arguments
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry
-from zoo.schema.records import Attestation, AttestationKind, Status
+from zoo.schema.records import Status
 from zoo.stores import open_store
-from zoo.util.digest import sha256_json
 from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.names import perhaps
 
@@ -83,8 +83,11 @@ def publish(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if options.issue:
-        worse = report_regressions(repository, before, Path(options.issue))
+        worse, lost = report_regressions(repository, before, Path(options.issue))
         print(f"{worse} measurements are worse than those of the engine before")
+        if lost:
+            print(f"{lost} targets lost their verified engine: {options.issue}", file=sys.stderr)
+            return 1
     return 1 if signed.refused else 0
 
 
@@ -94,29 +97,19 @@ def withdraw(options: argparse.Namespace) -> int:
         raise UsageError("the reason is empty", hint="--reason is shown on the model's page")
     repository = published(options)
     index = repository.model_index(options.model)
-    entry = _entry(options.model, options.target, index.engines if index else ())
+    entry = engine_entry(options.model, options.target, index.engines if index else ())
     if entry.status == Status.WITHDRAWN:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
     engine = entry.engine.sha256
-    body = {"reason": options.reason, "by": "a maintainer"}
-    repository.attest(
-        Attestation(
-            kind=AttestationKind.WITHDRAWN,
-            engine=engine,
-            time=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            key=sha256_json({"engine": engine, **body}),
-            machine={},
-            body=body,
-        )
-    )
+    attest_withdrawal(repository, engine, options.reason)
     desk = open_desk(store_of(options), options.keys, print)
     desk.send_again(options.model)
     print(f"{options.model} {options.target}: withdrawn" + desk.still_unsigned)
     return 0
 
 
-def _entry(model: str, target: str, engines: Sequence[EngineEntry]) -> EngineEntry:
+def engine_entry(model: str, target: str, engines: Sequence[EngineEntry]) -> EngineEntry:
     """Returns the current engine of a target's label, or any engine by digits of its SHA-256.
 
     Raises:

@@ -71,7 +71,7 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
                 disabled.append(
                     DisabledExport(
                         inputs=inputs,
-                        reason=error.message,
+                        reason="; ".join(filter(None, (error.message, job.calibration.blame))),
                         calibration=job.calibration.describe(),
                         advice=Advice.model_validate(error.advice),
                         stricter_may_pass=error.stricter_may_pass,

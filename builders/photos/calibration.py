@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from builders.photos import bundled
+from builders.photos.judged import Look, judge, look_of
 from builders.photos.unchanged import check_unchanged
 from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
@@ -24,6 +25,7 @@ from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
 
 LEAST = 32
+_LEAST_DISTINCT = 2  # below that, no distance between two photos can be measured
 _MOST = 256  # more photos cost time without changing the ranges
 _EVALUATED = 16
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -42,6 +44,9 @@ class CalibrationSet(BaseModel):
         source: ``shipped`` or ``folder``.
         paths: Photos with distinct digests.
         digests: SHA-256 of each file.
+        duplicates: How many are near-duplicates of others.
+        flat: How many are flat pictures.
+        distinct: Indices of the remaining ones; None if all of them are distinct.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +54,20 @@ class CalibrationSet(BaseModel):
     source: Literal["shipped", "folder"]
     paths: tuple[Path, ...]
     digests: tuple[str, ...]
+    duplicates: int = 0
+    flat: int = 0
+    distinct: tuple[int, ...] | None = None
+
+    @property
+    def blame(self) -> str:
+        """Why a precision may fail because of the photos; empty if enough of them are distinct."""
+        if self.distinct is None or len(self.distinct) >= LEAST:
+            return ""
+        return (
+            f"the calibration photos may be the cause: only {len(self.distinct)} of "
+            f"{len(self.paths)} are distinct ({self.duplicates} near-duplicates, {self.flat} flat "
+            f"pictures), at least {LEAST} should be"
+        )
 
     @property
     def crops(self) -> int:
@@ -60,23 +79,30 @@ class CalibrationSet(BaseModel):
         """The set's name, derived from its contents; part of export keys."""
         what = bundled.calibration_name() if self.source == "shipped" else "a maintainer's folder"
         digest = sha256_json(sorted(self.digests))
+        if self.distinct is not None:  # it is evaluated on fewer of them
+            what = f"{what}, {len(self.distinct)} distinct"
         return f"{self.crops} crops of {len(self.paths)} photos, {what}, sha256 {digest}"
 
     def describe(self) -> CalibrationImages:
         """Returns the description of the set for records."""
-        return CalibrationImages(
+        described = CalibrationImages(
             source=self.source,
             name=self.name,
             photos=len(self.paths),
             crops=self.crops,
             sha256=tuple(self.digests),
         )
+        if self.distinct is None:
+            return described
+        return described.but(
+            distinct=len(self.distinct), duplicates=self.duplicates, flat=self.flat
+        )
 
     def pixels(self, preprocess: Preprocess) -> tuple[npt.NDArray[np.uint8], list[int]]:
         """Returns the images at the network's input size, and which ones to evaluate on.
 
         Returns:
-            ``(crops, size, size, 3)``, and the indices of up to 16 uncropped photos.
+            ``(crops, size, size, 3)``, and the indices of up to 16 uncropped, distinct photos.
 
         Raises:
             UsageError: A photo is no longer the one whose digest the set names.
@@ -89,8 +115,8 @@ class CalibrationSet(BaseModel):
             for photo in map(open_photo, self.paths)
             for crop in crops
         ]
-        step = max(1, len(self.paths) // _EVALUATED)
-        evaluated = range(0, len(self.paths), step)[:_EVALUATED]
+        distinct = range(len(self.paths)) if self.distinct is None else self.distinct
+        evaluated = distinct[:: max(1, len(distinct) // _EVALUATED)][:_EVALUATED]
         return np.stack(images), [len(crops) * number for number in evaluated]
 
 
@@ -116,13 +142,14 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
         raise UsageError(f"CALIBRATION={folder}: no such folder", hint=_EXPECTED)
     photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     usable: dict[str, Path] = {}
+    looks: list[Look] = []
     golden = bundled.golden_digests()
     for path in _evenly_spaced_first(photos):
         if len(usable) == _MOST:
             report(f"calibration: using {_MOST} of the {len(photos)} photos of {folder}")
             break
         try:
-            open_photo(path)
+            look = look_of(open_photo(path))
         except RunError as error:
             report(f"calibration: {error.message}; skipped")
             continue
@@ -134,12 +161,48 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
             report(f"calibration: {path} is the same file as {usable[digest]}; skipped")
             continue
         usable[digest] = path
+        looks.append(look)
     if len(usable) < LEAST:
         raise UsageError(
             f"CALIBRATION={folder}: {len(usable)} usable photos; at least {LEAST} are needed",
             hint=_EXPECTED,
         )
-    return CalibrationSet(source="folder", paths=tuple(usable.values()), digests=tuple(usable))
+    return _judged(folder, usable, looks, report)
+
+
+def _judged(
+    folder: Path, usable: dict[str, Path], looks: list[Look], report: Callable[[str], None]
+) -> CalibrationSet:
+    """Returns the set of a folder's usable photos; names those that measure nothing new.
+
+    Raises:
+        UsageError: Too few are distinct to measure how far apart two photos are.
+    """
+    paths, firsts = tuple(usable.values()), judge(looks)
+    for number, first in enumerate(firsts):
+        if first is None:
+            report(f"calibration: {paths[number]} is a flat picture: it is not evaluated on")
+        elif first != number:
+            report(
+                f"calibration: {paths[number]} is a near-duplicate of {paths[first]}: it is not "
+                "evaluated on"
+            )
+    distinct = tuple(number for number, first in enumerate(firsts) if first == number)
+    flat = firsts.count(None)
+    duplicates = len(paths) - flat - len(distinct)
+    if len(distinct) < _LEAST_DISTINCT:
+        raise UsageError(
+            f"CALIBRATION={folder}: of {len(paths)} photos {len(distinct)} are distinct "
+            f"({duplicates} near-duplicates, {flat} flat pictures)",
+            hint=_EXPECTED,
+        )
+    made = CalibrationSet(
+        source="folder", paths=paths, digests=tuple(usable), flat=flat, duplicates=duplicates,
+        distinct=None if len(distinct) == len(paths) else distinct,
+    )  # fmt: skip
+    if made.blame:
+        report(f"calibration: if a precision fails, {made.blame}")
+    return made
 
 
 def _evenly_spaced_first(paths: Sequence[Path]) -> list[Path]:

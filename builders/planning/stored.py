@@ -20,6 +20,7 @@ from zoo.schema.records import (
     concerning,
     is_verdict,
     status_of,
+    taken_back,
 )
 from zoo.schema.targets import Arch, arch_of, cell_of
 from zoo.util.errors import RepositoryError
@@ -101,8 +102,8 @@ class StoredEngines:
         verdicts = list(filter(is_verdict, attestations))
         last = verdicts[-1] if verdicts else None
         assert done.prove is not None
-        if last is not None and last.by_hand:
-            text = status_of(list(attestations))[1] or ""
+        if (withdrawal := taken_back(attestations)) is not None:
+            text = withdrawal.body.reason or ""
             return replace(done, action=Action.WITHDRAWN, cause=Cause.TAKEN_BACK, text=text)
         if last is None:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)

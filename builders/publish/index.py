@@ -6,22 +6,29 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from pydantic import ValidationError
+from typing_extensions import assert_never
+
+from builders.verify.misses import find_misses
 from zoo.repository.failures import failures_of
 from zoo.repository.repository import Repository
-from zoo.schema.floors import looser_by
+from zoo.schema.closed import Unknown
+from zoo.schema.floors import OwnTolerance, Tolerance, looser_by
 from zoo.schema.index import (
     BenchmarkSummary,
     Candidate,
     ComparisonSummary,
     DisabledCell,
     EngineEntry,
+    FactChange,
     ModelCard,
     ModelIndex,
     OwnFloor,
     VerificationSummary,
 )
-from zoo.schema.keys import WeightsIdentity
+from zoo.schema.keys import BuildInputs, ExportInputs, WeightsIdentity
 from zoo.schema.manifest import Manifest
+from zoo.schema.measurements import BatchNumbers
 from zoo.schema.records import (
     Attestation,
     AttestationKind,
@@ -100,10 +107,11 @@ def model_index(
 ) -> ModelIndex:
     """Returns the new content of ``index/<model>.json``.
 
-    Engines that serve other targets than the candidate's stay in the index for those, unless the
-    manifest's weights, cut or preprocessing have changed. Replaced engines stay as superseded for
-    :data:`SUPERSEDED_STAYS`, and until their replacement is verified. Engines replaced by a
-    disabled export no longer meet the tolerance and are removed; a failed build replaces no engine.
+    What is proven stays until something else is proven: a verified engine leaves only if a verified
+    one replaces it, if it does not meet today's tolerance, or if an engine of the manifest's
+    current weights, cut and preprocessing is verified and it is of others
+    (:class:`_Previous`). Replaced engines stay as superseded for :data:`SUPERSEDED_STAYS`, and
+    until their replacement is verified.
 
     Args:
         repository: Where records and attestations are stored.
@@ -117,21 +125,16 @@ def model_index(
     entries = [
         entry for record in current.values() for entry in engine_entries(repository, model, record)
     ]
-    cells = list(candidate.disabled)
+    before = _Previous(repository, candidate, previous, entries)
     served = {_cell(label) for entry in entries for label in entry.targets}
-    refused = [cell for cell in cells if cell.replaces_engines]
-    taken = served | {_cell(label) for cell in refused for label in cell.targets}
     old: list[EngineEntry] = []
-    for entry in previous.engines if previous else ():
-        record = repository.record(model, entry.record)
-        if record is None or not _is_of(repository, record, candidate):
-            continue
-        left = tuple(label for label in entry.targets if _cell(label) not in taken)
-        replaced = tuple(label for label in entry.targets if _cell(label) in served)
+    for entry, record, labels in before.standing():
+        left = tuple(label for label in labels if _cell(label) not in served)
+        replaced = tuple(label for label in labels if _cell(label) in served)
         if entry.superseded is not None:
             if entry.record in current:
                 continue
-            left, replaced = (), (*left, *replaced)
+            left, replaced = (), labels
         if left:
             entries += engine_entries(repository, model, record, left)
         if replaced and entry.record not in current:
@@ -140,7 +143,8 @@ def model_index(
                 superseded.model_copy(update={"superseded": since})
                 for superseded in engine_entries(repository, model, record, replaced)
             ]
-    taken |= {_cell(label) for cell in cells for label in cell.targets}
+    cells = list(candidate.disabled)
+    taken = served | {_cell(label) for cell in cells for label in cell.targets}
     for cell in previous.disabled if previous else ():
         left = tuple(label for label in cell.targets if _cell(label) not in taken)
         weights = _weights_of(repository, model, cell)
@@ -148,10 +152,170 @@ def model_index(
             cells.append(cell.model_copy(update={"targets": left}))
     cells = [rest for cell in cells if (rest := _without_engine(cell, entries))]
     return ModelIndex(
-        **candidate.card.model_dump(),
+        **before.card().model_dump(),
+        corrected=_corrections(candidate.card, previous, now),
         engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
         disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
     )
+
+
+def facts_of(card: ModelCard) -> dict[str, str]:
+    """Returns the facts of a model that are no inputs of its engines."""
+    return {"licence": card.licence, "origin": card.origin, "title": card.catalog.title}
+
+
+def _corrections(
+    card: ModelCard, previous: ModelIndex | None, now: datetime
+) -> tuple[FactChange, ...]:
+    """Returns the history of a model's facts, with those that a card corrects."""
+    if previous is None:
+        return ()
+    before = facts_of(previous)
+    return (
+        *previous.corrected,
+        *(
+            FactChange(fact=fact, before=before[fact], after=after, time=now.strftime(TIME))
+            for fact, after in facts_of(card).items()
+            if after != before[fact]
+        ),
+    )
+
+
+class _Previous:
+    """The engines of an index that stay in the next one.
+
+    A model stands for one set of weights, cut and preprocessing. If the manifest has changed one of
+    them, verified engines of the old ones stay until an engine of the new ones is verified: a
+    failed or unverified attempt displaces nothing. After that they leave, because features of two
+    kinds must not be served side by side.
+
+    Args:
+        repository: Where records and attestations are stored.
+        candidate: The candidate.
+        index: The current index.
+        entries: The entries of the candidate's engines.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        candidate: Candidate,
+        index: ModelIndex | None,
+        entries: Iterable[EngineEntry],
+    ) -> None:
+        self._repository, self._candidate, self._index = repository, candidate, index
+        model = candidate.card.model
+        stored = [
+            (entry, repository.record(model, entry.record))
+            for entry in (index.engines if index else ())
+        ]
+        known = [(entry, record) for entry, record in stored if record is not None]
+        own = [_is_of(repository, record, candidate) for _, record in known]
+        verified = any(entry.status == Status.VERIFIED for entry in entries) or any(
+            is_own and entry.status == Status.VERIFIED
+            for (entry, _), is_own in zip(known, own, strict=True)
+        )
+        self._engines = [
+            (entry, record)
+            for (entry, record), is_own in zip(known, own, strict=True)
+            if is_own or (not verified and entry.status == Status.VERIFIED)
+        ]
+        self._is_old = not all(own) and not verified and len(self._engines) > sum(own)
+
+    def card(self) -> ModelCard:
+        """Returns the model's card, which describes the engines that are served."""
+        card = self._candidate.card
+        if not self._is_old or self._index is None:
+            return card
+        served = self._index.model_dump(include={"weights", "feature_dim", "cut"})
+        return card.model_copy(update={**served, "preprocess": self._index.preprocess})
+
+    def standing(self) -> Iterator[tuple[EngineEntry, BuildRecord, tuple[str, ...]]]:
+        """Yields the engines that stay, with the labels that they stay for."""
+        refused = {
+            _cell(label): cell
+            for cell in self._candidate.disabled
+            if cell.replaces_engines
+            for label in cell.targets
+        }
+        for entry, record in self._engines:
+            labels = tuple(
+                label
+                for label in entry.targets
+                if (cell := refused.get(_cell(label))) is None
+                or stands(self._repository, self._candidate.card, entry, record, cell)
+            )
+            if labels:
+                yield entry, record, labels
+
+
+def stands(
+    repository: Repository,
+    card: ModelCard,
+    entry: EngineEntry,
+    record: BuildRecord,
+    cell: DisabledCell,
+) -> bool:
+    """Whether a published engine stays although no new export of its precision meets the tolerance.
+
+    A verified engine stays if its numbers meet the tolerance that the export missed; one that has
+    not been run, if its own export met that tolerance. A withdrawn one does not.
+
+    Args:
+        repository: Where the records of exports are stored.
+        card: The model.
+        entry: The engine.
+        record: Its record.
+        cell: The failed export.
+    """
+    failed = repository.failed_export(card.model, cell.record)
+    tolerance = _tolerance_of(failed.inputs) if failed is not None else None
+    match entry.status:
+        case Status.WITHDRAWN:
+            return False
+        case Status.VERIFIED:
+            return tolerance is None or _meets(card, entry, tolerance)
+        case Status.PENDING:
+            export = repository.export(card.model, record.export_key)
+            return tolerance is None or (
+                export is not None and _tolerance_of(export.inputs) == tolerance
+            )
+        case _:
+            assert_never(entry.status)
+
+
+def _tolerance_of(inputs: ExportInputs | BuildInputs) -> Tolerance | None:
+    """Returns the tolerance that an export had to meet; None if its inputs state none."""
+    if not isinstance(inputs, ExportInputs) or inputs.lowering is None:
+        return None
+    try:
+        return Tolerance.model_validate(inputs.lowering.tolerance)
+    except ValidationError:
+        return None
+
+
+def _meets(card: ModelCard, entry: EngineEntry, tolerance: Tolerance) -> bool:
+    """Whether the numbers of a verified engine meet a tolerance.
+
+    Not if it was verified with a tolerance that is looser than the zoo's and the manifest no longer
+    gives a reason for that: the publisher would refuse it.
+    """
+    verified, precision = entry.verification, entry.precision
+    if verified is None:
+        return False
+    if isinstance(precision, Unknown):
+        return True  # a later version of this package made it: its floors are unknown
+    try:
+        stated = Tolerance.model_validate((verified.model_extra or {}).get("tolerance"))
+        is_looser = looser_by(precision, OwnTolerance(**stated.model_dump()))
+        misses = [
+            miss
+            for batch in verified.batches
+            for miss in find_misses(BatchNumbers.model_validate(batch.model_dump()), tolerance)
+        ]
+    except (KeyError, ValidationError):
+        return True  # an old record, which does not state every number: it was verified
+    return not misses and not (is_looser and precision not in card.own_floors)
 
 
 def without_aged(index: ModelIndex, now: datetime) -> ModelIndex:
@@ -166,15 +330,15 @@ def still_needed(
     old: Iterable[EngineEntry], current: Iterable[EngineEntry], now: datetime
 ) -> Iterator[EngineEntry]:
     """Yields superseded engines to keep: for a set time, and until their successor is verified."""
-    waiting = {
+    verified = {
         _cell(label)
         for entry in current
-        if entry.status != Status.VERIFIED
+        if entry.status == Status.VERIFIED
         for label in entry.targets
     }
     for entry in old:
         waits = entry.status == Status.VERIFIED and any(
-            _cell(label) in waiting for label in entry.targets
+            _cell(label) not in verified for label in entry.targets
         )
         if waits or now - _time(entry.superseded or "") < SUPERSEDED_STAYS:
             yield entry
@@ -191,8 +355,6 @@ def _weights_of(repository: Repository, model: str, cell: DisabledCell) -> Weigh
 
 def _without_engine(cell: DisabledCell, current: Iterable[EngineEntry]) -> DisabledCell | None:
     """Returns a disabled cell without the targets that an engine serves; None if none remain."""
-    if cell.replaces_engines:
-        return cell
     served = {_cell(label) for entry in current for label in entry.targets}
     remaining = tuple(label for label in cell.targets if _cell(label) not in served)
     return cell.model_copy(update={"targets": remaining}) if remaining else None

@@ -26,6 +26,7 @@ from zoo.schema.measurements import (
     ComparedBody,
     MachineDescription,
     PendingBody,
+    ReinstatedBody,
     VerifiedBody,
     WithdrawnBody,
 )
@@ -242,6 +243,37 @@ def attest_comparison(
             body=ComparedBody.model_validate(stated),
         )
     )
+
+
+def attest_withdrawal(
+    repository: Repository, engine: str, reason: str, now: Callable[[], str] = utc_now
+) -> None:
+    """Attests that a person withdrew an engine, on every architecture."""
+    stated = {"reason": reason, "by": "a maintainer"}
+    _attest_by_hand(
+        repository, AttestationKind.WITHDRAWN, engine, WithdrawnBody.model_validate(stated), now
+    )
+
+
+def attest_reinstatement(
+    repository: Repository, engine: str, reason: str, now: Callable[[], str] = utc_now
+) -> None:
+    """Attests that a person ended the withdrawal of an engine that was verified since."""
+    stated = {"reason": reason, "by": "a maintainer"}
+    _attest_by_hand(
+        repository, AttestationKind.REINSTATED, engine, ReinstatedBody.model_validate(stated), now
+    )
+
+
+def _attest_by_hand(
+    repository: Repository,
+    kind: AttestationKind,
+    engine: str,
+    body: AttestationBody,
+    now: Callable[[], str],
+) -> None:
+    key = sha256_json({"engine": engine, **body.model_dump(mode="json")})
+    _attest(repository, kind, engine, key, None, body, now)
 
 
 def attest_pending(

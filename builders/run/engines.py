@@ -16,13 +16,14 @@ from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.publish import records
+from builders.publish.index import model_card, stands
 from builders.run.engine_jobs import EngineJobs
 from builders.run.exports import Exports
 from builders.run.summary import Summary
 from zoo.repository.repository import Repository
 from zoo.schema.index import DisabledCell
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import FailureReason, FailureStage
+from zoo.schema.records import FailureReason, FailureStage, Status
 from zoo.schema.targets import cell_of
 from zoo.util.errors import (
     ClusterError,
@@ -32,6 +33,11 @@ from zoo.util.errors import (
     QuarantineError,
     VerificationError,
     ZooError,
+)
+
+_AFTER_A_MISS = (
+    "later runs do not try these inputs again and list the precision as disabled; undo the change "
+    "of the inputs, or try others"
 )
 
 
@@ -83,7 +89,8 @@ class EngineRun:
     def _bring(self, decision: Decision) -> str | None:
         assert decision.wanted is not None
         plain = decision.wanted
-        if decision.action is Action.EXPORT:
+        is_new = decision.action is Action.EXPORT
+        if is_new:
             decision = self._export(decision)
         match decision.action:
             case Action.NOTHING | Action.SIGN:
@@ -92,6 +99,9 @@ class EngineRun:
                 return self._try(decision, plain, self.jobs.build, "published")
             case Action.VERIFY:
                 return self._try(decision, plain, self.jobs.verify, "verified")
+            case Action.DISABLED if is_new and (lost := self._published_before(decision)):
+                self._add_cell(decision)
+                raise MissError(f"{decision.text}; {lost}", hint=_AFTER_A_MISS)
             case Action.DISABLED:
                 self._disable(decision)
                 return None
@@ -105,6 +115,23 @@ class EngineRun:
                 return None
             case never:
                 assert_never(never)
+
+    def _published_before(self, decision: Decision) -> str:
+        """Returns what becomes of the verified engine that a failed export was to replace.
+
+        Empty if none is published: that a precision is impossible for a model is no failure.
+        """
+        assert decision.wanted is not None
+        cell, card = self._cell(decision), model_card(self.manifest, self.decider.inputs.identity)
+        for target in decision.wanted.targets:
+            entry = self.known.published(target.label.cell)
+            if entry is None or entry.status is not Status.VERIFIED:
+                continue
+            record = self.known.record(entry.record)
+            if record is None or not stands(self.repository, card, entry, record, cell):
+                return "the published engine does not meet the tolerance either and is removed"
+            return f"the engine of {entry.created[:10]} stays published"
+        return ""
 
     def _export(self, decision: Decision) -> Decision:
         """Makes missing exports; returns the decision that follows."""
@@ -239,17 +266,19 @@ class EngineRun:
 
     def _add_cell(self, decision: Decision, text: str = "") -> None:
         """Adds the index entry of a disabled engine."""
+        self.cells.append(self._cell(decision, text))
+
+    def _cell(self, decision: Decision, text: str = "") -> DisabledCell:
+        """Returns the index entry of a disabled engine."""
         assert decision.wanted is not None
         failed = decision.failed
         key = failed.inputs.key if failed else decision.inputs.key if decision.inputs else ""
-        self.cells.append(
-            DisabledCell(
-                targets=tuple(map(str, decision.wanted.targets)),
-                precision=decision.wanted.precision,
-                reason=text or decision.text,
-                record=key,
-                stage=FailureStage.EXPORT if failed else FailureStage.BUILD,
-            )
+        return DisabledCell(
+            targets=tuple(map(str, decision.wanted.targets)),
+            precision=decision.wanted.precision,
+            reason=text or decision.text,
+            record=key,
+            stage=FailureStage.EXPORT if failed else FailureStage.BUILD,
         )
 
 

@@ -16,6 +16,7 @@ from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.publish import index as listing
 from builders.publish.candidates import Proposals
+from builders.publish.records import attest_withdrawal
 from builders.run import parallel
 from builders.run.engine_jobs import EngineJobs
 from builders.run.engines import EngineRun
@@ -25,9 +26,10 @@ from builders.run.linear_probe import Probing
 from builders.run.summary import Summary
 from builders.weights.mode import MODE_FACTS
 from zoo.repository.repository import Repository
-from zoo.schema.index import Candidate
+from zoo.schema.index import Candidate, ModelIndex
 from zoo.schema.manifest import Manifest
-from zoo.util.errors import ClusterError, ZooError
+from zoo.schema.records import Status
+from zoo.util.errors import ClusterError, LicenceError, ZooError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -112,6 +114,8 @@ class Farm:
         decisions = decider.decide()
         for decision in decisions:
             if decision.cause is Cause.MODEL_ERROR and decision.error is not None:
+                if isinstance(decision.error, LicenceError) and index is not None:
+                    self._withdraw(index, decision.error)
                 raise decision.error
         exports = Exports(
             self._repository, manifest, decider.inputs.identity, request,
@@ -140,6 +144,15 @@ class Farm:
         )
         with self._signing:
             self._proposals.send(candidate)
+
+    def _withdraw(self, index: ModelIndex, error: LicenceError) -> None:
+        """Withdraws all engines of a model whose licence no longer allows to publish them."""
+        engines = [entry for entry in index.engines if entry.status is not Status.WITHDRAWN]
+        for engine in dict.fromkeys(entry.engine.sha256 for entry in engines):
+            attest_withdrawal(self._repository, engine, error.message)
+        if engines:
+            with self._signing:
+                self._proposals.send_again(index.model)
 
 
 def _is_first_export(decision: Decision) -> bool:

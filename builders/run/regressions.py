@@ -10,6 +10,7 @@ from builders.run.summary import Summary
 from zoo.catalog.night import Drift, FailedJob, NightlyRun
 from zoo.catalog.report import drift
 from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.records import Status
 from zoo.schema.runtimes import Runtime
 from zoo.schema.targets import EngineName, Label, cell_of
 
@@ -19,6 +20,10 @@ SLOWER = 1.10
 FARTHER, LEAST_FALL = 2.0, 1e-5
 """A worst cosine more than this many times as far from 1, that also fell by more than this much, is
 a regression: a different order of summation explains less."""
+
+
+_ALL = "all"
+"""The target of a job that concerns all engines of a model."""
 
 
 def regressions(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -> tuple[Drift, ...]:
@@ -41,6 +46,52 @@ def regressions(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -
             if label in old and entry != old[label]:
                 worse += filter(_is_regression, drift(model.model, old[label], entry, label))
     return tuple(worse)
+
+
+def lost(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -> tuple[FailedJob, ...]:
+    """Returns the targets that a verified engine was published for before, and none is after.
+
+    Args:
+        before: The index of each model before the run.
+        after: The indexes after it.
+    """
+    indexes = {model.model: model for model in after}
+    return tuple(
+        _job(f"{name} {cell}", _why_lost(cell, indexes.get(name)), None)
+        for name, model in before.items()
+        for cell in _usable(model)
+        if cell not in _usable(indexes.get(name))
+    )
+
+
+def _usable(model: ModelIndex | None) -> list[str]:
+    """Returns the targets that clients get a verified engine for, superseded or not."""
+    return list(
+        dict.fromkeys(
+            cell_of(label)
+            for entry in (model.engines if model else ())
+            if entry.status is Status.VERIFIED
+            for label in entry.targets
+        )
+    )
+
+
+def _why_lost(cell: str, model: ModelIndex | None) -> str:
+    """Returns why no verified engine is published for a target any more."""
+    text = "a verified engine was published, and none is any more: "
+    if model is None:
+        return f"{text}the model left the index"
+    for entry in model.current:
+        if cell in map(cell_of, entry.targets):
+            return f"{text}{entry.status}, {entry.reason or 'for no stated reason'}"
+    for disabled in model.disabled:
+        if cell in map(cell_of, disabled.targets):
+            return f"{text}{disabled.reason}"
+    return f"{text}it was made with weights, a cut or preprocessing that the manifest changed"
+
+
+def _cell_or_text(target: str) -> str:
+    return cell_of(target) if target != _ALL else target
 
 
 def _cells(model: ModelIndex) -> Iterator[tuple[str, EngineEntry]]:
@@ -81,7 +132,7 @@ def _job(label: str, text: str, again: str | None) -> FailedJob:
     name = EngineName.read(label)
     return FailedJob(
         model=name.model,
-        target=str(name.label or "all"),
+        target=str(name.label or _ALL),
         reason=text.partition("\n")[0],
         command=again or f"zoo-farm zoo --models {name.model}{_options(name.label)}",
     )
@@ -105,6 +156,7 @@ def tell(
     finished: str,
     commit: str | None,
     retry: bool = False,
+    losses: tuple[FailedJob, ...] = (),
 ) -> NightlyRun:
     """Returns the summary of a nightly run.
 
@@ -116,12 +168,16 @@ def tell(
         finished: ISO 8601 in UTC.
         commit: Commit of the checkout.
         retry: Whether disabled engines were tried again.
+        losses: Targets that lost their verified engine, for a reason that is reported or not.
     """
+    failed = failed_jobs(plan, summary, retry)
+    reported = {(job.model, _cell_or_text(job.target)) for job in failed}
+    failed += tuple(job for job in losses if (job.model, _cell_or_text(job.target)) not in reported)
     return NightlyRun(
         started=started,
         finished=finished,
         commit=commit,
-        failed=failed_jobs(plan, summary, retry),
+        failed=failed,
         planned={action: n for action, n in plan.total.actions.items() if action in WORK},
         expected_minutes=round(plan.total.gpu_minutes + plan.total.cpu_minutes, 1),
         published=tuple(summary.published),

@@ -118,6 +118,18 @@ class Prover:
             self._refuse(proven.elsewhere, "pending" if pending_only else "published")
         return proven
 
+    def why_not(self, entry: EngineEntry) -> str | None:
+        """Returns why this machine can't run an engine, None if it can; whatever its status."""
+        return why_not(entry, self._machine)
+
+    def can_run(self, entry: EngineEntry) -> bool:
+        """Whether this machine can run an engine."""
+        return self.why_not(entry) is None
+
+    def verify(self, model: str, entry: EngineEntry, manifest: Manifest | None) -> None:
+        """Runs one engine and attests the verdict; raises what :meth:`run` reports."""
+        self._verify(_label(model, entry), model, entry, manifest)
+
     def _entries(
         self, models: Collection[str] | None, *, pending_only: bool
     ) -> dict[str, list[EngineEntry]]:

@@ -311,6 +311,7 @@ _EVENTS: Mapping[AttestationKind, str] = complete(
         AttestationKind.COMPARED: "Benchmarked against PyTorch",
         AttestationKind.PENDING: "Waiting for its GPU",
         AttestationKind.WITHDRAWN: "Withdrawn",
+        AttestationKind.REINSTATED: "Reinstated",
     },
 )
 

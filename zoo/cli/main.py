@@ -61,6 +61,8 @@ def show(options: argparse.Namespace) -> int:
         print(f"  - {line}")
     print(f"  use: {model.catalog.use_case}")
     print(f"  timm: {model.timm_name}; weights: {model.weights}; licence: {model.licence}")
+    for change in model.corrected:
+        print(f"    {change.fact} corrected on {change.time[:10]}, was: {change.before}")
     if (until := signed.expires()) is not None:
         keys = ", ".join(keyid[:16] for keyid in signed.signers())
         print(f"  signed by: key {keys}, valid until {until:%Y-%m-%d %H:%M} UTC")

@@ -205,9 +205,9 @@ class DisabledCell(BaseModel):
 
     @property
     def replaces_engines(self) -> bool:
-        """Whether published engines of these targets no longer meet the tolerance either.
+        """Whether published engines of these targets leave if they miss the same tolerance.
 
-        So it is if there is no ONNX within the tolerance; a failed build replaces no engine.
+        So it is if no ONNX meets the tolerance; a failed build replaces no engine.
         """
         if isinstance(self.stage, Unknown):
             return False
@@ -253,9 +253,35 @@ class ModelCard(OmitsDefaults, Record):
     deviations: dict[str, str] = Field(default={})
 
 
-class ModelIndex(ModelCard):
-    """``index/<model>.json``: a model's card, its engines and its disabled cells."""
+class FactChange(BaseModel):
+    """A corrected fact about a model that is no input of its engines.
 
+    Attributes:
+        fact: ``licence``, ``origin`` or ``title``.
+        before: What was stated.
+        after: What is stated since.
+        time: When it was published, ISO 8601 in UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+
+    fact: str
+    before: str
+    after: str
+    time: str
+
+
+class ModelIndex(ModelCard):
+    """``index/<model>.json``: a model's card, its engines and its disabled cells.
+
+    Attributes:
+        corrected: Corrections of the card's licence, origin and title, oldest first. The card is
+            right; build records and the documents beside engines state what was known at the build.
+    """
+
+    omitted = ModelCard.omitted | {"corrected"}
+
+    corrected: tuple[FactChange, ...] = ()
     engines: tuple[EngineEntry, ...]
     disabled: tuple[DisabledCell, ...] = ()
 
@@ -267,7 +293,8 @@ class ModelIndex(ModelCard):
     @property
     def card(self) -> ModelCard:
         """The model's description."""
-        return ModelCard.model_validate(self.model_dump(exclude={"engines", "disabled"}))
+        others = {"engines", "disabled", "corrected"}
+        return ModelCard.model_validate(self.model_dump(exclude=others))
 
 
 class Candidate(Record):

@@ -133,6 +133,9 @@ class CalibrationImages(Measurement):
         photos: How many photos.
         crops: How many crops of them.
         sha256: Digests of the photos.
+        distinct: How many are no near-duplicates and not flat; None if all of them are.
+        duplicates: How many are near-duplicates of others.
+        flat: How many are flat pictures.
     """
 
     source: str | None = None
@@ -140,6 +143,9 @@ class CalibrationImages(Measurement):
     photos: int | None = None
     crops: int | None = None
     sha256: tuple[str, ...] = ()
+    distinct: int | None = None
+    duplicates: int | None = None
+    flat: int | None = None
 
 
 class GraphSummary(Measurement):
@@ -380,6 +386,16 @@ class WithdrawnBody(VerifiedBody):
 
     Attributes:
         by: Who withdrew it by hand; None where a verification did.
+    """
+
+    by: str | None = None
+
+
+class ReinstatedBody(AttestationBody):
+    """Why an engine that a person withdrew is given out again.
+
+    Attributes:
+        by: Who reinstated it.
     """
 
     by: str | None = None

@@ -30,6 +30,7 @@ from zoo.schema.measurements import (
     MachineDescription,
     OnnxCheck,
     PendingBody,
+    ReinstatedBody,
     Trial,
     VerifiedBody,
     WithdrawnBody,
@@ -75,6 +76,7 @@ class AttestationKind(StrEnum):
     COMPARED = "compared"
     PENDING = "pending"
     WITHDRAWN = "withdrawn"
+    REINSTATED = "reinstated"
 
 
 BODIES: Mapping[AttestationKind, type[AttestationBody]] = complete(
@@ -85,6 +87,7 @@ BODIES: Mapping[AttestationKind, type[AttestationBody]] = complete(
         AttestationKind.COMPARED: ComparedBody,
         AttestationKind.PENDING: PendingBody,
         AttestationKind.WITHDRAWN: WithdrawnBody,
+        AttestationKind.REINSTATED: ReinstatedBody,
     },
 )
 """What an attestation of each kind states."""
@@ -424,6 +427,7 @@ def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestati
         for attestation in attestations
         if arch == "cpu"
         or attestation.kind == AttestationKind.PENDING
+        or attestation.kind == AttestationKind.REINSTATED
         or attestation.by_hand
         or _gpu_arch(attestation.machine) == arch
     ]
@@ -432,6 +436,28 @@ def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestati
 def _gpu_arch(machine: MachineDescription) -> str:
     capability = (machine.gpu.compute_capability if machine.gpu else None) or ""
     return f"sm{capability.replace('.', '')}"
+
+
+def taken_back(attestations: Iterable[Attestation]) -> Attestation | None:
+    """Returns the withdrawal by hand that is in force; None if there is none.
+
+    It ends when a person reinstates the engine, if the engine was verified since the withdrawal and
+    that is its last verdict. A verification alone does not end it: a person may have withdrawn the
+    engine for a reason that no verification sees.
+
+    Args:
+        attestations: The engine's attestations, oldest first.
+    """
+    withdrawal: Attestation | None = None
+    is_verified = False  # since the withdrawal
+    for attestation in attestations:
+        if attestation.by_hand:
+            withdrawal, is_verified = attestation, False
+        elif is_verdict(attestation):
+            is_verified = _status_by(attestation.kind) is Status.VERIFIED
+        elif attestation.kind == AttestationKind.REINSTATED and is_verified:
+            withdrawal = None
+    return withdrawal
 
 
 def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
@@ -443,6 +469,8 @@ def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
     Returns:
         The status, and the reason if it is not ``verified``.
     """
+    if (withdrawal := taken_back(attestations)) is not None:
+        return Status.WITHDRAWN, withdrawal.body.reason or ""
     status: Status = Status.PENDING
     reason: str | None = "nothing has been attested yet"
     for attestation in attestations:
@@ -470,7 +498,7 @@ def _status_by(kind: AttestationKind | Unknown) -> Status | None:
             return Status.PENDING
         case AttestationKind.WITHDRAWN:
             return Status.WITHDRAWN
-        case AttestationKind.BENCHMARKED | AttestationKind.COMPARED:
+        case AttestationKind.BENCHMARKED | AttestationKind.COMPARED | AttestationKind.REINSTATED:
             return None
         case _:
             assert_never(kind)

@@ -14,9 +14,11 @@ from support.paths import ROOT
 from support.signed_repository import LABEL, Signed
 
 from builders.publish.keys import KeyRing
+from builders.run.reverify import Prover
 from zoo.stores import LocalStore
+from zoo.util.clock import utc_now
 from zoo.util.digest import sha256_bytes
-from zoo.util.errors import TrustError, UsageError, ZooError
+from zoo.util.errors import TrustError, UsageError, VerificationError, ZooError
 
 
 @pytest.fixture
@@ -52,6 +54,31 @@ def test_an_engine_that_was_superseded_is_withdrawn_by_its_digest(
     assert (engines.pop(old).status, [one.status for one in engines.values()]) == (
         "withdrawn", ["verified"],
     )  # fmt: skip
+
+
+def test_a_gpu_engine_is_reinstated_after_a_verification_elsewhere(
+    signed: Signed,
+    capsys: pytest.CaptureFixture[str],
+    zoo_farm: ZooFarm,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Prover, "why_not", lambda self, entry: "it requires a GPU")
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    engine = signed.repository.records("m")[0].engine
+    assert zoo_farm("publish", *place, "--refresh") == 0
+    command = ["reinstate", "m", LABEL, *place, "--reason"]
+    assert zoo_farm(*command, "it is good") == UsageError.exit_code  # it is not withdrawn
+    assert zoo_farm("withdraw", "m", LABEL, *place, "--reason", "row 3 is wrong") == 0
+    capsys.readouterr()
+    assert zoo_farm(*command, " ") == UsageError.exit_code
+    assert zoo_farm(*command, "it is good") == VerificationError.exit_code
+    assert "it requires a GPU" in capsys.readouterr().err
+    assert [entry.status for entry in signed.client().model("m").engines] == ["withdrawn"]
+    signed.attest(engine, time="2020-01-01T00:00:00.000000Z")  # before the withdrawal
+    assert zoo_farm(*command, "it is good") == VerificationError.exit_code
+    signed.attest(engine, time=utc_now(), kind="verified")
+    assert zoo_farm(*command, "it is good") == 0
+    assert [entry.status for entry in signed.client("again").model("m").engines] == ["verified"]
 
 
 def pull_in_process(folder: Path, out: Any) -> None:

@@ -66,7 +66,7 @@ DECIDES = {
     }),
     CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/model_page.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/records.py"}),
-    Status: ("zoo/schema/records.py", {"zoo/client/selection.py"}),
+    Status: ("zoo/schema/records.py", {"builders/publish/index.py", "zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
     FailureReason: ("zoo/schema/records.py", {
         "builders/planning/decide.py", "builders/history/failures.py",

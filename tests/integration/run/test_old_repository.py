@@ -145,3 +145,32 @@ def test_a_client_lists_pulls_and_runs_an_engine(
     assert features.shape == (3, 64)
     assert np.isfinite(features).all()
     assert np.allclose(features[0], features[1], rtol=1e-4, atol=1e-5)
+
+
+def farm_command(farm: Farm, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "builders.cli", "--manifests", str(farm.manifests), command,
+         *arguments, "--store", str(farm.store)],
+        capture_output=True, text=True, cwd=farm.folder, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **farm.home},
+    )  # fmt: skip
+
+
+def test_a_withdrawn_cpu_engine_is_verified_here_and_reinstated(farm: Farm, tmp_path: Path) -> None:
+    copy = farm.copy(tmp_path)
+    copy.trusted_in(tmp_path / "home")
+    place = ("withdrawn", CPU)
+    done = farm_command(copy, "reinstate", *place, "--reason", "a test says so")
+    assert done.returncode == 0, done.stdout + done.stderr
+    index = copy.repository.model_index("withdrawn")
+    assert index is not None
+    assert [entry.status for entry in index.engines] == ["verified"]
+    again = run(copy, "--models", "withdrawn", "--gpu", "cpu", "--precision", "fp32")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert counts(again).current == 1
+    # A verification alone does not undo what a person decided.
+    assert farm_command(copy, "withdraw", *place, "--reason", "again").returncode == 0
+    assert farm_command(copy, "verify", "--models", "withdrawn").returncode == 0
+    index = copy.repository.model_index("withdrawn")
+    assert index is not None
+    assert [entry.status for entry in index.engines] == ["withdrawn"]

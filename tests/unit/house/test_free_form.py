@@ -14,6 +14,7 @@ FREE_FORM = {
     "builders/executors/images.py": 1,  # TOML before it is validated
     "zoo/caft/tars.py": 1,  # the json of a sample, which has what its author put there
     "zoo/schema/manifest.py": 1,  # a JSON schema, as pydantic returns it
+    "zoo/schema/index.py": 2,  # an index as it is serialised
     "zoo/schema/measurements.py": 3,  # fields as they were read, unknown ones included
     "zoo/stores/s3/errors.py": 1,  # a response of any S3 operation, as botocore returns it
     "zoo/util/errors.py": 1,  # zoo.schema's Advice, which zoo.util is too low to import

@@ -14,9 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from support.fake_nights import Desk
+from support.goldens import assert_golden
 from support.models import SMALL
 from support.paths import MANIFESTS
-from support.records import attestation, build_output, toolchain
+from support.records import (
+    attestation,
+    build_output,
+    engine_entry,
+    model_index,
+    toolchain,
+    verified_batch,
+)
 
 from builders.executors import Outcome
 from builders.history.failures import Failures
@@ -36,29 +44,38 @@ from builders.photos.calibration import CalibrationSet
 from builders.planning import decision as deciding
 from builders.planning.decision import Action
 from builders.planning.plan import plan_farm
-from builders.planning.report import PlannedEngine, matrix
+from builders.planning.report import PlannedEngine, make_plan, matrix
 from builders.planning.request import Request
 from builders.publish import index as listing
 from builders.publish import records
 from builders.recipe import export_form
+from builders.run import regressions
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.toolchains.elsewhere import Places
 from builders.weights.mode import WeightsMode
 from zoo.repository.repository import Repository
 from zoo.schema.floors import OwnTolerance
-from zoo.schema.index import Index, ModelIndex, index_row
+from zoo.schema.index import EngineEntry, Index, ModelIndex, index_row
 from zoo.schema.manifest import Manifest, load_manifests
+from zoo.schema.measurements import BatchNumbers
 from zoo.schema.records import Advice, FailureReason, FailureRecord, Retry
-from zoo.schema.targets import Arch, Toolchain
+from zoo.schema.targets import Arch, Toolchain, cell_of
 from zoo.stores import MemoryStore
 from zoo.util.digest import sha256_json
-from zoo.util.errors import JobError, NotRunError, QuarantineError
+from zoo.util.errors import JobError, MissError, NotRunError, QuarantineError
 
 HISTORIES, PARTS = 2000, 4
 """How many are generated, and by how many tests, which two processes share."""
 GPUS = ("sm80", "sm86", "sm89")
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+REST_OF_NUMBERS = {
+    "finite": True, "worst_row": 0, "lost_rows": 0, "neighbours": 1.0, "worst_distance_error": 0.0,
+    "worst_relative_error": 0.0,
+}  # fmt: skip
+"""Numbers that miss no tolerance."""
 
 
 class World:
@@ -70,6 +87,7 @@ class World:
         self.jobs: list[tuple[str, str]] = []  # kind, and label of the engine's architectures
         self.passes, self.dies, self.absent, self.exportable = True, False, False, True
         self.kills = False  # several workers of a cluster
+        self.cosine = 0.99999
         self.here: tuple[str, ...] = ("cpu",)
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
@@ -94,8 +112,12 @@ class World:
             raise JobError("the worker died of SIGSEGV")
         verdict = None
         if job.prove is not None:
-            reason = None if self.passes else "row 3 is far"
-            verdict = Verification(passed=self.passes, reason=reason, batches=())
+            passes = self.passes and self.cosine >= job.prove.tolerance.cosine
+            reason = None if passes else "row 3 is far"
+            numbers = BatchNumbers.model_validate(
+                verified_batch(1, worst_cosine=self.cosine, **REST_OF_NUMBERS)
+            )
+            verdict = Verification(passed=passes, reason=reason, batches=(numbers,))
         arch = next((arch for arch in made.archs if arch in self.here), "cpu")
         gpu = {} if arch == "cpu" else {"gpu": {"compute_capability": ".".join(arch[2:])}}
         if isinstance(job, BuildJob):
@@ -190,7 +212,9 @@ class History:
         self.desk.day += timedelta(days=number)
         index = self.repository.model_index(SMALL)
         if index is not None:
-            self._put(listing.without_aged(index, self.desk.day))
+            aged = listing.without_aged(index, self.desk.day)
+            assert usable(aged).keys() == usable(index).keys()  # nothing proven goes with age
+            self._put(aged)
 
     def take_back(self) -> None:
         """A maintainer withdraws an engine."""
@@ -251,7 +275,8 @@ EVENTS: dict[str, st.SearchStrategy[Any]] = {
     "version": st.integers(0, 1),
     "photos": st.integers(0, 1),
     "builder": st.sampled_from([{}, {"optimization_level": "5"}]),
-    "floors": st.sampled_from([0.5, 0.9]),
+    "floors": st.sampled_from([0.5, 0.9, 0.99]),
+    "cosine": st.sampled_from([0.95, 0.99999]),
     "crop": st.sampled_from([0.875, 0.5]),
     "batches": st.sampled_from([64, 128]),
     "method": st.sampled_from(["row-wise-2", "one that sees more"]),
@@ -283,7 +308,7 @@ def happen(history: History, name: str, value: Any, patch: pytest.MonkeyPatch) -
         history.builder = value if history.gpus != ("cpu",) else {}
     elif name == "gpus":
         history.gpus, history.builder = value, {}
-    elif name in ("passes", "dies", "kills", "absent", "exportable", "here"):
+    elif name in ("cosine", "passes", "dies", "kills", "absent", "exportable", "here"):
         setattr(history.world, name, value)
     elif name in ("version", "photos", "retry", "counts"):
         setattr(history, name, value)
@@ -296,7 +321,9 @@ def happen(history: History, name: str, value: Any, patch: pytest.MonkeyPatch) -
 def check(history: History) -> None:
     """Plans, runs, and compares engine by engine; then plans again."""
     planned = history.plan()
+    before = history.repository.model_index(SMALL)
     summary = history.run()
+    check_losses(history, before, summary)
     jobs = Counter(history.world.jobs)
     for engine in planned:
         _check_engine(engine, summary, jobs)
@@ -306,6 +333,47 @@ def check(history: History) -> None:
         left = [engine for engine in history.plan() if engine.action in deciding.WORK]
         if not (history.retry and summary.disabled):
             assert left == [], (planned, summary, left)
+
+
+def usable(index: ModelIndex | None) -> dict[str, list[EngineEntry]]:
+    """Returns the verified engines that clients get, by target."""
+    found: dict[str, list[EngineEntry]] = {}
+    for entry in index.engines if index else ():
+        for label in entry.targets if entry.status == "verified" else ():
+            found.setdefault(cell_of(label), []).append(entry)
+    return found
+
+
+def check_losses(history: History, before: ModelIndex | None, summary: Summary) -> None:
+    """Checks that what was proven stays, unless it is disproven or other, and that a loss is told.
+
+    An engine that leaves was withdrawn, is of other preprocessing than one that is verified now, or
+    misses the manifest's tolerance.
+    """
+    after = history.repository.model_index(SMALL)
+    had, has = usable(before), usable(after)
+    lost = had.keys() - has.keys()
+    crop = history.manifest.preprocess.crop
+    now_of_the_manifest = any(
+        entry.preprocess.crop == crop for entries in has.values() for entry in entries
+    )
+    for cell in lost:
+        for entry in had[cell]:
+            attested = history.repository.attestations(entry.engine.sha256)
+            withdrawn = attested[-1].kind == "withdrawn"
+            other = entry.preprocess.crop != crop and now_of_the_manifest
+            assert entry.verification is not None
+            floor = history.manifest.kept_by(entry.precision).cosine  # type: ignore[arg-type]
+            missed = any(row.worst_cosine < floor for row in entry.verification.batches)
+            assert withdrawn or other or missed, (cell, entry, summary)
+    indexes = {SMALL: before} if before else {}
+    night = regressions.tell(
+        make_plan("s", [], 0), summary, (), started="", finished="", commit=None,
+        losses=regressions.lost(indexes, [after] if after else []),
+    )  # fmt: skip
+    told = {cell_of(job.target) for job in night.failed if job.target != "all"}
+    assert lost <= told, (lost, night)
+    assert not lost or regressions.issue(night) is not None
 
 
 def _check_engine(engine: PlannedEngine, summary: Summary, jobs: Counter[tuple[str, str]]) -> None:
@@ -413,6 +481,122 @@ def test_two_gpu_sets_and_forty_days(manifest: Manifest, tmp_path: Path) -> None
         check(history)
         # The engine for sm80 was made for sm86 too, which a newer one serves: it stays so.
         assert serving_now(history, "sm86") == newer
+
+
+Attempt = tuple[str, Any]
+
+DISPLACING: dict[str, tuple[str, list[Attempt], list[Attempt]]] = {
+    "photos-of-few-scenes": (
+        "cpu-ort1.32-int8", [], [("photos", 1), ("exportable", False)],
+    ),
+    "stricter-tolerance-that-it-meets": (
+        "cpu-ort1.32-int8", [], [("floors", 0.99), ("exportable", False)],
+    ),
+    "engine-of-other-preprocessing-misses": (
+        "cpu-ort1.32-fp32", [], [("crop", 0.5), ("passes", False)],
+    ),
+    "engine-of-other-preprocessing-crashes": (
+        "cpu-ort1.32-int8", [], [("crop", 0.5), ("dies", True)],
+    ),
+    "engine-of-other-preprocessing-finds-no-worker": (
+        "cpu-ort1.32-fp32", [], [("crop", 0.5), ("absent", True)],
+    ),
+    "engine-of-other-preprocessing-is-not-run": (
+        "sm86-rtx1.7-fp16", [("gpus", ("sm86",)), ("here", ("cpu", "sm86"))],
+        [("crop", 0.5), ("here", ())],
+    ),
+    "one-of-two-gpus": (
+        "sm86-rtx1.7-fp16", [("gpus", ("sm80", "sm86")), ("here", ("cpu", "sm86"))],
+        [("gpus", ("sm86",)), ("photos", 1), ("exportable", False)],
+    ),
+    "while-a-newer-one-waits-to-be-run": (
+        "sm86-rtx1.7-fp16", [("gpus", ("sm86",)), ("here", ("cpu", "sm86"))],
+        [("version", 1), ("here", ()), ("run", None), ("photos", 1), ("exportable", False)],
+    ),
+}  # fmt: skip
+"""Attempts that fail: the target, what is done before the engine is published, and after that."""
+
+
+@pytest.mark.parametrize("name", DISPLACING)
+def test_a_failed_attempt_displaces_nothing(
+    name: str, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, before, after = DISPLACING[name]
+    history = History(manifest, tmp_path)
+    for event, value in [*before, ("run", None)]:
+        happen(history, event, value, monkeypatch)
+    (proven,) = usable(history.repository.model_index(SMALL))[target]
+    for event, value in [*after, ("run", None), ("run", None), ("days", 40), ("run", None)]:
+        happen(history, event, value, monkeypatch)
+    records = [
+        entry.record for entry in usable(history.repository.model_index(SMALL)).get(target, [])
+    ]
+    assert records == [proven.record]
+    index = history.repository.model_index(SMALL)
+    assert index is not None
+    assert index.preprocess.crop == proven.preprocess.crop  # the card describes what is served
+
+
+def test_a_missed_export_of_a_published_precision_fails_the_run_once(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    history = History(manifest, tmp_path)
+    history.run()
+    history.photos, history.world.exportable = 1, False
+    summary = history.run()
+    assert list(summary.failed) == [f"{SMALL} cpu-ort1.32-int8"]
+    (error,) = summary.failed.values()
+    assert isinstance(error, MissError)
+    (entry,) = usable(history.repository.model_index(SMALL))["cpu-ort1.32-int8"]
+    assert_golden("planning/published-stays", error.message.replace(entry.created[:10], "DAY"))
+    again = history.run()
+    assert (again.failed, list(again.disabled)) == ({}, [f"{SMALL} cpu-ort1.32-int8"])
+
+
+def test_an_engine_that_misses_a_stricter_tolerance_leaves_and_the_night_fails(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    history = History(manifest, tmp_path)
+    history.world.cosine = 0.95
+    history.floors(0.9)
+    history.run()
+    before = history.repository.model_index(SMALL)
+    assert before is not None
+    history.floors(0.99)
+    history.world.exportable = False
+    plan = plan_farm(history.repository, history.request())
+    summary = history.run()
+    after = history.repository.model_index(SMALL)
+    assert after is not None
+    assert "cpu-ort1.32-int8" not in usable(after)
+    assert [cell.targets for cell in after.disabled] == [("cpu-ort1.32-int8",)]
+    night = regressions.tell(
+        plan, summary, (), started="2026-01-02T00:00:00Z", finished="", commit=None,
+        losses=regressions.lost({SMALL: before}, [after]),
+    )  # fmt: skip
+    assert sorted(job.target for job in night.failed) == ["cpu-ort1.32-fp32", "cpu-ort1.32-int8"]
+    # The int8 engine was not run again: its loss is told all the same, and once.
+    text = regressions.issue(night)
+    assert text is not None
+    assert_golden("planning/lost", text[1])
+
+
+def test_an_engine_that_was_lost_without_a_failed_job_is_told(manifest: Manifest) -> None:
+    index = model_index(engine_entry("cpu-ort1.32-fp32"), engine_entry("sm86-rtx1.7-fp16"))
+    gone = index.model_copy(update={"engines": index.engines[:1]})
+    withdrawn = index.engines[1].model_copy(update={"status": "withdrawn", "reason": "it is bad"})
+    refused = gone.model_copy(update={"engines": (index.engines[0], withdrawn)})
+    assert regressions.lost({index.model: index}, [index]) == ()
+    losses = {
+        name: regressions.lost({index.model: index}, after)
+        for name, after in {"gone": [gone], "model": [], "withdrawn": [refused]}.items()
+    }
+    assert [job.target for job in losses["gone"]] == ["sm86-rtx1.7-fp16"]
+    assert len(losses["model"]) == 2
+    assert "it is bad" in losses["withdrawn"][0].reason
+    superseded = index.engines[1].model_copy(update={"superseded": "2026-01-01T00:00:00.000000Z"})
+    kept = gone.model_copy(update={"engines": (index.engines[0], superseded)})
+    assert regressions.lost({index.model: index}, [kept]) == ()  # clients still get it
 
 
 def serving_now(history: History, arch: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from builders.run.summary import Summary
 from zoo.catalog.night import Drift, FailedJob, NightlyRun, read_nightly
 from zoo.cli.main import run_cli
 from zoo.repository.repository import Repository
+from zoo.schema.index import Candidate
 from zoo.schema.layout import run_key
 from zoo.schema.manifest import Manifest
+from zoo.schema.records import RepositoryInfo
 from zoo.stores import MemoryStore, open_store
-from zoo.util.errors import JobError, UsageError
+from zoo.util.errors import JobError, LicenceError, UsageError
 
 
 @pytest.fixture
@@ -84,6 +87,44 @@ def test_other_floors_try_a_disabled_cell_again(night: Night) -> None:
     assert night.index.disabled == ()
 
 
+def test_a_licence_that_forbids_publishing_withdraws_what_is_published(night: Night) -> None:
+    night.run("1.32.0")
+    night.run("1.32.1")
+    manifest = night.request.manifests[SMALL].model_copy(update={"licence": "cc-by-nc-4.0"})
+    night.request = replace(night.request, manifests={SMALL: manifest}, weights="manifest")
+    night.repository.store.put("repository.json", RepositoryInfo(kind="release").to_json())
+    (error,) = night.run("1.32.1").failed.values()
+    assert isinstance(error, LicenceError)
+    assert night.desk.waiting == 1  # proposed at once
+    night.desk.send(Candidate(card=night.index.card))
+    assert [entry.status for entry in night.index.engines] == ["withdrawn", "withdrawn"]
+    assert "cc-by-nc-4.0" in (night.entry.reason or "")
+    engine = night.entry.engine.sha256
+    attested = night.repository.attestations(engine)
+    assert night.run("1.32.1").failed
+    assert night.repository.attestations(engine) == attested  # withdrawn once
+
+
+@pytest.mark.parametrize("fact", ["licence", "origin", "title"])
+def test_a_corrected_fact_reaches_the_index_without_a_build(night: Night, fact: str) -> None:
+    night.run("1.32.0")
+    before, jobs = night.index, night.builder.jobs
+    manifest = night.request.manifests[SMALL]
+    value = "https://example.org/weights" if fact == "origin" else "bsd-3-clause"
+    changed = {fact: value}
+    if fact == "title":
+        changed = {"catalog": manifest.catalog.model_copy(update=changed)}
+    night.request = replace(night.request, manifests={SMALL: manifest.model_copy(update=changed)})
+    assert night.run("1.32.0").current
+    assert night.builder.jobs == jobs
+    (change,) = night.index.corrected
+    assert (change.fact, change.before) == (fact, index.facts_of(before)[fact])
+    assert change.after == index.facts_of(night.index)[fact] == value
+    assert night.index.engines == before.engines
+    night.run("1.32.0")
+    assert night.index.corrected == (change,)
+
+
 def test_a_proven_engine_outlives_its_time_while_the_newer_one_is_not_proven(night: Night) -> None:
     night.run("1.32.0")
     old, new = night.entry, "b" * 64
@@ -132,7 +173,7 @@ def test_a_publisher_tells_what_became_worse(night: Night, tmp_path: Path) -> No
     assert run is not None
     assert [one.model for one in run.failed] == ["a"]
     assert {one.measure for one in run.regressions} == {"latency"}
-    assert cli_nightly.report_regressions(night.repository, [night.index], path) == 0
+    assert cli_nightly.report_regressions(night.repository, [night.index], path) == (0, 0)
     assert not path.exists()
 
 

@@ -1,0 +1,96 @@
+"""``zoo-farm reinstate``: gives a withdrawn engine out again, after it has been verified again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from builders.cli.executor import local_executor
+from builders.cli.options import chosen_manifests, published, store_of
+from builders.cli.repository import engine_entry
+from builders.cli.request import failures_beside
+from builders.jobs.progress import Display
+from builders.planning.options import add_options
+from builders.publish.records import attest_reinstatement
+from builders.publish.signer import open_desk
+from zoo.cli.main import add_arguments
+from zoo.client.host import this_machine
+from zoo.repository.repository import Repository
+from zoo.schema.index import EngineEntry
+from zoo.schema.records import Status, concerning, is_verdict, status_of, taken_back
+from zoo.schema.targets import arch_of
+from zoo.util.errors import UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from builders.run.reverify import Prover
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the command to the parser's subcommands."""
+    parser = add_arguments(commands, "reinstate", reinstate)
+    parser.add_argument("model", help="the model's id")
+    parser.add_argument(
+        "target", help="label of a target of the engine, or first digits of the engine's SHA-256"
+    )
+    parser.add_argument("--reason", required=True, help="kept in the engine's history")
+    add_options(parser, "verify")
+
+
+def reinstate(options: argparse.Namespace) -> int:
+    """Gives a withdrawn engine out again: verifies it here, or takes a verification made since."""
+    if not options.reason.strip():
+        raise UsageError("the reason is empty", hint="--reason is kept in the engine's history")
+    repository, display = published(options), Display(Console())
+    index = repository.model_index(options.model)
+    entry = engine_entry(options.model, options.target, index.engines if index else ())
+    name = f"{options.model} {options.target}"
+    if entry.status is not Status.WITHDRAWN:
+        raise UsageError(
+            f"{name}: not withdrawn but {entry.status}", hint="there is nothing to reinstate"
+        )
+    from builders.run.reverify import Prover
+
+    desk = open_desk(store_of(options), options.keys, display.say)
+    prover = Prover(
+        repository, local_executor(options), display, failures_beside(store_of(options)),
+        this_machine(), desk,
+    )  # fmt: skip
+    try:
+        if prover.can_run(entry):
+            options.models = options.model
+            manifests, broken = chosen_manifests(options)
+            if options.model in broken:
+                raise broken[options.model]
+            prover.verify(options.model, entry, manifests.get(options.model))
+        _check_verified(repository, name, entry, prover)
+        attest_reinstatement(repository, entry.engine.sha256, options.reason)
+    finally:
+        desk.send_again(options.model)  # a verification that failed is listed as well
+    print(f"{name}: reinstated{desk.still_unsigned}")
+    return 0
+
+
+def _check_verified(repository: Repository, name: str, entry: EngineEntry, prover: Prover) -> None:
+    """Checks that an engine was verified after it was withdrawn.
+
+    Raises:
+        VerificationError: It was not, on none of its architectures.
+    """
+    attestations = repository.attestations(entry.engine.sha256)
+    for arch in dict.fromkeys(map(arch_of, entry.targets)):
+        known = concerning(attestations, arch)
+        withdrawal = taken_back(known)
+        if withdrawal is None and status_of(known)[0] is Status.VERIFIED:
+            return
+        since = known[known.index(withdrawal) :] if withdrawal else []
+        verdicts = [attestation for attestation in since[1:] if is_verdict(attestation)]
+        if verdicts and status_of(verdicts)[0] is Status.VERIFIED:
+            return
+    raise VerificationError(
+        f"{name}: not verified since it was withdrawn, and this machine can't run it "
+        f"({prover.why_not(entry)})",
+        hint=f"on a machine that can: .venv/bin/zoo-farm verify --models {name.split()[0]}; then "
+        "reinstate it",
+    )
