@@ -177,20 +177,6 @@ def parameter_count(model: onnx.ModelProto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
 
 
-def largest_tensor(model: onnx.ModelProto) -> int:
-    """Returns the elements per image of a model's largest activation.
-
-    A batch whose largest tensor would have 2^31 elements or more does not run in TensorRT.
-    """
-    largest = 0
-    graph = model.graph
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].dim_value:  # without a batch dimension: a weight or a shape
-            largest = max(largest, int(np.prod([dim.dim_value or 1 for dim in dims])))
-    return largest
-
-
 def compare_with_golden(
     model: onnx.ModelProto | Path, golden: Path, manifest: Manifest, batches: tuple[int, ...]
 ) -> OnnxCheck:

@@ -39,6 +39,7 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
 
     from builders import precision
     from builders.export import onnx as export
+    from builders.export.sizes import largest_tensor
 
     started, output = time.perf_counter(), workspace.output
     steps = 4 + len(job.inputs)
@@ -78,7 +79,7 @@ def run_export(job: ExportJob, workspace: Workspace, report: Report) -> ExportOu
                 continue
         model = onnx.load(path)
         check = OnnxCheck.model_validate({"graph": precision.describe(model), **check.model_dump()})
-        count, largest = export.parameter_count(model), export.largest_tensor(model)
+        count, largest = export.parameter_count(model), largest_tensor(model)
         del model
         exports.append(
             ExportedFile(
