@@ -7,6 +7,7 @@ The same inputs give the same bytes in any folder: whatever the exporter adds ab
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.photos import bundled
+from builders.photos.edge import edge_batch
 from builders.precision.onnx_session import open_onnx
 from builders.recipe.export_form import DIALECTS, OPSETS
+from builders.verify.edges import compare_edges, edge_features
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import Manifest
-from zoo.schema.measurements import OnnxCheck
+from zoo.schema.measurements import EdgeNumbers, OnnxCheck
 from zoo.util.errors import ExportError
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
         backbone: A :class:`~builders.export.backbone.Backbone`, in fp32.
         manifest: The model; it names the preprocessing.
         path: ``.npz`` with ``images`` (uint8, N x H x W x 3) and ``features`` (float32,
-            N x feature_dim).
+            N x feature_dim), and ``edge_features`` of the generated edge pictures.
 
     Returns:
         The features.
@@ -59,12 +62,42 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
         raise ExportError(f"{manifest.id}: PyTorch's own features are not finite")
     if len(np.unique(features.round(6), axis=0)) < len(features):
         raise ExportError(f"{manifest.id}: different photos have the same features in PyTorch")
-    np.savez(path, images=images, features=features)
+    with torch.inference_mode():
+        edges = backbone(
+            torch.from_numpy(edge_batch(manifest.preprocess.plain, manifest.preprocess.input_size))
+        ).numpy()
+    np.savez(path, images=images, features=features, edge_features=edges)
     return features
 
 
+def check_edges(
+    model: onnx.ModelProto | Path, golden: Path, manifest: Manifest, fp32: Path | None = None
+) -> dict[str, EdgeNumbers]:
+    """Runs an exported ONNX on the edge pictures and compares it with PyTorch.
+
+    Args:
+        model: The ONNX, in memory or as a file.
+        golden: The golden file.
+        manifest: The model; it names the preprocessing.
+        fp32: The fp32 ONNX, which stands in for PyTorch where an old golden file has no features
+            of these pictures.
+    """
+    pictures = edge_batch(manifest.preprocess.plain, manifest.preprocess.input_size)
+    with np.load(golden) as arrays:
+        features = arrays["features"]
+        expected = arrays.get("edge_features")
+    if expected is None and fp32 is not None:
+        expected = open_onnx(fp32)(pictures)
+    return compare_edges(edge_features(open_onnx(model), pictures, 5), expected, features)
+
+
 def write_onnx(
-    backbone: nn.Module, input_size: int, path: Path, dialect: str = DIALECTS["dynamo-20"]
+    backbone: nn.Module,
+    input_size: int,
+    path: Path,
+    dialect: str = DIALECTS["dynamo-20"],
+    *,
+    optimize: bool = True,
 ) -> None:
     """Exports a backbone with a dynamic batch, normalised.
 
@@ -73,6 +106,8 @@ def write_onnx(
         input_size: Height and width, pixels.
         path: Where the ONNX goes.
         dialect: Exporter and opset, as in an export key.
+        optimize: Whether the exporter may simplify the network. It takes an addition of less than
+            1e-8 for one of nothing, and so removes what guards a division.
 
     Raises:
         ExportError: The exporter does not support the network, or the dialect is unknown.
@@ -82,7 +117,8 @@ def write_onnx(
     import onnx
     import torch
 
-    exporters = {DIALECTS["dynamo-20"]: _export_dynamo, DIALECTS["torchscript-17"]: _export_script}
+    dynamo = partial(_export_dynamo, optimize=optimize)
+    exporters = {DIALECTS["dynamo-20"]: dynamo, DIALECTS["torchscript-17"]: _export_script}
     if dialect not in exporters:
         raise ExportError(f"no exporter for '{dialect}'; dialects are {', '.join(exporters)}")
     example = torch.zeros(
@@ -102,7 +138,9 @@ def write_onnx(
     save_onnx(model, path)
 
 
-def _export_dynamo(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+def _export_dynamo(
+    backbone: nn.Module, example: torch.Tensor, path: Path, *, optimize: bool
+) -> None:
     import torch
 
     program = torch.onnx.export(
@@ -115,6 +153,7 @@ def _export_dynamo(backbone: nn.Module, example: torch.Tensor, path: Path) -> No
         output_names=[OUTPUT],
         external_data=False,
         verbose=False,
+        optimize=optimize,
     )
     assert program is not None
     program.save(path, external_data=False)

@@ -156,6 +156,19 @@ class GraphSummary(Measurement):
     casts: int | None = None
 
 
+class EdgeNumbers(Measurement):
+    """How far the features of a flat picture or of noise are from PyTorch's, at worst.
+
+    Attributes:
+        finite: Whether every feature is finite.
+        error: ``|y - r|`` over the larger of ``|r|`` and the median length of the golden photos'
+            features; absent if PyTorch's features are not known or these are not finite.
+    """
+
+    finite: bool | None = None
+    error: float | None = None
+
+
 class OnnxCheck(Measurement):
     """An exported ONNX compared with PyTorch on golden photos.
 
@@ -165,6 +178,7 @@ class OnnxCheck(Measurement):
         worst_cosine: Of any row.
         worst_relative_error: Of any row, ``|y - r| / |r|``.
         graph: Types of the graph, below fp32.
+        edges: Name of an edge picture (flat, or noise) to its numbers; absent in old records.
     """
 
     runtime: str | None = None
@@ -172,6 +186,7 @@ class OnnxCheck(Measurement):
     worst_cosine: float = float("nan")
     worst_relative_error: float = float("nan")
     graph: GraphSummary | None = None
+    edges: dict[str, EdgeNumbers] = {}
 
 
 class PhotoNumbers(Measurement):
@@ -205,6 +220,7 @@ class BatchNumbers(Measurement):
         lost_rows: How many rows are nearer to another photo's features than to their own.
         neighbours: Share of a row's nearest other photos that stay among its nearest, the mean.
         photos: Index in the golden file to the numbers of that photo.
+        edges: Name of an edge picture (flat, or noise) to its numbers; absent in old records.
     """
 
     batch: int | None = None
@@ -219,6 +235,7 @@ class BatchNumbers(Measurement):
     lost_rows: int | None = None
     neighbours: float | None = None
     photos: dict[str, PhotoNumbers] = {}
+    edges: dict[str, EdgeNumbers] = {}
 
 
 class Trial(BatchNumbers):
