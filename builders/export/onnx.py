@@ -7,6 +7,7 @@ The same inputs give the same bytes in any folder: whatever the exporter adds ab
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -118,7 +119,10 @@ def write_onnx(
     import torch
 
     dynamo = partial(_export_dynamo, optimize=optimize)
-    exporters = {DIALECTS["dynamo-20"]: dynamo, DIALECTS["torchscript-17"]: _export_script}
+    exporters: dict[str, Callable[[nn.Module, torch.Tensor, Path], None]] = {
+        DIALECTS["dynamo-20"]: dynamo,
+        DIALECTS["torchscript-17"]: _export_script,
+    }
     if dialect not in exporters:
         raise ExportError(f"no exporter for '{dialect}'; dialects are {', '.join(exporters)}")
     example = torch.zeros(

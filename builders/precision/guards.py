@@ -55,7 +55,7 @@ def vanishing(values: npt.NDArray[Any], low: LowType) -> float | None:
         return None
     name = PRECISION_FACTS[low].torch
     kind = np.dtype(getattr(ml_dtypes, name, name))
-    least = float(ml_dtypes.finfo(kind).smallest_normal)
+    least = float(ml_dtypes.finfo(kind).smallest_normal)  # type: ignore[no-untyped-call]
     magnitudes = np.abs(values)
     small = magnitudes[(magnitudes > 0) & (magnitudes < least)]
     return float(small.min()) if small.size else None
@@ -176,7 +176,7 @@ def _squares(graph: Graph) -> dict[str, str]:
 def _is_square(graph: Graph, node: onnx.NodeProto) -> bool:
     if node.op_type == "Pow":
         return graph.constant(node.input[1])
-    return node.op_type == "Mul" and node.input[0] == node.input[1]
+    return bool(node.op_type == "Mul" and node.input[0] == node.input[1])
 
 
 def _uses(inputs: Collection[str], values: Collection[str]) -> bool:

@@ -261,6 +261,10 @@ class BatchTimes(Measurement):
         latency_ms: Median, milliseconds.
         latency_ms_min: The least, milliseconds.
         images_per_second: Of the median.
+        mad_ms: Median absolute deviation, milliseconds; absent in old records.
+        interval_ms: Encloses the true median with 95%, by order statistics; absent in old records.
+        load: Share of the cores that other processes used; absent where it is not known.
+        not_measured: Why the times are absent: the machine was too busy or they vary too much.
         measured: How a GPU was timed, in words.
         call_ms: Median from numpy to numpy, on a GPU.
         enqueued_ms: Median without a CUDA graph, on a GPU.
@@ -273,6 +277,10 @@ class BatchTimes(Measurement):
     latency_ms: float | None = None
     latency_ms_min: float | None = None
     images_per_second: float | None = None
+    mad_ms: float | None = None
+    interval_ms: tuple[float, float] | None = None
+    load: float | None = None
+    not_measured: str | None = None
     measured: str | None = None
     call_ms: float | None = None
     enqueued_ms: float | None = None
@@ -385,11 +393,13 @@ class VerifiedBody(AttestationBody):
         batches: By batch size.
         tolerance: What every row must meet.
         probe: A linear probe, where a maintainer gave labelled photos.
+        not_measured: Batch sizes that were too noisy to time, and why; absent without any.
     """
 
     batches: tuple[BatchNumbers, ...] = ()
     tolerance: dict[str, float] | None = None
     probe: ProbeNumbers | None = None
+    not_measured: tuple[BatchTimes, ...] = ()
 
 
 class WithdrawnBody(VerifiedBody):
