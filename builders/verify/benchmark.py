@@ -26,6 +26,8 @@ def benchmark(
     report: Report,
     clock: Callable[[], float] = time.perf_counter,
     load_of: Callable[[Callable[[], float]], ForeignLoad] = ForeignLoad,
+    *,
+    keep_noise: bool = False,
 ) -> tuple[BatchTimes, ...]:
     """Times an engine.
 
@@ -39,6 +41,7 @@ def benchmark(
         report: Where progress goes.
         clock: Returns the time in seconds.
         load_of: Starts measuring what other processes use.
+        keep_noise: Whether to state times of a busy machine, with their load and interval.
 
     Returns:
         Per batch: ``batch``, ``runs``, ``latency_ms`` (median), ``latency_ms_min`` and
@@ -54,9 +57,10 @@ def benchmark(
         called = time_calls(session, batch, clock)
         if isinstance(session, DeviceTimed):
             # Other processes on the CPU do not slow down a replayed graph: only its spread counts.
-            rows.append(_checked(time_on_device(session, batch, called), None))
+            row, share = time_on_device(session, batch, called), None
         else:
-            rows.append(_checked(called, load.share()))
+            row, share = called, load.share()
+        rows.append(_checked(row, share, keep_noise=keep_noise))
     report(Event(stage="benchmark", done=len(batches), total=len(batches)))
     return tuple(rows)
 
@@ -81,7 +85,7 @@ def _goes_on(runs: int, seconds: float) -> bool:
     return runs < _MOST_RUNS and seconds < _SECONDS
 
 
-def _checked(row: BatchTimes, load: float | None) -> BatchTimes:
+def _checked(row: BatchTimes, load: float | None, *, keep_noise: bool) -> BatchTimes:
     """Returns a row with the load it was taken under, without times if that was too noisy."""
     if load is not None:
         row = row.but(load=round(load, 3))
@@ -96,7 +100,7 @@ def _checked(row: BatchTimes, load: float | None) -> BatchTimes:
             interval=row.interval_ms,
         )
         reason = why_too_noisy(times, load)
-    if reason is None:
+    if reason is None or keep_noise:
         return row
     stated = {"batch": row.batch, "runs": row.runs, "load": row.load, "mad_ms": row.mad_ms}
     known = {name: value for name, value in stated.items() if value is not None}
