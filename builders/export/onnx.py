@@ -145,6 +145,7 @@ def write_onnx(
 def _export_dynamo(
     backbone: nn.Module, example: torch.Tensor, path: Path, *, optimize: bool
 ) -> None:
+    import onnx
     import torch
 
     program = torch.onnx.export(
@@ -161,6 +162,9 @@ def _export_dynamo(
     )
     assert program is not None
     program.save(path, external_data=False)
+    if not optimize:  # then some types are missing
+        inferred = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+        onnx.save(inferred, path)
 
 
 def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
