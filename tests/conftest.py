@@ -22,6 +22,8 @@ from support.skips import may_skip_in_ci
 
 from zoo.schema.manifest import Manifest, load_manifests
 
+os.environ["ZOO_FARM_KEEP_NOISE"] = "1"  # tests run beside others: no machine is quiet then
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(

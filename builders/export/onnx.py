@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.photos import bundled
+from builders.photos.edge import edge_batch
 from builders.precision.onnx_session import open_onnx
 from builders.recipe.export_form import DIALECTS, OPSETS
+from builders.verify.edges import compare_edges, edge_features
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import InputSize, Manifest, sides
-from zoo.schema.measurements import OnnxCheck
+from zoo.schema.measurements import EdgeNumbers, OnnxCheck
 from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError
 
@@ -44,7 +46,7 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
         backbone: A :class:`~builders.export.backbone.Backbone`, in fp32.
         manifest: The model; it names the preprocessing.
         path: ``.npz`` with ``images`` (uint8, N x H x W x 3) and ``features`` (float32,
-            N x feature_dim).
+            N x feature_dim), and ``edge_features`` of the generated edge pictures.
 
     Returns:
         The features.
@@ -65,12 +67,42 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
         raise ExportError(f"{manifest.id}: PyTorch's own features are not finite")
     if len(np.unique(features.round(6), axis=0)) < len(features):
         raise ExportError(f"{manifest.id}: different photos have the same features in PyTorch")
-    np.savez(path, images=images, features=features)
+    with torch.inference_mode():
+        edges = backbone(
+            torch.from_numpy(edge_batch(manifest.preprocess.plain, manifest.preprocess.input_size))
+        ).numpy()
+    np.savez(path, images=images, features=features, edge_features=edges)
     return features
 
 
+def check_edges(
+    model: onnx.ModelProto | Path, golden: Path, manifest: Manifest, fp32: Path | None = None
+) -> dict[str, EdgeNumbers]:
+    """Runs an exported ONNX on the edge pictures and compares it with PyTorch.
+
+    Args:
+        model: The ONNX, in memory or as a file.
+        golden: The golden file.
+        manifest: The model; it names the preprocessing.
+        fp32: The fp32 ONNX, which stands in for PyTorch where an old golden file has no features
+            of these pictures.
+    """
+    pictures = edge_batch(manifest.preprocess.plain, manifest.preprocess.input_size)
+    with np.load(golden) as arrays:
+        features = arrays["features"]
+        expected = arrays.get("edge_features")
+    if expected is None and fp32 is not None:
+        expected = open_onnx(fp32)(pictures)
+    return compare_edges(edge_features(open_onnx(model), pictures, 5), expected, features)
+
+
 def write_onnx(
-    backbone: nn.Module, input_size: InputSize, path: Path, dialect: str = DIALECTS["dynamo-20"]
+    backbone: nn.Module,
+    input_size: InputSize,
+    path: Path,
+    dialect: str = DIALECTS["dynamo-20"],
+    *,
+    optimize: bool = True,
 ) -> tuple[str, ...]:
     """Exports a backbone with a dynamic batch, normalised.
 
@@ -81,6 +113,8 @@ def write_onnx(
         input_size: Height and width in pixels: one number for a square.
         path: Where the ONNX goes.
         dialect: Exporter and opset, as in an export key.
+        optimize: Whether the exporter may simplify the network. It takes an addition of less than
+            1e-8 for one of nothing, and so removes what guards a division.
 
     Returns:
         What the export needed, in words.
@@ -93,7 +127,11 @@ def write_onnx(
     import onnx
     import torch
 
-    exporters = {DIALECTS["dynamo-20"]: _export_dynamo, DIALECTS["torchscript-17"]: _export_script}
+    dynamo = partial(_export_dynamo, optimize=optimize)
+    exporters: dict[str, Callable[[nn.Module, torch.Tensor, Path], None]] = {
+        DIALECTS["dynamo-20"]: dynamo,
+        DIALECTS["torchscript-17"]: _export_script,
+    }
     if dialect not in exporters:
         raise ExportError(f"no exporter for '{dialect}'; dialects are {', '.join(exporters)}")
     example = torch.zeros(2, 3, *sides(input_size))  # the exporter would make a batch of 1 static
@@ -154,7 +192,10 @@ def _is_fused(layer: nn.Module) -> bool:
     return getattr(layer, "fused_attn", False) is True
 
 
-def _export_dynamo(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+def _export_dynamo(
+    backbone: nn.Module, example: torch.Tensor, path: Path, *, optimize: bool
+) -> None:
+    import onnx
     import torch
 
     program = torch.onnx.export(
@@ -167,9 +208,13 @@ def _export_dynamo(backbone: nn.Module, example: torch.Tensor, path: Path) -> No
         output_names=[OUTPUT],
         external_data=False,
         verbose=False,
+        optimize=optimize,
     )
     assert program is not None
     program.save(path, external_data=False)
+    if not optimize:  # then some types are missing
+        inferred = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+        onnx.save(inferred, path)
 
 
 def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
@@ -227,20 +272,6 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
 def parameter_count(model: onnx.ModelProto) -> int:
     """Returns the number of weights in a model."""
     return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
-
-
-def largest_tensor(model: onnx.ModelProto) -> int:
-    """Returns the elements per image of a model's largest activation.
-
-    A batch whose largest tensor would have 2^31 elements or more does not run in TensorRT.
-    """
-    largest = 0
-    graph = model.graph
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].dim_value:  # without a batch dimension: a weight or a shape
-            largest = max(largest, int(np.prod([dim.dim_value or 1 for dim in dims])))
-    return largest
 
 
 def compare_with_golden(

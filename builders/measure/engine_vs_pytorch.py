@@ -19,6 +19,7 @@ import numpy as np
 
 from builders import weights
 from builders.export import backbone
+from builders.verify.spread import LEAST_RUNS, ForeignLoad, Spread, spread, why_too_noisy
 from builders.weights import state
 from zoo.client.host import describe_machine
 from zoo.repository.repository import Repository
@@ -29,7 +30,7 @@ from zoo.schema.records import BuildRecord, ExportRecord
 from zoo.util.errors import RepositoryError
 
 _SECONDS = 1.5  # per batch size, both together
-_LEAST_ROUNDS = 2
+_MOST_SECONDS = 20.0  # of a batch size whose runs are slow, to reach the fewest rounds that count
 _REST = 0.05  # seconds between runs: thread pools keep spinning for a while after their work
 
 
@@ -44,6 +45,8 @@ class Row:
         batch: Images per batch.
         engine_ms: Median latency of the engine, milliseconds.
         eager_ms: Median latency of eager PyTorch, milliseconds.
+        ratios: PyTorch's latency divided by the engine's in each round.
+        load: Share of the cores that other processes used; None if it is not known.
     """
 
     model: str
@@ -52,11 +55,18 @@ class Row:
     batch: int
     engine_ms: float
     eager_ms: float
+    ratios: tuple[float, ...] = ()
+    load: float | None = None
 
     @property
-    def ratio(self) -> float:
-        """PyTorch's latency divided by the engine's."""
-        return self.eager_ms / self.engine_ms
+    def of_ratio(self) -> Spread:
+        """PyTorch's latency divided by the engine's, round by round: what slows one slows both."""
+        return spread(self.ratios or (self.eager_ms / self.engine_ms,))
+
+    @property
+    def noisy(self) -> str | None:
+        """Why the ratio is no fact about the engine; None if it is one."""
+        return why_too_noisy(self.of_ratio, self.load)
 
 
 def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Path) -> list[Row]:
@@ -100,7 +110,8 @@ def _compare_engine(
         for size in sorted({batch.min, batch.opt, batch.max}):
             shape = (size, *session.input_shape)
             images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            engine_ms, eager_ms = in_turns(
+            load = ForeignLoad(time.perf_counter)
+            engine, eager = in_turns(
                 partial(session.features, images), partial(model, torch.from_numpy(images))
             )
             rows.append(
@@ -109,24 +120,37 @@ def _compare_engine(
                     precision=record.inputs.precision,
                     engine=record.engine.sha256,
                     batch=size,
-                    engine_ms=engine_ms,
-                    eager_ms=eager_ms,
+                    engine_ms=float(np.median(engine)),
+                    eager_ms=float(np.median(eager)),
+                    ratios=tuple(b / a for a, b in zip(engine, eager, strict=True)),
+                    load=load.share(),
                 )
             )
     return rows
 
 
 def summary(rows: Iterable[Row]) -> ComparisonSummary:
-    """Returns the rows of one engine as its record states them."""
+    """Returns the rows of one engine as its record states them, without those that are noise."""
     import torch
 
-    return ComparisonSummary(
-        batches=tuple(
-            ComparedBatch(batch=row.batch, engine_ms=row.engine_ms, pytorch_ms=row.eager_ms)
-            for row in rows
-        ),
-        pytorch=f"torch {torch.__version__}, fp32, eager, in turns with the engine",
-        machine=describe_machine(),
+    rows = list(rows)
+    noisy = [{"batch": row.batch, "reason": row.noisy} for row in rows if row.noisy]
+    stated: dict[str, object] = {"not_measured": noisy} if noisy else {}
+    return ComparisonSummary.model_validate(
+        {
+            "batches": tuple(_compared(row) for row in rows if not row.noisy),
+            "pytorch": f"torch {torch.__version__}, fp32, eager, in turns with the engine",
+            "machine": describe_machine(),
+            **stated,
+        }
+    )
+
+
+def _compared(row: Row) -> ComparedBatch:
+    stated = {"batch": row.batch, "engine_ms": row.engine_ms, "pytorch_ms": row.eager_ms}
+    of_ratio = row.of_ratio
+    return ComparedBatch.model_validate(
+        {**stated, "ratio": of_ratio.median, "ratio_interval": of_ratio.interval}
     )
 
 
@@ -134,22 +158,30 @@ def in_turns(
     first: Callable[[], Any],
     second: Callable[[], Any],
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[float, float]:
+    rest: Callable[[float], None] = time.sleep,
+) -> tuple[list[float], list[float]]:
     """Times two functions alternately, so that whatever slows the machine down slows both.
 
     Returns:
-        The median duration of each, milliseconds.
+        The duration of each in each round, milliseconds: six rounds or more, unless they take
+        longer than twenty seconds.
     """
     first(), second()  # warm up
     durations: tuple[list[float], list[float]] = ([], [])
     start = clock()
-    while len(durations[0]) < _LEAST_ROUNDS or clock() - start < _SECONDS:
-        for run, seconds in zip((first, second), durations, strict=True):
-            time.sleep(_REST)
+    while _goes_on(len(durations[0]), clock() - start):
+        for run, times in zip((first, second), durations, strict=True):
+            rest(_REST)
             before = clock()
             run()
-            seconds.append(clock() - before)
-    return 1e3 * float(np.median(durations[0])), 1e3 * float(np.median(durations[1]))
+            times.append(1e3 * (clock() - before))
+    return durations
+
+
+def _goes_on(rounds: int, seconds: float) -> bool:
+    if rounds < LEAST_RUNS:
+        return rounds == 0 or seconds < _MOST_SECONDS
+    return seconds < _SECONDS
 
 
 def to_markdown(rows: Iterable[Row]) -> str:
@@ -158,15 +190,23 @@ def to_markdown(rows: Iterable[Row]) -> str:
     lines = [
         f"{machine.cpu}, {machine.cores} cores",
         "",
-        "| model | engine | batch | engine ms | eager PyTorch ms | times as fast |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {row.model} | {row.precision} | {row.batch} | {row.engine_ms:.1f} | {row.eager_ms:.1f} "
-        f"| {row.ratio:.2f} |"
-        for row in rows
+        "| model | engine | batch | engine ms | eager PyTorch ms | times as fast | 95% |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        *map(_markdown_row, rows),
     ]
     return "\n".join(lines)
+
+
+def _markdown_row(row: Row) -> str:
+    start = f"| {row.model} | {row.precision} | {row.batch} |"
+    of_ratio = row.of_ratio
+    if row.noisy or of_ratio.interval is None:
+        return f"{start} – | – | not measured | {row.noisy} |"
+    low, high = of_ratio.interval
+    return (
+        f"{start} {row.engine_ms:.1f} | {row.eager_ms:.1f} | {of_ratio.median:.2f} "
+        f"| {low:.2f} to {high:.2f} |"
+    )
 
 
 def backbone_of(

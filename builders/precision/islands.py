@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from builders.precision.graph import Graph
-from builders.recipe.precisions import HEADROOM, RECIPES, SUMMING
+from builders.precision.guards import constants_of, guarded
+from builders.recipe.operators import why_fp32
+from builders.recipe.precisions import HEADROOM, RECIPES
 from zoo.schema.precisions import PRECISION_FACTS, Precision
 
 if TYPE_CHECKING:
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
 def choose_islands(model: onnx.ModelProto, measured: Measured, low: Precision) -> dict[str, str]:
     """Returns the nodes that compute in fp32.
 
-    Operators that sum over many elements always stay in fp32: in a narrow type the running sum
-    rounds, which their inputs and outputs do not show. Other operators stay in fp32 if an input or
-    output comes close to the type's largest value on any image, or if a weight exceeds it, or
-    if TensorRT does not support them in the type.
+    Operators that :mod:`builders.recipe.operators` lists always stay in fp32, and so does what
+    guards a division against 0 (:mod:`builders.precision.guards`): calibration images do not show
+    what a narrow type does to them. Other operators stay in fp32 if an input or output comes close
+    to the type's largest value on any image, if a weight exceeds it, or if TensorRT does not
+    support them in the type.
 
     Args:
         model: The fp32 network.
@@ -32,25 +35,25 @@ def choose_islands(model: onnx.ModelProto, measured: Measured, low: Precision) -
     Returns:
         Node name to reason.
     """
-    from onnx import numpy_helper
-
     graph = Graph(model)
     largest = PRECISION_FACTS[low].largest
     too_large = {
         name
-        for name, tensor in graph.weights.items()
-        if name in graph.shapes or tensor.data_type == 1
-        if tensor.dims and np.abs(numpy_helper.to_array(tensor)).max(initial=0) > largest
+        for name, values in constants_of(graph).items()
+        if values.dtype == np.float32 and np.abs(values).max(initial=0) > largest
     }
+    guards = guarded(graph, low)
     islands: dict[str, str] = {}
     for node in graph.nodes:
         peak = max(measured.peaks.get(name, 0.0) for name in (*node.input, *node.output))
-        if node.op_type in SUMMING:
-            islands[node.name] = f"{node.op_type} sums"
+        if reason := why_fp32(node.op_type):
+            islands[node.name] = f"{node.op_type} {reason.partition(':')[0]}"
         elif node.op_type in RECIPES[low].unread:
             islands[node.name] = f"TensorRT reads no {node.op_type} in {low}"
+        elif node.name in guards:
+            islands[node.name] = guards[node.name]
         elif peak > largest / HEADROOM:
             islands[node.name] = f"values reach {peak:.3g}"
-        elif too_large & set(node.input):
-            islands[node.name] = f"a weight is beyond {low}'s range"
+        elif too_large & {*node.input, *node.output}:
+            islands[node.name] = f"a constant is beyond {low}'s range"
     return islands

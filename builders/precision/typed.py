@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from builders.precision.guards import vanishing
 from zoo.schema.measurements import GraphSummary
 from zoo.schema.precisions import PRECISION_FACTS, Lowering, Precision
 from zoo.util.errors import ExportError
@@ -59,7 +60,7 @@ class _Typing:
             for value in model.graph.input:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT16
         self._types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-        fp32_weights = _weights_of_islands(model, islands)
+        fp32_weights = _weights_of_islands(model, islands, low)
         for tensor in model.graph.initializer:
             if tensor.data_type == TensorProto.FLOAT and tensor.name not in fp32_weights:
                 _lower(tensor, low)
@@ -151,15 +152,27 @@ def describe(model: onnx.ModelProto) -> GraphSummary:
     return GraphSummary(weights=dict(weights), nodes=dict(nodes), casts=casts)
 
 
-def _weights_of_islands(model: onnx.ModelProto, islands: Set[str]) -> set[str]:
-    """Returns the weights that are used in fp32 only and so stay in fp32."""
+def _weights_of_islands(model: onnx.ModelProto, islands: Set[str], low: Precision) -> set[str]:
+    """Returns the weights that stay in fp32.
+
+    These are weights that only islands use, and those that the type can't hold and an island needs
+    as they are; other nodes cast them.
+    """
+    from onnx import numpy_helper
+
     in_fp32: set[str] = set()
     in_low: set[str] = set()
     for node in model.graph.node:
         for index, name in enumerate(node.input):
             is_fp32 = node.name in islands or index in _FP32_INPUTS.get(node.op_type, ())
             (in_fp32 if is_fp32 else in_low).add(name)
-    return in_fp32 - in_low
+    shared = in_fp32 & in_low
+    exact = {
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.name in shared and vanishing(numpy_helper.to_array(tensor), low) is not None
+    }
+    return (in_fp32 - in_low) | exact
 
 
 def _number_of(low: Precision) -> int:

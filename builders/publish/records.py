@@ -214,8 +214,12 @@ def attest_proof(
     body = numbers(batches=verification.batches, tolerance=inputs.tolerance)
     if verification.probe is not None:
         body = body.but(probe=verification.probe)
-    if output.benchmark:
-        times = BenchmarkedBody(batches=output.benchmark)
+    timed = tuple(row for row in output.benchmark if row.not_measured is None)
+    noisy = tuple(row for row in output.benchmark if row.not_measured is not None)
+    if noisy:
+        body = body.but(not_measured=[row.model_dump() for row in noisy])
+    if timed:  # else what was measured on a quiet machine stays
+        times = BenchmarkedBody(batches=timed)
         kind = AttestationKind.BENCHMARKED
         _attest(repository, kind, inputs.engine, inputs.key, output, times, now)
     if verification.passed:

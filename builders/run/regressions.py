@@ -15,7 +15,9 @@ from zoo.schema.runtimes import Runtime
 from zoo.schema.targets import EngineName, Label, cell_of
 
 SLOWER = 1.10
-"""A latency above this multiple of the previous engine's is a regression."""
+"""A latency whose whole interval is above this multiple of the previous engine's is a regression,
+and so is a ratio to PyTorch as far below. Times without an interval were not measured well enough
+to tell: they come from older versions."""
 
 FARTHER, LEAST_FALL = 2.0, 1e-5
 """A worst cosine more than this many times as far from 1, that also fell by more than this much, is
@@ -101,8 +103,13 @@ def _cells(model: ModelIndex) -> Iterator[tuple[str, EngineEntry]]:
 
 
 def _is_regression(change: Drift) -> bool:
-    if change.measure == "latency":
-        return change.after > SLOWER * change.before
+    match change.measure:
+        case "latency":
+            before, after = change.before_interval, change.after_interval
+            return bool(before and after and after[0] > SLOWER * before[1])
+        case "ratio":
+            before, after = change.before_interval, change.after_interval
+            return bool(before and after and SLOWER * after[1] < before[0])
     fall = change.before - change.after
     return fall > LEAST_FALL and 1 - change.after > FARTHER * (1 - change.before)
 
@@ -208,6 +215,8 @@ def _row(change: Drift) -> str:
     before, after = change.before, change.after
     if change.measure == "latency":
         numbers = f"{before:.3f} ms | {after:.3f} ms | {after / before - 1:+.1%}"
+    elif change.measure == "ratio":
+        numbers = f"{before:.2f} times | {after:.2f} times | {after / before - 1:+.1%}"
     else:
         numbers = f"{before:.7f} | {after:.7f} | {after - before:+.1e}"
     return f"| {change.model} {change.target} | {change.measure} | {change.batch} | {numbers} |"

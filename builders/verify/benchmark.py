@@ -8,14 +8,15 @@ from collections.abc import Callable
 import numpy as np
 
 from builders.jobs.progress import Event, Report
+from builders.verify.spread import LEAST_RUNS, ForeignLoad, Spread, spread, why_too_noisy
 from zoo.runtime import Session
 from zoo.runtime.base import DeviceTimed
 from zoo.runtime.profiles import choose_profile
 from zoo.schema.measurements import BatchTimes
 
-_LEAST_RUNS = 2
 _MOST_RUNS = 100
 _SECONDS = 1.0  # per batch size, plus the call in progress
+_MOST_SECONDS = 10.0  # of a batch size whose calls are slow, to reach the fewest runs that count
 _TRIAL_RUNS = 5  # on a GPU, to estimate how many fit into the time
 
 
@@ -24,6 +25,9 @@ def benchmark(
     batches: tuple[int, ...],
     report: Report,
     clock: Callable[[], float] = time.perf_counter,
+    load_of: Callable[[Callable[[], float]], ForeignLoad] = ForeignLoad,
+    *,
+    keep_noise: bool = False,
 ) -> tuple[BatchTimes, ...]:
     """Times an engine.
 
@@ -36,19 +40,27 @@ def benchmark(
         batches: Batch sizes to time.
         report: Where progress goes.
         clock: Returns the time in seconds.
+        load_of: Starts measuring what other processes use.
+        keep_noise: Whether to state times of a busy machine, with their load and interval.
 
     Returns:
         Per batch: ``batch``, ``runs``, ``latency_ms`` (median), ``latency_ms_min`` and
         ``images_per_second`` (of the median). On a GPU also ``measured``, ``call_ms`` (numpy to
         numpy), ``enqueued_ms`` (without the graph) and ``profiles``: index to latency in each
         optimisation profile that supports the batch; ``profile`` is the one that was chosen.
+        Of a batch size that was too noisy to time, ``not_measured`` instead of the times: why.
     """
     rows = []
     for done, batch in enumerate(batches):
         report(Event(stage="benchmark", done=done, total=len(batches), note=f"batch {batch}"))
+        load = load_of(clock)
         called = time_calls(session, batch, clock)
-        row = time_on_device(session, batch, called) if isinstance(session, DeviceTimed) else called
-        rows.append(row)
+        if isinstance(session, DeviceTimed):
+            # Other processes on the CPU do not slow down a replayed graph: only its spread counts.
+            row, share = time_on_device(session, batch, called), None
+        else:
+            row, share = called, load.share()
+        rows.append(_checked(row, share, keep_noise=keep_noise))
     report(Event(stage="benchmark", done=len(batches), total=len(batches)))
     return tuple(rows)
 
@@ -59,11 +71,40 @@ def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> Batc
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     times: list[float] = []
     start = clock()
-    while len(times) < _LEAST_RUNS or (len(times) < _MOST_RUNS and clock() - start < _SECONDS):
+    while _goes_on(len(times), clock() - start):
         before = clock()
         session.features(images)
         times.append(1e3 * (clock() - before))
     return summary(batch, times)
+
+
+def _goes_on(runs: int, seconds: float) -> bool:
+    """Whether to time another call."""
+    if runs < LEAST_RUNS:
+        return runs == 0 or seconds < _MOST_SECONDS
+    return runs < _MOST_RUNS and seconds < _SECONDS
+
+
+def _checked(row: BatchTimes, load: float | None, *, keep_noise: bool) -> BatchTimes:
+    """Returns a row with the load it was taken under, without times if that was too noisy."""
+    if load is not None:
+        row = row.but(load=round(load, 3))
+    if row.interval_ms is None:
+        reason = why_too_noisy(Spread(runs=row.runs or 0, median=0, mad=0, interval=None), load)
+    else:
+        assert row.latency_ms is not None
+        times = Spread(
+            runs=row.runs or 0,
+            median=row.latency_ms,
+            mad=row.mad_ms or 0,
+            interval=row.interval_ms,
+        )
+        reason = why_too_noisy(times, load)
+    if reason is None or keep_noise:
+        return row
+    stated = {"batch": row.batch, "runs": row.runs, "load": row.load, "mad_ms": row.mad_ms}
+    known = {name: value for name, value in stated.items() if value is not None}
+    return BatchTimes.model_validate({**known, "not_measured": reason})
 
 
 def time_on_device(session: DeviceTimed, batch: int, called: BatchTimes) -> BatchTimes:
@@ -94,19 +135,21 @@ def summary(batch: int, times: list[float]) -> BatchTimes:
         batch: The batch size.
         times: Milliseconds of each run.
     """
-    median = float(np.median(times))
-    return BatchTimes(
+    of_times = spread(times)
+    row = BatchTimes(
         batch=batch,
         runs=len(times),
-        latency_ms=median,
+        latency_ms=of_times.median,
         latency_ms_min=min(times),
-        images_per_second=1e3 * batch / median,
+        mad_ms=of_times.mad,
+        images_per_second=1e3 * batch / of_times.median,
     )
+    return row.but(interval_ms=of_times.interval) if of_times.interval else row
 
 
 def _times(session: DeviceTimed, batch: int, profile: int, *, cuda_graph: bool) -> list[float]:
     """Returns milliseconds of as many runs as fit into the time."""
     trial = session.time_on_device(batch, profile, _TRIAL_RUNS, cuda_graph=cuda_graph)
     fitting = int(1e3 * _SECONDS / max(1e-3, float(np.median(trial))))
-    runs = max(_LEAST_RUNS, min(_MOST_RUNS, fitting))
+    runs = max(LEAST_RUNS, min(_MOST_RUNS, fitting))
     return session.time_on_device(batch, profile, runs, cuda_graph=cuda_graph)

@@ -21,6 +21,8 @@ from polygraphy.logger import G_LOGGER
 
 from builders.jobs.messages import Prove, Verification
 from builders.jobs.progress import Event, Report
+from builders.photos.edge import edge_batch
+from builders.verify.edges import compare_edges, edge_features
 from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from zoo.inference.preprocess import normalise
@@ -29,6 +31,9 @@ from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import BatchNumbers
 from zoo.util.errors import VerificationError
+
+EDGES = "edge_features"
+"""Array of a golden file with PyTorch's features of the edge pictures; old files have none."""
 
 _INPUT, _OUTPUT = "images", "features"
 Feed = dict[str, npt.NDArray[np.float32]]
@@ -126,6 +131,7 @@ def verify(
     try:
         with np.load(golden) as arrays:
             images, features = arrays["images"], arrays["features"]
+            edges = arrays.get(EDGES)
     except (OSError, ValueError, KeyError) as error:
         raise VerificationError(f"{golden}: not a golden file: {error}") from error
     order = {batch: _rows(batch, len(features)) for batch in batches}
@@ -143,7 +149,10 @@ def verify(
     pair = RunResults([("pytorch", expected), *results.items()])
     compared = Comparator.compare_accuracy(pair, compare_func=RowCompare(features, tolerance))
     (rows,) = compared[0].values()  # one comparison, one pair of runners
-    outcomes = [row[_OUTPUT] for row in rows]
+    outcomes = [
+        _with_edges(row[_OUTPUT], session, batch, preprocess, edges, features, tolerance)
+        for row, batch in zip(rows, batches, strict=False)
+    ]
     report(Event(stage="verify", done=len(batches), total=len(batches)))
     misses = [miss for outcome in outcomes for miss in outcome.misses]
     return Verification(
@@ -151,6 +160,23 @@ def verify(
         reason="; ".join(misses) or None,
         batches=tuple(outcome.numbers for outcome in outcomes),
     )
+
+
+def _with_edges(
+    outcome: RowResult,
+    session: Session,
+    batch: int,
+    preprocess: Preprocess,
+    expected: npt.NDArray[np.float32] | None,
+    golden: npt.NDArray[np.float32],
+    tolerance: Tolerance,
+) -> RowResult:
+    """Adds the numbers of the edge pictures at a batch size to a result that has others."""
+    if outcome.numbers.worst_cosine is None:  # of another shape, or not finite on photos even
+        return outcome
+    rows = edge_features(session.features, edge_batch(preprocess, session.input_shape[1:]), batch)
+    numbers = outcome.numbers.but(edges=compare_edges(rows, expected, golden))
+    return RowResult(numbers, find_misses(numbers, tolerance))
 
 
 def labelled_features(session: Session, prove: Prove, path: Path, report: Report) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from zoo.schema.floors import LIMITS, Tolerance
-from zoo.schema.measurements import BatchNumbers
+from zoo.schema.measurements import BatchNumbers, EdgeNumbers
+
+EDGE_SLACK = 3.0
+"""How many times the relative error of a photo an edge picture may have: no calibration set holds
+such pictures, and their features matter less."""
 
 Number = TypeVar("Number", int, float, bool)
 
@@ -31,6 +36,22 @@ def find_misses(numbers: BatchNumbers, tolerance: Tolerance) -> list[str]:
             misses.append(f"{where}: {limit.miss.format(number=number, limit=allowed, row=row)}")
     if lost := _stated(numbers.lost_rows, "lost_rows"):
         misses.append(f"{where}: {lost} rows are nearest to another photo's")
+    misses += (f"{where}: {miss}" for miss in edge_misses(numbers.edges, tolerance))
+    return misses
+
+
+def edge_misses(edges: Mapping[str, EdgeNumbers], tolerance: Tolerance) -> list[str]:
+    """Describes which edge pictures miss the tolerance; empty when none does."""
+    allowed = min(0.5, EDGE_SLACK * tolerance.relative_error)
+    misses = []
+    for name, numbers in edges.items():
+        if not _stated(numbers.finite, "finite"):
+            misses.append(f"the picture '{name}' gives NaN or infinity")
+        elif numbers.error is not None and not numbers.error <= allowed:
+            misses.append(
+                f"the picture '{name}' has error {numbers.error:.3g}, at most {allowed:.3g} is "
+                "allowed"
+            )
     return misses
 
 

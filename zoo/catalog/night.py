@@ -39,10 +39,13 @@ class Drift(Part):
         model: Their model.
         target: Label of a target that both served.
         record: Build key of the newer engine.
-        measure: ``latency`` (in ms) or ``cosine`` (the lowest of any image).
+        measure: ``latency`` (in ms), ``ratio`` (PyTorch's latency over the engine's, timed in
+            turns) or ``cosine`` (the lowest of any image).
         batch: Batch size.
         before: The older engine's value.
         after: The newer engine's value.
+        before_interval: Encloses the older value with 95%; None where it is not known.
+        after_interval: The same for the newer value.
     """
 
     model: str
@@ -52,6 +55,8 @@ class Drift(Part):
     batch: int
     before: float
     after: float
+    before_interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
 
 
 class NightlyRun(Record):

@@ -6,7 +6,7 @@ All of it is derived from the index. Failures are in no index: the farm's summar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import JsonValue
@@ -147,15 +147,41 @@ def drift(model: str, previous: EngineEntry, engine: EngineEntry, label: str) ->
                     **common, measure="cosine", batch=row.batch,
                     before=old[row.batch], after=row.worst_cosine,
                 )  # fmt: skip
+    yield from _slowdown(common, previous, engine)
+
+
+def _slowdown(
+    common: Mapping[str, str], previous: EngineEntry, engine: EngineEntry
+) -> Iterator[Drift]:
+    """Yields ratios to PyTorch where both engines have some, latencies elsewhere."""
+    ratios: set[int] = set()
+    compared = previous.comparison, engine.comparison
+    if compared[0] and compared[1] and _same(compared[0].machine, compared[1].machine):
+        old_rows = {row.batch: row for row in compared[0].batches}
+        for row in compared[1].batches:
+            old_row = old_rows.get(row.batch)
+            if old_row and old_row.ratio_interval and row.ratio_interval:
+                ratios.add(row.batch)
+                yield Drift(
+                    **common, measure="ratio", batch=row.batch,
+                    before=old_row.pytorch_ms / old_row.engine_ms,
+                    after=row.pytorch_ms / row.engine_ms,
+                    before_interval=old_row.ratio_interval, after_interval=row.ratio_interval,
+                )  # fmt: skip
     before, after = previous.benchmark, engine.benchmark
-    if before and after and _machine(before.machine) == _machine(after.machine):
-        old = {row.batch: row.latency_ms for row in before.batches}
+    if before and after and _same(before.machine, after.machine):
+        old = {row.batch: row for row in before.batches}
         for timed in after.batches:
-            if timed.batch in old:
+            if timed.batch in old and timed.batch not in ratios:
                 yield Drift(
                     **common, measure="latency", batch=timed.batch,
-                    before=old[timed.batch], after=timed.latency_ms,
+                    before=old[timed.batch].latency_ms, after=timed.latency_ms,
+                    before_interval=old[timed.batch].interval_ms, after_interval=timed.interval_ms,
                 )  # fmt: skip
+
+
+def _same(before: MachineDescription, after: MachineDescription) -> bool:
+    return _machine(before) == _machine(after)
 
 
 def missing(model: ModelIndex) -> list[Missing]:

@@ -42,6 +42,16 @@ class _Numbers(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
 
+def _interval(extra: dict[str, object] | None, name: str) -> tuple[float, float] | None:
+    """Returns an interval that a newer version stated; it is no field, so that bytes stay."""
+    value = (extra or {}).get(name)
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        low, high = value
+        if isinstance(low, (int, float)) and isinstance(high, (int, float)):
+            return float(low), float(high)
+    return None
+
+
 class VerifiedBatch(_Numbers):
     """How far an engine's features are from PyTorch's at one batch size.
 
@@ -109,6 +119,11 @@ class TimedBatch(_Numbers):
     latency_ms: float
     images_per_second: float
 
+    @property
+    def interval_ms(self) -> tuple[float, float] | None:
+        """Interval that encloses the true median with 95%; None in old indexes."""
+        return _interval(self.model_extra, "interval_ms")
+
 
 class BenchmarkSummary(_Numbers):
     """The numbers of an engine's latest benchmark, and the machine that ran it."""
@@ -131,6 +146,18 @@ class ComparedBatch(_Numbers):
     engine_ms: float
     pytorch_ms: float
 
+    @property
+    def ratio_interval(self) -> tuple[float, float] | None:
+        """Encloses PyTorch's latency over the engine's with 95%; None in old indexes."""
+        return _interval(self.model_extra, "ratio_interval")
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether PyTorch is faster: by the whole interval, where it is known."""
+        if self.ratio_interval is not None:
+            return self.ratio_interval[1] < 1
+        return self.engine_ms > self.pytorch_ms
+
 
 class ComparisonSummary(_Numbers):
     """An engine's latest benchmark against PyTorch, and the machine that ran it.
@@ -148,7 +175,7 @@ class ComparisonSummary(_Numbers):
     @property
     def slower_at(self) -> tuple[int, ...]:
         """Batch sizes at which PyTorch is faster."""
-        return tuple(row.batch for row in self.batches if row.engine_ms > row.pytorch_ms)
+        return tuple(row.batch for row in self.batches if row.is_slower)
 
 
 class EngineEntry(Record):

@@ -162,6 +162,19 @@ class GraphSummary(Measurement):
     casts: int | None = None
 
 
+class EdgeNumbers(Measurement):
+    """How far the features of a flat picture or of noise are from PyTorch's, at worst.
+
+    Attributes:
+        finite: Whether every feature is finite.
+        error: ``|y - r|`` over the larger of ``|r|`` and the median length of the golden photos'
+            features; absent if PyTorch's features are not known or these are not finite.
+    """
+
+    finite: bool | None = None
+    error: float | None = None
+
+
 class OnnxCheck(Measurement):
     """An exported ONNX compared with PyTorch on golden photos.
 
@@ -171,6 +184,7 @@ class OnnxCheck(Measurement):
         worst_cosine: Of any row.
         worst_relative_error: Of any row, ``|y - r| / |r|``.
         graph: Types of the graph, below fp32.
+        edges: Name of an edge picture (flat, or noise) to its numbers; absent in old records.
     """
 
     runtime: str | None = None
@@ -178,6 +192,7 @@ class OnnxCheck(Measurement):
     worst_cosine: float = float("nan")
     worst_relative_error: float = float("nan")
     graph: GraphSummary | None = None
+    edges: dict[str, EdgeNumbers] = {}
 
 
 class PhotoNumbers(Measurement):
@@ -211,6 +226,7 @@ class BatchNumbers(Measurement):
         lost_rows: How many rows are nearer to another photo's features than to their own.
         neighbours: Share of a row's nearest other photos that stay among its nearest, the mean.
         photos: Index in the golden file to the numbers of that photo.
+        edges: Name of an edge picture (flat, or noise) to its numbers; absent in old records.
     """
 
     batch: int | None = None
@@ -225,6 +241,7 @@ class BatchNumbers(Measurement):
     lost_rows: int | None = None
     neighbours: float | None = None
     photos: dict[str, PhotoNumbers] = {}
+    edges: dict[str, EdgeNumbers] = {}
 
 
 class Trial(BatchNumbers):
@@ -250,6 +267,10 @@ class BatchTimes(Measurement):
         latency_ms: Median, milliseconds.
         latency_ms_min: The least, milliseconds.
         images_per_second: Of the median.
+        mad_ms: Median absolute deviation, milliseconds; absent in old records.
+        interval_ms: Encloses the true median with 95%, by order statistics; absent in old records.
+        load: Share of the cores that other processes used; absent where it is not known.
+        not_measured: Why the times are absent: the machine was too busy or they vary too much.
         measured: How a GPU was timed, in words.
         call_ms: Median from numpy to numpy, on a GPU.
         enqueued_ms: Median without a CUDA graph, on a GPU.
@@ -262,6 +283,10 @@ class BatchTimes(Measurement):
     latency_ms: float | None = None
     latency_ms_min: float | None = None
     images_per_second: float | None = None
+    mad_ms: float | None = None
+    interval_ms: tuple[float, float] | None = None
+    load: float | None = None
+    not_measured: str | None = None
     measured: str | None = None
     call_ms: float | None = None
     enqueued_ms: float | None = None
@@ -374,11 +399,13 @@ class VerifiedBody(AttestationBody):
         batches: By batch size.
         tolerance: What every row must meet.
         probe: A linear probe, where a maintainer gave labelled photos.
+        not_measured: Batch sizes that were too noisy to time, and why; absent without any.
     """
 
     batches: tuple[BatchNumbers, ...] = ()
     tolerance: dict[str, float] | None = None
     probe: ProbeNumbers | None = None
+    not_measured: tuple[BatchTimes, ...] = ()
 
 
 class WithdrawnBody(VerifiedBody):

@@ -24,17 +24,20 @@ from builders.export import run
 from builders.export.backbone import Backbone, check_width, create
 from builders.export.onnx import (
     compare_with_golden,
-    largest_tensor,
     normalise_onnx,
     write_golden,
     write_onnx,
 )
+from builders.export.sizes import largest_tensor
 from builders.jobs.messages import ExportJob
 from builders.jobs.progress import silent
 from builders.photos.calibration import shipped
+from builders.precision import to_low
+from builders.precision.graph import name_nodes
 from builders.recipe.export_form import DIALECTS, Form, export_inputs
 from zoo.schema.keys import ExportInputs
 from zoo.schema.manifest import BackboneCut, Manifest
+from zoo.schema.precisions import Precision
 from zoo.schema.records import Advice
 from zoo.util.errors import ExportError
 
@@ -317,3 +320,81 @@ def test_dead_features_are_refused(tmp_path: Path, manifests: dict[str, Manifest
 def test_the_largest_tensor_is_counted_per_image(tmp_path: Path) -> None:
     write_onnx(Backbone(Restless(), pooled(8)), 32, tmp_path / "m.onnx")
     assert largest_tensor(onnx.load(tmp_path / "m.onnx")) == 8 * 30 * 30
+
+
+class BatchedWindows(nn.Module):
+    """Moves windows into the batch, as Swin does: its largest tensor starts with ``16*batch``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.grow = nn.Linear(4, 32)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.conv(images)
+        batch, width, size = x.shape[0], x.shape[1], x.shape[2]
+        x = x.view(batch, width, size // 8, 8, size // 8, 8).permute(0, 2, 4, 3, 5, 1)
+        x = self.grow(x.reshape(-1, 64, width))  # windows first
+        return x.view(batch, -1, 32).mean(1)
+
+
+class Tokens(nn.Module):
+    """Puts the batch second, behind the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 4, stride=4)
+        self.grow = nn.Linear(8, 64)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.grow(self.conv(images).flatten(2).permute(2, 0, 1)).mean(0)
+
+
+class Padded(nn.Module):
+    """Pads by a computed amount; the TorchScript exporter then loses track of every shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        size = images.shape[-1]
+        add = (-(size // -2) - 1) * 2 + 3 - size
+        return self.conv(nn.functional.pad(images, (0, add, 0, add), value=1.0)).mean((2, 3))
+
+
+class Table(nn.Module):
+    """Adds a table that is larger than every activation and the same for any batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 4, stride=4)
+        self.table = nn.Parameter(torch.zeros(64, 8, 64))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (self.conv(images).flatten(2) + self.table.mean(0) * self.table.sum()).mean(2)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("network", "largest"),
+    [
+        (BatchedWindows, 16 * 64 * 32),
+        (Tokens, 64 * 64),
+        (Padded, 3 * 33 * 33),
+        (Table, 3 * 32 * 32),
+    ],
+    ids=["windows in the batch", "batch second", "computed padding", "a large table"],
+)
+def test_a_merged_or_moved_batch_counts_once(
+    network: type[nn.Module], largest: int, dialect: str, tmp_path: Path
+) -> None:
+    write_onnx(network().eval(), 32, tmp_path / "m.onnx", DIALECTS[dialect])
+    assert largest_tensor(onnx.load(tmp_path / "m.onnx")) == largest
+
+
+def test_a_lower_precision_has_the_same_shapes(tmp_path: Path) -> None:
+    write_onnx(Padded().eval(), 32, tmp_path / "m.onnx", DIALECTS["torchscript-17"])
+    model = onnx.load(tmp_path / "m.onnx")
+    name_nodes(model)
+    assert largest_tensor(to_low(model, Precision.FP16, set())) == 3 * 33 * 33

@@ -84,7 +84,9 @@ def test_a_written_file_is_what_was_measured(tmp_path: Path) -> None:
 def test_turns_alternate() -> None:
     calls: list[str] = []
     ticks = iter(range(1000))
-    in_turns(lambda: calls.append("a"), lambda: calls.append("b"), lambda: next(ticks))
+    in_turns(
+        lambda: calls.append("a"), lambda: calls.append("b"), lambda: next(ticks), lambda s: None
+    )
     assert calls == ["a", "b"] * (len(calls) // 2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from support.records import small_preprocess
 
 from builders.jobs.messages import Verification
 from builders.jobs.progress import silent
+from builders.photos.edge import edge_batch
 from builders.verify.benchmark import benchmark
 from builders.verify.compare import verify
 from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
+from builders.verify.spread import ForeignLoad, median_interval
 from zoo.inference.preprocess import normalise
 from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess
-from zoo.schema.measurements import BatchNumbers
+from zoo.schema.measurements import BatchNumbers, BatchTimes
 from zoo.util.errors import VerificationError
 
 HALF = (0.5, 0.5, 0.5)
@@ -208,10 +211,113 @@ def test_a_damaged_golden_is_an_error(tmp_path: Path) -> None:
         judge(tmp_path / "golden.npz", ArraySession())
 
 
-def test_a_benchmark_is_bounded_and_consistent() -> None:
-    now = iter(np.arange(0, 1e6, 0.5))
-    (row,) = benchmark(ArraySession(), (4,), silent, clock=lambda: float(next(now)))
-    assert row.batch == 4
-    assert row.runs == 2
-    assert row.latency_ms == 500
-    assert row.images_per_second == 8
+class Clock:
+    """A clock that each call of an engine advances, by the next of some durations."""
+
+    def __init__(self, durations: list[float]) -> None:
+        self.now, self._durations = 0.0, itertools.cycle(durations)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, features: Array) -> Array:
+        self.now += next(self._durations)
+        return features
+
+
+def timed(durations: list[float], others: float | None = 0.0, *, noise: bool = False) -> BatchTimes:
+    """A benchmark of calls that take some time each, beside others that use some of the cores."""
+    clock = Clock(durations)
+
+    def load_of(wall: Callable[[], float]) -> ForeignLoad:
+        def busy() -> float | None:
+            return None if others is None else wall() * (1 + 4 * others)
+
+        return ForeignLoad(wall, busy, own=wall, cores=4)
+
+    (row,) = benchmark(
+        ArraySession(clock.run), (4,), silent, clock=clock, load_of=load_of, keep_noise=noise
+    )
+    return row
+
+
+def test_a_benchmark_on_a_quiet_machine_states_spread_and_load() -> None:
+    row = timed([0.010, 0.0102, 0.0098, 0.010], others=0.02)
+    assert (row.batch, row.load, row.not_measured) == (4, 0.02, None)
+    assert row.runs in (99, 100)
+    assert row.latency_ms == pytest.approx(10)
+    assert row.images_per_second == pytest.approx(400)
+    assert row.mad_ms == pytest.approx(0.1, abs=0.11)
+    assert row.interval_ms == pytest.approx((10, 10))
+
+
+@pytest.mark.parametrize(
+    ("durations", "others", "words"),
+    [
+        ([0.01], 0.5, "other processes used 50% of the cores"),  # steady, and far too slow
+        ([0.01], 0.11, "other processes used 11%"),
+        ([0.01, 0.05, 0.02, 0.08], 0.0, "the median is known to"),
+        ([0.01, 0.05, 0.02, 0.08], None, "the median is known to"),
+        ([4.0], 0.0, "3 runs fitted into the time, 6 are needed"),
+        ([60.0], 0.0, "1 runs fitted into the time"),
+    ],
+)
+def test_a_time_of_a_busy_machine_is_not_measured(
+    durations: list[float], others: float | None, words: str
+) -> None:
+    row = timed(durations, others)
+    assert words in str(row.not_measured)
+    assert not row.states("latency_ms")
+    assert not row.states("images_per_second")
+    assert timed(durations, others, noise=True).states("latency_ms")
+
+
+def test_an_interval_encloses_the_median_by_order_statistics() -> None:
+    assert median_interval([1.0] * 5) is None
+    assert median_interval([float(n) for n in range(6)]) == (0, 5)
+    # Published ranks for n = 20 at 95% are 6 and 15.
+    assert median_interval([float(n) for n in range(1, 21)]) == (6, 15)
+
+
+def edge_fault(level: float, fault: Callable[[Array], Array]) -> ArraySession:
+    """A session that goes wrong for images that are flat and of one level only."""
+
+    class Session(ArraySession):
+        def features(self, images: Array) -> Array:
+            features = super().features(images)
+            flat = (images == np.float32(level)).all(axis=(1, 2, 3))
+            features[flat] = fault(features[flat])
+            return features
+
+    return Session()
+
+
+EDGE_FAULTS = [
+    ("mean", 0.0, np.nan), ("black", -1.0, np.nan), ("white", 1.0, np.inf), ("black", -1.0, 1e3),
+    ("white", 1.0, -np.inf),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "level", "value"), EDGE_FAULTS)
+def test_a_flat_picture_that_goes_wrong_is_found(
+    name: str, level: float, value: float, golden: Path
+) -> None:
+    with np.load(golden) as arrays:
+        old = dict(arrays)
+    edges = ArraySession().features(edge_batch(PREPROCESS, 8))
+    np.savez(golden, **old, edge_features=edges)
+    assert judge(golden, ArraySession()).passed
+    verdict = judge(golden, edge_fault(level, lambda f: np.full_like(f, value)))
+    assert not verdict.passed
+    assert f"the picture '{name}'" in str(verdict.reason)
+    # What PyTorch has no finite features of is not the engine's fault.
+    np.savez(golden, **old, edge_features=np.full_like(edges, np.nan))
+    assert judge(golden, edge_fault(level, lambda f: np.full_like(f, value))).passed
+
+
+def test_an_old_golden_file_still_shows_what_is_not_finite(golden: Path) -> None:
+    verdict = judge(golden, ArraySession())
+    assert verdict.passed
+    assert verdict.batches[0].edges["noise"].model_dump() == {"finite": True}
+    assert not judge(golden, edge_fault(0.0, lambda f: np.full_like(f, np.nan))).passed
+    assert judge(golden, edge_fault(-1.0, lambda f: f + 1e3)).passed

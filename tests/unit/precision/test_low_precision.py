@@ -198,7 +198,7 @@ def test_a_value_within_eight_times_of_the_end_is_an_island_and_so_is_a_weight_b
     assert set(choose_islands(network, near, "fp16")) == {"up", "relu", "mean"}
     assert set(choose_islands(network, far, "fp16")) == {"mean"}
     islands = choose_islands(amplified(7e4), Measured(), "fp16")
-    assert islands["up"] == "a weight is beyond fp16's range"
+    assert islands["up"] == "a constant is beyond fp16's range"
     assert set(islands) == {"up", "mean"}
 
 

@@ -160,6 +160,38 @@ def test_what_became_worse_is_told(night: Night) -> None:
     assert regressions.issue(calm) is None
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_worse"),
+    [
+        ((1.0, 0.01), (1.2, 0.01), True),
+        ((1.0, 0.15), (1.2, 0.01), False),  # what was there before was noise
+        ((1.0, 0.01), (1.2, 0.15), False),  # or what came after
+        ((1.0, 0.01), (1.11, 0.01), False),  # the nearest ends are to be 10% apart
+        ((1.0, 0.01), (15.0, 0.9), True),
+    ],
+)
+def test_a_slowdown_is_told_when_its_whole_interval_shows_it(
+    before: tuple[float, float], after: tuple[float, float], is_worse: bool, night: Night
+) -> None:
+    night.builder.ms, night.builder.noise = before
+    night.run("1.32.0")
+    index = night.index
+    night.builder.ms, night.builder.noise = after
+    night.run("1.32.1")
+    assert bool(regressions.regressions({SMALL: index}, [night.index])) == is_worse
+
+
+def test_times_of_old_versions_without_an_interval_tell_nothing() -> None:
+    drift = Drift(
+        model=SMALL, target=LABEL, record="0" * 64, measure="latency", batch=1, before=1, after=15
+    )
+    assert not regressions._is_regression(drift)
+    ratio = {"measure": "ratio", "before": 2.0, "after": 1.0, "before_interval": (1.9, 2.1)}
+    for interval, is_worse in (((0.9, 1.1), True), ((0.9, 1.8), False)):
+        changed = drift.model_copy(update={**ratio, "after_interval": interval})
+        assert regressions._is_regression(changed) == is_worse
+
+
 def test_a_publisher_tells_what_became_worse(night: Night, tmp_path: Path) -> None:
     path = tmp_path / "issue.md"
     night.run("1.32.0")
