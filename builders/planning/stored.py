@@ -86,8 +86,9 @@ class StoredEngines:
         entries = known.entries(key)
         if entries and not known.is_new(entries[0].engine.sha256):
             entry = _entry_on(arch, entries)
-            current = _verdict(entry.engine.sha256, start.prove)
-            if current == _verdict_key(entry) and self._request.labelled is None:
+            current = _verdict(entry.engine.sha256, start.prove) == _verdict_key(entry)
+            # A person may have withdrawn an engine whose verdict is good.
+            if current and entry.status is not Status.WITHDRAWN and self._request.labelled is None:
                 return done
         record = known.record(key)
         if record is None:

@@ -59,7 +59,14 @@ from zoo.schema.floors import OwnTolerance
 from zoo.schema.index import EngineEntry, Index, ModelIndex, index_row
 from zoo.schema.manifest import Manifest, load_manifests
 from zoo.schema.measurements import BatchNumbers
-from zoo.schema.records import Advice, FailureReason, FailureRecord, Retry
+from zoo.schema.records import (
+    Advice,
+    FailureReason,
+    FailureRecord,
+    Retry,
+    Status,
+    status_of,
+)
 from zoo.schema.targets import Arch, Toolchain, cell_of
 from zoo.stores import MemoryStore
 from zoo.util.digest import sha256_json
@@ -360,7 +367,7 @@ def check_losses(history: History, before: ModelIndex | None, summary: Summary) 
     for cell in lost:
         for entry in had[cell]:
             attested = history.repository.attestations(entry.engine.sha256)
-            withdrawn = attested[-1].kind == "withdrawn"
+            withdrawn = status_of(attested)[0] is Status.WITHDRAWN
             other = entry.preprocess.crop != crop and now_of_the_manifest
             assert entry.verification is not None
             floor = history.manifest.kept_by(entry.precision).cosine  # type: ignore[arg-type]
