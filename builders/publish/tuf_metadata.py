@@ -32,6 +32,9 @@ from zoo.util.digest import sha256_bytes
 from zoo.util.errors import TrustError
 from zoo.util.files import write_private
 
+_OLD_TIMESTAMP_LIMIT = 16_384
+"""Maximum bytes of ``timestamp.json`` for readers of version 0.1 and other clients of TUF."""
+
 
 class SignedMetadata:
     """Reads, extends and re-signs the signed index. The caller holds the store's lock.
@@ -53,6 +56,7 @@ class SignedMetadata:
         self._now = now
         self._files = MetadataFiles(store, keys)
         self._loaded: Roles | None = None
+        self._before: dict[Role, KeyEntry] = {}
 
     @property
     def _roles(self) -> Roles:
@@ -92,6 +96,7 @@ class SignedMetadata:
         """
         url = self._store.url
         self._files.complete()
+        self._keys.read_again()  # a rotation may have ended while this process waited its turn
         if not self._files.exist():
             return False
         if not self._keys.root_file.is_file():
@@ -147,7 +152,12 @@ class SignedMetadata:
     # Writing
 
     def start(self) -> None:
-        """Writes the first metadata of a repository; :meth:`finish` makes it visible."""
+        """Writes the first metadata of a repository; :meth:`finish` makes it visible.
+
+        Raises:
+            TrustError: The keys sign another repository.
+        """
+        self._files.check_new()
         self._loaded = first_roles(self._files, self._keys)
         expiry = self._keys.file.expiry
         self._sign(self.root, expiry.root, "root", first=True)
@@ -157,7 +167,8 @@ class SignedMetadata:
         for name, metadata in self._roles.bins.items():
             self._sign(metadata, expiry.index, "publisher", first=True)
             self._write_targets(name, metadata)
-        write_private(self._keys.root_file, self.root.to_bytes())
+        with self._keys.turn():
+            write_private(self._keys.root_file, self.root.to_bytes())
 
     def publish(self, files: Mapping[str, bytes]) -> bool:
         """Signs new and changed files of the index.
@@ -208,7 +219,8 @@ class SignedMetadata:
         """Replaces a role's key; signatures of the old key are no longer valid.
 
         All files are signed and stored beside the keys before any is written to the store, so an
-        interrupted rotation is completed when the metadata is next opened.
+        interrupted rotation is completed when the metadata is next opened. The old key signs these
+        files as well and the new root is written last: readers accept them before and after it.
 
         Args:
             role: The role.
@@ -223,7 +235,8 @@ class SignedMetadata:
             self.root.signed.revoke_key(before[role].keyid, name)
             self.root.signed.add_key(entry.key, name)
         self._keys.replace(entry)
-        self._sign_root(before["root"])
+        if before[role].keyid != entry.keyid:
+            self._before = {role: before[role]}
         if role == "publisher":
             self._roles.delegations.keys = {entry.keyid: entry.key}
             self._roles.succinct.keyids = [entry.keyid]
@@ -233,6 +246,8 @@ class SignedMetadata:
             self._sign(self.targets, self._keys.file.expiry.targets, "targets")
             self._write_targets(Targets.type, self.targets)
         self.finish()
+        self._before = {}
+        self._sign_root(before["root"])
         self._files.commit(self.root)
 
     def _sign_root(self, before: KeyEntry) -> None:
@@ -269,6 +284,24 @@ class SignedMetadata:
             metadata.signed.version += 1
         metadata.signed.expires = self._until(days)
         metadata.sign(self._keys.signer(self._keys.entry(role)))
+        if role in self._before:
+            self._sign_as_before(metadata, self._before[role])
+
+    def _sign_as_before(self, metadata: Metadata[Any], old: KeyEntry) -> None:
+        """Adds the signature of a key that is being replaced, if it can still sign.
+
+        It is wanted by readers that have not seen the new root yet; a lost key must not keep
+        anybody from replacing it.
+        """
+        alone = dict(metadata.signatures)
+        try:
+            metadata.sign(self._keys.signer(old), append=True)
+        except Exception:  # signers of hardware and clouds raise what they like
+            metadata.signatures = alone
+        if len(metadata.to_bytes()) > _OLD_TIMESTAMP_LIMIT and isinstance(
+            metadata.signed, Timestamp
+        ):
+            metadata.signatures = alone
 
     def _until(self, days: int) -> datetime:
         return (self._now() + timedelta(days=days)).replace(microsecond=0)
