@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from multiprocessing.synchronize import Barrier, Event
@@ -33,6 +34,9 @@ from zoo.stores import LocalStore
 from zoo.util.errors import ZooError
 
 _FORK = multiprocessing.get_context("fork")
+_PAUSE = 0.05
+"""Seconds between two rotations, signatures or collections of garbage."""
+
 ENGINES = 4
 """Models of the repository that is mirrored, each with an engine of 2 MB."""
 
@@ -141,6 +145,7 @@ def _repeat(work: Callable[[Path, int], None], folder: Path, over: Event) -> Non
     while not over.is_set():
         number += 1
         work(folder, number)
+        time.sleep(_PAUSE)
 
 
 def _rotate(folder: Path, number: int) -> None:
