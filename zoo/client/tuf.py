@@ -25,7 +25,10 @@ _MOVING = (tuf.UnsignedMetadataError, tuf.DownloadHTTPError, FileExistsError)
 """What a reader meets that read one file before, and the next after, a key was rotated or garbage
 was collected, or that another process links ``root.json`` at this moment. It starts again."""
 
-_LIMITS = UpdaterConfig(timestamp_max_length=2**18, max_root_rotations=2**12)
+TIMESTAMP_LIMIT = 2**18
+"""Maximum bytes of ``timestamp.json``."""
+
+_LIMITS = UpdaterConfig(timestamp_max_length=TIMESTAMP_LIMIT, max_root_rotations=2**12)
 """Signatures of ML-DSA keys have up to 9 kB each: two or three exceed python-tuf's 16 kB.
 Readers that trust the first root must get over more than 256 rotations, too."""
 
