@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from tuf.api.metadata import Metadata, Root, Timestamp
 
@@ -18,6 +18,15 @@ _LIMIT = 2**24
 _TIMESTAMP = "timestamp.json"
 _JOURNAL = "rotation.json"
 _SEEN = "seen.json"
+
+
+class _Journal(TypedDict):
+    """What an interrupted rotation still has to write."""
+
+    store: NotRequired[str]  # version 0.1 did not write it
+    keys: str
+    root: str
+    files: dict[str, str]
 
 
 class MetadataFiles:
@@ -75,7 +84,7 @@ class MetadataFiles:
         metadata writes the remaining files from it.
         """
         assert self._staged is not None
-        journal = {
+        journal: _Journal = {
             "store": self._store.url,
             "keys": self._keys.file.model_dump_json(indent=1),
             "root": root.to_bytes().decode(),
@@ -97,7 +106,7 @@ class MetadataFiles:
         with self._keys.turn():
             if not path.is_file():
                 return
-            journal = json.loads(path.read_bytes())
+            journal: _Journal = json.loads(path.read_bytes())
             self._check_journal(path, journal)
             self._keys.save(journal["keys"])
             for name, text in journal["files"].items():
@@ -106,7 +115,7 @@ class MetadataFiles:
             write_private(self._keys.root_file, journal["root"].encode())
             path.unlink()
 
-    def _check_journal(self, path: Path, journal: dict[str, Any]) -> None:
+    def _check_journal(self, path: Path, journal: _Journal) -> None:
         if not self.is_bound():
             raise TrustError(
                 f"{path}: a key rotation of {journal.get('store', 'another repository')} was "
@@ -170,5 +179,5 @@ class MetadataFiles:
         return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
-def _version_in(journal: dict[str, Any]) -> int:
+def _version_in(journal: _Journal) -> int:
     return Metadata[Timestamp].from_bytes(journal["files"][_TIMESTAMP].encode()).signed.version
