@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from tuf.api.metadata import Metadata, Root, Timestamp
 
@@ -20,10 +20,13 @@ _JOURNAL = "rotation.json"
 _SEEN = "seen.json"
 
 
-class _Journal(TypedDict):
+class _Place(TypedDict, total=False):
+    store: str  # version 0.1 did not write it
+
+
+class _Journal(_Place):
     """What an interrupted rotation still has to write."""
 
-    store: NotRequired[str]  # version 0.1 did not write it
     keys: str
     root: str
     files: dict[str, str]

@@ -6,9 +6,8 @@ their versions; timestamp names the snapshot and is written last, which publishe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from securesystemslib.exceptions import StorageError
@@ -25,31 +24,20 @@ from tuf.api.metadata import (
 )
 
 from builders.publish.keys import KeyEntry, KeyRing, Role
+from builders.publish.signing_limits import (
+    check_clock,
+    check_length,
+    note_time,
+    sign_as_before,
+    utc_now,
+)
 from builders.publish.tuf_files import MetadataFiles
 from builders.publish.tuf_roles import SIGNS, Roles, first_roles, load_roles
-from zoo.client.tuf import TIMESTAMP_LIMIT
-from zoo.schema.layout import TIMESTAMP, hashed_key
+from zoo.schema.layout import hashed_key
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import TrustError
 from zoo.util.files import write_private
-
-_OLD_TIMESTAMP_LIMIT = 16_384
-"""Maximum bytes of ``timestamp.json`` for readers of version 0.1 and other clients of TUF."""
-
-_SIGNED_AT = "x-caft-zoo-signed"
-"""Field of ``timestamp.json`` with the time of its signature; clients of TUF ignore it."""
-
-CLOCK_IS_RIGHT = "ZOO_CLOCK_IS_RIGHT"
-"""Environment variable that lets this machine sign although the last signature is in its future."""
-
-_BEHIND = 1 / 7
-"""Share of the shortest lifetime by which a signer's clock may be behind: a day of a week."""
-
-
-def utc_now() -> datetime:
-    """Returns this machine's time, UTC."""
-    return datetime.now(timezone.utc)
 
 
 class SignedMetadata:
@@ -139,37 +127,8 @@ class SignedMetadata:
                 f"{url}: its index is version {version}, but these keys have signed version {last}",
                 hint="nothing was signed: an older version of the index has been restored",
             )
-        self._check_clock()
+        check_clock(self._store, self.timestamp, self._keys.file.expiry, self._now)
         return True
-
-    def _check_clock(self) -> None:
-        """Checks that this machine's clock is not behind the last signature.
-
-        What it would sign expires early, or has expired already; readers would refuse it. The time
-        of the last signature is in ``timestamp.json``; before version 0.2, the store's time of
-        writing that file stands in.
-
-        Raises:
-            TrustError: It is behind by more than a share of the shortest lifetime of a signature.
-        """
-        expiry, now = self._keys.file.expiry, self._now()
-        shortest = min(expiry.root, expiry.targets, expiry.index, expiry.timestamp)
-        text = self.timestamp.signed.unrecognized_fields.get(_SIGNED_AT)
-        times = [datetime.fromisoformat(text)] if isinstance(text, str) else []
-        if not times and self._now is utc_now:  # the clock is the one that the store's time is of
-            times = [entry.modified for entry in self._store.list(TIMESTAMP)]
-        last = max(times, default=now)
-        if os.environ.get(CLOCK_IS_RIGHT) == "1":
-            return
-        if last - now > timedelta(days=shortest) * _BEHIND:
-            raise TrustError(
-                f"this machine's clock says {now:%Y-%m-%d %H:%M}, but {self._store.url} was signed "
-                f"at {last:%Y-%m-%d %H:%M} (UTC): signatures made now would expire "
-                f"{(last - now) / timedelta(days=1):.0f} days early",
-                hint="nothing was signed; set this machine's clock. If it is right, and the last "
-                f"signer's was ahead, set {CLOCK_IS_RIGHT}=1 for one run of zoo-farm publish "
-                "--refresh",
-            )
 
     def read(self, path: str) -> bytes | None:
         """Returns a file of the index, verified; None if it has not been signed.
@@ -264,16 +223,9 @@ class SignedMetadata:
         if renewed:
             self._sign_snapshot()
         first = not self.timestamp.signatures
-        self.timestamp.signed.unrecognized_fields[_SIGNED_AT] = (
-            self._now().replace(microsecond=0).isoformat()
-        )
+        note_time(self.timestamp, self._now())
         self._sign(self.timestamp, expiry.timestamp, "publisher", first=first)
-        if (length := len(self.timestamp.to_bytes())) > TIMESTAMP_LIMIT:
-            raise TrustError(
-                f"{self._store.url}: timestamp.json has {length:,} bytes with its signatures; "
-                f"readers accept {TIMESTAMP_LIMIT:,}",
-                hint="nothing was published; use fewer or shorter keys",
-            )
+        check_length(self._store.url, self.timestamp)
         self._files.put("timestamp.json", self.timestamp)
         self._files.remember_version(self.timestamp.signed.version)
 
@@ -347,23 +299,7 @@ class SignedMetadata:
         metadata.signed.expires = self._until(days)
         metadata.sign(self._keys.signer(self._keys.entry(role)))
         if role in self._before:
-            self._sign_as_before(metadata, self._before[role])
-
-    def _sign_as_before(self, metadata: Metadata[Any], old: KeyEntry) -> None:
-        """Adds the signature of a key that is being replaced, if it can still sign.
-
-        It is wanted by readers that have not seen the new root yet; a lost key must not keep
-        anybody from replacing it.
-        """
-        alone = dict(metadata.signatures)
-        try:
-            metadata.sign(self._keys.signer(old), append=True)
-        except Exception:  # signers of hardware and clouds raise what they like
-            metadata.signatures = alone
-        if len(metadata.to_bytes()) > _OLD_TIMESTAMP_LIMIT and isinstance(
-            metadata.signed, Timestamp
-        ):
-            metadata.signatures = alone
+            sign_as_before(metadata, self._keys, self._before[role])
 
     def _until(self, days: int) -> datetime:
         return (self._now() + timedelta(days=days)).replace(microsecond=0)

@@ -10,7 +10,8 @@ from support.goldens import raises_golden
 from support.signed_repository import Signed
 from tuf.api.metadata import Metadata, TargetFile, Timestamp
 
-from builders.publish.tuf_metadata import CLOCK_IS_RIGHT, SignedMetadata
+from builders.publish.signing_limits import CLOCK_IS_RIGHT
+from builders.publish.tuf_metadata import SignedMetadata
 from zoo.util.errors import TrustError
 
 
@@ -72,7 +73,7 @@ def test_a_timestamp_that_readers_refuse_is_not_written(
 ) -> None:
     signed.release()
     good = signed.store.get("metadata/timestamp.json")
-    monkeypatch.setattr("builders.publish.tuf_metadata.TIMESTAMP_LIMIT", len(good) - 10)
+    monkeypatch.setattr("builders.publish.signing_limits.TIMESTAMP_LIMIT", len(good) - 10)
     with pytest.raises(TrustError, match="readers accept"):
         signed.publish(refresh=True)
     assert signed.store.get("metadata/timestamp.json") == good
