@@ -149,6 +149,32 @@ class MetadataFiles:
         version = Metadata[Root].from_bytes(known).signed.version
         return self.get(f"{version}.root.json") == known
 
+    def require_root(self) -> None:
+        """Checks that these keys have signed a repository.
+
+        Raises:
+            TrustError: They have not.
+        """
+        if not self._keys.root_file.is_file():
+            raise TrustError(
+                f"{self._store.url}: this repository is signed, and {self._keys.folder} has never "
+                "signed one",
+                hint="name the folder of its keys with --keys",
+            )
+
+    def check_version(self, version: int) -> None:
+        """Checks that the timestamp in the store is not older than what these keys signed last.
+
+        Raises:
+            TrustError: It is older.
+        """
+        if version < (last := self.last_version()):
+            raise TrustError(
+                f"{self._store.url}: its index is version {version}, but these keys have signed "
+                f"version {last}",
+                hint="nothing was signed: an older version of the index has been restored",
+            )
+
     def check_new(self) -> None:
         """Checks that these keys may sign a new repository in this store.
 

@@ -103,11 +103,7 @@ class SignedMetadata:
         self._keys.read_again()  # a rotation may have ended while this process waited its turn
         if not self._files.exist():
             return False
-        if not self._keys.root_file.is_file():
-            raise TrustError(
-                f"{url}: this repository is signed, and {self._keys.folder} has never signed one",
-                hint="name the folder of its keys with --keys",
-            )
+        self._files.require_root()
         try:
             self._loaded = load_roles(self._files, self._keys)
         except (TufError, DownloadError, StorageError, KeyError, ValueError) as error:
@@ -121,12 +117,7 @@ class SignedMetadata:
                     f"{url}: the {role} key in {self._keys.folder} no longer signs it",
                     hint="it was rotated: name the folder of the current keys with --keys",
                 )
-        last = self._files.last_version()
-        if (version := self.timestamp.signed.version) < last:
-            raise TrustError(
-                f"{url}: its index is version {version}, but these keys have signed version {last}",
-                hint="nothing was signed: an older version of the index has been restored",
-            )
+        self._files.check_version(self.timestamp.signed.version)
         check_clock(self._store, self.timestamp, self._keys.file.expiry, self._now)
         return True
 
