@@ -111,12 +111,7 @@ class SignedMetadata:
                 f"{url}: its metadata is not what the keys in {self._keys.folder} signed: {error}",
                 hint="nothing was signed: it was changed, or these keys are of another repository",
             ) from error
-        for role, names in SIGNS.items():
-            if self._keys.entry(role).keyid not in self.root.signed.roles[names[0]].keyids:
-                raise TrustError(
-                    f"{url}: the {role} key in {self._keys.folder} no longer signs it",
-                    hint="it was rotated: name the folder of the current keys with --keys",
-                )
+        _check_current(url, self._keys, self.root.signed)
         self._files.check_version(self.timestamp.signed.version)
         check_clock(self._store, self.timestamp, self._keys.file.expiry, self._now)
         return True
@@ -294,3 +289,17 @@ class SignedMetadata:
 
     def _until(self, days: int) -> datetime:
         return (self._now() + timedelta(days=days)).replace(microsecond=0)
+
+
+def _check_current(url: str, keys: KeyRing, root: Root) -> None:
+    """Checks that the root names each role's key.
+
+    Raises:
+        TrustError: A key was rotated.
+    """
+    for role, names in SIGNS.items():
+        if keys.entry(role).keyid not in root.roles[names[0]].keyids:
+            raise TrustError(
+                f"{url}: the {role} key in {keys.folder} no longer signs it",
+                hint="it was rotated: name the folder of the current keys with --keys",
+            )
