@@ -219,8 +219,7 @@ class SignedMetadata:
         """Replaces a role's key; signatures of the old key are no longer valid.
 
         All files are signed and stored beside the keys before any is written to the store, so an
-        interrupted rotation is completed when the metadata is next opened. The old key signs these
-        files as well and the new root is written last: readers accept them before and after it.
+        interrupted one is completed later. The old key signs as well, and the root is last.
 
         Args:
             role: The role.
