@@ -234,8 +234,7 @@ class SignedMetadata:
             self.root.signed.revoke_key(before[role].keyid, name)
             self.root.signed.add_key(entry.key, name)
         self._keys.replace(entry)
-        if before[role].keyid != entry.keyid:
-            self._before = {role: before[role]}
+        self._before = {role: before[role]} if before[role].keyid != entry.keyid else {}
         if role == "publisher":
             self._roles.delegations.keys = {entry.keyid: entry.key}
             self._roles.succinct.keyids = [entry.keyid]
