@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from builders.photos.edge import EDGE_PICTURES
 from zoo.util.errors import JobError
 
-_GOLDEN = ("features", "images")
+_GOLDEN = ("edge_features", "features", "images")
 _LABELLED = ("features", "images", "labels")
 _LARGEST_HEADER = 10_000  # NumPy's own limit
 _GRAPH = 7  # field number of ModelProto.graph
@@ -65,7 +66,12 @@ def check_formats(named: Mapping[str, str], folder: Path) -> None:
 
 
 def _check_golden(path: Path) -> None:
-    _check_rows(_npz(path, _GOLDEN))
+    arrays = _npz(path, _GOLDEN)
+    edges = arrays.pop("edge_features")
+    _check_features(edges)
+    _check_rows(arrays)
+    if edges.shape != (len(EDGE_PICTURES), arrays["features"].shape[1]):
+        raise FormatError(f"features of edge pictures of shape {edges.shape}")
 
 
 def _check_labelled(path: Path) -> None:

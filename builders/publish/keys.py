@@ -8,6 +8,11 @@
     publisher.pem    signs the index: bins, snapshot, timestamp
     root.json        the root to give to users, who then trust the repository
     seen.json        the newest version of the index signed with these keys
+    rotation.json    what an interrupted rotation still has to write
+    lock             held while any of these is written
+
+A folder belongs to one repository, the one whose root it holds. Keys are made, rotated and
+remembered by one process at a time.
 
 Private keys are PKCS #8, encrypted if a passphrase is given. Instead of a file, a role may name a
 securesystemslib signer, such as a cloud KMS or a hardware token, by its URI.
@@ -16,7 +21,9 @@ securesystemslib signer, such as a cloud KMS or a hardware token, by its URI.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
@@ -37,13 +44,20 @@ from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from zoo.stores.base import WITNESS
 from zoo.util.errors import TrustError
-from zoo.util.files import write_private
+from zoo.util.files import create_private, write_private
+from zoo.util.locks import turn
 
 Role = Literal["root", "targets", "publisher"]
 ROLES: tuple[Role, ...] = ("root", "targets", "publisher")
 
 PASSPHRASE = "ZOO_KEYS_PASSPHRASE"
 """Environment variable with the passphrase of key files, for unattended machines."""
+
+LOCK = "lock"
+"""Name of the file in a folder of keys that is locked while one process writes there."""
+
+_WRITTEN = 60.0
+"""Seconds in which a file of keys is certainly written; older partial ones are left by kills."""
 
 AskPassphrase = Callable[[str], str]
 """Asks for the passphrase of the given key; returns it."""
@@ -133,16 +147,17 @@ class KeyRing:
         self.folder = folder
         self._ask = ask
         self._signers: dict[str, Signer] = {}
-        path = folder / "keys.json"
-        try:
-            self.file = KeyFile.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise TrustError(
-                f"{path}: {error.strerror}",
-                hint="create keys with zoo-farm keys init, or name their folder with --keys",
-            ) from error
-        except ValidationError as error:
-            raise TrustError(f"{path}: not a valid key file: {error.errors()[0]['msg']}") from error
+        self.file = _read_keys(folder / "keys.json")
+
+    def read_again(self) -> None:
+        """Reads ``keys.json`` again: another process may have rotated a key meanwhile."""
+        self.file = _read_keys(self.folder / "keys.json")
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits until no other process writes to the folder."""
+        with _turn(self.folder):
+            yield
 
     @property
     def root_file(self) -> Path:
@@ -210,6 +225,34 @@ class KeyRing:
         return os.environ.get(PASSPHRASE) or self._ask(what)
 
 
+def _read_keys(path: Path) -> KeyFile:
+    """Reads ``keys.json``.
+
+    Raises:
+        TrustError: It is missing or malformed.
+    """
+    try:
+        return KeyFile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise TrustError(
+            f"{path}: {error.strerror}",
+            hint="create keys with zoo-farm keys init, or name their folder with --keys",
+        ) from error
+    except ValidationError as error:
+        raise TrustError(f"{path}: not a valid key file: {error.errors()[0]['msg']}") from error
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Waits for the turn at a folder of keys, then removes what killed writers left there."""
+    with turn(folder / LOCK):
+        for left in folder.glob("*.part"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _WRITTEN:
+                    left.unlink()
+        yield
+
+
 def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -237,8 +280,35 @@ def make_keys(
         signers: Entries of roles whose private key is not stored in this folder.
 
     Raises:
-        TrustError: The folder holds keys or other files or is inside a repository,
-            or ``bins`` is not a power of two.
+        KeysExistError: The folder holds keys, which another process may have made at this moment.
+        TrustError: The folder holds other files or is inside a repository, or ``bins`` is not a
+            power of two.
+    """
+    _check_outside(folder)
+    if bins < 2 or bins & (bins - 1) or bins > 2**14:
+        raise TrustError(f"the number of bins must be a power of two from 2 to 16384, not {bins}")
+    elsewhere = {entry.role: entry for entry in signers}
+    _check_unused(folder)  # before anything is written there
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    with _turn(folder):
+        _check_unused(folder)
+        keys = tuple(elsewhere.get(role) or _new_key(folder, role, passphrase) for role in ROLES)
+        text = KeyFile(keys=keys, expiry=expiry, bins=bins).model_dump_json(indent=1)
+        # The file that makes them keys comes last, and once: also on a disk without locks.
+        if not create_private(folder / "keys.json", text.encode()):
+            for entry in keys:
+                if entry.role not in elsewhere:
+                    (folder / entry.uri.removeprefix("file:")).unlink(missing_ok=True)
+            raise _used(folder)
+    return KeyRing(folder, ask)
+
+
+def _check_outside(folder: Path) -> None:
+    """Checks that a folder of keys is not inside a repository.
+
+    Raises:
+        TrustError: It is.
     """
     for above in (folder.absolute(), *folder.absolute().parents):
         if (above / WITNESS).is_file():
@@ -246,25 +316,34 @@ def make_keys(
                 f"{folder} is in the repository {above}, which everybody can read",
                 hint="use --keys with a folder outside it",
             )
+
+
+def _check_unused(folder: Path) -> None:
+    """Checks that a folder may get keys.
+
+    Raises:
+        TrustError: It holds keys or other files.
+    """
     if (folder / "keys.json").exists():
-        raise TrustError(
-            f"{folder}: this folder already holds keys",
-            hint="replace one with zoo-farm keys rotate, or use another folder with --keys",
-        )
-    if folder.is_dir() and any(path.suffix not in (".pem", ".part") for path in folder.iterdir()):
+        raise _used(folder)
+    if folder.is_dir() and any(
+        path.suffix not in (".pem", ".part") and path.name != LOCK for path in folder.iterdir()
+    ):
         raise TrustError(
             f"{folder} holds other files",
             hint="keys need their own folder: name another with --keys",
         )
-    if bins < 2 or bins & (bins - 1) or bins > 2**14:
-        raise TrustError(f"the number of bins must be a power of two from 2 to 16384, not {bins}")
-    elsewhere = {entry.role: entry for entry in signers}
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    keys = tuple(elsewhere.get(role) or new_key(folder, role, passphrase) for role in ROLES)
-    text = KeyFile(keys=keys, expiry=expiry, bins=bins).model_dump_json(indent=1)
-    write_private(folder / "keys.json", text.encode())
-    return KeyRing(folder, ask)
+
+
+def _used(folder: Path) -> KeysExistError:
+    return KeysExistError(
+        f"{folder}: this folder already holds keys",
+        hint="replace one with zoo-farm keys rotate, or use another folder with --keys",
+    )
+
+
+class KeysExistError(TrustError):
+    """A folder that should get keys already holds some."""
 
 
 def new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
@@ -275,14 +354,18 @@ def new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
         role: Role that it will sign.
         passphrase: Encrypts it; None for no encryption.
     """
-    names = (f"{role}.pem" if n == 1 else f"{role}-{n}.pem" for n in range(1, 1000))
-    name = next(name for name in names if not (folder / name).exists())
+    with _turn(folder):
+        return _new_key(folder, role, passphrase)
+
+
+def _new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
     private = Ed25519PrivateKey.generate()
     encryption: KeySerializationEncryption = NoEncryption()
     if passphrase:
         encryption = BestAvailableEncryption(passphrase.encode())
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    write_private(folder / name, pem)
+    names = (f"{role}.pem" if n == 1 else f"{role}-{n}.pem" for n in range(1, 1000))
+    name = next(name for name in names if create_private(folder / name, pem))
     return key_entry(role, f"file:{name}", SSlibKey.from_crypto(private.public_key()))
 
 

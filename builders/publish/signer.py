@@ -45,22 +45,30 @@ def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
     if repository.store.local_path("x") is None:
         return Proposals(repository, None)
     folder = Path(f"{repository.store.url}.keys")
+    is_signed = repository.store.size(TIMESTAMP) is not None  # asked before looking for keys
     if not (folder / "keys.json").exists():
-        if repository.store.size(TIMESTAMP) is not None:
+        if is_signed:
             return Proposals(repository, None)  # the keys are on another machine
 
         def make_and_sign() -> Published:
-            from builders.publish.keys import UNATTENDED, make_keys
-
-            if not (folder / "keys.json").exists():
-                make_keys(folder, None, ask=ask_passphrase, expiry=UNATTENDED)
-                say(f"keys of this repository: {folder} (new; for this repository only)")
+            _make_keys_once(folder, say)
             return sign_with(repository, key_ring(folder))
 
         return Proposals(repository, make_and_sign)
     if any(b"ENCRYPTED" in path.read_bytes() for path in folder.glob("publisher*.pem")):
         key_ring(folder).unlock("publisher")
     return Proposals(repository, lambda: sign_with(repository, key_ring(folder)))
+
+
+def _make_keys_once(folder: Path, say: Callable[[str], None]) -> None:
+    """Makes the keys of a new repository, unless another process has made them meanwhile."""
+    from builders.publish.keys import UNATTENDED, KeysExistError, make_keys
+
+    try:
+        make_keys(folder, None, ask=ask_passphrase, expiry=UNATTENDED)
+    except KeysExistError:
+        return
+    say(f"keys of this repository: {folder} (new; for this repository only)")
 
 
 def check_keys(store: str, keys: str) -> None:

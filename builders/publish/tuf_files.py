@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, Root, Timestamp
 
 from builders.publish.keys import KeyRing
 from zoo.schema.layout import METADATA
 from zoo.stores import ObjectStore
+from zoo.util.errors import TrustError
 from zoo.util.files import write_private
 
 _LIMIT = 2**24
+_TIMESTAMP = "timestamp.json"
 _JOURNAL = "rotation.json"
 _SEEN = "seen.json"
+
+
+class _Place(TypedDict, total=False):
+    store: str  # version 0.1 did not write it
+
+
+class _Journal(_Place):
+    """What an interrupted rotation still has to write."""
+
+    keys: str
+    root: str
+    files: dict[str, str]
 
 
 class MetadataFiles:
@@ -72,36 +87,126 @@ class MetadataFiles:
         metadata writes the remaining files from it.
         """
         assert self._staged is not None
-        journal = {
+        journal: _Journal = {
+            "store": self._store.url,
             "keys": self._keys.file.model_dump_json(indent=1),
             "root": root.to_bytes().decode(),
             "files": {name: data.decode() for name, data in self._staged.items()},
         }
-        write_private(self._keys.folder / _JOURNAL, json.dumps(journal).encode())
+        with self._keys.turn():
+            write_private(self._keys.folder / _JOURNAL, json.dumps(journal).encode())
         self._staged = None
         self.complete()
 
     def complete(self) -> None:
-        """Writes the files of a journal, if there is one."""
+        """Writes the files of a journal, if there is one.
+
+        Raises:
+            TrustError: The journal is of another repository, or the repository was published to
+                since the journal was written; nothing is written then.
+        """
         path = self._keys.folder / _JOURNAL
-        if not path.is_file():
+        with self._keys.turn():
+            if not path.is_file():
+                return
+            journal: _Journal = json.loads(path.read_bytes())
+            self._check_journal(path, journal)
+            self._keys.save(journal["keys"])
+            for name, text in journal["files"].items():
+                self._store.put(f"{METADATA}{name}", text.encode())
+            self._remember(_version_in(journal))
+            write_private(self._keys.root_file, journal["root"].encode())
+            path.unlink()
+
+    def _check_journal(self, path: Path, journal: _Journal) -> None:
+        if not self.is_bound():
+            raise TrustError(
+                f"{path}: a key rotation of {journal.get('store', 'another repository')} was "
+                f"interrupted, and {self._store.url} is not that repository",
+                hint="nothing was written; complete the rotation first: zoo-farm publish --refresh "
+                f"--keys {self._keys.folder} --store with its URL (if it no longer exists, delete "
+                f"{path.name})",
+            )
+        now = self.get(_TIMESTAMP)
+        if now is None or now.decode(errors="replace") == journal["files"][_TIMESTAMP]:
             return
-        journal = json.loads(path.read_bytes())
-        self._keys.save(journal["keys"])
-        for name, text in journal["files"].items():
-            self._store.put(f"{METADATA}{name}", text.encode())
-        write_private(self._keys.root_file, journal["root"].encode())
-        path.unlink()
+        if Metadata[Timestamp].from_bytes(now).signed.version >= _version_in(journal):
+            raise TrustError(
+                f"{path}: this key rotation was interrupted, and {self._store.url} was published "
+                "from elsewhere since",
+                hint=f"nothing was written; delete {path}, then rotate the key again",
+            )
+
+    def is_bound(self) -> bool:
+        """Whether the store holds the root that lies beside the keys: both are of one repository.
+
+        :meth:`commit` and :meth:`complete` replace that root last.
+        """
+        try:
+            known = self._keys.root_file.read_bytes()
+        except FileNotFoundError:
+            return False
+        version = Metadata[Root].from_bytes(known).signed.version
+        return self.get(f"{version}.root.json") == known
+
+    def require_root(self) -> None:
+        """Checks that these keys have signed a repository.
+
+        Raises:
+            TrustError: They have not.
+        """
+        if not self._keys.root_file.is_file():
+            raise TrustError(
+                f"{self._store.url}: this repository is signed, and {self._keys.folder} has never "
+                "signed one",
+                hint="name the folder of its keys with --keys",
+            )
+
+    def check_version(self, version: int) -> None:
+        """Checks that the timestamp in the store is not older than what these keys signed last.
+
+        Raises:
+            TrustError: It is older.
+        """
+        if version < (last := self.last_version()):
+            raise TrustError(
+                f"{self._store.url}: its index is version {version}, but these keys have signed "
+                f"version {last}",
+                hint="nothing was signed: an older version of the index has been restored",
+            )
+
+    def check_new(self) -> None:
+        """Checks that these keys may sign a new repository in this store.
+
+        Raises:
+            TrustError: They sign another repository.
+        """
+        signed = self._seen()
+        if self._keys.root_file.is_file() and signed and self._store.url not in signed:
+            raise TrustError(
+                f"the keys in {self._keys.folder} sign another repository: {', '.join(signed)}",
+                hint=f"{self._store.url} is new and needs keys of its own: zoo-farm keys init "
+                "--keys with another folder",
+            )
 
     def last_version(self) -> int:
         """Returns the version of the timestamp that these keys signed last, 0 if there is none."""
         return self._seen().get(self._store.url, 0)
 
     def remember_version(self, version: int) -> None:
-        """Records the version of the timestamp that was signed."""
+        """Records the version of a timestamp that was written; a staged one is not yet."""
+        if self._staged is None:
+            with self._keys.turn():
+                self._remember(version)
+
+    def _remember(self, version: int) -> None:
         seen = {**self._seen(), self._store.url: version}
         write_private(self._keys.folder / _SEEN, json.dumps(seen, indent=1).encode())
 
     def _seen(self) -> dict[str, int]:
         path = self._keys.folder / _SEEN
         return json.loads(path.read_bytes()) if path.is_file() else {}
+
+
+def _version_in(journal: _Journal) -> int:
+    return Metadata[Timestamp].from_bytes(journal["files"][_TIMESTAMP].encode()).signed.version

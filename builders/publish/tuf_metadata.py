@@ -7,7 +7,7 @@ their versions; timestamp names the snapshot and is written last, which publishe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from securesystemslib.exceptions import StorageError
@@ -24,6 +24,13 @@ from tuf.api.metadata import (
 )
 
 from builders.publish.keys import KeyEntry, KeyRing, Role
+from builders.publish.signing_limits import (
+    check_clock,
+    check_length,
+    note_time,
+    sign_as_before,
+    utc_now,
+)
 from builders.publish.tuf_files import MetadataFiles
 from builders.publish.tuf_roles import SIGNS, Roles, first_roles, load_roles
 from zoo.schema.layout import hashed_key
@@ -46,13 +53,14 @@ class SignedMetadata:
         self,
         store: ObjectStore,
         keys: KeyRing,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._store = store
         self._keys = keys
         self._now = now
         self._files = MetadataFiles(store, keys)
         self._loaded: Roles | None = None
+        self._before: dict[Role, KeyEntry] = {}
 
     @property
     def _roles(self) -> Roles:
@@ -92,13 +100,10 @@ class SignedMetadata:
         """
         url = self._store.url
         self._files.complete()
+        self._keys.read_again()  # a rotation may have ended while this process waited its turn
         if not self._files.exist():
             return False
-        if not self._keys.root_file.is_file():
-            raise TrustError(
-                f"{url}: this repository is signed, and {self._keys.folder} has never signed one",
-                hint="name the folder of its keys with --keys",
-            )
+        self._files.require_root()
         try:
             self._loaded = load_roles(self._files, self._keys)
         except (TufError, DownloadError, StorageError, KeyError, ValueError) as error:
@@ -106,18 +111,9 @@ class SignedMetadata:
                 f"{url}: its metadata is not what the keys in {self._keys.folder} signed: {error}",
                 hint="nothing was signed: it was changed, or these keys are of another repository",
             ) from error
-        for role, names in SIGNS.items():
-            if self._keys.entry(role).keyid not in self.root.signed.roles[names[0]].keyids:
-                raise TrustError(
-                    f"{url}: the {role} key in {self._keys.folder} no longer signs it",
-                    hint="it was rotated: name the folder of the current keys with --keys",
-                )
-        last = self._files.last_version()
-        if (version := self.timestamp.signed.version) < last:
-            raise TrustError(
-                f"{url}: its index is version {version}, but these keys have signed version {last}",
-                hint="nothing was signed: an older version of the index has been restored",
-            )
+        _check_current(url, self._keys, self.root.signed)
+        self._files.check_version(self.timestamp.signed.version)
+        check_clock(self._store, self.timestamp, self._keys.file.expiry, self._now)
         return True
 
     def read(self, path: str) -> bytes | None:
@@ -130,13 +126,20 @@ class SignedMetadata:
         if info is None:
             return None
         try:
-            data = self._store.get(hashed_key(path, info.hashes["sha256"]), limit=info.length)
+            digest = info.hashes["sha256"]
+        except KeyError as error:
+            raise TrustError(
+                f"{self._store.url}: {path} is signed without a SHA-256",
+                hint="it was signed with another program; files are stored by their SHA-256",
+            ) from error
+        try:
+            data = self._store.get(hashed_key(path, digest), limit=info.length)
         except KeyError as error:
             raise TrustError(
                 f"{self._store.url}: {path} is signed, but its file is missing: {error.args[0]}",
                 hint="restore it from a copy of the repository",
             ) from error
-        if sha256_bytes(data) != info.hashes["sha256"]:
+        if sha256_bytes(data) != digest:
             raise TrustError(f"{self._store.url}: {path} was changed after it was signed")
         return data
 
@@ -147,7 +150,12 @@ class SignedMetadata:
     # Writing
 
     def start(self) -> None:
-        """Writes the first metadata of a repository; :meth:`finish` makes it visible."""
+        """Writes the first metadata of a repository; :meth:`finish` makes it visible.
+
+        Raises:
+            TrustError: The keys sign another repository.
+        """
+        self._files.check_new()
         self._loaded = first_roles(self._files, self._keys)
         expiry = self._keys.file.expiry
         self._sign(self.root, expiry.root, "root", first=True)
@@ -157,7 +165,8 @@ class SignedMetadata:
         for name, metadata in self._roles.bins.items():
             self._sign(metadata, expiry.index, "publisher", first=True)
             self._write_targets(name, metadata)
-        write_private(self._keys.root_file, self.root.to_bytes())
+        with self._keys.turn():
+            write_private(self._keys.root_file, self.root.to_bytes())
 
     def publish(self, files: Mapping[str, bytes]) -> bool:
         """Signs new and changed files of the index.
@@ -200,7 +209,9 @@ class SignedMetadata:
         if renewed:
             self._sign_snapshot()
         first = not self.timestamp.signatures
+        note_time(self.timestamp, self._now())
         self._sign(self.timestamp, expiry.timestamp, "publisher", first=first)
+        check_length(self._store.url, self.timestamp)
         self._files.put("timestamp.json", self.timestamp)
         self._files.remember_version(self.timestamp.signed.version)
 
@@ -208,7 +219,7 @@ class SignedMetadata:
         """Replaces a role's key; signatures of the old key are no longer valid.
 
         All files are signed and stored beside the keys before any is written to the store, so an
-        interrupted rotation is completed when the metadata is next opened.
+        interrupted one is completed later. The old key signs as well, and the root is last.
 
         Args:
             role: The role.
@@ -223,7 +234,7 @@ class SignedMetadata:
             self.root.signed.revoke_key(before[role].keyid, name)
             self.root.signed.add_key(entry.key, name)
         self._keys.replace(entry)
-        self._sign_root(before["root"])
+        self._before = {role: before[role]} if before[role].keyid != entry.keyid else {}
         if role == "publisher":
             self._roles.delegations.keys = {entry.keyid: entry.key}
             self._roles.succinct.keyids = [entry.keyid]
@@ -233,6 +244,8 @@ class SignedMetadata:
             self._sign(self.targets, self._keys.file.expiry.targets, "targets")
             self._write_targets(Targets.type, self.targets)
         self.finish()
+        self._before = {}
+        self._sign_root(before["root"])
         self._files.commit(self.root)
 
     def _sign_root(self, before: KeyEntry) -> None:
@@ -269,6 +282,22 @@ class SignedMetadata:
             metadata.signed.version += 1
         metadata.signed.expires = self._until(days)
         metadata.sign(self._keys.signer(self._keys.entry(role)))
+        if role in self._before:
+            sign_as_before(metadata, self._keys, self._before[role])
 
     def _until(self, days: int) -> datetime:
         return (self._now() + timedelta(days=days)).replace(microsecond=0)
+
+
+def _check_current(url: str, keys: KeyRing, root: Root) -> None:
+    """Checks that the root names each role's key.
+
+    Raises:
+        TrustError: A key was rotated.
+    """
+    for role, names in SIGNS.items():
+        if keys.entry(role).keyid not in root.roles[names[0]].keyids:
+            raise TrustError(
+                f"{url}: the {role} key in {keys.folder} no longer signs it",
+                hint="it was rotated: name the folder of the current keys with --keys",
+            )

@@ -73,8 +73,11 @@ class Roles:
 
 def load_roles(files: MetadataFiles, keys: KeyRing) -> Roles:
     """Loads and verifies root, timestamp, snapshot and targets, starting from the trusted root."""
-    root = Metadata[Root].from_bytes(keys.root_file.read_bytes())
+    known = keys.root_file.read_bytes()
+    root = Metadata[Root].from_bytes(known)
     root.verify_delegate(Root.type, root)
+    if files.get(name := f"{root.signed.version}.root.json") not in (None, known):
+        raise ValueError(f"{name} is the root of another repository")
     while (data := files.get(f"{root.signed.version + 1}.root.json")) is not None:
         following = Metadata[Root].from_bytes(data)
         root.verify_delegate(Root.type, following)

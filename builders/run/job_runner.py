@@ -45,26 +45,31 @@ class JobRunner:
         kept = failures / label.replace(" ", "-")
         if not retry:
             scratch.check_quarantine(job, kept)
-        folder = scratch.scratch_folder(self._repository)
-        try:
-            with self._display.job(label) as report:
-                outcome = self._executor.run(job, folder, report)
-            yield outcome
-            shutil.rmtree(kept, ignore_errors=True)  # of an earlier run
-        except (JobError, VerificationError) as error:
-            scratch.keep(folder, kept)
-            command = f"{Path(sys.executable).parent / 'zoo-farm'} worker"
-            kept = kept.absolute()
-            again = f"{command} {kept / 'job.json'} {kept / 'again'}"
-            reported = type(error)(
-                error.message,
-                hint=f"{error.hint + '; ' if error.hint else ''}log: {kept / 'log.txt'}\n"
-                f"  to reproduce: {again}",
-            )
-            reported.command = again
-            raise reported from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with scratch.scratch_folder(self._repository) as folder:
+            try:
+                with self._display.job(label) as report:
+                    outcome = self._executor.run(job, folder, report)
+                yield outcome
+                shutil.rmtree(kept, ignore_errors=True)  # of an earlier run
+            except (JobError, VerificationError) as error:
+                raise _reported(error, folder, kept) from error
+
+
+def _reported(
+    error: JobError | VerificationError, folder: Path, kept: Path
+) -> JobError | VerificationError:
+    """Keeps the files of a failed job; returns its error with where they are."""
+    scratch.keep(folder, kept)
+    command = f"{Path(sys.executable).parent / 'zoo-farm'} worker"
+    kept = kept.absolute()
+    again = f"{command} {kept / 'job.json'} {kept / 'again'}"
+    reported = type(error)(
+        error.message,
+        hint=f"{error.hint + '; ' if error.hint else ''}log: {kept / 'log.txt'}\n"
+        f"  to reproduce: {again}",
+    )
+    reported.command = again
+    return reported
 
 
 def passed(outcome: Outcome, otherwise: str) -> BuildOutput:

@@ -6,20 +6,29 @@ same root. Engines excluded by a filter are still in the index; clients report t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from zoo.client.client import Client
 from zoo.schema.index import EngineEntry
-from zoo.schema.layout import FIRST_ROOT, TIMESTAMP, blob_key, hashed_key, record_key
+from zoo.schema.layout import FIRST_ROOT, METADATA, TIMESTAMP, blob_key, hashed_key, record_key
 from zoo.schema.records import Blob
 from zoo.schema.targets import arch_of
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes, sha256_file
-from zoo.util.errors import RepositoryError, SelectionError
+from zoo.util.errors import RepositoryError, SelectionError, TrustError
+
+_TRIES = 5
+"""How often a repository that changes meanwhile is mirrored from its newest index again."""
+
+_ROOT = re.compile(rf"{METADATA}\d+\.root\.json")
+
+_UNSIGNED = ("candidates/", "exports/", "states/")
+"""What builders write, and mirrors do not have."""
 
 _MAX_BYTES = 2**20
-"""Maximum size of a root and of ``repository.json``."""
+"""Maximum size of ``repository.json``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +88,54 @@ def mirror(
             contains a different repository.
         TrustError: The index has expired, or its signatures are not valid.
     """
-    index, signed, result = client.index(), client.signed, Mirrored()
-    signed.must_be_fresh()
-    _check_destination(client, destination)
+    result = Mirrored()
+    with destination.lock("publish"):  # no garbage is collected there, nobody else mirrors to it
+        for remaining in reversed(range(_TRIES)):
+            version: object = None
+            try:
+                client.index()
+                client.signed.must_be_fresh()
+                version = dict(client.signed.metadata())[TIMESTAMP]
+                _copy(client, destination, wanted, say, result)
+            except SelectionError:
+                raise
+            except (RepositoryError, TrustError):
+                if not remaining or not _has_moved(client, version):
+                    raise
+                result.engines = 0
+            else:
+                return result
+    raise AssertionError("unreachable")
+
+
+def _has_moved(client: Client, version: object) -> bool:
+    """Whether the index was signed again since: what was missing is no longer named."""
+    client.signed.look_again()
+    client.index()
+    return bool(dict(client.signed.metadata())[TIMESTAMP] != version)
+
+
+def _copy(
+    client: Client,
+    destination: ObjectStore,
+    wanted: Filter,
+    say: Callable[[str], None],
+    result: Mirrored,
+) -> None:
+    """Copies one version of the index, and what it names."""
+    index, signed = client.index(), client.signed
+    metadata = dict(signed.metadata())
+    timestamp = metadata.pop(TIMESTAMP)
+    roots = {key: metadata.pop(key) for key in list(metadata) if _ROOT.fullmatch(key)}
+    _check_destination(client.repository.store.url, roots, destination)
+    if destination.size(TIMESTAMP) is None:  # it belongs to this repository from now on
+        for key, data in roots.items():
+            _put(destination, key, data, result)
+    if FIRST_ROOT not in roots:
+        say(
+            f"{client.repository.store.url} lacks roots before {next(iter(roots))}: readers that "
+            "trust an older one can't read the mirror"
+        )
     models = [row.model for row in index.models]
     if wanted.models is not None:
         models = [name for name in models if name in wanted.models]
@@ -95,40 +149,56 @@ def mirror(
             f"{client.repository.store.url}: no engine matches the filter",
             hint="list the published engines with zoo list",
         )
-    for path in ("index.json", *(f"index/{name}.json" for name in models)):
-        data = signed.read(path)
-        assert data is not None
-        _put(destination, hashed_key(path, sha256_bytes(data)), data, result)
-        destination.put(path, data)
+    _copy_index(client, models, destination, result)
     destination.put(
         "repository.json", client.repository.store.get("repository.json", limit=_MAX_BYTES)
     )
-    for key, data in signed.metadata():
-        if key != TIMESTAMP:
-            _put(destination, key, data, result)
-    # Last, so that readers never see a timestamp of files that are not there yet.
-    destination.put(TIMESTAMP, dict(signed.metadata())[TIMESTAMP])
-    return result
+    signed.must_be_fresh()
+    for key, data in metadata.items():
+        _put(destination, key, data, result)
+    # Last, so that readers never see a timestamp of files that are not there yet; the roots
+    # directly before it, because the timestamp before may not be signed with their keys.
+    for key, data in roots.items():
+        _put(destination, key, data, result)
+    destination.put(TIMESTAMP, timestamp)
 
 
-def _check_destination(client: Client, destination: ObjectStore) -> None:
+def _copy_index(
+    client: Client, models: Collection[str], destination: ObjectStore, result: Mirrored
+) -> None:
+    for path in ("index.json", *(f"index/{name}.json" for name in models)):
+        data = client.signed.read(path)
+        assert data is not None
+        _put(destination, hashed_key(path, sha256_bytes(data)), data, result)
+        destination.put(path, data)
+
+
+def _check_destination(url: str, roots: dict[str, bytes], destination: ObjectStore) -> None:
     """Checks that the destination is empty or a mirror of the same repository.
 
     Raises:
-        RepositoryError: The destination has a different root.
+        RepositoryError: It has roots of another repository, or is one that is not signed yet.
     """
-    if destination.size(FIRST_ROOT) is None:
-        return
-    source = client.repository.store
-    if source.size(FIRST_ROOT) is None or _root(source) != _root(destination):
+    same = [destination.get(key) == data for key, data in roots.items() if _has(destination, key)]
+    signed = destination.size(TIMESTAMP) is not None or _has_any(destination, METADATA)
+    if (signed and not same) or not all(same):
         raise RepositoryError(
             f"{destination.url}: contains a different repository with its own root",
-            hint=f"nothing was written; use an empty destination or a mirror of {source.url}",
+            hint=f"nothing was written; use an empty destination or a mirror of {url}",
+        )
+    if not same and any(_has_any(destination, prefix) for prefix in _UNSIGNED):
+        raise RepositoryError(
+            f"{destination.url}: contains a repository that is not signed yet",
+            hint=f"nothing was written; use an empty destination or a mirror of {url}",
         )
 
 
-def _root(store: ObjectStore) -> bytes:
-    return store.get(FIRST_ROOT, limit=_MAX_BYTES)
+def _has(store: ObjectStore, key: str) -> bool:
+    return store.size(key) is not None
+
+
+def _has_any(store: ObjectStore, prefix: str) -> bool:
+    return next(iter(store.list(prefix)), None) is not None
 
 
 def _copy_engine(

@@ -17,7 +17,6 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -66,12 +65,14 @@ class TrustHome:
         """
         if self.root(url) == root:
             return False
-        path = self._root_path(url)
+        path, folder = self._root_path(url), self.folder(url)
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = self.folder(url)
-        if folder.exists():
-            shutil.rmtree(folder)
-        write_whole(path, root)
+        with turn(folder / "lock"):
+            if self.root(url) == root:  # another process trusted it meanwhile
+                return False
+            for inside in ("metadata", "verified"):
+                shutil.rmtree(folder / inside, ignore_errors=True)
+            write_whole(path, root)
         return True
 
     def folder(self, url: str) -> Path:
@@ -152,7 +153,8 @@ def trusted_root(store: ObjectStore, home: TrustHome, given: str | None) -> byte
 class SignedIndex:
     """Reads and verifies the index of a repository.
 
-    Processes that share a folder lock it in turn.
+    Each process reads into a folder of its own, and adds what it verified to the shared folder:
+    the shared folder is locked for that moment alone, not while a server is waited for.
 
     Args:
         store: The repository's store.
@@ -177,7 +179,7 @@ class SignedIndex:
         self._allow_stale = allow_stale
         self._say = say
         self._updater: Updater | None = None
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._own: tempfile.TemporaryDirectory[str] | None = None
         self.cause: TrustError | RepositoryError | None = None
         """Why only cached files are returned; None if the repository was read."""
 
@@ -196,25 +198,27 @@ class SignedIndex:
             TrustError: The repository's signatures are not valid; says why.
             RepositoryError: The repository can't be reached, and no verified copy is cached.
         """
-        with self._turn():
-            if self.cause is None:
-                try:
-                    return self._fresh(path)
-                except SetbackError as error:
-                    self.cause = error.cause
-            cached = self._folder / "verified" / quote(path, safe="")
-            if not cached.is_file():
-                raise self.cause
-            self._check_copy(cached)
-            since = datetime.fromtimestamp(cached.stat().st_mtime, timezone.utc)
-            self._say(f"{self.cause.message}; using the copy verified on {since:%Y-%m-%d}")
-            return cached.read_bytes()
+        if self.cause is None:
+            try:
+                return self._fresh(path)
+            except SetbackError as error:
+                self.cause = error.cause
+        for folder in (*self._own_folder(), self._folder):
+            cached = folder / "verified" / quote(path, safe="")
+            if cached.is_file():
+                break
+        else:
+            raise self.cause
+        self._check_copy(cached)
+        since = datetime.fromtimestamp(cached.stat().st_mtime, timezone.utc)
+        self._say(f"{self.cause.message}; using the copy verified on {since:%Y-%m-%d}")
+        return cached.read_bytes()
 
     def expires(self) -> datetime | None:
         """Returns when the index that was read expires, or None if none was read yet."""
         from tuf.api.metadata import Metadata, Timestamp
 
-        path = self._folder / "metadata" / "timestamp.json"
+        path = self._metadata / "timestamp.json"
         if not path.is_file():
             return None
         return Metadata[Timestamp].from_bytes(path.read_bytes()).signed.expires
@@ -223,7 +227,7 @@ class SignedIndex:
         """Returns ids of the keys that signed the index; empty if none was read yet."""
         from tuf.api.metadata import Metadata, Root, Timestamp
 
-        folder = self._folder / "metadata"
+        folder = self._metadata
         if not (folder / "timestamp.json").is_file():
             return ()
         root = Metadata[Root].from_bytes((folder / "root.json").read_bytes())
@@ -255,8 +259,8 @@ class SignedIndex:
         from zoo.client.tuf import metadata_files, translate_errors
 
         try:
-            with self._turn(), translate_errors(self._store.url):
-                yield from metadata_files(self._store, self._folder / "metadata")
+            with translate_errors(self._store.url):
+                yield from metadata_files(self._store, self._metadata)
         except SetbackError as error:
             raise error.cause from error
 
@@ -265,17 +269,23 @@ class SignedIndex:
 
         with translate_errors(self._store.url):
             if self._updater is None:
+                self._start_from_shared()
                 self._updater = updater(
-                    self._store,
-                    self._folder / "metadata",
-                    self._root,
-                    allow_expired=self._allow_stale,
+                    self._store, self._metadata, self._root, allow_expired=self._allow_stale
                 )
             info = self._updater.get_targetinfo(path)
+        self._share()
         if info is None:
             return None
-        cached = self._folder / "verified" / quote(path, safe="")
-        digest = info.hashes["sha256"]
+        folder = self._folder if _may_write(self._folder) else next(self._own_folder())
+        cached = folder / "verified" / quote(path, safe="")
+        if (digest := info.hashes.get("sha256")) is None:
+            raise TrustError(
+                f"{self._store.url}: {path} is signed without a SHA-256: with "
+                f"{', '.join(sorted(info.hashes)) or 'no digest'} alone",
+                hint="files of a repository are stored by their SHA-256; report it to the "
+                "repository's maintainers",
+            )
         if _digest_of(cached).is_file() and cached.is_file():
             copy = cached.read_bytes()
             if sha256_bytes(copy) == digest:
@@ -318,16 +328,55 @@ class SignedIndex:
             hint="it is replaced as soon as the repository can be read again",
         ) from self.cause
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Has this process's turn at the folder: one that may not be written is copied first."""
-        if self._copy is None and not _may_write(self._folder):
-            self._copy = tempfile.TemporaryDirectory(prefix="zoo-trust-")
-            if self._folder.is_dir():
-                shutil.copytree(self._folder, self._copy.name, symlinks=True, dirs_exist_ok=True)
-            self._folder = Path(self._copy.name)
+    @property
+    def _metadata(self) -> Path:
+        """Folder of the metadata that this process read; the shared one before it read any."""
+        return next(self._own_folder(), self._folder) / "metadata"
+
+    def _own_folder(self) -> Iterator[Path]:
+        if self._own is not None:
+            yield Path(self._own.name)
+
+    def _start_from_shared(self) -> None:
+        """Copies the shared metadata, which sets the versions that must not be undercut."""
+        if self._own is None:
+            self._own = tempfile.TemporaryDirectory(prefix="zoo-trust-")
+        elif not _may_write(self._folder):
+            return  # what this process read is newer
+        own, shared = Path(self._own.name) / "metadata", self._folder / "metadata"
         with turn(self._folder / "lock"):
-            yield
+            if own.is_dir():
+                shutil.rmtree(own)
+            if shared.is_dir():
+                shutil.copytree(shared, own, symlinks=True)
+
+    def _share(self) -> None:
+        """Adds the metadata that this process read to the shared folder, unless that is newer."""
+        if not _may_write(self._folder):
+            return
+        shared = self._folder / "metadata"
+        with turn(self._folder / "lock"):
+            for path in self._metadata.rglob("*.json"):
+                other = shared / path.relative_to(self._metadata)
+                data = path.read_bytes()
+                if path.is_symlink() or (other.is_file() and not _is_newer(data, other)):
+                    continue
+                write_whole(other, data)
+
+
+def _is_newer(data: bytes, known: Path) -> bool:
+    """Whether metadata is of a later version than a known file, or that file is damaged."""
+    before = known.read_bytes()
+    if data == before:
+        return False
+    try:
+        return bool(_version(data) >= _version(before))
+    except (ValueError, KeyError, TypeError):
+        return True
+
+
+def _version(data: bytes) -> int:
+    return int(json.loads(data)["signed"]["version"])
 
 
 def _digest_of(cached: Path) -> Path:

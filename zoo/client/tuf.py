@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuf.api import exceptions as tuf
-from tuf.api.metadata import Metadata, Snapshot, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
@@ -17,7 +18,20 @@ from zoo.schema.layout import METADATA, TIMESTAMP
 from zoo.stores import ObjectStore
 from zoo.util.errors import RepositoryError, SetbackError, TooLongError, TrustError
 
-_TRIES = 10
+_TRIES = 4
+_PAUSE = 0.05
+
+_MOVING = (tuf.UnsignedMetadataError, tuf.DownloadHTTPError, FileExistsError)
+"""What a reader meets that read one file before, and the next after, a key was rotated or garbage
+was collected, or that another process links ``root.json`` at this moment. It starts again."""
+
+TIMESTAMP_LIMIT = 2**18
+"""Maximum bytes of ``timestamp.json``."""
+
+_LIMITS = UpdaterConfig(timestamp_max_length=TIMESTAMP_LIMIT, max_root_rotations=2**12)
+"""Signatures of ML-DSA keys have up to 9 kB each: two or three exceed python-tuf's 16 kB.
+Readers that trust the first root must get over more than 256 rotations, too."""
+
 _REPORT = "it was not used; report it to the repository's maintainers"
 
 # Messages and hints for python-tuf's exceptions, subclasses before their bases.
@@ -91,13 +105,14 @@ def updater(store: ObjectStore, folder: Path, root: bytes, *, allow_expired: boo
                 metadata_dir=str(folder),
                 metadata_base_url=METADATA,
                 fetcher=_StoreFetcher(store),
-                config=UpdaterConfig(),
+                config=_LIMITS,
                 bootstrap=root,
             )
             client.refresh()
-        except FileExistsError:  # without locks, another process has just linked root.json
+        except _MOVING:
             if not remaining:
                 raise
+            time.sleep(_PAUSE)
         else:
             return client
     raise AssertionError("unreachable")
@@ -111,19 +126,47 @@ def metadata_files(store: ObjectStore, folder: Path) -> Iterator[tuple[str, byte
         folder: Metadata folder of a refreshed :func:`updater`.
     """
     fetch = _StoreFetcher(store).download_bytes
-    for path in sorted((folder / "root_history").iterdir(), key=_root_version):
-        yield f"{METADATA}{path.name}", path.read_bytes()
+    yield from roots(store, folder).items()
     timestamp = Metadata[Timestamp].from_bytes((folder / "timestamp.json").read_bytes())
     snapshot_bytes = (folder / "snapshot.json").read_bytes()
     snapshot = Metadata[Snapshot].from_bytes(snapshot_bytes)
     for name, meta in snapshot.signed.meta.items():
         key = f"{METADATA}{meta.version}.{name}"
-        data = fetch(key, meta.length or UpdaterConfig().targets_max_length)
+        data = fetch(key, meta.length or _LIMITS.targets_max_length)
         meta.verify_length_and_hashes(data)
         yield key, data
     version = timestamp.signed.snapshot_meta.version
     yield f"{METADATA}{version}.snapshot.json", snapshot_bytes
     yield TIMESTAMP, (folder / "timestamp.json").read_bytes()
+
+
+def roots(store: ObjectStore, folder: Path) -> dict[str, bytes]:
+    """Returns key and content of all roots, oldest first: also those before the trusted one.
+
+    Readers that trust an older root follow the chain, so each root before the trusted one must have
+    signed the next, as for them. Without a complete chain in the store, the newer part is returned.
+
+    Args:
+        store: The repository's store.
+        folder: Metadata folder of a refreshed :func:`updater`.
+    """
+    files = sorted((folder / "root_history").glob("*.root.json"), key=_root_version)
+    chain = {f"{METADATA}{path.name}": path.read_bytes() for path in files}
+    oldest = Metadata[Root].from_bytes(next(iter(chain.values())))
+    while oldest.signed.version > 1:
+        key = f"{METADATA}{oldest.signed.version - 1}.root.json"
+        try:
+            data = store.get(key, limit=_LIMITS.root_max_length)
+            before = Metadata[Root].from_bytes(data)
+            before.verify_delegate(Root.type, before)
+            before.verify_delegate(Root.type, oldest)
+        except (KeyError, TooLongError, tuf.RepositoryError):
+            break
+        if before.signed.version != oldest.signed.version - 1:
+            break
+        chain = {key: data, **chain}
+        oldest = before
+    return chain
 
 
 def _root_version(path: Path) -> int:

@@ -41,7 +41,7 @@ class HttpStore:
                 length = content_length(answer) or 0
                 if limit is not None and length > limit:
                     raise too_long(self.url, key, limit)
-                data = bytes(answer.read(None if limit is None else limit + 1))
+                data = self._server.read(key, answer, None if limit is None else limit + 1)
             if len(data) < length:
                 raise BrokenOffError
             return data
@@ -140,7 +140,7 @@ class HttpStore:
             with self._server.request("GET", key, (206,), span) as answer:
                 if self._server.span(key, answer)[0] != first:
                     raise self._server.unfit(key, f"sent another range than {span}")
-                data = bytes(answer.read(length + 1))
+                data = self._server.read(key, answer, length + 1)
             if len(data) < length:
                 raise BrokenOffError
             if len(data) > length:
@@ -155,7 +155,7 @@ class HttpStore:
         """Reads the whole object and appends the bytes that the file does not have yet."""
         have, at = file.tell(), 0
         with self._server.request("GET", key, (200,)) as answer:
-            while data := answer.read(1 << 20):
+            for data in self._server.pieces(key, answer):
                 if size is not None and at + len(data) > size:
                     raise too_long(self.url, key, size)
                 new = data[max(0, have - at) :]

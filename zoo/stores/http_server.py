@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,14 @@ T = TypeVar("T")
 
 BACKOFF = 0.5
 """Seconds before the first retry of a request; doubled before each further retry."""
+
+WINDOW = 30.0
+"""Seconds in which a server must send :data:`PROGRESS` bytes of a body."""
+
+PROGRESS = 4096
+"""Bytes: with eight parts at once, a line of 1 kB/s is fast enough."""
+
+_PIECE = 1 << 18
 
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+)")
 """``Content-Range``: first byte of the range, and length of the whole object."""
@@ -102,6 +111,40 @@ class HttpServer:
             yield answer
         finally:
             answer.close()
+
+    def read(self, key: str, answer: BaseHTTPResponse, limit: int | None = None) -> bytes:
+        """Returns the body of a response, at most ``limit`` bytes of it.
+
+        Raises:
+            RepositoryError: Fewer than :data:`PROGRESS` bytes came in :data:`WINDOW` seconds.
+        """
+        data = bytearray()
+        for piece in self.pieces(key, answer, limit):
+            data += piece
+        return bytes(data)
+
+    def pieces(
+        self, key: str, answer: BaseHTTPResponse, limit: int | None = None
+    ) -> Iterator[bytes]:
+        """Yields the body of a response as it arrives; see :meth:`read`."""
+        total = since = 0
+        start = time.monotonic()
+        while limit is None or total < limit:
+            piece = answer.read1(_PIECE if limit is None else min(_PIECE, limit - total))
+            if not piece:
+                return
+            yield piece
+            total += len(piece)
+            since += len(piece)
+            if (waited := time.monotonic() - start) > WINDOW:
+                if since < PROGRESS:
+                    raise RepositoryError(
+                        f"{self.url}: the server sent only {since:,} bytes of {key} in "
+                        f"{waited:.0f} s",
+                        hint="it is overloaded, or holds the connection open on purpose: try again "
+                        "later, or use a mirror",
+                    )
+                start, since = time.monotonic(), 0
 
     def retried(self, key: str, work: Callable[[], T]) -> T:
         """Runs ``work`` again when the connection breaks off in the middle of a response.

@@ -24,11 +24,9 @@ from zoo.stores.base import (
 from zoo.stores.lock_owner import PATIENCE, Owner, Say, to_stderr, wait_for
 from zoo.stores.transfer import appending
 from zoo.util.errors import RepositoryError
+from zoo.util.files import NO_LINKS
 
 _TEMPORARY = ".incoming"
-
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
-"""Errors on file systems without hard links."""
 
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or use another directory",
@@ -239,7 +237,7 @@ def _place(temporary: Path, path: Path, if_absent: bool) -> bool:
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno in _NO_LINKS:
+            if error.errno in NO_LINKS:
                 raise OSError(error.errno, "this file system has no hard links") from error
             raise
     else:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""Errors on file systems without hard links."""
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yields a temporary path, renamed to ``path`` on success and deleted on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    partial = partial_name(path)
     try:
         yield partial
         partial.replace(path)
@@ -30,9 +34,47 @@ def write_whole(path: Path, data: bytes) -> None:
 def write_private(path: Path, data: bytes) -> None:
     """Writes a file atomically, readable by its owner only, and syncs it to disk."""
     with whole(path) as partial:
+        _write_synced(partial, data)
+
+
+def create_private(path: Path, data: bytes) -> bool:
+    """Creates a file as :func:`write_private` does, unless it exists.
+
+    Of several processes that create it at once, one succeeds; nobody sees it incomplete.
+
+    Returns:
+        Whether this call created it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
+    try:
+        _write_synced(partial, data)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            # This disk has no hard links: the name is taken first, then given its content.
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            except FileExistsError:
+                return False
+            partial.replace(path)
+        return True
+    finally:
         partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+
+
+def partial_name(path: Path) -> Path:
+    """Returns a temporary name beside a file that no other process uses, on any machine."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

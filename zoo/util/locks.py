@@ -5,12 +5,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import platform
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 """What file systems without locks answer."""
+
+_QUIET = 3.0
+"""Seconds to wait before telling the user."""
+
+_PAUSE = 0.02
+"""Seconds between attempts to lock a file."""
 
 _NOT_MINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -36,13 +45,31 @@ def turn(path: Path) -> Iterator[None]:
         return
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file, path)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
         yield
     finally:
         os.close(file)
+
+
+def _lock(file: int, path: Path) -> None:
+    """Locks a file and notes this process in it; says who is waited for if it takes long."""
+    start, told = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        if not told and time.monotonic() - start > _QUIET:
+            holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
+            print(f"waiting for {holder}, which holds {path}", file=sys.stderr, flush=True)
+            told = True
+    with suppress(OSError):  # another user's file is open for reading alone
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {platform.node()}".encode(), 0)
 
 
 def _open(path: Path) -> int | None:

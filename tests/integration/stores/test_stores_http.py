@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from support.faulty_servers import OddFiles, serving
 from support.goldens import assert_golden
 
 import zoo.stores.transfer
+from zoo.stores import http_server
 from zoo.stores.base import ObjectStore
 from zoo.stores.http import HttpStore
 from zoo.stores.http_server import retry_policy
@@ -166,3 +171,36 @@ def test_a_web_page_is_named_as_such(server: Server, tmp_path: Path) -> None:
         assert f"{store.url}/index.json" in raised.value.message
         assert_golden("stores_http/web_page", raised.value, {store.url: "URL"})
     assert not (tmp_path / "copy").exists()
+
+
+class DripHandler(BaseHTTPRequestHandler):
+    """Declares 4 MB, and sends a byte at a time."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4000000")
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.02)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("limit", [None, 5_000_000])
+def test_a_server_that_sends_a_byte_at_a_time_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    monkeypatch.setattr(http_server, "WINDOW", 0.5)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), DripHandler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    store = HttpStore(f"http://127.0.0.1:{server.server_port}")
+    start = time.monotonic()
+    with pytest.raises(RepositoryError, match=r"the server sent only \d+ bytes of index.json"):
+        store.get("index.json", limit=limit)
+    assert time.monotonic() - start < 5
+    server.shutdown()
