@@ -35,7 +35,7 @@ def add_commands(commands: Any) -> None:
         "target", help="label of a target of the engine, or first digits of the engine's SHA-256"
     )
     parser.add_argument("--reason", required=True, help="kept in the engine's history")
-    add_options(parser, "verify")
+    add_options(parser, "reinstate")
 
 
 def reinstate(options: argparse.Namespace) -> int:

@@ -13,6 +13,9 @@ LISTS = ("verify", "catalog", "serve")
 COMMANDS = (*RUN, "verify", "catalog")
 """Commands of ``zoo-farm`` whose options come from the table."""
 
+_VERIFY = (*RUN, "verify", "prove", "reinstate")
+"""What verifies engines, in a process of its own."""
+
 TARGETS = (*RUN, *LISTS, "prove", "publish", "demo", "image")
 """Targets of make that accept variables other than PYTHON."""
 
@@ -41,7 +44,7 @@ class Option:
         return "--" + self.variable.lower().replace("_", "-")
 
 
-_STORE_TAKES = (*RUN, *LISTS, "prove", "publish", "demo")
+_STORE_TAKES = (*RUN, *LISTS, "prove", "publish", "demo", "reinstate")
 _SITE_TAKES = (*RUN, *LISTS, "prove")
 
 OPTIONS: tuple[Option, ...] = (
@@ -92,7 +95,7 @@ OPTIONS: tuple[Option, ...] = (
         variable="KEYS",
         values="folder of the keys that sign the store",
         default="beside a local repository, created if missing",
-        takes=(*RUN, "verify", "prove", "publish"),
+        takes=(*_VERIFY, "publish"),
     ),
     Option(
         variable="SITE",
@@ -115,7 +118,7 @@ OPTIONS: tuple[Option, ...] = (
         variable="BUILDER_PYTHON",
         values="the Python interpreter that builds and verifies",
         default="the farm's",
-        takes=(*RUN, "verify", "prove"),
+        takes=_VERIFY,
     ),
     Option(
         variable="RETRY",
@@ -127,13 +130,13 @@ OPTIONS: tuple[Option, ...] = (
         variable="TIMEOUT",
         values="time limit of a job in seconds",
         default="3600",
-        takes=(*RUN, "verify", "prove"),
+        takes=_VERIFY,
     ),
     Option(
         variable="MEMORY",
         values="memory limit of a job in GiB",
         default="no limit",
-        takes=(*RUN, "verify", "prove"),
+        takes=_VERIFY,
     ),
     Option(
         variable="EXECUTOR",

@@ -10,15 +10,20 @@ import pytest
 from support.goldens import assert_golden
 from support.make_farm import Farm
 from support.models import SMALL
+from support.paths import MANIFESTS
 from support.records import engine_entry
+from support.signed_repository import Signed
 
 from builders.cli import main
-from builders.measure.engine_vs_pytorch import in_turns
+from builders.measure import comparison
+from builders.measure.engine_vs_pytorch import Row, in_turns
 from builders.measure.torch_speed import TorchSpeed, beside_torch_speed, read_torch_speed
+from builders.publish.candidates import Proposals
 from builders.publish.signer import open_desk
 from zoo.catalog.site import build_site
 from zoo.cli.main import run_cli
 from zoo.schema.index import EngineEntry
+from zoo.schema.manifest import load_manifests
 from zoo.util.errors import UsageError
 
 H200 = {"gpu": {"name": "NVIDIA H200"}}
@@ -112,6 +117,27 @@ def test_records_and_page_say_where_an_engine_is_slower(dry_run_copy: Farm) -> N
     build_site(farm.repository, farm.folder / "page")
     page = (farm.folder / "page" / "index.html").read_text()
     assert "slower than PyTorch at batch 1, 4, 16" in page
+
+
+@pytest.mark.parametrize(("load", "recorded"), [(0.0, 1), (0.9, 0)], ids=["quiet", "busy"])
+def test_noise_displaces_no_earlier_comparison(
+    load: float, recorded: int, signed: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        Row(
+            model=SMALL, precision="fp32", engine="a" * 64, batch=batch, engine_ms=1.0,
+            eager_ms=2.0, ratios=(2.0,) * 9, load=load,
+        )
+        for batch in (1, 4)
+    ]  # fmt: skip
+    monkeypatch.setattr(comparison, "compare_engines", lambda *arguments: rows)
+    proposals = Proposals(signed.repository, None)
+    monkeypatch.setattr(proposals, "send_again", lambda model: None)
+    manifest = load_manifests(MANIFESTS)[SMALL]
+    told: list[str] = []
+    comparison.compare_on_cpu(signed.repository, proposals, [manifest], MANIFESTS, told.append)
+    assert len(signed.repository.attestations("a" * 64)) == recorded
+    assert len(told) == 2 - recorded
 
 
 def test_without_anything_to_compare_it_says_so(
