@@ -6,7 +6,7 @@ would be built again, to say why. Blobs are not checked: ``zoo-farm check`` does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ from builders.planning.request import Request
 from builders.toolchains.elsewhere import Places
 from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
+from zoo.schema.manifest import Manifest
 from zoo.util.errors import ZooError
 
 _AT_ONCE = 16  # models read from a server at the same time
@@ -77,7 +78,28 @@ def plan_farm(
         if decision.action is Action.EXPORT and decision.form is not None
     }
     seconds = sum(history.of_export(model, dialect) for model, dialect in sorted(exports))
-    return make_plan(repository.store.url, engines, seconds, request.places.notes)
+    corrections = [
+        note
+        for name, index in published.items()
+        for note in _corrections(request.manifests[name], index)
+    ]
+    notes = (*request.places.notes, *corrections)
+    return make_plan(repository.store.url, engines, seconds, notes)
+
+
+def _corrections(manifest: Manifest, index: ModelIndex) -> Iterator[str]:
+    """Yields a sentence for each fact that the index states and the manifest has corrected."""
+    now = {
+        "licence": manifest.licence,
+        "origin": manifest.origin,
+        "title": manifest.catalog.title,
+    }
+    for fact, before in index.facts.items():
+        if now[fact] != before:
+            yield (
+                f"{manifest.id}: the index will say the {fact} '{now[fact]}' instead of "
+                f"'{before}'; nothing is built for it"
+            )
 
 
 def _broken(name: str, error: ZooError) -> Decision:

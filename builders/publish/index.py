@@ -159,23 +159,18 @@ def model_index(
     )
 
 
-def facts_of(card: ModelCard) -> dict[str, str]:
-    """Returns the facts of a model that are no inputs of its engines."""
-    return {"licence": card.licence, "origin": card.origin, "title": card.catalog.title}
-
-
 def _corrections(
     card: ModelCard, previous: ModelIndex | None, now: datetime
 ) -> tuple[FactChange, ...]:
     """Returns the history of a model's facts, with those that a card corrects."""
     if previous is None:
         return ()
-    before = facts_of(previous)
+    before = previous.facts
     return (
         *previous.corrected,
         *(
             FactChange(fact=fact, before=before[fact], after=after, time=now.strftime(TIME))
-            for fact, after in facts_of(card).items()
+            for fact, after in card.facts.items()
             if after != before[fact]
         ),
     )

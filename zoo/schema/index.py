@@ -279,6 +279,11 @@ class ModelCard(OmitsDefaults, Record):
     own_floors: dict[str, OwnFloor] = Field(default={})
     deviations: dict[str, str] = Field(default={})
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """The facts about the model that are no inputs of its engines, by name."""
+        return {"licence": self.licence, "origin": self.origin, "title": self.catalog.title}
+
 
 class FactChange(BaseModel):
     """A corrected fact about a model that is no input of its engines.

@@ -16,6 +16,7 @@ from support.paths import MANIFESTS
 from builders.cli import main
 from builders.cli import nightly as cli_nightly
 from builders.history import nights
+from builders.planning.plan import plan_farm
 from builders.planning.report import make_plan
 from builders.publish import index
 from builders.run import regressions
@@ -115,11 +116,15 @@ def test_a_corrected_fact_reaches_the_index_without_a_build(night: Night, fact: 
     if fact == "title":
         changed = {"catalog": manifest.catalog.model_copy(update=changed)}
     night.request = replace(night.request, manifests={SMALL: manifest.model_copy(update=changed)})
+    (note,) = plan_farm(night.repository, night.request).notes
+    assert fact in note
+    assert value in note
     assert night.run("1.32.0").current
+    assert plan_farm(night.repository, night.request).notes == ()
     assert night.builder.jobs == jobs
     (change,) = night.index.corrected
-    assert (change.fact, change.before) == (fact, index.facts_of(before)[fact])
-    assert change.after == index.facts_of(night.index)[fact] == value
+    assert (change.fact, change.before) == (fact, before.facts[fact])
+    assert change.after == night.index.facts[fact] == value
     assert night.index.engines == before.engines
     night.run("1.32.0")
     assert night.index.corrected == (change,)
