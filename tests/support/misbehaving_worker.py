@@ -23,8 +23,9 @@ def array(descr: str, shape: tuple[int, ...], content: bytes) -> bytes:
 
 
 IMAGES, FEATURES = array("|u1", (2, 1, 1, 3), bytes(6)), array("<f4", (2, 4), bytes(32))
+EDGES = array("<f4", (5, 4), bytes(80))
 ARRAYS: dict[str, dict[str, bytes]] = {
-    "golden.npz": {"images": IMAGES, "features": FEATURES},
+    "golden.npz": {"edge_features": EDGES, "features": FEATURES, "images": IMAGES},
     "labelled.npz": {
         "images": IMAGES, "features": FEATURES, "labels": array("<i8", (2,), bytes(16)),
     },
@@ -143,6 +144,12 @@ EXPORT: dict[str, Callable[[Path, Path, Result], None]] = {
     "golden is missing": _returns(golden="another.npz"),
     "golden is no archive": _contains("golden.npz", b"no golden file"),
     "golden lacks an array": _arrays("golden.npz", features=None),
+    "golden has features of other edge pictures": _arrays(
+        "golden.npz", edge_features=array("<f4", (4, 4), bytes(64))
+    ),
+    "golden has edge features of another width": _arrays(
+        "golden.npz", edge_features=array("<f4", (5, 3), bytes(60))
+    ),
     "golden has a pickle": _arrays("golden.npz", features=array("|O", (1,), b"cos\nsystem\n.")),
     "golden claims terabytes": _arrays("golden.npz", images=array("<f4", (2, 2**40), b"")),
     "golden has other numbers of rows": _arrays("golden.npz", images=array("|u1", (3,), bytes(3))),

@@ -244,7 +244,7 @@ def test_an_extractor_takes_photos_of_all_kinds(
         extractor([path, tmp_path / "none.jpg"])
     assert "none.jpg" in refused.value.message
     with pytest.raises(RunError):
-        extractor(np.zeros((2, 8, 8, 4), np.uint8))
+        extractor(np.zeros((2, 8, 8, 5), np.uint8))
 
 
 def test_nothing_stays_on_the_gpu(

@@ -97,6 +97,7 @@ def test_a_new_engine_that_misses_is_not_published(copy: Farm, tmp_path: Path) -
 def test_a_changed_mean_makes_a_new_export_and_golden(copy: Farm) -> None:
     before = exports(copy)
     copy.edit(LITE, "mean = [0.5, 0.5, 0.5]", "mean = [0.45, 0.5, 0.5]")
+    copy.edit(LITE, "[catalog]", '[deviations]\nmean = "a test"\n\n[catalog]')
     done = copy.make(f"MODELS={LITE}", "GPU=cpu,sm86", "PRECISION=fp32")
     assert done.returncode == 0, done.stdout
     new = [record for record in exports(copy) if record not in before]
