@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import tarfile
 import time
@@ -100,6 +101,27 @@ def test_a_bad_file_costs_its_own_answer_alone(
     shown = capsys.readouterr()
     assert shown.out == answers
     assert_golden("caft/predict_bad_files", shown.err)
+
+
+@pytest.mark.usefixtures("head")
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (300 * "x" + ".jpg", "File name too long"),
+        ("pipe.jpg", "pipe.jpg is not a regular file"),
+        ("loop.jpg", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_path_that_is_no_file_costs_its_own_answer_alone(
+    bad: str, reason: str, zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    good = ["photos/class0/0.png", "photos/class1/0.png"]
+    assert zoo(f"predict --head head.safetensors {good[0]} {bad} {good[1]}") == 12
+    shown = capsys.readouterr()
+    assert [line.partition(": ")[0] for line in shown.out.splitlines()] == good
+    assert shown.err.splitlines()[0] == f"skipped {bad}: {reason}"
 
 
 def test_a_head_turns_photos_as_its_cache_did(
