@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.caft.labels import LabelChoice, LabelError, class_of
+from zoo.caft.labels import NO_CLASS_HINT, LabelChoice, LabelError, class_of
 from zoo.caft.notes import Notes
 from zoo.caft.sample import Item, Sample, Source
 from zoo.util.causes import cause_of
@@ -225,8 +225,7 @@ class HuggingFaceSource:
             kind = dtype if dtype.startswith("float") else type(feature).__name__
             raise LabelError(
                 f"the label column '{self.label}' is of type {kind}, which is no class",
-                hint="choose another with --label-column, or train on the features with a loop of "
-                "your own",
+                hint=f"choose another with --label-column; {NO_CLASS_HINT}",
             )
         return getattr(feature, "names", None)
 

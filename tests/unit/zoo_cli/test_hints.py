@@ -14,7 +14,7 @@ from support.paths import ROOT
 from builders.cli.main import farm_parser
 from zoo.cli import main
 
-_ARGUMENT = r"\.\.\.|--?[a-z-]+|\d+|[A-Z][A-Z.]*|[\w.-]*\.\w+"
+_ARGUMENT = r"(?<=--task )[a-z-]+|\.\.\.|--?[a-z-]+|\d+|[A-Z][A-Z.]*|[\w.-]*\.\w+"
 _COMMAND = re.compile(rf"(?<!make )\bzoo ([a-z-]+)((?: (?:{_ARGUMENT}))*)")
 _FARM = re.compile(r"\bzoo-farm ([a-z-]+)")
 _MAKE = re.compile(r"\bmake ([a-z-]+)((?: [A-Z_]+=\S*)*)")
