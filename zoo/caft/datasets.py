@@ -100,7 +100,12 @@ def from_hub(
             loaded = datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError, ConnectionError) as error:
         reason = cause_of(error)
-        hint = "a folder of photos is given without hf:" if Path(name).is_dir() else None
+        hint = (
+            "a folder of photos is given without hf:"
+            if Path(name).is_dir()
+            else "check the name, the split and the network; or save the data set with "
+            "save_to_disk and give its folder"
+        )
         raise DatasetError(f"can't open hf:{name}: {reason}", hint=hint) from error
     return HuggingFaceSource(loaded, image, label)
 
