@@ -114,14 +114,21 @@ def _split_of(name: str, loaded: Any, split: str | None) -> Any:
     """Returns a split of what was saved in a folder.
 
     Raises:
-        DatasetError: It has no such split.
+        DatasetError: It has no such split, or several, and none is chosen.
     """
     if isinstance(loaded, Mapping):
-        if (split or "train") not in loaded:
+        if split is None and len(loaded) == 1:
+            return next(iter(loaded.values()))
+        names = ", ".join(loaded)
+        if split is None:
             raise DatasetError(
-                f"{name} has no split '{split or 'train'}'", hint=f"it has {', '.join(loaded)}"
+                f"{name} is several data sets: {names}",
+                hint=f"choose one with --split {next(iter(loaded), 'train')}, and give each a "
+                "cache of its own",
             )
-        return loaded[split or "train"]
+        if split not in loaded:
+            raise DatasetError(f"{name} has no split '{split}'", hint=f"it has {names}")
+        return loaded[split]
     saved = getattr(loaded, "split", None)
     if split not in (None, "train" if saved is None else str(saved)):
         what = "a data set without splits" if saved is None else f"the split '{saved}'"
