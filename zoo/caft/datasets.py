@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.caft.labels import LabelChoice, LabelError, class_of
+from zoo.caft.labels import NO_CLASS_HINT, LabelChoice, LabelError, class_of
 from zoo.caft.notes import Notes
 from zoo.caft.sample import Item, Sample, Source
 from zoo.util.causes import cause_of
@@ -100,7 +100,12 @@ def from_hub(
             loaded = datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError, ConnectionError) as error:
         reason = cause_of(error)
-        hint = "a folder of photos is given without hf:" if Path(name).is_dir() else None
+        hint = (
+            "a folder of photos is given without hf:"
+            if Path(name).is_dir()
+            else "check the name, the split and the network; or save the data set with "
+            "save_to_disk and give its folder"
+        )
         raise DatasetError(f"can't open hf:{name}: {reason}", hint=hint) from error
     return HuggingFaceSource(loaded, image, label)
 
@@ -109,14 +114,21 @@ def _split_of(name: str, loaded: Any, split: str | None) -> Any:
     """Returns a split of what was saved in a folder.
 
     Raises:
-        DatasetError: It has no such split.
+        DatasetError: It has no such split, or several, and none is chosen.
     """
     if isinstance(loaded, Mapping):
-        if (split or "train") not in loaded:
+        if split is None and len(loaded) == 1:
+            return next(iter(loaded.values()))
+        names = ", ".join(loaded)
+        if split is None:
             raise DatasetError(
-                f"{name} has no split '{split or 'train'}'", hint=f"it has {', '.join(loaded)}"
+                f"{name} is several data sets: {names}",
+                hint=f"choose one with --split {next(iter(loaded), 'train')}, and give each a "
+                "cache of its own",
             )
-        return loaded[split or "train"]
+        if split not in loaded:
+            raise DatasetError(f"{name} has no split '{split}'", hint=f"it has {names}")
+        return loaded[split]
     saved = getattr(loaded, "split", None)
     if split not in (None, "train" if saved is None else str(saved)):
         what = "a data set without splits" if saved is None else f"the split '{saved}'"
@@ -225,8 +237,7 @@ class HuggingFaceSource:
             kind = dtype if dtype.startswith("float") else type(feature).__name__
             raise LabelError(
                 f"the label column '{self.label}' is of type {kind}, which is no class",
-                hint="choose another with --label-column, or train on the features with a loop of "
-                "your own",
+                hint=f"choose another with --label-column; {NO_CLASS_HINT}",
             )
         return getattr(feature, "names", None)
 

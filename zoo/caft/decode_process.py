@@ -79,8 +79,8 @@ def reason_of(error: Exception) -> str:
     """Returns the reason, in one line, why an image could not be decoded."""
     if isinstance(error, ZooError):
         return error.message
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError) and str(error):
+        return error.strerror or plain(str(error))
     return f"{type(error).__name__}: {plain(str(error))}"
 
 

@@ -294,7 +294,7 @@ def _has_any(source: Source, name: str) -> None:
     if next(iter(source), None) is not None:
         return
     ignored = "; ".join(notes_of(source))
-    hint = None
+    hint = "check the data set: each of its samples has an image, and at least one is needed"
     if isinstance(source, FolderSource):
         hint = (
             "a folder has them in it or its subfolders, as .jpg, .png, .webp, .avif, .bmp, .tif, "

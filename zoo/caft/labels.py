@@ -14,9 +14,9 @@ from zoo.util.errors import DatasetError
 LabelChoice = str | Literal[False] | None
 """The column or field of the label: None for the usual one, False to read no labels at all."""
 
-_HINT = (
+NO_CLASS_HINT = (
     "a class is a name or a whole number; --no-labels (label=False) makes a cache without labels, "
-    "to train on with targets of your own"
+    "to train on with zoo train-head CACHE --task regression --labels FILE, or --task multi-label"
 )
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\d+[eE][+-]\d+")
 """A float as programs write it; ``1e5`` may be the name of a class."""
@@ -47,7 +47,7 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
         if kind := _kind_of_text(label):
             raise LabelError(
                 f"{_sample(of)}the label {_short(label)} does not name a class: it is {kind}",
-                hint=_HINT,
+                hint=NO_CLASS_HINT,
             )
         return named(label)
     value = _plain(label)
@@ -58,7 +58,7 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
     if not isinstance(value, numbers.Integral):
         raise LabelError(
             f"{_sample(of)}the label {_short(label)} does not name a class: it is {_kind(value)}",
-            hint=_HINT,
+            hint=NO_CLASS_HINT,
         )
     number = int(value)
     if number == -1:

@@ -42,7 +42,10 @@ class ListSource:
 
     def __init__(self, path: Path, *, labels: bool = True) -> None:
         if not os.path.isfile(path):
-            raise DatasetError(f"{path}: no such list file")
+            raise DatasetError(
+                f"{path}: no such list file",
+                hint="check the path; each of its lines is a path, and a label if there are any",
+            )
         self.path = path
         self._labels = labels
         self._delimiter = "," if path.suffix.lower() == ".csv" else "\t"
@@ -52,7 +55,9 @@ class ListSource:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
                 yield from self._samples(csv.reader(file, delimiter=self._delimiter, strict=True))
         except UnicodeDecodeError as error:
-            raise DatasetError(f"{self.path} is not UTF-8 text: {error.reason}") from error
+            raise DatasetError(
+                f"{self.path} is not UTF-8 text: {error.reason}", hint="save the list as UTF-8"
+            ) from error
         except csv.Error as error:
             hint = None if "field limit" in str(error) else _QUOTES
             raise DatasetError(

@@ -28,6 +28,7 @@ _SPLIT_NAME = re.compile(r"(?P<split>[a-z]+?)[ _-]?(?:set|split)?[ _-]?\d*", re.
 """A split's name with what is often added to it: ``train2017``, ``val_set``."""
 
 _A_DATA_SET = "a data set is a folder, a list file, a .tar or hf:NAME"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|pipe:")
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -110,8 +111,7 @@ def kind_of(data: str | Path | Any) -> Kind:
     text, path = str(data), Path(data)
     if text.startswith("hf:"):
         return Kind.HUB
-    if not text.strip():
-        raise DatasetError("the name of the data set is empty", hint=_A_DATA_SET)
+    _check_name(text)
     if text.lower().endswith(TARS) and not os.path.isdir(path):
         return Kind.TAR
     if os.path.isdir(path):
@@ -120,6 +120,21 @@ def kind_of(data: str | Path | Any) -> Kind:
     if path.suffix.lower() in LISTS:
         return Kind.LIST
     return _kind_of_file(path)
+
+
+def _check_name(name: str) -> None:
+    """Checks that the name of a data set may be a path.
+
+    Raises:
+        DatasetError: It is empty, a URL, or a command as webdataset has them.
+    """
+    if not name.strip():
+        raise DatasetError("the name of the data set is empty", hint=_A_DATA_SET)
+    if _URL.match(name):
+        raise DatasetError(
+            f"{name} is no path; data sets are read from files",
+            hint=f"download it and give its path; {_A_DATA_SET}",
+        )
 
 
 def _kind_of_file(path: Path) -> Kind:
@@ -235,7 +250,9 @@ class FolderSource:
                 yield within + name, path
             else:
                 suffix = f"with suffix {path.suffix}" if path.suffix else "without a suffix"
-                self._leave_out(f"left out, because they are no images: files {suffix}", path)
+                self._leave_out(
+                    f"left out, because they are not supported images: files {suffix}", path
+                )
 
     def _leave_out(self, kind: str, path: Path) -> None:
         self.notes.add(in_utf8(kind), in_utf8(path.relative_to(self.root).as_posix()))

@@ -74,7 +74,10 @@ class TarSource:
         self.paths = [Path(path) for path in expand(pattern)]
         for path in self.paths:
             if not path.is_file():
-                raise DatasetError(f"{path}: no such tar")
+                raise DatasetError(
+                    f"{path}: no such tar",
+                    hint="check the path; {000..012}, {a,b}, * and ? in it stand for several tars",
+                )
         self.notes = Notes()
         self._image = image
         self._label_choice = label
@@ -250,7 +253,11 @@ class TarSource:
                 if kind == "json":
                     value = _in(json.loads(value), self._key)
             except (ValueError, RecursionError) as error:
-                raise DatasetError(f"can't read a label from {name}.{kind}: {error}") from error
+                raise DatasetError(
+                    f"can't read a label from {name}.{kind}: {error}",
+                    hint="labels are UTF-8 text; choose another field with --label-field, or leave "
+                    "labels out with --no-labels",
+                ) from error
             label = class_of(value, of=name)
             if label is not None:
                 return label

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -171,7 +172,7 @@ def _opened(photos: list[str], exif: Exif, failed: list[str]) -> list[tuple[str,
             images.append((photo, open_photo(io.BytesIO(FileRead(Path(photo))()), exif)))
         except Exception as error:  # a damaged file can make Pillow raise anything
             failed.append(photo)
-            reason = "it is a folder" if Path(photo).is_dir() else reason_of(error)
+            reason = "it is a folder" if os.path.isdir(photo) else reason_of(error)
             print(f"skipped {photo}: {reason}", file=sys.stderr)
     return images
 

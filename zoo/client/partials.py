@@ -30,7 +30,8 @@ def own_partial(path: Path) -> Iterator[Path]:
     name = f"{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
     own = path.with_name(name)
     for left in sorted(path.parent.glob(f"{path.name}.*part"), key=_size, reverse=True):
-        if _is_left(left, path.name):
+        # In a shared folder, another user's download can be renamed, but not written to.
+        if _is_left(left, path.name) and os.access(left, os.R_OK | os.W_OK):
             try:
                 left.rename(own)
             except OSError:  # another process was faster, or it is another user's

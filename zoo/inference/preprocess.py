@@ -190,8 +190,9 @@ def as_photo(
     """Returns a photo as Pillow has it, RGB.
 
     Args:
-        image: Pillow's own, a file or its bytes, or pixels: ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA
-            or ``(H, W)`` grey, uint8; grey may be uint16, which is scaled.
+        image: Pillow's own, a file or its bytes, or pixels: ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA,
+            ``(H, W)`` grey or ``(H, W, 2)`` grey and alpha, uint8; grey may be bool, or uint16 of
+            any byte order, which is scaled.
         exif: Whether to turn it as its EXIF orientation says.
 
     Raises:
@@ -211,8 +212,9 @@ def as_photo(
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    grey = pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)
-    colour = pixels.ndim == 3 and pixels.shape[2] in (3, 4) and pixels.dtype == np.uint8
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    grey = pixels.ndim == 2 and pixels.dtype in (np.bool_, np.uint8, np.uint16)
+    colour = pixels.ndim == 3 and pixels.shape[2] in (2, 3, 4) and pixels.dtype == np.uint8
     if not (grey or colour):
         raise RunError(
             f"unsupported image array of type {pixels.dtype} and shape {pixels.shape}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import tarfile
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from support.caft import clusters, folder, photo, toy, write_cache
 from support.goldens import assert_golden
+from support.records import blob
 
 from zoo.caft import FeatureCache, cache_features, train_head
 from zoo.caft.cache import CacheError
@@ -100,6 +102,27 @@ def test_a_bad_file_costs_its_own_answer_alone(
     shown = capsys.readouterr()
     assert shown.out == answers
     assert_golden("caft/predict_bad_files", shown.err)
+
+
+@pytest.mark.usefixtures("head")
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (300 * "x" + ".jpg", "File name too long"),
+        ("pipe.jpg", "pipe.jpg is not a regular file"),
+        ("loop.jpg", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_path_that_is_no_file_costs_its_own_answer_alone(
+    bad: str, reason: str, zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    good = ["photos/class0/0.png", "photos/class1/0.png"]
+    assert zoo(f"predict --head head.safetensors {good[0]} {bad} {good[1]}") == 12
+    shown = capsys.readouterr()
+    assert [line.partition(": ")[0] for line in shown.out.splitlines()] == good
+    assert shown.err.splitlines()[0] == f"skipped {bad}: {reason}"
 
 
 def test_a_head_turns_photos_as_its_cache_did(
@@ -228,3 +251,59 @@ def test_what_a_hint_recommends_works(
     write_cache(tmp_path / "o", clusters(classes=1, each=30)[0], one_each)
     fails("probe o", "zoo train-head CACHE --test 0")
     assert zoo("train-head o --test 0 --no-plot --solver lbfgs -o o.safetensors") == 0
+
+
+def test_a_hint_about_labels_leads_to_a_head(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels that are no classes are left out of a cache, and trained on from a file."""
+    import datasets
+
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("float32")})
+    rows = {"image": [photo(n) for n in range(8)], "label": [n / 2 for n in range(8)]}
+    datasets.Dataset.from_dict(rows, features=kinds).save_to_disk("hf")
+    (tmp_path / "list.csv").write_text("".join(f"{n}.png,{n / 2}\n" for n in range(8)))
+    for number in range(8):
+        photo(number).save(tmp_path / f"{number}.png")
+    for data, cache in (("hf", "c"), ("list.csv", "l")):
+        assert zoo(f"features {data} --model toy -o {cache}") == 30
+        hint = " ".join(capsys.readouterr().err.split("\n  ", 1)[1].split())
+        assert "--no-labels" in hint
+        assert "zoo train-head CACHE --task regression --labels FILE" in hint
+        assert zoo(f"features {data} --model toy -o {cache} --no-labels") == 0
+        names = FeatureCache(tmp_path / cache).names()
+        lines = [f"{name},{n / 2}\n" for n, name in enumerate(names)]
+        (tmp_path / "numbers.csv").write_text("name,price\n" + "".join(lines))
+        trained = f"train-head {cache} --task regression --labels numbers.csv --no-plot"
+        assert zoo(trained + " -o h.safetensors --solver lbfgs") == 0
+        capsys.readouterr()
+
+
+def test_hints_about_splits_fields_and_engines_work(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(command: str, hint: str) -> None:
+        assert zoo(command) in (30, 31, 32)
+        assert hint in " ".join(capsys.readouterr().err.split("\n  ", 1)[1].split())
+
+    for split in ("train", "val"):
+        folder(tmp_path / "data" / split, classes=2, each=4)
+    fails("features data --model toy -o c", "choose one with --split train")
+    assert zoo("features data --model toy -o c --split train") == 0
+    fails("features data --model toy -o c --split train --exif apply", "use another folder")
+    assert zoo("features data --model toy -o c2 --split train --exif apply") == 0
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name, data in (("0.png", png(1)), ("0.txt", b"a cat")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert zoo("features t.tar --model toy -o t") == 0
+    assert "--label-field txt" in capsys.readouterr().err
+    assert zoo("features t.tar --model toy -o t --label-field txt") == 0
+    assert FeatureCache(tmp_path / "t").label_names == ("a cat",)
+    assert zoo("train-head c --solver lbfgs --no-plot -o h.safetensors") == 0
+    monkeypatch.setattr(caft, "_extractor", lambda *arguments: toy(engine=blob(b"another")))
+    predict = "predict --head h.safetensors data/val/class0/0.png"
+    capsys.readouterr()
+    fails(predict, "--allow-other-engine to accept this engine")
+    assert zoo(f"{predict} --allow-other-engine") == 0

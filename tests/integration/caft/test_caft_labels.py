@@ -135,3 +135,24 @@ def test_the_image_column_is_chosen_by_name(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as raised:
         cache_features(splits, toy(), tmp_path / "e")
     assert_golden("caft/dataset_dict", raised.value, hiding(raised.value, tmp_path))
+
+
+def test_a_saved_set_of_several_splits_is_refused_without_one(tmp_path: Path) -> None:
+    parts = {
+        split: datasets.Dataset.from_dict({"image": [photo(n)]}).cast_column(
+            "image", datasets.Image()
+        )
+        for n, split in enumerate(("test", "train"))
+    }
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "dd"))
+    datasets.DatasetDict(test=parts["test"]).save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(DatasetError) as raised:
+        cache_features(tmp_path / "dd", toy(), tmp_path / "c")
+    assert_golden("caft/saved_splits", raised.value, hiding(raised.value, tmp_path))
+    rows = {}
+    for split in parts:
+        cache_features(tmp_path / "dd", toy(), tmp_path / split, split=split)
+        rows[split] = FeatureCache(tmp_path / split).features[0]
+    assert not np.allclose(rows["test"], rows["train"])
+    cache_features(tmp_path / "one", toy(), tmp_path / "c1")
+    assert np.allclose(FeatureCache(tmp_path / "c1").features[0], rows["test"])

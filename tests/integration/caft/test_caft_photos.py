@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 from support.caft import hiding, photo, toy
@@ -157,6 +158,24 @@ def test_an_extractor_and_a_cache_agree_on_pillow_images() -> None:
                     toy()(image)
             else:
                 assert np.array_equal(toy()(image), toy()([open_photo(io.BytesIO(data))])), name
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("grey16be.tif", GREY16.astype(">u2")),
+        ("grey16.png", GREY16),
+        ("bits.png", np.asarray(PHOTO.convert("1"))),
+        ("greyalpha.png", np.asarray(PHOTO.convert("LA"))),
+        ("rgb.png", np.asarray(PHOTO)),
+    ],
+)
+def test_pixels_in_an_array_are_those_of_the_file(
+    name: str, pixels: npt.NDArray[Any], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(odd_photos()[name])
+    by_path, by_array = toy()([str(tmp_path / name)]), toy()([pixels])
+    assert np.allclose(by_array, by_path, atol=1e-5)
 
 
 def test_rows_of_the_other_rule_are_refused(tmp_path: Path) -> None:

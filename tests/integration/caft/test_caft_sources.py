@@ -271,6 +271,9 @@ BAD = {
     "missing": "nowhere",
     "missing_tar": "nowhere.tar",
     "missing_list": "nowhere.csv",
+    "blank_list": "blank.csv",
+    "url": "https://example.org/a.tar",
+    "pipe": "pipe:cat a.tar",
     "empty": "empty",
     "photo": "empty/photo.jpg",
     "fields": "many.csv",
@@ -292,11 +295,13 @@ def test_what_is_no_data_set_is_said(
     (tmp_path / "commas.txt").write_text("a.jpg,cat\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9.jpg\n")
     (tmp_path / "note.tar").write_text("hello" * 1000)
-    data = name if name.startswith("hf:") else str(tmp_path / name)
+    (tmp_path / "blank.csv").write_text("\n")
+    data = name if ":" in name else str(tmp_path / name)
     if name == "empty":
         (tmp_path / "empty" / "photo.jpg").unlink()
     with pytest.raises(DatasetError) as raised:
         cache_features(data, toy(), tmp_path / "c")
+    assert raised.value.hint
     assert_golden(f"caft/no_data_set_{what}", raised.value, hiding(raised.value, tmp_path))
     assert not (tmp_path / "c").exists()
 

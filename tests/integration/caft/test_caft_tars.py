@@ -194,6 +194,15 @@ def test_a_compressed_tar_that_is_damaged_is_a_sentence(tmp_path: Path) -> None:
     assert len(got) < 9
 
 
+def test_a_label_that_is_no_text_says_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path / "t.tar", [("a.png", png(1)), ("a.cls", "café".encode("latin-1"))])
+    with pytest.raises(DatasetError, match=r"can't read a label from a\.cls") as raised:
+        cache_features(tmp_path / "t.tar", toy(), tmp_path / "c")
+    assert "--no-labels" in str(raised.value.hint)
+    card, _ = cache_features(tmp_path / "t.tar", toy(), tmp_path / "c", label=False)
+    assert (card.samples, card.labels) == (1, ())
+
+
 def test_shards_are_named_by_words_and_by_patterns(tmp_path: Path) -> None:
     for name in ("a-0.tar", "a-1.tar", "b-0.tar"):
         (tmp_path / name).touch()

@@ -100,6 +100,82 @@ def test_a_read_only_home_without_the_engine_is_a_sentence(
     assert raised.value.hint
 
 
+def make_another_users(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the files in a home another user's, in folders that the group may write."""
+    theirs = {path for path in home.rglob("*") if path.is_file()}
+    opened, access, chmod, utime, stream = os.open, os.access, os.chmod, os.utime, io.open
+    inodes = {path.stat().st_ino for path in theirs}
+
+    def is_theirs(path: Any) -> bool:
+        try:
+            return os.stat(path).st_ino in inodes
+        except OSError:
+            return False
+
+    def open_(path: Any, flags: int, *mode: Any, **more: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR) and is_theirs(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *mode, **more)
+
+    def stream_(path: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
+        if set(mode) & set("wax+") and not isinstance(path, int) and is_theirs(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stream(path, mode, *more, **named)
+
+    def owners_only(change: Any) -> Any:
+        def changed(path: Any, *values: Any, **named: Any) -> None:
+            if is_theirs(path):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+            change(path, *values, **named)
+
+        return changed
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(io, "open", stream_)
+    monkeypatch.setattr(os, "chmod", owners_only(chmod))
+    monkeypatch.setattr(os, "utime", owners_only(utime))
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda path, mode: not (mode & os.W_OK and is_theirs(path)) and access(path, mode),
+    )
+
+
+def test_a_second_user_of_a_group_writable_home_works(
+    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert signed.pulled(signed.client("home")) == b"engine"
+    signed.release("m2", b"another engine")
+    make_another_users(tmp_path / "home", monkeypatch)
+    second = signed.client("home")
+    assert signed.pulled(second) == b"engine"
+    assert signed.pulled(second, "m2") == b"another engine"
+    assert [row.model for row in signed.client("home").index().models] == ["m", "m2"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_another_users_interrupted_download_is_not_gone_on_from(
+    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = signed.client("home")
+    fetch, left = first.repository.blobs.fetch, []
+
+    def interrupted(blob: Any, path: Path, **more: Any) -> None:
+        more["partial"].write_bytes(b"eng")
+        left.append(more["partial"])
+        raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    monkeypatch.setattr(first.repository.blobs, "fetch", interrupted)
+    with pytest.raises(Exception, match="reset"):
+        signed.pulled(first)
+    monkeypatch.setattr(first.repository.blobs, "fetch", fetch)
+    (partial,) = left
+    assert partial.read_bytes() == b"eng"
+    make_another_users(tmp_path / "home", monkeypatch)
+    assert signed.pulled(signed.client("home")) == b"engine"
+    assert partial.read_bytes() == b"eng"
+
+
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, None])
 def test_without_locks_downloads_are_whole(
     code: int | None, signed: Signed, monkeypatch: pytest.MonkeyPatch
