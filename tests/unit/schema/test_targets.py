@@ -83,7 +83,6 @@ def test_a_joined_label_is_no_target() -> None:
 
 
 NO_LABELS = {
-    ("builders/jobs/scratch.py", "-"),  # the owner of a scratch folder
     ("builders/measure/comparison.py", "+"),  # labels, whole
     ("builders/measure/costs.py", "+"),
     ("zoo/client/selection.py", "+"),
