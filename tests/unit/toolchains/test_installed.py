@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from support.records import toolchain
 
+from builders.toolchains import installed
 from builders.toolchains.installed import choose_toolchain, choose_toolchains
-from zoo.schema.targets import Arch, RuntimeLine, Toolchain
+from zoo.schema.targets import Arch, Runtime, RuntimeLine, Toolchain
 from zoo.util.errors import TargetError, UsageError, ZooError
 
 Run = Callable[[list[str]], str]
@@ -173,6 +174,17 @@ def test_an_onnxruntime_that_the_table_does_not_know_is_named() -> None:
     error = refused("cpu", None, no_gpu, toolchain("ort", "1.30.1"))
     assert "the targets table has ort1.32, not ort1.30" in error.message
     assert "not installed" in refused("cpu", None, no_gpu).message
+
+
+def test_any_runtime_of_the_table_may_serve_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [Runtime.ORT, Runtime.RTX]
+    monkeypatch.setattr(installed, "cpu_runtimes", lambda: both)
+    old = toolchain("ort", "1.30.1")
+    assert choose("cpu", None, no_gpu, RTX) == RTX
+    assert choose("cpu", None, no_gpu, RTX, ORT) == ORT
+    assert choose("cpu", "rtx1.7", no_gpu, ORT, RTX) == RTX
+    assert choose("cpu", None, no_gpu, old, RTX) == RTX  # the table does not list the other
+    assert refused("cpu", "rtx1.7", no_gpu, ORT).exit_code == UsageError.exit_code
 
 
 def test_trt_is_about_the_gpus_among_the_targets() -> None:
