@@ -20,7 +20,7 @@ define OPTIONS_HELP
   TRT             rtx1.7, 11.4, 10.16, 10.13, 8.6; make plan accepts several (default: the installed TensorRT, or the version that supports the GPU)
   MODELS          ids, globs, families; separate several with commas (default: all)
   PRECISION       fp32, bf16, fp16, int8 (default: all of the manifest that the target supports)
-  CALIBRATION     a folder of at least 32 photos, for fp16 and int8 (default: photos from the farm's packages)
+  CALIBRATION     a folder of at least 32 photos, for bf16, fp16 and int8 (default: photos from the farm's packages)
   LABELLED        a folder of photos with one subfolder per class: adds [a linear probe](docs/explanation/precision.md#floors) to the verdict (default: none)
   WEIGHTS         manifest, seeded (default: manifest)
   STORE           a directory, s3://bucket/prefix (default: _repository; _repository-seeded for a dry run)

@@ -1,4 +1,4 @@
-"""``zoo-farm keys``: makes, shows, rotates and revokes a repository's keys; renews signatures."""
+"""``zoo-farm keys``: creates, lists, rotates and revokes a repository's keys; renews signatures."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def add_commands(commands: Any) -> None:
     )
     init.add_argument(
         "--signer", nargs=3, action="append", default=[], metavar=("ROLE", "URI", "PUBLIC"),
-        help="use a key stored elsewhere: the signer's URI and the public key file, PEM",
+        help="use a key stored elsewhere: the signer's URI and a PEM file of the public key",
     )  # fmt: skip
-    init.add_argument("--no-passphrase", action="store_true", help="leave the files unencrypted")
+    init.add_argument("--no-passphrase", action="store_true", help="do not encrypt the key files")
     rotate = add_arguments(actions, "rotate", rotate_key)
     rotate.add_argument("role", help="root, targets or publisher")
-    rotate.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
+    rotate.add_argument("--no-passphrase", action="store_true", help="do not encrypt the key file")
     rotate.add_argument(
         "--signer", nargs=2, metavar=("URI", "PUBLIC"),
-        help="use a key stored elsewhere: the signer's URI and the public key file, PEM",
+        help="use a key stored elsewhere: the signer's URI and a PEM file of the public key",
     )  # fmt: skip
     renew = add_arguments(actions, "renew", renew_signature)
     renew.add_argument("role", help="root, targets or publisher")
     revoke = add_arguments(actions, "revoke", revoke_key)
-    revoke.add_argument("key", help="first digits of the key's id, as zoo-farm keys shows it")
-    revoke.add_argument("--no-passphrase", action="store_true", help="leave the file unencrypted")
+    revoke.add_argument("key", help="first digits of the key's id, which zoo-farm keys lists")
+    revoke.add_argument("--no-passphrase", action="store_true", help="do not encrypt the key file")
     revoke.set_defaults(signer=None)
     keys.add_argument("--keys", default="", help=KEYS_HELP)
     for action in (init, rotate, renew, revoke):
@@ -59,36 +59,36 @@ def add_commands(commands: Any) -> None:
 
 
 def show_keys(options: argparse.Namespace) -> int:
-    """Shows the key of each role; keys init makes them, keys rotate replaces one."""
+    """Lists each role's key. keys init creates the keys; keys rotate replaces one."""
     ring = key_ring(keys_folder(options))
     for entry in ring.file.keys:
         print(f"{entry.role:<10} {entry.keyid[:16]}  {entry.uri}")
     expiry = ring.file.expiry
     print(
-        f"signatures expire after {expiry.timestamp} days (timestamp), {expiry.index} days (index),"
-        f" {expiry.root} days (root)"
+        f"signatures are valid for {expiry.timestamp} days (timestamp), {expiry.index} days "
+        f"(index) and {expiry.root} days (root)"
     )
     if ring.root_file.is_file():
-        print(f"root for readers to trust: {ring.root_file}, sha256 {sha256_file(ring.root_file)}")
+        print(f"clients trust the root {ring.root_file}, SHA-256 {sha256_file(ring.root_file)}")
     return 0
 
 
 def init_keys(options: argparse.Namespace) -> int:
-    """Makes the keys of a repository in a folder outside the store."""
+    """Creates a repository's keys in a folder outside the store."""
     from builders.publish.keys import key_elsewhere, make_keys
 
     folder = keys_folder(options)
     signers = [key_elsewhere(role, uri, Path(public)) for role, uri, public in options.signer]
     passphrase = None if options.no_passphrase else _new_passphrase()
     ring = make_keys(folder, passphrase, ask=_ask, bins=options.bins, signers=signers)
-    print(f"{folder}: keys for {', '.join(entry.role for entry in ring.file.keys)}")
-    print("Keep root.pem and targets.pem offline: once the repository is signed, publishing does")
-    print("not need them. Never put any of these files into the store.")
+    print(f"{folder}: created the keys of {', '.join(entry.role for entry in ring.file.keys)}")
+    print("Keep root.pem and targets.pem offline: publishing to a signed repository does not need")
+    print("them. Never copy any of these files into the store.")
     return 0
 
 
 def rotate_key(options: argparse.Namespace) -> int:
-    """Gives a role a new key and revokes the old one."""
+    """Replaces a role's key and revokes the old one."""
     from builders.publish.keys import key_elsewhere, new_key
 
     role, ring = _role(options.role), key_ring(keys_folder(options))
@@ -100,8 +100,8 @@ def rotate_key(options: argparse.Namespace) -> int:
             passphrase = None if options.no_passphrase else _new_passphrase()
             entry = new_key(ring.folder, role, passphrase)
         metadata.rotate(role, entry)
-    print(f"{role}: {old.keyid[:16]} is revoked, {entry.keyid[:16]} signs from now on")
-    print(f"readers switch automatically; give new readers {ring.root_file}")
+    print(f"{role}: revoked key {old.keyid[:16]}; new signatures use key {entry.keyid[:16]}")
+    print(f"existing clients switch automatically; new clients need {ring.root_file}")
     return 0
 
 
@@ -111,7 +111,7 @@ def renew_signature(options: argparse.Namespace) -> int:
     with _signed_with(options, ring) as metadata:
         metadata.rotate(role, ring.entry(role))
         for name, until in metadata.expiries().items():
-            print(f"{name}: signed until {until:%Y-%m-%d}")
+            print(f"{name}: signature valid until {until:%Y-%m-%d}")
     return 0
 
 
@@ -122,13 +122,13 @@ def _role(text: str) -> Role:
         if role == text:
             return role
     raise UsageError(
-        f"no role '{text}'.{perhaps(text, ROLES)}", hint=f"roles are {', '.join(ROLES)}"
+        f"unknown role '{text}'.{perhaps(text, ROLES)}", hint=f"roles: {', '.join(ROLES)}"
     )
 
 
 @contextmanager
 def _signed_with(options: argparse.Namespace, ring: KeyRing) -> Iterator[SignedMetadata]:
-    """Yields a repository's signed metadata, locked against other publishers meanwhile."""
+    """Yields a repository's signed metadata and holds its publishing lock."""
     from builders.publish.keys import ROLES
     from builders.publish.tuf_metadata import SignedMetadata
 
@@ -137,7 +137,8 @@ def _signed_with(options: argparse.Namespace, ring: KeyRing) -> Iterator[SignedM
         metadata = SignedMetadata(store, ring)
         if not metadata.load():
             raise TrustError(
-                f"{store.url}: nothing is signed here", hint="zoo-farm publish signs it"
+                f"{store.url}: the repository is not signed yet",
+                hint="sign it with zoo-farm publish",
             )
         for role in ROLES:
             ring.unlock(role)  # a wrong passphrase must fail before anything is written
@@ -145,20 +146,21 @@ def _signed_with(options: argparse.Namespace, ring: KeyRing) -> Iterator[SignedM
 
 
 def revoke_key(options: argparse.Namespace) -> int:
-    """Revokes a key, so that its signatures become invalid, and gives its role a new one."""
+    """Revokes a key, which invalidates its signatures, and creates a new one for its role."""
     valid = key_ring(keys_folder(options)).file.keys
     matching = [entry for entry in valid if entry.keyid.startswith(options.key)]
     if len(matching) != 1:
+        ids = ", ".join(f"{entry.keyid[:16]} ({entry.role})" for entry in valid)
         raise UsageError(
-            f"the ids of {len(matching)} valid keys begin with '{options.key}'",
-            hint=f"keys are {', '.join(f'{entry.keyid[:16]} ({entry.role})' for entry in valid)}",
+            f"{len(matching)} valid keys have an id that begins with '{options.key}'",
+            hint=f"valid keys: {ids}",
         )
     options.role = matching[0].role
     return rotate_key(options)
 
 
 def keys_folder(options: argparse.Namespace) -> Path:
-    """Returns the folder that ``--keys`` names, or the one beside a local store.
+    """Returns the folder of ``--keys``; by default, the one beside a local store.
 
     Raises:
         UsageError: The store is remote and ``--keys`` is missing.
@@ -168,8 +170,8 @@ def keys_folder(options: argparse.Namespace) -> Path:
         return Path(options.keys)
     if "://" in store:
         raise UsageError(
-            f"{store}: the keys of a remote store have no default folder",
-            hint="--keys names their folder",
+            f"{store}: there is no default key folder for a remote store",
+            hint="name the folder with --keys",
         )
     return Path(f"{store.rstrip('/')}.keys")
 
@@ -181,12 +183,14 @@ def _new_passphrase() -> str | None:
         return passphrase
     if not sys.stdin.isatty():
         raise UsageError(
-            "no passphrase for the new key",
-            hint=f"set {PASSPHRASE}, or use --no-passphrase",
+            "a new key needs a passphrase, and there is no terminal to ask at",
+            hint=f"set {PASSPHRASE}, or pass --no-passphrase to leave the key unencrypted",
         )
-    passphrase = getpass.getpass("passphrase of the new keys: ")
-    if passphrase != getpass.getpass("again: ") or not passphrase:
-        raise UsageError("the two passphrases differ, or are empty")
+    passphrase = getpass.getpass("new passphrase: ")
+    if passphrase != getpass.getpass("repeat it: ") or not passphrase:
+        raise UsageError(
+            "the passphrases differ or are empty", hint="nothing was written; run it again"
+        )
     return passphrase
 
 

@@ -141,6 +141,8 @@ def gc(options: argparse.Namespace) -> int:
         print(f"{key}  {size:,} bytes")
     for key in garbage.condemned.keys() - garbage.deleted.keys() if not options.delete else ():
         print(f"{key}  would be condemned")
+    for key in garbage.later:
+        print(f"{key}  kept with its files: a later version of caft-zoo wrote it")
     mib = sum(garbage.deleted.values()) / 2**20
     verb = "deleted" if options.delete else "would be deleted"
     waiting = len(garbage.condemned) - len(garbage.deleted)

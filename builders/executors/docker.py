@@ -32,9 +32,9 @@ from zoo.client.host import IMAGE, describe_gpu, local_archs
 from zoo.repository.repository import Repository
 from zoo.schema.layout import blob_key
 from zoo.schema.records import Blob
+from zoo.schema.runtimes import cpu_runtimes
 from zoo.schema.targets import (
     Arch,
-    Runtime,
     RuntimeKind,
     RuntimeLine,
     Toolchain,
@@ -98,7 +98,7 @@ class DockerExecutor(ThisMachine):
             toolchains = (self._toolchains(_tag(candidate)).get(kind) for candidate in lines)
             return next(filter(None, toolchains), None)
 
-        if any(arch.is_cpu for arch in archs) and find(Runtime.ORT) is None:
+        if any(arch.is_cpu for arch in archs) and not any(map(find, cpu_runtimes())):
             raise TargetError(f"there is no image {images.image_of('').tag}", hint="make image")
         if line in gpu_lines() and find(line.kind) is None:
             raise TargetError(
@@ -232,7 +232,7 @@ class _Container:
 
 
 def _tag(line: RuntimeLine) -> str:
-    """Returns the image of a line; ONNX Runtime is in the image that exports."""
+    """Returns the image of a line; runtimes for the CPU are in the image that exports."""
     return images.image_of(line.asked if on_gpu(line.kind) else "").tag
 
 

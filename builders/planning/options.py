@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from builders.weights.mode import WeightsMode
+from zoo.schema.precisions import Precision, is_lowered
+from zoo.schema.targets import gpu_lines, known_archs
 from zoo.util.errors import UsageError
 
 RUN = ("zoo", "plan", "nightly")
@@ -44,20 +47,29 @@ class Option:
         return "--" + self.variable.lower().replace("_", "-")
 
 
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _lowered() -> str:
+    """Returns the precisions whose export needs photos, as text."""
+    *first, last = (precision for precision in Precision if is_lowered(precision))
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 _STORE_TAKES = (*RUN, *LISTS, "prove", "publish", "demo", "reinstate")
 _SITE_TAKES = (*RUN, *LISTS, "prove")
 
 OPTIONS: tuple[Option, ...] = (
     Option(
         variable="GPU",
-        values="`cpu`, `sm75`, `sm80`, `sm86`, `sm89`, `sm90`, `sm100`, `sm120`; separate several "
-        "with commas",
+        values=f"{_names(known_archs())}; separate several with commas",
         default="this machine's GPU, or `cpu`",
         takes=(*RUN, "demo"),
     ),
     Option(
         variable="TRT",
-        values="`rtx1.7`, `11.4`, `10.16`, `10.13`, `8.6`; `make plan` accepts several",
+        values=f"{_names(line.asked for line in gpu_lines())}; `make plan` accepts several",
         default="the installed TensorRT, or the version that supports the GPU",
         takes=(*RUN, "image"),
     ),
@@ -69,13 +81,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         variable="PRECISION",
-        values="`fp32`, `bf16`, `fp16`, `int8`",
+        values=_names(Precision),
         default="all of the manifest that the target supports",
         takes=(*RUN, "demo"),
     ),
     Option(
         variable="CALIBRATION",
-        values="a folder of at least 32 photos, for fp16 and int8",
+        values=f"a folder of at least 32 photos, for {_lowered()}",
         default="photos from the farm's packages",
     ),
     Option(
@@ -84,7 +96,7 @@ OPTIONS: tuple[Option, ...] = (
         "adds [a linear probe](docs/explanation/precision.md#floors) to the verdict",
         default="none",
     ),
-    Option(variable="WEIGHTS", values="`manifest`, `seeded`", default="`manifest`"),
+    Option(variable="WEIGHTS", values=_names(WeightsMode), default="`manifest`"),
     Option(
         variable="STORE",
         values="a directory, `s3://bucket/prefix`",

@@ -23,6 +23,14 @@ from zoo.client.client import Client
 from zoo.repository.files import LARGEST_RECORD
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, ModelIndex
+from zoo.schema.later import (
+    AnyBuild,
+    AnyExport,
+    LaterBuildRecord,
+    LaterCandidate,
+    LaterExportRecord,
+    read_any,
+)
 from zoo.schema.layout import (
     CONDEMNED,
     METADATA,
@@ -59,6 +67,7 @@ _ROOT = re.compile(rf"{METADATA}\d+\.root\.json")
 _LARGEST_LIST = 2**28
 
 R = TypeVar("R", bound=Record)
+L = TypeVar("L", bound=Record)
 
 
 @dataclass
@@ -70,12 +79,27 @@ class Garbage:
         deleted: Size in bytes of each key that was, or would be, deleted.
         abandoned: Leftovers of killed writers that were, or would be, deleted.
         kept: Number of referenced objects.
+        later: Referenced records that a later version wrote.
     """
 
     condemned: dict[str, timedelta] = field(default_factory=dict)
     deleted: dict[str, int] = field(default_factory=dict)
     abandoned: list[str] = field(default_factory=list)
     kept: int = 0
+    later: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A search for referenced objects.
+
+    Attributes:
+        repository: The repository.
+        later: Keys of the referenced records that a later version wrote.
+    """
+
+    repository: Repository
+    later: set[str] = field(default_factory=set)
 
 
 def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = False) -> Garbage:
@@ -96,8 +120,8 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
     with store.lock("publish"):  # no index is signed during the run
         client.signed.look_again()  # it may have been signed while waiting for the lock
         before = _condemned(repository)
-        garbage, since = Garbage(), {}
-        needed = {*_signed(client), *_proposed(repository), *_young(repository, now - grace)}
+        garbage, since, scan = Garbage(), {}, _Scan(repository)
+        needed = {*_signed(scan, client), *_proposed(scan), *_young(scan, now - grace)}
         needed |= set(_written_again(repository))
         for entry in sorted(_collected(repository), key=_order):
             if entry.key in needed or _ROOT.fullmatch(entry.key):
@@ -113,13 +137,14 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
             if delete:
                 store.discard(leftover)
         if delete:
-            for key in {*_proposed(repository), *_young(repository, now - grace)}:
+            for key in {*_proposed(scan), *_young(scan, now - grace)}:
                 garbage.deleted.pop(key, None)  # newly referenced
             for key in garbage.deleted:
                 store.delete(key)
                 del since[key]
             text = json.dumps({key: when.isoformat() for key, when in since.items()}, indent=1)
             store.put(CONDEMNED, text.encode())
+        garbage.later = sorted(scan.later)
     return garbage
 
 
@@ -138,26 +163,30 @@ def _order(entry: Entry) -> int:
     return next(n for n, prefix in enumerate(_COLLECTED) if folder.startswith(prefix))
 
 
-def _young(repository: Repository, since: datetime) -> Iterator[str]:
+def _young(scan: _Scan, since: datetime) -> Iterator[str]:
     """Yields keys of engines and exports written since a time, which may still be proposed."""
-    for entry in list(repository.store.list("records/")):
+    for entry in list(scan.repository.store.list("records/")):
         model = entry.key.split("/")[1]
-        if entry.modified > since and (record := _parsed(repository, entry.key, BuildRecord)):
-            yield from _of_record(repository, model, record)
-    for entry in list(repository.store.list("exports/")):
+        if entry.modified > since and (
+            record := _parsed(scan, entry.key, BuildRecord, LaterBuildRecord)
+        ):
+            yield from _of_record(scan, model, record)
+    for entry in list(scan.repository.store.list("exports/")):
         model = entry.key.split("/")[1]
-        if entry.modified > since and (export := _parsed(repository, entry.key, ExportRecord)):
-            yield from _of_export(repository, model, export)
+        if entry.modified > since and (
+            export := _parsed(scan, entry.key, ExportRecord, LaterExportRecord)
+        ):
+            yield from _of_export(scan, model, export)
 
 
-def _parsed(repository: Repository, key: str, kind: type[R]) -> R | None:
+def _parsed(scan: _Scan, key: str, kind: type[R], later: type[L]) -> R | L | None:
     """Reads an untrusted record; returns None if it is missing or malformed.
 
     Raises:
         RepositoryError: The store can't be read.
     """
     try:
-        return kind.model_validate_json(repository.store.get(key, limit=LARGEST_RECORD))
+        return read_any(scan.repository.store.get(key, limit=LARGEST_RECORD), kind, later)
     except (KeyError, ValidationError, TooLongError):
         return None
 
@@ -176,9 +205,8 @@ def _first_condemned(entry: Entry, before: dict[str, datetime], now: datetime) -
     return now if first is None or entry.modified > first else first
 
 
-def _signed(client: Client) -> Iterator[str]:
+def _signed(scan: _Scan, client: Client) -> Iterator[str]:
     """Yields all keys that the signed index refers to, and those of the metadata."""
-    repository = client.repository
     paths = ["index.json", *(f"index/{row.model}.json" for row in client.index().models)]
     for path in paths:
         data = client.signed.read(path)
@@ -191,26 +219,26 @@ def _signed(client: Client) -> Iterator[str]:
             continue
         index = ModelIndex.model_validate_json(data)
         for entry in index.engines:
-            record = repository.record(index.model, entry.record)
+            record = scan.repository.any_record(index.model, entry.record)
             if record is not None:
-                yield from _of_record(repository, index.model, record)
+                yield from _of_record(scan, index.model, record)
         for cell in index.disabled:
             yield disabled_key(index.model, cell.record)
             yield failed_export_key(index.model, cell.record)
         # A model's next target is built from its newest exports.
-        yield from _newest_exports(repository, index.model)
+        yield from _newest_exports(scan, index.model)
     yield from (key for key, _ in client.signed.metadata())
 
 
-def _proposed(repository: Repository) -> Iterator[str]:
+def _proposed(scan: _Scan) -> Iterator[str]:
     """Yields all keys that candidates refer to."""
-    for key in repository.candidates.waiting():
-        candidate = _parsed(repository, key, Candidate)
+    for key in scan.repository.candidates.waiting():
+        candidate = _parsed(scan, key, Candidate, LaterCandidate)
         yield key
         if candidate is not None:
             for name in candidate.records:
-                if (record := repository.record(candidate.card.model, name)) is not None:
-                    yield from _of_record(repository, candidate.card.model, record)
+                if (record := scan.repository.any_record(candidate.card.model, name)) is not None:
+                    yield from _of_record(scan, candidate.card.model, record)
             for cell in candidate.disabled:
                 yield disabled_key(candidate.card.model, cell.record)
                 yield failed_export_key(candidate.card.model, cell.record)
@@ -225,38 +253,54 @@ def _written_again(repository: Repository) -> Iterator[str]:
         yield blob_key(blob.sha256)
 
 
-def _of_record(repository: Repository, model: str, record: BuildRecord) -> Iterator[str]:
+def _of_record(scan: _Scan, model: str, record: AnyBuild) -> Iterator[str]:
     yield record_key(model, record.key)
-    for entry in repository.store.list(f"attestations/{record.engine.sha256}/"):
+    if isinstance(record, LaterBuildRecord):
+        scan.later.add(record_key(model, record.key))
+    for entry in scan.repository.store.list(f"attestations/{record.engine.sha256}/"):
         yield entry.key
     for blob in record.blobs:
         yield blob_key(blob.sha256)
-    if (export := repository.export(model, record.export_key)) is not None:
-        yield from _of_export(repository, model, export)
+    if (export := scan.repository.any_export(model, record.export_key)) is not None:
+        yield from _of_export(scan, model, export)
 
 
-def _of_export(repository: Repository, model: str, export: ExportRecord) -> Iterator[str]:
+def _of_export(scan: _Scan, model: str, export: AnyExport) -> Iterator[str]:
     yield export_key(model, export.inputs.key)
+    if isinstance(export, LaterExportRecord):
+        scan.later.add(export_key(model, export.inputs.key))
     yield blob_key(export.onnx.sha256)
     yield blob_key(export.golden.sha256)
     weights = export.inputs.weights
-    if weights.seeded and (state := repository.state(model, weights.digest)) is not None:
+    if weights.seeded and (state := scan.repository.state(model, weights.digest)) is not None:
         yield state_key(model, weights.digest)
         yield blob_key(state.state.sha256)
 
 
-def _newest_exports(repository: Repository, model: str) -> Iterator[str]:
+def _form(export: AnyExport) -> tuple[object, ...]:
+    """Returns what tells the forms of a model's exports apart."""
+    if isinstance(export, LaterExportRecord):
+        stated = export.inputs.stated
+        how = stated.get("lowering")
+        named = [stated.get(name) for name in ("dialect", "precision")]
+        if isinstance(how, dict):
+            named += [how.get(name) for name in ("placing", "rest", "safety")]
+        return tuple(map(str, named))
+    inputs, lowering = export.inputs, export.inputs.lowering
+    if lowering is None:
+        return inputs.dialect, inputs.precision
+    return inputs.dialect, inputs.precision, lowering.placing, lowering.rest, lowering.safety
+
+
+def _newest_exports(scan: _Scan, model: str) -> Iterator[str]:
     """Yields the keys of the newest export of each form and of its blobs."""
-    newest: dict[object, tuple[datetime, ExportRecord]] = {}
-    for entry in repository.store.list(f"exports/{model}/"):
-        export = _parsed(repository, entry.key, ExportRecord)
+    newest: dict[object, tuple[datetime, AnyExport]] = {}
+    for entry in scan.repository.store.list(f"exports/{model}/"):
+        export = _parsed(scan, entry.key, ExportRecord, LaterExportRecord)
         if export is None:
             continue
-        inputs, lowering = export.inputs, export.inputs.lowering
-        form: object = (inputs.dialect, inputs.precision)
-        if lowering is not None:
-            form = (form, lowering.placing, lowering.rest, lowering.safety)
+        form = _form(export)
         if form not in newest or newest[form][0] < entry.modified:
             newest[form] = (entry.modified, export)
     for _, export in newest.values():
-        yield from _of_export(repository, model, export)
+        yield from _of_export(scan, model, export)

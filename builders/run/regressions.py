@@ -11,8 +11,7 @@ from zoo.catalog.night import Drift, FailedJob, NightlyRun
 from zoo.catalog.report import drift
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.records import Status
-from zoo.schema.runtimes import Runtime
-from zoo.schema.targets import EngineName, Label, cell_of
+from zoo.schema.targets import EngineName, Label, cell_of, on_gpu
 
 SLOWER = 1.10
 """A latency whose whole interval is above this multiple of the previous engine's is a regression,
@@ -150,7 +149,7 @@ def _options(label: Label | None) -> str:
     if label is None:
         return ""
     line = label.runtime
-    trt = "" if line.kind == Runtime.ORT else f" --trt {line.asked}"
+    trt = f" --trt {line.asked}" if on_gpu(line.kind) else ""
     return f" --gpu {','.join(label.archs)}{trt}"
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from zoo.client.host import Run, describe_gpu, installed, local_archs, run_command
-from zoo.schema.runtimes import gpu_runtimes, is_portable, title_of
+from zoo.schema.closed import Unknown
+from zoo.schema.runtimes import RUNTIME_FACTS, cpu_runtimes, gpu_runtimes, is_portable, title_of
 from zoo.schema.targets import (
     Arch,
     Runtime,
@@ -203,22 +204,42 @@ def _choices(arch: Arch, here: _Here) -> str:
 
 
 def _for_cpu(line: RuntimeLine | None, find: Find) -> Toolchain:
-    toolchain = find(Runtime.ORT)
-    if toolchain is None:
+    """Returns the preferred installed toolchain for the CPU that the targets table lists.
+
+    Raises:
+        UsageError: The line is none of the installed ones for the CPU.
+        TargetError: None is installed, or the table lists none of those that are.
+    """
+    toolchains = [toolchain for kind in cpu_runtimes() if (toolchain := find(kind))]
+    if not toolchains:
+        modules = " or ".join(RUNTIME_FACTS[kind].module for kind in cpu_runtimes())
         raise TargetError(
-            "GPU=cpu needs onnxruntime, which is not installed",
+            f"GPU=cpu needs {modules}, which is not installed",
             hint="pip install -e '.[farm]' -c constraints.txt",
         )
-    if line is not None and line != toolchain.line:
+    matching = [toolchain for toolchain in toolchains if line in (None, toolchain.line)]
+    if not matching and line is not None:
         raise UsageError(
             f"TRT={line.asked} is no runtime for GPU=cpu",
             hint=f"leave TRT= out; {alternatives(Arch('cpu'))}",
         )
-    if not served_archs(toolchain.line):
-        supported = ", ".join(name for name in known_lines() if name[:3] == "ort")
-        raise TargetError(
-            f"onnxruntime {toolchain.version} is installed, but the targets table has {supported}, "
-            f"not {toolchain.line}",
-            hint="pip install -e '.[farm]' -c constraints.txt",
-        )
-    return toolchain
+    for toolchain in matching:
+        if served_archs(toolchain.line):
+            return toolchain
+    raise TargetError(
+        "; ".join(map(_unlisted, matching)), hint="pip install -e '.[farm]' -c constraints.txt"
+    )
+
+
+def _unlisted(toolchain: Toolchain) -> str:
+    """Returns why an installed toolchain can't be used: the targets table lacks its line."""
+    kinds = {name: RuntimeLine.parse(name).kind for name in known_lines()}
+    supported = ", ".join(name for name, kind in kinds.items() if kind == toolchain.kind)
+    return (
+        f"{_module(toolchain.kind)} {toolchain.version} is installed, but the targets table has "
+        f"{supported}, not {toolchain.line}"
+    )
+
+
+def _module(kind: RuntimeKind) -> str:
+    return str(kind) if isinstance(kind, Unknown) else RUNTIME_FACTS[kind].module

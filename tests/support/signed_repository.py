@@ -19,13 +19,15 @@ from zoo.client.client import Client
 from zoo.client.trust import SignedIndex
 from zoo.repository.repository import Repository
 from zoo.schema.floors import floors
-from zoo.schema.index import Index, index_row
+from zoo.schema.index import Index, ModelIndex, index_row
 from zoo.schema.keys import BuildInputs
+from zoo.schema.later import LaterBuildRecord, LaterExportRecord
+from zoo.schema.layout import export_key, record_key
 from zoo.schema.licences import LICENCE_FILE, NOTICE_FILE, licence_text
 from zoo.schema.precisions import Precision
 from zoo.schema.records import Blob, BuildRecord, Kind
 from zoo.stores import LocalStore, ObjectStore, open_store
-from zoo.util.digest import sha256_json
+from zoo.util.digest import sha256_bytes, sha256_json
 
 ROW: dict[str, Any] = {
     "batch": 1, "finite": True, "worst_row": 0, "worst_cosine": 0.999999,
@@ -166,6 +168,46 @@ class Signed:
 
 def other_ring(folder: Path) -> KeyRing:
     return make_keys(folder, None, ask=no_passphrase, bins=2)
+
+
+def release_of_later_version(signed: Signed, model: str = "m") -> LaterBuildRecord:
+    """Signs an engine as a later version does: its precision and placing are unknown to this one.
+
+    Its ONNX, golden file and engine are stored; the model must have an engine in the index.
+    """
+    export = records.export_record(onnx=signed.blob(b"fp4 onnx"), golden=signed.blob(b"golden"))
+    stated = json.loads(export.to_json())
+    lowering = {"calibration": "c", "tolerance": {}, "placing": "another runtime"}
+    stated["inputs"] |= {"model": model, "precision": "fp4", "lowering": lowering}
+    later_export = LaterExportRecord.model_validate(stated)
+    signed.store.put(export_key(model, later_export.inputs.key), json.dumps(stated).encode())
+    built = records.build_record(engine=signed.blob(b"fp4 engine"), golden=export.golden)
+    stated = json.loads(built.to_json()) | {"export_key": later_export.inputs.key}
+    stated["inputs"] |= {"model": model, "precision": "fp4"}
+    stated["targets"] = [LABEL.replace("fp32", "fp4")]
+    later = LaterBuildRecord.model_validate(stated)
+    data = json.dumps(stated).encode()
+    signed.store.put(record_key(model, later.key), data)
+
+    metadata = SignedMetadata(signed.store, signed.ring, lambda: signed.now)
+    assert metadata.load()
+    written = metadata.read(f"index/{model}.json")
+    assert written is not None
+    index = json.loads(written)
+    index["engines"].append(
+        index["engines"][0]
+        | {"record": later.key, "record_file": {"sha256": sha256_bytes(data), "size": len(data)}}
+        | {"engine": later.engine.model_dump(), "precision": "fp4", "targets": stated["targets"]}
+    )
+    other = json.dumps(index).encode()
+    row = index_row(ModelIndex.model_validate_json(other), other)
+    metadata.publish(
+        {
+            f"index/{model}.json": other,
+            "index.json": Index(kind="release", models=(row,)).to_json(),
+        }
+    )
+    return later
 
 
 def publish_many(signed: Signed, models: int) -> None:

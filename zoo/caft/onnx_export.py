@@ -13,7 +13,7 @@ from zoo.caft.task import TASKS, Task
 from zoo.inference.extractor import Extractor
 from zoo.runtime.onnxruntime import session_options
 from zoo.schema.precisions import is_lowered
-from zoo.schema.runtimes import Runtime
+from zoo.schema.runtimes import runs_onnx
 from zoo.util.causes import cause_of
 from zoo.util.errors import HeadError, MissingPackageError
 from zoo.util.files import whole
@@ -37,7 +37,7 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
         head: The trained head.
         extractor: The backbone, which the model is compared with.
         backbone: The ONNX that the backbone was built from, which every runtime supports. If None,
-            falls back to an ONNX Runtime engine, which only that runtime supports.
+            falls back to the engine if that is an ONNX model, which only its own runtime supports.
         path: The file to write.
 
     Returns:
@@ -52,7 +52,7 @@ def export_onnx(head: Head, extractor: Extractor, backbone: Path | None, path: P
         import onnx
     except ImportError as error:
         raise MissingPackageError("onnx is not installed", hint="pip install onnx") from error
-    if backbone is None and extractor.record.inputs.toolchain.kind == Runtime.ORT:
+    if backbone is None and runs_onnx(extractor.record.inputs.toolchain.kind):
         backbone = extractor.file
     if backbone is None:
         raise HeadError(

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from zoo.schema.layout import blob_key
+from zoo.stores import download_command
 from zoo.util.errors import UsageError
 
 UNKNOWN = "REPOSITORY"
@@ -57,12 +58,12 @@ class Place:
             sha256: The blob's digest.
             name: File to write, quoted for a shell.
         """
-        blob = shlex.quote(f"{self.store}/{blob_key(sha256)}")
-        if self.url is None and self.own.startswith("s3://"):
-            return f"aws s3 cp {blob} {name}"
-        if self.url is None and self.own != UNKNOWN:
-            return f"cp {blob} {name}"
-        return f"curl -fL -o {name} {blob}"
+        store, command = self.store, download_command(self.store)
+        if store == UNKNOWN or command is None:  # no command reaches it from elsewhere
+            store, command = UNKNOWN, download_command("https://")
+            assert command is not None
+        source = shlex.quote(f"{store}/{blob_key(sha256)}")
+        return command.format(source=source, target=name)
 
     def link(self, sha256: str) -> str | None:
         """Returns a blob's public URL, None if there is none."""

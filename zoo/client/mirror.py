@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from zoo.client.client import Client
 from zoo.schema.index import EngineEntry
+from zoo.schema.later import AnyBuild, LaterBuildRecord
 from zoo.schema.layout import FIRST_ROOT, METADATA, TIMESTAMP, blob_key, hashed_key, record_key
 from zoo.schema.records import Blob
 from zoo.schema.targets import arch_of
@@ -141,9 +142,11 @@ def _copy(
         models = [name for name in models if name in wanted.models]
     for name in models:
         for entry in filter(wanted.takes, client.model(name).engines):
-            _copy_engine(client, name, entry, destination, result)
+            record = _copy_engine(client, name, entry, destination, result)
             result.engines += 1
-            say(f"{name} {', '.join(entry.targets)}")
+            later = isinstance(record, LaterBuildRecord)
+            note = ", which a later version of caft-zoo wrote" if later else ""
+            say(f"{name} {', '.join(entry.targets)}{note}")
     if not result.engines:
         raise SelectionError(
             f"{client.repository.store.url}: no engine matches the filter",
@@ -203,13 +206,15 @@ def _has_any(store: ObjectStore, prefix: str) -> bool:
 
 def _copy_engine(
     client: Client, model: str, entry: EngineEntry, destination: ObjectStore, result: Mirrored
-) -> None:
+) -> AnyBuild:
+    """Copies an engine, its other blobs and its record, and returns the record."""
     repository = client.repository
     data = repository.listed_bytes(model, entry)
-    record = repository.parse_listed(model, entry, data)
+    record = repository.parse_any_listed(model, entry, data)
     for blob in record.blobs:
         _copy_blob(client, blob, destination, result)
     _put(destination, record_key(model, record.key), data, result)
+    return record
 
 
 def _copy_blob(client: Client, blob: Blob, destination: ObjectStore, result: Mirrored) -> None:

@@ -6,11 +6,13 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from zoo.schema.later import read_any
 from zoo.schema.records import Record
 from zoo.stores.base import ObjectStore
 from zoo.util.errors import RepositoryError
 
 R = TypeVar("R", bound=Record)
+L = TypeVar("L", bound=Record)
 
 LARGEST_RECORD = 2**24
 """Maximum record size in bytes: anyone who can write to a store could leave an endless object."""
@@ -52,9 +54,27 @@ class RecordFiles:
         try:
             return kind.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise RepositoryError(
-                f"{self._store.url}: {key} is not a valid {kind.__name__}: {where}: {first['msg']}",
-                hint="the file is damaged, or was written by another version of caft-zoo",
-            ) from error
+            raise self._invalid(key, kind, error) from error
+
+    def parse_any(
+        self, key: str, data: bytes | None, kind: type[R], later: type[L]
+    ) -> R | L | None:
+        """Parses the bytes of a record that a later version may have written; None stays None.
+
+        Raises:
+            RepositoryError: They are not a valid record of this kind, even of a later version.
+        """
+        if data is None:
+            return None
+        try:
+            return read_any(data, kind, later)
+        except ValidationError as error:
+            raise self._invalid(key, kind, error) from error
+
+    def _invalid(self, key: str, kind: type[Record], error: ValidationError) -> RepositoryError:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        return RepositoryError(
+            f"{self._store.url}: {key} is not a valid {kind.__name__}: {where}: {first['msg']}",
+            hint="the file is damaged, or was written by another version of caft-zoo",
+        )

@@ -13,6 +13,7 @@ from zoo.repository.blobs import Blobs
 from zoo.repository.candidates import Candidates
 from zoo.repository.files import LARGEST_RECORD, RecordFiles
 from zoo.schema.index import EngineEntry, Index, ModelIndex
+from zoo.schema.later import AnyBuild, AnyExport, LaterBuildRecord, LaterExportRecord
 from zoo.schema.layout import (
     ATTESTATIONS,
     blob_key,
@@ -125,13 +126,33 @@ class Repository:
             RepositoryError: The object is not a build record, or its inputs have another key.
         """
         record = self.read(record_key(model, key), BuildRecord)
+        self._check_key(record, model, key)
+        return record
+
+    def any_record(self, model: str, key: str) -> AnyBuild | None:
+        """Returns what a build record refers to, which a later version may have written.
+
+        Raises:
+            RepositoryError: The object is not a build record, or its inputs have another key.
+        """
+        where = record_key(model, key)
+        record = self._files.parse_any(where, self._files.get(where), BuildRecord, LaterBuildRecord)
+        self._check_key(record, model, key)
+        return record
+
+    def any_export(self, model: str, key: str) -> AnyExport | None:
+        """Returns what an export refers to, which a later version may have written."""
+        where = export_key(model, key)
+        data = self._files.get(where)
+        return self._files.parse_any(where, data, ExportRecord, LaterExportRecord)
+
+    def _check_key(self, record: AnyBuild | None, model: str, key: str) -> None:
         if record is not None and record.key != key:
             raise RepositoryError(
                 f"{self.store.url}: {record_key(model, key)} was modified: its inputs have another "
                 "key",
                 hint="delete this record; the next make zoo rebuilds the engine",
             )
-        return record
 
     def add_record(self, record: BuildRecord) -> None:
         """Writes a build record unless it exists; its blobs must be stored."""
@@ -238,14 +259,32 @@ class Repository:
             RepositoryError: They do not match the index.
         """
         key, record = record_key(model, entry.record), None
-        if sha256_bytes(data) == entry.record_file.sha256:
+        if _is_listed(entry, data):
             record = self._files.parse(key, data, BuildRecord)
+        self._check_listed(model, entry, record)
+        assert record is not None
+        return record
+
+    def parse_any_listed(self, model: str, entry: EngineEntry, data: bytes) -> AnyBuild:
+        """Parses the bytes of a record in the index that a later version may have written.
+
+        Raises:
+            RepositoryError: They do not match the index.
+        """
+        key, record = record_key(model, entry.record), None
+        if _is_listed(entry, data):
+            record = self._files.parse_any(key, data, BuildRecord, LaterBuildRecord)
+        self._check_listed(model, entry, record)
+        assert record is not None
+        return record
+
+    def _check_listed(self, model: str, entry: EngineEntry, record: AnyBuild | None) -> None:
         if record is None or record.key != entry.record or record.engine != entry.engine:
             raise RepositoryError(
-                f"{self.store.url}: {key} was modified: it does not match the index",
+                f"{self.store.url}: {record_key(model, entry.record)} was modified: it does not "
+                "match the index",
                 hint="nothing was loaded; tell the repository's maintainer",
             )
-        return record
 
     def _index_bytes(self, key: str) -> bytes | None:
         return self._trusted.read(key) if self._trusted else self._files.get(key)
@@ -270,3 +309,8 @@ _NAMING: dict[str, type[StateRecord | ExportRecord | BuildRecord | TimingCacheRe
     "records/": BuildRecord,
     "timing-caches/": TimingCacheRecord,
 }
+
+
+def _is_listed(entry: EngineEntry, data: bytes) -> bool:
+    """Whether the bytes of a record are those that the index names."""
+    return sha256_bytes(data) == entry.record_file.sha256

@@ -133,6 +133,17 @@ def gpu_runtimes() -> list[Runtime]:
     return sorted(on_gpu, key=preference_of)
 
 
+def cpu_runtimes() -> list[Runtime]:
+    """Returns the runtimes for the CPU, in a client's order of preference."""
+    on_cpu = (runtime for runtime in Runtime if not RUNTIME_FACTS[runtime].gpu)
+    return sorted(on_cpu, key=preference_of)
+
+
+def runs_onnx(runtime: Runtime | Unknown) -> bool:
+    """Whether a runtime's engines are ONNX models, so that a head can be appended to them."""
+    return not isinstance(runtime, Unknown) and RUNTIME_FACTS[runtime].suffix == ".onnx"
+
+
 def preference_of(runtime: Runtime | Unknown) -> int:
     """Returns a runtime's rank in a client's order of preference; unknown ones come last."""
     if not isinstance(runtime, Unknown):

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
 from zoo.stores.base import Abandoned, Entry, ObjectStore, Progress
@@ -15,57 +18,127 @@ from zoo.util.errors import MissingPackageError, RepositoryError
 from zoo.util.names import perhaps
 
 __all__ = [
+    "SCHEMES",
     "Abandoned",
     "Entry",
     "LocalStore",
     "MemoryStore",
     "ObjectStore",
     "Progress",
+    "Scheme",
+    "download_command",
     "open_store",
 ]
 
-_SCHEMES = ("file", "s3", "https", "http", "memory")
+_CURL = "curl -fL -o {target} {source}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """The stores that URLs of a scheme name.
+
+    Attributes:
+        form: How such a URL is written, for hints; None if users have no use for the store.
+        opens: Opens the store of a URL, given what follows ``://`` and whether to be anonymous.
+        writable: Whether a repository can be written there.
+        download: Shell command that copies the object at ``{source}`` to ``{target}`` without this
+            package; None if there is none.
+    """
+
+    form: str | None
+    opens: Callable[[str, bool], ObjectStore]
+    writable: bool
+    download: str | None
+
+
+def _open_s3(rest: str, anonymous: bool) -> ObjectStore:
+    try:
+        from zoo.stores.s3.connect import open_s3
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"s3://{rest}: boto3 is not installed", hint="pip install 'caft-zoo[s3]'"
+        ) from error
+    bucket, _, prefix = rest.partition("/")
+    return open_s3(bucket, prefix, anonymous=anonymous)
+
+
+def _open_http(url: str) -> ObjectStore:
+    from zoo.stores.http import HttpStore
+
+    return HttpStore(url)
+
+
+SCHEMES: Mapping[str, Scheme] = MappingProxyType(
+    {
+        "file": Scheme(
+            form="file:///path",
+            opens=lambda rest, _: LocalStore(Path(unquote(rest.removeprefix("localhost")))),
+            writable=True,
+            download=_CURL,
+        ),
+        "s3": Scheme(
+            form="s3://bucket/prefix",
+            opens=_open_s3,
+            writable=True,
+            download="aws s3 cp {source} {target}",
+        ),
+        "https": Scheme(
+            form="https://host/path",
+            opens=lambda rest, _: _open_http(f"https://{rest}"),
+            writable=False,
+            download=_CURL,
+        ),
+        "http": Scheme(
+            form="http://host/path",
+            opens=lambda rest, _: _open_http(f"http://{rest}"),
+            writable=False,
+            download=_CURL,
+        ),
+        "memory": Scheme(form=None, opens=lambda *_: MemoryStore(), writable=True, download=None),
+    }
+)
+"""The stores by the scheme of their URLs. A text without a scheme is the path of a directory."""
 
 
 def open_store(url: str, *, anonymous: bool = False) -> ObjectStore:
     """Opens the store that ``url`` names.
 
     Args:
-        url: A directory, as a path or ``file://`` URL; ``s3://bucket/prefix``; ``https://…`` to
-            read only; ``memory://``, empty.
+        url: The path of a directory, or a URL of one of :data:`SCHEMES`.
         anonymous: Whether to ask an S3 server without credentials.
 
     Raises:
         RepositoryError: No store is known for the URL's scheme, or it names none.
         MissingPackageError: boto3, for ``s3://``.
     """
-    scheme, colon, rest = url.partition("://")
-    scheme = scheme.lower()
+    name, colon, rest = url.partition("://")
     if not colon:
         return LocalStore(Path(url))
-    if scheme == "file":
-        return LocalStore(Path(unquote(rest.removeprefix("localhost"))))
-    if scheme == "s3":
-        return _open_s3(url, rest, anonymous)
-    if scheme in ("http", "https"):
-        from zoo.stores.http import HttpStore
-
-        return HttpStore(url)
-    if scheme == "memory":
-        return MemoryStore()
+    if scheme := SCHEMES.get(name.lower()):
+        return scheme.opens(rest, anonymous)
     raise RepositoryError(
-        f"{url}: no store for '{scheme}://' URLs.{perhaps(scheme, _SCHEMES)}",
-        hint="a repository is a directory or file://, s3://bucket/prefix, or, to read from, "
-        "https:// or http:// (docs/reference/stores.md)",
+        f"{url}: no store for '{name.lower()}://' URLs.{perhaps(name.lower(), SCHEMES)}",
+        hint=f"a repository is a directory, {_forms(writable=True)} or, only to read, "
+        f"{_forms(writable=False)} (docs/reference/stores.md)",
     )
 
 
-def _open_s3(url: str, rest: str, anonymous: bool) -> ObjectStore:
-    try:
-        from zoo.stores.s3.connect import open_s3
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"{url}: boto3 is not installed", hint="pip install 'caft-zoo[s3]'"
-        ) from error
-    bucket, _, prefix = rest.partition("/")
-    return open_s3(bucket, prefix, anonymous=anonymous)
+def _forms(*, writable: bool) -> str:
+    schemes = (scheme for scheme in SCHEMES.values() if scheme.writable == writable)
+    return ", ".join(scheme.form for scheme in schemes if scheme.form)
+
+
+def download_command(url: str) -> str | None:
+    """Returns the shell command that copies an object of a store without this package.
+
+    Args:
+        url: The store's address: the path of a directory, or a URL.
+
+    Returns:
+        A format with ``{source}`` and ``{target}``; None if there is no such command.
+    """
+    name, colon, _ = url.partition("://")
+    if not colon:
+        return "cp {source} {target}"
+    scheme = SCHEMES.get(name.lower())
+    return scheme.download if scheme else None

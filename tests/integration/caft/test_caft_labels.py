@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.caft import folder, hiding, photo, toy
-from support.goldens import assert_golden
+from support.goldens import assert_golden, raises_golden
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.labels import LabelError, class_of
@@ -65,7 +65,7 @@ def test_numbers_are_named_by_the_classes_also_of_a_subset(tmp_path: Path) -> No
     cache_features(torch.utils.data.Subset(data, [2, 1, 0]), toy(), tmp_path / "c")
     assert labels_of(tmp_path / "c") == ["cat", None, "ox"]
     data.append((photo(4), 2))
-    with pytest.raises(LabelError, match="not one of the 2 classes"):
+    with raises_golden(LabelError, "caft/not-one-of-the-2-classes"):
         cache_features(data, toy(), tmp_path / "d")
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.caft import hiding, photo, toy
-from support.goldens import assert_golden
+from support.goldens import assert_golden, raises_golden
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.labels import LabelError
@@ -208,7 +208,7 @@ def test_shards_are_named_by_words_and_by_patterns(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert expand(f"{tmp_path}/{{a,b}}-0.tar") == [f"{tmp_path}/{x}-0.tar" for x in "ab"]
     assert expand(f"{tmp_path}/a-*.tar") == [f"{tmp_path}/a-{n}.tar" for n in (0, 1)]
-    with pytest.raises(DatasetError, match="no such tar"):
+    with raises_golden(DatasetError, "caft/no-such-tar"):
         TarSource(f"{tmp_path}/z-*.tar")
     with pytest.raises(UsageError):
         cache_features(tmp_path, toy(), tmp_path / "c", image="jpg")

@@ -8,15 +8,17 @@ import shutil
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from support.goldens import raises_golden
+import pytest
+from support.commands import ZooFarm
+from support.goldens import assert_golden, raises_golden
 from support.records import blob
-from support.signed_repository import Signed
+from support.signed_repository import Signed, release_of_later_version
 
 from builders.publish import garbage
 from builders.publish.index import SUPERSEDED_STAYS
 from builders.publish.tuf_metadata import SignedMetadata
 from zoo.schema.index import Index, ModelIndex, index_row
-from zoo.schema.layout import record_key
+from zoo.schema.layout import export_key, record_key
 from zoo.util.errors import TrustError
 
 GRACE = timedelta(days=7)
@@ -160,6 +162,34 @@ def test_an_index_that_another_version_wrote_is_spared(signed: Signed) -> None:
     )
     sweep(signed)
     assert signed.pulled(signed.client("new")) == b"engine"
+
+
+def test_what_a_later_version_built_is_kept_and_listed(
+    signed: Signed, zoo_farm: ZooFarm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed.release()
+    later = release_of_later_version(signed)
+    swept = sweep(signed)
+    assert not any(blob.sha256 in key for blob in later.blobs for key in swept.deleted)
+    for blob_ in (*later.blobs, blob(b"fp4 onnx")):
+        assert signed.repository.blobs.has(blob_)
+    exported = export_key("m", later.export_key)
+    assert swept.later == [exported, record_key("m", later.key)]
+    assert signed.path(exported).exists()
+    shutil.copytree(signed.ring.folder, f"{signed.store.url}.keys")  # trusted without asking
+    assert zoo_farm("gc", "--store", signed.store.url) == 0
+    assert_golden("publish/gc-of-later-version", capsys.readouterr().out)
+
+
+def test_what_a_later_version_proposes_is_kept(signed: Signed) -> None:
+    signed.release()
+    record = signed.build("m", b"proposed")
+    path = signed.path(signed.propose(record))
+    stated = json.loads(path.read_bytes())
+    cut = {"cut": "an unknown cut", "feature_dim": 8}
+    path.write_text(json.dumps(stated | {"backbone": cut}))
+    assert record_key("m", record.key) not in sweep(signed).condemned
+    assert signed.repository.blobs.has(record.engine)
 
 
 def test_what_is_no_record_keeps_nobody_from_sweeping(signed: Signed) -> None:

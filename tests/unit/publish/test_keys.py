@@ -62,7 +62,7 @@ def test_a_signature_is_renewed_and_the_key_stays(
     first_root = signed.ring.root_file.read_bytes()
     for role in ("root", "targets"):
         assert zoo_farm("keys", "renew", role, *place) == 0
-    assert "root: signed until " in capsys.readouterr().out
+    assert "root: signature valid until " in capsys.readouterr().out
     assert zoo_farm("keys", "renew", "rot", *place) == UsageError.exit_code
     assert_golden("publish/unknown-role", capsys.readouterr().err)
     signed.ring = KeyRing(signed.ring.folder, ask=no_passphrase)
@@ -73,7 +73,7 @@ def test_a_signature_is_renewed_and_the_key_stays(
 
 
 def test_a_role_may_move_to_a_key_elsewhere(
-    signed: Signed, tmp_path: Path, zoo_farm: ZooFarm
+    signed: Signed, tmp_path: Path, zoo_farm: ZooFarm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pem, public = other_ring(tmp_path / "vault").folder / "publisher.pem", tmp_path / "public.pem"
     write_public(pem, public)
@@ -82,8 +82,17 @@ def test_a_role_may_move_to_a_key_elsewhere(
         "keys", "rotate", "publisher", *place, "--signer", f"file2:{pem}", str(public)
     )
     assert turned == 0
+    old = signed.ring.entry("publisher").keyid
     signed.ring = KeyRing(signed.ring.folder, ask=no_passphrase)
     assert signed.ring.entry("publisher").uri == f"file2:{pem}"
+    hide: dict[object, str] = {old[:16]: "OLD KEY"}
+    hide |= {entry.keyid[:16]: f"{entry.role} KEY" for entry in signed.ring.file.keys}
+    assert_golden("publish/rotated-key", capsys.readouterr().out, hide)
+    assert zoo_farm("keys", "--keys", str(signed.ring.folder)) == 0
+    assert_golden("publish/keys", capsys.readouterr().out, hide)
+    unknown = zoo_farm("keys", "revoke", "x", *place)
+    assert unknown == UsageError.exit_code
+    assert_golden("publish/unknown-key", capsys.readouterr().err, hide)
     signed.release(content=b"newer")
     assert signed.pulled(signed.client()) == b"newer"
 

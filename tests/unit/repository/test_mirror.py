@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from support.goldens import raises_golden
-from support.signed_repository import Signed
+from support.goldens import assert_golden, raises_golden
+from support.signed_repository import Signed, release_of_later_version
 
 from zoo.client.mirror import Filter, mirror
-from zoo.schema.layout import blob_key
+from zoo.schema.layout import blob_key, record_key
 from zoo.stores import LocalStore, Progress
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError
@@ -44,6 +44,28 @@ def test_a_part_is_mirrored(signed: Signed) -> None:
     assert signed.pulled(far) == b"engine"
     with raises_golden(RepositoryError, "repository/mirror-without-model", match="other"):
         far.model("other")
+
+
+def test_an_engine_of_a_later_version_is_mirrored(signed: Signed) -> None:
+    signed.release("m", b"engine")
+    later = release_of_later_version(signed)
+    copy, said = LocalStore(signed.folder / "mirror"), list[str]()
+    assert mirror(signed.client(), copy, Filter(), said.append).engines == 2
+    assert_golden("repository/mirror-of-later-version", "\n".join(said))
+    for blob in later.blobs:
+        assert copy.size(blob_key(blob.sha256)) == blob.size
+    key = record_key("m", later.key)
+    assert copy.get(key) == signed.store.get(key)
+    assert signed.pulled(signed.client("far", store=copy)) == b"engine"
+
+
+def test_a_changed_record_of_a_later_version_is_not_mirrored(signed: Signed) -> None:
+    signed.release("m", b"engine")
+    later = release_of_later_version(signed)
+    path = signed.path(record_key("m", later.key))
+    path.write_bytes(path.read_bytes().replace(b"fp4", b"fp3"))
+    with raises_golden(RepositoryError, "repository/mirror-of-changed-later", match=later.key):
+        mirror(signed.client(), LocalStore(signed.folder / "mirror"), Filter())
 
 
 def test_an_engine_that_was_changed_is_not_mirrored(signed: Signed) -> None:

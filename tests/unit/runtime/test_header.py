@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.goldens import raises_golden
 from support.installed import installed_inputs
 from support.records import toolchain
 
@@ -67,7 +68,7 @@ def test_an_engine_that_is_not_what_its_record_says_is_a_sentence(
 
 
 def test_an_engine_of_another_size_than_its_record_says_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="has 500 bytes instead of 501"):
+    with raises_golden(RunError, "runtime/has-500-bytes-instead-of-501"):
         open_session(engine_file(tmp_path), installed_inputs("rtx", "sm86"), 501)
 
 
