@@ -107,7 +107,18 @@ def from_hub(
             "save_to_disk and give its folder"
         )
         raise DatasetError(f"can't open hf:{name}: {reason}", hint=hint) from error
-    return HuggingFaceSource(loaded, image, label)
+    source = HuggingFaceSource(loaded, image, label)
+    if split is None:
+        for other in _other_splits(loaded):
+            source.notes.add("not read, because --split names no split", other)
+    return source
+
+
+def _other_splits(dataset: Any) -> Iterator[str]:
+    """Yields the names of the splits that belong to the same data set."""
+    splits = getattr(getattr(dataset, "info", None), "splits", None) or {}
+    own = str(getattr(dataset, "split", None) or "")
+    yield from (name for name in splits if own and name != own)
 
 
 def _split_of(name: str, loaded: Any, split: str | None) -> Any:

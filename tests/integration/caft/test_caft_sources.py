@@ -22,6 +22,7 @@ from zoo.caft import FeatureCache, cache_features
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import host_decoder
 from zoo.caft.decode_process import DecodeProcess
+from zoo.caft.notes import notes_of
 from zoo.caft.sample import Sample
 from zoo.caft.sources import open_source
 from zoo.caft.tar_files import expand
@@ -337,3 +338,25 @@ def test_shards_are_named_by_a_range() -> None:
     assert expand("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert expand("{0..1}-{3..3}.tar") == ["0-3.tar", "1-3.tar"]
     assert expand("plain.tar") == ["plain.tar"]
+
+
+@pytest.mark.parametrize(("split", "told"), [(None, 1), ("train", 0)])
+def test_other_splits_of_a_data_set_on_the_hub_are_named(
+    split: str | None, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image()})
+    splits = {name: {"name": name, "num_examples": 1} for name in ("train", "test")}
+    served = datasets.Dataset.from_dict(
+        {"image": [photo(1)]},
+        features=features,
+        info=datasets.DatasetInfo(features=features, splits=splits),
+        split=datasets.Split.TRAIN,
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: served)
+    source = open_source("hf:somebody/birds", split=split)
+    assert len(list(source)) == 1
+    notes = notes_of(source)
+    assert len(notes) == told
+    assert all("test" in note for note in notes)
