@@ -108,10 +108,16 @@ class FeatureCache:
         """Returns the numbers of the samples that have a label.
 
         Raises:
-            CacheError: Fewer than two classes have one.
+            CacheError: Fewer than two classes have one, or the card does not name them all.
         """
         samples = np.flatnonzero(self.labels != NO_LABEL)
         classes = np.unique(self.labels[samples])
+        if len(classes) and classes[-1] >= len(self.label_names):
+            raise CacheError(
+                f"{self.folder} is damaged: card.json has no name for class {classes[-1]} "
+                f"of {LABELS}",
+                hint=_AGAIN,
+            )
         if len(classes) < 2:
             only = f"only '{self.label_names[int(classes[0])]}'" if len(classes) else "no label"
             raise CacheError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -13,13 +14,14 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from support.caft import folder, photo, toy
+from support.caft import clusters, folder, photo, toy, write_cache
 from support.goldens import raises_golden
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.faults import MachineError
 from zoo.caft.labels import LabelError
 from zoo.caft.sources import open_source
+from zoo.caft.train import train_head
 from zoo.util.errors import CacheError, DatasetError
 
 datasets.disable_progress_bars()
@@ -315,3 +317,14 @@ def test_arrays_of_every_kind_are_as_their_files(tmp_path: Path) -> None:
     files, given = FeatureCache(tmp_path / "a").features, FeatureCache(tmp_path / "b").features
     assert np.allclose(given[:4], files, atol=1e-6)
     assert np.allclose(given[4], files[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [[], ["class0"]])
+def test_a_card_that_does_not_name_all_classes_is_damaged(names: list[str], tmp_path: Path) -> None:
+    features, labels = clusters(classes=2, each=8)
+    cache = write_cache(tmp_path / "c", features, labels)
+    card = json.loads((cache / "card.json").read_text())
+    (cache / "card.json").write_text(json.dumps({**card, "labels": names}))
+    for use in (FeatureCache.labelled, train_head):
+        with raises_golden(CacheError, "caft/card-lacks-a-class", {tmp_path: "TMP"}):
+            use(FeatureCache(cache))
