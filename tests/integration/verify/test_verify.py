@@ -293,8 +293,7 @@ def edge_fault(level: float, fault: Callable[[Array], Array]) -> ArraySession:
 
 
 EDGE_FAULTS = [
-    ("mean", 0.0, np.nan), ("black", -1.0, np.nan), ("white", 1.0, np.inf), ("black", -1.0, 1e3),
-    ("white", 1.0, -np.inf),
+    ("mean", 0.0, np.nan), ("black", -1.0, np.nan), ("white", 1.0, np.inf), ("white", 1.0, -np.inf),
 ]  # fmt: skip
 
 
