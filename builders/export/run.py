@@ -189,7 +189,7 @@ def _check_lower(
         )
     edges = export.check_edges(model, golden, job.manifest, fp32)
     for miss in edge_misses(edges):
-        # Not refused: its engine is, when it is verified where it runs.
+        # Not refused here: the engine is judged by its own features, when it is verified.
         print(f"{job.manifest.id} in {inputs.precision}: {miss}")  # to the log
     return numbers.but(edges=edges)
 

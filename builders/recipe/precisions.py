@@ -10,7 +10,8 @@ from zoo.schema.targets import Precision
 from zoo.util.strenum import StrEnum
 
 SUMMING = ("GlobalAveragePool", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax")
-"""Operators that stay in fp32 at lower precisions, because they sum over many elements."""
+"""Operators in fp32 that recipes' texts name, as part of export keys. All of them, with reasons,
+are in :data:`builders.recipe.operators.IN_FP32`; the texts stay, so that keys stay (ADR 32)."""
 
 _NOT_IN_BF16 = ("HardSwish",)  # TensorRT's parser supports them in fp32 and fp16 only
 

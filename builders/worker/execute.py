@@ -44,7 +44,7 @@ from zoo.util.errors import JobError, ZooError
 from zoo.util.files import write_whole
 
 KEEP_NOISE = "ZOO_FARM_KEEP_NOISE"
-"""Environment variable that publishes times of a busy machine, for tests of the farm."""
+"""Environment variable that publishes times of a busy machine: the farm's tests run on one."""
 
 LABELLED = "labelled.npy"
 """Name of the file with an engine's features of labelled photos."""

@@ -1,13 +1,15 @@
 """Cached-activation fine-tuning: a frozen backbone runs once, heads train on its features.
 
-Modules, in the order of the work: ``sample``, ``labels``, ``notes``, ``sources``, ``tars`` and
-``datasets`` (the images of a data set), ``content``, ``stamps`` and ``recognise`` (which of them a
-cache has), ``decode`` and ``decode_process`` (images to preprocessed batches, in parallel),
-``features`` (the pass through the backbone), ``files``, ``arrays``, ``writer``, ``arrange`` and
-``cache`` (a directory of plain arrays), ``targets`` (what to predict), ``split``, ``train`` and
-``fit_sklearn`` (training),
-``probe`` (how good the features are), ``head`` (the trained head), ``onnx_export`` (backbone and
-head as one file). ::
+Modules, in the order of the work: ``sample``, ``labels``, ``notes``, ``sources``, ``lists``,
+``tars``, ``tar_files`` and ``datasets`` (the images of a data set), ``content``, ``stamps``,
+``recognise`` and ``same_source`` (which of them a cache has), ``decode``, ``decode_process``,
+``gpu_batches``, ``faults`` and ``feed`` (images to an engine's batches), ``runs``, ``spread`` and
+``engine_process`` (batches through the engine, on one GPU or several), ``features`` (the pass),
+``files``, ``arrays``, ``growing``, ``writer``, ``arrange`` and ``cache`` (a directory of plain
+arrays), ``tables`` (its rows for other programs), ``task``, ``targets`` and ``targets_file`` (what
+to predict), ``split``, ``rows``, ``train``, ``fit_sklearn`` and ``fit_in_chunks`` (training),
+``report`` (how good a head is), ``probe`` (how good the features are), ``head`` (the trained head),
+``onnx_export`` (backbone and head as one file). ::
 
     from zoo.caft import FeatureCache, cache_features, train_head
 

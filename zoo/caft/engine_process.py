@@ -201,7 +201,7 @@ class EngineProcess:
         return RunError(
             f"the process of {self._name} ended (exit status {self._process.returncode})",
             hint="its output is above; finished images stay in the cache: run the same command "
-            "again, with --devices if a GPU is at fault",
+            "again, without that GPU in --devices if it is at fault",
         )
 
 
