@@ -12,6 +12,8 @@ from PIL import Image
 
 from support.cuda_on_cpu import CpuKernels
 from support.fake_gpu import Buffer, FakeGpu, Stream
+from zoo.caft import file_reader
+from zoo.caft.file_reader import FileReaders
 from zoo.inference.gpu import preparer
 from zoo.inference.gpu.decoder import PixelsOnGpu
 from zoo.inference.gpu.views import Views
@@ -104,3 +106,16 @@ def use_fakes(patch: pytest.MonkeyPatch, gpu: FakeGpu, decoder: FakeDecoder | No
 
     patch.setattr(preparer, "CudaKernels", FakeKernels)
     patch.setattr(preparer, "HardwareDecoder", open_decoder)
+
+
+def read_in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has processes read the files of a pass from the first on, where there are such processes."""
+    read = FileReaders.read
+
+    def wait_and_read(readers: FileReaders, files: Any) -> Any:
+        readers._count_asked(1)
+        readers._ready.wait()
+        return read(readers, files)
+
+    monkeypatch.setattr(file_reader, "ENOUGH", 0)
+    monkeypatch.setattr(FileReaders, "read", wait_and_read)

@@ -14,7 +14,7 @@ import io
 import os
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -50,6 +50,9 @@ _BUFFERS = 3
 
 _MOST_AT_ONCE = 16
 """Most samples per task of a thread; a task of its own would cost more than decoding some."""
+
+_TASKS = 4
+"""Tasks per thread and batch: with one each, all would wait for the slowest."""
 
 Images = TypeVar("Images", covariant=True)
 Buffer = Any
@@ -112,6 +115,20 @@ class Batches(Protocol[Images]):
         """
         ...
 
+    def read(self, reads: Sequence[Any], buffer: Buffer, place: int) -> Sequence[str]:
+        """Reads and decodes the images of adjacent samples together, where that is faster.
+
+        Args:
+            reads: :attr:`zoo.caft.sample.Sample.read` of each.
+            buffer: The buffer.
+            place: Number of the first sample in the batch.
+
+        Returns:
+            The digest of each image that is in the buffer now, empty for those to be read one by
+            one.
+        """
+        ...
+
     def skip(self, buffer: Buffer, place: int) -> None:
         """Clears the place of an image that can't be decoded."""
         ...
@@ -132,13 +149,21 @@ class Decoder(Generic[Images]):
         kind: The kind of batch.
         samples: Number of samples per batch.
         workers: Number of threads; by default the number of cores available to this process.
+        tasks: Tasks per thread and batch, if there are that many samples.
     """
 
-    def __init__(self, kind: Batches[Images], *, samples: int, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: Batches[Images],
+        *,
+        samples: int,
+        workers: int | None = None,
+        tasks: int = _TASKS,
+    ) -> None:
         self._kind = kind
         self._samples = samples
         self._workers = workers or cores()
-        self._at_once = min(_MOST_AT_ONCE, max(1, samples // (4 * self._workers)))
+        self._at_once = min(_MOST_AT_ONCE, max(1, samples // (tasks * self._workers)))
 
     def batches(self, source: Iterable[Sample]) -> Generator[Batch[Images], None, None]:
         """Yields batches in the order of the source; the last may be smaller.
@@ -215,7 +240,13 @@ class Decoder(Generic[Images]):
                 return
 
     def _decode_task(self, samples: list[Sample], place: int, buffer: Any) -> list[Decoded]:
-        return [self._decode(sample, place + n, buffer) for n, sample in enumerate(samples)]
+        digests = self._kind.read([sample.read for sample in samples], buffer, place)
+        return [
+            Decoded(sample=sample, label=sample.label, sha256=digest)
+            if digest
+            else self._decode(sample, number, buffer)
+            for number, (sample, digest) in enumerate(zip(samples, digests, strict=True), place)
+        ]
 
     def _decode(self, sample: Sample, place: int, buffer: Any) -> Decoded:
         label = sample.label
@@ -243,6 +274,9 @@ class PhotoDecoder:
         processes: Whether each thread has a process that decodes for it; by default only if there
             are many threads.
         decoding: How photos are decoded.
+
+    Attributes:
+        workers: Number of threads that call it.
     """
 
     def __init__(
@@ -257,8 +291,9 @@ class PhotoDecoder:
         self._preprocess = preprocess
         self._augmentation = augmentation
         self._decoding = decoding
+        self.workers = workers or cores()
         self._with_processes = (
-            (workers or cores()) > MOST_THREADS and hasattr(os, "memfd_create")
+            self.workers > MOST_THREADS and hasattr(os, "memfd_create")
             if processes is None
             else processes
         )
@@ -343,6 +378,12 @@ class HostBatches:
             for row, pixels in zip(rows, views, strict=True):
                 normalise_into(row, pixels, self._preprocess)
         return digest
+
+    def read(
+        self, reads: Sequence[Any], buffer: npt.NDArray[np.float32], place: int
+    ) -> Sequence[str]:
+        """See :meth:`Batches.read`."""
+        return [""] * len(reads)
 
     def skip(self, buffer: npt.NDArray[np.float32], place: int) -> None:
         """See :meth:`Batches.skip`."""

@@ -79,7 +79,7 @@ def open_feed(
             kind = GpuBatches(
                 extractor.preprocess, augmentation, photos, jpegs=decoder is not None, exif=exif
             )
-            slots = Decoder(kind, samples=samples, workers=workers)
+            slots = Decoder(kind, samples=samples, workers=workers, tasks=1)
             pipeline = opened.enter_context(session.pipeline())
             yield Feed(
                 batches=partial(_prepared, slots, preparer, views),

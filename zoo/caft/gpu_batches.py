@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed
-from zoo.inference.gpu.jpeg import JpegSize, plain_jpeg
+from zoo.caft.file_reader import AVAILABLE, FileReaders, decodable
+from zoo.caft.stamps import FileRead
 from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
-from zoo.inference.preprocess import Exif, orientation_of
+from zoo.inference.preprocess import Exif
 from zoo.runtime.cuda import DeviceBatch
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 
-_EXIF = b"Exif\0\0"
-_HEADERS = 65_536  # bytes; EXIF is at the start of a file
+_READERS = 4
+"""Most processes that read files; each reads several thousand a second."""
+
+_THREADS = 2
+"""Up to this many workers read files themselves."""
 
 Slots = list[tuple[Photo, ...]]
 """The photos of each sample of a batch."""
@@ -56,6 +58,9 @@ class GpuBatches:
         self._photos = photos
         self._jpegs = jpegs
         self._exif = exif
+        self._readers: FileReaders | None = None
+        if jpegs and AVAILABLE and photos.workers > _THREADS:
+            self._readers = FileReaders(exif, min(_READERS, photos.workers))
 
     def new_buffer(self, samples: int) -> Slots:
         """See :meth:`zoo.caft.decode.Batches.new_buffer`."""
@@ -69,11 +74,9 @@ class GpuBatches:
             array = as_preprocessed(image, self._preprocess, views).copy()
             buffer[place] = (Photo(source=array, row=row),)
             return digest_of(array)
-        if self._jpegs and isinstance(image, bytes) and (size := self._decodable(image)):
+        if self._jpegs and isinstance(image, bytes) and (size := decodable(image, self._exif)):
             digest = sha256_bytes(image)
-            whole = size.width, size.height
-            crops = tuple(self._augmentation.crop(whole, n, digest) for n in range(views))
-            buffer[place] = (Photo(source=JpegFile(image, size), row=row, crops=crops),)
+            buffer[place] = self._slot(JpegFile(image, size), digest, row)
             return digest
         with self._photos.views(image) as (digest, pixels):
             buffer[place] = tuple(
@@ -82,13 +85,28 @@ class GpuBatches:
             )
         return digest
 
-    def _decodable(self, data: bytes) -> JpegSize | None:
-        """Returns the size of a file that the GPU decodes like Pillow, None for other files."""
-        size = plain_jpeg(data)
-        if size is None or self._exif == "ignore" or _EXIF not in data[:_HEADERS]:
-            return size
-        with Image.open(io.BytesIO(data)) as photo:
-            return size if orientation_of(photo) == 1 else None
+    def read(self, reads: Sequence[Any], buffer: Slots, place: int) -> Sequence[str]:
+        """See :meth:`zoo.caft.decode.Batches.read`."""
+        files = [read for read in reads if isinstance(read, FileRead)]
+        if self._readers is None or len(files) < len(reads):
+            return [""] * len(reads)
+        contents = self._readers.read(files)
+        digests = []
+        for number, (file, content) in enumerate(zip(files, contents, strict=True), place):
+            if content is None:
+                digests.append("")
+                continue
+            file.stamp = content.stamp
+            jpeg = JpegFile(content.data, content.size)
+            row = number * self._augmentation.views
+            buffer[number] = self._slot(jpeg, content.sha256, row)
+            digests.append(content.sha256)
+        return digests
+
+    def _slot(self, jpeg: JpegFile, digest: str, row: int) -> tuple[Photo, ...]:
+        whole, views = (jpeg.size.width, jpeg.size.height), self._augmentation.views
+        crops = tuple(self._augmentation.crop(whole, n, digest) for n in range(views))
+        return (Photo(source=jpeg, row=row, crops=crops),)
 
     def skip(self, buffer: Slots, place: int) -> None:
         """See :meth:`zoo.caft.decode.Batches.skip`."""
@@ -101,6 +119,8 @@ class GpuBatches:
     def close(self) -> None:
         """See :meth:`zoo.caft.decode.Batches.close`."""
         self._photos.close()
+        if self._readers is not None:
+            self._readers.close()
 
 
 def prepared(

@@ -169,6 +169,10 @@ class Recogniser:
             CacheError: The cache is read-only and differs from the data set.
         """
         for known in self._looked_up(source):
+            if not len(self._keys):  # a new cache
+                self._require_writable("lacks images")
+                yield known.sample
+                continue
             key = key_of(known.sample)
             line = self._line(key)
             row = self._row(line, known.digest)

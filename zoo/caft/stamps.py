@@ -61,6 +61,8 @@ class FileRead:
         stamp: The file's stamp when it was last read, None if it has none.
     """
 
+    __slots__ = ("path", "size", "stamp", "start", "unchanged")
+
     def __init__(
         self,
         path: Path,
@@ -71,7 +73,7 @@ class FileRead:
         self.path = path
         self.start = start
         self.size = size
-        self._unchanged = unchanged
+        self.unchanged = unchanged
         self.stamp: Stamp | None = None
 
     def __call__(self) -> bytes:
@@ -91,7 +93,7 @@ class FileRead:
             os.close(file)
         if len(data) < size:
             raise OSError(f"it ended at byte {self.start + len(data):,}")
-        if self._unchanged not in (None, identity_of(after)):
+        if self.unchanged not in (None, identity_of(after)):
             raise OSError(f"{self.path.name} has changed while it was read")
         self.stamp = before if identity_of(status) == identity_of(after) else None
         return data

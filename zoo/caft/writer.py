@@ -146,7 +146,8 @@ class CacheWriter:
     def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         good = np.array([outcome.error is None for outcome in outcomes], bool)
         kept = [outcome for outcome in outcomes if outcome.error is None]
-        stored = self._stored(features[np.repeat(good, self._views)], kept)
+        usable = features if good.all() else features[np.repeat(good, self._views)]
+        stored = self._stored(usable, kept)
         (rows, labels, hashes, sums), log = self._opened()
         if os.fstat(log).st_size != self._end:
             raise CacheError(
@@ -263,9 +264,9 @@ class CacheWriter:
         """Converts features to the cache's data type, which must hold all of them."""
         storage = self.card.identity.storage
         with np.errstate(over="ignore"):
-            stored = features.astype(STORED[storage])
-        finite = np.isfinite(stored).all(axis=1)
-        if not finite.all():
+            stored = features.astype(STORED[storage], copy=False)
+        if not np.isfinite(stored).all():
+            finite = np.isfinite(stored).all(axis=1)
             name = kept[int(np.argmin(finite)) // self._views].sample.name
             raise CacheError(
                 f"features of {name} are not finite in {storage}",

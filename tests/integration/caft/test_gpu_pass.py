@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 from support.caft import PREPROCESS, photo, record
 from support.fake_gpu import WIDTH, FakeGpu, expected, open_fake
-from support.fake_photos import FakeDecoder, use_fakes
+from support.fake_photos import FakeDecoder, read_in_processes, use_fakes
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.card import read_card
+from zoo.caft.file_reader import FileReader
 from zoo.caft.sample import Sample
 from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import batch_of
@@ -84,7 +85,7 @@ def rows(cache: FeatureCache) -> dict[str, Any]:
     return dict(zip(cache.names(), cache.features[:], strict=True))
 
 
-@pytest.mark.parametrize("workers", [2, 5])  # with more than four, processes decode
+@pytest.mark.parametrize("workers", [2, 5])  # with more than four, processes read and decode
 def test_odd_images_have_the_features_that_pillow_gives(
     extractor: Extractor,
     gpu: FakeGpu,
@@ -94,6 +95,7 @@ def test_odd_images_have_the_features_that_pillow_gives(
 ) -> None:
     images, decoder = odd_images(tmp_path / "images"), FakeDecoder(gpu)
     use_fakes(monkeypatch, gpu, decoder)
+    read_in_processes(monkeypatch)
     skipped: dict[str, dict[str, str]] = {"auto": {}, "pillow": {}}
     for decode in ("auto", "pillow"):
         cache_features(
@@ -117,15 +119,49 @@ def test_odd_images_have_the_features_that_pillow_gives(
     assert np.allclose(plain, expected(batch)[0], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("workers", [2, 3])  # with more than two, processes read the files
 def test_turned_photos_go_to_pillow(
+    extractor: Extractor,
+    gpu: FakeGpu,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    images, decoder = odd_images(tmp_path / "images"), FakeDecoder(gpu)
+    use_fakes(monkeypatch, gpu, decoder)
+    read_in_processes(monkeypatch)
+    for decode in ("auto", "pillow"):
+        cache_features(
+            images, extractor, tmp_path / decode, batch=4, workers=workers, decode=decode,
+            exif="apply",
+        )  # fmt: skip
+    assert decoder.decoded == 6
+    found, wanted = (FeatureCache(tmp_path / decode) for decode in ("auto", "pillow"))
+    assert np.array_equal(found.features[:], wanted.features[:])
+
+
+def test_a_pass_goes_on_without_the_processes_that_read(
     extractor: Extractor, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, decoder = odd_images(tmp_path / "images"), FakeDecoder(gpu)
     use_fakes(monkeypatch, gpu, decoder)
-    for decode in ("auto", "pillow"):
-        cache_features(images, extractor, tmp_path / decode, batch=4, decode=decode, exif="apply")
-    assert decoder.decoded == 6
-    found, wanted = (FeatureCache(tmp_path / decode) for decode in ("auto", "pillow"))
+    read_in_processes(monkeypatch)
+    cache_features(images, extractor, tmp_path / "wanted", batch=4, workers=1, decode="pillow")
+    read = FileReader.read
+    asked = 0
+
+    def dying(reader: FileReader, files: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            reader._process.kill()
+        return read(reader, files)
+
+    monkeypatch.setattr(FileReader, "read", dying)
+    cache_features(images, extractor, tmp_path / "found", batch=4, workers=3)
+    assert asked > 4
+    assert decoder.decoded == 7
+    found, wanted = (FeatureCache(tmp_path / name) for name in ("found", "wanted"))
     assert np.array_equal(found.features[:], wanted.features[:])
 
 

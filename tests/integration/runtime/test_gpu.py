@@ -224,7 +224,7 @@ def test_wrong_images_are_refused(
 
 
 def test_what_speaks_no_protocol_is_refused(session: TensorRTSession) -> None:
-    with pytest.raises(RunError, match="neither a numpy array nor memory of the GPU"):
+    with pytest.raises(RunError, match="neither a numpy array nor a GPU array"):
         session.features([1, 2, 3])
 
 

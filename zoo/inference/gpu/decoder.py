@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from zoo.inference.gpu.packages import CODEC
@@ -22,6 +23,9 @@ from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
     from cuda.core import Device, Stream
+
+Encoded = bytes | npt.NDArray[np.uint8]
+"""Content of a file."""
 
 _EXTENSION = "libnvjpeg_ext.so*"
 _HELD = 2
@@ -56,7 +60,7 @@ class JpegDecoder(Protocol):
         """Name and version of the decoder."""
         ...
 
-    def decode(self, files: Sequence[bytes], stream: Stream) -> list[PixelsOnGpu | None]:
+    def decode(self, files: Sequence[Encoded], stream: Stream) -> list[PixelsOnGpu | None]:
         """Decodes files.
 
         Args:
@@ -103,7 +107,7 @@ class HardwareDecoder:
         """See :attr:`JpegDecoder.name`."""
         return f"nvImageCodec {metadata.version(CODEC)}, hardware"
 
-    def decode(self, files: Sequence[bytes], stream: Stream) -> list[PixelsOnGpu | None]:
+    def decode(self, files: Sequence[Encoded], stream: Stream) -> list[PixelsOnGpu | None]:
         """See :meth:`JpegDecoder.decode`."""
         reused = self._held.pop(0)
         streams = [self._codec.CodeStream(data) for data in files]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,11 @@ from zoo.util.errors import RunError
 if TYPE_CHECKING:
     from zoo.schema.manifest import Preprocess
 
-_SPLIT_FROM = 128  # rows
+_SPLIT_FROM = 128
+"""Rows of one array from which it is copied in pieces."""
+
+_FIRST, _OTHERS = 1 / 4, 3 / 8
+"""Shares of the pieces: the engine waits for the first copy only, and small batches cost more."""
 
 
 def features_of(
@@ -41,10 +47,9 @@ def features_of(
     """
     results: list[Features] = []
     running: Running | None = None
-    rows = _rows_at_once(photos, preparer)
     with session.pipeline() as pipeline:
-        for start in range(0, len(photos), rows):
-            images = _prepare(photos[start : start + rows], preparer, preprocess)
+        for piece in _pieces(photos, preparer.rows):
+            images = _prepare(photos[piece], preparer, preprocess)
             before, running = running, pipeline.begin_on_device(images)
             if before is not None:
                 results.append(before.features())
@@ -53,11 +58,17 @@ def features_of(
     return results[0] if len(results) == 1 else np.concatenate(results)
 
 
-def _rows_at_once(photos: Sequence[Any], preparer: Preparer) -> int:
-    """Returns the rows per batch. A large array is halved: one half is copied as the other runs."""
+def _pieces(photos: Sequence[Any], most: int) -> Iterator[slice]:
+    """Yields what is prepared together; of a large array, one piece is copied as another runs."""
+    rows = min(most, len(photos))
+    sizes: Iterator[int] = repeat(rows)
     if isinstance(photos, np.ndarray) and len(photos) >= _SPLIT_FROM:
-        return min(preparer.rows, -(-len(photos) // 2))
-    return preparer.rows
+        sizes = chain([math.ceil(_FIRST * rows)], repeat(math.ceil(_OTHERS * rows)))
+    start = 0
+    while start < len(photos):
+        size = next(sizes)
+        yield slice(start, start + size)
+        start += size
 
 
 def _prepare(photos: Sequence[Any], preparer: Preparer, preprocess: Preprocess) -> DeviceBatch:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.inference.crop import Crop
-from zoo.inference.gpu.decoder import HardwareDecoder, JpegDecoder, PixelsOnGpu
+from zoo.inference.gpu.decoder import Encoded, HardwareDecoder, JpegDecoder, PixelsOnGpu
 from zoo.inference.gpu.jpeg import JpegSize
 from zoo.inference.gpu.kernels import CudaKernels, Kernels
 from zoo.inference.gpu.views import Source, stack, views_of
@@ -48,7 +48,7 @@ _BATCHES = 3
 class JpegFile:
     """A JPEG file that the GPU decodes: one that ``plain_jpeg`` accepts."""
 
-    data: bytes
+    data: Encoded
     size: JpegSize
 
 
@@ -247,7 +247,7 @@ class Preparer:
         """Decodes files; returns photos that are on the GPU, and arrays to upload."""
         decoded: dict[int, PixelsOnGpu] = {}
         arrays: dict[int, npt.NDArray[Any]] = {}
-        files: dict[int, bytes] = {}
+        files: dict[int, Encoded] = {}
         for number in group:
             source = photos[number].source
             if isinstance(source, JpegFile):
@@ -260,12 +260,12 @@ class Preparer:
                 decoded[number] = jpeg
                 continue
             try:
-                arrays[number] = np.asarray(open_photo(io.BytesIO(data)))
+                arrays[number] = np.asarray(open_photo(io.BytesIO(bytes(data))))
             except ZooError as error:
                 failed[number] = error.message
         return decoded, arrays
 
-    def _decode_on_gpu(self, files: list[bytes]) -> Sequence[PixelsOnGpu | None]:
+    def _decode_on_gpu(self, files: list[Encoded]) -> Sequence[PixelsOnGpu | None]:
         if not files or self.decoder is None:
             return [None] * len(files)
         if len(self._groups) == 2:  # the decoder reuses the memory of the group before the last

@@ -1,0 +1,168 @@
+"""A process that reads files for the GPU's JPEG decoder."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.caft import photo
+
+from zoo.caft import file_reader
+from zoo.caft.file_reader import AVAILABLE, FileReader, FileReaders
+from zoo.caft.stamps import FileRead
+from zoo.util.digest import sha256_bytes
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="no memfd_create")
+
+
+def jpeg(number: int, size: tuple[int, int] = (64, 48), **options: object) -> bytes:
+    file = io.BytesIO()
+    photo(number, size).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def reader() -> Iterator[FileReader]:
+    opened = FileReader("ignore")
+    opened.wait()
+    yield opened
+    opened.close()
+
+
+def written(folder: Path, *contents: bytes) -> list[FileRead]:
+    paths = [folder / f"{number}.jpg" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return [FileRead(path) for path in paths]
+
+
+def test_contents_are_those_of_the_files(reader: FileReader, tmp_path: Path) -> None:
+    contents = [jpeg(1), jpeg(2, (900, 700)), jpeg(3, (31, 17))]
+    found = reader.read(written(tmp_path, *contents))
+    for content, answer in zip(contents, found, strict=True):
+        assert answer is not None
+        assert answer.data.tobytes() == content
+        assert answer.sha256 == sha256_bytes(content)
+        assert not answer.data.flags.writeable
+    assert [(each.size.width, each.size.height) for each in found if each] == [
+        (64, 48),
+        (900, 700),
+        (31, 17),
+    ]
+
+
+def test_what_the_gpu_does_not_decode_is_left_to_others(reader: FileReader, tmp_path: Path) -> None:
+    png = io.BytesIO()
+    photo(4).save(png, "PNG")
+    files = written(tmp_path, jpeg(1), png.getvalue(), b"", jpeg(2)[:-20], jpeg(3))
+    files.insert(1, FileRead(tmp_path / "missing.jpg"))
+    files.insert(1, FileRead(tmp_path))
+    answers = reader.read(files)
+    assert [answer is not None for answer in answers] == [True, *[False] * 5, True]
+    assert reader.read(files[1:3]) == [None, None]
+
+
+def test_a_part_of_a_file_is_read(reader: FileReader, tmp_path: Path) -> None:
+    content = jpeg(1)
+    (file,) = written(tmp_path, b"before" + content + b"after")
+    (found,) = reader.read([FileRead(file.path, 6, len(content))])
+    assert found is not None
+    assert found.data.tobytes() == content
+
+
+def test_only_upright_photos_are_for_the_gpu_where_exif_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = Image.Exif()
+    upright[0x0112] = 1
+    files = written(tmp_path, jpeg(1, exif=exif), jpeg(2, exif=upright), jpeg(3))
+    opened = FileReader("apply")
+    opened.wait()
+    assert [each is not None for each in opened.read(files)] == [False, True, True]
+    opened.close()
+
+
+def test_contents_outlive_the_process_and_are_freed_with_the_last(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    content = jpeg(1)
+    found = reader.read(written(tmp_path, content, jpeg(2)))
+    reader.close()
+    assert found[0] is not None
+    data = found[0].data
+    del found
+    gc.collect()
+    assert data.tobytes() == content
+    descriptors = len(os.listdir("/proc/self/fd"))
+    assert _mappings() == 1
+    del data
+    gc.collect()
+    assert _mappings() == 0
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_a_killed_process_reads_nothing_more(reader: FileReader, tmp_path: Path) -> None:
+    files = written(tmp_path, jpeg(1))
+    assert reader.read(files) != [None]
+    os.kill(reader._process.pid, signal.SIGKILL)
+    assert reader.read(files) == [None]
+    assert reader.read(files) == [None]
+
+
+def test_a_failed_request_leaves_the_descriptor_of_no_file(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    files = written(tmp_path, jpeg(1))
+    reader.read(files)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        reader.read(files)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_processes_start_once_there_is_much_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_reader, "ENOUGH", 2)
+    files = written(tmp_path, jpeg(1), jpeg(2))
+    readers = FileReaders("ignore", 2)
+    assert readers.read(files) == [None, None]
+    assert readers._starting is None
+    assert readers.read(files) == [None, None]
+    readers._ready.wait()
+    assert None not in readers.read(files)
+    readers.close()
+
+
+def test_processes_that_never_served_are_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_reader, "ENOUGH", 0)
+    readers = FileReaders("ignore", 2)
+    assert readers.read(written(tmp_path, jpeg(1))) == [None]
+    readers.close()
+    assert [reader._process.poll() is None for reader in readers._opened] == [False, False]
+
+
+def test_where_no_process_starts_files_are_left_to_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(exif: str) -> None:
+        raise OSError("too many processes")
+
+    monkeypatch.setattr(file_reader, "ENOUGH", 0)
+    monkeypatch.setattr(file_reader, "FileReader", refuse)
+    readers = FileReaders("ignore", 2)
+    files = written(tmp_path, jpeg(1))
+    assert [readers.read(files) for _ in range(3)] == [[None]] * 3
+    readers.close()
+
+
+def _mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:files")

@@ -1,0 +1,262 @@
+"""A process that reads files for the GPU's JPEG decoder: paths in, contents and digests out.
+
+A photo that the GPU decodes costs the host next to nothing but its file: opening, reading and
+hashing it, each of which gives up the GIL. A few threads that hand the GIL around for every file
+prepare a fraction of the photos that the GPU could take, so that files are read in other processes,
+several per request. Contents come back through shared memory, without a copy.
+
+``python -m zoo.caft.file_reader FD EXIF`` is the process's side; messages are pickled, and come
+from and go to its parent only.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zoo.caft.stamps import FileRead, Stamp
+from zoo.inference.gpu.jpeg import JpegSize, plain_jpeg
+from zoo.inference.preprocess import Exif, orientation_of
+from zoo.util.digest import sha256_bytes
+
+AVAILABLE = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
+"""Whether this system has what it takes."""
+
+ENOUGH = 512
+"""Number of files from which processes are started: fewer are read before these have begun."""
+
+_EXIF = b"Exif\0\0"
+_HEADERS = 65_536  # bytes; EXIF is at the start of a file
+
+
+class JpegContent(NamedTuple):
+    """A JPEG file that the GPU decodes.
+
+    Attributes:
+        data: Its content, read-only.
+        size: Size of its image.
+        sha256: Digest of its content.
+        stamp: The file's stamp, None if it has none.
+    """
+
+    data: npt.NDArray[np.uint8]
+    size: JpegSize
+    sha256: str
+    stamp: Stamp | None
+
+
+class _Found(NamedTuple):
+    """What a process answers about a file: its place in the shared memory, and what is in it."""
+
+    start: int
+    end: int
+    width: int
+    height: int
+    sha256: str
+    stamp: Stamp | None
+
+
+class FileReader:
+    """Reads files in another process; used by one thread at a time.
+
+    Args:
+        exif: Whether the EXIF orientation of photos is applied.
+    """
+
+    def __init__(self, exif: Exif) -> None:
+        ours, theirs = socket.socketpair()
+        self._socket: socket.socket | None = ours
+        with theirs:
+            paths = os.pathsep.join(path for path in sys.path if path)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno()), exif],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "PYTHONPATH": paths},
+                start_new_session=True,  # Ctrl-C goes to the parent only
+            )
+        self._connection = Connection(os.dup(ours.fileno()))
+
+    def wait(self) -> None:
+        """Waits until the process has started; nothing needs to."""
+        with suppress(OSError, EOFError):
+            self._connection.recv()
+
+    def read(self, files: Sequence[FileRead]) -> list[JpegContent | None]:
+        """Reads files.
+
+        Args:
+            files: What to read of which files.
+
+        Returns:
+            The content of each that the GPU decodes like Pillow; None for those that it does not,
+            that can't be read, or that the process died of.
+        """
+        if self._socket is None:
+            return [None] * len(files)
+        try:
+            self._connection.send(
+                [(str(file.path), file.start, file.size, file.unchanged) for file in files]
+            )
+            answers: list[_Found | None] = self._connection.recv()
+            _, (memory, *_), *_ = socket.recv_fds(self._socket, 1, 1)
+        except (OSError, EOFError, ValueError):  # it was killed: its files are read here
+            self.close()
+            return [None] * len(files)
+        shared = _mapped(memory)
+        return [None if found is None else _content(found, shared) for found in answers]
+
+    def close(self) -> None:
+        """Ends the process; contents that were read stay valid."""
+        if self._socket is not None:
+            self._connection.close()
+            self._socket.close()
+            self._socket = None
+            self._process.kill()
+            self._process.wait()
+
+
+class FileReaders:
+    """Processes that read files, started in the background once there is much to read.
+
+    Args:
+        exif: Whether the EXIF orientation of photos is applied.
+        count: Number of processes.
+    """
+
+    def __init__(self, exif: Exif, count: int) -> None:
+        self._exif, self._count = exif, count
+        self._idle: queue.SimpleQueue[FileReader] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._asked = 0
+        self._opened: list[FileReader] = []
+        self._ready = threading.Event()
+        self._starting: threading.Thread | None = None
+
+    def read(self, files: Sequence[FileRead]) -> list[JpegContent | None]:
+        """Reads files, in several threads; see :meth:`FileReader.read`.
+
+        Until a process has started, all are left to the caller.
+        """
+        if not self._ready.is_set():
+            self._count_asked(len(files))
+            return [None] * len(files)
+        reader = self._idle.get()
+        try:
+            return reader.read(files)
+        finally:
+            self._idle.put(reader)
+
+    def close(self) -> None:
+        """Ends the processes, once no thread calls :meth:`read` any more."""
+        if self._starting is not None:
+            self._starting.join()
+        for reader in self._opened:
+            reader.close()
+
+    def _count_asked(self, files: int) -> None:
+        with self._lock:
+            self._asked += files
+            if self._asked > ENOUGH and self._starting is None:
+                self._starting = threading.Thread(target=self._start, name="readers", daemon=True)
+                self._starting.start()
+
+    def _start(self) -> None:
+        with suppress(OSError):  # without processes the files are read in threads
+            for _ in range(self._count):
+                self._opened.append(FileReader(self._exif))
+        for reader in self._opened:
+            reader.wait()
+            self._idle.put(reader)
+            self._ready.set()
+
+
+def decodable(data: bytes, exif: Exif) -> JpegSize | None:
+    """Returns the size of a file that the GPU decodes like Pillow, None for other files.
+
+    Args:
+        data: Content of the file.
+        exif: Whether its EXIF orientation is applied; a file that is turned is not for the GPU.
+    """
+    size = plain_jpeg(data)
+    if size is None or exif == "ignore" or _EXIF not in data[:_HEADERS]:
+        return size
+    with Image.open(io.BytesIO(data)) as photo:
+        return size if orientation_of(photo) == 1 else None
+
+
+def serve(ours: socket.socket, exif: Exif) -> None:
+    """Answers requests until the parent closes the connection."""
+    with closing(Connection(os.dup(ours.fileno()))) as connection:
+        connection.send(None)  # ready
+        while True:
+            try:
+                request: list[Any] = connection.recv()
+            except (EOFError, OSError):
+                return
+            memory = os.memfd_create("files")
+            try:
+                answers: list[_Found | None] = []
+                place = 0
+                for path, *part in request:
+                    found = _read(FileRead(Path(path), *part), memory, place, exif)
+                    place = place if found is None else found.end
+                    answers.append(found)
+                connection.send(answers)
+                socket.send_fds(ours, [b"\0"], [memory])
+            finally:
+                os.close(memory)
+
+
+def _read(file: FileRead, memory: int, place: int, exif: Exif) -> _Found | None:
+    """Appends a file to shared memory if the GPU decodes it."""
+    try:
+        data = file()
+        size = decodable(data, exif)
+    except Exception:  # the parent reads it again, and says what is wrong
+        return None
+    if size is None:
+        return None
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(memory, rest) :]
+    end = place + len(data)
+    return _Found(place, end, size.width, size.height, sha256_bytes(data), file.stamp)
+
+
+def _mapped(memory: int) -> npt.NDArray[np.uint8]:
+    """Maps shared memory and closes its descriptor; it is freed with the last view of the array."""
+    try:
+        if not os.fstat(memory).st_size:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(memory, 0, prot=mmap.PROT_READ), np.uint8)
+    finally:
+        os.close(memory)
+
+
+def _content(found: _Found, shared: npt.NDArray[np.uint8]) -> JpegContent:
+    data = shared[found.start : found.end]
+    return JpegContent(data, JpegSize(found.width, found.height), found.sha256, found.stamp)
+
+
+if __name__ == "__main__":
+    # The module by its own name: what it pickles must be found in the parent.
+    from zoo.caft import file_reader
+
+    with socket.socket(fileno=int(sys.argv[1])) as connected:
+        file_reader.serve(connected, sys.argv[2])  # type: ignore[arg-type]
