@@ -60,15 +60,29 @@ class FakeDecoder:
     Args:
         gpu: Where the photos go.
         fails: Called with a file: whether it can't be decoded.
+        first: Counts the files of this one as well; by default it counts its own.
+
+    Attributes:
+        decoded: Number of files that it decoded, and those that it was :meth:`opened` as.
     """
 
     name = "fake decoder 1.0"
 
-    def __init__(self, gpu: FakeGpu, fails: Any = lambda data: False) -> None:
+    def __init__(
+        self,
+        gpu: FakeGpu,
+        fails: Any = lambda data: False,
+        first: FakeDecoder | None = None,
+    ) -> None:
         self._gpu = gpu
         self._fails = fails
+        self._first = first or self
         self._held: list[list[Buffer]] = [[], []]
         self.decoded = 0
+
+    def opened(self) -> FakeDecoder:
+        """Returns another for a preparer of its own."""
+        return FakeDecoder(self._gpu, self._fails, self._first)
 
     def decode(self, files: Sequence[bytes], stream: Stream) -> list[PixelsOnGpu | None]:
         for buffer in self._held.pop(0):
@@ -90,7 +104,8 @@ class FakeDecoder:
         buffer = self._gpu.allocate(padded.size)
         stream.put(lambda: buffer.data.__setitem__(slice(None), padded.reshape(-1)))
         self._held[-1].append(buffer)
-        self.decoded += 1
+        with self._gpu.lock:
+            self._first.decoded += 1
         return PixelsOnGpu(
             address=buffer.handle, pitch=pitch, width=pixels.shape[1], height=pixels.shape[0]
         )
@@ -102,7 +117,7 @@ def use_fakes(patch: pytest.MonkeyPatch, gpu: FakeGpu, decoder: FakeDecoder | No
     def open_decoder(device: Any, stream: Any) -> FakeDecoder:
         if decoder is None:
             raise RunError("the GPU has no JPEG decoder")
-        return decoder
+        return decoder.opened()
 
     patch.setattr(preparer, "CudaKernels", FakeKernels)
     patch.setattr(preparer, "HardwareDecoder", open_decoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -11,11 +11,12 @@ from typing import Any, Literal
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Batch, Decoder, HostBatches, PhotoDecoder
 from zoo.caft.decode_process import Decoding
-from zoo.caft.gpu_batches import GpuBatches, Slots, prepared
+from zoo.caft.gpu_batches import GpuBatches, Lend, Slots, prepared
 from zoo.caft.sample import Sample
 from zoo.inference.extractor import Extractor
 from zoo.inference.gpu.preparer import Preparer
 from zoo.inference.preprocess import Exif
+from zoo.runtime import cuda
 from zoo.runtime.base import DeviceSession, Running, pipeline_of
 from zoo.runtime.cuda import DeviceBatch
 from zoo.util.errors import RunError
@@ -71,18 +72,20 @@ def open_feed(
     photos = PhotoDecoder(extractor.preprocess, augmentation, workers=workers, decoding=decoding)
     session = extractor.session
     with ExitStack() as opened:
-        preparer = None
-        if extractor.preparers is not None:
-            preparer = opened.enter_context(extractor.preparers.lend(samples * views))
-        if preparer is not None and isinstance(session, DeviceSession):
+        preparers = extractor.preparers
+        preparer = preparers and opened.enter_context(preparers.lend(samples * views))
+        if preparers and preparer and isinstance(session, DeviceSession):
             decoder = preparer.decoder if decode in ("auto", "gpu") else None
             kind = GpuBatches(
                 extractor.preprocess, augmentation, photos, jpegs=decoder is not None, exif=exif
             )
             slots = Decoder(kind, samples=samples, workers=workers, tasks=1)
             pipeline = opened.enter_context(session.pipeline())
+            lend: Lend = nullcontext
+            if decoder is not None and cuda.free_memory() > preparer.most_memory:
+                lend = partial(preparers.lend, samples * views)
             yield Feed(
-                batches=partial(_prepared, slots, preparer, views),
+                batches=partial(_prepared, slots, preparer, views, lend),
                 begin=pipeline.begin_on_device,
                 ahead=pipeline.ahead,
                 decoders=(photos.name, *([decoder.name] if decoder else [])),
@@ -99,9 +102,9 @@ def open_feed(
 
 
 def _prepared(
-    slots: Decoder[Slots], preparer: Preparer, views: int, samples: Iterable[Sample]
+    slots: Decoder[Slots], preparer: Preparer, views: int, lend: Lend, samples: Iterable[Sample]
 ) -> Generator[Batch[DeviceBatch], None, None]:
-    return prepared(slots.batches(samples), preparer, views)
+    return prepared(slots.batches(samples), preparer, views, lend)
 
 
 def check_gpu_decodes(extractor: Extractor, rows: int) -> None:

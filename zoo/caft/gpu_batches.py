@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,9 +22,13 @@ from zoo.inference.preprocess import Exif
 from zoo.runtime.cuda import DeviceBatch
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
+from zoo.util.errors import RunError
 
 _READERS = 4
 """Most processes that read files; each reads several thousand a second."""
+
+_AHEAD = 3
+"""Batches that have been taken and not given to the engine: two in preparation, and one ready."""
 
 _THREADS = 2
 """Up to this many workers read files themselves."""
@@ -123,50 +128,111 @@ class GpuBatches:
             self._readers.close()
 
 
+Lend = Callable[[], AbstractContextManager[Preparer | None]]
+"""Lends a preparer to the thread that calls it; None if there is no other."""
+
+
 def prepared(
-    batches: Generator[Batch[Slots], None, None], preparer: Preparer, views: int
+    batches: Generator[Batch[Slots], None, None],
+    preparer: Preparer,
+    views: int,
+    lend: Lend = nullcontext,
 ) -> Generator[Batch[DeviceBatch], None, None]:
-    """Prepares batches in another thread, one ahead of the engine.
+    """Prepares batches in other threads, ahead of the engine.
+
+    The decoder gives up the GIL for every photo, and waits for it while others have it; the GPU has
+    nothing to decode then. A second thread, with a preparer of its own, keeps it busy.
 
     Args:
         batches: Batches of photos; closed at the end.
         preparer: Prepares them.
         views: Rows per sample.
+        lend: Lends the preparer of the second thread, which takes part as soon as it has it.
 
     Yields:
-        Batches in the GPU's memory. Each must be passed to the engine before the next is
+        Batches in the GPU's memory, in order. Each must be passed to the engine before the next is
         requested. Samples whose photos can't be decoded are marked as skipped.
     """
-    ready: queue.Queue[Any] = queue.Queue(maxsize=1)
-    stop = threading.Event()
-
-    def put(item: Any) -> None:
-        while not stop.is_set():
-            with suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return
-
-    def prepare() -> None:
-        try:
-            with closing(batches):
-                for batch in batches:
-                    put(_prepare(batch, preparer, views))
-                    if stop.is_set():
-                        return
-            put(None)
-        except BaseException as error:  # raised in the caller's thread
-            put(error)
-
-    thread = threading.Thread(target=prepare, name="prepare", daemon=True)
-    thread.start()
+    work = _Preparation(batches, views)
+    threads = [
+        threading.Thread(target=work.run, args=(preparer,), name="prepare", daemon=True),
+        threading.Thread(target=work.run_lent, args=(lend,), name="prepare", daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
     try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        yield from work.results()
     finally:
-        stop.set()
-        thread.join()
+        work.stop()
+        for thread in threads:
+            thread.join()
+        batches.close()
+
+
+class _Preparation:
+    """Batches that several threads prepare, and whose order is kept.
+
+    Args:
+        batches: Batches of photos.
+        views: Rows per sample.
+    """
+
+    def __init__(self, batches: Generator[Batch[Slots], None, None], views: int) -> None:
+        self._batches, self._views = batches, views
+        self._taking = threading.Lock()
+        self._ended = False
+        self._started: queue.SimpleQueue[Future[Batch[DeviceBatch]] | None] = queue.SimpleQueue()
+        """What the batches will be, in their order; None at their end."""
+        self._free = threading.Semaphore(_AHEAD)
+
+    def results(self) -> Generator[Batch[DeviceBatch], None, None]:
+        """Yields the prepared batches in order."""
+        while (started := self._started.get()) is not None:
+            yield started.result()
+            self._free.release()
+
+    def run(self, preparer: Preparer) -> None:
+        """Prepares batches until there are no more."""
+        while (taken := self._take()) is not None:
+            batch, result = taken
+            try:
+                result.set_result(_prepare(batch, preparer, self._views))
+            except BaseException as error:  # raised in the caller's thread
+                result.set_exception(error)
+                self.stop()
+
+    def run_lent(self, lend: Lend) -> None:
+        """Does so with a preparer that takes a while to get, if there is one."""
+        with suppress(RunError), lend() as preparer:  # it is no error to go on with one
+            if preparer is not None and preparer.decoder is not None:
+                self.run(preparer)
+
+    def stop(self) -> None:
+        """Has the threads take no more batches."""
+        self._ended = True
+        self._free.release()
+
+    def _take(self) -> tuple[Batch[Slots], Future[Batch[DeviceBatch]]] | None:
+        """Returns the next batch, and what will be made of it; None at the end."""
+        self._free.acquire()
+        with self._taking:
+            if self._ended:
+                self._free.release()  # for the other thread
+                return None
+            result: Future[Batch[DeviceBatch]] = Future()
+            try:
+                batch = next(self._batches, None)
+            except BaseException as error:  # raised in the caller's thread
+                result.set_exception(error)
+                self._started.put(result)
+                batch = None
+            if batch is None:
+                self._started.put(None)
+                self._ended = True
+                self._free.release()
+                return None
+            self._started.put(result)
+            return batch, result
 
 
 def _prepare(batch: Batch[Slots], preparer: Preparer, views: int) -> Batch[DeviceBatch]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from zoo.caft.card import read_card
 from zoo.caft.file_reader import FileReader
 from zoo.caft.sample import Sample
 from zoo.inference.extractor import Extractor
+from zoo.inference.gpu.preparer import Preparer
 from zoo.inference.preprocess import batch_of
 from zoo.util.errors import RunError
 
@@ -30,7 +33,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ for 
     params=[(), (1,), (2, 3, 4, 5), (1, 2, 3, 4, 5)], ids=["late", "engine", "others", "early"]
 )
 def gpu(request: pytest.FixtureRequest) -> FakeGpu:
-    return FakeGpu(early=request.param)
+    return FakeGpu(early=request.param, free=1 << 33)
 
 
 @pytest.fixture
@@ -162,6 +165,69 @@ def test_a_pass_goes_on_without_the_processes_that_read(
     assert asked > 4
     assert decoder.decoded == 7
     found, wanted = (FeatureCache(tmp_path / name) for name in ("found", "wanted"))
+    assert np.array_equal(found.features[:], wanted.features[:])
+
+
+@pytest.mark.parametrize("free", [1 << 33, 1 << 28])
+def test_a_second_preparer_takes_part_where_there_is_memory(
+    extractor: Extractor, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(40):
+        (images / f"{number:02}.jpg").write_bytes(data(photo(number, (60, 50))))
+    use_fakes(monkeypatch, gpu, FakeDecoder(gpu))
+    gpu.free = free
+    taken: list[Preparer] = []
+    both = threading.Barrier(2, timeout=20)
+    prepare = Preparer.prepare
+
+    def meet(preparer: Preparer, photos: Any, rows: int) -> Any:
+        first = preparer not in taken
+        taken.append(preparer)
+        if first and free > 1 << 30:
+            both.wait()  # each has a batch
+        elif preparer is taken[0]:
+            time.sleep(0.01)  # the batches are finished out of order
+        return prepare(preparer, photos, rows)
+
+    monkeypatch.setattr(Preparer, "prepare", meet)
+    cache_features(images, extractor, tmp_path / "auto", batch=2)
+    assert len(set(taken)) == (2 if free > 1 << 30 else 1)
+    cache_features(images, extractor, tmp_path / "pillow", batch=2, decode="pillow")
+    found, wanted = (FeatureCache(tmp_path / decode) for decode in ("auto", "pillow"))
+    assert list(found.names()) == list(wanted.names())
+    assert np.array_equal(found.features[:], wanted.features[:])
+
+
+def test_a_fault_in_one_of_two_preparers_ends_the_pass(
+    extractor: Extractor, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(40):
+        (images / f"{number:02}.jpg").write_bytes(data(photo(number, (60, 50))))
+    use_fakes(monkeypatch, gpu, FakeDecoder(gpu))
+    calls = 0
+    prepare = Preparer.prepare
+
+    def fail(preparer: Preparer, photos: Any, rows: int) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise RunError("out of memory")
+        return prepare(preparer, photos, rows)
+
+    monkeypatch.setattr(Preparer, "prepare", fail)
+    with pytest.raises(RunError):
+        cache_features(images, extractor, tmp_path / "cache", batch=2)
+    monkeypatch.setattr(Preparer, "prepare", prepare)
+    before = len(list(FeatureCache(tmp_path / "cache", check_complete=False).names()))
+    assert 2 <= before < 40
+    _, state = cache_features(images, extractor, tmp_path / "cache", batch=2)
+    assert state.images == 40 - before
+    cache_features(images, extractor, tmp_path / "pillow", batch=2, decode="pillow")
+    found, wanted = (FeatureCache(tmp_path / name) for name in ("cache", "pillow"))
     assert np.array_equal(found.features[:], wanted.features[:])
 
 

@@ -101,6 +101,7 @@ class Preparer:
 
     Attributes:
         rows: Rows of the largest batch.
+        most_memory: Most bytes of the GPU's memory that it takes.
         decoder: Decodes JPEG files on the GPU, None if the GPU can't.
         without_decoder: Why there is no decoder.
 
@@ -128,6 +129,7 @@ class Preparer:
             self._type = session.image_type
             pixels = preprocess.height * preprocess.width
             self._image_bytes = 3 * pixels * self._type.itemsize
+            self.most_memory = _BATCHES * rows * self._image_bytes + 2 * _DECODED_AT_ONCE
             self._batches = [self._new_batch() for _ in range(_BATCHES)]
             self._groups: deque[Event] = deque(maxlen=2)
             self._undo = undo.pop_all()
