@@ -22,7 +22,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,7 +110,7 @@ class FileReader:
             return [None] * len(files)
         try:
             self._connection.send(
-                [(str(file.path), file.start, file.size, file.unchanged) for file in files]
+                [(file.file, file.start, file.size, file.unchanged) for file in files]
             )
             answers: list[_Found | None] = self._connection.recv()
             _, (memory, *_), *_ = socket.recv_fds(self._socket, 1, 1)
@@ -214,7 +213,7 @@ def serve(ours: socket.socket, exif: Exif) -> None:
                 answers: list[_Found | None] = []
                 place = 0
                 for path, *part in request:
-                    found = _read(FileRead(Path(path), *part), memory, place, exif)
+                    found = _read(FileRead(path, *part), memory, place, exif)
                     place = place if found is None else found.end
                     answers.append(found)
                 connection.send(answers)

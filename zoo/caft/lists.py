@@ -110,7 +110,7 @@ class ListSource:
         if len(row) == 1:
             self._check_delimiter(line, name)
         label = class_of(row[1], of=line) if len(row) == 2 and self._labels else None
-        return Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)
+        return Sample(name=name, label=label, read=FileRead(path), rereadable=True)
 
     def _check_delimiter(self, line: str, name: str) -> None:
         """Checks that a line is only a path, rather than path and label with another delimiter.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 SUFFIXES = frozenset(
@@ -39,7 +38,6 @@ class Sample:
             preprocessed input; or an :class:`Item` if the label is loaded with the image. Called
             in another thread, and only once unless ``rereadable``.
         key: Tells it from samples of the same name; the name by default.
-        path: Its file, None if it has no file of its own.
         rereadable: Whether ``read`` may be called again, at little cost.
     """
 
@@ -47,7 +45,6 @@ class Sample:
     label: str | None
     read: Callable[[], Any]
     key: str = ""
-    path: Path | None = None
     rereadable: bool = False
 
 

@@ -227,35 +227,36 @@ class FolderSource:
         for name, path in self._images(self.root):
             folder, slash, _ = name.partition("/")
             label = named(_readable(folder)) if slash and self._labels else None
-            yield Sample(name=name, label=label, read=FileRead(path), path=path, rereadable=True)
+            yield Sample(name=name, label=label, read=FileRead(path), rereadable=True)
 
     def _images(
         self, folder: Path, within: str = "", above: frozenset[str] = frozenset()
-    ) -> Iterator[tuple[str, Path]]:
-        """Yields the images under a folder, and their names, in the order of their paths.
+    ) -> Iterator[tuple[str, str]]:
+        """Yields the names and paths of the images under a folder, in the order of their paths.
 
-        Names are built from strings: pathlib takes as long as reading a small file. Links to a
-        folder that contains them are not followed.
+        Both are strings: pathlib takes as long as reading a small file. Links to a folder that
+        contains them are not followed.
         """
         real = os.path.realpath(folder)
         if real in above:
             return
         for name, is_dir in _entries(folder):
-            path = folder / name
+            path = os.path.join(folder, name)
             if _is_hidden(name):
                 self._leave_out("ignored hidden files and folders", path)
             elif is_dir:
-                yield from self._images(path, f"{within}{name}/", above | {real})
+                yield from self._images(Path(path), f"{within}{name}/", above | {real})
             elif _is_image(name, path):
                 yield within + name, path
             else:
-                suffix = f"with suffix {path.suffix}" if path.suffix else "without a suffix"
+                suffix = Path(name).suffix
+                suffix = f"with suffix {suffix}" if suffix else "without a suffix"
                 self._leave_out(
                     f"left out, because they are not supported images: files {suffix}", path
                 )
 
-    def _leave_out(self, kind: str, path: Path) -> None:
-        self.notes.add(in_utf8(kind), in_utf8(path.relative_to(self.root).as_posix()))
+    def _leave_out(self, kind: str, path: str) -> None:
+        self.notes.add(in_utf8(kind), in_utf8(Path(path).relative_to(self.root).as_posix()))
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
@@ -287,13 +288,13 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _is_image(name: str, path: Path) -> bool:
+def _is_image(name: str, path: str) -> bool:
     """Whether a file is an image by its suffix, or by its content."""
     suffix = os.path.splitext(name)[1].lower()
     return suffix in SUFFIXES or looks_like_image(_start_of(path, 16))
 
 
-def _start_of(path: Path, size: int) -> bytes:
+def _start_of(path: str | Path, size: int) -> bytes:
     try:
         return FileRead(path, 0, size)()
     except OSError:

@@ -52,7 +52,8 @@ class FileRead:
     """Reads a file, or a range of it, and records its stamp.
 
     Args:
-        path: The file.
+        file: The file's path; a string where there are many, since a ``Path`` takes as long to make
+            as a small file to read.
         start: First byte.
         size: Number of bytes; the whole file by default.
         unchanged: Identity (:func:`identity_of`) that the file must still have; None for any.
@@ -61,20 +62,25 @@ class FileRead:
         stamp: The file's stamp when it was last read, None if it has none.
     """
 
-    __slots__ = ("path", "size", "stamp", "start", "unchanged")
+    __slots__ = ("file", "size", "stamp", "start", "unchanged")
 
     def __init__(
         self,
-        path: Path,
+        file: str | Path,
         start: int = 0,
         size: int | None = None,
         unchanged: tuple[int, ...] | None = None,
     ) -> None:
-        self.path = path
+        self.file = os.fspath(file)
         self.start = start
         self.size = size
         self.unchanged = unchanged
         self.stamp: Stamp | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file's path."""
+        return Path(self.file)
 
     def __call__(self) -> bytes:
         """Returns the bytes.
@@ -82,7 +88,7 @@ class FileRead:
         Raises:
             OSError: The file can't be read, is no regular file, ends too early, or has changed.
         """
-        file = _open(self.path)
+        file = _open(self.file)
         try:
             status = os.fstat(file)
             before = self._stamp(status)
@@ -101,7 +107,7 @@ class FileRead:
     def now(self) -> Stamp | None:
         """Returns the file's stamp without reading the file; None if there is none."""
         try:
-            file = _open(self.path)  # opening makes NFS fetch current attributes
+            file = _open(self.file)  # opening makes NFS fetch current attributes
         except (OSError, ValueError):  # ValueError: a NUL in a name of a list
             return None
         try:
@@ -110,7 +116,7 @@ class FileRead:
             os.close(file)
 
     def _stamp(self, status: os.stat_result) -> Stamp | None:
-        settled = _settled_after(status.st_dev, self.path.parent)
+        settled = _settled_after(status.st_dev, os.path.dirname(self.file))
         if settled is None:
             return None
         latest = max(status.st_ctime_ns, status.st_mtime_ns)
@@ -218,13 +224,13 @@ def _load(path: Path) -> npt.NDArray[np.uint8]:
         return np.empty((0, row), np.uint8)
 
 
-def _open(path: Path) -> int:
+def _open(path: str) -> int:
     file = os.open(
         path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     )  # O_NONBLOCK: opening a pipe would block
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise OSError(f"{path.name} is not a regular file")
+        raise OSError(f"{os.path.basename(path)} is not a regular file")
     return file
 
 
@@ -237,12 +243,12 @@ def _read(file: int, start: int, size: int) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _settled_after(device: int, folder: Path) -> float | None:
+def _settled_after(device: int, folder: str) -> float | None:
     """Returns after how many seconds a file of a device has a stamp, None for never."""
     return _SETTLED_AFTER.get(_file_system(device, folder))
 
 
-def _file_system(device: int, folder: Path) -> str:
+def _file_system(device: int, folder: str) -> str:
     """Returns the type of the file system that a folder is on, empty if unknown."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()

@@ -28,6 +28,9 @@ Encoded = bytes | npt.NDArray[np.uint8]
 """Content of a file."""
 
 _EXTENSION = "libnvjpeg_ext.so*"
+_THREADS = 4
+"""Threads of the host that parse files; by default there is one per core, which is slower."""
+
 _HELD = 2
 """Number of results whose memory is kept: one is resized while the next is decoded."""
 
@@ -97,7 +100,9 @@ class HardwareDecoder:
         self._held: list[list[Any]] = [[] for _ in range(_HELD)]
         try:
             hardware = codec.Backend(codec.BackendKind.HW_GPU_ONLY)
-            self._decoder = codec.Decoder(device_id=device.device_id, backends=[hardware])
+            self._decoder = codec.Decoder(
+                device_id=device.device_id, max_num_cpu_threads=_THREADS, backends=[hardware]
+            )
         except Exception as error:  # pybind11 raises RuntimeError and others
             raise RunError(f"the GPU has no JPEG decoder: {error}") from error
         self._test(stream)
