@@ -164,17 +164,19 @@ class _EngineAlone:
 def _decoder_alone(extractor: Extractor, files: list[Path], batch: int) -> Callable[[], None]:
     """Returns a function that decodes files on the GPU and does nothing with them."""
     from zoo.inference.gpu.decoder import HardwareDecoder
+    from zoo.inference.gpu.jpeg import JpegFile, plain_jpeg
 
     device = extractor.session.device  # type: ignore[attr-defined]
     contents = [path.read_bytes() for path in files]
+    jpegs = [JpegFile(data, size) for data in contents if (size := plain_jpeg(data))]
 
     def run() -> None:
         device.set_current()
         stream = device.create_stream()
         with closing(HardwareDecoder(device, stream)) as decoder:
-            for start in range(0, len(contents), batch):
-                decoder.decode(contents[start : start + batch], stream)
-                stream.sync()
+            for start in range(0, len(jpegs), batch):
+                decoder.decode(jpegs[start : start + batch], stream)
+            stream.sync()
         stream.close()
 
     return run

@@ -16,6 +16,7 @@ from zoo.caft import file_reader
 from zoo.caft.file_reader import FileReaders
 from zoo.inference.gpu import preparer
 from zoo.inference.gpu.decoder import PixelsOnGpu
+from zoo.inference.gpu.jpeg import JpegFile
 from zoo.inference.gpu.views import Views
 from zoo.schema.manifest import Preprocess
 from zoo.util.errors import RunError
@@ -84,12 +85,13 @@ class FakeDecoder:
         """Returns another for a preparer of its own."""
         return FakeDecoder(self._gpu, self._fails, self._first)
 
-    def decode(self, files: Sequence[bytes], stream: Stream) -> list[PixelsOnGpu | None]:
+    def decode(self, files: Sequence[JpegFile], stream: Stream) -> list[PixelsOnGpu | None]:
         for buffer in self._held.pop(0):
             buffer.data[:] = 0xCD
             buffer.freed = True
         self._held.append([])
-        return [None if self._fails(data) else self._decode(data, stream) for data in files]
+        contents = [bytes(file.data) for file in files]
+        return [None if self._fails(data) else self._decode(data, stream) for data in contents]
 
     def close(self) -> None:
         for buffer in (buffer for held in self._held for buffer in held):

@@ -17,7 +17,8 @@ from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed
 from zoo.caft.file_reader import AVAILABLE, FileReaders, decodable
 from zoo.caft.stamps import FileRead
-from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
+from zoo.inference.gpu.jpeg import JpegFile
+from zoo.inference.gpu.preparer import Photo, Preparer
 from zoo.inference.preprocess import Exif
 from zoo.runtime.cuda import DeviceBatch
 from zoo.schema.manifest import Preprocess

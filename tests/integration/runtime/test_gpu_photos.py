@@ -19,16 +19,16 @@ from zoo.cli.doctor import package_version
 from zoo.client.host import local_archs
 from zoo.inference.crop import Crop
 from zoo.inference.gpu.decoder import HardwareDecoder, PixelsOnGpu
-from zoo.inference.gpu.jpeg import plain_jpeg
+from zoo.inference.gpu.jpeg import JpegFile, JpegSize, plain_jpeg
 from zoo.inference.gpu.packages import GPU_PACKAGES
-from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
+from zoo.inference.gpu.preparer import Photo, Preparer
 from zoo.inference.preprocess import batch_of
 from zoo.runtime import cuda
 from zoo.schema.manifest import Preprocess
 from zoo.util.errors import RunError
 
 pytestmark = pytest.mark.skipif(
-    not local_archs() or any(package_version(package) is None for package in GPU_PACKAGES[:2]),
+    not local_archs() or any(package_version(package) is None for package in GPU_PACKAGES[:1]),
     reason="no NVIDIA GPU with caft-zoo[gpu-decode]",
 )
 
@@ -126,7 +126,8 @@ def test_jpeg_files_differ_by_one_level_at_most(preparer: Preparer, options: Any
         size = plain_jpeg(data)
         assert size is not None
         photos.append(Photo(source=JpegFile(data, size), row=row))
-    for decoded, data in zip(preparer.decoder.decode(files, preparer._stream), files, strict=True):
+    jpegs = [photo.source for photo in photos if isinstance(photo.source, JpegFile)]
+    for decoded, data in zip(preparer.decoder.decode(jpegs, preparer._stream), files, strict=True):
         assert decoded is not None  # the hardware took all of them
         expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int16)
         assert np.abs(pixels_at(decoded, preparer).astype(np.int16) - expected).max() <= 1
@@ -174,6 +175,37 @@ def test_what_the_hardware_refuses_goes_to_pillow_and_says_why(preparer: Prepare
     expected = batch_of([Image.open(io.BytesIO(data)) for data in (progressive, whole)], PREPROCESS)
     assert np.abs(rows[[0, 2]] - expected).max() <= LEVELS
     assert np.isfinite(rows).all()
+
+
+@pytest.mark.parametrize("bad", [[0], [13], [39], [0, 1, 20, 38, 39], list(range(40))])
+def test_bad_files_leave_the_others_of_their_batch_alone(preparer: Preparer, bad: Any) -> None:
+    if preparer.decoder is None:
+        pytest.skip(preparer.without_decoder)
+    files = []
+    for number in range(40):
+        data = jpeg(photo(200 + number, 150 + number))
+        size = plain_jpeg(data)
+        assert size is not None
+        files.append(JpegFile(data[:300] if number in bad else data, size))
+    for _ in range(3):
+        decoded = preparer.decoder.decode(files, preparer._stream)
+        assert [number for number, each in enumerate(decoded) if each is None] == bad
+        for number in {7, 30} - set(bad):
+            each = decoded[number]
+            assert each is not None
+            expected = np.asarray(Image.open(io.BytesIO(files[number].data)).convert("RGB"))
+            found = pixels_at(each, preparer).astype(np.int16)
+            assert np.abs(found - expected.astype(np.int16)).max() <= 1
+
+
+def test_another_size_than_the_files_is_not_decoded(preparer: Preparer) -> None:
+    if preparer.decoder is None:
+        pytest.skip(preparer.without_decoder)
+    data = jpeg(photo(64, 48))
+    files = [JpegFile(data, JpegSize(32, 48)), JpegFile(data, JpegSize(64, 48))]
+    smaller, right = preparer.decoder.decode(files, preparer._stream)
+    assert smaller is None
+    assert right is not None
 
 
 def test_a_gpu_without_a_decoder_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:

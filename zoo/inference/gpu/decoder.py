@@ -1,38 +1,28 @@
-"""Decodes JPEG files with the GPU's hardware decoder, through nvImageCodec."""
+"""Decodes JPEG files with the GPU's hardware decoder."""
 
 from __future__ import annotations
 
-import ctypes
 import io
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module, metadata, util
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from zoo.inference.gpu.packages import CODEC
-from zoo.util.errors import MissingPackageError, RunError
+from zoo.inference.gpu.jpeg import JpegFile, plain_jpeg
+from zoo.inference.gpu.nvjpeg import IMAGE, NvJpeg, NvJpegError
+from zoo.util.errors import RunError
 
 if TYPE_CHECKING:
-    from cuda.core import Device, Stream
+    from cuda.core import Buffer, Device, Event, Stream
 
-Encoded = bytes | npt.NDArray[np.uint8]
-"""Content of a file."""
+_PLACES = 2
+"""Batches in memory: one is resized while the next is decoded."""
 
-_EXTENSION = "libnvjpeg_ext.so*"
-_THREADS = 4
-"""Threads of the host that parse files; by default there is one per core, which is slower."""
-
-_HELD = 2
-"""Number of results whose memory is kept: one is resized while the next is decoded."""
+_ALIGNMENT = 256
+"""Alignment in bytes of each photo."""
 
 _MOST_LEVELS = 1
 """Largest accepted difference from Pillow's pixels; the two decoders round differently."""
@@ -63,11 +53,11 @@ class JpegDecoder(Protocol):
         """Name and version of the decoder."""
         ...
 
-    def decode(self, files: Sequence[Encoded], stream: Stream) -> list[PixelsOnGpu | None]:
+    def decode(self, files: Sequence[JpegFile], stream: Stream) -> list[PixelsOnGpu | None]:
         """Decodes files.
 
         Args:
-            files: JPEG files that :func:`zoo.inference.gpu.jpeg.plain_jpeg` accepts.
+            files: At least one file.
             stream: Stream that orders the decoded photos. They stay valid until the second call
                 after this one.
 
@@ -81,81 +71,157 @@ class JpegDecoder(Protocol):
         ...
 
 
+@dataclass(kw_only=True)
+class _Place:
+    """Memory of the GPU for the photos of a batch, which is used again.
+
+    Attributes:
+        buffer: The memory, None before the first batch.
+        size: Its size in bytes.
+        decoded: When the last batch was decoded.
+    """
+
+    buffer: Buffer | None = None
+    size: int = 0
+    decoded: Event | None = None
+
+
 class HardwareDecoder:
     """The GPU's hardware JPEG decoder, which runs in parallel with its multiprocessors.
 
     Args:
-        device: The GPU.
+        device: The GPU, current in this thread.
         stream: A stream of the GPU, for the self-test.
 
     Raises:
-        MissingPackageError: nvImageCodec is not installed or can't be loaded.
+        MissingPackageError: nvJPEG is not installed or can't be loaded.
         RunError: The GPU has no such decoder, or a test image differs from Pillow's result.
     """
 
     def __init__(self, device: Device, stream: Stream) -> None:
-        codec = _import_codec()
-        self._codec = codec
-        self._params = codec.DecodeParams(apply_exif_orientation=False)
-        self._held: list[list[Any]] = [[] for _ in range(_HELD)]
+        self._device = device
+        self._places = [_Place() for _ in range(_PLACES)]
+        self._turn = 0
         try:
-            hardware = codec.Backend(codec.BackendKind.HW_GPU_ONLY)
-            self._decoder = codec.Decoder(
-                device_id=device.device_id, max_num_cpu_threads=_THREADS, backends=[hardware]
-            )
-        except Exception as error:  # pybind11 raises RuntimeError and others
-            raise RunError(f"the GPU has no JPEG decoder: {error}") from error
-        self._test(stream)
+            self._library = NvJpeg(_PLACES)
+        except NvJpegError as error:
+            raise RunError(f"the GPU has no JPEG decoder: {error.message}") from error
+        self._version = self._library.version
+        try:
+            self._test(stream)
+        except RunError:
+            self.close()
+            raise
 
     @property
     def name(self) -> str:
         """See :attr:`JpegDecoder.name`."""
-        return f"nvImageCodec {metadata.version(CODEC)}, hardware"
+        return f"nvJPEG {self._version}, hardware"
 
-    def decode(self, files: Sequence[Encoded], stream: Stream) -> list[PixelsOnGpu | None]:
+    def decode(self, files: Sequence[JpegFile], stream: Stream) -> list[PixelsOnGpu | None]:
         """See :meth:`JpegDecoder.decode`."""
-        reused = self._held.pop(0)
-        streams = [self._codec.CodeStream(data) for data in files]
-        images: list[Any] = []
-        handle = int(stream.handle)
-        if common := min(len(reused), len(streams)):
-            images = self._decoder.decode(
-                streams[:common], images=reused[:common], params=self._params, cuda_stream=handle
-            )
-        if len(streams) > common:
-            images += self._decoder.decode(
-                streams[common:], params=self._params, cuda_stream=handle
-            )
-        # Unused images are kept for later calls; those of failed files are dropped.
-        self._held.append([image for image in images if image is not None] + reused[common:])
-        return [None if image is None else _decoded(image) for image in images]
+        self._turn = (self._turn + 1) % _PLACES
+        # Arrays that keep the contents at their addresses until the call returns.
+        contents = [np.frombuffer(file.data, np.uint8) for file in files]
+        addresses = [content.__array_interface__["data"][0] for content in contents]
+        sizes = [(file.size.width, file.size.height) for file in files]
+        # Where its header may be read in two ways, the library would write beyond its place.
+        found = [
+            self._library.size_of(*file) for file in zip(addresses, map(len, contents), strict=True)
+        ]
+        taken = [number for number, size in enumerate(sizes) if found[number] == size]
+        result: list[PixelsOnGpu | None] = [None] * len(files)
+        if not taken:
+            return result
+        width, height = np.array([sizes[number] for number in taken], np.int64).T
+        images = self._images(width, height, stream)
+        good = self._decode(
+            np.array([addresses[number] for number in taken], np.uint64),
+            np.array([len(contents[number]) for number in taken], np.uint64),
+            images,
+            stream,
+        )
+        starts = images["channel"][:, 0].tolist()
+        for number, start, fine in zip(taken, starts, good.tolist(), strict=True):
+            if fine:
+                result[number] = _pixels(files[number], start)
+        return result
 
     def close(self) -> None:
         """See :meth:`JpegDecoder.close`."""
-        self._held = [[] for _ in range(_HELD)]
-        self._decoder = None
+        for place in self._places:
+            if place.decoded is not None:
+                place.decoded.sync()
+            if place.buffer is not None:
+                place.buffer.close()
+        self._places = [_Place() for _ in range(_PLACES)]
+        self._library.close()
+
+    def _images(
+        self, width: npt.NDArray[np.int64], height: npt.NDArray[np.int64], stream: Stream
+    ) -> npt.NDArray[np.void]:
+        """Returns where photos of some sizes go, of type :data:`zoo.inference.gpu.nvjpeg.IMAGE`."""
+        room = -(-3 * width * height // _ALIGNMENT) * _ALIGNMENT
+        size, place = int(room.sum()), self._places[self._turn]
+        if place.buffer is None or place.size < size:
+            if place.buffer is not None:
+                place.buffer.close(stream)
+            place.buffer, place.size = self._device.allocate(size, stream=stream), size
+        images = np.zeros(len(room), IMAGE)
+        images["channel"][:, 0] = int(place.buffer.handle) + np.cumsum(room) - room
+        images["pitch"][:, 0] = 3 * width
+        return images
+
+    def _decode(
+        self,
+        files: npt.NDArray[np.uint64],
+        sizes: npt.NDArray[np.uint64],
+        images: npt.NDArray[np.void],
+        stream: Stream,
+    ) -> npt.NDArray[np.bool_]:
+        """Decodes files into the current place; returns which were decoded.
+
+        The library refuses a batch with a single bad file, so that it is halved until that one is
+        found.
+        """
+        place = self._places[self._turn]
+        if place.decoded is not None:
+            place.decoded.sync()  # the library's memory of this place is used again
+        try:
+            self._library.decode(self._turn, files, sizes, images, stream)
+        except NvJpegError:
+            stream.sync()
+            if len(files) == 1:
+                return np.zeros(1, np.bool_)
+            half = len(files) // 2
+            parts = slice(None, half), slice(half, None)
+            return np.concatenate(
+                [self._decode(files[part], sizes[part], images[part], stream) for part in parts]
+            )
+        place.decoded = stream.record()
+        return np.ones(len(files), np.bool_)
 
     def _test(self, stream: Stream) -> None:
         """Decodes a test image and compares it with Pillow's result."""
+        from zoo.runtime import cuda
+
         data = _test_image()
-        decoded, *_ = self._decoder.decode(
-            [self._codec.CodeStream(data)], params=self._params, cuda_stream=int(stream.handle)
-        )
+        size = plain_jpeg(data)
+        assert size is not None
+        (decoded,) = self.decode([JpegFile(data, size)], stream)
         if decoded is None:
             raise RunError("the GPU has no JPEG decoder")
+        pixels: npt.NDArray[Any] = np.empty((size.height, size.width, 3), np.uint8)
+        cuda.copy_out(pixels, decoded.address, stream)
         stream.sync()
-        pixels = np.asarray(decoded.cpu()).astype(np.int16)
         expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int16)
-        del decoded  # its memory is freed in the order of the stream
-        if pixels.shape != expected.shape or np.abs(pixels - expected).max() > _MOST_LEVELS:
+        if np.abs(pixels.astype(np.int16) - expected).max() > _MOST_LEVELS:
             raise RunError("the GPU's JPEG decoder returns other pixels than Pillow")
 
 
-def _decoded(image: Any) -> PixelsOnGpu:
-    memory = image.__cuda_array_interface__
-    height, width, _ = memory["shape"]
-    pitch = memory["strides"][0] if memory["strides"] else 3 * width
-    return PixelsOnGpu(address=memory["data"][0], pitch=pitch, width=width, height=height)
+def _pixels(file: JpegFile, address: int) -> PixelsOnGpu:
+    width, height = file.size.width, file.size.height
+    return PixelsOnGpu(address=address, pitch=3 * width, width=width, height=height)
 
 
 def _test_image() -> bytes:
@@ -165,48 +231,3 @@ def _test_image() -> bytes:
     data = io.BytesIO()
     Image.fromarray(np.stack(planes, axis=2).astype(np.uint8)).save(data, "JPEG", quality=90)
     return data.getvalue()
-
-
-@cache
-def _import_codec() -> Any:
-    """Imports nvImageCodec with only its JPEG extension; others warn of missing libraries."""
-    spec = util.find_spec("nvidia.nvimgcodec") if util.find_spec("nvidia") else None
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingPackageError(
-            "nvImageCodec is not installed", hint="pip install 'caft-zoo[gpu-decode]'"
-        )
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    try:
-        ctypes.CDLL(str(next(_nvjpeg(folder))), mode=ctypes.RTLD_GLOBAL)
-        with _only(folder / "extensions", _EXTENSION):
-            nvimgcodec = import_module("nvidia.nvimgcodec")
-    except (ImportError, OSError, StopIteration) as error:
-        reason = "nvJPEG is not installed" if isinstance(error, StopIteration) else error
-        raise MissingPackageError(
-            f"nvImageCodec can't be loaded: {reason}", hint="pip install 'caft-zoo[gpu-decode]'"
-        ) from error
-    return nvimgcodec
-
-
-def _nvjpeg(codec: Path) -> Iterator[Path]:
-    """Yields nvJPEG's library files, which nvImageCodec does not find where its wheel puts them."""
-    for folder in {codec.parent, *map(Path, import_module("nvidia").__path__)}:
-        yield from sorted(folder.glob("cu*/lib/libnvjpeg.so.*"))
-        yield from sorted(folder.glob("nvjpeg/lib/libnvjpeg.so.*"))
-
-
-@contextmanager
-def _only(extensions: Path, pattern: str) -> Iterator[None]:
-    """Limits the extensions that nvImageCodec loads, unless the user has chosen them."""
-    name = "NVIMGCODEC_EXTENSIONS_PATH"
-    if name in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for extension in extensions.glob(pattern):
-            (Path(folder) / extension.name).symlink_to(extension)
-        os.environ[name] = folder
-        try:
-            yield
-        finally:
-            del os.environ[name]

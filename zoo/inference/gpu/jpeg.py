@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from zoo.inference.preprocess import LONGEST
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
@@ -37,6 +40,19 @@ class JpegSize:
     height: int
 
 
+@dataclass(frozen=True)
+class JpegFile:
+    """A JPEG file that the GPU decodes: one that :func:`plain_jpeg` accepts.
+
+    Attributes:
+        data: Its content.
+        size: Size of its image.
+    """
+
+    data: bytes | npt.NDArray[np.uint8]
+    size: JpegSize
+
+
 def plain_jpeg(data: bytes) -> JpegSize | None:
     """Returns the size of a JPEG file that the GPU decodes like Pillow, None for other files.
 
@@ -59,9 +75,9 @@ def plain_jpeg(data: bytes) -> JpegSize | None:
             body = data[place + 4 : place + 2 + min(length, 32)]
             if marker == _SCAN:
                 return frame[0] if frame and body[0] == frame[1] else None
-            if marker == _BASELINE:
+            if marker == _BASELINE and frame is None:
                 frame = _frame(body)
-            elif marker != _ADOBE or _other_colours(body):
+            elif marker != _ADOBE or _other_colours(body):  # a second frame, too
                 return None
             place += 2 + length
     except IndexError:  # truncated within the headers

@@ -2,8 +2,5 @@
 
 from __future__ import annotations
 
-CODEC = "nvidia-nvimgcodec-cu13"
-"""nvImageCodec, the decoder."""
-
-GPU_PACKAGES = (CODEC, "nvidia-nvjpeg", "nvidia-cuda-nvrtc")
+GPU_PACKAGES = ("nvidia-nvjpeg", "nvidia-cuda-nvrtc")
 """Packages of the extra ``gpu-decode``, besides the CUDA bindings."""

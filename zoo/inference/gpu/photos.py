@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.inference.gpu.jpeg import plain_jpeg
-from zoo.inference.gpu.preparer import JpegFile, Photo, Preparer
+from zoo.inference.gpu.jpeg import JpegFile, plain_jpeg
+from zoo.inference.gpu.preparer import Photo, Preparer
 from zoo.inference.preprocess import as_photo, check_shape, fit, read_file
 from zoo.runtime.base import DeviceSession, Features, Running
 from zoo.runtime.cuda import DeviceBatch
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 _SPLIT_FROM = 128
 """Rows of one array from which it is copied in pieces."""
 
-_FIRST, _OTHERS = 1 / 4, 3 / 8
-"""Shares of the pieces: the engine waits for the first copy only, and small batches cost more."""
+_FIRST = 3 / 8
+"""Share of a batch that is copied first: the engine waits for that copy, and then runs while the
+rest is copied."""
 
 
 def features_of(
@@ -63,7 +64,8 @@ def _pieces(photos: Sequence[Any], most: int) -> Iterator[slice]:
     rows = min(most, len(photos))
     sizes: Iterator[int] = repeat(rows)
     if isinstance(photos, np.ndarray) and len(photos) >= _SPLIT_FROM:
-        sizes = chain([math.ceil(_FIRST * rows)], repeat(math.ceil(_OTHERS * rows)))
+        first = math.ceil(_FIRST * rows)
+        sizes = chain([first, rows - first], repeat(rows))
     start = 0
     while start < len(photos):
         size = next(sizes)

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.inference.crop import Crop
-from zoo.inference.gpu.decoder import Encoded, HardwareDecoder, JpegDecoder, PixelsOnGpu
-from zoo.inference.gpu.jpeg import JpegSize
+from zoo.inference.gpu.decoder import HardwareDecoder, JpegDecoder, PixelsOnGpu
+from zoo.inference.gpu.jpeg import JpegFile
 from zoo.inference.gpu.kernels import CudaKernels, Kernels
 from zoo.inference.gpu.views import Source, stack, views_of
 from zoo.inference.preprocess import open_photo
@@ -42,14 +42,6 @@ _DECODED_AT_ONCE = 768 << 20
 
 _BATCHES = 3
 """Batches in memory: one that the engine reads, one ready, one being prepared."""
-
-
-@dataclass(frozen=True)
-class JpegFile:
-    """A JPEG file that the GPU decodes: one that ``plain_jpeg`` accepts."""
-
-    data: Encoded
-    size: JpegSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,25 +241,25 @@ class Preparer:
         """Decodes files; returns photos that are on the GPU, and arrays to upload."""
         decoded: dict[int, PixelsOnGpu] = {}
         arrays: dict[int, npt.NDArray[Any]] = {}
-        files: dict[int, Encoded] = {}
+        files: dict[int, JpegFile] = {}
         for number in group:
             source = photos[number].source
             if isinstance(source, JpegFile):
-                files[number] = source.data
+                files[number] = source
             else:
                 arrays[number] = source if source.dtype == np.uint8 else source.astype(self._type)
         on_gpu = self._decode_on_gpu(list(files.values()))
-        for (number, data), jpeg in zip(files.items(), on_gpu, strict=True):
+        for (number, file), jpeg in zip(files.items(), on_gpu, strict=True):
             if jpeg is not None:
                 decoded[number] = jpeg
                 continue
             try:
-                arrays[number] = np.asarray(open_photo(io.BytesIO(bytes(data))))
+                arrays[number] = np.asarray(open_photo(io.BytesIO(bytes(file.data))))
             except ZooError as error:
                 failed[number] = error.message
         return decoded, arrays
 
-    def _decode_on_gpu(self, files: list[Encoded]) -> Sequence[PixelsOnGpu | None]:
+    def _decode_on_gpu(self, files: list[JpegFile]) -> Sequence[PixelsOnGpu | None]:
         if not files or self.decoder is None:
             return [None] * len(files)
         if len(self._groups) == 2:  # the decoder reuses the memory of the group before the last

@@ -72,15 +72,20 @@ class Views:
     most_rows: int
 
 
-def stack(address: int, count: int, width: int, height: int) -> list[Source]:
+Table = npt.NDArray[np.int64]
+"""A row per source, with the columns of :class:`Source`."""
+
+
+def stack(address: int, count: int, width: int, height: int) -> Table:
     """Returns the sources of photos of one size that are contiguous in memory, one per row."""
-    size = 3 * width * height
-    return [
-        Source(address + number * size, 3 * width, width, height, number) for number in range(count)
-    ]
+    table = np.zeros((count, len(Source._fields)), np.int64)
+    rows = np.arange(count)
+    table[:, 0], table[:, 4] = address + rows * (3 * width * height), rows
+    table[:, 1:4] = 3 * width, width, height
+    return table
 
 
-def views_of(sources: Sequence[Source], preprocess: Preprocess) -> Views:
+def views_of(sources: Sequence[Source] | Table, preprocess: Preprocess) -> Views:
     """Plans each source's resize and crop, as :func:`zoo.inference.preprocess.fit` does.
 
     Args:
@@ -89,7 +94,7 @@ def views_of(sources: Sequence[Source], preprocess: Preprocess) -> Views:
     """
     support = _SUPPORT[FILTERS[preprocess.interpolation]]
     views = np.zeros(len(sources), VIEW)
-    table = np.array(sources, np.int64)
+    table = np.asarray(sources, np.int64)
     for number, name in enumerate(("source", "pitch", "width", "height", "row", "flip")):
         views[name] = table[:, number]
     width, height, fitted = table[:, 2], table[:, 3], table[:, 6].astype(bool)
