@@ -12,7 +12,6 @@ from PIL import Image
 
 from support.cuda_on_cpu import CpuKernels
 from support.fake_gpu import Buffer, FakeGpu, Stream
-from zoo.caft import file_reader
 from zoo.caft.file_reader import FileReaders
 from zoo.inference.gpu import preparer
 from zoo.inference.gpu.decoder import PixelsOnGpu
@@ -130,9 +129,7 @@ def read_in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     read = FileReaders.read
 
     def wait_and_read(readers: FileReaders, files: Any) -> Any:
-        readers._count_asked(1)
         readers._ready.wait()
         return read(readers, files)
 
-    monkeypatch.setattr(file_reader, "ENOUGH", 0)
     monkeypatch.setattr(FileReaders, "read", wait_and_read)

@@ -36,9 +36,6 @@ from zoo.util.digest import sha256_bytes
 AVAILABLE = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
 """Whether this system has what it takes."""
 
-ENOUGH = 512
-"""Number of files from which processes are started: fewer are read before these have begun."""
-
 _EXIF = b"Exif\0\0"
 _HEADERS = 65_536  # bytes; EXIF is at the start of a file
 
@@ -120,6 +117,10 @@ class FileReader:
         shared = _mapped(memory)
         return [None if found is None else _content(found, shared) for found in answers]
 
+    def kill(self) -> None:
+        """Ends the process, whatever it does."""
+        self._process.kill()
+
     def close(self) -> None:
         """Ends the process; contents that were read stay valid."""
         if self._socket is not None:
@@ -131,7 +132,7 @@ class FileReader:
 
 
 class FileReaders:
-    """Processes that read files, started in the background once there is much to read.
+    """Processes that read files; they start in the background.
 
     Args:
         exif: Whether the EXIF orientation of photos is applied.
@@ -141,11 +142,11 @@ class FileReaders:
     def __init__(self, exif: Exif, count: int) -> None:
         self._exif, self._count = exif, count
         self._idle: queue.SimpleQueue[FileReader] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._asked = 0
         self._opened: list[FileReader] = []
         self._ready = threading.Event()
-        self._starting: threading.Thread | None = None
+        self._closed = False
+        self._starting = threading.Thread(target=self._start, name="readers", daemon=True)
+        self._starting.start()
 
     def read(self, files: Sequence[FileRead]) -> list[JpegContent | None]:
         """Reads files, in several threads; see :meth:`FileReader.read`.
@@ -153,7 +154,6 @@ class FileReaders:
         Until a process has started, all are left to the caller.
         """
         if not self._ready.is_set():
-            self._count_asked(len(files))
             return [None] * len(files)
         reader = self._idle.get()
         try:
@@ -163,23 +163,20 @@ class FileReaders:
 
     def close(self) -> None:
         """Ends the processes, once no thread calls :meth:`read` any more."""
-        if self._starting is not None:
-            self._starting.join()
+        self._closed = True
+        for reader in self._opened:
+            reader.kill()  # those that have not begun need not be waited for
+        self._starting.join()
         for reader in self._opened:
             reader.close()
 
-    def _count_asked(self, files: int) -> None:
-        with self._lock:
-            self._asked += files
-            if self._asked > ENOUGH and self._starting is None:
-                self._starting = threading.Thread(target=self._start, name="readers", daemon=True)
-                self._starting.start()
-
     def _start(self) -> None:
         with suppress(OSError):  # without processes the files are read in threads
-            for _ in range(self._count):
+            while not self._closed and len(self._opened) < self._count:
                 self._opened.append(FileReader(self._exif))
         for reader in self._opened:
+            if self._closed:
+                return
             reader.wait()
             self._idle.put(reader)
             self._ready.set()

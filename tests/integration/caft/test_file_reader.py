@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,28 +127,26 @@ def test_a_failed_request_leaves_the_descriptor_of_no_file(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_processes_start_once_there_is_much_to_read(
+def test_until_a_process_has_started_files_are_left_to_the_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_reader, "ENOUGH", 2)
+    begun, wait = threading.Event(), FileReader.wait
+    monkeypatch.setattr(FileReader, "wait", lambda reader: begun.wait() and wait(reader))
     files = written(tmp_path, jpeg(1), jpeg(2))
     readers = FileReaders("ignore", 2)
     assert readers.read(files) == [None, None]
-    assert readers._starting is None
-    assert readers.read(files) == [None, None]
+    begun.set()
     readers._ready.wait()
     assert None not in readers.read(files)
     readers.close()
 
 
-def test_processes_that_never_served_are_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(file_reader, "ENOUGH", 0)
+def test_processes_that_have_not_begun_are_not_waited_for(tmp_path: Path) -> None:
     readers = FileReaders("ignore", 2)
-    assert readers.read(written(tmp_path, jpeg(1))) == [None]
     readers.close()
-    assert [reader._process.poll() is None for reader in readers._opened] == [False, False]
+    assert [reader._process.poll() is None for reader in readers._opened] == [False] * len(
+        readers._opened
+    )
 
 
 def test_where_no_process_starts_files_are_left_to_the_caller(
@@ -156,7 +155,6 @@ def test_where_no_process_starts_files_are_left_to_the_caller(
     def refuse(exif: str) -> None:
         raise OSError("too many processes")
 
-    monkeypatch.setattr(file_reader, "ENOUGH", 0)
     monkeypatch.setattr(file_reader, "FileReader", refuse)
     readers = FileReaders("ignore", 2)
     files = written(tmp_path, jpeg(1))
