@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.client.corrections import untold
 from zoo.client.partials import own_partial
 from zoo.client.selection import Machine, select
 from zoo.client.trust import SignedIndex, TrustHome, trusted_root
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry, Index, ModelIndex
 from zoo.schema.layout import TIMESTAMP
+from zoo.schema.licences import LICENCE_FILE, NOTICE_FILE
 from zoo.schema.records import Blob, BuildRecord
 from zoo.stores import Progress, open_store
 from zoo.util.digest import sha256_file
@@ -141,6 +143,30 @@ class Client:
                 f"can't write {path.parent}: {error.strerror}",
                 hint="set ZOO_HOME to a folder that you may write to",
             ) from error
+
+    def documents(self, name: str, entry: EngineEntry) -> dict[str, Path]:
+        """Returns the LICENSE and NOTICE of an engine, downloading them first if necessary.
+
+        Those of the index replace those of the build record, which may have been wrong.
+
+        Raises:
+            RepositoryError: One is missing or damaged, or the cache may not be written.
+        """
+        files = self._record(name, entry).files
+        blobs = {word: files[word] for word in (LICENCE_FILE, NOTICE_FILE) if word in files}
+        folder = self._cache / "documents" / f"{name}-{entry.engine.sha256}"
+        paths = {}
+        for word, blob in {**blobs, **entry.documents}.items():
+            if word not in (LICENCE_FILE, NOTICE_FILE):
+                continue  # of a later version, which may name it as it likes
+            paths[word] = folder / word
+            if not _has(paths[word], blob.sha256):
+                self._fetch(blob, paths[word])
+        return paths
+
+    def corrections(self, name: str, entry: EngineEntry) -> list[str]:
+        """Returns sentences about corrected facts of an engine's model, each once."""
+        return untold(self._cache, self.model(name), entry)
 
     @contextmanager
     def fetched(self, blob: Blob) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from pydantic import (
 from typing_extensions import assert_never
 
 from zoo.schema.closed import Lenient, Unknown
+from zoo.schema.corrections import FactChange, ManifestSource
 from zoo.schema.keys import WeightsIdentity
 from zoo.schema.manifest import (
     BackboneCut,
@@ -178,14 +179,18 @@ class ComparisonSummary(_Numbers):
         return tuple(row.batch for row in self.batches if row.is_slower)
 
 
-class EngineEntry(Record):
+class EngineEntry(OmitsDefaults, Record):
     """An engine in the index.
 
     Attributes:
         record: Key of its build record.
         record_file: That record's bytes; the index's signature covers them.
         superseded: When a newer engine replaced it, ISO 8601 in UTC; None while it is current.
+        documents: LICENSE and NOTICE that replace those of its record, which state facts that were
+            corrected since; not in the JSON if the record's are right.
     """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"documents"})
 
     record: Sha256
     record_file: Blob
@@ -207,6 +212,7 @@ class EngineEntry(Record):
     comparison: ComparisonSummary | None = None
     cost: Cost
     created: str
+    documents: dict[str, Blob] = Field(default={})
 
 
 class DisabledCell(BaseModel):
@@ -285,30 +291,13 @@ class ModelCard(OmitsDefaults, Record):
         return {"licence": self.licence, "origin": self.origin, "title": self.catalog.title}
 
 
-class FactChange(BaseModel):
-    """A corrected fact about a model that is no input of its engines.
-
-    Attributes:
-        fact: ``licence``, ``origin`` or ``title``.
-        before: What was stated.
-        after: What is stated since.
-        time: When it was published, ISO 8601 in UTC.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
-
-    fact: str
-    before: str
-    after: str
-    time: str
-
-
 class ModelIndex(ModelCard):
     """``index/<model>.json``: a model's card, its engines and its disabled cells.
 
     Attributes:
         corrected: Corrections of the card's licence, origin and title, oldest first. The card is
-            right; build records and the documents beside engines state what was known at the build.
+            right; build records state what was known at the build, and the ``documents`` of
+            engines replace theirs.
     """
 
     omitted = ModelCard.omitted | {"corrected"}
@@ -329,7 +318,7 @@ class ModelIndex(ModelCard):
         return ModelCard.model_validate(self.model_dump(exclude=others))
 
 
-class Candidate(Record):
+class Candidate(OmitsDefaults, Record):
     """A builder's proposal for the index of a model; invisible to clients until it is signed.
 
     Attributes:
@@ -340,7 +329,10 @@ class Candidate(Record):
         records: Keys of build records that are current for the targets they serve.
         disabled: Targets without an engine, and why.
         proposed: When, ISO 8601 in UTC; if several are waiting, the newest takes precedence.
+        source: The manifest that the card was made from; None if it was made from the index.
     """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"source"})
 
     card: ModelCard
     weights: WeightsIdentity | None = None
@@ -348,6 +340,7 @@ class Candidate(Record):
     records: tuple[Sha256, ...] = ()
     disabled: tuple[DisabledCell, ...] = ()
     proposed: str = ""
+    source: ManifestSource | None = None
 
     @property
     def name(self) -> str:
