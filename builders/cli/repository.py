@@ -107,6 +107,8 @@ def withdraw(options: argparse.Namespace) -> int:
     desk = open_desk(store_of(options), options.keys, print)
     desk.send_again(options.model)
     print(f"{options.model} {options.target}: withdrawn" + desk.still_unsigned)
+    for other in desk.send_sharing([engine], options.model):
+        print(f"{other}: its engine has the same bytes and is withdrawn too")
     return 0
 
 

@@ -155,7 +155,8 @@ class Farm:
         The index then states that licence.
         """
         engines = [entry for entry in index.engines if entry.status is not Status.WITHDRAWN]
-        for engine in dict.fromkeys(entry.engine.sha256 for entry in engines):
+        digests = list(dict.fromkeys(entry.engine.sha256 for entry in engines))
+        for engine in digests:
             attest_withdrawal(self._repository, engine, error.message)
         candidate = Candidate(
             card=listing.corrected(index.card, manifest),
@@ -163,6 +164,8 @@ class Farm:
         )
         with self._signing:
             self._proposals.send(candidate)
+            for other in self._proposals.send_sharing(digests, index.model) if digests else ():
+                self._display.say(f"{other}: its engines have the same bytes and are withdrawn too")
 
 
 def _is_first_export(decision: Decision) -> bool:
