@@ -11,8 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zoo.schema.index import ComparedBatch, ComparisonSummary, EngineEntry
-from zoo.schema.measurements import MachineDescription
+from builders.verify.spread import LEAST_RUNS, Spread, why_too_noisy
+from zoo.schema.index import EngineEntry, TimedBatch
+from zoo.schema.intervals import Interval, quotient
+from zoo.schema.measurements import ComparedBody, MachineDescription
 from zoo.util.errors import UsageError
 
 
@@ -23,6 +25,8 @@ class TorchTimes(BaseModel):
         batch: Images per batch.
         eager_ms: Median latency in eager mode, milliseconds.
         compiled_ms: Median latency with ``torch.compile``, milliseconds; None if not measured.
+        eager_interval_ms: Encloses the true median of eager mode with 95%; None in old files.
+        compiled_interval_ms: The same with ``torch.compile``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,11 +34,31 @@ class TorchTimes(BaseModel):
     batch: int
     eager_ms: float
     compiled_ms: float | None = None
+    eager_interval_ms: Interval | None = None
+    compiled_interval_ms: Interval | None = None
+
+    @property
+    def _is_best_compiled(self) -> bool:
+        return self.compiled_ms is not None and self.compiled_ms < self.eager_ms
 
     @property
     def best_ms(self) -> float:
         """The lower of the two latencies, milliseconds."""
-        return min(self.eager_ms, self.eager_ms if self.compiled_ms is None else self.compiled_ms)
+        return self.compiled_ms if self.compiled_ms and self._is_best_compiled else self.eager_ms
+
+    @property
+    def best_interval_ms(self) -> Interval | None:
+        """The interval of that latency."""
+        return self.compiled_interval_ms if self._is_best_compiled else self.eager_interval_ms
+
+    @property
+    def noisy(self) -> str | None:
+        """Why the latency is no fact; None if it is one, or if its spread is unknown."""
+        if (interval := self.best_interval_ms) is None:
+            return None
+        # A file states intervals only of enough runs.
+        of_times = Spread(runs=LEAST_RUNS, median=self.best_ms, mad=0, interval=interval)
+        return why_too_noisy(of_times, None)
 
 
 class TorchSpeed(BaseModel):
@@ -77,29 +101,44 @@ def read_torch_speed(path: Path) -> TorchSpeed:
         ) from error
 
 
-def beside_torch_speed(entry: EngineEntry, speed: TorchSpeed) -> ComparisonSummary | None:
+def beside_torch_speed(entry: EngineEntry, speed: TorchSpeed) -> ComparedBody | None:
     """Compares a GPU engine's benchmark with PyTorch's latencies for its model.
 
     Returns:
-        The comparison at the batch sizes that both were measured at; None if the engine was not
-        benchmarked on the same kind of GPU or has another precision.
+        The comparison at the batch sizes that both were measured at, those that are noise by
+        reason; None if the engine was not benchmarked on the same kind of GPU or has another
+        precision.
     """
     timed, gpu = entry.benchmark, speed.machine.gpu_name
     if timed is None or entry.precision != speed.precision:
         return None
     if gpu is None or timed.machine.gpu_name != gpu:
         return None
-    engine_ms = {row.batch: row.latency_ms for row in timed.batches}
-    return ComparisonSummary(
-        batches=tuple(
-            ComparedBatch(batch=row.batch, engine_ms=engine_ms[row.batch], pytorch_ms=row.best_ms)
-            for row in speed.batches
-            if row.batch in engine_ms
-        ),
-        pytorch=f"torch {speed.torch}, {speed.precision} channels_last, the best of eager "
-        "and torch.compile, on the same kind of GPU in another process",
-        machine=speed.machine,
+    engine = {row.batch: row for row in timed.batches}
+    rows = [row for row in speed.batches if row.batch in engine]
+    noisy = [{"batch": row.batch, "reason": row.noisy} for row in rows if row.noisy]
+    stated: dict[str, object] = {"not_measured": noisy} if noisy else {}
+    return ComparedBody.model_validate(
+        {
+            "batches": [_compared(engine[row.batch], row) for row in rows if not row.noisy],
+            "pytorch": f"torch {speed.torch}, {speed.precision} channels_last, the best of eager "
+            "and torch.compile, on the same kind of GPU in another process",
+            **stated,
+        }
     )
+
+
+def _compared(engine: TimedBatch, torch: TorchTimes) -> dict[str, object]:
+    """Returns a row; its ratio has an interval only if both times have one."""
+    row: dict[str, object] = {
+        "batch": torch.batch, "engine_ms": engine.latency_ms, "pytorch_ms": torch.best_ms,
+    }  # fmt: skip
+    if engine.latency_ms <= 0:
+        return row
+    row["ratio"] = torch.best_ms / engine.latency_ms
+    if (above := torch.best_interval_ms) and (below := engine.interval_ms):
+        row["ratio_interval"] = quotient(above, below)
+    return row
 
 
 def _first(error: ValidationError) -> str:

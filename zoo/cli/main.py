@@ -116,6 +116,15 @@ def _show_engine(engine: EngineEntry) -> None:
             f"    batch {timed.batch}: {timed.latency_ms:.2f} ms, "
             f"{timed.images_per_second:.1f} images/s"
         )
+    _show_comparison(engine)
+
+
+def _show_comparison(engine: EngineEntry) -> None:
+    for row in engine.comparison.batches if engine.comparison else ():
+        print(f"    batch {row.batch} against PyTorch: {row.ratio_words}")
+    for batch, reason in engine.unmeasured_ratios:
+        at = "" if batch is None else f" at batch {batch}"
+        print(f"    speed against PyTorch{at} not measured: {reason}")
     if engine.comparison and (slower := engine.comparison.slower_at):
         print(f"    slower than PyTorch at batch {', '.join(map(str, slower))}")
 

@@ -13,6 +13,7 @@ from typing_extensions import assert_never
 
 from zoo.schema.closed import Lenient, Unknown
 from zoo.schema.corrections import FactChange, ManifestSource
+from zoo.schema.intervals import times_as_fast
 from zoo.schema.keys import WeightsIdentity
 from zoo.schema.manifest import (
     BackboneCut,
@@ -148,6 +149,23 @@ class ComparedBatch(_Numbers):
     pytorch_ms: float
 
     @property
+    def ratio(self) -> float | None:
+        """PyTorch's latency over the engine's; None if either took no time."""
+        stated = (self.model_extra or {}).get("ratio")
+        if isinstance(stated, (int, float)):
+            return float(stated)
+        return (
+            self.pytorch_ms / self.engine_ms if min(self.engine_ms, self.pytorch_ms) > 0 else None
+        )
+
+    @property
+    def ratio_words(self) -> str:
+        """How many times as fast the engine is, in words."""
+        if self.ratio is None:
+            return "not measured"
+        return times_as_fast(self.ratio, self.ratio_interval)
+
+    @property
     def ratio_interval(self) -> tuple[float, float] | None:
         """Encloses PyTorch's latency over the engine's with 95%; None in old indexes."""
         return _interval(self.model_extra, "ratio_interval")
@@ -172,6 +190,18 @@ class ComparisonSummary(_Numbers):
     batches: tuple[ComparedBatch, ...]
     pytorch: str = ""
     machine: MachineDescription = MachineDescription()
+
+    @property
+    def not_measured(self) -> tuple[tuple[int | None, str], ...]:
+        """Batch sizes that were too noisy, and why."""
+        rows = (self.model_extra or {}).get("not_measured")
+        return tuple(
+            (row["batch"], row["reason"])
+            for row in (rows if isinstance(rows, (list, tuple)) else ())
+            if isinstance(row, dict)
+            and isinstance(row.get("batch"), int)
+            and isinstance(row.get("reason"), str)
+        )
 
     @property
     def slower_at(self) -> tuple[int, ...]:
@@ -213,6 +243,15 @@ class EngineEntry(OmitsDefaults, Record):
     cost: Cost
     created: str
     documents: dict[str, Blob] = Field(default={})
+
+    @property
+    def unmeasured_ratios(self) -> tuple[tuple[int | None, str], ...]:
+        """Batch sizes without a ratio to PyTorch, and why; None for all of them."""
+        if self.comparison is not None:
+            return self.comparison.not_measured
+        stated = (self.verification.model_extra or {}) if self.verification else {}
+        reason = stated.get("not_compared")
+        return ((None, reason),) if isinstance(reason, str) else ()
 
 
 class DisabledCell(BaseModel):
