@@ -102,7 +102,7 @@ def test_a_busy_machine_does_not_even_load_pytorch(
 
 def test_a_model_that_timm_lacks_costs_the_ratio_alone(prove: Prove) -> None:
     assert prove.reference is not None
-    manifest = prove.reference.model_copy(update={"timm_name": "no_such_model"})
+    manifest = prove.reference.model_copy(update={"arch": "no_such_model"})
     body, why = measure(prove.model_copy(update={"reference": manifest}))
     assert body is None
     assert "no_such_model" in str(why)
