@@ -14,7 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from builders.verify.spread import LEAST_RUNS, Spread, why_too_noisy
 from zoo.schema.index import EngineEntry, TimedBatch
 from zoo.schema.intervals import Interval, quotient
-from zoo.schema.measurements import ComparedBody, MachineDescription
+from zoo.schema.measurements import (
+    ComparedBody,
+    ComparedTimes,
+    MachineDescription,
+    Unmeasured,
+)
 from zoo.util.errors import UsageError
 
 
@@ -116,28 +121,23 @@ def beside_torch_speed(entry: EngineEntry, speed: TorchSpeed) -> ComparedBody | 
         return None
     engine = {row.batch: row for row in timed.batches}
     rows = [row for row in speed.batches if row.batch in engine]
-    noisy = [{"batch": row.batch, "reason": row.noisy} for row in rows if row.noisy]
-    stated: dict[str, object] = {"not_measured": noisy} if noisy else {}
-    return ComparedBody.model_validate(
-        {
-            "batches": [_compared(engine[row.batch], row) for row in rows if not row.noisy],
-            "pytorch": f"torch {speed.torch}, {speed.precision} channels_last, the best of eager "
-            "and torch.compile, on the same kind of GPU in another process",
-            **stated,
-        }
+    body = ComparedBody(
+        batches=tuple(_compared(engine[row.batch], row) for row in rows if not row.noisy),
+        pytorch=f"torch {speed.torch}, {speed.precision} channels_last, the best of eager "
+        "and torch.compile, on the same kind of GPU in another process",
     )
+    noisy = tuple(Unmeasured(batch=row.batch, reason=row.noisy) for row in rows if row.noisy)
+    return body.but(not_measured=noisy) if noisy else body
 
 
-def _compared(engine: TimedBatch, torch: TorchTimes) -> dict[str, object]:
+def _compared(engine: TimedBatch, torch: TorchTimes) -> ComparedTimes:
     """Returns a row; its ratio has an interval only if both times have one."""
-    row: dict[str, object] = {
-        "batch": torch.batch, "engine_ms": engine.latency_ms, "pytorch_ms": torch.best_ms,
-    }  # fmt: skip
+    row = ComparedTimes(batch=torch.batch, engine_ms=engine.latency_ms, pytorch_ms=torch.best_ms)
     if engine.latency_ms <= 0:
         return row
-    row["ratio"] = torch.best_ms / engine.latency_ms
+    row = row.but(ratio=torch.best_ms / engine.latency_ms)
     if (above := torch.best_interval_ms) and (below := engine.interval_ms):
-        row["ratio_interval"] = quotient(above, below)
+        row = row.but(ratio_interval=quotient(above, below))
     return row
 
 

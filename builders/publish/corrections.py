@@ -8,20 +8,14 @@ documents that differ from those of its record.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 from zoo.repository.repository import Repository
 from zoo.schema.corrections import FactChange, ManifestSource
+from zoo.schema.documents import documents
 from zoo.schema.index import EngineEntry, ModelCard, ModelIndex
-from zoo.schema.licences import (
-    LICENCE_FILE,
-    NOTICE_FILE,
-    allowed_licences,
-    licence_text,
-    notice_text,
-)
 from zoo.schema.records import Blob, BuildRecord
 from zoo.util.digest import sha256_bytes
 
@@ -64,25 +58,6 @@ def signed_by(index: ModelIndex, previous: ModelIndex | None, signer: str) -> Mo
     known = len(previous.corrected) if previous else 0
     new = (change.model_copy(update={"signer": signer}) for change in index.corrected[known:])
     return index.model_copy(update={"corrected": (*index.corrected[:known], *new)})
-
-
-def documents(card: ModelCard, record: BuildRecord) -> Mapping[str, bytes]:
-    """Returns LICENSE and NOTICE of an engine by the facts of a card.
-
-    None for random weights, which need no licence, for weights that may not be published, and for
-    other weights than those that the card is about.
-    """
-    is_other = record.weights != card.weights
-    if record.dry_run or is_other or card.licence not in allowed_licences():
-        return {}
-    notice = notice_text(
-        title=card.catalog.title,
-        model=card.model,
-        licence=card.licence,
-        origin=card.origin,
-        weights=record.weights,
-    )
-    return {LICENCE_FILE: licence_text(card.licence).encode(), NOTICE_FILE: notice.encode()}
 
 
 def replaced(card: ModelCard, record: BuildRecord) -> dict[str, Blob]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from builders.verify.spread import LEAST_RUNS, ForeignLoad, Spread, spread, why_too_noisy
-from zoo.schema.measurements import ComparedBody
+from zoo.schema.measurements import ComparedBody, ComparedTimes, Unmeasured
 
 _SECONDS = 1.5  # per batch size, both together
 MOST_SECONDS = 20.0  # of a batch size whose runs are slow, to reach the fewest rounds that count
@@ -123,15 +123,18 @@ def compared(rows: Iterable[Row], pytorch: str, *, keep_noise: bool = False) -> 
     """
     rows = list(rows)
     noisy = {row.batch: row.noisy for row in rows if row.noisy}
-    stated = [row for row in rows if row.batch not in noisy or keep_noise]
-    body: dict[str, object] = {"batches": [_times(row) for row in stated], "pytorch": pytorch}
-    if noisy and not keep_noise:
-        body["not_measured"] = [{"batch": batch, "reason": why} for batch, why in noisy.items()]
-    return ComparedBody.model_validate(body)
+    stated = tuple(_times(row) for row in rows if row.batch not in noisy or keep_noise)
+    body = ComparedBody(batches=stated, pytorch=pytorch)
+    if not noisy or keep_noise:
+        return body
+    return body.but(
+        not_measured=tuple(Unmeasured(batch=batch, reason=why) for batch, why in noisy.items())
+    )
 
 
-def _times(row: Row) -> dict[str, object]:
-    times = {"batch": row.batch, "engine_ms": row.engine_ms, "pytorch_ms": row.eager_ms}
+def _times(row: Row) -> ComparedTimes:
     of_ratio = row.of_ratio
-    interval = {"ratio_interval": of_ratio.interval} if of_ratio.interval else {}
-    return {**times, "ratio": of_ratio.median, **interval}
+    times = ComparedTimes(
+        batch=row.batch, engine_ms=row.engine_ms, pytorch_ms=row.eager_ms, ratio=of_ratio.median
+    )
+    return times.but(ratio_interval=of_ratio.interval) if of_ratio.interval else times

@@ -172,14 +172,28 @@ def test_mirror_and_gc_keep_the_new_documents(signed: Signed, tmp_path: Path) ->
     assert client.documents("m", entry)[NOTICE_FILE].read_bytes() == notice_of("m", "mit")
 
 
-def test_documents_that_are_gone_or_damaged_are_an_error_and_leave_no_file(signed: Signed) -> None:
+def test_a_mirror_without_the_new_documents_gives_them_all_the_same(signed: Signed) -> None:
+    """An earlier version made it; the text of a known licence follows from the signed facts."""
     (entry,) = correct(signed, signed.release(), licence="mit").engines
-    path = signed.path(blob_key(entry.documents[LICENCE_FILE].sha256))
-    path.write_bytes(path.read_bytes()[::-1])
+    for blob in entry.documents.values():
+        signed.path(blob_key(blob.sha256)).unlink()
+    assert texts(signed)[NOTICE_FILE] == notice_of("m", "mit")
+
+
+@pytest.mark.parametrize("content", [b"damaged", None])
+def test_documents_that_are_damaged_or_gone_are_an_error_and_leave_no_file(
+    signed: Signed, content: bytes | None
+) -> None:
+    """Of a later version, whose wording this one can't make."""
+    (entry,) = correct(signed, signed.release(), licence="mit").engines
+    blob = signed.blob(b"A later wording of NOTICE.")
+    path = signed.path(blob_key(blob.sha256))
+    path.write_bytes(content) if content else path.unlink()
+    later = entry.model_copy(update={"documents": {NOTICE_FILE: blob}})
     client = signed.client()
     with pytest.raises(RepositoryError):
-        client.documents("m", entry)
-    assert not list(signed.folder.rglob(LICENCE_FILE))
+        client.documents("m", later)
+    assert not list(signed.folder.rglob(NOTICE_FILE))
 
 
 def test_an_old_client_reads_a_new_index(signed: Signed) -> None:
