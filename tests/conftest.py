@@ -23,6 +23,7 @@ from support.skips import may_skip_in_ci
 from zoo.schema.manifest import Manifest, load_manifests
 
 os.environ["ZOO_FARM_KEEP_NOISE"] = "1"  # tests run beside others: no machine is quiet then
+os.environ["ZOO_FARM_REFERENCE"] = "0"  # seconds per engine; its own tests switch it on
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,7 @@ from typing import Any
 from builders.cli.keys import keys_folder
 from builders.cli.nightly import report_regressions
 from builders.cli.options import STORE_HELP, chosen_manifests, published, reader, store_of
+from builders.publish import corrections
 from builders.publish.records import attest_withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.main import add_arguments
@@ -106,6 +107,8 @@ def withdraw(options: argparse.Namespace) -> int:
     desk = open_desk(store_of(options), options.keys, print)
     desk.send_again(options.model)
     print(f"{options.model} {options.target}: withdrawn" + desk.still_unsigned)
+    for other in desk.send_sharing([engine], options.model):
+        print(f"{other}: its engine has the same bytes and is withdrawn too")
     return 0
 
 
@@ -168,6 +171,7 @@ def check(options: argparse.Namespace) -> int:
                 print(f"{key}: blob {blob.sha256} is {damage}")
                 if options.repair:
                     repository.forget(key, blob)
+        bad += _check_documents(repository, Path(scratch), repair=options.repair)
     if bad == 0:
         print(f"{len(damages)} blobs, all intact")
         return 0
@@ -178,6 +182,23 @@ def check(options: argparse.Namespace) -> int:
         f"{repository.store.url}: {bad} records name damaged or missing blobs",
         hint="zoo-farm check --repair removes them; the next make zoo builds them again",
     )
+
+
+def _check_documents(repository: Repository, scratch: Path, *, repair: bool) -> int:
+    """Hashes the documents that the index names, and stores damaged ones again if asked to.
+
+    Returns:
+        How many are damaged or missing.
+    """
+    bad = 0
+    for index in repository.model_indexes():
+        for name, blob in corrections.stated_documents(index):
+            if damage := repository.blobs.damage(blob, scratch):
+                bad += 1
+                print(f"index/{index.model}.json: its {name}, blob {blob.sha256}, is {damage}")
+        if bad and repair:
+            corrections.store_documents(repository, index)
+    return bad
 
 
 def explain(options: argparse.Namespace) -> int:

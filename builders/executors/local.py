@@ -84,7 +84,11 @@ class LocalExecutor(ThisMachine):
         with (work / output_files.LOG).open("ab") as log:
             process = subprocess.Popen(
                 [*command, str(work / output_files.JOB), str(work)],
-                env=worker_environment(bucket="://" in job.store, weights=exports),
+                env={
+                    **worker_environment(bucket="://" in job.store, weights=exports),
+                    # PyTorch's memory must not end a job whose engine needs less.
+                    **({"ZOO_FARM_REFERENCE": "0"} if self._memory is not None else {}),
+                },
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

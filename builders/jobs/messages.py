@@ -20,6 +20,7 @@ from zoo.schema.measurements import (
     BatchNumbers,
     BatchTimes,
     CalibrationImages,
+    ComparedBody,
     Cost,
     EngineFacts,
     MachineDescription,
@@ -107,6 +108,7 @@ class Prove(_Message):
         benchmark: Batch sizes to time; empty if that has been done.
         labelled: File on this machine with labelled photos at the network's input size, their
             labels and PyTorch's features, for a linear probe; None for no probe.
+        reference: The model to time in PyTorch, in turns with the engine; None for no comparison.
     """
 
     golden: Blob
@@ -115,6 +117,7 @@ class Prove(_Message):
     batches: tuple[int, ...]
     benchmark: tuple[int, ...]
     labelled: str | None = None
+    reference: Manifest | None = None
 
 
 class BuildJob(_Message):
@@ -262,6 +265,8 @@ class BuildOutput(_Message):
         precision_proven: Whether the engine's precision was read from the engine itself.
         verification: Result of verifying it; None if this machine could not run the engine.
         benchmark: Latency and throughput per batch size.
+        comparison: The engine's speed in turns with PyTorch's; None without any ratio.
+        not_compared: Why there is no ratio.
         machine: The machine that did all this.
         cost: Seconds and peak memory (bytes) of each stage.
     """
@@ -274,6 +279,8 @@ class BuildOutput(_Message):
     precision_proven: bool
     verification: Verification | None
     benchmark: tuple[BatchTimes, ...]
+    comparison: ComparedBody | None = None
+    not_compared: str | None = None
     machine: MachineDescription
     cost: Cost
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from builders.measure.engine_vs_pytorch import (
@@ -13,8 +13,11 @@ from builders.measure.engine_vs_pytorch import (
 from builders.measure.torch_speed import beside_torch_speed, read_torch_speed
 from builders.publish import records
 from builders.publish.candidates import Proposals
+from zoo.client.host import describe_machine
 from zoo.repository.repository import Repository
+from zoo.schema.intervals import times_as_fast
 from zoo.schema.manifest import Manifest
+from zoo.schema.measurements import ComparedBody
 from zoo.util.errors import RepositoryError
 
 
@@ -49,7 +52,7 @@ def compare_on_cpu(
             if not comparison.batches:  # an earlier one, made in quiet, stays
                 say(f"{manifest.id}: too noisy at every batch size, nothing is recorded")
                 continue
-            records.attest_comparison(repository, engine, comparison)
+            records.attest_comparison(repository, engine, comparison, describe_machine())
         if measured:
             proposals.send_again(manifest.id)
         rows += measured
@@ -83,10 +86,11 @@ def compare_on_gpu(repository: Repository, proposals: Proposals, folder: Path) -
         for entry in index.engines if index else ():
             if (comparison := beside_torch_speed(entry, speed)) is None:
                 continue
-            records.attest_comparison(repository, entry.engine.sha256, comparison)
-            slower = ", ".join(map(str, comparison.slower_at)) or "no batch size"
-            targets = "+".join(entry.targets)
-            lines.append(f"{speed.model} {targets}: slower than PyTorch at {slower}")
+            name = f"{speed.model} {'+'.join(entry.targets)}"
+            lines += [f"{name}: {line}" for line in _lines(comparison)]
+            if comparison.batches:  # else an earlier one, made in quiet, stays
+                digest = entry.engine.sha256
+                records.attest_comparison(repository, digest, comparison, speed.machine)
         if index:
             proposals.send_again(speed.model)
     if not lines:
@@ -95,3 +99,12 @@ def compare_on_gpu(repository: Repository, proposals: Proposals, folder: Path) -
             hint="run zoo-farm torch-speed and make zoo (or make verify) on the same machine",
         )
     return lines
+
+
+def _lines(comparison: ComparedBody) -> Iterator[str]:
+    """Yields a line per batch size: how many times as fast as PyTorch, or why that is unknown."""
+    for row in comparison.batches:
+        fast = times_as_fast(row.ratio or 0, row.ratio_interval)
+        yield f"at batch {row.batch} against PyTorch: {fast}"
+    for noisy in comparison.not_measured:
+        yield f"at batch {noisy.batch} not measured: {noisy.reason}"

@@ -8,68 +8,46 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from builders import weights
 from builders.export import backbone
-from builders.verify.spread import LEAST_RUNS, ForeignLoad, Spread, spread, why_too_noisy
+from builders.verify.in_turns import Row, compared, row_of
 from builders.weights import state
 from zoo.client.host import describe_machine
 from zoo.repository.repository import Repository
 from zoo.runtime import open_session
-from zoo.schema.index import ComparedBatch, ComparisonSummary
 from zoo.schema.manifest import Manifest
+from zoo.schema.measurements import ComparedBody
 from zoo.schema.records import BuildRecord, ExportRecord
 from zoo.util.errors import RepositoryError
 
-_SECONDS = 1.5  # per batch size, both together
-_MOST_SECONDS = 20.0  # of a batch size whose runs are slow, to reach the fewest rounds that count
-_REST = 0.05  # seconds between runs: thread pools keep spinning for a while after their work
-
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """Latencies of an engine and of PyTorch at one batch size.
+class EngineRow:
+    """A row about a published engine.
 
     Attributes:
         model: Manifest id.
         precision: The engine's precision.
         engine: Digest of the engine.
-        batch: Images per batch.
-        engine_ms: Median latency of the engine, milliseconds.
-        eager_ms: Median latency of eager PyTorch, milliseconds.
-        ratios: PyTorch's latency divided by the engine's in each round.
-        load: Share of the cores that other processes used; None if it is not known.
+        times: The row.
     """
 
     model: str
     precision: str
     engine: str
-    batch: int
-    engine_ms: float
-    eager_ms: float
-    ratios: tuple[float, ...] = ()
-    load: float | None = None
-
-    @property
-    def of_ratio(self) -> Spread:
-        """PyTorch's latency divided by the engine's, round by round: what slows one slows both."""
-        return spread(self.ratios or (self.eager_ms / self.engine_ms,))
-
-    @property
-    def noisy(self) -> str | None:
-        """Why the ratio is no fact about the engine; None if it is one."""
-        return why_too_noisy(self.of_ratio, self.load)
+    times: Row
 
 
-def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Path) -> list[Row]:
+def compare_engines(
+    repository: Repository, manifest: Manifest, manifest_dir: Path
+) -> list[EngineRow]:
     """Times a model's published CPU engines against its backbone in PyTorch.
 
     Args:
@@ -95,7 +73,7 @@ def compare_engines(repository: Repository, manifest: Manifest, manifest_dir: Pa
 
 def _compare_engine(
     repository: Repository, manifest: Manifest, record: BuildRecord, model: backbone.Backbone
-) -> list[Row]:
+) -> list[EngineRow]:
     import torch
 
     batch = record.inputs.batch
@@ -110,81 +88,27 @@ def _compare_engine(
         for size in sorted({batch.min, batch.opt, batch.max}):
             shape = (size, *session.input_shape)
             images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            load = ForeignLoad(time.perf_counter)
-            engine, eager = in_turns(
-                partial(session.features, images), partial(model, torch.from_numpy(images))
-            )
+            reference = partial(model, torch.from_numpy(images))
             rows.append(
-                Row(
+                EngineRow(
                     model=manifest.id,
                     precision=record.inputs.precision,
                     engine=record.engine.sha256,
-                    batch=size,
-                    engine_ms=float(np.median(engine)),
-                    eager_ms=float(np.median(eager)),
-                    ratios=tuple(b / a for a, b in zip(engine, eager, strict=True)),
-                    load=load.share(),
+                    times=row_of(size, partial(session.features, images), reference),
                 )
             )
     return rows
 
 
-def summary(rows: Iterable[Row]) -> ComparisonSummary:
+def summary(rows: Iterable[EngineRow]) -> ComparedBody:
     """Returns the rows of one engine as its record states them, without those that are noise."""
     import torch
 
-    rows = list(rows)
-    noisy = [{"batch": row.batch, "reason": row.noisy} for row in rows if row.noisy]
-    stated: dict[str, object] = {"not_measured": noisy} if noisy else {}
-    return ComparisonSummary.model_validate(
-        {
-            "batches": tuple(_compared(row) for row in rows if not row.noisy),
-            "pytorch": f"torch {torch.__version__}, fp32, eager, in turns with the engine",
-            "machine": describe_machine(),
-            **stated,
-        }
-    )
+    how = f"torch {torch.__version__}, fp32, eager, in turns with the engine"
+    return compared((row.times for row in rows), how)
 
 
-def _compared(row: Row) -> ComparedBatch:
-    stated = {"batch": row.batch, "engine_ms": row.engine_ms, "pytorch_ms": row.eager_ms}
-    of_ratio = row.of_ratio
-    return ComparedBatch.model_validate(
-        {**stated, "ratio": of_ratio.median, "ratio_interval": of_ratio.interval}
-    )
-
-
-def in_turns(
-    first: Callable[[], Any],
-    second: Callable[[], Any],
-    clock: Callable[[], float] = time.perf_counter,
-    rest: Callable[[float], None] = time.sleep,
-) -> tuple[list[float], list[float]]:
-    """Times two functions alternately, so that whatever slows the machine down slows both.
-
-    Returns:
-        The duration of each in each round, milliseconds: six rounds or more, unless they take
-        longer than twenty seconds.
-    """
-    first(), second()  # warm up
-    durations: tuple[list[float], list[float]] = ([], [])
-    start = clock()
-    while _goes_on(len(durations[0]), clock() - start):
-        for run, times in zip((first, second), durations, strict=True):
-            rest(_REST)
-            before = clock()
-            run()
-            times.append(1e3 * (clock() - before))
-    return durations
-
-
-def _goes_on(rounds: int, seconds: float) -> bool:
-    if rounds < LEAST_RUNS:
-        return rounds == 0 or seconds < _MOST_SECONDS
-    return seconds < _SECONDS
-
-
-def to_markdown(rows: Iterable[Row]) -> str:
+def to_markdown(rows: Iterable[EngineRow]) -> str:
     """Returns a table, below a line that names the machine."""
     machine = describe_machine()
     lines = [
@@ -197,8 +121,9 @@ def to_markdown(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def _markdown_row(row: Row) -> str:
-    start = f"| {row.model} | {row.precision} | {row.batch} |"
+def _markdown_row(of_engine: EngineRow) -> str:
+    row = of_engine.times
+    start = f"| {of_engine.model} | {of_engine.precision} | {row.batch} |"
     of_ratio = row.of_ratio
     if row.noisy or of_ratio.interval is None:
         return f"{start} – | – | not measured | {row.noisy} |"

@@ -17,12 +17,13 @@ import torch
 
 from builders.export import backbone
 from builders.measure.torch_speed import TorchSpeed, TorchTimes
+from builders.verify.spread import LEAST_RUNS, Spread, spread
 from zoo.client.host import describe_machine
 from zoo.schema.manifest import Manifest, sides
 from zoo.util.errors import RunError
 
 _SECONDS = 1.0  # per batch size and mode
-_LEAST_RUNS, _MOST_RUNS = 5, 100
+_TRIAL_RUNS, _MOST_RUNS = 5, 100
 
 
 def measure(manifest: Manifest, batches: Sequence[int], *, with_compile: bool = True) -> TorchSpeed:
@@ -50,12 +51,16 @@ def measure(manifest: Manifest, batches: Sequence[int], *, with_compile: bool = 
         for batch in batches:
             images = torch.randn(batch, 3, height, width, device="cuda", dtype=torch.float16)
             images = images.contiguous(memory_format=torch.channels_last)
-            row = TorchTimes(batch=batch, eager_ms=_median_ms(partial(model, images)))
+            eager = _spread_ms(partial(model, images))
+            row = TorchTimes(batch=batch, eager_ms=eager.median, eager_interval_ms=eager.interval)
             if with_compile:
                 torch.compiler.reset()
                 compiled = torch.compile(model, dynamic=False)
-                compiled_ms = _median_ms(_captured(partial(compiled, images)))
-                row = row.model_copy(update={"compiled_ms": compiled_ms})
+                replayed = _spread_ms(_captured(partial(compiled, images)))
+                changes = {
+                    "compiled_ms": replayed.median, "compiled_interval_ms": replayed.interval,
+                }  # fmt: skip
+                row = row.model_copy(update=changes)
             rows.append(row)
             torch.cuda.empty_cache()
     return TorchSpeed(
@@ -82,14 +87,14 @@ def _captured(run: Callable[[], Any]) -> Callable[[], None]:
     return replay
 
 
-def _median_ms(run: Callable[[], Any]) -> float:
-    """Returns the median duration of a run in milliseconds, by CUDA events."""
+def _spread_ms(run: Callable[[], Any]) -> Spread:
+    """Returns the durations of a run in milliseconds, by CUDA events."""
     for _ in range(3):
         run()
     torch.cuda.synchronize()
-    trial = _durations_ms(run, _LEAST_RUNS)
+    trial = _durations_ms(run, _TRIAL_RUNS)
     runs = int(1e3 * _SECONDS / max(1e-3, float(np.median(trial))))
-    return float(np.median(_durations_ms(run, max(_LEAST_RUNS, min(_MOST_RUNS, runs)))))
+    return spread(_durations_ms(run, max(LEAST_RUNS, min(_MOST_RUNS, runs))))
 
 
 def _durations_ms(run: Callable[[], Any], runs: int) -> list[float]:

@@ -11,8 +11,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zoo.schema.index import ComparedBatch, ComparisonSummary, EngineEntry
-from zoo.schema.measurements import MachineDescription
+from builders.verify.spread import LEAST_RUNS, Spread, why_too_noisy
+from zoo.schema.index import EngineEntry, TimedBatch
+from zoo.schema.intervals import Interval, quotient
+from zoo.schema.measurements import (
+    ComparedBody,
+    ComparedTimes,
+    MachineDescription,
+    Unmeasured,
+)
 from zoo.util.errors import UsageError
 
 
@@ -23,6 +30,8 @@ class TorchTimes(BaseModel):
         batch: Images per batch.
         eager_ms: Median latency in eager mode, milliseconds.
         compiled_ms: Median latency with ``torch.compile``, milliseconds; None if not measured.
+        eager_interval_ms: Encloses the true median of eager mode with 95%; None in old files.
+        compiled_interval_ms: The same with ``torch.compile``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,11 +39,31 @@ class TorchTimes(BaseModel):
     batch: int
     eager_ms: float
     compiled_ms: float | None = None
+    eager_interval_ms: Interval | None = None
+    compiled_interval_ms: Interval | None = None
+
+    @property
+    def _is_best_compiled(self) -> bool:
+        return self.compiled_ms is not None and self.compiled_ms < self.eager_ms
 
     @property
     def best_ms(self) -> float:
         """The lower of the two latencies, milliseconds."""
-        return min(self.eager_ms, self.eager_ms if self.compiled_ms is None else self.compiled_ms)
+        return self.compiled_ms if self.compiled_ms and self._is_best_compiled else self.eager_ms
+
+    @property
+    def best_interval_ms(self) -> Interval | None:
+        """The interval of that latency."""
+        return self.compiled_interval_ms if self._is_best_compiled else self.eager_interval_ms
+
+    @property
+    def noisy(self) -> str | None:
+        """Why the latency is no fact; None if it is one, or if its spread is unknown."""
+        if (interval := self.best_interval_ms) is None:
+            return None
+        # A file states intervals only of enough runs.
+        of_times = Spread(runs=LEAST_RUNS, median=self.best_ms, mad=0, interval=interval)
+        return why_too_noisy(of_times, None)
 
 
 class TorchSpeed(BaseModel):
@@ -77,29 +106,39 @@ def read_torch_speed(path: Path) -> TorchSpeed:
         ) from error
 
 
-def beside_torch_speed(entry: EngineEntry, speed: TorchSpeed) -> ComparisonSummary | None:
+def beside_torch_speed(entry: EngineEntry, speed: TorchSpeed) -> ComparedBody | None:
     """Compares a GPU engine's benchmark with PyTorch's latencies for its model.
 
     Returns:
-        The comparison at the batch sizes that both were measured at; None if the engine was not
-        benchmarked on the same kind of GPU or has another precision.
+        The comparison at the batch sizes that both were measured at, those that are noise by
+        reason; None if the engine was not benchmarked on the same kind of GPU or has another
+        precision.
     """
     timed, gpu = entry.benchmark, speed.machine.gpu_name
     if timed is None or entry.precision != speed.precision:
         return None
     if gpu is None or timed.machine.gpu_name != gpu:
         return None
-    engine_ms = {row.batch: row.latency_ms for row in timed.batches}
-    return ComparisonSummary(
-        batches=tuple(
-            ComparedBatch(batch=row.batch, engine_ms=engine_ms[row.batch], pytorch_ms=row.best_ms)
-            for row in speed.batches
-            if row.batch in engine_ms
-        ),
+    engine = {row.batch: row for row in timed.batches}
+    rows = [row for row in speed.batches if row.batch in engine]
+    body = ComparedBody(
+        batches=tuple(_compared(engine[row.batch], row) for row in rows if not row.noisy),
         pytorch=f"torch {speed.torch}, {speed.precision} channels_last, the best of eager "
         "and torch.compile, on the same kind of GPU in another process",
-        machine=speed.machine,
     )
+    noisy = tuple(Unmeasured(batch=row.batch, reason=row.noisy) for row in rows if row.noisy)
+    return body.but(not_measured=noisy) if noisy else body
+
+
+def _compared(engine: TimedBatch, torch: TorchTimes) -> ComparedTimes:
+    """Returns a row; its ratio has an interval only if both times have one."""
+    row = ComparedTimes(batch=torch.batch, engine_ms=engine.latency_ms, pytorch_ms=torch.best_ms)
+    if engine.latency_ms <= 0:
+        return row
+    row = row.but(ratio=torch.best_ms / engine.latency_ms)
+    if (above := torch.best_interval_ms) and (below := engine.interval_ms):
+        row = row.but(ratio_interval=quotient(above, below))
+    return row
 
 
 def _first(error: ValidationError) -> str:

@@ -43,10 +43,10 @@ class EngineInputs:
             ZooError: Their licence forbids distribution, they are not pinned, or timm states
                 something else about them.
         """
+        if not MODE_FACTS[self._request.weights].kind.seeded:  # first: it withdraws what it forbids
+            check_licence(self._manifest.id, self._manifest.licence)
         if (facts := self._request.facts.get(self._manifest.timm_name)) is not None:
             check_facts(self._manifest, facts, version("timm"))
-        if not MODE_FACTS[self._request.weights].kind.seeded:
-            check_licence(self._manifest.id, self._manifest.licence)
         self.identity = weights.identify(self._manifest, self._request.weights)
 
     def tolerance(self, wanted: Wanted) -> Tolerance:

@@ -171,6 +171,7 @@ def proof(
         tolerance=manifest.kept_by(precision),
         batches=tuple(sorted(tuned | odd | middle)),
         benchmark=tuple(sorted(tuned | middle)),
+        reference=manifest,
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from builders.publish.corrections import store_documents
 from builders.publish.index import model_index
 from builders.publish.provenance_file import PROVENANCE, is_about
 from builders.verify.misses import find_misses
@@ -84,6 +85,8 @@ def check_candidate(
 ) -> ModelIndex:
     """Checks a candidate and returns the index of its model with the candidate applied.
 
+    LICENSE and NOTICE that replace those of records are stored: their text is this package's.
+
     Args:
         repository: Where the candidate and its records are stored.
         key: The candidate's key.
@@ -99,9 +102,10 @@ def check_candidate(
         raise RepositoryError(f"{key} is missing")
     if key.split("/")[1:2] != [candidate.card.model]:
         raise RepositoryError(f"{key} belongs to another model, {candidate.card.model}")
-    if not kind.seeded:
-        check_licence(candidate.card.model, candidate.card.licence)
     index = model_index(repository, candidate, previous, now)
+    is_given_out = any(entry.status != Status.WITHDRAWN for entry in index.engines)
+    if not kind.seeded and (is_given_out or not index.engines):
+        check_licence(candidate.card.model, candidate.card.licence)
     listed = {entry.record for entry in previous.engines} if previous else set()
     current = _must_meet_tolerance(index, previous)
     for name in dict.fromkeys(entry.record for entry in index.engines):
@@ -113,6 +117,7 @@ def check_candidate(
             _check_blobs(repository, record)
             if problem := next(wrong_documents(repository, record, kind), None):
                 raise RepositoryError(f"record {name}: {problem}")
+    store_documents(repository, index)
     return index
 
 

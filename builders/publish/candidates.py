@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,27 @@ class Proposals:
         """Proposes a model's current index entries with the attestations added since."""
         if index.propose_again(self._repository, model, self._now()):
             self._sign()
+
+    def send_sharing(self, engines: Collection[str], but: str) -> list[str]:
+        """Proposes the models again whose engines have the same bytes as those of another.
+
+        What is attested about an engine is attested about its bytes.
+
+        Args:
+            engines: Digests of the engines.
+            but: The model that was proposed already.
+
+        Returns:
+            Ids of the other models.
+        """
+        others = [
+            index.model
+            for index in self._repository.model_indexes()
+            if index.model != but and any(e.engine.sha256 in engines for e in index.engines)
+        ]
+        for model in others:
+            self.send_again(model)
+        return others
 
     def _sign(self) -> None:
         if self._publish is None:

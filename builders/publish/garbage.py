@@ -222,6 +222,7 @@ def _signed(scan: _Scan, client: Client) -> Iterator[str]:
             record = scan.repository.any_record(index.model, entry.record)
             if record is not None:
                 yield from _of_record(scan, index.model, record)
+            yield from (blob_key(blob.sha256) for blob in entry.documents.values())
         for cell in index.disabled:
             yield disabled_key(index.model, cell.record)
             yield failed_export_key(index.model, cell.record)

@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 from typing_extensions import assert_never
 
+from builders.publish.corrections import TIME as TIME
+from builders.publish.corrections import history, replaced
 from builders.verify.misses import find_misses
 from zoo.repository.failures import failures_of
 from zoo.repository.repository import Repository
@@ -20,7 +22,6 @@ from zoo.schema.index import (
     ComparisonSummary,
     DisabledCell,
     EngineEntry,
-    FactChange,
     ModelCard,
     ModelIndex,
     OwnFloor,
@@ -43,9 +44,6 @@ from zoo.schema.targets import arch_of, cell_of
 SUPERSEDED_STAYS = timedelta(days=30)
 """How long a superseded engine stays in the index, for users who need its exact runtime."""
 
-TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""Format of times: ISO 8601 in UTC."""
-
 
 def model_card(manifest: Manifest, weights: WeightsIdentity) -> ModelCard:
     """Returns a model's card for the index."""
@@ -67,6 +65,12 @@ def model_card(manifest: Manifest, weights: WeightsIdentity) -> ModelCard:
         },
         deviations={str(fact): reason for fact, reason in manifest.deviations.items()},
     )
+
+
+def corrected(card: ModelCard, manifest: Manifest) -> ModelCard:
+    """Returns a card with the facts of a manifest that are no inputs of engines."""
+    changes = {"licence": manifest.licence, "origin": manifest.origin, "catalog": manifest.catalog}
+    return card.model_copy(update=changes)
 
 
 def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool:
@@ -122,26 +126,26 @@ def model_index(
     model = candidate.card.model
     stored = [(key, repository.record(model, key)) for key in candidate.records]
     current = {key: record for key, record in stored if record is not None}
-    entries = [
-        entry for record in current.values() for entry in engine_entries(repository, model, record)
-    ]
+    entries = _entries(repository, candidate.card, current.values())
     before = _Previous(repository, candidate, previous, entries)
+    if (card := before.card()) != candidate.card:
+        entries = _entries(repository, card, current.values())
     served = {_cell(label) for entry in entries for label in entry.targets}
     old: list[EngineEntry] = []
     for entry, record, labels in before.standing():
         left = tuple(label for label in labels if _cell(label) not in served)
-        replaced = tuple(label for label in labels if _cell(label) in served)
+        gone = tuple(label for label in labels if _cell(label) in served)
         if entry.superseded is not None:
             if entry.record in current:
                 continue
-            left, replaced = (), labels
+            left, gone = (), labels
         if left:
-            entries += engine_entries(repository, model, record, left)
-        if replaced and entry.record not in current:
+            entries += engine_entries(repository, card, record, left)
+        if gone and entry.record not in current:
             since = entry.superseded or now.strftime(TIME)
             old += [
                 superseded.model_copy(update={"superseded": since})
-                for superseded in engine_entries(repository, model, record, replaced)
+                for superseded in engine_entries(repository, card, record, gone)
             ]
     cells = list(candidate.disabled)
     taken = served | {_cell(label) for cell in cells for label in cell.targets}
@@ -152,28 +156,17 @@ def model_index(
             cells.append(cell.model_copy(update={"targets": left}))
     cells = [rest for cell in cells if (rest := _without_engine(cell, entries))]
     return ModelIndex(
-        **before.card().model_dump(),
-        corrected=_corrections(candidate.card, previous, now),
+        **card.model_dump(),
+        corrected=history(card, previous, candidate.source, now),
         engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
         disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
     )
 
 
-def _corrections(
-    card: ModelCard, previous: ModelIndex | None, now: datetime
-) -> tuple[FactChange, ...]:
-    """Returns the history of a model's facts, with those that a card corrects."""
-    if previous is None:
-        return ()
-    before = previous.facts
-    return (
-        *previous.corrected,
-        *(
-            FactChange(fact=fact, before=before[fact], after=after, time=now.strftime(TIME))
-            for fact, after in card.facts.items()
-            if after != before[fact]
-        ),
-    )
+def _entries(
+    repository: Repository, card: ModelCard, records: Iterable[BuildRecord]
+) -> list[EngineEntry]:
+    return [entry for record in records for entry in engine_entries(repository, card, record)]
 
 
 class _Previous:
@@ -222,7 +215,10 @@ class _Previous:
         card = self._candidate.card
         if not self._is_old or self._index is None:
             return card
-        served = self._index.model_dump(include={"weights", "feature_dim", "cut"})
+        stays = {"weights", "feature_dim", "cut"}
+        if card.weights != self._index.weights:
+            stays |= {"licence", "origin"}  # the manifest's are those of other weights
+        served = self._index.model_dump(include=stays)
         return card.model_copy(update={**served, "preprocess": self._index.preprocess})
 
     def standing(self) -> Iterator[tuple[EngineEntry, BuildRecord, tuple[str, ...]]]:
@@ -383,7 +379,7 @@ def _is_of(repository: Repository, record: BuildRecord, candidate: Candidate) ->
 
 def engine_entries(
     repository: Repository,
-    model: str,
+    card: ModelCard,
     record: BuildRecord,
     targets: tuple[str, ...] | None = None,
 ) -> list[EngineEntry]:
@@ -391,7 +387,7 @@ def engine_entries(
 
     Args:
         repository: Where attestations are stored.
-        model: Its model.
+        card: Its model.
         record: The engine.
         targets: Labels of the targets that it is current for; all that it serves if None.
 
@@ -405,12 +401,20 @@ def engine_entries(
         known = concerning(attestations, arch_of(label))
         names = tuple(attestation.name for attestation in known)
         groups.setdefault(names, (known, []))[1].append(label)
-    file = repository.record_file(model, record.key)
-    return [_engine_entry(record, file, known, tuple(labels)) for known, labels in groups.values()]
+    file = repository.record_file(card.model, record.key)
+    papers = replaced(card, record)
+    return [
+        _engine_entry(record, file, known, tuple(labels), papers)
+        for known, labels in groups.values()
+    ]
 
 
 def _engine_entry(
-    record: BuildRecord, file: Blob, attestations: list[Attestation], targets: tuple[str, ...]
+    record: BuildRecord,
+    file: Blob,
+    attestations: list[Attestation],
+    targets: tuple[str, ...],
+    papers: dict[str, Blob],
 ) -> EngineEntry:
     status, reason = status_of(attestations)
     latest = {attestation.kind: attestation for attestation in attestations}
@@ -452,4 +456,5 @@ def _engine_entry(
         else None,
         cost=record.cost,
         created=record.created,
+        documents=papers,
     )

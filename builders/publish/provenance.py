@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TypedDict
 
 from pydantic import JsonValue
@@ -16,8 +17,10 @@ from typing_extensions import NotRequired
 
 from builders.jobs.messages import BuildJob, BuildOutput
 from builders.paths import ROOT
+from zoo.schema.corrections import ManifestSource
 from zoo.schema.keys import ExportInputs
 from zoo.schema.records import Blob, ExportRecord
+from zoo.util.digest import sha256_file
 
 
 class Digest(TypedDict):
@@ -127,15 +130,35 @@ def checkout() -> Checkout | None:
     return Checkout(commit=commit, changed=bool(changed))
 
 
+def manifest_source(folder: Path, model: str) -> ManifestSource | None:
+    """Returns which manifest a model is built from; None if its file is gone.
+
+    Args:
+        folder: Folder of the manifests, in any checkout or none.
+        model: The model's id.
+    """
+    path = folder / f"{model}.toml"
+    try:
+        digest = sha256_file(path)
+    except OSError:
+        return None
+    try:
+        commit = _git("rev-parse", "HEAD", folder=folder)
+        changed = _git("status", "--porcelain", "--", path.name, folder=folder)
+    except (OSError, subprocess.SubprocessError):
+        return ManifestSource(sha256=digest)
+    return ManifestSource(sha256=digest, commit=commit, changed=bool(changed))
+
+
 def this_commit() -> str | None:
     """Returns the commit of this checkout, None without git."""
     known = checkout()
     return known.commit if known else None
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str, folder: Path = ROOT) -> str:
     done = subprocess.run(
-        ["git", "-C", str(ROOT), *arguments],
+        ["git", "-C", str(folder), *arguments],
         capture_output=True, text=True, check=True, timeout=20,
     )  # fmt: skip
     return done.stdout.strip()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from builders.publish.candidate_check import Answer, Question
+from builders.publish.corrections import signed_by
 from builders.publish.index import without_aged
 from builders.publish.keys import Role
 from builders.publish.tuf_metadata import SignedMetadata
@@ -126,6 +127,7 @@ class Publisher:
                 )
             if not self._metadata.load():
                 self._metadata.start()
+            signer = self._metadata.root.signed.roles["timestamp"].keyids[0]
             rows = {row.model: row for row in self._index(kind).models}
             keys = repository.candidates.waiting()
             files: dict[str, bytes] = {}
@@ -142,6 +144,7 @@ class Publisher:
                     published.refused[key] = str(error)
                     repository.candidates.refuse(key, str(error))
                     continue
+                made = signed_by(made, previous, signer)
                 files[path] = made.to_json()
                 rows[model] = index_row(made, files[path])
                 published.models.append(model)

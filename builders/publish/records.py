@@ -10,7 +10,6 @@ from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutpu
 from builders.publish import provenance
 from builders.publish.provenance_file import PROVENANCE
 from zoo.repository.repository import Repository
-from zoo.schema.index import ComparisonSummary
 from zoo.schema.keys import VerificationInputs
 from zoo.schema.licences import (
     LICENCE_FILE,
@@ -222,6 +221,10 @@ def attest_proof(
         times = BenchmarkedBody(batches=timed)
         kind = AttestationKind.BENCHMARKED
         _attest(repository, kind, inputs.engine, inputs.key, output, times, now)
+    if output.comparison is not None:
+        attest_comparison(repository, inputs.engine, output.comparison, output.machine, now)
+    elif output.not_compared is not None:
+        body = body.but(not_compared=output.not_compared)
     if verification.passed:
         _attest(repository, AttestationKind.VERIFIED, inputs.engine, inputs.key, output, body, now)
     else:
@@ -232,19 +235,20 @@ def attest_proof(
 def attest_comparison(
     repository: Repository,
     engine: str,
-    comparison: ComparisonSummary,
+    comparison: ComparedBody,
+    machine: MachineDescription,
     now: Callable[[], str] = utc_now,
 ) -> None:
     """Attests how fast an engine is compared with PyTorch on the same machine."""
-    stated = comparison.model_dump(mode="json", exclude={"machine"})
+    stated = comparison.model_dump(mode="json")
     repository.attest(
         Attestation(
             kind=AttestationKind.COMPARED,
             engine=engine,
             time=now(),
             key=sha256_json({"engine": engine, "comparison": stated}),
-            machine=comparison.machine,
-            body=ComparedBody.model_validate(stated),
+            machine=machine,
+            body=comparison,
         )
     )
 

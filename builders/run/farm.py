@@ -16,6 +16,7 @@ from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.publish import index as listing
 from builders.publish.candidates import Proposals
+from builders.publish.provenance import manifest_source
 from builders.publish.records import attest_withdrawal
 from builders.run import parallel
 from builders.run.engine_jobs import EngineJobs
@@ -115,7 +116,7 @@ class Farm:
         for decision in decisions:
             if decision.cause is Cause.MODEL_ERROR and decision.error is not None:
                 if isinstance(decision.error, LicenceError) and index is not None:
-                    self._withdraw(index, decision.error)
+                    self._withdraw(index, decision.error, manifest, request)
                 raise decision.error
         exports = Exports(
             self._repository, manifest, decider.inputs.identity, request,
@@ -141,18 +142,30 @@ class Farm:
             backbone=manifest.backbone,
             records=tuple(dict.fromkeys(records)),
             disabled=tuple(sorted(engines.cells, key=lambda cell: cell.targets)),
+            source=manifest_source(request.manifest_dir, manifest.id),
         )
         with self._signing:
             self._proposals.send(candidate)
 
-    def _withdraw(self, index: ModelIndex, error: LicenceError) -> None:
-        """Withdraws all engines of a model whose licence no longer allows to publish them."""
+    def _withdraw(
+        self, index: ModelIndex, error: LicenceError, manifest: Manifest, request: Request
+    ) -> None:
+        """Withdraws all engines of a model whose licence no longer allows to publish them.
+
+        The index then states that licence.
+        """
         engines = [entry for entry in index.engines if entry.status is not Status.WITHDRAWN]
-        for engine in dict.fromkeys(entry.engine.sha256 for entry in engines):
+        digests = list(dict.fromkeys(entry.engine.sha256 for entry in engines))
+        for engine in digests:
             attest_withdrawal(self._repository, engine, error.message)
-        if engines:
-            with self._signing:
-                self._proposals.send_again(index.model)
+        candidate = Candidate(
+            card=listing.corrected(index.card, manifest),
+            source=manifest_source(request.manifest_dir, manifest.id),
+        )
+        with self._signing:
+            self._proposals.send(candidate)
+            for other in self._proposals.send_sharing(digests, index.model) if digests else ():
+                self._display.say(f"{other}: its engines have the same bytes and are withdrawn too")
 
 
 def _is_first_export(decision: Decision) -> bool:

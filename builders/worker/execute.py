@@ -108,6 +108,7 @@ def _verify_and_measure(
 ) -> BuildOutput:
     from builders.verify.benchmark import benchmark
     from builders.verify.compare import labelled_features, verify
+    from builders.worker import reference
 
     started = time.perf_counter()
     with open_session(engine, inputs) as session:
@@ -128,9 +129,23 @@ def _verify_and_measure(
             if verification.passed
             else ()
         )
-    spent = cost_since(started)
-    cost = output.cost.but(peak_memory=spent.peak_memory, proof_seconds=spent.seconds)
-    return output.model_copy(update={"verification": verification, "benchmark": rows, "cost": cost})
+        peak_memory = cost_since(started).peak_memory  # without PyTorch
+        comparison, not_compared = (
+            reference.measure(session, prove, rows, report, keep_noise=keep_noise)
+            if verification.passed
+            else (None, None)
+        )
+    seconds = cost_since(started).seconds
+    cost = output.cost.but(peak_memory=peak_memory, proof_seconds=seconds)
+    return output.model_copy(
+        update={
+            "verification": verification,
+            "benchmark": rows,
+            "comparison": comparison,
+            "not_compared": not_compared,
+            "cost": cost,
+        }
+    )
 
 
 def run_job(text: str, output: Path, report: Report) -> BaseModel:

@@ -95,8 +95,9 @@ class Zoo:
         self.attest(record, "verified", {"batches": rows, "tolerance": {"cosine": 0.9999}}, arch)
         self.attest(record, "benchmarked", {"batches": times}, arch)
 
-    def entries(self, name: str, *records: BuildRecord) -> list[EngineEntry]:
-        return [one for record in records for one in engine_entries(self.repository, name, record)]
+    def entries(self, name: str, *built: BuildRecord) -> list[EngineEntry]:
+        card = records.model_card(model=name)
+        return [one for record in built for one in engine_entries(self.repository, card, record)]
 
     def publish(self, name: str, *entries: EngineEntry, **changes: Any) -> ModelIndex:
         """Writes the index of a model, unsigned, and that of all."""

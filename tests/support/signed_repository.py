@@ -18,12 +18,13 @@ from support import records
 from zoo.client.client import Client
 from zoo.client.trust import SignedIndex
 from zoo.repository.repository import Repository
+from zoo.schema.corrections import ManifestSource
 from zoo.schema.floors import floors
 from zoo.schema.index import Index, ModelIndex, index_row
 from zoo.schema.keys import BuildInputs
 from zoo.schema.later import LaterBuildRecord, LaterExportRecord
 from zoo.schema.layout import export_key, record_key
-from zoo.schema.licences import LICENCE_FILE, NOTICE_FILE, licence_text
+from zoo.schema.licences import LICENCE_FILE, NOTICE_FILE, licence_text, notice_text
 from zoo.schema.precisions import Precision
 from zoo.schema.records import Blob, BuildRecord, Kind
 from zoo.stores import LocalStore, ObjectStore, open_store
@@ -96,7 +97,7 @@ class Signed:
         }
         return {
             LICENCE_FILE: self.blob(licence_text("apache-2.0").encode()),
-            NOTICE_FILE: self.blob(b"NOTICE"),
+            NOTICE_FILE: self.blob(notice_of(inputs.model)),
             PROVENANCE: self.blob(json.dumps(statement).encode()),
         }
 
@@ -110,7 +111,9 @@ class Signed:
         values = {"engine": engine.sha256, "machine": records.machine(), "body": body}
         self.repository.attest(records.attestation(**{**values, **changes}))
 
-    def propose(self, *proposed: BuildRecord, **card: Any) -> str:
+    def propose(
+        self, *proposed: BuildRecord, source: ManifestSource | None = None, **card: Any
+    ) -> str:
         """Proposes engines of one model; returns where the candidate lies."""
         values: dict[str, Any] = {
             "model": proposed[0].inputs.model if proposed else "m",
@@ -122,6 +125,7 @@ class Signed:
             records.model_card(**{**values, **card}),
             proposed,
             proposed=datetime.now(timezone.utc).strftime(TIME),
+            source=source,
         )
         self.repository.candidates.propose(candidate)
         return f"candidates/{candidate.card.model}/{candidate.name}"
@@ -164,6 +168,12 @@ class Signed:
 
     def later(self, **time: float) -> None:
         self.now += timedelta(**time)
+
+
+def notice_of(model: str, licence: str = "apache-2.0", **card: Any) -> bytes:
+    """The NOTICE of an engine of the card that is proposed unless a test says otherwise."""
+    facts = {"title": "M", "origin": "https://example.org/m", "weights": "file w", **card}
+    return notice_text(model=model, licence=licence, **facts).encode()
 
 
 def other_ring(folder: Path) -> KeyRing:

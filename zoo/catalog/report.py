@@ -156,16 +156,19 @@ def _slowdown(
     """Yields ratios to PyTorch where both engines have some, latencies elsewhere."""
     ratios: set[int] = set()
     compared = previous.comparison, engine.comparison
-    if compared[0] and compared[1] and _same(compared[0].machine, compared[1].machine):
+    # Another PyTorch, or another way of running it, is another reference.
+    same = compared[0] and compared[1] and compared[0].pytorch == compared[1].pytorch
+    if same and compared[0] and compared[1] and _same(compared[0].machine, compared[1].machine):
         old_rows = {row.batch: row for row in compared[0].batches}
         for row in compared[1].batches:
             old_row = old_rows.get(row.batch)
-            if old_row and old_row.ratio_interval and row.ratio_interval:
+            if not old_row or old_row.ratio is None or row.ratio is None:
+                continue
+            if old_row.ratio_interval and row.ratio_interval:
                 ratios.add(row.batch)
                 yield Drift(
                     **common, measure="ratio", batch=row.batch,
-                    before=old_row.pytorch_ms / old_row.engine_ms,
-                    after=row.pytorch_ms / row.engine_ms,
+                    before=old_row.ratio, after=row.ratio,
                     before_interval=old_row.ratio_interval, after_interval=row.ratio_interval,
                 )  # fmt: skip
     before, after = previous.benchmark, engine.benchmark

@@ -122,10 +122,13 @@ def worst_drifts(drifts: Iterable[Drift]) -> list[Drift]:
 def _worse_by(drift: Drift) -> float:
     """Returns by what fraction a measurement got worse; negative if it got better.
 
-    The fraction is that of the latency, or of the cosine's distance from 1.
+    The fraction is that of the latency, also of one relative to PyTorch's, or of the cosine's
+    distance from 1.
     """
     if drift.measure == "latency":
         return drift.after / drift.before - 1 if drift.before > 0 else 0.0
+    if drift.measure == "ratio":
+        return drift.before / drift.after - 1 if drift.after > 0 else 0.0
     fall = drift.before - drift.after
     return fall / max(1 - drift.before, _LEAST_FALL)
 

@@ -16,7 +16,7 @@ from zoo.cli.support import Command as Command
 from zoo.cli.support import Parser as Parser
 from zoo.cli.support import add_arguments as add_arguments
 from zoo.cli.support import add_selection, add_store, client_of, output_file
-from zoo.client.client import Pulled
+from zoo.client.client import Client, Pulled
 from zoo.client.host import this_machine
 from zoo.client.progress import download_bar
 from zoo.client.recommendation import cut, kept, verdicts
@@ -62,7 +62,11 @@ def show(options: argparse.Namespace) -> int:
     print(f"  use: {model.catalog.use_case}")
     print(f"  timm: {model.timm_name}; weights: {model.weights}; licence: {model.licence}")
     for change in model.corrected:
-        print(f"    {change.fact} corrected on {change.time[:10]}, was: {change.before}")
+        by = f" ({change.by})" if change.by else ""
+        print(
+            f"    {change.fact} corrected on {change.time[:10]}, from {change.before} to "
+            f"{change.after}{by}"
+        )
     if (until := signed.expires()) is not None:
         keys = ", ".join(keyid[:16] for keyid in signed.signers())
         print(f"  signed by: key {keys}, valid until {until:%Y-%m-%d %H:%M} UTC")
@@ -112,19 +116,44 @@ def _show_engine(engine: EngineEntry) -> None:
             f"    batch {timed.batch}: {timed.latency_ms:.2f} ms, "
             f"{timed.images_per_second:.1f} images/s"
         )
+    _show_comparison(engine)
+
+
+def _show_comparison(engine: EngineEntry) -> None:
+    for row in engine.comparison.batches if engine.comparison else ():
+        print(f"    batch {row.batch} against PyTorch: {row.ratio_words}")
+    for batch, reason in engine.unmeasured_ratios:
+        at = "" if batch is None else f" at batch {batch}"
+        print(f"    speed against PyTorch{at} not measured: {reason}")
     if engine.comparison and (slower := engine.comparison.slower_at):
         print(f"    slower than PyTorch at batch {', '.join(map(str, slower))}")
 
 
 def pull(options: argparse.Namespace) -> int:
-    """Downloads the best engine for this machine and checks its digest."""
+    """Downloads the best engine for this machine, with its licence, and checks its digest."""
     output = output_file(options.output) if options.output else None
-    pulled = _pull(options)
+    client = client_of(options)
+    entry, pulled = _pull(client, options)
+    documents = _documents(client, options.model, entry)
     if output is not None:
+        for name, path in documents.items():
+            with whole(output.with_name(f"{output.name}.{name}")) as partial:
+                shutil.copyfile(path, partial)
         with whole(output) as partial:
             shutil.copyfile(pulled.engine, partial)
+    for name, path in documents.items():
+        print(f"{name}: {f'{output}.{name}' if output else path}", file=sys.stderr)
     print(output or pulled.engine)
     return 0
+
+
+def _documents(client: Client, model: str, entry: EngineEntry) -> dict[str, Path]:
+    """Returns an engine's LICENSE and NOTICE, none if they can't be had: the engine works."""
+    try:
+        return client.documents(model, entry)
+    except ZooError as error:
+        print(f"{model}: without LICENSE and NOTICE: {error.message}", file=sys.stderr)
+        return {}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -135,7 +164,7 @@ def run(options: argparse.Namespace) -> int:
 
     output = output_file(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
     images = [open_photo(Path(photo)) for photo in options.photos]
-    pulled = _pull(options)
+    _, pulled = _pull(client_of(options), options)
     with pulled.open() as session:
         features = session.features(batch_of(images, pulled.record.inputs.preprocess))
     with whole(output) as partial, partial.open("wb") as file:
@@ -238,8 +267,7 @@ def client_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pull(options: argparse.Namespace) -> Pulled:
-    client = client_of(options)
+def _pull(client: Client, options: argparse.Namespace) -> tuple[EngineEntry, Pulled]:
     machine = this_machine()
     entry = client.select(
         options.model,
@@ -251,4 +279,7 @@ def _pull(options: argparse.Namespace) -> Pulled:
     )
     print(f"{options.model}: {why(entry, machine)}", file=sys.stderr)
     with download_bar(entry.engine.size) as progress:
-        return client.pull(options.model, entry, progress)
+        pulled = client.pull(options.model, entry, progress)
+    for sentence in client.corrections(options.model, entry):
+        print(sentence, file=sys.stderr)
+    return entry, pulled

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.client.corrections import untold
 from zoo.client.partials import own_partial
 from zoo.client.selection import Machine, select
 from zoo.client.trust import SignedIndex, TrustHome, trusted_root
 from zoo.repository.repository import Repository
+from zoo.schema.documents import documents
 from zoo.schema.index import EngineEntry, Index, ModelIndex
 from zoo.schema.layout import TIMESTAMP
+from zoo.schema.licences import LICENCE_FILE, NOTICE_FILE
 from zoo.schema.records import Blob, BuildRecord
 from zoo.stores import Progress, open_store
-from zoo.util.digest import sha256_file
+from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.files import write_whole
 from zoo.util.locks import is_not_mine, turn
@@ -137,10 +140,42 @@ class Client:
             with own_partial(path) as partial:
                 self.repository.blobs.fetch(blob, path, partial=partial, progress=progress)
         except OSError as error:
-            raise RepositoryError(
-                f"can't write {path.parent}: {error.strerror}",
-                hint="set ZOO_HOME to a folder that you may write to",
-            ) from error
+            raise _not_writable(path, error) from error
+
+    def documents(self, name: str, entry: EngineEntry) -> dict[str, Path]:
+        """Returns the LICENSE and NOTICE of an engine, downloading them first if necessary.
+
+        Those of the index replace those of the build record, which may have been wrong.
+
+        Raises:
+            RepositoryError: One is missing or damaged, or the cache may not be written.
+        """
+        record = self._record(name, entry)
+        files, made = record.files, documents(self.model(name).card, record)
+        blobs = {word: files[word] for word in (LICENCE_FILE, NOTICE_FILE) if word in files}
+        folder = self._cache / "documents" / f"{name}-{entry.engine.sha256}"
+        paths = {}
+        for word, blob in {**blobs, **entry.documents}.items():
+            if word not in (LICENCE_FILE, NOTICE_FILE):
+                continue  # of a later version, which may name it as it likes
+            paths[word] = folder / word
+            if _has(paths[word], blob.sha256):
+                continue
+            if sha256_bytes(text := made.get(word, b"")) == blob.sha256:
+                self._write(paths[word], text)  # mirrors of earlier versions lack corrected ones
+            else:
+                self._fetch(blob, paths[word])
+        return paths
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            raise _not_writable(path, error) from error
+
+    def corrections(self, name: str, entry: EngineEntry) -> list[str]:
+        """Returns sentences about corrected facts of an engine's model, each once."""
+        return untold(self._cache, self.model(name), entry)
 
     @contextmanager
     def fetched(self, blob: Blob) -> Iterator[Path]:
@@ -193,6 +228,13 @@ class Client:
     def _turn(self, name: str) -> Iterator[None]:
         with turn(self._cache / "locks" / name):
             yield
+
+
+def _not_writable(path: Path, error: OSError) -> RepositoryError:
+    return RepositoryError(
+        f"can't write {path.parent}: {error.strerror}",
+        hint="set ZOO_HOME to a folder that you may write to",
+    )
 
 
 def _has(path: Path, sha256: str) -> bool:

@@ -211,7 +211,7 @@ def _copy_engine(
     repository = client.repository
     data = repository.listed_bytes(model, entry)
     record = repository.parse_any_listed(model, entry, data)
-    for blob in record.blobs:
+    for blob in (*record.blobs, *entry.documents.values()):
         _copy_blob(client, blob, destination, result)
     _put(destination, record_key(model, record.key), data, result)
     return record

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from zoo.schema.closed import Unknown
-from zoo.schema.index import BenchmarkSummary, EngineEntry, ModelIndex
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.intervals import Interval, quotient
+from zoo.schema.measurements import MachineDescription
 from zoo.schema.precisions import PRECISION_FACTS, is_lowered
 from zoo.schema.records import Status
 from zoo.schema.targets import place_of
 
 _MAX_LISTED = 3  # operators to list by name; if there are more, only their number is given
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How many times as fast one engine is as another.
+
+    Attributes:
+        ratio: The number.
+        interval: Encloses it.
+        batch: The batch size.
+    """
+
+    ratio: float
+    interval: Interval
+    batch: int
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether either engine may be the faster one."""
+        return self.interval[0] <= 1 <= self.interval[1]
 
 
 def verdicts(model: ModelIndex) -> dict[str, dict[str, str]]:
@@ -55,16 +78,59 @@ def kept(engine: EngineEntry) -> str | None:
     )
 
 
-def speed_against(engine: EngineEntry, other: EngineEntry) -> float | None:
-    """Returns an engine's speed relative to another's, each at its fastest batch size.
+def speed_against(engine: EngineEntry, other: EngineEntry) -> Speed | None:
+    """Returns an engine's speed relative to another's, at its fastest batch size that both have.
 
-    None if either has not been benchmarked, or they ran on different processors.
+    On a CPU only ratios to PyTorch are compared, which were timed in turns: a latency depends on
+    what the machine did at that moment. A GPU's clock is steadier, so its latencies will do.
+
+    Returns:
+        The speed; None if it was not measured for both on one kind of processor, or without an
+        interval.
     """
-    if engine.benchmark is None or other.benchmark is None:
+    return _by_ratio(engine, other) or _by_latency(engine, other)
+
+
+def _by_ratio(engine: EngineEntry, other: EngineEntry) -> Speed | None:
+    mine, others = engine.comparison, other.comparison
+    if mine is None or others is None or mine.pytorch != others.pytorch:
         return None
-    if _processor(engine.benchmark) != _processor(other.benchmark):
+    if not _is_same(mine.machine, others.machine):
         return None
-    return _best_speed(engine.benchmark) / _best_speed(other.benchmark)
+    theirs = {row.batch: row for row in others.batches}
+    speeds = []
+    for row in mine.batches:
+        there = theirs.get(row.batch)
+        if there is None or not row.ratio or not there.ratio:
+            continue
+        if row.ratio_interval and there.ratio_interval:
+            interval = quotient(row.ratio_interval, there.ratio_interval)
+            speed = Speed(row.ratio / there.ratio, interval, row.batch)
+            speeds.append((row.batch / row.engine_ms, speed))
+    return _fastest(speeds)
+
+
+def _by_latency(engine: EngineEntry, other: EngineEntry) -> Speed | None:
+    mine, others = engine.benchmark, other.benchmark
+    if mine is None or others is None or mine.machine.gpu_name is None:
+        return None
+    if not _is_same(mine.machine, others.machine):
+        return None
+    theirs = {row.batch: row for row in others.batches}
+    speeds = []
+    for row in mine.batches:
+        there = theirs.get(row.batch)
+        if there is None or min(row.latency_ms, there.latency_ms) <= 0:
+            continue
+        if row.interval_ms and there.interval_ms:
+            interval = quotient(there.interval_ms, row.interval_ms)
+            speed = Speed(there.latency_ms / row.latency_ms, interval, row.batch)
+            speeds.append((row.images_per_second, speed))
+    return _fastest(speeds)
+
+
+def _fastest(speeds: list[tuple[float, Speed]]) -> Speed | None:
+    return max(speeds, key=lambda pair: pair[0])[1] if speeds else None
 
 
 def cut(value: float, digits: int) -> str:
@@ -80,24 +146,35 @@ def _verdict(engine: EngineEntry, finer: Iterable[EngineEntry]) -> str:
     if engine.verification:
         worst = min(batch.worst_cosine for batch in engine.verification.batches)
         facts.append(f"worst cosine {cut(worst, 4)}")
-    speeds = {
-        other.precision: speed
-        for other in finer
-        if (speed := speed_against(engine, other)) is not None
-    }
-    facts += [f"{speed:.2f} times as fast as {name}" for name, speed in speeds.items()]
-    if engine.status == Status.PENDING:
-        word = "not verified yet"
-    elif speeds and min(speeds.values()) < 1:
-        word = f"use {min(speeds, key=speeds.__getitem__)} instead"
-    else:
-        word = "recommended"
+    speeds = {str(other.precision): speed_against(engine, other) for other in finer}
+    facts += [_speed_words(name, speed) for name, speed in speeds.items()]
+    word = _word(engine, speeds)
     return f"{word}: {', '.join(facts)}" if facts else word
 
 
-def _best_speed(benchmark: BenchmarkSummary) -> float:
-    return max(row.images_per_second for row in benchmark.batches)
+def _speed_words(name: str, speed: Speed | None) -> str:
+    if speed is None:
+        return f"speed against {name} not measured"
+    low, high = speed.interval
+    noise = ", which is within noise" if speed.is_noise else ""
+    return (
+        f"{speed.ratio:.2f} times ({low:.2f} to {high:.2f}) as fast as {name} at batch "
+        f"{speed.batch}{noise}"
+    )
 
 
-def _processor(benchmark: BenchmarkSummary) -> str | None:
-    return benchmark.machine.gpu_name or benchmark.machine.cpu
+def _word(engine: EngineEntry, speeds: Mapping[str, Speed | None]) -> str:
+    """Returns the advice on an engine: one that is not known to be faster gains nothing."""
+    if engine.status == Status.PENDING:
+        return "not verified yet"
+    known = {name: speed for name, speed in speeds.items() if speed is not None}
+    if slower := {name: speed.ratio for name, speed in known.items() if speed.interval[1] < 1}:
+        return f"use {min(slower, key=slower.__getitem__)} instead"
+    if noise := [name for name, speed in known.items() if speed.is_noise]:
+        return f"not known to be faster than {noise[0]}"
+    return "recommended" if len(known) == len(speeds) else "verified"
+
+
+def _is_same(mine: MachineDescription, others: MachineDescription) -> bool:
+    """Whether two measurements were made on the same kind of processor."""
+    return (mine.gpu_name or mine.cpu) == (others.gpu_name or others.cpu)

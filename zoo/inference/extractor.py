@@ -202,6 +202,8 @@ def load(
     report(reason)
     with download_bar(entry.engine.size) as progress:
         pulled = client.pull(name, entry, progress)
+    for sentence in client.corrections(name, entry):
+        report(sentence)
     return Extractor(pulled.open(), pulled.record, reason, pulled.engine)
 
 

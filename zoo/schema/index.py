@@ -12,6 +12,8 @@ from pydantic import (
 from typing_extensions import assert_never
 
 from zoo.schema.closed import Lenient, Unknown
+from zoo.schema.corrections import FactChange, ManifestSource
+from zoo.schema.intervals import times_as_fast
 from zoo.schema.keys import WeightsIdentity
 from zoo.schema.manifest import (
     BackboneCut,
@@ -147,6 +149,23 @@ class ComparedBatch(_Numbers):
     pytorch_ms: float
 
     @property
+    def ratio(self) -> float | None:
+        """PyTorch's latency over the engine's; None if either took no time."""
+        stated = (self.model_extra or {}).get("ratio")
+        if isinstance(stated, (int, float)):
+            return float(stated)
+        return (
+            self.pytorch_ms / self.engine_ms if min(self.engine_ms, self.pytorch_ms) > 0 else None
+        )
+
+    @property
+    def ratio_words(self) -> str:
+        """How many times as fast the engine is, in words."""
+        if self.ratio is None:
+            return "not measured"
+        return times_as_fast(self.ratio, self.ratio_interval)
+
+    @property
     def ratio_interval(self) -> tuple[float, float] | None:
         """Encloses PyTorch's latency over the engine's with 95%; None in old indexes."""
         return _interval(self.model_extra, "ratio_interval")
@@ -173,19 +192,35 @@ class ComparisonSummary(_Numbers):
     machine: MachineDescription = MachineDescription()
 
     @property
+    def not_measured(self) -> tuple[tuple[int | None, str], ...]:
+        """Batch sizes that were too noisy, and why."""
+        rows = (self.model_extra or {}).get("not_measured")
+        return tuple(
+            (row["batch"], row["reason"])
+            for row in (rows if isinstance(rows, (list, tuple)) else ())
+            if isinstance(row, dict)
+            and isinstance(row.get("batch"), int)
+            and isinstance(row.get("reason"), str)
+        )
+
+    @property
     def slower_at(self) -> tuple[int, ...]:
         """Batch sizes at which PyTorch is faster."""
         return tuple(row.batch for row in self.batches if row.is_slower)
 
 
-class EngineEntry(Record):
+class EngineEntry(OmitsDefaults, Record):
     """An engine in the index.
 
     Attributes:
         record: Key of its build record.
         record_file: That record's bytes; the index's signature covers them.
         superseded: When a newer engine replaced it, ISO 8601 in UTC; None while it is current.
+        documents: LICENSE and NOTICE that replace those of its record, which state facts that were
+            corrected since; not in the JSON if the record's are right.
     """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"documents"})
 
     record: Sha256
     record_file: Blob
@@ -207,6 +242,16 @@ class EngineEntry(Record):
     comparison: ComparisonSummary | None = None
     cost: Cost
     created: str
+    documents: dict[str, Blob] = Field(default={})
+
+    @property
+    def unmeasured_ratios(self) -> tuple[tuple[int | None, str], ...]:
+        """Batch sizes without a ratio to PyTorch, and why; None for all of them."""
+        if self.comparison is not None:
+            return self.comparison.not_measured
+        stated = (self.verification.model_extra or {}) if self.verification else {}
+        reason = stated.get("not_compared")
+        return ((None, reason),) if isinstance(reason, str) else ()
 
 
 class DisabledCell(BaseModel):
@@ -285,30 +330,13 @@ class ModelCard(OmitsDefaults, Record):
         return {"licence": self.licence, "origin": self.origin, "title": self.catalog.title}
 
 
-class FactChange(BaseModel):
-    """A corrected fact about a model that is no input of its engines.
-
-    Attributes:
-        fact: ``licence``, ``origin`` or ``title``.
-        before: What was stated.
-        after: What is stated since.
-        time: When it was published, ISO 8601 in UTC.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
-
-    fact: str
-    before: str
-    after: str
-    time: str
-
-
 class ModelIndex(ModelCard):
     """``index/<model>.json``: a model's card, its engines and its disabled cells.
 
     Attributes:
         corrected: Corrections of the card's licence, origin and title, oldest first. The card is
-            right; build records and the documents beside engines state what was known at the build.
+            right; build records state what was known at the build, and the ``documents`` of
+            engines replace theirs.
     """
 
     omitted = ModelCard.omitted | {"corrected"}
@@ -329,7 +357,7 @@ class ModelIndex(ModelCard):
         return ModelCard.model_validate(self.model_dump(exclude=others))
 
 
-class Candidate(Record):
+class Candidate(OmitsDefaults, Record):
     """A builder's proposal for the index of a model; invisible to clients until it is signed.
 
     Attributes:
@@ -340,7 +368,10 @@ class Candidate(Record):
         records: Keys of build records that are current for the targets they serve.
         disabled: Targets without an engine, and why.
         proposed: When, ISO 8601 in UTC; if several are waiting, the newest takes precedence.
+        source: The manifest that the card was made from; None if it was made from the index.
     """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"source"})
 
     card: ModelCard
     weights: WeightsIdentity | None = None
@@ -348,6 +379,7 @@ class Candidate(Record):
     records: tuple[Sha256, ...] = ()
     disabled: tuple[DisabledCell, ...] = ()
     proposed: str = ""
+    source: ManifestSource | None = None
 
     @property
     def name(self) -> str:

@@ -400,12 +400,14 @@ class VerifiedBody(AttestationBody):
         tolerance: What every row must meet.
         probe: A linear probe, where a maintainer gave labelled photos.
         not_measured: Batch sizes that were too noisy to time, and why; absent without any.
+        not_compared: Why no ratio to PyTorch was measured; absent if one was.
     """
 
     batches: tuple[BatchNumbers, ...] = ()
     tolerance: dict[str, float] | None = None
     probe: ProbeNumbers | None = None
     not_measured: tuple[BatchTimes, ...] = ()
+    not_compared: str | None = None
 
 
 class WithdrawnBody(VerifiedBody):
@@ -438,6 +440,18 @@ class BenchmarkedBody(AttestationBody):
     batches: tuple[BatchTimes, ...] = ()
 
 
+class Unmeasured(Measurement):
+    """Why there is no ratio at one batch size.
+
+    Attributes:
+        batch: Images at once.
+        reason: Why, in words.
+    """
+
+    batch: int | None = None
+    reason: str | None = None
+
+
 class ComparedTimes(Measurement):
     """An engine's time beside PyTorch's at one batch size.
 
@@ -445,11 +459,15 @@ class ComparedTimes(Measurement):
         batch: Images at once.
         engine_ms: Median of the engine, milliseconds.
         pytorch_ms: The best median of PyTorch, milliseconds.
+        ratio: PyTorch's time over the engine's, the median of rounds in turns if there were any.
+        ratio_interval: Encloses the true ratio with 95%; absent in old records.
     """
 
     batch: int | None = None
     engine_ms: float | None = None
     pytorch_ms: float | None = None
+    ratio: float | None = None
+    ratio_interval: tuple[float, float] | None = None
 
 
 class ComparedBody(AttestationBody):
@@ -458,10 +476,12 @@ class ComparedBody(AttestationBody):
     Attributes:
         batches: By batch size.
         pytorch: How PyTorch ran, in words.
+        not_measured: Batch sizes that were too noisy, and why; absent without any.
     """
 
     batches: tuple[ComparedTimes, ...] = ()
     pytorch: str | None = None
+    not_measured: tuple[Unmeasured, ...] = ()
 
 
 class PendingBody(AttestationBody):

@@ -16,13 +16,14 @@ from support.signed_repository import Signed
 
 from builders.cli import main
 from builders.measure import comparison
-from builders.measure.engine_vs_pytorch import Row, in_turns
+from builders.measure.engine_vs_pytorch import EngineRow
 from builders.measure.torch_speed import TorchSpeed, beside_torch_speed, read_torch_speed
 from builders.publish.candidates import Proposals
 from builders.publish.signer import open_desk
+from builders.verify.in_turns import Row, in_turns
 from zoo.catalog.site import build_site
 from zoo.cli.main import run_cli
-from zoo.schema.index import EngineEntry
+from zoo.schema.index import ComparisonSummary, EngineEntry
 from zoo.schema.manifest import load_manifests
 from zoo.util.errors import UsageError
 
@@ -53,7 +54,49 @@ def test_an_engine_is_slower_where_pytorch_at_its_best_is_faster() -> None:
     found = beside_torch_speed(timed(), TorchSpeed.model_validate(SPEED))
     assert found is not None
     assert [(one.batch, one.pytorch_ms) for one in found.batches] == [(1, 0.4), (256, 23.0)]
-    assert found.slower_at == (256,)
+    assert [one.ratio for one in found.batches] == pytest.approx([0.4 / 0.3, 23 / 30])
+    assert [one.ratio_interval for one in found.batches] == [None, None]  # of an old file
+    assert ComparisonSummary.model_validate(found.model_dump()).slower_at == (256,)
+
+
+def with_intervals(torch: tuple[float, float] | None, engine: tuple[float, float] | None,
+                   **times: Any) -> Any:  # fmt: skip
+    """A comparison at batch 1, where both or one or none of the times has an interval."""
+    row = {"batch": 1, "eager_ms": 2.0, "eager_interval_ms": torch, **times}
+    speed = TorchSpeed.model_validate({**SPEED, "batches": [row]})
+    of_engine = {"batch": 1, "latency_ms": 1.0, "images_per_second": 1000.0}
+    if engine:
+        of_engine["interval_ms"] = engine
+    return beside_torch_speed(timed(benchmark={"batches": [of_engine], "machine": H200}), speed)
+
+
+def test_a_ratio_on_a_gpu_has_the_interval_of_both_times() -> None:
+    (row,) = with_intervals((1.98, 2.02), (0.99, 1.01)).batches
+    assert row.ratio == pytest.approx(2)
+    assert row.ratio_interval == pytest.approx((1.98 / 1.01, 2.02 / 0.99))
+
+
+def test_the_interval_is_that_of_the_faster_pytorch() -> None:
+    faster = {"compiled_ms": 1.5, "compiled_interval_ms": (1.49, 1.51)}
+    (row,) = with_intervals((1.98, 2.02), (1.0, 1.0), **faster).batches
+    assert row.ratio_interval == pytest.approx((1.49, 1.51))
+    (row,) = with_intervals((1.98, 2.02), (1.0, 1.0), compiled_ms=1.5).batches
+    assert row.ratio_interval is None  # not that of the other
+
+
+@pytest.mark.parametrize(("torch", "engine"), [(None, (1.0, 1.0)), ((2.0, 2.0), None)])
+def test_a_ratio_of_an_old_time_has_no_interval(torch: Any, engine: Any) -> None:
+    (row,) = with_intervals(torch, engine).batches
+    assert row.ratio == pytest.approx(2)
+    assert row.ratio_interval is None
+
+
+def test_a_noisy_pytorch_is_not_compared() -> None:
+    found = with_intervals((1.0, 3.0), (1.0, 1.0))
+    assert found.batches == ()
+    (reason,) = found.not_measured
+    assert reason.batch == 1
+    assert "known to 50% only" in str(reason.reason)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +167,9 @@ def test_noise_displaces_no_earlier_comparison(
     load: float, recorded: int, signed: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [
-        Row(
-            model=SMALL, precision="fp32", engine="a" * 64, batch=batch, engine_ms=1.0,
-            eager_ms=2.0, ratios=(2.0,) * 9, load=load,
+        EngineRow(
+            model=SMALL, precision="fp32", engine="a" * 64,
+            times=Row(batch=batch, engine_ms=1.0, eager_ms=2.0, ratios=(2.0,) * 9, load=load),
         )
         for batch in (1, 4)
     ]  # fmt: skip

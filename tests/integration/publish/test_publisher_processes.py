@@ -23,6 +23,7 @@ from builders.publish.publisher import check_apart
 from zoo.client.mirror import Filter, mirror
 from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
+from zoo.schema.licences import LICENCE_FILE, licence_text
 from zoo.stores import LocalStore, open_store
 from zoo.util.digest import sha256_bytes
 
@@ -61,6 +62,16 @@ def test_a_candidate_is_looked_at_in_another_process(signed: Signed) -> None:
     broken.write_text("{")
     assert "candidates/n/x.json" in signed.publish().refused
     assert [row.model for row in signed.client().index().models] == ["m"]
+
+
+def test_the_check_in_its_own_process_stores_corrected_documents(signed: Signed) -> None:
+    signed.check = check_apart
+    record = signed.release()
+    signed.propose(record, licence="mit")
+    assert not signed.publish().refused
+    (entry,) = index(signed).engines
+    documents = signed.client().documents("m", entry)
+    assert documents[LICENCE_FILE].read_bytes() == licence_text("mit").encode()
 
 
 def test_a_bucket_is_published_to_read_mirrored_and_swept(s3: str, tmp_path: Path) -> None:

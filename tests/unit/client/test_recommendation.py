@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from support.goldens import assert_golden
 from support.records import (
     benchmark,
+    comparison,
     disabled_cell,
     engine_entry,
     machine,
@@ -17,21 +19,28 @@ from support.records import (
 )
 
 from zoo.client.recommendation import kept, verdicts
-from zoo.schema.index import BenchmarkSummary, DisabledCell, EngineEntry
+from zoo.schema.index import DisabledCell, EngineEntry
 from zoo.schema.records import Advice
 
 MIXED = Advice(kept=("blocks.0.0.conv_dw", "conv_stem"), operators=49, kept_work=0.13)
 
 
-def engine(target: str, rate: float | None = None, **changes: Any) -> EngineEntry:
+def against(ratio: float, spread: float = 0.01, batch: int = 4, cpu: str = "one") -> Any:
+    """How many times as fast as PyTorch an engine is, known to a fraction."""
+    row = {"batch": batch, "engine_ms": 1.0 / ratio, "pytorch_ms": 1.0, "ratio": ratio}
+    interval = (ratio * (1 - spread), ratio * (1 + spread))
+    return comparison(
+        {**row, "ratio_interval": interval}, machine=machine(cpu=cpu), pytorch="torch 2"
+    )
+
+
+def engine(target: str, ratio: float | None = None, **changes: Any) -> EngineEntry:
     found = {
         "precision": target.split("-")[2],
         "verification": verification(
             verified_batch(worst_cosine=0.9961, worst_relative_error=0.09)
         ),
-        "benchmark": None
-        if rate is None
-        else benchmark(timed_batch(4, images_per_second=rate), machine=machine(cpu="one")),
+        "comparison": None if ratio is None else against(ratio),
         **changes,
     }
     return engine_entry(target).model_copy(update=found)
@@ -51,7 +60,7 @@ def test_a_faster_engine_is_advised_with_its_numbers() -> None:
 
 def test_a_slower_engine_is_not() -> None:
     words = said(engine("cpu-ort1.32-fp32", 10.0), engine("cpu-ort1.32-int8", 8.0))
-    assert "0.80 times as fast" in words["int8"]
+    assert "0.80 times (0.78 to 0.82) as fast" in words["int8"]
     assert_golden("client/not-recommended", words["int8"])
 
 
@@ -69,16 +78,75 @@ def test_a_withdrawn_engine_is_not_advised_instead() -> None:
     assert_golden("client/recommended-alone", words)
 
 
-def test_speeds_of_two_machines_are_not_compared() -> None:
-    other = BenchmarkSummary.model_validate(
-        {
-            "batches": [{"batch": 4, "latency_ms": 1.0, "images_per_second": 99.0}],
-            "machine": {"cpu": "another"},
-        }
+def of_int8(fp32: EngineEntry, **changes: Any) -> str:
+    """What is said of int8 beside an fp32 engine."""
+    return said(fp32, engine("cpu-ort1.32-int8", **changes))["int8"]
+
+
+def test_a_gain_within_noise_is_no_gain() -> None:
+    words = of_int8(engine("cpu-ort1.32-fp32", 1.0), comparison=against(1.03, 0.04))
+    assert_golden("client/within-noise", words)
+
+
+def test_a_loss_within_noise_is_no_loss() -> None:
+    words = of_int8(engine("cpu-ort1.32-fp32", 1.0), comparison=against(0.97, 0.04))
+    assert "instead" not in words
+    assert "within noise" in words
+
+
+OLD = benchmark(timed_batch(4, images_per_second=99.0), machine=machine(cpu="one"))
+INTERVALS = benchmark(timed_batch(4, interval_ms=(1.0, 1.0)), machine=machine(cpu="one"))
+OLD_RATIO = comparison(
+    {"batch": 4, "engine_ms": 1.0, "pytorch_ms": 2.0}, machine=machine(cpu="one"), pytorch="torch 2"
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},  # never timed
+        {"benchmark": OLD},  # by an older version: no interval
+        {"benchmark": INTERVALS},  # latencies of a CPU, which say nothing about another time
+        {"comparison": OLD_RATIO},  # without an interval
+        {"comparison": against(1.6, cpu="another")},
+        {"comparison": against(1.6, batch=16)},  # at another batch size
+        {"comparison": against(1.6).model_copy(update={"pytorch": "torch 3"})},  # and PyTorch
+    ],
+    ids=["never", "old", "latencies", "old-ratio", "machine", "batch", "pytorch"],
+)
+def test_what_was_not_measured_alike_is_not_told(changes: dict[str, Any]) -> None:
+    fp32 = engine("cpu-ort1.32-fp32", 1.0, benchmark=INTERVALS)
+    assert_golden("client/speed-not-measured", of_int8(fp32, **changes))
+
+
+def of_gpu(target: str, ms: float, spread: float, gpu: str = "A GPU") -> EngineEntry:
+    row = timed_batch(4, ms, interval_ms=(ms * (1 - spread), ms * (1 + spread)))
+    return engine(target, benchmark=benchmark(row, machine=machine(gpu=gpu)))
+
+
+@pytest.mark.parametrize(
+    ("fp16", "words"),
+    [
+        (of_gpu("sm86-rtx1.7-fp16", 0.5, 0.01), "2.00 times (1.96 to 2.04) as fast as fp32"),
+        (of_gpu("sm86-rtx1.7-fp16", 0.98, 0.04), "within noise"),
+        (of_gpu("sm86-rtx1.7-fp16", 2.0, 0.01), "use fp32 instead"),
+        (of_gpu("sm86-rtx1.7-fp16", 0.5, 0.01, "Another"), "not measured"),
+    ],
+)
+def test_latencies_of_one_kind_of_gpu_are_compared(fp16: EngineEntry, words: str) -> None:
+    fp32 = of_gpu("sm86-rtx1.7-fp32", 1.0, 0.01)
+    assert words in verdicts(model_index(fp32, fp16))["sm86-rtx1.7"]["fp16"]
+
+
+def test_the_fastest_common_batch_size_is_told() -> None:
+    def rows(small: float, large: float) -> Any:
+        both = (against(small, batch=1), against(large, batch=16))
+        return both[0].model_copy(update={"batches": tuple(b for c in both for b in c.batches)})
+
+    fp32 = engine("cpu-ort1.32-fp32", comparison=rows(1.0, 1.0))
+    assert "2.00 times (1.96 to 2.04) as fast as fp32 at batch 16" in of_int8(
+        fp32, comparison=rows(0.5, 2.0)
     )
-    low = engine("cpu-ort1.32-int8", 16.0).model_copy(update={"benchmark": other})
-    words = said(engine("cpu-ort1.32-fp32", 10.0), low)
-    assert "times as fast" not in words["int8"]
 
 
 def test_what_is_kept_higher_is_said() -> None:

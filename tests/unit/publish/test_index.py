@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from support.records import attestation as recorded
-from support.records import blob, build_inputs, build_record, machine, toolchain
+from support.records import blob, build_inputs, build_record, machine, model_card, toolchain
 
 from builders.publish.index import engine_entries
 from zoo.repository.repository import Repository
@@ -34,7 +34,7 @@ def shared_record() -> BuildRecord:
 def shared_entries(repository: Repository) -> list[EngineEntry]:
     record = shared_record()
     repository.store.put(record_key("m", record.key), record.to_json())
-    return engine_entries(repository, "m", record)
+    return engine_entries(repository, model_card(), record)
 
 
 def statuses(*attestations: Attestation) -> dict[str, str]:

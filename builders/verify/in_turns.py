@@ -1,0 +1,140 @@
+"""Times an engine and a reference in turns, and states how many times as fast the engine is.
+
+Latencies are only comparable within one run on one machine: whatever slows the machine down slows
+both. The ratio of each round is therefore the measurement, and its interval says whether it is one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from builders.verify.spread import LEAST_RUNS, ForeignLoad, Spread, spread, why_too_noisy
+from zoo.schema.measurements import ComparedBody, ComparedTimes, Unmeasured
+
+_SECONDS = 1.5  # per batch size, both together
+MOST_SECONDS = 20.0  # of a batch size whose runs are slow, to reach the fewest rounds that count
+_REST = 0.05  # seconds between runs: thread pools keep spinning for a while after their work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Latencies of an engine and of PyTorch at one batch size.
+
+    Attributes:
+        batch: Images per batch.
+        engine_ms: Median latency of the engine, milliseconds.
+        eager_ms: Median latency of eager PyTorch, milliseconds.
+        ratios: PyTorch's latency divided by the engine's in each round.
+        load: Share of the cores that other processes used; None if it is not known.
+    """
+
+    batch: int
+    engine_ms: float
+    eager_ms: float
+    ratios: tuple[float, ...] = ()
+    load: float | None = None
+
+    @property
+    def of_ratio(self) -> Spread:
+        """PyTorch's latency divided by the engine's, round by round: what slows one slows both."""
+        return spread(self.ratios or (self.eager_ms / self.engine_ms,))
+
+    @property
+    def noisy(self) -> str | None:
+        """Why the ratio is no fact about the engine; None if it is one."""
+        return why_too_noisy(self.of_ratio, self.load)
+
+
+def row_of(
+    batch: int,
+    engine: Callable[[], Any],
+    reference: Callable[[], Any],
+    clock: Callable[[], float] = time.perf_counter,
+    rest: Callable[[float], None] = time.sleep,
+    load_of: Callable[[Callable[[], float]], ForeignLoad] = ForeignLoad,
+    *,
+    most_seconds: float = MOST_SECONDS,
+) -> Row:
+    """Times one batch size.
+
+    Args:
+        batch: Images per batch.
+        engine: Runs the engine once.
+        reference: Runs PyTorch once.
+        clock: Returns the time in seconds.
+        rest: Waits for some seconds.
+        load_of: Starts measuring what other processes use.
+        most_seconds: After these no further round begins, even if too few were timed.
+    """
+    load = load_of(clock)
+    first, second = in_turns(engine, reference, clock, rest, most_seconds)
+    return Row(
+        batch=batch,
+        engine_ms=float(np.median(first)),
+        eager_ms=float(np.median(second)),
+        ratios=tuple(b / max(a, 1e-9) for a, b in zip(first, second, strict=True)),
+        load=load.share(),
+    )
+
+
+def in_turns(
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    clock: Callable[[], float] = time.perf_counter,
+    rest: Callable[[float], None] = time.sleep,
+    most_seconds: float = MOST_SECONDS,
+) -> tuple[list[float], list[float]]:
+    """Times two functions alternately, so that whatever slows the machine down slows both.
+
+    Returns:
+        The duration of each in each round, milliseconds: six rounds or more, unless they take
+        longer than ``most_seconds``.
+    """
+    first(), second()  # warm up
+    durations: tuple[list[float], list[float]] = ([], [])
+    start = clock()
+    while _goes_on(len(durations[0]), clock() - start, most_seconds):
+        for run, times in zip((first, second), durations, strict=True):
+            rest(_REST)
+            before = clock()
+            run()
+            times.append(1e3 * (clock() - before))
+    return durations
+
+
+def _goes_on(rounds: int, seconds: float, most_seconds: float) -> bool:
+    if rounds < LEAST_RUNS:
+        return rounds == 0 or seconds < most_seconds
+    return seconds < _SECONDS
+
+
+def compared(rows: Iterable[Row], pytorch: str, *, keep_noise: bool = False) -> ComparedBody:
+    """Returns the rows of one engine as its record states them; those that are noise by reason.
+
+    Args:
+        rows: The rows.
+        pytorch: How PyTorch ran, in words.
+        keep_noise: Whether to state ratios of a busy machine, with their interval.
+    """
+    rows = list(rows)
+    noisy = {row.batch: row.noisy for row in rows if row.noisy}
+    stated = tuple(_times(row) for row in rows if row.batch not in noisy or keep_noise)
+    body = ComparedBody(batches=stated, pytorch=pytorch)
+    if not noisy or keep_noise:
+        return body
+    return body.but(
+        not_measured=tuple(Unmeasured(batch=batch, reason=why) for batch, why in noisy.items())
+    )
+
+
+def _times(row: Row) -> ComparedTimes:
+    of_ratio = row.of_ratio
+    times = ComparedTimes(
+        batch=row.batch, engine_ms=row.engine_ms, pytorch_ms=row.eager_ms, ratio=of_ratio.median
+    )
+    return times.but(ratio_interval=of_ratio.interval) if of_ratio.interval else times
