@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from builders.history.attested import NamedVerdict
 from builders.history.failures import Failed
 from builders.jobs.messages import Prove
 from builders.planning.wanted import Wanted
@@ -159,6 +160,12 @@ class Known(Protocol):
 
     def withdrawn(self) -> Collection[str]:
         """Returns the digests of all engines that may have been withdrawn at some time."""
+
+    def engine(self, key: str) -> str | None:
+        """Returns the digest of a stored engine, None if its build record is gone."""
+
+    def named_verdict(self, key: str, arch: str) -> NamedVerdict | None:
+        """Returns the last verdict on an unlisted engine; None if only its attestations tell."""
 
     def is_new(self, engine: str) -> bool:
         """Whether this run attested something about an engine that no index states yet."""

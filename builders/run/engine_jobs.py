@@ -91,7 +91,7 @@ class EngineJobs:
             outcome = self.probing.with_probe(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             verdict = _verdict(record.engine.sha256, prove)
-            records.attest_proof(self.repository, verdict, outcome.result)
+            records.attest_proof(self.repository, verdict, record.key, outcome.result)
             self.known.attested(record.engine.sha256)
             passed(outcome, "withdrawn")
         return record.key

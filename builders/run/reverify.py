@@ -171,7 +171,7 @@ class Prover:
         try:
             with self._jobs.job(label, job, self._failures) as outcome:
                 assert isinstance(outcome.result, BuildOutput)
-                records.attest_proof(repository, verdict, outcome.result)
+                records.attest_proof(repository, verdict, record.key, outcome.result)
                 passed(outcome, "withdrawn")
         except MissError as error:
             self._known.add(

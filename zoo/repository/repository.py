@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from zoo.repository.blobs import Blobs
 from zoo.repository.candidates import Candidates
 from zoo.repository.files import LARGEST_RECORD, RecordFiles
+from zoo.schema.attestation_names import name_of
 from zoo.schema.index import EngineEntry, Index, ModelIndex
 from zoo.schema.later import AnyBuild, AnyExport, LaterBuildRecord, LaterExportRecord
 from zoo.schema.layout import (
@@ -169,9 +170,14 @@ class Repository:
         keys = [entry.key for entry in self.store.list(f"records/{model}/")]
         return [record for key in keys if (record := self.read(key, BuildRecord))]
 
-    def attest(self, attestation: Attestation) -> None:
-        """Appends an attestation."""
-        key = f"{ATTESTATIONS}{attestation.engine}/{attestation.name}"
+    def attest(self, attestation: Attestation, build: str | None = None) -> None:
+        """Appends an attestation.
+
+        Args:
+            attestation: The attestation.
+            build: Key of the engine's build record, which its name then states; None if unknown.
+        """
+        key = f"{ATTESTATIONS}{attestation.engine}/{name_of(attestation, build)}"
         self.store.put(key, attestation.to_json(), if_absent=True)
 
     def attestations(self, engine: str) -> list[Attestation]:

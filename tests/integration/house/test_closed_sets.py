@@ -44,9 +44,9 @@ from zoo.schema.records import (
     Kind,
     PrecisionStatus,
     Status,
-    status_of,
 )
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
+from zoo.schema.status import status_of
 from zoo.schema.targets import Label, RuntimeLine, Target, Toolchain
 from zoo.util.errors import SelectionError, TargetError
 from zoo.util.strenum import StrEnum

@@ -65,8 +65,8 @@ from zoo.schema.records import (
     FailureRecord,
     Retry,
     Status,
-    status_of,
 )
+from zoo.schema.status import status_of
 from zoo.schema.targets import Arch, Toolchain, cell_of
 from zoo.stores import MemoryStore
 from zoo.util.digest import sha256_json
