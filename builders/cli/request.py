@@ -24,6 +24,7 @@ from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
 from zoo.client.host import installed
 from zoo.schema.index import ModelIndex
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain, gpu_lines, parse_precision
+from zoo.stores import folder_of
 from zoo.util.errors import ManifestError, UsageError
 
 Say = Callable[[str], None]
@@ -146,7 +147,13 @@ def _check(toolchains: Mapping[Arch, Toolchain], request: Request) -> None:
 
 def failures_beside(store: str) -> Path:
     """Returns the folder that keeps jobs and logs of failures."""
-    return (Path() if "://" in store else Path(store).parent) / "_failures"
+    return folder_beside(store, "_failures")
+
+
+def folder_beside(store: str, name: str) -> Path:
+    """Returns a folder beside a local repository, or in the current one if it is elsewhere."""
+    folder = folder_of(store)
+    return (Path() if folder is None else folder.parent) / name
 
 
 def _labelled(options: argparse.Namespace, mode: WeightsMode, say: Say) -> LabelledSet | None:

@@ -84,7 +84,7 @@ class LocalExecutor(ThisMachine):
         with (work / output_files.LOG).open("ab") as log:
             process = subprocess.Popen(
                 [*command, str(work / output_files.JOB), str(work)],
-                env=worker_environment(bucket="://" in job.store, weights=exports),
+                env=worker_environment(job.store, weights=exports),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
