@@ -126,7 +126,7 @@ class CacheWriter:
         if not self.writable:
             self._check_skipped(outcomes)
             return
-        with self._writing():
+        with _writing(self.folder):
             self._append(outcomes, features)
 
     def _check_skipped(self, outcomes: Sequence[Decoded]) -> None:
@@ -142,7 +142,7 @@ class CacheWriter:
     def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         good = np.array([outcome.error is None for outcome in outcomes], bool)
         kept = [outcome for outcome in outcomes if outcome.error is None]
-        stored = self._stored(features[np.repeat(good, self._views)], kept)
+        stored = _in_storage(features[np.repeat(good, self._views)], kept, self.card.identity)
         self._open_files()
         self._files.check_alone()
         numbers = [self._number(outcome.label) for outcome in kept]
@@ -178,23 +178,12 @@ class CacheWriter:
             The cache's card.
         """
         try:
-            with self._writing():
+            with _writing(self.folder):
                 self._finish(complete=complete, seconds=seconds, draft=draft)
         finally:
             self._files.close(sync=False)
             self._unlock()
         return self.card
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Raises a :class:`CacheError` if a file can't be written."""
-        try:
-            yield
-        except OSError as error:
-            raise CacheError(
-                f"can't write {self.folder}: {error.strerror or error}",
-                hint="make room, and run the same zoo features command again; it resumes",
-            ) from error
 
     def _finish(self, *, complete: bool, seconds: float, draft: Draft | None) -> None:
         if draft is not None and not complete:
@@ -243,22 +232,6 @@ class CacheWriter:
                 write_card(self.folder, self.card)
             self._files.open(self.samples)
 
-    def _stored(
-        self, features: npt.NDArray[np.float32], kept: Sequence[Decoded]
-    ) -> npt.NDArray[Any]:
-        """Converts features to the cache's data type, which must hold all of them."""
-        storage = self.card.identity.storage
-        with np.errstate(over="ignore"):
-            stored = features.astype(STORED[storage])
-        finite = np.isfinite(stored).all(axis=1)
-        if not finite.all():
-            name = kept[int(np.argmin(finite)) // self._views].sample.name
-            raise CacheError(
-                f"features of {name} are not finite in {storage}",
-                hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
-            )
-        return stored
-
     def _number(self, label: str | None) -> int:
         """Returns a class's number, in order of first appearance."""
         return NO_LABEL if label is None else self._classes.setdefault(label, len(self._classes))
@@ -287,3 +260,35 @@ def _card_of(folder: Path, identity: Identity) -> Card | None:
 def _is_leftover(path: Path) -> bool:
     """Whether a file is left over from a pass that was killed before it wrote its card."""
     return path.name in (LOCK, NEXT, READY) or path.name.startswith("card.json.")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raises a :class:`CacheError` if a file can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"can't write {folder}: {error.strerror or error}",
+            hint="make room, and run the same zoo features command again; it resumes",
+        ) from error
+
+
+def _in_storage(
+    features: npt.NDArray[np.float32], kept: Sequence[Decoded], identity: Identity
+) -> npt.NDArray[Any]:
+    """Converts the features of samples to a cache's data type.
+
+    Raises:
+        CacheError: A feature is not finite, or too large for the data type.
+    """
+    with np.errstate(over="ignore"):
+        stored = features.astype(STORED[identity.storage])
+    finite = np.isfinite(stored).all(axis=1)
+    if not finite.all():
+        name = kept[int(np.argmin(finite)) // identity.augmentation.views].sample.name
+        raise CacheError(
+            f"features of {name} are not finite in {identity.storage}",
+            hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
+        )
+    return stored

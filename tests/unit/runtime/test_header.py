@@ -89,7 +89,7 @@ def test_another_gpu_is_named_with_the_command_that_builds_for_it() -> None:
 
 
 def test_another_version_and_a_missing_one_are_named() -> None:
-    from zoo.runtime.tensorrt.session import import_runtime
+    from zoo.runtime.tensorrt.library import import_runtime
 
     asked = installed_inputs("rtx", "sm86")
     other = {"toolchain": asked.toolchain.model_copy(update={"version": "1.6.0.1"})}
