@@ -10,6 +10,7 @@ from builders.jobs.messages import Prove
 from builders.planning import wanted as plan
 from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.request import Request
+from builders.planning.serving import is_current
 from builders.planning.wanted import Wanted
 from builders.recipe import export_form
 from zoo.schema.index import EngineEntry
@@ -20,7 +21,7 @@ from zoo.schema.records import (
     Status,
 )
 from zoo.schema.status import concerning, is_verdict, status_of, taken_back
-from zoo.schema.targets import Arch, arch_of, cell_of
+from zoo.schema.targets import Arch, arch_of
 from zoo.util.errors import RepositoryError
 
 
@@ -144,13 +145,7 @@ class StoredEngines:
 
     def _listed(self, start: Decision, wanted: Wanted, key: str) -> Decision:
         """Decides whether an engine that needs no work has to be listed in the index."""
-        current = {
-            cell_of(label)
-            for entry in self._known.entries(key)
-            if entry.superseded is None
-            for label in entry.targets
-        }
-        if all(target.label.cell in current for target in wanted.targets):
+        if is_current(wanted, key, self._known):
             return start
         return replace(start, action=Action.SIGN, cause=Cause.UNLISTED)
 
