@@ -115,26 +115,25 @@ def places_to_run(selected: Selected) -> Places:
 
 
 def places_to_plan(
-    selected: Selected, options: argparse.Namespace
-) -> Callable[[Sequence[ModelIndex]], Places]:
-    """Returns a function that finds the toolchains of a plan, here or on other machines.
+    selected: Selected, options: argparse.Namespace, models: Sequence[ModelIndex]
+) -> Places:
+    """Finds the toolchains of a plan, here or on other machines.
 
-    It takes the published indexes: for a GPU that this machine lacks, a plan assumes the lines
-    that were published for it.
+    Args:
+        selected: What is planned.
+        options: The options that selected it.
+        models: The published indexes: for a GPU that this machine lacks, a plan assumes the lines
+            that were published for it.
     """
     chosen = selected.chosen
-
-    def places(models: Sequence[ModelIndex]) -> Places:
-        if executor.runs_here(options):
-            python = options.builder_python
-            find = toolchains_of(python).get if python else installed
-            places = find_places(chosen.archs, selected.lines, models, find=find)
-        else:
-            places = offered_places(chosen.archs, selected.lines, chosen.choose, chosen.runs_on)
-        for toolchains in places.lines if len(places.lines) == 1 else ():
-            _check(toolchains, selected.request)
-        return places
-
+    if executor.runs_here(options):
+        python = options.builder_python
+        find = toolchains_of(python).get if python else installed
+        places = find_places(chosen.archs, selected.lines, models, find=find)
+    else:
+        places = offered_places(chosen.archs, selected.lines, chosen.choose, chosen.runs_on)
+    for toolchains in places.lines if len(places.lines) == 1 else ():
+        _check(toolchains, selected.request)
     return places
 
 

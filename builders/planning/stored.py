@@ -12,7 +12,6 @@ from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.request import Request
 from builders.planning.serving import is_current
 from builders.planning.wanted import Wanted
-from builders.recipe import export_form
 from zoo.schema.index import EngineEntry
 from zoo.schema.records import (
     Attestation,
@@ -151,7 +150,7 @@ class StoredEngines:
 
 
 def _verdict(engine: str, prove: Prove) -> str:
-    return plan.verification_inputs(engine, prove, export_form.VERIFICATION_METHOD).key
+    return plan.verification_inputs(engine, prove).key
 
 
 def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutput
+from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutput, Prove
+from builders.planning.wanted import verification_inputs
 from builders.publish import provenance
 from builders.publish.provenance_file import PROVENANCE
 from zoo.repository.repository import Repository
@@ -102,7 +103,7 @@ def publish_build(
     export: ExportRecord,
     output: BuildOutput,
     folder: Path,
-    verdict: Callable[[str], VerificationInputs] | None,
+    prove: Prove | None,
     now: Callable[[], str] = utc_now,
 ) -> BuildRecord:
     """Stores a built engine with its attestations.
@@ -115,16 +116,16 @@ def publish_build(
         export: The ONNX export that it was built from.
         output: The worker's result; its verification, if any, has passed.
         folder: The worker's output directory.
-        verdict: Returns the inputs of the engine's verification from its digest; None if it was not
-            run.
+        prove: How the engine was verified; None if it was not run.
         now: The clock.
     """
     assert output.engine is not None
     engine = repository.blobs.add(folder / output.engine)
-    if verdict is None:
+    if prove is None:
         attest_pending(repository, engine.sha256, job.inputs.key, output, now)
     else:
-        attest_proof(repository, verdict(engine.sha256), job.inputs.key, output, now)
+        inputs = verification_inputs(engine.sha256, prove)
+        attest_proof(repository, inputs, job.inputs.key, output, now)
     created = now()
     origin = provenance.statement(job, export, output, engine, created)
     documents = {

@@ -133,7 +133,7 @@ def _attest(
     earlier: bool,
 ) -> None:
     prove = plan.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
-    asked = plan.verification_inputs(record.engine.sha256, prove, export_form.VERIFICATION_METHOD)
+    asked = plan.verification_inputs(record.engine.sha256, prove)
     rows = [records.verified_batch(batch, worst_relative_error=1e-4) for batch in prove.batches]
     capability = ".".join(map(str, arch.compute_capability))
     repository.attest(
