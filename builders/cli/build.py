@@ -94,7 +94,7 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
             ("published", summary.published),
             ("verified again", summary.verified),
             ("already published, nothing to do", summary.current),
-            ("that the floors rule out", summary.disabled.keys() - set(of_engines)),
+            ("ruled out by their tolerance", summary.disabled.keys() - set(of_engines)),
             ("disabled, whose engines missed or failed (RETRY=1 tries them again)", of_engines),
             ("failed", list(summary.failed)),
         )

@@ -213,7 +213,7 @@ class EngineRun:
                 return None
             self.cells.append(disabled_cell(after))
         elif decision.action is Action.BUILD and missed:  # a retry, which missed again
-            self.cells.append(disabled_cell(decision, f"missed its floors, {error.message}"))
+            self.cells.append(disabled_cell(decision, f"missed its tolerance, {error.message}"))
         if missed:
             raise self._miss(decision, plain, error)
         raise error

@@ -194,7 +194,7 @@ def test_a_refusal_says_what_is_missed_with_all_kept_that_may_be(
 
 def test_with_nothing_of_the_floors_to_use_up_as_much_is_kept_as_may_be() -> None:
     _, sparing = lower(residual(), "int8", IMAGES, tolerance())
-    assert not sparing.mixed  # it keeps its floors as a whole
+    assert not sparing.mixed  # it meets its tolerance as a whole
     made, advice = lower(residual(), "int8", IMAGES, tolerance(), safety=0)
     assert advice.mixed
     assert 0 < advice.kept_work <= 0.5
