@@ -19,7 +19,7 @@ from builders.run.farm import Farm
 from builders.run.summary import Summary
 from zoo.cli.main import add_arguments
 from zoo.repository.repository import Repository
-from zoo.stores import open_store
+from zoo.stores import folder_of, open_store
 from zoo.util.errors import UsageError
 
 
@@ -74,7 +74,7 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
     summary.failed.update(selected.broken)
     status = _print_summary(summary, selected.store, display)
     if desk.waiting:
-        keys = " --keys FOLDER" if "://" in selected.store else ""
+        keys = "" if folder_of(selected.store) else " --keys FOLDER"
         waiting = f"{desk.waiting} wait for a signature"
         display.say(f"{waiting}: zoo-farm publish --store {selected.store}{keys}")
     return Run(status=status, summary=summary, store=selected.store, site=selected.site)
@@ -94,7 +94,7 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
             ("published", summary.published),
             ("verified again", summary.verified),
             ("already published, nothing to do", summary.current),
-            ("that the floors rule out", summary.disabled.keys() - set(of_engines)),
+            ("ruled out by their tolerance", summary.disabled.keys() - set(of_engines)),
             ("disabled, whose engines missed or failed (RETRY=1 tries them again)", of_engines),
             ("failed", list(summary.failed)),
         )

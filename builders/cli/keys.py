@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from builders.cli.options import STORE_HELP, store_of
 from builders.publish.signer import KEYS_HELP, key_ring
 from zoo.cli.main import add_arguments
-from zoo.stores import open_store
+from zoo.stores import folder_of, open_store
 from zoo.util.digest import sha256_file
 from zoo.util.errors import TrustError, UsageError
 from zoo.util.names import perhaps
@@ -168,12 +168,12 @@ def keys_folder(options: argparse.Namespace) -> Path:
     store = getattr(options, "store", "") or "_repository"
     if options.keys:
         return Path(options.keys)
-    if "://" in store:
+    if (folder := folder_of(store)) is None:
         raise UsageError(
             f"{store}: there is no default key folder for a remote store",
             hint="name the folder with --keys",
         )
-    return Path(f"{store.rstrip('/')}.keys")
+    return Path(f"{folder}.keys")
 
 
 def _new_passphrase() -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from builders.cli.build import build
 from builders.cli.catalog import update_catalog
 from builders.cli.plan import plan_of
+from builders.cli.request import folder_beside
 from builders.history.nights import add_run, checked_night, newest_night
 from builders.planning.options import add_options
 from builders.publish.provenance import this_commit
@@ -102,7 +103,7 @@ def _output_files(options: argparse.Namespace) -> tuple[Path, Path]:
     Raises:
         UsageError: One of them can't be written; better known before a night's work than after.
     """
-    folder = (Path() if "://" in options.store else Path(options.store).parent) / "_nightly"
+    folder = folder_beside(options.store, "_nightly")
     issue = Path(options.issue or folder / "issue.md")
     report = Path(options.report or folder / "run.json")
     for path in (issue, report):

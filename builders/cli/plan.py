@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from builders.cli.request import places_to_plan, places_to_run, read_request
 from builders.planning.decision import Action
 from builders.planning.options import add_options
-from builders.planning.plan import plan_farm
+from builders.planning.plan import plan_farm, read_published
 from builders.planning.report import FarmPlan, matrix_line, to_text
 from zoo.cli.main import add_arguments
 from zoo.repository.repository import Repository
@@ -67,12 +68,12 @@ def plan_of(options: argparse.Namespace, *, plans: bool = True) -> FarmPlan:
     """
     selected = read_request(options, _to_stderr, plans=plans)
     try:
-        places = places_to_plan(selected, options)
-        if not plans:
-            here = places_to_run(selected)
-            places = lambda models: here  # noqa: E731
         repository = Repository(open_store(selected.store))
-        return plan_farm(repository, selected.request, places, selected.broken)
+        here = None if plans else places_to_run(selected)
+        published = read_published(repository, selected.request.manifests)
+        places = here or places_to_plan(selected, options, list(published.values()))
+        request = replace(selected.request, places=places)
+        return plan_farm(repository, request, selected.broken, published)
     finally:
         selected.chosen.executor.stop()
 

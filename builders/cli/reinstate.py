@@ -19,7 +19,10 @@ from zoo.cli.main import add_arguments
 from zoo.client.host import this_machine
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry
-from zoo.schema.records import Status, concerning, is_verdict, status_of, taken_back
+from zoo.schema.records import (
+    Status,
+)
+from zoo.schema.status import concerning, is_verdict, status_of, taken_back
 from zoo.schema.targets import arch_of
 from zoo.util.errors import UsageError, VerificationError
 

@@ -17,6 +17,7 @@ from builders.publish import corrections
 from builders.publish.records import attest_withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.main import add_arguments
+from zoo.repository.repair import forget, named_blobs
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry
 from zoo.schema.records import Status
@@ -163,14 +164,14 @@ def check(options: argparse.Namespace) -> int:
     damages: dict[str, str | None] = {}  # several records may name one blob: hash it once
     bad = 0
     with tempfile.TemporaryDirectory() as scratch:
-        for key, blob in repository.named_blobs():
+        for key, blob in named_blobs(repository):
             if blob.sha256 not in damages:
                 damages[blob.sha256] = repository.blobs.damage(blob, Path(scratch))
             if damage := damages[blob.sha256]:
                 bad += 1
                 print(f"{key}: blob {blob.sha256} is {damage}")
                 if options.repair:
-                    repository.forget(key, blob)
+                    forget(repository, key, blob)
         bad += _check_documents(repository, Path(scratch), repair=options.repair)
     if bad == 0:
         print(f"{len(damages)} blobs, all intact")

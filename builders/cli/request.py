@@ -24,6 +24,7 @@ from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
 from zoo.client.host import installed
 from zoo.schema.index import ModelIndex
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain, gpu_lines, parse_precision
+from zoo.stores import folder_of
 from zoo.util.errors import ManifestError, UsageError
 
 Say = Callable[[str], None]
@@ -114,26 +115,25 @@ def places_to_run(selected: Selected) -> Places:
 
 
 def places_to_plan(
-    selected: Selected, options: argparse.Namespace
-) -> Callable[[Sequence[ModelIndex]], Places]:
-    """Returns a function that finds the toolchains of a plan, here or on other machines.
+    selected: Selected, options: argparse.Namespace, models: Sequence[ModelIndex]
+) -> Places:
+    """Finds the toolchains of a plan, here or on other machines.
 
-    It takes the published indexes: for a GPU that this machine lacks, a plan assumes the lines
-    that were published for it.
+    Args:
+        selected: What is planned.
+        options: The options that selected it.
+        models: The published indexes: for a GPU that this machine lacks, a plan assumes the lines
+            that were published for it.
     """
     chosen = selected.chosen
-
-    def places(models: Sequence[ModelIndex]) -> Places:
-        if executor.runs_here(options):
-            python = options.builder_python
-            find = toolchains_of(python).get if python else installed
-            places = find_places(chosen.archs, selected.lines, models, find=find)
-        else:
-            places = offered_places(chosen.archs, selected.lines, chosen.choose, chosen.runs_on)
-        for toolchains in places.lines if len(places.lines) == 1 else ():
-            _check(toolchains, selected.request)
-        return places
-
+    if executor.runs_here(options):
+        python = options.builder_python
+        find = toolchains_of(python).get if python else installed
+        places = find_places(chosen.archs, selected.lines, models, find=find)
+    else:
+        places = offered_places(chosen.archs, selected.lines, chosen.choose, chosen.runs_on)
+    for toolchains in places.lines if len(places.lines) == 1 else ():
+        _check(toolchains, selected.request)
     return places
 
 
@@ -146,7 +146,13 @@ def _check(toolchains: Mapping[Arch, Toolchain], request: Request) -> None:
 
 def failures_beside(store: str) -> Path:
     """Returns the folder that keeps jobs and logs of failures."""
-    return (Path() if "://" in store else Path(store).parent) / "_failures"
+    return folder_beside(store, "_failures")
+
+
+def folder_beside(store: str, name: str) -> Path:
+    """Returns a folder beside a local repository, or in the current one if it is elsewhere."""
+    folder = folder_of(store)
+    return (Path() if folder is None else folder.parent) / name
 
 
 def _labelled(options: argparse.Namespace, mode: WeightsMode, say: Say) -> LabelledSet | None:

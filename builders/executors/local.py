@@ -85,7 +85,7 @@ class LocalExecutor(ThisMachine):
             process = subprocess.Popen(
                 [*command, str(work / output_files.JOB), str(work)],
                 env={
-                    **worker_environment(bucket="://" in job.store, weights=exports),
+                    **worker_environment(job.store, weights=exports),
                     # PyTorch's memory must not end a job whose engine needs less.
                     **({"ZOO_FARM_REFERENCE": "0"} if self._memory is not None else {}),
                 },

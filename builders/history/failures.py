@@ -7,19 +7,20 @@ cluster died of not even once.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from typing_extensions import assert_never
 
+from builders.history.attested import Attested
+from builders.history.listing import Listing
 from zoo.repository.failures import read_failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, WeightsIdentity
-from zoo.schema.layout import ATTESTATIONS, FAILURES, failures_prefix
+from zoo.schema.layout import FAILURES, failures_prefix
 from zoo.schema.old_failures import MISSED, STRIKES, OldMiss, missed_key, strikes_prefix
-from zoo.schema.records import FailureReason, FailureRecord, FailureStage, Retry, may_withdraw
+from zoo.schema.records import FailureReason, FailureRecord, FailureStage, Retry
 from zoo.util.clock import utc_now
 
 NIGHTS = 2
@@ -39,52 +40,6 @@ class Failed:
     reason: FailureReason
     text: str
     times: int
-
-
-class Listing:
-    """Keys of a repository by folder; each prefix is listed once, on first use."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self._lock = threading.Lock()
-        self._found: dict[str, dict[str, set[str]]] = {}
-
-    def keys(self, prefix: str, folder: str) -> set[str]:
-        """Returns the keys in a folder.
-
-        Args:
-            prefix: The prefix to list: the first part of the folder, with all models.
-            folder: The folder.
-        """
-        with self._lock:
-            return self._folders(prefix).get(folder, set())
-
-    def has(self, key: str) -> bool:
-        """Whether a key exists."""
-        return key in self.keys(key[: key.index("/") + 1], _folder(key))
-
-    def add(self, prefix: str, key: str) -> None:
-        """Adds a key written after the listing."""
-        with self._lock:
-            self._folders(prefix).setdefault(_folder(key), set()).add(key)
-
-    def all_keys(self, prefix: str) -> Iterator[str]:
-        """Yields all keys with a prefix."""
-        with self._lock:
-            folders = list(self._folders(prefix).values())
-        for keys in folders:
-            yield from keys
-
-    def _folders(self, prefix: str) -> dict[str, set[str]]:
-        if prefix not in self._found:
-            folders = self._found[prefix] = {}
-            for entry in self._repository.store.list(prefix):
-                folders.setdefault(_folder(entry.key), set()).add(entry.key)
-        return self._found[prefix]
-
-
-def _folder(key: str) -> str:
-    return key[: key.rindex("/") + 1]
 
 
 class Failures:
@@ -108,8 +63,7 @@ class Failures:
         self._now = now
         self._repository = repository
         self.listing = Listing(repository)
-        self._once = threading.Lock()
-        self._withdrawn: frozenset[str] | None = None
+        self.attested = Attested(self.listing)
 
     def missed(self, inputs: BuildInputs, tolerance: Tolerance) -> str | None:
         """Returns by what an engine of these inputs missed a tolerance; None if it did not.
@@ -149,17 +103,6 @@ class Failures:
         ):
             return None
         return Failed(reason=FailureReason.CRASHED, text=crashed[-1].text, times=len(crashed))
-
-    def withdrawn(self) -> frozenset[str]:
-        """Returns the digests of engines with an attestation that may withdraw them."""
-        with self._once:
-            if self._withdrawn is None:
-                self._withdrawn = frozenset(
-                    key.split("/")[1]
-                    for key in self.listing.all_keys(ATTESTATIONS)
-                    if may_withdraw(key)
-                )
-            return self._withdrawn
 
     def add(
         self,

@@ -32,5 +32,5 @@ def changed(purpose: str, what: str) -> UsageError:
     return UsageError(
         f"{purpose} photos were changed since the run began: {what}",
         hint="what is made of them would be stored under the digests of other photos: run the "
-        "command again, and leave the folder as it is meanwhile",
+        "command again, and do not change the folder while it runs",
     )

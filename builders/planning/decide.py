@@ -146,7 +146,7 @@ class Decider:
                 cause, text = Cause.CRASHED, f"failed {times}: {failed.text}"
             case FailureReason.TOLERANCE:
                 cause = Cause.ENGINE_MISSED
-                text = f"missed its floors, {failed.text}{self.nothing_stricter(wanted)}"
+                text = f"missed its tolerance, {failed.text}{self.nothing_stricter(wanted)}"
             case never:
                 assert_never(never)
         return replace(start, action=Action.DISABLED, cause=cause, text=text)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from builders.history.attested import NamedVerdict
 from builders.history.failures import Failed
 from builders.jobs.messages import Prove
 from builders.planning.wanted import Wanted
@@ -160,6 +161,12 @@ class Known(Protocol):
     def withdrawn(self) -> Collection[str]:
         """Returns the digests of all engines that may have been withdrawn at some time."""
 
+    def engine(self, key: str) -> str | None:
+        """Returns the digest of a stored engine, None if its build record is gone."""
+
+    def named_verdict(self, key: str, arch: str) -> NamedVerdict | None:
+        """Returns the last verdict on an unlisted engine; None if only its attestations tell."""
+
     def is_new(self, engine: str) -> bool:
         """Whether this run attested something about an engine that no index states yet."""
 
@@ -187,15 +194,15 @@ _SENTENCES = complete(
         Cause.PUBLISHED: "",
         Cause.UNLISTED: "it is built, and in no index yet",
         Cause.NOT_RUN: "it has not been run",
-        Cause.PROOF_CHANGED: "what a proof asks for has changed",
-        Cause.NOT_PROBED: "its verdict says nothing of the labelled photos",
+        Cause.PROOF_CHANGED: "the inputs of its verification changed",
+        Cause.NOT_PROBED: "it was not verified on these labelled photos",
         Cause.NEW: "nothing is published for it",
         Cause.KEYS_CHANGED: "its keys {changed}",
         Cause.BUILD_KEY_CHANGED: "its build key {changed}",
         Cause.EXPORT_KEY_CHANGED: "its export key {changed}",
         Cause.RECORD_GONE: "its record is gone",
         Cause.EXPORT_GONE: "the export of what is published is gone",
-        Cause.MISSED: "an engine missed its floors",
+        Cause.MISSED: "an engine missed its tolerance",
         Cause.RETRIED: "it failed, and is tried again",
         Cause.EXPORT_MISSED: "{text}",
         Cause.ENGINE_MISSED: "{text}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from builders.history.attested import NamedVerdict
 from builders.history.failures import Failed, Failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
@@ -108,7 +109,29 @@ class RepositoryKnown:
 
         The names of attestations state their kind, so one listing of the repository suffices.
         """
-        return self._new | self._failures.withdrawn()
+        return self._new | self._failures.attested.withdrawn()
+
+    def engine(self, key: str) -> str | None:
+        """Returns the digest of a stored engine, None if its build record is gone.
+
+        The names of attestations state it: the record is read only if they do not.
+        """
+        if (engine := self._failures.attested.engine(key)) is not None:
+            return engine
+        record = self.record(key)
+        return None if record is None else record.engine.sha256
+
+    def named_verdict(self, key: str, arch: str) -> NamedVerdict | None:
+        """Returns the last verdict on an unlisted engine, as far as names state it.
+
+        Args:
+            key: Key of its build record.
+            arch: The architecture that it was run on.
+        """
+        verdict = self._failures.attested.verdict(key, arch)
+        if verdict is None or verdict.engine in self._new | self._listed:
+            return None
+        return verdict
 
     def is_new(self, engine: str) -> bool:
         """Whether this run attested something about an engine that no index states yet."""

@@ -6,9 +6,8 @@ would be built again, to say why. Blobs are not checked: ``zoo-farm check`` does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from builders.history.durations import Expected, History
 from builders.history.failures import Failures
@@ -17,7 +16,6 @@ from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.report import FarmPlan, make_plan, planned
 from builders.planning.request import Request
-from builders.toolchains.elsewhere import Places
 from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
 from zoo.schema.manifest import Manifest
@@ -29,29 +27,23 @@ _AT_ONCE = 16  # models read from a server at the same time
 def plan_farm(
     repository: Repository,
     request: Request,
-    places: Callable[[Sequence[ModelIndex]], Places] | None = None,
     broken: Mapping[str, ZooError] | None = None,
+    published: Mapping[str, ModelIndex] | None = None,
 ) -> FarmPlan:
     """Returns what a run would do.
 
     Args:
         repository: The repository.
         request: The request.
-        places: Returns the toolchain for each architecture, given the published models; None for
-            those of the request.
         broken: The errors of manifests that can't be read.
+        published: The models' indexes, if they were read already.
 
     Raises:
         ZooError: The repository can't be read, or no toolchain builds for a requested target.
     """
-    with ThreadPoolExecutor(1 if repository.store.local_path("x") else _AT_ONCE) as pool:
-        names = _listed(repository)
-        listed = [name for name in request.manifests if name in names]
-        published = {
-            model.model: model for model in pool.map(repository.model_index, listed) if model
-        }
-        if places is not None:
-            request = replace(request, places=places(list(published.values())))
+    if published is None:
+        published = read_published(repository, request.manifests)
+    with _pool(repository) as pool:
         failures, history = Failures(repository), History()
         known = {
             name: RepositoryKnown(repository, name, published.get(name), failures)
@@ -110,9 +102,22 @@ def _broken(name: str, error: ZooError) -> Decision:
     )  # fmt: skip
 
 
-def _listed(repository: Repository) -> set[str]:
+def read_published(repository: Repository, models: Iterable[str]) -> dict[str, ModelIndex]:
+    """Returns the indexes of those models of which something is published.
+
+    Raises:
+        ZooError: The repository can't be read.
+    """
     index = repository.index()
-    return {row.model for row in index.models} if index else set()
+    names = {row.model for row in index.models} if index else set()
+    listed = [name for name in models if name in names]
+    with _pool(repository) as pool:
+        read = pool.map(repository.model_index, listed)
+        return {model.model: model for model in read if model}
+
+
+def _pool(repository: Repository) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1 if repository.store.local_path("x") else _AT_ONCE)
 
 
 def _expected(decision: Decision, history: History) -> Expected:

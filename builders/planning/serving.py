@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from builders.planning.decision import Known
+from builders.planning.wanted import Wanted
 from zoo.schema.keys import BuildInputs
 from zoo.schema.runtimes import is_portable
-from zoo.schema.targets import served_archs
+from zoo.schema.targets import cell_of, served_archs
 
 
 def serving(build: BuildInputs, known: Known) -> str | None:
@@ -20,6 +21,19 @@ def serving(build: BuildInputs, known: Known) -> str | None:
     return next(
         (key for key in keys_serving(build) if known.entries(key) or known.stored(key)), None
     )
+
+
+def current_labels(key: str, known: Known) -> set[str]:
+    """Returns the targets for which the index gives the engine of a build record."""
+    return {
+        label for entry in known.entries(key) if entry.superseded is None for label in entry.targets
+    }
+
+
+def is_current(wanted: Wanted, key: str, known: Known) -> bool:
+    """Whether the index gives the engine of a build record for all targets of a wanted one."""
+    cells = set(map(cell_of, current_labels(key, known)))
+    return all(target.label.cell in cells for target in wanted.targets)
 
 
 def keys_serving(build: BuildInputs) -> Iterator[str]:

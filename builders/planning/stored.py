@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from builders.history.attested import NamedVerdict
 from builders.jobs.messages import Prove
 from builders.planning import wanted as plan
 from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.request import Request
+from builders.planning.serving import is_current
 from builders.planning.wanted import Wanted
-from builders.recipe import export_form
 from zoo.schema.index import EngineEntry
 from zoo.schema.records import (
     Attestation,
     AttestationKind,
     BuildRecord,
     Status,
-    concerning,
-    is_verdict,
-    status_of,
-    taken_back,
 )
-from zoo.schema.targets import Arch, arch_of, cell_of
+from zoo.schema.status import concerning, is_verdict, status_of, taken_back
+from zoo.schema.targets import Arch, arch_of
 from zoo.util.errors import RepositoryError
 
 
@@ -54,9 +52,9 @@ class StoredEngines:
                 yield entry.status, entry.reason
             return
         withdrawn = self._known.withdrawn()
-        record = self._known.record(key) if withdrawn else None
-        if record is not None and record.engine.sha256 in withdrawn:
-            attestations = self._known.attestations(record.engine.sha256)
+        engine = self._known.engine(key) if withdrawn else None
+        if engine is not None and engine in withdrawn:
+            attestations = self._known.attestations(engine)
             for arch in wanted.archs:
                 yield status_of(concerning(attestations, arch.name))
 
@@ -73,14 +71,19 @@ class StoredEngines:
                 start, action=Action.BLOCKED, cause=Cause.ENGINE_ERROR, text=error.message,
                 error=error,
             )  # fmt: skip
-        done = self._listed(start, wanted, key)
         if start.prove is None:
             for status, reason in self._statuses(key, wanted):
                 if status is Status.WITHDRAWN:
                     return replace(
                         start, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=reason or ""
                     )
-            return done
+            return self._listed(start, wanted, key)
+        return self._run_somewhere(start, wanted, key)
+
+    def _run_somewhere(self, start: Decision, wanted: Wanted, key: str) -> Decision:
+        """Decides for an engine that can be run, by its verdict in the cheapest source."""
+        known, done = self._known, self._listed(start, wanted, key)
+        assert start.prove is not None
         arch = self._request.places.runs_on(wanted.archs, wanted.toolchain)
         assert arch is not None
         entries = known.entries(key)
@@ -90,11 +93,26 @@ class StoredEngines:
             # A person may have withdrawn an engine whose verdict is good.
             if current and entry.status is not Status.WITHDRAWN and self._request.labelled is None:
                 return done
+        elif (
+            not entries
+            and self._request.labelled is None
+            and (named := known.named_verdict(key, arch.name))
+        ):
+            return self._by_name(done, named)
         record = known.record(key)
         if record is None:
             return replace(start, action=Action.BUILD, cause=Cause.RECORD_GONE, record=None)
         attestations = concerning(known.attestations(record.engine.sha256), arch.name)
         return self._by_verdict(done, record, attestations)
+
+    def _by_name(self, done: Decision, named: NamedVerdict) -> Decision:
+        """Decides for an engine that can be run here and that nobody may have withdrawn."""
+        assert done.prove is not None
+        if named.key is None:
+            return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
+        if not named.is_of(_verdict(named.engine, done.prove)):
+            return replace(done, action=Action.VERIFY, cause=Cause.PROOF_CHANGED)
+        return done
 
     def _by_verdict(
         self, done: Decision, record: BuildRecord, attestations: Sequence[Attestation]
@@ -126,19 +144,13 @@ class StoredEngines:
 
     def _listed(self, start: Decision, wanted: Wanted, key: str) -> Decision:
         """Decides whether an engine that needs no work has to be listed in the index."""
-        current = {
-            cell_of(label)
-            for entry in self._known.entries(key)
-            if entry.superseded is None
-            for label in entry.targets
-        }
-        if all(target.label.cell in current for target in wanted.targets):
+        if is_current(wanted, key, self._known):
             return start
         return replace(start, action=Action.SIGN, cause=Cause.UNLISTED)
 
 
 def _verdict(engine: str, prove: Prove) -> str:
-    return plan.verification_inputs(engine, prove, export_form.VERIFICATION_METHOD).key
+    return plan.verification_inputs(engine, prove).key
 
 
 def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:

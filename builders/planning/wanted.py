@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from builders.backends.base import Options
 from builders.jobs.messages import Prove
+from builders.recipe import export_form
 from zoo.schema.keys import BuildInputs, VerificationInputs
 from zoo.schema.manifest import BatchRange, Manifest
 from zoo.schema.records import ExportRecord
@@ -175,12 +176,12 @@ def proof(
     )
 
 
-def verification_inputs(engine: str, prove: Prove, method: str) -> VerificationInputs:
+def verification_inputs(engine: str, prove: Prove) -> VerificationInputs:
     """Returns everything that determines a verdict."""
     return VerificationInputs(
         engine=engine,
         golden=prove.golden.sha256,
         tolerance=prove.tolerance.model_dump(mode="json"),
         batches=prove.batches,
-        method=method,
+        method=export_form.VERIFICATION_METHOD,
     )

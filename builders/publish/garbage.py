@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from builders.history.nights import newest_night
 from zoo.client.client import Client
 from zoo.repository.files import LARGEST_RECORD
+from zoo.repository.repair import named_blobs
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, ModelIndex
 from zoo.schema.later import (
@@ -249,7 +250,7 @@ def _written_again(repository: Repository) -> Iterator[str]:
     """Yields the keys of the newest night's runs and of the timing caches."""
     if night := newest_night(repository):
         yield from (run.key for run in repository.store.list(f"{RUNS}{night}/"))
-    for key, blob in repository.named_blobs("timing-caches/"):
+    for key, blob in named_blobs(repository, "timing-caches/"):
         yield key
         yield blob_key(blob.sha256)
 

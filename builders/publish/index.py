@@ -36,9 +36,8 @@ from zoo.schema.records import (
     Blob,
     BuildRecord,
     Status,
-    concerning,
-    status_of,
 )
+from zoo.schema.status import concerning, status_of
 from zoo.schema.targets import arch_of, cell_of
 
 SUPERSEDED_STAYS = timedelta(days=30)

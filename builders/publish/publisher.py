@@ -68,7 +68,7 @@ def check_apart(
         [sys.executable, "-m", "builders.publish.candidate_check"],
         input=json.dumps(question.model_dump(mode="json")),
         capture_output=True, text=True, check=False,
-        env=worker_environment(bucket="://" in repository.store.url, weights=False),
+        env=worker_environment(repository.store.url, weights=False),
     )  # fmt: skip
     if done.returncode:
         last = end_of(done.stderr, "no message")

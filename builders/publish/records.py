@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
-from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutput
+from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutput, Prove
+from builders.planning.wanted import verification_inputs
 from builders.publish import provenance
 from builders.publish.provenance_file import PROVENANCE
 from zoo.repository.repository import Repository
@@ -100,7 +102,7 @@ def publish_build(
     export: ExportRecord,
     output: BuildOutput,
     folder: Path,
-    verdict: Callable[[str], VerificationInputs] | None,
+    prove: Prove | None,
     now: Callable[[], str] = utc_now,
 ) -> BuildRecord:
     """Stores a built engine with its attestations.
@@ -113,16 +115,16 @@ def publish_build(
         export: The ONNX export that it was built from.
         output: The worker's result; its verification, if any, has passed.
         folder: The worker's output directory.
-        verdict: Returns the inputs of the engine's verification from its digest; None if it was not
-            run.
+        prove: How the engine was verified; None if it was not run.
         now: The clock.
     """
     assert output.engine is not None
     engine = repository.blobs.add(folder / output.engine)
-    if verdict is None:
-        attest_pending(repository, engine.sha256, output, now)
+    if prove is None:
+        attest_pending(repository, engine.sha256, job.inputs.key, output, now)
     else:
-        attest_proof(repository, verdict(engine.sha256), output, now)
+        inputs = verification_inputs(engine.sha256, prove)
+        attest_proof(repository, inputs, job.inputs.key, output, now)
     created = now()
     origin = provenance.statement(job, export, output, engine, created)
     documents = {
@@ -203,10 +205,19 @@ def publish_timing_cache(
 def attest_proof(
     repository: Repository,
     inputs: VerificationInputs,
+    build: str,
     output: BuildOutput,
     now: Callable[[], str] = utc_now,
 ) -> None:
-    """Attests a verification (verified, or withdrawn with a reason) and its benchmark."""
+    """Attests a verification (verified, or withdrawn with a reason) and its benchmark.
+
+    Args:
+        repository: Where the engine is stored.
+        inputs: The inputs of the verification.
+        build: Key of the engine's build record.
+        output: The worker's result.
+        now: The clock.
+    """
     verification = output.verification
     assert verification is not None
     numbers = VerifiedBody if verification.passed else WithdrawnBody
@@ -217,19 +228,21 @@ def attest_proof(
     noisy = tuple(row for row in output.benchmark if row.not_measured is not None)
     if noisy:
         body = body.but(not_measured=[row.model_dump() for row in noisy])
+    attest = partial(
+        _attest, repository, engine=inputs.engine, key=inputs.key, build=build, output=output,
+        now=now,
+    )  # fmt: skip
     if timed:  # else what was measured on a quiet machine stays
-        times = BenchmarkedBody(batches=timed)
-        kind = AttestationKind.BENCHMARKED
-        _attest(repository, kind, inputs.engine, inputs.key, output, times, now)
+        attest(AttestationKind.BENCHMARKED, body=BenchmarkedBody(batches=timed))
     if output.comparison is not None:
         attest_comparison(repository, inputs.engine, output.comparison, output.machine, now)
     elif output.not_compared is not None:
         body = body.but(not_compared=output.not_compared)
     if verification.passed:
-        _attest(repository, AttestationKind.VERIFIED, inputs.engine, inputs.key, output, body, now)
+        attest(AttestationKind.VERIFIED, body=body)
     else:
         body = body.but(reason=verification.reason or "verification failed")
-        _attest(repository, AttestationKind.WITHDRAWN, inputs.engine, inputs.key, output, body, now)
+        attest(AttestationKind.WITHDRAWN, body=body)
 
 
 def attest_comparison(
@@ -281,27 +294,31 @@ def _attest_by_hand(
     now: Callable[[], str],
 ) -> None:
     key = sha256_json({"engine": engine, **body.model_dump(mode="json")})
-    _attest(repository, kind, engine, key, None, body, now)
+    _attest(repository, kind, engine=engine, key=key, build=None, output=None, body=body, now=now)
 
 
 def attest_pending(
     repository: Repository,
     engine: str,
+    build: str,
     output: BuildOutput | None,
     now: Callable[[], str] = utc_now,
 ) -> None:
     """Attests that an engine has not been run."""
     key = sha256_json({"engine": engine, "reason": NOT_RUN})
     _attest(
-        repository, AttestationKind.PENDING, engine, key, output, PendingBody(reason=NOT_RUN), now
-    )
+        repository, AttestationKind.PENDING, engine=engine, key=key, build=build, output=output,
+        body=PendingBody(reason=NOT_RUN), now=now,
+    )  # fmt: skip
 
 
 def _attest(
     repository: Repository,
     kind: AttestationKind,
+    *,
     engine: str,
     key: str,
+    build: str | None,
     output: BuildOutput | None,
     body: AttestationBody,
     now: Callable[[], str],
@@ -314,5 +331,6 @@ def _attest(
             key=key,
             machine=output.machine if output else MachineDescription(),
             body=body,
-        )
+        ),
+        build,
     )

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from securesystemslib.exceptions import StorageError
 from tuf.api.exceptions import DownloadError
 from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import (
     Metadata,
-    MetaFile,
     Root,
     Snapshot,
     TargetFile,
@@ -26,13 +24,12 @@ from tuf.api.metadata import (
 from builders.publish.keys import KeyEntry, KeyRing, Role
 from builders.publish.signing_limits import (
     check_clock,
-    check_length,
     note_time,
-    sign_as_before,
     utc_now,
 )
 from builders.publish.tuf_files import MetadataFiles
 from builders.publish.tuf_roles import SIGNS, Roles, first_roles, load_roles
+from builders.publish.tuf_signer import RoleSigner
 from zoo.schema.layout import hashed_key
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
@@ -50,22 +47,22 @@ class SignedMetadata:
     """
 
     def __init__(
-        self,
-        store: ObjectStore,
-        keys: KeyRing,
-        now: Callable[[], datetime] = utc_now,
+        self, store: ObjectStore, keys: KeyRing, now: Callable[[], datetime] = utc_now
     ) -> None:
         self._store = store
         self._keys = keys
         self._now = now
         self._files = MetadataFiles(store, keys)
-        self._loaded: Roles | None = None
-        self._before: dict[Role, KeyEntry] = {}
+        self._loaded: RoleSigner | None = None
+
+    @property
+    def _signer(self) -> RoleSigner:
+        assert self._loaded is not None
+        return self._loaded
 
     @property
     def _roles(self) -> Roles:
-        assert self._loaded is not None
-        return self._loaded
+        return self._signer.roles
 
     @property
     def root(self) -> Metadata[Root]:
@@ -105,12 +102,13 @@ class SignedMetadata:
             return False
         self._files.require_root()
         try:
-            self._loaded = load_roles(self._files, self._keys)
+            roles = load_roles(self._files, self._keys)
         except (TufError, DownloadError, StorageError, KeyError, ValueError) as error:
             raise TrustError(
                 f"{url}: its metadata is not what the keys in {self._keys.folder} signed: {error}",
                 hint="nothing was signed: it was changed, or these keys are of another repository",
             ) from error
+        self._loaded = RoleSigner(roles, self._files, self._keys, self._now)
         _check_current(url, self._keys, self.root.signed)
         self._files.check_version(self.timestamp.signed.version)
         check_clock(self._store, self.timestamp, self._keys.file.expiry, self._now)
@@ -156,15 +154,9 @@ class SignedMetadata:
             TrustError: The keys sign another repository.
         """
         self._files.check_new()
-        self._loaded = first_roles(self._files, self._keys)
-        expiry = self._keys.file.expiry
-        self._sign(self.root, expiry.root, "root", first=True)
-        self._files.put("1.root.json", self.root)
-        self._sign(self.targets, expiry.targets, "targets", first=True)
-        self._write_targets(Targets.type, self.targets)
-        for name, metadata in self._roles.bins.items():
-            self._sign(metadata, expiry.index, "publisher", first=True)
-            self._write_targets(name, metadata)
+        roles = first_roles(self._files, self._keys)
+        self._loaded = RoleSigner(roles, self._files, self._keys, self._now)
+        self._loaded.sign_first()
         with self._keys.turn():
             write_private(self._keys.root_file, self.root.to_bytes())
 
@@ -185,14 +177,14 @@ class SignedMetadata:
             targets[path] = info
             changed.add(name)
         for name in sorted(changed):
-            self._sign_bin(name)
+            self._signer.sign_bin(name)
         if changed:
             self.finish()
         return bool(changed)
 
     def finish(self) -> None:
         """Signs snapshot and timestamp, which makes everything written so far visible."""
-        self._sign_snapshot()
+        self._signer.sign_snapshot()
         self.refresh()
 
     def refresh(self) -> None:
@@ -204,15 +196,12 @@ class SignedMetadata:
                 continue  # its key may be offline; `keys rotate targets` re-signs it
             remaining = self._roles.bin(role).signed.expires - self._now()
             if remaining < timedelta(days=expiry.index) / 2:
-                self._sign_bin(role)
+                self._signer.sign_bin(role)
                 renewed = True
         if renewed:
-            self._sign_snapshot()
-        first = not self.timestamp.signatures
+            self._signer.sign_snapshot()
         note_time(self.timestamp, self._now())
-        self._sign(self.timestamp, expiry.timestamp, "publisher", first=first)
-        check_length(self._store.url, self.timestamp)
-        self._files.put("timestamp.json", self.timestamp)
+        self._signer.sign_timestamp(self._store.url)
         self._files.remember_version(self.timestamp.signed.version)
 
     def rotate(self, role: Role, entry: KeyEntry) -> None:
@@ -234,59 +223,18 @@ class SignedMetadata:
             self.root.signed.revoke_key(before[role].keyid, name)
             self.root.signed.add_key(entry.key, name)
         self._keys.replace(entry)
-        self._before = {role: before[role]} if before[role].keyid != entry.keyid else {}
+        self._signer.before = {role: before[role]} if before[role].keyid != entry.keyid else {}
         if role == "publisher":
             self._roles.delegations.keys = {entry.keyid: entry.key}
             self._roles.succinct.keyids = [entry.keyid]
             for name in bins:
-                self._sign_bin(name)
+                self._signer.sign_bin(name)
         if role in ("targets", "publisher"):
-            self._sign(self.targets, self._keys.file.expiry.targets, "targets")
-            self._write_targets(Targets.type, self.targets)
+            self._signer.sign_targets()
         self.finish()
-        self._before = {}
-        self._sign_root(before["root"])
+        self._signer.before = {}
+        self._signer.sign_root(before["root"])
         self._files.commit(self.root)
-
-    def _sign_root(self, before: KeyEntry) -> None:
-        """Signs the next version of root with the root key, and the previous one if it changed."""
-        root = self.root.signed
-        root.version += 1
-        root.expires = self._until(self._keys.file.expiry.root)
-        self.root.signatures.clear()
-        for key in {entry.keyid: entry for entry in (before, self._keys.entry("root"))}.values():
-            self.root.sign(self._keys.signer(key), append=True)
-        self._files.put(f"{root.version}.root.json", self.root)
-
-    def _sign_bin(self, name: str) -> None:
-        metadata = self._roles.bin(name)
-        self._sign(metadata, self._keys.file.expiry.index, "publisher")
-        self._write_targets(name, metadata)
-
-    def _sign_snapshot(self) -> None:
-        first = not self.snapshot.signatures
-        self._sign(self.snapshot, self._keys.file.expiry.index, "publisher", first=first)
-        name = f"{self.snapshot.signed.version}.snapshot.json"
-        self.timestamp.signed.snapshot_meta = self._put(name, self.snapshot)
-
-    def _write_targets(self, role: str, metadata: Metadata[Targets]) -> None:
-        name = f"{metadata.signed.version}.{role}.json"
-        self.snapshot.signed.meta[f"{role}.json"] = self._put(name, metadata)
-
-    def _put(self, name: str, metadata: Metadata[Snapshot] | Metadata[Targets]) -> MetaFile:
-        data = self._files.put(name, metadata)
-        return MetaFile(metadata.signed.version, len(data), {"sha256": sha256_bytes(data)})
-
-    def _sign(self, metadata: Metadata[Any], days: int, role: Role, *, first: bool = False) -> None:
-        if not first:
-            metadata.signed.version += 1
-        metadata.signed.expires = self._until(days)
-        metadata.sign(self._keys.signer(self._keys.entry(role)))
-        if role in self._before:
-            sign_as_before(metadata, self._keys, self._before[role])
-
-    def _until(self, days: int) -> datetime:
-        return (self._now() + timedelta(days=days)).replace(microsecond=0)
 
 
 def _check_current(url: str, keys: KeyRing, root: Root) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
-from builders.jobs.messages import BuildJob, BuildOutput, Prove, VerifyJob
+from builders.jobs.messages import BuildJob, BuildOutput, VerifyJob
 from builders.planning import wanted
 from builders.planning.decision import Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.publish import records
-from builders.recipe import export_form
 from builders.run.job_runner import JobRunner, passed
 from builders.run.linear_probe import Probing
 from zoo.repository.repository import Repository
-from zoo.schema.keys import VerificationInputs
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import BuildRecord
 
@@ -70,7 +67,7 @@ class EngineJobs:
                 decision.export,
                 passed(outcome, "not published"),
                 outcome.folder,
-                partial(_verdict, prove=prove) if prove is not None else None,
+                prove,
             )
         return record.key
 
@@ -90,12 +87,8 @@ class EngineJobs:
         with self.jobs.job(decision.label, job, request.failures, retry=request.retry) as outcome:
             outcome = self.probing.with_probe(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
-            verdict = _verdict(record.engine.sha256, prove)
-            records.attest_proof(self.repository, verdict, outcome.result)
+            verdict = wanted.verification_inputs(record.engine.sha256, prove)
+            records.attest_proof(self.repository, verdict, record.key, outcome.result)
             self.known.attested(record.engine.sha256)
             passed(outcome, "withdrawn")
         return record.key
-
-
-def _verdict(engine: str, prove: Prove) -> VerificationInputs:
-    return wanted.verification_inputs(engine, prove, export_form.VERIFICATION_METHOD)

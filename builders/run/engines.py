@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from typing_extensions import assert_never
 
@@ -15,16 +14,17 @@ from builders.planning.decide import Decider
 from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
+from builders.planning.serving import current_labels, is_current
 from builders.publish import records
-from builders.publish.index import model_card, stands
+from builders.publish.index import model_card
 from builders.run.engine_jobs import EngineJobs
 from builders.run.exports import Exports
 from builders.run.summary import Summary
+from builders.run.unavailable import disabled_cell, lost_by, withdrawn
 from zoo.repository.repository import Repository
 from zoo.schema.index import DisabledCell
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import FailureReason, FailureStage, Status
-from zoo.schema.targets import cell_of
+from zoo.schema.records import FailureReason, FailureStage
 from zoo.util.errors import (
     ClusterError,
     JobError,
@@ -99,14 +99,14 @@ class EngineRun:
                 return self._try(decision, plain, self.jobs.build, "published")
             case Action.VERIFY:
                 return self._try(decision, plain, self.jobs.verify, "verified")
-            case Action.DISABLED if is_new and (lost := self._published_before(decision)):
-                self._add_cell(decision)
+            case Action.DISABLED if is_new and (lost := self._lost(decision)):
+                self.cells.append(disabled_cell(decision))
                 raise MissError(f"{decision.text}; {lost}", hint=_AFTER_A_MISS)
             case Action.DISABLED:
                 self._disable(decision)
                 return None
             case Action.WITHDRAWN:
-                self.summary.failed[decision.label] = _withdrawn(decision, self.request.failures)
+                self.summary.failed[decision.label] = withdrawn(decision, self.request.failures)
                 return None
             case Action.BLOCKED | Action.EXPORT:
                 self.summary.failed[decision.label] = decision.error or JobError(
@@ -116,22 +116,9 @@ class EngineRun:
             case never:
                 assert_never(never)
 
-    def _published_before(self, decision: Decision) -> str:
-        """Returns what becomes of the verified engine that a failed export was to replace.
-
-        Empty if none is published: that a precision is impossible for a model is no failure.
-        """
-        assert decision.wanted is not None
-        cell, card = self._cell(decision), model_card(self.manifest, self.decider.inputs.identity)
-        for target in decision.wanted.targets:
-            entry = self.known.published(target.label.cell)
-            if entry is None or entry.status is not Status.VERIFIED:
-                continue
-            record = self.known.record(entry.record)
-            if record is None or not stands(self.repository, card, entry, record, cell):
-                return "the published engine does not meet the tolerance either and is removed"
-            return f"the engine of {entry.created[:10]} stays published"
-        return ""
+    def _lost(self, decision: Decision) -> str:
+        card = model_card(self.manifest, self.decider.inputs.identity)
+        return lost_by(decision, self.repository, self.known, card)
 
     def _export(self, decision: Decision) -> Decision:
         """Makes missing exports; returns the decision that follows."""
@@ -154,7 +141,7 @@ class EngineRun:
         if decision.action is Action.SIGN:
             record = self.known.record(decision.record)
             if record is not None and not self.known.attestations(record.engine.sha256):
-                records.attest_pending(self.repository, record.engine.sha256, None)
+                records.attest_pending(self.repository, record.engine.sha256, record.key, None)
             return decision.record
         return decision.record if self._is_all_current(decision.record) else None
 
@@ -165,13 +152,7 @@ class EngineRun:
         engine in turn.
         """
         record = self.known.record(key)
-        current = {
-            label
-            for entry in self.known.entries(key)
-            if entry.superseded is None
-            for label in entry.targets
-        }
-        return record is not None and set(record.targets) <= current
+        return record is not None and set(record.targets) <= current_labels(key, self.known)
 
     def _try(
         self,
@@ -190,20 +171,10 @@ class EngineRun:
         getattr(self.summary, done).append(decision.label)
         self.display.say(f"{decision.label}: {done}")
         if done == "verified" and key is not None and not self._is_all_current(key):
-            return key if decision.cause is Cause.UNLISTED or not self._lists(decision) else None
+            assert decision.wanted is not None
+            listed = is_current(decision.wanted, key, self.known)
+            return key if decision.cause is Cause.UNLISTED or not listed else None
         return key
-
-    def _lists(self, decision: Decision) -> bool:
-        """Whether the index lists an engine as current for all wanted targets."""
-        assert decision.record is not None
-        assert decision.wanted is not None
-        current = {
-            cell_of(label)
-            for entry in self.known.entries(decision.record)
-            if entry.superseded is None
-            for label in entry.targets
-        }
-        return all(target.label.cell in current for target in decision.wanted.targets)
 
     def _after(
         self, decision: Decision, plain: wanted.Wanted, error: JobError | VerificationError
@@ -240,9 +211,9 @@ class EngineRun:
                     self.summary.commands[after.label] = error.command
                 self._disable(after)
                 return None
-            self._add_cell(after)
+            self.cells.append(disabled_cell(after))
         elif decision.action is Action.BUILD and missed:  # a retry, which missed again
-            self._add_cell(decision, f"missed its floors, {error.message}")
+            self.cells.append(disabled_cell(decision, f"missed its tolerance, {error.message}"))
         if missed:
             raise self._miss(decision, plain, error)
         raise error
@@ -262,32 +233,4 @@ class EngineRun:
         """Notes an engine that is disabled."""
         self.summary.disabled[decision.label] = decision.text
         self.summary.causes[decision.label] = decision.cause
-        self._add_cell(decision)
-
-    def _add_cell(self, decision: Decision, text: str = "") -> None:
-        """Adds the index entry of a disabled engine."""
-        self.cells.append(self._cell(decision, text))
-
-    def _cell(self, decision: Decision, text: str = "") -> DisabledCell:
-        """Returns the index entry of a disabled engine."""
-        assert decision.wanted is not None
-        failed = decision.failed
-        key = failed.inputs.key if failed else decision.inputs.key if decision.inputs else ""
-        return DisabledCell(
-            targets=tuple(map(str, decision.wanted.targets)),
-            precision=decision.wanted.precision,
-            reason=text or decision.text,
-            record=key,
-            stage=FailureStage.EXPORT if failed else FailureStage.BUILD,
-        )
-
-
-def _withdrawn(decision: Decision, failures: Path) -> VerificationError:
-    """Returns the error of an engine that is withdrawn."""
-    return VerificationError(
-        f"withdrawn: {decision.text}",
-        hint="a maintainer said so; other inputs make another engine"
-        if decision.cause is Cause.TAKEN_BACK
-        else "found by an earlier run; the numbers are in the engine's attestations, and that "
-        f"run's job and log in {failures}",
-    )
+        self.cells.append(disabled_cell(decision))

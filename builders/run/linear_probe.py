@@ -23,7 +23,10 @@ from builders.photos.labelled import LabelledSet
 from zoo.schema.floors import probe_fall
 from zoo.schema.manifest import Manifest
 from zoo.schema.measurements import ProbeNumbers
-from zoo.schema.records import Attestation, is_verdict
+from zoo.schema.records import (
+    Attestation,
+)
+from zoo.schema.status import is_verdict
 from zoo.schema.targets import Precision
 from zoo.util.errors import JobError
 

@@ -16,7 +16,6 @@ from builders.jobs.progress import Display
 from builders.planning import wanted
 from builders.publish import records
 from builders.publish.candidates import Proposals
-from builders.recipe import export_form
 from builders.run.job_runner import JobRunner, passed
 from zoo.client import selection
 from zoo.client.selection import Machine
@@ -164,14 +163,12 @@ class Prover:
                     hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made "
                     "again",
                 )
-        verdict = wanted.verification_inputs(
-            entry.engine.sha256, prove, export_form.VERIFICATION_METHOD
-        )
+        verdict = wanted.verification_inputs(entry.engine.sha256, prove)
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
         try:
             with self._jobs.job(label, job, self._failures) as outcome:
                 assert isinstance(outcome.result, BuildOutput)
-                records.attest_proof(repository, verdict, outcome.result)
+                records.attest_proof(repository, verdict, record.key, outcome.result)
                 passed(outcome, "withdrawn")
         except MissError as error:
             self._known.add(

@@ -34,7 +34,7 @@ def toolchains_of(python: str) -> dict[RuntimeKind, Toolchain]:
     """
     command = [python, "-m", "zoo.client.host"]
     try:
-        environment = worker_environment(bucket=False, weights=False)
+        environment = worker_environment(weights=False)
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment
         )

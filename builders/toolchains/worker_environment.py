@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from zoo.stores import SCHEMES, credentials_of
+
 _KEPT = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|PWD|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|TEMP|TMP|XDG_.*"
     r"|PYTHON.*|VIRTUAL_ENV|COVERAGE_.*|LD_.*|DYLD_.*|MALLOC_.*"
@@ -20,7 +22,7 @@ _HUB_TOKENS = ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN")
 
 
 def worker_environment(
-    *, bucket: bool, weights: bool, environment: Mapping[str, str] = os.environ
+    *stores: str, weights: bool, environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
     """Returns the environment variables for a worker.
 
@@ -33,14 +35,15 @@ def worker_environment(
     and every variable that is named like a secret.
 
     Args:
-        bucket: Whether the worker reads a store in a bucket; keeps ``AWS_*``.
+        stores: Addresses of the stores that the worker uses; keeps their credentials.
         weights: Whether it downloads weights; keeps the hub's token, which gated weights need.
         environment: The variables to choose from.
     """
+    credentials = tuple(start for store in stores if (start := credentials_of(store)))
     return {
         name: value
         for name, value in environment.items()
-        if (name.startswith("AWS_") and bucket)
+        if name.startswith(credentials)
         or (name in _HUB_TOKENS and weights)
         or (_KEPT.fullmatch(name) and not _SECRET.search(name))
     }
@@ -51,6 +54,6 @@ def drop_secrets() -> None:
 
     For a machine of a cluster, whose jobs may use any store and any weights.
     """
-    kept = worker_environment(bucket=True, weights=True)
+    kept = worker_environment(*(f"{scheme}://" for scheme in SCHEMES), weights=True)
     for name in os.environ.keys() - kept.keys():
         del os.environ[name]

@@ -20,7 +20,7 @@ import pytest
 
 from support.caft import record
 from zoo.runtime import cuda
-from zoo.runtime.tensorrt import session
+from zoo.runtime.tensorrt import engine as loaded
 from zoo.runtime.tensorrt.session import TensorRTSession
 from zoo.schema.manifest import BatchRange
 from zoo.util.errors import RunError
@@ -288,9 +288,9 @@ def open_fake(gpu: FakeGpu, path: Path, patch: pytest.MonkeyPatch) -> TensorRTSe
         float32="float32",
         float16="float16",
     )
-    patch.setattr(session, "check_engine", lambda *arguments: None)
-    patch.setattr(session, "check_arch", lambda *arguments: None)
-    patch.setattr(session, "import_runtime", lambda inputs: trt)
+    patch.setattr(loaded, "check_engine", lambda *arguments: None)
+    patch.setattr(loaded, "check_arch", lambda *arguments: None)
+    patch.setattr(loaded, "import_runtime", lambda inputs: trt)
     engine = path / "engine"
     engine.write_bytes(b"an engine")
     return TensorRTSession(engine, record().inputs)

@@ -32,7 +32,7 @@ _WORDS = {
     "published": "published",
     "verified again": "verified",
     "already published, nothing to do": "current",
-    "that the floors rule out": "ruled_out",
+    "ruled out by their tolerance": "ruled_out",
     "disabled, whose engines missed or failed (RETRY=1 tries them again)": "disabled",
     "failed": "failed",
 }

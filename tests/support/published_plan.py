@@ -42,8 +42,21 @@ def everywhere() -> Places:
     return Places(lines=tuple(lines), elsewhere=archs, here=frozenset())
 
 
-def publish_all(repository: Repository, manifests: Mapping[str, Manifest], places: Places) -> int:
-    """Publishes every engine of some models, seeded; returns how many targets they serve."""
+def publish_all(
+    repository: Repository,
+    manifests: Mapping[str, Manifest],
+    places: Places,
+    *,
+    earlier: bool = False,
+) -> int:
+    """Publishes every engine of some models, seeded; returns how many targets they serve.
+
+    Args:
+        repository: An empty one.
+        manifests: The models.
+        places: Where engines are built and run.
+        earlier: Whether to name attestations as earlier versions did.
+    """
     repository.claim(Kind.DRY_RUN)
     rows, count = [], 0
     for manifest in manifests.values():
@@ -51,7 +64,7 @@ def publish_all(repository: Repository, manifests: Mapping[str, Manifest], place
             one for line in places.lines for one in plan.wanted_engines(manifest, dict(line), None)
         ]
         count += sum(len(one.targets) for one in wanted)
-        keys = tuple(_publish(repository, manifest, one, places) for one in wanted)
+        keys = tuple(_publish(repository, manifest, one, places, earlier=earlier) for one in wanted)
         rows.append(_list(repository, manifest, keys))
     repository.store.put("index.json", Index(kind="dry-run", models=tuple(rows)).to_json())
     return count
@@ -66,7 +79,9 @@ def _list(repository: Repository, manifest: Manifest, keys: Iterable[str]) -> In
     return index_row(made, made.to_json())
 
 
-def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places: Places) -> str:
+def _publish(
+    repository: Repository, manifest: Manifest, wanted: Wanted, places: Places, *, earlier: bool
+) -> str:
     form = Form.for_line(wanted.toolchain.line, wanted.precision)
     identity = weights.identify(manifest, WeightsMode.SEEDED)
     asked = export_form.export_inputs(manifest, identity, form, CALIBRATION.name)
@@ -102,6 +117,7 @@ def _publish(repository: Repository, manifest: Manifest, wanted: Wanted, places:
             export,
             arch,
             proven=bool(places.runs_on(wanted.archs, wanted.toolchain)),
+            earlier=earlier,
         )
     return build.key
 
@@ -114,9 +130,10 @@ def _attest(
     arch: Arch,
     *,
     proven: bool,
+    earlier: bool,
 ) -> None:
     prove = plan.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
-    asked = plan.verification_inputs(record.engine.sha256, prove, export_form.VERIFICATION_METHOD)
+    asked = plan.verification_inputs(record.engine.sha256, prove)
     rows = [records.verified_batch(batch, worst_relative_error=1e-4) for batch in prove.batches]
     capability = ".".join(map(str, arch.compute_capability))
     repository.attest(
@@ -128,7 +145,8 @@ def _attest(
                 cpu=None, gpu=f"a GPU of {arch}", compute_capability=capability
             ),
             body={"batches": rows, "tolerance": asked.tolerance} if proven else {"reason": "r"},
-        )
+        ),
+        None if earlier else record.key,
     )
 
 

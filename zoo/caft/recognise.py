@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from zoo.caft.arrange import Draft
 from zoo.caft.content import digest_of
 from zoo.caft.files import HASHES, LOG, Log, LogLine, in_utf8, key_of, whole_lines
 from zoo.caft.growing import mapped
 from zoo.caft.labels import LabelError
+from zoo.caft.lookup import Keys, Rows
 from zoo.caft.sample import Item, Sample, Source
 from zoo.caft.stamps import FileRead, Stamps
 from zoo.util.errors import CacheError, DatasetError
@@ -48,45 +48,6 @@ class Changes:
     renamed: int = 0
     gone: int = 0
     reordered: bool = False
-
-
-class Rows:
-    """Finds the rows of a cache by content.
-
-    Args:
-        hashes: SHA-256 of each row's image, ``(samples, 32)`` uint8.
-    """
-
-    def __init__(self, hashes: npt.NDArray[np.uint8]) -> None:
-        self._hashes = hashes
-        prefixes = np.ascontiguousarray(hashes[:, :8]).view("<u8")[:, 0]
-        self._order = np.argsort(prefixes, kind="stable")
-        self._prefixes = prefixes[self._order]
-
-    def find(self, digest: str) -> int | None:
-        """Returns the first row whose image has this digest, None if there is none."""
-        data = bytes.fromhex(digest)
-        prefix = np.frombuffer(data[:8], "<u8")[0]
-        place = int(np.searchsorted(self._prefixes, prefix))
-        while place < len(self._order) and self._prefixes[place] == prefix:
-            row = int(self._order[place])
-            if self.is_of(row, data):
-                return row
-            place += 1
-        return None
-
-    @property
-    def distinct(self) -> int:
-        """Number of different images."""
-        return len(np.unique(self._hashes.view("V32"))) if len(self._hashes) else 0
-
-    def digest(self, row: int) -> str:
-        """Returns the digest of a row's image."""
-        return str(self._hashes[row].tobytes().hex())
-
-    def is_of(self, row: int, digest: bytes) -> bool:
-        """Whether the image of a row has this digest."""
-        return bool(self._hashes[row].tobytes() == digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +88,9 @@ class Recogniser:
         self._folder, self._log, self._stamps = folder, log, stamps
         self._writable, self._workers = writable, workers
         self._rows = Rows(mapped(folder / HASHES, np.uint8, (32,), log.samples))
-        keys = np.frombuffer(log.keys, np.uint64) if log.keys else np.empty(0, np.uint64)
-        self._by_key = np.argsort(keys, kind="stable")
-        self._keys = keys[self._by_key]
-        self._seen = np.zeros(len(keys), bool)
+        self._keys = Keys(log.keys)
         self._last = -1
-        self._old = _lines(folder, len(keys))
+        self._old = _lines(folder, len(log.keys))
         self._same, self._new = 0, 0
 
     @property
@@ -160,7 +118,7 @@ class Recogniser:
     @property
     def before(self) -> int:
         """Number of names in the cache before this pass."""
-        return len(np.unique(self._keys))
+        return self._keys.distinct
 
     def new_samples(self, source: Source) -> Generator[Sample, None, None]:
         """Yields the samples whose features must be extracted.
@@ -169,12 +127,12 @@ class Recogniser:
             CacheError: The cache is read-only and differs from the data set.
         """
         for known in self._looked_up(source):
-            if not len(self._keys):  # a new cache
+            if not self._log.keys:  # a new cache
                 self._require_writable("lacks images")
                 yield known.sample
                 continue
             key = key_of(known.sample)
-            line = self._line(key)
+            line = self._keys.find(key)
             row = self._row(line, known.digest)
             self._count(line, row, known.label)
             if row is None:
@@ -192,8 +150,7 @@ class Recogniser:
                 self._keep(row, key, known)
         if self.draft is None and self._same < len(self._log.keys):
             self._diverge()
-        distinct = np.unique(self._keys)
-        self.changes.gone = len(distinct) - len(np.unique(self._keys[self._seen]))
+        self.changes.gone = self._keys.distinct - self._keys.found
 
     def _looked_up(self, source: Iterable[Sample]) -> Iterator[Known]:
         """Yields samples in order, with their digests unless the cache is empty."""
@@ -240,15 +197,6 @@ class Recogniser:
         if not sample.rereadable:
             sample = replace(sample, read=lambda: loaded)
         return Known(sample=sample, label=label, digest=digest)
-
-    def _line(self, key: str) -> int | None:
-        """Returns the number of the last line with a key, None if there is none."""
-        number = np.uint64(int(key, 16))
-        place = int(np.searchsorted(self._keys, number, "right")) - 1
-        if place < 0 or self._keys[place] != number:
-            return None
-        self._seen[place] = True
-        return int(self._by_key[place])
 
     def _row(self, line: int | None, digest: str | None) -> int | None:
         """Returns the row of a digest: the given line's if it matches, else the first."""

@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.arrange import NEXT, READY, Draft, arrange, settle
-from zoo.caft.arrays import check_arrays, check_card, open_arrays
+from zoo.caft.arrays import check_arrays, check_card
+from zoo.caft.cache_files import CacheFiles
 from zoo.caft.card import Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
 from zoo.caft.files import (
@@ -40,11 +41,8 @@ from zoo.caft.files import (
     STORED,
     line_of,
     lock,
-    own,
     read_log,
-    sums_of,
 )
-from zoo.caft.growing import GrowingArray
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 
@@ -97,8 +95,6 @@ class CacheWriter:
         self.writable = self._lock is not None
         self.card = card or Card(identity=identity, source=source)
         self._views = identity.augmentation.views
-        self._arrays: tuple[GrowingArray, ...] | None = None
-        self._log: int | None = None
         try:
             if self.writable:
                 settle(folder)
@@ -109,12 +105,12 @@ class CacheWriter:
             check_arrays(folder, identity, self.old)
             check_card(folder, self.card, self.old)
         except BaseException:
-            self._release()
+            self._unlock()
             raise
         self._classes = dict(self.old.classes)
         self.samples, self.bad = self.old.samples, self.old.bad
         self.unlabelled = self.old.unlabelled
-        self._end = self.old.end
+        self._files = CacheFiles(folder, identity, self.old.end)
 
     def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         """Adds a batch atomically: if this process is killed, entirely or not at all.
@@ -130,7 +126,7 @@ class CacheWriter:
         if not self.writable:
             self._check_skipped(outcomes)
             return
-        with self._writing():
+        with _writing(self.folder):
             self._append(outcomes, features)
 
     def _check_skipped(self, outcomes: Sequence[Decoded]) -> None:
@@ -147,28 +143,24 @@ class CacheWriter:
         good = np.array([outcome.error is None for outcome in outcomes], bool)
         kept = [outcome for outcome in outcomes if outcome.error is None]
         usable = features if good.all() else features[np.repeat(good, self._views)]
-        stored = self._stored(usable, kept)
-        (rows, labels, hashes, sums), log = self._opened()
-        if os.fstat(log).st_size != self._end:
-            raise CacheError(
-                f"another process is writing {self.folder}: {LOG} has grown",
-                hint="this disk has no locks: wait until the other pass finishes, or stop it",
-            )
-        rows.append(stored)
+        stored = _in_storage(usable, kept, self.card.identity)
+        self._open_files()
+        self._files.check_alone()
         numbers = [self._number(outcome.label) for outcome in kept]
-        labels.append(np.array(numbers, np.int64))
         digests = b"".join(bytes.fromhex(outcome.sha256) for outcome in kept)
-        hashes.append(np.frombuffer(digests, np.uint8).reshape(-1, 32))
-        sums.append(sums_of(stored, len(kept)))
-        self.samples += len(kept)
-        self.unlabelled += numbers.count(NO_LABEL)
-        self.bad += len(outcomes) - len(kept)
         lines = b"".join(
             line_of(outcome.sample, outcome.label, outcome.sha256, outcome.error)
             for outcome in outcomes
         )
-        self._end += len(lines)
-        _write(log, lines)
+        self._files.append(
+            stored,
+            np.array(numbers, np.int64),
+            np.frombuffer(digests, np.uint8).reshape(-1, 32),
+            lines,
+        )
+        self.samples += len(kept)
+        self.unlabelled += numbers.count(NO_LABEL)
+        self.bad += len(outcomes) - len(kept)
 
     def decoded_by(self, decoders: Sequence[str]) -> None:
         """Adds what decodes the images of this pass to the card."""
@@ -187,28 +179,18 @@ class CacheWriter:
             The cache's card.
         """
         try:
-            with self._writing():
+            with _writing(self.folder):
                 self._finish(complete=complete, seconds=seconds, draft=draft)
         finally:
-            self._release()
+            self._files.close(sync=False)
+            self._unlock()
         return self.card
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Raises a :class:`CacheError` if a file can't be written."""
-        try:
-            yield
-        except OSError as error:
-            raise CacheError(
-                f"can't write {self.folder}: {error.strerror or error}",
-                hint="make room, and run the same zoo features command again; it resumes",
-            ) from error
 
     def _finish(self, *, complete: bool, seconds: float, draft: Draft | None) -> None:
         if draft is not None and not complete:
             draft.drop()
             draft = None
-        changed = self._arrays is not None or draft is not None
+        changed = self._files.are_open or draft is not None
         moved = self.source_before != self.card.source
         if not changed and (not complete or (self.card.complete and not moved)):
             return
@@ -219,14 +201,13 @@ class CacheWriter:
                 f"{self.folder} is incomplete, and you may not write to it",
                 hint="copy the folder to a place of your own, and pass that with -o",
             )
-        self._opened()
-        self._close_files(sync=complete)
+        self._open_files()
+        self._files.close(sync=complete)
         if draft is not None:
             new = arrange(self.folder, draft, self.old, self._views)
             self.samples, self.bad, self._classes = new.samples, new.bad, new.classes
             self.unlabelled = new.unlabelled
-            self._arrays = open_arrays(self.folder, self.card.identity, self.samples)
-            self._close_files(sync=True)  # without the rows that are gone
+            self._files.cut(self.samples)
         self.card = self.card.model_copy(
             update={
                 "complete": complete,
@@ -244,52 +225,19 @@ class CacheWriter:
             )
         write_card(self.folder, self.card)
 
-    def _opened(self) -> tuple[tuple[GrowingArray, ...], int]:
-        """Opens the files for writing, once: cuts off what a killed pass left."""
-        if self._arrays is None:
+    def _open_files(self) -> None:
+        """Opens the files for writing, once; the card says that the cache is incomplete."""
+        if not self._files.are_open:
             if self.card.complete:  # incomplete until this pass has finished
                 self.card = self.card.model_copy(update={"complete": False})
                 write_card(self.folder, self.card)
-            self._log = os.open(own(self.folder / LOG), os.O_RDWR | os.O_CREAT, 0o666)
-            os.ftruncate(self._log, self._end)
-            os.lseek(self._log, self._end, os.SEEK_SET)
-            self._arrays = open_arrays(self.folder, self.card.identity, self.samples)
-        assert self._arrays is not None
-        assert self._log is not None
-        return self._arrays, self._log
-
-    def _stored(
-        self, features: npt.NDArray[np.float32], kept: Sequence[Decoded]
-    ) -> npt.NDArray[Any]:
-        """Converts features to the cache's data type, which must hold all of them."""
-        storage = self.card.identity.storage
-        with np.errstate(over="ignore"):
-            stored = features.astype(STORED[storage], copy=False)
-        if not np.isfinite(stored).all():
-            finite = np.isfinite(stored).all(axis=1)
-            name = kept[int(np.argmin(finite)) // self._views].sample.name
-            raise CacheError(
-                f"features of {name} are not finite in {storage}",
-                hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
-            )
-        return stored
+            self._files.open(self.samples)
 
     def _number(self, label: str | None) -> int:
         """Returns a class's number, in order of first appearance."""
         return NO_LABEL if label is None else self._classes.setdefault(label, len(self._classes))
 
-    def _close_files(self, *, sync: bool) -> None:
-        arrays, self._arrays = self._arrays or (), None
-        for array in arrays:
-            array.close(sync=sync)
-        log, self._log = self._log, None
-        if log is not None:
-            if sync:
-                os.fsync(log)
-            os.close(log)
-
-    def _release(self) -> None:
-        self._close_files(sync=False)
+    def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -315,6 +263,33 @@ def _is_leftover(path: Path) -> bool:
     return path.name in (LOCK, NEXT, READY) or path.name.startswith("card.json.")
 
 
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raises a :class:`CacheError` if a file can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"can't write {folder}: {error.strerror or error}",
+            hint="make room, and run the same zoo features command again; it resumes",
+        ) from error
+
+
+def _in_storage(
+    features: npt.NDArray[np.float32], kept: Sequence[Decoded], identity: Identity
+) -> npt.NDArray[Any]:
+    """Converts the features of samples to a cache's data type.
+
+    Raises:
+        CacheError: A feature is not finite, or too large for the data type.
+    """
+    with np.errstate(over="ignore"):
+        stored = features.astype(STORED[identity.storage], copy=False)
+    if not np.isfinite(stored).all():
+        finite = np.isfinite(stored).all(axis=1)
+        name = kept[int(np.argmin(finite)) // identity.augmentation.views].sample.name
+        raise CacheError(
+            f"features of {name} are not finite in {identity.storage}",
+            hint="use --storage fp32 and a new folder; if it is fp32, the engine is at fault",
+        )
+    return stored

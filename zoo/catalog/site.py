@@ -265,12 +265,12 @@ def _origin(
 
 def _record(repository: Repository, model: str, entry: EngineEntry) -> BuildRecord | None:
     try:
-        data = repository.listed_bytes(model, entry)
+        data = repository.listed.read(model, entry)
     except TooLongError:
         raise
     except RepositoryError:
         return None  # mirrors may leave records out
-    return repository.parse_listed(model, entry, data)
+    return repository.listed.parse(model, entry, data)
 
 
 def _export(repository: Repository, model: str, record: BuildRecord) -> ExportRecord | None:

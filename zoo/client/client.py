@@ -213,10 +213,10 @@ class Client:
     def _record(self, name: str, entry: EngineEntry) -> BuildRecord:
         path = self._cache / "records" / f"{entry.record_file.sha256}.json"
         if path.is_file() and sha256_file(path) == entry.record_file.sha256:
-            return self.repository.parse_listed(name, entry, path.read_bytes())
+            return self.repository.listed.parse(name, entry, path.read_bytes())
         self.signed.must_be_fresh()
-        data = self.repository.listed_bytes(name, entry)
-        record = self.repository.parse_listed(name, entry, data)
+        data = self.repository.listed.read(name, entry)
+        record = self.repository.listed.parse(name, entry, data)
         try:
             write_whole(path, data)
         except OSError as error:

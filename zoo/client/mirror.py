@@ -209,8 +209,8 @@ def _copy_engine(
 ) -> AnyBuild:
     """Copies an engine, its other blobs and its record, and returns the record."""
     repository = client.repository
-    data = repository.listed_bytes(model, entry)
-    record = repository.parse_any_listed(model, entry, data)
+    data = repository.listed.read(model, entry)
+    record = repository.listed.parse_any(model, entry, data)
     for blob in (*record.blobs, *entry.documents.values()):
         _copy_blob(client, blob, destination, result)
     _put(destination, record_key(model, record.key), data, result)

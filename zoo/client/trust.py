@@ -11,18 +11,16 @@ python-tuf implements the protocol; this module stores roots and metadata and ex
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
+from zoo.client.trust_folders import TrustFolders, is_intact
 from zoo.schema.layout import FIRST_ROOT, hashed_key
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
@@ -174,12 +172,11 @@ class SignedIndex:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._store = store
-        self._folder = folder
+        self._folders = TrustFolders(folder)
         self._root = root
         self._allow_stale = allow_stale
         self._say = say
         self._updater: Updater | None = None
-        self._own: tempfile.TemporaryDirectory[str] | None = None
         self.cause: TrustError | RepositoryError | None = None
         """Why only cached files are returned; None if the repository was read."""
 
@@ -203,13 +200,14 @@ class SignedIndex:
                 return self._fresh(path)
             except SetbackError as error:
                 self.cause = error.cause
-        for folder in (*self._own_folder(), self._folder):
-            cached = folder / "verified" / quote(path, safe="")
-            if cached.is_file():
-                break
-        else:
+        if (cached := self._folders.copy_of(path)) is None:
             raise self.cause
-        self._check_copy(cached)
+        if not is_intact(cached):
+            raise RepositoryError(
+                f"{self.cause.message}; the copy verified earlier, {cached}, is damaged and not "
+                "used",
+                hint="it is replaced as soon as the repository can be read again",
+            ) from self.cause
         since = datetime.fromtimestamp(cached.stat().st_mtime, timezone.utc)
         self._say(f"{self.cause.message}; using the copy verified on {since:%Y-%m-%d}")
         return cached.read_bytes()
@@ -218,7 +216,7 @@ class SignedIndex:
         """Returns when the index that was read expires, or None if none was read yet."""
         from tuf.api.metadata import Metadata, Timestamp
 
-        path = self._metadata / "timestamp.json"
+        path = self._folders.metadata / "timestamp.json"
         if not path.is_file():
             return None
         return Metadata[Timestamp].from_bytes(path.read_bytes()).signed.expires
@@ -227,7 +225,7 @@ class SignedIndex:
         """Returns ids of the keys that signed the index; empty if none was read yet."""
         from tuf.api.metadata import Metadata, Root, Timestamp
 
-        folder = self._metadata
+        folder = self._folders.metadata
         if not (folder / "timestamp.json").is_file():
             return ()
         root = Metadata[Root].from_bytes((folder / "root.json").read_bytes())
@@ -260,7 +258,7 @@ class SignedIndex:
 
         try:
             with translate_errors(self._store.url):
-                yield from metadata_files(self._store, self._metadata)
+                yield from metadata_files(self._store, self._folders.metadata)
         except SetbackError as error:
             raise error.cause from error
 
@@ -269,16 +267,14 @@ class SignedIndex:
 
         with translate_errors(self._store.url):
             if self._updater is None:
-                self._start_from_shared()
+                self._folders.start()
                 self._updater = updater(
-                    self._store, self._metadata, self._root, allow_expired=self._allow_stale
+                    self._store, self._folders.metadata, self._root, allow_expired=self._allow_stale
                 )
             info = self._updater.get_targetinfo(path)
-        self._share()
+        self._folders.share()
         if info is None:
             return None
-        folder = self._folder if _may_write(self._folder) else next(self._own_folder())
-        cached = folder / "verified" / quote(path, safe="")
         if (digest := info.hashes.get("sha256")) is None:
             raise TrustError(
                 f"{self._store.url}: {path} is signed without a SHA-256: with "
@@ -286,10 +282,8 @@ class SignedIndex:
                 hint="files of a repository are stored by their SHA-256; report it to the "
                 "repository's maintainers",
             )
-        if _digest_of(cached).is_file() and cached.is_file():
-            copy = cached.read_bytes()
-            if sha256_bytes(copy) == digest:
-                return copy
+        if (copy := self._folders.read_copy(path, digest)) is not None:
+            return copy
         key = hashed_key(path, digest)
         try:
             data = self._store.get(key, limit=info.length)
@@ -303,91 +297,5 @@ class SignedIndex:
                 f"{self._store.url}: {key} does not match its signature: modified or truncated",
                 hint="it was not used; report it to the repository's maintainers",
             )
-        self._keep_copy(cached, data, digest)
+        self._folders.keep_copy(path, data, digest)
         return data
-
-    def _keep_copy(self, cached: Path, data: bytes, digest: str) -> None:
-        """Caches a verified file, and its digest, to check the copy with when it is used."""
-        note = _digest_of(cached)
-        note.unlink(missing_ok=True)  # never the digest of an older copy, whatever happens now
-        write_whole(cached, data)
-        write_whole(note, digest.encode())
-
-    def _check_copy(self, cached: Path) -> None:
-        """Raises if a verified copy has been damaged since.
-
-        Raises:
-            RepositoryError: It has; copies of earlier versions, without a digest, can't be checked.
-        """
-        note = _digest_of(cached)
-        if not note.is_file() or note.read_text() == sha256_bytes(cached.read_bytes()):
-            return
-        assert self.cause is not None
-        raise RepositoryError(
-            f"{self.cause.message}; the copy verified earlier, {cached}, is damaged and not used",
-            hint="it is replaced as soon as the repository can be read again",
-        ) from self.cause
-
-    @property
-    def _metadata(self) -> Path:
-        """Folder of the metadata that this process read; the shared one before it read any."""
-        return next(self._own_folder(), self._folder) / "metadata"
-
-    def _own_folder(self) -> Iterator[Path]:
-        if self._own is not None:
-            yield Path(self._own.name)
-
-    def _start_from_shared(self) -> None:
-        """Copies the shared metadata, which sets the versions that must not be undercut."""
-        if self._own is None:
-            self._own = tempfile.TemporaryDirectory(prefix="zoo-trust-")
-        elif not _may_write(self._folder):
-            return  # what this process read is newer
-        own, shared = Path(self._own.name) / "metadata", self._folder / "metadata"
-        with turn(self._folder / "lock"):
-            if own.is_dir():
-                shutil.rmtree(own)
-            if shared.is_dir():
-                shutil.copytree(shared, own, symlinks=True)
-
-    def _share(self) -> None:
-        """Adds the metadata that this process read to the shared folder, unless that is newer."""
-        if not _may_write(self._folder):
-            return
-        shared = self._folder / "metadata"
-        with turn(self._folder / "lock"):
-            for path in self._metadata.rglob("*.json"):
-                other = shared / path.relative_to(self._metadata)
-                data = path.read_bytes()
-                if path.is_symlink() or (other.is_file() and not _is_newer(data, other)):
-                    continue
-                write_whole(other, data)
-
-
-def _is_newer(data: bytes, known: Path) -> bool:
-    """Whether metadata is of a later version than a known file, or that file is damaged."""
-    before = known.read_bytes()
-    if data == before:
-        return False
-    try:
-        return bool(_version(data) >= _version(before))
-    except (ValueError, KeyError, TypeError):
-        return True
-
-
-def _version(data: bytes) -> int:
-    return int(json.loads(data)["signed"]["version"])
-
-
-def _digest_of(cached: Path) -> Path:
-    return cached.with_name(f"{cached.name}.sha256")
-
-
-def _may_write(folder: Path) -> bool:
-    """Whether this user may write to a folder, or create it."""
-    for part in (folder, folder / "metadata", folder / "verified"):
-        while not part.exists() and part != part.parent:
-            part = part.parent
-        if not os.access(part, os.W_OK | os.X_OK):
-            return False
-    return True

@@ -12,11 +12,12 @@ from typing import Protocol, TypeVar
 from zoo.repository.blobs import Blobs
 from zoo.repository.candidates import Candidates
 from zoo.repository.files import LARGEST_RECORD, RecordFiles
+from zoo.repository.listed import ListedRecords
+from zoo.schema.attestation_names import name_of
 from zoo.schema.index import EngineEntry, Index, ModelIndex
 from zoo.schema.later import AnyBuild, AnyExport, LaterBuildRecord, LaterExportRecord
 from zoo.schema.layout import (
     ATTESTATIONS,
-    blob_key,
     export_key,
     failed_export_key,
     record_key,
@@ -66,6 +67,7 @@ class Repository:
         self.blobs = Blobs(store)
         self.candidates = Candidates(store)
         self._files = RecordFiles(store)
+        self.listed = ListedRecords(store, self._files)
         self._trusted = trusted
 
     # Kind
@@ -169,9 +171,14 @@ class Repository:
         keys = [entry.key for entry in self.store.list(f"records/{model}/")]
         return [record for key in keys if (record := self.read(key, BuildRecord))]
 
-    def attest(self, attestation: Attestation) -> None:
-        """Appends an attestation."""
-        key = f"{ATTESTATIONS}{attestation.engine}/{attestation.name}"
+    def attest(self, attestation: Attestation, build: str | None = None) -> None:
+        """Appends an attestation.
+
+        Args:
+            attestation: The attestation.
+            build: Key of the engine's build record, which its name then states; None if unknown.
+        """
+        key = f"{ATTESTATIONS}{attestation.engine}/{name_of(attestation, build)}"
         self.store.put(key, attestation.to_json(), if_absent=True)
 
     def attestations(self, engine: str) -> list[Attestation]:
@@ -188,20 +195,6 @@ class Repository:
         key = timing_cache_key(record.device, record.toolchain)
         self.blobs.require(record.cache, key)
         self.store.put(key, record.to_json())
-
-    # Repair
-
-    def named_blobs(self, prefix: str = "") -> Iterator[tuple[str, Blob]]:
-        """Yields the key of every record under a prefix with each blob it names."""
-        for folder, kind in _NAMING.items():
-            for entry in self.store.list(folder) if folder.startswith(prefix) else ():
-                record = self.read(entry.key, kind)
-                yield from ((entry.key, blob) for blob in (record.blobs if record else ()))
-
-    def forget(self, key: str, blob: Blob) -> None:
-        """Deletes a blob and the record that names it, so that the next run recreates both."""
-        self.store.delete(key)
-        self.store.delete(blob_key(blob.sha256))
 
     # Index
 
@@ -234,57 +227,7 @@ class Repository:
         Raises:
             RepositoryError: It is missing or was modified.
         """
-        return self.parse_listed(model, entry, self.listed_bytes(model, entry))
-
-    def listed_bytes(self, model: str, entry: EngineEntry) -> bytes:
-        """Returns the unchecked bytes of the record of an engine in the index.
-
-        Raises:
-            RepositoryError: It is missing, or longer than the index says.
-        """
-        key = record_key(model, entry.record)
-        try:
-            return self.store.get(key, limit=entry.record_file.size)
-        except KeyError as error:
-            raise RepositoryError(
-                f"{self.store.url}: {key} is missing, although the index names it",
-                hint="if this is a mirror, it may have been made without this record: try the "
-                "original repository; otherwise tell the repository's maintainer",
-            ) from error
-
-    def parse_listed(self, model: str, entry: EngineEntry, data: bytes) -> BuildRecord:
-        """Parses the bytes of the record of an engine in the index.
-
-        Raises:
-            RepositoryError: They do not match the index.
-        """
-        key, record = record_key(model, entry.record), None
-        if _is_listed(entry, data):
-            record = self._files.parse(key, data, BuildRecord)
-        self._check_listed(model, entry, record)
-        assert record is not None
-        return record
-
-    def parse_any_listed(self, model: str, entry: EngineEntry, data: bytes) -> AnyBuild:
-        """Parses the bytes of a record in the index that a later version may have written.
-
-        Raises:
-            RepositoryError: They do not match the index.
-        """
-        key, record = record_key(model, entry.record), None
-        if _is_listed(entry, data):
-            record = self._files.parse_any(key, data, BuildRecord, LaterBuildRecord)
-        self._check_listed(model, entry, record)
-        assert record is not None
-        return record
-
-    def _check_listed(self, model: str, entry: EngineEntry, record: AnyBuild | None) -> None:
-        if record is None or record.key != entry.record or record.engine != entry.engine:
-            raise RepositoryError(
-                f"{self.store.url}: {record_key(model, entry.record)} was modified: it does not "
-                "match the index",
-                hint="nothing was loaded; tell the repository's maintainer",
-            )
+        return self.listed.parse(model, entry, self.listed.read(model, entry))
 
     def _index_bytes(self, key: str) -> bytes | None:
         return self._trusted.read(key) if self._trusted else self._files.get(key)
@@ -301,16 +244,3 @@ class Repository:
         for blob in blobs:
             self.blobs.require(blob, key)
         self.store.put(key, record.to_json(), if_absent=True)
-
-
-_NAMING: dict[str, type[StateRecord | ExportRecord | BuildRecord | TimingCacheRecord]] = {
-    "states/": StateRecord,
-    "exports/": ExportRecord,
-    "records/": BuildRecord,
-    "timing-caches/": TimingCacheRecord,
-}
-
-
-def _is_listed(entry: EngineEntry, data: bytes) -> bool:
-    """Whether the bytes of a record are those that the index names."""
-    return sha256_bytes(data) == entry.record_file.sha256

@@ -10,7 +10,7 @@
     failures/<model>/<build-key>/<time>-….json a run in which an engine failed
     records/<model>/<build-key>.json           engines, by their inputs
     runs/<night>/<time>-….json                 summary of a run of the farm; unsigned
-    attestations/<engine>/<time>-<kind>-….json results of verifying or benchmarking an engine
+    attestations/<engine>/<time>-…-<kind>-….json results of verifying or benchmarking an engine
     timing-caches/<device>-<toolchain>.json    the latest timing cache of a GPU and a TensorRT
     candidates/<model>/<time>-….json           builders' proposals for the index; unsigned
     refused/<model>/<time>-….json              proposals that a publisher rejected, and why

@@ -5,7 +5,7 @@ Readers keep unknown fields, so that old clients can read newer records.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -402,103 +402,9 @@ class Attestation(Record):
     @property
     def name(self) -> str:
         """File name: ``<time>-<kind>-<digest>.json``; sorts by time."""
-        digest = sha256_json(self.model_dump(mode="json"))
-        return f"{self.time.replace(':', '')}-{self.kind}-{digest[:16]}.json"
+        return f"{self.time.replace(':', '')}-{self.kind}-{self.digest[:16]}.json"
 
-
-def may_withdraw(key: str) -> bool:
-    """Whether an attestation may withdraw an engine, by its key, which ends in its name."""
-    stated = key.rpartition("/")[2].rsplit("-", 2)[1:2]
-    others = [str(kind) for kind in AttestationKind if _status_by(kind) is not Status.WITHDRAWN]
-    return not stated or stated[0] not in others
-
-
-def concerning(attestations: Iterable[Attestation], arch: str) -> list[Attestation]:
-    """Returns the attestations that apply to an engine on one architecture.
-
-    An engine may serve several architectures; results on one say nothing about the others.
-
-    Args:
-        attestations: The engine's attestations, oldest first.
-        arch: ``cpu`` or ``sm86``.
-    """
-    return [
-        attestation
-        for attestation in attestations
-        if arch == "cpu"
-        or attestation.kind == AttestationKind.PENDING
-        or attestation.kind == AttestationKind.REINSTATED
-        or attestation.by_hand
-        or _gpu_arch(attestation.machine) == arch
-    ]
-
-
-def _gpu_arch(machine: MachineDescription) -> str:
-    capability = (machine.gpu.compute_capability if machine.gpu else None) or ""
-    return f"sm{capability.replace('.', '')}"
-
-
-def taken_back(attestations: Iterable[Attestation]) -> Attestation | None:
-    """Returns the withdrawal by hand that is in force; None if there is none.
-
-    It ends when a person reinstates the engine, if the engine was verified since the withdrawal and
-    that is its last verdict. A verification alone does not end it: a person may have withdrawn the
-    engine for a reason that no verification sees.
-
-    Args:
-        attestations: The engine's attestations, oldest first.
-    """
-    withdrawal: Attestation | None = None
-    is_verified = False  # since the withdrawal
-    for attestation in attestations:
-        if attestation.by_hand:
-            withdrawal, is_verified = attestation, False
-        elif is_verdict(attestation):
-            is_verified = _status_by(attestation.kind) is Status.VERIFIED
-        elif attestation.kind == AttestationKind.REINSTATED and is_verified:
-            withdrawal = None
-    return withdrawal
-
-
-def status_of(attestations: list[Attestation]) -> tuple[Status, str | None]:
-    """Returns an engine's status according to its attestations.
-
-    Args:
-        attestations: The engine's attestations, oldest first.
-
-    Returns:
-        The status, and the reason if it is not ``verified``.
-    """
-    if (withdrawal := taken_back(attestations)) is not None:
-        return Status.WITHDRAWN, withdrawal.body.reason or ""
-    status: Status = Status.PENDING
-    reason: str | None = "nothing has been attested yet"
-    for attestation in attestations:
-        stated = _status_by(attestation.kind)
-        if stated is None:
-            continue
-        status = stated
-        reason = None if status == Status.VERIFIED else attestation.body.reason or ""
-    return status, reason
-
-
-def is_verdict(attestation: Attestation) -> bool:
-    """Whether an attestation says if an engine meets its tolerance."""
-    return _status_by(attestation.kind) in (Status.VERIFIED, Status.WITHDRAWN)
-
-
-def _status_by(kind: AttestationKind | Unknown) -> Status | None:
-    """Returns the status that an attestation gives an engine, None if it gives none."""
-    if isinstance(kind, Unknown):
-        return None
-    match kind:
-        case AttestationKind.VERIFIED:
-            return Status.VERIFIED
-        case AttestationKind.PENDING:
-            return Status.PENDING
-        case AttestationKind.WITHDRAWN:
-            return Status.WITHDRAWN
-        case AttestationKind.BENCHMARKED | AttestationKind.COMPARED | AttestationKind.REINSTATED:
-            return None
-        case _:
-            assert_never(kind)
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its contents."""
+        return sha256_json(self.model_dump(mode="json"))

@@ -26,7 +26,9 @@ __all__ = [
     "ObjectStore",
     "Progress",
     "Scheme",
+    "credentials_of",
     "download_command",
+    "folder_of",
     "open_store",
 ]
 
@@ -43,12 +45,22 @@ class Scheme:
         writable: Whether a repository can be written there.
         download: Shell command that copies the object at ``{source}`` to ``{target}`` without this
             package; None if there is none.
+        folder: Returns the local folder of such a URL, given what follows ``://``; None if the
+            stores are not folders.
+        credentials: Start of the names of the environment variables that hold the credentials of
+            such a store; None if it needs none.
     """
 
     form: str | None
     opens: Callable[[str, bool], ObjectStore]
     writable: bool
     download: str | None
+    folder: Callable[[str], Path] | None = None
+    credentials: str | None = None
+
+
+def _folder_of_file(rest: str) -> Path:
+    return Path(unquote(rest.removeprefix("localhost")))
 
 
 def _open_s3(rest: str, anonymous: bool) -> ObjectStore:
@@ -72,15 +84,17 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
     {
         "file": Scheme(
             form="file:///path",
-            opens=lambda rest, _: LocalStore(Path(unquote(rest.removeprefix("localhost")))),
+            opens=lambda rest, _: LocalStore(_folder_of_file(rest)),
             writable=True,
             download=_CURL,
+            folder=_folder_of_file,
         ),
         "s3": Scheme(
             form="s3://bucket/prefix",
             opens=_open_s3,
             writable=True,
             download="aws s3 cp {source} {target}",
+            credentials="AWS_",
         ),
         "https": Scheme(
             form="https://host/path",
@@ -137,8 +151,31 @@ def download_command(url: str) -> str | None:
     Returns:
         A format with ``{source}`` and ``{target}``; None if there is no such command.
     """
-    name, colon, _ = url.partition("://")
-    if not colon:
+    if "://" not in url:
         return "cp {source} {target}"
-    scheme = SCHEMES.get(name.lower())
+    scheme = _scheme_of(url)
     return scheme.download if scheme else None
+
+
+def folder_of(url: str) -> Path | None:
+    """Returns the local folder that a store is; None if it is elsewhere."""
+    _, colon, rest = url.partition("://")
+    if not colon:
+        return Path(url)
+    scheme = _scheme_of(url)
+    return scheme.folder(rest) if scheme and scheme.folder else None
+
+
+def credentials_of(url: str) -> str | None:
+    """Returns how the names of variables with a store's credentials start; None if it needs none.
+
+    Args:
+        url: The store's address: the path of a directory, or a URL.
+    """
+    scheme = _scheme_of(url)
+    return scheme.credentials if scheme else None
+
+
+def _scheme_of(url: str) -> Scheme | None:
+    name, colon, _ = url.partition("://")
+    return SCHEMES.get(name.lower()) if colon else None

@@ -136,7 +136,7 @@ def imports(python: str, module: str) -> str | None:
     """Imports a module in a child process, which may crash; see :data:`Imports`."""
     command = [python, "-c", f"import {module}"]
     try:
-        environment = worker_environment(bucket=False, weights=False)
+        environment = worker_environment(weights=False)
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment
         )

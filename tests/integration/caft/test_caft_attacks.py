@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def test_a_read_only_cache_without_a_bad_photo_works(
     card, state = cache_features(data, toy(), out, batch=2)
     assert (card.bad, state.bad, state.found) == (1, 1, card.samples)
     photo(70).save(data / place)  # usable now, and there is no place for its row
-    with pytest.raises(CacheError, match="may not write"):
+    with pytest.raises(CacheError, match=re.escape(place)):
         cache_features(data, toy(), out)
     assert {path: path.read_bytes() for path in out.iterdir()} == files
 
@@ -134,7 +135,7 @@ def test_a_set_that_shares_a_photo_is_another_one(made: Any, tmp_path: Path) -> 
     cache_features(made(range(10)), toy(), out)
     before = FeatureCache(out).card.fingerprint
     for moved in (False, True):
-        with pytest.raises(CacheError, match="another data set"):
+        with pytest.raises(CacheError, match=re.escape(str(out))):
             cache_features(made(range(9, 20)), toy(), out, moved=moved)
     with pytest.raises(CacheError) as raised:  # it lost most of its images, or is a part of them
         cache_features(made(range(3)), toy(), out)

@@ -189,14 +189,14 @@ def test_a_compressed_tar_that_is_damaged_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(packed)
     source = TarSource(str(tmp_path / "a.tar.gz"))
     got = []
-    with pytest.raises(DatasetError, match="can't be read to its end"):
+    with pytest.raises(DatasetError, match=r"a\.tar\.gz"):
         got.extend(sample.read() for sample in source)
     assert len(got) < 9
 
 
 def test_a_label_that_is_no_text_says_what_to_do(tmp_path: Path) -> None:
     write(tmp_path / "t.tar", [("a.png", png(1)), ("a.cls", "café".encode("latin-1"))])
-    with pytest.raises(DatasetError, match=r"can't read a label from a\.cls") as raised:
+    with raises_golden(DatasetError, "caft/label-is-no-text", match=r"a\.cls") as raised:
         cache_features(tmp_path / "t.tar", toy(), tmp_path / "c")
     assert "--no-labels" in str(raised.value.hint)
     card, _ = cache_features(tmp_path / "t.tar", toy(), tmp_path / "c", label=False)

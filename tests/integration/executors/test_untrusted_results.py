@@ -369,7 +369,7 @@ def test_no_secret_is_in_a_workers_environment(
     environment = json.loads(seen.read_text())
     assert not environment.keys() & set(SECRETS)
     assert environment["PATH"] == os.environ["PATH"]
-    bucket = worker_environment(bucket=True, weights=True, environment=dict(os.environ))
+    bucket = worker_environment("s3://b/p", weights=True, environment=dict(os.environ))
     assert bucket.keys() & set(SECRETS) == {"AWS_SECRET_ACCESS_KEY", "HF_TOKEN"}
 
 

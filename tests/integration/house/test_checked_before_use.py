@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.goldens import raises_golden
 from support.records import small_preprocess
 
 from builders.jobs.workspace import Workspace
@@ -126,7 +127,7 @@ def test_labelled_photos_that_were_changed_are_not_used(labelled: LabelledSet) -
     assert len(labelled.pixels(SMALL)) == len(labelled.opened().photos) == 12
     photo(labelled.paths[3], 99)
     for use in (lambda: labelled.pixels(SMALL), labelled.opened):
-        with pytest.raises(UsageError, match="labelled photos were changed"):
+        with raises_golden(UsageError, "photos/labelled-changed"):
             use()
 
 
@@ -138,7 +139,7 @@ def test_labelled_photos_that_changed_places_are_not_used(labelled: LabelledSet)
     shutil.move(first, kept)
     shutil.move(other, first)
     shutil.move(kept, other)
-    with pytest.raises(UsageError, match="labelled photos were changed"):
+    with raises_golden(UsageError, "photos/labelled-changed"):
         labelled.pixels(SMALL)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.caft import photo, toy
-from support.goldens import assert_golden
+from support.goldens import assert_golden, raises_golden
 from support.make_farm import Farm
 from support.models import LITE
 
@@ -29,7 +29,7 @@ def test_a_tensor_gives_the_features_of_its_photos() -> None:
 
 def test_a_tensor_in_the_hosts_memory_is_a_sentence() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(RunError, match="images are in host memory") as caught:
+    with raises_golden(RunError, "inference/host-memory") as caught:
         device_view(torch.zeros(1, 3, 32, 32), 0)
     assert ".numpy()" in str(caught.value)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.goldens import assert_golden
+from support.goldens import assert_golden, raises_golden
 from support.paths import MANIFESTS
 
 from builders.export.backbone import import_timm
@@ -62,7 +62,7 @@ def test_what_is_no_photo_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"note\.jpg") as no_image:
         open_photo(tmp_path / "note.jpg")
     assert_golden("inference/no-image", no_image.value, {tmp_path: "FOLDER"})
-    with pytest.raises(RunError, match="no such file"):
+    with raises_golden(RunError, "inference/no-file", match=r"none\.jpg"):
         open_photo(tmp_path / "none.jpg")
     Image.new("L", (1, 101)).save(tmp_path / "line.png")
     with pytest.raises(RunError, match=r"line\.png.*\b1 x 101\b.*\b100:1\b") as too_long:

@@ -1,4 +1,4 @@
-"""int8 end to end, on real weights: advised, built, proven, shown, and refused by its floors."""
+"""int8 end to end, on real weights: advised, built, verified, shown, and refused by tolerance."""
 
 from __future__ import annotations
 

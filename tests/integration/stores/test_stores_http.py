@@ -69,10 +69,10 @@ def test_what_is_there_is_not_sent_again(server: Server, tmp_path: Path) -> None
 @pytest.mark.parametrize("size", [0, 1 << 20, len(CONTENT) + 1])
 def test_endless_data_is_cut_off(server: Server, size: int, tmp_path: Path) -> None:
     store = server("endless")
-    with pytest.raises(TooLongError, match="k is longer than"):
+    with pytest.raises(TooLongError, match=r"\bk\b"):
         store.fetch("k", tmp_path / "copy", size=size)
     assert (tmp_path / "copy").stat().st_size <= size
-    with pytest.raises(TooLongError, match="k is longer than"):
+    with pytest.raises(TooLongError, match=r"\bk\b"):
         store.get("k", limit=size)
 
 
@@ -200,7 +200,7 @@ def test_a_server_that_sends_a_byte_at_a_time_is_given_up(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     store = HttpStore(f"http://127.0.0.1:{server.server_port}")
     start = time.monotonic()
-    with pytest.raises(RepositoryError, match=r"the server sent only \d+ bytes of index.json"):
+    with pytest.raises(RepositoryError, match=r"index\.json"):
         store.get("index.json", limit=limit)
     assert time.monotonic() - start < 5
     server.shutdown()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support.goldens import raises_golden
 from support.records import small_preprocess
 
 from builders.jobs.messages import Verification
@@ -207,7 +208,7 @@ def test_a_lost_row_is_counted(golden: Path) -> None:
 
 def test_a_damaged_golden_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "golden.npz").write_bytes(b"PK nothing")
-    with pytest.raises(VerificationError, match="not a golden file"):
+    with raises_golden(VerificationError, "verify/damaged-golden", match=r"golden\.npz"):
         judge(tmp_path / "golden.npz", ArraySession())
 
 

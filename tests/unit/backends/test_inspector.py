@@ -7,6 +7,7 @@ import lzma
 from typing import Any
 
 import pytest
+from support.goldens import assert_golden
 from support.paths import ROOT
 
 from builders.backends.inspector import Judgement, Proof, judge, read, summarise
@@ -69,10 +70,10 @@ def test_an_engine_runs_in_fp32_what_is_to_stay_so() -> None:
     assert verdict(layers, "fp16", 1000, 3500).proof is Proof.CONTRADICTED
     found = verdict(layers, "fp16", 1000, 3500, kept=3)
     assert found.proof is Proof.PROVEN
-    assert "300 are stated as fp16 by their layers and 700 as fp32" in found.reason
+    assert_golden("backends/kept-fp32-in-part", found.reason)
     found = verdict([conv("FP16", 1000)], "fp16", 1000, 2100, kept=3)
     assert found.proof is Proof.CONTRADICTED
-    assert found.reason == "3 layers with weights must stay fp32, but none does"
+    assert_golden("backends/kept-fp32-nowhere", found.reason)
     assert verdict([conv("FP32", 1000)], "fp16", 1000, 4000, kept=3).proof is Proof.CONTRADICTED
 
 
@@ -80,9 +81,7 @@ def test_one_layer_that_is_to_stay_fp32_excuses_no_other() -> None:
     layers = [conv("FP16", 10), *(conv("FP32", 110) for _ in range(9))]
     found = verdict(layers, "fp16", 1000, 4000, kept=2)
     assert found.proof is Proof.CONTRADICTED
-    assert found.reason == (
-        "1 of the 8 layers that state their weights and need not stay fp32 are fp16"
-    )
+    assert_golden("backends/fp16-in-one-layer", found.reason)
     assert verdict(layers, "fp16", 1000, 4000, kept=8).proof is Proof.PROVEN
 
 
@@ -110,7 +109,8 @@ def test_fused_layers_are_judged_by_the_size_of_the_plan() -> None:
     assert verdict([fused()], "fp32", 1_000_000, 4_100_000).proof is Proof.PROVEN
     found = verdict([fused()], "fp16", 1_000_000, 4_100_000)
     assert found.proof is Proof.UNPROVEN
-    assert "4.10 bytes per weight" in found.reason
+    assert "4.10" in found.reason
+    assert_golden("backends/size-of-the-plan", found.reason)
 
 
 def test_what_says_nothing_proves_nothing() -> None:

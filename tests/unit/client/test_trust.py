@@ -197,9 +197,11 @@ def test_offline_a_damaged_copy_is_not_used(signed: Signed, name: str) -> None:
     data = copy.read_bytes()
     copy.write_bytes(data.replace(b'"m"', b'"n"'))
     offline = signed.client(store=Unreachable())
-    with pytest.raises(RepositoryError, match="damaged and not used") as caught:
+    with pytest.raises(RepositoryError, match=re.escape(str(copy))) as caught:
         (offline.index(), offline.model("m"))
     assert caught.value.hint
+    hidden = {copy: "COPY", signed.store.url: "STORE"}
+    assert_golden("client/damaged-copy", caught.value, hidden)
     online = signed.client()
     assert (online.index().models[0].model, signed.pulled(online)) == ("m", b"engine")
     assert copy.read_bytes() == data

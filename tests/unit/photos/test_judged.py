@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from zoo.util.errors import UsageError
 Make = Callable[[Image.Image, int], Image.Image]
 
 
+@cache
 def scenes() -> list[Image.Image]:
     return [Image.open(path).convert("RGB").resize((320, 240)) for path in calibration_paths()[:4]]
 
@@ -43,7 +45,7 @@ KINDS: dict[str, Make] = {
 def save(photos: Iterator[Image.Image] | list[Image.Image], folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     for number, photo in enumerate(photos):
-        photo.save(folder / f"{number:03}.png")
+        photo.save(folder / f"{number:03}.png", compress_level=1)
     return folder
 
 

@@ -22,6 +22,7 @@ from builders.planning.plan import plan_farm
 from builders.planning.report import FarmPlan, PlannedEngine, make_plan, matrix, to_text
 from builders.toolchains.elsewhere import Places, find_places
 from zoo.repository.repository import Repository
+from zoo.schema.floors import OwnTolerance
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import BuildRecord, FailureReason, FailureStage
 from zoo.schema.targets import Arch, Label, RuntimeLine
@@ -103,26 +104,76 @@ def withdraw(repository: Repository, engine: PlannedEngine, kind: str = "withdra
     return record
 
 
-def test_without_an_index_only_what_is_run_is_read_about(
-    store: CountingStore, one: dict[str, Manifest]
-) -> None:
-    exports = sum(1 for _ in MemoryStore.list(store, "exports/"))
-    store.delete(f"index/{SMALL}.json")
-    store.delete("index.json")
-    plan = planned(store, one)
-    assert set(plan.total.actions) == {"sign"}
-    assert len(plan.engines) > 30
-    # The missing index, each export once, and record and verdict of what is run somewhere.
-    run = sum(
+def run_somewhere(plan: FarmPlan) -> int:
+    """How many engines of a plan a machine of the farm can run."""
+    return sum(
         PLACES.runs_on([Arch(name) for name in engine.archs], chain) is not None
         for engine in plan.engines
         for line in PLACES.lines
         if (chain := line.get(Arch(engine.archs[0])))
         and chain.line == Label.read(engine.label).runtime
     )
-    assert 0 < run < len(plan.engines)
-    assert store.asked["get"] == 1 + exports + 2 * run
+
+
+def lose_index(store: CountingStore) -> None:
+    store.delete(f"index/{SMALL}.json")
+    store.delete("index.json")
+
+
+def test_without_an_index_no_engine_is_read_about(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    exports = sum(1 for _ in MemoryStore.list(store, "exports/"))
+    lose_index(store)
+    plan = planned(store, one)
+    assert set(plan.total.actions) == {"sign"}
+    assert 0 < run_somewhere(plan) < len(plan.engines)
+    assert len(plan.engines) > 30
+    assert store.asked["get"] == 1 + exports  # the missing index, and each export once
     assert store.asked["list"] <= 5  # records, attestations, and three folders of failures
+
+
+def test_without_an_index_one_withdrawal_does_not_make_a_plan_read_the_others(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    exports = sum(1 for _ in MemoryStore.list(store, "exports/"))
+    bad = planned(store, one).engines[0]
+    record = withdraw(Repository(store), bad)
+    attested = sum(1 for _ in MemoryStore.list(store, f"attestations/{record.engine.sha256}/"))
+    lose_index(store)
+    store.asked.clear()
+    planned(store, one)
+    # The withdrawn engine's record, and its attestations, which say why.
+    assert store.asked["get"] <= 1 + exports + 1 + attested
+
+
+def test_without_an_index_engines_of_earlier_versions_are_read_about(
+    one: dict[str, Manifest],
+) -> None:
+    """The names of their attestations state no keys."""
+    store = CountingStore()
+    publish_all(Repository(store), one, PLACES, earlier=True)
+    exports = sum(1 for _ in MemoryStore.list(store, "exports/"))
+    lose_index(store)
+    store.asked.clear()
+    plan = planned(store, one)
+    assert set(plan.total.actions) == {"sign"}
+    assert store.asked["get"] == 1 + exports + 2 * run_somewhere(plan)
+
+
+def test_names_tell_what_has_to_be_verified_again(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    lose_index(store)
+    exports = sum(1 for _ in MemoryStore.list(store, "exports/"))
+    stricter = one[SMALL].model_copy(
+        update={"tolerance": {"fp32": OwnTolerance(cosine=0.99995, reason="a test says so")}}
+    )
+    plan = planned(store, {SMALL: stricter}, precisions=("fp32",))
+    actions = Counter(engine.action for engine in plan.engines)
+    assert actions[Action.VERIFY] == run_somewhere(plan) > 0
+    assert set(actions) == {Action.VERIFY, Action.SIGN}
+    assert store.asked["get"] <= 1 + exports
 
 
 def test_without_an_index_a_withdrawn_engine_is_not_proposed(
@@ -132,8 +183,7 @@ def test_without_an_index_a_withdrawn_engine_is_not_proposed(
     repository = Repository(store)
     withdraw(repository, bad)
     withdraw(repository, other, "benchmarked")  # which says nothing about the status
-    store.delete(f"index/{SMALL}.json")
-    store.delete("index.json")
+    lose_index(store)
     plan = planned(store, one)
     actions = {engine.label: engine.action for engine in plan.engines}
     assert [label for label, action in actions.items() if action is Action.WITHDRAWN] == [bad.label]

@@ -11,7 +11,11 @@ from builders.publish.index import engine_entries
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry
 from zoo.schema.layout import record_key
-from zoo.schema.records import Attestation, BuildRecord, concerning
+from zoo.schema.records import (
+    Attestation,
+    BuildRecord,
+)
+from zoo.schema.status import concerning
 from zoo.stores import MemoryStore
 
 LABELS = ("sm80-rtx1.7-fp16", "sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16")

@@ -88,7 +88,7 @@ def test_a_target_signed_with_sha512_alone_is_a_sentence(signed: Signed) -> None
     name = metadata._roles.bin_of("index.json")
     info = TargetFile.from_data("index.json", data, ["sha512"])
     metadata._roles.bin(name).signed.targets["index.json"] = info
-    metadata._sign_bin(name)
+    metadata._signer.sign_bin(name)
     metadata.finish()
     with raises_golden(TrustError, "client/sha512-alone"):
         signed.client().index()

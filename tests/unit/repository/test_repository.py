@@ -7,7 +7,12 @@ from support.goldens import raises_golden
 from support.records import attestation, blob, sha256, state_record
 
 from zoo.repository.repository import Repository
-from zoo.schema.records import Attestation, Blob, Record, status_of
+from zoo.schema.records import (
+    Attestation,
+    Blob,
+    Record,
+)
+from zoo.schema.status import status_of
 from zoo.stores import LocalStore, MemoryStore
 from zoo.util.errors import RepositoryError
 

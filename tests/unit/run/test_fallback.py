@@ -237,7 +237,7 @@ def test_where_there_is_no_stricter_one_the_cell_is_disabled(farm: Farm, alike: 
     assert ("too much would stay fp32" in str(error)) is not alike
     assert farm.builder.built == [FIRST]
     (cell,) = farm.index.disabled
-    assert cell.stage == "build"  # for the engine's sake: the first network kept its floors
+    assert cell.stage == "build"  # for the engine's sake: the first network met its tolerance
     assert_golden(f"run/no-stricter-network-{'alike' if alike else 'impossible'}", cell.reason)
     assert farm.planned().action == "disabled"
     assert farm.run(VERSION).disabled
@@ -253,7 +253,7 @@ def test_a_plan_says_that_a_stricter_network_is_to_be_made(farm: Farm) -> None:
         if export.inputs.lowering and export.inputs.lowering.safety == SECOND:
             farm.repository.store.delete(entry.key)
     planned = farm.planned()
-    assert (planned.action, planned.reason) == ("export", "an engine missed its floors")
+    assert (planned.action, planned.reason) == ("export", "an engine missed its tolerance")
 
 
 def test_what_a_later_proof_withdraws_has_a_stricter_successor(

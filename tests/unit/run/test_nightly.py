@@ -1,4 +1,4 @@
-"""A night: yesterday's engine stays until today's is proven, what misses its floors is disabled."""
+"""A night: an engine stays until a new one is verified; one that misses tolerance is disabled."""
 
 from __future__ import annotations
 

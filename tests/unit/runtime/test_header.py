@@ -74,28 +74,24 @@ def test_an_engine_of_another_size_than_its_record_says_is_refused(tmp_path: Pat
 
 @pytest.mark.skipif(bool(local_archs()), reason="there is a GPU")
 def test_without_a_gpu_that_is_what_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no usable NVIDIA GPU") as caught:
+    with pytest.raises(RunError, match="NVIDIA") as caught:
         open_session(engine_file(tmp_path), installed_inputs("rtx", "sm86"))
     assert "nvidia-smi" in str(caught.value)
 
 
 def test_another_gpu_is_named_with_the_command_that_builds_for_it() -> None:
-    with pytest.raises(
-        RunError, match="the engine is for sm86 or sm89, this GPU is sm90"
-    ) as caught:
+    with raises_golden(RunError, "runtime/another-gpu", match="sm86.*sm89.*sm90") as caught:
         check_arch(installed_inputs("rtx", "sm86", "sm89"), (9, 0))
     assert "GPU=sm90" in str(caught.value)
     check_arch(installed_inputs("rtx", "sm86", "sm89"), (8, 9))
 
 
 def test_another_version_and_a_missing_one_are_named() -> None:
-    from zoo.runtime.tensorrt.session import import_runtime
+    from zoo.runtime.tensorrt.library import import_runtime
 
     asked = installed_inputs("rtx", "sm86")
     other = {"toolchain": asked.toolchain.model_copy(update={"version": "1.6.0.1"})}
-    with pytest.raises(
-        RunError, match=r"TensorRT-RTX 1\.6\.0\.1, but 1\.7\.1.* is installed"
-    ) as caught:
+    with pytest.raises(RunError, match=r"TensorRT-RTX 1\.6\.0\.1.*\b1\.7\.1") as caught:
         import_runtime(asked.model_copy(update=other))
     assert "TRT=rtx1.7" in str(caught.value)
     standard = toolchain("trt", "11.4.1.2", cuda=13)

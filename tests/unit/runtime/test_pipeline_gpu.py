@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from support.caft import record
 from support.fake_gpu import WIDTH, FakeEngine, FakeGpu, expected, open_fake
+from support.goldens import raises_golden
 
 from zoo.caft import FeatureCache, cache_features
 from zoo.caft.sample import Sample
@@ -126,7 +127,5 @@ def test_an_engine_of_another_shape_is_a_sentence(
     gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeEngine, "get_tensor_shape", lambda *_: (-1, 3, 32, 32))
-    with pytest.raises(
-        RunError, match=r"'features' has shape \(-1, 3, 32, 32\), expected \(N, features\)"
-    ):
+    with raises_golden(RunError, "runtime/engine-of-another-shape", match=r"-1, 3, 32, 32"):
         open_fake(gpu, tmp_path, monkeypatch)

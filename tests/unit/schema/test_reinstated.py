@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 from support.records import attestation, machine
 
-from zoo.schema.records import Attestation, Status, concerning, status_of, taken_back
+from zoo.schema.records import (
+    Attestation,
+    Status,
+)
+from zoo.schema.status import concerning, status_of, taken_back
 
 STEPS = {
     "verified": ("verified", {"batches": []}),

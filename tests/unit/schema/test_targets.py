@@ -86,7 +86,7 @@ NO_LABELS = {
     ("builders/measure/comparison.py", "+"),  # labels, whole
     ("builders/measure/costs.py", "+"),
     ("zoo/client/selection.py", "+"),
-    ("zoo/schema/records.py", "-"),  # the kind in an attestation's name
+    ("zoo/schema/attestation_names.py", "-"),  # the kind in an attestation's name
 }
 """Where a text that is no part of a label is split or joined at a label's separators."""
 

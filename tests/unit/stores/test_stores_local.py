@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-from zoo.stores import LocalStore, open_store
+from zoo.stores import LocalStore, credentials_of, folder_of, open_store
 from zoo.util.errors import RepositoryError
 
 NOBODY = 65534
@@ -139,3 +139,22 @@ def test_a_failed_write_leaves_nothing(store: LocalStore) -> None:
 def test_a_file_url_names_a_directory(tmp_path: Path) -> None:
     open_store(f"file://{tmp_path}/with%20space").put("k", b"x")
     assert (tmp_path / "with space" / "k").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("url", "folder", "credentials"),
+    [
+        ("_repository", "_repository", None),
+        ("file:///with%20space", "/with space", None),
+        ("FILE://localhost/x", "/x", None),
+        ("s3://bucket/prefix", None, "AWS_"),
+        ("https://host/path", None, None),
+        ("memory://", None, None),
+        ("invented://x", None, None),
+    ],
+)
+def test_what_kind_of_store_a_url_names(
+    url: str, folder: str | None, credentials: str | None
+) -> None:
+    assert folder_of(url) == (None if folder is None else Path(folder))
+    assert credentials_of(url) == credentials

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,78 +10,11 @@ import numpy.typing as npt
 from zoo.runtime import cuda
 from zoo.runtime.base import Features
 from zoo.runtime.profiles import pieces
+from zoo.runtime.tensorrt.engine import FLOAT_BYTES, Bound, LoadedEngine
 from zoo.util.errors import RunError
 
 if TYPE_CHECKING:
-    from cuda.core import Buffer, Device, Stream
-
-    from zoo.schema.manifest import BatchRange
-
-FLOAT_BYTES = 4
-"""Of a float32: what engines give."""
-
-
-@dataclass(kw_only=True)
-class Bound:
-    """A context on one profile with its buffers, and the graphs captured from it."""
-
-    context: Any
-    images: Buffer
-    features: Buffer
-    batch: int = 0
-    graphs: dict[int, Any] = field(default_factory=dict)
-
-
-class LoadedEngine(Protocol):
-    """The properties of an engine that a lane uses.
-
-    Attributes:
-        device: The GPU.
-        input: Name of the engine's input.
-        output: Name of its output.
-        cuda_graphs: Whether calls replay captured graphs.
-        host: Page-locked memory.
-    """
-
-    device: Device
-    input: str
-    output: str
-    cuda_graphs: bool
-    host: cuda.HostPool
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        ...
-
-    @property
-    def profiles(self) -> tuple[BatchRange, ...]:
-        """Batch ranges of the optimisation profiles."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Number of features per image."""
-        ...
-
-    @property
-    def image_type(self) -> np.dtype[Any]:
-        """Type of the engine's input."""
-        ...
-
-    @property
-    def image_bytes(self) -> int:
-        """Size in bytes of an image in the engine's input type."""
-        ...
-
-    @property
-    def last_error(self) -> str:
-        """The last error that TensorRT logged."""
-        ...
-
-    def new_context(self, profile: int, stream: Stream) -> Bound:
-        """Creates a context on a profile, with its buffers."""
-        ...
+    from cuda.core import Device, Stream
 
 
 class Lane:

@@ -14,7 +14,8 @@ import numpy as np
 from zoo.runtime import cuda
 from zoo.runtime.base import Features, Images, check_images
 from zoo.runtime.profiles import Piece, pieces
-from zoo.runtime.tensorrt.lane import FLOAT_BYTES, Bound, Lane
+from zoo.runtime.tensorrt.engine import FLOAT_BYTES, Bound
+from zoo.runtime.tensorrt.lane import Lane
 from zoo.util.errors import RunError
 
 if TYPE_CHECKING:

@@ -1,0 +1,57 @@
+"""The files of a cache: what is appended, and what a killed pass left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.caft import identity
+
+from zoo.caft.cache_files import CacheFiles
+from zoo.caft.files import FEATURES, LABELS, LOG, SUMS
+from zoo.util.errors import CacheError
+
+ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
+
+
+def append(files: CacheFiles, lines: bytes = b"{}\n{}\n") -> None:
+    files.append(ROWS, np.array([0, 1], np.int64), np.zeros((2, 32), np.uint8), lines)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> CacheFiles:
+    files = CacheFiles(tmp_path, identity(4), 0)
+    files.open(0)
+    return files
+
+
+def test_a_batch_is_in_all_files(files: CacheFiles, tmp_path: Path) -> None:
+    append(files)
+    append(files, b"{}\n")
+    files.close(sync=True)
+    assert not files.are_open
+    assert np.array_equal(np.load(tmp_path / FEATURES), np.concatenate([ROWS, ROWS]))
+    assert np.load(tmp_path / LABELS).tolist() == [0, 1, 0, 1]
+    assert len(np.load(tmp_path / SUMS)) == 4
+    assert (tmp_path / LOG).read_bytes() == b"{}\n" * 3
+
+
+def test_what_a_killed_pass_left_is_cut_off(files: CacheFiles, tmp_path: Path) -> None:
+    append(files)
+    files.close(sync=False)
+    again = CacheFiles(tmp_path, identity(4), 3)
+    again.open(1)
+    again.close(sync=False)
+    assert np.array_equal(np.load(tmp_path / FEATURES), ROWS[:1])
+    assert (tmp_path / LOG).read_bytes() == b"{}\n"
+
+
+def test_another_writer_is_noticed(files: CacheFiles, tmp_path: Path) -> None:
+    append(files)
+    files.check_alone()
+    with (tmp_path / LOG).open("ab") as log:
+        log.write(b"{}\n")
+    with pytest.raises(CacheError) as caught:
+        files.check_alone()
+    assert str(tmp_path) in str(caught.value)

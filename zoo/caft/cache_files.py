@@ -1,0 +1,105 @@
+"""The files of a feature cache while a pass appends to them: the arrays first, the log last."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.caft.arrays import open_arrays
+from zoo.caft.card import Identity
+from zoo.caft.files import LOG, own, sums_of
+from zoo.caft.growing import GrowingArray
+from zoo.util.errors import CacheError
+
+
+class CacheFiles:
+    """The arrays and the log of a cache; open while something is appended.
+
+    Args:
+        folder: The cache's folder.
+        identity: The engine and the settings that make the rows.
+        end: Length of the log's complete lines in bytes.
+    """
+
+    def __init__(self, folder: Path, identity: Identity, end: int) -> None:
+        self._folder, self._identity, self._end = folder, identity, end
+        self._arrays: tuple[GrowingArray, ...] | None = None
+        self._log: int | None = None
+
+    @property
+    def are_open(self) -> bool:
+        """Whether they are open."""
+        return self._arrays is not None
+
+    def open(self, samples: int) -> None:
+        """Opens them for writing and cuts off what a killed pass left beyond so many samples."""
+        self._log = os.open(own(self._folder / LOG), os.O_RDWR | os.O_CREAT, 0o666)
+        os.ftruncate(self._log, self._end)
+        os.lseek(self._log, self._end, os.SEEK_SET)
+        self._arrays = open_arrays(self._folder, self._identity, samples)
+
+    def check_alone(self) -> None:
+        """Checks that nobody else has appended to the log.
+
+        Raises:
+            CacheError: Another process writes to the cache.
+        """
+        assert self._log is not None
+        if os.fstat(self._log).st_size != self._end:
+            raise CacheError(
+                f"another process is writing {self._folder}: {LOG} has grown",
+                hint="this disk has no locks: wait until the other pass finishes, or stop it",
+            )
+
+    def append(
+        self,
+        features: npt.NDArray[Any],
+        labels: npt.NDArray[np.int64],
+        hashes: npt.NDArray[np.uint8],
+        lines: bytes,
+    ) -> None:
+        """Appends a batch; it counts once its lines are in the log, which are written at once.
+
+        Args:
+            features: ``(samples * views, feature_dim)`` in the cache's data type.
+            labels: ``(samples,)``.
+            hashes: ``(samples, 32)``.
+            lines: The lines of the log, of skipped samples too.
+        """
+        assert self._arrays is not None
+        assert self._log is not None
+        sums = sums_of(features, len(labels))
+        parts: tuple[npt.NDArray[Any], ...] = features, labels, hashes, sums
+        for array, rows in zip(self._arrays, parts, strict=True):
+            array.append(rows)
+        self._end += len(lines)
+        _write(self._log, lines)
+
+    def cut(self, samples: int) -> None:
+        """Cuts the arrays, which are closed, to so many samples."""
+        self._arrays = open_arrays(self._folder, self._identity, samples)
+        self.close(sync=True)
+
+    def close(self, *, sync: bool) -> None:
+        """Closes them.
+
+        Args:
+            sync: Whether to wait until the data is on the disk.
+        """
+        arrays, self._arrays = self._arrays or (), None
+        for array in arrays:
+            array.close(sync=sync)
+        log, self._log = self._log, None
+        if log is not None:
+            if sync:
+                os.fsync(log)
+            os.close(log)
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

@@ -1,0 +1,136 @@
+"""Folders of verified metadata and files: one of this process, and one that processes share.
+
+A process reads into its own folder and adds what it verified to the shared one, which is locked for
+that moment alone, not while a server is waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from zoo.util.digest import sha256_bytes
+from zoo.util.files import write_whole
+from zoo.util.locks import turn
+
+
+class TrustFolders:
+    """The verified metadata and files of a repository.
+
+    Args:
+        shared: The folder that this user's processes share; it may be read-only.
+    """
+
+    def __init__(self, shared: Path) -> None:
+        self._folder = shared
+        self._own: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def metadata(self) -> Path:
+        """Folder of the metadata that this process read; the shared one before it read any."""
+        return next(self._own_folder(), self._folder) / "metadata"
+
+    def copy_of(self, path: str) -> Path | None:
+        """Returns the last verified copy of a file of the index, None if there is none."""
+        for folder in (*self._own_folder(), self._folder):
+            if (cached := _place(folder, path)).is_file():
+                return cached
+        return None
+
+    def read_copy(self, path: str, digest: str) -> bytes | None:
+        """Returns the verified copy of a file if it has this SHA-256, None otherwise."""
+        cached = self._cached(path)
+        if not (_digest_of(cached).is_file() and cached.is_file()):
+            return None
+        copy = cached.read_bytes()
+        return copy if sha256_bytes(copy) == digest else None
+
+    def keep_copy(self, path: str, data: bytes, digest: str) -> None:
+        """Caches a verified file, and its digest, to check the copy with when it is used."""
+        cached = self._cached(path)
+        note = _digest_of(cached)
+        note.unlink(missing_ok=True)  # never the digest of an older copy, whatever happens now
+        write_whole(cached, data)
+        write_whole(note, digest.encode())
+
+    def start(self) -> None:
+        """Copies the shared metadata, which sets the versions that must not be undercut."""
+        if self._own is None:
+            self._own = tempfile.TemporaryDirectory(prefix="zoo-trust-")
+        elif not self._is_writable:
+            return  # what this process read is newer
+        own, shared = Path(self._own.name) / "metadata", self._folder / "metadata"
+        with turn(self._folder / "lock"):
+            if own.is_dir():
+                shutil.rmtree(own)
+            if shared.is_dir():
+                shutil.copytree(shared, own, symlinks=True)
+
+    def share(self) -> None:
+        """Adds the metadata that this process read to the shared folder, unless that is newer."""
+        if not self._is_writable:
+            return
+        shared = self._folder / "metadata"
+        with turn(self._folder / "lock"):
+            for path in self.metadata.rglob("*.json"):
+                other = shared / path.relative_to(self.metadata)
+                data = path.read_bytes()
+                if path.is_symlink() or (other.is_file() and not _is_newer(data, other)):
+                    continue
+                write_whole(other, data)
+
+    @property
+    def _is_writable(self) -> bool:
+        return _may_write(self._folder)
+
+    def _cached(self, path: str) -> Path:
+        folder = self._folder if self._is_writable else next(self._own_folder())
+        return _place(folder, path)
+
+    def _own_folder(self) -> Iterator[Path]:
+        if self._own is not None:
+            yield Path(self._own.name)
+
+
+def is_intact(cached: Path) -> bool:
+    """Whether a verified copy is as it was; copies of earlier versions, without a digest, count."""
+    note = _digest_of(cached)
+    return not note.is_file() or note.read_text() == sha256_bytes(cached.read_bytes())
+
+
+def _place(folder: Path, path: str) -> Path:
+    return folder / "verified" / quote(path, safe="")
+
+
+def _is_newer(data: bytes, known: Path) -> bool:
+    """Whether metadata is of a later version than a known file, or that file is damaged."""
+    before = known.read_bytes()
+    if data == before:
+        return False
+    try:
+        return bool(_version(data) >= _version(before))
+    except (ValueError, KeyError, TypeError):
+        return True
+
+
+def _version(data: bytes) -> int:
+    return int(json.loads(data)["signed"]["version"])
+
+
+def _digest_of(cached: Path) -> Path:
+    return cached.with_name(f"{cached.name}.sha256")
+
+
+def _may_write(folder: Path) -> bool:
+    """Whether this user may write to a folder, or create it."""
+    for part in (folder, folder / "metadata", folder / "verified"):
+        while not part.exists() and part != part.parent:
+            part = part.parent
+        if not os.access(part, os.W_OK | os.X_OK):
+            return False
+    return True
