@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from builders.cli.catalog import update_catalog
+from builders.cli.first_use import confirm_weights, lock_first
 from builders.cli.request import places_to_run, read_request
 from builders.history.failures import Failures
 from builders.jobs.progress import Display
@@ -66,9 +67,11 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
     repository = Repository(open_store(selected.store))
     try:
         request = replace(selected.request, places=places_to_run(selected))
+        request = lock_first(request, display.say, locked=options.locked)
         desk = open_desk(selected.store, options.keys, display.say)
         farm = Farm(repository, executor, display, desk, Failures(repository, night=night))
         summary = farm.run(request)
+        confirm_weights(request, summary.exported, display.say, locked=options.locked)
     finally:
         executor.stop()
     summary.failed.update(selected.broken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from builders.cli.request import places_to_plan, places_to_run, read_request
@@ -66,13 +67,16 @@ def plan_of(options: argparse.Namespace, *, plans: bool = True) -> FarmPlan:
             for the plan of a run here.
     """
     selected = read_request(options, _to_stderr, plans=plans)
+    # What a matrix lists, nightly runs build, and those lock nothing.
+    locks_first = not (options.locked or getattr(options, "matrix", False))
+    request = replace(selected.request, locks_first=locks_first)
     try:
         places = places_to_plan(selected, options)
         if not plans:
             here = places_to_run(selected)
             places = lambda models: here  # noqa: E731
         repository = Repository(open_store(selected.store))
-        return plan_farm(repository, selected.request, places, selected.broken)
+        return plan_farm(repository, request, places, selected.broken)
     finally:
         selected.chosen.executor.stop()
 

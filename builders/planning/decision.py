@@ -74,6 +74,7 @@ class Cause(StrEnum):
     PROOF_CHANGED = "proof changed"
     NOT_PROBED = "not probed"
     NEW = "new"
+    UNLOCKED = "unlocked"
     KEYS_CHANGED = "keys changed"
     BUILD_KEY_CHANGED = "build key changed"
     EXPORT_KEY_CHANGED = "export key changed"
@@ -190,6 +191,7 @@ _SENTENCES = complete(
         Cause.PROOF_CHANGED: "what a proof asks for has changed",
         Cause.NOT_PROBED: "its verdict says nothing of the labelled photos",
         Cause.NEW: "nothing is published for it",
+        Cause.UNLOCKED: "make zoo locks its weights first",
         Cause.KEYS_CHANGED: "its keys {changed}",
         Cause.BUILD_KEY_CHANGED: "its build key {changed}",
         Cause.EXPORT_KEY_CHANGED: "its export key {changed}",

@@ -47,6 +47,8 @@ class EngineInputs:
             check_facts(self._manifest, facts, version("timm"))
         if not MODE_FACTS[self._request.weights].kind.seeded:
             check_licence(self._manifest.id, self._manifest.licence)
+        if (error := self._request.unlocked.get(self._manifest.id)) is not None:
+            raise error
         self.identity = weights.identify(self._manifest, self._request.weights)
 
     def tolerance(self, wanted: Wanted) -> Tolerance:
