@@ -49,6 +49,6 @@ def what_now(model: str, weights: HubWeights) -> str:
     if weights.digest_from in (DigestFrom.HUB, DigestFrom.DOWNLOAD):
         return f"{doubt}. If it was replaced for a reason, make lock UPGRADE={model} takes it"
     return (
-        f'{doubt}. To trust the hub instead, write sha256 = "unlocked" without digest_from into '
-        f"{model}.toml, then make lock UPGRADE={model}"
+        f'{doubt}. To trust the hub instead, write "unlocked" for sha256 and size into '
+        f"{model}.toml, without digest_from, then make lock UPGRADE={model}"
     )
