@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -140,9 +140,8 @@ def to_toml(pins: Mapping[str, Pin]) -> str:
     document.add("version", tomlkit.item(1))
     models = tomlkit.table(is_super_table=True)
     for name in sorted(pins):
-        fields: dict[str, Any] = pins[name].model_dump(mode="json", exclude_none=True)
         table = tomlkit.table()
-        table.update(fields)
+        table.update(pins[name].model_dump(mode="json", exclude_none=True))
         models.append(name, table)
     document.append("models", models)
     return tomlkit.dumps(document)

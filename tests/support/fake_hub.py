@@ -2,8 +2,8 @@
 
 The headers are those of the real hub: a file of weights is answered by a redirect to another host
 (here ``localhost`` in place of ``127.0.0.1``), which carries ``X-Repo-Commit``, ``X-Linked-Etag``
-(the file's SHA-256) and ``X-Linked-Size``, and for a file in Xet storage ``X-Xet-Hash`` and the route
-to a token; a small file is answered directly, with git's hash of it as ``ETag``.
+(the file's SHA-256) and ``X-Linked-Size``, and for a file in Xet storage ``X-Xet-Hash`` and the
+route to a token; a small file is answered directly, with git's hash of it as ``ETag``.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class FakeHub:
             "Location": f"{self.storage}/storage/lfs/{name}/{commit[0]}/{file}",
         }
         if self.xet:
-            headers["X-Xet-Hash"] = fake_xet.file_hash(digest)
+            headers["X-Xet-Hash"] = digest
             route = f"{self.endpoint}/api/models/{name}/xet-read-token/{commit[0]}"
             headers["Link"] = f'<{route}>; rel="xet-auth"'
         return self._send(request, 302, b"", headers)
@@ -243,10 +243,9 @@ class FakeHub:
         """Answers as the storage behind the hub does, which is asked without the hub's token."""
         assert "Authorization" not in request.headers or kind == "cas"
         if kind == "lfs":
-            owner, name, revision, *file = rest
-            commit = dict(self.repositories[f"{owner}/{name}"].commits)[revision]
-            path = commit["/".join(file)]
-            return self._body(request, "/".join(file), self._bytes("/".join(file), path), {})
+            owner, name, revision, file = rest
+            path = dict(self.repositories[f"{owner}/{name}"].commits)[revision][file]
+            return self._body(request, file, self._bytes(file, path), {})
         large = {
             hashlib.sha256(data).hexdigest(): (file, data)
             for held in self.repositories.values()
@@ -254,15 +253,14 @@ class FakeHub:
             for file, path in files.items()
             if _is_large(file) and (data := self._bytes(file, path))
         }
+        file, data = large[rest[-1]]
         if kind == "cas":
-            file, data = large[fake_xet.digest_of(rest[-1])]
             if request.command == "GET" and "/".join(rest[:2]) == "v1/reconstructions":
                 answer = fake_xet.reconstruction(
                     data, f"{self.storage}/storage/xorb/{rest[-1]}", request.headers.get("Range")
                 )
                 return self._send(request, 200 if answer else 416, answer, {})
             return self._error(request, 404, "EntryNotFound")
-        file, data = large[fake_xet.digest_of(rest[-1])]
         return self._body(request, file, fake_xet.xorb(data), {})
 
     def _bytes(self, name: str, path: Path) -> bytes:

@@ -1,7 +1,7 @@
 """What Xet storage answers, as far as hf_xet needs it to download a file.
 
-A file is one xorb of uncompressed chunks. Real hashes are Merkle hashes of the chunks; here the hash of
-a file is made of its SHA-256, which hf_xet does not check.
+A file is one xorb of uncompressed chunks. Real hashes are Merkle hashes of the chunks; here that of
+a file is its SHA-256: hf_xet does not check it.
 """
 
 from __future__ import annotations
@@ -35,16 +35,6 @@ def token(cas: str) -> Token:
     )
 
 
-def file_hash(sha256: str) -> str:
-    """Returns the hash of a file in the store."""
-    return sha256
-
-
-def digest_of(hash_: str) -> str:
-    """Returns the SHA-256 of the file with a hash."""
-    return hash_
-
-
 def _chunks(data: bytes) -> list[bytes]:
     return [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
 
@@ -72,9 +62,7 @@ def reconstruction(data: bytes, url: str, byte_range: str | None) -> bytes:
             "offset_into_first_range": 0,
             "terms": [{"hash": hash_, "unpacked_length": len(data), "range": chunks}],
             "fetch_info": {
-                hash_: [
-                    {"range": chunks, "url": url, "url_range": {"start": 0, "end": size - 1}}
-                ]
+                hash_: [{"range": chunks, "url": url, "url_range": {"start": 0, "end": size - 1}}]
             },
         }
     ).encode()

@@ -37,5 +37,9 @@ def pin(path: Path, sha256: str, **stated: str | int | list[str]) -> None:
     for name, value in stated.items():
         line = f"{name} = {value!r}".replace("'", '"')
         replaced = re.sub(rf'^{name} = "unlocked"$', line, text, flags=re.MULTILINE)
-        text = replaced if replaced != text else text.replace("\n[backbone]", f"{line}\n\n[backbone]", 1)
+        text = (
+            replaced
+            if replaced != text
+            else text.replace("\n[backbone]", f"{line}\n\n[backbone]", 1)
+        )
     path.write_text(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from support.hub_manifests import copy_open, pin
 
 from builders.recipe.export_form import Form, export_inputs
 from builders.weights import identify, locking, locks
+from builders.weights.hub_errors import UnreachableError
 from builders.weights.locks import Locks, Pin, read_locked, read_locks, to_toml, with_lock
 from builders.weights.mode import WeightsMode
-from zoo.schema.manifest import DigestFrom, HubWeights, load_manifest
+from zoo.schema.manifest import DigestFrom, HubWeights, Manifest, load_manifest
 from zoo.schema.precisions import Precision
 from zoo.util.errors import ManifestError, UsageError
 
@@ -149,6 +151,30 @@ def test_changes_at_once_lose_nothing(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(read_locks(tmp_path).models) == sorted(names)
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_about_every_model(tmp_path: Path) -> None:
+    manifest = load_manifest(copy_open("resnet50", tmp_path))
+    models = [manifest.model_copy(update={"id": f"model{number}"}) for number in range(100)]
+    asked = []
+
+    def question(model: Manifest) -> str:
+        asked.append(model.id)
+        raise UnreachableError(f"{model.id}: no network")
+
+    answers, errors = locking.ask(models, question)
+    assert not answers
+    assert list(errors) == [model.id for model in models]
+    assert len(asked) < len(models)
+
+    def reached_first(model: Manifest) -> str:
+        if model.id == "model0":
+            return "there"
+        time.sleep(0.01)  # after the answer
+        raise UnreachableError(f"{model.id}: timed out")
+
+    answers, errors = locking.ask(models, reached_first)
+    assert all("timed out" in error.message for error in errors.values())
 
 
 def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
