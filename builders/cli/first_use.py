@@ -28,7 +28,6 @@ def lock_first(request: Request, say: Say, *, locked: bool) -> Request:
 
     Raises:
         ManifestError: The lock can't be read.
-        UsageError: It can't be written.
     """
     if locked or MODE_FACTS[request.weights].kind.seeded:
         return request
@@ -73,7 +72,12 @@ def confirm_weights(request: Request, exported: Iterable[str], say: Say, *, lock
                 f"records; make lock and make zoo without LOCKED=1 write that into {NAME}"
             )
         return
-    if confirmed := locking.confirm(request.manifest_dir, downloaded):
+    try:
+        confirmed = locking.confirm(request.manifest_dir, downloaded)
+    except ZooError as error:  # the engines are published: this run has not failed
+        say(f"a download confirms the hash of {', '.join(waiting)}, but {error}")
+        return
+    if confirmed:
         say(f"{NAME}: a download confirms the hash of {', '.join(confirmed)}")
 
 

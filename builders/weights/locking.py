@@ -15,7 +15,7 @@ from builders.weights.locks import NAME, Pin
 from builders.weights.resolve import resolve
 from builders.weights.standing import DIGEST_FACTS
 from zoo.schema.manifest import DigestFrom, HubWeights, Manifest
-from zoo.util.errors import WeightsError, ZooError
+from zoo.util.errors import UsageError, WeightsError, ZooError
 
 T = TypeVar("T")
 
@@ -38,14 +38,14 @@ class Locked:
 def lock_missing(folder: Path, manifests: Iterable[Manifest]) -> Locked:
     """Locks the weights that neither their manifests nor the lock state completely.
 
-    A model that the hub lacks does not stop the others, and nothing that is locked changes.
+    A model that the hub lacks does not stop the others, and nothing that is locked changes. If the
+    lock can't be written, that is the error of each model.
 
     Args:
         folder: The folder of manifests.
         manifests: The models, with what the lock adds already.
 
     Raises:
-        UsageError: The lock can't be written.
         ManifestError: The lock can't be read.
     """
     wanted = {
@@ -56,12 +56,27 @@ def lock_missing(folder: Path, manifests: Iterable[Manifest]) -> Locked:
     pins, errors = ask(wanted.values(), resolve)
     if not pins:
         return Locked(errors=errors)
+    try:
+        new, others = _write(folder, wanted, pins)
+    except UsageError as error:
+        return Locked(errors=errors | dict.fromkeys(pins, error))
+    return Locked(new=new, errors=errors | others)
+
+
+def _write(
+    folder: Path, manifests: Mapping[str, Manifest], pins: Mapping[str, Pin]
+) -> tuple[dict[str, Pin], dict[str, ZooError]]:
+    """Adds entries to the lock; those that another process wrote meanwhile stay.
+
+    Returns:
+        What was added, and the errors of models of which the other process has another hash.
+    """
     new: dict[str, Pin] = {}
-    # Another process may have locked some of them meanwhile: that stays.
+    errors: dict[str, ZooError] = {}
     with locks.changing(folder) as write:
         kept = locks.read_locks(folder).models
         for name, pin in pins.items():
-            weights, there = wanted[name].weights, kept.get(name)
+            weights, there = manifests[name].weights, kept.get(name)
             assert isinstance(weights, HubWeights)
             if there is None or not there.is_of(weights):
                 new[name] = pin
@@ -69,7 +84,7 @@ def lock_missing(folder: Path, manifests: Iterable[Manifest]) -> Locked:
                 errors[name] = other_hash(name, pin, there)
         if new:
             write({**kept, **new})
-    return Locked(new=new, errors=errors)
+    return new, errors
 
 
 def other_hash(model: str, pin: Pin, there: Pin) -> WeightsError:

@@ -96,7 +96,7 @@ def test_a_model_goes_the_way_of_the_card(hub: FakeHub, tmp_path: Path) -> None:
 
 
 def test_a_single_record_is_confirmed_by_a_download_or_refused(
-    hub: FakeHub, tmp_path: Path
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = copy_open(SMALL_ONE[0], tmp_path / "manifests")
     manifest = load_manifest(path)
@@ -131,6 +131,12 @@ def test_a_single_record_is_confirmed_by_a_download_or_refused(
     assert locked.digest_from is DigestFrom.DOWNLOAD
     [record] = farm.repository.records(SMALL_ONE[0])
     assert record.export_key == key  # the lock's hash and the manifest's are one
+
+    shutil.rmtree(farm.store)
+    hub.stop()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = farm.make("GPU=cpu", "PRECISION=fp32", "LOCKED=1")
+    assert counts(done) == Counts(published=1), done.stdout
 
 
 PORTIONS = (("vit_large_patch16_224",), ("vgg19_bn", "vgg16_bn", "vit_base_patch16_224"))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from support.fake_nights import NO_IMAGES
 from support.goldens import assert_golden
 from support.hub_manifests import copy_open, pin
 
+from builders.cli.first_use import confirm_weights, lock_first
+from builders.planning.request import Request
 from builders.recipe.export_form import Form, export_inputs
+from builders.toolchains.elsewhere import Places
 from builders.weights import identify, locking, locks
 from builders.weights.hub_errors import UnreachableError
 from builders.weights.locks import Locks, Pin, read_locked, read_locks, to_toml, with_lock
@@ -175,6 +180,64 @@ def test_a_hub_that_does_not_answer_is_not_asked_about_every_model(tmp_path: Pat
 
     answers, errors = locking.ask(models, reached_first)
     assert all("timed out" in error.message for error in errors.values())
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["same", "other"])
+def test_what_another_process_has_just_locked_stays(
+    other: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_open("resnet50", tmp_path)
+    copy_open("vgg16_bn", tmp_path)
+    theirs = RESNET.model_copy(update={"sha256": "e" * 64} if other else {"revision": "e" * 40})
+
+    def meanwhile(manifest: Manifest) -> Pin:
+        if manifest.id == "resnet50":
+            write(tmp_path, resnet50=theirs)
+        return {"resnet50": RESNET, "vgg16_bn": VGG}[manifest.id]
+
+    monkeypatch.setattr(locking, "resolve", meanwhile)
+    outcome = locking.lock_missing(tmp_path, read_locked(tmp_path)[0].values())
+    assert read_locks(tmp_path).models == {"resnet50": theirs, "vgg16_bn": VGG}
+    assert outcome.new == {"vgg16_bn": VGG}
+    assert list(outcome.errors) == (["resnet50"] if other else [])
+    for error in outcome.errors.values():
+        assert SHA256 in error.message
+        assert "e" * 64 in error.message
+
+
+def test_a_folder_that_cannot_be_written_stops_only_what_needs_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a read-only checkout: a stated hash is enough to build from."""
+    copy_open("densenet121", tmp_path)
+    dense = RESNET.model_copy(update={"repository": "timm/densenet121.ra_in1k"})
+    write(tmp_path, densenet121=dense)
+    pin(copy_open("resnet50", tmp_path), SHA256)
+    copy_open("vgg16_bn", tmp_path)
+    pins = {"resnet50": RESNET, "vgg16_bn": VGG}
+    monkeypatch.setattr(locking, "resolve", lambda manifest: pins[manifest.id])
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(locks, "write_whole", refuse)
+    said: list[str] = []
+    request = request_of(tmp_path)
+    after = lock_first(request, said.append, locked=False)
+    assert list(after.unlocked) == ["vgg16_bn"]
+    assert "can't be written" in after.unlocked["vgg16_bn"].message
+    assert any("going on with the hash that the manifest states" in line for line in said)
+    confirm_weights(after, ["densenet121"], said.append, locked=False)  # no error at the end
+    assert "can't be written" in said[-1]
+    assert read_locks(tmp_path).models == {"densenet121": dense}
+
+
+def request_of(folder: Path) -> Request:
+    return Request(
+        manifests=read_locked(folder)[0], manifest_dir=folder,
+        places=Places(lines=(), elsewhere=frozenset(), here=frozenset()), precisions=None,
+        weights=WeightsMode.MANIFEST, calibration=NO_IMAGES, failures=folder / "_failures",
+    )  # fmt: skip
 
 
 def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
