@@ -18,6 +18,7 @@ from builders.planning.options import add_options
 from builders.publish.signer import open_desk
 from builders.run.farm import Farm
 from builders.run.summary import Summary
+from builders.weights.mode import MODE_FACTS
 from zoo.cli.main import add_arguments
 from zoo.repository.repository import Repository
 from zoo.stores import open_store
@@ -67,8 +68,9 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
     repository = Repository(open_store(selected.store))
     try:
         request = replace(selected.request, places=places_to_run(selected))
-        request = lock_first(request, display.say, locked=options.locked)
         desk = open_desk(selected.store, options.keys, display.say)
+        repository.claim(MODE_FACTS[request.weights].kind)  # or nothing is to be locked for it
+        request = lock_first(request, display.say, locked=options.locked)
         farm = Farm(repository, executor, display, desk, Failures(repository, night=night))
         summary = farm.run(request)
         confirm_weights(request, summary.exported, display.say, locked=options.locked)

@@ -24,7 +24,7 @@ from zoo.schema.manifest import (
     read_manifests,
     select_manifests,
 )
-from zoo.util.errors import UnlockedError, ZooError
+from zoo.util.errors import UnlockedError, UsageError, ZooError
 
 
 def add_commands(commands: Any) -> None:
@@ -58,6 +58,8 @@ def lock(options: argparse.Namespace) -> int:
     Raises:
         ZooError: A model could not be locked; the others are.
     """
+    if options.locked and options.upgrade:
+        raise UsageError("LOCKED=1 only checks the lock, and UPGRADE= changes it: give one of them")
     folder = Path(options.manifests)
     manifests, broken = read_manifests(folder)
     patterns = [*options.names, *words(options.models)]

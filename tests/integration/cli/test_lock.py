@@ -301,6 +301,35 @@ def test_another_repository_is_locked_anew(served: FakeHub, folder: Path) -> Non
     assert pins(folder)["resnet50"] == expected(served, VGG)
 
 
+def test_a_stated_revision_is_the_one_that_is_locked(
+    served: FakeHub, folder: Path, tmp_path: Path
+) -> None:
+    before = served.revision(RESNET)
+    served.commit(RESNET)
+    put(served, RESNET, b"better", tmp_path)
+    path = folder / "resnet50.toml"
+    path.write_text(path.read_text().replace('revision = "unlocked"', f'revision = "{before}"'))
+    done = lock(folder, "resnet50")
+    assert done.returncode == 0, done.stderr
+    assert pins(folder)["resnet50"] == expected(served, RESNET, revision=before)
+
+
+def test_a_commit_that_the_hub_lost_is_replaced_with_upgrade(served: FakeHub, folder: Path) -> None:
+    lock(folder)
+    served.commit(RESNET)
+    del served.repositories[RESNET].commits[0]  # as after a squash of its history
+    assert "resnet50: unchanged\n" in lock(folder).stdout
+    done = lock(folder, "--upgrade", "resnet50")
+    assert done.returncode == 0, done.stderr
+    assert pins(folder)["resnet50"] == expected(served, RESNET)
+
+
+def test_a_check_changes_nothing(served: FakeHub, folder: Path) -> None:
+    done = lock(folder, "--locked", "--upgrade", "resnet50")
+    assert done.returncode == 2
+    assert "UPGRADE=" in done.stderr
+
+
 def test_an_unknown_model_is_a_usage_error(served: FakeHub, folder: Path) -> None:
     for arguments in (["resnet5"], ["--models", "resnet5"], ["--upgrade", "resnet5"]):
         done = lock(folder, *arguments)
