@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from zoo.util.causes import cause_of
 from zoo.util.errors import WeightsError
 
 _DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
 _LOGIN = ".venv/bin/hf auth login"
+_LOGIN_OF_URL = re.compile(r"://[^/@\s]+@")
 
 
 class NotThereError(WeightsError):
@@ -35,7 +38,7 @@ def of_download(model: str, where: str, error: Exception) -> WeightsError:
             hint=f"check the network, HF_ENDPOINT and HF_HUB_OFFLINE; {_DRY_RUN}",
         )
     return WeightsError(
-        f"{model}: {where}: the download did not complete: {cause_of(error)}",
+        f"{model}: {where}: the download did not complete: {_cause(error)}",
         hint=f"try again; {_DRY_RUN}",
     )
 
@@ -45,7 +48,7 @@ def of_question(model: str, where: str, error: Exception) -> WeightsError:
     if (answer := _answer(model, where, error)) is not None:
         return answer
     return UnreachableError(
-        f"{model}: {where}: the hub can't be reached: {cause_of(error, 200)}",
+        f"{model}: {where}: the hub can't be reached: {_cause(error)}",
         hint="locking needs the network; check HF_ENDPOINT and HF_HUB_OFFLINE; " + _DRY_RUN,
     )
 
@@ -63,7 +66,7 @@ def _answer(model: str, where: str, error: Exception) -> WeightsError | None:
         return _refused(model, where, error)
     if isinstance(error, (errors.FileMetadataError, ValueError, TypeError, KeyError)):
         return WeightsError(
-            f"{model}: {where}: what answers is no Hugging Face hub: {cause_of(error, 200)}",
+            f"{model}: {where}: what answers is no Hugging Face hub: {_cause(error)}",
             hint=f"check HF_ENDPOINT and the proxy; {_DRY_RUN}",
         )
     return None
@@ -110,6 +113,16 @@ def _missing(error: Exception) -> str:
 
 
 def _page(repository: str) -> str:
+    return f"{endpoint()}/{repository}"
+
+
+def endpoint() -> str:
+    """Returns the address of the hub, without the user and password of a mirror."""
     from huggingface_hub import constants
 
-    return f"{constants.ENDPOINT}/{repository}"
+    return _LOGIN_OF_URL.sub("://", constants.ENDPOINT)
+
+
+def _cause(error: Exception) -> str:
+    """Returns what an error says, without the user and password of a mirror."""
+    return _LOGIN_OF_URL.sub("://", cause_of(error, 400))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from builders.weights import hub
 from builders.weights.card import check_card
 from builders.weights.hub import Stated
-from builders.weights.hub_errors import NotThereError
+from builders.weights.hub_errors import NotThereError, endpoint
 from builders.weights.locks import NAME, Pin
 from builders.weights.standing import digest_words, what_now
 from zoo.schema.manifest import UNLOCKED, DigestFrom, HubWeights, Manifest
@@ -111,9 +109,5 @@ def _pin(weights: HubWeights, stated: Stated, digest_from: DigestFrom) -> Pin:
 
 
 def _other_hub() -> str | None:
-    """Returns the address of the hub without user and password, unless it is the public one."""
-    from huggingface_hub import constants
-
-    parts = urlsplit(constants.ENDPOINT)
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return None if address == _PUBLIC_HUB else address
+    """Returns the address of the hub, unless it is the public one."""
+    return None if endpoint() == _PUBLIC_HUB else endpoint()

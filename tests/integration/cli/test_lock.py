@@ -216,6 +216,12 @@ def test_a_mirrors_password_is_not_written_down(served: FakeHub, folder: Path) -
     assert done.returncode == 0, done.stderr
     assert "secret" not in done.stdout + lock_path(folder).read_text()
     assert pins(folder)["resnet50"].hub == served.endpoint
+    served.gate(RESNET, "hf_admitted")
+    for is_hub in (False, True):
+        served.is_hub = is_hub
+        done = lock(folder, HF_ENDPOINT=with_password)
+        assert done.returncode == 5
+        assert "secret" not in done.stdout + done.stderr
 
 
 def test_two_at_once_lose_nothing(served: FakeHub, folder: Path) -> None:

@@ -227,6 +227,10 @@ def test_what_answers_may_be_no_hub(served: FakeHub) -> None:
     assert done.returncode == 5
     assert "is no Hugging Face hub" in done.stderr
     assert "HF_ENDPOINT" in done.stderr
+    mirror = served.endpoint.replace("http://", "http://me:secret@")
+    done = fetch(locked(served), HF_ENDPOINT=mirror)
+    assert done.returncode == 5
+    assert "secret" not in done.stderr
 
 
 @pytest.mark.parametrize(("token", "status"), [("", 401), ("hf_stranger", 403)])
