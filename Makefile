@@ -25,7 +25,7 @@ endif
 
 FARM = $(BIN)/zoo-farm --manifests "$(MANIFESTS)"
 
-.PHONY: help zoo plan nightly verify prove demo test test-unit test-full test-docker lint catalog serve publish wheel image clean
+.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker lint catalog serve publish wheel image clean
 
 help:  ## List targets and variables
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ plan: $(READY)  ## Show what make zoo would do, why, and what that requires; wri
 
 nightly: $(READY)  ## Run make zoo, report failures and regressions, and disable engines that failed in two nights (RETRY=1, ISSUE, REPORT)
 	@$(FARM) nightly $(ARGS_nightly)
+
+lock: $(READY)  ## Ask the hub about weights and write manifests.lock (MODELS, UPGRADE; LOCKED=1 only checks it)
+	@$(FARM) lock $(ARGS_lock)
 
 verify: $(READY)  ## Verify published engines that are pending for a GPU like this machine's (STORE; TRUST: the repository's root)
 	@$(if $(TRUST),$(BIN)/zoo list --store "$(STORE)" --trust "$(TRUST)" >/dev/null)

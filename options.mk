@@ -1,8 +1,9 @@
 # Written by `zoo-farm options --makefile`; the table is builders/planning/options.py.
-KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX NIGHT REPORT ISSUE MANIFESTS PORT DATA TRUST REFRESH ALLOW_UNLOCKED
-TAKES_zoo := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS MANIFESTS
-TAKES_plan := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX MANIFESTS
-TAKES_nightly := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS NIGHT REPORT ISSUE MANIFESTS
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED UPGRADE STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX NIGHT REPORT ISSUE MANIFESTS PORT DATA TRUST REFRESH ALLOW_UNLOCKED
+TAKES_zoo := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS MANIFESTS
+TAKES_plan := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX MANIFESTS
+TAKES_nightly := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS NIGHT REPORT ISSUE MANIFESTS
+TAKES_lock := MODELS LOCKED UPGRADE MANIFESTS
 TAKES_verify := MODELS STORE KEYS SITE BASE_URL BUILDER_PYTHON TIMEOUT MEMORY MANIFESTS TRUST
 TAKES_catalog := STORE SITE BASE_URL MANIFESTS
 TAKES_serve := STORE SITE BASE_URL MANIFESTS PORT
@@ -10,9 +11,10 @@ TAKES_prove := MODELS STORE KEYS SITE BASE_URL BUILDER_PYTHON TIMEOUT MEMORY MAN
 TAKES_publish := STORE KEYS ISSUE REFRESH
 TAKES_demo := GPU PRECISION STORE MANIFESTS DATA
 TAKES_image := TRT ALLOW_UNLOCKED
-ARGS_zoo = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
-ARGS_plan = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(call yes,JSON),--json) $(if $(call yes,MATRIX),--matrix)
-ARGS_nightly = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)"
+ARGS_zoo = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
+ARGS_plan = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(call yes,JSON),--json) $(if $(call yes,MATRIX),--matrix)
+ARGS_nightly = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)"
+ARGS_lock = --models "$(MODELS)" $(if $(call yes,LOCKED),--locked) --upgrade "$(UPGRADE)"
 ARGS_verify = --models "$(MODELS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
 ARGS_catalog = --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)"
 define OPTIONS_HELP
@@ -23,6 +25,8 @@ define OPTIONS_HELP
   CALIBRATION     a folder of at least 32 photos, for bf16, fp16 and int8 (default: photos from the farm's packages)
   LABELLED        a folder of photos with one subfolder per class: adds [a linear probe](docs/explanation/precision.md#floors) to the verdict (default: none)
   WEIGHTS         manifest, seeded (default: manifest)
+  LOCKED          1: refuse weights that neither the manifest nor manifests.lock states; make lock then asks no hub (default: off; always on for make nightly and MATRIX)
+  UPGRADE         ids, globs, families whose lock make lock replaces by what the hub states now (default: none)
   STORE           a directory, s3://bucket/prefix (default: _repository; _repository-seeded for a dry run)
   KEYS            folder of the keys that sign the store (default: beside a local repository, created if missing)
   SITE            a directory (default: _site; _site-seeded for a dry run)

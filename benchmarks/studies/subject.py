@@ -16,6 +16,7 @@ from builders.photos import bundled as photos
 from builders.photos.calibration import shipped
 from builders.precision import Images
 from builders.recipe.export_form import DIALECTS
+from builders.weights.hub_errors import UnreachableError
 from builders.weights.mode import WeightsMode
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import Manifest
@@ -78,7 +79,7 @@ def prepare(
 ) -> Subject:
     """Exports a model in fp32 unless its folder has the export.
 
-    Hub weights that are not locked are replaced by seeded ones.
+    Hub weights that are not locked, or that no hub can be asked for, are replaced by seeded ones.
 
     Args:
         manifest: The model.
@@ -95,8 +96,10 @@ def prepare(
     """
     try:
         weights.identify(manifest, WeightsMode.MANIFEST)
+        weights.fetch(manifest, manifest_dir)
         seeded = False
-    except UnlockedError:
+    except (UnlockedError, UnreachableError) as error:
+        say(f"{error.message}: seeded weights are studied")
         seeded = True
     subject = Subject(manifest=manifest, folder=folder, seeded=seeded, photos=photo_count)
     fp32, halved = folder / "fp32.onnx", folder / "half.onnx"  # written in this order

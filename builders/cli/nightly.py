@@ -34,6 +34,7 @@ def add_commands(commands: Any) -> None:
 def nightly(options: argparse.Namespace) -> int:
     """Runs zoo, counts failures, and reports failed engines and regressions."""
     started = utc_now()
+    options.locked = True  # weights that nobody has reviewed are not for the night
     night = checked_night(options.night) if options.night else ""
     suffix = MODE_FACTS[parse_mode(options.weights or WeightsMode.MANIFEST)].suffix
     options.store = options.store or f"_repository{suffix}"

@@ -7,6 +7,7 @@ import fnmatch
 from pathlib import Path
 
 from builders.planning.options import words
+from builders.weights.locks import read_locked
 from zoo.client.client import Client, connect, trust_home
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import Manifest, read_manifests, select_manifests
@@ -17,10 +18,18 @@ STORE_HELP = "repository (default ./_repository)"
 
 
 def chosen_manifests(
-    options: argparse.Namespace,
+    options: argparse.Namespace, *, locks: bool = True
 ) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:
-    """Returns the manifests that ``--models`` selects, and the errors of those that are invalid."""
-    good, bad = read_manifests(Path(options.manifests))
+    """Returns the manifests that ``--models`` selects, and the errors of those that are invalid.
+
+    Args:
+        options: With ``manifests`` and ``models``.
+        locks: Whether they have what ``manifests.lock`` adds; a dry run needs none of that.
+
+    Raises:
+        ManifestError: There are no manifests, or the lock can't be read.
+    """
+    good, bad = (read_locked if locks else read_manifests)(Path(options.manifests))
     patterns = words(options.models)
     if not patterns:
         return good, bad

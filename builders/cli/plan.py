@@ -67,12 +67,15 @@ def plan_of(options: argparse.Namespace, *, plans: bool = True) -> FarmPlan:
             for the plan of a run here.
     """
     selected = read_request(options, _to_stderr, plans=plans)
+    # What a matrix lists, nightly runs build, and those lock nothing.
+    locks_first = not (options.locked or getattr(options, "matrix", False))
+    request = replace(selected.request, locks_first=locks_first)
     try:
         repository = Repository(open_store(selected.store))
         here = None if plans else places_to_run(selected)
         published = read_published(repository, selected.request.manifests)
         places = here or places_to_plan(selected, options, list(published.values()))
-        request = replace(selected.request, places=places)
+        request = replace(request, places=places)
         return plan_farm(repository, request, selected.broken, published)
     finally:
         selected.chosen.executor.stop()

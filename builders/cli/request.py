@@ -68,7 +68,8 @@ def read_request(options: argparse.Namespace, say: Say, *, plans: bool = False) 
     site = Path(options.site or f"_site{suffix}")
     if site.exists() and not site.is_dir():
         raise UsageError(f"SITE={site} is a file", hint="the catalog goes into a folder")
-    manifests, broken = chosen_manifests(options)
+    seeded = MODE_FACTS[mode].kind.seeded
+    manifests, broken = chosen_manifests(options, locks=not seeded)
     requested = [Arch.parse(name) for name in words(options.gpu)]
     lines = tuple(RuntimeLine.parse(name) for name in words(options.trt))
     if len(lines) > 1 and not plans:

@@ -206,7 +206,7 @@ def _export_fp32(
     from builders.export import backbone, cuts, timm_facts
     from builders.export import onnx as export
     from builders.photos import bundled
-    from builders.weights import card, seeded, state
+    from builders.weights import card, hub, seeded, state
 
     manifest, output = job.manifest, workspace.output
     dialect = job.inputs["fp32"].dialect
@@ -218,7 +218,7 @@ def _export_fp32(
     if not job.weights.seeded:
         path = weights.fetch(manifest, Path(job.manifest_dir))
         if isinstance(manifest.weights, HubWeights):
-            card.check_card(manifest, manifest.weights.revision)
+            card.check_card(manifest, hub.commit_of(path))
     elif job.state is not None:
         path = workspace.blob(job.state)
     else:

@@ -29,7 +29,7 @@ from zoo.schema.records import (
     FailureReason,
     FailureRecord,
 )
-from zoo.util.errors import TargetError, ZooError
+from zoo.util.errors import TargetError, UnlockedError, ZooError
 
 
 def decide(manifest: Manifest, request: Request, known: Known) -> list[Decision]:
@@ -64,16 +64,27 @@ class Decider:
             self.inputs.identify()
             if not wanted:
                 self._refuse()
-        except ZooError as error:
-            text = error.message.removeprefix(f"{manifest.id}: ")
+        except UnlockedError as error:
+            if not (wanted and self._request.locks_first):
+                return self._blocked(wanted, error)
             return [
-                Decision(
-                    model=manifest.id, wanted=engine, action=Action.BLOCKED,
-                    cause=Cause.MODEL_ERROR, text=text, error=error,
-                )
-                for engine in wanted or (None,)
-            ]  # fmt: skip
+                self._decision(engine, Action.EXPORT, Cause.UNLOCKED, form=form_of(engine))
+                for engine in wanted
+            ]
+        except ZooError as error:
+            return self._blocked(wanted, error)
         return [self.engine(engine) for engine in wanted]
+
+    def _blocked(self, wanted: list[Wanted], error: ZooError) -> list[Decision]:
+        """Decides that nothing is made of a model."""
+        text = error.message.removeprefix(f"{self._manifest.id}: ")
+        return [
+            Decision(
+                model=self._manifest.id, wanted=engine, action=Action.BLOCKED,
+                cause=Cause.MODEL_ERROR, text=text, error=error,
+            )
+            for engine in wanted or (None,)
+        ]  # fmt: skip
 
     def engine(self, wanted: Wanted) -> Decision:
         """Decides for an engine; its export states whether it is mixed."""

@@ -75,6 +75,7 @@ class Cause(StrEnum):
     PROOF_CHANGED = "proof changed"
     NOT_PROBED = "not probed"
     NEW = "new"
+    UNLOCKED = "unlocked"
     KEYS_CHANGED = "keys changed"
     BUILD_KEY_CHANGED = "build key changed"
     EXPORT_KEY_CHANGED = "export key changed"
@@ -197,6 +198,7 @@ _SENTENCES = complete(
         Cause.PROOF_CHANGED: "the inputs of its verification changed",
         Cause.NOT_PROBED: "it was not verified on these labelled photos",
         Cause.NEW: "nothing is published for it",
+        Cause.UNLOCKED: "make zoo locks its weights first",
         Cause.KEYS_CHANGED: "its keys {changed}",
         Cause.BUILD_KEY_CHANGED: "its build key {changed}",
         Cause.EXPORT_KEY_CHANGED: "its export key {changed}",

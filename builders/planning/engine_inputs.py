@@ -47,6 +47,8 @@ class EngineInputs:
             check_licence(self._manifest.id, self._manifest.licence)
         if (facts := self._request.facts.get(self._manifest.timm_name)) is not None:
             check_facts(self._manifest, facts, version("timm"))
+        if (error := self._request.unlocked.get(self._manifest.id)) is not None:
+            raise error
         self.identity = weights.identify(self._manifest, self._request.weights)
 
     def tolerance(self, wanted: Wanted) -> Tolerance:

@@ -13,13 +13,13 @@ from zoo.util.errors import UsageError
 
 RUN = ("zoo", "plan", "nightly")
 LISTS = ("verify", "catalog", "serve")
-COMMANDS = (*RUN, "verify", "catalog")
+COMMANDS = (*RUN, "lock", "verify", "catalog")
 """Commands of ``zoo-farm`` whose options come from the table."""
 
 _VERIFY = (*RUN, "verify", "prove", "reinstate")
 """What verifies engines, in a process of its own."""
 
-TARGETS = (*RUN, *LISTS, "prove", "publish", "demo", "image")
+TARGETS = (*RUN, "lock", *LISTS, "prove", "publish", "demo", "image")
 """Targets of make that accept variables other than PYTHON."""
 
 
@@ -77,7 +77,7 @@ OPTIONS: tuple[Option, ...] = (
         variable="MODELS",
         values="ids, globs, families; separate several with commas",
         default="all",
-        takes=(*RUN, "verify", "prove"),
+        takes=(*RUN, "lock", "verify", "prove"),
     ),
     Option(
         variable="PRECISION",
@@ -97,6 +97,20 @@ OPTIONS: tuple[Option, ...] = (
         default="none",
     ),
     Option(variable="WEIGHTS", values=_names(WeightsMode), default="`manifest`"),
+    Option(
+        variable="LOCKED",
+        values="`1`: refuse weights that neither the manifest nor `manifests.lock` states; "
+        "`make lock` then asks no hub",
+        default="off; always on for `make nightly` and `MATRIX`",
+        takes=(*RUN, "lock"),
+        switch=True,
+    ),
+    Option(
+        variable="UPGRADE",
+        values="ids, globs, families whose lock `make lock` replaces by what the hub states now",
+        default="none",
+        takes=("lock",),
+    ),
     Option(
         variable="STORE",
         values="a directory, `s3://bucket/prefix`",
@@ -198,7 +212,7 @@ OPTIONS: tuple[Option, ...] = (
 OF_MAKE: tuple[Option, ...] = (
     Option(
         variable="MANIFESTS", values="a directory", default="`manifests`",
-        takes=(*RUN, *LISTS, "prove", "demo"),
+        takes=(*RUN, "lock", *LISTS, "prove", "demo"),
     ),
     Option(variable="PORT", values="port of `make serve`", default="8000", takes=("serve",)),
     Option(

@@ -16,9 +16,11 @@ from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.report import FarmPlan, make_plan, planned
 from builders.planning.request import Request
+from builders.weights.locks import NAME
+from builders.weights.mode import MODE_FACTS
 from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
-from zoo.schema.manifest import Manifest
+from zoo.schema.manifest import DigestFrom, HubWeights, Manifest
 from zoo.util.errors import ZooError
 
 _AT_ONCE = 16  # models read from a server at the same time
@@ -75,7 +77,7 @@ def plan_farm(
         for name, index in published.items()
         for note in _corrections(request.manifests[name], index)
     ]
-    notes = (*request.places.notes, *corrections)
+    notes = (*request.places.notes, *corrections, *_weights_notes(request))
     return make_plan(repository.store.url, engines, seconds, notes)
 
 
@@ -92,6 +94,32 @@ def _corrections(manifest: Manifest, index: ModelIndex) -> Iterator[str]:
                 f"{manifest.id}: the index will say the {fact} '{now[fact]}' instead of "
                 f"'{before}'; nothing is built for it"
             )
+
+
+def _weights_notes(request: Request) -> Iterator[str]:
+    """Yields a sentence on weights that are not locked, and one on hashes to be confirmed."""
+    if MODE_FACTS[request.weights].kind.seeded:
+        return
+    of_hub = {
+        name: manifest.weights
+        for name, manifest in request.manifests.items()
+        if isinstance(manifest.weights, HubWeights)
+    }
+    if unlocked := [name for name, weights in of_hub.items() if not weights.pinned]:
+        what = (
+            f"make zoo asks the hub for their revision, hash and size, and writes {NAME}"
+            if request.locks_first
+            else f"they are refused; with network: make lock, then review and commit {NAME}"
+        )
+        yield f"weights of {len(unlocked)} models are not locked ({', '.join(unlocked)}): {what}"
+    unconfirmed = [
+        name for name, weights in of_hub.items() if weights.digest_from is DigestFrom.PUBLIC_FILE
+    ]
+    if unconfirmed:
+        yield (
+            f"weights of {len(unconfirmed)} models have a hash that a single public file records "
+            f"({', '.join(unconfirmed)}): a download with another hash is refused"
+        )
 
 
 def _broken(name: str, error: ZooError) -> Decision:

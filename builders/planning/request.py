@@ -13,6 +13,7 @@ from builders.toolchains.elsewhere import Places
 from builders.weights.mode import WeightsMode
 from zoo.schema.manifest import Manifest
 from zoo.schema.targets import Precision
+from zoo.util.errors import ZooError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class Request:
         failures: Folder that keeps the files of failed jobs.
         labelled: Photos for a linear probe in each verdict; None for none.
         retry: Whether to retry engines that failed with the same inputs.
+        unlocked: Why the weights of a model could not be locked.
+        locks_first: Whether a run will lock weights that are not: a plan then counts on it.
         facts: What timm states about tags, as far as it is known without importing it.
     """
 
@@ -43,4 +46,6 @@ class Request:
     builder: Mapping[str, str] = field(default_factory=dict)
     labelled: LabelledSet | None = None
     retry: bool = False
+    unlocked: Mapping[str, ZooError] = field(default_factory=dict)
+    locks_first: bool = False
     facts: Mapping[str, PretrainedFacts] = field(default_factory=dict)

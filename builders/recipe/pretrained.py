@@ -75,6 +75,7 @@ _FIELDS = complete(
     {
         Fact.LICENCE: "licence",
         Fact.REPOSITORY: "weights.repository",
+        Fact.TAG: "tag",
         **{fact: f"preprocess.{fact}" for fact in Fact if fact in StatedPreprocess.model_fields},
     },
 )
@@ -97,6 +98,8 @@ def check_facts(manifest: Manifest, facts: PretrainedFacts | None, timm: str) ->
     differing = {difference.fact for difference in differences}
     if facts is None or isinstance(manifest.weights, HubWeights):
         differing.add(Fact.LICENCE)  # from the hub's card, or the weights' own
+    if isinstance(manifest.weights, HubWeights):
+        differing.add(Fact.TAG)  # from the hub's config.json
     if idle := [fact for fact in manifest.deviations if fact not in differing]:
         same = f"timm {timm} states the same for {facts.name}" if facts else _NO_TAG
         raise ManifestError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from builders import weights
+from builders.weights.locks import read_locked
 from builders.weights.mode import WeightsMode
 from zoo.catalog.site_report import Expected
 from zoo.repository.repository import Repository
 from zoo.schema.licences import check_licence
-from zoo.schema.manifest import Manifest, read_manifests
+from zoo.schema.manifest import Manifest
 from zoo.util.errors import LicenceError, UnlockedError
 
 _NOT_YET = "not built yet"
@@ -23,11 +24,11 @@ def expected(repository: Repository, folder: Path) -> Expected:
         folder: The folder of manifests.
 
     Raises:
-        ManifestError: It is not a folder, or has no manifests.
+        ManifestError: It is not a folder, or has no manifests, or their lock can't be read.
     """
     index = repository.index()
     there = {row.model for row in index.models} if index else set()
-    good, bad = read_manifests(folder)
+    good, bad = read_locked(folder)
     kind = repository.kind()
     seeded = kind is not None and kind.seeded
     absent = {name: _NOT_YET if seeded else _why(manifest) for name, manifest in good.items()}
@@ -45,5 +46,5 @@ def _why(manifest: Manifest) -> str:
     except LicenceError:
         return f"weights under {manifest.licence} may not be handed out"
     except UnlockedError:
-        return "revision and hash of the weights are not in the manifest yet"
+        return "the weights are not locked yet"
     return _NOT_YET

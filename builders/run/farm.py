@@ -125,6 +125,7 @@ class Farm:
         first = [d.form for d in decisions if _is_first_export(d) and d.form is not None]
         if first:
             exports.make(first)
+            summary.exported.append(manifest.id)
             for form in first:
                 known.exported(decider.inputs.export(form)[0])
         jobs = EngineJobs(

@@ -19,6 +19,7 @@ class Summary:
         disabled: From label to reason, of disabled engines.
         causes: From label to cause of the decision, of disabled engines.
         failed: From label to error.
+        exported: Models that were exported, from weights that had the locked hash.
         commands: From label to the command that reproduces the failure that disabled the engine in
             this run.
     """
@@ -29,6 +30,7 @@ class Summary:
     disabled: dict[str, str] = field(default_factory=dict)
     causes: dict[str, Cause] = field(default_factory=dict)
     failed: dict[str, ZooError] = field(default_factory=dict)
+    exported: list[str] = field(default_factory=list)
     commands: dict[str, str] = field(default_factory=dict)
 
     def add(self, part: Summary) -> None:
@@ -39,6 +41,7 @@ class Summary:
         self.disabled |= part.disabled
         self.causes |= part.causes
         self.failed |= part.failed
+        self.exported += part.exported
         self.commands |= part.commands
 
     @property

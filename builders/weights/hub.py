@@ -1,85 +1,152 @@
-"""Weights from a Hugging Face hub: fetched at a pinned commit, and the command that pins it."""
+"""Weights from a Hugging Face hub: fetched by their hash, and what the hub states about them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.schema.manifest import HubWeights
-from zoo.util.causes import cause_of
+from builders.weights import hub_errors
+from builders.weights.hub_errors import NotThereError
+from builders.weights.standing import digest_words, what_now
+from zoo.schema.manifest import UNLOCKED, HubWeights
 from zoo.util.digest import sha256_file
 from zoo.util.errors import MissingPackageError, WeightsError
 
-_DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
+NEWEST = "main"
+"""The branch whose tip is the newest revision."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SECONDS = 30
 
 
 def fetch(model: str, weights: HubWeights) -> Path:
-    """Downloads a file through huggingface_hub's cache and checks its size and hash.
+    """Downloads a file through huggingface_hub's cache and checks its hash and size.
 
     A cached file that is damaged is downloaded again. ``HF_ENDPOINT``, ``HF_HOME`` and
-    ``HF_HUB_OFFLINE`` are respected.
+    ``HF_HUB_OFFLINE`` are respected. Where the revision is not locked, those that public files
+    record are tried, then the newest: the hash alone decides which file is used.
 
     Args:
         model: Manifest id, for messages.
-        weights: Locked weights.
+        weights: Weights whose hash is known.
 
     Returns:
         The file in the hub's cache.
 
     Raises:
         WeightsError: The hub can't be reached, has no such file or revision, or the file's hash
-            differs from the manifest's; such a file is removed from the cache.
+            differs from the locked one; such a file does not stay in the cache.
     """
+    _client()
+    if (cached := _cached(model, weights)) is not None:
+        return cached
+    missing: NotThereError | None = None
+    other: WeightsError | None = None
+    for revision in _candidates(weights):
+        where = _where(weights, revision)
+        try:
+            announced = _announced(model, weights, revision)
+            if announced not in (None, weights.sha256):
+                other = other or _other(model, where, f"sha256 {announced}", weights)
+                continue
+            path = _download(model, weights, revision)
+        except NotThereError as error:
+            missing = missing or error
+            continue
+        _check(model, where, path, weights)
+        return path
+    raise other or missing or AssertionError("there is always a revision to try")
+
+
+def commit_of(path: Path) -> str:
+    """Returns the commit of a file in the hub's cache, whose folders are named after commits."""
+    return path.parent.name
+
+
+def _candidates(weights: HubWeights) -> Iterator[str]:
+    if weights.revision != UNLOCKED:
+        yield weights.revision
+        return
+    yield from weights.recorded_revisions
+    yield NEWEST
+
+
+def _cached(model: str, weights: HubWeights) -> Path | None:
+    """Returns the file in the cache; None if it is not there, and a damaged one no longer is."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for revision in _candidates(weights):
+        found = try_to_load_from_cache(weights.repository, weights.file, revision=revision)
+        if not isinstance(found, str):
+            continue
+        path = Path(found)
+        digest = sha256_file(path)
+        if digest == weights.sha256 and weights.size in (UNLOCKED, path.stat().st_size):
+            return path
+        if path.resolve().name != digest:  # the cache names files by their hash
+            damage = _described(path, digest)
+            where = _where(weights, revision)
+            print(f"{model}: {where}: the cached file {damage}; downloading it again")
+            _remove(path)
+    return None
+
+
+def _announced(model: str, weights: HubWeights, revision: str) -> str | None:
+    """Returns the hash that the hub announces for a file; None if it does not.
+
+    Asked first, so that a large file with another hash is not downloaded in vain.
+
+    Raises:
+        NotThereError: The hub has no such revision or file.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(weights.repository, weights.file, revision=revision)
     try:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ModuleNotFoundError as error:
-        raise _missing() from error
-    where = f"{weights.repository}@{weights.revision[:12]} {weights.file}"
-    cached = try_to_load_from_cache(weights.repository, weights.file, revision=weights.revision)
-    if isinstance(cached, str) and (damage := _damage(Path(cached), weights)):
-        print(f"{model}: {where}: the cached file {damage}; downloading it again")
-        _remove(Path(cached))
+        etag = get_hf_file_metadata(url).etag
+    except Exception as error:  # its class depends on the HTTP library
+        explained = hub_errors.of_question(model, _where(weights, revision), error)
+        if isinstance(explained, NotThereError):
+            raise explained from error
+        return None  # the download fails for the same reason, or finds the file elsewhere
+    return etag if etag and _SHA256.fullmatch(etag) else None
+
+
+def _download(model: str, weights: HubWeights, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
     try:
-        path = Path(hf_hub_download(weights.repository, weights.file, revision=weights.revision))
-    except LocalEntryNotFoundError as error:
-        raise WeightsError(
-            f"{model}: {where}: the hub can't be reached and the file is not in the cache",
-            hint=f"check the network, HF_ENDPOINT and HF_HUB_OFFLINE; {_DRY_RUN}",
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        raise WeightsError(
-            f"{model}: {where}: the hub answers {status}: no such repository, revision or file, "
-            "or no right to read it",
-            hint=f".venv/bin/zoo-farm lock {model} looks the revision up again; {_DRY_RUN}",
-        ) from error
-    except Exception as error:  # an interrupted download; the class depends on the HTTP library
-        raise WeightsError(
-            f"{model}: {where}: the download did not complete: {cause_of(error)}",
-            hint=f"try again; {_DRY_RUN}",
-        ) from error
-    _check(model, where, path, weights)
-    return path
+        return Path(hf_hub_download(weights.repository, weights.file, revision=revision))
+    except Exception as error:  # an interrupted download has a class of the HTTP library
+        raise hub_errors.of_download(model, _where(weights, revision), error) from error
 
 
 def _check(model: str, where: str, path: Path, weights: HubWeights) -> None:
-    if (damage := _damage(path, weights)) is None:
+    digest = sha256_file(path)
+    if digest == weights.sha256 and weights.size in (UNLOCKED, path.stat().st_size):
         return
+    described = _described(path, digest).removeprefix("has ")
     _remove(path)
-    raise WeightsError(
-        f"{model}: {where} {damage}; the manifest says {weights.size} bytes and {weights.sha256}",
-        hint="the file was removed from the cache; if it is the same after a retry, the hub serves "
-        "a different file than the locked one: do not build from it",
+    raise _other(model, where, described, weights)
+
+
+def _other(model: str, where: str, described: str, weights: HubWeights) -> WeightsError:
+    size = "" if weights.size == UNLOCKED else f" of {weights.size} bytes"
+    return WeightsError(
+        f"{model}: {where} has {described}; locked is {weights.sha256}{size}, "
+        f"which {digest_words(weights)}",
+        hint=what_now(model, weights),
     )
 
 
-def _damage(path: Path, weights: HubWeights) -> str | None:
-    """Describes a file that is not the locked one; None if it is."""
-    size, digest = path.stat().st_size, sha256_file(path)
-    if size == weights.size and digest == weights.sha256:
-        return None
-    return f"has {size} bytes and sha256 {digest}"
+def _described(path: Path, digest: str) -> str:
+    return f"has {path.stat().st_size} bytes and sha256 {digest}"
+
+
+def _where(weights: HubWeights, revision: str) -> str:
+    return f"{weights.repository}@{revision[:12]} {weights.file}"
 
 
 def _remove(path: Path) -> None:
@@ -88,47 +155,69 @@ def _remove(path: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lock:
-    """The newest revision, hash and size (bytes) of a file on the hub."""
+class Stated:
+    """What the hub states about a file.
+
+    Attributes:
+        revision: Commit of the repository.
+        sha256: Hash of the file.
+        size: Its bytes.
+        repository: The repository's present name.
+    """
 
     revision: str
     sha256: str
     size: int
+    repository: str
 
 
-def look_up(model: str, weights: HubWeights) -> Lock:
-    """Returns the newest commit of a hub repository with the hash and size of its file.
+def look_up(model: str, weights: HubWeights, revision: str | None = None) -> Stated:
+    """Asks the hub for hash and size of a file.
+
+    Args:
+        model: Manifest id, for messages.
+        weights: The repository and the file in it.
+        revision: A commit; None for the newest.
 
     Raises:
-        WeightsError: The hub can't be reached, or lacks the repository or the file.
+        NotThereError: The hub lacks the repository, the revision or the file.
+        UnreachableError: The hub can't be reached.
+        WeightsError: It is no hub, or refuses access.
     """
+    _client()
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+
+    at = f"@{revision[:12]}" if revision else ""
+    where = f"{weights.repository}{at}"
     try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
-    except ModuleNotFoundError as error:
-        raise _missing() from error
-    try:
-        info = HfApi().model_info(weights.repository, files_metadata=True, timeout=30)
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        raise WeightsError(f"{model}: the hub answers {status} for {weights.repository}") from error
+        info = HfApi().model_info(
+            weights.repository, revision=revision, files_metadata=True, timeout=_SECONDS
+        )
+        if info.gated:  # anyone may read what a gated repository holds, not the files themselves
+            url = hf_hub_url(weights.repository, weights.file, revision=info.sha)
+            get_hf_file_metadata(url, timeout=_SECONDS)
     except Exception as error:  # whatever the HTTP library of this huggingface_hub raises
-        raise WeightsError(
-            f"{model}: the hub can't be reached: {cause_of(error)}",
-            hint="locking needs the network; check HF_ENDPOINT and HF_HUB_OFFLINE",
-        ) from error
+        raise hub_errors.of_question(model, where, error) from error
     for sibling in info.siblings or []:
-        if sibling.rfilename == weights.file:
-            if sibling.lfs is None or info.sha is None:
-                break
-            return Lock(revision=info.sha, sha256=sibling.lfs.sha256, size=sibling.lfs.size)
-    raise WeightsError(
-        f"{model}: {weights.repository} has no {weights.file} with a known hash",
-        hint="does the repository hold safetensors under another name? See weights.file",
+        if sibling.rfilename == weights.file and sibling.lfs is not None and info.sha is not None:
+            return Stated(
+                revision=info.sha, sha256=sibling.lfs.sha256, size=sibling.lfs.size,
+                repository=info.id,
+            )  # fmt: skip
+    held = [s.rfilename for s in info.siblings or [] if s.rfilename.endswith(".safetensors")]
+    raise NotThereError(
+        f"{model}: {where} has no {weights.file} with a known hash",
+        hint=f"it holds {', '.join(held[:5])}: see weights.file"
+        if held
+        else "it holds no safetensors, and pickles are not read from a hub",
     )
 
 
-def _missing() -> MissingPackageError:
-    return MissingPackageError(
-        "huggingface_hub is not installed", hint="pip install -e '.[farm]' -c constraints.txt"
-    )
+def _client() -> None:
+    """Raises MissingPackageError if the hub's client is not installed."""
+    try:
+        import huggingface_hub  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            "huggingface_hub is not installed", hint="pip install -e '.[farm]' -c constraints.txt"
+        ) from error

@@ -1,7 +1,7 @@
 """Manifests: one TOML file per model, parsed into frozen models.
 
 A manifest's id always stands for the same timm ``arch.tag``; other weights need another id. An
-unknown revision or hash is the word ``unlocked``, never a guess.
+unknown revision or hash is the word ``unlocked``, never a guess; ``manifests.lock`` states it then.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ UNLOCKED: Literal["unlocked"] = "unlocked"
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
 StateName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", max_length=200)]
 TensorPrefix = Annotated[str, StringConstraints(pattern=r"^([\w-]+\.)*$", max_length=200)]
@@ -55,8 +56,27 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False)
 
 
+class DigestFrom(StrEnum):
+    """Who states the hash of weights on a hub, and so how far it can be trusted.
+
+    Attributes:
+        PUBLIC_FILES: Two or more unrelated public files record it.
+        PUBLIC_FILE: A single public file does, and no download has confirmed it.
+        HUB: The hub stated it when the weights were locked, and no download has confirmed it.
+        DOWNLOAD: A downloaded file had it.
+    """
+
+    PUBLIC_FILES = "public-files"
+    PUBLIC_FILE = "one-public-file"
+    HUB = "hub"
+    DOWNLOAD = "download"
+
+
 class HubWeights(_Frozen):
-    """Safetensors in a Hugging Face hub repository, pinned by commit and hash.
+    """Safetensors in a Hugging Face hub repository, pinned by their hash.
+
+    What is ``unlocked`` is taken from ``manifests.lock``, which ``make zoo`` and ``make lock``
+    write.
 
     Attributes:
         repository: ``timm/resnet50.a1_in1k``.
@@ -64,6 +84,9 @@ class HubWeights(_Frozen):
         file: The file's name in the repository.
         sha256: Hash of the file, or ``unlocked``.
         size: Its bytes, or ``unlocked``.
+        digest_from: Who states ``sha256``.
+        recorded_revisions: Commits that public files record for the file; they are tried in this
+            order, then the newest commit, until one has the file with that hash.
         ignore: Prefixes of state-dict keys that the backbone does not use (an auxiliary head).
         prefix: What precedes timm's names in the file; needed only if several prefixes fit.
     """
@@ -74,8 +97,23 @@ class HubWeights(_Frozen):
     file: Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.safetensors$")] = "model.safetensors"
     sha256: Lockable = UNLOCKED
     size: Annotated[int, Field(gt=0)] | Literal["unlocked"] = UNLOCKED
+    digest_from: DigestFrom | None = None
+    recorded_revisions: tuple[Commit, ...] = ()
     ignore: tuple[str, ...] = ()
     prefix: TensorPrefix | None = None
+
+    @model_validator(mode="after")
+    def _a_digest_from_somewhere(self) -> HubWeights:
+        if self.digest_from is not None and not self.pinned:
+            raise ValueError(
+                f"digest_from is '{self.digest_from}', and sha256 is unlocked: it states no digest"
+            )
+        return self
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the hash is known, which alone determines what is built."""
+        return self.sha256 != UNLOCKED
 
     @property
     def locked(self) -> bool:
@@ -327,6 +365,7 @@ class Fact(StrEnum):
     STD = "std"
     LICENCE = "licence"
     REPOSITORY = "repository"
+    TAG = "tag"
 
 
 class Manifest(_Frozen):

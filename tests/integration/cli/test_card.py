@@ -1,25 +1,30 @@
-"""The command of the card, literally: lock against a hub, then `make zoo GPU=sm86`."""
+"""The command of the card, literally: `make zoo GPU=sm86` with a hub, and nothing before it."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from support.fake_hub import FakeHub
+from support.hub_manifests import copy_open, pin
 from support.make_farm import Counts, Farm, counts
-from support.paths import MANIFESTS, ROOT
+from support.paths import MANIFESTS
 
 from builders.export import backbone
 from builders.photos.bundled import statistics_photos
-from builders.weights import seeded
+from builders.weights import locks, seeded
 from zoo.inference.preprocess import normalise
-from zoo.schema.manifest import HubWeights, Manifest, load_manifests
+from zoo.schema.manifest import (
+    DigestFrom,
+    HubWeights,
+    Manifest,
+    load_manifest,
+    load_manifests,
+)
+from zoo.util.digest import sha256_file
 
 SMALL_ONE = ("mobilenetv3_small_100",)
 ALL = tuple(
@@ -42,26 +47,25 @@ def serve(hub: FakeHub, manifest: Manifest, folder: Path) -> None:
     hub.add(manifest.weights.repository, manifest.weights.file, path)
 
 
-def run_card(hub: FakeHub, names: tuple[str, ...], folder: Path) -> None:
+def run_card(hub: FakeHub, names: tuple[str, ...], folder: Path) -> Farm:
     manifests = folder / "manifests"
-    manifests.mkdir()
     for name in names:
-        shutil.copy(MANIFESTS / f"{name}.toml", manifests)
+        copy_open(name, manifests)
     for manifest in load_manifests(manifests).values():
         serve(hub, manifest, folder)
     farm = Farm(folder=folder, manifests=manifests)
-    refused = farm.make("GPU=sm86")
+    refused = farm.make("GPU=sm86", "LOCKED=1")
     assert refused.returncode != 0
     assert f"{len(names)} failed" in refused.stdout
-    assert "zoo-farm lock" in refused.stdout
-    locked = subprocess.run(
-        [sys.executable, "-m", "builders.cli", "--manifests", str(manifests), "lock"],
-        capture_output=True, text=True, cwd=ROOT, timeout=600, env=dict(os.environ),
-    )  # fmt: skip
-    assert locked.returncode == 0, locked.stderr
+    assert "make lock" in refused.stdout
+    assert not locks.lock_path(manifests).exists()
     done = farm.make("GPU=sm86")
     assert done.returncode == 0, done.stdout
     assert counts(done) == Counts(published=2 * len(names))
+    assert f"{len(names)} models locked" in done.stdout
+    pins = locks.read_locks(manifests).models
+    assert set(pins) == set(names)
+    assert {pin.digest_from for pin in pins.values()} == {DigestFrom.DOWNLOAD}
     assert farm.repository.kind() == "release"
     index = farm.repository.index()
     assert index is not None
@@ -72,13 +76,67 @@ def run_card(hub: FakeHub, names: tuple[str, ...], folder: Path) -> None:
         for record in farm.repository.records(row.model):
             assert not record.dry_run
             assert record.weights.startswith("timm/")
-    again = farm.make("GPU=sm86")
+    asked = len(hub.requests)
+    again = farm.make("GPU=sm86", "LOCKED=1")
     assert counts(again) == Counts(current=2 * len(names))
     assert again.returncode == 0
+    assert len(hub.requests) == asked  # what is locked needs no hub
+    return farm
 
 
 def test_a_model_goes_the_way_of_the_card(hub: FakeHub, tmp_path: Path) -> None:
-    run_card(hub, SMALL_ONE, tmp_path)
+    farm = run_card(hub, SMALL_ONE, tmp_path)
+    before = locks.lock_path(farm.manifests).read_bytes()
+    copy_open("densenet121", farm.manifests)
+    done = farm.make("GPU=sm86")
+    assert done.returncode != 0
+    assert counts(done) == Counts(current=2, failed=1)
+    assert "FAILED densenet121: timm/densenet121.ra_in1k: the hub answers 404" in done.stdout
+    assert locks.lock_path(farm.manifests).read_bytes() == before
+
+
+def test_a_single_record_is_confirmed_by_a_download_or_refused(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy_open(SMALL_ONE[0], tmp_path / "manifests")
+    manifest = load_manifest(path)
+    serve(hub, manifest, tmp_path)
+    assert isinstance(manifest.weights, HubWeights)
+    served = hub.repositories[manifest.weights.repository].commits[0][1]["model.safetensors"]
+    farm = Farm(folder=tmp_path, manifests=path.parent)
+    opened = path.read_text()
+
+    pin(path, "0" * 64, digest_from="one-public-file")
+    for variables in ([], ["LOCKED=1"]):
+        done = farm.make("GPU=cpu", "PRECISION=fp32", *variables)
+        assert counts(done) == Counts(failed=1)
+        assert "which a single public file records and no download has confirmed" in done.stdout
+        assert sha256_file(served) in done.stdout
+        assert not locks.lock_path(path.parent).exists()
+    assert not hub.downloads["model.safetensors"]
+
+    path.write_text(opened)
+    pin(path, sha256_file(served), digest_from="one-public-file")
+    done = farm.make("GPU=cpu", "PRECISION=fp32", "LOCKED=1")
+    assert counts(done) == Counts(published=1), done.stdout
+    assert f"a download confirms the hash of {SMALL_ONE[0]}" in done.stdout
+    assert not locks.lock_path(path.parent).exists()  # it says so, and writes nothing
+    [key] = [record.export_key for record in farm.repository.records(SMALL_ONE[0])]
+
+    shutil.rmtree(farm.store)
+    done = farm.make("GPU=cpu", "PRECISION=fp32")
+    assert counts(done) == Counts(published=1), done.stdout
+    assert f"manifests.lock: a download confirms the hash of {SMALL_ONE[0]}" in done.stdout
+    locked = locks.read_locks(path.parent).models[SMALL_ONE[0]]
+    assert locked.digest_from is DigestFrom.DOWNLOAD
+    [record] = farm.repository.records(SMALL_ONE[0])
+    assert record.export_key == key  # the lock's hash and the manifest's are one
+
+    shutil.rmtree(farm.store)
+    hub.stop()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = farm.make("GPU=cpu", "PRECISION=fp32", "LOCKED=1")
+    assert counts(done) == Counts(published=1), done.stdout
 
 
 PORTIONS = (("vit_large_patch16_224",), ("vgg19_bn", "vgg16_bn", "vit_base_patch16_224"))

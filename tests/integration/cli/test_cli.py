@@ -117,10 +117,11 @@ def test_what_is_unlocked_is_listed(tmp_path: Path) -> None:
     hub = [
         name
         for name, manifest in load_manifests(MANIFESTS).items()
-        if isinstance(manifest.weights, HubWeights) and not manifest.weights.locked
+        if isinstance(manifest.weights, HubWeights) and not manifest.weights.pinned
     ]
     assert done.stdout.split() == hub + unlocked_bases()
-    assert "zoo-farm lock" in done.stderr
+    assert "make lock" in done.stderr
+    assert "resnet50: the hash that several unrelated public files record" in done.stderr
     assert "zoo-farm images --lock" in done.stderr
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.fake_nights import LABEL, Night
 from support.goldens import assert_golden, raises_golden
+from support.hub_manifests import copy_open
 from support.models import SMALL
-from support.paths import MANIFESTS
 
 from builders.cli import main
 from builders.cli import nightly as cli_nightly
@@ -252,8 +251,7 @@ def test_a_failure_is_told_with_the_command_that_shows_it_again(night: Night) ->
 def test_a_night_of_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "manifests").mkdir()
-    shutil.copy(MANIFESTS / f"{SMALL}.toml", tmp_path / "manifests")
+    copy_open(SMALL, tmp_path / "manifests")
     worse = Drift(
         model=SMALL, target=LABEL, record="0" * 64, measure="latency", batch=1, before=1, after=2
     )

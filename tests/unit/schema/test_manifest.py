@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from support.goldens import raises_golden
 from support.paths import MANIFESTS, TESTS
 
 from zoo.schema.manifest import (
+    DigestFrom,
     HubWeights,
     Manifest,
     load_manifest,
@@ -57,11 +59,16 @@ def test_the_models_of_the_mission_and_their_widths(manifests: dict[str, Manifes
 
 
 def test_nothing_is_invented(manifests: dict[str, Manifest]) -> None:
-    """No hub could be asked when these were written, so nothing of a hub is known."""
+    """No hub could be asked when these were written: what they state, public files record."""
+    origins: Counter[DigestFrom | None] = Counter()
     for manifest in manifests.values():
-        if isinstance(manifest.weights, HubWeights) and not manifest.weights.locked:
-            weights = manifest.weights
-            assert {weights.revision, weights.sha256, weights.size} == {"unlocked"}
+        weights = manifest.weights
+        if isinstance(weights, HubWeights):
+            assert weights.revision == "unlocked"
+            assert weights.pinned is (weights.digest_from is not None)
+            assert weights.pinned or (weights.size == "unlocked" and not weights.recorded_revisions)
+            origins[weights.digest_from] += 1
+    assert origins == {DigestFrom.PUBLIC_FILES: 6, DigestFrom.PUBLIC_FILE: 6, None: 9}
 
 
 def test_the_schema_is_current() -> None:

@@ -1,0 +1,198 @@
+"""``zoo-farm lock``: asks the hub about weights and writes ``manifests.lock``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builders import weights
+from builders.cli.first_use import described
+from builders.planning.options import add_options, words
+from builders.weights import locking, locks
+from builders.weights.hub import Stated
+from builders.weights.locks import NAME, Pin
+from builders.weights.resolve import compare, resolve
+from zoo.cli.main import add_arguments
+from zoo.schema.manifest import (
+    HubWeights,
+    Manifest,
+    PypiWeights,
+    read_manifests,
+    select_manifests,
+)
+from zoo.util.errors import UnlockedError, UsageError, ZooError
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the command to the parser's subcommands."""
+    parser = add_arguments(commands, "lock", lock)
+    parser.add_argument("names", nargs="*", metavar="MODEL", help="the same as --models")
+    add_options(parser, "lock")
+
+
+@dataclass(kw_only=True)
+class _Changes:
+    """What a run of the command changes in the lock.
+
+    Attributes:
+        pins: Entries that are written.
+        gone: Entries that are removed.
+        errors: Why a model could not be locked.
+    """
+
+    pins: dict[str, Pin] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+    errors: dict[str, ZooError] = field(default_factory=dict)
+
+
+def lock(options: argparse.Namespace) -> int:
+    """Asks the hub about weights, and writes what manifests leave open into manifests.lock.
+
+    What is locked is compared with the hub and stays; ``--upgrade`` replaces it. Of weights in a
+    PyPI package, whose hash a manifest states, it writes the hash of their file into the manifest.
+
+    Raises:
+        ZooError: A model could not be locked; the others are.
+    """
+    if options.locked and options.upgrade:
+        raise UsageError("LOCKED=1 only checks the lock, and UPGRADE= changes it: give one of them")
+    folder = Path(options.manifests)
+    manifests, broken = read_manifests(folder)
+    patterns = [*options.names, *words(options.models)]
+    chosen = select_manifests(manifests, patterns)
+    if options.locked:
+        return _check(folder, chosen)
+    upgraded = words(options.upgrade)
+    renewed = set(select_manifests(manifests, upgraded)) if upgraded else set()
+    known = locks.read_locks(folder).models
+    changes = _ask(chosen | {name: manifests[name] for name in renewed}, known, renewed)
+    if not patterns:
+        changes.gone = [name for name in known if name not in manifests and name not in broken]
+    _write(folder, known, changes)
+    _pypi(folder, chosen, changes.errors)
+    errors: list[ZooError] = [*broken.values(), *changes.errors.values()]
+    for error in errors[:-1]:
+        print(f"error: {error}", file=sys.stderr)
+    if errors:
+        raise errors[-1]
+    return 0
+
+
+def _check(folder: Path, manifests: Mapping[str, Manifest]) -> int:
+    """Checks that everything is locked, without a network."""
+    pins = locks.read_locks(folder)
+    locked = {name: locks.with_lock(manifest, pins) for name, manifest in manifests.items()}
+    missing = [name for name, manifest in locked.items() if not _is_pinned(manifest)]
+    if missing:
+        raise UnlockedError(
+            f"weights of {len(missing)} models are not locked: {', '.join(missing)}",
+            hint=f"with network: make lock, then review and commit {NAME}",
+        )
+    print(f"the weights of {len(locked)} models are locked")
+    return 0
+
+
+def _is_pinned(manifest: Manifest) -> bool:
+    return not isinstance(manifest.weights, HubWeights) or manifest.weights.pinned
+
+
+def _ask(
+    manifests: Mapping[str, Manifest], known: Mapping[str, Pin], renewed: set[str]
+) -> _Changes:
+    """Asks the hub about all models, and says what it answers."""
+
+    def question(manifest: Manifest) -> Pin | Stated:
+        pin = _pin_of(manifest, known)
+        if pin is None or manifest.id in renewed:
+            return resolve(manifest)
+        locks.with_lock(manifest, locks.Locks(models={manifest.id: pin}))  # or they contradict
+        return compare(manifest, pin)
+
+    of_hub = [one for one in manifests.values() if isinstance(one.weights, HubWeights)]
+    answers, errors = locking.ask(of_hub, question)
+    changes = _Changes(errors=errors)
+    for name, answer in answers.items():
+        before = _pin_of(manifests[name], known)
+        if isinstance(answer, Stated):
+            assert before is not None
+            print(f"{name}: unchanged{_newer(name, before, answer)}")
+        elif before is not None and _same(before, answer):
+            print(f"{name}: unchanged")
+        elif _states_all(manifests[name]):
+            print(f"{name}: as the manifest states")
+        else:
+            changes.pins[name] = answer
+            what = f"upgraded from {before.revision} {before.sha256}" if before else "locked"
+            print(f"{name}: {what}: {described(answer)}")
+    return changes
+
+
+def _pin_of(manifest: Manifest, known: Mapping[str, Pin]) -> Pin | None:
+    """Returns the entry of a model's weights; None if it is of those that the model had before."""
+    pin = known.get(manifest.id)
+    assert isinstance(manifest.weights, HubWeights)
+    return pin if pin is not None and pin.is_of(manifest.weights) else None
+
+
+def _states_all(manifest: Manifest) -> bool:
+    return isinstance(manifest.weights, HubWeights) and manifest.weights.locked
+
+
+def _same(before: Pin, now: Pin) -> bool:
+    """Whether an upgrade brings nothing new; who states a hash that stays is kept."""
+    return now.model_copy(update={"digest_from": before.digest_from}) == before
+
+
+def _newer(name: str, pin: Pin, newest: Stated) -> str:
+    moved = ""
+    if newest.repository not in (pin.repository, pin.moved_to):
+        moved = f"; the repository is now called {newest.repository}"
+    if newest.sha256 == pin.sha256:
+        return moved
+    return (
+        f"{moved}; the newest revision, {newest.revision}, has another file, sha256 "
+        f"{newest.sha256}: make lock UPGRADE={name} takes it"
+    )
+
+
+def _write(folder: Path, known: Mapping[str, Pin], changes: _Changes) -> None:
+    """Writes the changes; an entry that another process wrote meanwhile stays."""
+    if not (changes.pins or changes.gone):
+        return
+    with locks.changing(folder) as write:
+        now = locks.read_locks(folder).models
+        written = {}
+        for name, pin in changes.pins.items():
+            other = now.get(name)
+            if other is None or other == known.get(name):
+                written[name] = pin
+            elif other.sha256 != pin.sha256:
+                changes.errors[name] = locking.other_hash(name, pin, other)
+        kept = {name: pin for name, pin in now.items() if name not in changes.gone}
+        write({**kept, **written})
+    for name in changes.gone:
+        print(f"{name}: removed, there is no such manifest")
+    print(f"{locks.lock_path(folder)}: review it and commit it")
+
+
+def _pypi(folder: Path, manifests: Mapping[str, Manifest], errors: dict[str, ZooError]) -> None:
+    """Writes the hash of files in PyPI packages into their manifests."""
+    for manifest in manifests.values():
+        source = manifest.weights.source
+        if not isinstance(manifest.weights, HubWeights | PypiWeights):
+            print(f"{manifest.id}: {source} weights are pinned already")
+        if isinstance(manifest.weights, PypiWeights):
+            try:
+                digest = weights.look_up_file(manifest)
+            except ZooError as error:
+                errors[manifest.id] = error
+                continue
+            if digest is None:
+                print(f"{manifest.id}: {source} weights are pinned already")
+                continue
+            weights.write_file_hash(folder / f"{manifest.id}.toml", digest)
+            print(f"{manifest.id}: {manifest.weights.package} {manifest.weights.file} {digest}")
