@@ -84,7 +84,7 @@ def check_address(address: str, certs: Path | None) -> str:
     is_port = port.isdecimal() and int(port) <= 65_535
     if not colon or scheme not in ("tls", "tcp") or not host or not is_port:
         raise UsageError(
-            f"SCHEDULER={address} is not a scheduler's address",
+            f"{address} is not a scheduler's address",
             hint="use tls://host:8786, for example; zoo-farm cluster up prints its address",
         )
     if scheme == "tls" and certs is None:

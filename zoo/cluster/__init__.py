@@ -1,0 +1,1 @@
+"""Connections to a Dask cluster, which the farm and feature passes share."""
