@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.main import add_arguments
-from zoo.cluster.tls import CERTS, certs_folder
+from zoo.cluster import CERTS
+from zoo.cluster.tls import certs_folder
 from zoo.util.errors import ClusterError, UsageError
 from zoo.util.version import __version__
 

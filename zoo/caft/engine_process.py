@@ -23,7 +23,7 @@ from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Decoded
 from zoo.caft.decode_process import reason_of
 from zoo.caft.faults import check_fault
-from zoo.caft.feed import DecodeMode, open_feed
+from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
 from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
 from zoo.caft.stamps import FileRead, Stamp
@@ -282,6 +282,8 @@ def _extractor(task: Task) -> Extractor:
 
 @contextmanager
 def _runs(extractor: Extractor, task: Task) -> Iterator[FeedRuns]:
+    if task.decode == "gpu":
+        check_gpu_decodes(extractor, task.samples * task.augmentation.views)
     with open_feed(
         extractor,
         task.augmentation,

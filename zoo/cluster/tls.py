@@ -16,13 +16,12 @@ import traceback
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.cluster import CERTS
 from zoo.util.causes import plain
 from zoo.util.errors import ClusterError, MissingPackageError, UsageError
 
 Role = Literal["scheduler", "worker", "client"]
 ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
-CERTS = "ZOO_FARM_CERTS"
-"""Environment variable with the folder of certificates, if no option names it."""
 
 
 def certs_folder(text: str) -> Path | None:
