@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from zoo.caft.answers import Broken, Differs, Faulty, NotFinite, checked
 from zoo.caft.augment import Augmentation
@@ -30,7 +31,7 @@ DEATHS = 3
 
 _AHEAD = 2  # parts of a worker: one that it runs, and one that waits there
 _LOOK = 2.0  # seconds between looks at the list of workers
-_GATHER = 30.0  # seconds to fetch an answer
+_GATHER = (3.0, 60.0)  # seconds to fetch an answer, before and after asking if it still exists
 _SLOW = 30.0  # seconds after which a part may be given to a second worker that has nothing to do
 _TIMES = 4  # and how often it must take as long as the longest part before
 _MOST_TRIES = 3  # workers that have one part at the same time
@@ -113,6 +114,20 @@ def setup_of(
         exif=exif,
         workers=workers,
     )
+
+
+def _fetched(future: Any) -> Any:
+    """Returns the answer of a future that has ended.
+
+    Raises:
+        TimeoutError: The worker died before it had sent the answer.
+    """
+    try:
+        return future.result(timeout=_GATHER[0])
+    except TimeoutError:
+        if future.status != "finished":
+            raise
+        return future.result(timeout=_GATHER[1])
 
 
 @dataclass(kw_only=True)
@@ -217,7 +232,7 @@ class _Running:
 
         assert attempt.future is not None
         try:
-            data = attempt.future.result(timeout=_GATHER)
+            data = _fetched(attempt.future)
         except CancelledError as error:
             raise self._workforce.lost() from error
         except (KilledWorker, TimeoutError):
@@ -314,7 +329,7 @@ class _Running:
             raise self._workforce.no_workers()
 
     def _retire(self, worker: Worker, *, died: bool) -> None:
-        """Takes the parts of a worker back. Of a death its oldest part is blamed."""
+        """Takes the parts of a worker back. Of a death, the part that it was running is blamed."""
         running, worker.running = worker.running, []
         for attempt in running:
             attempt.drop()
@@ -323,8 +338,9 @@ class _Running:
         self._usable = [each for each in self._usable if each is not worker]
         if died:
             self._workforce.say(f"lost the worker {worker.name}; its parts are done again")
-            if running and not running[0].part.ended:
-                self._count_death(running[0].part, worker)
+            blamed = next((attempt for attempt in running if not attempt.answered), None)
+            if blamed is not None and not blamed.part.ended:
+                self._count_death(blamed.part, worker)
 
     def _leave_out(self, worker: Worker, reason: str, hint: str | None) -> None:
         self._retire(worker, died=False)

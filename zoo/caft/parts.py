@@ -161,10 +161,13 @@ class Reader:
         """Yields the batches of a part."""
         size = 0
         for _ in range(self._size.batches):
+            chosen: list[Sample] = []
             packed: list[Packed] = []
             try:
-                for each in self._pool.map(self._pack, islice(samples, self._samples)):
-                    packed.append(each)
+                try:
+                    chosen.extend(islice(samples, self._samples))
+                finally:  # if the source fails, run what came before
+                    packed.extend(self._pool.map(self._pack, chosen))
             except BaseException:
                 yield packed
                 raise

@@ -30,6 +30,7 @@ class Attempt:
         future: Dask's future of the answer, once it was sent.
         error: Why it could not be sent.
         entries: What was sent.
+        answered: Whether the worker finished it, though its answer may be lost with the worker.
         spot: Place of a file that was read here too, and its digest.
         dropped: Whether its answer is no longer wanted.
     """
@@ -43,6 +44,7 @@ class Attempt:
     entries: list[InFile | Sent] = field(default_factory=list)
     spot: tuple[int, str] | None = None
     dropped: bool = False
+    answered: bool = False
 
     def drop(self) -> None:
         """Cancels it; its answer will be ignored."""
@@ -84,7 +86,12 @@ def send(
         attempt.spot = _spot(attempt)
         request = message(Request(setup=setup, entries=tuple(attempt.entries)), pieces)
         attempt.future = workforce.submit(attempt.worker, attempt.key, request)
-        attempt.future.add_done_callback(lambda _: done(attempt))
+
+        def ended(future: Any) -> None:
+            attempt.answered = future.status == "finished"
+            done(attempt)
+
+        attempt.future.add_done_callback(ended)
     except BaseException as error:  # the pass raises it
         attempt.error = error
         done(attempt)

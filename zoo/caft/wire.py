@@ -12,6 +12,7 @@ import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os.path import abspath
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -216,7 +217,7 @@ def entry_of(packed: Packed, *, send: bool) -> tuple[InFile | Sent, bytes]:
             status = os.stat(read.path)
             return InFile(
                 name=name,
-                path=os.path.abspath(read.path),
+                path=abspath(read.path),
                 start=read.start,
                 size=read.size,
                 file_size=status.st_size,

@@ -124,6 +124,7 @@ class Workforce:
         self.say = say
         self._client: Any = connect(scheduler, certs)
         self._kind: tuple[Any, ...] | None = None
+        self._lost = False
         self._known: dict[str, Worker | None] = {}
         """Workers by address; None for those that are left out."""
 
@@ -135,10 +136,12 @@ class Workforce:
 
     def close(self) -> None:
         """Ends the engines' processes and disconnects."""
-        with suppress(Exception):  # of any class if the scheduler is gone
-            self._client.run(end_pass, workers=list(self._usable()), on_error="ignore", wait=False)
+        if not self._lost:
+            with suppress(Exception):  # of any class if the scheduler is gone
+                workers = list(self._usable())
+                self._client.run(end_pass, workers=workers, on_error="ignore", wait=False)
         with suppress(Exception):
-            self._client.close(timeout=_CLOSE)
+            self._client.close(timeout=0 if self._lost else _CLOSE)
 
     # Engine
 
@@ -279,7 +282,8 @@ class Workforce:
         return list(self._usable().values())
 
     def lost(self) -> ClusterError:
-        """Returns the error to raise if the scheduler is gone."""
+        """Returns the error to raise if the scheduler is gone, and stops asking it."""
+        self._lost = True
         return ClusterError(
             f"lost the scheduler {self.scheduler}",
             hint="finished images stay in the cache: start the cluster and run the same command "
