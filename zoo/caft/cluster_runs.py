@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import time
 import uuid
@@ -124,7 +125,7 @@ def _fetched(future: Any) -> Any:
     """
     try:
         return future.result(timeout=_GATHER[0])
-    except TimeoutError:
+    except (TimeoutError, asyncio.TimeoutError):
         if future.status != "finished":
             raise
         return future.result(timeout=_GATHER[1])
@@ -182,8 +183,9 @@ class _Running:
         """
         while True:
             if self._window and self._window[0].ended:
-                self._reader.allow()
-                return self._window.pop(0)
+                part = self._window.pop(0)
+                self._reader.allow(int(part.counted))
+                return part
             if self._ended and not self._window:
                 if self._error is not None:
                     raise self._error
@@ -235,7 +237,7 @@ class _Running:
             data = _fetched(attempt.future)
         except CancelledError as error:
             raise self._workforce.lost() from error
-        except (KilledWorker, TimeoutError):
+        except (KilledWorker, TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
             self._retire(worker, died=True)
             return
         except Exception as error:  # of any class: the worker's own
@@ -364,7 +366,6 @@ class _Running:
     def _replace(self, part: Part, parts: list[Part]) -> None:
         place = self._window.index(part)
         self._window[place : place + 1] = parts
-        self._allowed += len(parts) - 1
 
     def _allow(self) -> None:
         """Lets the reader go ahead as far as the workers need."""

@@ -33,6 +33,8 @@ class Part:
         not_finite: Name of a worker that returned features that are not finite.
         result: Its result, once there is one.
         failure: Why there will be none.
+        counted: Whether the reader may make another when it has been yielded; of those that one
+            was split into, the first.
     """
 
     packed: list[Packed]
@@ -41,6 +43,7 @@ class Part:
     not_finite: str | None = None
     result: Result | None = None
     failure: BaseException | None = None
+    counted: bool = True
 
     @property
     def ended(self) -> bool:
@@ -65,6 +68,7 @@ class Part:
             if parts and parts[-1].size + batch.size <= most:
                 parts[-1].packed += batch.packed
             else:
+                batch.counted = self.counted and not parts
                 parts.append(batch)
         return parts
 

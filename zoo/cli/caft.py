@@ -48,10 +48,12 @@ def features(options: argparse.Namespace) -> int:
     if Path(options.output).is_file():
         raise CacheError(f"{options.output} is a file; a feature cache is a folder")
     with (
-        pass_progress() as progress,
-        _workforce(options, progress.say) as cluster,
+        _workforce(options) as cluster,
         _pass_extractor(options, cluster) as extractor,
+        pass_progress() as progress,
     ):
+        if cluster is not None:
+            cluster.say = progress.say
         card, state = cache_features(
             options.data,
             extractor,
@@ -93,9 +95,7 @@ def features(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _workforce(
-    options: argparse.Namespace, say: Callable[[str], None]
-) -> Iterator[Workforce | None]:
+def _workforce(options: argparse.Namespace) -> Iterator[Workforce | None]:
     """Connects to the cluster that the options name; None if there is none."""
     if not options.scheduler:
         if options.certs:
@@ -106,8 +106,10 @@ def _workforce(
         raise UsageError("--devices are GPUs of this machine: it can't be given with --scheduler")
     from zoo.caft.workers import open_workforce
     from zoo.cluster.tls import certs_folder
+    from zoo.inference.extractor import say
 
-    with open_workforce(options.scheduler, certs_folder(options.certs), say=say) as workforce:
+    certs = certs_folder(options.certs)
+    with open_workforce(options.scheduler, certs, say=say) as workforce:
         yield workforce
 
 

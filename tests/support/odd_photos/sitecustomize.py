@@ -6,15 +6,18 @@ the parent of the decoding process, ``engine`` that process, a number makes it s
 create ``<marker>.done``.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import time
 from pathlib import Path
+from typing import IO, Any
 
 from PIL import Image
 
 
-def act(what, marker):
+def act(what: str, marker: str) -> None:
     if marker != "-":
         if os.path.exists(marker):
             return
@@ -30,7 +33,7 @@ def act(what, marker):
             Path(marker + ".done").write_text("done")
 
 
-def look(file, name):
+def look(file: IO[bytes], name: str | bytes) -> Any:
     end = file.read().rpartition(b"ODD ")
     if end[1]:
         act(*end[2].decode().split())
