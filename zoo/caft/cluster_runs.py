@@ -9,12 +9,12 @@ import uuid
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from zoo.caft.answers import Broken, Differs, Faulty, NotFinite, checked
 from zoo.caft.augment import Augmentation
+from zoo.caft.crew import AHEAD, Crew
 from zoo.caft.decode import cores
 from zoo.caft.feed import DecodeMode
 from zoo.caft.parts import MOST_SENT, Part, PartSize, Reader
@@ -22,16 +22,15 @@ from zoo.caft.runs import Result, Waiting
 from zoo.caft.sample import Sample
 from zoo.caft.sending import Attempt, send
 from zoo.caft.wire import Setup
-from zoo.caft.workers import Worker, Workforce
+from zoo.caft.worker_kinds import Worker
+from zoo.caft.workers import Workforce
 from zoo.inference.preprocess import Exif
 from zoo.util.causes import cause_of
-from zoo.util.errors import ClusterError, RunError, UsageError
+from zoo.util.errors import RunError, UsageError
 
 DEATHS = 3
 """Number of workers that may die of a part before the pass ends."""
 
-_AHEAD = 2  # parts of a worker: one that it runs, and one that waits there
-_LOOK = 2.0  # seconds between looks at the list of workers
 _GATHER = (3.0, 60.0)  # seconds to fetch an answer, before and after asking if it still exists
 _SLOW = 30.0  # seconds after which a part may be given to a second worker that has nothing to do
 _TIMES = 4  # and how often it must take as long as the longest part before
@@ -131,15 +130,6 @@ def _fetched(future: Any) -> Any:
         return future.result(timeout=_GATHER[1])
 
 
-@dataclass(kw_only=True)
-class _Faults:
-    """Why workers were left out since the pass began."""
-
-    last: tuple[str, str | None] | None = None
-    since: float | None = field(default=None)
-    """When there was no worker any more."""
-
-
 class _Running:
     """A pass on workers: gives parts out, takes answers, and repeats what was lost."""
 
@@ -156,13 +146,11 @@ class _Running:
         """Parts that have not been yielded, in order."""
         self._ended = False
         self._error: BaseException | None = None
-        self._faults = _Faults()
         self._longest = 0.0
         self._keys = count()
         self._id = uuid.uuid4().hex
         self._allowed = 0
-        self._looked = time.monotonic()
-        self._usable = workforce.wait()
+        self._crew = Crew(workforce)
         self._pool = ThreadPoolExecutor(4, "send")
         self._reader = Reader(
             samples,
@@ -193,15 +181,14 @@ class _Running:
             self._assign()
             with waiting():
                 self._handle_events()
-            self._look()
+            for worker in self._crew.look():
+                self._lose(worker)
+            self._allow()
 
     def stop(self) -> None:
         """Ends the threads and cancels what runs."""
         self._reader.stop()
-        for worker in self._usable:
-            for attempt in worker.running:
-                attempt.drop()
-            worker.running.clear()
+        self._crew.dismiss()
         self._pool.shutdown(cancel_futures=True)
 
     # Events
@@ -238,10 +225,10 @@ class _Running:
         except CancelledError as error:
             raise self._workforce.lost() from error
         except (KilledWorker, TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
-            self._retire(worker, died=True)
+            self._lose(worker)
             return
         except Exception as error:  # of any class: the worker's own
-            self._leave_out(worker, f"it can't run parts: {cause_of(error)}", None)
+            self._crew.leave_out(worker, f"it can't run parts: {cause_of(error)}", None)
             return
         self._return(attempt)
         if not part.ended:
@@ -256,22 +243,22 @@ class _Running:
         except Differs as differs:
             self._send_files(attempt, differs)
         except NotFinite as error:
-            if part.not_finite is None and len(self._usable) > 1:
+            if part.not_finite is None and len(self._crew.usable) > 1:
                 part.not_finite = worker.name  # ask another
                 return
             part.result = error.result  # the writer refuses it, and names the image
         except Broken as error:
-            self._leave_out(worker, f"its answer is not valid: {error}", None)
+            self._crew.leave_out(worker, f"its answer is not valid: {error}", None)
         except Faulty as error:
             if error.died:
                 self._count_death(part, worker)
             else:
-                self._leave_out(worker, error.reason, error.hint)
+                self._crew.leave_out(worker, error.reason, error.hint)
         else:
             self.decoders = self.decoders or decoders
             if decoders != self.decoders:
                 words = f"it decodes with {', '.join(decoders)}, others {', '.join(self.decoders)}"
-                self._leave_out(worker, words, None)
+                self._crew.leave_out(worker, words, None)
                 return
             worker.shares_files = worker.shares_files or attempt.spot is not None
             seconds = time.monotonic() - attempt.begun
@@ -299,55 +286,12 @@ class _Running:
         if worker.running:
             worker.running[0].begun = time.monotonic()
 
-    # Workers
-
-    def _look(self) -> None:
-        """Updates the list of workers from time to time."""
-        if time.monotonic() - self._looked < _LOOK and self._usable:
-            return
-        self._looked = time.monotonic()
-        found = self._workforce.look()
-        for worker in self._usable:
-            if worker not in found and self._workforce.is_usable(worker) is False:
-                self._retire(worker, died=True)
-        self._usable = found
-        self._allow()
-        self._check_somebody()
-
-    def _check_somebody(self) -> None:
-        """Ends the pass if there has been no worker for a while."""
-        faults = self._faults
-        if self._usable:
-            faults.since = None
-            return
-        if faults.last is not None:
-            raise ClusterError(f"no worker can do it: {faults.last[0]}", hint=faults.last[1])
-        if faults.since is None:
-            faults.since = time.monotonic()
-            self._workforce.say(
-                f"no worker is left; waiting up to {self._workforce.patience:.0f} s for another"
-            )
-        if time.monotonic() - faults.since > self._workforce.patience:
-            raise self._workforce.no_workers()
-
-    def _retire(self, worker: Worker, *, died: bool) -> None:
-        """Takes the parts of a worker back. Of a death, the part that it was running is blamed."""
-        running, worker.running = worker.running, []
-        for attempt in running:
-            attempt.drop()
-            attempt.part.running.remove(attempt)
-        self._workforce.remove(worker)
-        self._usable = [each for each in self._usable if each is not worker]
-        if died:
-            self._workforce.say(f"lost the worker {worker.name}; its parts are done again")
-            blamed = next((attempt for attempt in running if not attempt.answered), None)
-            if blamed is not None and not blamed.part.ended:
-                self._count_death(blamed.part, worker)
-
-    def _leave_out(self, worker: Worker, reason: str, hint: str | None) -> None:
-        self._retire(worker, died=False)
-        self._workforce.leave_out(worker.address, worker.name, reason)
-        self._faults.last = (f"{worker.name}: {reason}", hint)
+    def _lose(self, worker: Worker) -> None:
+        """Takes back the parts of a worker that died. The one that it was running is blamed."""
+        running = self._crew.lose(worker)
+        blamed = next((attempt for attempt in running if not attempt.answered), None)
+        if blamed is not None and not blamed.part.ended:
+            self._count_death(blamed.part, worker)
 
     def _count_death(self, part: Part, worker: Worker) -> None:
         """Counts a death by a part; narrows it down to a batch."""
@@ -369,7 +313,7 @@ class _Running:
 
     def _allow(self) -> None:
         """Lets the reader go ahead as far as the workers need."""
-        wanted = _AHEAD * len(self._usable) + 2
+        wanted = AHEAD * len(self._crew.usable) + 2
         self._reader.allow(wanted - self._allowed)
         self._allowed = max(self._allowed, wanted)
 
@@ -383,7 +327,7 @@ class _Running:
             place += 1
             if part.ended or part.running:
                 continue
-            worker = self._free(part)
+            worker = self._crew.free(part)
             if worker is None:
                 return
             if self._splits(part, worker):
@@ -402,22 +346,15 @@ class _Running:
             self._replace(part, parts)
         return len(parts) > 1
 
-    def _free(self, part: Part) -> Worker | None:
-        """Returns the worker with the fewest parts, rather one that has not failed at this part."""
-        failed = (*part.died_on, part.not_finite)
-        free = [worker for worker in self._usable if len(worker.running) < _AHEAD]
-        free.sort(key=lambda worker: (worker.name in failed, len(worker.running)))
-        return free[0] if free else None
-
     def _repeat_slow(self) -> None:
         """Gives the next part to a second worker if the first has had it for very long."""
-        idle = [worker for worker in self._usable if not worker.running]
+        idle = self._crew.idle()
         part = next((part for part in self._window if not part.ended), None)
-        if part is None or not part.running or not idle or len(part.running) >= _MOST_TRIES:
+        if part is None or not part.running or idle is None or len(part.running) >= _MOST_TRIES:
             return
         limit = max(_SLOW, _TIMES * self._longest)
         if time.monotonic() - part.running[-1].begun > limit:
-            self._give(part, idle[0])
+            self._give(part, idle)
 
     def _give(self, part: Part, worker: Worker) -> None:
         attempt = Attempt(part=part, worker=worker, key=f"part-{self._id}-{next(self._keys)}")

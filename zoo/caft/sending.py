@@ -12,7 +12,8 @@ from typing import Any
 from zoo.caft.parts import Part
 from zoo.caft.stamps import FileRead
 from zoo.caft.wire import InFile, Request, Sent, Setup, entry_of, message
-from zoo.caft.workers import Worker, Workforce
+from zoo.caft.worker_kinds import Worker
+from zoo.caft.workers import Workforce
 from zoo.util.digest import sha256_bytes
 
 _FORGET = 5.0  # seconds to wait for the scheduler to cancel a task

@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import ValidationError
 
 from zoo.caft.part_worker import WorkerFacts, describe_worker, end_pass, run_part
 from zoo.caft.wire import PROTOCOL
+from zoo.caft.worker_kinds import Worker, best_engine, kind_of
 from zoo.client.client import Client
-from zoo.client.selection import Machine, fit, why
+from zoo.client.selection import Machine
 from zoo.cluster.tls import connect
 from zoo.inference.extractor import Extractor
 from zoo.runtime.base import Features, Images
 from zoo.schema.index import EngineEntry
 from zoo.schema.records import BuildRecord
 from zoo.util.causes import plain
-from zoo.util.errors import ClusterError, RunError, SelectionError
+from zoo.util.errors import ClusterError, RunError
 from zoo.util.version import __version__
 
 Say = Callable[[str], None]
@@ -32,27 +32,11 @@ _CLOSE = 5.0  # seconds to disconnect
 _LARGEST = "1 GiB"  # messages up to here are no mistake, of which Dask would warn
 
 
-@dataclass(kw_only=True, eq=False)
-class Worker:
-    """A worker that can run the engine of the pass.
+class _Info(TypedDict, total=False):
+    """What Dask's scheduler says of a worker."""
 
-    Attributes:
-        address: Its address in the cluster; a worker that is started again has another.
-        name: Its name.
-        facts: What it says of itself.
-        resources: What Dask counts there: a part takes all, so that nothing else runs beside it.
-        share: Number of workers on its machine when it was first seen.
-        shares_files: Whether it sees the files of the pass; None if it is not known.
-        running: What it was given and has not answered, oldest first.
-    """
-
-    address: str
-    name: str
-    facts: WorkerFacts
-    resources: Mapping[str, float] = field(default_factory=dict)
-    share: int = 1
-    shares_files: bool | None = None
-    running: list[Any] = field(default_factory=list)
+    name: str | int
+    resources: Mapping[str, float]
 
 
 class _Elsewhere:
@@ -177,55 +161,32 @@ class Workforce:
             ClusterError: There are no workers.
             SelectionError: No engine fits any of them.
         """
-        options: dict[str, Any] = {
-            "target": target, "precision": precision,
-            "allow_pending": allow_pending, "allow_seeded": allow_seeded,
-        }  # fmt: skip
-        entry, chosen, reason = self._selected(model, client, options, self.wait())
+
+        def select(machine: Machine) -> EngineEntry:
+            return client.select(
+                model,
+                machine,
+                target=target,
+                precision=precision,
+                allow_pending=allow_pending,
+                allow_seeded=allow_seeded,
+            )
+
+        entry, chosen, reason = best_engine(model, select, self.wait())
         record = client.record(model, entry)
         self.engine = Engine(store=client.repository.store.url, anonymous=anonymous, record=record)
-        self._kind = self._kind_of(chosen)
+        self._kind = kind_of(chosen, record.inputs)
         for worker in list(self._usable().values()):
             self._check_kind(worker)
         self.say(reason)
         return Extractor(_Elsewhere(), record, reason)
 
-    def _selected(
-        self, model: str, client: Client, options: Mapping[str, Any], workers: list[Worker]
-    ) -> tuple[EngineEntry, WorkerFacts, str]:
-        failed: SelectionError | None = None
-        for facts, count in _kinds(workers):
-            machine = _machine(facts)
-            try:
-                entry = client.select(model, machine, **options)
-                misfit = fit(entry, machine)[1]
-            except SelectionError as error:
-                failed = failed or error
-                continue
-            if misfit is None:
-                words = f"{count} worker" + ("s" if count > 1 else "")
-                return entry, facts, f"{model}: {why(entry, machine)}; on {words}"
-            failed = failed or SelectionError(f"{', '.join(entry.targets)} {misfit}")
-        assert failed is not None
-        raise SelectionError(f"no worker can run it: {failed.message}", hint=failed.hint)
-
-    def _kind_of(self, facts: WorkerFacts) -> tuple[Any, ...]:
-        """Returns what must be equal for rows to be equal."""
-        assert self.engine is not None
-        needed = self.engine.record.inputs
-        on_cpu = tuple(needed.archs) == ("cpu",)
-        chains = tuple(
-            c.model_dump_json() for c in facts.toolchains if c.kind == needed.toolchain.kind
-        )
-        decoders = facts.decoders[:1] if on_cpu else facts.decoders
-        return chains, facts.vectors if on_cpu else facts.gpu, decoders
-
     def _check_kind(self, worker: Worker) -> None:
         """Leaves a worker out whose rows might differ in the last bits."""
-        if self._kind is None:
+        if self._kind is None or self.engine is None:
             return
         names = ("runtime", "processor", "decoder of photos")
-        kind = self._kind_of(worker.facts)
+        kind = kind_of(worker.facts, self.engine.record.inputs)
         differ = [name for name, a, b in zip(names, kind, self._kind, strict=True) if a != b]
         if differ:
             self.leave_out(
@@ -320,7 +281,7 @@ class Workforce:
     def _usable(self) -> dict[str, Worker]:
         return {a: worker for a, worker in self._known.items() if worker is not None}
 
-    def _meet(self, address: str, info: Mapping[str, Any], text: Any) -> None:
+    def _meet(self, address: str, info: _Info, text: Any) -> None:
         """Notes a worker that has joined, or why it can't take part."""
         name = plain(str(info.get("name", address)), 100)
         try:
@@ -349,23 +310,6 @@ class Workforce:
         for worker in workers:
             if not worker.share:
                 worker.share = sum(other.facts.host == worker.facts.host for other in workers)
-
-
-def _kinds(workers: list[Worker]) -> Iterator[tuple[WorkerFacts, int]]:
-    """Yields each kind of worker and its number: those with GPUs first, then the most frequent."""
-    by_kind = sorted(workers, key=lambda worker: _key(worker.facts))
-    groups = [list(group) for _, group in groupby(by_kind, lambda worker: _key(worker.facts))]
-    groups.sort(key=lambda group: (group[0].facts.gpu is None, -len(group)))
-    for group in groups:
-        yield group[0].facts, len(group)
-
-
-def _key(facts: WorkerFacts) -> str:
-    return facts.model_copy(update={"host": ""}).model_dump_json()
-
-
-def _machine(facts: WorkerFacts) -> Machine:
-    return Machine(archs=facts.archs, toolchains=facts.toolchains, driver=facts.driver)
 
 
 @contextmanager
