@@ -26,10 +26,7 @@ from zoo.caft.worker_kinds import Worker
 from zoo.caft.workers import Workforce
 from zoo.inference.preprocess import Exif
 from zoo.util.causes import cause_of
-from zoo.util.errors import RunError, UsageError
-
-DEATHS = 3
-"""Number of workers that may die of a part before the pass ends."""
+from zoo.util.errors import UsageError
 
 _GATHER = (3.0, 60.0)  # seconds to fetch an answer, before and after asking if it still exists
 _SLOW = 30.0  # seconds after which a part may be given to a second worker that has nothing to do
@@ -295,16 +292,8 @@ class _Running:
 
     def _count_death(self, part: Part, worker: Worker) -> None:
         """Counts a death by a part; narrows it down to a batch."""
-        part.died_on.append(worker.name)
-        if len(part.died_on) >= DEATHS:
-            first, last = part.packed[0].sample.name, part.packed[-1].sample.name
-            part.failure = RunError(
-                f"{len(part.died_on)} workers died of the {len(part.packed):,} images from {first} "
-                f"to {last}: {', '.join(part.died_on)}",
-                hint="the images before them are in the cache. A pass without --scheduler, with "
-                "--workers 5, tells which of them crashes the decoder",
-            )
-        elif len(part.packed) > self._setup.samples and not part.running:
+        part.count_death(worker.name)
+        if not part.ended and not part.running:
             self._replace(part, part.split(self._setup.samples))
 
     def _replace(self, part: Part, parts: list[Part]) -> None:

@@ -13,6 +13,10 @@ from zoo.caft.runs import Result
 from zoo.caft.sample import Sample
 from zoo.caft.wire import Packed, pack
 from zoo.inference.preprocess import Exif
+from zoo.util.errors import RunError
+
+DEATHS = 3
+"""Number of workers that may die of a part before the pass ends."""
 
 MOST_SENT = 64 << 20
 """Bytes of images in a message, unless one batch has more."""
@@ -54,6 +58,18 @@ class Part:
     def size(self) -> int:
         """Bytes of its images."""
         return sum(packed.size for packed in self.packed)
+
+    def count_death(self, worker: str) -> None:
+        """Counts the death of a worker; after several there will be no result."""
+        self.died_on.append(worker)
+        if len(self.died_on) >= DEATHS:
+            first, last = self.packed[0].sample.name, self.packed[-1].sample.name
+            self.failure = RunError(
+                f"{len(self.died_on)} workers died of the {len(self.packed):,} images from {first} "
+                f"to {last}: {', '.join(self.died_on)}",
+                hint="the images before them are in the cache. A pass without --scheduler, with "
+                "--workers 5, tells which of them crashes the decoder",
+            )
 
     def split(self, samples: int, most: int = 0) -> list[Part]:
         """Returns parts of whole batches, with at most so many bytes each unless one has more.
