@@ -20,7 +20,7 @@ from zoo.caft.feed import DecodeMode
 from zoo.caft.parts import MOST_SENT, Part, PartSize, Reader
 from zoo.caft.runs import Result, Waiting
 from zoo.caft.sample import Sample
-from zoo.caft.sending import Attempt, send
+from zoo.caft.sending import Attempt, send, send_again
 from zoo.caft.wire import Setup
 from zoo.caft.worker_kinds import Worker
 from zoo.caft.workers import Workforce
@@ -238,7 +238,8 @@ class _Running:
         try:
             decoders, result = checked(data, attempt, self._views, self._width)
         except Differs as differs:
-            self._send_files(attempt, differs)
+            self._reader.sends |= differs.all_of_them
+            send_again(attempt, differs.places, self._workforce, all_of_them=differs.all_of_them)
         except NotFinite as error:
             if part.not_finite is None and len(self._crew.usable) > 1:
                 part.not_finite = worker.name  # ask another
@@ -262,18 +263,6 @@ class _Running:
             self._longest = max(self._longest, seconds)
             self._size.learn(part, seconds)
             part.result = result
-
-    def _send_files(self, attempt: Attempt, differs: Differs) -> None:
-        """Sends the files of a part that a worker lacks or has otherwise."""
-        for place in differs.places:
-            attempt.part.packed[place].send = True
-        if differs.all_of_them:
-            self._reader.sends = True
-            if attempt.worker.shares_files is None:
-                self._workforce.say(
-                    f"{attempt.worker.name} does not see the files of the data set: they are sent"
-                )
-            attempt.worker.shares_files = False
 
     def _return(self, attempt: Attempt) -> None:
         """Ends an attempt whatever came of it."""

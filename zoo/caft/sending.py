@@ -98,6 +98,27 @@ def send(
         done(attempt)
 
 
+def send_again(
+    attempt: Attempt, places: tuple[int, ...], workforce: Workforce, *, all_of_them: bool
+) -> None:
+    """Has files of a part sent that a worker lacks or has otherwise.
+
+    Args:
+        attempt: What was asked.
+        places: Places of the files.
+        workforce: The workers.
+        all_of_them: Whether these are all, so that the worker will be sent all files.
+    """
+    for place in places:
+        attempt.part.packed[place].send = True
+    if all_of_them:
+        if attempt.worker.shares_files is None:
+            workforce.say(
+                f"{attempt.worker.name} does not see the files of the data set: they are sent"
+            )
+        attempt.worker.shares_files = False
+
+
 def _spot(attempt: Attempt) -> tuple[int, str] | None:
     """Returns the place and digest of the first file that the worker reads itself."""
     for place, entry in enumerate(attempt.entries):
