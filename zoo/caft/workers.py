@@ -234,7 +234,7 @@ class Workforce:
             info = self._client.scheduler_info(n_workers=-1)["workers"]
             new = [address for address in info if address not in self._known]
             said = self._client.run(describe_worker, workers=new, on_error="return") if new else {}
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # of any class if the scheduler is gone
             raise self.lost() from error
         for address, text in said.items():
             self._meet(address, info[address], text)
@@ -265,18 +265,25 @@ class Workforce:
         return self._known.get(worker.address) is worker
 
     def submit(self, worker: Worker, key: str, request: bytes) -> Any:
-        """Gives a worker a part; returns Dask's future of the answer."""
+        """Gives a worker a part; returns Dask's future of the answer.
+
+        Raises:
+            ClusterError: The scheduler was lost.
+        """
         import dask
 
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": _LARGEST}):
-            return self._client.submit(
-                run_part,
-                request,
-                key=key,
-                workers=[worker.address],
-                resources=dict.fromkeys(worker.resources, 1),
-                pure=False,
-            )
+        try:
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": _LARGEST}):
+                return self._client.submit(
+                    run_part,
+                    request,
+                    key=key,
+                    workers=[worker.address],
+                    resources=dict.fromkeys(worker.resources, 1),
+                    pure=False,
+                )
+        except Exception as error:  # of any class if the scheduler is gone
+            raise self.lost() from error
 
     def _usable(self) -> dict[str, Worker]:
         return {a: worker for a, worker in self._known.items() if worker is not None}
