@@ -24,6 +24,7 @@ from zoo.caft.sending import Attempt, send, send_again
 from zoo.caft.wire import Setup
 from zoo.caft.worker_kinds import Worker
 from zoo.caft.workers import Workforce
+from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
 from zoo.util.causes import cause_of
 from zoo.util.errors import UsageError
@@ -76,6 +77,20 @@ class ClusterRuns:
             running.stop()
 
 
+def check_chosen(workforce: Workforce, extractor: Extractor) -> None:
+    """Checks that workers run the engine that a pass is for.
+
+    Raises:
+        UsageError: They run none yet, or another.
+    """
+    engine = workforce.engine
+    if engine is None or engine.record.engine != extractor.record.engine:
+        raise UsageError(
+            "this extractor is not the one that the workers of the cluster run",
+            hint="pass what Workforce.choose has returned last",
+        )
+
+
 def setup_of(
     workforce: Workforce,
     augmentation: Augmentation,
@@ -94,13 +109,9 @@ def setup_of(
         workers: Decoding threads of a machine; by default one per core.
         decode: How photos are decoded.
         exif: Whether to apply the EXIF orientation of photos.
-
-    Raises:
-        UsageError: No engine was chosen.
     """
     engine = workforce.engine
-    if engine is None:
-        raise UsageError("choose an engine first: Workforce.choose returns the extractor")
+    assert engine is not None
     return Setup(
         store=engine.store,
         anonymous=engine.anonymous,

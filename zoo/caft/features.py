@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
-from zoo.caft.cluster_runs import ClusterRuns, setup_of
+from zoo.caft.cluster_runs import ClusterRuns, check_chosen, setup_of
 from zoo.caft.datasets import described
 from zoo.caft.decode import Decoded, cores
 from zoo.caft.engine_process import Task
@@ -151,6 +151,8 @@ def cache_features(
     _has_any(source, name)
     if devices is not None and cluster is not None:
         raise UsageError("a pass runs either on GPUs of this machine or on a cluster, not on both")
+    if cluster is not None:
+        check_chosen(cluster, extractor)
     if devices is not None:
         chosen_gpus(devices, extractor)  # before the folder is created
     if decode == "gpu" and cluster is None:

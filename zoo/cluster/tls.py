@@ -42,7 +42,8 @@ def open_security(role: Role, certs: Path | None) -> Any:
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             "a cluster needs distributed, which is not installed",
-            hint="pip install '.[dask]' -c constraints.txt",
+            hint="pip install 'caft-zoo[dask]'; in a checkout, pip install '.[dask]' "
+            "-c constraints.txt",
         ) from error
     if certs is None:
         return None

@@ -435,8 +435,12 @@ def test_an_extractor_of_a_cluster_runs_nothing_here(farm: Place) -> None:
 
 def test_a_pass_is_on_gpus_or_on_a_cluster(farm: Place, tmp_path: Path) -> None:
     data = folder(tmp_path / "photos")
-    with farm.workers() as (workforce, engine), pytest.raises(UsageError, match="not on both"):
-        cache_features(data, engine, tmp_path / "c", devices="all", cluster=workforce)
+    with farm.workers() as (workforce, engine):
+        with pytest.raises(UsageError, match="not on both"):
+            cache_features(data, engine, tmp_path / "c", devices="all", cluster=workforce)
+        workforce.engine = None
+        with raises_golden(UsageError, "caft/cluster-of-another-engine"):
+            cache_features(data, engine, tmp_path / "c", cluster=workforce)
     assert not (tmp_path / "c").exists()
 
 
