@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builders.executors.dask.tls import CERTS, certs_folder
 from zoo.cli.main import add_arguments
+from zoo.cluster import CERTS
+from zoo.cluster.tls import certs_folder
 from zoo.util.errors import ClusterError, UsageError
 from zoo.util.version import __version__
 
@@ -99,7 +100,7 @@ def scheduler(options: argparse.Namespace) -> int:
 
 def worker(options: argparse.Namespace) -> int:
     """Probes what this machine can build and runs its workers until Ctrl-C."""
-    from builders.executors.dask.tls import check_address
+    from zoo.cluster.tls import check_address
 
     check_address(options.scheduler, certs_folder(options.certs))
     return _serve(options, listen=None, join=options.scheduler, works=True)

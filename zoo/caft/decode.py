@@ -24,6 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import PIL
+from PIL import Image
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.content import digest_of, is_preprocessed
@@ -264,6 +265,19 @@ class Decoder(Generic[Images]):
         return Decoded(sample=sample, label=label, sha256=digest)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A photo that another process has read.
+
+    Attributes:
+        photo: The photo, RGB, turned as its EXIF orientation says if that is wanted.
+        digest: The digest of what it was made from.
+    """
+
+    photo: Image.Image
+    digest: str
+
+
 class PhotoDecoder:
     """Decodes photos with Pillow, at the engine's input size, in the calling thread or for it.
 
@@ -309,9 +323,12 @@ class PhotoDecoder:
         """Yields a photo's digest and the pixels of its views, valid within the context.
 
         Args:
-            image: The bytes of its file, a Pillow image or pixels.
+            image: The bytes of its file, a Pillow image, pixels, or a :class:`Prepared` photo.
         """
-        if not isinstance(image, bytes):
+        if isinstance(image, Prepared):
+            digest, photo = image.digest, image.photo
+            yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
+        elif not isinstance(image, bytes):
             digest, photo = digest_of(image), as_photo(image, self._decoding.exif)
             yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
         elif self._with_processes:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Decoded
 from zoo.caft.decode_process import reason_of
 from zoo.caft.faults import check_fault
-from zoo.caft.feed import DecodeMode, open_feed
+from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
 from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
 from zoo.caft.stamps import FileRead, Stamp
@@ -46,6 +47,7 @@ class Task:
         workers: Number of decoding threads.
         decode: How photos are decoded.
         exif: Whether to apply the EXIF orientation of photos.
+        threads: Threads of an engine on the CPU; by default one per core.
     """
 
     engine: Path
@@ -55,6 +57,7 @@ class Task:
     workers: int
     decode: DecodeMode
     exif: Exif
+    threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,10 @@ class _Failed:
     error: ZooError
 
 
+class EndedError(RunError):
+    """The process has ended without saying why."""
+
+
 class EngineProcess:
     """The parent's side of a process.
 
@@ -150,7 +157,7 @@ class EngineProcess:
         self._sent([_portable(sample) for sample in samples])
 
     def finish(self) -> None:
-        """Says that no more samples come.
+        """Says that no more samples come, until those before are done: the next start a new run.
 
         Raises:
             RunError: The process has ended.
@@ -195,10 +202,10 @@ class EngineProcess:
             raise type(failure)(f"{self._name}: {failure.message}", hint=failure.hint)
         return message
 
-    def _ended(self) -> RunError:
+    def _ended(self) -> EndedError:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
-        return RunError(
+        return EndedError(
             f"the process of {self._name} ended (exit status {self._process.returncode})",
             hint="its output is above; finished images stay in the cache: run the same command "
             "again, without that GPU in --devices if it is at fault",
@@ -226,14 +233,15 @@ def _plain(error: Exception) -> ZooError:
 
 
 def serve(connection: Connection) -> None:
-    """Runs the parent's samples until there are no more."""
+    """Runs the parent's samples until it closes the connection."""
     task: Task = connection.recv()
     try:
         with _extractor(task) as extractor, _runs(extractor, task) as runs:
             try:
                 connection.send(runs.decoders)
-                for outcomes, features in runs.results(_samples(connection)):
-                    connection.send(([Outcome.of(each) for each in outcomes], features))
+                for samples in _each_run(connection):
+                    for outcomes, features in runs.results(samples):
+                        connection.send(([Outcome.of(each) for each in outcomes], features))
             except Exception as error:
                 # Before the threads are ended: one of them waits for the parent's samples.
                 connection.send(_Failed(error=_told(error)))
@@ -250,6 +258,15 @@ def _told(error: Exception) -> ZooError:
     return RunError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 
 
+def _each_run(connection: Connection) -> Iterator[Iterator[Sample]]:
+    """Yields the samples of each run, until the parent is gone."""
+    with suppress(EOFError, OSError):
+        while True:
+            first = connection.recv()
+            if first is not None:
+                yield chain(first, _samples(connection))
+
+
 def _samples(connection: Connection) -> Iterator[Sample]:
     with suppress(EOFError, OSError):  # the parent is gone, or has seen the error
         while (samples := connection.recv()) is not None:
@@ -258,12 +275,15 @@ def _samples(connection: Connection) -> Iterator[Sample]:
 
 def _extractor(task: Task) -> Extractor:
     record = BuildRecord.model_validate_json(task.record)
-    session = open_session(task.engine, record.inputs, record.engine.size)
+    options = {} if task.threads is None else {"threads": task.threads}
+    session = open_session(task.engine, record.inputs, record.engine.size, **options)
     return Extractor(session, record, file=task.engine)
 
 
 @contextmanager
 def _runs(extractor: Extractor, task: Task) -> Iterator[FeedRuns]:
+    if task.decode == "gpu":
+        check_gpu_decodes(extractor, task.samples * task.augmentation.views)
     with open_feed(
         extractor,
         task.augmentation,

@@ -13,6 +13,7 @@ from typing import Any
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
+from zoo.caft.cluster_runs import ClusterRuns, check_chosen, setup_of
 from zoo.caft.datasets import described
 from zoo.caft.decode import Decoded, cores
 from zoo.caft.engine_process import Task
@@ -26,10 +27,11 @@ from zoo.caft.sample import Source
 from zoo.caft.sources import FolderSource, open_source
 from zoo.caft.spread import Devices, chosen_gpus, open_spread
 from zoo.caft.stamps import FileRead, Stamps
+from zoo.caft.workers import Workforce
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
-from zoo.util.errors import DatasetError
+from zoo.util.errors import DatasetError, UsageError
 
 Bad = Callable[[str, str], None]
 """Called with the name of each skipped image and the reason."""
@@ -92,6 +94,7 @@ def cache_features(
     workers: int | None = None,
     decode: DecodeMode = "auto",
     devices: Devices | None = None,
+    cluster: Workforce | None = None,
     moved: bool = False,
     exif: Exif = "ignore",
     image: str | None = None,
@@ -120,6 +123,8 @@ def cache_features(
         decode: Who decodes photos; see :data:`zoo.caft.feed.DecodeMode`.
         devices: GPUs to run on, each in a process of its own: their numbers, or ``all`` that the
             engine runs on. By default the engine runs in this process.
+        cluster: Workers of a cluster to run on, whose :meth:`~zoo.caft.workers.Workforce.choose`
+            returned the extractor.
         moved: Whether to accept a data set at another path than the cache was made from, if it has
             an image of the cache.
         exif: Whether to turn photos as their EXIF orientation says, ``apply`` or ``ignore``.
@@ -144,9 +149,13 @@ def cache_features(
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
     _has_any(source, name)
+    if devices is not None and cluster is not None:
+        raise UsageError("a pass runs either on GPUs of this machine or on a cluster, not on both")
+    if cluster is not None:
+        check_chosen(cluster, extractor)
     if devices is not None:
         chosen_gpus(devices, extractor)  # before the folder is created
-    if decode == "gpu":
+    if decode == "gpu" and cluster is None:
         check_gpu_decodes(extractor, samples * augmentation.views)
     identity = Identity.of(extractor, storage, augmentation, exif, fast=decode == "fast")
     former = (str(data), type(data).__name__)  # names in cards of earlier versions
@@ -176,12 +185,14 @@ def cache_features(
                 decode=decode,
                 exif=exif,
                 devices=devices,
+                cluster=cluster,
                 waiting=partial(_clocked, state),
             ) as runs,
             closing(runs.results(new_samples)) as results,
         ):
             writer.decoded_by(runs.decoders)
             for outcomes, features in results:
+                writer.decoded_by(runs.decoders)  # workers of a cluster say it with the result
                 writer.append(outcomes, features)
                 _stamp(stamps, outcomes)
                 _count(outcomes, state, on_bad)
@@ -208,9 +219,16 @@ def _open_runs(
     decode: DecodeMode,
     exif: Exif,
     devices: Devices | None,
+    cluster: Workforce | None,
     waiting: Waiting,
 ) -> Iterator[Runs]:
-    """Opens what runs the pass: the engine in this process, or one in a process for each GPU."""
+    """Opens what runs the pass: the engine here, in a process for each GPU, or on a cluster."""
+    if cluster is not None:
+        setup = setup_of(
+            cluster, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
+        )
+        yield ClusterRuns(cluster, setup, width=extractor.feature_dim, waiting=waiting)
+        return
     if devices is None:
         with open_feed(
             extractor, augmentation, samples=samples, workers=workers, decode=decode, exif=exif

@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from zoo.cli.support import (
     client_of,
     output_file,
 )
+from zoo.cluster import CERTS
 from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
 from zoo.util.files import write_whole
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.caft.features import Pass
     from zoo.caft.head import Head
     from zoo.caft.spread import Devices
+    from zoo.caft.workers import Workforce
     from zoo.client.client import Client
     from zoo.inference.extractor import Extractor
     from zoo.inference.preprocess import Exif
@@ -44,7 +47,13 @@ def features(options: argparse.Namespace) -> int:
     open_source(options.data, **chosen)  # report problems before downloading an engine
     if Path(options.output).is_file():
         raise CacheError(f"{options.output} is a file; a feature cache is a folder")
-    with _extractor(options, options.model) as extractor, pass_progress() as progress:
+    with (
+        _workforce(options) as cluster,
+        _pass_extractor(options, cluster) as extractor,
+        pass_progress() as progress,
+    ):
+        if cluster is not None:
+            cluster.say = progress.say
         card, state = cache_features(
             options.data,
             extractor,
@@ -56,6 +65,7 @@ def features(options: argparse.Namespace) -> int:
             workers=options.workers,
             decode=options.decode,
             devices=options.devices,
+            cluster=cluster,
             moved=options.moved,
             exif=options.exif,
             **chosen,
@@ -82,6 +92,40 @@ def features(options: argparse.Namespace) -> int:
             "the engine"
         )
     return 0
+
+
+@contextmanager
+def _workforce(options: argparse.Namespace) -> Iterator[Workforce | None]:
+    """Connects to the cluster that the options name; None if there is none."""
+    if not options.scheduler:
+        if options.certs:
+            raise UsageError("--certs is of a cluster: name it with --scheduler tls://host:8786")
+        yield None
+        return
+    if options.devices is not None:
+        raise UsageError("--devices are GPUs of this machine: it can't be given with --scheduler")
+    from zoo.caft.workers import open_workforce
+    from zoo.cluster.tls import certs_folder
+    from zoo.inference.extractor import say
+
+    certs = certs_folder(options.certs)
+    with open_workforce(options.scheduler, certs, say=say) as workforce:
+        yield workforce
+
+
+def _pass_extractor(options: argparse.Namespace, cluster: Workforce | None) -> Extractor:
+    """Loads the engine of a pass, or chooses the one that the workers of a cluster load."""
+    if cluster is None:
+        return _extractor(options, options.model)
+    return cluster.choose(
+        options.model,
+        client_of(options),
+        anonymous=options.anonymous,
+        target=options.target,
+        precision=options.precision,
+        allow_pending=options.allow_pending,
+        allow_seeded=options.allow_seeded,
+    )
 
 
 def _print_changes(state: Pass) -> None:
@@ -331,6 +375,14 @@ def _add_features(commands: Any) -> None:
         "--devices", type=_devices, metavar="N,N",
         help="GPUs to run on, each in a process of its own, as nvidia-smi numbers them, or all "
         "(default: the first, in this process)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="run on the workers of a cluster: the address of its scheduler, tls://host:8786",
+    )  # fmt: skip
+    parser.add_argument(
+        "--certs", default="", metavar="DIR",
+        help=f"folder of the cluster's certificates (default: ${CERTS})",
     )  # fmt: skip
     parser.add_argument(
         "--image-column", "--image-field", dest="image", metavar="NAME",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.client.corrections import untold
-from zoo.client.partials import own_partial
+from zoo.client.engine_files import EngineFiles, has, not_writable
 from zoo.client.selection import Machine, select
 from zoo.client.trust import SignedIndex, TrustHome, trusted_root
 from zoo.repository.repository import Repository
@@ -24,7 +24,7 @@ from zoo.stores import Progress, open_store
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.files import write_whole
-from zoo.util.locks import is_not_mine, turn
+from zoo.util.locks import is_not_mine
 from zoo.util.names import perhaps
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Client:
         self.repository = repository
         self.signed = signed
         self._cache = cache
+        self._files = EngineFiles(repository.blobs, cache)
 
     def index(self) -> Index:
         """Returns the repository's index.
@@ -121,26 +122,18 @@ class Client:
             TrustError: The engine is not cached and the repository's index has expired.
         """
         record = self._record(name, entry)
-        engine = self._cache / "engines" / record.engine.sha256
-        if not _has(engine, record.engine.sha256):  # of a cache with everything, nothing is written
-            with self._turn(record.engine.sha256):
-                if not _has(engine, record.engine.sha256):
-                    self.signed.must_be_fresh()
-                    self._fetch(record.engine, engine, progress)
+        engine = self._files.get(record.engine, progress, before_download=self.signed.must_be_fresh)
         return Pulled(record=record, engine=engine)
 
-    def _fetch(self, blob: Blob, path: Path, progress: Progress | None = None) -> None:
-        """Downloads a blob into the cache and checks it.
+    def record(self, name: str, entry: EngineEntry) -> BuildRecord:
+        """Returns the build record of an engine that other machines download.
 
         Raises:
-            RepositoryError: It is missing or damaged, or the cache may not be written.
+            RepositoryError: The record is missing, or its digest does not match.
+            TrustError: The repository's index has expired.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with own_partial(path) as partial:
-                self.repository.blobs.fetch(blob, path, partial=partial, progress=progress)
-        except OSError as error:
-            raise _not_writable(path, error) from error
+        self.signed.must_be_fresh()
+        return self._record(name, entry)
 
     def documents(self, name: str, entry: EngineEntry) -> dict[str, Path]:
         """Returns the LICENSE and NOTICE of an engine, downloading them first if necessary.
@@ -159,40 +152,27 @@ class Client:
             if word not in (LICENCE_FILE, NOTICE_FILE):
                 continue  # of a later version, which may name it as it likes
             paths[word] = folder / word
-            if _has(paths[word], blob.sha256):
+            if has(paths[word], blob.sha256):
                 continue
             if sha256_bytes(text := made.get(word, b"")) == blob.sha256:
                 self._write(paths[word], text)  # mirrors of earlier versions lack corrected ones
             else:
-                self._fetch(blob, paths[word])
+                self._files.fetch(blob, paths[word])
         return paths
 
     def _write(self, path: Path, data: bytes) -> None:
         try:
             write_whole(path, data)
         except OSError as error:
-            raise _not_writable(path, error) from error
+            raise not_writable(path, error) from error
 
     def corrections(self, name: str, entry: EngineEntry) -> list[str]:
         """Returns sentences about corrected facts of an engine's model, each once."""
         return untold(self._cache, self.model(name), entry)
 
-    @contextmanager
-    def fetched(self, blob: Blob) -> Iterator[Path]:
-        """Downloads a blob to a temporary file, which is deleted on exit.
-
-        An interrupted download stays in the cache and is resumed next time.
-
-        Raises:
-            RepositoryError: The blob is missing, or its digest does not match.
-        """
-        path = self._cache / "engines" / f"{blob.sha256}.mirror"
-        with self._turn(path.name):
-            self._fetch(blob, path)
-            try:
-                yield path
-            finally:
-                path.unlink(missing_ok=True)
+    def fetched(self, blob: Blob) -> AbstractContextManager[Path]:
+        """Downloads a blob to a temporary file; see :meth:`EngineFiles.fetched`."""
+        return self._files.fetched(blob)
 
     def onnx_of(self, record: BuildRecord, scratch: Path) -> Path | None:
         """Returns the ONNX model that an engine was built from.
@@ -223,23 +203,6 @@ class Client:
             if not is_not_mine(error):
                 raise
         return record
-
-    @contextmanager
-    def _turn(self, name: str) -> Iterator[None]:
-        with turn(self._cache / "locks" / name):
-            yield
-
-
-def _not_writable(path: Path, error: OSError) -> RepositoryError:
-    return RepositoryError(
-        f"can't write {path.parent}: {error.strerror}",
-        hint="set ZOO_HOME to a folder that you may write to",
-    )
-
-
-def _has(path: Path, sha256: str) -> bool:
-    """Whether a file is there and its bytes are what they should be."""
-    return path.is_file() and sha256_file(path) == sha256
 
 
 def connect(

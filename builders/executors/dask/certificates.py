@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from builders.executors.dask.tls import ROLES
+from zoo.cluster.tls import ROLES
 from zoo.util.errors import UsageError
 from zoo.util.files import write_private
 

@@ -17,7 +17,6 @@ from builders.executors.base import Outcome
 from builders.executors.dask import offers
 from builders.executors.dask.resources import Slot, needs_of
 from builders.executors.dask.slots import Slots
-from builders.executors.dask.tls import connect
 from builders.executors.dask.worker import (
     LOG_LIMIT,
     TOPIC,
@@ -42,6 +41,7 @@ from builders.jobs.output_files import (
 from builders.jobs.output_formats import check_formats
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
+from zoo.cluster.tls import connect
 from zoo.repository.repository import Repository
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
 from zoo.stores import open_store

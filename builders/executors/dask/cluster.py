@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from builders.executors.dask.resources import Slot
-from builders.executors.dask.tls import (
+from builders.executors.dask.worker import SLOT
+from builders.toolchains.worker_environment import drop_secrets
+from zoo.cluster.tls import (
     check_address,
     is_loopback,
     open_security,
     quiet,
     say_cause,
 )
-from builders.executors.dask.worker import SLOT
-from builders.toolchains.worker_environment import drop_secrets
 from zoo.util.errors import ClusterError, UsageError
 
 _CONFIG = {

@@ -31,11 +31,11 @@ from builders.executors.dask.capabilities import Gpu, make_slots
 from builders.executors.dask.certificates import make_certs
 from builders.executors.dask.client import DaskExecutor
 from builders.executors.dask.resources import needs_of
-from builders.executors.dask.tls import check_address
 from builders.jobs.messages import BuildJob, BuildOutput
 from builders.jobs.progress import Display, Event, silent
 from builders.jobs.scratch import check_quarantine, keep
 from builders.run.parallel import each
+from zoo.cluster.tls import check_address
 from zoo.repository.repository import Repository
 from zoo.schema.targets import Arch, RuntimeLine
 from zoo.stores import LocalStore

@@ -12,7 +12,7 @@ import pytest
 from support.goldens import assert_golden
 
 from builders.executors.dask.certificates import make_certs
-from builders.executors.dask.tls import check_address, connect, open_security
+from zoo.cluster.tls import check_address, connect, open_security
 from zoo.util.errors import ClusterError, UsageError
 
 

@@ -16,13 +16,12 @@ import traceback
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.cluster import CERTS
 from zoo.util.causes import plain
 from zoo.util.errors import ClusterError, MissingPackageError, UsageError
 
 Role = Literal["scheduler", "worker", "client"]
 ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
-CERTS = "ZOO_FARM_CERTS"
-"""Environment variable with the folder of certificates, if no option names it."""
 
 
 def certs_folder(text: str) -> Path | None:
@@ -43,7 +42,8 @@ def open_security(role: Role, certs: Path | None) -> Any:
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             "a cluster needs distributed, which is not installed",
-            hint="pip install '.[dask]' -c constraints.txt",
+            hint="pip install 'caft-zoo[dask]'; in a checkout, pip install '.[dask]' "
+            "-c constraints.txt",
         ) from error
     if certs is None:
         return None
@@ -84,7 +84,7 @@ def check_address(address: str, certs: Path | None) -> str:
     is_port = port.isdecimal() and int(port) <= 65_535
     if not colon or scheme not in ("tls", "tcp") or not host or not is_port:
         raise UsageError(
-            f"SCHEDULER={address} is not a scheduler's address",
+            f"{address} is not a scheduler's address",
             hint="use tls://host:8786, for example; zoo-farm cluster up prints its address",
         )
     if scheme == "tls" and certs is None:
