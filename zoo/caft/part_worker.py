@@ -40,6 +40,7 @@ from zoo.caft.wire import (
 from zoo.client.client import default_cache
 from zoo.client.engine_files import EngineFiles
 from zoo.client.host import all_installed, describe_gpu, visible_gpus
+from zoo.inference.gpu.packages import NVJPEG
 from zoo.repository.blobs import Blobs
 from zoo.runtime.base import Features
 from zoo.schema.records import BuildRecord
@@ -113,7 +114,7 @@ def _vectors() -> str:
 
 def _gpu_decoder() -> tuple[str, ...]:
     try:
-        return (f"nvImageCodec {version('nvidia-nvimgcodec-cu13')}",)
+        return (f"nvJPEG {version(NVJPEG)}",)
     except PackageNotFoundError:
         return ()
 

@@ -2,5 +2,8 @@
 
 from __future__ import annotations
 
-GPU_PACKAGES = ("nvidia-nvjpeg", "nvidia-cuda-nvrtc")
+NVJPEG = "nvidia-nvjpeg"
+"""The decoder of JPEG files."""
+
+GPU_PACKAGES = (NVJPEG, "nvidia-cuda-nvrtc")
 """Packages of the extra ``gpu-decode``, besides the CUDA bindings."""
