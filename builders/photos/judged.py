@@ -2,6 +2,7 @@
 
 Near-duplicates have almost the same 64-bit difference hash and the same thumbnail: of frames of one
 scene, the distance to the nearest other photo is so small that any rounding seems large beside it.
+Mirrored and turned copies, of folders that were augmented for training, are recognised, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ _BITS = 10
 _ALIKE = 0.9
 """Least correlation of the thumbnails of near-duplicates; text pages share a hash but not this."""
 
+_SMALL = 144
+"""Side of what is mirrored and turned: a multiple of the sizes of hash and thumbnail."""
+
 _FLAT = 2.0
 """Largest standard deviation of a flat picture's thumbnail, in grey levels of 256."""
 
@@ -27,25 +31,52 @@ class Look(BaseModel):
     Attributes:
         bits: Its difference hash: whether each pixel of a 9 x 8 thumbnail is darker than the next.
         thumbnail: A 16 x 16 thumbnail, without its mean and of length 1; None of a flat picture.
+        turned: Both of its mirrored and turned copies.
     """
 
     model_config = ConfigDict(frozen=True)
 
     bits: int
     thumbnail: tuple[float, ...] | None
+    turned: tuple[tuple[int, tuple[float, ...]], ...] = ()
+
+    @property
+    def orientations(self) -> list[tuple[int, npt.NDArray[np.float64]]]:
+        """Bits and thumbnail of the photo as it is, and of its copies; none of a flat picture."""
+        if self.thumbnail is None:
+            return []
+        copies = ((self.bits, self.thumbnail), *self.turned)
+        return [(bits, np.array(thumbnail)) for bits, thumbnail in copies]
 
 
 def look_of(photo: Image.Image) -> Look:
     """Returns what a photo is recognised by."""
     grey = photo.convert("L")
-    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
-    bits = int("".join("01"[bit] for bit in (small[:, 1:] > small[:, :-1]).ravel().tolist()), 2)
-    thumbnail = np.asarray(grey.resize((16, 16), Image.Resampling.BOX), np.float64).ravel()
+    bits, thumbnail = _bits(grey), _thumbnail(grey)
     if thumbnail.std() <= _FLAT and np.asarray(grey, np.float32).std() <= _FLAT:
         return Look(bits=bits, thumbnail=None)
-    thumbnail -= thumbnail.mean()
-    length = float(np.linalg.norm(thumbnail)) or 1.0
-    return Look(bits=bits, thumbnail=tuple((thumbnail / length).tolist()))
+    small = grey.resize((_SMALL, _SMALL), Image.Resampling.BOX)
+    copies = [small.transpose(how) for how in Image.Transpose]
+    return Look(
+        bits=bits,
+        thumbnail=_normalised(thumbnail),
+        turned=tuple((_bits(copy), _normalised(_thumbnail(copy))) for copy in copies),
+    )
+
+
+def _bits(grey: Image.Image) -> int:
+    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
+    return int("".join("01"[bit] for bit in (small[:, 1:] > small[:, :-1]).ravel().tolist()), 2)
+
+
+def _thumbnail(grey: Image.Image) -> npt.NDArray[np.float64]:
+    return np.asarray(grey.resize((16, 16), Image.Resampling.BOX), np.float64).ravel()
+
+
+def _normalised(thumbnail: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    centred = thumbnail - thumbnail.mean()
+    length = float(np.linalg.norm(centred)) or 1.0
+    return tuple((centred / length).tolist())
 
 
 def judge(looks: list[Look]) -> list[int | None]:
@@ -53,25 +84,28 @@ def judge(looks: list[Look]) -> list[int | None]:
 
     None for a flat picture.
     """
-    distinct: list[int] = []
-    thumbnails: list[npt.NDArray[np.float64]] = []
+    distinct: dict[int, tuple[int, npt.NDArray[np.float64]]] = {}
     firsts: list[int | None] = []
     for number, look in enumerate(looks):
-        if look.thumbnail is None:
+        orientations = look.orientations
+        if not orientations:
             firsts.append(None)
             continue
-        thumbnail = np.array(look.thumbnail)
         first = next(
-            (
-                other
-                for other, known in zip(distinct, thumbnails, strict=True)
-                if (looks[other].bits ^ look.bits).bit_count() <= _BITS
-                and float(known @ thumbnail) >= _ALIKE
-            ),
-            None,
+            (other for other, known in distinct.items() if _are_alike(known, orientations)), None
         )
         if first is None:
-            distinct.append(number)
-            thumbnails.append(thumbnail)
+            distinct[number] = orientations[0]
         firsts.append(number if first is None else first)
     return firsts
+
+
+def _are_alike(
+    known: tuple[int, npt.NDArray[np.float64]],
+    orientations: list[tuple[int, npt.NDArray[np.float64]]],
+) -> bool:
+    """Whether a photo is, in one of its orientations, a near-duplicate of a known one."""
+    return any(
+        (known[0] ^ bits).bit_count() <= _BITS and float(known[1] @ thumbnail) >= _ALIKE
+        for bits, thumbnail in orientations
+    )

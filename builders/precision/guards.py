@@ -42,6 +42,9 @@ def constants_of(graph: Graph) -> dict[str, npt.NDArray[Any]]:
             for attribute in node.attribute:
                 if attribute.name == "value":
                     constants[node.output[0]] = numpy_helper.to_array(attribute.t)
+                elif attribute.name in ("value_float", "value_floats"):
+                    values = attribute.floats or [attribute.f]
+                    constants[node.output[0]] = np.array(values, np.float32)
     return constants
 
 
@@ -88,6 +91,7 @@ class _Guards:
             if (value := vanishing(array, low)) is not None
         }
         self._huge: dict[str, float] = {}
+        self._fixed = {*constants, *graph.weights}
 
     def find(self) -> dict[str, str]:
         """Returns the nodes from each such constant to the division, and the reason."""
@@ -97,6 +101,8 @@ class _Guards:
                 reason = f"{value:.3g} is 0 in {self._low} and guards a division"
                 found |= dict.fromkeys(self._path(node), reason)
             self._carry(node)
+            if node.input and self._fixed.issuperset(node.input):
+                self._fixed.update(node.output)  # such as a constant that is cast
         return found
 
     def _divisors(self, node: onnx.NodeProto) -> Iterator[float]:
@@ -105,7 +111,7 @@ class _Guards:
         inputs = node.input
         if node.op_type == "Div" and inputs[1] in small:
             yield small[inputs[1]]
-            if inputs[0] in self._constants:
+            if inputs[0] in self._fixed:
                 self._huge[node.output[0]] = small[inputs[1]]
         elif node.op_type in ("Reciprocal", "Log") and inputs[0] in small:
             yield small[inputs[0]]
@@ -124,17 +130,23 @@ class _Guards:
                 inputs = [state[name] for name in node.input if name in state]
                 if inputs:
                     state |= dict.fromkeys(node.output, min(inputs))
-        elif node.op_type == "Pow" and node.input[0] in self._small and self._exponent(node) > 0:
-            self._small[node.output[0]] = self._small[node.input[0]]
-        elif node.op_type == "Mul":
+        elif node.op_type == "Pow" and self._exponent(node) > 0:
+            for state in (self._small, self._huge):
+                if node.input[0] in state:
+                    state[node.output[0]] = state[node.input[0]]
+        elif node.op_type in ("Mul", "Div"):
             self._scale(node)
 
     def _scale(self, node: onnx.NodeProto) -> None:
-        """A small value stays small when a constant multiplies it; a small weight is none."""
-        for name, other in zip(node.input, reversed(node.input), strict=True):
-            computed = name in self._small and name not in self._constants
-            if computed and other in self._constants:
-                self._small[node.output[0]] = self._small[name]
+        """A small value stays small when a constant scales it; a small weight is none.
+
+        A huge one stays huge, too: only what is 0 on a flat image brings it back.
+        """
+        pairs = zip(node.input, reversed(node.input), strict=True)
+        for name, other in pairs if node.op_type == "Mul" else [tuple(node.input)]:
+            for state in (self._small, self._huge):
+                if name in state and name not in self._fixed and other in self._fixed:
+                    state[node.output[0]] = state[name]
 
     def _exponent(self, node: onnx.NodeProto) -> float:
         """Returns the largest exponent of a ``Pow``; 0 if it is computed."""

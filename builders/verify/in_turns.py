@@ -91,6 +91,9 @@ def in_turns(
 ) -> tuple[list[float], list[float]]:
     """Times two functions alternately, so that whatever slows the machine down slows both.
 
+    Who begins changes from round to round: on a machine that slows down steadily, the second of a
+    round would always seem slower than it is.
+
     Returns:
         The duration of each in each round, milliseconds: six rounds or more, unless they take
         longer than ``most_seconds``.
@@ -99,7 +102,8 @@ def in_turns(
     durations: tuple[list[float], list[float]] = ([], [])
     start = clock()
     while _goes_on(len(durations[0]), clock() - start, most_seconds):
-        for run, times in zip((first, second), durations, strict=True):
+        turns = list(zip((first, second), durations, strict=True))
+        for run, times in reversed(turns) if len(durations[0]) % 2 else turns:
             rest(_REST)
             before = clock()
             run()

@@ -4,7 +4,8 @@ Training code wraps state dicts in two ways. An entry of a dictionary holds them
 ``model``, ``ema``), and modules around the model put prefixes before its names (``module.`` of data
 parallelism, ``_orig_mod.`` of ``torch.compile``, ``backbone.`` of the user's own network). Both are
 recognised by the names that they leave, whatever they are called. Where two fit, the manifest has
-to choose: they are different weights.
+to choose: they are different weights. Modules around single blocks put names in the middle; only
+those that PyTorch itself writes are removed, for others (adapters) change what a block computes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _DEPTH = 3  # of dictionaries in dictionaries
 _SHOWN = 8
+_WRAPPERS = frozenset({"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module"})
 State = dict[str, "torch.Tensor"]
 
 
@@ -32,11 +34,13 @@ class Found:
     Attributes:
         tensors: By timm's names.
         prefix: What preceded those names in the file.
+        others: Other prefixes under which it holds the model.
         notes: What was recognised and left out, in words.
     """
 
     tensors: State
     prefix: str
+    others: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -64,6 +68,38 @@ def _state_dicts(value: object, name: str, depth: int) -> Iterator[tuple[str, St
     for key, inner in value.items() if depth else ():
         if isinstance(key, str):
             yield from _state_dicts(inner, f"{name}.{key}" if name else key, depth - 1)
+
+
+def unwrapped(state: State, expected: Collection[str]) -> tuple[State, tuple[str, ...]]:
+    """Removes what PyTorch's wrappers of single blocks put into names: ``layer1._orig_mod.0.``.
+
+    Args:
+        state: A state dict, perhaps of names with a prefix.
+        expected: timm's names.
+
+    Returns:
+        The state dict, and the wrappers that were removed from its names.
+    """
+    wanted = set(expected)
+    if not any(_WRAPPERS.intersection(name.split(".")[1:]) for name in state):
+        return state, ()
+    renamed = {name: _without_wrappers(name, wanted) for name in state}
+    if len(set(renamed.values())) < len(renamed):
+        return state, ()  # it holds both, which only the manifest can tell apart
+    removed = Counter[str]()
+    for name, inner in renamed.items():
+        removed += Counter(name.split(".")) - Counter(inner.split("."))
+    return {renamed[name]: tensor for name, tensor in state.items()}, tuple(sorted(removed))
+
+
+def _without_wrappers(name: str, wanted: Collection[str]) -> str:
+    """Returns a name whose end, from some part on, is an expected one without its wrappers."""
+    parts = name.split(".")
+    for place, first in enumerate(parts):
+        inner = ".".join(part for part in parts[place:] if part not in _WRAPPERS)
+        if first not in _WRAPPERS and inner in wanted:
+            return ".".join([*parts[:place], inner])
+    return name
 
 
 def choose_state(
@@ -135,8 +171,10 @@ def find(
     Raises:
         WeightsError: The manifest has to choose between several prefixes, or states a wrong one.
     """
+    # Of all names: were ignored ones left out here, they would choose between two variants of the
+    # weights, and keys do not contain them.
+    prefix = _choose_prefix(what, state, expected, stated)
     kept = {name: tensor for name, tensor in state.items() if not name.startswith(ignored)}
-    prefix = _choose_prefix(what, kept, expected, stated)
     tensors = {
         name.removeprefix(prefix): tensor
         for name, tensor in kept.items()
@@ -147,7 +185,8 @@ def find(
         notes.append(f"names begin with '{prefix}', which was removed")
         if outside := [name for name in kept if not name.startswith(prefix)]:
             notes.append(f"left out, without that prefix: {shown(outside)}")
-    return Found(tensors=tensors, prefix=prefix, notes=tuple(notes))
+    others = tuple(other for other in _all_fitting(state, expected) if other != prefix)
+    return Found(tensors=tensors, prefix=prefix, others=others, notes=tuple(notes))
 
 
 def _choose_prefix(what: str, state: State, expected: Collection[str], stated: str | None) -> str:
@@ -174,9 +213,13 @@ def fitting_prefixes(names: Collection[str], expected: Collection[str]) -> list[
 
     No prefix, ``""``, comes before all others: what else there is then has no place in the model.
     """
-    counts = _prefixes(names, expected)
-    fitting = sorted(prefix for prefix, count in counts.items() if 2 * count >= len(expected))
+    fitting = _all_fitting(names, expected)
     return [""] if "" in fitting else fitting
+
+
+def _all_fitting(names: Collection[str], expected: Collection[str]) -> list[str]:
+    counts = _prefixes(names, expected)
+    return sorted(prefix for prefix, count in counts.items() if 2 * count >= len(expected))
 
 
 def _best(names: Collection[str], expected: Collection[str]) -> int:

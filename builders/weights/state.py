@@ -7,9 +7,7 @@ fine-tuning, may be missing or of another shape.
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from typing_extensions import assert_never
 
 from builders.weights import checkpoint
 from builders.weights.checkpoint import Found, State, shown
+from builders.weights.reading import read_file
 from zoo.schema.manifest import Cut, FileWeights, HubWeights, Manifest, PypiWeights, sides
 from zoo.util.causes import cause_of
 from zoo.util.errors import WeightsError
@@ -26,84 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_OTHER_TYPE = "of type"  # in the reasons why a tensor can't be loaded
 _NAMED = 8  # tensors that the features depend on: finding one costs a run of the network
-
-
-def read_file(path: Path, suffix: str | None = None) -> object:
-    """Reads safetensors, or a pickle that contains only tensors and plain values.
-
-    Args:
-        path: The file.
-        suffix: The file name suffix, for a file whose name has none.
-
-    Raises:
-        WeightsError: The file is damaged, or a pickle that contains code.
-    """
-    import argparse
-    import pathlib
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    plain: list[Any] = [argparse.Namespace, pathlib.PosixPath]  # training options; they run no code
-    try:
-        if (suffix or path.suffix) == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals(plain):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError,
-        AttributeError, TypeError,
-    ) as error:  # fmt: skip
-        cause = _cause(path, error)
-        raise WeightsError(
-            f"{path}: not a checkpoint that can be read safely: {cause}",
-            hint=_how_to_convert(path)
-            if _CODE in cause
-            else "it is damaged or in another format; safetensors and what torch.save writes of "
-            "tensors are read",
-        ) from error
-
-
-_CODE = "which is more than data"
-_PICKLE = b"\x80"  # how pickles begin
-
-
-def _cause(path: Path, error: Exception) -> str:
-    """Returns what torch or safetensors says, without torch's advice to run the file's code."""
-    text = " ".join(str(error).split())
-    if "TorchScript" in text:
-        return f"it contains TorchScript, {_CODE}"
-    if code := re.search(r"GLOBAL (\S+)", text):
-        return f"it contains {code[1]}, {_CODE}"
-    if operand := re.search(r"Unsupported operand \d+", text):
-        with path.open("rb") as file:
-            what = f"a pickle, {_CODE}" if file.read(1) == _PICKLE else "something else"
-        return f"it contains {what}: {operand[0]}"
-    return text.partition("This is an internal miniz error")[0].strip()
-
-
-def _how_to_convert(path: Path) -> str:
-    """Returns a command that writes the tensors of a checkpoint without anything else."""
-    target = path.with_name(f"{path.stem}-tensors.pth")
-    code = (
-        "import torch; from builders.export.backbone import import_timm; import_timm(); "
-        "T = torch.Tensor; "
-        f'c = torch.load({json.dumps(str(path))}, map_location="cpu", weights_only=False); '
-        'c = c.state_dict() if hasattr(c, "state_dict") else c; '
-        'c = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in c.items()}; '
-        "c = {k: v for k, v in c.items() if isinstance(v, T) or isinstance(v, dict) "
-        "and all(isinstance(t, T) for t in v.values())}; "
-        f"torch.save(c, {json.dumps(str(target))})"
-    )
-    return (
-        "only safetensors and pickles that contain nothing but tensors and plain values are read; "
-        "if you trust where it is from, this writes its tensors alone, but runs the code that it "
-        f"contains:\n  .venv/bin/python -c {shlex.quote(code)}\n"
-        f"  then state {target.name} in the manifest, as path with its sha256"
-    )
 
 
 def read_state(path: Path, suffix: str | None = None) -> dict[str, torch.Tensor]:
@@ -140,28 +63,27 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> tuple[str, .
     given, expected = found.tensors, model.state_dict()
     foreign = sorted(given.keys() - expected.keys())
     of_head = [name for name in foreign if name.startswith(_classifiers(model))]
-    if unplaced := sorted(set(foreign) - set(of_head)):
-        raise WeightsError(
-            f"{what} does not fit timm's {manifest.timm_name}: it has tensors that the model does "
-            f"not have: {shown([found.prefix + name for name in unplaced])}{_fit(given, expected)}",
-            hint="if the backbone does not use them, state in the manifest, under [weights]: "
-            f"ignore = {_prefixes_of(found.prefix, unplaced, expected)}",
-        )
+    unplaced = sorted(set(foreign) - set(of_head))
     fitting = {
         name: tensor
         for name, tensor in given.items()
-        if name in expected and tensor.shape == expected[name].shape
+        if name in expected and _misfit(name, given, expected) is None
     }
     model.load_state_dict(fitting, strict=False)
-    absent = {name: _misfit(name, given, expected) for name in expected.keys() - fitting.keys()}
-    if problems := [absent[name] for name in _needed(model, manifest, absent)]:
+    absent = {name: _why(name, given, expected) for name in expected.keys() - fitting.keys()}
+    problems = [absent[name] for name in _needed(model, manifest, absent)]
+    if unplaced:
+        raise WeightsError(
+            f"{what} does not fit timm's {manifest.timm_name}: it has tensors that the model does "
+            f"not have: {shown([found.prefix + name for name in unplaced])}{_fit(given, expected)}",
+            hint=_how_to_place(manifest, found, unplaced, expected, problems),
+        )
+    if problems:
         raise WeightsError(
             f"{what} does not fit timm's {manifest.timm_name}: the cut "
             f"'{manifest.backbone.cut}' needs {'; '.join(problems)}"
             f"{', and perhaps more' if len(problems) == _NAMED else ''}{_fit(given, expected)}",
-            hint=f"weights.ignore can't help: the features depend on them. The names that timm "
-            f"gives {manifest.arch}: .venv/bin/python -c 'from builders.export.backbone import "
-            f'import_timm as t; print(*t().create_model("{manifest.arch}").state_dict())\'',
+            hint=_how_to_load(manifest, problems),
         )
     _check_finite(what, model, manifest, fitting)
     unused = [*absent.values(), *(f"{name} (not in timm's model)" for name in of_head)]
@@ -177,6 +99,8 @@ def _find(
     weights, expected = manifest.weights, list(model.state_dict())
     stated: str | None = None
     ignored: tuple[str, ...] = ()
+    opened = {name: checkpoint.unwrapped(state, expected) for name, state in states.items()}
+    states = {name: state for name, (state, _) in opened.items()}
     match weights:
         case PypiWeights():
             stated = weights.state
@@ -190,6 +114,9 @@ def _find(
             assert_never(weights)
     chosen, notes = checkpoint.choose_state(what, states, expected, stated)
     found = checkpoint.find(what, states[chosen], expected, weights.prefix, ignored)
+    wrappers = opened[chosen][1]
+    if wrappers:
+        notes += (f"'{', '.join(wrappers)}' within names, which was removed",)
     return found, notes + found.notes
 
 
@@ -197,10 +124,80 @@ def _fit(given: Collection[str], expected: Collection[str]) -> str:
     return f" ({len(set(given) & set(expected))} of the model's {len(expected)} tensors are in it)"
 
 
-def _misfit(name: str, given: State, expected: State) -> str:
-    if name not in given:
-        return f"{name} (missing)"
-    return f"{name} (shape {tuple(given[name].shape)}, not {tuple(expected[name].shape)})"
+def _misfit(name: str, given: State, expected: State) -> str | None:
+    """Returns what is wrong with a tensor of the file; None if its values can be loaded.
+
+    PyTorch would load whatever can be cast: whole numbers, which are quantised weights without
+    their scales, as if they were the weights.
+    """
+    import torch
+
+    tensor, wanted = given[name], expected[name]
+    if tensor.shape != wanted.shape:
+        return f"shape {tuple(tensor.shape)}, not {tuple(wanted.shape)}"
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+        return "without plain values: sparse, quantised or empty"
+    if tensor.is_complex() or (wanted.is_floating_point() and not tensor.is_floating_point()):
+        kinds = [str(kind.dtype).removeprefix("torch.") for kind in (tensor, wanted)]
+        return f"{_OTHER_TYPE} {kinds[0]}, not {kinds[1]}"
+    return None
+
+
+def _why(name: str, given: State, expected: State) -> str:
+    return f"{name} ({_misfit(name, given, expected) if name in given else 'missing'})"
+
+
+def _names(manifest: Manifest) -> str:
+    """Returns a command that prints timm's names, as part of a hint."""
+    return (
+        f"The names that timm gives {manifest.arch}: .venv/bin/python -c 'from "
+        "builders.export.backbone import import_timm as t; "
+        f'print(*t().create_model("{manifest.arch}").state_dict())\''
+    )
+
+
+def _how_to_load(manifest: Manifest, problems: list[str]) -> str:
+    """Returns what to do about tensors that the features depend on and that can't be loaded."""
+    if any(_OTHER_TYPE in text for text in problems):
+        return (
+            "they are quantised, or something else than weights: save them as floating-point "
+            "numbers, and quantised ones times their scales"
+        )
+    return f"weights.ignore can't help: the features depend on them. {_names(manifest)}"
+
+
+_ADAPTER = re.compile(r"\b(lora_\w+|base_layer|parametrizations|weight_g|weight_v)\b")
+"""Names of tensors that others are computed from, by peft and PyTorch."""
+
+
+def _how_to_place(
+    manifest: Manifest,
+    found: Found,
+    unplaced: list[str],
+    expected: Collection[str],
+    problems: list[str],
+) -> str:
+    """Returns what to do about tensors that the model has no place for."""
+    if any(map(_ADAPTER.search, unplaced)):
+        return (
+            "the weights are computed from them: merge them in training before you save, such as "
+            "by peft's merge_and_unload() or torch's remove_parametrizations()"
+        )
+    if problems:
+        return (
+            f"the features depend on what it lacks: {'; '.join(problems)}: if those are its "
+            f"names, save it with timm's. {_names(manifest)}"
+        )
+    prefixes = [prefix for prefix in found.others if not found.prefix]
+    choice = (
+        "; or choose those instead: " + " or ".join(f'prefix = "{name}"' for name in prefixes)
+        if prefixes
+        else ""
+    )
+    return (
+        "if the backbone does not use them, state in the manifest, under [weights]: "
+        f"ignore = {_prefixes_of(found.prefix, unplaced, expected)}{choice}"
+    )
 
 
 def _prefixes_of(prefix: str, names: Iterable[str], expected: Collection[str]) -> list[str]:
@@ -273,7 +270,7 @@ def _check_finite(what: str, model: nn.Module, manifest: Manifest, loaded: State
     broken = [
         name
         for name, tensor in loaded.items()
-        if tensor.is_floating_point() and not tensor.isfinite().all()
+        if tensor.is_floating_point() and not tensor.float().isfinite().all()
     ]
     if broken and (needed := _needed(model, manifest, broken)):
         raise WeightsError(

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import re
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b(?:\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
+)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _LIMIT = 1000
 _ADVICE = re.compile(
     r"(See '.*--help'|Run '.*--help'|For more help|\[notice\]|Traceback \(most recent call last\))"
 )
-_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Warning|Interrupt|Exit)\b")
+_TRACEBACK = "Traceback (most recent call last):"
+_CAUSED = "The above exception was the direct cause of the following exception:"
+_AFTER = re.compile(
+    r"The above exception was |During handling of the above exception|Exception ignored in|"
+    r"\S+:\d+: \w*Warning: "
+)
+"""What Python writes after an exception's message: the next exception, or noise at its exit."""
 
 
 def plain(text: str, limit: int = _LIMIT) -> str:
@@ -47,6 +55,8 @@ def cause_of(error: BaseException, limit: int = _LIMIT) -> str:
         seen.append(cause)
     said = [(last, plain(str(last), limit)) for last in reversed(seen)]
     last, text = next(((last, text) for last, text in said if text), (seen[-1], ""))
+    if members := getattr(last, "exceptions", None):  # of an ExceptionGroup, which only counts them
+        return plain("; ".join(dict.fromkeys(cause_of(member, limit) for member in members)), limit)
     if not text or isinstance(last, LookupError) or " " not in text:
         return f"{type(last).__name__}: {text}" if text else type(last).__name__
     return text
@@ -55,8 +65,9 @@ def cause_of(error: BaseException, limit: int = _LIMIT) -> str:
 def end_of(output: str, otherwise: str = "no error message") -> str:
     """Returns what a program's error output says at its end.
 
-    Of a Python traceback that is the last exception with all lines of its message, of other output
-    everything, shortened in the middle; advice on how to use the program is left out.
+    Of Python tracebacks that is the exception that the last one was raised from in the first place,
+    as in :func:`cause_of`, with all lines of its message; of other output everything, shortened in
+    the middle. Advice on how to use the program is left out.
 
     Args:
         output: What it wrote to standard error.
@@ -64,8 +75,32 @@ def end_of(output: str, otherwise: str = "no error message") -> str:
     """
     lines = [_ESCAPES.sub("", line).rstrip() for line in output.splitlines()]
     lines = [line for line in lines if line.strip()]
-    raised = [number for number, line in enumerate(lines) if _RAISED.match(line)]
-    if raised and any(line.startswith("Traceback") for line in lines):
-        lines = lines[raised[-1] :]
+    lines = _cause_in(lines) or lines
     kept = [line for line in lines if not _ADVICE.match(line.strip())]
     return plain("\n".join(kept)) or otherwise
+
+
+def _cause_in(lines: list[str]) -> list[str]:
+    """Returns the message of the exception that ended a program; empty without a traceback."""
+    message: list[str] = []
+    before = ""  # the line that says how the next traceback follows from the one before
+    for number, line in enumerate(lines):
+        if line.strip() == _TRACEBACK:
+            is_noise = before.startswith("Exception ignored in")
+            if not is_noise and not (message and before == _CAUSED):
+                message = _message_of(lines[number + 1 :])
+            before = ""
+        elif _AFTER.match(line):
+            before = line
+    return message
+
+
+def _message_of(lines: list[str]) -> list[str]:
+    """Returns the message below the frames of a traceback, which are indented."""
+    start = next((number for number, line in enumerate(lines) if not line[0].isspace()), None)
+    if start is None:
+        return []
+    end = start + 1
+    while end < len(lines) and not _AFTER.match(lines[end]) and lines[end].strip() != _TRACEBACK:
+        end += 1
+    return lines[start:end]

@@ -21,6 +21,7 @@ from torch import nn
 
 from builders.export import backbone
 from builders.weights import fetch
+from builders.weights.reading import read_file
 from builders.weights.state import load_state
 from zoo.schema.manifest import BackboneCut, Cut, FileWeights, Manifest
 from zoo.util.errors import WeightsError
@@ -161,6 +162,118 @@ def test_two_prefixes_need_a_choice(state: State, load: Load) -> None:
     assert "'student.'" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("ignored", ["student.", "teacher."])
+def test_what_is_ignored_does_not_choose_between_variants(
+    state: State, load: Load, ignored: str
+) -> None:
+    """``ignore`` is not part of a key, so two manifests would share one and differ in weights."""
+    student = {f"student.{name}": tensor for name, tensor in state.items()}
+    teacher = {f"teacher.{name}": tensor for name, tensor in changed(state).items()}
+    with pytest.raises(WeightsError, match="prefix"):
+        load({**student, **teacher}, ignore=[ignored])
+
+
+def test_the_hint_on_a_second_model_with_a_prefix_names_both_choices(
+    state: State, load: Load
+) -> None:
+    both = {**state, **{f"ema.{name}": tensor for name, tensor in changed(state).items()}}
+    with pytest.raises(WeightsError) as caught:
+        load(both)
+    assert "ignore = ['ema.']" in str(caught.value.hint)
+    assert 'prefix = "ema."' in str(caught.value.hint)
+    assert holds(load(both, ignore=["ema."])[0], state)
+    assert holds(load(both, prefix="ema.")[0], changed(state))
+
+
+INSIDE = "blocks.1.0."
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_fsdp_wrapped_module.", "model.backbone."])
+def test_a_wrapper_of_a_single_block_is_found_and_said(
+    state: State, load: Load, prefix: str, wrapper: str
+) -> None:
+    wrapped = {
+        prefix + name.replace(INSIDE, f"{INSIDE}{wrapper}."): tensor
+        for name, tensor in state.items()
+    }
+    model, notes = load(wrapped)
+    assert holds(model, state)
+    assert any(f"'{wrapper}' within names" in note for note in notes)
+
+
+def test_a_block_that_is_there_twice_is_not_chosen_by_its_wrapper(state: State, load: Load) -> None:
+    second = {
+        name.replace(INSIDE, f"{INSIDE}_orig_mod."): tensor + 1
+        for name, tensor in state.items()
+        if name.startswith(INSIDE)
+    }
+    with pytest.raises(WeightsError, match="_orig_mod"):
+        load({**state, **second})
+
+
+@pytest.mark.parametrize(
+    "name", ["lora_A.default.weight", "parametrizations.weight.original0", "base_layer.weight"]
+)
+def test_what_weights_are_computed_from_is_to_be_merged(
+    state: State, load: Load, name: str
+) -> None:
+    """To ignore an adapter would be to publish the weights from before the fine-tuning."""
+    with pytest.raises(WeightsError) as caught:
+        load({**state, f"conv_stem.{name}": torch.ones(3)})
+    assert "merge" in str(caught.value.hint)
+    assert "ignore" not in str(caught.value.hint)
+
+
+def test_the_hint_on_renamed_tensors_that_are_needed_does_not_say_ignore(
+    state: State, load: Load
+) -> None:
+    state["conv_first.weight"] = state.pop("conv_stem.weight")
+    with pytest.raises(WeightsError) as caught:
+        load(state)
+    assert "conv_first.weight" in caught.value.message
+    assert "conv_stem.weight (missing)" in str(caught.value.hint)
+    assert "ignore" not in str(caught.value.hint)
+
+
+OTHER_TYPES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "int8": lambda tensor: (100 * tensor).to(torch.int8),
+    "uint8": lambda tensor: tensor.to(torch.uint8),
+    "bool": lambda tensor: tensor > 0,
+    "complex64": lambda tensor: tensor.to(torch.complex64),
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "meta": lambda tensor: tensor.to("meta"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TYPES)
+def test_what_is_no_floating_point_number_is_no_weight(state: State, load: Load, kind: str) -> None:
+    """PyTorch casts whole numbers, such as quantised weights, without a word."""
+    with pytest.raises(WeightsError, match=r"conv_stem\.weight \((of type|without)"):
+        load({**state, "conv_stem.weight": OTHER_TYPES[kind](state["conv_stem.weight"])})
+
+
+def test_a_quantised_head_does_not_matter(state: State, load: Load) -> None:
+    head = torch.ones_like(state["classifier.weight"]).to(torch.int8)
+    model, notes = load({**state, "classifier.weight": head})
+    assert holds(model, state)
+    assert any("classifier.weight" in note for note in notes)
+
+
+def test_a_counter_may_be_averaged(state: State, load: Load) -> None:
+    assert holds(load({**state, "bn1.num_batches_tracked": torch.tensor(0.0)})[0], state)
+
+
+def test_fp8_is_said(state: State, load: Load) -> None:
+    eight = {
+        name: tensor.to(torch.float8_e4m3fn) if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+    }
+    assert load(eight)[1] == ("stored as float8_e4m3fn, computed in float32",)
+
+
 def test_a_missing_tensor_that_is_needed_is_named(state: State, load: Load) -> None:
     del state["conv_stem.weight"]
     state["classifier.weight"] = torch.ones(10, 1024)
@@ -276,3 +389,30 @@ def test_the_hint_on_a_pickle_with_code_is_a_command_that_works(
     loaded, notes = load(converted)
     assert holds(loaded, state)
     assert notes == ("state dict 'model'",)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+NO_CHECKPOINTS = {
+    "empty.pth": (b"", "empty"),
+    "empty.safetensors": (b"", "empty"),
+    "pointer.pth": (POINTER, "git lfs pull"),
+    "pointer.safetensors": (POINTER, "git lfs pull"),
+    "page.pth": (b"<!DOCTYPE html><html>404</html>", "web page"),
+}
+
+
+@pytest.mark.parametrize("name", NO_CHECKPOINTS)
+def test_what_was_stored_instead_of_a_checkpoint_is_said(name: str, tmp_path: Path) -> None:
+    content, words = NO_CHECKPOINTS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=words):
+        read_file(tmp_path / name)
+
+
+def test_a_wrong_name_is_said(state: State, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "saved.safetensors")
+    with pytest.raises(WeightsError, match=r"rename it to \.pth"):
+        read_file(tmp_path / "saved.safetensors")
+    save_file(state, tmp_path / "saved.pth")
+    with pytest.raises(WeightsError, match=r"rename it to \.safetensors"):
+        read_file(tmp_path / "saved.pth")

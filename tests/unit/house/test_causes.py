@@ -62,6 +62,18 @@ def test_a_chain_that_bites_its_tail_ends() -> None:
     assert cause_of(error) == "the other"
 
 
+def test_the_members_of_a_group_are_the_cause() -> None:
+    group: Exception = RuntimeError("2 sub-exceptions")
+    group.exceptions = (ValueError("the one"), OSError("the other"))  # type: ignore[attr-defined]
+    error = RuntimeError("no engine")
+    error.__cause__ = group
+    assert cause_of(error) == "the one; the other"
+
+
+def test_colours_of_eight_bits_are_left_out() -> None:
+    assert plain("\x9b31mred\x9b0m text") == "red text"
+
+
 def test_text_is_plain_and_keeps_both_ends() -> None:
     assert (
         plain("\x1b[1;31mred\x1b[0m\r\n\x1b]8;;http://x\x07link\x1b]8;;\x07\t\x00end")
@@ -99,17 +111,42 @@ BUILDX = """\x1b[31mERROR\x1b[0m: failed to resolve: \x1b[1mpull access denied\x
 [notice] a new release is there
 """
 
+RAISED_FROM = """Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+ValueError: only 4D query, key, and value are supported
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "y.py", line 2, in <module>
+exporter.ConversionFailed: Error when translating a node
+See the report for details.
+"""
+NOISE = """Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+trt.exc.Unsupported: no tactic for
+  a convolution
+Exception ignored in: <function Engine.__del__ at 0x7f>
+Traceback (most recent call last):
+  File "y.py", line 2, in __del__
+AttributeError: 'NoneType' object has no attribute 'free'
+/usr/lib/resource_tracker.py:224: UserWarning: leaked semaphores
+  warnings.warn(
+"""
+
 
 @pytest.mark.parametrize(
     ("output", "parts", "absent"),
     [
         (DOCKER, ["could not select device driver", "[[gpu]]"], ["See 'docker"]),
         (TRACEBACK, ["2 validation errors", "refused", "should be a string"], ["File", "warming"]),
+        (RAISED_FROM, ["ValueError: only 4D query, key, and value"], ["translating", "File"]),
+        (NOISE, ["trt.exc.Unsupported: no tactic for a convolution"], ["free", "leaked", "File"]),
         (BUILDX, ["ERROR: failed to resolve: pull access denied"], ["\x1b", "notice"]),
         ("first\nsecond\n", ["first second"], []),
         ("\n \n", ["no error message"], []),
     ],
-    ids=["docker", "traceback", "colours", "lines", "nothing"],
+    ids=["docker", "traceback", "raised from", "noise at exit", "colours", "lines", "nothing"],
 )
 def test_error_output_is_read_to_its_end(output: str, parts: list[str], absent: list[str]) -> None:
     text = end_of(output)

@@ -33,7 +33,14 @@ def noisy(photo: Image.Image, number: int) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(photo) + noise, 0, 255).astype(np.uint8))
 
 
+def turned(photo: Image.Image, number: int) -> Image.Image:
+    """Returns a noisy frame, mirrored or turned in one of seven ways, or as it is."""
+    frame = noisy(photo, number)
+    return frame.transpose(Image.Transpose(number % 8 - 1)) if number % 8 else frame
+
+
 KINDS: dict[str, Make] = {
+    "mirrored-and-turned": turned,
     "frames-of-a-scene": shifted,
     "noise": noisy,
     "exposure": lambda photo, n: ImageEnhance.Brightness(photo).enhance(0.8 + 0.03 * n),

@@ -30,7 +30,12 @@ def test_every_operator_of_onnx_is_in_one_table() -> None:
 
 
 def network(*nodes: tuple[str, list[str], str], eps: float = 1e-12) -> onnx.ModelProto:
-    constants = {"eps": np.float32(eps), "one": np.float32(1), "power": np.float32(-0.5)}
+    constants = {
+        "eps": np.float32(eps),
+        "one": np.float32(1),
+        "two": np.float32(2),
+        "power": np.float32(-0.5),
+    }
     constants["axes"] = np.array([1])  # type: ignore[assignment]
     graph = helper.make_graph(
         [helper.make_node(op, inputs, [output], name=output) for op, inputs, output in nodes],
@@ -65,6 +70,31 @@ GUARDS = {
         *SQUARES, ("Max", ["sum", "eps"], "a"), ("Div", ["one", "a"], "q"),
         ("Mul", ["images", "q"], "features"),
     ),
+    "reciprocal, scaled": (
+        *SQUARES, ("Add", ["sum", "eps"], "a"), ("Sqrt", ["a"], "r"), ("Reciprocal", ["r"], "q"),
+        ("Mul", ["q", "two"], "s"), ("Mul", ["images", "s"], "features"),
+    ),
+    "reciprocal, scaled by what is computed of constants": (
+        *SQUARES, ("Add", ["sum", "eps"], "a"), ("Reciprocal", ["a"], "q"), ("Neg", ["two"], "t"),
+        ("Mul", ["q", "t"], "s"), ("Mul", ["images", "s"], "features"),
+    ),
+    "reciprocal, divided": (
+        *SQUARES, ("Add", ["sum", "eps"], "a"), ("Reciprocal", ["a"], "q"),
+        ("Div", ["q", "two"], "s"), ("Mul", ["images", "s"], "features"),
+    ),
+    "square of a reciprocal": (
+        ("ReduceL1", ["images", "axes"], "sum"), ("Add", ["sum", "eps"], "a"),
+        ("Reciprocal", ["a"], "q"), ("Pow", ["q", "two"], "s"), ("Mul", ["images", "s"], "m"),
+        ("Mul", ["images", "m"], "features"),
+    ),
+    "one over, of what is computed of constants": (
+        *SQUARES, ("Max", ["sum", "eps"], "a"), ("Neg", ["one"], "t"), ("Div", ["t", "a"], "q"),
+        ("Mul", ["images", "q"], "features"),
+    ),
+    "divided, then divided by": (
+        *SQUARES, ("Add", ["sum", "eps"], "a"), ("Sqrt", ["a"], "r"), ("Div", ["r", "two"], "h"),
+        ("Div", ["images", "h"], "features"),
+    ),
     "logarithm": (("Abs", ["images"], "a"), ("Max", ["a", "eps"], "m"), ("Log", ["m"], "features")),
 }  # fmt: skip
 
@@ -81,6 +111,19 @@ def test_what_guards_a_division_reaches_it(name: str) -> None:
     assert any("guards a division" in reason for reason in islands.values()) or name == "clip"
     typed = to_low(fp32, "fp16", islands.keys())
     assert np.allclose(open_onnx(rounded_in_fp32(typed))(images), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("stated", [{"value_float": 1e-12}, {"value_floats": [1e-12]}])
+def test_a_constant_may_be_a_node(stated: dict[str, object]) -> None:
+    fp32 = network(*GUARDS["reciprocal"])
+    (eps,) = (weight for weight in fp32.graph.initializer if weight.name == "eps")
+    fp32.graph.initializer.remove(eps)
+    fp32.graph.node.insert(0, helper.make_node("Constant", [], ["eps"], name="eps", **stated))
+    fp32 = onnx.shape_inference.infer_shapes(fp32, strict_mode=True)
+    islands = choose_islands(fp32, Measured(), "fp16")
+    assert any("guards a division" in reason for reason in islands.values())
+    typed = to_low(fp32, "fp16", islands.keys())
+    assert np.isfinite(open_onnx(rounded_in_fp32(typed))(np.zeros((2, 8), np.float32))).all()
 
 
 def test_a_small_weight_that_guards_nothing_is_lowered() -> None:

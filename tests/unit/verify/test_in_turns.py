@@ -27,7 +27,7 @@ class Machine:
 
     def __init__(self, speeds: list[float], others: float = 0.0) -> None:
         self.now, self._speeds, self._others = 0.0, cycle(speeds), others
-        self._speed = 1.0
+        self._speed, self._runs = 1.0, 0
 
     def clock(self) -> float:
         return self.now
@@ -38,18 +38,17 @@ class Machine:
     def load_of(self, wall: Callable[[], float]) -> ForeignLoad:
         return ForeignLoad(wall, lambda: wall() * (1 + self._others), own=wall, cores=1)
 
-    def engine(self, seconds: Iterator[float]) -> Callable[[], None]:
-        def run() -> None:
-            self._speed = next(self._speeds)  # PyTorch's turn of this round has the same speed
-            self.now += next(seconds) * self._speed
+    def _run(self, seconds: float) -> None:
+        if self._runs % 2 == 0:  # both turns of a round have the same speed
+            self._speed = next(self._speeds)
+        self._runs += 1
+        self.now += seconds * self._speed
 
-        return run
+    def engine(self, seconds: Iterator[float]) -> Callable[[], None]:
+        return lambda: self._run(next(seconds))
 
     def pytorch(self, seconds: Iterator[float]) -> Callable[[], None]:
-        def run() -> None:
-            self.now += next(seconds) * self._speed
-
-        return run
+        return lambda: self._run(next(seconds))
 
     def row(self, engine: list[float], pytorch: list[float], **options: Any) -> Row:
         return row_of(
@@ -74,6 +73,24 @@ def test_a_machine_of_two_speeds_changes_times_and_not_the_ratio() -> None:
     row = Machine([STEADY, SLOW]).row([0.010], [0.030])
     assert row.noisy is None
     assert row.of_ratio.interval == pytest.approx((3, 3))
+
+
+def test_a_machine_that_slows_down_steadily_favours_neither() -> None:
+    """The second of each round is timed on a slower machine than the first."""
+    machine = Machine([STEADY])
+    start = 2.0  # seconds after which its speed begins to fall
+
+    def run(seconds: float) -> Callable[[], None]:
+        def once() -> None:
+            machine.now += seconds * (1 + max(0.0, machine.now - start))
+
+        return once
+
+    machine.now = start
+    row = row_of(4, run(0.01), run(0.03), machine.clock, machine.rest, machine.load_of)
+    assert row.of_ratio.interval is not None
+    low, high = row.of_ratio.interval
+    assert low <= 3.0 <= high
 
 
 @pytest.mark.parametrize(
