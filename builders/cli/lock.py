@@ -155,7 +155,7 @@ def _newer(name: str, pin: Pin, newest: Stated) -> str:
         return moved
     return (
         f"{moved}; the newest revision, {newest.revision}, has another file, sha256 "
-        f"{newest.sha256}: make lock UPGRADE={name} takes it"
+        f"{newest.sha256}: make lock UPGRADE={name} accepts it"
     )
 
 

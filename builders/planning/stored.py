@@ -65,7 +65,8 @@ class StoredEngines:
         if digest := known.damaged(key):
             error = RepositoryError(
                 f"record {key} names engine {digest}, which is missing or cut short",
-                hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made again",
+                hint=".venv/bin/zoo-farm check --repair removes damaged files so that they are "
+                "made again",
             )
             return replace(
                 start, action=Action.BLOCKED, cause=Cause.ENGINE_ERROR, text=error.message,

@@ -160,8 +160,8 @@ class Prover:
             if not whole or (path is not None and sha256_file(path) != blob.sha256):
                 raise RepositoryError(
                     f"blob {blob.sha256} is missing or damaged: nothing was loaded",
-                    hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made "
-                    "again",
+                    hint=".venv/bin/zoo-farm check --repair removes damaged files so that they "
+                    "are made again",
                 )
         verdict = wanted.verification_inputs(entry.engine.sha256, prove)
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
@@ -187,14 +187,14 @@ class Prover:
         """
         if manifest is None:
             raise ManifestError(
-                f"{model}: there is no manifest to say what the engine must keep",
+                f"{model}: no manifest states the tolerance that the engine must meet",
                 hint="--manifests names the folder of manifests that it was published from",
             )
         export = self._repository.export(model, record.export_key)
         if export is None:
             raise RepositoryError(
                 f"export {record.export_key} of the engine is gone, and its golden features",
-                hint="make zoo makes it again",
+                hint="make zoo exports it again",
             )
         proof = wanted.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
         # Preprocess as the engine's record states, even if the manifest has changed since.
@@ -205,8 +205,8 @@ class Prover:
         raise SelectionError(
             f"this machine can run none of the {count} {status} engines:\n    "
             + "\n    ".join(_lines_of_needs(elsewhere)),
-            hint=f"this machine has {_describe(self._machine)}; run this command on one that has "
-            "what they need",
+            hint=f"this machine has {_describe(self._machine)}; run this command on a machine "
+            "that has what they need",
         )
 
 

@@ -37,7 +37,7 @@ def withdrawn(decision: Decision, failures: Path) -> VerificationError:
     """Returns the error of an engine that is withdrawn."""
     return VerificationError(
         f"withdrawn: {decision.text}",
-        hint="a maintainer said so; other inputs make another engine"
+        hint="a maintainer withdrew it; other inputs make another engine"
         if decision.cause is Cause.TAKEN_BACK
         else "found by an earlier run; the numbers are in the engine's attestations, and that "
         f"run's job and log in {failures}",

@@ -263,7 +263,7 @@ def _engine(setup: Setup, record: BuildRecord) -> Path:
     if store.local_path("x") is not None and store.size("repository.json") is None:
         raise RepositoryError(
             f"{setup.store} does not exist on {platform.node()}, where a worker needs it",
-            hint="name a repository with --store that all machines reach: s3://…, https://… or a "
-            "folder that they share, at the same path",
+            hint="choose a --store that all machines can reach: s3://…, https://… or a shared "
+            "folder at the same path",
         )
     return EngineFiles(Blobs(store), default_cache()).get(record.engine).resolve()

@@ -114,7 +114,7 @@ def send_again(
     if all_of_them:
         if attempt.worker.shares_files is None:
             workforce.say(
-                f"{attempt.worker.name} does not see the files of the data set: they are sent"
+                f"{attempt.worker.name} can't read the files of the data set, so they are sent"
             )
         attempt.worker.shares_files = False
 

@@ -316,7 +316,7 @@ def parts_of(data: bytes) -> tuple[bytes, memoryview]:
         ValueError: It is too short.
     """
     if not isinstance(data, bytes) or len(data) < _HEADER.size:
-        raise ValueError("it is no message")
+        raise ValueError("it is not a message")
     (length,) = _HEADER.unpack_from(data)
     end = _HEADER.size + length
     if end > len(data):

@@ -99,11 +99,13 @@ def _workforce(options: argparse.Namespace) -> Iterator[Workforce | None]:
     """Connects to the cluster that the options name; None if there is none."""
     if not options.scheduler:
         if options.certs:
-            raise UsageError("--certs is of a cluster: name it with --scheduler tls://host:8786")
+            raise UsageError("--certs needs a cluster: add --scheduler tls://host:8786")
         yield None
         return
     if options.devices is not None:
-        raise UsageError("--devices are GPUs of this machine: it can't be given with --scheduler")
+        raise UsageError(
+            "--devices selects GPUs of this machine, so it can't be combined with --scheduler"
+        )
     from zoo.caft.workers import open_workforce
     from zoo.cluster.tls import certs_folder
     from zoo.inference.extractor import say
@@ -137,7 +139,7 @@ def _print_changes(state: Pass) -> None:
         ("relabelled", state.relabelled),
         ("run again, because their content has changed", state.rewritten),
         ("renamed; their features were kept", state.renamed),
-        ("removed, because they are gone from the data set", state.gone),
+        ("removed, because they are no longer in the data set", state.gone),
     ):
         if count:
             print(f"  {words}: {count:,}", file=sys.stderr)
@@ -367,13 +369,13 @@ def _add_features(commands: Any) -> None:
         "--decode",
         choices=("auto", "pillow", "gpu", "fast"),
         default="auto",
-        help="who decodes photos: auto is the GPU for JPEG files if it can, else Pillow; fast is "
-        "Pillow at a half to an eighth of the size of large JPEG files, for other features "
-        "(default: auto)",
+        help="how photos are decoded: auto uses the GPU for JPEG files if possible, else Pillow; "
+        "fast decodes large JPEG files at a half to an eighth of their size, which changes the "
+        "features (default: auto)",
     )
     parser.add_argument(
         "--devices", type=_devices, metavar="N,N",
-        help="GPUs to run on, each in a process of its own, as nvidia-smi numbers them, or all "
+        help="GPUs to run on, numbered as by nvidia-smi, or all; each gets its own process "
         "(default: the first, in this process)",
     )  # fmt: skip
     parser.add_argument(
@@ -386,20 +388,22 @@ def _add_features(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--image-column", "--image-field", dest="image", metavar="NAME",
-        help="the image, where a Hugging Face data set or a tar has several",
+        help="the column or field of the image, if a Hugging Face data set or a tar has several",
     )  # fmt: skip
     parser.add_argument(
         "--label-column", "--label-field", dest="label", metavar="NAME",
-        help="the label: a column, or a tar's field, such as cls, txt or json.species",
+        help="the column of the label, or its field in a tar, such as cls, txt or json.species",
     )  # fmt: skip
     parser.add_argument(
         "--no-labels", dest="label", action="store_const", const=False,
-        help="leave the labels out, such as those that are floats or lists",
+        help="ignore labels, for example because they are floats or lists",
     )  # fmt: skip
-    parser.add_argument("--split", help="of a folder with train/ and val/, or of hf:NAME")
+    parser.add_argument(
+        "--split", help="the split to read of a folder with train/ and val/, or of hf:NAME"
+    )
     parser.add_argument(
         "--exif", choices=("ignore", "apply"), default="ignore",
-        help="turn photos as their EXIF orientation says; heads do as their cache did",
+        help="turn photos by their EXIF orientation; heads follow the setting of their cache",
     )  # fmt: skip
     parser.add_argument(
         "--moved",
@@ -456,7 +460,7 @@ def _add_head(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-other-engine",
         action="store_true",
-        help="accept another engine of the head's model than the one it was trained with",
+        help="accept an engine of the head's model other than the one it was trained with",
     )
     add_store(parser)
     add_selection(parser)

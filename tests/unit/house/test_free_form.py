@@ -13,7 +13,6 @@ FREE_FORM = {
     "builders/backends/inspector.py": 2,  # TensorRT's inspector JSON, which differs by version
     "builders/executors/images.py": 1,  # TOML before it is validated
     "zoo/caft/tar_fields.py": 1,  # the json of a sample, which has what its author put there
-    "builders/measure/engine_vs_pytorch.py": 1,  # fields that are absent where nothing is noisy
     "builders/verify/edges.py": 1,  # fields that are absent where features are not finite
     "zoo/schema/manifest.py": 1,  # a JSON schema, as pydantic returns it
     "zoo/schema/index.py": 1,  # fields of a newer version, read without changing bytes

@@ -136,7 +136,7 @@ def proof(signed: Signed, **measured: Any) -> None:
         engine=record.engine.sha256, golden=record.golden.sha256, tolerance=TOLERANCE,
         batches=(1,), method="m",
     )  # fmt: skip
-    attest_proof(signed.repository, inputs, output)
+    attest_proof(signed.repository, inputs, record.key, output)
     signed.propose(record)
     assert not signed.publish().refused
 

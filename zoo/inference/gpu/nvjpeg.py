@@ -7,7 +7,7 @@ wait for the GIL each time, while other threads prepare photos.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module, util
 from pathlib import Path
@@ -161,7 +161,7 @@ class NvJpeg:
 
 
 @cache
-def _load() -> dict[str, Any]:
+def _load() -> dict[str, Callable[..., int]]:
     """Returns the functions of nvJPEG, which is loaded from where its package puts it.
 
     Raises:
