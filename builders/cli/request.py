@@ -111,7 +111,7 @@ def places_to_run(selected: Selected) -> Places:
     toolchains = chosen.choose(chosen.archs, line)
     _check(toolchains, selected.request)
     return Places(
-        lines=(toolchains,), elsewhere=frozenset(), here=frozenset(), proves=chosen.runs_on
+        lines=(toolchains,), elsewhere=frozenset(), here=frozenset(), verifies_on=chosen.runs_on
     )
 
 

@@ -72,7 +72,7 @@ class Cause(StrEnum):
     PUBLISHED = "published"
     UNLISTED = "unlisted"
     NOT_RUN = "not run"
-    PROOF_CHANGED = "proof changed"
+    VERIFICATION_CHANGED = "verification changed"
     NOT_PROBED = "not probed"
     NEW = "new"
     UNLOCKED = "unlocked"
@@ -195,7 +195,7 @@ _SENTENCES = complete(
         Cause.PUBLISHED: "",
         Cause.UNLISTED: "it is built, but in no index yet",
         Cause.NOT_RUN: "it has not been run",
-        Cause.PROOF_CHANGED: "the inputs of its verification changed",
+        Cause.VERIFICATION_CHANGED: "the inputs of its verification changed",
         Cause.NOT_PROBED: "it was not verified on these labelled photos",
         Cause.NEW: "nothing is published for it",
         Cause.UNLOCKED: "its weights are not locked yet: make zoo locks them first",

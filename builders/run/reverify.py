@@ -30,7 +30,7 @@ from zoo.util.errors import ManifestError, MissError, RepositoryError, Selection
 
 
 @dataclass
-class Proven:
+class Reverified:
     """The outcome of a run, printed at its end.
 
     Attributes:
@@ -44,7 +44,7 @@ class Proven:
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
 
 
-class Prover:
+class Reverifier:
     """Verifies published engines on this machine.
 
     Args:
@@ -80,7 +80,7 @@ class Prover:
         models: Collection[str] | None,
         *,
         pending_only: bool,
-    ) -> Proven:
+    ) -> Reverified:
         """Verifies engines and records the verdicts. A failure does not stop the others.
 
         Args:
@@ -92,7 +92,7 @@ class Prover:
         Raises:
             SelectionError: There are such engines and this machine can run none of them.
         """
-        proven = Proven()
+        proven = Reverified()
         for model, entries in self._entries(models, pending_only=pending_only).items():
             here = []
             for entry in entries:
@@ -168,7 +168,7 @@ class Prover:
         try:
             with self._jobs.job(label, job, self._failures) as outcome:
                 assert isinstance(outcome.result, BuildOutput)
-                records.attest_proof(repository, verdict, record.key, outcome.result)
+                records.attest_verification(repository, verdict, record.key, outcome.result)
                 passed(outcome, "withdrawn")
         except MissError as error:
             self._known.add(
@@ -220,7 +220,7 @@ def need(entry: EngineEntry) -> str:
     return f"{' or '.join(Label.joined(entry.targets).archs)} with {_runtime(entry.toolchain)}"
 
 
-def summarise(proven: Proven) -> list[str]:
+def summarise(proven: Reverified) -> list[str]:
     """Returns the last lines of a run: each failure, what needs another machine, and counts."""
     lines = [f"FAILED {label}: {error}" for label, error in proven.failed.items()]
     lines += [f"needs another machine: {line}" for line in _lines_of_needs(proven.elsewhere)]
