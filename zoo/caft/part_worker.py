@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from zoo.caft.engine_process import EndedError, EngineProcess, Task
 from zoo.caft.engine_process import Outcome as ProcessOutcome
+from zoo.caft.packing import is_same, sample_of
 from zoo.caft.sample import Sample
 from zoo.caft.wire import (
     LONGEST_REASON,
@@ -32,10 +33,8 @@ from zoo.caft.wire import (
     Request,
     RowOutcome,
     Setup,
-    is_same,
     message,
     parts_of,
-    sample_of,
 )
 from zoo.client.client import default_cache
 from zoo.client.engine_files import EngineFiles

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from zoo.caft.packing import Packed, pack
 from zoo.caft.runs import Result
 from zoo.caft.sample import Sample
-from zoo.caft.wire import Packed, pack
 from zoo.inference.preprocess import Exif
 from zoo.util.errors import RunError
 

@@ -26,7 +26,7 @@ from support.paths import ROOT
 from support.waiting import wait_for
 
 from builders.executors.dask.certificates import make_certs
-from zoo.caft import FeatureCache, cache_features, dispatch, roster, wire, workers
+from zoo.caft import FeatureCache, cache_features, dispatch, packing, roster, workers
 from zoo.caft.card import read_card
 from zoo.caft.features import Pass
 from zoo.caft.labels import LabelError
@@ -267,7 +267,7 @@ def test_files_that_workers_do_not_see_are_sent(
 ) -> None:
     data = folder(tmp_path / "photos", each=30)
     (data / "class0" / "torn.png").write_bytes(b"none")
-    monkeypatch.setattr(wire, "abspath", lambda path: f"/elsewhere{path}")
+    monkeypatch.setattr(packing, "abspath", lambda path: f"/elsewhere{path}")
     monkeypatch.setattr("zoo.caft.dispatch.MOST_SENT", 20_000)  # parts are split
     monkeypatch.setattr("zoo.caft.parts.MOST_SENT", 20_000)
     with two.workers() as (workforce, engine):
@@ -288,7 +288,7 @@ def test_other_files_of_the_same_size_and_time_are_noticed(
             path.parent.mkdir(parents=True, exist_ok=True)
             photo(number + 100 * kind).save(path)
             os.utime(path, (1e9, 1e9))
-    monkeypatch.setattr(wire, "abspath", lambda path: str(path).replace("photos", "others"))
+    monkeypatch.setattr(packing, "abspath", lambda path: str(path).replace("photos", "others"))
     with two.workers() as (workforce, engine):
         cache_features(tmp_path / "photos", engine, tmp_path / "many", batch=3, cluster=workforce)
     monkeypatch.undo()
