@@ -136,11 +136,11 @@ class Workforce:
             workers = self.look()
             if workers:
                 return workers
-            if time.monotonic() >= deadline:
-                raise self.no_workers()
             if not told:
                 self.say(f"waiting up to {self.patience:.0f} s for a worker of {self.scheduler}")
                 told = True
+            if time.monotonic() >= deadline:
+                raise self.no_workers()
             time.sleep(_PAUSE)
 
     def no_workers(self) -> ClusterError:
