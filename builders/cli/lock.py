@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
 
 @dataclass(kw_only=True)
 class _Changes:
-    """What a run of the command changes in the lock.
+    """The changes that a run of the command makes in the lock.
 
     Attributes:
         pins: Entries that are written.

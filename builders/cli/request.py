@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Selected:
-    """What the options of ``plan``, ``zoo`` and ``nightly`` select.
+    """The selection made by the options of ``plan``, ``zoo`` and ``nightly``.
 
     Attributes:
         request: Complete but for its places: those of a plan depend on what is published.

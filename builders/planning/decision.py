@@ -23,7 +23,7 @@ from zoo.util.strenum import StrEnum
 
 
 class Action(StrEnum):
-    """What is done for an engine."""
+    """The action for an engine."""
 
     NOTHING = "nothing"
     SIGN = "sign"
@@ -94,7 +94,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What is done for one engine, and why.
+    """The action for one engine, and the reason.
 
     Attributes:
         model: The model.

@@ -103,7 +103,7 @@ class MatrixEntry(_Part):
 
 
 class FarmPlan(_Part):
-    """What a run would do.
+    """The work of a run that has not been started.
 
     Attributes:
         schema_version: Of this record.

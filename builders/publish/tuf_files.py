@@ -25,7 +25,7 @@ class _Place(TypedDict, total=False):
 
 
 class _Journal(_Place):
-    """What an interrupted rotation still has to write."""
+    """The files that an interrupted rotation has not written yet."""
 
     keys: str
     root: str

@@ -49,7 +49,7 @@ def views_of(
 
 @dataclass(frozen=True)
 class Decoding:
-    """How photos are decoded.
+    """Settings for decoding photos.
 
     Attributes:
         exif: Whether they are turned as their EXIF orientation says.

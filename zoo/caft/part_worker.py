@@ -55,7 +55,7 @@ _VECTOR = re.compile(r"avx\w*|fma\w*|f16c|sse4\w*|amx\w*|sve\w*|asimd\w*|bf16|i8
 
 
 class WorkerFacts(BaseModel):
-    """What a worker says of itself.
+    """A worker's description of itself.
 
     Attributes:
         version: Its version of this project.

@@ -16,7 +16,7 @@ from zoo.util.version import __version__
 
 
 class Info(TypedDict, total=False):
-    """What Dask's scheduler says of a worker."""
+    """The scheduler's description of a worker."""
 
     name: str | int
     resources: Mapping[str, float]

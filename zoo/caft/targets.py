@@ -20,7 +20,7 @@ SEPARATOR = ";"
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What to predict of each sample of a cache.
+    """The values to predict for each sample of a cache.
 
     Attributes:
         task: What is predicted.

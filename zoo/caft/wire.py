@@ -74,7 +74,7 @@ Entry = Annotated[InFile | Sent, Field(discriminator="kind")]
 
 
 class Setup(_Message):
-    """What the parts of a pass have in common.
+    """The settings that all parts of a pass share.
 
     Attributes:
         store: URL of the repository.
@@ -114,7 +114,7 @@ class RowOutcome(_Message):
 
 
 class Answer(_Message):
-    """What a worker returns.
+    """A worker's result.
 
     Attributes:
         decoders: Names and versions of what decoded the photos.
