@@ -50,7 +50,7 @@ verify: $(READY)  ## Verify published engines that are pending for a GPU like th
 	@$(FARM) verify --pending $(ARGS_verify)
 
 prove: verify  ## Deprecated name of make verify
-	@echo "warning: make prove is called make verify; the old name goes with the next release" >&2
+	@echo "warning: make prove is now make verify; the old name will be removed in the next release" >&2
 
 demo: $(READY)  ## Extract features once, train and evaluate a head, show times (DATA=folder for your own photos)
 	@$(FARM) zoo --models efficientnet_lite0 --gpu "$(or $(GPU),cpu)" --precision "$(or $(PRECISION),fp32)" --store "$(or $(STORE),_repository)"
@@ -72,7 +72,7 @@ wheel: $(READY)  ## Build the client's wheel into dist/
 image: $(READY)  ## Build the image of a TensorRT line (TRT=11.4), or the one that exports
 	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(call yes,ALLOW_UNLOCKED),--allow-unlocked)
 
-test: $(READY)  ## Run all tests but the full zoo and containers
+test: $(READY)  ## Run all tests except the full zoo and containers
 	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --durations 15
 
 test-unit: $(READY)  ## Run the unit tests: no server, browser, export or network

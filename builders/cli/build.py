@@ -100,7 +100,10 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
             ("verified again", summary.verified),
             ("already published, nothing to do", summary.current),
             ("ruled out by their tolerance", summary.disabled.keys() - set(of_engines)),
-            ("disabled, whose engines missed or failed (RETRY=1 tries them again)", of_engines),
+            (
+                "disabled because engines missed tolerance or failed (RETRY=1 tries them again)",
+                of_engines,
+            ),
             ("failed", list(summary.failed)),
         )
         if labels

@@ -32,7 +32,7 @@ class _Limits(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """Where jobs run.
+    """The place where jobs run.
 
     Attributes:
         executor: Runs the jobs.

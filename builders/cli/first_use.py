@@ -41,7 +41,7 @@ def lock_first(request: Request, say: Say, *, locked: bool) -> Request:
     failed: dict[str, ZooError] = {}
     for name, error in outcome.errors.items():
         if _is_pinned(request.manifests[name]):
-            say(f"{error.message}; going on with the hash that the manifest states")
+            say(f"{error.message}; continuing with the hash that the manifest states")
         else:
             failed[name] = error
     failed |= {name: error for name, error in bad.items() if name in request.manifests}

@@ -34,7 +34,8 @@ def build(options: argparse.Namespace) -> int:
     digests = images.read_digests(ROOT / images.IMAGES)
     if digests.get(image.base, images.UNLOCKED) == images.UNLOCKED and not options.allow_unlocked:
         raise UsageError(
-            f"{image.base}: its digest is not locked in {images.IMAGES}: its contents may change",
+            f"{image.base}: its digest is not locked in {images.IMAGES}, so its contents may "
+            "change",
             hint="zoo-farm images --lock looks it up; ALLOW_UNLOCKED=yes (--allow-unlocked) builds "
             "on today's image of the tag",
         )

@@ -183,7 +183,7 @@ def _new_passphrase() -> str | None:
         return passphrase
     if not sys.stdin.isatty():
         raise UsageError(
-            "a new key needs a passphrase, and there is no terminal to ask at",
+            "a new key needs a passphrase, but there is no terminal to ask for it",
             hint=f"set {PASSPHRASE}, or pass --no-passphrase to leave the key unencrypted",
         )
     passphrase = getpass.getpass("new passphrase: ")

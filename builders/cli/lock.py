@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
 
 @dataclass(kw_only=True)
 class _Changes:
-    """What a run of the command changes in the lock.
+    """The changes that a run of the command makes in the lock.
 
     Attributes:
         pins: Entries that are written.
@@ -155,7 +155,7 @@ def _newer(name: str, pin: Pin, newest: Stated) -> str:
         return moved
     return (
         f"{moved}; the newest revision, {newest.revision}, has another file, sha256 "
-        f"{newest.sha256}: make lock UPGRADE={name} takes it"
+        f"{newest.sha256}: make lock UPGRADE={name} accepts it"
     )
 
 

@@ -60,7 +60,7 @@ def nightly(options: argparse.Namespace) -> int:
     update_catalog(built.store, built.site, options)
     if run.regressions:
         raise RegressionError(
-            f"{len(run.regressions)} measurements are worse than those of the engine before",
+            f"{len(run.regressions)} measurements are worse than those of the previous engine",
             hint=f"they are in {issue}, and on the catalog's report page",
         )
     if run.failed:

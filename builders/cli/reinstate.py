@@ -27,7 +27,7 @@ from zoo.schema.targets import arch_of
 from zoo.util.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from builders.run.reverify import Prover
+    from builders.run.reverify import Reverifier
 
 
 def add_commands(commands: Any) -> None:
@@ -53,21 +53,21 @@ def reinstate(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{name}: not withdrawn but {entry.status}", hint="there is nothing to reinstate"
         )
-    from builders.run.reverify import Prover
+    from builders.run.reverify import Reverifier
 
     desk = open_desk(store_of(options), options.keys, display.say)
-    prover = Prover(
+    reverifier = Reverifier(
         repository, local_executor(options), display, failures_beside(store_of(options)),
         this_machine(), desk,
     )  # fmt: skip
     try:
-        if prover.can_run(entry):
+        if reverifier.can_run(entry):
             options.models = options.model
             manifests, broken = chosen_manifests(options)
             if options.model in broken:
                 raise broken[options.model]
-            prover.verify(options.model, entry, manifests.get(options.model))
-        _check_verified(repository, name, entry, prover)
+            reverifier.verify(options.model, entry, manifests.get(options.model))
+        _check_verified(repository, name, entry, reverifier)
         attest_reinstatement(repository, entry.engine.sha256, options.reason)
     finally:
         desk.send_again(options.model)  # a verification that failed is listed as well
@@ -75,7 +75,9 @@ def reinstate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_verified(repository: Repository, name: str, entry: EngineEntry, prover: Prover) -> None:
+def _check_verified(
+    repository: Repository, name: str, entry: EngineEntry, reverifier: Reverifier
+) -> None:
     """Checks that an engine was verified after it was withdrawn.
 
     Raises:
@@ -93,7 +95,7 @@ def _check_verified(repository: Repository, name: str, entry: EngineEntry, prove
             return
     raise VerificationError(
         f"{name}: not verified since it was withdrawn, and this machine can't run it "
-        f"({prover.why_not(entry)})",
+        f"({reverifier.why_not(entry)})",
         hint=f"on a machine that can: .venv/bin/zoo-farm verify --models {name.split()[0]}; then "
         "reinstate it",
     )

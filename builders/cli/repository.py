@@ -46,11 +46,11 @@ def add_commands(commands: Any) -> None:
     of_withdraw.add_argument("--reason", required=True, help="shown on the model's page")
     of_gc = add_arguments(commands, "gc", gc)
     of_gc.add_argument(
-        "--delete", action="store_true", help="condemn and delete; without it, only list"
+        "--delete", action="store_true", help="mark and delete files; without it, only list them"
     )
     of_gc.add_argument(
         "--grace", type=float, default=7, metavar="DAYS",
-        help="days between condemning and deleting (default: 7)",
+        help="days between marking and deleting a file (default: 7)",
     )  # fmt: skip
     of_check = add_arguments(commands, "check", check)
     of_check.add_argument(
@@ -86,7 +86,7 @@ def publish(options: argparse.Namespace) -> int:
         )
     if options.issue:
         worse, lost = report_regressions(repository, before, Path(options.issue))
-        print(f"{worse} measurements are worse than those of the engine before")
+        print(f"{worse} measurements are worse than those of the previous engine")
         if lost:
             print(f"{lost} targets lost their verified engine: {options.issue}", file=sys.stderr)
             return 1
@@ -144,17 +144,20 @@ def gc(options: argparse.Namespace) -> int:
     for key, size in garbage.deleted.items():
         print(f"{key}  {size:,} bytes")
     for key in garbage.condemned.keys() - garbage.deleted.keys() if not options.delete else ():
-        print(f"{key}  would be condemned")
+        print(f"{key}  would be marked")
     for key in garbage.later:
         print(f"{key}  kept with its files: a later version of caft-zoo wrote it")
     mib = sum(garbage.deleted.values()) / 2**20
     verb = "deleted" if options.delete else "would be deleted"
     waiting = len(garbage.condemned) - len(garbage.deleted)
-    counts = [f"{len(garbage.deleted)} {verb}, {mib:.1f} MiB", f"{waiting} condemned"]
+    counts = [f"{len(garbage.deleted)} {verb}, {mib:.1f} MiB", f"{waiting} marked"]
     counts += [f"{len(garbage.abandoned)} left by killed writers", f"{garbage.kept} needed"]
     print("; ".join(counts))
     if not options.delete:
-        print("a dry run: nothing was changed; --delete condemns, and deletes after the grace time")
+        print(
+            "a dry run: nothing was changed; --delete marks files, and deletes them after the "
+            "grace time"
+        )
     return 0
 
 

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Selected:
-    """What the options of ``plan``, ``zoo`` and ``nightly`` select.
+    """The selection made by the options of ``plan``, ``zoo`` and ``nightly``.
 
     Attributes:
         request: Complete but for its places: those of a plan depend on what is published.
@@ -111,7 +111,7 @@ def places_to_run(selected: Selected) -> Places:
     toolchains = chosen.choose(chosen.archs, line)
     _check(toolchains, selected.request)
     return Places(
-        lines=(toolchains,), elsewhere=frozenset(), here=frozenset(), proves=chosen.runs_on
+        lines=(toolchains,), elsewhere=frozenset(), here=frozenset(), verifies_on=chosen.runs_on
     )
 
 

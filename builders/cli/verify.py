@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """Verifies published engines that this machine can run; --pending: only unverified ones."""
-    from builders.run.reverify import Prover, summarise
+    from builders.run.reverify import Reverifier, summarise
 
     manifests, broken = chosen_manifests(options)
     repository, display = published(options), Display(Console())
@@ -42,9 +42,9 @@ def verify(options: argparse.Namespace) -> int:
     store = store_of(options)
     desk = open_desk(store, options.keys, display.say)
     failures = failures_beside(store)
-    prover = Prover(repository, local_executor(options), display, failures, machine, desk)
+    reverifier = Reverifier(repository, local_executor(options), display, failures, machine, desk)
     models = {*manifests, *broken} if options.models else None
-    outcome = prover.run(manifests, broken, models, pending_only=options.pending)
+    outcome = reverifier.run(manifests, broken, models, pending_only=options.pending)
     for line in summarise(outcome):
         display.say(line)
     write_catalog(options)

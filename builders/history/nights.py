@@ -34,8 +34,8 @@ def checked_night(name: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise UsageError(
-            f"a night can't be called '{name}'",
-            hint="a name of letters, digits, dots, dashes and underscores: NIGHT=$GITHUB_RUN_ID",
+            f"'{name}' is not a valid name of a night",
+            hint="use letters, digits, dots, dashes and underscores: NIGHT=$GITHUB_RUN_ID",
         )
     return name
 

@@ -54,7 +54,7 @@ LIMITS = {
 LOG_END = 64 * 2**10
 """Bytes at the end of a log that are read for an error message."""
 
-_HINT = "the worker is broken, or somebody tampered with it: nothing that it returned was stored"
+_HINT = "the worker is broken, or someone tampered with it: nothing that it returned was stored"
 
 
 def named_files(result: ExportOutput | ReferenceOutput | BuildOutput) -> dict[str, str]:

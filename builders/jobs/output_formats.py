@@ -60,7 +60,7 @@ def check_formats(named: Mapping[str, str], folder: Path) -> None:
         except (FormatError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise JobError(
                 f"a worker returned {name} ({kind}), which can't be read: {error}",
-                hint="the worker is broken, or somebody tampered with it: nothing that it returned "
+                hint="the worker is broken, or someone tampered with it: nothing that it returned "
                 "was stored",
             ) from error
 

@@ -106,7 +106,7 @@ class Decider:
         }
         precisions = self._request.precisions or tuple(self._manifest.precisions)
         plan.check_request(lines, precisions, self._manifest.family)
-        raise TargetError(f"{self._manifest.id}: nothing that is asked for is made of it")
+        raise TargetError(f"{self._manifest.id}: the request asks for no engine of it")
 
     def _engine(self, wanted: Wanted) -> Decision:
         first, tolerance = form_of(wanted), self.inputs.tolerance(wanted)

@@ -23,7 +23,7 @@ from zoo.util.strenum import StrEnum
 
 
 class Action(StrEnum):
-    """What is done for an engine."""
+    """The action for an engine."""
 
     NOTHING = "nothing"
     SIGN = "sign"
@@ -72,7 +72,7 @@ class Cause(StrEnum):
     PUBLISHED = "published"
     UNLISTED = "unlisted"
     NOT_RUN = "not run"
-    PROOF_CHANGED = "proof changed"
+    VERIFICATION_CHANGED = "verification changed"
     NOT_PROBED = "not probed"
     NEW = "new"
     UNLOCKED = "unlocked"
@@ -94,7 +94,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What is done for one engine, and why.
+    """The action for one engine, and the reason.
 
     Attributes:
         model: The model.
@@ -193,19 +193,19 @@ _SENTENCES = complete(
     Cause,
     {
         Cause.PUBLISHED: "",
-        Cause.UNLISTED: "it is built, and in no index yet",
+        Cause.UNLISTED: "it is built, but in no index yet",
         Cause.NOT_RUN: "it has not been run",
-        Cause.PROOF_CHANGED: "the inputs of its verification changed",
+        Cause.VERIFICATION_CHANGED: "the inputs of its verification changed",
         Cause.NOT_PROBED: "it was not verified on these labelled photos",
         Cause.NEW: "nothing is published for it",
-        Cause.UNLOCKED: "make zoo locks its weights first",
+        Cause.UNLOCKED: "its weights are not locked yet: make zoo locks them first",
         Cause.KEYS_CHANGED: "its keys {changed}",
         Cause.BUILD_KEY_CHANGED: "its build key {changed}",
         Cause.EXPORT_KEY_CHANGED: "its export key {changed}",
         Cause.RECORD_GONE: "its record is gone",
         Cause.EXPORT_GONE: "the export of what is published is gone",
         Cause.MISSED: "an engine missed its tolerance",
-        Cause.RETRIED: "it failed, and is tried again",
+        Cause.RETRIED: "it failed and is tried again",
         Cause.EXPORT_MISSED: "{text}",
         Cause.ENGINE_MISSED: "{text}",
         Cause.CRASHED: "{text}",

@@ -80,6 +80,6 @@ def _published(model: str, index: ModelIndex | None, label: str) -> EngineEntry:
     if label not in labels:
         raise UsageError(
             f"{model}: nothing is published for {label}.{perhaps(label, list(labels))}",
-            hint=f"there is {', '.join(labels) or 'nothing'}; make zoo builds what is missing",
+            hint=f"published: {', '.join(labels) or 'nothing'}; make zoo builds what is missing",
         )
     return labels[label]

@@ -82,7 +82,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         variable="PRECISION",
         values=_names(Precision),
-        default="all of the manifest that the target supports",
+        default="all that the manifest lists and the target supports",
         takes=(*RUN, "demo"),
     ),
     Option(
@@ -99,15 +99,16 @@ OPTIONS: tuple[Option, ...] = (
     Option(variable="WEIGHTS", values=_names(WeightsMode), default="`manifest`"),
     Option(
         variable="LOCKED",
-        values="`1`: refuse weights that neither the manifest nor `manifests.lock` states; "
-        "`make lock` then asks no hub",
+        values="`1`: refuse weights that neither the manifest nor `manifests.lock` states; `make "
+        "lock` then checks the lock without a network",
         default="off; always on for `make nightly` and `MATRIX`",
         takes=(*RUN, "lock"),
         switch=True,
     ),
     Option(
         variable="UPGRADE",
-        values="ids, globs, families whose lock `make lock` replaces by what the hub states now",
+        values="ids, globs, families whose locked weights `make lock` replaces with those that "
+        "the hub has now",
         default="none",
         takes=("lock",),
     ),

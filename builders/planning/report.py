@@ -103,7 +103,7 @@ class MatrixEntry(_Part):
 
 
 class FarmPlan(_Part):
-    """What a run would do.
+    """The work of a run that has not been started.
 
     Attributes:
         schema_version: Of this record.
@@ -248,8 +248,8 @@ def to_text(plan: FarmPlan) -> Iterator[str]:
         yield from _table(plan)
     if plan.total.perhaps:
         yield (
-            f"{plan.total.perhaps} of these are only built if the ONNX comes out another; "
-            "the sums hold them"
+            f"{plan.total.perhaps} of these are built only if the ONNX changes; the totals "
+            "include them"
         )
     yield from plan.notes
 

@@ -65,7 +65,8 @@ class StoredEngines:
         if digest := known.damaged(key):
             error = RepositoryError(
                 f"record {key} names engine {digest}, which is missing or cut short",
-                hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made again",
+                hint=".venv/bin/zoo-farm check --repair removes damaged files so that they are "
+                "made again",
             )
             return replace(
                 start, action=Action.BLOCKED, cause=Cause.ENGINE_ERROR, text=error.message,
@@ -111,7 +112,7 @@ class StoredEngines:
         if named.key is None:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
         if not named.is_of(_verdict(named.engine, done.prove)):
-            return replace(done, action=Action.VERIFY, cause=Cause.PROOF_CHANGED)
+            return replace(done, action=Action.VERIFY, cause=Cause.VERIFICATION_CHANGED)
         return done
 
     def _by_verdict(
@@ -127,7 +128,7 @@ class StoredEngines:
         if last is None:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
         if last.key != _verdict(record.engine.sha256, done.prove):
-            return replace(done, action=Action.VERIFY, cause=Cause.PROOF_CHANGED)
+            return replace(done, action=Action.VERIFY, cause=Cause.VERIFICATION_CHANGED)
         if last.kind == AttestationKind.WITHDRAWN:
             text = status_of(list(attestations))[1] or ""
             return replace(done, action=Action.WITHDRAWN, cause=Cause.WITHDRAWN, text=text)

@@ -47,7 +47,7 @@ from zoo.util.errors import RepositoryError, ZooError
 
 
 class Question(BaseModel):
-    """What the publisher writes to this process, as JSON.
+    """The publisher's message to this process, as JSON.
 
     Attributes:
         store: URL of the repository.
@@ -67,7 +67,7 @@ class Question(BaseModel):
 
 
 class Answer(BaseModel):
-    """What this process writes to the publisher, as JSON.
+    """This process's message to the publisher, as JSON.
 
     Attributes:
         index: The index with the candidate applied; absent if it is refused.

@@ -313,7 +313,7 @@ def _check_outside(folder: Path) -> None:
     for above in (folder.absolute(), *folder.absolute().parents):
         if (above / WITNESS).is_file():
             raise TrustError(
-                f"{folder} is in the repository {above}, which everybody can read",
+                f"{folder} is in the repository {above}, which everyone can read",
                 hint="use --keys with a folder outside it",
             )
 
@@ -384,7 +384,7 @@ def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
 
     known = next((known for known in ROLES if known == role), None)
     if known is None:
-        raise TrustError(f"there is no role '{role}'", hint=f"roles are {', '.join(ROLES)}")
+        raise TrustError(f"unknown role '{role}'", hint=f"roles are {', '.join(ROLES)}")
     if (scheme := urlparse(uri).scheme) not in SIGNER_FOR_URI_SCHEME:
         raise TrustError(
             f"{uri}: there is no signer for '{scheme}:'",

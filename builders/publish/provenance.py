@@ -53,7 +53,7 @@ class BuilderVersion(TypedDict):
 
 
 class Builder(TypedDict):
-    """What ran the build; without git or a container, it says nothing of them."""
+    """The builder; without git or a container, those fields are left out."""
 
     id: str
     version: NotRequired[BuilderVersion]
@@ -83,7 +83,7 @@ class Metadata(TypedDict):
 
 
 class RunDetails(TypedDict):
-    """How a build ran."""
+    """The circumstances of a build."""
 
     builder: Builder
     metadata: Metadata

@@ -124,7 +124,7 @@ def publish_build(
         attest_pending(repository, engine.sha256, job.inputs.key, output, now)
     else:
         inputs = verification_inputs(engine.sha256, prove)
-        attest_proof(repository, inputs, job.inputs.key, output, now)
+        attest_verification(repository, inputs, job.inputs.key, output, now)
     created = now()
     origin = provenance.statement(job, export, output, engine, created)
     documents = {
@@ -202,7 +202,7 @@ def publish_timing_cache(
     repository.put_timing_cache(cache)
 
 
-def attest_proof(
+def attest_verification(
     repository: Repository,
     inputs: VerificationInputs,
     build: str,

@@ -91,7 +91,7 @@ def _check_outside(repository: Repository, folder: Path) -> None:
     if root is not None and folder.resolve().is_relative_to(root.parent):
         raise TrustError(
             f"the keys {folder} are in the repository {repository.store.url}",
-            hint="move them to a folder outside it: everybody can read the repository",
+            hint="move them to a folder outside it: everyone can read the repository",
         )
 
 
@@ -122,7 +122,7 @@ def ask_passphrase(what: str) -> str:
     """
     if not sys.stdin.isatty():
         raise TrustError(
-            f"the {what} is needed, and there is no terminal to ask at",
+            f"the {what} is needed, but there is no terminal to ask for it",
             hint="set ZOO_KEYS_PASSPHRASE",
         )
     os.environ["ZOO_KEYS_PASSPHRASE"] = passphrase = getpass.getpass(f"{what}: ")

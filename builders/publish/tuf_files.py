@@ -25,7 +25,7 @@ class _Place(TypedDict, total=False):
 
 
 class _Journal(_Place):
-    """What an interrupted rotation still has to write."""
+    """The files that an interrupted rotation has not written yet."""
 
     keys: str
     root: str
@@ -185,8 +185,8 @@ class MetadataFiles:
         if self._keys.root_file.is_file() and signed and self._store.url not in signed:
             raise TrustError(
                 f"the keys in {self._keys.folder} sign another repository: {', '.join(signed)}",
-                hint=f"{self._store.url} is new and needs keys of its own: zoo-farm keys init "
-                "--keys with another folder",
+                hint=f"{self._store.url} is new and needs its own keys: zoo-farm keys init --keys "
+                "with another folder",
             )
 
     def last_version(self) -> int:

@@ -88,7 +88,7 @@ class EngineJobs:
             outcome = self.probing.with_probe(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             verdict = wanted.verification_inputs(record.engine.sha256, prove)
-            records.attest_proof(self.repository, verdict, record.key, outcome.result)
+            records.attest_verification(self.repository, verdict, record.key, outcome.result)
             self.known.attested(record.engine.sha256)
             passed(outcome, "withdrawn")
         return record.key

@@ -36,8 +36,8 @@ from zoo.util.errors import (
 )
 
 _AFTER_A_MISS = (
-    "later runs do not try these inputs again and list the precision as disabled; undo the change "
-    "of the inputs, or try others"
+    "later runs do not try these inputs again and list the precision as disabled; change the "
+    "inputs, or undo the last change"
 )
 
 
@@ -110,7 +110,7 @@ class EngineRun:
                 return None
             case Action.BLOCKED | Action.EXPORT:
                 self.summary.failed[decision.label] = decision.error or JobError(
-                    f"{decision.label}: its export was made and is not there"
+                    f"{decision.label}: its export was made but is missing"
                 )
                 return None
             case never:
@@ -201,7 +201,7 @@ class EngineRun:
             )
         after = self.decider.engine(plain)
         if after.form != decision.form and after.action in (Action.EXPORT, Action.BUILD):
-            self.display.say(f"{decision.label}: {error.message}; a stricter one is tried")
+            self.display.say(f"{decision.label}: {error.message}; trying a stricter one")
             after = self._export(after)
         if after.form != decision.form and after.action is not Action.DISABLED:
             return self._bring(after)
@@ -224,7 +224,7 @@ class EngineRun:
         """Returns the error of an engine that missed and has no stricter network to try."""
         hint = error.hint
         if decision.action is Action.BUILD:
-            hint = f"disabled, until RETRY=1 or other inputs; {hint}"
+            hint = f"disabled until RETRY=1 or the inputs change; {hint}"
         miss = MissError(f"{error.message}{self.decider.nothing_stricter(plain)}", hint=hint)
         miss.command = error.command
         return miss

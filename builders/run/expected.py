@@ -44,7 +44,7 @@ def _why(manifest: Manifest) -> str:
         check_licence(manifest.id, manifest.licence)
         weights.identify(manifest, WeightsMode.MANIFEST)
     except LicenceError:
-        return f"weights under {manifest.licence} may not be handed out"
+        return f"weights under {manifest.licence} may not be distributed"
     except UnlockedError:
         return "the weights are not locked yet"
     return _NOT_YET

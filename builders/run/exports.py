@@ -103,8 +103,9 @@ class Exports:
             if record is None:  # the record of an export that was damaged, made anew otherwise
                 raise RepositoryError(
                     f"{self._repository.store.url}: export {asked[form].key} names files that are "
-                    "missing or damaged, and exporting again does not give the same ones",
-                    hint=".venv/bin/zoo-farm check --repair removes the record, to be made again",
+                    "missing or damaged, and a new export does not give the same files",
+                    hint=".venv/bin/zoo-farm check --repair removes the record so that it is made "
+                    "again",
                 )
             self._found[form] = record
 

@@ -151,7 +151,7 @@ class Farm:
     def _withdraw(
         self, index: ModelIndex, error: LicenceError, manifest: Manifest, request: Request
     ) -> None:
-        """Withdraws all engines of a model whose licence no longer allows to publish them.
+        """Withdraws all engines of a model whose licence no longer allows publishing them.
 
         The index then states that licence.
         """

@@ -214,6 +214,6 @@ def miss(numbers: ProbeNumbers) -> str | None:
         return None
     return (
         f"a linear probe on {numbers.photos} labelled photos classifies {numbers.engine:.1%} "
-        f"correctly, {numbers.pytorch:.1%} on PyTorch's features; the allowed fall is "
+        f"correctly, {numbers.pytorch:.1%} on PyTorch's features; the allowed loss is "
         f"{numbers.allowed:.1%} plus two standard errors ({ERRORS * numbers.standard_error:.1%})"
     )

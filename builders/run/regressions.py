@@ -79,7 +79,7 @@ def _usable(model: ModelIndex | None) -> list[str]:
 
 def _why_lost(cell: str, model: ModelIndex | None) -> str:
     """Returns why no verified engine is published for a target any more."""
-    text = "a verified engine was published, and none is any more: "
+    text = "a verified engine was published, but none is now: "
     if model is None:
         return f"{text}the model left the index"
     for entry in model.current:

@@ -30,7 +30,7 @@ from zoo.util.errors import ManifestError, MissError, RepositoryError, Selection
 
 
 @dataclass
-class Proven:
+class Reverified:
     """The outcome of a run, printed at its end.
 
     Attributes:
@@ -44,7 +44,7 @@ class Proven:
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
 
 
-class Prover:
+class Reverifier:
     """Verifies published engines on this machine.
 
     Args:
@@ -80,7 +80,7 @@ class Prover:
         models: Collection[str] | None,
         *,
         pending_only: bool,
-    ) -> Proven:
+    ) -> Reverified:
         """Verifies engines and records the verdicts. A failure does not stop the others.
 
         Args:
@@ -92,7 +92,7 @@ class Prover:
         Raises:
             SelectionError: There are such engines and this machine can run none of them.
         """
-        proven = Proven()
+        proven = Reverified()
         for model, entries in self._entries(models, pending_only=pending_only).items():
             here = []
             for entry in entries:
@@ -160,15 +160,15 @@ class Prover:
             if not whole or (path is not None and sha256_file(path) != blob.sha256):
                 raise RepositoryError(
                     f"blob {blob.sha256} is missing or damaged: nothing was loaded",
-                    hint=".venv/bin/zoo-farm check --repair removes what is damaged, to be made "
-                    "again",
+                    hint=".venv/bin/zoo-farm check --repair removes damaged files so that they "
+                    "are made again",
                 )
         verdict = wanted.verification_inputs(entry.engine.sha256, prove)
         job = VerifyJob(record=record, prove=prove, store=repository.store.url)
         try:
             with self._jobs.job(label, job, self._failures) as outcome:
                 assert isinstance(outcome.result, BuildOutput)
-                records.attest_proof(repository, verdict, record.key, outcome.result)
+                records.attest_verification(repository, verdict, record.key, outcome.result)
                 passed(outcome, "withdrawn")
         except MissError as error:
             self._known.add(
@@ -187,14 +187,14 @@ class Prover:
         """
         if manifest is None:
             raise ManifestError(
-                f"{model}: there is no manifest to say what the engine must keep",
+                f"{model}: no manifest states the tolerance that the engine must meet",
                 hint="--manifests names the folder of manifests that it was published from",
             )
         export = self._repository.export(model, record.export_key)
         if export is None:
             raise RepositoryError(
                 f"export {record.export_key} of the engine is gone, and its golden features",
-                hint="make zoo makes it again",
+                hint="make zoo exports it again",
             )
         proof = wanted.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
         # Preprocess as the engine's record states, even if the manifest has changed since.
@@ -205,8 +205,8 @@ class Prover:
         raise SelectionError(
             f"this machine can run none of the {count} {status} engines:\n    "
             + "\n    ".join(_lines_of_needs(elsewhere)),
-            hint=f"this machine has {_describe(self._machine)}; run this command on one that has "
-            "what they need",
+            hint=f"this machine has {_describe(self._machine)}; run this command on a machine "
+            "that has what they need",
         )
 
 
@@ -220,7 +220,7 @@ def need(entry: EngineEntry) -> str:
     return f"{' or '.join(Label.joined(entry.targets).archs)} with {_runtime(entry.toolchain)}"
 
 
-def summarise(proven: Proven) -> list[str]:
+def summarise(proven: Reverified) -> list[str]:
     """Returns the last lines of a run: each failure, what needs another machine, and counts."""
     lines = [f"FAILED {label}: {error}" for label, error in proven.failed.items()]
     lines += [f"needs another machine: {line}" for line in _lines_of_needs(proven.elsewhere)]

@@ -35,7 +35,7 @@ class Places:
         lines: For each runtime line, the toolchain of each architecture.
         elsewhere: Architectures that another machine is assumed to have.
         here: Architectures of this machine.
-        proves: Returns on which of an engine's architectures it is verified, if jobs run on other
+        verifies_on: Returns the architecture on which an engine is verified, if jobs run on other
             machines; None for this machine.
         notes: Assumptions made, as sentences.
     """
@@ -44,7 +44,7 @@ class Places:
     elsewhere: frozenset[Arch]
     here: frozenset[Arch]
     notes: tuple[str, ...] = ()
-    proves: Callable[[Sequence[Arch], Toolchain], Arch | None] | None = None
+    verifies_on: Callable[[Sequence[Arch], Toolchain], Arch | None] | None = None
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
         """Returns the first of an engine's architectures on which it is verified.
@@ -52,8 +52,8 @@ class Places:
         TensorRT builds on the GPU that the engine is for, so the machine that builds can verify it.
         Other runtimes build without that GPU: only architectures of this machine count.
         """
-        if self.proves is not None:
-            return self.proves(archs, toolchain)
+        if self.verifies_on is not None:
+            return self.verifies_on(archs, toolchain)
         kind = toolchain.kind
         if kind not in SESSIONS:
             return None
@@ -111,7 +111,7 @@ def offered_places(
     archs: Sequence[Arch],
     lines: Sequence[RuntimeLine],
     choose: Callable[[list[Arch], RuntimeLine | None], dict[Arch, Toolchain]],
-    proves: Callable[[Sequence[Arch], Toolchain], Arch | None],
+    verifies_on: Callable[[Sequence[Arch], Toolchain], Arch | None],
 ) -> Places:
     """Returns the toolchains of an executor whose machines or containers report what they have.
 
@@ -119,7 +119,7 @@ def offered_places(
         archs: Architectures to build for.
         lines: Lines that ``TRT=`` names; empty to choose one per architecture.
         choose: Chooses among the toolchains that the executor offers.
-        proves: Returns the architecture on which an engine is verified.
+        verifies_on: Returns the architecture on which an engine is verified.
 
     Raises:
         TargetError: None of the lines serves one of the architectures.
@@ -131,7 +131,10 @@ def offered_places(
             chain = choose([arch], line)[arch]
             by_line.setdefault(chain.line, {})[arch] = chain
     return Places(
-        lines=tuple(by_line.values()), elsewhere=frozenset(), here=frozenset(), proves=proves
+        lines=tuple(by_line.values()),
+        elsewhere=frozenset(),
+        here=frozenset(),
+        verifies_on=verifies_on,
     )
 
 

@@ -220,8 +220,8 @@ def _for_cpu(line: RuntimeLine | None, find: Find) -> Toolchain:
     matching = [toolchain for toolchain in toolchains if line in (None, toolchain.line)]
     if not matching and line is not None:
         raise UsageError(
-            f"TRT={line.asked} is no runtime for GPU=cpu",
-            hint=f"leave TRT= out; {alternatives(Arch('cpu'))}",
+            f"TRT={line.asked} is not a runtime for GPU=cpu",
+            hint=f"omit TRT=; {alternatives(Arch('cpu'))}",
         )
     for toolchain in matching:
         if served_archs(toolchain.line):

@@ -66,7 +66,7 @@ def _answer(model: str, where: str, error: Exception) -> WeightsError | None:
         return _refused(model, where, error)
     if isinstance(error, (errors.FileMetadataError, ValueError, TypeError, KeyError)):
         return WeightsError(
-            f"{model}: {where}: what answers is no Hugging Face hub: {_cause(error)}",
+            f"{model}: {where}: the server is not a Hugging Face hub: {_cause(error)}",
             hint=f"check HF_ENDPOINT and the proxy; {_DRY_RUN}",
         )
     return None

@@ -125,8 +125,8 @@ def changing(folder: Path) -> Iterator[Callable[[Mapping[str, Pin]], None]]:
     except OSError as error:
         raise UsageError(
             f"{lock_path(folder)} can't be written: {error.strerror}",
-            hint="weights are not used before what they are is written down; a folder that can be "
-            "written: MANIFESTS=",
+            hint="weights are used only after they are locked; choose a folder that can be "
+            "written with MANIFESTS=",
         ) from error
 
 

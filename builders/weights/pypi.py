@@ -152,7 +152,7 @@ def download(what: str, package: str, version: str, sha256: str, folder: Path) -
     if done.returncode != 0 or len(wheels) != 1:
         cause = _pip_cause(done)
         if _OTHER_BYTES in done.stderr:
-            cause = "the registry serves other bytes than the hash that the manifest says"
+            cause = "the file on the registry does not have the hash that the manifest states"
         raise WeightsError(
             f"{what}: can't get {pin} from the package registry: {cause}",
             hint="check the network and pip's configuration; for a dry run: WEIGHTS=seeded",

@@ -29,7 +29,7 @@ DIGEST_FACTS = complete(
         DigestFrom.PUBLIC_FILES: DigestFacts(words="several unrelated public files record"),
         DigestFrom.PUBLIC_FILE: DigestFacts(
             words="a single public file records and no download has confirmed",
-            doubt="either the hub's file is another one now, or that public file is wrong: do not "
+            doubt="either the hub now has a different file, or that public file is wrong: do not "
             "build from it before you know which",
         ),
         DigestFrom.HUB: DigestFacts(words="the hub stated when the weights were locked"),
@@ -47,7 +47,7 @@ def what_now(model: str, weights: HubWeights) -> str:
     """Returns what to do if a file of a hub has another hash than the locked one."""
     doubt = DIGEST_FACTS[weights.digest_from or DigestFrom.HUB].doubt
     if weights.digest_from in (DigestFrom.HUB, DigestFrom.DOWNLOAD):
-        return f"{doubt}. If it was replaced for a reason, make lock UPGRADE={model} takes it"
+        return f"{doubt}. If it was replaced for a reason, make lock UPGRADE={model} accepts it"
     return (
         f'{doubt}. To trust the hub instead, write "unlocked" for sha256 and size into '
         f"{model}.toml, without digest_from, then make lock UPGRADE={model}"

@@ -44,7 +44,7 @@ def places(toolchains: dict[Arch, Toolchain]) -> Places:
     """Everything runs where it is built."""
     return Places(
         lines=(toolchains,), elsewhere=frozenset(), here=frozenset(),
-        proves=lambda archs, toolchain: archs[0],
+        verifies_on=lambda archs, toolchain: archs[0],
     )  # fmt: skip
 
 

@@ -163,7 +163,8 @@ class History:
         return Request(
             manifests={SMALL: self.manifest}, manifest_dir=MANIFESTS,
             places=Places(
-                lines=(line,), elsewhere=frozenset(), here=frozenset(), proves=self.world.runs_on
+                lines=(line,), elsewhere=frozenset(), here=frozenset(),
+                verifies_on=self.world.runs_on,
             ),
             precisions=(
                 (Precision.FP32, Precision.INT8) if self.gpus == ("cpu",) else (Precision.FP16,)

@@ -4,9 +4,10 @@ Modules, in the order of the work: ``sample``, ``labels``, ``notes``, ``sources`
 ``tars``, ``tar_files`` and ``datasets`` (the images of a data set), ``content``, ``stamps``,
 ``recognise`` and ``same_source`` (which of them a cache has), ``decode``, ``decode_process``,
 ``gpu_batches``, ``faults`` and ``feed`` (images to an engine's batches), ``runs``, ``spread`` and
-``engine_process`` (batches through the engine, on one GPU or several), ``wire``, ``part_worker``,
-``worker_kinds``, ``workers``, ``parts``, ``sending``, ``answers``, ``crew`` and ``cluster_runs``
-(on the workers of a cluster), ``features`` (the pass),
+``engine_process`` (batches through the engine, on one GPU or several), ``wire``, ``packing``,
+``part_worker``, ``worker_kinds``, ``remote_engine``, ``roster``, ``workers``, ``parts``,
+``sending``, ``answers``, ``crew``, ``dispatch`` and ``cluster_runs`` (on the workers of a
+cluster), ``features`` (the pass),
 ``files``, ``arrays``, ``growing``, ``writer``, ``arrange`` and ``cache`` (a directory of plain
 arrays), ``tables`` (its rows for other programs), ``task``, ``targets`` and ``targets_file`` (what
 to predict), ``split``, ``rows``, ``train``, ``fit_sklearn`` and ``fit_in_chunks`` (training),

@@ -109,7 +109,7 @@ def _check_done(answer: Answer, attempt: Attempt) -> None:
     if answer.differ:
         files = {n for n, entry in enumerate(attempt.entries) if isinstance(entry, InFile)}
         if not files.issuperset(answer.differ):
-            raise Broken("it says that files differ which it was not given")
+            raise Broken("it reports differences in files that it was not given")
         raise Differs(answer.differ, all_of_them=files == set(answer.differ))
 
 

@@ -121,8 +121,8 @@ class FeatureCache:
         if len(classes) < 2:
             only = f"only '{self.label_names[int(classes[0])]}'" if len(classes) else "no label"
             raise CacheError(
-                f"{self.folder}: training a head takes at least two classes; there is {only}",
-                hint="put each class in a folder of its own, or use a list file with path,label",
+                f"{self.folder}: training a head needs at least two classes; there is {only}",
+                hint="put each class in its own folder, or use a list file with path,label",
             )
         return samples
 

@@ -21,7 +21,7 @@ Storage = Literal["fp32", "fp16"]
 
 
 class Identity(Record):
-    """What all rows of a cache have in common.
+    """The engine and settings that all rows of a cache share.
 
     Attributes:
         model: Manifest id.

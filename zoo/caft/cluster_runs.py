@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-import uuid
 from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count
 from typing import Any
 
 from zoo.caft.answers import Broken, Differs, Faulty, NotFinite, checked
 from zoo.caft.augment import Augmentation
 from zoo.caft.crew import AHEAD, Crew
 from zoo.caft.decode import cores
+from zoo.caft.dispatch import Dispatcher
 from zoo.caft.feed import DecodeMode
-from zoo.caft.parts import MOST_SENT, Part, PartSize, Reader
+from zoo.caft.parts import Part, PartSize, Reader
 from zoo.caft.runs import Result, Waiting
 from zoo.caft.sample import Sample
-from zoo.caft.sending import Attempt, send, send_again
+from zoo.caft.sending import Attempt, send_again
 from zoo.caft.wire import Setup
 from zoo.caft.worker_kinds import Worker
 from zoo.caft.workers import Workforce
@@ -30,9 +28,6 @@ from zoo.util.causes import cause_of
 from zoo.util.errors import UsageError
 
 _GATHER = (3.0, 60.0)  # seconds to fetch an answer, before and after asking if it still exists
-_SLOW = 30.0  # seconds after which a part may be given to a second worker that has nothing to do
-_TIMES = 4  # and how often it must take as long as the longest part before
-_MOST_TRIES = 3  # workers that have one part at the same time
 
 
 class ClusterRuns:
@@ -86,8 +81,8 @@ def check_chosen(workforce: Workforce, extractor: Extractor) -> None:
     engine = workforce.engine
     if engine is None or engine.record.engine != extractor.record.engine:
         raise UsageError(
-            "this extractor is not the one that the workers of the cluster run",
-            hint="pass what Workforce.choose has returned last",
+            "the workers of the cluster run a different engine",
+            hint="pass the extractor that Workforce.choose returned last",
         )
 
 
@@ -139,7 +134,7 @@ def _fetched(future: Any) -> Any:
 
 
 class _Running:
-    """A pass on workers: gives parts out, takes answers, and repeats what was lost."""
+    """A pass on workers: reads the samples, takes answers, and repeats what was lost."""
 
     def __init__(
         self, workforce: Workforce, setup: Setup, width: int, samples: Iterable[Sample]
@@ -150,16 +145,12 @@ class _Running:
         self._size = PartSize(setup.samples, 4 * self._views * width)
         self._events: queue.SimpleQueue[Attempt | Part | BaseException | None]
         self._events = queue.SimpleQueue()
-        self._window: list[Part] = []
-        """Parts that have not been yielded, in order."""
         self._ended = False
         self._error: BaseException | None = None
-        self._longest = 0.0
-        self._keys = count()
-        self._id = uuid.uuid4().hex
         self._allowed = 0
         self._crew = Crew(workforce)
-        self._pool = ThreadPoolExecutor(4, "send")
+        self._dispatcher = Dispatcher(workforce, setup, self._crew, self._events.put)
+        self._window = self._dispatcher.window
         self._reader = Reader(
             samples,
             samples=setup.samples,
@@ -186,7 +177,7 @@ class _Running:
                 if self._error is not None:
                     raise self._error
                 return None
-            self._assign()
+            self._dispatcher.assign()
             with waiting():
                 self._handle_events()
             for worker in self._crew.look():
@@ -197,7 +188,7 @@ class _Running:
         """Ends the threads and cancels what runs."""
         self._reader.stop()
         self._crew.dismiss()
-        self._pool.shutdown(cancel_futures=True)
+        self._dispatcher.stop()
 
     # Events
 
@@ -271,7 +262,7 @@ class _Running:
                 return
             worker.shares_files = worker.shares_files or attempt.spot is not None
             seconds = time.monotonic() - attempt.begun
-            self._longest = max(self._longest, seconds)
+            self._dispatcher.note_duration(seconds)
             self._size.learn(part, seconds)
             part.result = result
 
@@ -294,60 +285,10 @@ class _Running:
         """Counts a death by a part; narrows it down to a batch."""
         part.count_death(worker.name)
         if not part.ended and not part.running:
-            self._replace(part, part.split(self._setup.samples))
-
-    def _replace(self, part: Part, parts: list[Part]) -> None:
-        place = self._window.index(part)
-        self._window[place : place + 1] = parts
+            self._dispatcher.replace(part, part.split(self._setup.samples))
 
     def _allow(self) -> None:
         """Lets the reader go ahead as far as the workers need."""
         wanted = AHEAD * len(self._crew.usable) + 2
         self._reader.allow(wanted - self._allowed)
         self._allowed = max(self._allowed, wanted)
-
-    # Giving out
-
-    def _assign(self) -> None:
-        """Gives parts to workers that have too few."""
-        place = 0
-        while place < len(self._window):
-            part = self._window[place]
-            place += 1
-            if part.ended or part.running:
-                continue
-            worker = self._crew.free(part)
-            if worker is None:
-                return
-            if self._splits(part, worker):
-                place -= 1
-                continue
-            self._give(part, worker)
-        self._repeat_slow()
-
-    def _splits(self, part: Part, worker: Worker) -> bool:
-        """Splits a part whose files must be sent, and are too many for one message."""
-        sends = worker.shares_files is False or any(each.send for each in part.packed)
-        if not sends or part.size <= MOST_SENT or len(part.packed) <= self._setup.samples:
-            return False
-        parts = part.split(self._setup.samples, MOST_SENT)
-        if len(parts) > 1:
-            self._replace(part, parts)
-        return len(parts) > 1
-
-    def _repeat_slow(self) -> None:
-        """Gives the next part to a second worker if the first has had it for very long."""
-        idle = self._crew.idle()
-        part = next((part for part in self._window if not part.ended), None)
-        if part is None or not part.running or idle is None or len(part.running) >= _MOST_TRIES:
-            return
-        limit = max(_SLOW, _TIMES * self._longest)
-        if time.monotonic() - part.running[-1].begun > limit:
-            self._give(part, idle)
-
-    def _give(self, part: Part, worker: Worker) -> None:
-        attempt = Attempt(part=part, worker=worker, key=f"part-{self._id}-{next(self._keys)}")
-        part.running.append(attempt)
-        worker.running.append(attempt)
-        setup = self._setup.model_copy(update={"share": max(1, worker.share)})
-        self._pool.submit(send, attempt, setup, self._workforce, self._events.put)

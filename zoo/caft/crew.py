@@ -56,7 +56,7 @@ class Crew:
             self._empty_since = None
             return
         if self._fault is not None:
-            raise ClusterError(f"no worker can do it: {self._fault[0]}", hint=self._fault[1])
+            raise ClusterError(f"no worker can run the pass: {self._fault[0]}", hint=self._fault[1])
         patience = self._workforce.patience
         if self._empty_since is None:
             self._empty_since = time.monotonic()
@@ -78,7 +78,7 @@ class Crew:
     def lose(self, worker: Worker) -> list[Attempt]:
         """Removes a worker that has died; returns what it had, oldest first."""
         self._workforce.remove(worker)
-        self._workforce.say(f"lost the worker {worker.name}; its parts are done again")
+        self._workforce.say(f"lost the worker {worker.name}; its parts will be run again")
         return self._taken_from(worker)
 
     def leave_out(self, worker: Worker, reason: str, hint: str | None) -> None:

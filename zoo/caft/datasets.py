@@ -134,8 +134,8 @@ def _split_of(name: str, loaded: Any, split: str | None) -> Any:
         if split is None:
             raise DatasetError(
                 f"{name} is several data sets: {names}",
-                hint=f"choose one with --split {next(iter(loaded), 'train')}, and give each a "
-                "cache of its own",
+                hint=f"choose one with --split {next(iter(loaded), 'train')}, and use a separate "
+                "cache for each",
             )
         if split not in loaded:
             raise DatasetError(f"{name} has no split '{split}'", hint=f"it has {names}")
@@ -224,7 +224,7 @@ class HuggingFaceSource:
         if column is None:
             for name in kinds:
                 if str(getattr(features[name], "dtype", "")).startswith(("int", "str", "large")):
-                    self.notes.add("no label; columns that --label-column would take", name)
+                    self.notes.add("no label; columns that --label-column would accept", name)
         return column
 
     def _read(self, index: int) -> Any:
@@ -247,7 +247,7 @@ class HuggingFaceSource:
         if self.label is not None and not dtype.startswith(("int", "uint", "str", "large", "bool")):
             kind = dtype if dtype.startswith("float") else type(feature).__name__
             raise LabelError(
-                f"the label column '{self.label}' is of type {kind}, which is no class",
+                f"the label column '{self.label}' is of type {kind}, which does not name classes",
                 hint=f"choose another with --label-column; {NO_CLASS_HINT}",
             )
         return getattr(feature, "names", None)

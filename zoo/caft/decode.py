@@ -315,7 +315,7 @@ class PhotoDecoder:
 
     @property
     def name(self) -> str:
-        """What decodes, with its version."""
+        """The decoder, with its version."""
         return f"Pillow {PIL.__version__}" + (", reduced" if self._decoding.fast else "")
 
     @contextmanager

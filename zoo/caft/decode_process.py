@@ -49,7 +49,7 @@ def views_of(
 
 @dataclass(frozen=True)
 class Decoding:
-    """How photos are decoded.
+    """Settings for decoding photos.
 
     Attributes:
         exif: Whether they are turned as their EXIF orientation says.
@@ -168,7 +168,7 @@ class DecodeProcess:
             process.kill()
             process.communicate()
             raise NoProcessError(
-                "a decoding process does not start; its output is above",
+                "a decoding process failed to start; its output is above",
                 hint=f"with --workers {MOST_THREADS} or fewer, images are decoded in threads",
             )
         return process

@@ -37,7 +37,7 @@ from zoo.util.errors import DatasetError, RunError, ZooError
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a process does.
+    """The task of a process.
 
     Attributes:
         engine: Path of the engine file, whose digest has been checked.
@@ -157,7 +157,7 @@ class EngineProcess:
         self._sent([_portable(sample) for sample in samples])
 
     def finish(self) -> None:
-        """Says that no more samples come, until those before are done: the next start a new run.
+        """Ends a run: no more samples follow until those sent so far are done.
 
         Raises:
             RunError: The process has ended.

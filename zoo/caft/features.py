@@ -312,10 +312,10 @@ def _has_any(source: Source, name: str) -> None:
     if next(iter(source), None) is not None:
         return
     ignored = "; ".join(notes_of(source))
-    hint = "check the data set: each of its samples has an image, and at least one is needed"
+    hint = "check the data set: it needs at least one image"
     if isinstance(source, FolderSource):
         hint = (
-            "a folder has them in it or its subfolders, as .jpg, .png, .webp, .avif, .bmp, .tif, "
-            ".gif or .jp2"
+            "supported images in the folder and its subfolders: .jpg, .png, .webp, .avif, .bmp, "
+            ".tif, .gif, .jp2"
         )
     raise DatasetError(f"{name} has no images" + (f": {ignored}" if ignored else ""), hint=hint)

@@ -57,7 +57,7 @@ class JpegContent(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What a process answers about a file: its place in the shared memory, and what is in it."""
+    """A process's answer about a file: its place in the shared memory, and its contents."""
 
     start: int
     end: int

@@ -183,7 +183,7 @@ class _Preparation:
         self._taking = threading.Lock()
         self._ended = False
         self._started: queue.SimpleQueue[Future[Batch[DeviceBatch]] | None] = queue.SimpleQueue()
-        """What the batches will be, in their order; None at their end."""
+        """The batches to come, in order; None after the last."""
         self._free = threading.Semaphore(_AHEAD)
 
     def results(self) -> Generator[Batch[DeviceBatch], None, None]:

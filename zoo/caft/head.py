@@ -30,7 +30,7 @@ _THRESHOLD = 0.5
 
 
 class Training(Measurement):
-    """How a head was trained.
+    """The training of a head.
 
     Attributes:
         solver: ``adamw``, ``lbfgs`` or ``sklearn``.

@@ -89,7 +89,7 @@ class ListSource:
             return False
         if columns[0] not in _PATHS and _PATHS.intersection(columns[1:]):
             raise DatasetError(
-                f"{self.path} has the columns {', '.join(columns)}: the first is no path",
+                f"{self.path} has the columns {', '.join(columns)}: the first is not a path",
                 hint="the columns of a list are path and label, in this order",
             )
         return columns[0] in _PATHS or any(column in _LABELS for column in columns[1:])

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from zoo.caft.engine_process import EndedError, EngineProcess, Task
 from zoo.caft.engine_process import Outcome as ProcessOutcome
+from zoo.caft.packing import is_same, sample_of
 from zoo.caft.sample import Sample
 from zoo.caft.wire import (
     LONGEST_REASON,
@@ -32,10 +33,8 @@ from zoo.caft.wire import (
     Request,
     RowOutcome,
     Setup,
-    is_same,
     message,
     parts_of,
-    sample_of,
 )
 from zoo.client.client import default_cache
 from zoo.client.engine_files import EngineFiles
@@ -57,7 +56,7 @@ _VECTOR = re.compile(r"avx\w*|fma\w*|f16c|sse4\w*|amx\w*|sve\w*|asimd\w*|bf16|i8
 
 
 class WorkerFacts(BaseModel):
-    """What a worker says of itself.
+    """A worker's description of itself.
 
     Attributes:
         version: Its version of this project.
@@ -264,7 +263,7 @@ def _engine(setup: Setup, record: BuildRecord) -> Path:
     if store.local_path("x") is not None and store.size("repository.json") is None:
         raise RepositoryError(
             f"{setup.store} does not exist on {platform.node()}, where a worker needs it",
-            hint="name a repository with --store that all machines reach: s3://…, https://… or a "
-            "folder that they share, at the same path",
+            hint="choose a --store that all machines can reach: s3://…, https://… or a shared "
+            "folder at the same path",
         )
     return EngineFiles(Blobs(store), default_cache()).get(record.engine).resolve()

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from zoo.caft.packing import Packed, pack
 from zoo.caft.runs import Result
 from zoo.caft.sample import Sample
-from zoo.caft.wire import Packed, pack
 from zoo.inference.preprocess import Exif
 from zoo.util.errors import RunError
 
@@ -65,10 +65,11 @@ class Part:
         if len(self.died_on) >= DEATHS:
             first, last = self.packed[0].sample.name, self.packed[-1].sample.name
             self.failure = RunError(
-                f"{len(self.died_on)} workers died of the {len(self.packed):,} images from {first} "
+                f"{len(self.died_on)} workers died while running the {len(self.packed):,} images "
+                f"from {first} "
                 f"to {last}: {', '.join(self.died_on)}",
-                hint="the images before them are in the cache. A pass without --scheduler, with "
-                "--workers 5, tells which of them crashes the decoder",
+                hint="the images before them are in the cache; to find the one that crashes the "
+                "decoder, run without --scheduler and with --workers 5",
             )
 
     def split(self, samples: int, most: int = 0) -> list[Part]:

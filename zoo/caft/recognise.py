@@ -31,7 +31,7 @@ _AT_ONCE = 16  # samples per task of a thread
 
 @dataclass(kw_only=True)
 class Changes:
-    """How a data set differs from the contents of its cache.
+    """The differences between a data set and its cache.
 
     Attributes:
         kept: Samples whose content was in the cache.

@@ -143,7 +143,7 @@ class Report:
 
 
 class Summary(Protocol):
-    """What every report has to say about samples that were not used."""
+    """The samples that were not used, as in every report."""
 
     @property
     def unlabelled(self) -> int:
@@ -151,7 +151,7 @@ class Summary(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else was left out."""
+        """Other samples that were left out."""
 
 
 def unused_lines(report: Summary) -> tuple[str, ...]:
@@ -258,7 +258,7 @@ def draw(report: Report, path: Path) -> None:
 
 
 class Trained(Protocol):
-    """What every report has to say about the training."""
+    """The training, as in every report."""
 
     @property
     def curve(self) -> tuple[Epoch, ...]:

@@ -55,7 +55,7 @@ class NumberScore:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScore:
-    """How well one label is predicted on held-out samples.
+    """The quality of predictions of one label on held-out samples.
 
     Attributes:
         name: Name of the label.
@@ -75,7 +75,7 @@ class LabelScore:
 
 @dataclass(frozen=True, kw_only=True)
 class _ValuesReport:
-    """What both reports have.
+    """The fields that both reports share.
 
     Attributes:
         held_out: Number of held-out samples.
@@ -131,7 +131,7 @@ class RegressionReport(_ValuesReport):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiLabelReport(_ValuesReport):
-    """How well a head predicts labels on held-out samples.
+    """The quality of a head's labels on held-out samples.
 
     Means over labels leave out those that no held-out sample has.
 

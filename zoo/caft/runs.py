@@ -21,7 +21,7 @@ Waiting = Callable[[], AbstractContextManager[None]]
 
 
 class Runs(Protocol):
-    """What runs the samples of a pass."""
+    """Runs the samples of a pass."""
 
     @property
     def decoders(self) -> tuple[str, ...]:

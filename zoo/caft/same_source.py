@@ -54,8 +54,8 @@ class SameSource:
             return
         is_part = shared and 2 * shared >= min(had, len(images))
         raise CacheError(
-            f"{self.recogniser.folder} has features of {self.had}; {self.name} is another data "
-            f"set: of {had:,} images in the cache, it has {shared:,}",
+            f"{self.recogniser.folder} has features of {self.had}; {self.name} is a different "
+            f"data set: it has {shared:,} of the {had:,} images in the cache",
             hint="use another folder"
             + ("; or moved=True, if most images were removed from the data set" if is_part else ""),
         )

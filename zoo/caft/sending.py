@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from zoo.caft.packing import entry_of
 from zoo.caft.parts import Part
 from zoo.caft.stamps import FileRead
-from zoo.caft.wire import InFile, Request, Sent, Setup, entry_of, message
+from zoo.caft.wire import InFile, Request, Sent, Setup, message
 from zoo.caft.worker_kinds import Worker
 from zoo.caft.workers import Workforce
 from zoo.util.digest import sha256_bytes
@@ -114,7 +115,7 @@ def send_again(
     if all_of_them:
         if attempt.worker.shares_files is None:
             workforce.say(
-                f"{attempt.worker.name} does not see the files of the data set: they are sent"
+                f"{attempt.worker.name} can't read the files of the data set, so they are sent"
             )
         attempt.worker.shares_files = False
 

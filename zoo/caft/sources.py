@@ -132,7 +132,7 @@ def _check_name(name: str) -> None:
         raise DatasetError("the name of the data set is empty", hint=_A_DATA_SET)
     if _URL.match(name):
         raise DatasetError(
-            f"{name} is no path; data sets are read from files",
+            f"{name} is not a path; data sets are read from files",
             hint=f"download it and give its path; {_A_DATA_SET}",
         )
 
@@ -184,7 +184,7 @@ def folder_source(root: Path, split: str | None = None, *, labels: bool = True) 
     if _are_splits(folders):
         raise DatasetError(
             f"the folders {', '.join(folders)} of {root} are splits of a data set, not classes",
-            hint=f"choose one with --split {folders[0]}, and give each a cache of its own",
+            hint=f"choose one with --split {folders[0]}, and use a separate cache for each",
         )
     return FolderSource(root, labels=labels)
 

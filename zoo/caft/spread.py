@@ -41,7 +41,7 @@ def chosen_gpus(
     label = extractor.record.targets[0]
     if not isinstance(extractor.session, DeviceSession):
         raise UsageError(
-            f"the engine {label} runs on the CPU, on all cores: it takes no --devices",
+            f"the engine {label} runs on the CPU and uses all cores, so --devices does not apply",
             hint="--target or --precision choose another engine; zoo show lists them",
         )
     gpus = visible_gpus(run)
@@ -51,7 +51,7 @@ def chosen_gpus(
     if wrong or not numbers:
         raise UsageError(
             f"the engine {label} does not run on GPU {', '.join(map(str, wrong)) or 'all'}",
-            hint=f"it is for {' or '.join(inputs.archs)}; of this machine's GPUs it runs on "
+            hint=f"it was built for {' or '.join(inputs.archs)}; on this machine it runs on GPU "
             f"{', '.join(map(str, fit)) or 'none'}",
         )
     return {

@@ -20,7 +20,7 @@ SEPARATOR = ";"
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What to predict of each sample of a cache.
+    """The values to predict for each sample of a cache.
 
     Attributes:
         task: What is predicted.
@@ -92,7 +92,7 @@ def assemble(
     known = np.array([entry is not None for entry in entries], np.bool_)
     if known.sum() < 2:
         raise DatasetError(
-            f"{where}: training a head takes at least two images with a label; there "
+            f"{where}: training a head needs at least two images with a label; there "
             + ("is one" if known.any() else "are none"),
             hint="give labels with zoo train-head CACHE --labels FILE",
         )
@@ -106,7 +106,7 @@ def _classes(
     chosen = tuple(sorted({entry for entry in entries if entry is not None}, key=_in_order))
     if len(chosen) < 2:
         raise DatasetError(
-            f"{where}: training a head takes at least two classes; there is only '{chosen[0]}'"
+            f"{where}: training a head needs at least two classes; there is only '{chosen[0]}'"
         )
     number = {name: place for place, name in enumerate(chosen)}
     return chosen, np.array([number.get(entry, NO_LABEL) for entry in entries], np.int64)
@@ -145,7 +145,7 @@ def _number(value: Any, place: str) -> float:
     if not abs(number) < 1e30:
         raise DatasetError(
             f"{place}: '{_short(value)}' is not a number that a head can predict",
-            hint="regression takes finite numbers below 1e30, with a decimal point; leave out "
+            hint="regression needs finite numbers below 1e30, with a decimal point; leave out "
             "images without one, or use --task classification for names",
         )
     return number
@@ -168,11 +168,11 @@ def _labels(
     counts = values.sum(axis=0, dtype=np.int64)
     same = np.flatnonzero((counts == 0) | (counts == known.sum()))
     if not len(chosen) or len(same):
-        which = f"'{chosen[same[0]]}' is on {'all' if counts[same[0]] else 'none'}" if chosen else (
-            "no label is on any"
-        )  # fmt: skip
+        which = "labels" if not chosen else f"'{chosen[same[0]]}'"
+        number = "all" if chosen and counts[same[0]] else "none"
         raise DatasetError(
-            f"{where}: {which} of the {known.sum():,} labelled images: nothing to learn",
+            f"{where}: {number} of the {known.sum():,} labelled images have {which}: there is "
+            "nothing to learn",
             hint="leave out labels that all images have in common",
         )
     return chosen, values
@@ -211,7 +211,7 @@ def flag_of(value: Any, place: str) -> int:
     if str(value) not in _FLAGS:
         raise DatasetError(
             f"{place}: '{_short(value)}' is neither 0 nor 1",
-            hint="multi-label takes columns of 0 and 1, or a column of names separated by ;",
+            hint="multi-label needs columns of 0 and 1, or a column of names separated by ;",
         )
     return _FLAGS[str(value)]
 

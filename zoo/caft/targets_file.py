@@ -107,12 +107,15 @@ def read_targets(path: Path, cache: FeatureCache, task: Task) -> Targets:
     for number, (name, *values) in lines:
         if len(values) != len(header) - 1:
             raise DatasetError(
-                f"{path}: line {number} has {len(values) + 1} fields, the first line {len(header)}",
+                f"{path}: line {number} has {len(values) + 1} fields, but the first line has "
+                f"{len(header)}",
                 hint='quote what contains a comma: "a, b.jpg",3',
             )
         before = cells.setdefault(name, (number, values))
         if before[1] != values:
-            raise DatasetError(f"{path}: lines {before[0]} and {number} differ about '{name}'")
+            raise DatasetError(
+                f"{path}: lines {before[0]} and {number} have different labels for '{name}'"
+            )
         if name not in wanted and before[0] == number:
             notes.add(kind, name)
     if not wanted & cells.keys():
@@ -152,14 +155,14 @@ def _check_header(path: Path, header: list[str], task: Task, names: set[str]) ->
         raise DatasetError(f"{path} is empty", hint=hint)
     if header[0] in names:
         raise DatasetError(
-            f"{path}: the first line is about an image, '{header[0]}'",
+            f"{path}: the first line describes an image, '{header[0]}'",
             hint=f"add a line before it that names the columns: {_EXAMPLE[task]}",
         )
     columns = header[1:]
     if not columns or not all(columns) or len(set(columns)) < len(columns):
         raise DatasetError(
-            f"{path}: the first line has no column of labels, or one without a name, or two of "
-            "one name",
+            f"{path}: the first line has no label column, a column without a name, or two columns "
+            "with the same name",
             hint=f"{hint}; only .csv files separate columns by commas, others by tabs",
         )
     if task is Task.CLASSIFICATION and len(columns) > 1:

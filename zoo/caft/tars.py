@@ -125,7 +125,7 @@ class TarSource:
             if group.has(extension):
                 raise DatasetError(
                     f"{path} has two files {key}.{extension}",
-                    hint="write the tar anew, with a name of its own for each sample",
+                    hint="rewrite the tar with a unique name for each sample",
                 )
             self._fields.note(tar, member, group, extension)
 
@@ -145,7 +145,7 @@ class TarSource:
             label = self._fields.label_of(group, name)
             if label is None and self._fields.labels and "txt" in group.others:
                 self.notes.add(
-                    "without a label, but with a txt, which --label-field txt would take", name
+                    "without a label, but with a txt, which --label-field txt would accept", name
                 )
             chosen.append((name, label, group.images[image]))
         return sorted(chosen, key=lambda sample: sample[2].offset)

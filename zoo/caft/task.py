@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Task(StrEnum):
-    """What a head predicts of an image."""
+    """The kind of value that a head predicts for an image."""
 
     CLASSIFICATION = "classification"
     """One of several classes."""
@@ -45,7 +45,7 @@ def _identity(logits: Floats) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRow:
-    """How heads of a task are trained and run.
+    """Facts about training and running heads of a task.
 
     Attributes:
         loss: Function of ``torch.nn.functional`` that training minimises, summed over the outputs.

@@ -122,7 +122,7 @@ def train_head(
     """
     settings = settings or Settings()
     if task not in list(Task):
-        raise UsageError(f"there is no task '{task}'", hint=f"tasks: {', '.join(Task)}")
+        raise UsageError(f"unknown task '{task}'", hint=f"tasks: {', '.join(Task)}")
     targets = targets_of(cache, Task(task), labels, names)
     if settings.solver == "sklearn" and targets.task is not Task.CLASSIFICATION:
         raise HeadError(

@@ -3,81 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-from pydantic import ValidationError
-
-from zoo.caft.part_worker import WorkerFacts, describe_worker, end_pass, run_part
-from zoo.caft.wire import PROTOCOL
-from zoo.caft.worker_kinds import Worker, best_engine, kind_of
+from zoo.caft.part_worker import describe_worker, end_pass, run_part
+from zoo.caft.remote_engine import Engine, RemoteSession
+from zoo.caft.roster import Roster
+from zoo.caft.worker_kinds import Worker, best_engine
 from zoo.client.client import Client
 from zoo.client.selection import Machine
 from zoo.cluster.tls import connect
 from zoo.inference.extractor import Extractor
-from zoo.runtime.base import Features, Images
 from zoo.schema.index import EngineEntry
-from zoo.schema.records import BuildRecord
-from zoo.util.causes import plain
-from zoo.util.errors import ClusterError, RunError
-from zoo.util.version import __version__
+from zoo.util.errors import ClusterError
 
 Say = Callable[[str], None]
 
 _PAUSE = 0.5  # seconds between looks while there is no worker
 _CLOSE = 5.0  # seconds to disconnect
 _LARGEST = "1 GiB"  # messages up to here are no mistake, of which Dask would warn
-
-
-class _Info(TypedDict, total=False):
-    """What Dask's scheduler says of a worker."""
-
-    name: str | int
-    resources: Mapping[str, float]
-
-
-class _Elsewhere:
-    """The session of an engine that runs on workers, not in this process."""
-
-    def __enter__(self) -> _Elsewhere:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def features(self, images: Images) -> Features:
-        """Refuses.
-
-        Raises:
-            RunError: Always.
-        """
-        raise RunError("this engine runs on the workers of a cluster, in a feature pass only")
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Refuses; see :meth:`features`."""
-        raise RunError("this engine runs on the workers of a cluster, in a feature pass only")
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """The engine of a pass, where workers find it.
-
-    Attributes:
-        store: URL of the repository.
-        anonymous: Whether a bucket is read without credentials.
-        record: The engine's build record, whose signature was checked here.
-    """
-
-    store: str
-    anonymous: bool
-    record: BuildRecord
 
 
 class Workforce:
@@ -107,10 +53,8 @@ class Workforce:
         self.engine: Engine | None = None
         self.say = say
         self._client: Any = connect(scheduler, certs)
-        self._kind: tuple[Any, ...] | None = None
         self._lost = False
-        self._known: dict[str, Worker | None] = {}
-        """Workers by address; None for those that are left out."""
+        self._roster = Roster(say)
 
     def __enter__(self) -> Workforce:
         return self
@@ -122,7 +66,7 @@ class Workforce:
         """Ends the engines' processes and disconnects."""
         if not self._lost:
             with suppress(Exception):  # of any class if the scheduler is gone
-                workers = list(self._usable())
+                workers = list(self._roster.usable())
                 self._client.run(end_pass, workers=workers, on_error="ignore", wait=False)
         with suppress(Exception):
             self._client.close(timeout=0 if self._lost else _CLOSE)
@@ -175,25 +119,9 @@ class Workforce:
         entry, chosen, reason = best_engine(model, select, self.wait())
         record = client.record(model, entry)
         self.engine = Engine(store=client.repository.store.url, anonymous=anonymous, record=record)
-        self._kind = kind_of(chosen, record.inputs)
-        for worker in list(self._usable().values()):
-            self._check_kind(worker)
+        self._roster.limit_to(chosen, record.inputs)
         self.say(reason)
-        return Extractor(_Elsewhere(), record, reason)
-
-    def _check_kind(self, worker: Worker) -> None:
-        """Leaves a worker out whose rows might differ in the last bits."""
-        if self._kind is None or self.engine is None:
-            return
-        names = ("runtime", "processor", "decoder of photos")
-        kind = kind_of(worker.facts, self.engine.record.inputs)
-        differ = [name for name, a, b in zip(names, kind, self._kind, strict=True) if a != b]
-        if differ:
-            self.leave_out(
-                worker.address,
-                worker.name,
-                f"its {' and '.join(differ)} is another than the others', and so might its rows be",
-            )
+        return Extractor(RemoteSession(), record, reason)
 
     # Workers
 
@@ -208,16 +136,16 @@ class Workforce:
             workers = self.look()
             if workers:
                 return workers
-            if time.monotonic() >= deadline:
-                raise self.no_workers()
             if not told:
                 self.say(f"waiting up to {self.patience:.0f} s for a worker of {self.scheduler}")
                 told = True
+            if time.monotonic() >= deadline:
+                raise self.no_workers()
             time.sleep(_PAUSE)
 
     def no_workers(self) -> ClusterError:
         """Returns the error to raise if nobody can do the parts of a pass."""
-        left_out = " that can take part" if None in self._known.values() else ""
+        left_out = " that can take part" if self._roster.has_left_out else ""
         return ClusterError(
             f"{self.scheduler} has no worker{left_out}; waited {self.patience:.0f} s",
             hint=f"run zoo-farm cluster worker {self.scheduler} on a machine, then the same "
@@ -232,15 +160,14 @@ class Workforce:
         """
         try:
             info = self._client.scheduler_info(n_workers=-1)["workers"]
-            new = [address for address in info if address not in self._known]
+            new = [address for address in info if address not in self._roster]
             said = self._client.run(describe_worker, workers=new, on_error="return") if new else {}
         except Exception as error:  # of any class if the scheduler is gone
             raise self.lost() from error
         for address, text in said.items():
-            self._meet(address, info[address], text)
-        self._known = {a: worker for a, worker in self._known.items() if a in info}
-        self._count_shares()
-        return list(self._usable().values())
+            self._roster.add(address, info[address], text)
+        self._roster.keep(info)
+        return list(self._roster.usable().values())
 
     def lost(self) -> ClusterError:
         """Returns the error to raise if the scheduler is gone, and stops asking it."""
@@ -253,16 +180,15 @@ class Workforce:
 
     def leave_out(self, address: str, name: str, reason: str) -> None:
         """Gives a worker no more parts, and says why."""
-        self._known[address] = None
-        self.say(f"left out {name}: {reason}")
+        self._roster.leave_out(address, name, reason)
 
     def remove(self, worker: Worker) -> None:
         """Forgets a worker that has died."""
-        self._known[worker.address] = None
+        self._roster.remove(worker)
 
     def is_usable(self, worker: Worker) -> bool:
         """Whether a worker may get parts."""
-        return self._known.get(worker.address) is worker
+        return self._roster.is_usable(worker)
 
     def submit(self, worker: Worker, key: str, request: bytes) -> Any:
         """Gives a worker a part; returns Dask's future of the answer.
@@ -284,39 +210,6 @@ class Workforce:
                 )
         except Exception as error:  # of any class if the scheduler is gone
             raise self.lost() from error
-
-    def _usable(self) -> dict[str, Worker]:
-        return {a: worker for a, worker in self._known.items() if worker is not None}
-
-    def _meet(self, address: str, info: _Info, text: Any) -> None:
-        """Notes a worker that has joined, or why it can't take part."""
-        name = plain(str(info.get("name", address)), 100)
-        try:
-            facts = WorkerFacts.model_validate_json(text)
-        except (ValidationError, TypeError):
-            reason = "it has no caft-zoo, or another version; install this one, "
-            self.leave_out(address, name, f"{reason}{__version__}, there")
-            return
-        if (facts.version, facts.protocol) != (__version__, PROTOCOL):
-            self.leave_out(
-                address,
-                name,
-                f"it runs version {plain(facts.version, 40)} (messages {facts.protocol}), this is "
-                f"{__version__} ({PROTOCOL}): install the same on both",
-            )
-            return
-        worker = Worker(
-            address=address, name=name, facts=facts, resources=info.get("resources") or {}, share=0
-        )
-        self._known[address] = worker
-        self._check_kind(worker)
-
-    def _count_shares(self) -> None:
-        """Counts the workers on the machine of each that is new."""
-        workers = self._usable().values()
-        for worker in workers:
-            if not worker.share:
-                worker.share = sum(other.facts.host == worker.facts.host for other in workers)
 
 
 @contextmanager

@@ -199,7 +199,7 @@ class CacheWriter:
                 return  # complete, under another name
             raise CacheError(
                 f"{self.folder} is incomplete, and you may not write to it",
-                hint="copy the folder to a place of your own, and pass that with -o",
+                hint="copy the folder to one of your own and name it with -o",
             )
         self._open_files()
         self._files.close(sync=complete)

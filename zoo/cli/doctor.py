@@ -126,8 +126,8 @@ def decoding(installed: Callable[[str], str | None], has_gpu: bool) -> Iterator[
             check="decoding",
             state="note",
             found=f"photos are decoded by Pillow: {', '.join(missing)} not installed",
-            do="pip install 'caft-zoo[gpu-decode]' decodes JPEG files on the GPU: several times as "
-            "many photos a second, and no core is busy with it",
+            do="pip install 'caft-zoo[gpu-decode]' decodes JPEG files on the GPU: several times "
+            "as many photos per second, without using CPU cores",
         )
 
 

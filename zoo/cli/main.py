@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from zoo.cli.cache import add_commands as add_cache
-from zoo.cli.caft import add_commands as add_caft
+from zoo.cli.caft_options import add_commands as add_caft
 from zoo.cli.doctor import add_commands as add_doctor
 from zoo.cli.support import Command as Command
 from zoo.cli.support import Parser as Parser

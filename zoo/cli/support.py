@@ -88,7 +88,7 @@ def output_file(name: str) -> Path:
         raise UsageError(f"{path} is not a regular file", hint="give another path with --output")
     if (path.parent / "card.json").is_file():
         raise UsageError(
-            f"{path.parent} is a feature cache: files of others do not belong there",
+            f"{path.parent} is a feature cache; other files do not belong in it",
             hint="give a path outside it with --output",
         )
     if path.is_dir():

@@ -25,7 +25,7 @@ def own_partial(path: Path) -> Iterator[Path]:
 
     Args:
         path: What the download is renamed to when it is whole and checked. A download of it that
-            was interrupted gets the new name, so that it can be gone on from.
+            was interrupted gets the new name, so that it can be resumed.
     """
     name = f"{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
     own = path.with_name(name)

@@ -18,7 +18,7 @@ _MAX_LISTED = 3  # operators to list by name; if there are more, only their numb
 
 @dataclass(frozen=True)
 class Speed:
-    """How many times as fast one engine is as another.
+    """The speed of one engine relative to another.
 
     Attributes:
         ratio: The number.

@@ -206,7 +206,7 @@ class SignedIndex:
             raise RepositoryError(
                 f"{self.cause.message}; the copy verified earlier, {cached}, is damaged and not "
                 "used",
-                hint="it is replaced as soon as the repository can be read again",
+                hint="it will be replaced when the repository can be read again",
             ) from self.cause
         since = datetime.fromtimestamp(cached.stat().st_mtime, timezone.utc)
         self._say(f"{self.cause.message}; using the copy verified on {since:%Y-%m-%d}")

@@ -55,7 +55,8 @@ _MEANINGS: tuple[tuple[type[Exception], str, str], ...] = (
     (
         tuf.UnsignedMetadataError,
         "its index is not signed by the keys in its root",
-        "it was modified, or signed with a key that is not or no longer trusted; " + _REPORT,
+        "it was modified, or signed with a key that is not trusted, or no longer trusted; "
+        + _REPORT,
     ),
 )
 

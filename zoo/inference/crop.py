@@ -34,7 +34,7 @@ class Crop:
 
 
 class Placing(NamedTuple):
-    """Where photos lie in the input, one element per photo.
+    """The position of photos in the input, one element per photo.
 
     Attributes:
         width: Width of the resized photo.

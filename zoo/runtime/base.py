@@ -180,18 +180,18 @@ def check_images(images: Any, shape: tuple[int, int, int]) -> None:
     """
     if not isinstance(images, np.ndarray):
         raise RunError(
-            f"images are a {type(images).__name__}, a numpy array is needed",
+            f"images are a {type(images).__name__}, but the engine needs a numpy array",
             hint="zoo.inference.preprocess.batch_of makes input from photos; a tensor has .numpy()",
         )
     if images.dtype != np.float32:
         raise RunError(
-            f"images are {images.dtype}, the engine takes float32",
+            f"images are {images.dtype}, but the engine needs float32",
             hint="zoo.inference.preprocess.batch_of makes ready input from photos",
         )
     if images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
         wanted = ", ".join(map(str, shape))
         raise RunError(
-            f"images have shape {images.shape}, the engine takes (N, {wanted}) with N >= 1",
+            f"images have shape {images.shape}, but the engine needs (N, {wanted}) with N >= 1",
             hint="zoo.inference.preprocess.batch_of makes ready input from photos",
         )
 

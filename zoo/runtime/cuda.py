@@ -301,13 +301,13 @@ def check_device_images(
         dtype, reason = "of another type", f" ({error})"
     if reason or dtype != kind:
         convert = "images.half()" if kind == np.float16 else "images.float()"
-        raise RunError(f"images are {dtype}, the engine takes {kind}{reason}",
+        raise RunError(f"images are {dtype}, but the engine needs {kind}{reason}",
                        hint=f"convert them on the GPU: {convert}")  # fmt: skip
     rows, *image = view.shape if len(view.shape) == 4 else (0,)
     if tuple(image) != shape or rows < 1:
         wanted = ", ".join(map(str, shape))
         raise RunError(
-            f"images have shape {tuple(view.shape)}, the engine takes (N, {wanted}) with N >= 1"
+            f"images have shape {tuple(view.shape)}, but the engine needs (N, {wanted}) with N >= 1"
         )
     channels, height, width = shape
     contiguous = (channels * height * width, height * width, width, 1)

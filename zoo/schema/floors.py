@@ -133,7 +133,8 @@ LIMITS: Mapping[str, Limit] = {
         style=Style.SHARE,
         is_minimum=True,
         for_calibration=False,  # one crop of each photo: too few to have neighbours
-        miss="{number:.0%} of the nearest photos stay the nearest, at least {limit:.0%} is needed",
+        miss="{number:.0%} of the nearest photos remain the nearest, at least {limit:.0%} is "
+        "needed",
     ),
 }
 """The numbers of :class:`Tolerance`, in the order in which misses are listed."""

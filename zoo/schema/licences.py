@@ -30,9 +30,9 @@ def check_licence(model: str, licence: str) -> None:
     if licence not in allowed:
         raise LicenceError(
             f"{model}: its weights are under '{licence}', which is not on the list of licences "
-            "that allow to publish engines of them",
-            hint=f"the list: {', '.join(allowed)}; a licence joins it with its text in "
-            "zoo/licence_texts/, after somebody has read it",
+            "that allow publishing engines",
+            hint=f"the list: {', '.join(allowed)}; to add a licence, read it and put its text "
+            "into zoo/schema/licence_texts/",
         )
 
 

@@ -338,7 +338,9 @@ class Batches(_Frozen):
     @model_validator(mode="after")
     def _in_order(self) -> Batches:
         if self.gpu[0].min != 1:
-            raise ValueError(f"the first profile takes no batch of 1: its min is {self.gpu[0].min}")
+            raise ValueError(
+                f"the first profile does not support a batch of 1: its min is {self.gpu[0].min}"
+            )
         for smaller, larger in pairwise(self.gpu):
             if not (smaller.min <= larger.min and smaller.max < larger.max):
                 raise ValueError("the profiles of gpu are not in order of size")
@@ -408,8 +410,8 @@ class Manifest(_Frozen):
             looser = looser_by(precision, own)
             if looser and own.reason is None:
                 raise ValueError(
-                    f"tolerance.{precision} is looser than the floor in {', '.join(looser)}: say "
-                    f"why in tolerance.{precision}.reason"
+                    f"tolerance.{precision} is looser than the floor in {', '.join(looser)}: "
+                    f"state why in tolerance.{precision}.reason"
                 )
         return self
 

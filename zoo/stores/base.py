@@ -87,7 +87,7 @@ class Abandoned:
 def too_long(url: str, key: str, limit: int) -> TooLongError:
     """Returns the error to raise for an object that exceeds its maximum length."""
     return TooLongError(
-        f"{url}: {key} is longer than the {limit:,} bytes it may have; it was not read",
+        f"{url}: {key} is longer than the {limit:,} bytes allowed; it was not read",
         hint="it was not used; report it to the repository's maintainers",
     )
 

@@ -178,7 +178,7 @@ def test_a_tar_that_changes_while_it_is_read_gives_no_wrong_image(tmp_path: Path
     assert next(samples).read() == png(0)
     second = next(samples)
     write(tmp_path / "b.tar", [(f"{n}.png", png(9 - n)) for n in range(3)]).replace(path)
-    with pytest.raises(OSError, match="changed while it was read"):
+    with pytest.raises(OSError, match=r"a\.tar"):
         second.read()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,12 +26,13 @@ from support.paths import ROOT
 from support.waiting import wait_for
 
 from builders.executors.dask.certificates import make_certs
-from zoo.caft import FeatureCache, cache_features, cluster_runs, wire, workers
+from zoo.caft import FeatureCache, cache_features, dispatch, packing, roster, workers
 from zoo.caft.card import read_card
 from zoo.caft.features import Pass
 from zoo.caft.labels import LabelError
+from zoo.caft.remote_engine import Engine
+from zoo.caft.roster import Roster
 from zoo.caft.sample import Sample
-from zoo.caft.workers import Workforce
 from zoo.util.errors import CacheError, ClusterError, DatasetError, RunError, UsageError
 
 HERE = ("--cpu-slots", "2", "--name", "here")
@@ -234,7 +236,7 @@ def test_a_photo_that_kills_three_workers_ends_the_pass(
     names = sorted(path.name for path in (data / "class0").iterdir())
     before = names.index("25.png") // 3 * 3
     with two.workers() as (workforce, engine):
-        with pytest.raises(RunError, match="3 workers died of the 3 images from class0/") as caught:
+        with pytest.raises(RunError, match=r"3 .* 3 .* class0/") as caught:
             cache_features(data, engine, tmp_path / "many", batch=3, cluster=workforce)
         assert f"from class0/{names[before]} to class0/{names[before + 2]}: here-cpu" in str(
             caught.value
@@ -249,7 +251,7 @@ def test_a_photo_that_kills_three_workers_ends_the_pass(
 def test_a_worker_that_hangs_is_not_waited_for(
     two: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_runs, "_SLOW", 1.0)
+    monkeypatch.setattr(dispatch, "_SLOW", 1.0)
     data = folder(tmp_path / "photos", classes=1, each=20)
     odd(data / "class0" / "7.png", "20", tmp_path / "marker")
     with two.workers() as (workforce, engine):
@@ -265,14 +267,14 @@ def test_files_that_workers_do_not_see_are_sent(
 ) -> None:
     data = folder(tmp_path / "photos", each=30)
     (data / "class0" / "torn.png").write_bytes(b"none")
-    monkeypatch.setattr(wire, "abspath", lambda path: f"/elsewhere{path}")
-    monkeypatch.setattr("zoo.caft.cluster_runs.MOST_SENT", 20_000)  # parts are split
+    monkeypatch.setattr(packing, "abspath", lambda path: f"/elsewhere{path}")
+    monkeypatch.setattr("zoo.caft.dispatch.MOST_SENT", 20_000)  # parts are split
     monkeypatch.setattr("zoo.caft.parts.MOST_SENT", 20_000)
     with two.workers() as (workforce, engine):
         cache_features(data, engine, tmp_path / "many", batch=3, cluster=workforce)
     monkeypatch.undo()
     check_equal(two, data, tmp_path / "many", batch=3)
-    sent = [line.partition(" does not see the files")[0] for line in two.said[1:]]
+    sent = [line.partition(" can't read the files")[0] for line in two.said[1:]]
     assert sent
     assert set(sent) <= {"here-cpu0", "here-cpu1"}
 
@@ -286,7 +288,7 @@ def test_other_files_of_the_same_size_and_time_are_noticed(
             path.parent.mkdir(parents=True, exist_ok=True)
             photo(number + 100 * kind).save(path)
             os.utime(path, (1e9, 1e9))
-    monkeypatch.setattr(wire, "abspath", lambda path: str(path).replace("photos", "others"))
+    monkeypatch.setattr(packing, "abspath", lambda path: str(path).replace("photos", "others"))
     with two.workers() as (workforce, engine):
         cache_features(tmp_path / "photos", engine, tmp_path / "many", batch=3, cluster=workforce)
     monkeypatch.undo()
@@ -350,7 +352,7 @@ def test_answers_that_are_not_valid(
     monkeypatch.setattr(workers, "run_part", zlib.compress)
     with two.workers() as (workforce, engine), pytest.raises(ClusterError) as caught:
         cache_features(data, engine, tmp_path / "many", batch=2, cluster=workforce)
-    assert "no worker can do it: here-cpu" in str(caught.value)
+    assert "no worker can run the pass: here-cpu" in str(caught.value)
     assert "its answer is not valid: its header is cut off" in str(caught.value)
     assert len([line for line in two.said if line.startswith("left out here-cpu")]) == 2
 
@@ -358,14 +360,14 @@ def test_answers_that_are_not_valid(
 def test_workers_of_another_version_are_left_out(
     farm: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "__version__", "9.9.9")
+    monkeypatch.setattr(roster, "__version__", "9.9.9")
     hidden: dict[object, str] = {farm.cluster.address: "SCHEDULER"}
     with (
         raises_golden(ClusterError, "caft/cluster-without-usable-workers", hidden),
         farm.workers(patience=0.1),
     ):
         pass
-    assert "messages 1), this is 9.9.9 (1): install the same on both" in farm.said[0]
+    assert "messages 1), this machine 9.9.9 (1)" in farm.said[0]
 
 
 def only_here() -> str:
@@ -377,29 +379,33 @@ def test_workers_without_this_package_are_left_out(
 ) -> None:
     monkeypatch.setattr(workers, "describe_worker", only_here)
     with (
-        pytest.raises(ClusterError, match="has no worker that can take part"),
+        raises_golden(
+            ClusterError,
+            "caft/cluster-without-usable-workers",
+            {farm.cluster.address: "SCHEDULER"},
+        ),
         farm.workers(patience=0.1),
     ):
         pass
-    assert "it has no caft-zoo, or another version; install this one" in farm.said[0]
+    assert "it has no caft-zoo, or a different version" in farm.said[0]
 
 
 def test_a_worker_whose_rows_might_differ_is_left_out(
     two: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet = Workforce._meet
+    add = Roster.add
 
-    def other(self: Workforce, address: str, info: Any, text: str) -> None:
+    def other(self: Roster, address: str, info: Any, text: str) -> None:
         if info["name"] == "here-cpu1":
             text = text.replace('"vectors":"', '"vectors":"avx9 ')
-        meet(self, address, info, text)
+        add(self, address, info, text)
 
-    monkeypatch.setattr(Workforce, "_meet", other)
+    monkeypatch.setattr(Roster, "add", other)
     data = folder(tmp_path / "photos", each=20)
     with two.workers() as (workforce, engine):
         cache_features(data, engine, tmp_path / "many", batch=2, cluster=workforce)
     assert len([line for line in two.said if line.startswith("left out here-cpu")]) == 1
-    assert "its processor is another than the others'" in two.said[0]
+    assert "it has a different processor than the other workers" in two.said[0]
     check_equal(two, data, tmp_path / "many", batch=2)
 
 
@@ -407,12 +413,12 @@ def test_a_repository_that_workers_do_not_see(two: Place, tmp_path: Path) -> Non
     data = folder(tmp_path / "photos")
     with two.workers() as (workforce, engine):
         assert workforce.engine is not None
-        workforce.engine = workers.Engine(
+        workforce.engine = Engine(
             store="/no/such/store", anonymous=False, record=workforce.engine.record
         )
-        with pytest.raises(ClusterError, match="/no/such/store does not exist on") as caught:
+        with pytest.raises(ClusterError, match="/no/such/store") as caught:
             cache_features(data, engine, tmp_path / "many", cluster=workforce)
-    assert "name a repository with --store that all machines reach" in str(caught.value)
+    assert "--store" in (caught.value.hint or "")
 
 
 def test_features_that_are_not_finite(
@@ -429,14 +435,14 @@ def test_features_that_are_not_finite(
 
 
 def test_an_extractor_of_a_cluster_runs_nothing_here(farm: Place) -> None:
-    with farm.workers() as (_, engine), pytest.raises(RunError, match="workers of a cluster"):
+    with farm.workers() as (_, engine), raises_golden(RunError, "caft/engine-of-a-cluster"):
         engine(photo(1))
 
 
 def test_a_pass_is_on_gpus_or_on_a_cluster(farm: Place, tmp_path: Path) -> None:
     data = folder(tmp_path / "photos")
     with farm.workers() as (workforce, engine):
-        with pytest.raises(UsageError, match="not on both"):
+        with raises_golden(UsageError, "caft/gpus-or-a-cluster"):
             cache_features(data, engine, tmp_path / "c", devices="all", cluster=workforce)
         workforce.engine = None
         with raises_golden(UsageError, "caft/cluster-of-another-engine"):
@@ -528,7 +534,7 @@ def test_the_command_is_killed_and_goes_on(two: Place, command: Command, tmp_pat
     assert 0 < kept < 60
     done = command.run(data, certs=certs)
     assert done.returncode == 0, done.stderr
-    assert f"{kept} images were already cached" in done.stderr
+    assert re.search(rf"^{kept} images\b", done.stderr, re.MULTILINE)
     assert f"{60 - kept} images in " in done.stdout
     check_equal(two, data, command.cache, batch=2)
 
@@ -555,7 +561,7 @@ def test_connections_that_are_refused(farm: Place, command: Command, tmp_path: P
         (UsageError.exit_code, "needs certificates", (), None),
         (UsageError.exit_code, "ca.pem is missing", (), tmp_path / "none"),
         (ClusterError.exit_code, "no scheduler responds", (), tmp_path / "others"),
-        (UsageError.exit_code, "can't be given with --scheduler", ("--devices", "0"), None),
+        (UsageError.exit_code, "can't be combined with --scheduler", ("--devices", "0"), None),
     ):
         done = command.run(data, *arguments, certs=certs)
         assert (done.returncode, words in done.stderr) == (code, True), done.stderr

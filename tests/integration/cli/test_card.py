@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_a_model_goes_the_way_of_the_card(hub: FakeHub, tmp_path: Path) -> None:
     done = farm.make("GPU=sm86")
     assert done.returncode != 0
     assert counts(done) == Counts(current=2, failed=1)
-    assert "FAILED densenet121: timm/densenet121.ra_in1k: the hub answers 404" in done.stdout
+    assert re.search(r"^FAILED densenet121: timm/densenet121.ra_in1k: .*\b404\b", done.stdout, re.M)
     assert locks.lock_path(farm.manifests).read_bytes() == before
 
 
@@ -110,7 +111,7 @@ def test_a_single_record_is_confirmed_by_a_download_or_refused(
     for variables in ([], ["LOCKED=1"]):
         done = farm.make("GPU=cpu", "PRECISION=fp32", *variables)
         assert counts(done) == Counts(failed=1)
-        assert "which a single public file records and no download has confirmed" in done.stdout
+        assert "0" * 64 in done.stdout
         assert sha256_file(served) in done.stdout
         assert not locks.lock_path(path.parent).exists()
     assert not hub.downloads["model.safetensors"]

@@ -121,7 +121,7 @@ def test_what_is_unlocked_is_listed(tmp_path: Path) -> None:
     ]
     assert done.stdout.split() == hub + unlocked_bases()
     assert "make lock" in done.stderr
-    assert "resnet50: the hash that several unrelated public files record" in done.stderr
+    assert re.search(r"^.*resnet50: .*\bhash\b", done.stderr, re.MULTILINE)
     assert "zoo-farm images --lock" in done.stderr
 
 

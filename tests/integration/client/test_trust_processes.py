@@ -14,7 +14,7 @@ from support.paths import ROOT
 from support.signed_repository import LABEL, Signed
 
 from builders.publish.keys import KeyRing
-from builders.run.reverify import Prover
+from builders.run.reverify import Reverifier
 from zoo.stores import LocalStore
 from zoo.util.clock import utc_now
 from zoo.util.digest import sha256_bytes
@@ -62,7 +62,7 @@ def test_a_gpu_engine_is_reinstated_after_a_verification_elsewhere(
     zoo_farm: ZooFarm,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Prover, "why_not", lambda self, entry: "it requires a GPU")
+    monkeypatch.setattr(Reverifier, "why_not", lambda self, entry: "it requires a GPU")
     place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
     engine = signed.repository.records("m")[0].engine
     assert zoo_farm("publish", *place, "--refresh") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import socket
 import ssl
@@ -97,7 +98,7 @@ def test_nobody_connects_without_a_certificate_of_the_same_authority(
         (tmp_path / "others", cluster.address),
         (None, cluster.address.replace("tls", "tcp")),
     ):
-        with pytest.raises(ClusterError, match="no scheduler responds"):
+        with pytest.raises(ClusterError, match=re.escape(address)):
             DaskExecutor(address, folder)
     with pytest.raises(UsageError, match="needs certificates"):
         DaskExecutor(cluster.address)
@@ -300,7 +301,7 @@ def test_each_gpu_is_a_slot_and_exports_go_beside_them() -> None:
     assert offers.choose_toolchains(slots, [sm86], line) == {sm86: RTX}
     assert offers.runs_on(slots, [Arch("sm80"), sm86], RTX) == sm86
     assert offers.runs_on(slots[2:], [sm86], RTX) is None
-    with pytest.raises(ClusterError, match="no worker can build sm86-trt10") as caught:
+    with pytest.raises(ClusterError, match="sm86-trt10") as caught:
         offers.choose_toolchains(slots, [sm86], RuntimeLine.parse("10.13"))
     assert "sm86-trt11.4 (2)" in str(caught.value)
 

@@ -166,7 +166,7 @@ print(*found, sep="; ", file=sys.stderr)
 @pytest.mark.usefixtures("other_worker", "nothing_left")
 def test_a_container_is_locked_up(engine: DockerEngine, tmp_path: Path) -> None:
     sleepy(engine, PROBE)
-    with pytest.raises(JobError, match="exited with status 0 and no result"):
+    with pytest.raises(JobError, match="status 0"):
         DockerExecutor().run(a_job(str(tmp_path / "store"), tmp_path), output_in(tmp_path), silent)
     said = (tmp_path / "output" / "log.txt").read_text().strip()
     denied = "PermissionError"
@@ -240,10 +240,10 @@ def test_toolchains_are_those_of_the_images() -> None:
     executor = DockerExecutor()
     chosen = executor.choose_toolchains([Arch("sm86")], None)
     assert str(chosen[Arch("sm86")].line) == "rtx1.7"
-    with pytest.raises(TargetError, match=r"no image caft-zoo/builder:trt11\.4") as caught:
+    with pytest.raises(TargetError, match=r"caft-zoo/builder:trt11\.4") as caught:
         executor.choose_toolchains([Arch("sm86")], RuntimeLine.parse("11.4"))
     assert "make image TRT=11.4" in str(caught.value)
-    with pytest.raises(UsageError, match=r"TRT=8\.6: its wheel wants"):
+    with pytest.raises(UsageError, match=r"TRT=8\.6"):
         executor.choose_toolchains([Arch("sm86")], RuntimeLine.parse("8.6"))
-    with pytest.raises(TargetError, match="no image caft-zoo/export"):
+    with pytest.raises(TargetError, match="caft-zoo/export"):
         executor.choose_toolchains([Arch("cpu")], None)

@@ -143,7 +143,7 @@ def test_members_are_strings_everywhere(members: type[StrEnum]) -> None:
 
 
 def test_a_table_without_a_row_does_not_load() -> None:
-    with pytest.raises(TypeError, match="Precision: no table row for BF16"):
+    with pytest.raises(TypeError, match=r"Precision\b.*\bBF16"):
         complete(Precision, {one: 1 for one in Precision if one is not Precision.BF16})
 
 

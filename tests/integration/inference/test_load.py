@@ -53,5 +53,5 @@ def test_load_finds_the_engine_and_says_why(
     with pytest.raises(RunError) as closed:
         extractor([photo(1, (300, 240))])
     assert_golden("inference/closed", closed.value)
-    with pytest.raises(UsageError, match="Perhaps you meant 'efficientnet_lite0'"):
+    with pytest.raises(UsageError, match="'efficientnet_lite0'"):
         zoo.load("efficientnet_lite")

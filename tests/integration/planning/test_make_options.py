@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 
 import pytest
@@ -48,3 +49,12 @@ def test_make_refuses_what_has_no_effect(words: list[str], status: int) -> None:
     assert done.returncode == status, done.stderr
     if status:
         assert_golden(f"planning/no-effect-{words[0]}", done.stderr.partition("*** ")[2])
+
+
+def test_the_old_name_of_verify_works_and_warns() -> None:
+    commands = make("prove", "STORE=x", "MODELS=m").stdout.splitlines()
+    warning = commands.pop()
+    assert warning.startswith("echo")
+    assert warning.endswith(">&2")
+    assert {"make prove", "make verify"} <= set(re.findall("make [a-z]+", warning))
+    assert commands == make("verify", "STORE=x", "MODELS=m").stdout.splitlines()

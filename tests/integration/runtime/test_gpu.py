@@ -244,7 +244,7 @@ def test_an_engine_of_another_version_or_gpu_is_refused(engine: Path, tmp_path: 
     with pytest.raises(RunError, match="its record says TensorRT"):
         open_session(tmp_path / "newer", make_inputs())
     other = "sm75" if local_archs()[0].name != "sm75" else "sm80"
-    with pytest.raises(RunError, match=f"the engine is for {other}, this GPU is"):
+    with pytest.raises(RunError, match=other):
         open_session(engine, make_inputs(archs=(other,)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_the_command_names_every_difference_and_tells_planning(
     done = farm("facts", "resnet50", "vgg16_bn")
     assert done.returncode == 3
     assert done.stdout == "vgg16_bn: as timm states\n"
-    assert "resnet50: preprocess.crop: the manifest says 0.875" in done.stderr
+    assert re.search(r"resnet50: preprocess\.crop: .*0\.875", done.stderr)
     assert len(facts_table.read_table()) > 1000
     blocked = farm(*plan)
     assert "preprocess.crop: the manifest says 0.875" in blocked.stdout

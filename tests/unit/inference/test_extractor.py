@@ -61,7 +61,7 @@ def test_one_photo_is_a_batch_of_one(tmp_path: Path) -> None:
 BAD: list[tuple[Any, str]] = [
     ("nothing.jpg", "nothing.jpg: no such file"),
     (np.zeros((2, 3, 32, 32)), "images are float64"),
-    (np.zeros((2, 3, 31, 32), np.float32), r"the engine takes \(N, 3, 32, 32\)"),
+    (np.zeros((2, 3, 31, 32), np.float32), r"the engine needs \(N, 3, 32, 32\)"),
     ([np.zeros((4, 4, 5), np.uint8)], r"uint8.*\(4, 4, 5\)"),
     ([np.zeros((0, 4, 3), np.uint8)], r"\(0, 4, 3\)"),
     ([None], r"object.*\(\)"),

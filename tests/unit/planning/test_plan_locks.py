@@ -63,7 +63,7 @@ def actions(text: str) -> dict[str, str]:
 
 def test_a_plan_says_what_a_run_will_lock(plan: Plan) -> None:
     text, _ = plan()
-    assert f"to export first: {OPEN} cpu-ort1.32-fp32: make zoo locks its weights first" in text
+    assert f"to export first: {OPEN} cpu-ort1.32-fp32: its weights are not locked yet" in text
     assert f"weights of 1 models are not locked ({OPEN}): make zoo asks the hub" in text
     assert f"a single public file records ({ALONE})" in text
     out, _ = plan("--json")

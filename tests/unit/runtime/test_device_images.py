@@ -52,8 +52,11 @@ def test_channels_last_is_refused(rows: int) -> None:
     [
         ({"is_device_accessible": False}, "images are in host memory"),
         ({"device_id": 1}, "images are in memory of GPU 1, but the engine runs on GPU 0"),
-        ({"dtype": np.dtype(np.float16)}, "images are float16, the engine takes float32"),
-        ({"shape": (2, 3, 16, 16)}, r"shape \(2, 3, 16, 16\), the engine takes \(N, 3, 32, 32\)"),
+        ({"dtype": np.dtype(np.float16)}, "images are float16, but the engine needs float32"),
+        (
+            {"shape": (2, 3, 16, 16)},
+            r"shape \(2, 3, 16, 16\), but the engine needs \(N, 3, 32, 32\)",
+        ),
         ({"shape": (3, 32, 32)}, r"shape \(3, 32, 32\)"),
         ({"shape": (0, 3, 32, 32)}, "N >= 1"),
     ],

@@ -58,7 +58,7 @@ def test_every_manifest_has_a_latency_and_a_bulk_profile(manifests: dict[str, Ma
 @pytest.mark.parametrize(
     ("gpu", "words"),
     [
-        ((BatchRange(min=2, opt=4, max=8),), "takes no batch of 1"),
+        ((BatchRange(min=2, opt=4, max=8),), "does not support a batch of 1"),
         ((BULK.model_copy(update={"min": 1}), LATENCY), "not in order"),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_field_of_preprocessing_with_its_default_is_not_in_the_json() -> None:
     other = Preprocess.model_validate_json(json.dumps(stated), strict=True)
     assert json.loads(other.model_dump_json()) == stated
     assert (other.height, other.width) == (1024, 768)
-    with pytest.raises(ValidationError, match="a square is one number: 224"):
+    with pytest.raises(ValidationError, match="224"):
         Preprocess.model_validate({**PREPROCESS, "input_size": [224, 224]})
 
 

@@ -11,7 +11,7 @@ from support import records
 from support.signed_repository import ROW, TOLERANCE, Signed
 
 from builders.jobs.messages import BuildOutput, Verification
-from builders.publish.records import attest_proof
+from builders.publish.records import attest_verification
 from builders.verify.in_turns import Row, compared, row_of
 from builders.verify.spread import ForeignLoad
 from zoo.schema.index import ComparedBatch, ComparisonSummary
@@ -153,7 +153,7 @@ def proof(signed: Signed, **measured: Any) -> None:
         engine=record.engine.sha256, golden=record.golden.sha256, tolerance=TOLERANCE,
         batches=(1,), method="m",
     )  # fmt: skip
-    attest_proof(signed.repository, inputs, record.key, output)
+    attest_verification(signed.repository, inputs, record.key, output)
     signed.propose(record)
     assert not signed.publish().refused
 
