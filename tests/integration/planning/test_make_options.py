@@ -15,7 +15,10 @@ from builders.planning.options import COMMANDS, OPTIONS, add_options
 
 def make(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "--dry-run", "PYTHON=python3", *words], cwd=ROOT, capture_output=True, text=True
+        ["make", "--no-print-directory", "--dry-run", "PYTHON=python3", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
 
 
