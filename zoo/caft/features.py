@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,20 +18,22 @@ from zoo.caft.datasets import described
 from zoo.caft.decode import Decoded, cores
 from zoo.caft.engine_process import Task
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
+from zoo.caft.gpus import LONG_PASS, Devices, Environments, chosen_gpus, doubled, own_gpu
 from zoo.caft.labels import LabelChoice
+from zoo.caft.lookahead import Lookahead
 from zoo.caft.notes import notes_of
 from zoo.caft.recognise import Changes, Recogniser
 from zoo.caft.runs import FeedRuns, Runs, Waiting
 from zoo.caft.same_source import SameSource
 from zoo.caft.sample import Source
 from zoo.caft.sources import FolderSource, open_source
-from zoo.caft.spread import Devices, chosen_gpus, open_spread
+from zoo.caft.spread import open_spread
 from zoo.caft.stamps import FileRead, Stamps
 from zoo.caft.workers import Workforce
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
-from zoo.util.errors import DatasetError, UsageError
+from zoo.util.errors import DatasetError, UsageError, ZooError
 
 Bad = Callable[[str, str], None]
 """Called with the name of each skipped image and the reason."""
@@ -121,8 +123,9 @@ def cache_features(
         batch: Batch size, capped at the engine's largest; by default the one it is optimised for.
         workers: Number of decoding threads; by default the number of cores.
         decode: Who decodes photos; see :data:`zoo.caft.feed.DecodeMode`.
-        devices: GPUs to run on, each in a process of its own: their numbers, or ``all`` that the
-            engine runs on. By default the engine runs in this process.
+        devices: GPUs to run on, in other processes: their numbers, or ``all`` that the engine runs
+            on. By default the engine runs in this process, or in two on its GPU if thousands of
+            files are to be decoded there.
         cluster: Workers of a cluster to run on, whose :meth:`~zoo.caft.workers.Workforce.choose`
             returned the extractor.
         moved: Whether to accept a data set at another path than the cache was made from, if it has
@@ -176,10 +179,11 @@ def cache_features(
                 moved=moved,
             ).check()
         with (
-            closing(recogniser.new_samples(source)) as new_samples,
+            closing(Lookahead(recogniser.new_samples(source))) as new_samples,
             _open_runs(
                 extractor,
                 augmentation,
+                new_samples,
                 samples=samples,
                 workers=workers,
                 decode=decode,
@@ -213,6 +217,7 @@ def cache_features(
 def _open_runs(
     extractor: Extractor,
     augmentation: Augmentation,
+    new_samples: Lookahead,
     *,
     samples: int,
     workers: int | None,
@@ -222,32 +227,55 @@ def _open_runs(
     cluster: Workforce | None,
     waiting: Waiting,
 ) -> Iterator[Runs]:
-    """Opens what runs the pass: the engine here, in a process for each GPU, or on a cluster."""
+    """Opens what runs the pass: the engine here, in other processes, or on a cluster."""
     if cluster is not None:
         setup = setup_of(
             cluster, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
         )
         yield ClusterRuns(cluster, setup, width=extractor.feature_dim, waiting=waiting)
         return
-    if devices is None:
-        with open_feed(
-            extractor, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
-        ) as feed:
-            yield FeedRuns(feed, waiting)
-        return
-    environments = chosen_gpus(devices, extractor)
-    assert extractor.file is not None
-    task = Task(
-        engine=extractor.file.resolve(),
-        record=extractor.record.model_dump_json().encode(),
-        augmentation=augmentation,
-        samples=samples,
-        workers=max(1, (workers or cores()) // len(environments)),
-        decode=decode,
-        exif=exif,
-    )
-    with open_spread(task, environments, waiting=waiting) as runs:
+    processes = _processes(extractor, new_samples, workers, decode, devices)
+    with ExitStack() as opened:
+        runs: Runs | None = None
+        if processes:
+            assert extractor.file is not None
+            task = Task(
+                engine=extractor.file.resolve(),
+                record=extractor.record.model_dump_json().encode(),
+                augmentation=augmentation,
+                samples=samples,
+                workers=max(1, (workers or cores()) // len(processes)),
+                decode=decode,
+                exif=exif,
+            )
+            try:
+                runs = opened.enter_context(open_spread(task, processes, waiting=waiting))
+            except ZooError:
+                if devices is not None:
+                    raise  # otherwise nobody has asked for processes
+        if runs is None:
+            feed = open_feed(
+                extractor, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
+            )
+            runs = FeedRuns(opened.enter_context(feed), waiting)
         yield runs
+
+
+def _processes(
+    extractor: Extractor,
+    new_samples: Lookahead,
+    workers: int | None,
+    decode: DecodeMode,
+    devices: Devices | None,
+) -> Environments:
+    """Returns the processes of a pass, none if it runs in this one."""
+    chosen = {} if devices is None else chosen_gpus(devices, extractor)
+    on_gpu = extractor.preparers is not None and decode in ("auto", "gpu")
+    files = LONG_PASS * max(1, len(chosen))
+    if not on_gpu or new_samples.files(files) < files:
+        return chosen
+    several = doubled(chosen or own_gpu(extractor), extractor, workers)
+    return several if chosen or len(several) > 1 else {}
 
 
 @contextmanager

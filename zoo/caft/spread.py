@@ -1,4 +1,4 @@
-"""Spreads the batches of a pass over several processes, each with an engine on a GPU of its own."""
+"""Spreads the batches of a pass over several processes, each with an engine of its own."""
 
 from __future__ import annotations
 
@@ -7,65 +7,16 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from zoo.caft.engine_process import EngineProcess, Task
 from zoo.caft.runs import Result, Waiting
 from zoo.caft.sample import Sample
-from zoo.client.host import Run, run_command, visible_gpus
-from zoo.inference.extractor import Extractor
-from zoo.runtime.base import DeviceSession
-from zoo.util.errors import RunError, UsageError
-
-Devices = Sequence[int] | Literal["all"]
-"""GPUs by their numbers, as ``nvidia-smi`` lists them, or all that the engine runs on."""
+from zoo.util.errors import RunError
 
 _AHEAD = 4
 """Batches of a process whose results have not been read: in its engine, decoded, being decoded and
 on the way."""
-
-
-def chosen_gpus(
-    devices: Devices, extractor: Extractor, run: Run = run_command
-) -> dict[str, Mapping[str, str]]:
-    """Returns the GPUs that a pass runs on.
-
-    Returns:
-        The environment variables of a process for each GPU, by its name for messages. A GPU that is
-        given twice has two.
-
-    Raises:
-        UsageError: The engine does not run on a GPU, or not on one of these.
-    """
-    inputs = extractor.record.inputs
-    label = extractor.record.targets[0]
-    if not isinstance(extractor.session, DeviceSession):
-        raise UsageError(
-            f"the engine {label} runs on the CPU and uses all cores, so --devices does not apply",
-            hint="--target or --precision choose another engine; zoo show lists them",
-        )
-    gpus = visible_gpus(run)
-    fit = [number for number, gpu in enumerate(gpus) if gpu.arch in inputs.archs]
-    numbers = fit if devices == "all" else list(devices)
-    wrong = [number for number in numbers if number not in fit]
-    if wrong or not numbers:
-        raise UsageError(
-            f"the engine {label} does not run on GPU {', '.join(map(str, wrong)) or 'all'}",
-            hint=f"it was built for {' or '.join(inputs.archs)}; on this machine it runs on GPU "
-            f"{', '.join(map(str, fit)) or 'none'}",
-        )
-    return {
-        f"GPU {number}" + (f" ({turn})" if turn > 1 else ""): {
-            "CUDA_VISIBLE_DEVICES": gpus[number].uuid
-        }
-        for number, turn in _counted(numbers)
-    }
-
-
-def _counted(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields each number and how often it has come."""
-    for place, number in enumerate(numbers):
-        yield number, numbers[: place + 1].count(number)
 
 
 class SpreadRuns:

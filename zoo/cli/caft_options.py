@@ -11,7 +11,7 @@ from zoo.cli.support import add_arguments, add_selection, add_store
 from zoo.cluster import CERTS
 
 if TYPE_CHECKING:
-    from zoo.caft.spread import Devices
+    from zoo.caft.gpus import Devices
 
 
 def add_commands(commands: Any) -> None:
@@ -86,8 +86,7 @@ def _add_features(commands: Any) -> None:
     )
     parser.add_argument(
         "--devices", type=_devices, metavar="N,N",
-        help="GPUs to run on, numbered as by nvidia-smi, or all; each gets its own process "
-        "(default: the first, in this process)",
+        help="GPUs to run on, numbered as by nvidia-smi, or all (default: the first)",
     )  # fmt: skip
     parser.add_argument(
         "--scheduler", metavar="ADDRESS",

@@ -81,10 +81,12 @@ class VisibleGpu:
     Attributes:
         uuid: Its UUID, which ``CUDA_VISIBLE_DEVICES`` takes.
         arch: Its architecture, such as ``sm90``.
+        free_mib: Free memory in MiB, None if it does not tell.
     """
 
     uuid: str
     arch: str
+    free_mib: int | None = None
 
 
 def visible_gpus(run: Run = run_command) -> list[VisibleGpu]:
@@ -94,13 +96,18 @@ def visible_gpus(run: Run = run_command) -> list[VisibleGpu]:
     among them.
     """
     try:
-        text = run(["nvidia-smi", "--query-gpu=index,uuid,compute_cap", "--format=csv,noheader"])
+        query = "--query-gpu=index,uuid,compute_cap,memory.free"
+        text = run(["nvidia-smi", query, "--format=csv,noheader,nounits"])
     except OSError:
         return []
     gpus: dict[str, VisibleGpu] = {}
     for line in text.splitlines():
-        index, uuid, capability = (part.strip() for part in line.split(","))
-        gpus[index] = VisibleGpu(uuid=uuid, arch=f"sm{capability.replace('.', '')}")
+        index, uuid, capability, free = (part.strip() for part in line.split(","))
+        gpus[index] = VisibleGpu(
+            uuid=uuid,
+            arch=f"sm{capability.replace('.', '')}",
+            free_mib=int(free) if free.isdecimal() else None,
+        )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return list(gpus.values())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,12 @@ from support.goldens import raises_golden
 from zoo.caft import FeatureCache, cache_features, features
 from zoo.caft.card import read_card
 from zoo.caft.engine_process import EngineProcess
+from zoo.caft.gpus import chosen_gpus, doubled, own_gpu
 from zoo.caft.labels import LabelError
 from zoo.caft.sample import Sample
-from zoo.caft.spread import chosen_gpus
+from zoo.caft.stamps import FileRead
 from zoo.inference.extractor import Extractor
+from zoo.inference.gpu import nvjpeg
 from zoo.util.errors import DatasetError, RunError, UsageError
 
 TWO = {"GPU 0": {"ZOO_TEST": "0"}, "GPU 1": {"ZOO_TEST": "1"}}
@@ -212,7 +216,7 @@ class OnGpu:
     device = image_type = pipeline = ""
 
 
-TWO_OF_THREE = "0, GPU-aa, 8.0\n1, GPU-bb, 9.0\n2, GPU-cc, 8.0\n"
+TWO_OF_THREE = "0, GPU-aa, 8.0, 80000\n1, GPU-bb, 9.0, 80000\n2, GPU-cc, 8.0, [N/A]\n"
 
 
 @pytest.mark.parametrize(
@@ -255,3 +259,130 @@ def test_gpus_that_the_engine_does_not_run_on(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with raises_golden(UsageError, f"caft/gpu-{devices[-1]}-does-not-fit"):
         chosen_gpus(devices, on_sm80(), lambda command: TWO_OF_THREE)
+
+
+class Sink:
+    """What an extractor on a GPU has, where the GPU prepares nothing."""
+
+    @contextmanager
+    def lend(self, rows: int) -> Iterator[None]:
+        yield None
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def long_pass(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Has a pass over ten files or more count as long, and collects the processes that start."""
+    extractor.preparers = Sink()  # type: ignore[assignment]
+    started: list[str] = []
+    begin = EngineProcess.__init__
+
+    def remember(self: EngineProcess, task: Any, name: str, *rest: Any) -> None:
+        started.append(name)
+        begin(self, task, name, *rest)
+
+    monkeypatch.setattr(EngineProcess, "__init__", remember)
+    monkeypatch.setattr(features, "LONG_PASS", 10)
+    monkeypatch.setattr(features, "own_gpu", lambda extractor: {"GPU 0": {}})
+    monkeypatch.setattr(
+        features, "doubled", lambda processes, *rest: {**processes, "GPU 0 (2)": {}}
+    )
+    return started
+
+
+def test_a_long_pass_runs_in_two_processes(
+    long_pass: list[str], extractor: Extractor, tmp_path: Path
+) -> None:
+    data = folder(tmp_path / "photos", each=7)
+    cache_features(data, extractor, tmp_path / "one", batch=4, decode="pillow")
+    assert long_pass == []
+    card, state = cache_features(data, extractor, tmp_path / "two", batch=4)
+    assert long_pass == ["GPU 0", "GPU 0 (2)"]
+    assert (card.samples, state.images) == (21, 21)
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    for number in range(5):
+        photo(number, (40, 44)).save(data / "class0" / f"new{number}.png")
+    _, state = cache_features(data, extractor, tmp_path / "two", batch=4)
+    assert (len(long_pass), state.images) == (2, 5)  # five files are not worth processes
+
+
+def test_a_long_pass_without_processes_runs_here(
+    long_pass: list[str], extractor: Extractor, tmp_path: Path
+) -> None:
+    data = folder(tmp_path / "photos", each=7)
+    cache_features(data, extractor, tmp_path / "one", batch=4, decode="pillow")
+    extractor.file = tmp_path / "gone.onnx"
+    card, _ = cache_features(data, extractor, tmp_path / "here", batch=4)
+    assert len(long_pass) == 2
+    assert card.complete
+    assert files(tmp_path / "here") == files(tmp_path / "one")
+
+
+def test_images_in_memory_start_no_processes(
+    long_pass: list[str], extractor: Extractor, tmp_path: Path
+) -> None:
+    data = [(photo(number), number % 2) for number in range(30)]
+    cache_features(data, extractor, tmp_path / "cache", batch=4)
+    assert long_pass == []
+
+
+def test_a_source_that_fails_while_it_is_counted(
+    long_pass: list[str], extractor: Extractor, tmp_path: Path
+) -> None:
+    paths = sorted(folder(tmp_path / "photos", each=7).rglob("*.png"))
+
+    class Source:
+        def __iter__(self) -> Iterator[Sample]:
+            for number, path in enumerate(paths[:8]):
+                yield Sample(name=str(number), label="a", read=FileRead(path))
+            raise DatasetError("cut off")
+
+    with pytest.raises(DatasetError):
+        cache_features(Source(), extractor, tmp_path / "cache", batch=4)
+    assert len(FeatureCache(tmp_path / "cache", check_complete=False).labels) == 8
+
+
+def test_the_gpu_that_an_engine_is_loaded_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    extractor = on_sm80()
+    extractor.session.device = SimpleNamespace(uuid="cc")
+    found = own_gpu(extractor, lambda command: TWO_OF_THREE)
+    assert found == {"GPU 2": {"CUDA_VISIBLE_DEVICES": "GPU-cc"}}
+    extractor.session.device = SimpleNamespace(uuid="of-an-instance")
+    assert own_gpu(extractor, lambda command: TWO_OF_THREE) == {}
+
+
+@pytest.mark.parametrize(
+    ("used", "workers", "installed", "twice"),
+    [
+        (["GPU-aa"], 4, True, True),
+        (["GPU-aa", "GPU-bb"], 8, True, True),
+        (["GPU-aa", "GPU-bb"], 7, True, False),  # cores
+        (["GPU-aa"], 4, False, False),  # nothing decodes there
+        (["GPU-cc"], 4, True, False),  # it does not tell its memory
+        (["GPU-aa", "GPU-aa"], 16, True, False),  # it has two
+    ],
+)
+def test_a_gpu_has_two_processes_where_there_is_room(
+    used: list[str],
+    workers: int,
+    installed: bool,
+    twice: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nvjpeg, "installed", lambda: installed)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    processes = {f"GPU {n}": {"CUDA_VISIBLE_DEVICES": uuid} for n, uuid in enumerate(used)}
+    found = doubled(processes, on_sm80(), workers, lambda command: TWO_OF_THREE)
+    expected = [uuid for uuid in used for _ in range(2)] if twice else used
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in found.values()] == expected
+
+
+def test_a_gpu_with_little_memory_has_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvjpeg, "installed", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    processes = {"GPU 0": {"CUDA_VISIBLE_DEVICES": "GPU-aa"}}
+    found = doubled(processes, on_sm80(), 8, lambda command: "0, GPU-aa, 8.0, 8000")
+    assert list(found) == ["GPU 0"]

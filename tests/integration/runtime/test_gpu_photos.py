@@ -208,11 +208,11 @@ def test_another_size_than_the_files_is_not_decoded(preparer: Preparer) -> None:
     assert right is not None
 
 
-def test_a_gpu_without_a_decoder_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_with_other_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.inference.gpu import decoder
 
     device = cuda.open_device()
-    monkeypatch.setattr(decoder, "_test_image", lambda: jpeg(photo(64, 48), progressive=True))
+    monkeypatch.setattr(decoder, "_MOST_LEVELS", -1)
     with pytest.raises(RunError) as refused:
         HardwareDecoder(device, device.create_stream())
     assert "decoder" in refused.value.message

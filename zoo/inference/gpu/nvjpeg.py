@@ -160,6 +160,11 @@ class NvJpeg:
             raise NvJpegError(f"nvJPEG: {_ERRORS.get(status, f'status {status}')} ({name})")
 
 
+def installed() -> bool:
+    """Returns whether nvJPEG is installed, without loading it."""
+    return next(_files(), None) is not None
+
+
 @cache
 def _load() -> dict[str, Callable[..., int]]:
     """Returns the functions of nvJPEG, which is loaded from where its package puts it.

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from zoo.inference.crop import Crop
 from zoo.inference.gpu.decoder import HardwareDecoder, JpegDecoder, PixelsOnGpu
 from zoo.inference.gpu.jpeg import JpegFile
 from zoo.inference.gpu.kernels import CudaKernels, Kernels
+from zoo.inference.gpu.staging import Staging
 from zoo.inference.gpu.views import Source, stack, views_of
 from zoo.inference.preprocess import open_photo
 from zoo.runtime import cuda
@@ -124,6 +126,8 @@ class Preparer:
             self.most_memory = _BATCHES * rows * self._image_bytes + 2 * _DECODED_AT_ONCE
             self._batches = [self._new_batch() for _ in range(_BATCHES)]
             self._groups: deque[Event] = deque(maxlen=2)
+            self._staging = Staging()
+            undo.callback(self._staging.close)
             self._undo = undo.pop_all()
 
     def prepare(self, photos: Sequence[Photo], rows: int) -> Prepared:
@@ -216,23 +220,15 @@ class Preparer:
 
     @contextmanager
     def _uploaded(self, arrays: Collection[npt.NDArray[Any]]) -> Iterator[list[int]]:
-        """Yields the GPU addresses of copies of arrays; they are freed in stream order.
-
-        The arrays are copied from pageable memory. Staging them in page-locked memory, filled by
-        several threads, was slower on the machine it was tried on.
-        """
+        """Yields the GPU addresses of copies of arrays; they are freed in stream order."""
         if not arrays:
             yield []
             return
-        total = sum(array.nbytes for array in arrays)
-        buffer = self._device.allocate(total, stream=self._stream)
-        addresses: list[int] = []
-        address = int(buffer.handle)
-        for array in arrays:
-            cuda.copy_in(address, np.ascontiguousarray(array), self._stream)
-            addresses.append(address)
-            address += array.nbytes
-        yield addresses
+        sizes = [array.nbytes for array in arrays]
+        buffer = self._device.allocate(sum(sizes), stream=self._stream)
+        start = int(buffer.handle)
+        self._staging.copy(start, list(arrays), self._stream)
+        yield [start + end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
         buffer.close(self._stream)
 
     def _decode(
