@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from zoo.caft.decode import Decoded, cores
 from zoo.caft.engine_process import Task
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
 from zoo.caft.gpus import LONG_PASS, Devices, Environments, chosen_gpus, doubled, own_gpu
+from zoo.caft.handover import HandoverRuns
 from zoo.caft.labels import LabelChoice
 from zoo.caft.lookahead import Lookahead
 from zoo.caft.notes import notes_of
@@ -27,7 +28,7 @@ from zoo.caft.runs import FeedRuns, Runs, Waiting
 from zoo.caft.same_source import SameSource
 from zoo.caft.sample import Source
 from zoo.caft.sources import FolderSource, open_source
-from zoo.caft.spread import open_spread
+from zoo.caft.spread import Starting
 from zoo.caft.stamps import FileRead, Stamps
 from zoo.caft.workers import Workforce
 from zoo.caft.writer import CacheWriter
@@ -124,8 +125,8 @@ def cache_features(
         workers: Number of decoding threads; by default the number of cores.
         decode: Who decodes photos; see :data:`zoo.caft.feed.DecodeMode`.
         devices: GPUs to run on, in other processes: their numbers, or ``all`` that the engine runs
-            on. By default the engine runs in this process, or in two on its GPU if thousands of
-            files are to be decoded there.
+            on. By default the engine runs in this process, and once two others have started, on
+            its GPU in those, if thousands of files are to be decoded there.
         cluster: Workers of a cluster to run on, whose :meth:`~zoo.caft.workers.Workforce.choose`
             returned the extractor.
         moved: Whether to accept a data set at another path than the cache was made from, if it has
@@ -235,8 +236,9 @@ def _open_runs(
         yield ClusterRuns(cluster, setup, width=extractor.feature_dim, waiting=waiting)
         return
     processes = _processes(extractor, new_samples, workers, decode, devices)
+    required = devices is not None
     with ExitStack() as opened:
-        runs: Runs | None = None
+        starting: Starting | None = None
         if processes:
             assert extractor.file is not None
             task = Task(
@@ -248,16 +250,22 @@ def _open_runs(
                 decode=decode,
                 exif=exif,
             )
-            try:
-                runs = opened.enter_context(open_spread(task, processes, waiting=waiting))
-            except ZooError:
-                if devices is not None:
-                    raise  # otherwise nobody has asked for processes
-        if runs is None:
-            feed = open_feed(
-                extractor, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
-            )
-            runs = FeedRuns(opened.enter_context(feed), waiting)
+            with nullcontext() if required else suppress(ZooError):
+                starting = Starting(task, processes, waiting=waiting)
+                opened.callback(starting.close)
+            own = own_gpu(extractor)
+            if starting is not None and not (own and own.items() <= processes.items()):
+                yield starting.wait()
+                return
+        feed = open_feed(
+            extractor, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
+        )
+        runs: Runs = FeedRuns(opened.enter_context(feed), waiting)
+        if starting is not None:
+            handover = HandoverRuns(runs, starting, samples=samples, required=required)
+            opened.enter_context(closing(handover))
+            opened.callback(starting.stop)  # first, so that its thread ends
+            runs = handover
         yield runs
 
 

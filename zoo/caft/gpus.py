@@ -18,9 +18,9 @@ Devices = Sequence[int] | Literal["all"]
 Environments = Mapping[str, Mapping[str, str]]
 """Environment variables of each process, by its name for messages."""
 
-LONG_PASS = 16_384
-"""Files per GPU from which two processes are faster than one, with the seconds in which they
-start (``docs/results/feature-pass.md``)."""
+LONG_PASS = 32_768
+"""Files per GPU from which other processes are worth starting: one does about as many in the
+seconds that they take."""
 
 _LEAST_CORES = 4
 """Cores per GPU, below which a second process would take time from the first."""
@@ -92,7 +92,7 @@ def doubled(
     """
     gpus = {gpu.uuid: gpu for gpu in visible_gpus(run)}
     used = [environment["CUDA_VISIBLE_DEVICES"] for environment in processes.values()]
-    need = 2 * (_PROCESS_MIB + _COPIES * extractor.record.engine.size // 2**20)
+    need = 3 * (_PROCESS_MIB + _COPIES * extractor.record.engine.size // 2**20)  # this process too
     if (
         not nvjpeg.installed()
         or (workers or cores()) < _LEAST_CORES * len(used)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -155,11 +155,8 @@ class _Turns:
             process.stop()
 
 
-@contextmanager
-def open_spread(
-    task: Task, environments: Mapping[str, Mapping[str, str]], *, waiting: Waiting = nullcontext
-) -> Iterator[SpreadRuns]:
-    """Starts processes, and ends them on exit.
+class Starting:
+    """Processes that start, in the background until :meth:`wait`.
 
     Args:
         task: What each does.
@@ -167,13 +164,42 @@ def open_spread(
         waiting: Opened around each wait for a process.
 
     Raises:
-        RunError: A process does not start, or can't load the engine.
+        RunError: A process does not start.
     """
-    with ExitStack() as opened:
-        processes = []
-        for name, environment in environments.items():
-            processes.append(EngineProcess(task, name, environment))
-            opened.callback(processes[-1].close)
-        decoders = [process.ready() for process in processes]  # they load at the same time
+
+    def __init__(
+        self,
+        task: Task,
+        environments: Mapping[str, Mapping[str, str]],
+        *,
+        waiting: Waiting = nullcontext,
+    ) -> None:
+        self._samples = task.samples
+        self._waiting = waiting
+        self._processes: list[EngineProcess] = []
+        try:
+            for name, environment in environments.items():
+                self._processes.append(EngineProcess(task, name, environment))
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self) -> SpreadRuns:
+        """Waits until all are ready.
+
+        Raises:
+            RunError: A process ended, or can't load the engine.
+        """
+        decoders = [process.ready() for process in self._processes]  # they load at the same time
         names = tuple(dict.fromkeys(name for each in decoders for name in each))
-        yield SpreadRuns(processes, names, samples=task.samples, waiting=waiting)
+        return SpreadRuns(self._processes, names, samples=self._samples, waiting=self._waiting)
+
+    def stop(self) -> None:
+        """Ends the processes, also while another thread waits for them."""
+        for process in self._processes:
+            process.stop()
+
+    def close(self) -> None:
+        """Ends the processes, which no thread uses any more."""
+        for process in self._processes:
+            process.close()

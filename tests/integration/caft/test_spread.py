@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from zoo.caft.engine_process import EngineProcess
 from zoo.caft.gpus import chosen_gpus, doubled, own_gpu
 from zoo.caft.labels import LabelError
 from zoo.caft.sample import Sample
+from zoo.caft.spread import Starting
 from zoo.caft.stamps import FileRead
 from zoo.inference.extractor import Extractor
 from zoo.inference.gpu import nvjpeg
@@ -272,64 +275,129 @@ class Sink:
         pass
 
 
-@pytest.fixture
-def long_pass(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Has a pass over ten files or more count as long, and collects the processes that start."""
-    extractor.preparers = Sink()  # type: ignore[assignment]
-    started: list[str] = []
-    begin = EngineProcess.__init__
+class Watched:
+    """What the processes of a pass did.
 
-    def remember(self: EngineProcess, task: Any, name: str, *rest: Any) -> None:
-        started.append(name)
+    Attributes:
+        names: Those that were started.
+        results: Batches that each of them returned.
+        over: Whether all are ready, or one failed.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.results: Counter[str] = Counter()
+        self.over = threading.Event()
+
+    def wait(self, state: features.Pass) -> None:
+        """Has a pass go on only once the processes are ready."""
+        assert self.over.wait(60)
+
+
+@pytest.fixture
+def watched(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """Has a pass over ten files or more count as long, and watches the processes that start."""
+    extractor.preparers = Sink()  # type: ignore[assignment]
+    watched = Watched()
+    begin, receive, wait = EngineProcess.__init__, EngineProcess.receive, Starting.wait
+
+    def begin_watched(self: EngineProcess, task: Any, name: str, *rest: Any) -> None:
+        watched.names.append(name)
         begin(self, task, name, *rest)
 
-    monkeypatch.setattr(EngineProcess, "__init__", remember)
+    def receive_watched(self: EngineProcess) -> Any:
+        watched.results[self._name] += 1
+        return receive(self)
+
+    def wait_watched(self: Starting) -> Any:
+        try:
+            return wait(self)
+        finally:
+            threading.Timer(0.2, watched.over.set).start()  # once the caller knows
+
+    monkeypatch.setattr(EngineProcess, "__init__", begin_watched)
+    monkeypatch.setattr(EngineProcess, "receive", receive_watched)
+    monkeypatch.setattr(Starting, "wait", wait_watched)
     monkeypatch.setattr(features, "LONG_PASS", 10)
     monkeypatch.setattr(features, "own_gpu", lambda extractor: {"GPU 0": {}})
     monkeypatch.setattr(
         features, "doubled", lambda processes, *rest: {**processes, "GPU 0 (2)": {}}
     )
-    return started
+    return watched
 
 
-def test_a_long_pass_runs_in_two_processes(
-    long_pass: list[str], extractor: Extractor, tmp_path: Path
+def test_a_long_pass_goes_on_in_two_processes(
+    watched: Watched, extractor: Extractor, tmp_path: Path
 ) -> None:
-    data = folder(tmp_path / "photos", each=7)
+    data = folder(tmp_path / "photos", each=30)
     cache_features(data, extractor, tmp_path / "one", batch=4, decode="pillow")
-    assert long_pass == []
-    card, state = cache_features(data, extractor, tmp_path / "two", batch=4)
-    assert long_pass == ["GPU 0", "GPU 0 (2)"]
-    assert (card.samples, state.images) == (21, 21)
+    assert watched.names == []
+    card, state = cache_features(
+        data, extractor, tmp_path / "two", batch=4, on_progress=watched.wait
+    )
+    assert watched.names == ["GPU 0", "GPU 0 (2)"]
+    assert all(watched.results[name] > 3 for name in watched.names)
+    assert sum(watched.results.values()) < 90 / 4 - 1  # the first batches ran here
+    assert (card.samples, state.images, card.complete) == (90, 90, True)
     assert files(tmp_path / "two") == files(tmp_path / "one")
     for number in range(5):
         photo(number, (40, 44)).save(data / "class0" / f"new{number}.png")
     _, state = cache_features(data, extractor, tmp_path / "two", batch=4)
-    assert (len(long_pass), state.images) == (2, 5)  # five files are not worth processes
+    assert (len(watched.names), state.images) == (2, 5)  # five files are not worth processes
 
 
-def test_a_long_pass_without_processes_runs_here(
-    long_pass: list[str], extractor: Extractor, tmp_path: Path
+def test_a_pass_that_is_over_before_its_processes_are_ready(
+    watched: Watched, extractor: Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = folder(tmp_path / "photos", each=7)
+    ended: list[int | None] = []
+    close = EngineProcess.close
+
+    def close_watched(self: EngineProcess) -> None:
+        close(self)
+        ended.append(self._process.returncode)
+
+    monkeypatch.setattr(EngineProcess, "close", close_watched)
+    data = folder(tmp_path / "photos", each=4)
+    card, _ = cache_features(data, extractor, tmp_path / "cache", batch=4)
+    assert (card.samples, card.complete, watched.results) == (12, True, {})
+    assert ended == [-signal.SIGKILL] * 2
+
+
+def test_a_long_pass_whose_processes_fail_runs_here(
+    watched: Watched, extractor: Extractor, tmp_path: Path
+) -> None:
+    data = folder(tmp_path / "photos", each=20)
     cache_features(data, extractor, tmp_path / "one", batch=4, decode="pillow")
     extractor.file = tmp_path / "gone.onnx"
-    card, _ = cache_features(data, extractor, tmp_path / "here", batch=4)
-    assert len(long_pass) == 2
-    assert card.complete
+    card, _ = cache_features(data, extractor, tmp_path / "here", batch=4, on_progress=watched.wait)
+    assert len(watched.names) == 2
+    assert (card.complete, watched.results) == (True, {})
     assert files(tmp_path / "here") == files(tmp_path / "one")
 
 
+def test_processes_that_were_asked_for_and_fail_end_the_pass(
+    watched: Watched, extractor: Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = folder(tmp_path / "photos", each=20)
+    monkeypatch.setattr(features, "chosen_gpus", lambda devices, extractor: {"GPU 0": {}})
+    extractor.file = tmp_path / "gone.onnx"
+    with pytest.raises(RunError, match=r"^GPU 0: "):
+        cache_features(
+            data, extractor, tmp_path / "here", batch=4, devices=(0,), on_progress=watched.wait
+        )
+    assert len(FeatureCache(tmp_path / "here", check_complete=False).labels) > 3
+
+
 def test_images_in_memory_start_no_processes(
-    long_pass: list[str], extractor: Extractor, tmp_path: Path
+    watched: Watched, extractor: Extractor, tmp_path: Path
 ) -> None:
     data = [(photo(number), number % 2) for number in range(30)]
     cache_features(data, extractor, tmp_path / "cache", batch=4)
-    assert long_pass == []
+    assert watched.names == []
 
 
 def test_a_source_that_fails_while_it_is_counted(
-    long_pass: list[str], extractor: Extractor, tmp_path: Path
+    watched: Watched, extractor: Extractor, tmp_path: Path
 ) -> None:
     paths = sorted(folder(tmp_path / "photos", each=7).rglob("*.png"))
 
@@ -384,5 +452,5 @@ def test_a_gpu_with_little_memory_has_one_process(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(nvjpeg, "installed", lambda: True)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     processes = {"GPU 0": {"CUDA_VISIBLE_DEVICES": "GPU-aa"}}
-    found = doubled(processes, on_sm80(), 8, lambda command: "0, GPU-aa, 8.0, 8000")
+    found = doubled(processes, on_sm80(), 8, lambda command: "0, GPU-aa, 8.0, 12000")
     assert list(found) == ["GPU 0"]
