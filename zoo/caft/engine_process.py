@@ -2,7 +2,8 @@
 
 A process per GPU, because photos hold the GIL for a while each, and because TensorRT and CUDA take
 the GPU of a process from its environment. ``python -m zoo.caft.engine_process FD`` is the process's
-side; messages are pickled, and come from and go to its parent only.
+side; messages are pickled, and come from and go to its parent only. Features come back in shared
+memory.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Decoded
 from zoo.caft.decode_process import reason_of
@@ -26,6 +29,7 @@ from zoo.caft.faults import check_fault
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
 from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
+from zoo.caft.shared_memory import hand_over, received, write_all
 from zoo.caft.stamps import FileRead, Stamp
 from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
@@ -170,8 +174,13 @@ class EngineProcess:
         Raises:
             RunError: The engine failed, or the process has ended.
         """
-        result: tuple[list[Outcome], Features] = self._received()
-        return result
+        outcomes: list[Outcome]
+        outcomes, shape = self._received()
+        try:
+            data = received(self._socket)
+        except (OSError, ValueError) as error:
+            raise self._ended() from error
+        return outcomes, data.view(np.float32).reshape(shape)
 
     def stop(self) -> None:
         """Ends the process, whatever it does; what other threads send and receive fails."""
@@ -232,8 +241,9 @@ def _plain(error: Exception) -> ZooError:
     return error if isinstance(error, ZooError) else RunError(reason_of(error))
 
 
-def serve(connection: Connection) -> None:
+def serve(ours: socket.socket) -> None:
     """Runs the parent's samples until it closes the connection."""
+    connection = Connection(os.dup(ours.fileno()))
     task: Task = connection.recv()
     try:
         with _extractor(task) as extractor, _runs(extractor, task) as runs:
@@ -241,7 +251,8 @@ def serve(connection: Connection) -> None:
                 connection.send(runs.decoders)
                 for samples in _each_run(connection):
                     for outcomes, features in runs.results(samples):
-                        connection.send(([Outcome.of(each) for each in outcomes], features))
+                        connection.send(([Outcome.of(each) for each in outcomes], features.shape))
+                        _send(features, ours)
             except Exception as error:
                 # Before the threads are ended: one of them waits for the parent's samples.
                 connection.send(_Failed(error=_told(error)))
@@ -250,6 +261,16 @@ def serve(connection: Connection) -> None:
         with suppress(OSError):
             connection.send(_Failed(error=_told(error)))
         raise SystemExit(1) from error
+
+
+def _send(features: Features, ours: socket.socket) -> None:
+    memory = os.memfd_create("features")
+    try:
+        rows = np.ascontiguousarray(features, np.float32)
+        write_all(memory, memoryview(rows.reshape(-1).view(np.uint8).data))
+        hand_over(ours, memory)
+    finally:
+        os.close(memory)
 
 
 def _told(error: Exception) -> ZooError:
@@ -299,4 +320,5 @@ if __name__ == "__main__":
     # The module by its own name: what it pickles must be found in the parent.
     from zoo.caft import engine_process
 
-    engine_process.serve(Connection(int(sys.argv[1])))
+    with socket.socket(fileno=int(sys.argv[1])) as connected:
+        engine_process.serve(connected)

@@ -12,7 +12,6 @@ from and go to its parent only.
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import queue
 import socket
@@ -28,13 +27,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from zoo.caft.shared_memory import hand_over, received, write_all
 from zoo.caft.stamps import FileRead, Stamp
 from zoo.inference.gpu.jpeg import JpegSize, plain_jpeg
 from zoo.inference.preprocess import Exif, orientation_of
 from zoo.util.digest import sha256_bytes
-
-AVAILABLE = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
-"""Whether this system has what it takes."""
 
 _EXIF = b"Exif\0\0"
 _HEADERS = 65_536  # bytes; EXIF is at the start of a file
@@ -110,11 +107,10 @@ class FileReader:
                 [(file.file, file.start, file.size, file.unchanged) for file in files]
             )
             answers: list[_Found | None] = self._connection.recv()
-            _, (memory, *_), *_ = socket.recv_fds(self._socket, 1, 1)
+            shared = received(self._socket)
         except (OSError, EOFError, ValueError):  # it was killed: its files are read here
             self.close()
             return [None] * len(files)
-        shared = _mapped(memory)
         return [None if found is None else _content(found, shared) for found in answers]
 
     def kill(self) -> None:
@@ -214,7 +210,7 @@ def serve(ours: socket.socket, exif: Exif) -> None:
                     place = place if found is None else found.end
                     answers.append(found)
                 connection.send(answers)
-                socket.send_fds(ours, [b"\0"], [memory])
+                hand_over(ours, memory)
             finally:
                 os.close(memory)
 
@@ -228,21 +224,9 @@ def _read(file: FileRead, memory: int, place: int, exif: Exif) -> _Found | None:
         return None
     if size is None:
         return None
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(memory, rest) :]
+    write_all(memory, memoryview(data))
     end = place + len(data)
     return _Found(place, end, size.width, size.height, sha256_bytes(data), file.stamp)
-
-
-def _mapped(memory: int) -> npt.NDArray[np.uint8]:
-    """Maps shared memory and closes its descriptor; it is freed with the last view of the array."""
-    try:
-        if not os.fstat(memory).st_size:
-            return np.empty(0, np.uint8)
-        return np.frombuffer(mmap.mmap(memory, 0, prot=mmap.PROT_READ), np.uint8)
-    finally:
-        os.close(memory)
 
 
 def _content(found: _Found, shared: npt.NDArray[np.uint8]) -> JpegContent:

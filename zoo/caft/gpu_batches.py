@@ -15,7 +15,8 @@ import numpy as np
 from zoo.caft.augment import Augmentation
 from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed
-from zoo.caft.file_reader import AVAILABLE, FileReaders, decodable
+from zoo.caft.file_reader import FileReaders, decodable
+from zoo.caft.shared_memory import AVAILABLE
 from zoo.caft.stamps import FileRead
 from zoo.inference.gpu.jpeg import JpegFile
 from zoo.inference.gpu.preparer import Photo, Preparer

@@ -15,7 +15,8 @@ from PIL import Image
 from support.caft import photo
 
 from zoo.caft import file_reader
-from zoo.caft.file_reader import AVAILABLE, FileReader, FileReaders
+from zoo.caft.file_reader import FileReader, FileReaders
+from zoo.caft.shared_memory import AVAILABLE
 from zoo.caft.stamps import FileRead
 from zoo.util.digest import sha256_bytes
 
