@@ -14,8 +14,9 @@ from support.goldens import assert_golden
 from support.records import backbone_cut
 from torch import nn
 
-from builders.export import cuts, run
+from builders.export import cuts
 from builders.export.backbone import Backbone, check_width, import_timm
+from builders.export.fp32 import export_fp32
 from builders.recipe.export_form import DIALECTS
 from zoo.schema.manifest import CropMode, Cut, Manifest, StatedPreprocess
 from zoo.util.errors import ExportError
@@ -105,10 +106,11 @@ def test_features_are_those_of_timms_own_methods(
     with torch.inference_mode():
         features = Backbone(model, manifest.backbone)(batch).numpy()
     assert features.shape == (3, width)
-    cuts.check_golden(manifest, model, images, features)
+    expected = cuts.timm_features(model, Cut(cut), batch)
+    cuts.check_golden(manifest, expected, features)
     for spoilt in (features[:, ::-1].copy(), features[[1, 0, 2]], 1.01 * features):
         with pytest.raises(ExportError, match=r"differ from timm's own"):
-            cuts.check_golden(manifest, model, images, spoilt)
+            cuts.check_golden(manifest, expected, spoilt)
 
 
 def test_a_network_that_does_not_run_at_a_size_says_so(manifests: dict[str, Manifest]) -> None:
@@ -124,7 +126,63 @@ def test_every_cut_has_timms_own_features() -> None:
     images = torch.rand(2, 3, 160, 160)
     for cut in Cut:
         name = "test_vit.r160_in1k" if cut is Cut.CLS_TOKEN else "test_resnet.r160_in1k"
-        assert cuts.timm_features(network(name), cut, images).dim() == 2
+        model = projecting() if cut is Cut.PROJECTED else network(name)
+        assert cuts.timm_features(model, cut, images).dim() == 2
+
+
+@cache
+def projecting() -> nn.Module:
+    """Returns a network whose head projects, as that of CLIP's image tower."""
+    torch.manual_seed(0)
+    model: nn.Module = import_timm().create_model("test_vit", num_classes=48).eval()
+    return model
+
+
+@cache
+def attending() -> nn.Module:
+    """Returns a network that pools its tokens by attention, without a head, as SigLIP's."""
+    torch.manual_seed(0)
+    model: nn.Module = import_timm().create_model(
+        "test_vit", global_pool="map", class_token=False, num_classes=0
+    )
+    return model.eval()
+
+
+def features_of(model: nn.Module, cut: str, width: int, images: torch.Tensor) -> torch.Tensor:
+    backbone = Backbone(model, backbone_cut(cut=cut, feature_dim=width))
+    with torch.inference_mode():
+        features: torch.Tensor = backbone(images)
+    return features
+
+
+def test_projected_features_are_what_the_head_returns() -> None:
+    images = torch.rand(2, 3, 160, 160)
+    expected = cuts.timm_features(projecting(), Cut.PROJECTED, images)
+    features = features_of(projecting(), "projected", 48, images)
+    assert features.shape == (2, 48)
+    assert torch.equal(features, expected)
+    before = features_of(projecting(), "pre_logits", 64, images)
+    head: Any = projecting()
+    assert torch.allclose(head.head(before), features, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"), [(lambda: network("test_vit.r160_in1k"), "logits"), (attending, "nothing")]
+)
+def test_a_head_that_does_not_project_is_refused(make: Any, reason: str) -> None:
+    with pytest.raises(cuts.UnfitError, match=reason):
+        cuts.timm_features(make(), Cut.PROJECTED, torch.rand(2, 3, 160, 160))
+
+
+def test_features_pooled_by_attention_are_pre_logits() -> None:
+    images = torch.rand(2, 3, 160, 160)
+    features = features_of(attending(), "pre_logits", 64, images)
+    model: Any = attending()
+    with torch.inference_mode():
+        assert torch.equal(features, model.attn_pool(model.forward_features(images)))
+        assert torch.equal(features, cuts.timm_features(model, Cut.PRE_LOGITS, images))
+    with pytest.raises(cuts.UnfitError, match="no class token"):
+        cuts.timm_features(model, Cut.CLS_TOKEN, images)
 
 
 def export_of(manifest: Manifest, output: Path) -> None:
@@ -134,7 +192,7 @@ def export_of(manifest: Manifest, output: Path) -> None:
         inputs={"fp32": SimpleNamespace(dialect=DIALECTS["dynamo-20"])},
     )  # fmt: skip
     output.mkdir(exist_ok=True)
-    run._export_fp32(job, SimpleNamespace(output=output), lambda done, note: None)  # type: ignore[arg-type]
+    export_fp32(job, SimpleNamespace(output=output), lambda done, note: None)  # type: ignore[arg-type]
 
 
 def test_the_export_job_refuses_a_cut_before_it_writes_features(
