@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from builders.cli import (
+    add,
     build,
     catalog,
     cluster,
@@ -34,6 +35,7 @@ COMMAND_GROUPS = (
     repository,
     reinstate,
     keys,
+    add,
     lock,
     manifests,
     measure,
