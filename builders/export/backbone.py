@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from typing_extensions import assert_never
 
+from builders.export.arguments import make_network
 from zoo.schema.manifest import BackboneCut, Cut, InputSize, Manifest, sides
 from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError, MissingPackageError
@@ -56,7 +57,8 @@ def create(manifest: Manifest) -> nn.Module:
     """Returns the manifest's whole timm model with fresh weights.
 
     Raises:
-        ExportError: timm has no such architecture or tag.
+        ExportError: timm has no such architecture or tag, or the network does not take the
+            manifest's arguments.
     """
     timm = import_timm()
     if not timm.is_model(manifest.arch):
@@ -69,8 +71,7 @@ def create(manifest: Manifest) -> nn.Module:
             f"{manifest.id}: timm has no tag '{manifest.tag}' of {manifest.arch}."
             f"{perhaps(manifest.tag, known)} It has {', '.join(known)}"
         )
-    model: nn.Module = timm.create_model(manifest.timm_name, pretrained=False)
-    return model
+    return make_network(timm, manifest)
 
 
 class Backbone(nn.Module):

@@ -110,6 +110,7 @@ def export_inputs(
     return ExportInputs(
         model=manifest.id,
         arch=manifest.timm_name,
+        arguments=manifest.arguments,
         weights=weights,
         ignore=_ignored(manifest.weights),
         backbone=manifest.backbone,

@@ -139,7 +139,7 @@ def _differences(manifest: Manifest, facts: PretrainedFacts) -> list[Difference]
     for fact, value in expected.items():
         stated = getattr(preprocess, fact)
         if not _same(stated, value):
-            found.append(_difference(fact, stated, _note(fact, value, facts)))
+            found.append(_difference(fact, stated, _note(fact, value, facts, manifest)))
     if facts.licence not in (None, *_UNKNOWN_LICENCES, manifest.licence):
         found.append(_difference(Fact.LICENCE, manifest.licence, repr(facts.licence)))
     if isinstance(manifest.weights, HubWeights) and facts.repository is not None:
@@ -183,15 +183,15 @@ def _difference(fact: Fact, stated: object, expected: str) -> Difference:
     )
 
 
-def _note(fact: Fact, value: object, facts: PretrainedFacts) -> str:
+def _note(fact: Fact, value: object, facts: PretrainedFacts, manifest: Manifest) -> str:
     """Returns a value of timm with what explains it."""
     words = repr(_plain(value))
     if fact is Fact.INPUT_SIZE and facts.test_input_size is not None:
         words += (
             f" (trained at {_size(facts.input_size)}, tested at {_size(facts.test_input_size)})"
         )
-    if fact is Fact.INPUT_SIZE and facts.fixed_size:
-        words += ", and the network takes no other size"
+    if fact is Fact.INPUT_SIZE and facts.fixed_size and not manifest.arguments:
+        words += ", and the network takes no other size without [arguments]"
     return words
 
 

@@ -8,12 +8,13 @@ are drawn at random, and the statistics are set by one pass over real photos.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
 
 from builders.photos import bundled
-from zoo.schema.manifest import Manifest, Preprocess
+from zoo.schema.manifest import Argument, Manifest, Preprocess
+from zoo.schema.omitted import OmitsDefaults
 from zoo.util.digest import sha256_json
 from zoo.util.installed_versions import version
 
@@ -29,7 +30,7 @@ LEAST_VARIANCE = 0.1
 """Lower limit of a channel's variance, relative to the mean of its layer."""
 
 
-class Recipe(BaseModel):
+class Recipe(OmitsDefaults):
     """The inputs of a seeded state.
 
     The state also depends on thread count and instruction set, which is why it is stored as a blob
@@ -39,6 +40,7 @@ class Recipe(BaseModel):
         recipe: Name, version and constants of the algorithm.
         seed: Random seed of the weights.
         arch: timm name of the model.
+        arguments: Arguments of its network; not in the JSON without any, so that keys stay.
         preprocess: The preprocessing of the photos.
         photos: Name of the photos that set the BatchNorm statistics.
         torch: Version of PyTorch.
@@ -47,9 +49,12 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    omitted: ClassVar[frozenset[str]] = frozenset({"arguments"})
+
     recipe: str
     seed: int
     arch: str
+    arguments: dict[str, Argument] = Field(default={})
     preprocess: Preprocess
     photos: str
     torch: str
@@ -67,6 +72,7 @@ def recipe(manifest: Manifest) -> Recipe:
         recipe=f"seeded-1, scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}",
         seed=SEED,
         arch=manifest.timm_name,
+        arguments=manifest.arguments,
         preprocess=manifest.preprocess.plain,
         photos=bundled.statistics_name(),
         torch=version("torch"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import assert_never
 
-from builders.weights import checkpoint
+from builders.weights import checkpoint, resampling
 from builders.weights.checkpoint import Found, State, shown
 from builders.weights.reading import read_file
 from zoo.schema.manifest import Cut, FileWeights, HubWeights, Manifest, PypiWeights, sides
@@ -69,7 +69,9 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> tuple[str, .
         for name, tensor in given.items()
         if name in expected and _misfit(name, given, expected) is None
     }
+    fitting, resized = _with_resampled(model, manifest, given, fitting)
     model.load_state_dict(fitting, strict=False)
+    notes += resized
     absent = {name: _why(name, given, expected) for name in expected.keys() - fitting.keys()}
     problems = [absent[name] for name in _needed(model, manifest, absent)]
     if unplaced:
@@ -90,6 +92,28 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> tuple[str, .
     if unused:
         notes += (f"not needed by the cut '{manifest.backbone.cut}': {shown(unused)}",)
     return notes + _types(fitting.values())
+
+
+def _with_resampled(
+    model: nn.Module, manifest: Manifest, given: State, fitting: State
+) -> tuple[State, tuple[str, ...]]:
+    """Returns the tensors to load, with those that are resampled to the network's size, and a note.
+
+    Only arguments of the network give it another size than that of its weights.
+    """
+    if not manifest.arguments:
+        return fitting, ()
+    expected, head = model.state_dict(), _classifiers(model)
+    misfits = {
+        name: given[name].to(expected[name].dtype)
+        for name in given.keys() & expected.keys() - fitting.keys()
+        if not name.startswith(head) and given[name].is_floating_point()
+    }
+    resampled = resampling.resample(manifest, misfits, expected) if misfits else {}
+    if not resampled:
+        return fitting, ()
+    note = f"resampled to the size of the input, as timm does: {shown(sorted(resampled))}"
+    return {**fitting, **resampled}, (note,)
 
 
 def _find(

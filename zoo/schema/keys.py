@@ -7,7 +7,7 @@ ONNX causes no rebuild.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -18,7 +18,8 @@ from pydantic import (
 )
 
 from zoo.schema.closed import Lenient, Unknown
-from zoo.schema.manifest import BackboneCut, BatchRange, Preprocess
+from zoo.schema.manifest import Argument, BackboneCut, BatchRange, Preprocess
+from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.targets import Placing, Precision, Rest, Toolchain
 from zoo.util.digest import Sha256, sha256_json
 from zoo.util.strenum import StrEnum
@@ -97,12 +98,13 @@ class LoweringInputs(_Inputs):
     half_images: bool = False
 
 
-class ExportInputs(_Inputs):
+class ExportInputs(OmitsDefaults, _Inputs):
     """The inputs of an export: an ONNX file and its golden features.
 
     Attributes:
         model: Manifest id.
         arch: timm architecture.
+        arguments: Arguments of timm's network; not in the JSON without any, so that keys stay.
         weights: The weights.
         ignore: Prefixes of ignored state-dict keys.
         backbone: Cut and feature width.
@@ -115,8 +117,11 @@ class ExportInputs(_Inputs):
         versions: Versions of all packages involved, by name.
     """
 
+    omitted: ClassVar[frozenset[str]] = frozenset({"arguments"})
+
     model: str
     arch: str
+    arguments: dict[str, Argument] = {}
     weights: WeightsIdentity
     ignore: tuple[str, ...] = ()
     backbone: BackboneCut

@@ -44,6 +44,9 @@ TensorPrefix = Annotated[str, StringConstraints(pattern=r"^([\w-]+\.)*$", max_le
 Lockable = Sha256 | Literal["unlocked"]
 Mean = Annotated[float, Field(ge=0, le=1)]
 Std = Annotated[float, Field(gt=0, le=1)]
+Argument: TypeAlias = bool | int | float | str | tuple[int, int]
+"""Value of an argument of timm's network."""
+ArgumentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Side = Annotated[int, Field(ge=32, le=2048)]
 InputSize: TypeAlias = Side | tuple[Side, Side]
 """Pixels of the side of a square input, or height and width."""
@@ -378,6 +381,8 @@ class Manifest(_Frozen):
         family: Models that a maintainer builds together.
         arch: timm architecture.
         tag: timm pre-trained tag.
+        arguments: Arguments of timm's network that differ from the architecture's, such as
+            ``img_size``; the export checks their names.
         licence: SPDX identifier of the weights' licence, in lower case.
         origin: URL of the weights' origin.
         precisions: The precisions that the farm builds by default.
@@ -392,6 +397,7 @@ class Manifest(_Frozen):
     family: Id
     arch: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
     tag: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]*$")]
+    arguments: dict[ArgumentName, Argument] = {}
     licence: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.+-]+$")]
     origin: Annotated[str, StringConstraints(pattern=r"^https://\S+$", max_length=300)]
     weights: Weights
