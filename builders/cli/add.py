@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from builders.jobs.progress import Display
 from zoo.cli.main import add_arguments
-from zoo.schema.manifest import Cut, HubWeights, Manifest, read_manifests
+from zoo.schema.manifest import Cut, HubWeights, Manifest, Side, read_manifests
 from zoo.util.errors import UsageError
 from zoo.util.files import write_whole
 
@@ -48,7 +49,7 @@ def add_commands(commands: Any) -> None:
         help="the size that the weights are tested at, instead of trained",
     )  # fmt: skip
     size.add_argument(
-        "--input-size", type=int, metavar="PIXELS",
+        "--input-size", type=_pixels, metavar="PIXELS",
         help="another size; networks of a fixed size are made for it",
     )  # fmt: skip
     parser.add_argument(
@@ -60,6 +61,14 @@ def add_commands(commands: Any) -> None:
         help="replace an existing manifest without asking; the hash of its weights and its "
         "catalog text are kept",
     )  # fmt: skip
+
+
+def _pixels(text: str) -> int:
+    """Reads a number of pixels within the range of manifests."""
+    try:
+        return TypeAdapter(Side).validate_python(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of pixels from 32 to 2048") from error
 
 
 def add(options: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ def names_like(pattern: str) -> list[str]:
             f"timm has no weights like '{pattern}'.{near}",
             hint="a pattern is of its names, with * for anything: 'convnext*', '*.openai'",
         )
-    return names
+    return sorted(names, key=lambda name: name.partition(".")[0])  # tags stay as timm has them
 
 
 def examine_all(names: list[str], others: Mapping[str, Manifest]) -> Iterator[Available]:

@@ -28,7 +28,7 @@ def to_toml(draft: Draft) -> str:
         document.add(name, getattr(manifest, name))
     document.add("precisions", _list(map(str, manifest.precisions)))
     tables = {
-        "arguments": _table(getattr(manifest, "arguments", {})),
+        "arguments": _table(manifest.arguments),
         "weights": _weights(manifest),
         "backbone": _table(manifest.backbone.model_dump(mode="json")),
         "preprocess": _preprocess(manifest.preprocess),
