@@ -114,6 +114,9 @@ class Backbone(nn.Module):
             case Cut.PRE_LOGITS:
                 pre_logits: torch.Tensor = self.model.forward_head(features, pre_logits=True)
                 return pre_logits
+            case Cut.PROJECTED:
+                projected: torch.Tensor = self.model.forward_head(features)
+                return projected
             case _:
                 assert_never(self.cut.cut)
 

@@ -116,6 +116,8 @@ def timm_features(model: nn.Module, cut: Cut, images: torch.Tensor) -> torch.Ten
                 return _class_token(model, images)
             case Cut.PRE_LOGITS:
                 return _pre_logits(model, images)
+            case Cut.PROJECTED:
+                return _projected(model, images)
             case _:
                 assert_never(cut)
 
@@ -225,6 +227,19 @@ def _pre_logits(model: Any, images: torch.Tensor) -> torch.Tensor:
     is_single = isinstance(classifier, nn.Module) and not isinstance(classifier, nn.ModuleList)
     if is_single and not _reaches_classifier(model, classifier, features, images):
         raise UnfitError("forward_head(pre_logits=True) does not return what its classifier gets")
+    return features
+
+
+def _projected(model: Any, images: torch.Tensor) -> torch.Tensor:
+    from timm.data import infer_imagenet_subset
+
+    if not getattr(model, "num_classes", 0):
+        raise UnfitError("its head projects nothing")
+    if classes := infer_imagenet_subset(model):
+        raise UnfitError(f"its head returns logits of the classes of {classes}")
+    features: torch.Tensor = model(images)
+    if not isinstance(features, torch.Tensor) or features.dim() != 2:
+        raise UnfitError("its head returns something else than one row per image")
     return features
 
 

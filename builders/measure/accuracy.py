@@ -192,7 +192,7 @@ def _classifier(backbone: Backbone) -> Callable[[Features], npt.NDArray[np.int64
     match backbone.cut.cut:
         case Cut.POOLED | Cut.PRE_LOGITS | Cut.CLS_TOKEN:
             pass
-        case Cut.FLATTENED:
+        case Cut.FLATTENED | Cut.PROJECTED:
             return None
         case _:
             assert_never(backbone.cut.cut)

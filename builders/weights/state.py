@@ -280,8 +280,15 @@ def _features(model: nn.Module, manifest: Manifest) -> torch.Tensor:
     network: Any = model.eval()
     image = torch.zeros(1, 3, *sides(manifest.preprocess.input_size))
     features: torch.Tensor = network.forward_features(image)
-    if manifest.backbone.cut is Cut.PRE_LOGITS:
-        features = network.forward_head(features, pre_logits=True)
+    match manifest.backbone.cut:
+        case Cut.POOLED | Cut.FLATTENED | Cut.CLS_TOKEN:
+            return features
+        case Cut.PRE_LOGITS:
+            features = network.forward_head(features, pre_logits=True)
+        case Cut.PROJECTED:
+            features = network.forward_head(features)
+        case _:
+            assert_never(manifest.backbone.cut)
     return features
 
 

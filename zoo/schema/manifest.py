@@ -184,12 +184,15 @@ class Cut(StrEnum):
         FLATTENED: ``forward_features``, flattened.
         CLS_TOKEN: The first token of ``forward_features``.
         PRE_LOGITS: What timm feeds the classifier.
+        PROJECTED: What timm's head returns, if that is no classifier but projects the features into
+            another space, as CLIP's does.
     """
 
     POOLED = "pooled"
     FLATTENED = "flattened"
     CLS_TOKEN = "cls_token"
     PRE_LOGITS = "pre_logits"
+    PROJECTED = "projected"
 
 
 class BackboneCut(_Frozen):

@@ -124,7 +124,63 @@ def test_every_cut_has_timms_own_features() -> None:
     images = torch.rand(2, 3, 160, 160)
     for cut in Cut:
         name = "test_vit.r160_in1k" if cut is Cut.CLS_TOKEN else "test_resnet.r160_in1k"
-        assert cuts.timm_features(network(name), cut, images).dim() == 2
+        model = projecting() if cut is Cut.PROJECTED else network(name)
+        assert cuts.timm_features(model, cut, images).dim() == 2
+
+
+@cache
+def projecting() -> nn.Module:
+    """Returns a network whose head projects, as that of CLIP's image tower."""
+    torch.manual_seed(0)
+    model: nn.Module = import_timm().create_model("test_vit", num_classes=48).eval()
+    return model
+
+
+@cache
+def attending() -> nn.Module:
+    """Returns a network that pools its tokens by attention, without a head, as SigLIP's."""
+    torch.manual_seed(0)
+    model: nn.Module = import_timm().create_model(
+        "test_vit", global_pool="map", class_token=False, num_classes=0
+    )
+    return model.eval()
+
+
+def features_of(model: nn.Module, cut: str, width: int, images: torch.Tensor) -> torch.Tensor:
+    backbone = Backbone(model, backbone_cut(cut=cut, feature_dim=width))
+    with torch.inference_mode():
+        features: torch.Tensor = backbone(images)
+    return features
+
+
+def test_projected_features_are_what_the_head_returns() -> None:
+    images = torch.rand(2, 3, 160, 160)
+    expected = cuts.timm_features(projecting(), Cut.PROJECTED, images)
+    features = features_of(projecting(), "projected", 48, images)
+    assert features.shape == (2, 48)
+    assert torch.equal(features, expected)
+    before = features_of(projecting(), "pre_logits", 64, images)
+    head: Any = projecting()
+    assert torch.allclose(head.head(before), features, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"), [(lambda: network("test_vit.r160_in1k"), "logits"), (attending, "nothing")]
+)
+def test_a_head_that_does_not_project_is_refused(make: Any, reason: str) -> None:
+    with pytest.raises(cuts.UnfitError, match=reason):
+        cuts.timm_features(make(), Cut.PROJECTED, torch.rand(2, 3, 160, 160))
+
+
+def test_features_pooled_by_attention_are_pre_logits() -> None:
+    images = torch.rand(2, 3, 160, 160)
+    features = features_of(attending(), "pre_logits", 64, images)
+    model: Any = attending()
+    with torch.inference_mode():
+        assert torch.equal(features, model.attn_pool(model.forward_features(images)))
+        assert torch.equal(features, cuts.timm_features(model, Cut.PRE_LOGITS, images))
+    with pytest.raises(cuts.UnfitError, match="no class token"):
+        cuts.timm_features(model, Cut.CLS_TOKEN, images)
 
 
 def export_of(manifest: Manifest, output: Path) -> None:
