@@ -68,7 +68,9 @@ def _pixels(text: str) -> int:
     try:
         return TypeAdapter(Side).validate_python(text)
     except ValidationError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of pixels from 32 to 2048") from error
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no number of pixels from 32 to 2048"
+        ) from error
 
 
 def add(options: argparse.Namespace) -> int:
