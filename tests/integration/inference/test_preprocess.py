@@ -48,7 +48,6 @@ def test_a_photo_becomes_what_timm_makes_of_it(name: str, manifests: dict[str, M
             squashed = preprocess.crop_mode is CropMode.SQUASH
             differences = np.abs(ours[0] - transform(turned).numpy())
             assert differences.max() < (level if squashed else 1e-3)
-            assert (differences > 1e-3).mean() < 1e-2
     one = np.empty((3, size, size), np.float32)  # the way of a feature pass
     normalise_into(one, fit(turned, preprocess.plain), preprocess.plain)
     assert np.abs(ours[0] - one).max() < 1e-6
