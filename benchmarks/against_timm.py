@@ -3,7 +3,7 @@
 Nothing of a manifest but names goes into timm's side: timm's own configuration of the tag gives the
 transform, and its own methods the features. The photos have sizes that no network takes. ::
 
-    python -m benchmarks.against_timm --store _repository-seeded --models 'convnext*' -o docs/results/models.json
+    python -m benchmarks.against_timm --models 'convnext*' -o docs/results/models.json
 """
 
 from __future__ import annotations

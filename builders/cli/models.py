@@ -29,19 +29,21 @@ from zoo.util.toml import toml
 
 MEASURED, UNSUPPORTED = "docs/results/models.json", "docs/results/unsupported.toml"
 
-_INTRODUCTION = f"""\
+_INTRODUCTION = """\
 # Models
 
-Made by `zoo-farm models > docs/models.md` from the manifests, their lock and [measurements](results/models.md); a test
-fails if this page is out of date. [Add a model](how-to/add-a-model.md) describes how to get another one of timm's.
+Made by `zoo-farm models > docs/models.md` from the manifests, their lock and
+[measurements](results/models.md); a test fails if this page is out of date. How to get another of
+timm's models: [Add a model](how-to/add-a-model.md).
 
-- **weights**: `pinned` states its SHA-256 (in the manifest or in `manifests.lock`) and who recorded it; `unlocked` is
-  locked on first use by `make zoo` or `make lock`.
-- **licence**: in brackets if it does not allow publishing engines. `make zoo` leaves these models out and says so; dry runs
-  (`WEIGHTS=seeded`) build them.
-- **measured**: engines that were built, and the worst cosine of their features against timm's own transform and
-  features on photos of odd sizes. Cross-built engines did not run. `seeded` weights are random: they show that the
-  network is exported and built right, not how accurate its trained weights are.
+- **licence**: in brackets if it does not allow publishing engines. `make zoo` leaves these models
+  out and says so; dry runs (`WEIGHTS=seeded`) build them.
+- **weights**: `pinned` states their SHA-256 and who records it; `unlocked` ones are locked on first
+  use, by `make zoo` or `make lock`.
+- **measured**: engines that were built, and the worst cosine of their features against timm's own
+  transform and features on photos of odd sizes. Engines built for another GPU did not run. `seeded`
+  weights are random: they show that the network is exported and built right, not how accurate its
+  trained weights are.
 """
 
 
