@@ -140,13 +140,15 @@ def _keep(draft: Draft, there: Manifest | None) -> Draft:
     """Returns a draft with what a person or a hub stated in the manifest that it replaces."""
     if there is None:
         return draft
-    kept: dict[str, object] = {"catalog": there.catalog}
     old, new = there.weights, draft.manifest.weights
     assert isinstance(new, HubWeights)
-    if isinstance(old, HubWeights) and old.repository == new.repository:
-        kept["weights"] = old
+    same = isinstance(old, HubWeights) and old.repository == new.repository
+    manifest = draft.manifest.model_copy(
+        update={"catalog": there.catalog, "weights": old if same else new}
+    )
+    kept = ("catalog", "weights") if same else ("catalog",)
     remarks = {field: text for field, text in draft.remarks.items() if field not in kept}
-    return replace(draft, manifest=draft.manifest.model_copy(update=kept), remarks=remarks)
+    return replace(draft, manifest=manifest, remarks=remarks)
 
 
 def _try(draft: Draft) -> Draft:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from builders.export.backbone import import_timm
 from builders.export.cuts import fitting_cuts
-from zoo.schema.manifest import Cut
+from zoo.schema.manifest import Argument, Cut
 from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError
 
@@ -84,7 +84,7 @@ class Anatomies:
     def __init__(self) -> None:
         self._known: dict[str, Anatomy | ExportError] = {}
 
-    def of(self, name: str, size: tuple[int, int], arguments: Mapping[str, object]) -> Anatomy:
+    def of(self, name: str, size: tuple[int, int], arguments: Mapping[str, Argument]) -> Anatomy:
         """Returns the anatomy of a network.
 
         Args:
@@ -142,7 +142,7 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         func: Callable[..., object],
         types: object,
         args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
+        kwargs: Any = None,
     ) -> object:
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves(result):

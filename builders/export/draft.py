@@ -16,6 +16,8 @@ from builders.recipe.pretrained import PretrainedFacts
 from zoo.schema.explain import SchemaNode, explain
 from zoo.schema.licences import allowed_licences
 from zoo.schema.manifest import (
+    Argument,
+    BackboneCut,
     Batches,
     BatchRange,
     CatalogText,
@@ -23,6 +25,7 @@ from zoo.schema.manifest import (
     Fact,
     HubWeights,
     Manifest,
+    StatedPreprocess,
     sides,
 )
 from zoo.schema.precisions import Precision
@@ -117,15 +120,23 @@ def draft(name: str, wishes: Wishes, others: Mapping[str, Manifest], anatomies: 
     arguments, size = _arguments(facts, wishes), _size(facts, wishes)
     anatomy = anatomies.of(name, size, arguments)
     cut = _cut(name, anatomy, wishes.cut)
-    data = _fields(name, facts, wishes, others)
-    data |= {
-        "backbone": {"cut": cut, "feature_dim": anatomy.cuts[cut]},
-        "batch": batches(anatomy.elements),
-        "catalog": _catalog(name, facts, anatomy, cut, size),
-        **({"arguments": arguments} if arguments else {}),
-    }
     try:
-        manifest = Manifest.model_validate(data)
+        manifest = Manifest(
+            id=wishes.id or _free_id(name, others),
+            family=wishes.family or _family(name, others),
+            arch=name.partition(".")[0],
+            tag=name.partition(".")[2],
+            arguments=arguments,
+            licence=facts.licence or UNKNOWN_LICENCE,
+            origin=f"https://huggingface.co/{facts.repository}",
+            weights=HubWeights(source="hub", repository=facts.repository),
+            backbone=BackboneCut(cut=cut, feature_dim=anatomy.cuts[cut]),
+            preprocess=_preprocess(facts, wishes),
+            batch=batches(anatomy.elements),
+            precisions=_PRECISIONS,
+            deviations=_deviations(facts, size, wishes),
+            catalog=_catalog(name, anatomy, cut, size),
+        )
     except ValidationError as error:
         schema = cast(SchemaNode, Manifest.model_json_schema())
         problems = "; ".join(explain(problem, schema) for problem in error.errors())
@@ -155,7 +166,7 @@ def _size(facts: PretrainedFacts, wishes: Wishes) -> tuple[int, int]:
     return (facts.test_input_size if wishes.at_test_size else None) or facts.input_size
 
 
-def _arguments(facts: PretrainedFacts, wishes: Wishes) -> dict[str, int]:
+def _arguments(facts: PretrainedFacts, wishes: Wishes) -> dict[str, Argument]:
     """Returns the arguments that give a network of a fixed size another one."""
     if wishes.input_size is None or not facts.fixed_size:
         return {}
@@ -179,35 +190,19 @@ def _cut(name: str, anatomy: Anatomy, wanted: Cut | None) -> Cut:
     return cut
 
 
-def _fields(
-    name: str, facts: PretrainedFacts, wishes: Wishes, others: Mapping[str, Manifest]
-) -> dict[str, object]:
-    """Returns the fields of a manifest that timm states."""
-    arch, _, tag = name.partition(".")
+def _preprocess(facts: PretrainedFacts, wishes: Wishes) -> StatedPreprocess:
+    """Returns the preprocessing that timm states, at the size that is wanted."""
     height, width = _size(facts, wishes)
     is_test = wishes.at_test_size and facts.test_input_size is not None
-    own_size = wishes.input_size is not None and (height, width) != facts.input_size
-    return {
-        "id": wishes.id or _free_id(name, others),
-        "family": wishes.family or _family(arch, others),
-        "arch": arch,
-        "tag": tag,
-        "licence": facts.licence or UNKNOWN_LICENCE,
-        "origin": f"https://huggingface.co/{facts.repository}",
-        "precisions": _PRECISIONS,
-        "weights": HubWeights(source="hub", repository=facts.repository or ""),
-        "preprocess": {
+    return StatedPreprocess.model_validate(
+        {
+            **facts.model_dump(include={"crop_mode", "interpolation", "mean", "std"}),
+            "crop": (facts.test_crop if is_test else None) or facts.crop,
             "input_size": height if height == width else (height, width),
             "size_of": "test" if is_test else "train",
             "size_reason": _size_reason(facts, wishes),
-            "crop": (facts.test_crop if is_test else None) or facts.crop,
-            "crop_mode": facts.crop_mode,
-            "interpolation": facts.interpolation,
-            "mean": facts.mean,
-            "std": facts.std,
-        },
-        "deviations": {Fact.INPUT_SIZE: _deviation(facts, height)} if own_size else {},
-    }
+        }
+    )
 
 
 def _size_reason(facts: PretrainedFacts, wishes: Wishes) -> str:
@@ -224,11 +219,13 @@ def _size_reason(facts: PretrainedFacts, wishes: Wishes) -> str:
     )
 
 
-def _deviation(facts: PretrainedFacts, size: int) -> str:
-    return (
-        f"{_work((size, size), facts.input_size)} the work of {_pixels(facts.input_size)}, at "
-        "which the weights were trained"
-    )
+def _deviations(facts: PretrainedFacts, size: tuple[int, int], wishes: Wishes) -> dict[Fact, str]:
+    """Returns why a size differs from both that timm states."""
+    if wishes.input_size is None or size == facts.input_size:
+        return {}
+    trained = _pixels(facts.input_size)
+    words = f"{_work(size, facts.input_size)} the work of {trained}, at which it was trained"
+    return {Fact.INPUT_SIZE: words}
 
 
 def _work(size: tuple[int, int], other: tuple[int, int]) -> str:
@@ -248,15 +245,15 @@ def _free_id(name: str, others: Mapping[str, Manifest]) -> str:
     return arch if arch not in others else name.replace(".", "_")
 
 
-def _family(arch: str, others: Mapping[str, Manifest]) -> str:
+def _family(name: str, others: Mapping[str, Manifest]) -> str:
     """Returns the family of manifests whose networks timm defines in the same file, or its name."""
     timm = import_timm()
 
-    def module(name: str) -> str:
-        defined: Callable[..., object] = timm.model_entrypoint(name)
+    def module(arch: str) -> str:
+        defined: Callable[..., object] = timm.model_entrypoint(arch)
         return defined.__module__.rpartition(".")[2]
 
-    own = module(arch)
+    own = module(name.partition(".")[0])
     related = {
         other.family
         for other in others.values()
@@ -265,9 +262,7 @@ def _family(arch: str, others: Mapping[str, Manifest]) -> str:
     return related.pop() if len(related) == 1 else own
 
 
-def _catalog(
-    name: str, facts: PretrainedFacts, anatomy: Anatomy, cut: Cut, size: tuple[int, int]
-) -> CatalogText:
+def _catalog(name: str, anatomy: Anatomy, cut: Cut, size: tuple[int, int]) -> CatalogText:
     """Returns a text of plain facts; what the model is for is a person's to say."""
     million = f"{anatomy.parameters / 1e6:.3g}" if anatomy.parameters < 1e9 else "over 1,000"
     return CatalogText(

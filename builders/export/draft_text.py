@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import tomlkit
 from tomlkit.items import Array, InlineTable, Table
@@ -28,13 +28,13 @@ def to_toml(draft: Draft) -> str:
         document.add(name, getattr(manifest, name))
     document.add("precisions", _list(map(str, manifest.precisions)))
     tables = {
-        "arguments": _table(manifest.arguments),
+        "arguments": _table(manifest.arguments.items()),
         "weights": _weights(manifest),
-        "backbone": _table(manifest.backbone.model_dump(mode="json")),
+        "backbone": _table(manifest.backbone.model_dump(mode="json").items()),
         "preprocess": _preprocess(manifest.preprocess),
         "batch": _batch(manifest),
-        "deviations": _table({str(fact): text for fact, text in manifest.deviations.items()}),
-        "catalog": _table(manifest.catalog.model_dump(mode="json")),
+        "deviations": _table((str(fact), text) for fact, text in manifest.deviations.items()),
+        "catalog": _table(manifest.catalog.model_dump(mode="json").items()),
     }
     for name, table in tables.items():
         if not table:
@@ -53,14 +53,14 @@ def _weights(manifest: Manifest) -> Table:
     stated = weights.model_dump(mode="json")
     always = ("source", "repository", "revision", "file", "sha256", "size")
     return _table(
-        {name: value for name, value in stated.items() if name in always or value not in (None, [])}
+        (name, value) for name, value in stated.items() if name in always or value not in (None, [])
     )
 
 
 def _preprocess(preprocess: StatedPreprocess) -> Table:
     stated = preprocess.model_dump(mode="json")
     first = ("input_size", "size_of", "size_reason")
-    return _table({name: stated[name] for name in (*first, *stated)})
+    return _table((name, stated[name]) for name in dict.fromkeys((*first, *stated)))
 
 
 def _batch(manifest: Manifest) -> Table:
@@ -79,9 +79,9 @@ def _range(batch: BatchRange) -> InlineTable:
     return table
 
 
-def _table(data: Mapping[str, object]) -> Table:
+def _table(pairs: Iterable[tuple[str, object]]) -> Table:
     table = tomlkit.table()
-    for name, value in data.items():
+    for name, value in pairs:
         table.add(name, _list(value) if isinstance(value, (list, tuple)) else value)
     return table
 

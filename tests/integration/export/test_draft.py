@@ -59,9 +59,9 @@ def test_a_network_that_does_not_run_is_an_error() -> None:
 
 
 def test_a_draft_states_what_the_manifests_state(manifests: dict[str, Manifest]) -> None:
-    """Most of them were written before there were drafts."""
+    """One of each family: most were written before there were drafts."""
     anatomies = Anatomies()
-    for manifest in manifests.values():
+    for manifest in {one.family: one for one in manifests.values()}.values():
         if not isinstance(manifest.weights, HubWeights) or manifest.deviations:
             continue
         wishes = Wishes(
@@ -101,8 +101,10 @@ def test_the_text_of_a_draft_is_its_manifest(
 
 
 def test_an_id_and_a_family_that_fit_the_other_manifests(manifests: dict[str, Manifest]) -> None:
+    some = {name: manifests[name] for name in ("resnet50", "resnet101", "vit_base_patch16_224")}
+
     def drafted(name: str) -> Manifest:
-        return draft(name, Wishes(), manifests, Anatomies()).manifest
+        return draft(name, Wishes(), some, Anatomies()).manifest
 
     assert drafted("resnet50.a1_in1k").id == "resnet50"
     assert drafted("resnet50.tv_in1k").id == "resnet50_tv_in1k"
