@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Exporter = Callable[["nn.Module", "torch.Tensor", Path], None]
+Exporter = Callable[["nn.Module", "torch.Tensor", Path], "onnx.ModelProto"]
+Opened = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""From normalised images to features: what :func:`open_onnx` returns."""
 
 INPUT, OUTPUT = "images", "features"
 _GOLDEN_BATCH = 4  # batch size in PyTorch for golden features
@@ -76,12 +78,15 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
 
 
 def check_edges(
-    model: onnx.ModelProto | Path, golden: Path, manifest: Manifest, fp32: Path | None = None
+    model: onnx.ModelProto | Path | Opened,
+    golden: Path,
+    manifest: Manifest,
+    fp32: Path | None = None,
 ) -> dict[str, EdgeNumbers]:
     """Runs an exported ONNX on the edge pictures and compares it with PyTorch.
 
     Args:
-        model: The ONNX, in memory or as a file.
+        model: The ONNX: opened, in memory or as a file.
         golden: The golden file.
         manifest: The model; it names the preprocessing.
         fp32: The fp32 ONNX, which stands in for PyTorch where an old golden file has no features
@@ -93,7 +98,11 @@ def check_edges(
         expected = arrays.get("edge_features")
     if expected is None and fp32 is not None:
         expected = open_onnx(fp32)(pictures)
-    return compare_edges(edge_features(open_onnx(model), pictures, 5), expected, features)
+    return compare_edges(edge_features(_opened(model), pictures, 5), expected, features)
+
+
+def _opened(model: onnx.ModelProto | Path | Opened) -> Opened:
+    return model if callable(model) else open_onnx(model)
 
 
 def write_onnx(
@@ -124,11 +133,10 @@ def write_onnx(
     """
     import logging
 
-    import onnx
     import torch
 
     dynamo = partial(_export_dynamo, optimize=optimize)
-    exporters: dict[str, Callable[[nn.Module, torch.Tensor, Path], None]] = {
+    exporters: dict[str, Exporter] = {
         DIALECTS["dynamo-20"]: dynamo,
         DIALECTS["torchscript-17"]: _export_script,
     }
@@ -139,29 +147,30 @@ def write_onnx(
     export = partial(_export, exporters[dialect], backbone, example, path)
     notes: tuple[str, ...] = ()
     try:
-        export()
+        model = export()
     except Exception as error:  # exporters raise classes of every layer below them
         with _without_fused_attention(backbone) as cured:
             if not cured:
                 raise _not_exported(error) from error
             print(f"trying again without fused attention: {cause_of(error)}")
             try:
-                export()
+                model = export()
             except Exception as second:
                 raise _not_exported(second) from second
         notes = (f"exported without fused attention, with which it fails: {cause_of(error)}",)
-    model = onnx.load(path)
     normalise_onnx(model)
     save_onnx(model, path)
     return notes
 
 
-def _export(exporter: Exporter, backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+def _export(
+    exporter: Exporter, backbone: nn.Module, example: torch.Tensor, path: Path
+) -> onnx.ModelProto:
     import torch
 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        exporter(backbone, example, path)
+        return exporter(backbone, example, path)
 
 
 def _not_exported(error: Exception) -> ExportError:
@@ -194,7 +203,7 @@ def _is_fused(layer: nn.Module) -> bool:
 
 def _export_dynamo(
     backbone: nn.Module, example: torch.Tensor, path: Path, *, optimize: bool
-) -> None:
+) -> onnx.ModelProto:
     import onnx
     import torch
 
@@ -211,13 +220,13 @@ def _export_dynamo(
         optimize=optimize,
     )
     assert program is not None
-    program.save(path, external_data=False)
+    model = program.model_proto
     if not optimize:  # then some types are missing
-        inferred = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
-        onnx.save(inferred, path)
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return model
 
 
-def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> None:
+def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> onnx.ModelProto:
     """Exports for TensorRT 8.6; that exporter omits value types, which are inferred here."""
     import onnx
     import torch
@@ -234,7 +243,7 @@ def _export_script(backbone: nn.Module, example: torch.Tensor, path: Path) -> No
         verbose=False,
     )
     model = onnx.load(path)
-    onnx.save(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True), path)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
 def normalise_onnx(model: onnx.ModelProto) -> None:
@@ -275,7 +284,10 @@ def parameter_count(model: onnx.ModelProto) -> int:
 
 
 def compare_with_golden(
-    model: onnx.ModelProto | Path, golden: Path, manifest: Manifest, batches: tuple[int, ...]
+    model: onnx.ModelProto | Path | Opened,
+    golden: Path,
+    manifest: Manifest,
+    batches: tuple[int, ...],
 ) -> OnnxCheck:
     """Runs an exported ONNX and compares it with PyTorch.
 
@@ -283,7 +295,7 @@ def compare_with_golden(
     any engine is built.
 
     Args:
-        model: The ONNX, in memory or as a file.
+        model: The ONNX: opened, in memory or as a file.
         golden: The golden file.
         manifest: The model; it names the preprocessing.
         batches: Batch sizes to run.
@@ -296,7 +308,7 @@ def compare_with_golden(
     """
     with np.load(golden) as arrays:
         images, features = arrays["images"], arrays["features"]
-    run = open_onnx(model)
+    run = _opened(model)
     cosines, errors, start = [], [], 0
     for batch in batches:
         rows = np.arange(start, start + batch) % len(images)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 from typing_extensions import assert_never
 
@@ -25,6 +27,11 @@ DIALECTS = {
 
 VERIFICATION_METHOD = "row-wise-2"
 """How engines are verified. Raise the number when the comparison changes."""
+
+FUSION = "reparameterized-1"
+"""How networks with parallel branches are fused. Raise the number when that changes."""
+
+_TO_FUSE = Path(__file__).with_name("networks_to_fuse.txt")
 
 _EXPORT_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx-ir")
 
@@ -113,6 +120,7 @@ def export_inputs(
         arguments=manifest.arguments,
         weights=weights,
         ignore=_ignored(manifest.weights),
+        fusion=FUSION if manifest.arch in _to_fuse() else "",
         backbone=manifest.backbone,
         preprocess=manifest.preprocess.plain,
         precision=precision,
@@ -122,6 +130,13 @@ def export_inputs(
         golden=bundled.golden_name(),
         versions={name: version(name) for name in _EXPORT_PACKAGES},
     )
+
+
+@cache
+def _to_fuse() -> frozenset[str]:
+    """Returns timm's architectures with branches to fuse: planning does without timm."""
+    lines = _TO_FUSE.read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))
 
 
 def _ignored(weights: AnyWeights) -> tuple[str, ...]:

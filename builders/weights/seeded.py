@@ -1,13 +1,17 @@
 """Random weights with realistic activations, for dry runs without a hub.
 
 A freshly initialised network does not test much: timm initialises the last BatchNorm of a residual
-block to zero, which disables the branch, and BatchNorm statistics do not fit any image. So scales
-are drawn at random, and the statistics are set by one pass over real photos.
+block to zero, which disables the branch, and BatchNorm statistics do not fit any image. LayerScale,
+SkipInit and some other norms start at or near zero, too. So scales are drawn at random, and the
+statistics are set by one pass over real photos.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -26,8 +30,16 @@ if TYPE_CHECKING:
 
 SEED = 0
 SCALES, BRANCH_SCALES = (0.5, 1.5), (0.1, 0.4)
+NEAR_ZERO = 0.05
+"""What a constant scale is smaller than that keeps a branch from mattering. BEiT starts at 0.1."""
+
 LEAST_VARIANCE = 0.1
 """Lower limit of a channel's variance, relative to the mean of its layer."""
+
+
+_WITH_SCALES = Path(__file__).with_name("networks_with_scales.txt")
+_ADDED = re.compile(r"bias|token|embed|latent")
+"""In the names of parameters that are added to activations."""
 
 
 class Recipe(OmitsDefaults):
@@ -67,9 +79,15 @@ class Recipe(OmitsDefaults):
 
 
 def recipe(manifest: Manifest) -> Recipe:
-    """Returns the inputs of a model's seeded state."""
+    """Returns the inputs of a model's seeded state.
+
+    Networks without scales near zero have the same state as before those were drawn, and so the
+    same recipe. Importing timm to ask takes seconds, so a file names the others.
+    """
+    drawn = manifest.arch in _with_scales() or bool(manifest.arguments)
+    numbers = f"scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}"
     return Recipe(
-        recipe=f"seeded-1, scales {SCALES}, branches {BRANCH_SCALES}, variance {LEAST_VARIANCE}",
+        recipe=f"seeded-2, {numbers}, near zero {NEAR_ZERO}" if drawn else f"seeded-1, {numbers}",
         seed=SEED,
         arch=manifest.timm_name,
         arguments=manifest.arguments,
@@ -80,9 +98,53 @@ def recipe(manifest: Manifest) -> Recipe:
     )
 
 
+@cache
+def _with_scales() -> frozenset[str]:
+    """Returns timm's architectures with scales that start near zero."""
+    lines = _WITH_SCALES.read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))
+
+
+def scales_near_zero(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns a fresh network's scales that switch off what they scale, by name.
+
+    These are the parameters with one value per channel, or only one, that start constant and near
+    zero, but for what is added instead of multiplied, and but for BatchNorms.
+    """
+    from torch import nn
+
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    of_norms = {id(parameter) for norm in norms for parameter in norm.parameters()}
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in of_norms
+        and not _ADDED.search(name.rpartition(".")[2])
+        and _is_near_zero(parameter.detach())
+    }
+
+
+def _is_near_zero(values: torch.Tensor) -> bool:
+    per_channel = values.numel() == max(values.shape, default=1)
+    if not (per_channel and values.is_floating_point()):
+        return False
+    low, high = float(values.min()), float(values.max())
+    return low == high and abs(high) < NEAR_ZERO
+
+
 def make_state(
     create: Callable[[], nn.Module], images: npt.NDArray[np.float32]
 ) -> dict[str, torch.Tensor]:
+    """Draws a model's weights as :func:`make_network` does, and returns :func:`state_of` it."""
+    return state_of(make_network(create, images))
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the state dict of the whole model, classifier included, as in a hub's file."""
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def make_network(create: Callable[[], nn.Module], images: npt.NDArray[np.float32]) -> nn.Module:
     """Draws a model's weights and sets its BatchNorm statistics on real photos.
 
     Args:
@@ -90,7 +152,7 @@ def make_state(
         images: Preprocessed photos, ``(N, 3, H, W)``.
 
     Returns:
-        The state dict of the whole model, classifier included, as in a hub's file.
+        The model, in evaluation mode.
     """
     import torch
     from torch import nn
@@ -106,16 +168,21 @@ def make_state(
             nn.init.uniform_(norm.weight, *(BRANCH_SCALES if ends_branch else SCALES))
             nn.init.uniform_(norm.bias, -0.2, 0.2)
             norm.reset_running_stats()
-            norm.momentum = None  # cumulative average
+        for scale in scales_near_zero(model).values():
+            nn.init.uniform_(scale, *BRANCH_SCALES)
     model.eval()
-    for norm in norms:
-        norm.train()
     if norms:
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train()
+            norm.momentum = None  # cumulative average
         with torch.inference_mode():
             model(torch.from_numpy(images))
-        for norm in norms:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
             # A channel that hardly varies on these few photos would explode on others.
             variance = norm.running_var
             assert variance is not None
             variance.clamp_(min=float(variance.mean()) * LEAST_VARIANCE)
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    return model

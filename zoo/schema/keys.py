@@ -107,6 +107,7 @@ class ExportInputs(OmitsDefaults, _Inputs):
         arguments: Arguments of timm's network; not in the JSON without any, so that keys stay.
         weights: The weights.
         ignore: Prefixes of ignored state-dict keys.
+        fusion: How the network's parallel branches are fused; not in the JSON of networks without.
         backbone: Cut and feature width.
         preprocess: The preprocessing.
         precision: Precision of the ONNX.
@@ -117,13 +118,14 @@ class ExportInputs(OmitsDefaults, _Inputs):
         versions: Versions of all packages involved, by name.
     """
 
-    omitted: ClassVar[frozenset[str]] = frozenset({"arguments"})
+    omitted: ClassVar[frozenset[str]] = frozenset({"arguments", "fusion"})
 
     model: str
     arch: str
     arguments: dict[str, Argument] = {}
     weights: WeightsIdentity
     ignore: tuple[str, ...] = ()
+    fusion: str = ""
     backbone: BackboneCut
     preprocess: Preprocess
     precision: Precision

@@ -175,6 +175,22 @@ class EdgeNumbers(Measurement):
     error: float | None = None
 
 
+class FusionCheck(Measurement):
+    """A network with fused branches compared with the same as it was trained, in PyTorch.
+
+    Attributes:
+        worst_cosine: Of the features of any golden photo.
+        worst_relative_error: Of any golden photo, ``|y - r| / |r|``.
+        parameters_before: Parameters of the network as trained.
+        parameters: Parameters of the fused one.
+    """
+
+    worst_cosine: float | None = None
+    worst_relative_error: float | None = None
+    parameters_before: int | None = None
+    parameters: int | None = None
+
+
 class OnnxCheck(Measurement):
     """An exported ONNX compared with PyTorch on golden photos.
 
@@ -185,6 +201,8 @@ class OnnxCheck(Measurement):
         worst_relative_error: Of any row, ``|y - r| / |r|``.
         graph: Types of the graph, below fp32.
         edges: Name of an edge picture (flat, or noise) to its numbers; absent in old records.
+        fusion: The fused network compared with the one that was trained; absent without branches
+            to fuse, and below fp32.
     """
 
     runtime: str | None = None
@@ -193,6 +211,7 @@ class OnnxCheck(Measurement):
     worst_relative_error: float = float("nan")
     graph: GraphSummary | None = None
     edges: dict[str, EdgeNumbers] = {}
+    fusion: FusionCheck | None = None
 
 
 class PhotoNumbers(Measurement):

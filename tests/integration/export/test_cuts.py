@@ -14,8 +14,9 @@ from support.goldens import assert_golden
 from support.records import backbone_cut
 from torch import nn
 
-from builders.export import cuts, run
+from builders.export import cuts
 from builders.export.backbone import Backbone, check_width, import_timm
+from builders.export.fp32 import export_fp32
 from builders.recipe.export_form import DIALECTS
 from zoo.schema.manifest import CropMode, Cut, Manifest, StatedPreprocess
 from zoo.util.errors import ExportError
@@ -105,10 +106,11 @@ def test_features_are_those_of_timms_own_methods(
     with torch.inference_mode():
         features = Backbone(model, manifest.backbone)(batch).numpy()
     assert features.shape == (3, width)
-    cuts.check_golden(manifest, model, images, features)
+    expected = cuts.timm_features(model, Cut(cut), batch)
+    cuts.check_golden(manifest, expected, features)
     for spoilt in (features[:, ::-1].copy(), features[[1, 0, 2]], 1.01 * features):
         with pytest.raises(ExportError, match=r"differ from timm's own"):
-            cuts.check_golden(manifest, model, images, spoilt)
+            cuts.check_golden(manifest, expected, spoilt)
 
 
 def test_a_network_that_does_not_run_at_a_size_says_so(manifests: dict[str, Manifest]) -> None:
@@ -190,7 +192,7 @@ def export_of(manifest: Manifest, output: Path) -> None:
         inputs={"fp32": SimpleNamespace(dialect=DIALECTS["dynamo-20"])},
     )  # fmt: skip
     output.mkdir(exist_ok=True)
-    run._export_fp32(job, SimpleNamespace(output=output), lambda done, note: None)  # type: ignore[arg-type]
+    export_fp32(job, SimpleNamespace(output=output), lambda done, note: None)  # type: ignore[arg-type]
 
 
 def test_the_export_job_refuses_a_cut_before_it_writes_features(

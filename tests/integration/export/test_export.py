@@ -20,7 +20,7 @@ from support.paths import ROOT, TESTS
 from support.records import backbone_cut, weights_identity
 from torch import nn
 
-from builders.export import run
+from builders.export import fp32, run
 from builders.export.backbone import Backbone, check_width, create
 from builders.export.onnx import (
     compare_with_golden,
@@ -34,6 +34,7 @@ from builders.jobs.progress import silent
 from builders.photos.calibration import shipped
 from builders.precision import to_low
 from builders.precision.graph import name_nodes
+from builders.precision.onnx_session import open_onnx
 from builders.recipe.export_form import DIALECTS, Form, export_inputs
 from zoo.schema.keys import ExportInputs
 from zoo.schema.manifest import BackboneCut, Manifest
@@ -94,7 +95,7 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_export import Restless, pooled
-from builders.export import run
+from builders.export import fp32, run
 from builders.export.backbone import Backbone
 from builders.export.onnx import write_onnx
 torch.manual_seed(0)
@@ -178,9 +179,9 @@ def test_an_export_that_differs_from_pytorch_is_refused(
     write_onnx(backbone, 32, tmp_path / "m.onnx")
     onnx_path, golden = tmp_path / "m.onnx", tmp_path / "golden.npz"
     assert compare_with_golden(onnx_path, golden, manifest, (1, 3)).worst_cosine > 0.9999
-    job: Any = SimpleNamespace(manifest=small(manifests, mean=(0.0, 0.9, 0.1)))
+    other = small(manifests, mean=(0.0, 0.9, 0.1))
     with pytest.raises(ExportError, match=r"resnet50: .*cosine") as caught:
-        run._check_fp32(job, onnx_path, golden)
+        fp32._compare(other, open_onnx(onnx_path), golden, {})
     assert caught.value.exit_code == 6
 
 

@@ -13,8 +13,9 @@ import pytest
 from support.goldens import assert_golden
 from support.paths import MANIFESTS, ROOT
 
-from builders.export import run, timm_facts
+from builders.export import timm_facts
 from builders.export.backbone import import_timm
+from builders.export.fp32 import export_fp32
 from builders.recipe import facts_table
 from zoo.schema.manifest import (
     Fact,
@@ -101,7 +102,7 @@ def test_the_export_job_checks_seeded_weights_too(
     )  # fmt: skip
     workspace: Any = SimpleNamespace(output=tmp_path)
     with pytest.raises(ManifestError, match=r"preprocess\.crop_mode: .*'squash'"):
-        run._export_fp32(job, workspace, lambda done, note: None)
+        export_fp32(job, workspace, lambda done, note: None)
     assert not list(tmp_path.glob("*.*"))
     assert len(facts_table.read_table()) > 1000  # planning knows now
 
