@@ -160,7 +160,7 @@ def _measurement(row: BesideTimm) -> str:
 
 
 def _cannot(networks: Iterable[Unsupported]) -> Iterator[str]:
-    yield "| timm | why |"
+    yield "| weights of timm, or their licence | why |"
     yield "| --- | --- |"
     for network in networks:
         yield f"| `{network.name}` | {network.reason} |"
