@@ -13,13 +13,17 @@ from rich.console import Console
 
 from builders.jobs.progress import Display
 from zoo.cli.main import add_arguments
-from zoo.schema.manifest import Cut, HubWeights, Manifest, Side, read_manifests
+from zoo.schema.manifest import Cut, Fact, HubWeights, Manifest, Side, read_manifests
 from zoo.util.errors import UsageError
 from zoo.util.files import write_whole
 
 if TYPE_CHECKING:
     from builders.export.available import Available
     from builders.export.draft import Draft
+
+
+_KEPT = ("catalog", "batch", "precisions", "half_images", "tolerance")
+"""Fields that a new draft takes from the manifest that it replaces."""
 
 
 def add_commands(commands: Any) -> None:
@@ -58,8 +62,8 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--overwrite", action="store_true",
-        help="replace an existing manifest without asking; the hash of its weights and its "
-        "catalog text are kept",
+        help="replace an existing manifest without asking; what timm does not state is kept: the "
+        "hash of its weights, batch ranges, precisions, tolerances, reasons, catalog text",
     )  # fmt: skip
 
 
@@ -102,9 +106,10 @@ def add(options: argparse.Namespace) -> int:
     drafted = draft(name, wishes, others, Anatomies())
     path = folder / f"{drafted.manifest.id}.toml"
     _check_free(path, drafted.manifest, others, overwrite=options.overwrite)
-    drafted = _keep(drafted, others.get(drafted.manifest.id))
+    there = others.get(drafted.manifest.id)
+    drafted = _keep(drafted, there)
     if not options.no_check:
-        drafted = _try(drafted)
+        drafted = _keep(_try(drafted), there)
     _write(path, drafted)
     return 0
 
@@ -137,16 +142,23 @@ def _check_free(
 
 
 def _keep(draft: Draft, there: Manifest | None) -> Draft:
-    """Returns a draft with what a person or a hub stated in the manifest that it replaces."""
+    """Returns a draft with what timm does not state from the manifest that it replaces."""
     if there is None:
         return draft
     old, new = there.weights, draft.manifest.weights
     assert isinstance(new, HubWeights)
     same = isinstance(old, HubWeights) and old.repository == new.repository
+    reasons = {**there.deviations, **draft.manifest.deviations}
+    if Fact.INPUT_SIZE not in draft.manifest.deviations:
+        reasons.pop(Fact.INPUT_SIZE, None)
     manifest = draft.manifest.model_copy(
-        update={"catalog": there.catalog, "weights": old if same else new}
+        update={
+            **{field: getattr(there, field) for field in _KEPT},
+            "weights": old if same else new,
+            "deviations": reasons,
+        }
     )
-    kept = ("catalog", "weights") if same else ("catalog",)
+    kept = (*_KEPT, "weights") if same else _KEPT
     remarks = {field: text for field, text in draft.remarks.items() if field not in kept}
     return replace(draft, manifest=manifest, remarks=remarks)
 

@@ -27,12 +27,15 @@ def to_toml(draft: Draft) -> str:
             document.add(tomlkit.comment(remarks[name]))
         document.add(name, getattr(manifest, name))
     document.add("precisions", _list(map(str, manifest.precisions)))
+    if manifest.half_images:
+        document.add("half_images", tomlkit.item(True))
     tables = {
         "arguments": _table(manifest.arguments.items()),
         "weights": _weights(manifest),
         "backbone": _table(manifest.backbone.model_dump(mode="json").items()),
         "preprocess": _preprocess(manifest.preprocess),
         "batch": _batch(manifest),
+        "tolerance": _tolerance(manifest),
         "deviations": _table((str(fact), text) for fact, text in manifest.deviations.items()),
         "catalog": _table(manifest.catalog.model_dump(mode="json").items()),
     }
@@ -61,6 +64,12 @@ def _preprocess(preprocess: StatedPreprocess) -> Table:
     stated = preprocess.model_dump(mode="json")
     first = ("input_size", "size_of", "size_reason")
     return _table((name, stated[name]) for name in dict.fromkeys((*first, *stated)))
+
+
+def _tolerance(manifest: Manifest) -> Table:
+    own = manifest.tolerance.items()
+    dumped = ((precision, one.model_dump(mode="json", exclude_none=True)) for precision, one in own)
+    return _table((str(precision), _table(stated.items())) for precision, stated in dumped)
 
 
 def _batch(manifest: Manifest) -> Table:

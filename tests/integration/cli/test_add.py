@@ -68,12 +68,15 @@ def test_nothing_is_written_for_a_model_that_does_not_export(
 def test_a_manifest_is_replaced_only_if_that_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its hash and its text, which no timm states, outlive that."""
+    """What no timm states outlives that."""
     assert add(tmp_path, TINY, "--no-check") == 0
     path = tmp_path / "test_convnext.toml"
     pin(path, "ab" * 32, digest_from="hub")
-    path.write_text(path.read_text().replace("Not described yet", "A first look"))
-    written = path.read_text()
+    text = path.read_text().replace("Not described yet", "A first look")
+    text = text.replace("precisions = ", "half_images = true\nprecisions = ")
+    text = text.replace("max = 256", "max = 300")
+    path.write_text(text + '[tolerance.fp16]\ncosine = 0.9\nreason = "so it is"\n')
+    before, written = load_manifest(path), path.read_text()
     assert add(tmp_path, TINY, "--no-check", "--cut", "pooled") == 2
     error = capsys.readouterr().err
     assert "--overwrite" in error
@@ -82,6 +85,8 @@ def test_a_manifest_is_replaced_only_if_that_is_asked_for(
     manifest = load_manifest(path)
     assert manifest.backbone.cut == "pooled"
     assert manifest.catalog.use_case == "A first look"
+    for field in ("half_images", "tolerance", "batch", "precisions", "weights", "catalog"):
+        assert getattr(manifest, field) == getattr(before, field)
     assert isinstance(manifest.weights, HubWeights)
     assert manifest.weights.sha256 == "ab" * 32
     assert add(tmp_path, "test_convnext2.r160_in1k", "--id", "test_convnext", "--overwrite",
