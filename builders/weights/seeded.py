@@ -168,8 +168,11 @@ def make_network(create: Callable[[], nn.Module], images: npt.NDArray[np.float32
             nn.init.uniform_(norm.weight, *(BRANCH_SCALES if ends_branch else SCALES))
             nn.init.uniform_(norm.bias, -0.2, 0.2)
             norm.reset_running_stats()
-        for scale in scales_near_zero(model).values():
-            nn.init.uniform_(scale, *BRANCH_SCALES)
+        for name, scale in scales_near_zero(model).items():
+            # What follows a norm is as strong as its shortcut; what comes out of random layers is
+            # a small part of it already.
+            of_norm = name.endswith(".weight")
+            nn.init.uniform_(scale, *(BRANCH_SCALES if of_norm else SCALES))
     model.eval()
     if norms:
         momenta = [norm.momentum for norm in norms]
