@@ -89,6 +89,8 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
     """Prints a line per disabled or failed engine, then the totals; returns the exit status."""
     for label, reason in summary.disabled.items():
         display.say(f"none {label}: {reason}")
+    for model, refused in summary.withheld.items():
+        display.say(f"none {model}: {refused.message.removeprefix(f'{model}: ')}")
     for label, error in summary.failed.items():
         text = str(error).removeprefix(f"{label}: ")
         display.say(f"FAILED {label}: {text}")
@@ -104,6 +106,7 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
                 "disabled because engines missed tolerance or failed (RETRY=1 tries them again)",
                 of_engines,
             ),
+            ("withheld because of their licence", list(summary.withheld)),
             ("failed", list(summary.failed)),
         )
         if labels
@@ -111,4 +114,6 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
     display.say(f"{store}: {', '.join(totals) if totals else 'nothing to build'}")
     if not summary.failed and not totals:
         raise UsageError("no engine matches the options")
+    if len(totals) == 1 and summary.withheld:
+        raise next(iter(summary.withheld.values()))  # nothing else was asked for
     return 1 if summary.failed else 0

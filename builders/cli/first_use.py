@@ -10,6 +10,7 @@ from builders.weights import locking, locks
 from builders.weights.locks import NAME, Pin
 from builders.weights.mode import MODE_FACTS
 from builders.weights.standing import DIGEST_FACTS
+from zoo.schema.licences import allowed_licences
 from zoo.schema.manifest import DigestFrom, HubWeights, Manifest
 from zoo.util.errors import ZooError
 
@@ -20,6 +21,7 @@ def lock_first(request: Request, say: Say, *, locked: bool) -> Request:
     """Locks the weights of a request that are not locked, and says so.
 
     A model that can't be locked fails with the reason; one whose hash the manifest states goes on.
+    Weights whose licence forbids publishing engines are not asked for: nothing is built of them.
 
     Args:
         request: The request.
@@ -31,7 +33,9 @@ def lock_first(request: Request, say: Say, *, locked: bool) -> Request:
     """
     if locked or MODE_FACTS[request.weights].kind.seeded:
         return request
-    outcome = locking.lock_missing(request.manifest_dir, request.manifests.values())
+    allowed = allowed_licences()
+    publishable = [one for one in request.manifests.values() if one.licence in allowed]
+    outcome = locking.lock_missing(request.manifest_dir, publishable)
     for name, pin in outcome.new.items():
         say(f"locked {name}: {described(pin)}")
     if outcome.new:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from builders.cli import (
+    add,
     build,
     catalog,
     cluster,
@@ -14,6 +15,7 @@ from builders.cli import (
     lock,
     manifests,
     measure,
+    models,
     nightly,
     plan,
     reinstate,
@@ -34,8 +36,10 @@ COMMAND_GROUPS = (
     repository,
     reinstate,
     keys,
+    add,
     lock,
     manifests,
+    models,
     measure,
     images,
     cluster,

@@ -118,15 +118,24 @@ def timm_features(model: nn.Module, cut: Cut, images: torch.Tensor) -> torch.Ten
                 assert_never(cut)
 
 
-def _fitting(model: nn.Module, images: torch.Tensor) -> str:
-    """Returns which cuts a network has, and their widths, as a hint."""
-    fitting = []
+def fitting_cuts(model: nn.Module, images: torch.Tensor) -> dict[Cut, int]:
+    """Returns the cuts that a network has, and their widths.
+
+    On the meta device it is asked what it has, but not whether the values bear that out.
+    """
+    widths = {}
     for cut in Cut:
         try:
-            width = timm_features(model, cut, images).shape[1]
+            widths[cut] = timm_features(model, cut, images).shape[1]
         except (UnfitError, *_NETWORK_ERRORS):
             continue
-        fitting.append(f"'{cut}' (feature_dim = {width})")
+    return widths
+
+
+def _fitting(model: nn.Module, images: torch.Tensor) -> str:
+    """Returns which cuts a network has, and their widths, as a hint."""
+    widths = fitting_cuts(model, images)
+    fitting = [f"'{cut}' (feature_dim = {width})" for cut, width in widths.items()]
     # The flattened map is the last resort, though the enum has it second.
     fitting.sort(key=lambda text: str(Cut.FLATTENED) in text)
     return f"this network has {' or '.join(fitting)}" if fitting else "no cut fits this network"
@@ -258,10 +267,13 @@ def _acts(module: Any) -> bool:
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether every row of two tensors is the same up to rounding."""
+    """Whether every row of two tensors is the same up to rounding.
+
+    On the meta device, which computes shapes only, whether they can be.
+    """
     one, other = one.flatten(1), other.flatten(1)
-    if one.shape != other.shape:
-        return False
+    if one.shape != other.shape or one.is_meta:
+        return one.shape == other.shape
     errors = (one - other).norm(dim=1) / other.norm(dim=1).clamp_min(1e-12)
     return bool((errors <= _CLOSE).all())
 

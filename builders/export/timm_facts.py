@@ -27,7 +27,7 @@ def check_manifest(manifest: Manifest) -> None:
     if manifest.tag:
         if manifest.timm_name in timm.list_pretrained(f"{manifest.arch}.*"):
             config = timm.get_pretrained_cfg(manifest.timm_name)
-            check_facts(manifest, _facts(config), version("timm"))
+            check_facts(manifest, facts_of(config), version("timm"))
         return
     _check_untagged(manifest, timm)
     check_facts(manifest, None, version("timm"))
@@ -40,7 +40,7 @@ def remember() -> None:
         return
     timm = import_timm()
     configs = (timm.get_pretrained_cfg(name) for name in timm.list_pretrained())
-    facts = (_facts(config) for config in configs if config is not None)
+    facts = (facts_of(config) for config in configs if config is not None)
     facts_table.write_table({fact.name: fact for fact in facts})
 
 
@@ -57,7 +57,8 @@ def _check_untagged(manifest: Manifest, timm: Any) -> None:
             )
 
 
-def _facts(config: Any) -> PretrainedFacts:
+def facts_of(config: Any) -> PretrainedFacts:
+    """Returns what a ``pretrained_cfg`` of timm states."""
     name = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
     test_size = config.test_input_size
     return PretrainedFacts(

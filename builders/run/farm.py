@@ -84,7 +84,10 @@ class Farm:
             except ClusterError:
                 raise
             except ZooError as error:
-                summary.failed[manifest.id] = error
+                if isinstance(error, LicenceError) and manifest.id not in listed:
+                    summary.withheld[manifest.id] = error  # as the manifest says: no failure
+                else:
+                    summary.failed[manifest.id] = error
             return summary
 
         whole = Summary()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from builders.planning.decision import Cause
-from zoo.util.errors import ZooError
+from zoo.util.errors import LicenceError, ZooError
 
 
 @dataclass
@@ -19,6 +19,7 @@ class Summary:
         disabled: From label to reason, of disabled engines.
         causes: From label to cause of the decision, of disabled engines.
         failed: From label to error.
+        withheld: From model to the error of a licence that never allowed publishing its engines.
         exported: Models that were exported, from weights that had the locked hash.
         commands: From label to the command that reproduces the failure that disabled the engine in
             this run.
@@ -30,6 +31,7 @@ class Summary:
     disabled: dict[str, str] = field(default_factory=dict)
     causes: dict[str, Cause] = field(default_factory=dict)
     failed: dict[str, ZooError] = field(default_factory=dict)
+    withheld: dict[str, LicenceError] = field(default_factory=dict)
     exported: list[str] = field(default_factory=list)
     commands: dict[str, str] = field(default_factory=dict)
 
@@ -41,6 +43,7 @@ class Summary:
         self.disabled |= part.disabled
         self.causes |= part.causes
         self.failed |= part.failed
+        self.withheld |= part.withheld
         self.exported += part.exported
         self.commands |= part.commands
 

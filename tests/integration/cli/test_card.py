@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from support.fake_hub import FakeHub
 from support.hub_manifests import copy_open, pin
 from support.make_farm import Counts, Farm, counts
+from support.models import MISSION
 from support.paths import MANIFESTS
 
 from builders.export import backbone
@@ -31,7 +32,7 @@ SMALL_ONE = ("mobilenetv3_small_100",)
 ALL = tuple(
     name
     for name, manifest in load_manifests(MANIFESTS).items()
-    if isinstance(manifest.weights, HubWeights)
+    if name in MISSION and isinstance(manifest.weights, HubWeights)
 )
 
 
