@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.goldens import raises_golden
+from support.paths import ROOT
 from support.records import small_preprocess
 
 from builders.jobs.messages import Verification
@@ -31,6 +35,7 @@ HALF = (0.5, 0.5, 0.5)
 PREPROCESS = small_preprocess(crop=1.0)
 TOLERANCE = Tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2, neighbours=0.9)
 Array = npt.NDArray[Any]
+TEST_PATHS = (ROOT, ROOT / "tests", ROOT / "tests" / "integration" / "verify")
 
 
 class ArraySession:
@@ -66,6 +71,19 @@ def golden(tmp_path: Path) -> Path:
 
 def judge(golden: Path, session: ArraySession, preprocess: Preprocess = PREPROCESS) -> Verification:
     return verify(session, golden, preprocess, TOLERANCE, (1, 3, 64), silent)
+
+
+def test_torch_is_not_loaded_to_compare_arrays(golden: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import test_verify as these; "
+        "assert these.judge(Path(sys.argv[1]), these.ArraySession()).passed; "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, golden], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, TEST_PATHS))},
+    )  # fmt: skip
+    assert done.stdout.split() == ["False"]
 
 
 def test_a_true_engine_passes_with_numbers_for_each_batch(golden: Path) -> None:
