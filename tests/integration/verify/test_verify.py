@@ -83,7 +83,7 @@ def test_torch_is_not_loaded_to_compare_arrays(golden: Path) -> None:
         [sys.executable, "-c", code, golden], capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, TEST_PATHS))},
     )  # fmt: skip
-    assert done.stdout.split() == ["False"]
+    assert done.stdout.split()[-1] == "False"  # after a warning of Polygraphy
 
 
 def test_a_true_engine_passes_with_numbers_for_each_batch(golden: Path) -> None:
