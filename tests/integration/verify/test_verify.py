@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from support.goldens import raises_golden
 from support.paths import ROOT
-from support.records import small_preprocess
+from support.records import loose_tolerance, small_preprocess
 
 from builders.jobs.messages import Verification
 from builders.jobs.progress import silent
@@ -26,14 +26,13 @@ from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from builders.verify.spread import ForeignLoad, median_interval
 from zoo.inference.preprocess import normalise
-from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import BatchNumbers, BatchTimes
 from zoo.util.errors import VerificationError
 
 HALF = (0.5, 0.5, 0.5)
 PREPROCESS = small_preprocess(crop=1.0)
-TOLERANCE = Tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2, neighbours=0.9)
+TOLERANCE = loose_tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2, neighbours=0.9)
 Array = npt.NDArray[Any]
 TEST_PATHS = (ROOT, ROOT / "tests", ROOT / "tests" / "integration" / "verify")
 
