@@ -21,7 +21,7 @@ from polygraphy.common import TensorMetadata
 from polygraphy.comparator import BaseCompareFunc, Comparator, IterationResult, RunResults
 from polygraphy.logger import G_LOGGER
 
-from builders.jobs.messages import Prove, Verification
+from builders.jobs.messages import Verification, VerificationSpec
 from builders.jobs.progress import Event, Report
 from builders.photos.edge import edge_batch
 from builders.verify.edges import compare_edges, edge_features
@@ -199,31 +199,31 @@ def _with_edges(
     return RowResult(numbers, find_misses(numbers, tolerance))
 
 
-def labelled_features(session: Session, prove: Prove, path: Path, report: Report) -> None:
+def labelled_features(session: Session, spec: VerificationSpec, path: Path, report: Report) -> None:
     """Writes an engine's features of labelled photos, ``(N, feature_dim)``.
 
     Args:
         session: The engine, open.
-        prove: Names the file of the photos.
+        spec: Names the file of the photos.
         path: Where to write them.
         report: Where progress goes.
 
     Raises:
         VerificationError: The file of photos is missing or malformed.
     """
-    assert prove.labelled is not None
+    assert spec.labelled is not None
     try:
-        with np.load(prove.labelled) as arrays:
+        with np.load(spec.labelled) as arrays:
             images = arrays["images"]
     except (OSError, ValueError, KeyError) as error:
         raise VerificationError(
-            f"{prove.labelled}: no labelled photos: {error}",
+            f"{spec.labelled}: no labelled photos: {error}",
             hint="the file exists only during a run; start one with make zoo LABELLED=folder",
         ) from error
     features = []
     for first in range(0, len(images), _AT_ONCE):
         report(Event(stage="verify", done=first, total=len(images), note="labelled photos"))
-        batch = normalise(images[first : first + _AT_ONCE], prove.preprocess)
+        batch = normalise(images[first : first + _AT_ONCE], spec.preprocess)
         features.append(session.features(batch))
     np.save(path, np.concatenate(features))
 

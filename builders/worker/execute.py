@@ -28,8 +28,8 @@ from builders.jobs.messages import (
     BuildOutput,
     ExportJob,
     Failure,
-    Prove,
     ReferenceJob,
+    VerificationSpec,
     VerifyJob,
     parse_job,
 )
@@ -82,9 +82,9 @@ def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutpu
         machine=machine,
         cost=cost_since(started),
     )
-    if job.prove is None:
+    if job.verification is None:
         return built
-    return _verify_and_measure(built, job.prove, engine, inputs, workspace, report)
+    return _verify_and_measure(built, job.verification, engine, inputs, workspace, report)
 
 
 def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOutput:
@@ -100,12 +100,14 @@ def run_verify(job: VerifyJob, workspace: Workspace, report: Report) -> BuildOut
         cost=record.cost,
     )
     engine = workspace.blob(record.engine)
-    return _verify_and_measure(nothing_built, job.prove, engine, record.inputs, workspace, report)
+    return _verify_and_measure(
+        nothing_built, job.verification, engine, record.inputs, workspace, report
+    )
 
 
 def _verify_and_measure(
     output: BuildOutput,
-    prove: Prove,
+    spec: VerificationSpec,
     engine: Path,
     inputs: BuildInputs,
     workspace: Workspace,
@@ -119,20 +121,20 @@ def _verify_and_measure(
     with open_session(engine, inputs) as session:
         verification = verify(
             session,
-            workspace.blob(prove.golden),
-            prove.preprocess,
-            prove.tolerance,
-            prove.batches,
+            workspace.blob(spec.golden),
+            spec.preprocess,
+            spec.tolerance,
+            spec.batches,
             report,
         )
-        if prove.labelled is not None and verification.passed:
-            labelled_features(session, prove, workspace.output / LABELLED, report)
+        if spec.labelled is not None and verification.passed:
+            labelled_features(session, spec, workspace.output / LABELLED, report)
             verification = verification.model_copy(update={"labelled": LABELLED})
         keep_noise = bool(os.environ.get(KEEP_NOISE))
         rows = (
             benchmark(
                 session,
-                prove.benchmark,
+                spec.benchmark,
                 report,
                 keep_noise=keep_noise,
                 seconds=_ROUGH_SECONDS if keep_noise else SECONDS,
@@ -142,7 +144,7 @@ def _verify_and_measure(
         )
         peak_memory = cost_since(started).peak_memory  # without PyTorch
         comparison, not_compared = (
-            reference.measure(session, prove, rows, report, keep_noise=keep_noise)
+            reference.measure(session, spec, rows, report, keep_noise=keep_noise)
             if verification.passed
             else (None, None)
         )

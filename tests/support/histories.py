@@ -91,8 +91,8 @@ class World:
         if self.dies:
             raise JobError("the worker died of SIGSEGV")
         verdict = None
-        if job.prove is not None:
-            passes = self.passes and self.cosine >= job.prove.tolerance.cosine
+        if job.verification is not None:
+            passes = self.passes and self.cosine >= job.verification.tolerance.cosine
             reason = None if passes else "row 3 is far"
             numbers = BatchNumbers.model_validate(decided_batch(worst_cosine=self.cosine))
             verdict = Verification(passed=passes, reason=reason, batches=(numbers,))
