@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from support.goldens import raises_golden
 from support.paths import ROOT
-from support.records import loose_tolerance, small_preprocess
+from support.records import decided_batch, loose_tolerance, small_preprocess
 
 from builders.jobs.messages import Verification
 from builders.jobs.progress import silent
@@ -26,6 +26,7 @@ from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from builders.verify.spread import ForeignLoad, median_interval
 from zoo.inference.preprocess import normalise
+from zoo.schema.floors import LIMITS
 from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import BatchNumbers, BatchTimes
 from zoo.util.errors import VerificationError
@@ -153,10 +154,8 @@ def test_a_fault_is_found(name: str, golden: Path) -> None:
     ],
 )
 def test_each_floor_refuses_alone(name: str, value: float, words: str) -> None:
-    kept = BatchNumbers(
-        batch=3, finite=True, worst_row=2, lost_rows=0, worst_cosine=0.9999,
-        worst_relative_error=2e-3, worst_distance_error=1e-2, neighbours=0.9,
-    )  # fmt: skip
+    just = {limit.measured: getattr(TOLERANCE, name) for name, limit in LIMITS.items()}
+    kept = BatchNumbers.model_validate(decided_batch(3, worst_row=2, **just))
     assert find_misses(kept, TOLERANCE) == []
     (miss,) = find_misses(kept.but(**{name: value}), TOLERANCE)
     assert words in miss
