@@ -82,7 +82,7 @@ test-docker: $(READY)  ## Test builds in containers, on a separate Docker engine
 	@$(BIN)/python -m pytest -m docker tests/integration/executors/test_docker.py
 
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
-	@$(BIN)/python -m pytest -m full --durations 5
+	@$(BIN)/python -m pytest -m full -n 2 --dist load --durations 5
 
 lint: $(READY)  ## Check style and types
 	@$(BIN)/ruff check .

@@ -221,7 +221,7 @@ def fake_job(
         options={"kills": kills, "seconds": seconds, "notes": str(notes)},
     )
     return BuildJob(
-        inputs=inputs, onnx=_NO_BLOB, parameters=1, prove=None, store=repository.store.url
+        inputs=inputs, onnx=_NO_BLOB, parameters=1, verification=None, store=repository.store.url
     )
 
 

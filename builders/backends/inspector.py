@@ -46,7 +46,7 @@ class _Bounds:
     Attributes:
         least_share: Fraction of the stated weights that must be in the precision, or the engine
             contradicts its name; 0 if a single weight is enough.
-        proven_share: Fraction of all weights that proves the precision if layers state it.
+        proven_share: Fraction of all weights that confirms the precision if layers state it.
         most_bytes: Upper limit of the plan's bytes per weight, as a multiple of the bytes of a
             weight in the precision.
     """

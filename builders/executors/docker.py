@@ -298,8 +298,8 @@ def _with_local_blobs(job: EngineJob) -> Iterator[tuple[Job, Path]]:
                 fetch(job.record.engine)
             case _:
                 assert_never(job)
-        if job.prove is not None:
-            fetch(job.prove.golden)
+        if job.verification is not None:
+            fetch(job.verification.golden)
         yield job.model_copy(update={"store": here.store.url}), Path(folder)
 
 

@@ -71,8 +71,12 @@ class Failures:
         If an engine for several architectures missed it, that counts for each of them.
         """
         floors = tolerance.model_dump(mode="json")
-        alone = [inputs.model_copy(update={"archs": (arch,)}) for arch in inputs.archs]
-        keys = dict.fromkeys([inputs.key, *(single.key for single in alone)])
+        alone = [inputs]
+        if len(inputs.archs) > 1:
+            alone = [inputs.model_copy(update={"archs": (arch,)}) for arch in inputs.archs]
+        keys = [single.key for single in alone]
+        if inputs not in alone:
+            keys.insert(0, inputs.key)
         misses = [
             record.text
             for key in keys
@@ -82,7 +86,7 @@ class Failures:
         if misses:
             return misses[-1]
         old = self.listing.keys(MISSED, f"{MISSED}{inputs.model}/")
-        for single in alone:
+        for single in alone if old else ():
             if (key := missed_key(single, floors)) in old:
                 record = self._repository.read(key, OldMiss)
                 return record.reason if record else None

@@ -6,9 +6,17 @@ a store; outputs are files in the directory, named by ``result.json``, for the f
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
 from typing_extensions import assert_never
 
 from builders.photos.calibration import CalibrationSet
@@ -97,7 +105,7 @@ class ReferenceJob(_Message):
     store: str
 
 
-class Prove(_Message):
+class VerificationSpec(_Message):
     """How to verify and benchmark an engine.
 
     Attributes:
@@ -120,14 +128,24 @@ class Prove(_Message):
     reference: Manifest | None = None
 
 
-class BuildJob(_Message):
+class _EngineMessage(_Message):
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, values: Any) -> Any:
+        """Reads a job of an older version, which named the field ``prove``."""
+        if isinstance(values, dict) and "prove" in values:
+            values = {("verification" if k == "prove" else k): v for k, v in values.items()}
+        return values
+
+
+class BuildJob(_EngineMessage):
     """Builds one engine and, if this machine can run it, verifies it.
 
     Attributes:
         inputs: Inputs of the build.
         onnx: The ONNX.
         parameters: Number of its weights.
-        prove: How to verify the engine; None if this machine can't run it.
+        verification: How to verify the engine; None if this machine can't run it.
         store: URL of the store to read blobs and timing caches from.
     """
 
@@ -135,22 +153,22 @@ class BuildJob(_Message):
     inputs: BuildInputs
     onnx: Blob
     parameters: int
-    prove: Prove | None
+    verification: VerificationSpec | None
     store: str
 
 
-class VerifyJob(_Message):
+class VerifyJob(_EngineMessage):
     """Verifies an engine that was built earlier.
 
     Attributes:
         record: Its build record.
-        prove: How to verify it.
+        verification: How to verify it.
         store: URL of the store to read blobs from.
     """
 
     kind: Literal["verify"] = "verify"
     record: BuildRecord
-    prove: Prove
+    verification: VerificationSpec
     store: str
 
     @property

@@ -68,8 +68,12 @@ def _build_mismatch(result: Result, job: EngineJob) -> str | None:
         return "it has no engine"
     if isinstance(job, VerifyJob) and result.engine is not None:
         return "it has an engine, and the job was to verify one"
-    if (job.prove is None) != (result.verification is None):
-        return "its engine was not verified" if job.prove else "it verified an engine unrequested"
+    if (job.verification is None) != (result.verification is None):
+        return (
+            "its engine was not verified"
+            if job.verification
+            else "it verified an engine unrequested"
+        )
     if result.timing_cache is not None and result.machine.gpu_name is None:
         return "it has a timing cache, and machine.gpu.name is missing"
     return None

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from builders.jobs.messages import Job
+from pydantic import ValidationError
+
+from builders.jobs.messages import Job, parse_job
 from builders.jobs.output_files import INSPECTOR, JOB, LOG, QUARANTINE, RESULT, copy_file
 from zoo.repository.repository import Repository
 from zoo.util.errors import NotRunError
@@ -106,6 +108,14 @@ def keep(folder: Path, kept: Path) -> None:
         copy_file(folder, name, kind, kept)
 
 
+def _job_in(file: Path) -> Job | None:
+    """Returns a kept job, None if this version would not make such a job."""
+    try:
+        return parse_job.validate_json(file.read_bytes())
+    except ValidationError:
+        return None
+
+
 def check_quarantine(job: Job, kept: Path) -> None:
     """Raises an error if a job is quarantined; a job that has changed since is not.
 
@@ -113,8 +123,8 @@ def check_quarantine(job: Job, kept: Path) -> None:
         NotRunError: It is quarantined; the hint says how to run it again.
     """
     if (kept / QUARANTINE).is_file():
-        text = (kept / "job.json").read_text(encoding="utf-8")
-        if text == job.model_dump_json(indent=1):
+        earlier = _job_in(kept / JOB)
+        if earlier is not None and earlier.model_dump_json() == job.model_dump_json():
             raise NotRunError(
                 "in quarantine: an earlier run lost several workers in the middle of it",
                 hint=f"log: {kept.absolute() / 'log.txt'}\n"

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import assert_never
 
 from builders.measure.engine_vs_pytorch import backbone_of
 from builders.photos.labelled import Labelled
@@ -26,7 +25,7 @@ from zoo.client.host import describe_machine
 from zoo.inference.preprocess import normalise
 from zoo.repository.repository import Repository
 from zoo.runtime import open_session
-from zoo.schema.manifest import Cut, Manifest
+from zoo.schema.manifest import Manifest
 from zoo.schema.precisions import Precision
 from zoo.schema.records import BuildRecord, ExportRecord
 from zoo.schema.targets import arch_of
@@ -189,13 +188,8 @@ def _classifier(backbone: Backbone) -> Callable[[Features], npt.NDArray[np.int64
     """Returns the classifier of the weights, None if it needs features of another cut."""
     import torch
 
-    match backbone.cut.cut:
-        case Cut.POOLED | Cut.PRE_LOGITS | Cut.CLS_TOKEN:
-            pass
-        case Cut.FLATTENED | Cut.PROJECTED:
-            return None
-        case _:
-            assert_never(backbone.cut.cut)
+    if not backbone.cut.cut.feeds_classifier:
+        return None
     head = backbone.model.get_classifier()
     if getattr(head, "in_features", None) != backbone.cut.feature_dim:
         return None

@@ -139,7 +139,8 @@ class Decider:
         build, key = build_of(export)
         start = Decision(
             model=self._manifest.id, wanted=wanted, action=Action.NOTHING, cause=Cause.PUBLISHED,
-            form=form, export=export, inputs=build, prove=self.inputs.proof(wanted, export, build),
+            form=form, export=export, inputs=build,
+            verification=self.inputs.verification(wanted, export, build),
         )  # fmt: skip
         if key is not None and not self._known.lost(key):
             return self._stored.decide(replace(start, record=key), wanted)

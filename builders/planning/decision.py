@@ -8,7 +8,7 @@ from typing import Protocol
 
 from builders.history.attested import NamedVerdict
 from builders.history.failures import Failed
-from builders.jobs.messages import Prove
+from builders.jobs.messages import VerificationSpec
 from builders.planning.wanted import Wanted
 from builders.recipe.export_form import Form
 from zoo.catalog.report import Change
@@ -108,7 +108,7 @@ class Decision:
         export: That ONNX; None if it is not exported yet.
         inputs: The inputs of its build; None if its ONNX is not exported yet.
         record: Key of the build record that serves it.
-        prove: How it is verified; None if it can't be run.
+        verification: How it is verified; None if it can't be run.
         error: Why it is blocked.
         failed: The record of the failed export that disables it.
     """
@@ -124,7 +124,7 @@ class Decision:
     export: ExportRecord | None = None
     inputs: BuildInputs | None = None
     record: str | None = None
-    prove: Prove | None = None
+    verification: VerificationSpec | None = None
     error: ZooError | None = None
     failed: FailureRecord | None = None
 

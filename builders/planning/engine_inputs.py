@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builders import weights
-from builders.jobs.messages import Prove
+from builders.jobs.messages import VerificationSpec
 from builders.planning import wanted as plan
 from builders.planning.order import build_inputs
 from builders.planning.request import Request
@@ -34,7 +34,7 @@ class EngineInputs:
         self._manifest, self._request = manifest, request
         self._calibration = request.calibration.name
         self._made: dict[Form, tuple[str, ExportInputs]] = {}
-        self._proofs: dict[object, Prove] = {}
+        self._specs: dict[object, VerificationSpec] = {}
 
     def identify(self) -> None:
         """Determines which weights the manifest means.
@@ -66,13 +66,15 @@ class EngineInputs:
         """Returns the inputs of a build."""
         return build_inputs(self._manifest, wanted, export, self._request.builder)
 
-    def proof(self, wanted: Wanted, export: ExportRecord, build: BuildInputs) -> Prove | None:
+    def verification(
+        self, wanted: Wanted, export: ExportRecord, build: BuildInputs
+    ) -> VerificationSpec | None:
         """Returns how an engine is verified, None if it can't be run anywhere."""
         if self._request.places.runs_on(wanted.archs, wanted.toolchain) is None:
             return None
         shared = (export.onnx.sha256, export.golden.sha256, build.precision, build.profiles)
-        if shared not in self._proofs:
-            self._proofs[shared] = plan.proof(
+        if shared not in self._specs:
+            self._specs[shared] = plan.verification_spec(
                 self._manifest, export, build.precision, build.profiles
             )
-        return self._proofs[shared]
+        return self._specs[shared]

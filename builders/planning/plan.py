@@ -6,8 +6,9 @@ would be built again, to say why. Blobs are not checked: ``zoo-farm check`` does
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from builders.history.durations import Expected, History
 from builders.history.failures import Failures
@@ -22,6 +23,9 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
 from zoo.schema.manifest import DigestFrom, HubWeights, Manifest
 from zoo.util.errors import ZooError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _AT_ONCE = 16  # models read from a server at the same time
 
@@ -45,22 +49,19 @@ def plan_farm(
     """
     if published is None:
         published = read_published(repository, request.manifests)
-    with _pool(repository) as pool:
-        failures, history = Failures(repository), History()
-        known = {
-            name: RepositoryKnown(repository, name, published.get(name), failures)
-            for name in request.manifests
-        }
-        for model in published.values():
-            history.add(model)
-        decisions = [
-            decision
-            for decided in pool.map(
-                lambda manifest: decide(manifest, request, known[manifest.id]),
-                request.manifests.values(),
-            )
-            for decision in decided
-        ]
+    failures, history = Failures(repository), History()
+    known = {
+        name: RepositoryKnown(repository, name, published.get(name), failures)
+        for name in request.manifests
+    }
+    for model in published.values():
+        history.add(model)
+    decided = _each(
+        repository,
+        lambda manifest: decide(manifest, request, known[manifest.id]),
+        [*request.manifests.values()],
+    )
+    decisions = [decision for of_model in decided for decision in of_model]
     for of_model in known.values():
         for export in of_model.exports_read:
             history.add_export(export)
@@ -139,13 +140,17 @@ def read_published(repository: Repository, models: Iterable[str]) -> dict[str, M
     index = repository.index()
     names = {row.model for row in index.models} if index else set()
     listed = [name for name in models if name in names]
-    with _pool(repository) as pool:
-        read = pool.map(repository.model_index, listed)
-        return {model.model: model for model in read if model}
+    read = _each(repository, repository.model_index, listed)
+    return {model.model: model for model in read if model}
 
 
-def _pool(repository: Repository) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1 if repository.store.local_path("x") else _AT_ONCE)
+def _each(repository: Repository, read: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Calls a function that reads a repository with each item; in threads if that is a server."""
+    at_once = 1 if repository.store.local_path("x") else min(_AT_ONCE, len(items))
+    if at_once <= 1:
+        return [read(item) for item in items]
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(read, items))
 
 
 def _expected(decision: Decision, history: History) -> Expected:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from builders.history.attested import NamedVerdict
-from builders.jobs.messages import Prove
+from builders.jobs.messages import VerificationSpec
 from builders.planning import wanted as plan
 from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.request import Request
@@ -72,7 +72,7 @@ class StoredEngines:
                 start, action=Action.BLOCKED, cause=Cause.ENGINE_ERROR, text=error.message,
                 error=error,
             )  # fmt: skip
-        if start.prove is None:
+        if start.verification is None:
             for status, reason in self._statuses(key, wanted):
                 if status is Status.WITHDRAWN:
                     return replace(
@@ -84,13 +84,13 @@ class StoredEngines:
     def _run_somewhere(self, start: Decision, wanted: Wanted, key: str) -> Decision:
         """Decides for an engine that can be run, by its verdict in the cheapest source."""
         known, done = self._known, self._listed(start, wanted, key)
-        assert start.prove is not None
+        assert start.verification is not None
         arch = self._request.places.runs_on(wanted.archs, wanted.toolchain)
         assert arch is not None
         entries = known.entries(key)
         if entries and not known.is_new(entries[0].engine.sha256):
             entry = _entry_on(arch, entries)
-            current = _verdict(entry.engine.sha256, start.prove) == _verdict_key(entry)
+            current = _verdict(entry.engine.sha256, start.verification) == _verdict_key(entry)
             # A person may have withdrawn an engine whose verdict is good.
             if current and entry.status is not Status.WITHDRAWN and self._request.labelled is None:
                 return done
@@ -108,10 +108,10 @@ class StoredEngines:
 
     def _by_name(self, done: Decision, named: NamedVerdict) -> Decision:
         """Decides for an engine that can be run here and that nobody may have withdrawn."""
-        assert done.prove is not None
+        assert done.verification is not None
         if named.key is None:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
-        if not named.is_of(_verdict(named.engine, done.prove)):
+        if not named.is_of(_verdict(named.engine, done.verification)):
             return replace(done, action=Action.VERIFY, cause=Cause.VERIFICATION_CHANGED)
         return done
 
@@ -121,13 +121,13 @@ class StoredEngines:
         """Decides for an engine that can be run here, according to its attestations."""
         verdicts = list(filter(is_verdict, attestations))
         last = verdicts[-1] if verdicts else None
-        assert done.prove is not None
+        assert done.verification is not None
         if (withdrawal := taken_back(attestations)) is not None:
             text = withdrawal.body.reason or ""
             return replace(done, action=Action.WITHDRAWN, cause=Cause.TAKEN_BACK, text=text)
         if last is None:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
-        if last.key != _verdict(record.engine.sha256, done.prove):
+        if last.key != _verdict(record.engine.sha256, done.verification):
             return replace(done, action=Action.VERIFY, cause=Cause.VERIFICATION_CHANGED)
         if last.kind == AttestationKind.WITHDRAWN:
             text = status_of(list(attestations))[1] or ""
@@ -150,8 +150,8 @@ class StoredEngines:
         return replace(start, action=Action.SIGN, cause=Cause.UNLISTED)
 
 
-def _verdict(engine: str, prove: Prove) -> str:
-    return plan.verification_inputs(engine, prove).key
+def _verdict(engine: str, spec: VerificationSpec) -> str:
+    return plan.verification_inputs(engine, spec).key
 
 
 def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from builders.backends.base import Options
-from builders.jobs.messages import Prove
+from builders.jobs.messages import VerificationSpec
 from builders.recipe import export_form
 from zoo.schema.keys import BuildInputs, VerificationInputs
 from zoo.schema.manifest import BatchRange, Manifest
@@ -158,15 +158,15 @@ def largest_batch(elements_per_image: int, *, on_cpu: bool = False) -> int:
     return int(2 ** (most.bit_length() - 1))
 
 
-def proof(
+def verification_spec(
     manifest: Manifest, export: ExportRecord, precision: Precision, profiles: Sequence[BatchRange]
-) -> Prove:
+) -> VerificationSpec:
     """Returns how to verify an engine: at the min, opt and max batch of each profile."""
     tuned = {size for profile in profiles for size in (profile.min, profile.opt, profile.max)}
     odd, middle = (
         {n} if any(n in profile for profile in profiles) else set() for n in _OTHER_BATCHES
     )
-    return Prove(
+    return VerificationSpec(
         golden=export.golden,
         preprocess=manifest.preprocess.plain,
         tolerance=manifest.kept_by(precision),
@@ -176,12 +176,12 @@ def proof(
     )
 
 
-def verification_inputs(engine: str, prove: Prove) -> VerificationInputs:
+def verification_inputs(engine: str, spec: VerificationSpec) -> VerificationInputs:
     """Returns everything that determines a verdict."""
     return VerificationInputs(
         engine=engine,
-        golden=prove.golden.sha256,
-        tolerance=prove.tolerance.model_dump(mode="json"),
-        batches=prove.batches,
+        golden=spec.golden.sha256,
+        tolerance=spec.tolerance.model_dump(mode="json"),
+        batches=spec.batches,
         method=export_form.VERIFICATION_METHOD,
     )

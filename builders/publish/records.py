@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutput, Prove
+from builders.jobs.messages import BuildJob, BuildOutput, ExportJob, ExportOutput, VerificationSpec
 from builders.planning.wanted import verification_inputs
 from builders.publish import provenance
 from builders.publish.provenance_file import PROVENANCE
@@ -102,7 +102,7 @@ def publish_build(
     export: ExportRecord,
     output: BuildOutput,
     folder: Path,
-    prove: Prove | None,
+    spec: VerificationSpec | None,
     now: Callable[[], str] = utc_now,
 ) -> BuildRecord:
     """Stores a built engine with its attestations.
@@ -115,15 +115,15 @@ def publish_build(
         export: The ONNX export that it was built from.
         output: The worker's result; its verification, if any, has passed.
         folder: The worker's output directory.
-        prove: How the engine was verified; None if it was not run.
+        spec: How the engine was verified; None if it was not run.
         now: The clock.
     """
     assert output.engine is not None
     engine = repository.blobs.add(folder / output.engine)
-    if prove is None:
+    if spec is None:
         attest_pending(repository, engine.sha256, job.inputs.key, output, now)
     else:
-        inputs = verification_inputs(engine.sha256, prove)
+        inputs = verification_inputs(engine.sha256, spec)
         attest_verification(repository, inputs, job.inputs.key, output, now)
     created = now()
     origin = provenance.statement(job, export, output, engine, created)

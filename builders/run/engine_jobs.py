@@ -46,14 +46,14 @@ class EngineJobs:
         assert decision.inputs is not None
         assert decision.export is not None
         assert decision.wanted is not None
-        prove = decision.prove
-        if prove is not None:
-            prove = self.probing.with_photos(self.manifest, prove)
+        spec = decision.verification
+        if spec is not None:
+            spec = self.probing.with_photos(self.manifest, spec)
         job = BuildJob(
             inputs=decision.inputs,
             onnx=decision.export.onnx,
             parameters=decision.export.parameters,
-            prove=prove,
+            verification=spec,
             store=self.repository.store.url,
         )
         request = self.request
@@ -67,7 +67,7 @@ class EngineJobs:
                 decision.export,
                 passed(outcome, "not published"),
                 outcome.folder,
-                prove,
+                spec,
             )
         return record.key
 
@@ -78,16 +78,16 @@ class EngineJobs:
             MissError: It misses its tolerance, and is withdrawn.
         """
         assert decision.record is not None
-        assert decision.prove is not None
+        assert decision.verification is not None
         record = self.known.record(decision.record)
         assert record is not None
-        prove = self.probing.with_photos(self.manifest, decision.prove)
-        job = VerifyJob(record=record, prove=prove, store=self.repository.store.url)
+        spec = self.probing.with_photos(self.manifest, decision.verification)
+        job = VerifyJob(record=record, verification=spec, store=self.repository.store.url)
         request = self.request
         with self.jobs.job(decision.label, job, request.failures, retry=request.retry) as outcome:
             outcome = self.probing.with_probe(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
-            verdict = wanted.verification_inputs(record.engine.sha256, prove)
+            verdict = wanted.verification_inputs(record.engine.sha256, spec)
             records.attest_verification(self.repository, verdict, record.key, outcome.result)
             self.known.attested(record.engine.sha256)
             passed(outcome, "withdrawn")

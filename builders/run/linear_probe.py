@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.executors import Outcome
-from builders.jobs.messages import BuildOutput, Job, Prove, ReferenceJob, ReferenceOutput
+from builders.jobs.messages import BuildOutput, Job, ReferenceJob, ReferenceOutput, VerificationSpec
 from builders.photos.labelled import LabelledSet
 from zoo.schema.floors import probe_fall
 from zoo.schema.manifest import Manifest
@@ -72,11 +72,11 @@ class Probing:
         verdicts = list(filter(is_verdict, attestations))
         return not any(verdict.probed == self.labelled.sha256 for verdict in verdicts)
 
-    def with_photos(self, manifest: Manifest, prove: Prove) -> Prove:
+    def with_photos(self, manifest: Manifest, spec: VerificationSpec) -> VerificationSpec:
         """Adds the photos to the verification of an engine."""
         if self.labelled is None:
-            return prove
-        return prove.model_copy(update={"labelled": str(self._reference(manifest).resolve())})
+            return spec
+        return spec.model_copy(update={"labelled": str(self._reference(manifest).resolve())})
 
     def with_probe(self, outcome: Outcome, manifest: Manifest, precision: Precision) -> Outcome:
         """Adds the probe to the verdict of a job that computed an engine's features of the photos.

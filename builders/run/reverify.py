@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builders.executors import Executor
 from builders.history.failures import Failures
-from builders.jobs.messages import BuildOutput, Prove, VerifyJob
+from builders.jobs.messages import BuildOutput, VerificationSpec, VerifyJob
 from builders.jobs.progress import Display
 from builders.planning import wanted
 from builders.publish import records
@@ -153,8 +153,8 @@ class Reverifier:
         """
         repository = self._repository
         record = repository.listed_record(model, entry)
-        prove = self._proof(model, record, manifest)
-        for blob in (record.engine, prove.golden):
+        spec = self._spec(model, record, manifest)
+        for blob in (record.engine, spec.golden):
             path = repository.blobs.path(blob)  # a worker checks what it fetches from afar
             whole = repository.blobs.has(blob)
             if not whole or (path is not None and sha256_file(path) != blob.sha256):
@@ -163,8 +163,8 @@ class Reverifier:
                     hint=".venv/bin/zoo-farm check --repair removes damaged files so that they "
                     "are made again",
                 )
-        verdict = wanted.verification_inputs(entry.engine.sha256, prove)
-        job = VerifyJob(record=record, prove=prove, store=repository.store.url)
+        verdict = wanted.verification_inputs(entry.engine.sha256, spec)
+        job = VerifyJob(record=record, verification=spec, store=repository.store.url)
         try:
             with self._jobs.job(label, job, self._failures) as outcome:
                 assert isinstance(outcome.result, BuildOutput)
@@ -172,13 +172,13 @@ class Reverifier:
                 passed(outcome, "withdrawn")
         except MissError as error:
             self._known.add(
-                record.inputs, prove.tolerance, error.message,
+                record.inputs, spec.tolerance, error.message,
                 stage=FailureStage.VERIFY, reason=FailureReason.TOLERANCE,
                 targets=record.targets,
             )  # fmt: skip
             raise
 
-    def _proof(self, model: str, record: BuildRecord, manifest: Manifest | None) -> Prove:
+    def _spec(self, model: str, record: BuildRecord, manifest: Manifest | None) -> VerificationSpec:
         """Returns how to verify an engine, by the current manifest.
 
         Raises:
@@ -196,9 +196,11 @@ class Reverifier:
                 f"export {record.export_key} of the engine is gone, and its golden features",
                 hint="make zoo exports it again",
             )
-        proof = wanted.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
+        spec = wanted.verification_spec(
+            manifest, export, record.inputs.precision, record.inputs.profiles
+        )
         # Preprocess as the engine's record states, even if the manifest has changed since.
-        return proof.model_copy(update={"preprocess": record.inputs.preprocess})
+        return spec.model_copy(update={"preprocess": record.inputs.preprocess})
 
     def _refuse(self, elsewhere: dict[str, list[str]], status: str) -> None:
         count = sum(map(len, elsewhere.values()))

@@ -15,7 +15,9 @@ from zoo.runtime.profiles import choose_profile
 from zoo.schema.measurements import BatchTimes
 
 _MOST_RUNS = 100
-_SECONDS = 1.0  # per batch size, plus the call in progress
+SECONDS = 1.0
+"""Time per batch size, plus the call in progress."""
+
 _MOST_SECONDS = 10.0  # of a batch size whose calls are slow, to reach the fewest runs that count
 _TRIAL_RUNS = 5  # on a GPU, to estimate how many fit into the time
 
@@ -28,6 +30,7 @@ def benchmark(
     load_of: Callable[[Callable[[], float]], ForeignLoad] = ForeignLoad,
     *,
     keep_noise: bool = False,
+    seconds: float = SECONDS,
 ) -> tuple[BatchTimes, ...]:
     """Times an engine.
 
@@ -42,6 +45,7 @@ def benchmark(
         clock: Returns the time in seconds.
         load_of: Starts measuring what other processes use.
         keep_noise: Whether to state times of a busy machine, with their load and interval.
+        seconds: Time per batch size on a CPU, plus the call in progress.
 
     Returns:
         Per batch: ``batch``, ``runs``, ``latency_ms`` (median), ``latency_ms_min`` and
@@ -54,7 +58,7 @@ def benchmark(
     for done, batch in enumerate(batches):
         report(Event(stage="benchmark", done=done, total=len(batches), note=f"batch {batch}"))
         load = load_of(clock)
-        called = time_calls(session, batch, clock)
+        called = time_calls(session, batch, clock, seconds)
         if isinstance(session, DeviceTimed):
             # Other processes on the CPU do not slow down a replayed graph: only its spread counts.
             row, share = time_on_device(session, batch, called), None
@@ -65,24 +69,26 @@ def benchmark(
     return tuple(rows)
 
 
-def time_calls(session: Session, batch: int, clock: Callable[[], float]) -> BatchTimes:
+def time_calls(
+    session: Session, batch: int, clock: Callable[[], float], seconds: float = SECONDS
+) -> BatchTimes:
     """Times one batch size from numpy to numpy, until the time is up."""
     shape = (batch, *session.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     times: list[float] = []
     start = clock()
-    while _goes_on(len(times), clock() - start):
+    while _goes_on(len(times), clock() - start, seconds):
         before = clock()
         session.features(images)
         times.append(1e3 * (clock() - before))
     return summary(batch, times)
 
 
-def _goes_on(runs: int, seconds: float) -> bool:
+def _goes_on(runs: int, spent: float, seconds: float) -> bool:
     """Whether to time another call."""
     if runs < LEAST_RUNS:
-        return runs == 0 or seconds < _MOST_SECONDS
-    return runs < _MOST_RUNS and seconds < _SECONDS
+        return runs == 0 or spent < _MOST_SECONDS
+    return runs < _MOST_RUNS and spent < seconds
 
 
 def _checked(row: BatchTimes, load: float | None, *, keep_noise: bool) -> BatchTimes:
@@ -150,6 +156,6 @@ def summary(batch: int, times: list[float]) -> BatchTimes:
 def _times(session: DeviceTimed, batch: int, profile: int, *, cuda_graph: bool) -> list[float]:
     """Returns milliseconds of as many runs as fit into the time."""
     trial = session.time_on_device(batch, profile, _TRIAL_RUNS, cuda_graph=cuda_graph)
-    fitting = int(1e3 * _SECONDS / max(1e-3, float(np.median(trial))))
+    fitting = int(1e3 * SECONDS / max(1e-3, float(np.median(trial))))
     runs = max(LEAST_RUNS, min(_MOST_RUNS, fitting))
     return session.time_on_device(batch, profile, runs, cuda_graph=cuda_graph)

@@ -6,9 +6,11 @@ permuting the golden photos covers any batch size without running PyTorch again.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from polygraphy.common import TensorMetadata
 from polygraphy.comparator import BaseCompareFunc, Comparator, IterationResult, RunResults
 from polygraphy.logger import G_LOGGER
 
-from builders.jobs.messages import Prove, Verification
+from builders.jobs.messages import Verification, VerificationSpec
 from builders.jobs.progress import Event, Report
 from builders.photos.edge import edge_batch
 from builders.verify.edges import compare_edges, edge_features
@@ -141,13 +143,14 @@ def verify(
             report(Event(stage="verify", done=done, total=len(batches), note=f"batch {batch}"))
             yield {_INPUT: normalise(images[order[batch]], preprocess)}
 
-    results = Comparator.run([SessionRunner(session)], data_loader=feeds())
-    expected = [
-        IterationResult(outputs={_OUTPUT: features[order[batch]]}, runner_name="pytorch")
-        for batch in batches
-    ]
-    pair = RunResults([("pytorch", expected), *results.items()])
-    compared = Comparator.compare_accuracy(pair, compare_func=RowCompare(features, tolerance))
+    with _without_torch():
+        results = Comparator.run([SessionRunner(session)], data_loader=feeds())
+        expected = [
+            IterationResult(outputs={_OUTPUT: features[order[batch]]}, runner_name="pytorch")
+            for batch in batches
+        ]
+        pair = RunResults([("pytorch", expected), *results.items()])
+        compared = Comparator.compare_accuracy(pair, compare_func=RowCompare(features, tolerance))
     (rows,) = compared[0].values()  # one comparison, one pair of runners
     outcomes = [
         _with_edges(row[_OUTPUT], session, batch, preprocess, edges, features, tolerance)
@@ -160,6 +163,23 @@ def verify(
         reason="; ".join(misses) or None,
         batches=tuple(outcome.numbers for outcome in outcomes),
     )
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Makes Polygraphy take torch for not installed, unless it is loaded already.
+
+    To tell arrays from tensors, Polygraphy imports torch wherever that is installed, which takes
+    seconds and memory that no verification needs.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # an import raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def _with_edges(
@@ -179,31 +199,31 @@ def _with_edges(
     return RowResult(numbers, find_misses(numbers, tolerance))
 
 
-def labelled_features(session: Session, prove: Prove, path: Path, report: Report) -> None:
+def labelled_features(session: Session, spec: VerificationSpec, path: Path, report: Report) -> None:
     """Writes an engine's features of labelled photos, ``(N, feature_dim)``.
 
     Args:
         session: The engine, open.
-        prove: Names the file of the photos.
+        spec: Names the file of the photos.
         path: Where to write them.
         report: Where progress goes.
 
     Raises:
         VerificationError: The file of photos is missing or malformed.
     """
-    assert prove.labelled is not None
+    assert spec.labelled is not None
     try:
-        with np.load(prove.labelled) as arrays:
+        with np.load(spec.labelled) as arrays:
             images = arrays["images"]
     except (OSError, ValueError, KeyError) as error:
         raise VerificationError(
-            f"{prove.labelled}: no labelled photos: {error}",
+            f"{spec.labelled}: no labelled photos: {error}",
             hint="the file exists only during a run; start one with make zoo LABELLED=folder",
         ) from error
     features = []
     for first in range(0, len(images), _AT_ONCE):
         report(Event(stage="verify", done=first, total=len(images), note="labelled photos"))
-        batch = normalise(images[first : first + _AT_ONCE], prove.preprocess)
+        batch = normalise(images[first : first + _AT_ONCE], spec.preprocess)
         features.append(session.features(batch))
     np.save(path, np.concatenate(features))
 

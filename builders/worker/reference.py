@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from builders.jobs.messages import Prove
+from builders.jobs.messages import VerificationSpec
 from builders.jobs.progress import Event, Report
 from builders.verify.in_turns import Row, compared, row_of
 from zoo.runtime import Session
@@ -34,7 +34,7 @@ _MOST_SECONDS = 10.0  # per batch size
 
 def measure(
     session: Session,
-    prove: Prove,
+    spec: VerificationSpec,
     timed: Sequence[BatchTimes],
     report: Report,
     *,
@@ -48,8 +48,8 @@ def measure(
     Returns:
         The comparison, None without any ratio; and why there is none, None if there is one.
     """
-    manifest = prove.reference
-    if manifest is None or not prove.benchmark:
+    manifest = spec.reference
+    if manifest is None or not spec.benchmark:
         return None, None
     if os.environ.get(REFERENCE) == "0":
         return None, LEFT_OUT
@@ -57,7 +57,7 @@ def measure(
         return None, ON_A_GPU
     batches = tuple(row.batch for row in timed if row.batch and row.not_measured is None)
     if not batches:  # PyTorch would need minutes on such a machine, for nothing
-        return None, f"at every batch size; at {prove.benchmark[0]}: {timed[0].not_measured}"
+        return None, f"at every batch size; at {spec.benchmark[0]}: {timed[0].not_measured}"
     try:
         rows, how = _rows(session, manifest, batches, report)
     except ImportError:

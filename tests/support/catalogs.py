@@ -82,7 +82,7 @@ class Zoo:
             )
         )
 
-    def prove(self, record: BuildRecord, arch: str = "cpu", *, cosine: float = 0.99999) -> None:
+    def verify(self, record: BuildRecord, arch: str = "cpu", *, cosine: float = 0.99999) -> None:
         """Says of an engine that it was run, and how fast and how near it was."""
         rows = [
             {
@@ -117,17 +117,17 @@ def every_state() -> Zoo:
     zoo = Zoo()
     fast, big = "mini_net", "maxi_net"
     cpu = zoo.record(fast, "cpu-ort1.32-fp32")
-    zoo.prove(cpu)
+    zoo.verify(cpu)
     slow = [{"batch": 1, "engine_ms": 3.0, "pytorch_ms": 2.0}]
     zoo.attest(cpu, "compared", {"batches": slow, "pytorch": "torch, eager"}, "cpu")
     shared = zoo.record(fast, "sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16", version="1.7.1.116")
-    zoo.prove(shared, "sm86", cosine=0.9991)
+    zoo.verify(shared, "sm86", cosine=0.9991)
     zoo.attest(shared, "pending", {"reason": "not run on that GPU"}, "sm89")
-    zoo.prove(shared, "sm86", cosine=0.9991)
+    zoo.verify(shared, "sm86", cosine=0.9991)
     gone = zoo.record(fast, "sm90-trt11.4-fp16")
     zoo.attest(gone, "withdrawn", {"reason": "row 3 is wrong", "by": "a maintainer"}, "sm90")
     old = zoo.record(fast, "cpu-ort1.32-fp32", version="1.32.1")
-    zoo.prove(old, cosine=0.99998)
+    zoo.verify(old, cosine=0.99998)
     superseded = [
         one.model_copy(update={"superseded": "2026-01-02T00:00:00.000000Z"})
         for one in zoo.entries(fast, old)
@@ -157,7 +157,7 @@ def hostile() -> Zoo:
     record = zoo.record(
         "m", "cpu-ort1.32-fp32", weights=HOSTILE, licence=HOSTILE, facts={"x": HOSTILE}
     )
-    zoo.prove(record)
+    zoo.verify(record)
     zoo.attest(record, "withdrawn", {"reason": HOSTILE, "by": HOSTILE}, "cpu")
     (entry,) = zoo.entries("m", record)
     bad = entry.model_copy(update={"targets": (HOSTILE, "cpu-ort1.32-fp32"), "precision": HOSTILE})

@@ -85,7 +85,7 @@ class Builder:
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         assert isinstance(job, BuildJob)
-        assert job.prove is not None
+        assert job.verification is not None
         self.jobs += 1
         (folder / "job.json").write_text(job.model_dump_json())
         if self.absent:
@@ -93,9 +93,13 @@ class Builder:
         if self.dies:
             raise JobError("the worker died of SIGSEGV")
         (folder / "engine").write_text(f"{job.inputs.key} {self.jobs}")
-        rows = [records.verified_batch(n, worst_cosine=self.cosine) for n in job.prove.batches]
+        rows = [
+            records.verified_batch(n, worst_cosine=self.cosine) for n in job.verification.batches
+        ]
         around = (self.ms * (1 - self.noise), self.ms * (1 + self.noise))
-        times = [records.timed_batch(n, self.ms, interval_ms=around) for n in job.prove.benchmark]
+        times = [
+            records.timed_batch(n, self.ms, interval_ms=around) for n in job.verification.benchmark
+        ]
         verdict = Verification(
             passed=self.good, reason=None if self.good else "row 3 is far", batches=tuple(rows)
         )

@@ -38,8 +38,8 @@ from support.paths import MANIFESTS
 from support.records import (
     attestation,
     build_output,
+    decided_batch,
     toolchain,
-    verified_batch,
 )
 from zoo.repository.repository import Repository
 from zoo.schema.floors import OwnTolerance
@@ -56,12 +56,6 @@ from zoo.util.digest import sha256_json
 from zoo.util.errors import JobError, NotRunError, QuarantineError
 
 GPUS = ("sm80", "sm86", "sm89")
-
-REST_OF_NUMBERS = {
-    "finite": True, "worst_row": 0, "lost_rows": 0, "neighbours": 1.0, "worst_distance_error": 0.0,
-    "worst_relative_error": 0.0,
-}  # fmt: skip
-"""Numbers that miss no tolerance."""
 
 
 class World:
@@ -97,12 +91,10 @@ class World:
         if self.dies:
             raise JobError("the worker died of SIGSEGV")
         verdict = None
-        if job.prove is not None:
-            passes = self.passes and self.cosine >= job.prove.tolerance.cosine
+        if job.verification is not None:
+            passes = self.passes and self.cosine >= job.verification.tolerance.cosine
             reason = None if passes else "row 3 is far"
-            numbers = BatchNumbers.model_validate(
-                verified_batch(1, worst_cosine=self.cosine, **REST_OF_NUMBERS)
-            )
+            numbers = BatchNumbers.model_validate(decided_batch(worst_cosine=self.cosine))
             verdict = Verification(passed=passes, reason=reason, batches=(numbers,))
         arch = next((arch for arch in made.archs if arch in self.here), "cpu")
         gpu = {} if arch == "cpu" else {"gpu": {"compute_capability": ".".join(arch[2:])}}

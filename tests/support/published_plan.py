@@ -132,9 +132,9 @@ def _attest(
     proven: bool,
     earlier: bool,
 ) -> None:
-    prove = plan.proof(manifest, export, record.inputs.precision, record.inputs.profiles)
-    asked = plan.verification_inputs(record.engine.sha256, prove)
-    rows = [records.verified_batch(batch, worst_relative_error=1e-4) for batch in prove.batches]
+    spec = plan.verification_spec(manifest, export, record.inputs.precision, record.inputs.profiles)
+    asked = plan.verification_inputs(record.engine.sha256, spec)
+    rows = [records.verified_batch(batch, worst_relative_error=1e-4) for batch in spec.batches]
     capability = ".".join(map(str, arch.compute_capability))
     repository.attest(
         records.attestation(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from builders.jobs.messages import BuildOutput
+from zoo.schema.floors import LIMITS, Tolerance
 from zoo.schema.index import (
     BenchmarkSummary,
     Candidate,
@@ -201,6 +202,25 @@ def machine(
 def verified_batch(batch: int = 1, **overrides: Any) -> dict[str, Any]:
     """Returns the numbers of an engine that meets every tolerance at one batch size."""
     return {"batch": batch, "worst_cosine": 0.99999, "worst_relative_error": 1e-5, **overrides}
+
+
+def best_numbers() -> dict[str, float]:
+    """Returns the numbers of features that are PyTorch's own, one for each limit."""
+    return {limit.measured: 1.0 if limit.is_minimum else 0.0 for limit in LIMITS.values()}
+
+
+def decided_batch(batch: int = 1, **overrides: Any) -> dict[str, Any]:
+    """Returns all numbers by which an engine is judged at one batch size; it meets every limit."""
+    decided = {"batch": batch, "finite": True, "worst_row": 0, "lost_rows": 0}
+    return {**decided, **best_numbers(), **overrides}
+
+
+def loose_tolerance(**changes: float) -> Tolerance:
+    """Returns a tolerance that features meet which are not far off, but for changed limits."""
+    loose = {
+        name: 0.0 if limit.is_minimum else 0.5 for name, limit in LIMITS.items() if name != "cosine"
+    }
+    return Tolerance(**{"cosine": 0.5, **loose, **changes})
 
 
 def timed_batch(batch: int = 1, latency_ms: float = 1.0, **overrides: Any) -> dict[str, Any]:

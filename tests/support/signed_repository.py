@@ -30,10 +30,7 @@ from zoo.schema.records import Blob, BuildRecord, Kind
 from zoo.stores import LocalStore, ObjectStore, open_store
 from zoo.util.digest import sha256_bytes, sha256_json
 
-ROW: dict[str, Any] = {
-    "batch": 1, "finite": True, "worst_row": 0, "worst_cosine": 0.999999,
-    "worst_relative_error": 1e-6, "worst_distance_error": 1e-6, "neighbours": 1.0, "lost_rows": 0,
-}  # fmt: skip
+ROW = records.decided_batch(worst_cosine=0.999999)
 """What a verdict says of a batch that keeps every floor."""
 
 TOLERANCE = floors()[Precision.FP32].model_dump()

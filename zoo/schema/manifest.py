@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import assert_never
 
 from zoo.schema.explain import SchemaNode, explain
 from zoo.schema.floors import OwnTolerance, Tolerance, looser_by, tolerance
@@ -193,6 +194,17 @@ class Cut(StrEnum):
     CLS_TOKEN = "cls_token"
     PRE_LOGITS = "pre_logits"
     PROJECTED = "projected"
+
+    @property
+    def feeds_classifier(self) -> bool:
+        """Whether timm's classifier reads these features, if it has the same width."""
+        match self:
+            case Cut.POOLED | Cut.CLS_TOKEN | Cut.PRE_LOGITS:
+                return True
+            case Cut.FLATTENED | Cut.PROJECTED:
+                return False
+            case _:
+                assert_never(self)
 
 
 class BackboneCut(_Frozen):

@@ -89,7 +89,7 @@ def needs_of(job: Job, runs_on: RunsOn) -> frozenset[str]:
     engine = engine_job(job)
     if engine is None:
         return frozenset({EXPORT})
-    inputs, prove = engine.inputs, engine.prove
+    inputs, spec = engine.inputs, engine.verification
     archs = [Arch(name) for name in inputs.archs]
     line, needs = inputs.toolchain.line, {toolchain_name(inputs.toolchain)}
     match engine:
@@ -99,7 +99,7 @@ def needs_of(job: Job, runs_on: RunsOn) -> frozenset[str]:
             pass
         case _:
             assert_never(engine)
-    if prove is not None:
+    if spec is not None:
         arch = runs_on(archs, inputs.toolchain) or archs[0]
         needs.add(run_name(arch, line))
     return frozenset(needs)

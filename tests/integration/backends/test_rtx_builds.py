@@ -31,7 +31,7 @@ def build_in_worker(onnx_file: Path, asked: BuildInputs, folder: Path) -> Outcom
         inputs=asked,
         onnx=repository.blobs.add(copy),
         parameters=216,
-        prove=None,
+        verification=None,
         store=repository.store.url,
     )
     output = folder / "output"

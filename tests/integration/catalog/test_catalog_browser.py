@@ -228,7 +228,7 @@ def test_a_hostile_record_is_text_in_rows_that_the_script_makes(
 def test_numbers_do_not_run_into_each_other(tmp_path: Path, open_page: Any) -> None:
     zoo = Zoo()
     record = zoo.record("m", "sm86-rtx1.7-fp16", version="1.7.1.116")
-    zoo.prove(record, "sm86")
+    zoo.verify(record, "sm86")
     times = [{"batch": 256, "latency_ms": 2.0, "images_per_second": 123_456.0}]
     zoo.attest(record, "benchmarked", {"batches": times}, "sm86")
     zoo.publish("m", *zoo.entries("m", record))

@@ -56,7 +56,11 @@ def a_job(store: str, folder: Path) -> BuildJob:
     shutil.copy(TOY, onnx)
     blob = repository.blobs.add(onnx)
     return BuildJob(
-        inputs=installed_inputs("rtx", "sm86"), onnx=blob, parameters=216, prove=None, store=store
+        inputs=installed_inputs("rtx", "sm86"),
+        onnx=blob,
+        parameters=216,
+        verification=None,
+        store=store,
     )
 
 

@@ -24,7 +24,7 @@ from builders.jobs.progress import Event, silent
 from builders.worker.execute import run_job
 from zoo.util.errors import JobError, MissingPackageError, UsageError, ZooError
 
-JOB = BuildJob.model_construct(store="store", prove=None)
+JOB = BuildJob.model_construct(store="store", verification=None)
 MIB = 2**20
 
 

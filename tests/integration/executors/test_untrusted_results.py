@@ -29,7 +29,14 @@ from builders.executors.dask.capabilities import imports
 from builders.executors.dask.client import DaskExecutor, _lay_out, _parse_event
 from builders.executors.dask.worker import Answer, Message
 from builders.executors.docker import DockerExecutor
-from builders.jobs.messages import BuildJob, ExportJob, Job, Prove, ReferenceJob, VerifyJob
+from builders.jobs.messages import (
+    BuildJob,
+    ExportJob,
+    Job,
+    ReferenceJob,
+    VerificationSpec,
+    VerifyJob,
+)
 from builders.jobs.output_files import LIMITS
 from builders.jobs.progress import Event, silent
 from builders.jobs.scratch import keep
@@ -115,15 +122,15 @@ class Bench:
         store = self.repository.store.url
         manifest, manifests = load_manifest(MANIFESTS / "efficientnet_lite0.toml"), str(MANIFESTS)
         blob = self._blob()
-        prove = Prove(
+        spec = VerificationSpec(
             golden=blob, preprocess=preprocess(), tolerance=floors()[Precision.FP32],
             batches=(1,), benchmark=(), labelled="labelled.npz",
         )  # fmt: skip
         jobs: dict[str, Job] = {
             "build": BuildJob(
-                inputs=build_inputs(), onnx=blob, parameters=1, prove=None, store=store
+                inputs=build_inputs(), onnx=blob, parameters=1, verification=None, store=store
             ),
-            "verify": VerifyJob(record=build_record(), prove=prove, store=store),
+            "verify": VerifyJob(record=build_record(), verification=spec, store=store),
             "export": ExportJob(
                 manifest=manifest, manifest_dir=manifests, weights=weights_identity(),
                 inputs={"fp32": export_inputs()}, store=store,

@@ -62,7 +62,7 @@ DECIDES = {
     Placing: ("zoo/schema/precisions.py", {"builders/precision/qdq.py"}),
     Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/engine_page.py"}),
     Cut: ("zoo/schema/manifest.py", {
-        "builders/export/backbone.py", "builders/export/cuts.py", "builders/measure/accuracy.py",
+        "zoo/schema/manifest.py", "builders/export/backbone.py", "builders/export/cuts.py",
     }),
     CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/model_page.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/status.py"}),

@@ -65,7 +65,7 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
 
     runner.values |= {f"matrix.{name}": str(value) for name, value in work.items()}
     runner.values["matrix.models"] = f"{LITE},{SMALL}"
-    built = runner.run("build", "Build and prove")
+    built = runner.run("build", "Build and verify")
     assert built.returncode == 2, built.stdout + built.stderr  # make's
     assert "1 published, 1 failed" in built.stdout
     issue = (runner.checkout / "_nightly" / "issue.md").read_text()
@@ -90,7 +90,7 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     assert "1 published" in report
 
     runner.values |= {"vars.ROOT": root, "matrix.gpu": "cpu"}
-    proven = runner.run("prove", "Prove what waits")
+    proven = runner.run("verify", "Verify what waits")
     assert proven.returncode == 0, proven.stdout + proven.stderr
     assert "nothing to verify" in proven.stdout
 
@@ -111,7 +111,7 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     assert other != only_fp32
     (runner.checkout / "manifests" / f"{LITE}.toml").write_text(other)
     runner.values["matrix.models"] = LITE
-    built = runner.run("build", "Build and prove")
+    built = runner.run("build", "Build and verify")
     assert built.returncode == 0, built.stdout + built.stderr
     assert "1 published" in built.stdout
     assert "no catalog: " in built.stdout

@@ -22,8 +22,8 @@ ALERT = "An issue, with the run that failed"
 ELSEWHERE = {
     "Check out": "test_workflows.py",
     "Plan": "test_workflow_night.py",
-    "Build and prove; what comes of it waits for the publisher": "test_workflow_night.py",
-    "Prove what waits for this GPU": "test_workflow_night.py",
+    "Build and verify; what comes of it waits for the publisher": "test_workflow_night.py",
+    "Verify what waits for this GPU": "test_workflow_night.py",
     "Check what was built, and sign it": "test_workflow_night.py",
     "The keys go": "test_workflow_night.py",
     "The catalog and its report": "test_workflow_night.py",

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from support.make_farm import Counts, Farm, counts
 from support.models import LITE
+from support.nightly import night_of, verified
 from support.paths import MANIFESTS
 
 from builders.photos.bundled import calibration_paths
@@ -87,10 +88,12 @@ def test_a_second_run_does_nothing(low: Farm) -> None:
 def test_floors_that_cannot_be_kept_disable_the_cell_once(low: Farm, tmp_path: Path) -> None:
     copy = low.copy(tmp_path)
     copy.edit(LITE, "[catalog]", STRICT + "[catalog]")
-    done = copy.make(f"MODELS={LITE}", "GPU=cpu")
-    assert done.returncode != 0, done.stdout  # a published precision is lost
-    assert f"{LITE} cpu-ort1.32-int8: " in done.stdout
-    assert counts(done) == Counts(current=1, failed=1)
+    night = night_of(copy, f"MODELS={LITE}", "GPU=cpu")
+    assert night.status != 0, night.output  # a published precision is lost
+    assert {job.model for job in night.run.failed} == {LITE}
+    assert night.run.current == 1
+    assert "int8" in night.issue
+    assert verified(copy, LITE) == {"cpu-ort1.32-fp32"}
     index = copy.repository.model_index(LITE)
     assert index is not None
     assert [entry.precision for entry in index.engines] == ["fp32"]
@@ -107,6 +110,8 @@ def test_floors_that_cannot_be_kept_disable_the_cell_once(low: Farm, tmp_path: P
     again = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert counts(again) == Counts(current=1, ruled_out=1)
     assert copy.snapshot() == before
+    second = night_of(copy, f"MODELS={LITE}", "GPU=cpu")
+    assert (second.status, second.issue) == (0, "")  # no news
     copy.edit(LITE, STRICT, "")
     back = copy.make(f"MODELS={LITE}", "GPU=cpu")
     assert counts(back) == Counts(current=2)

@@ -2,64 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from support.make_farm import Farm
 from support.models import LITE, SMALL
-from support.paths import MANIFESTS, ROOT, TESTS
-
-from zoo.catalog.night import NightlyRun, read_nightly
+from support.nightly import night_of, verified
+from support.paths import TESTS
 
 STRICT = "[tolerance.fp32]\nrelative_error = 0.00000001\n\n"
-
-
-@dataclass(frozen=True)
-class Night:
-    """The outcome of a night.
-
-    Attributes:
-        status: Exit status of make.
-        run: Its report.
-        issue: The text of its issue, empty if there is none.
-        output: What it printed.
-    """
-
-    status: int
-    run: NightlyRun
-    issue: str
-    output: str
-
-    @property
-    def failed(self) -> set[str]:
-        return {f"{job.model} {job.target}" for job in self.run.failed}
-
-
-def night_of(farm: Farm, *variables: str) -> Night:
-    """Runs a night as CI does."""
-    command = [word if word != "zoo" else "nightly" for word in farm.command(*variables)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, timeout=3000,
-        env={**os.environ, "COLUMNS": "200", **farm.home},
-    )  # fmt: skip
-    folder = farm.folder / "_nightly"
-    issue = folder / "issue.md"
-    return Night(
-        status=done.returncode,
-        run=read_nightly(folder / "run.json"),
-        issue=issue.read_text() if issue.exists() else "",
-        output=done.stdout + done.stderr,
-    )
-
-
-def verified(farm: Farm, model: str) -> set[str]:
-    index = farm.repository.model_index(model)
-    assert index is not None
-    return {label for e in index.current if e.status == "verified" for label in e.targets}
 
 
 def test_a_failed_export(dry_run_copy: Farm) -> None:
@@ -110,23 +61,6 @@ def test_one_broken_manifest_among_good_ones(copy: Farm) -> None:
     assert night.run.current == 1
     assert "2 failures" in night.issue.splitlines()[0]
     assert verified(copy, LITE) == {"cpu-ort1.32-fp32"}
-
-
-def test_a_lost_precision(copy: Farm) -> None:
-    """int8 can't meet the manifest's new tolerance, nor can the published engine."""
-    shutil.copy(MANIFESTS / f"{LITE}.toml", copy.manifests)
-    first = night_of(copy, f"MODELS={LITE}", "GPU=cpu", "PRECISION=int8")
-    if first.status:
-        pytest.fail(first.output)
-    (label,) = {label for label in verified(copy, LITE) if "int8" in label}
-    copy.edit(LITE, "[catalog]", "[tolerance.int8]\ncosine = 0.99999999\n\n[catalog]")
-    night = night_of(copy, f"MODELS={LITE}", "GPU=cpu", "PRECISION=int8")
-    assert night.status != 0
-    assert {job.model for job in night.run.failed} == {LITE}
-    assert "int8" in night.issue
-    assert label not in verified(copy, LITE)
-    again = night_of(copy, f"MODELS={LITE}", "GPU=cpu", "PRECISION=int8")
-    assert (again.status, again.issue) == (0, "")
 
 
 def test_a_calm_night(copy: Farm) -> None:

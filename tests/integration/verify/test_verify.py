@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.goldens import raises_golden
-from support.records import small_preprocess
+from support.paths import ROOT
+from support.records import decided_batch, loose_tolerance, small_preprocess
 
 from builders.jobs.messages import Verification
 from builders.jobs.progress import silent
@@ -22,15 +26,16 @@ from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from builders.verify.spread import ForeignLoad, median_interval
 from zoo.inference.preprocess import normalise
-from zoo.schema.floors import Tolerance
+from zoo.schema.floors import LIMITS
 from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import BatchNumbers, BatchTimes
 from zoo.util.errors import VerificationError
 
 HALF = (0.5, 0.5, 0.5)
 PREPROCESS = small_preprocess(crop=1.0)
-TOLERANCE = Tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2, neighbours=0.9)
+TOLERANCE = loose_tolerance(cosine=0.9999, relative_error=2e-3, distance_error=1e-2, neighbours=0.9)
 Array = npt.NDArray[Any]
+TEST_PATHS = (ROOT, ROOT / "tests", ROOT / "tests" / "integration" / "verify")
 
 
 class ArraySession:
@@ -66,6 +71,19 @@ def golden(tmp_path: Path) -> Path:
 
 def judge(golden: Path, session: ArraySession, preprocess: Preprocess = PREPROCESS) -> Verification:
     return verify(session, golden, preprocess, TOLERANCE, (1, 3, 64), silent)
+
+
+def test_torch_is_not_loaded_to_compare_arrays(golden: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import test_verify as these; "
+        "assert these.judge(Path(sys.argv[1]), these.ArraySession()).passed; "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, golden], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, TEST_PATHS))},
+    )  # fmt: skip
+    assert done.stdout.split()[-1] == "False"  # after a warning of Polygraphy
 
 
 def test_a_true_engine_passes_with_numbers_for_each_batch(golden: Path) -> None:
@@ -136,10 +154,8 @@ def test_a_fault_is_found(name: str, golden: Path) -> None:
     ],
 )
 def test_each_floor_refuses_alone(name: str, value: float, words: str) -> None:
-    kept = BatchNumbers(
-        batch=3, finite=True, worst_row=2, lost_rows=0, worst_cosine=0.9999,
-        worst_relative_error=2e-3, worst_distance_error=1e-2, neighbours=0.9,
-    )  # fmt: skip
+    just = {limit.measured: getattr(TOLERANCE, name) for name, limit in LIMITS.items()}
+    kept = BatchNumbers.model_validate(decided_batch(3, worst_row=2, **just))
     assert find_misses(kept, TOLERANCE) == []
     (miss,) = find_misses(kept.but(**{name: value}), TOLERANCE)
     assert words in miss

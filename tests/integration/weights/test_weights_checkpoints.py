@@ -411,8 +411,8 @@ def test_what_was_stored_instead_of_a_checkpoint_is_said(name: str, tmp_path: Pa
 
 def test_a_wrong_name_is_said(state: State, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "saved.safetensors")
-    with pytest.raises(WeightsError, match=r"rename it to \.pth"):
+    with pytest.raises(WeightsError, match=r"\.pth\b"):
         read_file(tmp_path / "saved.safetensors")
     save_file(state, tmp_path / "saved.pth")
-    with pytest.raises(WeightsError, match=r"rename it to \.safetensors"):
+    with pytest.raises(WeightsError, match=r"\.safetensors\b"):
         read_file(tmp_path / "saved.pth")

@@ -11,7 +11,7 @@ from support.make_farm import Farm
 from support.models import SMALL
 from support.records import blob, preprocess
 
-from builders.jobs.messages import Prove
+from builders.jobs.messages import VerificationSpec
 from builders.jobs.progress import Event
 from builders.worker import reference
 from zoo.schema.floors import floors
@@ -42,8 +42,8 @@ class GpuEngine(Engine):
 
 
 @pytest.fixture
-def prove(manifests: dict[str, Manifest]) -> Prove:
-    return Prove(
+def spec(manifests: dict[str, Manifest]) -> VerificationSpec:
+    return VerificationSpec(
         golden=blob(b"golden"), preprocess=preprocess(), tolerance=floors()[Precision.FP32],
         batches=(1,), benchmark=(1,), reference=manifests[SMALL],
     )  # fmt: skip
@@ -55,16 +55,16 @@ def on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measure(
-    prove: Prove, engine: Any = None, timed: BatchTimes = QUIET, noise: bool = True
+    spec: VerificationSpec, engine: Any = None, timed: BatchTimes = QUIET, noise: bool = True
 ) -> tuple[Any, str | None]:
     def report(event: Event) -> None:
         """Nobody looks."""
 
-    return reference.measure(engine or Engine(), prove, (timed,), report, keep_noise=noise)
+    return reference.measure(engine or Engine(), spec, (timed,), report, keep_noise=noise)
 
 
-def test_pytorch_runs_in_turns(prove: Prove) -> None:
-    body, why = measure(prove)
+def test_pytorch_runs_in_turns(spec: VerificationSpec) -> None:
+    body, why = measure(spec)
     assert why is None
     (row,) = body.batches
     assert row.batch == 1
@@ -72,48 +72,50 @@ def test_pytorch_runs_in_turns(prove: Prove) -> None:
     assert "in turns" in body.pytorch
 
 
-def test_nothing_is_compared_where_nothing_is_timed(prove: Prove) -> None:
-    assert measure(prove.model_copy(update={"benchmark": ()})) == (None, None)
-    assert measure(prove.model_copy(update={"reference": None})) == (None, None)
+def test_nothing_is_compared_where_nothing_is_timed(spec: VerificationSpec) -> None:
+    assert measure(spec.model_copy(update={"benchmark": ()})) == (None, None)
+    assert measure(spec.model_copy(update={"reference": None})) == (None, None)
 
 
-def test_it_can_be_left_out(prove: Prove, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_can_be_left_out(spec: VerificationSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(reference.REFERENCE, "0")
-    assert measure(prove) == (None, reference.LEFT_OUT)
+    assert measure(spec) == (None, reference.LEFT_OUT)
 
 
-def test_a_worker_without_pytorch_says_so(prove: Prove, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_pytorch_says_so(
+    spec: VerificationSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert measure(prove) == (None, reference.NO_PYTORCH)
+    assert measure(spec) == (None, reference.NO_PYTORCH)
 
 
-def test_an_engine_of_a_gpu_is_compared_elsewhere(prove: Prove) -> None:
-    assert measure(prove, GpuEngine()) == (None, reference.ON_A_GPU)
+def test_an_engine_of_a_gpu_is_compared_elsewhere(spec: VerificationSpec) -> None:
+    assert measure(spec, GpuEngine()) == (None, reference.ON_A_GPU)
 
 
 def test_a_busy_machine_does_not_even_load_pytorch(
-    prove: Prove, monkeypatch: pytest.MonkeyPatch
+    spec: VerificationSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    body, why = measure(prove, timed=NOISY)
+    body, why = measure(spec, timed=NOISY)
     assert body is None
     assert "83%" in str(why)
 
 
-def test_a_model_that_timm_lacks_costs_the_ratio_alone(prove: Prove) -> None:
-    assert prove.reference is not None
-    manifest = prove.reference.model_copy(update={"arch": "no_such_model"})
-    body, why = measure(prove.model_copy(update={"reference": manifest}))
+def test_a_model_that_timm_lacks_costs_the_ratio_alone(spec: VerificationSpec) -> None:
+    assert spec.reference is not None
+    manifest = spec.reference.model_copy(update={"arch": "no_such_model"})
+    body, why = measure(spec.model_copy(update={"reference": manifest}))
     assert body is None
     assert "no_such_model" in str(why)
 
 
-def test_an_engine_that_fails_meanwhile_costs_the_ratio_alone(prove: Prove) -> None:
+def test_an_engine_that_fails_meanwhile_costs_the_ratio_alone(spec: VerificationSpec) -> None:
     class Failing(Engine):
         def features(self, images: Any) -> Any:
             raise RuntimeError("out of memory")
 
-    body, why = measure(prove, Failing())
+    body, why = measure(spec, Failing())
     assert body is None
     assert "out of memory" in str(why)
 

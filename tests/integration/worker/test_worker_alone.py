@@ -68,7 +68,7 @@ def test_it_builds_an_engine_from_a_job(alone: str, tmp_path: Path) -> None:
         inputs=installed_inputs("rtx", "sm86"),
         onnx=repository.blobs.add(onnx),
         parameters=216,
-        prove=None,
+        verification=None,
         store=repository.store.url,
     )
     (tmp_path / "output").mkdir()

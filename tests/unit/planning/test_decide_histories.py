@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ from builders.planning.report import PlannedEngine, make_plan, matrix
 from builders.publish import index as listing
 from builders.publish import records
 from builders.recipe import export_form
-from builders.run import regressions
+from builders.run import farm, regressions
 from builders.run.summary import Summary
+from zoo.repository.files import RecordFiles
 from zoo.schema.index import ModelIndex
 from zoo.schema.manifest import Manifest, load_manifests
 from zoo.schema.records import (
     FailureReason,
     FailureRecord,
+    Record,
     Retry,
     Status,
 )
@@ -188,6 +191,31 @@ def manifest() -> Manifest:
     return load_manifests(MANIFESTS)[SMALL]
 
 
+PARSED: dict[tuple[type[Record], bytes], Record] = {}
+"""Records are immutable, and most histories read the same ones."""
+
+
+def parse(files: RecordFiles, key: str, data: bytes | None, kind: type[Record]) -> Record | None:
+    """Parses valid records once for all histories."""
+    if data is None:
+        return None
+    if (kind, data) not in PARSED:
+        PARSED[kind, data] = kind.model_validate_json(data)
+    return PARSED[kind, data]
+
+
+@contextmanager
+def emptied(folder: Path) -> Iterator[Path]:
+    """One folder for all jobs: making and deleting thousands takes longer than the histories.
+
+    Its files are deleted, because some file systems write a file to disk that replaces another.
+    """
+    yield folder
+    for file in folder.iterdir():
+        if file.is_file():
+            file.unlink()
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 @settings(
     max_examples=HISTORIES // PARTS,
@@ -200,10 +228,11 @@ def test_what_the_plan_says_is_what_the_run_does(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records.provenance, "statement", lambda *_: {})
+        patch.setattr(RecordFiles, "parse", parse)
+        patch.setattr(farm, "manifest_source", lambda *_: None)  # starts git
         patch.setattr(scratch, "keep", lambda folder, kept: None)
         patch.setattr(scratch, "check_quarantine", lambda job, kept: None)
-        # One folder for all jobs: making and deleting thousands takes longer than the histories.
-        patch.setattr(scratch, "scratch_folder", lambda repository: nullcontext(tmp_path))
+        patch.setattr(scratch, "scratch_folder", lambda repository: emptied(tmp_path))
         history = History(manifest, tmp_path)
         patch.setattr(records, "utc_now", lambda: history.desk.day.strftime(listing.TIME))
         for name, value in events:

@@ -201,7 +201,7 @@ def test_a_changed_option_is_named_with_what_it_takes(
     plan = planned(store, {SMALL: changed}, precisions=("fp32",))
     assert {engine.action for engine in plan.engines} == {"build"}
     assert all(one.changed[0].field == "profiles" for one in plan.engines)
-    assert plan.total.gpu_minutes == 3 * len(plan.engines)  # two of building, one of proving
+    assert plan.total.gpu_minutes == 3 * len(plan.engines)  # two of building, one of verifying
     assert plan.total.mib == 20 * len(plan.engines)
     assert plan.total.unknown == plan.total.similar == 0
     assert store.asked["list"] == 4  # records and failures, those of old repositories too

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from support.goldens import raises_golden
 from support.networks import residual
 from support.paths import DATA
+from support.records import loose_tolerance
 
 from builders.precision import Images, lower, ranges, rounded_in_fp32, search
 from builders.precision.onnx_session import open_onnx
@@ -68,8 +69,7 @@ def spoiled(by: float) -> onnx.ModelProto:
 
 
 def tolerance(**changes: float) -> Tolerance:
-    loose = {"cosine": 0.98, "relative_error": 0.15, "distance_error": 0.5, "neighbours": 0.0}
-    return Tolerance(**{**loose, **changes})
+    return loose_tolerance(**{"cosine": 0.98, "relative_error": 0.15, **changes})
 
 
 def numbers(model: onnx.ModelProto, fp32: onnx.ModelProto) -> BatchNumbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_a_signature_is_renewed_and_the_key_stays(
     first_root = signed.ring.root_file.read_bytes()
     for role in ("root", "targets"):
         assert zoo_farm("keys", "renew", role, *place) == 0
-    assert "root: signature valid until " in capsys.readouterr().out
+    assert re.search(r"^root: .*\d{4}-\d\d-\d\d", capsys.readouterr().out, re.MULTILINE)
     assert zoo_farm("keys", "renew", "rot", *place) == UsageError.exit_code
     assert_golden("publish/unknown-role", capsys.readouterr().err)
     signed.ring = KeyRing(signed.ring.folder, ask=no_passphrase)

@@ -71,7 +71,11 @@ class Lowering(Builder):
     def _prove(self, job: VerifyJob, folder: Path, report: Report) -> BuildOutput:
         onnx = blob(sha256=job.record.inputs.onnx, size=1)
         build = BuildJob(
-            inputs=job.record.inputs, onnx=onnx, parameters=1, prove=job.prove, store=job.store
+            inputs=job.record.inputs,
+            onnx=onnx,
+            parameters=1,
+            verification=job.verification,
+            store=job.store,
         )
         result = super().run(build, folder, report).result
         assert isinstance(result, BuildOutput)

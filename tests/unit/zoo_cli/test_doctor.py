@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_a_runtime_that_the_driver_is_too_old_for_is_noticed() -> None:
         found = list(doctor.runtimes(both, smi(driver)))
         states[driver] = [one.state for one in found]
     assert states == {"580.65.06": ["ok", "ok"], "550.54": ["fail", "ok"]}
-    assert "install NVIDIA driver 580 or later; 550.54 is too old" in found[0].do
+    assert {"580", "550.54"} <= set(re.findall(r"[\d.]+", found[0].do or ""))
 
 
 def test_no_gpu_is_no_failure() -> None:
