@@ -43,7 +43,7 @@ def nightly(options: argparse.Namespace) -> int:
     # Those of the previous night: this run may fail before it writes its own.
     report.unlink(missing_ok=True)
     issue.unlink(missing_ok=True)
-    plan = plan_of(options, plans=False)
+    plan = plan_of(options, plans=False, say=lambda text: None)  # the run says the same
     print(f"planned: {', '.join(f'{n} {what}' for what, n in plan.total.actions.items())}")
     before = {model.model: model for model in repository.model_indexes()}
     built = build(options, night=started)

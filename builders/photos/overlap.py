@@ -43,8 +43,8 @@ _PLAIN = 1.0
 """Least variance of edges, in squared grey levels: sky matches sky at every shift."""
 
 _DETAIL = 0.1
-"""Least variance of fine edges over that of coarse ones. A picture of a few large blobs has 0.03 and
-matches others somewhere; the lowest of 299 photos has 0.16."""
+"""Least variance of fine edges over that of coarse ones. Pictures of a few blobs have 0.03, and
+match others somewhere; the lowest of 299 photos has 0.16."""
 
 Floats = npt.NDArray[np.float32]
 
