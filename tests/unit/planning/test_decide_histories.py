@@ -42,7 +42,7 @@ from zoo.schema.status import status_of
 from zoo.schema.targets import cell_of
 from zoo.util.errors import MissError
 
-HISTORIES, PARTS = 200, 4
+HISTORIES, PARTS = 2000, 4
 """How many are generated, and by how many tests, which two processes share."""
 
 
