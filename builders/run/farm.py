@@ -146,7 +146,7 @@ class Farm:
             disabled=tuple(sorted(engines.cells, key=lambda cell: cell.targets)),
             source=manifest_source(request.manifest_dir, manifest.id),
         )
-        if summary.published or summary.verified:
+        if records:
             summary.outdo(outdone_by(self._repository, candidate, index))
         with self._signing:
             self._proposals.send(candidate)

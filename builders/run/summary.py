@@ -50,7 +50,7 @@ class Summary:
         self.commands |= part.commands
 
     def outdo(self, engines: Mapping[str, str]) -> None:
-        """Notes engines that were made, and that the published ones outdo.
+        """Notes engines that were proposed, and that the published ones outdo.
 
         Args:
             engines: From label to reason.
@@ -58,6 +58,7 @@ class Summary:
         self.outdone |= engines
         self.published = [label for label in self.published if label not in engines]
         self.verified = [label for label in self.verified if label not in engines]
+        self.current = [label for label in self.current if label not in engines]
 
     @property
     def of_engines(self) -> list[str]:
