@@ -1,0 +1,27 @@
+"""A folder in place of a file of the client's cache makes way for the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.client.engine_files import EngineFiles
+from zoo.repository.blobs import Blobs
+from zoo.stores import MemoryStore
+from zoo.util.files import make_way
+
+
+def test_an_engine_is_downloaded_again(tmp_path: Path) -> None:
+    made = tmp_path / "engine"
+    made.write_bytes(b"an engine")
+    blobs = Blobs(MemoryStore())
+    blob = blobs.add(made)
+    (tmp_path / "cache" / "engines" / blob.sha256 / "more").mkdir(parents=True)
+    assert EngineFiles(blobs, tmp_path / "cache").get(blob).read_bytes() == b"an engine"
+
+
+def test_what_a_link_points_to_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "more").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    make_way(tmp_path / "link")
+    make_way(tmp_path / "absent")
+    assert (tmp_path / "folder" / "more").is_dir()
