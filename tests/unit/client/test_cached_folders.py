@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from support.signed_repository import Signed
+
 from zoo.client.engine_files import EngineFiles
 from zoo.repository.blobs import Blobs
 from zoo.stores import MemoryStore
@@ -25,3 +28,15 @@ def test_what_a_link_points_to_is_kept(tmp_path: Path) -> None:
     make_way(tmp_path / "link")
     make_way(tmp_path / "absent")
     assert (tmp_path / "folder" / "more").is_dir()
+
+
+@pytest.mark.parametrize("name", ["timestamp.json", "snapshot.json", "index.json"])
+def test_signed_files_are_read_again(tmp_path: Path, name: str) -> None:
+    signed = Signed(tmp_path)
+    signed.release()
+    before = signed.client().signed.read("index.json")
+    (cached,) = (tmp_path / "home").rglob(name)
+    cached.unlink()
+    (cached / "more").mkdir(parents=True)
+    assert signed.client().signed.read("index.json") == before
+    assert cached.is_file()
