@@ -171,7 +171,8 @@ def check_replaced(history: History, before: ModelIndex | None, summary: Summary
         floor = history.manifest.kept_by(old.precision).cosine  # type: ignore[arg-type]
         assert old.verification is not None
         if (
-            error_of(new) <= error_of(old)
+            old.record == new.record  # it was verified again
+            or error_of(new) <= error_of(old)
             or status_of(attested)[0] is Status.WITHDRAWN
             or any(row.worst_cosine < floor for row in old.verification.batches)
         ):
