@@ -9,7 +9,9 @@ from support.signed_repository import Signed
 
 from zoo.client.engine_files import EngineFiles
 from zoo.repository.blobs import Blobs
-from zoo.stores import MemoryStore
+from zoo.repository.repair import forget
+from zoo.repository.repository import Repository
+from zoo.stores import LocalStore, MemoryStore
 from zoo.util.files import make_way
 
 
@@ -40,3 +42,16 @@ def test_signed_files_are_read_again(tmp_path: Path, name: str) -> None:
     (cached / "more").mkdir(parents=True)
     assert signed.client().signed.read("index.json") == before
     assert cached.is_file()
+
+
+def test_a_folder_in_place_of_a_blob_is_repaired(tmp_path: Path) -> None:
+    repository = Repository(LocalStore(tmp_path / "store"))
+    (tmp_path / "engine").write_bytes(b"an engine")
+    blob = repository.blobs.add(tmp_path / "engine")
+    path = repository.blobs.path(blob)
+    assert path is not None
+    path.unlink()
+    (path / "more").mkdir(parents=True)
+    forget(repository, "records/m/key.json", blob)
+    assert repository.blobs.add(tmp_path / "engine") == blob
+    assert path.read_bytes() == b"an engine"
