@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zoo.repository.repository import Repository
-from zoo.schema.layout import blob_key
 from zoo.schema.records import Blob, BuildRecord, ExportRecord, StateRecord, TimingCacheRecord
-from zoo.util.files import make_way
 
 _NAMING: dict[str, type[StateRecord | ExportRecord | BuildRecord | TimingCacheRecord]] = {
     "states/": StateRecord,
@@ -28,6 +26,4 @@ def named_blobs(repository: Repository, prefix: str = "") -> Iterator[tuple[str,
 def forget(repository: Repository, key: str, blob: Blob) -> None:
     """Deletes a blob and the record that names it, so that the next run recreates both."""
     repository.store.delete(key)
-    if (path := repository.blobs.path(blob)) is not None:
-        make_way(path)
-    repository.store.delete(blob_key(blob.sha256))
+    repository.blobs.discard(blob)
