@@ -87,6 +87,8 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
 
 def _print_summary(summary: Summary, store: str, display: Display) -> int:
     """Prints a line per disabled or failed engine, then the totals; returns the exit status."""
+    for label, reason in summary.outdone.items():
+        display.say(f"{label}: verified, but the published engine stays: {reason}")
     for label, reason in summary.disabled.items():
         display.say(f"none {label}: {reason}")
     for model, refused in summary.withheld.items():
@@ -100,6 +102,7 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
         for outcome, labels in (
             ("published", summary.published),
             ("verified again", summary.verified),
+            ("verified, farther from PyTorch than what stays published", summary.outdone),
             ("already published, nothing to do", summary.current),
             ("ruled out by their tolerance", summary.disabled.keys() - set(of_engines)),
             (

@@ -66,6 +66,8 @@ def facts(options: argparse.Namespace) -> int:
             errors.append(error)
             continue
         reasons = [f"{fact} differs: {text}" for fact, text in manifest.deviations.items()]
+        if not timm_facts.has_tag(manifest):
+            reasons.append(f"timm has no {manifest.timm_name}: there is nothing to compare it with")
         print(f"{manifest.id}: {'; '.join(reasons) or 'as timm states'}")
     timm_facts.remember()
     if errors:

@@ -43,7 +43,7 @@ def nightly(options: argparse.Namespace) -> int:
     # Those of the previous night: this run may fail before it writes its own.
     report.unlink(missing_ok=True)
     issue.unlink(missing_ok=True)
-    plan = plan_of(options, plans=False)
+    plan = plan_of(options, plans=False, say=lambda text: None)  # the run says the same
     print(f"planned: {', '.join(f'{n} {what}' for what, n in plan.total.actions.items())}")
     before = {model.model: model for model in repository.model_indexes()}
     built = build(options, night=started)
@@ -51,7 +51,7 @@ def nightly(options: argparse.Namespace) -> int:
     run = regressions.tell(
         plan, built.summary, regressions.regressions(before, after),
         started=started, finished=utc_now(), commit=this_commit(), retry=options.retry,
-        losses=regressions.lost(before, after),
+        losses=regressions.lost(before, after), outdone=regressions.outdone(before, after),
     )  # fmt: skip
     write_whole(report, run.to_json())
     print(f"report: {report}")
@@ -62,6 +62,12 @@ def nightly(options: argparse.Namespace) -> int:
         raise RegressionError(
             f"{len(run.regressions)} measurements are worse than those of the previous engine",
             hint=f"they are in {issue}, and on the catalog's report page",
+        )
+    if run.outdone:
+        raise RegressionError(
+            f"{len(run.outdone)} engines are farther from PyTorch than the published ones, which "
+            "stay",
+            hint=f"their numbers are in {issue}; other inputs make another engine",
         )
     if run.failed:
         return 1
@@ -88,12 +94,19 @@ def report_regressions(
     indexes = {index.model: index for index in before}
     after = list(repository.model_indexes())
     worse, losses = regressions.regressions(indexes, after), regressions.lost(indexes, after)
+    outdone = regressions.outdone(indexes, after)
     now = utc_now()
     run = NightlyRun(
-        started=now, finished=now, commit=this_commit(), runs=0, regressions=worse, failed=losses
+        started=now,
+        finished=now,
+        commit=this_commit(),
+        runs=0,
+        regressions=worse,
+        failed=losses,
+        outdone=outdone,
     )
     _write_issue(run, issue)
-    if worse or losses:
+    if worse or losses or outdone:
         add_run(repository, run, newest_night(repository))
     return len(worse), len(losses)
 

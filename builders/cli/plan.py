@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -58,15 +59,18 @@ def _status(plan: FarmPlan, options: argparse.Namespace) -> int:
     return ManifestError.exit_code if broken and not options.matrix else 0
 
 
-def plan_of(options: argparse.Namespace, *, plans: bool = True) -> FarmPlan:
+def plan_of(
+    options: argparse.Namespace, *, plans: bool = True, say: Callable[[str], None] | None = None
+) -> FarmPlan:
     """Returns the plan of what the options of ``zoo`` select.
 
     Args:
         options: Options of ``zoo``.
         plans: Whether ``TRT=`` may name several lines, and GPUs that this machine lacks. False
             for the plan of a run here.
+        say: Called with what the options lead to; to standard error if None.
     """
-    selected = read_request(options, _to_stderr, plans=plans)
+    selected = read_request(options, say or _to_stderr, plans=plans)
     # What a matrix lists, nightly runs build, and those lock nothing.
     locks_first = not (options.locked or getattr(options, "matrix", False))
     request = replace(selected.request, locks_first=locks_first)

@@ -69,7 +69,7 @@ def create(manifest: Manifest) -> nn.Module:
         known = [name.partition(".")[2] for name in tags]
         raise ExportError(
             f"{manifest.id}: timm has no tag '{manifest.tag}' of {manifest.arch}."
-            f"{perhaps(manifest.tag, known)} It has {', '.join(known)}"
+            f"{perhaps(manifest.tag, known)} It has {', '.join(known) or 'no tags'}"
         )
     return make_network(timm, manifest)
 

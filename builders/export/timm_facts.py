@@ -33,6 +33,11 @@ def check_manifest(manifest: Manifest) -> None:
     check_facts(manifest, None, version("timm"))
 
 
+def has_tag(manifest: Manifest) -> bool:
+    """Whether the installed timm states facts about the manifest's tag."""
+    return manifest.timm_name in import_timm().list_pretrained(f"{manifest.arch}.*")
+
+
 def remember() -> None:
     """Writes the facts of all tags to the table that planning reads, if there is none."""
     path = facts_table.table_path()

@@ -104,6 +104,7 @@ def merge(runs: Iterable[NightlyRun]) -> NightlyRun | None:
         verified=tuple(label for run in merged for label in run.verified),
         current=sum(run.current for run in merged),
         disabled={label: why for run in merged for label, why in run.disabled.items()},
+        outdone={label: why for run in merged for label, why in run.outdone.items()},
         regressions=tuple(drift for run in merged for drift in run.regressions),
     )
 

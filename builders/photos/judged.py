@@ -2,7 +2,8 @@
 
 Near-duplicates have almost the same 64-bit difference hash and the same thumbnail: of frames of one
 scene, the distance to the nearest other photo is so small that any rounding seems large beside it.
-Mirrored and turned copies, of folders that were augmented for training, are recognised, too.
+Mirrored and turned copies, of folders that were augmented for training, are recognised, too, and so
+are pans and zooms (:mod:`builders.photos.overlap`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
+
+from builders.photos.overlap import View, overlap
 
 _BITS = 10
 """Most bits of the hash in which near-duplicates differ; unrelated photos differ in about 32."""
@@ -32,13 +35,15 @@ class Look(BaseModel):
         bits: Its difference hash: whether each pixel of a 9 x 8 thumbnail is darker than the next.
         thumbnail: A 16 x 16 thumbnail, without its mean and of length 1; None of a flat picture.
         turned: Both of its mirrored and turned copies.
+        view: What its overlap with other photos is recognised by; None of a flat picture.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     bits: int
     thumbnail: tuple[float, ...] | None
     turned: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    view: View | None = None
 
     @property
     def orientations(self) -> list[tuple[int, npt.NDArray[np.float64]]]:
@@ -61,6 +66,7 @@ def look_of(photo: Image.Image) -> Look:
         bits=bits,
         thumbnail=_normalised(thumbnail),
         turned=tuple((_bits(copy), _normalised(_thumbnail(copy))) for copy in copies),
+        view=View(photo),
     )
 
 
@@ -95,9 +101,15 @@ def judge(looks: list[Look]) -> list[int | None]:
             (other for other, known in distinct.items() if _are_alike(known, orientations)), None
         )
         if first is None:
+            first = next((other for other in distinct if _overlap(looks[other], look)), None)
+        if first is None:
             distinct[number] = orientations[0]
         firsts.append(number if first is None else first)
     return firsts
+
+
+def _overlap(one: Look, other: Look) -> bool:
+    return one.view is not None and other.view is not None and overlap(one.view, other.view)
 
 
 def _are_alike(

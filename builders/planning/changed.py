@@ -14,6 +14,7 @@ from zoo.schema.keys import BuildInputs, ExportInputs
 from zoo.schema.records import (
     BuildRecord,
     ExportRecord,
+    Status,
 )
 
 
@@ -43,7 +44,7 @@ class ChangedInputs:
         before = self._before(wanted)
         if before is None:
             return replace(start, action=Action.BUILD, cause=Cause.NEW)
-        changed = _differ(before.inputs, build)
+        changed, contested = _differ(before.inputs, build), False
         if before.inputs.onnx != build.onnx:
             old = self._known.export(before.export_key)
             if isinstance(old, ExportRecord):
@@ -52,7 +53,11 @@ class ChangedInputs:
                     change.model_copy(update={"field": f"export.{change.field}"})
                     for change in of_export
                 )
-        return replace(start, action=Action.BUILD, cause=Cause.BUILD_KEY_CHANGED, changed=changed)
+                contested = _are_alike(before.inputs, build, old.inputs, export.inputs)
+        return replace(
+            start, action=Action.BUILD, cause=Cause.BUILD_KEY_CHANGED, changed=changed,
+            contested=contested and self._is_verified(wanted),
+        )  # fmt: skip
 
     def unexported(self, start: Decision, wanted: Wanted, form: Form) -> Decision:
         """Decides to export, with the fields that differ, and whether a build is sure to follow."""
@@ -62,7 +67,8 @@ class ChangedInputs:
         old = self._known.export(before.export_key)
         if not isinstance(old, ExportRecord):
             return replace(start, cause=Cause.EXPORT_GONE)
-        changed = _differ(old.inputs, self._inputs.export(form)[1])
+        new = self._inputs.export(form)[1]
+        changed = _differ(old.inputs, new)
         build = self._inputs.build(wanted, old)
         further = tuple(
             change
@@ -71,7 +77,10 @@ class ChangedInputs:
         )
         perhaps = before.key == build.key or serving(build, self._known) is not None
         cause = Cause.EXPORT_KEY_CHANGED if perhaps else Cause.KEYS_CHANGED
-        return replace(start, cause=cause, changed=(*changed, *further), perhaps=perhaps)
+        contested = _are_alike(before.inputs, build, old.inputs, new) and self._is_verified(wanted)
+        return replace(
+            start, cause=cause, changed=(*changed, *further), perhaps=perhaps, contested=contested
+        )
 
     def _before(self, wanted: Wanted) -> BuildRecord | None:
         """Returns the record of the engine that is published for the targets now."""
@@ -80,6 +89,18 @@ class ChangedInputs:
             if entry is not None:
                 return self._known.record(entry.record)
         return None
+
+    def _is_verified(self, wanted: Wanted) -> bool:
+        """Whether a verified engine is published for one of the targets now."""
+        entries = (self._known.published(target.label.cell) for target in wanted.targets)
+        return any(entry is not None and entry.status is Status.VERIFIED for entry in entries)
+
+
+def _are_alike(
+    before: BuildInputs, build: BuildInputs, old: ExportInputs, new: ExportInputs
+) -> bool:
+    """Whether an engine would be another attempt at the same one (ADR 40)."""
+    return before.specification == build.specification and old.specification == new.specification
 
 
 def _differ(

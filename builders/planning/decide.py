@@ -142,6 +142,8 @@ class Decider:
             form=form, export=export, inputs=build,
             verification=self.inputs.verification(wanted, export, build),
         )  # fmt: skip
+        if key is not None and (done := self._stored.outdone(replace(start, record=key), wanted)):
+            return done
         if key is not None and not self._known.lost(key):
             return self._stored.decide(replace(start, record=key), wanted)
         if failed := self._known.failed(build, tolerance):

@@ -14,7 +14,7 @@ from builders.recipe.export_form import Form
 from zoo.catalog.report import Change
 from zoo.schema.closed import complete
 from zoo.schema.floors import Tolerance
-from zoo.schema.index import EngineEntry
+from zoo.schema.index import EngineEntry, OutdoneEngine
 from zoo.schema.keys import BuildInputs
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
 from zoo.schema.targets import EngineName, Label
@@ -70,6 +70,7 @@ class Cause(StrEnum):
     """Why something is done; :func:`why` makes the sentence where it is shown."""
 
     PUBLISHED = "published"
+    OUTDONE = "outdone"
     UNLISTED = "unlisted"
     NOT_RUN = "not run"
     VERIFICATION_CHANGED = "verification changed"
@@ -104,6 +105,8 @@ class Decision:
         text: Details from a record or an error, for people.
         changed: Fields of its keys that differ from the published engine's.
         perhaps: Whether it is only built if its ONNX comes out different.
+        contested: Whether it is another attempt at the published engine, which it replaces unless
+            it is farther from PyTorch.
         form: The form of the ONNX that it is built from.
         export: That ONNX; None if it is not exported yet.
         inputs: The inputs of its build; None if its ONNX is not exported yet.
@@ -120,6 +123,7 @@ class Decision:
     text: str = ""
     changed: tuple[Change, ...] = ()
     perhaps: bool = False
+    contested: bool = False
     form: Form | None = None
     export: ExportRecord | None = None
     inputs: BuildInputs | None = None
@@ -140,6 +144,9 @@ class Known(Protocol):
 
     def entries(self, key: str) -> Sequence[EngineEntry]:
         """Returns the index entries of a build record, superseded or not."""
+
+    def outdone(self, key: str) -> Sequence[OutdoneEngine]:
+        """Returns what the index says of an engine that did not replace the published one."""
 
     def published(self, label: str) -> EngineEntry | None:
         """Returns the current entry of a target, whether its engine is mixed or not."""
@@ -186,13 +193,18 @@ def why(decision: Decision) -> str:
     names = ", ".join(change.field for change in decision.changed[:3])
     more = f" and {len(decision.changed) - 3} more" if len(decision.changed) > 3 else ""
     changed = f"changed: {names}{more}" if decision.changed else "is not published"
-    return _SENTENCES[decision.cause].format(changed=changed, text=decision.text)
+    sentence = _SENTENCES[decision.cause].format(changed=changed, text=decision.text)
+    return f"{sentence}; {_CONTESTED}" if decision.contested else sentence
+
+
+_CONTESTED = "what is published stays if this is farther from PyTorch"
 
 
 _SENTENCES = complete(
     Cause,
     {
         Cause.PUBLISHED: "",
+        Cause.OUTDONE: "{text}",
         Cause.UNLISTED: "it is built, but in no index yet",
         Cause.NOT_RUN: "it has not been run",
         Cause.VERIFICATION_CHANGED: "the inputs of its verification changed",

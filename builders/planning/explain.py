@@ -9,7 +9,7 @@ from pathlib import Path
 from builders.history.failures import Failures
 from builders.photos.calibration import from_folder, shipped
 from builders.planning.decide import Decider
-from builders.planning.decision import ACTION_FACTS, Action, Decision, why
+from builders.planning.decision import ACTION_FACTS, Cause, Decision, why
 from builders.planning.known import RepositoryKnown
 from builders.planning.options import pairs
 from builders.planning.report import change_line
@@ -68,7 +68,7 @@ def differences(
 
 def lines_of(decision: Decision) -> Iterator[str]:
     """Yields a decision as lines: what is done, why, and the fields that differ."""
-    if decision.action is Action.NOTHING:
+    if decision.cause is Cause.PUBLISHED:
         yield "nothing differs: there is nothing to build"
         return
     yield f"{ACTION_FACTS[decision.action].title}: {decision.label}: {why(decision)}"

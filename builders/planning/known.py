@@ -8,7 +8,7 @@ from builders.history.attested import NamedVerdict
 from builders.history.failures import Failed, Failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
-from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.index import EngineEntry, ModelIndex, OutdoneEngine
 from zoo.schema.keys import BuildInputs
 from zoo.schema.layout import ATTESTATIONS, failed_export_key, record_key
 from zoo.schema.old_failures import disabled_key
@@ -42,6 +42,7 @@ class RepositoryKnown:
         self._repository, self._model, self._failures = repository, model, failures
         self._looks = looks_at_blobs
         self._entries: dict[str, list[EngineEntry]] = {}
+        self._outdone: dict[str, list[OutdoneEngine]] = {}
         self._listed: set[str] = set()
         self._published: dict[str, EngineEntry] = {}
         for entry in index.engines if index else ():
@@ -49,6 +50,8 @@ class RepositoryKnown:
             self._listed.add(entry.engine.sha256)
             if entry.superseded is None:
                 self._published |= {cell_of(label): entry for label in entry.targets}
+        for engine in index.outdone if index else ():
+            self._outdone.setdefault(engine.record, []).append(engine)
         self._exports: dict[str, ExportRecord | FailureRecord | None] = {}
         self._records: dict[str, BuildRecord] = {}
         self._attestations: dict[str, list[Attestation]] = {}
@@ -58,6 +61,10 @@ class RepositoryKnown:
     def entries(self, key: str) -> Sequence[EngineEntry]:
         """Returns the index entries of a build record, superseded or not."""
         return self._entries.get(key, ())
+
+    def outdone(self, key: str) -> Sequence[OutdoneEngine]:
+        """Returns what the index says of an engine that did not replace the published one."""
+        return self._outdone.get(key, ())
 
     def published(self, label: str) -> EngineEntry | None:
         """Returns the current entry of a target, whether its engine is mixed or not."""

@@ -258,7 +258,7 @@ def _alike(engines: Iterable[PlannedEngine]) -> list[list[PlannedEngine]]:
     """Groups a model's engines that have the same action and reason."""
     groups: dict[object, list[PlannedEngine]] = {}
     for one in engines:
-        if one.action is not Action.NOTHING:
+        if one.action is not Action.NOTHING or one.reason:
             changed = tuple(change.model_dump_json() for change in one.changed)
             groups.setdefault((one.model, one.action, one.reason, changed), []).append(one)
     return list(groups.values())

@@ -16,10 +16,16 @@ def serving(build: BuildInputs, known: Known) -> str | None:
     """Returns the key of the build record that serves a wanted engine, None if there is none.
 
     An engine of the same inputs for more architectures serves as well, whether or not the index
-    still lists it: the exact one is preferred, then the one for the fewest architectures.
+    still lists it: the exact one is preferred, then the one for the fewest architectures. One that
+    is outdone need not be built again, even if it was deleted.
     """
     return next(
-        (key for key in keys_serving(build) if known.entries(key) or known.stored(key)), None
+        (
+            key
+            for key in keys_serving(build)
+            if known.entries(key) or known.outdone(key) or known.stored(key)
+        ),
+        None,
     )
 
 

@@ -10,7 +10,7 @@ from builders.jobs.messages import VerificationSpec
 from builders.planning import wanted as plan
 from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.request import Request
-from builders.planning.serving import is_current
+from builders.planning.serving import current_labels, is_current
 from builders.planning.wanted import Wanted
 from zoo.schema.index import EngineEntry
 from zoo.schema.records import (
@@ -20,7 +20,7 @@ from zoo.schema.records import (
     Status,
 )
 from zoo.schema.status import concerning, is_verdict, status_of, taken_back
-from zoo.schema.targets import Arch, arch_of
+from zoo.schema.targets import Arch, arch_of, cell_of
 from zoo.util.errors import RepositoryError
 
 
@@ -57,6 +57,43 @@ class StoredEngines:
             attestations = self._known.attestations(engine)
             for arch in wanted.archs:
                 yield status_of(concerning(attestations, arch.name))
+
+    def outdone(self, start: Decision, wanted: Wanted) -> Decision | None:
+        """Decides that nothing is done for an engine that published ones outdo; None if none do.
+
+        That holds for the verification that was compared: with another tolerance or method, it is
+        verified and compared again.
+        """
+        known, key = self._known, start.record
+        assert key is not None
+        engines = known.outdone(key)
+        cells = {cell_of(label): engine for engine in engines for label in engine.targets}
+        settled = cells.keys() | set(map(cell_of, current_labels(key, known)))
+        if not engines or not all(target.label.cell in settled for target in wanted.targets):
+            return None
+        if (prove := start.prove) is not None and any(
+            _verdict(engine.engine, prove) != engine.verdict for engine in engines
+        ):
+            return None
+        published = known.published(next(iter(cells)))
+        if published is None or self._is_withdrawn_since(published, wanted):
+            return None
+        text = (
+            f"the engine of {published.created[:10]} stays: one of these inputs was verified and "
+            f"has {engines[0].reason}"
+        )
+        return replace(start, action=Action.NOTHING, cause=Cause.OUTDONE, text=text)
+
+    def _is_withdrawn_since(self, entry: EngineEntry, wanted: Wanted) -> bool:
+        """Whether an engine is withdrawn, perhaps by an attestation that no index states yet."""
+        engine = entry.engine.sha256
+        if entry.status is Status.WITHDRAWN or engine not in self._known.withdrawn():
+            return entry.status is Status.WITHDRAWN
+        attestations = self._known.attestations(engine)
+        return any(
+            status_of(concerning(attestations, arch.name))[0] is Status.WITHDRAWN
+            for arch in wanted.archs
+        )
 
     def decide(self, start: Decision, wanted: Wanted) -> Decision:
         """Decides what a stored engine needs: nothing, a signature or a verification."""

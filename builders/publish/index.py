@@ -10,35 +10,28 @@ from pydantic import ValidationError
 from typing_extensions import assert_never
 
 from builders.publish.corrections import TIME as TIME
-from builders.publish.corrections import history, replaced
-from builders.verify.misses import find_misses
+from builders.publish.corrections import history
+from builders.publish.entries import engine_entries
+from builders.publish.outdone import Settled, settle
+from builders.publish.tolerances import meets
 from zoo.repository.failures import failures_of
 from zoo.repository.repository import Repository
-from zoo.schema.closed import Unknown
-from zoo.schema.floors import OwnTolerance, Tolerance, looser_by
+from zoo.schema.floors import Tolerance, looser_by
 from zoo.schema.index import (
-    BenchmarkSummary,
     Candidate,
-    ComparisonSummary,
     DisabledCell,
     EngineEntry,
     ModelCard,
     ModelIndex,
     OwnFloor,
-    VerificationSummary,
 )
 from zoo.schema.keys import BuildInputs, ExportInputs, WeightsIdentity
 from zoo.schema.manifest import Manifest
-from zoo.schema.measurements import BatchNumbers
 from zoo.schema.records import (
-    Attestation,
-    AttestationKind,
-    Blob,
     BuildRecord,
     Status,
 )
-from zoo.schema.status import concerning, status_of
-from zoo.schema.targets import arch_of, cell_of
+from zoo.schema.targets import cell_of
 
 SUPERSEDED_STAYS = timedelta(days=30)
 """How long a superseded engine stays in the index, for users who need its exact runtime."""
@@ -110,9 +103,10 @@ def model_index(
 ) -> ModelIndex:
     """Returns the new content of ``index/<model>.json``.
 
-    What is proven stays until something else is proven: a verified engine leaves only if a verified
-    one replaces it, if it does not meet today's tolerance, or if an engine of the manifest's
-    current weights, cut and preprocessing is verified and it is of others
+    What is proven stays until something better is proven: a verified engine leaves only if a
+    verified one replaces it that is not farther from PyTorch or made for another purpose
+    (:mod:`builders.publish.outdone`), if it does not meet today's tolerance, or if an engine of the
+    manifest's current weights, cut and preprocessing is verified and it is of others
     (:class:`_Previous`). Replaced engines stay as superseded for :data:`SUPERSEDED_STAYS`, and
     until their replacement is verified.
 
@@ -131,7 +125,8 @@ def model_index(
         entries = _entries(repository, card, current.values())
     served = {_cell(label) for entry in entries for label in entry.targets}
     old: list[EngineEntry] = []
-    for entry, record, labels in before.standing():
+    standing = list(before.standing())
+    for entry, record, labels in standing:
         left = tuple(label for label in labels if _cell(label) not in served)
         gone = tuple(label for label in labels if _cell(label) in served)
         if entry.superseded is not None:
@@ -146,6 +141,8 @@ def model_index(
                 superseded.model_copy(update={"superseded": since})
                 for superseded in engine_entries(repository, card, record, gone)
             ]
+    settled = settle(repository, card, previous, standing, Settled(entries, old))
+    entries, old = settled.current, settled.superseded
     cells = list(candidate.disabled)
     taken = served | {_cell(label) for cell in cells for label in cell.targets}
     for cell in previous.disabled if previous else ():
@@ -157,6 +154,7 @@ def model_index(
     return ModelIndex(
         **card.model_dump(),
         corrected=history(card, previous, candidate.source, now),
+        outdone=tuple(sorted(settled.outdone, key=lambda one: (one.targets, one.record))),
         engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
         disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
     )
@@ -264,7 +262,7 @@ def stands(
         case Status.WITHDRAWN:
             return False
         case Status.VERIFIED:
-            return tolerance is None or _meets(card, entry, tolerance)
+            return tolerance is None or meets(card, entry, tolerance)
         case Status.PENDING:
             export = repository.export(card.model, record.export_key)
             return tolerance is None or (
@@ -282,30 +280,6 @@ def _tolerance_of(inputs: ExportInputs | BuildInputs) -> Tolerance | None:
         return Tolerance.model_validate(inputs.lowering.tolerance)
     except ValidationError:
         return None
-
-
-def _meets(card: ModelCard, entry: EngineEntry, tolerance: Tolerance) -> bool:
-    """Whether the numbers of a verified engine meet a tolerance.
-
-    Not if it was verified with a tolerance that is looser than the zoo's and the manifest no longer
-    gives a reason for that: the publisher would refuse it.
-    """
-    verified, precision = entry.verification, entry.precision
-    if verified is None:
-        return False
-    if isinstance(precision, Unknown):
-        return True  # a later version of this package made it: its floors are unknown
-    try:
-        stated = Tolerance.model_validate((verified.model_extra or {}).get("tolerance"))
-        is_looser = looser_by(precision, OwnTolerance(**stated.model_dump()))
-        misses = [
-            miss
-            for batch in verified.batches
-            for miss in find_misses(BatchNumbers.model_validate(batch.model_dump()), tolerance)
-        ]
-    except (KeyError, ValidationError):
-        return True  # an old record, which does not state every number: it was verified
-    return not misses and not (is_looser and precision not in card.own_floors)
 
 
 def without_aged(index: ModelIndex, now: datetime) -> ModelIndex:
@@ -373,87 +347,4 @@ def _is_of(repository: Repository, record: BuildRecord, candidate: Candidate) ->
         and export.inputs.weights == candidate.weights
         and export.inputs.backbone == candidate.backbone
         and record.inputs.preprocess == candidate.card.preprocess.plain
-    )
-
-
-def engine_entries(
-    repository: Repository,
-    card: ModelCard,
-    record: BuildRecord,
-    targets: tuple[str, ...] | None = None,
-) -> list[EngineEntry]:
-    """Returns the index entries of an engine.
-
-    Args:
-        repository: Where attestations are stored.
-        card: Its model.
-        record: The engine.
-        targets: Labels of the targets that it is current for; all that it serves if None.
-
-    Returns:
-        One entry per group of targets with the same attestations: an engine that serves several
-        architectures and has been run on one of them has two entries.
-    """
-    attestations = repository.attestations(record.engine.sha256)
-    groups: dict[tuple[str, ...], tuple[list[Attestation], list[str]]] = {}
-    for label in record.targets if targets is None else targets:
-        known = concerning(attestations, arch_of(label))
-        names = tuple(attestation.name for attestation in known)
-        groups.setdefault(names, (known, []))[1].append(label)
-    file = repository.record_file(card.model, record.key)
-    papers = replaced(card, record)
-    return [
-        _engine_entry(record, file, known, tuple(labels), papers)
-        for known, labels in groups.values()
-    ]
-
-
-def _engine_entry(
-    record: BuildRecord,
-    file: Blob,
-    attestations: list[Attestation],
-    targets: tuple[str, ...],
-    papers: dict[str, Blob],
-) -> EngineEntry:
-    status, reason = status_of(attestations)
-    latest = {attestation.kind: attestation for attestation in attestations}
-
-    verified, benchmarked = (
-        latest.get(AttestationKind.VERIFIED),
-        latest.get(AttestationKind.BENCHMARKED),
-    )
-    compared = latest.get(AttestationKind.COMPARED)
-    return EngineEntry(
-        record=record.key,
-        record_file=file,
-        targets=targets,
-        precision=record.inputs.precision,
-        advice=record.advice,
-        status=status,
-        reason=reason,
-        engine=Blob(sha256=record.engine.sha256, size=record.engine.size),
-        toolchain=record.inputs.toolchain,
-        batch=record.inputs.batch,
-        feature_dim=record.feature_dim,
-        preprocess=record.inputs.preprocess,
-        dry_run=record.dry_run,
-        precision_status=record.precision_status,
-        verification=VerificationSummary.model_validate(
-            {**verified.body.model_dump(), "machine": verified.machine, "key": verified.key}
-        )
-        if verified
-        else None,
-        benchmark=BenchmarkSummary.model_validate(
-            {**benchmarked.body.model_dump(), "machine": benchmarked.machine}
-        )
-        if benchmarked
-        else None,
-        comparison=ComparisonSummary.model_validate(
-            {**compared.body.model_dump(), "machine": compared.machine}
-        )
-        if compared
-        else None,
-        cost=record.cost,
-        created=record.created,
-        documents=papers,
     )

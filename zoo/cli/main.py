@@ -86,6 +86,8 @@ def show(options: argparse.Namespace) -> int:
         print(f"    {own.reason}")
     for engine in model.engines:
         _show_engine(engine)
+    for other in model.outdone:
+        print(f"  {', '.join(other.targets)}: another one is not given out, it has {other.reason}")
     return 0
 
 

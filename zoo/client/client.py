@@ -23,7 +23,7 @@ from zoo.schema.records import Blob, BuildRecord
 from zoo.stores import Progress, open_store
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import RepositoryError, UsageError
-from zoo.util.files import write_whole
+from zoo.util.files import make_way, write_whole
 from zoo.util.locks import is_not_mine
 from zoo.util.names import perhaps
 
@@ -198,6 +198,7 @@ class Client:
         data = self.repository.listed.read(name, entry)
         record = self.repository.listed.parse(name, entry, data)
         try:
+            make_way(path)
             write_whole(path, data)
         except OSError as error:
             if not is_not_mine(error):

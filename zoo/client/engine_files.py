@@ -12,6 +12,7 @@ from zoo.schema.records import Blob
 from zoo.stores import Progress
 from zoo.util.digest import sha256_file
 from zoo.util.errors import RepositoryError
+from zoo.util.files import make_way
 from zoo.util.locks import turn
 
 
@@ -77,6 +78,7 @@ class EngineFiles:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            make_way(path)
             with own_partial(path) as partial:
                 self._blobs.fetch(blob, path, partial=partial, progress=progress)
         except OSError as error:

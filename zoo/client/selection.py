@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from typing_extensions import assert_never
 
+from zoo.client.recommendation import speed_against
 from zoo.schema.closed import Unknown
 from zoo.schema.index import EngineEntry, ModelIndex
-from zoo.schema.precisions import PRECISION_FACTS
+from zoo.schema.precisions import PRECISION_FACTS, Precision
 from zoo.schema.records import Status
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, preference_of, title_of
 from zoo.schema.targets import Toolchain, arch_of
@@ -57,8 +59,9 @@ def select(
        engines are portable and compiled on load; then ONNX Runtime;
     3. number of architectures, so that an engine for this one alone comes first;
     4. toolchain: an exact match before one that reads older engines (ONNX Runtime does);
-    5. precision: fp16 and bf16, which are faster, before fp32. int8 comes last because it is less
-       accurate; request it explicitly.
+    5. precision: fp16 and bf16 before fp32, unless their measured speeds, with intervals, say that
+       another one of the three is faster. int8 comes last because it is less accurate; request it
+       explicitly.
 
     Args:
         model: The model's index.
@@ -98,7 +101,7 @@ def select(
             reasons.append(f"{'+'.join(engine.targets)}: {why_not}")
             option_would_help |= fits and engine.status != Status.WITHDRAWN
     if fitting:
-        return min(fitting, key=lambda pair: (pair[1].superseded is not None, pair[0]))[1]
+        return _faster(fitting, min(fitting, key=_order))[1]
     near = [
         engine
         for engine in model.engines
@@ -113,6 +116,33 @@ def select(
         + "\n    ".join(["", *(reasons or ["nothing has been published"])]),
         hint=hint,
     )
+
+
+def _order(fitting: tuple[Rank, EngineEntry]) -> tuple[bool, Rank]:
+    """Returns the sort key of an engine that fits: superseded ones come after all others."""
+    rank, engine = fitting
+    return engine.superseded is not None, rank
+
+
+def _faster(
+    fitting: Iterable[tuple[Rank, EngineEntry]], best: tuple[Rank, EngineEntry]
+) -> tuple[Rank, EngineEntry]:
+    """Returns an engine that differs in its precision alone and is known to be faster, else best.
+
+    Speeds within noise, or that were not measured, change nothing; nor do those of precisions that
+    come after fp32, which are less accurate.
+    """
+    for other in sorted(fitting, key=_order):
+        superseded, rank = _order(other)
+        if (superseded, rank[:-1]) != (_order(best)[0], best[0][:-1]) or rank[-1] > _FP32:
+            continue
+        speed = speed_against(other[1], best[1]) if best[0][-1] <= _FP32 else None
+        if speed is not None and speed.interval[0] > 1:
+            best = other
+    return best
+
+
+_FP32 = PRECISION_FACTS[Precision.FP32].preference
 
 
 def _held_back(engine: EngineEntry, *, allow_pending: bool) -> str | None:

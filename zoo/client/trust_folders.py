@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from zoo.util.digest import sha256_bytes
-from zoo.util.files import write_whole
+from zoo.util.files import make_way, write_whole
 from zoo.util.locks import turn
 
 
@@ -54,6 +54,8 @@ class TrustFolders:
         """Caches a verified file, and its digest, to check the copy with when it is used."""
         cached = self._cached(path)
         note = _digest_of(cached)
+        make_way(cached)
+        make_way(note)
         note.unlink(missing_ok=True)  # never the digest of an older copy, whatever happens now
         write_whole(cached, data)
         write_whole(note, digest.encode())
@@ -69,7 +71,7 @@ class TrustFolders:
             if own.is_dir():
                 shutil.rmtree(own)
             if shared.is_dir():
-                shutil.copytree(shared, own, symlinks=True)
+                shutil.copytree(shared, own, symlinks=True, ignore=_folders_in_the_way)
 
     def share(self) -> None:
         """Adds the metadata that this process read to the shared folder, unless that is newer."""
@@ -82,6 +84,7 @@ class TrustFolders:
                 data = path.read_bytes()
                 if path.is_symlink() or (other.is_file() and not _is_newer(data, other)):
                     continue
+                make_way(other)
                 write_whole(other, data)
 
     @property
@@ -134,3 +137,8 @@ def _may_write(folder: Path) -> bool:
         if not os.access(part, os.W_OK | os.X_OK):
             return False
     return True
+
+
+def _folders_in_the_way(folder: str, names: list[str]) -> list[str]:
+    """Returns what is a folder and has the name of a metadata file."""
+    return [name for name in names if name.endswith(".json") and (Path(folder) / name).is_dir()]

@@ -9,6 +9,7 @@ from zoo.schema.records import Blob
 from zoo.stores.base import ObjectStore, Progress
 from zoo.util.digest import sha256_file
 from zoo.util.errors import RepositoryError, TooLongError
+from zoo.util.files import make_way
 
 
 class Blobs:
@@ -32,9 +33,15 @@ class Blobs:
         blob = Blob(sha256=sha256_file(path), size=path.stat().st_size)
         key = blob_key(blob.sha256)
         if not self._store.put_file(key, path) and not self.seems_whole(blob):
-            self._store.delete(key)
+            self.discard(blob)
             self._store.put_file(key, path)
         return blob
+
+    def discard(self, blob: Blob) -> None:
+        """Deletes a blob, or a folder that stands in its place in a local store."""
+        if (path := self.path(blob)) is not None:
+            make_way(path)
+        self._store.delete(blob_key(blob.sha256))
 
     def seems_whole(self, blob: Blob) -> bool:
         """Whether a stored blob's size is right, and its hash if the store is local."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zoo.repository.repository import Repository
-from zoo.schema.layout import blob_key
 from zoo.schema.records import Blob, BuildRecord, ExportRecord, StateRecord, TimingCacheRecord
 
 _NAMING: dict[str, type[StateRecord | ExportRecord | BuildRecord | TimingCacheRecord]] = {
@@ -27,4 +26,4 @@ def named_blobs(repository: Repository, prefix: str = "") -> Iterator[tuple[str,
 def forget(repository: Repository, key: str, blob: Blob) -> None:
     """Deletes a blob and the record that names it, so that the next run recreates both."""
     repository.store.delete(key)
-    repository.store.delete(blob_key(blob.sha256))
+    repository.blobs.discard(blob)

@@ -292,6 +292,31 @@ class DisabledCell(BaseModel):
                 assert_never(self.stage)
 
 
+class OutdoneEngine(BaseModel):
+    """A verified engine that is not given out, because the published one is closer to PyTorch.
+
+    Both are made for the same purpose: their inputs differ only in what makes an engine better or
+    worse, such as the calibration photos.
+
+    Attributes:
+        targets: Labels of the targets that it would have served.
+        record: Key of its build record.
+        engine: Digest of its bytes.
+        verdict: Key of the verification that was compared.
+        published: Key of the build record of the engine that stays.
+        reason: The numbers of both.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+
+    targets: tuple[str, ...]
+    record: Sha256
+    engine: Sha256
+    verdict: Sha256
+    published: Sha256
+    reason: str
+
+
 class OwnFloor(BaseModel):
     """How a model's tolerance for a precision is looser than the zoo's default, and why."""
 
@@ -337,11 +362,14 @@ class ModelIndex(ModelCard):
         corrected: Corrections of the card's licence, origin and title, oldest first. The card is
             right; build records state what was known at the build, and the ``documents`` of
             engines replace theirs.
+        outdone: Verified engines that did not replace a published one; not in the JSON if there are
+            none.
     """
 
-    omitted = ModelCard.omitted | {"corrected"}
+    omitted = ModelCard.omitted | {"corrected", "outdone"}
 
     corrected: tuple[FactChange, ...] = ()
+    outdone: tuple[OutdoneEngine, ...] = ()
     engines: tuple[EngineEntry, ...]
     disabled: tuple[DisabledCell, ...] = ()
 
@@ -353,7 +381,7 @@ class ModelIndex(ModelCard):
     @property
     def card(self) -> ModelCard:
         """The model's description."""
-        others = {"engines", "disabled", "corrected"}
+        others = {"engines", "disabled", "corrected", "outdone"}
         return ModelCard.model_validate(self.model_dump(exclude=others))
 
 

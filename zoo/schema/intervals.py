@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import comb
+
 Interval = tuple[float, float]
 """Encloses the true value with 95%."""
+
+_OUTSIDE = 0.05
+
+
+def median_interval(values: Sequence[float]) -> Interval | None:
+    """Returns the narrowest pair of order statistics that encloses the median with 95%.
+
+    Of n sorted values, the k-th and the (n+1-k)-th enclose the median with a probability that only
+    the binomial distribution decides, whatever the distribution of the values.
+
+    Returns:
+        The pair; None for fewer than six values, which enclose it with less.
+    """
+    ordered, count = sorted(values), len(values)
+    outside, rank = 0.0, 0
+    for below in range(count // 2):
+        outside += 2 * comb(count, below) / 2**count
+        if outside > _OUTSIDE:
+            break
+        rank = below + 1
+    return (ordered[rank - 1], ordered[-rank]) if rank else None
 
 
 def quotient(above: Interval, below: Interval) -> Interval:

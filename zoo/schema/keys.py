@@ -135,6 +135,19 @@ class ExportInputs(OmitsDefaults, _Inputs):
     golden: str
     versions: dict[str, str]
 
+    @property
+    def specification(self) -> dict[str, JsonValue]:
+        """What is asked for: these inputs without those that can only make it better or worse.
+
+        Those are the calibration photos, how much of the tolerance they may use up, and the recipe
+        and packages that make the ONNX.
+        """
+        stated: dict[str, JsonValue] = self.model_dump(
+            mode="json",
+            exclude={"recipe": True, "versions": True, "lowering": {"calibration", "safety"}},
+        )
+        return stated
+
 
 class BuildInputs(_Inputs):
     """The inputs of a build.
@@ -159,6 +172,12 @@ class BuildInputs(_Inputs):
     toolchain: Toolchain
     profiles: tuple[BatchRange, ...]
     options: dict[str, JsonValue]
+
+    @property
+    def specification(self) -> dict[str, JsonValue]:
+        """What is asked for: these inputs without the bytes of the ONNX."""
+        stated: dict[str, JsonValue] = self.model_dump(mode="json", exclude={"onnx"})
+        return stated
 
     @property
     def batch(self) -> BatchRange:

@@ -7,6 +7,7 @@ line that names only the step that failed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b(?:\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
@@ -23,6 +24,14 @@ _AFTER = re.compile(
     r"\S+:\d+: \w*Warning: "
 )
 """What Python writes after an exception's message: the next exception, or noise at its exit."""
+
+_OF_GROUP = re.compile(r"\s+(?:\+ Exception Group Traceback|\||\+[-+]*-{4,})")
+"""A line of an exception group, which is drawn as a tree."""
+_BRANCH = re.compile(r"\s+(?:\| )*\+[-+]*-{4,}(?: (?:\d+|\.\.\.) -{4,})?")
+"""A line between the members of a group, or after the last one."""
+_TREE = re.compile(r"^\s+(?:\||\+(?= Exception Group))\s?")
+_COUNT = re.compile(r"[\w.]*: .*\(\d+ sub-exceptions?\)")
+"""The message of a group, which only counts its members."""
 
 
 def plain(text: str, limit: int = _LIMIT) -> str:
@@ -66,7 +75,8 @@ def end_of(output: str, otherwise: str = "no error message") -> str:
     """Returns what a program's error output says at its end.
 
     Of Python tracebacks that is the exception that the last one was raised from in the first place,
-    as in :func:`cause_of`, with all lines of its message; of other output everything, shortened in
+    as in :func:`cause_of`, with all lines of its message, or the members of a group;
+    of other output everything, shortened in
     the middle. Advice on how to use the program is left out.
 
     Args:
@@ -75,9 +85,39 @@ def end_of(output: str, otherwise: str = "no error message") -> str:
     """
     lines = [_ESCAPES.sub("", line).rstrip() for line in output.splitlines()]
     lines = [line for line in lines if line.strip()]
-    lines = _cause_in(lines) or lines
+    lines = _cause_in(_without_groups(lines)) or lines
     kept = [line for line in lines if not _ADVICE.match(line.strip())]
     return plain("\n".join(kept)) or otherwise
+
+
+def _without_groups(lines: list[str]) -> list[str]:
+    """Returns lines with each exception group as a traceback that ends in its members' messages."""
+    flat: list[str] = []
+    group: list[str] = []
+    for line in [*lines, ""]:
+        if _OF_GROUP.match(line) and (group or "+ Exception Group" in line):
+            group.append(line)
+            continue
+        if group:
+            flat += [_TRACEBACK, "; ".join(dict.fromkeys(_members(group)))]
+            group = []
+        if not _BRANCH.fullmatch(line):  # Python does not indent further lines of a message
+            flat.append(line)
+    return flat[:-1]
+
+
+def _members(group: list[str]) -> Iterator[str]:
+    """Yields the messages of an exception group's members, and of those of groups in it."""
+    member: list[str] = []
+    for line in [*group, f"  +{'-' * 4}"]:
+        if not _BRANCH.fullmatch(line):
+            member.append(_TREE.sub("", line))
+            continue
+        told = [text for text in member if text.strip()]
+        message = _cause_in(told) or told
+        if message and not any(_COUNT.fullmatch(text) for text in message):
+            yield " ".join(text.strip() for text in message)
+        member = []
 
 
 def _cause_in(lines: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,15 @@ def write_whole(path: Path, data: bytes) -> None:
     """Writes a file atomically."""
     with whole(path) as partial:
         partial.write_bytes(data)
+
+
+def make_way(path: Path) -> None:
+    """Removes a folder that stands where a file of a cache belongs.
+
+    Never of a path that a user chose: the folder is deleted with all that it holds.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
 
 
 def write_private(path: Path, data: bytes) -> None:

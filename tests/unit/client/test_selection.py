@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.goldens import assert_golden, raises_golden
-from support.records import engine_entry, model_index, toolchain
+from support.records import benchmark, engine_entry, model_index, timed_batch, toolchain
 
 from zoo.client.selection import Machine, fit, select, why
 from zoo.util.errors import SelectionError
@@ -118,6 +118,45 @@ IN_ORDER = [
 def test_the_order_is_the_documented_one(best: int) -> None:
     left = IN_ORDER[best:-1]
     assert select(model_index(*reversed(left)), EVERYTHING) == left[0]
+
+
+def timed(precision: str, milliseconds: float, gpu: str = "A10") -> Any:
+    """Returns an engine whose latency at batch 8 is known to 2%."""
+    interval = (0.98 * milliseconds, 1.02 * milliseconds)
+    return engine_entry(
+        f"sm86-rtx1.7-{precision}",
+        benchmark=benchmark(
+            timed_batch(8, milliseconds, interval_ms=interval), machine={"gpu": {"name": gpu}}
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("engines", "best"),
+    [
+        ([timed("fp16", 4), timed("fp32", 2)], "fp32"),  # known to be faster
+        ([timed("fp16", 2), timed("fp32", 4)], "fp16"),
+        ([timed("fp16", 4), timed("fp32", 3.9)], "fp16"),  # within noise
+        ([timed("fp16", 4), FP32], "fp16"),  # not measured
+        ([timed("fp16", 4), timed("fp32", 2, gpu="RTX 3080")], "fp16"),  # on another GPU
+        ([timed("fp16", 4), timed("bf16", 2), timed("fp32", 3)], "bf16"),
+        ([timed("fp32", 4), timed("int8", 1)], "fp32"),  # faster and less accurate
+        ([timed("int8", 4)], "int8"),
+    ],
+)
+def test_of_precisions_the_one_that_is_known_to_be_faster_is_taken(
+    engines: list[Any], best: str
+) -> None:
+    assert chosen(AMPERE, *engines) == chosen(AMPERE, *reversed(engines)) == f"sm86-rtx1.7-{best}"
+
+
+def test_a_faster_precision_does_not_outweigh_what_comes_before_it() -> None:
+    shared = timed("fp32", 1).model_copy(
+        update={"targets": ("sm80-rtx1.7-fp32", "sm86-rtx1.7-fp32")}
+    )
+    old = timed("fp32", 1).model_copy(update={"superseded": "2026-01-01T00:00:00.000000Z"})
+    for other in (shared, old):
+        assert chosen(AMPERE, timed("fp16", 4), other) == "sm86-rtx1.7-fp16"
 
 
 def test_a_driver_that_is_too_old_is_noticed_before_a_download() -> None:

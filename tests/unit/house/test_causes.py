@@ -133,6 +133,47 @@ AttributeError: 'NoneType' object has no attribute 'free'
 /usr/lib/resource_tracker.py:224: UserWarning: leaked semaphores
   warnings.warn(
 """
+GROUP = """Traceback (most recent call last):
+  File "g.py", line 2, in run
+OSError: the task was stopped
+
+During handling of the above exception, another exception occurred:
+
+  + Exception Group Traceback (most recent call last):
+  |   File "g.py", line 9, in <module>
+  | ExceptionGroup: outer (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "g.py", line 3, in f
+    | AssertionError: only 4D query, key, and value are supported
+    |
+    | The above exception was the direct cause of the following exception:
+    |
+    | Traceback (most recent call last):
+    |   File "g.py", line 4, in f
+    | ValueError: Error when translating a node
+    +---------------- 2 ----------------
+    | ExceptionGroup: inner (2 sub-exceptions)
+    +-+---------------- 1 ----------------
+      | KeyError: 'x'
+      +---------------- 2 ----------------
+      | RuntimeError: two
+lines
+      +------------------------------------
+"""
+FROM_GROUP = """  + Exception Group Traceback (most recent call last):
+  |   File "g.py", line 3, in <module>
+  | ExceptionGroup: g (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | OSError: the disk is full
+    +------------------------------------
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "g.py", line 5, in <module>
+RuntimeError: no export
+"""
 
 
 @pytest.mark.parametrize(
@@ -143,10 +184,26 @@ AttributeError: 'NoneType' object has no attribute 'free'
         (RAISED_FROM, ["ValueError: only 4D query, key, and value"], ["translating", "File"]),
         (NOISE, ["trt.exc.Unsupported: no tactic for a convolution"], ["free", "leaked", "File"]),
         (BUILDX, ["ERROR: failed to resolve: pull access denied"], ["\x1b", "notice"]),
+        (
+            GROUP,
+            ["only 4D query, key, and value", "KeyError: 'x'", "RuntimeError: two lines"],
+            ["stopped", "translating", "sub-exception", "File", "--", "|"],
+        ),
+        (FROM_GROUP, ["OSError: the disk is full"], ["no export", "sub-exception", "|"]),
         ("first\nsecond\n", ["first second"], []),
         ("\n \n", ["no error message"], []),
     ],
-    ids=["docker", "traceback", "raised from", "noise at exit", "colours", "lines", "nothing"],
+    ids=[
+        "docker",
+        "traceback",
+        "raised from",
+        "noise at exit",
+        "colours",
+        "group",
+        "from a group",
+        "lines",
+        "nothing",
+    ],
 )
 def test_error_output_is_read_to_its_end(output: str, parts: list[str], absent: list[str]) -> None:
     text = end_of(output)

@@ -26,7 +26,8 @@ def folder(tmp_path: Path) -> Path:
     for number in range(LEAST + 8):
         path = tmp_path / "mine" / f"class{number % 2}" / f"{number:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+        colour = random.integers(0, 192, 3, np.uint8)  # unlike colours are told apart soon
+        Image.fromarray(colour + random.integers(0, 64, (40, 50, 3), np.uint8)).save(path)
     return tmp_path / "mine"
 
 

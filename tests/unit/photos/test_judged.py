@@ -39,7 +39,21 @@ def turned(photo: Image.Image, number: int) -> Image.Image:
     return frame.transpose(Image.Transpose(number % 8 - 1)) if number % 8 else frame
 
 
+def panned(photo: Image.Image, number: int) -> Image.Image:
+    """Returns a frame of a pan over three tenths of the width."""
+    step = photo.width // 30
+    return photo.crop((number * step, number, photo.width - (9 - number) * step, photo.height - 9))
+
+
+def zoomed(photo: Image.Image, number: int) -> Image.Image:
+    """Returns a frame of a zoom to six tenths of the sides."""
+    left, top = number * photo.width // 45, number * photo.height // 45
+    return photo.crop((left, top, photo.width - left, photo.height - top))
+
+
 KINDS: dict[str, Make] = {
+    "pan": panned,
+    "zoom": zoomed,
     "mirrored-and-turned": turned,
     "frames-of-a-scene": shifted,
     "noise": noisy,

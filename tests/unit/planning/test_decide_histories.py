@@ -31,7 +31,8 @@ from builders.recipe import export_form
 from builders.run import farm, regressions
 from builders.run.summary import Summary
 from zoo.repository.files import RecordFiles
-from zoo.schema.index import ModelIndex
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.layout import record_key
 from zoo.schema.manifest import Manifest, load_manifests
 from zoo.schema.records import (
     FailureReason,
@@ -58,6 +59,8 @@ EVENTS: dict[str, st.SearchStrategy[Any]] = {
     "builder": st.sampled_from([{}, {"optimization_level": "5"}]),
     "floors": st.sampled_from([0.5, 0.9, 0.99]),
     "cosine": st.sampled_from([0.95, 0.99999]),
+    "error": st.sampled_from([0.005, 0.04]),
+    "ranges": st.booleans(),
     "crop": st.sampled_from([0.875, 0.5]),
     "batches": st.sampled_from([64, 128]),
     "method": st.sampled_from(["row-wise-2", "one that sees more"]),
@@ -87,7 +90,17 @@ def happen(history: History, name: str, value: Any, patch: pytest.MonkeyPatch) -
         history.builder = value if history.gpus != ("cpu",) else {}
     elif name == "gpus":
         history.gpus, history.builder = value, {}
-    elif name in ("cosine", "passes", "dies", "kills", "absent", "exportable", "here"):
+    elif name in (
+        "cosine",
+        "error",
+        "ranges",
+        "passes",
+        "dies",
+        "kills",
+        "absent",
+        "exportable",
+        "here",
+    ):
         setattr(history.world, name, value)
     elif name in ("version", "photos", "retry", "counts"):
         setattr(history, name, value)
@@ -103,6 +116,7 @@ def check(history: History) -> None:
     before = history.repository.model_index(SMALL)
     summary = history.run()
     check_losses(history, before, summary)
+    check_replaced(history, before, summary)
     jobs = Counter(history.world.jobs)
     for engine in planned:
         _check_engine(engine, summary, jobs)
@@ -146,6 +160,53 @@ def check_losses(history: History, before: ModelIndex | None, summary: Summary) 
     assert not lost or regressions.issue(night) is not None
 
 
+def check_replaced(history: History, before: ModelIndex | None, summary: Summary) -> None:
+    """Checks that no verified engine gives way to a worse one that is made for the same purpose.
+
+    What only makes an engine better or worse is, in these histories, the calibration photos.
+    """
+    after = history.repository.model_index(SMALL)
+    assert after is not None or before is None
+    had, has = usable(before), usable(after)
+    for cell in had.keys() & has.keys():
+        old, new = had[cell][0], has[cell][0]  # current ones come first
+        attested = history.repository.attestations(old.engine.sha256)
+        floor = history.manifest.kept_by(old.precision).cosine  # type: ignore[arg-type]
+        assert old.verification is not None
+        if (
+            old.record == new.record  # it was verified again
+            or error_of(new) <= error_of(old)
+            or status_of(attested)[0] is Status.WITHDRAWN
+            or any(row.worst_cosine < floor for row in old.verification.batches)
+        ):
+            continue
+        assert purpose(history, old) != purpose(history, new), (cell, old, new)
+    for engine in after.outdone if after else ():
+        (published,) = {e.record for e in after.current for t in e.targets if t in engine.targets}
+        assert published == engine.published
+    outdone = regressions.outdone({SMALL: before} if before else {}, [after] if after else [])
+    assert summary.outdone == outdone
+
+
+def error_of(entry: EngineEntry) -> float:
+    """Returns the relative error of a verified engine."""
+    assert entry.verification is not None
+    return max(row.worst_relative_error for row in entry.verification.batches)
+
+
+def purpose(history: History, entry: EngineEntry) -> object:
+    """Returns all inputs of an engine but the photos and what comes of them."""
+    record = history.repository.record(SMALL, entry.record)
+    assert record is not None
+    export = history.repository.export(SMALL, record.export_key)
+    assert export is not None
+    build, made = record.inputs.model_dump(), export.inputs.model_dump()
+    del build["onnx"]
+    for field in ("calibration", "safety"):
+        (made["lowering"] or {}).pop(field, None)
+    return build, made
+
+
 def _check_engine(engine: PlannedEngine, summary: Summary, jobs: Counter[tuple[str, str]]) -> None:
     """Compares what the plan said of an engine with what the run did."""
     name = f"{'+'.join(engine.archs)} {engine.label.rpartition('-')[2]}"
@@ -157,8 +218,10 @@ def _check_engine(engine: PlannedEngine, summary: Summary, jobs: Counter[tuple[s
         if kind == "verify" and _serves(which, engine.archs, name)
     )
     match engine.action:
-        case Action.NOTHING | Action.SIGN:
+        case Action.NOTHING:
             assert label in summary.current, (engine, summary)
+        case Action.SIGN:
+            assert label in (*summary.current, *summary.outdone), (engine, summary)
         case Action.VERIFY:
             assert verified, (engine, summary)
         case Action.BUILD:
@@ -177,7 +240,10 @@ def _check_engine(engine: PlannedEngine, summary: Summary, jobs: Counter[tuple[s
 
 def _told(summary: Summary) -> set[str]:
     """Labels of all engines that something came of, whatever they keep in higher precision."""
-    done = (summary.published, summary.verified, summary.current, summary.disabled, summary.failed)
+    done = (
+        summary.published, summary.verified, summary.outdone, summary.current, summary.disabled,
+        summary.failed,
+    )  # fmt: skip
     return {label.removesuffix("-mixed") for labels in done for label in labels}
 
 
@@ -333,6 +399,88 @@ def test_a_failed_attempt_displaces_nothing(
     index = history.repository.model_index(SMALL)
     assert index is not None
     assert index.preprocess.crop == proven.preprocess.crop  # the card describes what is served
+
+
+WORSE: dict[str, tuple[str, list[Attempt], list[Attempt], bool]] = {
+    "photos": ("cpu-ort1.32-int8", [], [("photos", 1)], True),
+    "photos-on-one-of-two-gpus": (
+        "sm86-rtx1.7-fp16", [("gpus", ("sm80", "sm86")), ("here", ("cpu", "sm86"))],
+        [("photos", 1)], True,
+    ),
+    "photos-and-run-later": (
+        "sm86-rtx1.7-fp16", [("gpus", ("sm86",)), ("here", ("cpu", "sm86"))],
+        [("photos", 1), ("here", ()), ("run", None), ("here", ("cpu", "sm86"))], True,
+    ),
+    "a-newer-runtime": ("cpu-ort1.32-int8", [], [("version", 1)], False),
+    "other-batches": ("cpu-ort1.32-int8", [], [("batches", 128)], False),
+    "another-tolerance": ("cpu-ort1.32-int8", [], [("floors", 0.9), ("photos", 1)], False),
+}  # fmt: skip
+"""Engines that are verified and worse: the target, what is done before the better one is published,
+what is done after it, and whether the better one stays."""
+
+
+@pytest.mark.parametrize("name", WORSE)
+def test_a_worse_engine_replaces_only_one_that_is_not_asked_for(
+    name: str, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, before, after, stays = WORSE[name]
+    history = History(manifest, tmp_path)
+    history.world.ranges = True
+    for event, value in [*before, ("run", None)]:
+        happen(history, event, value, monkeypatch)
+    better = usable(history.repository.model_index(SMALL))[target][0]
+    for event, value in [("error", 0.04), *after, ("run", None), ("run", None), ("days", 40)]:
+        happen(history, event, value, monkeypatch)
+    given_out = usable(history.repository.model_index(SMALL))[target][0]
+    assert (given_out.record == better.record) is stays
+    (planned,) = (engine for engine in history.plan() if target.rsplit("-")[-1] in engine.label)
+    assert planned.action is Action.NOTHING
+    assert bool(planned.reason) is stays
+
+
+def test_an_outdone_engine_is_published_when_the_better_one_is_withdrawn(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(manifest, tmp_path)
+    history.gpus, history.world.here, history.world.ranges = ("sm86",), ("cpu", "sm86"), True
+    target = "sm86-rtx1.7-fp16"
+    check(history)
+    better = usable(history.repository.model_index(SMALL))[target][0]
+    history.world.error, history.photos = 0.04, 1
+    (planned,) = history.plan()
+    assert_golden("planning/contested", planned.reason)
+    check(history)
+    (planned,) = history.plan()
+    assert_golden("planning/outdone", planned.reason.replace(better.created[:10], "DAY"))
+    index = history.repository.model_index(SMALL)
+    assert index is not None
+    night = regressions.tell(
+        make_plan("s", [], 0), Summary(), (), started="2026-01-02T00:00:00Z", finished="",
+        commit=None, outdone=regressions.outdone({}, [index]),
+    )  # fmt: skip
+    issue = regressions.issue(night)
+    assert issue is not None
+    assert_golden("planning/outdone-issue", issue[1])
+    history.take_back()
+    check(history)
+    after = history.repository.model_index(SMALL)
+    assert after is not None
+    assert usable(after)[target][0].record == index.outdone[0].record
+    assert after.outdone == ()
+
+
+def test_a_deleted_outdone_engine_is_not_built_again(manifest: Manifest, tmp_path: Path) -> None:
+    history = History(manifest, tmp_path)
+    history.gpus, history.world.here, history.world.ranges = ("sm86",), ("cpu", "sm86"), True
+    history.run()
+    history.world.error, history.photos = 0.04, 1
+    history.run()
+    index = history.repository.model_index(SMALL)
+    assert index is not None
+    (outdone,) = index.outdone
+    history.repository.store.delete(record_key(SMALL, outdone.record))
+    check(history)
+    assert history.world.jobs == []
 
 
 def test_a_missed_export_of_a_published_precision_fails_the_run_once(

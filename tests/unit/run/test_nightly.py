@@ -273,7 +273,7 @@ def test_a_night_of_the_command_line(
 def test_a_night_that_dies_leaves_no_issue_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(options: object, *, plans: bool) -> None:
+    def dies(options: object, **told: object) -> None:
         raise JobError("no store")
 
     monkeypatch.setattr(cli_nightly, "plan_of", dies)
