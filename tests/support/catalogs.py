@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from builders.publish.index import engine_entries
+from builders.publish.entries import engine_entries
 from support import records
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry, Index, ModelIndex, index_row

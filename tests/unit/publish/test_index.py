@@ -7,7 +7,7 @@ from typing import Any
 from support.records import attestation as recorded
 from support.records import blob, build_inputs, build_record, machine, model_card, toolchain
 
-from builders.publish.index import engine_entries
+from builders.publish.entries import engine_entries
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry
 from zoo.schema.layout import record_key
