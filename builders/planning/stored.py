@@ -71,8 +71,8 @@ class StoredEngines:
         settled = cells.keys() | set(map(cell_of, current_labels(key, known)))
         if not engines or not all(target.label.cell in settled for target in wanted.targets):
             return None
-        if (prove := start.prove) is not None and any(
-            _verdict(engine.engine, prove) != engine.verdict for engine in engines
+        if (spec := start.verification) is not None and any(
+            _verdict(engine.engine, spec) != engine.verdict for engine in engines
         ):
             return None
         published = known.published(next(iter(cells)))
