@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Makes the index entries of an engine from its record and attestations."""
-=======
-"""Index entries of an engine, from its record and attestations."""
->>>>>>> wt-a
 
 from __future__ import annotations
 
@@ -15,16 +11,12 @@ from zoo.schema.index import (
     ModelCard,
     VerificationSummary,
 )
-<<<<<<< HEAD
 from zoo.schema.records import (
     Attestation,
     AttestationKind,
     Blob,
     BuildRecord,
 )
-=======
-from zoo.schema.records import Attestation, AttestationKind, Blob, BuildRecord
->>>>>>> wt-a
 from zoo.schema.status import concerning, status_of
 from zoo.schema.targets import arch_of
 

@@ -12,12 +12,8 @@ from typing_extensions import assert_never
 from builders.publish.corrections import TIME as TIME
 from builders.publish.corrections import history
 from builders.publish.entries import engine_entries
-<<<<<<< HEAD
 from builders.publish.outdone import Settled, settle
 from builders.publish.tolerances import meets
-=======
-from builders.verify.misses import find_misses
->>>>>>> wt-a
 from zoo.repository.failures import failures_of
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance, looser_by
