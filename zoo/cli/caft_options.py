@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import caft
+from zoo.cli.predict import predict
 from zoo.cli.support import add_arguments, add_selection, add_store
 from zoo.cluster import CERTS
 
@@ -18,8 +19,14 @@ def add_commands(commands: Any) -> None:
     """Adds the commands to ``zoo``."""
     _add_features(commands)
     _add_train(commands)
-    parser = add_arguments(commands, "predict", caft.predict)
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file")
+    parser = add_arguments(commands, "predict", predict)
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="image file, or a folder of them"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE",
+        help="a .csv file with the score of every class, or .jsonl (default: standard output)",
+    )  # fmt: skip
     parser.add_argument("--model", help="model id (default: the head's)")
     parser.add_argument(
         "--top", type=_positive, default=3, metavar="N", help="classes to print (default: 3)"
@@ -115,6 +122,11 @@ def _add_features(commands: Any) -> None:
     parser.add_argument(
         "--exif", choices=("ignore", "apply"), default="ignore",
         help="turn photos by their EXIF orientation; heads follow the setting of their cache",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("parquet", "arrow", "csv", "npz", "webdataset"),
+        help="also write names, labels and features as a table beside the cache: CACHE.parquet, "
+        "or .tar for webdataset (default: the cache only)",
     )  # fmt: skip
     parser.add_argument(
         "--moved",

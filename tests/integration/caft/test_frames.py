@@ -50,9 +50,7 @@ def test_torch(cache: FeatureCache) -> None:
     assert len(cache.to_torch("cpu")) == len(cache)
 
 
-def test_what_does_not_fit_is_refused(
-    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_fit_is_refused(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.caft.memory.available_memory", lambda: 10)
     with pytest.raises(HeadError, match="memory"):
         cache.to_torch()
