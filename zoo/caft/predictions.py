@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.caft.augment import Augmentation
+from zoo.caft.card import Identity
 from zoo.caft.decode import cores
 from zoo.caft.feed import open_feed
 from zoo.caft.head import Floats, Head
@@ -90,12 +91,48 @@ class PhotoPaths:
                 )
 
 
+def photo_features(
+    extractor: Extractor, identity: Identity, photos: PhotoPaths, on_skipped: Skipped
+) -> Iterator[tuple[list[Sample], Floats]]:
+    """Yields the photos of each batch that can be used, and their features.
+
+    Memory does not grow with the number of photos.
+
+    Args:
+        extractor: The backbone.
+        identity: The settings of the cache whose rows the features are to resemble.
+        photos: The photos.
+        on_skipped: Called for each photo that can't be used.
+
+    Raises:
+        RunError: The engine failed.
+        DatasetError: A folder can't be read.
+    """
+    named = None if photos.folders else max(1, len(photos.paths))  # else a large number
+    with (
+        open_feed(
+            extractor,
+            Augmentation(),
+            samples=min(named or extractor.batch, extractor.batch),
+            workers=min(named or cores(), cores()),
+            decode="auto" if identity.decode == "exact" else "fast",
+            exif=identity.exif,
+        ) as feed,
+        closing(FeedRuns(feed).results(photos)) as results,
+    ):
+        for outcomes, features in results:
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    on_skipped(outcome.sample.name, outcome.error, not outcome.sample.key)
+            good = [number for number, outcome in enumerate(outcomes) if outcome.error is None]
+            if good:
+                yield [outcomes[number].sample for number in good], np.asarray(features)[good]
+
+
 def predictions(
     head: Head, extractor: Extractor, photos: PhotoPaths, on_skipped: Skipped
 ) -> Iterator[Prediction]:
     """Yields what a head predicts of photos, without those that can't be used.
-
-    Memory does not grow with the number of photos.
 
     Args:
         head: The head.
@@ -108,24 +145,6 @@ def predictions(
         RunError: The engine failed.
         DatasetError: A folder can't be read.
     """
-    named = None if photos.folders else max(1, len(photos.paths))  # else a large number
-    with (
-        open_feed(
-            extractor,
-            Augmentation(),
-            samples=min(named or extractor.batch, extractor.batch),
-            workers=min(named or cores(), cores()),
-            decode="auto" if head.card.identity.decode == "exact" else "fast",
-            exif=head.card.identity.exif,
-        ) as feed,
-        closing(FeedRuns(feed).results(photos)) as results,
-    ):
-        for outcomes, features in results:
-            good = [number for number, outcome in enumerate(outcomes) if outcome.error is None]
-            rows = iter(head.outputs(np.asarray(features)[good]) if good else ())
-            for outcome in outcomes:
-                sample = outcome.sample
-                if outcome.error is not None:
-                    on_skipped(sample.name, outcome.error, not sample.key)
-                else:
-                    yield Prediction(photo=sample.name, outputs=next(rows), label=sample.label)
+    for samples, features in photo_features(extractor, head.card.identity, photos, on_skipped):
+        for sample, row in zip(samples, head.outputs(features), strict=True):
+            yield Prediction(photo=sample.name, outputs=row, label=sample.label)

@@ -22,6 +22,7 @@ from zoo.util.files import write_whole
 from zoo.util.words import count
 
 if TYPE_CHECKING:
+    from zoo.caft.card import Identity
     from zoo.caft.features import Pass
     from zoo.caft.head import Head
     from zoo.caft.workers import Workforce
@@ -243,7 +244,7 @@ def export_head(options: argparse.Namespace) -> int:
     output = output_file(options.output)
     head, client = _head(options), client_of(options)
     with (
-        _extractor(options, None, head, client) as extractor,
+        _extractor(options, None, head.card.identity, client) as extractor,
         tempfile.TemporaryDirectory() as scratch,
     ):
         head.check(extractor, allow_other_engine=options.allow_other_engine)
@@ -266,15 +267,14 @@ def _head(options: argparse.Namespace) -> Head:
 def _extractor(
     options: argparse.Namespace,
     model: str | None,
-    head: Head | None = None,
+    trained: Identity | None = None,
     client: Client | None = None,
 ) -> Extractor:
-    """Loads an engine; for a head, by default one for the target that it was trained with."""
+    """Loads an engine; by default the target that a head or a cache was made with, if given."""
     from zoo.inference.extractor import load
 
     target, allow_seeded = options.target, options.allow_seeded
-    if head is not None:
-        trained = head.card.identity
+    if trained is not None:
         any_target = (
             options.precision or options.allow_other_engine or model not in (None, trained.model)
         )

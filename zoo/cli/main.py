@@ -12,6 +12,7 @@ from pathlib import Path
 from zoo.cli.cache import add_commands as add_cache
 from zoo.cli.caft_options import add_commands as add_caft
 from zoo.cli.doctor import add_commands as add_doctor
+from zoo.cli.similar import add_commands as add_similar
 from zoo.cli.support import Command as Command
 from zoo.cli.support import Parser as Parser
 from zoo.cli.support import add_arguments as add_arguments
@@ -262,6 +263,7 @@ def client_parser() -> argparse.ArgumentParser:
         command.add_argument("-o", "--output", metavar="FILE", help=text)
         add_selection(command)
     add_caft(commands)
+    add_similar(commands)
     add_cache(commands)
     add_doctor(commands)
     return parser

@@ -37,7 +37,7 @@ def predict(options: argparse.Namespace) -> int:
     photos.check()
     tally = _Tally(head)
     with (
-        caft._extractor(options, options.model, head) as extractor,
+        caft._extractor(options, options.model, head.card.identity) as extractor,
         photo_progress(PhotoPaths(options.photos)) if output else nullcontext(lambda: None) as step,
     ):
         head.check(extractor, allow_other_engine=options.allow_other_engine)

@@ -77,6 +77,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """Parses a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
 def output_file(name: str) -> Path:
     """Returns the path of an output file after creating its folder.
 
