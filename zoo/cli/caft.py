@@ -107,7 +107,8 @@ def _table_of(options: argparse.Namespace) -> Path | None:
 
     kind = TableFormat(options.format)
     check_packages(kind)  # before a long pass
-    folder = Path(options.output).resolve()
+    folder = Path(options.output)
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
     return output_file(str(folder.with_name(folder.name + FORMATS[kind].suffix)))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from zoo.cli.cache import add_commands as add_cache
 from zoo.cli.caft_options import add_commands as add_caft
 from zoo.cli.doctor import add_commands as add_doctor
+from zoo.cli.run import add_command as add_run
 from zoo.cli.similar import add_commands as add_similar
 from zoo.cli.support import Command as Command
 from zoo.cli.support import Parser as Parser
@@ -157,23 +158,6 @@ def _documents(client: Client, model: str, entry: EngineEntry) -> dict[str, Path
         return {}
 
 
-def run(options: argparse.Namespace) -> int:
-    """Computes the features of photos and saves them as .npy."""
-    import numpy as np
-
-    from zoo.inference.preprocess import batch_of, open_photo
-
-    output = output_file(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
-    images = [open_photo(Path(photo)) for photo in options.photos]
-    _, pulled = _pull(client_of(options), options)
-    with pulled.open() as session:
-        features = session.features(batch_of(images, pulled.record.inputs.preprocess))
-    with whole(output) as partial, partial.open("wb") as file:
-        np.save(file, features)
-    print(f"{output}: features {features.shape}, {features.dtype}")
-    return 0
-
-
 def mirror(options: argparse.Namespace) -> int:
     """Verifies and copies a repository or a part of it; resumes interrupted copies."""
     from zoo.client.mirror import Filter
@@ -237,7 +221,6 @@ def client_parser() -> argparse.ArgumentParser:
             ("list", list_models),
             ("show", show),
             ("pull", pull),
-            ("run", run),
             ("mirror", mirror),
         )
     }
@@ -245,7 +228,6 @@ def client_parser() -> argparse.ArgumentParser:
         add_store(command)
         if name not in ("list", "mirror"):
             command.add_argument("model", help="model id, as listed by zoo list")
-    parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO", help="image file")
     parsers["mirror"].add_argument("destination", help="URL or folder to copy to")
     parsers["mirror"].add_argument("--models", nargs="+", metavar="MODEL", help="only these models")
     parsers["mirror"].add_argument(
@@ -254,14 +236,14 @@ def client_parser() -> argparse.ArgumentParser:
     parsers["mirror"].add_argument(
         "--precision", choices=PRECISIONS, help="only engines of this precision"
     )
-    outputs = {
-        "pull": "copy the engine to this file (default: keep it in the cache only)",
-        "run": "file to save features to (default: <first photo>.<model>.npy)",
-    }
-    for name, text in outputs.items():
-        command = parsers[name]
-        command.add_argument("-o", "--output", metavar="FILE", help=text)
-        add_selection(command)
+    parsers["pull"].add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="copy the engine to this file (default: keep it in the cache only)",
+    )
+    add_selection(parsers["pull"])
+    add_run(commands)
     add_caft(commands)
     add_similar(commands)
     add_cache(commands)
