@@ -37,8 +37,8 @@ define OPTIONS_HELP
   TIMEOUT         time limit of a job in seconds (default: 3600)
   MEMORY          memory limit of a job in GiB (default: no limit)
   EXECUTOR        docker: jobs run in [containers](docs/how-to/containers.md#jobs-in-containers); dask: on many machines (default: local)
-  SCHEDULER       tls://host:8786: [many machines](docs/explanation/farm.md#many-machines)
-  CERTS           folder of the cluster's certificates
+  SCHEDULER       tls://host:8786: [many machines](docs/explanation/farm.md#many-machines) (default: this machine)
+  CERTS           folder of the cluster's certificates (default: $ZOO_FARM_CERTS)
   JSON            1: print the whole plan as JSON (default: off)
   MATRIX          1: print the work as a GitHub matrix (default: off)
   NIGHT           name shared by the runs of one night (default: a new name)

@@ -174,8 +174,11 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         variable="SCHEDULER",
         values="`tls://host:8786`: [many machines](docs/explanation/farm.md#many-machines)",
+        default="this machine",
     ),
-    Option(variable="CERTS", values="folder of the cluster's certificates"),
+    Option(
+        variable="CERTS", values="folder of the cluster's certificates", default="`$ZOO_FARM_CERTS`"
+    ),
     Option(
         variable="JSON",
         values="`1`: print the whole plan as JSON",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.util.files import whole
-from zoo.util.words import count
+from zoo.util.names import counted
 
 _SHOWN = 3  # most classes with a line of their own
 
@@ -101,7 +101,7 @@ def score_lines(scores: Iterable[ClassScore]) -> tuple[str, ...]:
     wrong = [score for score in scores if score.right < score.images]
     wrong.sort(key=lambda score: (score.right / score.images, -score.images, score.name))
     return tuple(
-        f"  {score.name}: {score.right:,} of {count(score.images, 'image')} right, "
+        f"  {score.name}: {score.right:,} of {counted(score.images, 'image')} right, "
         f"most often taken for {score.confused_with}"
         for score in wrong[:_SHOWN]
     )

@@ -19,7 +19,7 @@ from zoo.cli.support import (
 )
 from zoo.util.errors import CacheError, DatasetError, UsageError
 from zoo.util.files import write_whole
-from zoo.util.words import count
+from zoo.util.names import counted
 
 if TYPE_CHECKING:
     from zoo.caft.card import Identity
@@ -90,7 +90,7 @@ def features(options: argparse.Namespace) -> int:
         from zoo.caft.tables import write_table
 
         write_table(FeatureCache(options.output), table)
-        print(f"{table}: {count(card.samples * views, 'row')}")
+        print(f"{table}: {counted(card.samples * views, 'row')}")
     return 0
 
 
@@ -206,10 +206,10 @@ def train(options: argparse.Namespace) -> int:
         f"{output}: {settings.kind}, {TASKS[Task(options.task)].count(len(report.labels))}, "
         "trained on "
         f"{report.trained_on:,} images in {report.seconds:.3g} s"
-        + (f": {count(len(report.curve), 'epoch')}" if report.curve else "")
+        + (f": {counted(len(report.curve), 'epoch')}" if report.curve else "")
     )
     if isinstance(report, Report) and report.wrong:
-        print(f"{output.with_suffix('.wrong.csv')}: {count(len(report.wrong), 'image')} wrong")
+        print(f"{output.with_suffix('.wrong.csv')}: {counted(len(report.wrong), 'image')} wrong")
     return 0
 
 

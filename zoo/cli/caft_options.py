@@ -94,7 +94,8 @@ def _add_features(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--scheduler", metavar="ADDRESS",
-        help="run on the workers of a cluster: the address of its scheduler, tls://host:8786",
+        help="run on the workers of a cluster: the address of its scheduler, tls://host:8786 "
+        "(default: this machine)",
     )  # fmt: skip
     parser.add_argument(
         "--certs", default="", metavar="DIR",
@@ -102,22 +103,27 @@ def _add_features(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--image-column", "--image-field", dest="image", metavar="NAME",
-        help="the column or field of the image, if a Hugging Face data set or a tar has several",
+        help="the column or field of the image, if a Hugging Face data set or a tar has several "
+        "(default: the only one)",
     )  # fmt: skip
     parser.add_argument(
         "--label-column", "--label-field", dest="label", metavar="NAME",
-        help="the column of the label, or its field in a tar, such as cls, txt or json.species",
+        help="the column of the label, or its field in a tar, such as cls, txt or json.species "
+        "(default: label, labels or the only one; cls in a tar)",
     )  # fmt: skip
     parser.add_argument(
         "--no-labels", dest="label", action="store_const", const=False,
         help="ignore labels, for example because they are floats or lists",
     )  # fmt: skip
     parser.add_argument(
-        "--split", help="the split to read of a folder with train/ and val/, or of hf:NAME"
+        "--split",
+        help="the split to read of a folder with train/ and val/, or of hf:NAME (default: train for "
+        "hf:NAME)",
     )
     parser.add_argument(
         "--exif", choices=("ignore", "apply"), default="ignore",
-        help="turn photos by their EXIF orientation; heads follow the setting of their cache",
+        help="turn photos by their EXIF orientation; heads follow the setting of their cache "
+        "(default: ignore)",
     )  # fmt: skip
     parser.add_argument(
         "--format", choices=("parquet", "arrow", "csv", "npz", "webdataset"),

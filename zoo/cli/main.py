@@ -229,12 +229,17 @@ def client_parser() -> argparse.ArgumentParser:
         if name not in ("list", "mirror"):
             command.add_argument("model", help="model id, as listed by zoo list")
     parsers["mirror"].add_argument("destination", help="URL or folder to copy to")
-    parsers["mirror"].add_argument("--models", nargs="+", metavar="MODEL", help="only these models")
     parsers["mirror"].add_argument(
-        "--gpu", nargs="+", metavar="SM", help="only engines for these architectures"
+        "--models", nargs="+", metavar="MODEL", help="only these models (default: all)"
     )
     parsers["mirror"].add_argument(
-        "--precision", choices=PRECISIONS, help="only engines of this precision"
+        "--gpu",
+        nargs="+",
+        metavar="SM",
+        help="only engines for these GPUs, such as sm86 or rtx3080 (default: all)",
+    )
+    parsers["mirror"].add_argument(
+        "--precision", choices=PRECISIONS, help="only engines of this precision (default: all)"
     )
     parsers["pull"].add_argument(
         "-o",

@@ -15,7 +15,7 @@ from zoo.cli import caft
 from zoo.cli.support import output_file
 from zoo.util.errors import DatasetError, RunError, UsageError
 from zoo.util.files import whole
-from zoo.util.words import count
+from zoo.util.names import counted
 
 if TYPE_CHECKING:
     from zoo.caft.head import Floats, Head
@@ -51,7 +51,7 @@ def predict(options: argparse.Namespace) -> int:
     tally.tell(output, [line for notes in photos.notes for line in notes.lines])
     if tally.skipped_named:
         of = tally.skipped_named + tally.predicted + tally.skipped_found
-        raise RunError(f"{tally.skipped_named:,} of {count(of, 'photo')} could not be used")
+        raise RunError(f"{tally.skipped_named:,} of {counted(of, 'photo')} could not be used")
     return 0
 
 
@@ -84,9 +84,9 @@ class _Tally:
 
         if output:
             skipped = self.skipped_named + self.skipped_found
-            print(f"{output}: {count(self.predicted, 'photo')}, {skipped:,} skipped")
+            print(f"{output}: {counted(self.predicted, 'photo')}, {skipped:,} skipped")
         elif self.skipped_found:
-            print(f"{count(self.skipped_found, 'photo')} skipped", file=sys.stderr)
+            print(f"{counted(self.skipped_found, 'photo')} skipped", file=sys.stderr)
         for note in notes:
             print(f"  {note}", file=sys.stderr)
         total = sum(self._cells.values())
@@ -95,7 +95,7 @@ class _Tally:
         right = sum(number for (actual, guess), number in self._cells.items() if actual == guess)
         low, high = wilson(right, total)
         print(
-            f"{right / total:.1%} of {count(total, 'photo')} in folders named as classes are "
+            f"{right / total:.1%} of {counted(total, 'photo')} in folders named as classes are "
             f"right (95% interval {low:.1%} to {high:.1%})",
             file=sys.stderr,
         )

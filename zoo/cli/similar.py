@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli import caft
 from zoo.cli.support import add_arguments, add_selection, add_store, output_file, positive
 from zoo.util.errors import CacheError, RunError, UsageError
-from zoo.util.words import count
+from zoo.util.names import counted
 
 if TYPE_CHECKING:
     from zoo.caft.cache import FeatureCache
@@ -44,7 +44,7 @@ def similar(options: argparse.Namespace) -> int:
             for sample, rows in zip(samples, found, strict=True):
                 _print(sample.name, rows, as_json=options.json)
     if skipped:
-        raise RunError(f"{count(len(skipped), 'photo')} could not be used")
+        raise RunError(f"{counted(len(skipped), 'photo')} could not be used")
     return 0
 
 
@@ -97,19 +97,19 @@ def duplicates(options: argparse.Namespace) -> int:
             print(json.dumps([_of(row) for row in group]))
         return 0
     for group in groups[:_SHOWN]:
-        print(f"{count(len(group), 'photo')}:")
+        print(f"{counted(len(group), 'photo')}:")
         for row in group[:_SHOWN]:
             print(f"  {row.similarity:.3f}  {row.name}" + (f"  ({row.label})" if row.label else ""))
         if len(group) > _SHOWN:
             print(f"  … and {len(group) - _SHOWN:,} more")
     if len(groups) > _SHOWN:
-        print(f"… and {count(len(groups) - _SHOWN, 'more group')}; -o FILE.csv lists all")
+        print(f"… and {counted(len(groups) - _SHOWN, 'more group')}; -o FILE.csv lists all")
     photos = sum(map(len, groups))
     mixed = sum(len({row.label for row in group if row.label}) > 1 for group in groups)
     print(
-        f"{options.cache}: {count(photos, 'photo')} of {len(cache.labels):,} in "
-        f"{count(len(groups), 'group')} of near-duplicates"
-        + (f"; {count(mixed, 'group')} with different labels" if mixed else "")
+        f"{options.cache}: {counted(photos, 'photo')} of {len(cache.labels):,} in "
+        f"{counted(len(groups), 'group')} of near-duplicates"
+        + (f"; {counted(mixed, 'group')} with different labels" if mixed else "")
     )
     return 0
 

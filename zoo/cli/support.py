@@ -42,7 +42,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         "--trust",
         metavar="ROOT",
         help="trust the repository from now on; ROOT is its root.json or the SHA-256 of its first "
-        "root",
+        "root (default: show the SHA-256 and ask, if on a terminal)",
     )
     parser.add_argument(
         "--anonymous", action="store_true", help="read an s3:// repository without credentials"
@@ -65,8 +65,15 @@ def client_of(options: argparse.Namespace) -> Client:
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Adds the options that select an engine of a model."""
-    parser.add_argument("--target", help="label of the target, such as sm86-rtx1.7-fp16")
-    parser.add_argument("--precision", choices=PRECISIONS, help="precision of the engine")
+    parser.add_argument(
+        "--target",
+        help="label of the target, such as sm86-rtx1.7-fp16 (default: the best for this machine)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="precision of the engine (default: the fastest that is close to fp32)",
+    )
     parser.add_argument(
         "--allow-pending", action="store_true", help="accept engines that are not verified yet"
     )
