@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from zoo.client.client import Client, connect, default_store
+from zoo.client.first_use import asker
 from zoo.schema.targets import PRECISIONS
 from zoo.util.errors import UsageError
 
@@ -42,7 +43,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         "--trust",
         metavar="ROOT",
         help="trust the repository from now on; ROOT is its root.json or the SHA-256 of its first "
-        "root",
+        "root (default: show the SHA-256 and ask, if on a terminal)",
     )
     parser.add_argument(
         "--anonymous", action="store_true", help="read an s3:// repository without credentials"
@@ -60,6 +61,7 @@ def client_of(options: argparse.Namespace) -> Client:
         anonymous=options.anonymous,
         allow_stale=options.allow_stale,
         say=lambda text: print(text, file=sys.stderr),
+        ask=asker(),
     )
 
 
