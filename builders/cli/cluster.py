@@ -12,6 +12,7 @@ from zoo.cli.main import add_arguments
 from zoo.cluster import CERTS
 from zoo.cluster.tls import certs_folder
 from zoo.util.errors import ClusterError, UsageError
+from zoo.util.names import counted
 from zoo.util.version import __version__
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def status(options: argparse.Namespace) -> int:
             f"{options.scheduler} has no workers",
             hint=f"add a machine: run zoo-farm cluster worker {options.scheduler} on it",
         )
-    print(f"{len(slots)} workers on {len({slot.host for slot in slots})} machines")
+    hosts = {slot.host for slot in slots}
+    print(f"{counted(len(slots), 'worker')} on {counted(len(hosts), 'machine')}")
     return 0
 
 

@@ -23,7 +23,7 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.records import Status
 from zoo.stores import open_store
 from zoo.util.errors import RepositoryError, UsageError
-from zoo.util.names import perhaps
+from zoo.util.names import counted, perhaps
 
 _MIN_DIGITS = 8
 """Fewest digits of its SHA-256 that name an engine."""
@@ -183,7 +183,7 @@ def check(options: argparse.Namespace) -> int:
                     forget(repository, key, blob)
         bad += _check_documents(repository, Path(scratch), repair=options.repair)
     if bad == 0:
-        print(f"{len(damages)} blobs, all intact")
+        print(f"{counted(len(damages), 'blob')}, no damage")
         return 0
     if options.repair:
         print("removed; the next make zoo builds them again")

@@ -11,6 +11,7 @@ from zoo.cli.support import Parser, add_arguments
 from zoo.client.client import default_cache
 from zoo.client.engine_cache import damaged, kept, names, prune
 from zoo.util.errors import RepositoryError
+from zoo.util.names import counted
 
 
 def ls(options: argparse.Namespace) -> int:
@@ -21,7 +22,7 @@ def ls(options: argparse.Namespace) -> int:
         title = titles.get(file.path.name, "") if file.whole else "(partial download)"
         print(f"{file.size / 2**20:>9.1f} MiB  used {day}  {f'{file.path.name} {title}'.rstrip()}")
     total = sum(file.size for file in files) / 2**20
-    print(f"{default_cache()}: {len(files)} files, {total:.1f} MiB")
+    print(f"{default_cache()}: {counted(len(files), 'file')}, {total:.1f} MiB")
     return 0
 
 
@@ -31,7 +32,7 @@ def prune_command(options: argparse.Namespace) -> int:
     for file in unused:
         file.path.unlink(missing_ok=True)
     size = sum(file.size for file in unused) / 2**20
-    print(f"{len(unused)} files removed, {size:.1f} MiB")
+    print(f"{counted(len(unused), 'file')} removed, {size:.1f} MiB")
     return 0
 
 
@@ -47,7 +48,7 @@ def verify(options: argparse.Namespace) -> int:
             hint="download them again with zoo pull",
         )
     count = sum(file.whole for file in kept(default_cache()))
-    print(f"{default_cache()}: all {count} engines match their digests")
+    print(f"{default_cache()}: {counted(count, 'engine')} verified: no damage")
     return 0
 
 

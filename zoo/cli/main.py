@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from zoo.cli.support import Command as Command
 from zoo.cli.support import Parser as Parser
 from zoo.cli.support import add_arguments as add_arguments
 from zoo.cli.support import add_selection, add_store, client_of, output_file
-from zoo.client.client import Client, Pulled
+from zoo.client.client import Client, Pulled, trust_home
 from zoo.client.host import this_machine
 from zoo.client.progress import download_bar
 from zoo.client.recommendation import cut, kept, verdicts
@@ -28,6 +29,7 @@ from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import ZooError
 from zoo.util.files import whole
+from zoo.util.names import counted
 from zoo.util.version import __version__
 
 
@@ -171,9 +173,14 @@ def mirror(options: argparse.Namespace) -> int:
     client, destination = client_of(options), open_store(options.destination)
     result = copy(client, destination, wanted, say=print)
     print(
-        f"{destination.url}: {result.engines} engines, {result.copied} objects copied, "
-        f"{result.bytes / 2**20:.1f} MiB; trust it with the root of "
-        f"{client.repository.store.url}"
+        f"{destination.url}: {counted(result.engines, 'engine')}, "
+        f"{counted(result.copied, 'object')} copied, {result.bytes / 2**20:.1f} MiB"
+    )
+    root = trust_home().hand_on(client.repository.store.url, destination.url)
+    store = shlex.quote(destination.url)
+    print(
+        "trusted on this machine like its origin; elsewhere, once: "
+        f"zoo list --store {store} --trust {root}"
     )
     return 0
 

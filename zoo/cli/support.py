@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from zoo.client.client import Client, connect, default_store
+from zoo.client.first_use import asker
 from zoo.schema.targets import PRECISIONS
 from zoo.util.errors import UsageError
 
@@ -60,6 +61,7 @@ def client_of(options: argparse.Namespace) -> Client:
         anonymous=options.anonymous,
         allow_stale=options.allow_stale,
         say=lambda text: print(text, file=sys.stderr),
+        ask=asker(),
     )
 
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from zoo.client.corrections import untold
 from zoo.client.engine_files import EngineFiles, has, not_writable
+from zoo.client.first_use import Ask
+from zoo.client.roots import TrustHome, trusted_root
 from zoo.client.selection import Machine, select
-from zoo.client.trust import SignedIndex, TrustHome, trusted_root
+from zoo.client.trust import SignedIndex
 from zoo.repository.repository import Repository
 from zoo.schema.documents import documents
 from zoo.schema.index import EngineEntry, Index, ModelIndex
@@ -212,6 +214,7 @@ def connect(
     anonymous: bool = False,
     allow_stale: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    ask: Ask | None = None,
 ) -> Client:
     """Opens a repository with the current user's trusted roots and cache.
 
@@ -221,6 +224,7 @@ def connect(
         anonymous: Read a bucket without credentials.
         allow_stale: Accept an expired index.
         say: Called with messages for the user.
+        ask: Asks whether to trust a repository on first use; None if nobody can answer.
 
     Raises:
         RepositoryError: Nothing has been published at ``store``.
@@ -232,7 +236,7 @@ def connect(
     signed = SignedIndex(
         opened,
         home.folder(opened.url),
-        trusted_root(opened, home, trust),
+        trusted_root(opened, home, trust, ask),
         allow_stale=allow_stale,
         say=say,
     )
