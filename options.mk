@@ -18,7 +18,7 @@ ARGS_lock = --models "$(MODELS)" $(if $(call yes,LOCKED),--locked) --upgrade "$(
 ARGS_verify = --models "$(MODELS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
 ARGS_catalog = --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)"
 define OPTIONS_HELP
-  GPU             cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120; separate several with commas (default: this machine's GPU, or cpu)
+  GPU             cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120, or a product such as rtx3080; separate several with commas (default: this machine's GPU, or cpu)
   TRT             rtx1.7, 11.4, 10.16, 10.13, 8.6; make plan accepts several (default: the installed TensorRT, or the version that supports the GPU)
   MODELS          ids, globs, families; separate several with commas (default: all)
   PRECISION       fp32, bf16, fp16, int8 (default: all that the manifest lists and the target supports)

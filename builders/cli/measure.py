@@ -24,7 +24,7 @@ def add_commands(commands: Any) -> None:
     of_compare.add_argument(
         "--torch-speed",
         default="",
-        help="output folder of torch-speed: compare GPU engines (default: compare those of the CPU)",
+        help="output folder of torch-speed: compare GPU engines (default: those of the CPU)",
     )
     of_accuracy = add_arguments(commands, "accuracy", accuracy)
     of_accuracy.add_argument("--store", default="", help=STORE_HELP)

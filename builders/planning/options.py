@@ -63,7 +63,8 @@ _SITE_TAKES = (*RUN, *LISTS, "prove")
 OPTIONS: tuple[Option, ...] = (
     Option(
         variable="GPU",
-        values=f"{_names(known_archs())}; separate several with commas",
+        values=f"{_names(known_archs())}, or a product such as `rtx3080`; separate several with "
+        "commas",
         default="this machine's GPU, or `cpu`",
         takes=(*RUN, "demo"),
     ),

@@ -45,7 +45,7 @@ class Epoch:
     val_accuracy: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Report:
     """A head's results on held-out samples.
 
@@ -130,6 +130,9 @@ class Report:
         if self.held_out and self.not_held_out:
             lines.append(named_line("classes without held-out images", self.not_held_out))
         return (*lines, *unused_lines(self), *score_lines(self.classes))
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
 
     def to_json(self) -> bytes:
         """Returns the report as JSON.

@@ -117,8 +117,8 @@ def _add_features(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--split",
-        help="the split to read of a folder with train/ and val/, or of hf:NAME (default: train for "
-        "hf:NAME)",
+        help="the split to read of a folder with train/ and val/, or of hf:NAME "
+        "(default: train for hf:NAME)",
     )
     parser.add_argument(
         "--exif", choices=("ignore", "apply"), default="ignore",

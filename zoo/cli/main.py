@@ -10,17 +10,20 @@ import shutil
 import sys
 from pathlib import Path
 
+from zoo.catalog.gpus import arch_named
 from zoo.cli.cache import add_commands as add_cache
 from zoo.cli.caft_options import add_commands as add_caft
+from zoo.cli.completion import add_command as add_completion
 from zoo.cli.doctor import add_commands as add_doctor
 from zoo.cli.run import add_command as add_run
 from zoo.cli.similar import add_commands as add_similar
 from zoo.cli.support import Command as Command
 from zoo.cli.support import Parser as Parser
 from zoo.cli.support import add_arguments as add_arguments
-from zoo.cli.support import add_selection, add_store, client_of, output_file
+from zoo.cli.support import add_selection, add_store, client_of, output_file, print_json
 from zoo.client.client import Client, Pulled, trust_home
 from zoo.client.host import this_machine
+from zoo.client.models import matching, table
 from zoo.client.progress import download_bar
 from zoo.client.recommendation import cut, kept, verdicts
 from zoo.client.selection import why
@@ -38,19 +41,11 @@ def list_models(options: argparse.Namespace) -> int:
     index = client_of(options).index()
     if index.kind.seeded:
         print("DRY RUN: these engines have seeded, not trained weights", file=sys.stderr)
-    names = max([len(row.model) for row in index.models], default=0) + 2
-    pixels = max([len(row.pixels) for row in index.models] + [len("pixels")])
-    families = max([len(row.family) for row in index.models], default=0) + 2
-    print(f"{'model':<{names}}{'family':<{families}}{'features':>8}  {'pixels':>{pixels}}  engines")
-    for row in index.models:
-        engines = ", ".join(
-            label if status == "verified" else f"{label} ({status})"
-            for label, status in sorted(row.targets.items())
-        )
-        width, size = row.feature_dim, row.pixels
-        print(
-            f"{row.model:<{names}}{row.family:<{families}}{width:>8}  {size:>{pixels}}  {engines}"
-        )
+    rows = matching(index.models, options.patterns)
+    if options.json:
+        print_json([row.model_dump(mode="json", exclude={"index"}) for row in rows])
+        return 0
+    print("\n".join(table(rows)))
     return 0
 
 
@@ -58,6 +53,9 @@ def show(options: argparse.Namespace) -> int:
     """Shows a model and its engines."""
     client = client_of(options)
     model, signed = client.model(options.model), client.signed
+    if options.json:
+        print_json(model.model_dump(mode="json"))
+        return 0
     preprocess = model.preprocess
     print(f"{model.catalog.title} ({model.model})")
     print(f"  {model.catalog.summary}")
@@ -145,8 +143,21 @@ def pull(options: argparse.Namespace) -> int:
                 shutil.copyfile(path, partial)
         with whole(output) as partial:
             shutil.copyfile(pulled.engine, partial)
-    for name, path in documents.items():
-        print(f"{name}: {f'{output}.{name}' if output else path}", file=sys.stderr)
+    placed = {name: f"{output}.{name}" if output else str(path) for name, path in documents.items()}
+    if options.json:
+        print_json(
+            {
+                "model": options.model,
+                "targets": entry.targets,
+                "status": entry.status,
+                "engine": str(output or pulled.engine),
+                "sha256": entry.engine.sha256,
+                "documents": placed,
+            }
+        )
+        return 0
+    for name, place in placed.items():
+        print(f"{name}: {place}", file=sys.stderr)
     print(output or pulled.engine)
     return 0
 
@@ -167,7 +178,7 @@ def mirror(options: argparse.Namespace) -> int:
 
     wanted = Filter(
         models=options.models or None,
-        archs=options.gpu or None,
+        archs=[arch_named(name) for name in options.gpu] if options.gpu else None,
         precisions=[options.precision] if options.precision else None,
     )
     client, destination = client_of(options), open_store(options.destination)
@@ -235,6 +246,11 @@ def client_parser() -> argparse.ArgumentParser:
         add_store(command)
         if name not in ("list", "mirror"):
             command.add_argument("model", help="model id, as listed by zoo list")
+    for name in ("list", "show", "pull"):
+        parsers[name].add_argument("--json", action="store_true", help="print JSON")
+    parsers["list"].add_argument(
+        "patterns", nargs="*", metavar="PATTERN", help="ids, patterns such as 'vit_*', or families"
+    )
     parsers["mirror"].add_argument("destination", help="URL or folder to copy to")
     parsers["mirror"].add_argument(
         "--models", nargs="+", metavar="MODEL", help="only these models (default: all)"
@@ -260,6 +276,7 @@ def client_parser() -> argparse.ArgumentParser:
     add_similar(commands)
     add_cache(commands)
     add_doctor(commands)
+    add_completion(commands)
     return parser
 
 

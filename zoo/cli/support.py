@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,11 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept engines of dry runs, whose weights are seeded, not trained",
     )
+
+
+def print_json(value: object) -> None:
+    """Prints a value as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def positive(text: str) -> int:

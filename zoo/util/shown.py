@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 
@@ -24,3 +24,8 @@ class Shown:
             for name, value in self._facts().items()
         )
         return f"<table><caption>{escape(type(self).__name__)}</caption>{rows}</table>"
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """Returns the first few names as text: ``cat, dog, horse, …``."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
