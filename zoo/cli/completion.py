@@ -21,11 +21,8 @@ def completion(options: argparse.Namespace) -> int:
         raise MissingPackageError(
             "shtab is not installed", hint="pip install 'caft-zoo[completion]'"
         ) from error
-    from zoo.cli.main import client_parser
-
-    parser = client_parser()
-    _mark_paths(parser)
-    print(shtab.complete(parser, options.shell))
+    _mark_paths(options.parser)
+    print(shtab.complete(options.parser, options.shell))
     return 0
 
 

@@ -232,6 +232,7 @@ def client_parser() -> argparse.ArgumentParser:
     """Returns the argument parser of ``zoo``."""
     parser = Parser(prog="zoo", description="Prebuilt, verified engines of frozen backbones.")
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
+    parser.set_defaults(parser=parser)  # zoo completion describes the parser itself
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     parsers = {
         name: add_arguments(commands, name, command)

@@ -247,8 +247,8 @@ def nothing_published(url: str) -> RepositoryError:
     """Returns the error to raise if a store contains no published repository."""
     return RepositoryError(
         f"{url}: no repository, or nothing has been published in it",
-        hint="set --store or ZOO_STORE to a repository, or create one: "
-        "make zoo MODELS=efficientnet_lite0",
+        hint="set --store or ZOO_STORE to a repository; or create one, in a checkout of "
+        "the farm: make zoo MODELS=efficientnet_lite0",
     )
 
 

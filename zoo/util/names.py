@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def perhaps(name: str, known: Iterable[str]) -> str:
@@ -15,3 +15,8 @@ def perhaps(name: str, known: Iterable[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """Returns a number with its noun, which takes an s in the plural: ``1 model``, ``2 models``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def enumerated(names: Sequence[str], word: str) -> str:
+    """Returns names as text, the last after a word: ``fp32, bf16 or int8``."""
+    return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
