@@ -35,6 +35,7 @@ def features(options: argparse.Namespace) -> int:
     from zoo.caft.features import cache_features
     from zoo.caft.progress import pass_progress
     from zoo.caft.sources import open_source
+    from zoo.caft.task import TASKS, Task
 
     chosen = {"image": options.image, "label": options.label, "split": options.split}
     open_source(options.data, **chosen)  # report problems before downloading an engine
@@ -69,11 +70,11 @@ def features(options: argparse.Namespace) -> int:
     if card.samples == 0:
         raise DatasetError(f"{options.data}: no usable images")
     _print_changes(state)
-    views = card.identity.augmentation.views
+    views, classes = card.identity.augmentation.views, TASKS[Task.CLASSIFICATION]
     print(
-        f"{options.output}: {card.samples:,} images"
+        f"{options.output}: {counted(card.samples, 'image')}"
         + (f" in {views} views" if views > 1 else "")
-        + f", {len(card.labels)} classes, {card.identity.feature_dim} features in "
+        + f", {classes.count(len(card.labels))}, {card.identity.feature_dim} features in "
         f"{card.identity.storage}; {card.bad:,} skipped"
         + (f", {state.unlabelled:,} without a label" if state.unlabelled else "")
     )
@@ -81,9 +82,9 @@ def features(options: argparse.Namespace) -> int:
         print(f"  {note}", file=sys.stderr)
     if state.images:
         print(
-            f"{state.images:,} images in {state.seconds:.1f} s: {state.images_per_second:.1f} "
-            f"images/s; {state.in_engine / state.seconds:.0%} of the time was spent waiting for "
-            "the engine"
+            f"{counted(state.images, 'image')} in {state.seconds:.1f} s: "
+            f"{state.images_per_second:.1f} images/s; {state.in_engine / state.seconds:.0%} of the "
+            "time was spent waiting for the engine"
         )
     if table is not None:
         from zoo.caft.cache import FeatureCache

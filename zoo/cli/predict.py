@@ -189,7 +189,7 @@ def _as_json(prediction: Prediction, head: Head, top: int) -> str:
     from zoo.caft.task import Task
 
     row = prediction.outputs
-    answer: dict[str, object] = {"photo": prediction.photo}
+    answer: dict[str, str | list[str] | dict[str, float]] = {"photo": prediction.photo}
     match head.card.task:
         case Task.CLASSIFICATION:
             answer["classes"] = dict(_best(row, head, top))

@@ -77,7 +77,7 @@ def _print(photo: str, rows: list[Similar], *, as_json: bool) -> None:
         print(f"  {row.similarity:.3f}  {row.name}" + (f"  ({row.label})" if row.label else ""))
 
 
-def _of(row: Similar) -> dict[str, Any]:
+def _of(row: Similar) -> dict[str, str | float | None]:
     return {"photo": row.name, "label": row.label, "similarity": round(row.similarity, 6)}
 
 
