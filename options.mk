@@ -18,7 +18,7 @@ ARGS_lock = --models "$(MODELS)" $(if $(call yes,LOCKED),--locked) --upgrade "$(
 ARGS_verify = --models "$(MODELS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
 ARGS_catalog = --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)"
 define OPTIONS_HELP
-  GPU             cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120; separate several with commas (default: this machine's GPU, or cpu)
+  GPU             cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120, or a product such as rtx3080; separate several with commas (default: this machine's GPU, or cpu)
   TRT             rtx1.7, 11.4, 10.16, 10.13, 8.6; make plan accepts several (default: the installed TensorRT, or the version that supports the GPU)
   MODELS          ids, globs, families; separate several with commas (default: all)
   PRECISION       fp32, bf16, fp16, int8 (default: all that the manifest lists and the target supports)
@@ -37,8 +37,8 @@ define OPTIONS_HELP
   TIMEOUT         time limit of a job in seconds (default: 3600)
   MEMORY          memory limit of a job in GiB (default: no limit)
   EXECUTOR        docker: jobs run in [containers](docs/how-to/containers.md#jobs-in-containers); dask: on many machines (default: local)
-  SCHEDULER       tls://host:8786: [many machines](docs/explanation/farm.md#many-machines)
-  CERTS           folder of the cluster's certificates
+  SCHEDULER       tls://host:8786: [many machines](docs/explanation/farm.md#many-machines) (default: this machine)
+  CERTS           folder of the cluster's certificates (default: $ZOO_FARM_CERTS)
   JSON            1: print the whole plan as JSON (default: off)
   MATRIX          1: print the work as a GitHub matrix (default: off)
   NIGHT           name shared by the runs of one night (default: a new name)

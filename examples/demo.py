@@ -90,7 +90,7 @@ def demo(options: argparse.Namespace) -> int:
     )
     settings = Settings(batch=_BATCH, val=0 if photos.few else 0.1, test=0.5 if photos.few else 0.3)
     with load(MODEL, store=options.store) as extractor:
-        with pass_progress() as progress:
+        with pass_progress(photos.data) as progress:
             _, first = cache_features(
                 photos.data,
                 extractor,

@@ -21,8 +21,15 @@ from zoo.util.errors import TrustError
 def add_commands(commands: Any) -> None:
     """Adds the command to the parser's subcommands."""
     site = add_arguments(commands, "catalog", catalog)
-    site.add_argument("--serve", type=int, metavar="PORT", help="then serve it on this machine")
-    site.add_argument("--nightly", default="", help="report of a nightly run, for its page")
+    site.add_argument(
+        "--serve",
+        type=int,
+        metavar="PORT",
+        help="then serve it on this machine (default: only write it)",
+    )
+    site.add_argument(
+        "--nightly", default="", help="report of a nightly run, for its page (default: none)"
+    )
     add_options(site, "catalog")
 
 

@@ -12,6 +12,7 @@ from zoo.cli.main import add_arguments
 from zoo.cluster import CERTS
 from zoo.cluster.tls import certs_folder
 from zoo.util.errors import ClusterError, UsageError
+from zoo.util.names import counted
 from zoo.util.version import __version__
 
 if TYPE_CHECKING:
@@ -29,20 +30,28 @@ def add_commands(commands: Any) -> None:
     of_certs.add_argument(
         "folder", help="output folder; a machine gets ca.pem and the two files of its role"
     )
-    of_certs.add_argument("--days", type=int, default=365, help="days until they expire")
+    of_certs.add_argument(
+        "--days", type=int, default=365, help="days until they expire (default: 365)"
+    )
     of_up = add_arguments(actions, "up", up)
     of_scheduler = add_arguments(actions, "scheduler", scheduler)
     for starting in (of_up, of_scheduler):
-        starting.add_argument("--listen", default="127.0.0.1:8786", help="host:port")
+        starting.add_argument(
+            "--listen", default="127.0.0.1:8786", help="host:port (default: 127.0.0.1:8786)"
+        )
     of_worker = add_arguments(actions, "worker", worker)
     of_status = add_arguments(actions, "status", status)
     for connecting in (of_worker, of_status):
         connecting.add_argument("scheduler", help=SCHEDULER_HELP)
     of_status.add_argument("--json", action="store_true", help="print JSON")
     for working in (of_up, of_worker):
-        working.add_argument("--cpu-slots", type=int, default=1, help="workers without a GPU")
+        working.add_argument(
+            "--cpu-slots", type=int, default=1, help="workers without a GPU (default: 1)"
+        )
         working.add_argument("--name", default="", help="this machine's name (default: host name)")
-        working.add_argument("--builder-python", default="", help="the Python that builds")
+        working.add_argument(
+            "--builder-python", default="", help="the Python that builds (default: this one)"
+        )
     for secured in (of_up, of_scheduler, of_worker, of_status):
         secured.add_argument("--certs", default="", help=CERTS_HELP)
 
@@ -127,7 +136,8 @@ def status(options: argparse.Namespace) -> int:
             f"{options.scheduler} has no workers",
             hint=f"add a machine: run zoo-farm cluster worker {options.scheduler} on it",
         )
-    print(f"{len(slots)} workers on {len({slot.host for slot in slots})} machines")
+    hosts = {slot.host for slot in slots}
+    print(f"{counted(len(slots), 'worker')} on {counted(len(hosts), 'machine')}")
     return 0
 
 

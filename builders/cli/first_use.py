@@ -13,6 +13,7 @@ from builders.weights.standing import DIGEST_FACTS
 from zoo.schema.licences import allowed_licences
 from zoo.schema.manifest import DigestFrom, HubWeights, Manifest
 from zoo.util.errors import ZooError
+from zoo.util.names import counted
 
 Say = Callable[[str], None]
 
@@ -40,7 +41,7 @@ def lock_first(request: Request, say: Say, *, locked: bool) -> Request:
         say(f"locked {name}: {described(pin)}")
     if outcome.new:
         path = locks.lock_path(request.manifest_dir)
-        say(f"{path}: {len(outcome.new)} models locked; review it and commit it")
+        say(f"{path}: {counted(len(outcome.new), 'model')} locked; review it and commit it")
     good, bad = locks.read_locked(request.manifest_dir)
     failed: dict[str, ZooError] = {}
     for name, error in outcome.errors.items():

@@ -30,11 +30,12 @@ def add_commands(commands: Any) -> None:
     actions = keys.add_subparsers(metavar="ACTION")
     init = add_arguments(actions, "init", init_keys)
     init.add_argument(
-        "--bins", type=int, default=16, help="number of files to split the index into"
+        "--bins", type=int, default=16, help="number of files to split the index into (default: 16)"
     )
     init.add_argument(
         "--signer", nargs=3, action="append", default=[], metavar=("ROLE", "URI", "PUBLIC"),
-        help="use a key stored elsewhere: the signer's URI and a PEM file of the public key",
+        help="use a key stored elsewhere: the signer's URI and a PEM file of the public key "
+        "(default: a new key in the folder)",
     )  # fmt: skip
     init.add_argument("--no-passphrase", action="store_true", help="do not encrypt the key files")
     rotate = add_arguments(actions, "rotate", rotate_key)
@@ -42,7 +43,8 @@ def add_commands(commands: Any) -> None:
     rotate.add_argument("--no-passphrase", action="store_true", help="do not encrypt the key file")
     rotate.add_argument(
         "--signer", nargs=2, metavar=("URI", "PUBLIC"),
-        help="use a key stored elsewhere: the signer's URI and a PEM file of the public key",
+        help="use a key stored elsewhere: the signer's URI and a PEM file of the public key "
+        "(default: a new key in the folder)",
     )  # fmt: skip
     renew = add_arguments(actions, "renew", renew_signature)
     renew.add_argument("role", help="root, targets or publisher")

@@ -25,6 +25,7 @@ from zoo.schema.manifest import (
     select_manifests,
 )
 from zoo.util.errors import UnlockedError, UsageError, ZooError
+from zoo.util.names import counted
 
 
 def add_commands(commands: Any) -> None:
@@ -89,10 +90,10 @@ def _check(folder: Path, manifests: Mapping[str, Manifest]) -> int:
     missing = [name for name, manifest in locked.items() if not _is_pinned(manifest)]
     if missing:
         raise UnlockedError(
-            f"weights of {len(missing)} models are not locked: {', '.join(missing)}",
+            f"the weights of {counted(len(missing), 'model')} are not locked: {', '.join(missing)}",
             hint=f"with network: make lock, then review and commit {NAME}",
         )
-    print(f"the weights of {len(locked)} models are locked")
+    print(f"the weights of {counted(len(locked), 'model')} are locked")
     return 0
 
 

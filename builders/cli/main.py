@@ -58,7 +58,10 @@ def farm_parser() -> argparse.ArgumentParser:
     """Returns the argument parser of ``zoo-farm``."""
     parser = Parser(prog="zoo-farm", description="Build, verify and publish engines.")
     parser.add_argument(
-        "--manifests", default=str(ROOT / "manifests"), metavar="DIR", help="folder of manifests"
+        "--manifests",
+        default=str(ROOT / "manifests"),
+        metavar="DIR",
+        help="folder of manifests (default: manifests)",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     parser.set_defaults(parser=parser)  # options --reference describes the parser itself

@@ -14,6 +14,7 @@ from builders.weights.standing import digest_words
 from zoo.cli.main import add_arguments
 from zoo.schema.manifest import HubWeights, load_manifests, manifest_schema, select_manifests
 from zoo.util.errors import ManifestError
+from zoo.util.names import counted
 
 
 def add_commands(commands: Any) -> None:
@@ -44,7 +45,7 @@ def unlocked(options: argparse.Namespace) -> int:
     if bases := unlocked_bases():
         print("\n".join(bases))
         hint = "with network and docker: zoo-farm images --lock"
-        print(f"{len(bases)} image bases unlocked; {hint}", file=sys.stderr)
+        print(f"{counted(len(bases), 'image base')} unlocked; {hint}", file=sys.stderr)
     return 0
 
 

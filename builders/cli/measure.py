@@ -20,22 +20,32 @@ def add_commands(commands: Any) -> None:
     of_compare = add_arguments(commands, "compare", compare)
     of_compare.add_argument("--store", default="", help=STORE_HELP)
     of_compare.add_argument("--keys", default="", help=KEYS_HELP)
-    of_compare.add_argument("--models", default="", help="ids, globs or families")
+    of_compare.add_argument("--models", default="", help="ids, globs or families (default: all)")
     of_compare.add_argument(
-        "--torch-speed", default="", help="output folder of torch-speed: compare GPU engines"
+        "--torch-speed",
+        default="",
+        help="output folder of torch-speed: compare GPU engines (default: those of the CPU)",
     )
     of_accuracy = add_arguments(commands, "accuracy", accuracy)
     of_accuracy.add_argument("--store", default="", help=STORE_HELP)
-    of_accuracy.add_argument("--models", default="", help="ids, globs or families")
+    of_accuracy.add_argument("--models", default="", help="ids, globs or families (default: all)")
     of_accuracy.add_argument(
-        "--labelled", default="", help="folder with one folder of photos per class"
+        "--labelled",
+        default="",
+        help="folder with one folder of photos per class (default: photos of the farm's packages)",
     )
     of_torch_speed = add_arguments(commands, "torch-speed", torch_speed)
-    of_torch_speed.add_argument("--models", default="", help="ids, globs or families")
-    of_torch_speed.add_argument("--batches", default="1 64 256", help="batch sizes")
+    of_torch_speed.add_argument(
+        "--models", default="", help="ids, globs or families (default: all)"
+    )
+    of_torch_speed.add_argument(
+        "--batches", default="1 64 256", help="batch sizes (default: 1 64 256)"
+    )
     of_torch_speed.add_argument("--eager-only", action="store_true", help="skip torch.compile")
     of_torch_speed.add_argument(
-        "--output", default="torch-speed", help="output folder, one JSON file per model"
+        "--output",
+        default="torch-speed",
+        help="output folder, one JSON file per model (default: torch-speed)",
     )
     add_arguments(commands, "costs", costs).add_argument("--store", default="", help=STORE_HELP)
 

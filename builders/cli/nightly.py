@@ -24,6 +24,7 @@ from zoo.stores import open_store
 from zoo.util.clock import utc_now
 from zoo.util.errors import RegressionError, UsageError
 from zoo.util.files import write_whole
+from zoo.util.names import counted
 
 
 def add_commands(commands: Any) -> None:
@@ -60,7 +61,7 @@ def nightly(options: argparse.Namespace) -> int:
     update_catalog(built.store, built.site, options)
     if run.regressions:
         raise RegressionError(
-            f"{len(run.regressions)} measurements are worse than those of the previous engine",
+            f"worse than the previous engine: {counted(len(run.regressions), 'measurement')}",
             hint=f"they are in {issue}, and on the catalog's report page",
         )
     if run.outdone:

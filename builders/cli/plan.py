@@ -18,6 +18,7 @@ from zoo.cli.main import add_arguments
 from zoo.repository.repository import Repository
 from zoo.stores import open_store
 from zoo.util.errors import ManifestError, UsageError
+from zoo.util.names import counted
 
 
 def add_commands(commands: Any) -> None:
@@ -42,7 +43,7 @@ def show_plan(options: argparse.Namespace) -> int:
     else:
         print("\n".join(to_text(plan)))
         seconds = time.perf_counter() - started
-        print(f"{plan.store}: {len(plan.engines)} engines checked in {seconds:.2f} s")
+        print(f"{plan.store}: {counted(len(plan.engines), 'engine')} checked in {seconds:.2f} s")
     return _status(plan, options)
 
 

@@ -23,7 +23,7 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.records import Status
 from zoo.stores import open_store
 from zoo.util.errors import RepositoryError, UsageError
-from zoo.util.names import perhaps
+from zoo.util.names import counted, perhaps
 
 _MIN_DIGITS = 8
 """Fewest digits of its SHA-256 that name an engine."""
@@ -33,7 +33,9 @@ def add_commands(commands: Any) -> None:
     """Adds these commands to the parser's subcommands."""
     of_publish = add_arguments(commands, "publish", publish)
     of_publish.add_argument(
-        "--issue", default="", help="write an issue about engines that became worse to this file"
+        "--issue",
+        default="",
+        help="write an issue about engines that became worse to this file (default: none)",
     )
     of_publish.add_argument(
         "--refresh", action="store_true", help="sign the timestamp even if nothing changed"
@@ -59,8 +61,12 @@ def add_commands(commands: Any) -> None:
     of_explain = add_arguments(commands, "explain", explain)
     of_explain.add_argument("model", help="the model's id")
     of_explain.add_argument("target", help="label of a target")
-    of_explain.add_argument("--calibration", default="", help="folder of photos, as for zoo")
-    of_explain.add_argument("--builder", default="", help="builder options, as for zoo")
+    of_explain.add_argument(
+        "--calibration", default="", help="folder of photos, as for zoo (default: as for zoo)"
+    )
+    of_explain.add_argument(
+        "--builder", default="", help="builder options, as for zoo (default: none)"
+    )
     for signing in (of_publish, of_withdraw):
         signing.add_argument("--keys", default="", help=KEYS_HELP)
     for parser in (of_publish, of_withdraw, of_gc, of_check, of_explain):
@@ -177,7 +183,7 @@ def check(options: argparse.Namespace) -> int:
                     forget(repository, key, blob)
         bad += _check_documents(repository, Path(scratch), repair=options.repair)
     if bad == 0:
-        print(f"{len(damages)} blobs, all intact")
+        print(f"{counted(len(damages), 'blob')}, no damage")
         return 0
     if options.repair:
         print("removed; the next make zoo builds them again")

@@ -63,7 +63,8 @@ _SITE_TAKES = (*RUN, *LISTS, "prove")
 OPTIONS: tuple[Option, ...] = (
     Option(
         variable="GPU",
-        values=f"{_names(known_archs())}; separate several with commas",
+        values=f"{_names(known_archs())}, or a product such as `rtx3080`; separate several with "
+        "commas",
         default="this machine's GPU, or `cpu`",
         takes=(*RUN, "demo"),
     ),
@@ -174,8 +175,11 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         variable="SCHEDULER",
         values="`tls://host:8786`: [many machines](docs/explanation/farm.md#many-machines)",
+        default="this machine",
     ),
-    Option(variable="CERTS", values="folder of the cluster's certificates"),
+    Option(
+        variable="CERTS", values="folder of the cluster's certificates", default="`$ZOO_FARM_CERTS`"
+    ),
     Option(
         variable="JSON",
         values="`1`: print the whole plan as JSON",

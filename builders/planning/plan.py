@@ -23,6 +23,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
 from zoo.schema.manifest import DigestFrom, HubWeights, Manifest
 from zoo.util.errors import ZooError
+from zoo.util.names import counted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -112,14 +113,15 @@ def _weights_notes(request: Request) -> Iterator[str]:
             if request.locks_first
             else f"they are refused; with network: make lock, then review and commit {NAME}"
         )
-        yield f"weights of {len(unlocked)} models are not locked ({', '.join(unlocked)}): {what}"
+        models = f"{counted(len(unlocked), 'model')} are not locked ({', '.join(unlocked)})"
+        yield f"the weights of {models}: {what}"
     unconfirmed = [
         name for name, weights in of_hub.items() if weights.digest_from is DigestFrom.PUBLIC_FILE
     ]
     if unconfirmed:
         yield (
-            f"weights of {len(unconfirmed)} models have a hash that a single public file records "
-            f"({', '.join(unconfirmed)}): a download with another hash is refused"
+            f"the weights of {counted(len(unconfirmed), 'model')} have a hash that a single public "
+            f"file records ({', '.join(unconfirmed)}): a download with another hash is refused"
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.paths import ROOT
-from zoo.client.trust import TrustHome
+from zoo.client.roots import TrustHome
 from zoo.repository.repository import Repository
 from zoo.stores import LocalStore
 

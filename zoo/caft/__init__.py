@@ -9,9 +9,11 @@ Modules, in the order of the work: ``sample``, ``labels``, ``notes``, ``sources`
 ``sending``, ``answers``, ``crew``, ``dispatch`` and ``cluster_runs`` (on the workers of a
 cluster), ``features`` (the pass),
 ``files``, ``arrays``, ``growing``, ``writer``, ``arrange`` and ``cache`` (a directory of plain
-arrays), ``tables`` (its rows for other programs), ``task``, ``targets`` and ``targets_file`` (what
+arrays), ``tables``, ``archives`` and ``frames`` (its rows for other programs), ``neighbours`` and
+``map`` (what is similar), ``task``, ``targets`` and ``targets_file`` (what
 to predict), ``split``, ``rows``, ``train``, ``fit_sklearn`` and ``fit_in_chunks`` (training),
-``report`` (how good a head is), ``probe`` (how good the features are), ``head`` (the trained head),
+``report`` and ``scores`` (how good a head is), ``probe`` (how good the features are), ``head`` (the
+trained head), ``predictions`` (what it predicts of photos), ``progress`` (how far a pass is),
 ``onnx_export`` (backbone and head as one file). ::
 
     from zoo.caft import FeatureCache, cache_features, train_head
@@ -46,3 +48,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'zoo.caft' has no attribute '{name}'")
     return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, for ``dir(zoo.caft)`` and completion."""
+    return sorted(__all__)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,14 @@ from zoo.caft.files import (
 )
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
+from zoo.util.shown import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch.utils.data import TensorDataset
 
 
-class FeatureCache:
+class FeatureCache(Shown):
     """A finished feature cache. The arrays are memory-mapped, so opening one reads very little.
 
     A row is a view of a sample; the views of a sample are adjacent, the plain one first. It is also
@@ -68,9 +73,9 @@ class FeatureCache:
     def _map_all(self) -> None:
         width, rows = self.identity.feature_dim, self.card.samples * self.views
         stored = np.dtype(STORED[self.identity.storage])
-        self.features = self._map(FEATURES, stored, (rows, width))
-        self.labels = self._map(LABELS, np.dtype(np.int64), (self.card.samples,))
-        self.hashes = self._map(HASHES, np.dtype(np.uint8), (self.card.samples, 32))
+        self.features = _map(self.folder, FEATURES, stored, (rows, width))
+        self.labels = _map(self.folder, LABELS, np.dtype(np.int64), (self.card.samples,))
+        self.hashes = _map(self.folder, HASHES, np.dtype(np.uint8), (self.card.samples, 32))
 
     @property
     def identity(self) -> Identity:
@@ -110,21 +115,7 @@ class FeatureCache:
         Raises:
             CacheError: Fewer than two classes have one, or the card does not name them all.
         """
-        samples = np.flatnonzero(self.labels != NO_LABEL)
-        classes = np.unique(self.labels[samples])
-        if len(classes) and classes[-1] >= len(self.label_names):
-            raise CacheError(
-                f"{self.folder} is damaged: card.json has no name for class {classes[-1]} "
-                f"of {LABELS}",
-                hint=_AGAIN,
-            )
-        if len(classes) < 2:
-            only = f"only '{self.label_names[int(classes[0])]}'" if len(classes) else "no label"
-            raise CacheError(
-                f"{self.folder}: training a head needs at least two classes; there is {only}",
-                hint="put each class in its own folder, or use a list file with path,label",
-            )
-        return samples
+        return _labelled(self)
 
     def check(self) -> None:
         """Checks that everything is what was written; older caches can't tell.
@@ -132,31 +123,55 @@ class FeatureCache:
         Raises:
             CacheError: They are damaged.
         """
-        card = self.card
-        for file, digest in (
-            (LOG, card.fingerprint),
-            (LABELS, card.digests.get(LABELS)),
-            (HASHES, card.digests.get(HASHES)),
-        ):
-            if card.complete and digest and sha256_file(self.folder / file) != digest:
-                raise CacheError(f"{self.folder / file} is damaged", hint=_AGAIN)
-        if not (self.folder / SUMS).exists():
-            return
-        sums = self._map(SUMS, np.dtype(np.uint32), (self.card.samples,))
-        for start in range(0, len(sums), _CHECKED):
-            rows = self.features[start * self.views : (start + _CHECKED) * self.views]
-            found = sums_of(rows, len(rows) // self.views)
-            wrong = np.flatnonzero(found != sums[start : start + _CHECKED])
-            if len(wrong):
-                name = next(islice(self.names(), start + int(wrong[0]), None), "")
-                raise CacheError(
-                    f"{self.folder / FEATURES} is damaged: the features of {name}", hint=_AGAIN
-                )
+        _check(self)
+
+    def _facts(self) -> dict[str, str]:
+        identity, views = self.identity, self.views
+        facts = {
+            "folder": str(self.folder),
+            "images": f"{self.card.samples:,}" + (f" in {views} views" if views > 1 else ""),
+            "classes": f"{len(self.label_names):,}",
+            "features": f"{identity.feature_dim:,} in {identity.storage}",
+            "model": f"{identity.model}, {identity.target}",
+        }
+        return {**facts, **({"skipped": f"{self.card.bad:,}"} if self.card.bad else {})}
 
     def rows_of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Returns the row numbers of samples, ``(len(samples) * views,)``."""
         first = np.asarray(samples, np.int64)[:, None] * self.views
         return np.asarray((first + np.arange(self.views)).reshape(-1))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Returns a ``DataFrame``: ``name``, ``view``, ``label`` (categorical), ``f0``, ``f1`` ...
+
+        The features are those of the file, memory-mapped and read only: nothing is copied until
+        pandas needs a copy.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+            HeadError: There is not enough memory for the names.
+        """
+        from zoo.caft.frames import to_pandas
+
+        return to_pandas(self)
+
+    def to_torch(self, device: Any = None) -> TensorDataset:
+        """Returns all rows in memory: ``features, labels = cache.to_torch().tensors``.
+
+        Args:
+            device: Where the tensors are to be: a torch device or its name.
+
+        Returns:
+            A ``TensorDataset`` of features, ``(rows, feature_dim)`` float32, and labels,
+            ``(rows,)`` int64, -1 without a label.
+
+        Raises:
+            MissingPackageError: torch is not installed.
+            HeadError: There is not enough memory.
+        """
+        from zoo.caft.frames import to_torch
+
+        return to_torch(self, device)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -214,24 +229,65 @@ class FeatureCache:
         opened = partial(type(self), check_complete=self._check_complete)
         return opened, (self.folder.resolve(),)
 
-    def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        path = self.folder / name
-        try:
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # a damaged header can make NumPy raise anything
-            raise CacheError(f"can't read {path}: {error}", hint=_AGAIN) from error
-        if stored.dtype != dtype or stored.shape[1:] != shape[1:] or len(stored) < shape[0]:
-            raise CacheError(
-                f"{path} is {stored.dtype} {stored.shape}, but the card says {dtype} {shape}",
-                hint=_AGAIN,
-            )
-        mapped: npt.NDArray[Any] = stored[: shape[0]]  # a killed pass may leave more rows
-        return mapped
-
 
 _CHECKED = 4096  # samples at a time
 _TRIES = 3  # a pass may replace the arrays while they are opened
 _AGAIN = "extract the features again into another folder"
+
+
+def _labelled(cache: FeatureCache) -> npt.NDArray[np.int64]:
+    samples = np.flatnonzero(cache.labels != NO_LABEL)
+    classes = np.unique(cache.labels[samples])
+    if len(classes) and classes[-1] >= len(cache.label_names):
+        raise CacheError(
+            f"{cache.folder} is damaged: card.json has no name for class {classes[-1]} of {LABELS}",
+            hint=_AGAIN,
+        )
+    if len(classes) < 2:
+        only = f"only '{cache.label_names[int(classes[0])]}'" if len(classes) else "no label"
+        raise CacheError(
+            f"{cache.folder}: training a head needs at least two classes; there is {only}",
+            hint="put each class in its own folder, or use a list file with path,label",
+        )
+    return samples
+
+
+def _check(cache: FeatureCache) -> None:
+    card = cache.card
+    for file, digest in (
+        (LOG, card.fingerprint),
+        (LABELS, card.digests.get(LABELS)),
+        (HASHES, card.digests.get(HASHES)),
+    ):
+        if card.complete and digest and sha256_file(cache.folder / file) != digest:
+            raise CacheError(f"{cache.folder / file} is damaged", hint=_AGAIN)
+    if not (cache.folder / SUMS).exists():
+        return
+    sums = _map(cache.folder, SUMS, np.dtype(np.uint32), (cache.card.samples,))
+    for start in range(0, len(sums), _CHECKED):
+        rows = cache.features[start * cache.views : (start + _CHECKED) * cache.views]
+        found = sums_of(rows, len(rows) // cache.views)
+        wrong = np.flatnonzero(found != sums[start : start + _CHECKED])
+        if len(wrong):
+            name = next(islice(cache.names(), start + int(wrong[0]), None), "")
+            raise CacheError(
+                f"{cache.folder / FEATURES} is damaged: the features of {name}", hint=_AGAIN
+            )
+
+
+def _map(folder: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    path = folder / name
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header can make NumPy raise anything
+        raise CacheError(f"can't read {path}: {error}", hint=_AGAIN) from error
+    if stored.dtype != dtype or stored.shape[1:] != shape[1:] or len(stored) < shape[0]:
+        raise CacheError(
+            f"{path} is {stored.dtype} {stored.shape}, but the card says {dtype} {shape}",
+            hint=_AGAIN,
+        )
+    mapped: npt.NDArray[Any] = stored[: shape[0]]  # a killed pass may leave more rows
+    return mapped
 
 
 def _card(folder: Path, check_complete: bool) -> Card:

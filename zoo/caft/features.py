@@ -23,6 +23,7 @@ from zoo.caft.handover import HandoverRuns
 from zoo.caft.labels import LabelChoice
 from zoo.caft.lookahead import Lookahead
 from zoo.caft.notes import notes_of
+from zoo.caft.progress import pass_progress
 from zoo.caft.recognise import Changes, Recogniser
 from zoo.caft.runs import FeedRuns, Runs, Waiting
 from zoo.caft.same_source import SameSource
@@ -34,6 +35,7 @@ from zoo.caft.workers import Workforce
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
+from zoo.util.bars import is_watched
 from zoo.util.errors import DatasetError, UsageError, ZooError
 
 Bad = Callable[[str, str], None]
@@ -104,7 +106,7 @@ def cache_features(
     label: LabelChoice = None,
     split: str | None = None,
     on_bad: Bad = lambda name, reason: None,
-    on_progress: Progress = lambda state: None,
+    on_progress: Progress | None = None,
 ) -> tuple[Card, Pass]:
     """Creates a feature cache, resumes an interrupted one or adds new images to it.
 
@@ -136,7 +138,8 @@ def cache_features(
         label: See there.
         split: See there.
         on_bad: Called for each skipped image.
-        on_progress: Called after each batch.
+        on_progress: Called after each batch. By default a progress bar, in a notebook or where
+            standard error is a terminal.
 
     Returns:
         The cache's card, and the final state of this pass.
@@ -194,6 +197,7 @@ def cache_features(
                 waiting=partial(_clocked, state),
             ) as runs,
             closing(runs.results(new_samples)) as results,
+            _progress(on_progress, data, image=image, label=label, split=split) as show,
         ):
             writer.decoded_by(runs.decoders)
             for outcomes, features in results:
@@ -201,7 +205,7 @@ def cache_features(
                 writer.append(outcomes, features)
                 _stamp(stamps, outcomes)
                 _count(outcomes, state, on_bad)
-                on_progress(state)
+                show(state)
         complete = True
     finally:
         state.seconds = time.perf_counter() - state.started
@@ -212,6 +216,18 @@ def cache_features(
     state.unlabelled = writer.unlabelled
     state.notes = notes_of(source)
     return card, state
+
+
+@contextmanager
+def _progress(given: Progress | None, data: Any, **chosen: Any) -> Iterator[Progress]:
+    """Yields what shows the progress of a pass: what is given, or a bar if somebody watches."""
+    if given is not None:
+        yield given
+    elif is_watched():
+        with pass_progress(data, **chosen) as progress:
+            yield progress.show
+    else:
+        yield lambda state: None
 
 
 @contextmanager

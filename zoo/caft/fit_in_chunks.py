@@ -41,7 +41,7 @@ def fit_in_chunks(
     Raises:
         HeadError: There is not enough memory, or the minimum is not finite.
     """
-    from scipy.optimize import minimize  # type: ignore[import-untyped]
+    from scipy.optimize import minimize
 
     rows, labels = cache.rows_of(samples), np.repeat(targets.values[samples], cache.views)
     present, which = np.unique(labels, return_inverse=True)

@@ -19,6 +19,7 @@ from zoo.schema.records import Record
 from zoo.util.causes import plain
 from zoo.util.errors import HeadError, MissingPackageError
 from zoo.util.files import write_whole
+from zoo.util.shown import Shown, shortened
 
 Floats = npt.NDArray[np.float32]
 HeadKind = Literal["linear", "mlp"]
@@ -65,8 +66,8 @@ class HeadCard(Record):
     trained: Training = Training()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Head:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Head(Shown):
     """Maps features to predictions: standardises them, then applies a layer, or two with a ReLU.
 
     Attributes:
@@ -80,6 +81,16 @@ class Head:
     mean: Floats
     scale: Floats
     layers: tuple[tuple[Floats, Floats], ...]
+
+    def _facts(self) -> dict[str, str]:
+        card = self.card
+        outputs = TASKS[card.task].count(len(card.labels))
+        return {
+            "kind": card.kind,
+            "task": str(card.task),
+            "outputs": f"{outputs} ({shortened(card.labels)})",
+            "model": f"{card.identity.model}, {card.identity.target}",
+        }
 
     def logits(self, features: npt.NDArray[Any]) -> Floats:
         """Returns the last layer's outputs, ``(N, outputs)`` float32, of ``(N, feature_dim)``."""

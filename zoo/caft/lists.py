@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zoo.caft.files import listed_key
 from zoo.caft.labels import class_of
-from zoo.caft.sample import SUFFIXES, Sample
+from zoo.caft.sample import Sample, is_image_suffix
 from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError
 
@@ -131,7 +131,7 @@ class ListSource:
 
 
 def _like_path(text: str) -> bool:
-    return os.path.splitext(text)[1].lower() in SUFFIXES
+    return is_image_suffix(os.path.splitext(text)[1].lower())
 
 
 def _short(name: str) -> str:

@@ -2,76 +2,131 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from zoo.util.bars import Bar, amount_of, is_watched, open_bar
+from zoo.util.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.caft.features import Pass
     from zoo.caft.report import Epoch
 
-_EVERY = 10.0
-"""Seconds between lines if there is no terminal."""
+
+class Counting:
+    """Counts samples in a thread, while a pass already runs.
+
+    Args:
+        samples: They are iterated in the thread, so nothing else may iterate the same object; None
+            if they can't be counted without reading them.
+    """
+
+    def __init__(self, samples: Iterable[Any] | None) -> None:
+        self.total: int | None = None
+        self._stop = threading.Event()
+        if samples is not None:
+            self._samples = samples
+            threading.Thread(target=self._count, name="count", daemon=True).start()
+
+    def _count(self) -> None:
+        total = 0
+        try:
+            for _ in self._samples:
+                total += 1
+                if self._stop.is_set():
+                    return
+        except (ZooError, OSError):
+            return  # the pass itself reports it
+        self.total = total
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+
+
+def countable(data: Any, **chosen: Any) -> Iterable[Any] | None:
+    """Returns the samples of a data set to be counted; None if that would read the images."""
+    from zoo.caft.sources import Kind, kind_of, open_source
+
+    if isinstance(data, (str, Path)):
+        counted = kind_of(data) in (Kind.FOLDER, Kind.LIST)
+        return open_source(data, **chosen) if counted else None
+    try:
+        return range(len(data))
+    except TypeError:  # a path, or a data set that streams
+        return None
 
 
 class PassProgress:
-    """Shows the progress of a pass; the number of images is not known in advance."""
+    """Shows the progress of a pass.
 
-    def __init__(self, bar: Progress | None) -> None:
+    Args:
+        bar: The bar.
+        counting: Counts the images.
+    """
+
+    def __init__(self, bar: Bar, counting: Counting) -> None:
         self._bar = bar
-        self._task = None if bar is None else bar.add_task("", total=None)
-        self._last = time.monotonic()
+        self._counting = counting
 
     def show(self, state: Pass) -> None:
-        """Shows the state of the pass; without a terminal, only every 10 seconds."""
-        words = f"{state.before + state.images:,} images, {state.images_per_second:.1f} images/s"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=words)
-        elif time.monotonic() - self._last >= _EVERY:
-            self._last = time.monotonic()
-            print(words, file=sys.stderr)
+        """Shows the state of the pass."""
+        done = state.before + state.images
+        total = self._counting.total
+        self._bar.total = None if total is None else max(total, done)
+        self._bar.show(done, before=state.before)
 
     def say(self, text: str) -> None:
         """Prints a line that stays on the screen."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr)
+        self._bar.say(text)
 
 
 @contextmanager
-def pass_progress() -> Iterator[PassProgress]:
-    """Yields the display of a pass."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield PassProgress(None)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield PassProgress(bar)
+def pass_progress(data: Any, **chosen: Any) -> Iterator[PassProgress]:
+    """Yields the display of a pass over a data set; ``chosen`` as for ``open_source``."""
+    counting = Counting(countable(data, **chosen))
+    try:
+        with open_bar(amount_of("image")) as bar:
+            yield PassProgress(bar, counting)
+    finally:
+        counting.stop()
+
+
+@contextmanager
+def photo_progress(photos: Iterable[Any]) -> Iterator[Callable[[], None]]:
+    """Yields a function to call after each photo, and shows how far it is.
+
+    Args:
+        photos: The photos to count; iterated in another thread.
+    """
+    counting = Counting(photos)
+    try:
+        with open_bar(amount_of("photo")) as bar:
+
+            def step() -> None:
+                bar.total = counting.total
+                bar.step()
+
+            yield step
+    finally:
+        counting.stop()
 
 
 @contextmanager
 def epoch_progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
-    """Yields a function that shows an epoch; without a terminal it shows nothing."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")
-    )  # fmt: skip
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=epochs)
+    """Yields a function that shows an epoch; it shows nothing if nobody watches."""
+    if not is_watched():
+        yield lambda epoch: None
+        return
+    with open_bar(amount_of("epoch"), epochs) as bar:
 
         def show(epoch: Epoch) -> None:
             words = f"loss {epoch.val_loss:.4f}"
             if epoch.val_accuracy is not None:
                 words += f", accuracy {epoch.val_accuracy:.1%}"
-            bar.update(task, completed=epoch.number, description=words)
+            bar.show(epoch.number, before=0, note=words)
 
         yield show

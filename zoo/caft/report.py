@@ -13,9 +13,11 @@ import numpy.typing as npt
 from zoo.caft.cache import FeatureCache
 from zoo.caft.head import Head
 from zoo.caft.rows import chunk_of, read_rows
+from zoo.caft.scores import ClassScore, Wrong, class_scores, score_lines
 from zoo.caft.split import Split
 from zoo.caft.targets import Targets
 from zoo.caft.targets_file import targets_of
+from zoo.caft.task import softmax
 from zoo.util.digest import canonical_json
 from zoo.util.errors import MissingPackageError
 from zoo.util.files import whole
@@ -43,7 +45,7 @@ class Epoch:
     val_accuracy: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Report:
     """A head's results on held-out samples.
 
@@ -62,6 +64,7 @@ class Report:
         curve: The epochs.
         seconds: Duration of all epochs.
         notes: What else was left out, as text; not in the JSON if empty.
+        wrong: The held-out samples that were taken for another class; not in the JSON.
     """
 
     right: int
@@ -78,6 +81,12 @@ class Report:
     curve: tuple[Epoch, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    wrong: tuple[Wrong, ...] = ()
+
+    @property
+    def classes(self) -> tuple[ClassScore, ...]:
+        """Precision, recall and F1 of each class on the held-out samples."""
+        return class_scores(self.labels, self.cells)
 
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
@@ -120,7 +129,10 @@ class Report:
         lines = [self.line]
         if self.held_out and self.not_held_out:
             lines.append(named_line("classes without held-out images", self.not_held_out))
-        return (*lines, *unused_lines(self))
+        return (*lines, *unused_lines(self), *score_lines(self.classes))
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
 
     def to_json(self) -> bytes:
         """Returns the report as JSON.
@@ -128,8 +140,9 @@ class Report:
         Up to 100 classes, ``confusion`` is the matrix; beyond, ``confusion_cells`` has a list
         ``[class, predicted class, samples]`` for each of its cells that is not zero.
         """
+        left_out = ("cells", "wrong")
         values = {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "cells"
+            name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out
         }
         if not self.notes:
             del values["notes"]
@@ -183,7 +196,7 @@ def judge(
     """
     targets = targets or targets_of(cache)
     names = targets.names
-    predicted = _predicted(head, cache, split)
+    predicted, sure = _predicted(head, cache, split)
     actual = np.asarray(targets.values[split.test], np.int64)
     pairs, counts = np.unique(actual * len(names) + predicted, return_counts=True)
     cells = np.stack([pairs // len(names), pairs % len(names)], 1)
@@ -211,17 +224,45 @@ def judge(
         curve=tuple(curve),
         seconds=seconds,
         notes=targets.notes,
+        wrong=_wrong(cache, split, names, actual, predicted, sure),
     )
 
 
-def _predicted(head: Head, cache: FeatureCache, split: Split) -> npt.NDArray[np.int64]:
-    """Returns the predicted class of each held-out sample."""
+def _predicted(
+    head: Head, cache: FeatureCache, split: Split
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Returns the predicted class of each held-out sample, and its probability."""
     predicted = np.empty(len(split.test), np.int64)
+    sure = np.empty(len(split.test), np.float32)
     step = chunk_of(max(len(head.card.labels), cache.identity.feature_dim))
     for start in range(0, len(split.test), step):
         rows = read_rows(cache, split.test[start : start + step] * cache.views)
-        predicted[start : start + step] = head.finite_logits(rows).argmax(axis=1)
-    return predicted
+        logits = head.finite_logits(rows)
+        predicted[start : start + step] = logits.argmax(axis=1)
+        sure[start : start + step] = softmax(logits).max(axis=1)
+    return predicted, sure
+
+
+def _wrong(
+    cache: FeatureCache,
+    split: Split,
+    labels: tuple[str, ...],
+    actual: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    sure: npt.NDArray[np.float32],
+) -> tuple[Wrong, ...]:
+    """Returns the held-out samples that are wrong, in the order of the cache."""
+    places = {int(split.test[place]): place for place in np.flatnonzero(actual != predicted)}
+    return tuple(
+        Wrong(
+            photo=name,
+            actual=labels[actual[places[sample]]],
+            predicted=labels[predicted[places[sample]]],
+            probability=float(sure[places[sample]]),
+        )
+        for sample, name in enumerate(cache.names() if places else ())
+        if sample in places
+    )
 
 
 def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:

@@ -73,7 +73,7 @@ class LabelScore:
     majority_f1: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class _ValuesReport:
     """The fields that both reports share.
 
@@ -102,12 +102,20 @@ class _ValuesReport:
         """Seconds per epoch of training."""
         return self.seconds / max(1, len(self.curve))
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The report as text."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
+
     def to_json(self) -> bytes:
         """Returns the report as JSON."""
         return canonical_json(asdict(self)) + b"\n"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RegressionReport(_ValuesReport):
     """A head's errors on held-out samples.
 
@@ -129,7 +137,7 @@ class RegressionReport(_ValuesReport):
         return (*lines, *unused_lines(self))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MultiLabelReport(_ValuesReport):
     """The quality of a head's labels on held-out samples.
 

@@ -9,11 +9,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from zoo.inference.formats import INSTALL, PACKAGES, extra_suffixes
+
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
     | {".avif", ".jp2", ".j2k"}
 )
-"""Suffixes of image files, in lower case."""
+
+
+def is_image_suffix(suffix: str) -> bool:
+    """Whether files with a suffix, in lower case, are images that can be read here."""
+    return suffix in SUFFIXES or suffix in extra_suffixes()
+
+
+def reason_not_read(suffix: str) -> str:
+    """Returns why files with a suffix are left out."""
+    if suffix in PACKAGES:
+        return f"because {PACKAGES[suffix]} is not installed ({INSTALL})"
+    return "because they are not supported images"
+
 
 _MAGIC = (
     (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"), (8, b"WEBP"),

@@ -16,7 +16,13 @@ from zoo.caft.files import LISTS, in_utf8
 from zoo.caft.labels import LabelChoice, named
 from zoo.caft.lists import ListSource
 from zoo.caft.notes import Notes
-from zoo.caft.sample import SUFFIXES, Sample, Source, looks_like_image
+from zoo.caft.sample import (
+    Sample,
+    Source,
+    is_image_suffix,
+    looks_like_image,
+    reason_not_read,
+)
 from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError, UsageError
 
@@ -250,10 +256,8 @@ class FolderSource:
                 yield within + name, path
             else:
                 suffix = Path(name).suffix
-                suffix = f"with suffix {suffix}" if suffix else "without a suffix"
-                self._leave_out(
-                    f"left out, because they are not supported images: files {suffix}", path
-                )
+                files = f"files with suffix {suffix}" if suffix else "files without a suffix"
+                self._leave_out(f"left out, {reason_not_read(suffix.lower())}: {files}", path)
 
     def _leave_out(self, kind: str, path: str) -> None:
         self.notes.add(in_utf8(kind), in_utf8(Path(path).relative_to(self.root).as_posix()))
@@ -291,7 +295,7 @@ def _is_hidden(name: str) -> bool:
 def _is_image(name: str, path: str) -> bool:
     """Whether a file is an image by its suffix, or by its content."""
     suffix = os.path.splitext(name)[1].lower()
-    return suffix in SUFFIXES or looks_like_image(_start_of(path, 16))
+    return is_image_suffix(suffix) or looks_like_image(_start_of(path, 16))
 
 
 def _start_of(path: str | Path, size: int) -> bytes:

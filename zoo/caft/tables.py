@@ -1,4 +1,4 @@
-"""Writes a feature cache as a table for other programs: Parquet, Arrow, CSV or NumPy's ``.npz``.
+"""Writes a feature cache as a table for other programs: Parquet, Arrow, CSV, ``.npz``, webdataset.
 
 A row of the table is a row of the cache, with the sample's name and the name of its class. Rows are
 written some at a time, so memory does not grow with the cache.
@@ -6,17 +6,21 @@ written some at a time, so memory does not grow with the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.caft.archives import write_npz, write_webdataset
 from zoo.caft.cache import FeatureCache
 from zoo.caft.files import NO_LABEL
+from zoo.schema.closed import complete
 from zoo.util.errors import CacheError, MissingPackageError, UsageError
 from zoo.util.files import whole
+from zoo.util.strenum import StrEnum
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,28 +47,60 @@ def arrow_batches(cache: FeatureCache) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, _batches(cache, schema))
 
 
+class TableFormat(StrEnum):
+    """The formats of tables."""
+
+    PARQUET = "parquet"
+    ARROW = "arrow"
+    CSV = "csv"
+    NPZ = "npz"
+    WEBDATASET = "webdataset"
+
+
+def format_of(path: Path) -> TableFormat:
+    """Returns the format that a file's suffix stands for.
+
+    Raises:
+        UsageError: None has this suffix.
+    """
+    for kind, facts in FORMATS.items():
+        if facts.suffix == path.suffix.lower():
+            return kind
+    raise UsageError(
+        f"{path}: no format has the suffix '{path.suffix}'",
+        hint=f"formats: {', '.join(facts.suffix for facts in FORMATS.values())}",
+    )
+
+
+def check_packages(kind: TableFormat) -> None:
+    """Checks that what writes a format is installed.
+
+    Raises:
+        MissingPackageError: It is not.
+    """
+    if FORMATS[kind].arrow:
+        _pyarrow()
+
+
 def write_table(cache: FeatureCache, path: Path) -> None:
     """Writes the rows of a cache to a file, in the format of its suffix, all or nothing.
 
     ``.parquet``, ``.arrow`` (IPC) and ``.csv`` have the columns of :func:`arrow_batches`, but a
     CSV file has a column for each feature, ``f0``, ``f1`` ...; ``.npz`` has the arrays
-    ``features``, ``labels`` (-1 without a label), ``views``, ``names`` and ``label_names``.
+    ``features``, ``labels`` (-1 without a label), ``views``, ``names`` and ``label_names``; and
+    ``.tar`` is described at :func:`zoo.caft.archives.write_webdataset`.
 
     Raises:
         UsageError: The suffix is none of these.
-        MissingPackageError: pyarrow is not installed; ``.npz`` does not need it.
+        MissingPackageError: pyarrow is not installed; ``.npz`` and ``.tar`` do not need it.
         CacheError: The cache is damaged, or the file can't be written.
     """
-    write = FORMATS.get(path.suffix.lower())
-    if write is None:
-        raise UsageError(
-            f"{path}: no format has the suffix '{path.suffix}'",
-            hint=f"formats: {', '.join(FORMATS)}",
-        )
+    kind = format_of(path)
+    check_packages(kind)
     cache.check()
     try:
         with whole(path) as part:
-            write(cache, part)
+            FORMATS[kind].write(cache, part)
     except OSError as error:
         raise CacheError(
             f"can't write {path}: {error.strerror or error}", hint="make room, or choose another -o"
@@ -120,26 +156,31 @@ def _write_csv(cache: FeatureCache, path: Path) -> None:
             )
 
 
-def _write_npz(cache: FeatureCache, path: Path) -> None:
-    names = np.array([name for name in cache.names() for _ in range(cache.views)])
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            features=cache.features,
-            labels=np.repeat(cache.labels, cache.views),
-            views=np.tile(np.arange(cache.views), len(cache.labels)),
-            names=names,
-            label_names=np.array(cache.label_names, str),
-        )
+@dataclass(frozen=True, kw_only=True)
+class FormatFacts:
+    """Facts about a format.
+
+    Attributes:
+        suffix: Suffix of its files.
+        write: Writes a cache to a file.
+        arrow: Whether pyarrow writes it.
+    """
+
+    suffix: str
+    write: Callable[[FeatureCache, Path], None]
+    arrow: bool
 
 
-FORMATS: Mapping[str, Callable[[FeatureCache, Path], None]] = {
-    ".parquet": _write_parquet,
-    ".arrow": _write_arrow,
-    ".csv": _write_csv,
-    ".npz": _write_npz,
-}
-"""What writes a table, by suffix."""
+FORMATS = complete(
+    TableFormat,
+    {
+        TableFormat.PARQUET: FormatFacts(suffix=".parquet", write=_write_parquet, arrow=True),
+        TableFormat.ARROW: FormatFacts(suffix=".arrow", write=_write_arrow, arrow=True),
+        TableFormat.CSV: FormatFacts(suffix=".csv", write=_write_csv, arrow=True),
+        TableFormat.NPZ: FormatFacts(suffix=".npz", write=write_npz, arrow=False),
+        TableFormat.WEBDATASET: FormatFacts(suffix=".tar", write=write_webdataset, arrow=False),
+    },
+)
 
 
 def _schema(cache: FeatureCache) -> pa.Schema:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.caft.labels import LabelChoice, class_of
-from zoo.caft.sample import SUFFIXES
+from zoo.caft.sample import is_image_suffix
 from zoo.util.errors import DatasetError
 
 TEXTS = ("cls", "class", "label", "label.txt", "cls.txt", "class.txt")
@@ -105,7 +105,7 @@ class Fields:
     def _is_image(self, extension: str) -> bool:
         if self._image is not None:
             return extension == self._image.lower()
-        return f".{extension.rpartition('.')[2]}" in SUFFIXES
+        return is_image_suffix(f".{extension.rpartition('.')[2]}")
 
     def _is_label(self, extension: str) -> bool:
         return extension in self.labels

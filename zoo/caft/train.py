@@ -38,6 +38,9 @@ Loss: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 _HISTORY = 20  # steps that L-BFGS remembers
 _HISTORY_BYTES = 512 << 20  # most memory of them
 _SMALL = 1 << 24  # multiplications per step below which more threads are slower
+_TRIED, _TRIALS = 256, 8  # rows and repetitions when both are tried
+_WORTH = 0.8  # share of the time with one thread below which more are worth it
+_DISTURBED = 1.5  # times the fastest epoch from which one thread is used: others need the cores
 
 
 @overload
@@ -192,16 +195,21 @@ def _fit(
         module = _module(sizes, settings).to(device)
         loss_of = _loss(targets.task)
         rows = min(len(train), settings.batch if settings.solver == "adamw" else train.chunk)
-        step_size = rows * sum(weight.numel() for weight in module.parameters())
+        threads = _threads_for(rows, sizes, device.type)
         solver = {"adamw": _adamw, "lbfgs": _lbfgs}[settings.solver]
         step = solver(module, train, settings, loss_of)
         best, best_loss, since = _copy(module), float("inf"), 0
         curve: list[Epoch] = []
+        fastest = float("inf")
         started = time.perf_counter()
         for number in range(1, settings.epochs + 1):
-            with _threads(1 if step_size < _SMALL else None):
+            begun = time.perf_counter()
+            with _threads(threads):
                 loss = step()
                 val_loss, right = _evaluate(module, val, loss_of)
+            took = time.perf_counter() - begun
+            fastest = min(fastest, took)
+            threads = 1 if took > _DISTURBED * fastest else threads
             accuracy = right if targets.task is Task.CLASSIFICATION else None
             epoch = Epoch(number=number, train_loss=loss, val_loss=val_loss, val_accuracy=accuracy)
             curve.append(epoch)
@@ -241,13 +249,47 @@ def _history(weights: int) -> int:
     return max(3, min(_HISTORY, _HISTORY_BYTES // (8 * weights)))
 
 
+def _threads_for(rows: int, sizes: tuple[int, ...], device: str) -> int:
+    """Returns the number of threads that runs a step faster: one, or all of torch's.
+
+    Which it is depends on the load and the limits of the machine as much as on the step: threads
+    that have to share a core wait for each other in a loop. So it is tried.
+
+    Args:
+        rows: Rows per step.
+        sizes: Widths of the head's layers.
+        device: Where it is trained.
+    """
+    import torch
+
+    most = torch.get_num_threads()
+    step_size = rows * sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+    if device != "cpu" or most == 1 or step_size < _SMALL:
+        return 1 if step_size < _SMALL else most
+    tried = min(rows, _TRIED)
+    pairs = [
+        (torch.zeros(tried, inputs), torch.zeros(inputs, outputs))
+        for inputs, outputs in pairwise(sizes)
+    ]
+
+    def seconds(count: int) -> float:
+        with _threads(count):
+            started = time.perf_counter()
+            for left, right in _TRIALS * pairs:
+                torch.relu(left @ right)
+            return time.perf_counter() - started
+
+    seconds(most)  # starts the threads
+    return most if seconds(most) < _WORTH * seconds(1) else 1
+
+
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Sets torch's number of threads temporarily; None leaves it unchanged."""
+def _threads(count: int) -> Iterator[None]:
+    """Sets torch's number of threads temporarily."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

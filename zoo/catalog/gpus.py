@@ -54,3 +54,23 @@ def arch_name(arch: str) -> str:
     """Returns an architecture's name, ``Ampere (RTX 30, A10, A40)``; its label if unknown."""
     known = target_table().arch.get(arch)
     return known.name if known else arch
+
+
+def arch_named(name: str) -> str:
+    """Returns the architecture of a product, ``sm86`` for ``rtx3080`` or ``RTX 3080``.
+
+    Args:
+        name: A product's name, in any case and with any separators; or an architecture.
+
+    Returns:
+        The architecture, or ``name`` itself if no product is called that.
+    """
+    wanted = _letters(name).removeprefix("nvidia").removeprefix("geforce")
+    for arch, known in gpu_table().items():
+        if wanted in map(_letters, known.products):
+            return arch
+    return name
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", name.lower())

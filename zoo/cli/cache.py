@@ -1,16 +1,18 @@
-"""``zoo cache``: lists, prunes and verifies cached engines."""
+"""``zoo cache``: lists, removes, prunes and verifies cached engines."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import time
 from typing import Any
 
 from zoo.cli.support import Parser, add_arguments
 from zoo.client.client import default_cache
-from zoo.client.engine_cache import damaged, kept, names, prune
-from zoo.util.errors import RepositoryError
+from zoo.client.engine_cache import damaged, engines_of, kept, names, prune
+from zoo.util.errors import RepositoryError, UsageError
+from zoo.util.names import counted, perhaps
 
 
 def ls(options: argparse.Namespace) -> int:
@@ -21,7 +23,7 @@ def ls(options: argparse.Namespace) -> int:
         title = titles.get(file.path.name, "") if file.whole else "(partial download)"
         print(f"{file.size / 2**20:>9.1f} MiB  used {day}  {f'{file.path.name} {title}'.rstrip()}")
     total = sum(file.size for file in files) / 2**20
-    print(f"{default_cache()}: {len(files)} files, {total:.1f} MiB")
+    print(f"{default_cache()}: {counted(len(files), 'file')}, {total:.1f} MiB")
     return 0
 
 
@@ -31,7 +33,31 @@ def prune_command(options: argparse.Namespace) -> int:
     for file in unused:
         file.path.unlink(missing_ok=True)
     size = sum(file.size for file in unused) / 2**20
-    print(f"{len(unused)} files removed, {size:.1f} MiB")
+    print(f"{counted(len(unused), 'file')} removed, {size:.1f} MiB")
+    return 0
+
+
+def remove(options: argparse.Namespace) -> int:
+    """Removes the cached engines of a model, with their licences."""
+    cache = default_cache()
+    engines = engines_of(cache, options.model, options.target)
+    files = [file for file in kept(cache) if file.path.name.partition(".")[0] in engines]
+    if not files:
+        have = sorted(names(cache).values())
+        for_target = f" for {options.target}" if options.target else ""
+        models = [name.partition(" ")[0] for name in have]
+        raise UsageError(
+            f"{cache} has no engine of '{options.model}'{for_target}."
+            f"{perhaps(options.model, models)}",
+            hint=f"cached: {', '.join(have) or 'nothing'}",
+        )
+    for file in files:
+        file.path.unlink(missing_ok=True)
+    for digest, record in engines.items():
+        record.unlink(missing_ok=True)
+        shutil.rmtree(cache / "documents" / f"{options.model}-{digest}", ignore_errors=True)
+    size = sum(file.size for file in files) / 2**20
+    print(f"{counted(len(files), 'file')} removed, {size:.1f} MiB")
     return 0
 
 
@@ -47,7 +73,7 @@ def verify(options: argparse.Namespace) -> int:
             hint="download them again with zoo pull",
         )
     count = sum(file.whole for file in kept(default_cache()))
-    print(f"{default_cache()}: all {count} engines match their digests")
+    print(f"{default_cache()}: {counted(count, 'engine')} verified: no damage")
     return 0
 
 
@@ -63,7 +89,7 @@ def _days(text: str) -> float:
 
 def add_commands(commands: Any) -> None:
     """Adds ``zoo cache`` and its subcommands."""
-    text = "Lists, prunes and verifies the engines in this machine's cache."
+    text = "Lists, removes, prunes and verifies the engines in this machine's cache."
     parser = commands.add_parser("cache", help=text, description=text)
     own = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     add_arguments(own, "ls", ls)
@@ -74,4 +100,7 @@ def add_commands(commands: Any) -> None:
         default=30.0,
         help="remove engines unused for this many days; 0 removes all (default: 30)",
     )
+    removing = add_arguments(own, "rm", remove)
+    removing.add_argument("model", help="model id, as listed by zoo cache ls")
+    removing.add_argument("--target", help="label of the target (default: all targets)")
     add_arguments(own, "verify", verify)

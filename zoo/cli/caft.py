@@ -6,30 +6,28 @@ Heavy packages are imported when a command runs.
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.cli.support import (
     client_of,
     output_file,
 )
-from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
+from zoo.util.errors import CacheError, DatasetError, UsageError
 from zoo.util.files import write_whole
+from zoo.util.names import counted
 
 if TYPE_CHECKING:
+    from zoo.caft.card import Identity
     from zoo.caft.features import Pass
     from zoo.caft.head import Head
     from zoo.caft.workers import Workforce
     from zoo.client.client import Client
     from zoo.inference.extractor import Extractor
-    from zoo.inference.preprocess import Exif
 
 
 def features(options: argparse.Namespace) -> int:
@@ -37,15 +35,17 @@ def features(options: argparse.Namespace) -> int:
     from zoo.caft.features import cache_features
     from zoo.caft.progress import pass_progress
     from zoo.caft.sources import open_source
+    from zoo.caft.task import TASKS, Task
 
     chosen = {"image": options.image, "label": options.label, "split": options.split}
     open_source(options.data, **chosen)  # report problems before downloading an engine
     if Path(options.output).is_file():
         raise CacheError(f"{options.output} is a file; a feature cache is a folder")
+    table = _table_of(options)
     with (
         _workforce(options) as cluster,
         _pass_extractor(options, cluster) as extractor,
-        pass_progress() as progress,
+        pass_progress(options.data, **chosen) as progress,
     ):
         if cluster is not None:
             cluster.say = progress.say
@@ -70,11 +70,11 @@ def features(options: argparse.Namespace) -> int:
     if card.samples == 0:
         raise DatasetError(f"{options.data}: no usable images")
     _print_changes(state)
-    views = card.identity.augmentation.views
+    views, classes = card.identity.augmentation.views, TASKS[Task.CLASSIFICATION]
     print(
-        f"{options.output}: {card.samples:,} images"
+        f"{options.output}: {counted(card.samples, 'image')}"
         + (f" in {views} views" if views > 1 else "")
-        + f", {len(card.labels)} classes, {card.identity.feature_dim} features in "
+        + f", {classes.count(len(card.labels))}, {card.identity.feature_dim} features in "
         f"{card.identity.storage}; {card.bad:,} skipped"
         + (f", {state.unlabelled:,} without a label" if state.unlabelled else "")
     )
@@ -82,11 +82,35 @@ def features(options: argparse.Namespace) -> int:
         print(f"  {note}", file=sys.stderr)
     if state.images:
         print(
-            f"{state.images:,} images in {state.seconds:.1f} s: {state.images_per_second:.1f} "
-            f"images/s; {state.in_engine / state.seconds:.0%} of the time was spent waiting for "
-            "the engine"
+            f"{counted(state.images, 'image')} in {state.seconds:.1f} s: "
+            f"{state.images_per_second:.1f} images/s; {state.in_engine / state.seconds:.0%} of the "
+            "time was spent waiting for the engine"
         )
+    if table is not None:
+        from zoo.caft.cache import FeatureCache
+        from zoo.caft.tables import write_table
+
+        write_table(FeatureCache(options.output), table)
+        print(f"{table}: {counted(card.samples * views, 'row')}")
     return 0
+
+
+def _table_of(options: argparse.Namespace) -> Path | None:
+    """Returns the file for ``--format``, beside the cache; None without it.
+
+    Raises:
+        MissingPackageError: What writes the format is not installed.
+        UsageError: There is something else in its place.
+    """
+    if options.format is None:
+        return None
+    from zoo.caft.tables import FORMATS, TableFormat, check_packages
+
+    kind = TableFormat(options.format)
+    check_packages(kind)  # before a long pass
+    folder = Path(options.output)
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    return output_file(str(folder.with_name(folder.name + FORMATS[kind].suffix)))
 
 
 @contextmanager
@@ -130,14 +154,14 @@ def _print_changes(state: Pass) -> None:
     if not state.before:
         return
     print(f"{state.found:,} images were already cached", file=sys.stderr)
-    for words, count in (
+    for words, number in (
         ("relabelled", state.relabelled),
         ("run again, because their content has changed", state.rewritten),
         ("renamed; their features were kept", state.renamed),
         ("removed, because they are no longer in the data set", state.gone),
     ):
-        if count:
-            print(f"  {words}: {count:,}", file=sys.stderr)
+        if number:
+            print(f"  {words}: {number:,}", file=sys.stderr)
     if state.reordered:
         print("  the order has changed; the cache has the new one", file=sys.stderr)
 
@@ -146,8 +170,9 @@ def train(options: argparse.Namespace) -> int:
     """Trains a head on cached features and evaluates it on held-out images."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.progress import epoch_progress
-    from zoo.caft.report import new_figure
+    from zoo.caft.report import Report, new_figure
     from zoo.caft.report_figure import draw_report
+    from zoo.caft.scores import write_scores, write_wrong
     from zoo.caft.settings import Settings
     from zoo.caft.task import TASKS, Task
     from zoo.caft.train import train_head
@@ -170,6 +195,9 @@ def train(options: argparse.Namespace) -> int:
         )
     head.save(output)
     write_whole(report_file, report.to_json())
+    if isinstance(report, Report):
+        write_scores(report.classes, output.with_suffix(".classes.csv"))
+        write_wrong(report.wrong, output.with_suffix(".wrong.csv"))
     if not options.no_plot:
         draw_report(report, picture)
     if cache.identity.dry_run:
@@ -179,77 +207,11 @@ def train(options: argparse.Namespace) -> int:
         f"{output}: {settings.kind}, {TASKS[Task(options.task)].count(len(report.labels))}, "
         "trained on "
         f"{report.trained_on:,} images in {report.seconds:.3g} s"
-        + (f": {len(report.curve)} epochs" if report.curve else "")
+        + (f": {counted(len(report.curve), 'epoch')}" if report.curve else "")
     )
+    if isinstance(report, Report) and report.wrong:
+        print(f"{output.with_suffix('.wrong.csv')}: {counted(len(report.wrong), 'image')} wrong")
     return 0
-
-
-def predict(options: argparse.Namespace) -> int:
-    """Predicts classes, numbers or labels of photos with a trained head."""
-    head = _head(options)
-    failed: list[str] = []
-    with _extractor(options, options.model, head) as extractor:
-        head.check(extractor, allow_other_engine=options.allow_other_engine)
-        for photos in _batched(options.photos, extractor.batch):
-            images = _opened(photos, head.card.identity.exif, failed)
-            if images:
-                rows = head.outputs(extractor([image for _, image in images]))
-                for (photo, _), row in zip(images, rows, strict=True):
-                    print(_answer(photo, row, head, options))
-    if failed:
-        raise RunError(f"{len(failed):,} of {len(options.photos):,} photos could not be used")
-    return 0
-
-
-def _opened(photos: list[str], exif: Exif, failed: list[str]) -> list[tuple[str, Any]]:
-    """Returns the photos that can be read; says why of the others, and adds them to ``failed``."""
-    from zoo.caft.decode_process import reason_of
-    from zoo.caft.stamps import FileRead
-    from zoo.inference.preprocess import open_photo
-
-    images = []
-    for photo in photos:
-        try:
-            images.append((photo, open_photo(io.BytesIO(FileRead(Path(photo))()), exif)))
-        except Exception as error:  # a damaged file can make Pillow raise anything
-            failed.append(photo)
-            reason = "it is a folder" if os.path.isdir(photo) else reason_of(error)
-            print(f"skipped {photo}: {reason}", file=sys.stderr)
-    return images
-
-
-def _answer(photo: str, row: Any, head: Head, options: argparse.Namespace) -> str:
-    """Returns the line of a photo: its classes, numbers or labels."""
-    from zoo.caft.task import Task
-
-    if head.card.task is Task.REGRESSION:
-        numbers = list(zip(head.card.labels, map(float, row), strict=True))
-        if options.json:
-            return json.dumps({"photo": photo, "values": dict(numbers)}, ensure_ascii=False)
-        return f"{photo}: " + ", ".join(f"{name} {number:.6g}" for name, number in numbers)
-    best = row.argsort()[::-1][: options.top]
-    named = [(head.card.labels[number], float(row[number])) for number in best]
-    if head.card.task is Task.CLASSIFICATION:
-        if options.json:
-            return json.dumps({"photo": photo, "classes": dict(named)}, ensure_ascii=False)
-        return f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in named)
-    on = [(head.card.labels[n], float(row[n])) for n in row.argsort()[::-1] if row[n] >= 0.5]
-    if options.json:
-        answer = {
-            "photo": photo,
-            "labels": [label for label, _ in on],
-            "probabilities": dict(named),
-        }
-        return json.dumps(answer, ensure_ascii=False)
-    if not on:
-        return f"{photo}: no label; the most likely is {named[0][0]} {named[0][1]:.1%}"
-    return f"{photo}: " + ", ".join(f"{label} {part:.1%}" for label, part in on)
-
-
-def _batched(photos: list[str], size: int) -> Iterator[list[str]]:
-    """Yields photos some at a time, in order."""
-    for start in range(0, len(photos), size):
-        yield photos[start : start + size]
 
 
 def probe(options: argparse.Namespace) -> int:
@@ -284,7 +246,7 @@ def export_head(options: argparse.Namespace) -> int:
     output = output_file(options.output)
     head, client = _head(options), client_of(options)
     with (
-        _extractor(options, None, head, client) as extractor,
+        _extractor(options, None, head.card.identity, client) as extractor,
         tempfile.TemporaryDirectory() as scratch,
     ):
         head.check(extractor, allow_other_engine=options.allow_other_engine)
@@ -307,15 +269,14 @@ def _head(options: argparse.Namespace) -> Head:
 def _extractor(
     options: argparse.Namespace,
     model: str | None,
-    head: Head | None = None,
+    trained: Identity | None = None,
     client: Client | None = None,
 ) -> Extractor:
-    """Loads an engine; for a head, by default one for the target that it was trained with."""
+    """Loads an engine; by default the target that a head or a cache was made with, if given."""
     from zoo.inference.extractor import load
 
     target, allow_seeded = options.target, options.allow_seeded
-    if head is not None:
-        trained = head.card.identity
+    if trained is not None:
         any_target = (
             options.precision or options.allow_other_engine or model not in (None, trained.model)
         )

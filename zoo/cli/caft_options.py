@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import caft
-from zoo.cli.support import add_arguments, add_selection, add_store
+from zoo.cli.predict import predict
+from zoo.cli.support import add_arguments, add_selection, add_store, positive
 from zoo.cluster import CERTS
 
 if TYPE_CHECKING:
@@ -18,19 +19,23 @@ def add_commands(commands: Any) -> None:
     """Adds the commands to ``zoo``."""
     _add_features(commands)
     _add_train(commands)
-    parser = add_arguments(commands, "predict", caft.predict)
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file")
+    parser = add_arguments(commands, "predict", predict)
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="image file, or a folder of them"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE",
+        help="a .csv file with the score of every class, or .jsonl (default: standard output)",
+    )  # fmt: skip
     parser.add_argument("--model", help="model id (default: the head's)")
     parser.add_argument(
-        "--top", type=_positive, default=3, metavar="N", help="classes to print (default: 3)"
+        "--top", type=positive, default=3, metavar="N", help="classes to print (default: 3)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     _add_head(parser)
     parser = add_arguments(commands, "probe", caft.probe)
     parser.add_argument("cache", metavar="CACHE", help="feature cache made by zoo features")
-    parser.add_argument(
-        "-k", type=_positive, default=20, help="neighbours of the kNN (default: 20)"
-    )
+    parser.add_argument("-k", type=positive, default=20, help="neighbours of the kNN (default: 20)")
     parser.add_argument(
         "--test", type=float, default=0.2, help="fraction of test images (default: 0.2)"
     )
@@ -72,10 +77,8 @@ def _add_features(commands: Any) -> None:
         default="fp32",
         help="type of the stored features (default: fp32)",
     )
-    parser.add_argument("--batch", type=_positive, help="batch size (default: the engine's)")
-    parser.add_argument(
-        "--workers", type=_positive, help="decoding threads (default: one per core)"
-    )
+    parser.add_argument("--batch", type=positive, help="batch size (default: the engine's)")
+    parser.add_argument("--workers", type=positive, help="decoding threads (default: one per core)")
     parser.add_argument(
         "--decode",
         choices=("auto", "pillow", "gpu", "fast"),
@@ -90,7 +93,8 @@ def _add_features(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--scheduler", metavar="ADDRESS",
-        help="run on the workers of a cluster: the address of its scheduler, tls://host:8786",
+        help="run on the workers of a cluster: the address of its scheduler, tls://host:8786 "
+        "(default: this machine)",
     )  # fmt: skip
     parser.add_argument(
         "--certs", default="", metavar="DIR",
@@ -98,22 +102,32 @@ def _add_features(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--image-column", "--image-field", dest="image", metavar="NAME",
-        help="the column or field of the image, if a Hugging Face data set or a tar has several",
+        help="the column or field of the image, if a Hugging Face data set or a tar has several "
+        "(default: the only one)",
     )  # fmt: skip
     parser.add_argument(
         "--label-column", "--label-field", dest="label", metavar="NAME",
-        help="the column of the label, or its field in a tar, such as cls, txt or json.species",
+        help="the column of the label, or its field in a tar, such as cls, txt or json.species "
+        "(default: label, labels or the only one; cls in a tar)",
     )  # fmt: skip
     parser.add_argument(
         "--no-labels", dest="label", action="store_const", const=False,
         help="ignore labels, for example because they are floats or lists",
     )  # fmt: skip
     parser.add_argument(
-        "--split", help="the split to read of a folder with train/ and val/, or of hf:NAME"
+        "--split",
+        help="the split to read of a folder with train/ and val/, or of hf:NAME "
+        "(default: train for hf:NAME)",
     )
     parser.add_argument(
         "--exif", choices=("ignore", "apply"), default="ignore",
-        help="turn photos by their EXIF orientation; heads follow the setting of their cache",
+        help="turn photos by their EXIF orientation; heads follow the setting of their cache "
+        "(default: ignore)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("parquet", "arrow", "csv", "npz", "webdataset"),
+        help="also write names, labels and features as a table beside the cache: CACHE.parquet, "
+        "or .tar for webdataset (default: the cache only)",
     )  # fmt: skip
     parser.add_argument(
         "--moved",
@@ -176,12 +190,6 @@ def _add_head(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)
-
-
 def _devices(text: str) -> Devices:
     if text == "all":
         return "all"
@@ -198,12 +206,12 @@ def _count(text: str) -> int:
 
 
 _TRAINING_OPTIONS: tuple[tuple[str, Callable[[str], int | float], int | float, str], ...] = (
-    ("--epochs", _positive, 100, "maximum number of epochs"),
-    ("--patience", _positive, 10, "epochs without improvement before training stops"),
-    ("--batch", _positive, 1024, "batch size"),
+    ("--epochs", positive, 100, "maximum number of epochs"),
+    ("--patience", positive, 10, "epochs without improvement before training stops"),
+    ("--batch", positive, 1024, "batch size"),
     ("--learning-rate", float, 1e-3, "learning rate"),
     ("--weight-decay", float, 1e-2, "weight decay"),
-    ("--hidden", _positive, 512, "width of the mlp's hidden layer"),
+    ("--hidden", positive, 512, "width of the mlp's hidden layer"),
     ("--dropout", float, 0.2, "dropout of the mlp"),
     ("--val", float, 0.1, "fraction of validation images, which decide when training stops"),
     ("--test", float, 0.2, "fraction of test images"),

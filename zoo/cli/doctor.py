@@ -23,6 +23,7 @@ from zoo.inference.gpu.packages import GPU_PACKAGES
 from zoo.schema.runtimes import title_of
 from zoo.schema.targets import Toolchain
 from zoo.util.errors import TrustError, ZooError
+from zoo.util.names import counted
 from zoo.util.version import __version__
 
 State = Literal["ok", "note", "fail"]
@@ -166,7 +167,9 @@ def store(url: str) -> Iterator[Finding]:
             do="cached engines still work; to download others, check the network and the URL",
         )
     else:
-        yield Finding(check="store", state="ok", found=f"{url}: {len(index.models)} models{kind}")
+        yield Finding(
+            check="store", state="ok", found=f"{url}: {counted(len(index.models), 'model')}{kind}"
+        )
     if (until := client.signed.expires()) is not None:
         yield Finding(
             check="trust", state="ok", found=f"signed, valid until {until:%Y-%m-%d %H:%M} UTC"

@@ -5,19 +5,25 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
+from zoo.catalog.gpus import arch_named
 from zoo.cli.cache import add_commands as add_cache
 from zoo.cli.caft_options import add_commands as add_caft
+from zoo.cli.completion import add_command as add_completion
 from zoo.cli.doctor import add_commands as add_doctor
+from zoo.cli.run import add_command as add_run
+from zoo.cli.similar import add_commands as add_similar
 from zoo.cli.support import Command as Command
 from zoo.cli.support import Parser as Parser
 from zoo.cli.support import add_arguments as add_arguments
-from zoo.cli.support import add_selection, add_store, client_of, output_file
-from zoo.client.client import Client, Pulled
+from zoo.cli.support import add_selection, add_store, client_of, output_file, print_json
+from zoo.client.client import Client, Pulled, trust_home
 from zoo.client.host import this_machine
+from zoo.client.models import matching, table
 from zoo.client.progress import download_bar
 from zoo.client.recommendation import cut, kept, verdicts
 from zoo.client.selection import why
@@ -26,6 +32,7 @@ from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import ZooError
 from zoo.util.files import whole
+from zoo.util.names import counted
 from zoo.util.version import __version__
 
 
@@ -34,19 +41,11 @@ def list_models(options: argparse.Namespace) -> int:
     index = client_of(options).index()
     if index.kind.seeded:
         print("DRY RUN: these engines have seeded, not trained weights", file=sys.stderr)
-    names = max([len(row.model) for row in index.models], default=0) + 2
-    pixels = max([len(row.pixels) for row in index.models] + [len("pixels")])
-    families = max([len(row.family) for row in index.models], default=0) + 2
-    print(f"{'model':<{names}}{'family':<{families}}{'features':>8}  {'pixels':>{pixels}}  engines")
-    for row in index.models:
-        engines = ", ".join(
-            label if status == "verified" else f"{label} ({status})"
-            for label, status in sorted(row.targets.items())
-        )
-        width, size = row.feature_dim, row.pixels
-        print(
-            f"{row.model:<{names}}{row.family:<{families}}{width:>8}  {size:>{pixels}}  {engines}"
-        )
+    rows = matching(index.models, options.patterns)
+    if options.json:
+        print_json([row.model_dump(mode="json", exclude={"index"}) for row in rows])
+        return 0
+    print("\n".join(table(rows)))
     return 0
 
 
@@ -54,6 +53,9 @@ def show(options: argparse.Namespace) -> int:
     """Shows a model and its engines."""
     client = client_of(options)
     model, signed = client.model(options.model), client.signed
+    if options.json:
+        print_json(model.model_dump(mode="json"))
+        return 0
     preprocess = model.preprocess
     print(f"{model.catalog.title} ({model.model})")
     print(f"  {model.catalog.summary}")
@@ -143,8 +145,21 @@ def pull(options: argparse.Namespace) -> int:
                 shutil.copyfile(path, partial)
         with whole(output) as partial:
             shutil.copyfile(pulled.engine, partial)
-    for name, path in documents.items():
-        print(f"{name}: {f'{output}.{name}' if output else path}", file=sys.stderr)
+    placed = {name: f"{output}.{name}" if output else str(path) for name, path in documents.items()}
+    if options.json:
+        print_json(
+            {
+                "model": options.model,
+                "targets": entry.targets,
+                "status": entry.status,
+                "engine": str(output or pulled.engine),
+                "sha256": entry.engine.sha256,
+                "documents": placed,
+            }
+        )
+        return 0
+    for name, place in placed.items():
+        print(f"{name}: {place}", file=sys.stderr)
     print(output or pulled.engine)
     return 0
 
@@ -158,23 +173,6 @@ def _documents(client: Client, model: str, entry: EngineEntry) -> dict[str, Path
         return {}
 
 
-def run(options: argparse.Namespace) -> int:
-    """Computes the features of photos and saves them as .npy."""
-    import numpy as np
-
-    from zoo.inference.preprocess import batch_of, open_photo
-
-    output = output_file(options.output or f"{Path(options.photos[0]).stem}.{options.model}.npy")
-    images = [open_photo(Path(photo)) for photo in options.photos]
-    _, pulled = _pull(client_of(options), options)
-    with pulled.open() as session:
-        features = session.features(batch_of(images, pulled.record.inputs.preprocess))
-    with whole(output) as partial, partial.open("wb") as file:
-        np.save(file, features)
-    print(f"{output}: features {features.shape}, {features.dtype}")
-    return 0
-
-
 def mirror(options: argparse.Namespace) -> int:
     """Verifies and copies a repository or a part of it; resumes interrupted copies."""
     from zoo.client.mirror import Filter
@@ -182,15 +180,20 @@ def mirror(options: argparse.Namespace) -> int:
 
     wanted = Filter(
         models=options.models or None,
-        archs=options.gpu or None,
+        archs=[arch_named(name) for name in options.gpu] if options.gpu else None,
         precisions=[options.precision] if options.precision else None,
     )
     client, destination = client_of(options), open_store(options.destination)
     result = copy(client, destination, wanted, say=print)
     print(
-        f"{destination.url}: {result.engines} engines, {result.copied} objects copied, "
-        f"{result.bytes / 2**20:.1f} MiB; trust it with the root of "
-        f"{client.repository.store.url}"
+        f"{destination.url}: {counted(result.engines, 'engine')}, "
+        f"{counted(result.copied, 'object')} copied, {result.bytes / 2**20:.1f} MiB"
+    )
+    root = trust_home().hand_on(client.repository.store.url, destination.url)
+    store = shlex.quote(destination.url)
+    print(
+        "trusted on this machine like its origin; elsewhere, once: "
+        f"zoo list --store {store} --trust {root}"
     )
     return 0
 
@@ -231,6 +234,7 @@ def client_parser() -> argparse.ArgumentParser:
     """Returns the argument parser of ``zoo``."""
     parser = Parser(prog="zoo", description="Prebuilt, verified engines of frozen backbones.")
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
+    parser.set_defaults(parser=parser)  # zoo completion describes the parser itself
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     parsers = {
         name: add_arguments(commands, name, command)
@@ -238,7 +242,6 @@ def client_parser() -> argparse.ArgumentParser:
             ("list", list_models),
             ("show", show),
             ("pull", pull),
-            ("run", run),
             ("mirror", mirror),
         )
     }
@@ -246,26 +249,37 @@ def client_parser() -> argparse.ArgumentParser:
         add_store(command)
         if name not in ("list", "mirror"):
             command.add_argument("model", help="model id, as listed by zoo list")
-    parsers["run"].add_argument("photos", nargs="+", metavar="PHOTO", help="image file")
+    for name in ("list", "show", "pull"):
+        parsers[name].add_argument("--json", action="store_true", help="print JSON")
+    parsers["list"].add_argument(
+        "patterns", nargs="*", metavar="PATTERN", help="ids, patterns such as 'vit_*', or families"
+    )
     parsers["mirror"].add_argument("destination", help="URL or folder to copy to")
-    parsers["mirror"].add_argument("--models", nargs="+", metavar="MODEL", help="only these models")
     parsers["mirror"].add_argument(
-        "--gpu", nargs="+", metavar="SM", help="only engines for these architectures"
+        "--models", nargs="+", metavar="MODEL", help="only these models (default: all)"
     )
     parsers["mirror"].add_argument(
-        "--precision", choices=PRECISIONS, help="only engines of this precision"
+        "--gpu",
+        nargs="+",
+        metavar="SM",
+        help="only engines for these GPUs, such as sm86 or rtx3080 (default: all)",
     )
-    outputs = {
-        "pull": "copy the engine to this file (default: keep it in the cache only)",
-        "run": "file to save features to (default: <first photo>.<model>.npy)",
-    }
-    for name, text in outputs.items():
-        command = parsers[name]
-        command.add_argument("-o", "--output", metavar="FILE", help=text)
-        add_selection(command)
+    parsers["mirror"].add_argument(
+        "--precision", choices=PRECISIONS, help="only engines of this precision (default: all)"
+    )
+    parsers["pull"].add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="copy the engine to this file (default: keep it in the cache only)",
+    )
+    add_selection(parsers["pull"])
+    add_run(commands)
     add_caft(commands)
+    add_similar(commands)
     add_cache(commands)
     add_doctor(commands)
+    add_completion(commands)
     return parser
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from zoo.client.client import Client, connect, default_store
+from zoo.client.first_use import asker
 from zoo.schema.targets import PRECISIONS
 from zoo.util.errors import UsageError
 
@@ -42,7 +44,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         "--trust",
         metavar="ROOT",
         help="trust the repository from now on; ROOT is its root.json or the SHA-256 of its first "
-        "root",
+        "root (default: show the SHA-256 and ask, if on a terminal)",
     )
     parser.add_argument(
         "--anonymous", action="store_true", help="read an s3:// repository without credentials"
@@ -60,13 +62,21 @@ def client_of(options: argparse.Namespace) -> Client:
         anonymous=options.anonymous,
         allow_stale=options.allow_stale,
         say=lambda text: print(text, file=sys.stderr),
+        ask=asker(),
     )
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Adds the options that select an engine of a model."""
-    parser.add_argument("--target", help="label of the target, such as sm86-rtx1.7-fp16")
-    parser.add_argument("--precision", choices=PRECISIONS, help="precision of the engine")
+    parser.add_argument(
+        "--target",
+        help="label of the target, such as sm86-rtx1.7-fp16 (default: the best for this machine)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="precision of the engine (default: the fastest that is close to fp32)",
+    )
     parser.add_argument(
         "--allow-pending", action="store_true", help="accept engines that are not verified yet"
     )
@@ -75,6 +85,18 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept engines of dry runs, whose weights are seeded, not trained",
     )
+
+
+def print_json(value: object) -> None:
+    """Prints a value as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def positive(text: str) -> int:
+    """Parses a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
 
 
 def output_file(name: str) -> Path:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from zoo.client.corrections import untold
 from zoo.client.engine_files import EngineFiles, has, not_writable
+from zoo.client.first_use import Ask
+from zoo.client.roots import TrustHome, trusted_root
 from zoo.client.selection import Machine, select
-from zoo.client.trust import SignedIndex, TrustHome, trusted_root
+from zoo.client.trust import SignedIndex
 from zoo.repository.repository import Repository
 from zoo.schema.documents import documents
 from zoo.schema.index import EngineEntry, Index, ModelIndex
@@ -213,6 +215,7 @@ def connect(
     anonymous: bool = False,
     allow_stale: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    ask: Ask | None = None,
 ) -> Client:
     """Opens a repository with the current user's trusted roots and cache.
 
@@ -222,6 +225,7 @@ def connect(
         anonymous: Read a bucket without credentials.
         allow_stale: Accept an expired index.
         say: Called with messages for the user.
+        ask: Asks whether to trust a repository on first use; None if nobody can answer.
 
     Raises:
         RepositoryError: Nothing has been published at ``store``.
@@ -233,7 +237,7 @@ def connect(
     signed = SignedIndex(
         opened,
         home.folder(opened.url),
-        trusted_root(opened, home, trust),
+        trusted_root(opened, home, trust, ask),
         allow_stale=allow_stale,
         say=say,
     )
@@ -244,8 +248,8 @@ def nothing_published(url: str) -> RepositoryError:
     """Returns the error to raise if a store contains no published repository."""
     return RepositoryError(
         f"{url}: no repository, or nothing has been published in it",
-        hint="set --store or ZOO_STORE to a repository, or create one: "
-        "make zoo MODELS=efficientnet_lite0",
+        hint="set --store or ZOO_STORE to a repository; or create one, in a checkout of "
+        "the farm: make zoo MODELS=efficientnet_lite0",
     )
 
 

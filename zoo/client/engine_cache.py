@@ -57,12 +57,36 @@ def names(cache: Path) -> dict[str, str]:
     """Returns model and target of the cached engines by digest."""
     titles = {}
     for path in (cache / "records").glob("*.json"):
-        try:
-            record = BuildRecord.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):  # removed meanwhile, or written by another version
+        record = _record(path)
+        if record is None:
             continue
         titles[record.engine.sha256] = f"{record.inputs.model} {record.targets[0]}"
     return titles
+
+
+def engines_of(cache: Path, model: str, target: str | None = None) -> dict[str, Path]:
+    """Returns the records of a model's cached engines, by the engines' digests.
+
+    Args:
+        cache: The cache.
+        model: The model's id.
+        target: Label of the target; by default all targets.
+    """
+    found = {}
+    for path in (cache / "records").glob("*.json"):
+        record = _record(path)
+        if record is None or record.inputs.model != model:
+            continue
+        if target is None or target in record.targets:
+            found[record.engine.sha256] = path
+    return found
+
+
+def _record(path: Path) -> BuildRecord | None:
+    try:
+        return BuildRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):  # removed meanwhile, or written by another version
+        return None
 
 
 def damaged(cache: Path) -> list[Kept]:

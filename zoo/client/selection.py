@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing_extensions import assert_never
 
 from zoo.client.recommendation import speed_against
+from zoo.schema.build_hint import build_hint, no_precision_hint
 from zoo.schema.closed import Unknown
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.precisions import PRECISION_FACTS, Precision
@@ -110,7 +111,7 @@ def select(
         and precision in (None, engine.precision)
     ]
     kind = f" {precision}" if precision else ""
-    hint = None if option_would_help else _remedy(model.model, near, machine, target, precision)
+    hint = None if option_would_help else _remedy(model, near, machine, target, precision)
     raise SelectionError(
         f"{model.model}: no suitable{kind} engine{_requirements(near, machine)}"
         + "\n    ".join(["", *(reasons or ["nothing has been published"])]),
@@ -257,17 +258,14 @@ def _requirements(near: list[EngineEntry], machine: Machine) -> str:
 
 
 def _remedy(
-    model: str,
+    model: ModelIndex,
     near: list[EngineEntry],
     machine: Machine,
     target: str | None,
     precision: str | None,
 ) -> str:
     """Suggests a driver or runtime to install if that suffices, and how to build an engine."""
-    arch = arch_of(target) if target else machine.archs[0]
-    build = f"to build one: make zoo MODELS={model} GPU={arch}"
-    if precision:
-        build += f" PRECISION={precision}"
+    build = _build_or_why_not(model, machine, target, precision)
     for engine in sorted(near, key=lambda engine: _distance(engine, machine)):
         toolchain = engine.toolchain
         minimum = _driver_needed(engine, _archs(engine), machine)
@@ -283,6 +281,37 @@ def _remedy(
                 return build
             return f"install {title_of(toolchain.kind)} {toolchain.version}; or {build}"
     return build
+
+
+def _build_or_why_not(
+    model: ModelIndex, machine: Machine, target: str | None, precision: str | None
+) -> str:
+    """Returns how to build an engine, or what to do where the farm would refuse to."""
+    arch = arch_of(target) if target else machine.archs[0]
+    held_back = [
+        engine
+        for engine in model.engines
+        if engine.status is Status.WITHDRAWN
+        and target in (None, *engine.targets)
+        and precision in (None, engine.precision)
+        and arch in _archs(engine)
+    ]
+    failed = [
+        cell
+        for cell in model.disabled
+        if precision in (None, cell.precision) and arch in map(arch_of, cell.targets)
+    ]
+    if held_back or (failed and precision):
+        return (
+            f"zoo show {model.model} lists its other engines; the farm builds this one again only "
+            "when its maintainers decide so"
+        )
+    hint = build_hint(model.model, arch=arch, precision=precision, family=model.family)
+    if hint is not None:
+        return hint
+    if precision:
+        return no_precision_hint(arch, precision, model.family)
+    return f"zoo show {model.model} lists its engines; the farm does not know {arch}"
 
 
 def _engine_title(engine: EngineEntry) -> str:

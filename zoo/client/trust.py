@@ -1,151 +1,28 @@
 """Verification of signed indexes with TUF, The Update Framework (https://theupdateframework.io).
 
-Users trust a repository once, through its root: a file from its maintainers, or the file's SHA-256.
-From then on :class:`SignedIndex` returns only files signed by the root's keys. It refuses rollbacks
-to older versions, expired metadata, and files whose length or digest differs. Verified files are
-cached and remain readable offline.
+Users trust a repository once, through its root (:mod:`zoo.client.roots`). From then on
+:class:`SignedIndex` returns only files signed by the root's keys. It refuses rollbacks to older
+versions, expired metadata, and files whose length or digest differs. Verified files are cached and
+remain readable offline.
 
-python-tuf implements the protocol; this module stores roots and metadata and explains errors.
+python-tuf implements the protocol; this module stores metadata and explains errors.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.client.trust_folders import TrustFolders, is_intact
-from zoo.schema.layout import FIRST_ROOT, hashed_key
+from zoo.schema.layout import hashed_key
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, SetbackError, TrustError
-from zoo.util.files import write_whole
-from zoo.util.locks import is_not_mine, turn
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
-
-_ROOT_LIMIT = 512_000
-_HOW_TO_TRUST = (
-    "get root.json or its SHA-256 from the maintainers, not from the repository itself, then run "
-    "once: zoo list --store STORE --trust ROOT"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrustHome:
-    """A user's trusted roots and verified files.
-
-    Attributes:
-        roots: Folder of trusted roots, one file per repository.
-        verified: Folder of verified files, one folder per repository.
-    """
-
-    roots: Path
-    verified: Path
-
-    def root(self, url: str) -> bytes | None:
-        """Returns the trusted root of a repository, or None if it is not trusted."""
-        path = self._root_path(url)
-        return path.read_bytes() if path.is_file() else None
-
-    def trust(self, url: str, root: bytes) -> bool:
-        """Trusts a root for a repository and deletes files verified with a different root.
-
-        Returns:
-            Whether the root changed.
-        """
-        if self.root(url) == root:
-            return False
-        path, folder = self._root_path(url), self.folder(url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with turn(folder / "lock"):
-            if self.root(url) == root:  # another process trusted it meanwhile
-                return False
-            for inside in ("metadata", "verified"):
-                shutil.rmtree(folder / inside, ignore_errors=True)
-            write_whole(path, root)
-        return True
-
-    def folder(self, url: str) -> Path:
-        """Returns the folder of a repository's verified files."""
-        return self.verified / _name(url)
-
-    def _root_path(self, url: str) -> Path:
-        return self.roots / f"{_name(url)}.root.json"
-
-
-def _name(url: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[-40:]
-    return f"{readable}-{sha256_bytes(url.encode())[:12]}"
-
-
-def read_root(store: ObjectStore, given: str) -> bytes:
-    """Reads the root that a user asked to trust.
-
-    Args:
-        store: The repository's store.
-        given: Path of a ``root.json``, or the SHA-256 of the repository's first root.
-
-    Raises:
-        TrustError: The file does not exist or is not a root, or the repository's root has another
-            digest.
-    """
-    digest = given.removeprefix("sha256:").lower()
-    if re.fullmatch("[0-9a-f]{64}", digest):
-        try:
-            data = store.get(FIRST_ROOT, limit=_ROOT_LIMIT)
-        except KeyError as error:
-            raise TrustError(f"{store.url}: not signed: {FIRST_ROOT} is missing") from error
-        if (actual := sha256_bytes(data)) != digest:
-            raise TrustError(
-                f"{store.url}: the SHA-256 of its root is {actual}, not the given {digest}",
-                hint="the repository was not trusted; ask its maintainers for the right SHA-256",
-            )
-        return data
-    path = Path(given)
-    try:
-        data = path.read_bytes()
-        if json.loads(data)["signed"]["_type"] != "root":
-            raise ValueError
-    except OSError as error:
-        raise TrustError(f"{path}: {error.strerror}", hint=_HOW_TO_TRUST) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrustError(f"{path}: not a TUF root", hint=_HOW_TO_TRUST) from error
-    return data
-
-
-def trusted_root(store: ObjectStore, home: TrustHome, given: str | None) -> bytes:
-    """Returns a repository's trusted root, storing it first if the user gave one.
-
-    Raises:
-        TrustError: No root was given, and the repository is not trusted yet.
-    """
-    if given:
-        root = read_root(store, given)
-        try:
-            home.trust(store.url, root)
-        except OSError as error:
-            if not is_not_mine(error):
-                raise  # otherwise it is trusted this time, and not remembered
-        return root
-    known = home.root(store.url)
-    if known is None:
-        own = Path(f"{store.url}.keys") / "root.json"
-        raise TrustError(
-            f"{store.url}: this repository is not trusted yet",
-            hint=f"if it is your own: zoo list --store {shlex.quote(store.url)} --trust "
-            f"{shlex.quote(str(own))}"
-            if own.is_file()
-            else _HOW_TO_TRUST.replace("STORE", shlex.quote(store.url)),
-        )
-    return known
 
 
 class SignedIndex:

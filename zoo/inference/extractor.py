@@ -23,6 +23,7 @@ from zoo.runtime.base import DeviceSession
 from zoo.schema.manifest import Preprocess
 from zoo.schema.records import BuildRecord
 from zoo.util.errors import RunError
+from zoo.util.shown import Shown
 
 if TYPE_CHECKING:
     from zoo.runtime import Session
@@ -35,7 +36,7 @@ _CHUNK_SIZE = 256
 """Photos preprocessed at a time, so that a call with a million photos does not hold them all."""
 
 
-class Extractor:
+class Extractor(Shown):
     """A loaded backbone that turns images into features.
 
     Use as a context manager, or call :meth:`close` to release the engine's resources.
@@ -133,6 +134,17 @@ class Extractor:
         if self.preparers is not None:
             self.preparers.close()
         self.session.close()
+
+    def _facts(self) -> dict[str, str]:
+        preprocess = self.preprocess
+        return {
+            "model": self.model,
+            "target": self.record.targets[0],
+            "input": f"{preprocess.pixels} px",
+            "features": f"{self.feature_dim:,}",
+            "batch": f"up to {self.record.inputs.batch.max:,}, best {self.batch:,}",
+            "engine": self.engine[:12],
+        } | ({"state": "closed"} if self._closed else {})
 
     def __enter__(self) -> Extractor:
         return self

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from zoo.inference.crop import border_colour, place
+from zoo.inference.formats import register
 from zoo.schema.closed import complete
 from zoo.schema.manifest import Interpolation, Preprocess
 from zoo.util.errors import RunError
@@ -61,7 +62,7 @@ def open_photo(
     """
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
-        with Image.open(source) as image:
+        with _opened(source) as image:
             if least is not None:
                 share = least / min(image.size)
                 image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
@@ -73,6 +74,18 @@ def open_photo(
     except Exception as error:  # a damaged file can make Pillow raise anything
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise RunError(f"{name}can't be read as an image: {reason}") from error
+
+
+def _opened(source: Path | BinaryIO) -> Image.Image:
+    """Opens an image; packages for further formats are imported when one turns up."""
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError:
+        if not register():
+            raise
+        if not isinstance(source, Path):
+            source.seek(0)
+        return Image.open(source)
 
 
 def as_rgb(image: Image.Image, exif: Exif = "ignore", name: str = "") -> Image.Image:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing_extensions import assert_never
 
 from zoo.runtime.base import check_size
+from zoo.schema.build_hint import build_hint
 from zoo.schema.keys import BuildInputs
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, title_of
 from zoo.schema.targets import Arch
@@ -154,8 +155,8 @@ def check_arch(inputs: BuildInputs, here: Sequence[int]) -> None:
     major, minor = here
     if (major, minor) in [Arch(name).compute_capability for name in inputs.archs]:
         return
+    build = build_hint(inputs.model, arch=f"sm{major}{minor}")
     raise RunError(
         f"the engine is for {' or '.join(inputs.archs)}, this GPU is sm{major}{minor}",
-        hint=f"zoo show {inputs.model} lists the others; to build one: "
-        f"make zoo MODELS={inputs.model} GPU=sm{major}{minor}",
+        hint=f"zoo show {inputs.model} lists the others" + (f"; {build}" if build else ""),
     )

@@ -97,7 +97,7 @@ def test_a_bad_file_costs_its_own_answer_alone(
     assert zoo(f"predict --head head.safetensors {' '.join(good)}") == 0
     answers = capsys.readouterr().out
     assert [line.partition(": ")[0] for line in answers.splitlines()] == good
-    bad = f"predict --head head.safetensors {good[0]} torn.jpg photos none.jpg {good[1]}"
+    bad = f"predict --head head.safetensors {good[0]} torn.jpg none.jpg {good[1]}"
     assert zoo(bad) == 12
     shown = capsys.readouterr()
     assert shown.out == answers

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +96,43 @@ def test_npz_needs_no_pyarrow(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "rows.npz"]
 
 
+def test_npz_is_what_numpy_writes(cache: FeatureCache, tmp_path: Path) -> None:
+    names = np.array([row[0] for row in rows_of(cache)])
+    np.savez(tmp_path / "numpy.npz", features=cache.features, names=names)
+    tables.write_table(cache, tmp_path / "rows.npz")
+    with zipfile.ZipFile(tmp_path / "rows.npz") as own, np.load(tmp_path / "numpy.npz") as other:
+        assert own.testzip() is None
+        for name in ("features", "names"):
+            assert own.read(f"{name}.npy") == other.zip.read(f"{name}.npy")
+
+
+def test_webdataset(cache: FeatureCache, tmp_path: Path) -> None:
+    import webdataset
+
+    output = tmp_path / "rows.tar"
+    tables.write_table(cache, output)
+    samples = list(webdataset.WebDataset(str(output), shardshuffle=False, empty_check=False))
+    rows = [
+        (facts["name"], facts["view"], facts["label"], np.load(io.BytesIO(sample["features.npy"])))
+        for sample in samples
+        for facts in [json.loads(sample["json"])]
+    ]
+    assert [(*row[:3], row[3].tolist()) for row in rows] == rows_of(cache)
+    numbers = [int(sample["cls"]) if "cls" in sample else -1 for sample in samples]
+    assert numbers == np.repeat(cache.labels, cache.views).tolist()
+    again = tmp_path / "again.tar"
+    tables.write_table(cache, again)
+    assert again.read_bytes() == output.read_bytes()
+
+
 def test_half_precision(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     with toy() as extractor:
         cache_features(folder(tmp_path / "photos"), extractor, tmp_path / "c", storage="fp16")
     cache = FeatureCache(tmp_path / "c")
-    for suffix in tables.FORMATS:
-        tables.write_table(cache, tmp_path / f"rows{suffix}")
+    for facts in tables.FORMATS.values():
+        tables.write_table(cache, tmp_path / f"rows{facts.suffix}")
     table = parquet.read_table(tmp_path / "rows.parquet")
     assert str(table.schema.field("features").type.value_type) == "halffloat"
     assert rows_in(table) == rows_of(cache)
@@ -113,7 +145,7 @@ def test_bad_output(cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.Mon
     def full(*arguments: Any, **arrays: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
     (tmp_path / "rows.npz").write_bytes(b"before")
     with raises_golden(CacheError, "caft/no-room-for-a-table", {tmp_path: "FOLDER"}):
         tables.write_table(cache, tmp_path / "rows.npz")

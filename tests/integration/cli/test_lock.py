@@ -172,7 +172,7 @@ def test_locked_only_checks(served: FakeHub, folder: Path) -> None:
     assert "not locked: vgg16_bn\n" in done.stderr
     done = lock(folder, "--locked", "--models", "resnet50")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "the weights of 1 models are locked\n"
+    assert done.stdout == "the weights of 1 model are locked\n"
 
 
 def test_a_gated_model_names_the_command_that_helps(served: FakeHub, folder: Path) -> None:

@@ -38,7 +38,7 @@ def test_every_block_of_the_tutorial_runs(farm: Farm, tmp_path: Path) -> None:
     said = done.stdout
     assert "cache: 16 images, 3 classes, 1280 features in fp32; 0 skipped" in said
     assert "cache: 17 images, 3 classes" in said
-    assert "1 images in" in said  # the others were done before
+    assert "1 image in" in said  # the others were done before
     assert said.count("held-out images (95% interval") == 4
     assert "differs by at most" in re.findall(r"classifier\.onnx: .*", said)[0]
     assert (tmp_path / "head.png").is_file()

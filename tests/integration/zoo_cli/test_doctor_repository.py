@@ -13,7 +13,7 @@ def test_every_line_is_ok_or_what_to_do(farm: Farm, tmp_path: Path) -> None:
     done = farm.zoo("doctor", "--json", **farm.trusted_in(tmp_path / "home"))
     findings = json.loads(done.stdout)
     checks = {one["check"]: one for one in findings}
-    assert checks["store"]["found"] == f"{farm.store}: 1 models"
+    assert checks["store"]["found"] == f"{farm.store}: 1 model"
     assert set(checks) >= {"software", "gpu", "runtime", "store", "trust", "clock", "disk"}
     assert all(one["state"] == "ok" or one["do"] for one in findings)
     failed = [one for one in findings if one["state"] == "fail"]
@@ -30,7 +30,7 @@ def test_the_cache_is_listed_checked_and_pruned(farm: Farm, tmp_path: Path) -> N
     assert "0 files" in farm.zoo("cache", "ls", **home).stdout
     engine = Path(farm.zoo("pull", LITE, **home).stdout.strip())
     assert f"{engine.name} {LITE} cpu-ort1.32-" in farm.zoo("cache", "ls", **home).stdout
-    assert "all 1 engines match" in farm.zoo("cache", "verify", **home).stdout
+    assert "1 engine verified" in farm.zoo("cache", "verify", **home).stdout
     data = engine.read_bytes()
     engine.write_bytes(data[:-1] + b"x")
     broken = farm.zoo("cache", "verify", **home)
@@ -43,5 +43,5 @@ def test_the_cache_is_listed_checked_and_pruned(farm: Farm, tmp_path: Path) -> N
         refused = farm.zoo("cache", "prune", f"--days={days}", **home)
         assert refused.returncode == 2
         assert f"{days} is not a number of days, 0 or more" in refused.stderr
-    assert "1 files removed" in farm.zoo("cache", "prune", "--days", "0", **home).stdout
+    assert "1 file removed" in farm.zoo("cache", "prune", "--days", "0", **home).stdout
     assert not engine.exists()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.signed_repository import Signed
 
-from zoo.client import partials, trust
+from zoo.client import partials, roots
 from zoo.client.partials import own_partial
 from zoo.util.errors import RepositoryError
 from zoo.util.files import whole
@@ -289,9 +289,9 @@ def test_a_root_is_trusted_where_it_can_not_be_remembered(
     def refuse(path: Path, data: bytes) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(trust, "write_whole", refuse)
+    monkeypatch.setattr(roots, "write_whole", refuse)
     root = tmp_path / "root.json"
     root.write_bytes(signed.store.get("metadata/1.root.json"))
-    home = trust.TrustHome(roots=tmp_path / "roots", verified=tmp_path / "verified")
-    assert trust.trusted_root(signed.store, home, str(root)) == root.read_bytes()
+    home = roots.TrustHome(roots=tmp_path / "roots", verified=tmp_path / "verified")
+    assert roots.trusted_root(signed.store, home, str(root)) == root.read_bytes()
     assert home.root(signed.store.url) is None

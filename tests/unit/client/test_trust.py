@@ -16,7 +16,7 @@ from support.signed_repository import Signed, other_ring, publish_many
 from tuf.api import exceptions as tuf
 
 from zoo.cli import doctor
-from zoo.client.trust import TrustHome, read_root, trusted_root
+from zoo.client.roots import TrustHome, read_root, trusted_root
 from zoo.schema.layout import FIRST_ROOT
 from zoo.stores import LocalStore
 from zoo.util.digest import sha256_bytes, sha256_file
@@ -258,9 +258,9 @@ class Unreachable:
 
 def test_trust_is_given_once(signed: Signed, tmp_path: Path) -> None:
     home = TrustHome(roots=tmp_path / "roots", verified=tmp_path / "verified")
-    with raises_golden(TrustError, "client/not-trusted-yet", match="--trust ROOT"):
-        trusted_root(signed.store, home, None)
     digest = sha256_file(signed.path(FIRST_ROOT))
+    with raises_golden(TrustError, "client/not-trusted-yet", match=f"--trust {digest}"):
+        trusted_root(signed.store, home, None)
     root = trusted_root(signed.store, home, f"sha256:{digest}")
     assert trusted_root(signed.store, home, None) == root
     with raises_golden(TrustError, "client/other-root", match=digest):

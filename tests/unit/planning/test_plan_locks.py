@@ -64,7 +64,7 @@ def actions(text: str) -> dict[str, str]:
 def test_a_plan_says_what_a_run_will_lock(plan: Plan) -> None:
     text, _ = plan()
     assert f"to export first: {OPEN} cpu-ort1.32-fp32: its weights are not locked yet" in text
-    assert f"weights of 1 models are not locked ({OPEN}): make zoo asks the hub" in text
+    assert f"weights of 1 model are not locked ({OPEN}): make zoo asks the hub" in text
     assert f"a single public file records ({ALONE})" in text
     out, _ = plan("--json")
     assert actions(out) == dict.fromkeys((OPEN, ALONE, LOCKED), "export")
@@ -74,7 +74,7 @@ def test_a_plan_says_what_a_run_will_lock(plan: Plan) -> None:
 def test_a_locked_plan_says_what_is_refused(plan: Plan) -> None:
     text, _ = plan("--locked")
     assert f"blocked: {OPEN} cpu-ort1.32-fp32: weights are unlocked" in text
-    assert f"weights of 1 models are not locked ({OPEN}): they are refused" in text
+    assert f"weights of 1 model are not locked ({OPEN}): they are refused" in text
     out, _ = plan("--locked", "--json")
     assert actions(out) == {OPEN: "blocked", ALONE: "export", LOCKED: "export"}
 

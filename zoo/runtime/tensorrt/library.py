@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from zoo.schema.build_hint import build_hint
 from zoo.schema.closed import Unknown
 from zoo.schema.keys import BuildInputs
 from zoo.schema.runtimes import RUNTIME_FACTS, title_of
@@ -37,10 +38,11 @@ def import_runtime(inputs: BuildInputs) -> Any:
     common = min(len(have), wanted.count(".") + 1)
     exact = have[:common] == wanted.split(".")[:common]
     if not exact and not inputs.options.get("version_compatible"):
+        build = build_hint(inputs.model, line=RuntimeLine(kind, ".".join(have[:2])))
         raise RunError(
             f"the engine requires {name} {wanted}, but {trt.__version__} is installed",
-            hint=f"zoo show {inputs.model} lists engines of other versions; to build one: "
-            f"make zoo MODELS={inputs.model} TRT={RuntimeLine(kind, '.'.join(have[:2])).asked}",
+            hint=f"zoo show {inputs.model} lists engines of other versions"
+            + (f"; {build}" if build else ""),
         )
     return trt
 

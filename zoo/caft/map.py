@@ -1,0 +1,181 @@
+"""A map of a feature cache: photos as points in a plane, similar ones near each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import assert_never
+
+from zoo.caft.cache import FeatureCache
+from zoo.caft.files import NO_LABEL
+from zoo.caft.report import new_figure, save_figure
+from zoo.caft.rows import read_rows
+from zoo.util.errors import CacheError, MissingPackageError
+from zoo.util.files import write_whole
+from zoo.util.strenum import StrEnum
+
+_FEWEST = 3
+_COMPONENTS = 50  # that t-SNE starts from: more takes longer and shows the same
+_AT_ONCE = 32 << 20  # bytes of features
+_COLOURS = (
+    "#4363d8", "#e6194b", "#3cb44b", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324",
+    "#808000", "#000075", "#00a2b8", "#800000",
+)  # fmt: skip
+_OTHER = "#9aa0a6"
+
+
+class Method(StrEnum):
+    """How photos are placed."""
+
+    TSNE = "tsne"
+    PCA = "pca"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """Photos in a plane.
+
+    Attributes:
+        points: Their places, ``(photos, 2)``.
+        names: Their names.
+        labels: Number of each one's class in ``classes``; -1 for those without a label.
+        classes: Names of the classes.
+        title: What is shown.
+    """
+
+    points: npt.NDArray[np.float32]
+    names: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    title: str
+
+    @property
+    def groups(self) -> list[tuple[str, str, npt.NDArray[np.int64]]]:
+        """Name, colour and photos of the largest classes, then of all others together."""
+        counts = np.bincount(self.labels[self.labels != NO_LABEL], minlength=len(self.classes))
+        largest = [int(n) for n in np.argsort(-counts, kind="stable")[: len(_COLOURS)] if counts[n]]
+        found = [
+            (self.classes[number], colour, np.flatnonzero(self.labels == number))
+            for number, colour in zip(largest, _COLOURS, strict=False)
+        ]
+        rest = np.flatnonzero(~np.isin(self.labels, largest))
+        unlabelled = bool(len(rest)) and bool((self.labels[rest] == NO_LABEL).all())
+        name = "no label" if unlabelled else "other classes"
+        return found + ([(name, _OTHER, rest)] if len(rest) else [])
+
+
+def make_map(cache: FeatureCache, method: Method, *, most: int, seed: int) -> Map:
+    """Places photos in a plane by the features of their plain views.
+
+    Args:
+        cache: The cache.
+        method: How.
+        most: Most photos; of more, a random sample is taken.
+        seed: Random seed of the sample and of t-SNE.
+
+    Raises:
+        CacheError: There are fewer than three photos.
+        HeadError: Features are not finite numbers.
+        MissingPackageError: scikit-learn is not installed.
+    """
+    total = len(cache.labels)
+    if total < _FEWEST:
+        raise CacheError(f"{cache.folder}: a map needs at least {_FEWEST} images, it has {total}")
+    samples = np.sort(np.random.default_rng(seed).permutation(total)[:most])
+    points = _placed(cache, samples, method, seed)
+    wanted = set(samples.tolist())
+    shown = f"{len(samples):,} of {total:,} photos" if len(samples) < total else f"{total:,} photos"
+    return Map(
+        points=points,
+        names=tuple(name for number, name in enumerate(cache.names()) if number in wanted),
+        labels=np.asarray(cache.labels[samples]),
+        classes=cache.label_names,
+        title=f"{shown}, {cache.identity.model}, {_TITLES[method]}",
+    )
+
+
+_TITLES = {Method.TSNE: "t-SNE", Method.PCA: "PCA"}
+
+
+def draw_map(made: Map, path: Path) -> None:
+    """Writes a map as PNG.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    figure = new_figure(9, 7)
+    axes = figure.subplots()
+    size = max(2.0, min(24.0, 20_000 / len(made.names)))
+    for name, colour, photos in made.groups:
+        own = made.points[photos]
+        axes.scatter(own[:, 0], own[:, 1], s=size, c=colour, label=_short(name), linewidths=0)
+    axes.set(title=made.title, xticks=[], yticks=[])
+    figure.legend(loc="outside right upper", fontsize=8, markerscale=(30 / size) ** 0.5)
+    save_figure(figure, path)
+
+
+def write_map(made: Map, path: Path) -> None:
+    """Writes a map as one HTML page, which needs no network and shows a photo's name."""
+    data = {
+        "title": made.title,
+        "points": np.round(made.points, 3).reshape(-1).tolist(),
+        "names": made.names,
+        "labels": made.labels.tolist(),
+        "classes": made.classes,
+        "groups": [[name, colour, photos.tolist()] for name, colour, photos in made.groups],
+    }
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+    page = files("zoo.caft").joinpath("map.html").read_text(encoding="utf-8")
+    write_whole(path, page.replace("MAP_DATA", text).encode())
+
+
+def _placed(
+    cache: FeatureCache, samples: npt.NDArray[np.int64], method: Method, seed: int
+) -> npt.NDArray[np.float32]:
+    decomposition, manifold = _scikit_learn()
+    width = 2 if method is Method.PCA else _COMPONENTS
+    components = min(width, cache.identity.feature_dim, len(samples))
+    step = max(components, _AT_ONCE // (4 * cache.identity.feature_dim))
+    bounds = list(range(0, len(samples), step))
+    if len(bounds) > 1 and len(samples) - bounds[-1] < components:
+        bounds.pop()  # a part may not have fewer rows than there are components
+    parts = [
+        samples[start:end] * cache.views
+        for start, end in zip(bounds, [*bounds[1:], len(samples)], strict=True)
+    ]
+    pca = decomposition.IncrementalPCA(components)
+    for part in parts:
+        pca.partial_fit(read_rows(cache, part))
+    rows = np.concatenate([pca.transform(read_rows(cache, part)) for part in parts])
+    rows = np.pad(rows, ((0, 0), (0, max(0, 2 - components))))
+    match method:
+        case Method.PCA:
+            return np.asarray(rows, np.float32)
+        case Method.TSNE:
+            perplexity = min(30.0, (len(rows) - 1) / 3)
+            start = rows[:, :2] / max(float(rows[:, 0].std()), 1e-12) * 1e-4  # as init="pca" does
+            tsne = manifold.TSNE(2, perplexity=perplexity, init=start, random_state=seed)
+            return np.asarray(tsne.fit_transform(rows), np.float32)
+        case _:
+            assert_never(method)
+
+
+def _short(name: str) -> str:
+    name = name.lstrip("_") or "_"  # matplotlib leaves names with an underscore out of legends
+    return (name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
+
+
+def _scikit_learn() -> tuple[Any, Any]:
+    try:
+        from sklearn import decomposition, manifold
+    except ImportError as error:
+        raise MissingPackageError(
+            "scikit-learn is not installed", hint="pip install 'caft-zoo[caft]'"
+        ) from error
+    return decomposition, manifold

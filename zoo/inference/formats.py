@@ -1,0 +1,28 @@
+"""Formats of photos that Pillow reads with another package: HEIC and JPEG XL, extra ``[heic]``."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
+PACKAGES = {".heic": "pillow_heif", ".heif": "pillow_heif", ".jxl": "pillow_jxl"}
+"""The module that reads the files of a suffix."""
+
+INSTALL = "pip install 'caft-zoo[heic]'"
+
+
+@cache
+def extra_suffixes() -> frozenset[str]:
+    """Returns the suffixes of these formats whose package is installed."""
+    return frozenset(suffix for suffix, module in PACKAGES.items() if find_spec(module))
+
+
+@cache
+def register() -> bool:
+    """Teaches Pillow the formats whose packages are installed; returns whether there are any."""
+    for module in {PACKAGES[suffix] for suffix in extra_suffixes()}:
+        loaded = import_module(module)
+        if hasattr(loaded, "register_heif_opener"):
+            loaded.register_heif_opener()
+    return bool(extra_suffixes())
