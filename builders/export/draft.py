@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from pydantic import ValidationError
@@ -144,6 +144,27 @@ def draft(name: str, wishes: Wishes, others: Mapping[str, Manifest], anatomies: 
     return Draft(manifest=manifest, anatomy=anatomy, remarks=_remarks(manifest, facts, anatomy))
 
 
+def as_exported(draft: Draft, elements: int, parameters: int) -> Draft:
+    """Returns a draft with what only an export knows.
+
+    Args:
+        draft: The draft.
+        elements: Elements of the ONNX's largest tensor for one photo.
+        parameters: Number of weights that the cut needs: a network may have more before its
+            classifier.
+    """
+    manifest, catalog = draft.manifest, draft.manifest.catalog
+    drafted = _weights(draft.anatomy.parameters)
+    lines = (_weights(parameters) if line == drafted else line for line in catalog.characteristics)
+    told = catalog.model_copy(update={"characteristics": tuple(lines)})
+    return replace(
+        draft,
+        manifest=manifest.model_copy(update={"batch": batches(elements), "catalog": told}),
+        anatomy=replace(draft.anatomy, elements=elements, parameters=parameters),
+        remarks={**draft.remarks, "batch": _largest(elements)},
+    )
+
+
 def batches(elements: int) -> Batches:
     """Returns the batch ranges of a network.
 
@@ -264,16 +285,23 @@ def _family(name: str, others: Mapping[str, Manifest]) -> str:
 
 def _catalog(name: str, anatomy: Anatomy, cut: Cut, size: tuple[int, int]) -> CatalogText:
     """Returns a text of plain facts; what the model is for is a person's to say."""
-    million = f"{anatomy.parameters / 1e6:.3g}" if anatomy.parameters < 1e9 else "over 1,000"
     return CatalogText(
         title=name,
         summary=f"timm's {name} at {_pixels(size)} pixels.",
         characteristics=(
             f"{anatomy.cuts[cut]:,} features ({cut})",
-            f"{million} million weights",
+            _weights(anatomy.parameters),
         ),
         use_case="Not described yet",
     )
+
+
+def _weights(parameters: int) -> str:
+    return f"{parameters / 1e6:,.{0 if parameters >= 1e8 else 1}f} million weights"
+
+
+def _largest(elements: int) -> str:
+    return f"the largest tensor has {elements:,} elements an image"
 
 
 def _remarks(manifest: Manifest, facts: PretrainedFacts, anatomy: Anatomy) -> dict[str, str]:
@@ -281,7 +309,7 @@ def _remarks(manifest: Manifest, facts: PretrainedFacts, anatomy: Anatomy) -> di
     remarks = {
         "weights": f"unlocked: make lock MODELS={manifest.id} asks the hub for all three",
         "catalog": "decide: the text of the catalog's page; these are plain facts",
-        "batch": f"the largest tensor has {anatomy.elements:,} elements an image",
+        "batch": _largest(anatomy.elements),
     }
     others = {cut: width for cut, width in anatomy.cuts.items() if cut is not manifest.backbone.cut}
     if others:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from builders import weights
 from builders.executors.base import Executor
-from builders.export.draft import Draft, batches
+from builders.export.draft import Draft, as_exported
 from builders.jobs.messages import ExportedFile, ExportJob, ExportOutput
 from builders.jobs.progress import Report
 from builders.photos.calibration import shipped
@@ -56,7 +55,4 @@ def try_export(draft: Draft, executor: Executor, report: Report) -> tuple[Draft,
             ) from error
     assert isinstance(outcome.result, ExportOutput)
     (exported,) = outcome.result.exports
-    elements = exported.largest_tensor
-    fitted = manifest.model_copy(update={"batch": batches(elements)})
-    anatomy = replace(draft.anatomy, elements=elements)
-    return replace(draft, manifest=fitted, anatomy=anatomy), exported
+    return as_exported(draft, exported.largest_tensor, exported.parameters), exported

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 from builders.export.anatomy import Anatomies, choose_cut, examine
 from builders.export.available import examine_all, names_like
 from builders.export.backbone import import_timm
-from builders.export.draft import Wishes, batches, draft, full_name
+from builders.export.draft import Wishes, as_exported, batches, draft, full_name
 from builders.export.draft_text import to_toml
 from zoo.schema.manifest import Cut, HubWeights, Manifest, load_manifest
 from zoo.util.errors import ExportError, ManifestError, UsageError
@@ -130,6 +131,22 @@ def test_batch_ranges_follow_from_the_largest_tensor(manifests: dict[str, Manife
     assert [profile.max for profile in batches(2**31 // 100).gpu] == [8, 64]
     assert [profile.max for profile in batches(2**31 // 5).gpu] == [4]
     assert batches(2**31 // 5).cpu.max == 1
+
+
+def test_an_export_corrects_what_was_estimated(manifests: dict[str, Manifest]) -> None:
+    """The cut of a MobileNetV4 is before its last convolution, which no row of weights needs."""
+    drafted = draft("mobilenetv4_conv_small.e2400_r224_in1k", Wishes(), manifests, Anatomies())
+    assert "2.5 million weights" in drafted.manifest.catalog.characteristics
+    exported = as_exported(drafted, 2**31 // 100, 1_261_664)
+    assert exported.manifest.catalog.characteristics == (
+        "960 features (pooled)",
+        "1.3 million weights",
+    )
+    assert exported.manifest.batch.gpu[-1].max == 64
+    assert "21,474,836" in exported.remarks["batch"]
+    person = exported.manifest.catalog.model_copy(update={"characteristics": ("a", "b", "c")})
+    told = replace(drafted, manifest=drafted.manifest.model_copy(update={"catalog": person}))
+    assert as_exported(told, 1, 1).manifest.catalog == person
 
 
 def test_names_that_timm_does_not_have() -> None:
