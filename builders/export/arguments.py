@@ -52,7 +52,8 @@ def make_network(timm: Any, manifest: Manifest) -> nn.Module:
 def _check_names(timm: Any, manifest: Manifest) -> None:
     """Raises ExportError for arguments that the network does not take, or that the farm gives.
 
-    timm passes on what it does not know; some networks ignore it.
+    timm's own function takes some before the network does, such as ``features_only``, and what its
+    errors name depends on the network.
     """
     taken = _taken(timm, manifest.timm_name)
     for name in manifest.arguments:

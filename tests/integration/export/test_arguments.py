@@ -75,8 +75,8 @@ def test_an_argument_that_does_not_fit_is_named(
     assert_golden(f"export/argument-{golden}", refused.value)
 
 
-def test_a_network_that_ignores_what_it_does_not_know_is_not_asked(base: Manifest) -> None:
-    """timm's RegNets take any argument and drop it."""
+def test_a_network_made_of_a_configuration_is_asked_too(base: Manifest) -> None:
+    """RegNets take further words for their configuration, which has no such field either."""
     with pytest.raises(ExportError, match="takes no such argument"):
         backbone.create(manifest_of(base, "regnety_002", 96, img_size=96))
 
