@@ -54,6 +54,18 @@ def _interval(extra: dict[str, object] | None, name: str) -> tuple[float, float]
     return None
 
 
+def _reasons(extra: dict[str, object] | None, field: str) -> tuple[tuple[int, str], ...]:
+    """Returns the batch sizes that a newer version could not measure, each with its reason."""
+    rows = (extra or {}).get("not_measured")
+    return tuple(
+        (row["batch"], row[field])
+        for row in (rows if isinstance(rows, (list, tuple)) else ())
+        if isinstance(row, dict)
+        and isinstance(row.get("batch"), int)
+        and isinstance(row.get(field), str)
+    )
+
+
 class VerifiedBatch(_Numbers):
     """How far an engine's features are from PyTorch's at one batch size.
 
@@ -194,14 +206,7 @@ class ComparisonSummary(_Numbers):
     @property
     def not_measured(self) -> tuple[tuple[int | None, str], ...]:
         """Batch sizes that were too noisy, and why."""
-        rows = (self.model_extra or {}).get("not_measured")
-        return tuple(
-            (row["batch"], row["reason"])
-            for row in (rows if isinstance(rows, (list, tuple)) else ())
-            if isinstance(row, dict)
-            and isinstance(row.get("batch"), int)
-            and isinstance(row.get("reason"), str)
-        )
+        return _reasons(self.model_extra, "reason")
 
     @property
     def slower_at(self) -> tuple[int, ...]:
@@ -243,6 +248,11 @@ class EngineEntry(OmitsDefaults, Record):
     cost: Cost
     created: str
     documents: dict[str, Blob] = Field(default={})
+
+    @property
+    def unmeasured_times(self) -> tuple[tuple[int, str], ...]:
+        """Batch sizes that were too noisy to time at the last verification, and why."""
+        return _reasons(self.verification.model_extra, "not_measured") if self.verification else ()
 
     @property
     def unmeasured_ratios(self) -> tuple[tuple[int | None, str], ...]:
