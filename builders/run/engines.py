@@ -24,7 +24,7 @@ from builders.run.unavailable import disabled_cell, lost_by, withdrawn
 from zoo.repository.repository import Repository
 from zoo.schema.index import DisabledCell
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import FailureReason, FailureStage
+from zoo.schema.records import FailureReason, FailureStage, Status
 from zoo.util.errors import (
     ClusterError,
     JobError,
@@ -169,12 +169,21 @@ class EngineRun:
         except (JobError, VerificationError) as error:
             return self._after(decision, plain, error)
         getattr(self.summary, done).append(decision.label)
-        self.display.say(f"{decision.label}: {done}")
+        stays = decision.action is Action.BUILD and self._is_compared(decision)
+        self.display.say(f"{decision.label}: {'built and verified' if stays else done}")
         if done == "verified" and key is not None and not self._is_all_current(key):
             assert decision.wanted is not None
             listed = is_current(decision.wanted, key, self.known)
             return key if decision.cause is Cause.UNLISTED or not listed else None
         return key
+
+    def _is_compared(self, decision: Decision) -> bool:
+        """Whether an engine that was built may be outdone by a verified one that is published."""
+        assert decision.wanted is not None
+        published = (self.known.published(t.label.cell) for t in decision.wanted.targets)
+        return decision.prove is not None and any(
+            entry is not None and entry.status is Status.VERIFIED for entry in published
+        )
 
     def _after(
         self, decision: Decision, plain: wanted.Wanted, error: JobError | VerificationError
