@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import (
@@ -54,7 +55,7 @@ def _interval(extra: dict[str, object] | None, name: str) -> tuple[float, float]
     return None
 
 
-def _reasons(extra: dict[str, object] | None, field: str) -> tuple[tuple[int, str], ...]:
+def _reasons(extra: Mapping[str, object] | None, field: str) -> tuple[tuple[int, str], ...]:
     """Returns the batch sizes that a newer version could not measure, each with its reason."""
     rows = (extra or {}).get("not_measured")
     return tuple(
