@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import (
@@ -55,9 +54,8 @@ def _interval(extra: dict[str, object] | None, name: str) -> tuple[float, float]
     return None
 
 
-def _reasons(extra: Mapping[str, object] | None, field: str) -> tuple[tuple[int, str], ...]:
-    """Returns the batch sizes that a newer version could not measure, each with its reason."""
-    rows = (extra or {}).get("not_measured")
+def _reasons(rows: object, field: str) -> tuple[tuple[int, str], ...]:
+    """Returns the batch sizes of ``not_measured``, each with its reason; it is no field either."""
     return tuple(
         (row["batch"], row[field])
         for row in (rows if isinstance(rows, (list, tuple)) else ())
@@ -207,7 +205,7 @@ class ComparisonSummary(_Numbers):
     @property
     def not_measured(self) -> tuple[tuple[int | None, str], ...]:
         """Batch sizes that were too noisy, and why."""
-        return _reasons(self.model_extra, "reason")
+        return _reasons((self.model_extra or {}).get("not_measured"), "reason")
 
     @property
     def slower_at(self) -> tuple[int, ...]:
@@ -253,7 +251,8 @@ class EngineEntry(OmitsDefaults, Record):
     @property
     def unmeasured_times(self) -> tuple[tuple[int, str], ...]:
         """Batch sizes that were too noisy to time at the last verification, and why."""
-        return _reasons(self.verification.model_extra, "not_measured") if self.verification else ()
+        stated = (self.verification.model_extra or {}) if self.verification else {}
+        return _reasons(stated.get("not_measured"), "not_measured")
 
     @property
     def unmeasured_ratios(self) -> tuple[tuple[int | None, str], ...]:
