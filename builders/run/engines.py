@@ -24,7 +24,7 @@ from builders.run.unavailable import disabled_cell, lost_by, withdrawn
 from zoo.repository.repository import Repository
 from zoo.schema.index import DisabledCell
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import FailureReason, FailureStage
+from zoo.schema.records import FailureReason, FailureStage, Status
 from zoo.util.errors import (
     ClusterError,
     JobError,
@@ -169,7 +169,8 @@ class EngineRun:
         except (JobError, VerificationError) as error:
             return self._after(decision, plain, error)
         getattr(self.summary, done).append(decision.label)
-        self.display.say(f"{decision.label}: {done}")
+        stays = decision.action is Action.BUILD and _is_compared(decision, self.known)
+        self.display.say(f"{decision.label}: {'built and verified' if stays else done}")
         if done == "verified" and key is not None and not self._is_all_current(key):
             assert decision.wanted is not None
             listed = is_current(decision.wanted, key, self.known)
@@ -234,3 +235,12 @@ class EngineRun:
         self.summary.disabled[decision.label] = decision.text
         self.summary.causes[decision.label] = decision.cause
         self.cells.append(disabled_cell(decision))
+
+
+def _is_compared(decision: Decision, known: RepositoryKnown) -> bool:
+    """Whether an engine that was built may be outdone by a verified one that is published."""
+    assert decision.wanted is not None
+    published = (known.published(target.label.cell) for target in decision.wanted.targets)
+    return decision.prove is not None and any(
+        entry is not None and entry.status is Status.VERIFIED for entry in published
+    )

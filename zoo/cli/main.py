@@ -120,6 +120,8 @@ def _show_engine(engine: EngineEntry) -> None:
             f"    batch {timed.batch}: {timed.latency_ms:.2f} ms, "
             f"{timed.images_per_second:.1f} images/s"
         )
+    for size, reason in engine.unmeasured_times:
+        print(f"    batch {size}: speed not measured: {reason}")
     _show_comparison(engine)
 
 

@@ -54,6 +54,17 @@ def _interval(extra: dict[str, object] | None, name: str) -> tuple[float, float]
     return None
 
 
+def _reasons(rows: object, field: str) -> tuple[tuple[int, str], ...]:
+    """Returns the batch sizes of ``not_measured``, each with its reason; it is no field either."""
+    return tuple(
+        (row["batch"], row[field])
+        for row in (rows if isinstance(rows, (list, tuple)) else ())
+        if isinstance(row, dict)
+        and isinstance(row.get("batch"), int)
+        and isinstance(row.get(field), str)
+    )
+
+
 class VerifiedBatch(_Numbers):
     """How far an engine's features are from PyTorch's at one batch size.
 
@@ -194,14 +205,7 @@ class ComparisonSummary(_Numbers):
     @property
     def not_measured(self) -> tuple[tuple[int | None, str], ...]:
         """Batch sizes that were too noisy, and why."""
-        rows = (self.model_extra or {}).get("not_measured")
-        return tuple(
-            (row["batch"], row["reason"])
-            for row in (rows if isinstance(rows, (list, tuple)) else ())
-            if isinstance(row, dict)
-            and isinstance(row.get("batch"), int)
-            and isinstance(row.get("reason"), str)
-        )
+        return _reasons((self.model_extra or {}).get("not_measured"), "reason")
 
     @property
     def slower_at(self) -> tuple[int, ...]:
@@ -243,6 +247,12 @@ class EngineEntry(OmitsDefaults, Record):
     cost: Cost
     created: str
     documents: dict[str, Blob] = Field(default={})
+
+    @property
+    def unmeasured_times(self) -> tuple[tuple[int, str], ...]:
+        """Batch sizes that were too noisy to time at the last verification, and why."""
+        stated = (self.verification.model_extra or {}) if self.verification else {}
+        return _reasons(stated.get("not_measured"), "not_measured")
 
     @property
     def unmeasured_ratios(self) -> tuple[tuple[int | None, str], ...]:
