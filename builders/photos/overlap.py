@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import fft, ndimage  # type: ignore[import-untyped]
+from scipy import fft, ndimage
 
 SIDE = 256
 """Longer side of the grey picture that photos are compared by."""
