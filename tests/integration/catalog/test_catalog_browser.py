@@ -5,7 +5,6 @@ Screenshots of what was seen are left in ``_screenshots``.
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -159,7 +158,6 @@ def test_filters_find_by_the_name_of_a_gpu_and_can_be_shared(site: Path, open_pa
     page.select_option("#gpu", label="B200")
     assert rows(page) == []
     assert "Nothing is published for B200 (sm100)" in page.inner_text("#none")
-    assert page.inner_text("#none-command") == "make zoo GPU=sm100 PRECISION=fp16"
     page.click("#reset")
     assert page.locator(".row").all_inner_texts() == everything
     assert "?" not in page.url
@@ -200,6 +198,7 @@ def test_rows_that_the_script_makes_read_like_those_of_the_page(site: Path, open
         ("?gpu=NVIDIA+H100+NVL", ["sm90 fp16"]),
         ("?gpu=NVIDIA+RTX+6000+Ada+Generation", ["sm89 fp16"]),
         ("?q=a100", []),
+        ("?q=Mini-Net", ["cpu fp32", "sm86 sm89 fp16"]),
         ("?q=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E", []),
     ],
 )
@@ -251,7 +250,7 @@ def test_sorting_puts_models_in_order_too(tmp_path: Path, open_page: Any) -> Non
     page_file.write_bytes(
         render(
             "index.html", root="", dry_run=False, place=Place(), cards=cards, engines=24,
-            data=listing.page_data(cards), data_file="", filters=listing.filters(cards),
+            data=listing.page_data(cards), data_file="", filters=listing.filters(cards), quick=None,
         )
     )  # fmt: skip
     page = open_page(page_file.as_uri() + "?sort=size")
@@ -269,7 +268,7 @@ def test_without_a_script_everything_is_a_link_away(site: Path, open_page: Any) 
     page = open_page(site / "index.html", java_script_enabled=False)
     assert not page.locator("#filters").is_visible()
     assert len(rows(page)) == 6
-    page.click("text=MiniNet")
+    page.click("h2 >> text=MiniNet")
     assert not page.locator(".copier").first.is_visible()
     page.locator("table a", has_text="TensorRT-RTX").first.click()
     assert "zoo pull mini_net" in page.inner_text("main")
@@ -281,7 +280,8 @@ def test_a_button_copies_the_lines_beside_it(site: Path, open_page: Any) -> None
     page.locator(".copier").nth(1).click()
     page.wait_for_selector("text=Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert re.match("zoo pull mini_net --store REPOSITORY --target sm86-rtx1.7-fp16", copied)
+    assert "zoo pull mini_net" in copied
+    assert "--target sm86-rtx1.7-fp16" in copied
     page.locator(".copier").nth(4).focus()
     page.keyboard.press("Enter")
     until(page, "navigator.clipboard.readText().then(t => t.startsWith('curl -fL'))")
