@@ -184,6 +184,6 @@ def quick_start(models: Sequence[ModelIndex], place: Place) -> QuickStart | None
         commands=(
             commands.install(place, chosen, "caft"),
             commands.cache(model.model, place, chosen),
-            commands.head(place),
+            commands.head(place, chosen),
         ),
     )
