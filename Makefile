@@ -32,7 +32,7 @@ BUILD_WHEEL = copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && cp -R zoo pyp
   && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w "$$copy/dist" "$$copy" \
   && mkdir -p dist && rm -f dist/*.whl && mv "$$copy"/dist/*.whl dist/ && touch $(WHEEL)
 
-.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker lint catalog serve publish wheel image clean
+.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker lint docs catalog serve publish wheel image clean
 
 help:  ## List targets and variables
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,9 @@ test-docker: $(READY)  ## Test builds in containers, on a separate Docker engine
 
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
 	@$(BIN)/python -m pytest -m full --durations 5
+
+docs: $(READY)  ## Build the documentation's site in _docs; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean && echo "documentation: _docs/index.html"
 
 lint: $(READY)  ## Check style and types
 	@$(BIN)/ruff check .

@@ -202,13 +202,11 @@ def python(model: ModelIndex, place: Place, chosen: Choice) -> Command:
 
 def head(place: Place, chosen: Choice) -> Command:
     """Returns the commands that train a head on cached features and use it."""
-    name, flags = "head.safetensors", f" {chosen.flags}" if chosen.flags else ""
+    predict = f"zoo predict photo.jpg --head head.safetensors {chosen.flags}".rstrip()
     return Command(
         title="Train a head on them, and use it",
         text="zoo train-head cache -o head.safetensors\n"
-        + lines(
-            f"zoo predict photo.jpg --head head.safetensors{flags}", *repository_options(place)
-        ),
+        + lines(predict, *repository_options(place)),
         note="photos has one subfolder per class. Training takes milliseconds per epoch, because "
         "the backbone does not run again.",
     )
