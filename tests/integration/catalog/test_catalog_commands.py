@@ -25,6 +25,7 @@ from support.make_farm import Farm
 from support.models import LITE
 from support.paths import ROOT
 from support.s3_server import READER, S3Server, credentials
+from support.tutorial import run_tutorial
 
 from builders.run.catalog import built_wheel
 from zoo.catalog.place import Place
@@ -79,18 +80,25 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Runs a snippet as a person with an empty environment does, and returns what it prints."""
+def empty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder with an empty environment in ``venv``, and the variables of who uses it."""
     folder = tmp_path_factory.mktemp("reader")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    work = folder / "work"
-    for name in ("astronaut", "coffee", "rocket"):
-        _photos(getattr(data, name)(), work / "photos" / name)
-    shutil.copy(work / "photos/coffee/0-0.jpg", work / "photo.jpg")
     # Of this environment only where pip finds packages, and the versions that were tested.
     base = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     found = {"PATH": f"{folder}/venv/bin:{os.environ['PATH']}", "HOME": str(folder)}
     base |= {**found, "LANG": "C.UTF-8", "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    return folder, base
+
+
+@pytest.fixture(scope="module")
+def reader(empty: tuple[Path, dict[str, str]]) -> Callable[..., str]:
+    """Runs a snippet as a person with an empty environment does, and returns what it prints."""
+    folder, base = empty
+    work = folder / "work"
+    for name in ("astronaut", "coffee", "rocket"):
+        _photos(getattr(data, name)(), work / "photos" / name)
+    shutil.copy(work / "photos/coffee/0-0.jpg", work / "photo.jpg")
 
     def run(snippet: Snippet, home: str, **environment: str) -> str:
         python = snippet.language == "python"
@@ -175,6 +183,27 @@ def test_every_command_works_over_http(
             snippet.text.startswith(("make ", ".venv/bin/zoo-farm "))
             for snippet in found["report.html"]
         )
+
+
+def test_the_tutorial_needs_two_extras(
+    farm: Farm,
+    empty: tuple[Path, dict[str, str]],
+    reader: Callable[..., str],
+    served: tuple[Path, str],
+    tmp_path: Path,
+) -> None:
+    """What it has by now is [onnxruntime,caft], installed by the page's command."""
+    folder, base = empty
+    python = folder / "venv/bin/python"
+    if not (folder / "venv/bin/zoo").is_file():  # this test runs alone
+        wheel = built_wheel(ROOT / "dist")
+        assert wheel is not None
+        reader(
+            Snippet("", "sh", f"pip install 'caft-zoo[onnxruntime,caft] @ {wheel.as_uri()}'"), ""
+        )
+    environment = {**base, "ZOO_STORE": str(farm.store), **farm.trusted_in(tmp_path / "home")}
+    done = run_tutorial(python, tmp_path, environment)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_command_works_from_s3(
