@@ -19,7 +19,8 @@ from builders.planning.decision import ACTION_FACTS, Action, Cause, Decision, wh
 from builders.recipe.export_form import Form
 from builders.recipe.precisions import RECIPES, RangeMethod
 from builders.weights.mode import MODE_FACTS, WeightsMode, mode_of
-from zoo.catalog.engine_page import commands, history
+from zoo.catalog.commands import commands
+from zoo.catalog.engine_page import history
 from zoo.catalog.place import Place
 from zoo.client.selection import Machine, select
 from zoo.schema.closed import Unknown, complete
