@@ -36,7 +36,7 @@ from zoo.stores import LocalStore
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = pytest.mark.full  # it installs torch into an empty environment
+pytestmark = [pytest.mark.full, pytest.mark.timeout(3000)]  # pip installs torch
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
 COPIED = """codes => codes.map(code => [code.dataset.language, code.textContent])"""
 OF_ANY_MACHINE = ("zoo pull", "curl", "aws")
@@ -104,7 +104,7 @@ def reader(empty: tuple[Path, dict[str, str]]) -> Callable[..., str]:
         python = snippet.language == "python"
         command = ["python", "-c"] if python else ["bash", "-euo", "pipefail", "-c"]
         done = subprocess.run(
-            [*command, snippet.text], capture_output=True, text=True, cwd=work, timeout=500,
+            [*command, snippet.text], capture_output=True, text=True, cwd=work, timeout=1500,
             env={**base, "ZOO_HOME": str(folder / home), **environment},
         )  # fmt: skip
         assert done.returncode == 0, f"{snippet.page}: {snippet.text}\n{done.stdout}{done.stderr}"
