@@ -61,11 +61,11 @@ DECIDES = {
     }),
     Rest: ("zoo/schema/precisions.py", {"builders/precision/search.py"}),
     Placing: ("zoo/schema/precisions.py", {"builders/precision/qdq.py"}),
-    Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/engine_page.py"}),
+    Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/commands.py"}),
     Cut: ("zoo/schema/manifest.py", {
         "builders/export/backbone.py", "builders/export/cuts.py", "builders/measure/accuracy.py",
     }),
-    CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/model_page.py"}),
+    CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/preprocessing.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/status.py"}),
     Status: ("zoo/schema/records.py", {"builders/publish/index.py", "zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
