@@ -25,7 +25,14 @@ endif
 
 FARM = $(BIN)/zoo-farm --manifests "$(MANIFESTS)"
 
-.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker lint catalog serve publish wheel image clean
+# The catalog offers the client's wheel. It is built from a copy, because setuptools writes beside its
+# sources and several runs may build at once.
+WHEEL := dist/.built
+BUILD_WHEEL = copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && cp -R zoo pyproject.toml README.md LICENSE "$$copy" \
+  && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w "$$copy/dist" "$$copy" \
+  && mkdir -p dist && rm -f dist/*.whl && mv "$$copy"/dist/*.whl dist/ && touch $(WHEEL)
+
+.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker lint docs catalog serve publish wheel image clean
 
 help:  ## List targets and variables
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -33,13 +40,13 @@ help:  ## List targets and variables
 	@echo "Variables; a variable that a target does not use is an error:"
 	$(info $(OPTIONS_HELP))
 
-zoo: $(READY)  ## Build, verify and publish engines, then update the catalog
+zoo: $(READY) $(WHEEL)  ## Build, verify and publish engines, then update the catalog
 	@$(FARM) zoo $(ARGS_zoo)
 
 plan: $(READY)  ## Show what make zoo would do, why, and what that requires; writes nothing (JSON=1, MATRIX=1)
 	@$(FARM) plan $(ARGS_plan)
 
-nightly: $(READY)  ## Run make zoo, report failures and regressions, and disable engines that failed in two nights (RETRY=1, ISSUE, REPORT)
+nightly: $(READY) $(WHEEL)  ## Run make zoo, report failures and regressions, and disable engines that failed in two nights (RETRY=1, ISSUE, REPORT)
 	@$(FARM) nightly $(ARGS_nightly)
 
 lock: $(READY)  ## Ask the hub about weights and write manifests.lock (MODELS, UPGRADE; LOCKED=1 only checks it)
@@ -56,18 +63,17 @@ demo: $(READY)  ## Extract features once, train and evaluate a head, show times 
 	@$(FARM) zoo --models efficientnet_lite0 --gpu "$(or $(GPU),cpu)" --precision "$(or $(PRECISION),fp32)" --store "$(or $(STORE),_repository)"
 	@$(BIN)/python -m examples.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
 
-catalog: $(READY)  ## Write the catalog of a repository (STORE, SITE)
+catalog: $(READY) $(WHEEL)  ## Write the catalog of a repository (STORE, SITE)
 	@$(FARM) catalog $(ARGS_catalog)
 
-serve: $(READY)  ## Write the catalog and serve it on http://127.0.0.1:8000 (STORE, SITE, PORT)
+serve: $(READY) $(WHEEL)  ## Write the catalog and serve it on http://127.0.0.1:8000 (STORE, SITE, PORT)
 	@$(FARM) catalog $(ARGS_catalog) --serve "$(PORT)"
 
 publish: $(READY)  ## Check proposed engines and sign them (STORE, KEYS; REFRESH=1: every night; ISSUE: file for an issue about regressions)
 	@$(BIN)/zoo-farm publish --store "$(STORE)" --keys "$(KEYS)" --issue "$(ISSUE)" $(if $(call yes,REFRESH),--refresh)
 
 wheel: $(READY)  ## Build the client's wheel into dist/
-	@rm -rf build dist
-	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	@$(BUILD_WHEEL)
 
 image: $(READY)  ## Build the image of a TensorRT line (TRT=11.4), or the one that exports
 	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(call yes,ALLOW_UNLOCKED),--allow-unlocked)
@@ -84,6 +90,9 @@ test-docker: $(READY)  ## Test builds in containers, on a separate Docker engine
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
 	@$(BIN)/python -m pytest -m full -n 2 --dist load --durations 5
 
+docs: $(READY)  ## Build the documentation's site in _docs; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean && echo "documentation: _docs/index.html"
+
 lint: $(READY)  ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -93,6 +102,9 @@ lint: $(READY)  ## Check style and types
 clean:  ## Remove the environment and files of tools; keep repositories and sites
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info builders/*.egg-info _failures _screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(WHEEL): $(READY) $(shell find zoo -type f ! -name '*.pyc') README.md LICENSE
+	@$(BUILD_WHEEL) || echo "warning: no wheel of the client could be built; the catalog's pages will name the package index" >&2
 
 # torch's default build includes CUDA; the farm needs only the CPU build. pip installs whichever
 # build of the pinned version its index offers: see docs/explanation/farm.md.

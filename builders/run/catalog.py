@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from builders.history.nights import last_night
+from builders.paths import ROOT
 from builders.run.expected import expected
 from zoo.catalog.night import NightlyRun
 from zoo.catalog.place import Place
 from zoo.catalog.site import build_site
 from zoo.repository.repository import Repository
+from zoo.util.version import __version__
 
 
 def make_site(
@@ -19,6 +21,7 @@ def make_site(
     run: NightlyRun | None = None,
     *,
     manifests: Path,
+    wheel: Path | None = None,
 ) -> None:
     """Builds the catalog.
 
@@ -28,6 +31,7 @@ def make_site(
         base_url: URL of the repository on the web; may be empty.
         run: Summary for the report; None for that of the last night.
         manifests: The folder of manifests, for the report.
+        wheel: The client's wheel, for readers to install; None for the one of ``make wheel``.
     """
     build_site(
         repository,
@@ -35,4 +39,11 @@ def make_site(
         Place.parse(base_url, repository.store.url),
         run or last_night(repository),
         expected(repository, manifests),
+        wheel or built_wheel(ROOT / "dist"),
     )
+
+
+def built_wheel(folder: Path) -> Path | None:
+    """Returns the wheel of this version in the folder of ``make wheel``; None without one."""
+    wheel = folder / f"caft_zoo-{__version__}-py3-none-any.whl"
+    return wheel if wheel.is_file() else None

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue
-from typing_extensions import assert_never
 
 from zoo.catalog import facts
 from zoo.catalog.gpus import arch_name, products_of
-from zoo.catalog.place import Place
+from zoo.client.recommendation import Verdict, verdicts
 from zoo.schema.closed import Unknown, complete
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.manifest import sides
-from zoo.schema.records import Attestation, AttestationKind, BuildRecord, ExportRecord, Status
-from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
-from zoo.schema.targets import RuntimeKind, on_gpu
+from zoo.schema.records import Attestation, AttestationKind, BuildRecord, ExportRecord
+from zoo.schema.runtimes import RUNTIME_FACTS
+from zoo.schema.targets import RuntimeKind, place_of
 from zoo.schema.targets_table import target_table
 
 
@@ -54,23 +52,6 @@ class Origin:
     export: ExportRecord | None = None
     attestations: tuple[Attestation, ...] = ()
     commit: Commit | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """A command or snippet to copy.
-
-    Attributes:
-        title: What it does.
-        text: Its lines.
-        language: ``sh`` or ``python``.
-        note: A remark shown below it, or None.
-    """
-
-    title: str
-    text: str
-    language: str = "sh"
-    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,127 +112,16 @@ def _driver(engine: EngineEntry) -> int | None:
     return line.cell(archs[0]).driver.get(engine.toolchain.cuda or 0)
 
 
-def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Command]:
-    """Returns the commands that download and use an engine; none for a withdrawn engine."""
-    if engine.status == Status.WITHDRAWN or not engine.targets:
-        return []
-    label = engine.targets[0]
-    name = shlex.quote(file_name(model.model, engine))
-    options = "".join(
-        f" {option}"
-        for option, needed in (
-            ("--allow-pending", engine.status == Status.PENDING),
-            ("--allow-seeded", engine.dry_run),
-        )
-        if needed
-    )
-    chosen = f"--store {shlex.quote(place.store)} --target {shlex.quote(label)}{options}"
-    digest = engine.engine.sha256
-    kind = engine.toolchain.kind
-    extra = "" if isinstance(kind, Unknown) else f"[{RUNTIME_FACTS[kind].extra}]"
-    others = ", ".join(engine.targets[1:])
-    also = f"The same engine serves {others}: --target accepts any of these. " if others else ""
+def advice(model: ModelIndex, entries: Sequence[EngineEntry]) -> list[tuple[str, Verdict]]:
+    """Returns the verdicts on an engine of a lowered precision, each with its place."""
+    found = verdicts(model.model_copy(update={"engines": model.current}))
+    places = dict.fromkeys(place_of(label) for entry in entries for label in entry.targets)
+    precision = str(entries[0].precision)
     return [
-        Command(
-            title="Install the client",
-            text=f"pip install 'caft-zoo{extra}'",
-        ),
-        Command(
-            title="Download it, checking the signature",
-            text=f"zoo pull {model.model} {chosen} -o {name}",
-            note=f"{also}The client checks the index's signature and the file's hash and length "
-            "before it loads anything. The first time, it also needs --trust root.json: get that "
-            "file, or its SHA-256, from the repository's operator by some way other than this "
-            "page.",
-        ),
-        Command(
-            title="Extract an image's features", text=f"zoo run {model.model} photo.jpg {chosen}"
-        ),
-        Command(title="Use it from Python", text=_python(model, engine, place), language="python"),
-        Command(
-            title="Download it without the client",
-            text=f'{place.fetch(digest, name)}\necho "{digest}  {name}" | sha256sum -c',
-            note="This only compares the file with the hash on this page. The client also checks "
-            "the signature.",
-        ),
-        *_native(engine, name),
+        (place, found[place][precision])
+        for place in places
+        if entries[0].superseded is None and precision in found.get(place, {})
     ]
-
-
-def file_name(model: str, engine: EngineEntry) -> str:
-    """Returns the file name of a downloaded engine."""
-    kind = engine.toolchain.kind
-    suffix = RUNTIME_FACTS[kind].suffix if not isinstance(kind, Unknown) else ".engine"
-    label = engine.targets[0] if engine.targets else engine.record[:16]
-    return f"{model}-{label}{suffix}"
-
-
-def _python(model: ModelIndex, engine: EngineEntry, place: Place) -> str:
-    extra = ", allow_pending=True" * (engine.status == Status.PENDING)
-    extra += ", allow_seeded=True" * engine.dry_run
-    target, store = json.dumps(engine.targets[0]), json.dumps(place.store)
-    return (
-        "import zoo\n\n"
-        f'extractor = zoo.load("{model.model}", target={target}, store={store}{extra})\n'
-        f'features = extractor(["photo.jpg"])  # (1, {engine.feature_dim}), float32'
-    )
-
-
-def _native(engine: EngineEntry, name: str) -> list[Command]:
-    """Returns how to load the engine without this package; nothing for an unknown runtime."""
-    kind = engine.toolchain.kind
-    if isinstance(kind, Unknown):
-        return []
-    match kind:
-        case Runtime.ORT:
-            return [_in_onnxruntime(engine, name)]
-        case Runtime.RTX:
-            return [_in_tensorrt(engine, name, "tensorrt_rtx")]
-        case Runtime.TRT:
-            return [_in_tensorrt(engine, name, "trtexec")]
-        case _:
-            assert_never(kind)
-
-
-def _in_onnxruntime(engine: EngineEntry, name: str) -> Command:
-    height, width = sides(engine.preprocess.input_size)
-    return Command(
-        title="Use it without the client",
-        language="python",
-        text=f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}")\n'
-        'features = session.run(["features"], {"images": batch})  '
-        f"# (N, 3, {height}, {width}), float32",
-    )
-
-
-def _in_tensorrt(engine: EngineEntry, name: str, tool: str) -> Command:
-    height, width = sides(engine.preprocess.input_size)
-    batch = engine.batch.opt
-    return Command(
-        title="C++",
-        text=f"{tool} --loadEngine={name} --shapes=images:{batch}x3x{height}x{width}",
-        note=f"{tool} ships with {facts.runtime_words(engine)} and benchmarks the engine. In your "
-        "own program, pass the file's bytes to IRuntime::deserializeCudaEngine; the input tensor "
-        "is called images, the output tensor features.",
-    )
-
-
-def rebuild(model: ModelIndex, engine: EngineEntry, record: BuildRecord | None) -> Command:
-    """Returns the command that rebuilds an engine from a checkout."""
-    archs = ",".join(record.inputs.archs if record else facts.archs_of(engine))
-    line = engine.toolchain.line
-    words = [f"make zoo MODELS={model.model} GPU={shlex.quote(archs)}"]
-    if on_gpu(line.kind):
-        words.append(f"TRT={line.asked}")
-    words.append(f"PRECISION={shlex.quote(engine.precision)}")
-    if engine.dry_run:
-        words.append("WEIGHTS=seeded")
-    return Command(
-        title="Rebuild it",
-        text=" ".join(words),
-        note="Rebuilding does not give a byte-identical engine. The build key identifies an "
-        "engine's inputs; verification checks its output.",
-    )
 
 
 def provenance(engine: EngineEntry, origin: Origin) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from zoo.schema.floors import LIMITS, Style
 from zoo.schema.index import EngineEntry, TimedBatch, VerificationSummary
 from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import PrecisionStatus, Status
-from zoo.schema.runtimes import title_of
+from zoo.schema.runtimes import preference_of, title_of
 from zoo.schema.targets import arch_of
 
 Tone = Literal["good", "wait", "bad", "plain"]
@@ -156,6 +156,13 @@ def by_record(engines: Iterable[EngineEntry]) -> dict[str, list[EngineEntry]]:
     for engine in engines:
         grouped.setdefault(engine.record, []).append(engine)
     return grouped
+
+
+def newest_runtime_first(engine: EngineEntry) -> tuple[int, tuple[int, ...]]:
+    """Returns the sort key of an engine's runtime: the client's preference, then the newest."""
+    toolchain = engine.toolchain
+    version = tuple(-int(part) for part in toolchain.version.split(".") if part.isdecimal())
+    return preference_of(toolchain.kind), version
 
 
 # Formats of numbers. templates/catalog.js formats them the same way.

@@ -178,6 +178,20 @@ class Filters:
     features: tuple[Choice, ...]
 
 
+def arch_choices(own: set[str]) -> tuple[ArchChoice, ...]:
+    """Returns the choices of GPUs: those that engines exist for, and all other known products."""
+    archs = [*target_table().arch, *sorted(own - set(target_table().arch))]
+    return tuple(
+        ArchChoice(
+            arch=arch,
+            name=arch_name(arch),
+            products=tuple(Choice(value=slug(name), text=name) for name in products_of(arch)),
+        )
+        for arch in archs
+        if arch in own or arch in gpu_table()
+    )
+
+
 def filters(listed: Sequence[Card]) -> Filters:
     """Returns the filters' choices.
 
@@ -186,18 +200,9 @@ def filters(listed: Sequence[Card]) -> Filters:
     """
     rows = [row for card in listed for row in card.rows]
     own = {arch for row in rows for arch in row.archs}
-    archs = [*target_table().arch, *sorted(own - set(target_table().arch))]
     precisions = {row.precision.partition(" ")[0] for row in rows}
     return Filters(
-        archs=tuple(
-            ArchChoice(
-                arch=arch,
-                name=arch_name(arch),
-                products=tuple(Choice(value=slug(name), text=name) for name in products_of(arch)),
-            )
-            for arch in archs
-            if arch in own or arch in gpu_table()
-        ),
+        archs=arch_choices(own),
         lines=tuple(
             Choice(value=line, text=line_title(line)) for line in sorted({row.line for row in rows})
         ),
@@ -219,14 +224,14 @@ class PageData(TypedDict):
     """The JSON for the page's script.
 
     Attributes:
-        models: Id, feature width and family of each card's model.
+        models: Id, feature width, family, licence, timm name and pixels of each card's model.
         words: The strings that rows refer to.
         badges: Word, tone and reason of the badges that rows refer to.
         rows: Card, architectures, precision, line, runtime, badges, page, MiB, cosine, images per
             second, batch, note.
     """
 
-    models: list[tuple[str, int, str]]
+    models: list[tuple[str, int, str, str, str, int]]
     words: list[str]
     badges: list[tuple[str, str, str]]
     rows: list[list[JsonValue]]
@@ -264,7 +269,15 @@ def page_data(listed: Sequence[Card]) -> PageData:
     ]
     return {
         "models": [
-            (card.model.model, card.model.feature_dim, card.model.family) for card in listed
+            (
+                card.model.model,
+                card.model.feature_dim,
+                card.model.family,
+                card.model.licence,
+                card.model.timm_name,
+                card.model.preprocess.height,
+            )
+            for card in listed
         ],
         "words": list(words),
         "badges": [(badge.word, badge.tone, badge.why or "") for badge in known],

@@ -1,19 +1,18 @@
-"""A model's page: its engines as a grid, its uses, its preprocessing and its charts."""
+"""A model's page: the verdicts on its engines, its charts, the cost of its feature width."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from typing_extensions import assert_never
-
 from zoo.catalog import facts
-from zoo.catalog.gpus import arch_name, products_of
-from zoo.catalog.plots import DotPlot, Plot, Series, accuracy_plot, speed_plot
-from zoo.inference.crop import border_colour, resized_input
+from zoo.catalog.facts import Tone
+from zoo.catalog.gpus import known_as
+from zoo.catalog.plots import DotPlot, Measured, Plot, Series, accuracy_plot, speed_plot
+from zoo.client.recommendation import Advice, Verdict, verdicts
+from zoo.schema.closed import complete
 from zoo.schema.index import EngineEntry, ModelIndex
-from zoo.schema.manifest import CropMode, Preprocess, sides
-from zoo.schema.targets import PRECISIONS, arch_of
+from zoo.schema.targets import PRECISIONS, arch_of, place_of
 from zoo.schema.targets_table import target_table
 
 CLASSES = 10
@@ -21,62 +20,115 @@ CLASSES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A model's engines for an architecture and a precision, or the reasons why there are none."""
+class CellEngine:
+    """An engine in the table, with the verdict on it.
 
-    engines: tuple[EngineEntry, ...] = ()
-    reasons: tuple[str, ...] = ()
+    Attributes:
+        engine: Its index entry.
+        word: The verdict, or the engine's status if it has the highest precision.
+        tone: Its colour.
+        why: The facts behind the verdict.
+    """
+
+    engine: EngineEntry
+    word: str
+    tone: Tone
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridRow:
-    """An architecture of the grid."""
+class Cell:
+    """A model's engines for an architecture and a precision.
+
+    Attributes:
+        engines: The engines, the preferred runtime first.
+        notes: Numbers of the reasons why there are none on some runtimes.
+    """
+
+    engines: tuple[CellEngine, ...] = ()
+    notes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """An architecture, a column of the table."""
 
     arch: str
-    name: str
-    products: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    known: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Architectures by precisions."""
+    """A model's verdicts: a row per precision, a column per architecture.
 
-    precisions: tuple[str, ...]
-    rows: tuple[GridRow, ...]
+    Attributes:
+        gpus: The columns.
+        rows: The rows, each a precision with its cells.
+        reasons: Why engines are disabled, numbered from 1 in the order of the notes.
+    """
+
+    gpus: tuple[Gpu, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    reasons: tuple[str, ...]
+
+
+_TONES: Mapping[Advice, Tone] = complete(
+    Advice,
+    {
+        Advice.RECOMMENDED: "good",
+        Advice.VERIFIED: "good",
+        Advice.NOISE: "plain",
+        Advice.SLOWER: "wait",
+        Advice.PENDING: "wait",
+        Advice.WITHDRAWN: "bad",
+        Advice.NONE: "bad",
+    },
+)
 
 
 def grid(model: ModelIndex) -> Grid:
-    """Returns a model's engines and disabled cells by architecture and precision."""
-    engines: dict[tuple[str, str], list[EngineEntry]] = {}
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for engine in model.current:
-        for arch in facts.archs_of(engine):
-            engines.setdefault((arch, engine.precision), []).append(engine)
-    for cell in model.disabled:
-        for arch in dict.fromkeys(arch_of(label) for label in cell.targets):
-            reasons.setdefault((arch, cell.precision), []).append(cell.reason)
-    taken = {*engines, *reasons}
-    archs = _in_order({arch for arch, _ in taken}, target_table().arch)
-    precisions = _in_order({precision for _, precision in taken}, PRECISIONS)
+    """Returns the verdicts on a model's current engines by precision and architecture."""
+    found = verdicts(model.model_copy(update={"engines": model.current}))
+    engines: dict[tuple[str, str], list[CellEngine]] = {}
+    for engine in sorted(model.current, key=facts.newest_runtime_first):
+        for label in engine.targets:
+            verdict = found.get(place_of(label), {}).get(str(engine.precision))
+            cell = engines.setdefault((str(engine.precision), arch_of(label)), [])
+            cell.append(_cell_engine(engine, verdict))
+    reasons: dict[str, int] = {}
+    notes: dict[tuple[str, str], dict[int, None]] = {}
+    for disabled in model.disabled:
+        number = reasons.setdefault(disabled.reason, len(reasons) + 1)
+        for arch in map(arch_of, disabled.targets):
+            notes.setdefault((disabled.precision, arch), {})[number] = None
+    taken = {*engines, *notes}
+    archs = _in_order({arch for _, arch in taken}, target_table().arch)
+    precisions = _in_order({precision for precision, _ in taken}, PRECISIONS)
     return Grid(
-        precisions=precisions,
+        gpus=tuple(Gpu(arch=arch, known=known_as(arch)) for arch in archs),
         rows=tuple(
-            GridRow(
-                arch=arch,
-                name=arch_name(arch),
-                products=products_of(arch),
-                cells=tuple(
+            (
+                precision,
+                tuple(
                     Cell(
-                        engines=tuple(engines.get((arch, precision), ())),
-                        reasons=tuple(reasons.get((arch, precision), ())),
+                        engines=tuple(engines.get((precision, arch), ())),
+                        notes=tuple(notes.get((precision, arch), ())),
                     )
-                    for precision in precisions
+                    for arch in archs
                 ),
             )
-            for arch in archs
+            for precision in precisions
         ),
+        reasons=tuple(reasons),
     )
+
+
+def _cell_engine(engine: EngineEntry, verdict: Verdict | None) -> CellEngine:
+    if verdict is None:
+        badge = facts.badges(engine)[0]
+        return CellEngine(engine=engine, word=badge.word, tone=badge.tone, why=badge.why or "")
+    why = ", ".join(verdict.facts)
+    return CellEngine(engine=engine, word=verdict.word, tone=_TONES[verdict.advice], why=why)
 
 
 def _in_order(names: set[str], known: Iterable[str]) -> tuple[str, ...]:
@@ -150,17 +202,22 @@ def torch_charts(model: ModelIndex) -> list[tuple[EngineEntry, SpeedChart]]:
 
 def accuracy(model: ModelIndex) -> DotPlot | None:
     """Returns the chart of the lowest cosine of every current engine that was verified."""
-    rows = []
+    lanes: dict[str, list[Measured]] = {}
     for engine in model.current:
         worst = facts.worst_cosine(engine)
         if worst is None or engine.verification is None:
             continue
         tolerance = (engine.verification.model_extra or {}).get("tolerance")
         floor = tolerance.get("cosine") if isinstance(tolerance, dict) else None
-        where = "/".join(facts.archs_of(engine))
-        name = f"{where} {facts.precision_words(engine)} {engine.toolchain.line}"
-        rows.append((name, worst, floor if isinstance(floor, float) else None))
-    return accuracy_plot(rows)
+        for arch in facts.archs_of(engine):
+            measured = Measured(
+                precision=str(engine.precision),
+                cosine=worst,
+                floor=floor if isinstance(floor, float) else None,
+            )
+            lanes.setdefault(arch, []).append(measured)
+    order = _in_order(set(lanes), target_table().arch)
+    return accuracy_plot([(arch, lanes[arch]) for arch in order])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,88 +240,3 @@ class Width:
 def width(dim: int) -> Width:
     """Returns the costs of a feature width."""
     return Width(dim=dim, cache_fp32=4000 * dim, cache_fp16=2000 * dim, head=CLASSES * (dim + 1))
-
-
-def resize_words(preprocess: Preprocess) -> str:
-    """Returns how a photo becomes an input, up to its pixels, as the beginning of a sentence."""
-    height, width = resized_input(preprocess)
-    how = f"({preprocess.interpolation})"
-    crop = f"crop the centre {preprocess.height} × {preprocess.width}"
-    match preprocess.crop_mode:
-        case CropMode.CENTER if width == height:
-            words = f"Resize the shorter side to {width} pixels {how}, {crop}"
-        case CropMode.CENTER:
-            words = f"Resize, in its aspect ratio, to cover {height} × {width} pixels {how}, {crop}"
-        case CropMode.SQUASH:
-            words = f"Resize to {height} × {width} pixels, whatever its aspect ratio {how}"
-            words += "" if (height, width) == sides(preprocess.input_size) else f", {crop}"
-        case CropMode.BORDER:
-            red, green, blue = border_colour(preprocess)
-            words = (
-                f"Resize, in its aspect ratio, to fit into {height} × {width} pixels {how}, "
-                f"{crop}, fill what it does not cover with the colour {red}, {green}, {blue}"
-            )
-        case _:
-            assert_never(preprocess.crop_mode)
-    return words
-
-
-def preprocess_snippet(model: ModelIndex) -> str:
-    """Returns Python code that preprocesses a photo for a model with only Pillow and NumPy."""
-    preprocess = model.preprocess
-    height, width = sides(preprocess.input_size)
-    return f"""\
-import numpy as np
-from PIL import Image
-
-{_fit_code(preprocess)}
-
-mean = np.array({list(preprocess.mean)}, np.float32)
-std = np.array({list(preprocess.std)}, np.float32)
-pixels = (np.asarray(photo, np.float32) / 255 - mean) / std
-batch = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # (1, 3, {height}, {width})"""
-
-
-def _fit_code(preprocess: Preprocess) -> str:
-    """Returns Python code that opens, resizes and crops a photo."""
-    (high, wide), crop_mode = resized_input(preprocess), preprocess.crop_mode
-    match crop_mode:
-        case CropMode.CENTER if isinstance(preprocess.input_size, int) and preprocess.crop <= 1:
-            return _square_code(preprocess.input_size, high, preprocess.interpolation)
-        case CropMode.CENTER if high == wide:
-            resized = f"(max({wide}, int({wide} * width / height)), "
-            resized += f"max({high}, int({high} * height / width)))"
-        case CropMode.CENTER | CropMode.BORDER:
-            larger = "max" if crop_mode is CropMode.BORDER else "min"
-            ratio = f"{larger}(height / {high}, width / {wide})"
-            resized = f"[max(1, round(side / {ratio})) for side in (width, height)]"
-        case CropMode.SQUASH:
-            resized = f"({wide}, {high})"
-        case _:
-            assert_never(crop_mode)
-    colour = border_colour(preprocess)
-    return f"""\
-def start(size, resized):
-    return (size - resized) // 2 if resized < size else -round((resized - size) / 2)
-
-whole = Image.open("photo.jpg").convert("RGB")
-width, height = whole.size
-resized = {resized}
-how = Image.Resampling.{preprocess.interpolation.upper()}
-whole = whole.resize((resized[0], height), how).resize(resized, how)  # rows, then columns
-photo = Image.new("RGB", ({preprocess.width}, {preprocess.height}), {colour})
-left, top = start(photo.width, whole.width), start(photo.height, whole.height)
-photo.paste(whole, (left, top))"""
-
-
-def _square_code(size: int, shorter: int, interpolation: str) -> str:
-    return f"""\
-size, shorter = {size}, {shorter}
-photo = Image.open("photo.jpg").convert("RGB")
-width, height = photo.size
-resized = (shorter, int(shorter * height / width)) if width <= height \\
-    else (int(shorter * width / height), shorter)
-how = Image.Resampling.{interpolation.upper()}
-photo = photo.resize((resized[0], height), how).resize(resized, how)  # rows, then columns
-left, top = round((photo.width - size) / 2), round((photo.height - size) / 2)
-photo = photo.crop((left, top, left + size, top + size))"""

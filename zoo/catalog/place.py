@@ -24,10 +24,14 @@ class Place:
         url: Its public URL without a trailing slash, None if it has none.
         own: Its address on the machine that builds the site, a folder or an ``s3://`` URL; commands
             fall back to it.
+        root: SHA-256 of the repository's first root, None if it is not signed.
+        wheel: Path of the client's wheel in the site, None if the site holds none.
     """
 
     url: str | None = None
     own: str = UNKNOWN
+    root: str | None = None
+    wheel: str | None = None
 
     @classmethod
     def parse(cls, text: str, own: str = UNKNOWN) -> Place:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zoo.client.recommendation import cut
+from zoo.schema.targets import PRECISIONS
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 76, 200, 16, 40
+_LEAST_HEIGHT = 280
 _LABEL_STEP = 20  # vertical distance of the labels on the right
-_LANE = 46  # height of a dot's lane: its name, and the rule with the dot below
-_NUMBER = 120  # width reserved for the number at the end of the rule
+_LANE = 34  # height of a lane of dots
+_MARGIN = 40  # width right of the last tick, for its text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,10 @@ class Series:
     dashed: bool = False
 
 
-def speed_plot(series: Sequence[Series], height: int = 260) -> Plot | None:
+def speed_plot(series: Sequence[Series]) -> Plot | None:
     """Lays out images per second (linear, from 0) against batch size (logarithmic).
+
+    The chart is as high as its labels need.
 
     Returns:
         The chart, None if there are no points.
@@ -83,6 +87,7 @@ def speed_plot(series: Sequence[Series], height: int = 260) -> Plot | None:
     batches = sorted({batch for line in series for batch in line.points})
     if not batches:
         return None
+    height = max(_LEAST_HEIGHT, TOP + BOTTOM + _LABEL_STEP * len(series))
     fastest = max(value for line in series for value in line.points.values())
     step = nice_step(fastest)
     top = step * math.ceil(fastest / step)
@@ -114,64 +119,98 @@ def speed_plot(series: Sequence[Series], height: int = 260) -> Plot | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """An engine's accuracy: its lowest cosine, and the lowest that its tolerance allows."""
+
+    precision: str
+    cosine: float
+    floor: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dot:
-    """An engine's accuracy: its lowest cosine, and the lowest that its tolerance allows.
+    """An engine in the accuracy chart.
 
     Attributes:
-        name: The engine's label.
-        text: The cosine as text.
+        tone: Number of its precision's colour, from 0.
+        text: Precision and cosine.
         at: Horizontal position of the dot, in units.
         floor: Horizontal position of the tolerance, None if that is unknown.
-        y: Vertical position of the dot; its label goes above.
     """
 
-    name: str
+    tone: int
     text: str
     at: float
     floor: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """A row of the accuracy chart: the engines of an architecture."""
+
+    name: str
     y: float
+    dots: tuple[Dot, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DotPlot:
-    """A dot chart of accuracy; farther right is better."""
+    """A dot chart of accuracy; farther right is better.
+
+    Attributes:
+        height: Its height in units.
+        x: Ticks of the axis.
+        lanes: Its rows.
+        precisions: The precisions, in the order of their colours.
+    """
 
     height: int
     x: tuple[Tick, ...]
-    dots: tuple[Dot, ...]
+    lanes: tuple[Lane, ...]
+    precisions: tuple[str, ...]
 
 
-def accuracy_plot(rows: Sequence[tuple[str, float, float | None]]) -> DotPlot | None:
+def accuracy_plot(rows: Sequence[tuple[str, Sequence[Measured]]]) -> DotPlot | None:
     """Lays out the engines' lowest cosines by their number of nines, ``-log10(1 - cosine)``.
 
     Args:
-        rows: Label, lowest cosine and tolerated cosine of each engine.
+        rows: The engines of each architecture, by its name.
     """
-    if not rows:
+    every = [measured for _, engines in rows for measured in engines]
+    if not every:
         return None
-    last = max(4, *(math.ceil(nines(value)) for _, value, _ in rows))
-    wide = WIDTH - LEFT - _NUMBER
+    last = max(4, *(math.ceil(nines(measured.cosine)) for measured in every))
+    wide = WIDTH - LEFT - _MARGIN
+    given = {measured.precision for measured in every}
+    precisions = [*(name for name in PRECISIONS if name in given), *sorted(given - {*PRECISIONS})]
 
     def x(value: float) -> float:
         return LEFT + wide * min(1.0, max(0.0, (nines(value) - 1) / (last - 1)))
 
-    names = {1: "0.9", 2: "0.99", 3: "0.999", 4: "0.9999"}
+    def dot(measured: Measured) -> Dot:
+        return Dot(
+            tone=precisions.index(measured.precision),
+            text=f"{measured.precision} {cut(measured.cosine, 6)}",
+            at=x(measured.cosine),
+            floor=None if measured.floor is None else x(measured.floor),
+        )
+
+    names = {1: "0.9", 2: "0.99", 3: "0.999", 4: "0.9999", 5: "0.99999"}
     return DotPlot(
-        height=_LANE * len(rows) + BOTTOM,
+        height=_LANE * len(rows) + BOTTOM + TOP,
         x=tuple(
             Tick(at=LEFT + wide * (n - 1) / (last - 1), text=names.get(n, f"{n} nines"))
             for n in range(1, last + 1)
         ),
-        dots=tuple(
-            Dot(
+        lanes=tuple(
+            Lane(
                 name=name,
-                text=cut(value, 7),
-                at=x(value),
-                floor=None if floor is None else x(floor),
-                y=_LANE * (number + 1) - 16.0,
+                y=TOP + _LANE * (number + 0.5),
+                dots=tuple(dict.fromkeys(map(dot, engines))),
             )
-            for number, (name, value, floor) in enumerate(rows)
+            for number, (name, engines) in enumerate(rows)
         ),
+        precisions=tuple(precisions),
     )
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.catalog import facts
+from zoo.catalog.commands import Command
 from zoo.catalog.listing import line_title
-from zoo.client.recommendation import kept
+from zoo.util.names import counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-ASSETS = ("style.css", "noscript.css", "catalog.js", "copy.js", "icon.svg")
+ASSETS = (
+    "style.css", "noscript.css", "search.js", "catalog.js", "use.js", "copy.js", "icon.svg",
+)  # fmt: skip
 """Files that are copied to the site unchanged."""
 
 
@@ -49,7 +52,8 @@ def environment() -> Environment:
         "best_rate": facts.best_rate,
         "engine_page": facts.engine_page,
         "model_page": facts.model_page,
-        "kept": kept,
+        "as_command": as_command,
+        "counted": counted,
         "precision_words": facts.precision_words,
         "runtime_words": facts.runtime_words,
         "verified_columns": facts.verified_columns,
@@ -61,6 +65,11 @@ def environment() -> Environment:
 def render(template: str, **values: Any) -> bytes:
     """Returns a template's page, encoded in UTF-8."""
     return environment().get_template(template).render(**values).encode()
+
+
+def as_command(title: str, text: str, language: str = "sh") -> Command:
+    """Returns a command for a template to show."""
+    return Command(title=title, text=text, language=language)
 
 
 def json_block(value: Any) -> Any:

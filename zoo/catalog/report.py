@@ -6,6 +6,7 @@ All of it is derived from the index. Failures are in no index: the farm's summar
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from zoo.catalog.night import Drift, Part
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import BuildRecord, ExportRecord, Status
-from zoo.schema.targets import arch_of, cell_of
+from zoo.schema.targets import arch_of, cell_of, on_gpu
 from zoo.schema.targets_table import PRECISIONS, target_table
 
 
@@ -69,22 +70,41 @@ class Missing(Part):
 
 
 class Newest(Part):
-    """A recent build."""
+    """A recent build.
+
+    Attributes:
+        model: Its model.
+        targets: Labels of the targets that it serves.
+        record: Its build key.
+        created: When it was built.
+        status: Its status on every target.
+        rebuild: The command that builds it again from a checkout.
+    """
 
     model: str
     targets: tuple[str, ...]
     record: str
     created: str
     status: str
+    rebuild: str
 
 
 class ModelReport(Part):
-    """A model's part of the report."""
+    """A model's part of the report.
+
+    Attributes:
+        rebuilt: Its engines that superseded others.
+        drift: How their measurements differ from those of the engines before.
+        missing: What was not built.
+        newest: Its current engines, the newest first.
+        uncompared: Whether it has a CPU engine and none was timed beside PyTorch.
+    """
 
     rebuilt: tuple[Rebuilt, ...] = ()
     drift: tuple[Drift, ...] = ()
     missing: tuple[Missing, ...] = ()
     newest: tuple[Newest, ...] = ()
+    uncompared: bool = False
 
 
 def successions(model: ModelIndex) -> Iterator[tuple[EngineEntry, EngineEntry, str]]:
@@ -215,9 +235,27 @@ def newest(model: ModelIndex) -> list[Newest]:
                 record=record,
                 created=entries[0].created,
                 status=Status.VERIFIED if _all_verified(entries) else entries[-1].status,
+                rebuild=_rebuild(model.model, entries),
             )
         )
     return sorted(builds, key=lambda build: build.created, reverse=True)
+
+
+def _rebuild(model: str, entries: list[EngineEntry]) -> str:
+    """Returns the command that builds an engine again; its build key names its inputs."""
+    engine, line = entries[0], entries[0].toolchain.line
+    archs = ",".join(dict.fromkeys(arch for entry in entries for arch in archs_of(entry)))
+    words = [f"make zoo MODELS={model} GPU={shlex.quote(archs)}"]
+    if on_gpu(line.kind):
+        words.append(f"TRT={line.asked}")
+    words.append(f"PRECISION={shlex.quote(engine.precision)}")
+    return " ".join([*words, *["WEIGHTS=seeded"] * engine.dry_run])
+
+
+def is_uncompared(model: ModelIndex) -> bool:
+    """Returns whether a model has a CPU engine and none was timed beside PyTorch."""
+    on_cpu = [engine for engine in model.current if "cpu" in archs_of(engine)]
+    return bool(on_cpu) and all(engine.comparison is None for engine in on_cpu)
 
 
 def _all_verified(entries: list[EngineEntry]) -> bool:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zoo.catalog import engine_page, facts, listing, model_page, report
+from zoo.catalog.commands import commands, file_name
 from zoo.catalog.engine_page import Origin
 from zoo.catalog.gpus import known_as
 from zoo.catalog.index_file import SCHEMA, index_file, schema_file
 from zoo.catalog.night import Drift, NightlyRun
 from zoo.catalog.place import Place
+from zoo.catalog.preprocessing import preprocess_snippet, resize_words
 from zoo.catalog.render import ASSETS, TEMPLATES, render
 from zoo.catalog.report import ModelReport
 from zoo.catalog.site_report import Expected, SiteReport, combine
 from zoo.catalog.state import STATE, ModelState, SiteState, read_state, write
-from zoo.client.recommendation import verdicts
+from zoo.catalog.use import quick_start, use_box
 from zoo.repository.repository import Repository
 from zoo.schema.index import EngineEntry, ModelIndex
-from zoo.schema.layout import blob_key
+from zoo.schema.layout import FIRST_ROOT, blob_key
 from zoo.schema.licences import allowed_licences, licence_text, notice_text
 from zoo.schema.records import Blob, BuildRecord, ExportRecord, Kind
 from zoo.util.digest import sha256_bytes, sha256_json
@@ -70,6 +72,7 @@ def build_site(
     place: Place | None = None,
     nightly: NightlyRun | None = None,
     expected: Expected | None = None,
+    wheel: Path | None = None,
 ) -> None:
     """Writes or updates the site.
 
@@ -83,11 +86,15 @@ def build_site(
         place: Where readers find the repository, if known.
         nightly: Summary of the last nightly run, for the report.
         expected: What a complete repository would hold, for the report.
+        wheel: The client's wheel, which the site offers for download; None if there is none.
     """
     index = repository.index()
     digests = {row.model: row.index.sha256 for row in index.models} if index else {}
     kind = (index.kind if index else repository.kind()) or Kind.RELEASE
-    site = Site(repository=repository, folder=folder, kind=kind, place=place or Place())
+    told = replace(
+        place or Place(), root=_root(repository), wheel=wheel.name if wheel is not None else None
+    )
+    site = Site(repository=repository, folder=folder, kind=kind, place=told)
     models = list(repository.model_indexes())
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -100,10 +107,21 @@ def build_site(
         states[model.model] = state
     parts = (state.report for state in states.values())
     files = _write_shared(site, models, combine(parts, expected or Expected()), nightly)
+    if wheel is not None:
+        files.append(wheel.name)
+        write(folder / wheel.name, wheel.read_bytes())
     new = SiteState(maker=maker, models=states, files=tuple(files))
     for name in old.everything - new.everything:
         (folder / name).unlink(missing_ok=True)
     write(folder / STATE, (new.model_dump_json() + "\n").encode())
+
+
+def _root(repository: Repository) -> str | None:
+    """Returns the SHA-256 of a repository's first root, by which readers trust it."""
+    try:
+        return sha256_bytes(repository.store.get(FIRST_ROOT, limit=_STATEMENT))
+    except KeyError:
+        return None
 
 
 def _maker(site: Site) -> str:
@@ -114,7 +132,7 @@ def _maker(site: Site) -> str:
     return sha256_json(
         {
             "code": {path.name: sha256_bytes(path.read_bytes()) for path in code if path.is_file()},
-            "place": [site.place.url, site.place.own],
+            "place": asdict(site.place),
             "kind": site.kind,
         }
     )
@@ -152,7 +170,7 @@ def _write_shared(
         write(folder / DATA, text)
     page = site.write(
         "index.html", "index.html",
-        cards=cards, filters=listing.filters(cards),
+        cards=cards, filters=listing.filters(cards), quick=quick_start(models, site.place),
         data=None if too_large else rows, data_file=DATA,
         engines=sum(len(facts.by_record(model.current)) for model in models),
     )  # fmt: skip
@@ -178,9 +196,8 @@ def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
         model=model, grid=model_page.grid(model), charts=model_page.speed_charts(model),
         torch_charts=model_page.torch_charts(model),
         accuracy=model_page.accuracy(model), width=model_page.width(model.feature_dim),
-        classes=model_page.CLASSES, snippet=model_page.preprocess_snippet(model),
-        resize=model_page.resize_words(model.preprocess),
-        verdicts=verdicts(model.model_copy(update={"engines": model.current})),
+        classes=model_page.CLASSES, snippet=preprocess_snippet(model),
+        resize=resize_words(model.preprocess), use=use_box(model, site.place),
         notice=notice, has_licence=model.licence in allowed_licences(),
     )  # fmt: skip
     files = [page]
@@ -195,10 +212,10 @@ def _write_engine(site: Site, model: ModelIndex, entries: list[EngineEntry], ori
         facts.engine_page(model.model, first.record), "engine.html",
         model=model, engine=first, entries=entries, origin=origin,
         known=" and ".join(filter(None, map(known_as, facts.archs_of(_whole(entries))))),
-        file_name=engine_page.file_name(model.model, first),
+        file_name=file_name(model.model, first),
         requirements=engine_page.requirements(_whole(entries), origin.record),
-        commands=engine_page.commands(model, _whole(entries), site.place),
-        rebuild=engine_page.rebuild(model, first, origin.record),
+        commands=commands(model, _whole(entries), site.place),
+        advice=engine_page.advice(model, entries),
         provenance=engine_page.provenance(first, origin),
         history=engine_page.history(model, entries, origin.attestations),
     )  # fmt: skip
@@ -236,6 +253,7 @@ def _report(model: ModelIndex, origins: dict[str, Origin]) -> ModelReport:
         drift=tuple(drift),
         missing=tuple(report.missing(model)),
         newest=tuple(report.newest(model)),
+        uncompared=report.is_uncompared(model),
     )
 
 

@@ -63,6 +63,7 @@ class SiteReport(Part):
         missing: Engines that were not built.
         absent: Models with nothing in the repository, by the reason why.
         newest: The most recent builds.
+        uncompared: Models with CPU engines none of which was timed beside PyTorch.
     """
 
     rebuilt: tuple[RebuiltTogether, ...] = ()
@@ -72,6 +73,7 @@ class SiteReport(Part):
     missing: tuple[Missing, ...] = ()
     absent: dict[str, tuple[str, ...]] = Field(default={})
     newest: tuple[Newest, ...] = ()
+    uncompared: tuple[str, ...] = ()
 
 
 def combine(parts: Iterable[ModelReport], expected: Expected) -> SiteReport:
@@ -95,6 +97,9 @@ def combine(parts: Iterable[ModelReport], expected: Expected) -> SiteReport:
         missing=tuple(_wanted((gap for part in listed for gap in part.missing), expected)),
         absent=absent,
         newest=tuple(builds[:NEWEST]),
+        uncompared=tuple(
+            sorted({build.model for part in listed if part.uncompared for build in part.newest})
+        ),
     )
 
 

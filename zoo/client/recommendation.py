@@ -12,6 +12,7 @@ from zoo.schema.measurements import MachineDescription
 from zoo.schema.precisions import PRECISION_FACTS, is_lowered
 from zoo.schema.records import Status
 from zoo.schema.targets import place_of
+from zoo.util.strenum import StrEnum
 
 _MAX_LISTED = 3  # operators to list by name; if there are more, only their number is given
 
@@ -36,13 +37,43 @@ class Speed:
         return self.interval[0] <= 1 <= self.interval[1]
 
 
-def verdicts(model: ModelIndex) -> dict[str, dict[str, str]]:
+class Advice(StrEnum):
+    """What a verdict advises."""
+
+    RECOMMENDED = "recommended"
+    VERIFIED = "verified"
+    NOISE = "noise"
+    SLOWER = "slower"
+    PENDING = "pending"
+    WITHDRAWN = "withdrawn"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A recommendation for a precision on a place.
+
+    Attributes:
+        advice: What it advises.
+        word: The advice in words, with the engine to use instead.
+        facts: What it is based on, or why there is no engine.
+    """
+
+    advice: Advice
+    word: str
+    facts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.word}: {', '.join(self.facts)}" if self.facts else self.word
+
+
+def verdicts(model: ModelIndex) -> dict[str, dict[str, Verdict]]:
     """Returns a recommendation for each precision below fp32.
 
     Returns:
         Recommendations by place (architecture and runtime, ``sm86-rtx1.7``) and precision.
     """
-    by_place: dict[str, dict[str, str]] = {}
+    by_place: dict[str, dict[str, Verdict]] = {}
     verified = {
         (place_of(label), engine.precision): engine
         for engine in model.current
@@ -62,7 +93,8 @@ def verdicts(model: ModelIndex) -> dict[str, dict[str, str]]:
             by_place.setdefault(place, {})[engine.precision] = _verdict(engine, filter(None, finer))
     for cell in model.disabled:
         for label in cell.targets:
-            by_place.setdefault(place_of(label), {})[cell.precision] = f"none: {cell.reason}"
+            none = Verdict(advice=Advice.NONE, word="none", facts=(cell.reason,))
+            by_place.setdefault(place_of(label), {})[cell.precision] = none
     return {place: dict(sorted(by_place[place].items())) for place in sorted(by_place)}
 
 
@@ -139,17 +171,18 @@ def cut(value: float, digits: int) -> str:
     return text if float(text) <= value else f"{value - 0.5 * 10**-digits:.{digits}f}"
 
 
-def _verdict(engine: EngineEntry, finer: Iterable[EngineEntry]) -> str:
+def _verdict(engine: EngineEntry, finer: Iterable[EngineEntry]) -> Verdict:
     if engine.status == Status.WITHDRAWN:
-        return f"withdrawn: {engine.reason}"
+        reason = (engine.reason,) if engine.reason else ()
+        return Verdict(advice=Advice.WITHDRAWN, word="withdrawn", facts=reason)
     facts = [text] if (text := kept(engine)) else []
     if engine.verification:
         worst = min(batch.worst_cosine for batch in engine.verification.batches)
-        facts.append(f"worst cosine {cut(worst, 4)}")
+        facts.append(f"worst cosine {cut(worst, 6)}")
     speeds = {str(other.precision): speed_against(engine, other) for other in finer}
     facts += [_speed_words(name, speed) for name, speed in speeds.items()]
-    word = _word(engine, speeds)
-    return f"{word}: {', '.join(facts)}" if facts else word
+    advice, word = _advice(engine, speeds)
+    return Verdict(advice=advice, word=word, facts=tuple(facts))
 
 
 def _speed_words(name: str, speed: Speed | None) -> str:
@@ -163,16 +196,18 @@ def _speed_words(name: str, speed: Speed | None) -> str:
     )
 
 
-def _word(engine: EngineEntry, speeds: Mapping[str, Speed | None]) -> str:
+def _advice(engine: EngineEntry, speeds: Mapping[str, Speed | None]) -> tuple[Advice, str]:
     """Returns the advice on an engine: one that is not known to be faster gains nothing."""
     if engine.status == Status.PENDING:
-        return "not verified yet"
+        return Advice.PENDING, "not verified yet"
     known = {name: speed for name, speed in speeds.items() if speed is not None}
     if slower := {name: speed.ratio for name, speed in known.items() if speed.interval[1] < 1}:
-        return f"use {min(slower, key=slower.__getitem__)} instead"
+        return Advice.SLOWER, f"use {min(slower, key=slower.__getitem__)} instead"
     if noise := [name for name, speed in known.items() if speed.is_noise]:
-        return f"not known to be faster than {noise[0]}"
-    return "recommended" if len(known) == len(speeds) else "verified"
+        return Advice.NOISE, f"not known to be faster than {noise[0]}"
+    if len(known) == len(speeds):
+        return Advice.RECOMMENDED, "recommended"
+    return Advice.VERIFIED, "verified"
 
 
 def _is_same(mine: MachineDescription, others: MachineDescription) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "Scheme",
     "credentials_of",
     "download_command",
+    "extra_of",
     "folder_of",
     "open_store",
 ]
@@ -49,6 +50,7 @@ class Scheme:
             stores are not folders.
         credentials: Start of the names of the environment variables that hold the credentials of
             such a store; None if it needs none.
+        extra: The extra of this package that such a store needs; None if it needs none.
     """
 
     form: str | None
@@ -57,6 +59,7 @@ class Scheme:
     download: str | None
     folder: Callable[[str], Path] | None = None
     credentials: str | None = None
+    extra: str | None = None
 
 
 def _folder_of_file(rest: str) -> Path:
@@ -95,6 +98,7 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
             writable=True,
             download="aws s3 cp {source} {target}",
             credentials="AWS_",
+            extra="s3",
         ),
         "https": Scheme(
             form="https://host/path",
@@ -174,6 +178,16 @@ def credentials_of(url: str) -> str | None:
     """
     scheme = _scheme_of(url)
     return scheme.credentials if scheme else None
+
+
+def extra_of(url: str) -> str | None:
+    """Returns the extra of this package that a store needs; None if it needs none.
+
+    Args:
+        url: The store's address: the path of a directory, or a URL.
+    """
+    scheme = _scheme_of(url)
+    return scheme.extra if scheme else None
 
 
 def _scheme_of(url: str) -> Scheme | None:

@@ -19,7 +19,8 @@ from builders.planning.decision import ACTION_FACTS, Action, Cause, Decision, wh
 from builders.recipe.export_form import Form
 from builders.recipe.precisions import RECIPES, RangeMethod
 from builders.weights.mode import MODE_FACTS, WeightsMode, mode_of
-from zoo.catalog.engine_page import commands, history
+from zoo.catalog.commands import commands
+from zoo.catalog.engine_page import history
 from zoo.catalog.place import Place
 from zoo.client.selection import Machine, select
 from zoo.schema.closed import Unknown, complete
@@ -60,11 +61,11 @@ DECIDES = {
     }),
     Rest: ("zoo/schema/precisions.py", {"builders/precision/search.py"}),
     Placing: ("zoo/schema/precisions.py", {"builders/precision/qdq.py"}),
-    Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/engine_page.py"}),
+    Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/commands.py"}),
     Cut: ("zoo/schema/manifest.py", {
         "zoo/schema/manifest.py", "builders/export/backbone.py", "builders/export/cuts.py",
     }),
-    CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/model_page.py"}),
+    CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/preprocessing.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/status.py"}),
     Status: ("zoo/schema/records.py", {"builders/publish/index.py", "zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),

@@ -10,13 +10,14 @@
     list: element.querySelector(".rows"),
     more: element.querySelector(".more"),
     first: [...element.querySelectorAll(".row")],
-    text: [...element.querySelectorAll("h2, p:not(.more)")].map((part) => part.textContent).join(" ").toLowerCase(),
+    link: element.querySelector("h2 a"),
     page: element.querySelector("h2 a").getAttribute("href"),
+    text: element.querySelector(".about").textContent,
   }));
   const archText = {};
   const known = {}; // architecture to its best-known GPUs
   const products = new Map(); // product, as "rtx3080", to the architectures that it comes with
-  const compact = (text) => text.toLowerCase().replace(/[\s-]/g, "");
+  const { compact } = Search;
   for (const option of $("gpu").querySelectorAll("option[data-arch]")) {
     const arch = option.dataset.arch;
     products.set(compact(option.textContent), new Set([...(products.get(compact(option.textContent)) ?? []), arch]));
@@ -40,6 +41,7 @@
     row.status = row.badges[0][0];
     row.text = [word(archs), row.precision, row.runtime, row.line, row.note, ...row.badges.map((badge) => badge[0]),
       ...row.archs.map((arch) => archText[arch] ?? "")].join(" ").toLowerCase();
+    row.words = Search.wordsOf(row.text);
     return row;
   });
 
@@ -77,36 +79,37 @@
     accuracy: (row, other) => (other.cosine ?? -1) - (row.cosine ?? -1),
   };
 
-  const fits = (row, want, gpu, words) =>
+  const fits = (row, want, gpu) =>
     (!gpu || row.archs.includes(gpu)) && (!want.trt || row.line === want.trt)
     && (!want.precision || row.precision.split(" ")[0] === want.precision)
     && (!want.family || row.family === want.family)
     && (!want.features || String(row.features) === want.features)
     && (!want.size || (row.size !== null && row.size <= Number(want.size)))
-    && (!want.status || row.status === want.status)
-    && words.every((word) => {
-      const archs = products.get(compact(word));
-      return archs ? row.archs.some((arch) => archs.has(arch)) : row.text.includes(word) || cards[row.card].text.includes(word);
-    });
+    && (!want.status || row.status === want.status);
 
-  // What nvidia-smi and boxes print around a product's name: "NVIDIA A100-SXM4-80GB" is an A100.
-  const extra = /\b(nvidia|geforce|tesla|super|laptop|gpu|generation|max-?q|(workstation|server) edition|pcie|nvl|sxm\d?|hbm\d?e?|\d+ ?gb)\b/g;
-  const plain = (text) => text.toLowerCase().replace(extra, " ")
-    .replace(/\bsm[ _-]?(\d+)/g, "sm$1").replace(/\b(rtx|gtx)[ _-]?(?=[a-z]?\d)/g, "$1 ");
-  // Splits a search into words but keeps product names whole: "rtx 3080" is not "rtx" and "3080".
-  const split = (text) => (plain(text).match(/(?:rtx pro|rtx|gtx|quadro rtx) [a-z]?\d+(?: (?:ti|ada|blackwell))?|\S+/g) ?? [])
-    .map((word) => word.replace(/^-+|-+$/g, "")).filter(Boolean);
+  // Whether a row has a word: one that names a GPU, a precision, a runtime or a state.
+  const has = (row, word) => {
+    const archs = products.get(Search.compact(word));
+    if (archs) return row.archs.some((arch) => archs.has(arch));
+    return /^\d+$/.test(word) ? row.words.includes(word) : row.words.some((own) => own.startsWith(word));
+  };
   const slug = (text) => text.replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 
   const start = (data) => {
     const rows = unpack(data);
+    const models = cards.map(({ text, link }, index) => {
+      const [id, features, family, licence, timm, pixels] = data.models[index];
+      return Search.entry({ id, title: link.textContent, timm, family, licence, features, pixels, text });
+    });
     const parent = $("cards");
     const all = $("count").textContent;
+    const byCard = cards.map((_, index) => rows.filter((row) => row.card === index));
 
     const restore = () => {
       for (const card of cards) {
         card.element.hidden = false;
         card.list.replaceChildren(...card.first);
+        card.link.setAttribute("href", card.page);
         if (card.more) card.more.hidden = false;
       }
       parent.append(...cards.map((card) => card.element));
@@ -117,13 +120,29 @@
 
     const explain = (want, gpu) => {
       const option = $("gpu").selectedOptions[0];
-      const about = gpu && !rows.some((row) => row.archs.includes(gpu));
-      $("none-text").textContent = unknown.length ? `The link filters by ${unknown.join(", ")}, which this page does not list. Clear the filters, or build an engine from a checkout:` : about
-        ? `Nothing is published for ${option.textContent} (${gpu}) yet. From a checkout you can build it:`
-        : `${want.q ? "Clear a filter or try other words; GPUs that are not in the list are not supported." : "Clear a filter."} Or build the engine from a checkout:`;
-      const precision = want.precision ? ` PRECISION=${want.precision}` : "";
-      const line = want.trt && !want.trt.startsWith("ort") ? ` TRT=${want.trt.replace(/^trt/, "")}` : "";
-      $("none-command").textContent = `make zoo${gpu ? ` GPU=${gpu}` : ""}${line}${precision}`;
+      const absent = gpu && !rows.some((row) => row.archs.includes(gpu));
+      $("none-text").textContent = unknown.length ? `The link filters by ${unknown.join(", ")}, which this page does not list. Clear the filters.` : absent
+        ? `Nothing is published for ${option.textContent} (${gpu}) yet.`
+        : want.q ? "Clear a filter or try other words; GPUs that are not in the list are not supported." : "Clear a filter.";
+    };
+
+    // Words of a search: those of GPUs, those that only rows have, as fp16, and those of models.
+    const sorted = (words) => {
+      const gpus = words.filter((word) => products.has(compact(word)));
+      const others = words.filter((word) => !gpus.includes(word));
+      const ofRows = others.filter((word) => !/^\d+$/.test(word) && rows.some((row) => has(row, word)));
+      return { gpus, others, ofRows, ofModels: others.filter((word) => !ofRows.includes(word)) };
+    };
+    // How well a model fits a search, and those of its rows that do. What names the model as a whole
+    // chooses all of its rows; otherwise each word is in the row, or else in the model.
+    const found = (index, { gpus, others, ofRows, ofModels }) => {
+      const own = byCard[index].filter((row) => gpus.every((word) => has(row, word)));
+      const whole = Search.rank(models[index], others);
+      if (whole >= Search.NAMED) return [whole, own];
+      const rank = Search.rank(models[index], ofModels);
+      const fitting = (row) => ofRows.every((word) => has(row, word));
+      if (rank) return [rank, own.filter(fitting)];
+      return [1, own.filter((row) => fitting(row) && ofModels.every((word) => has(row, word)))];
     };
 
     let unknown = []; // choices in the URL that the filters do not offer
@@ -131,21 +150,30 @@
       const want = chosen();
       const gpu = arch();
       if (!unknown.length && !names.some((name) => want[name])) return restore();
-      const words = split(want.q);
-      const groups = cards.map(() => []);
-      for (const row of rows) if (!unknown.length && fits(row, want, gpu, words)) groups[row.card].push(row);
+      const words = Search.split(want.q);
+      const parts = sorted(words);
+      // A search that names models means them alone, not others that mention them.
+      const least = models.some((model) => parts.ofModels.length && Search.rank(model, parts.ofModels) >= Search.TITLED) ? Search.TITLED : 0;
+      const ranks = cards.map(() => 0);
+      const groups = cards.map((_, index) => {
+        const [rank, own] = found(index, parts);
+        ranks[index] = rank;
+        return unknown.length || rank < least ? [] : own.filter((row) => fits(row, want, gpu));
+      });
       const by = order[want.sort];
       if (by) groups.forEach((group) => group.sort(by));
       const places = cards.map((_, index) => index);
       if (by) places.sort((a, b) => (groups[a].length && groups[b].length ? by(groups[a][0], groups[b][0]) : groups[b].length - groups[a].length));
+      else if (words.length) places.sort((a, b) => ranks[b] - ranks[a]);
       const pages = new Set();
-      let models = 0;
+      let count = 0;
       for (const [index, card] of cards.entries()) {
         const group = groups[index];
         card.element.hidden = !group.length;
         card.list.replaceChildren(...group.map(element));
         if (card.more) card.more.hidden = true;
-        models += group.some((row) => !row.note) ? 1 : 0;
+        count += group.some((row) => !row.note) ? 1 : 0;
+        card.link.setAttribute("href", gpu ? `${card.page}?gpu=${encodeURIComponent(want.gpu)}` : card.page);
         for (const row of group) if (!row.note) pages.add(row.page);
       }
       parent.append(...places.map((index) => cards[index].element));
@@ -153,7 +181,7 @@
       $("none").hidden = any;
       if (!any) explain(want, gpu);
       $("reset").hidden = false;
-      $("count").textContent = `${pages.size} engine${pages.size === 1 ? "" : "s"} of ${models} model${models === 1 ? "" : "s"}`;
+      $("count").textContent = `${number(pages.size, 0)} engine${pages.size === 1 ? "" : "s"} of ${count} model${count === 1 ? "" : "s"}`;
     };
 
     const keep = () => {
@@ -161,11 +189,12 @@
       history.replaceState(null, "", query ? `?${query}` : location.pathname);
     };
     const read = () => {
+      form.classList.toggle("all", ["trt", "family", "features", "size", "status"].some((name) => new URLSearchParams(location.search).has(name)));
       const query = new URLSearchParams(location.search);
       unknown = [];
       for (const name of names) {
         const value = query.get(name) ?? "";
-        const tries = [value, value.toLowerCase(), slug(value.toLowerCase()), slug(plain(value))];
+        const tries = [value, value.toLowerCase(), slug(value.toLowerCase()), slug(Search.plain(value))];
         for (const text of tries) {
           $(name).value = text;
           if ($(name).selectedIndex !== -1) break;
@@ -177,7 +206,11 @@
       }
       show();
     };
+    $("gpu").addEventListener("change", () => {
+      try { localStorage.setItem("gpu", $("gpu").value); } catch { /* blocked: links have it */ }
+    });
     form.addEventListener("input", () => { unknown = []; show(); keep(); });
+    $("more").addEventListener("click", () => form.classList.add("all"));
     form.addEventListener("submit", (event) => event.preventDefault());
     $("reset").addEventListener("click", () => { unknown = []; form.reset(); for (const name of names) $(name).value = ""; show(); keep(); $("q").focus(); });
     addEventListener("popstate", read);

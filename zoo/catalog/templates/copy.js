@@ -1,6 +1,10 @@
-// Makes the copy buttons copy the lines next to them.
+// Makes the copy buttons copy the lines next to them, and writes the site's own address into them.
 "use strict";
 {
+  for (const part of document.querySelectorAll("[data-slot=site]")) {
+    const address = new URL(part.dataset.root || ".", location.href.split(/[?#]/)[0]).href;
+    part.textContent = address.replace(/\/$/, "").replaceAll("'", "%27");
+  }
   const status = document.createElement("span");
   status.className = "skip";
   status.setAttribute("role", "status");
