@@ -241,6 +241,6 @@ def _is_compared(decision: Decision, known: RepositoryKnown) -> bool:
     """Whether an engine that was built may be outdone by a verified one that is published."""
     assert decision.wanted is not None
     published = (known.published(target.label.cell) for target in decision.wanted.targets)
-    return decision.prove is not None and any(
+    return decision.verification is not None and any(
         entry is not None and entry.status is Status.VERIFIED for entry in published
     )
