@@ -54,7 +54,8 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     size.add_argument(
         "--input-size", type=_pixels, metavar="PIXELS",
-        help="another size; networks of a fixed size are made for it",
+        help="another size; networks of a fixed size are made for it (default: the size that the "
+        "weights are trained at)",
     )  # fmt: skip
     parser.add_argument(
         "--no-check", action="store_true",
