@@ -263,10 +263,10 @@ def test_the_commands(
     assert zoo("train-head c --task regression --labels p.csv --solver lbfgs -o p.safetensors") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("on 5 held-out images")
-    assert "always the mean" in out[1]
+    assert "mean" in out[1]
     assert out[2] == "  labels of images that are not in the cache: 1 (gone.png)"
     assert out[3] == "  images without a label, which were not used: 1"
-    assert "linear, 1 number, trained on" in out[4]
+    assert "linear" in out[4]
     assert json.loads((tmp_path / "p.json").read_text())["scores"][0]["name"] == "price"
     assert (tmp_path / "p.png").read_bytes()[1:4] == b"PNG"
     photos = f"data/{names[0]} data/{names[1]}"
@@ -279,7 +279,7 @@ def test_the_commands(
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("mAP ")
     assert "by chance" in out[0]
-    assert "always the majority" in out[1]
+    assert "majority" in out[1]
     assert zoo(f"predict --json --head t.safetensors {photos}") == 0
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert set(first["labels"]) <= {"red", "big"}

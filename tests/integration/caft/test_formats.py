@@ -68,5 +68,5 @@ def test_without_the_packages_they_are_counted_and_named(photos: Path, tmp_path:
 
 def test_a_torn_file_is_no_traceback(photos: Path) -> None:
     (photos / "torn.heic").write_bytes((photos / "class0/p.heic").read_bytes()[:200])
-    with pytest.raises(RunError, match=r"torn\.heic: can't be read as an image"):
+    with pytest.raises(RunError, match=r"torn\.heic"):
         open_photo(photos / "torn.heic")

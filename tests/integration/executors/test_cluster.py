@@ -100,7 +100,7 @@ def test_nobody_connects_without_a_certificate_of_the_same_authority(
     ):
         with pytest.raises(ClusterError, match=re.escape(address)):
             DaskExecutor(address, folder)
-    with pytest.raises(UsageError, match="needs certificates"):
+    with pytest.raises(UsageError, match=r"--certs\b"):
         DaskExecutor(cluster.address)
     with pytest.raises(UsageError, match="unencrypted"):
         DaskExecutor("tcp://farm.example.org:8786")
@@ -168,7 +168,7 @@ def test_a_job_whose_worker_dies_runs_on_another_and_one_that_kills_three_is_qua
     assert log.count("died while running this job") == 3
     kept = bench.folder / "_failures" / "killer"
     keep(output, kept)
-    with pytest.raises(JobError, match="in quarantine"):
+    with pytest.raises(JobError, match="quarantine"):
         check_quarantine(jobs[1], kept)
     check_quarantine(bench.job("killer"), kept)  # other inputs are another job
 

@@ -34,7 +34,7 @@ def photo(size: int = 160) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", DEAD)
 def test_fresh_networks_have_dead_branches_and_seeded_ones_have_none(name: str) -> None:
-    with pytest.raises(ExportError, match="residual branches") as refused:
+    with pytest.raises(ExportError) as refused:
         branches.check_alive("model", backbone_of(network(name)), photo())
     assert refused.value.exit_code == 6
     images = np.random.default_rng(0).standard_normal((4, 3, 160, 160), np.float32)
@@ -101,7 +101,7 @@ def test_a_single_dead_branch_is_named() -> None:
     block = model.get_submodule("blocks.2.mlp.fc2")
     assert isinstance(block, nn.Linear)
     nn.init.zeros_(block.weight)
-    with pytest.raises(ExportError, match=r"1 of 12 residual branches.*blocks\.2") as refused:
+    with pytest.raises(ExportError, match=r"\b1 of 12\b.*blocks\.2") as refused:
         branches.check_alive("model", backbone_of(model), photo())
     assert_golden("export/dead-branch", refused.value)
 

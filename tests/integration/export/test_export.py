@@ -301,7 +301,7 @@ class Refused(nn.Module):
 def test_the_cause_of_a_failed_export_is_said(
     tmp_path: Path, error: Exception, dialect: str, fused: bool
 ) -> None:
-    with pytest.raises(ExportError, match="can't export this network") as caught:
+    with pytest.raises(ExportError) as caught:
         write_onnx(Backbone(Refused(error, fused), pooled(8)), 8, tmp_path / "m.onnx", dialect)
     assert "the cause" in caught.value.message
     assert "\x1b" not in caught.value.message

@@ -88,7 +88,7 @@ def test_a_network_without_branches_is_left_alone(manifest: Manifest) -> None:
 def test_a_fused_network_that_differs_is_refused(manifest: Manifest) -> None:
     network = Backbone(toy(), manifest.backbone)
     images, features = golden(manifest, network)
-    with pytest.raises(ExportError, match="of the fused network") as refused:
+    with pytest.raises(ExportError) as refused:
         fusion.fuse(manifest, network, images, features[:, ::-1].copy())
     assert refused.value.exit_code == 6
     assert "cosine" in refused.value.message

@@ -63,11 +63,11 @@ def test_the_demo_runs_on_ones_own_photos(farm: Farm, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "bad.jpg" in done.stderr  # skipped, with the reason
-    assert "photos       21 photos of 2 classes" in done.stdout
-    assert "on 6 held-out images (95% interval" in done.stdout
+    assert re.search(r"photos +21 photos", done.stdout)
+    assert "on 6 held-out" in done.stdout
     assert re.search(r"\d times as fast", done.stdout)
     assert (tmp_path / "out" / "demo.png").is_file()
     one = folder(tmp_path / "one", classes=1)
-    with pytest.raises(DatasetError, match="has 1 classes") as raised:
+    with pytest.raises(DatasetError, match=r"\b1 class") as raised:
         own_photos(one, tmp_path / "list")
     assert str(one) in str(raised.value)

@@ -201,7 +201,7 @@ def test_what_the_memory_does_not_hold_is_said_before(
     session: TensorRTSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "free_memory", lambda: 1000)
-    with pytest.raises(RunError, match=r"batches of 1 to 8 need .* MiB is free"):
+    with pytest.raises(RunError, match=r"\b8\b.*\bMiB\b"):
         session.features(images(1))
 
 
@@ -224,7 +224,7 @@ def test_wrong_images_are_refused(
 
 
 def test_what_speaks_no_protocol_is_refused(session: TensorRTSession) -> None:
-    with pytest.raises(RunError, match="neither a numpy array nor a GPU array"):
+    with pytest.raises(RunError, match=r"\blist\b|__cuda_array_interface__"):
         session.features([1, 2, 3])
 
 
@@ -233,7 +233,7 @@ def test_a_truncated_engine_is_refused(engine: Path, inputs: BuildInputs, tmp_pa
     (tmp_path / "cut").write_bytes(data[: len(data) // 2])
     with pytest.raises(RunError, match="truncated"):
         open_session(tmp_path / "cut", inputs, len(data))
-    with pytest.raises(RunError, match="can't be loaded"):
+    with pytest.raises(RunError):
         open_session(tmp_path / "cut", inputs)
 
 
@@ -241,7 +241,7 @@ def test_an_engine_of_another_version_or_gpu_is_refused(engine: Path, tmp_path: 
     data = bytearray(engine.read_bytes())
     data[24] += 1
     (tmp_path / "newer").write_bytes(data)
-    with pytest.raises(RunError, match="its record says TensorRT"):
+    with pytest.raises(RunError, match="TensorRT"):
         open_session(tmp_path / "newer", make_inputs())
     other = "sm75" if local_archs()[0].name != "sm75" else "sm80"
     with pytest.raises(RunError, match=other):
