@@ -13,7 +13,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import fft, ndimage
 
 SIDE = 256
 """Longer side of the grey picture that photos are compared by."""
@@ -112,6 +111,8 @@ class _Edges:
     def spectrum(self, size: tuple[int, int]) -> npt.NDArray[np.complex64]:
         """Returns its Fourier transform, padded to a size; computed once for each."""
         if size not in self._spectra:
+            from scipy import fft
+
             self._spectra[size] = fft.rfft2(self.edges, size)
         return self._spectra[size]
 
@@ -158,6 +159,8 @@ def _cut(picture: Image.Image, part: Rectangle, width: float, height: float) -> 
 
 def _edges(picture: Image.Image, fine: float, coarse: float) -> Floats:
     """Returns the difference of two blurs: edges without brightness and without pixel noise."""
+    from scipy import ndimage  # late: a worker has no scipy
+
     pixels = np.asarray(picture, np.float32)
     difference: Floats = ndimage.gaussian_filter(pixels, fine) - ndimage.gaussian_filter(
         pixels, coarse
@@ -211,6 +214,8 @@ def _best_shift(
 
 def _correlate(above: _Edges, below: _Edges) -> Floats:
     """Returns the sum of products at every shift; negative shifts count from the end."""
+    from scipy import fft
+
     longest = max(*above.edges.shape, *below.edges.shape)
     side = 2 * (_COARSE if longest <= _COARSE else longest)  # one size, and spectrum, for most
     size = (side, side)

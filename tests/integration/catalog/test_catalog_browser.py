@@ -354,9 +354,9 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for model, (title, width, licence) in NAMES.items():
         built = zoo.record(model, "sm86-rtx1.7-fp16", "sm120-rtx1.7-fp16", version="1.7.1.116")
-        zoo.prove(built, "sm86")
+        zoo.verify(built, "sm86")
         cpu = zoo.record(model, "cpu-ort1.32-int8")
-        zoo.prove(cpu)
+        zoo.verify(cpu)
         zoo.publish(
             model, *zoo.entries(model, built, cpu), feature_dim=width, licence=licence,
             family=model.rstrip("0123456789_bn"), timm_name=f"{model}.a1_in1k",

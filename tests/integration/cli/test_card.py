@@ -27,6 +27,7 @@ from zoo.schema.manifest import (
     load_manifests,
 )
 from zoo.util.digest import sha256_file
+from zoo.util.names import counted
 
 SMALL_ONE = ("mobilenetv3_small_100",)
 ALL = tuple(
@@ -64,7 +65,7 @@ def run_card(hub: FakeHub, names: tuple[str, ...], folder: Path) -> Farm:
     done = farm.make("GPU=sm86")
     assert done.returncode == 0, done.stdout
     assert counts(done) == Counts(published=2 * len(names))
-    assert f"{len(names)} models locked" in done.stdout
+    assert f"{counted(len(names), 'model')} locked" in done.stdout
     pins = locks.read_locks(manifests).models
     assert set(pins) == set(names)
     assert {pin.digest_from for pin in pins.values()} == {DigestFrom.DOWNLOAD}

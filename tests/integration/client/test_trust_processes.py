@@ -121,7 +121,7 @@ def test_the_command_line_says_what_to_do(signed: Signed, tmp_path: Path) -> Non
 
     refused = zoo("list")
     assert refused.returncode == TrustError.exit_code
-    assert "--trust ROOT" in refused.stderr
+    assert "--trust " in refused.stderr
     assert "m " in zoo("list", "--trust", str(signed.ring.root_file)).stdout
     keyid = signed.ring.entry("publisher").keyid
     assert f"signed by: key {keyid[:16]}, valid until 20" in zoo("show", "m").stdout

@@ -125,7 +125,7 @@ def test_status_says_what_there_is_and_a_target_that_nobody_builds_is_refused(
     place = (cluster.address, "--certs", str(cluster.certs))
     shown = zoo_farm("cluster", "status", *place)
     assert shown.stdout == (
-        "here-cpu0: cpu-ort1.32, export\nhere-cpu1: cpu-ort1.32, export\n2 workers on 1 machines\n"
+        "here-cpu0: cpu-ort1.32, export\nhere-cpu1: cpu-ort1.32, export\n2 workers on 1 machine\n"
     )
     run = ("--store", str(tmp_path), "--executor", "dask", "--scheduler", *place)
     planned = zoo_farm("plan", "--models", LITE, "--gpu", "cpu", "--precision", "fp32", *run)

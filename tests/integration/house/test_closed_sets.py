@@ -64,6 +64,7 @@ DECIDES = {
     Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/commands.py"}),
     Cut: ("zoo/schema/manifest.py", {
         "zoo/schema/manifest.py", "builders/export/backbone.py", "builders/export/cuts.py",
+        "builders/weights/state.py",
     }),
     CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/preprocessing.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/status.py"}),
