@@ -79,7 +79,7 @@ image: $(READY)  ## Build the image of a TensorRT line (TRT=11.4), or the one th
 	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(call yes,ALLOW_UNLOCKED),--allow-unlocked)
 
 test: $(READY)  ## Run all tests except the full zoo and containers
-	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --durations 15
+	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-unit: $(READY)  ## Run the unit tests: no server, browser, export or network
 	@$(BIN)/python -m pytest tests/unit -n 2 --dist worksteal

@@ -90,7 +90,7 @@ CLASSES = {
         "builders/jobs/messages.py", "builders/worker/execute.py", "builders/jobs/results.py",
     }),
     "AnyWeights": ("zoo/schema/manifest.py", "_Frozen", {
-        "builders/recipe/export_form.py",
+        "builders/cli/models.py", "builders/recipe/export_form.py",
         "builders/weights/__init__.py", "builders/weights/state.py",
     }),
 }  # fmt: skip
