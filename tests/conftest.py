@@ -58,8 +58,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, so that two processes end at about the same time."""
     longest = (
-        "test_farm", "test_cluster", "test_changes", "test_card", "test_kill", "test_publisher_proc",
-        "test_workflow_night", "test_corrections", "test_pytorch_reference", "test_compare",
+        "test_farm", "test_cluster", "test_changes", "test_card", "test_kill",
+        "test_publisher_processes", "test_workflow_night", "test_corrections", "test_compare",
+        "test_pytorch_reference",
         "test_accuracy", "test_closed_sets", "test_unsimplified", "test_tutorial", "test_reverify",
         "test_stores_s3", "test_pipeline",
     )  # fmt: skip
