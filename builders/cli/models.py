@@ -25,6 +25,7 @@ from zoo.schema.manifest import (
     load_manifests,
 )
 from zoo.util.errors import UsageError
+from zoo.util.names import counted
 from zoo.util.toml import toml
 
 MEASURED, UNSUPPORTED = "docs/results/models.json", "docs/results/unsupported.toml"
@@ -90,7 +91,7 @@ def page(folder: Path, root: Path) -> str:
     measured: dict[str, list[BesideTimm]] = {}
     for row in read_rows(root / MEASURED):
         measured.setdefault(row.model, []).append(row)
-    lines = [_INTRODUCTION, f"{len(manifests)} models.\n", *_table(manifests, measured)]
+    lines = [_INTRODUCTION, f"{counted(len(manifests), 'model')}.\n", *_table(manifests, measured)]
     lines += ["\n## What cannot work\n", *_cannot(read_unsupported(root / UNSUPPORTED))]
     return "\n".join(lines) + "\n"
 

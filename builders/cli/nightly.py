@@ -66,8 +66,8 @@ def nightly(options: argparse.Namespace) -> int:
         )
     if run.outdone:
         raise RegressionError(
-            f"{len(run.outdone)} engines are farther from PyTorch than the published ones, which "
-            "stay",
+            "farther from PyTorch than the published engine, which stays: "
+            f"{counted(len(run.outdone), 'engine')}",
             hint=f"their numbers are in {issue}; other inputs make another engine",
         )
     if run.failed:

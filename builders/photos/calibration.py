@@ -23,6 +23,7 @@ from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import CalibrationImages
 from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
+from zoo.util.names import counted
 
 LEAST = 32
 _LEAST_DISTINCT = 2  # below that, no distance between two photos can be measured
@@ -164,7 +165,8 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
         looks.append(look)
     if len(usable) < LEAST:
         raise UsageError(
-            f"CALIBRATION={folder}: {len(usable)} usable photos; at least {LEAST} are needed",
+            f"CALIBRATION={folder}: {counted(len(usable), 'usable photo')}; at least "
+            f"{LEAST} are needed",
             hint=_EXPECTED,
         )
     return _judged(folder, usable, looks, report)

@@ -16,6 +16,7 @@ from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
+from zoo.util.names import counted
 
 LEAST_OF_CLASS = 5
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -130,8 +131,8 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
             usable.append(path)
         if len(usable) < LEAST_OF_CLASS:
             report(
-                f"labelled: {subfolder.name} has {len(usable)} usable photos, {LEAST_OF_CLASS} are "
-                "needed; skipped"
+                f"labelled: {subfolder.name} has {counted(len(usable), 'usable photo')}, "
+                f"{LEAST_OF_CLASS} are needed; skipped"
             )
             continue
         paths += usable

@@ -29,7 +29,8 @@ from zoo.schema.records import (
     FailureReason,
     FailureRecord,
 )
-from zoo.util.errors import TargetError, UnlockedError, ZooError
+from zoo.util.errors import LicenceError, TargetError, UnlockedError, ZooError
+from zoo.util.names import counted
 
 
 def decide(manifest: Manifest, request: Request, known: Known) -> list[Decision]:
@@ -78,6 +79,8 @@ class Decider:
     def _blocked(self, wanted: list[Wanted], error: ZooError) -> list[Decision]:
         """Decides that nothing is made of a model."""
         text = error.message.removeprefix(f"{self._manifest.id}: ")
+        if isinstance(error, LicenceError) and (count := len(self._known.given_out())):
+            text += f"; this withdraws {counted(count, 'published engine')}"
         return [
             Decision(
                 model=self._manifest.id, wanted=engine, action=Action.BLOCKED,

@@ -151,6 +151,9 @@ class Known(Protocol):
     def published(self, label: str) -> EngineEntry | None:
         """Returns the current entry of a target, whether its engine is mixed or not."""
 
+    def given_out(self) -> Collection[str]:
+        """Returns the digests of all listed engines that are not withdrawn."""
+
     def stored(self, key: str) -> bool:
         """Whether there is a build record, listed in the index or not."""
 

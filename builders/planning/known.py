@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import chain
 
 from builders.history.attested import NamedVerdict
 from builders.history.failures import Failed, Failures
@@ -12,7 +13,7 @@ from zoo.schema.index import EngineEntry, ModelIndex, OutdoneEngine
 from zoo.schema.keys import BuildInputs
 from zoo.schema.layout import ATTESTATIONS, failed_export_key, record_key
 from zoo.schema.old_failures import disabled_key
-from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
+from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord, Status
 from zoo.schema.targets import cell_of
 
 _RECORDS = "records/"
@@ -69,6 +70,11 @@ class RepositoryKnown:
     def published(self, label: str) -> EngineEntry | None:
         """Returns the current entry of a target, whether its engine is mixed or not."""
         return self._published.get(label)
+
+    def given_out(self) -> Collection[str]:
+        """Returns the digests of all listed engines that are not withdrawn."""
+        listed = chain.from_iterable(self._entries.values())
+        return {one.engine.sha256 for one in listed if one.status is not Status.WITHDRAWN}
 
     def stored(self, key: str) -> bool:
         """Whether there is a build record, listed in the index or not."""

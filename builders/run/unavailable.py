@@ -61,7 +61,7 @@ def withdrawn(decision: Decision, failures: Path) -> VerificationError:
     """Returns the error of an engine that is withdrawn."""
     return VerificationError(
         f"withdrawn: {decision.text}",
-        hint="a maintainer withdrew it; after a new verification, this gives it out again: "
+        hint="after a new verification, this gives it out again: "
         f".venv/bin/zoo-farm reinstate {decision.label} --reason '...'; other inputs make another "
         "engine"
         if decision.cause is Cause.TAKEN_BACK

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from zoo.schema.floors import LIMITS, Tolerance
 from zoo.schema.measurements import BatchNumbers, EdgeNumbers
+from zoo.util.names import counted
 
 Number = TypeVar("Number", int, float, bool)
 
@@ -22,7 +23,7 @@ def find_misses(numbers: BatchNumbers, tolerance: Tolerance) -> list[str]:
         if numbers.shape is not None:
             return [f"{where}: features of shape {numbers.shape}"]
         rows = _stated(numbers.rows_not_finite, "rows_not_finite")
-        return [f"{where}: {rows} rows hold NaN or infinity"]
+        return [f"{where}: NaN or infinity in {counted(rows, 'row')}"]
     misses = []
     for name, limit in LIMITS.items():
         number: float = _stated(getattr(numbers, limit.measured), limit.measured)

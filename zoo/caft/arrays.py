@@ -12,6 +12,7 @@ from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, STORED, SUMS, Log, own
 from zoo.caft.growing import GrowingArray, mapped
 from zoo.util.errors import CacheError
 from zoo.util.files import whole
+from zoo.util.names import counted
 
 _AGAIN = "extract the features again into another folder"
 _AT_ONCE = 4096  # samples
@@ -47,7 +48,8 @@ def check_arrays(folder: Path, identity: Identity, log: Log) -> None:
             GrowingArray.check(folder / name, dtype, row, rows * log.samples)
         except ValueError as error:
             raise CacheError(
-                f"{folder} is damaged: {error}; {LOG} lists {log.samples:,} images", hint=_AGAIN
+                f"{folder} is damaged: {error}; {LOG} lists {counted(log.samples, 'image')}",
+                hint=_AGAIN,
             ) from error
     listed = np.frombuffer(bytes(log.digests), np.uint8).reshape(-1, 32)
     log.digests.clear()

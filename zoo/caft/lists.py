@@ -14,6 +14,7 @@ from zoo.caft.labels import class_of
 from zoo.caft.sample import Sample, is_image_suffix
 from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError
+from zoo.util.names import counted
 
 _PATHS = frozenset(
     {"path", "file", "image", "filename", "file_name", "filepath", "file_path", "image_path"}
@@ -103,7 +104,7 @@ class ListSource:
             )
         if len(row) > 2 and self._labels:
             raise DatasetError(
-                f"{line} has {len(row)} fields, not just a path and a label",
+                f"{line} has {counted(len(row), 'field')}, not just a path and a label",
                 hint='quote a name that contains the delimiter: "a, b.jpg",cat',
             )
         path = self.path.parent / name

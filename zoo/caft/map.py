@@ -18,6 +18,7 @@ from zoo.caft.report import new_figure, save_figure
 from zoo.caft.rows import read_rows
 from zoo.util.errors import CacheError, MissingPackageError
 from zoo.util.files import write_whole
+from zoo.util.names import counted
 from zoo.util.strenum import StrEnum
 
 _FEWEST = 3
@@ -90,7 +91,9 @@ def make_map(cache: FeatureCache, method: Method, *, most: int, seed: int) -> Ma
     samples = np.sort(np.random.default_rng(seed).permutation(total)[:most])
     points = _placed(cache, samples, method, seed)
     wanted = set(samples.tolist())
-    shown = f"{len(samples):,} of {total:,} photos" if len(samples) < total else f"{total:,} photos"
+    shown = (
+        f"{len(samples):,} of {total:,} photos" if len(samples) < total else counted(total, "photo")
+    )
     return Map(
         points=points,
         names=tuple(name for number, name in enumerate(cache.names()) if number in wanted),

@@ -14,6 +14,7 @@ from zoo.caft.runs import Result
 from zoo.caft.sample import Sample
 from zoo.inference.preprocess import Exif
 from zoo.util.errors import RunError
+from zoo.util.names import counted
 
 DEATHS = 3
 """Number of workers that may die of a part before the pass ends."""
@@ -65,9 +66,9 @@ class Part:
         if len(self.died_on) >= DEATHS:
             first, last = self.packed[0].sample.name, self.packed[-1].sample.name
             self.failure = RunError(
-                f"{len(self.died_on)} workers died while running the {len(self.packed):,} images "
-                f"from {first} "
-                f"to {last}: {', '.join(self.died_on)}",
+                f"{len(self.died_on)} workers died while running the "
+                f"{counted(len(self.packed), 'image')} from {first} to {last}: "
+                f"{', '.join(self.died_on)}",
                 hint="the images before them are in the cache; to find the one that crashes the "
                 "decoder, run without --scheduler and with --workers 5",
             )

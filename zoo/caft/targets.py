@@ -14,6 +14,7 @@ from zoo.caft.files import NO_LABEL
 from zoo.caft.labels import class_of
 from zoo.caft.task import Task
 from zoo.util.errors import DatasetError
+from zoo.util.names import counted
 
 SEPARATOR = ";"
 
@@ -230,7 +231,7 @@ def _table(
     width = len(names) or len(next(row for row in rows if row is not None))
     for number, row in enumerate(rows):
         if row is not None and (len(row) != width or not width):
-            raise DatasetError(f"{place(number)} has {len(row)} numbers, not {width}")
+            raise DatasetError(f"{place(number)} has {counted(len(row), 'number')}, not {width}")
     if not names:
         names = (prefix,) if width == 1 else tuple(f"{prefix}{number}" for number in range(width))
     values = np.zeros((len(rows), width), dtype)

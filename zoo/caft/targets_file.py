@@ -21,6 +21,7 @@ from zoo.caft.notes import Notes
 from zoo.caft.targets import Targets, assemble, flag_of
 from zoo.caft.task import Task
 from zoo.util.errors import DatasetError
+from zoo.util.names import counted
 
 _EXAMPLE = {
     Task.CLASSIFICATION: "name,class",
@@ -60,8 +61,8 @@ def targets_of(
     entries = _own(cache) if labels is None else _entries(labels)
     if len(entries) != cache.card.samples:
         raise DatasetError(
-            f"{len(entries):,} labels do not fit {cache.folder}, which has "
-            f"{cache.card.samples:,} images",
+            f"{counted(len(entries), 'label')} for {cache.folder}, which has "
+            f"{counted(cache.card.samples, 'image')}",
             hint="give a label for each image, not for each of its views, in the order of "
             "cache.names(); None for an image without a label",
         )
@@ -107,8 +108,8 @@ def read_targets(path: Path, cache: FeatureCache, task: Task) -> Targets:
     for number, (name, *values) in lines:
         if len(values) != len(header) - 1:
             raise DatasetError(
-                f"{path}: line {number} has {len(values) + 1} fields, but the first line has "
-                f"{len(header)}",
+                f"{path}: line {number} has {counted(len(values) + 1, 'field')}, but the "
+                f"first line has {len(header)}",
                 hint='quote what contains a comma: "a, b.jpg",3',
             )
         before = cells.setdefault(name, (number, values))

@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.caft.part_worker import WorkerFacts
 from zoo.client.selection import Machine, fit, why
-from zoo.schema.index import EngineEntry
+from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.keys import BuildInputs
 from zoo.util.errors import SelectionError
 
@@ -38,12 +38,12 @@ class Worker:
 
 
 def best_engine(
-    model: str, select: Callable[[Machine], EngineEntry], workers: list[Worker]
+    index: ModelIndex, select: Callable[[Machine], EngineEntry], workers: list[Worker]
 ) -> tuple[EngineEntry, WorkerFacts, str]:
     """Returns the best engine that workers can run.
 
     Args:
-        model: Model id, for the reason.
+        index: The index that is selected from.
         select: Selects the best engine for a machine.
         workers: The workers.
 
@@ -64,7 +64,7 @@ def best_engine(
             continue
         if misfit is None:
             words = f"{count} worker" + ("s" if count > 1 else "")
-            return entry, facts, f"{model}: {why(entry, machine)}; on {words}"
+            return entry, facts, f"{index.model}: {why(entry, machine, index)}; on {words}"
         failed = failed or SelectionError(f"{', '.join(entry.targets)} {misfit}")
     assert failed is not None
     raise SelectionError(f"no worker can run it: {failed.message}", hint=failed.hint)

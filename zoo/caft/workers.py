@@ -13,7 +13,7 @@ from zoo.caft.remote_engine import Engine, RemoteSession
 from zoo.caft.roster import Roster
 from zoo.caft.worker_kinds import Worker, best_engine
 from zoo.client.client import Client
-from zoo.client.selection import Machine
+from zoo.client.selection import Machine, select
 from zoo.cluster.tls import connect
 from zoo.inference.extractor import Extractor
 from zoo.schema.index import EngineEntry
@@ -105,10 +105,11 @@ class Workforce:
             ClusterError: There are no workers.
             SelectionError: No engine fits any of them.
         """
+        index = client.model(model)
 
-        def select(machine: Machine) -> EngineEntry:
-            return client.select(
-                model,
+        def select_for(machine: Machine) -> EngineEntry:
+            return select(
+                index,
                 machine,
                 target=target,
                 precision=precision,
@@ -116,7 +117,7 @@ class Workforce:
                 allow_seeded=allow_seeded,
             )
 
-        entry, chosen, reason = best_engine(model, select, self.wait())
+        entry, chosen, reason = best_engine(index, select_for, self.wait())
         record = client.record(model, entry)
         self.engine = Engine(store=client.repository.store.url, anonymous=anonymous, record=record)
         self._roster.limit_to(chosen, record.inputs)

@@ -153,7 +153,7 @@ def _print_changes(state: Pass) -> None:
     """Prints how the data set differs from what the cache had."""
     if not state.before:
         return
-    print(f"{state.found:,} images were already cached", file=sys.stderr)
+    print(f"already cached: {counted(state.found, 'image')}", file=sys.stderr)
     for words, number in (
         ("relabelled", state.relabelled),
         ("run again, because their content has changed", state.rewritten),
@@ -206,7 +206,7 @@ def train(options: argparse.Namespace) -> int:
     print(
         f"{output}: {settings.kind}, {TASKS[Task(options.task)].count(len(report.labels))}, "
         "trained on "
-        f"{report.trained_on:,} images in {report.seconds:.3g} s"
+        f"{counted(report.trained_on, 'image')} in {report.seconds:.3g} s"
         + (f": {counted(len(report.curve), 'epoch')}" if report.curve else "")
     )
     if isinstance(report, Report) and report.wrong:
@@ -234,7 +234,9 @@ def export_features(options: argparse.Namespace) -> int:
     output = output_file(options.output)
     cache = FeatureCache(options.cache)
     write_table(cache, output)
-    print(f"{output}: {len(cache):,} rows, {cache.identity.feature_dim} features")
+    print(
+        f"{output}: {counted(len(cache), 'row')}, {counted(cache.identity.feature_dim, 'feature')}"
+    )
     return 0
 
 

@@ -26,7 +26,7 @@ from zoo.client.host import this_machine
 from zoo.client.models import matching, table
 from zoo.client.progress import download_bar
 from zoo.client.recommendation import cut, kept, verdicts
-from zoo.client.selection import why
+from zoo.client.selection import select, why
 from zoo.schema.index import EngineEntry
 from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
@@ -287,15 +287,16 @@ def client_parser() -> argparse.ArgumentParser:
 
 def _pull(client: Client, options: argparse.Namespace) -> tuple[EngineEntry, Pulled]:
     machine = this_machine()
-    entry = client.select(
-        options.model,
+    index = client.model(options.model)
+    entry = select(
+        index,
         machine,
         target=options.target,
         precision=options.precision,
         allow_pending=options.allow_pending,
         allow_seeded=options.allow_seeded,
     )
-    print(f"{options.model}: {why(entry, machine)}", file=sys.stderr)
+    print(f"{options.model}: {why(entry, machine, index)}", file=sys.stderr)
     with download_bar(entry.engine.size) as progress:
         pulled = client.pull(options.model, entry, progress)
     for sentence in client.corrections(options.model, entry):

@@ -1,4 +1,4 @@
-"""Repository client: selects, downloads, checks and loads engines."""
+"""Repository client: downloads, checks and loads engines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from zoo.client.corrections import untold
 from zoo.client.engine_files import EngineFiles, has, not_writable
 from zoo.client.first_use import Ask
 from zoo.client.roots import TrustHome, trusted_root
-from zoo.client.selection import Machine, select
 from zoo.client.trust import SignedIndex
 from zoo.repository.repository import Repository
 from zoo.schema.documents import documents
@@ -92,26 +91,6 @@ class Client:
                 hint=f"available models: {', '.join(names)}",
             )
         return model
-
-    def select(
-        self,
-        name: str,
-        machine: Machine,
-        *,
-        target: str | None = None,
-        precision: str | None = None,
-        allow_pending: bool = False,
-        allow_seeded: bool = False,
-    ) -> EngineEntry:
-        """Selects the best engine for a machine; see :func:`zoo.client.selection.select`."""
-        return select(
-            self.model(name),
-            machine,
-            target=target,
-            precision=precision,
-            allow_pending=allow_pending,
-            allow_seeded=allow_seeded,
-        )
 
     def pull(self, name: str, entry: EngineEntry, progress: Progress | None = None) -> Pulled:
         """Returns an engine from the cache, downloading it first if necessary.

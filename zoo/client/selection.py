@@ -197,8 +197,14 @@ def fit(engine: EngineEntry, machine: Machine) -> tuple[Rank, str | None]:
     ), None
 
 
-def why(engine: EngineEntry, machine: Machine) -> str:
-    """Returns a line about a selected engine and why: ``cpu-ort1.32-fp32 (verified): ...``."""
+def why(engine: EngineEntry, machine: Machine, model: ModelIndex) -> str:
+    """Returns a line about a selected engine and why: ``cpu-ort1.32-fp32 (verified): ...``.
+
+    Args:
+        engine: The engine.
+        machine: The machine it was selected for.
+        model: The index it was selected from.
+    """
     toolchain = engine.toolchain
     name = title_of(toolchain.kind)
     status = f"{engine.status}{', DRY RUN (seeded weights)' if engine.dry_run else ''}"
@@ -211,7 +217,23 @@ def why(engine: EngineEntry, machine: Machine) -> str:
     if rank[3]:
         match = f"the installed {name} reads engines built with {toolchain.version}"
     archs = machine.archs[rank[0]] + (f" and {others} other architectures" if others else "")
-    return f"{title}: built for {archs}, {match}"
+    faster = _faster_than(engine, rank, machine, model)
+    return f"{title}: built for {archs}, {match}{faster}"
+
+
+def _faster_than(engine: EngineEntry, rank: Rank, machine: Machine, model: ModelIndex) -> str:
+    """Returns the speeds that had an engine selected instead of a precision that comes first."""
+    speeds = {}
+    for other in model.current:
+        other_rank, why_not = fit(other, machine)
+        is_first = why_not is None and other_rank[:-1] == rank[:-1] and other_rank < rank
+        if is_first and (speed := speed_against(engine, other)) and speed.interval[0] > 1:
+            low, high = speed.interval
+            speeds[other.precision] = (
+                f"measured {speed.ratio:.2f} times as fast as {other.precision} "
+                f"({low:.2f} to {high:.2f}, batch {speed.batch})"
+            )
+    return "".join(f", {text}" for text in speeds.values())
 
 
 def _mismatch(needed: Toolchain, installed: Toolchain, name: str) -> str | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from zoo.client.client import Client, connect, default_store
 from zoo.client.host import this_machine
 from zoo.client.progress import download_bar
-from zoo.client.selection import Machine, why
+from zoo.client.selection import Machine, select, why
 from zoo.inference.gpu.photos import features_of
 from zoo.inference.gpu.preparer import Preparers
 from zoo.inference.preprocess import as_photo, batch_of
@@ -202,15 +202,16 @@ def load(
         url = store or default_store()
         client = connect(url, trust=trust, allow_stale=allow_stale, say=report)
     machine = machine or this_machine()
-    entry = client.select(
-        name,
+    index = client.model(name)
+    entry = select(
+        index,
         machine,
         target=target,
         precision=precision,
         allow_pending=allow_pending,
         allow_seeded=allow_seeded,
     )
-    reason = f"{name}: {why(entry, machine)}"
+    reason = f"{name}: {why(entry, machine, index)}"
     report(reason)
     with download_bar(entry.engine.size) as progress:
         pulled = client.pull(name, entry, progress)

@@ -50,7 +50,7 @@ def test_what_changed_in_a_data_set_is_printed(
     assert zoo("features data --model toy -o c") == 0
     capsys.readouterr()
     assert zoo("features data --model toy -o c") == 0
-    assert capsys.readouterr().err == "6 images were already cached\n"
+    assert capsys.readouterr().err == "already cached: 6 images\n"
     (data / "class0" / "0.png").rename(data / "class1" / "9.png")
     (data / "class0" / "1.png").write_bytes((data / "class1" / "1.png").read_bytes())
     photo(50).save(data / "class1" / "2.png")

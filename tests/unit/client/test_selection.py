@@ -209,6 +209,10 @@ def test_what_to_do_is_about_what_was_asked_for() -> None:
 
 def test_what_was_picked_is_said_with_the_reason() -> None:
     older = engine_entry("cpu-ort1.30-fp32", toolchain=toolchain("ort", "1.30.0"))
-    assert_golden("client/why-exact", why(CPU, LAPTOP))
-    assert_golden("client/why-older", why(older, LAPTOP))
-    assert_golden("client/why-by-label", why(FP16, LAPTOP))
+    assert_golden("client/why-exact", why(CPU, LAPTOP, model_index(CPU)))
+    assert_golden("client/why-older", why(older, LAPTOP, model_index(older)))
+    assert_golden("client/why-by-label", why(FP16, LAPTOP, model_index(FP16)))
+    slow, fast = timed("fp16", 4), timed("fp32", 2)
+    assert_golden("client/why-faster", why(fast, AMPERE, model_index(slow, fast)))
+    nearly = timed("fp32", 3.9)
+    assert_golden("client/why-first", why(slow, AMPERE, model_index(slow, nearly)))

@@ -92,6 +92,8 @@ def test_a_licence_that_forbids_publishing_withdraws_what_is_published(night: Ni
     manifest = night.request.manifests[SMALL].model_copy(update={"licence": "cc-by-nc-4.0"})
     night.request = replace(night.request, manifests={SMALL: manifest}, weights="manifest")
     night.repository.store.put("repository.json", RepositoryInfo(kind="release").to_json())
+    (engine,) = plan_farm(night.repository, night.request).engines
+    assert_golden("planning/licence-withdraws", engine.reason)
     (error,) = night.run("1.32.1").failed.values()
     assert isinstance(error, LicenceError)
     assert night.index.licence == "cc-by-nc-4.0"
@@ -102,6 +104,8 @@ def test_a_licence_that_forbids_publishing_withdraws_what_is_published(night: Ni
     attested = night.repository.attestations(engine)
     assert night.run("1.32.1").failed
     assert night.repository.attestations(engine) == attested  # withdrawn once
+    (engine,) = plan_farm(night.repository, night.request).engines
+    assert_golden("planning/licence-withdrew", engine.reason)
 
 
 @pytest.mark.parametrize("fact", ["licence", "origin", "title"])
@@ -248,22 +252,32 @@ def test_a_failure_is_told_with_the_command_that_shows_it_again(night: Night) ->
     assert known == ()
 
 
+_WORSE = Drift(
+    model=SMALL, target=LABEL, record="0" * 64, measure="latency", batch=1, before=1, after=2
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "title_end"),
+    [
+        ("regressions", (_WORSE,), ": 1 regression, 1 failure"),
+        ("outdone", {f"{SMALL} cpu-ort1.32-int8": "it is farther"}, ": 1 outdone engine, 1 failure"),
+    ],
+)
 def test_a_night_of_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    kind: str, found: object, title_end: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     copy_open(SMALL, tmp_path / "manifests")
-    worse = Drift(
-        model=SMALL, target=LABEL, record="0" * 64, measure="latency", batch=1, before=1, after=2
-    )
-    monkeypatch.setattr(regressions, "regressions", lambda before, after: (worse,))
+    monkeypatch.setattr(regressions, kind, lambda before, after: found)
     options = ["--manifests", str(tmp_path / "manifests"), "nightly", "--gpu", "cpu"]
     options += ["--precision", "fp32", "--store", str(tmp_path / "store")]
     status = run_cli(main.farm_parser(), [*options, "--site", str(tmp_path / "site")])
     assert status == 19
-    assert_golden("run/regression", "\n".join(capsys.readouterr().err.splitlines()[-2:]))
+    assert_golden(f"run/night-{kind}", "\n".join(capsys.readouterr().err.splitlines()[-2:]))
     issue = (tmp_path / "_nightly" / "issue.md").read_text()
     title, blank, *rest = issue.splitlines()
-    assert title.endswith(": 1 regression, 1 failure")
+    assert title.endswith(title_end)
     assert blank == ""
     assert any("weights are unlocked" in line for line in rest)
     run = nights.last_night(Repository(open_store(str(tmp_path / "store"))))
