@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from typing_extensions import assert_never
 
 from builders.export.arguments import make_network
+from builders.export.cuts import features_at
 from zoo.schema.manifest import BackboneCut, Cut, InputSize, Manifest, sides
 from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError, MissingPackageError
@@ -103,22 +103,7 @@ class Backbone(nn.Module):
         Returns:
             ``(N, feature_dim)``, float32.
         """
-        features: torch.Tensor = self.model.forward_features(images)
-        match self.cut.cut:
-            case Cut.POOLED:
-                return features.mean((2, 3))
-            case Cut.FLATTENED:
-                return features.flatten(1)
-            case Cut.CLS_TOKEN:
-                return features[:, 0]
-            case Cut.PRE_LOGITS:
-                pre_logits: torch.Tensor = self.model.forward_head(features, pre_logits=True)
-                return pre_logits
-            case Cut.PROJECTED:
-                projected: torch.Tensor = self.model.forward_head(features)
-                return projected
-            case _:
-                assert_never(self.cut.cut)
+        return features_at(self.cut.cut, self.model, images)
 
 
 def check_width(model: str, backbone: Backbone, input_size: InputSize) -> None:

@@ -83,8 +83,37 @@ def check_golden(
         raise ExportError(
             f"{manifest.id}: backbone.cut: golden features at '{manifest.backbone.cut}' differ "
             "from timm's own: " + "; ".join(missed),
-            hint="the cut in builders/export/backbone.py is not what its name says",
+            hint="the cut in builders/export/cuts.py is not what its name says",
         )
+
+
+def features_at(cut: Cut, model: Any, images: torch.Tensor) -> torch.Tensor:
+    """Returns features at a cut, as a backbone is exported; :func:`timm_features` is its check.
+
+    Args:
+        cut: Where features are taken.
+        model: A timm network that has this cut.
+        images: ``(N, 3, H, W)`` normalised photos.
+
+    Returns:
+        ``(N, feature_dim)``.
+    """
+    features: torch.Tensor = model.forward_features(images)
+    match cut:
+        case Cut.POOLED:
+            return features.mean((2, 3))
+        case Cut.FLATTENED:
+            return features.flatten(1)
+        case Cut.CLS_TOKEN:
+            return features[:, 0]
+        case Cut.PRE_LOGITS:
+            pre_logits: torch.Tensor = model.forward_head(features, pre_logits=True)
+            return pre_logits
+        case Cut.PROJECTED:
+            projected: torch.Tensor = model.forward_head(features)
+            return projected
+        case _:
+            assert_never(cut)
 
 
 def timm_features(model: nn.Module, cut: Cut, images: torch.Tensor) -> torch.Tensor:

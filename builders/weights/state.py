@@ -17,7 +17,7 @@ from typing_extensions import assert_never
 from builders.weights import checkpoint, resampling
 from builders.weights.checkpoint import Found, State, shown
 from builders.weights.reading import read_file
-from zoo.schema.manifest import Cut, FileWeights, HubWeights, Manifest, PypiWeights, sides
+from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights, sides
 from zoo.util.causes import cause_of
 from zoo.util.errors import WeightsError
 
@@ -280,15 +280,9 @@ def _features(model: nn.Module, manifest: Manifest) -> torch.Tensor:
     network: Any = model.eval()
     image = torch.zeros(1, 3, *sides(manifest.preprocess.input_size))
     features: torch.Tensor = network.forward_features(image)
-    match manifest.backbone.cut:
-        case Cut.POOLED | Cut.FLATTENED | Cut.CLS_TOKEN:
-            return features
-        case Cut.PRE_LOGITS:
-            features = network.forward_head(features, pre_logits=True)
-        case Cut.PROJECTED:
-            features = network.forward_head(features)
-        case _:
-            assert_never(manifest.backbone.cut)
+    cut = manifest.backbone.cut
+    if cut.uses_head:
+        features = network.forward_head(features, pre_logits=cut.feeds_classifier)
     return features
 
 

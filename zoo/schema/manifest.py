@@ -196,6 +196,17 @@ class Cut(StrEnum):
     PROJECTED = "projected"
 
     @property
+    def uses_head(self) -> bool:
+        """Whether timm's head computes these features, not ``forward_features`` alone."""
+        match self:
+            case Cut.POOLED | Cut.FLATTENED | Cut.CLS_TOKEN:
+                return False
+            case Cut.PRE_LOGITS | Cut.PROJECTED:
+                return True
+            case _:
+                assert_never(self)
+
+    @property
     def feeds_classifier(self) -> bool:
         """Whether timm's classifier reads these features, if it has the same width."""
         match self:

@@ -62,10 +62,7 @@ DECIDES = {
     Rest: ("zoo/schema/precisions.py", {"builders/precision/search.py"}),
     Placing: ("zoo/schema/precisions.py", {"builders/precision/qdq.py"}),
     Runtime: ("zoo/schema/runtimes.py", {"zoo/runtime/header.py", "zoo/catalog/commands.py"}),
-    Cut: ("zoo/schema/manifest.py", {
-        "zoo/schema/manifest.py", "builders/export/backbone.py", "builders/export/cuts.py",
-        "builders/weights/state.py",
-    }),
+    Cut: ("zoo/schema/manifest.py", {"zoo/schema/manifest.py", "builders/export/cuts.py"}),
     CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/preprocessing.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/status.py"}),
     Status: ("zoo/schema/records.py", {"builders/publish/index.py", "zoo/client/selection.py"}),
