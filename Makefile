@@ -32,7 +32,17 @@ BUILD_WHEEL = copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && cp -R zoo pyp
   && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w "$$copy/dist" "$$copy" \
   && mkdir -p dist && rm -f dist/*.whl && mv "$$copy"/dist/*.whl dist/ && touch $(WHEEL)
 
-.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker lint docs catalog serve publish wheel image clean
+# Tools that look at the environment stay out of it.
+AUDIT := _work/audit
+TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-licenses==5.5.5
+# Lists what an empty environment holds after the wheel is installed with the extras that users need.
+SBOM = made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(PYTHON) -m venv "$$made/venv" && wheel=$$(ls dist/*.whl) \
+  && "$$made/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$wheel[arrow,caft,dask,onnxruntime,s3]" \
+  && "$$made/venv/bin/python" -m pip uninstall --quiet --yes pip setuptools \
+  && $(AUDIT)/bin/cyclonedx-py environment "$$made/venv" --output-reproducible -o "$${wheel%-py3-none-any.whl}.cdx.json" \
+  && echo "SBOM: $${wheel%-py3-none-any.whl}.cdx.json"
+
+.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker lint docs catalog serve publish wheel image audit sbom clean
 
 help:  ## List targets and variables
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -75,8 +85,15 @@ publish: $(READY)  ## Check proposed engines and sign them (STORE, KEYS; REFRESH
 wheel: $(READY)  ## Build the client's wheel into dist/
 	@$(BUILD_WHEEL)
 
-image: $(READY)  ## Build the image of a TensorRT line (TRT=11.4), or the one that exports
-	@$(BIN)/zoo-farm image --trt "$(TRT)" $(if $(call yes,ALLOW_UNLOCKED),--allow-unlocked)
+image: $(READY) $(AUDIT)/.ready  ## Build the image of a TensorRT line (TRT=11.4), or the one that exports, and its SBOM in dist/
+	@$(BIN)/zoo-farm image --trt "$(TRT)" --cyclonedx $(AUDIT)/bin/cyclonedx-py $(if $(call yes,ALLOW_UNLOCKED),--allow-unlocked)
+
+audit: $(READY) $(AUDIT)/.ready  ## Check the licences of all dependencies, and look for published advisories (needs a network)
+	@$(AUDIT)/bin/pip-licenses --python "$(BIN)/python" --format csv >/dev/null
+	@$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
+sbom: $(WHEEL) $(AUDIT)/.ready  ## Write an SBOM (CycloneDX) of the client's wheel and its extras into dist/
+	@$(SBOM)
 
 test: $(READY)  ## Run all tests except the full zoo and containers
 	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --no-loadscope-reorder --durations 15
@@ -105,6 +122,11 @@ clean:  ## Remove the environment and files of tools; keep repositories and site
 
 $(WHEEL): $(READY) $(shell find zoo -type f ! -name '*.pyc') README.md LICENSE
 	@$(BUILD_WHEEL) || echo "warning: no wheel of the client could be built; the catalog's pages will name the package index" >&2
+
+$(AUDIT)/.ready: Makefile
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(TOOLS)
+	@touch $@
 
 # torch's default build includes CUDA; the farm needs only the CPU build. pip installs whichever
 # build of the pinned version its index offers: see docs/explanation/farm.md.

@@ -44,7 +44,35 @@ def build(options: argparse.Namespace) -> int:
     # --load: some buildx builders keep their images to themselves; jobs need this one in docker.
     command = ["docker", "buildx", "bake", "--load", "-f", str(images.BAKE), image.target]
     print(shlex.join(command), flush=True)
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if status == 0 and options.cyclonedx:
+        write_sbom(image, options.cyclonedx)
+    return status
+
+
+def write_sbom(image: images.Image, program: str) -> None:
+    """Writes an SBOM (CycloneDX) of an image's Python packages to ``dist/``.
+
+    Raises:
+        UsageError: The packages can't be listed, or the program fails.
+    """
+    path = ROOT / "dist" / f"{image.target}.cdx.json"
+    path.parent.mkdir(exist_ok=True)
+    listing = ["docker", "run", "--rm", "--network", "none", image.tag]
+    listing += ["python3", "-m", "pip", "freeze", "--all"]
+    packages = _output(listing, "")
+    _output([program, "requirements", "-", "--output-reproducible", "-o", str(path)], packages)
+    print(f"SBOM: {path}")
+
+
+def _output(command: list[str], text: str) -> str:
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UsageError(f"no SBOM: {command[0]}: {error.strerror}") from error
+    if done.returncode:
+        raise UsageError(f"no SBOM: {shlex.join(command)}: {end_of(done.stderr)}")
+    return done.stdout
 
 
 def unlocked_bases() -> list[str]:
@@ -94,3 +122,7 @@ def add_commands(commands: Any) -> None:
     of_image.add_argument(
         "--allow-unlocked", action="store_true", help="build on today's image of the base's tag"
     )
+    of_image.add_argument(
+        "--cyclonedx", default="", metavar="PROGRAM",
+        help="cyclonedx-py: writes an SBOM of the image's Python packages to dist/ (default: none)",
+    )  # fmt: skip
