@@ -17,6 +17,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TOKEN = "A token for the bucket"
 PAGES = "To Pages"
 PYPI = "To PyPI"
+RELEASE = "To the release"
 ALERT = "An issue, with the run that failed"
 
 ELSEWHERE = {
@@ -32,12 +33,14 @@ ELSEWHERE = {
     "The wheel": "test_wheel.py",
     "The tag names its version": "test_wheel.py",
     "In an empty environment": "test_wheel.py",
+    "The SBOM": "test_audit.py",
+    "Licences and advisories of dependencies": "test_audit.py",
 }
 """Steps that are run by tests of other files."""
 
 NOT_RUN = {"Lint, tests, the full zoo": "it runs these tests"}
 
-HERE = {TOKEN, PAGES, PYPI, ALERT}
+HERE = {TOKEN, PAGES, PYPI, RELEASE, ALERT}
 
 
 def steps() -> list[tuple[str, str, str]]:
@@ -145,4 +148,23 @@ def test_a_release_hands_its_wheel_and_nothing_else_to_pypi(
     assert done.returncode == 0, done.stderr
     assert calls.read_text().splitlines()[-1] == (
         "uv publish --trusted-publishing always dist/caft_zoo-1-py3-none-any.whl"
+    )
+
+
+def test_a_release_carries_its_wheel_and_its_sbom(
+    stand_in: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    values = {
+        "github.ref_name": "v1", "github.repository": "owner/name", "github.token": "t",
+    }  # fmt: skip
+    calls = stand_in("gh", "")
+    runner = Runner(tmp_path, "release", **values)
+    (runner.checkout / "dist").mkdir()
+    for name in ("caft_zoo-1-py3-none-any.whl", "caft_zoo-1.cdx.json", "notes.txt"):
+        (runner.checkout / "dist" / name).touch()
+    done = runner.run("release", RELEASE)
+    assert done.returncode == 0, done.stderr
+    assert calls.read_text() == (
+        "gh release create v1 dist/caft_zoo-1-py3-none-any.whl dist/caft_zoo-1.cdx.json "
+        "--repo owner/name --verify-tag --generate-notes\n"
     )
