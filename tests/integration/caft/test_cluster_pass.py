@@ -534,7 +534,7 @@ def test_the_command_is_killed_and_goes_on(two: Place, command: Command, tmp_pat
     assert 0 < kept < 60
     done = command.run(data, certs=certs)
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"^{kept} images\b", done.stderr, re.MULTILINE)
+    assert re.search(rf"\b{kept} images$", done.stderr, re.MULTILINE)
     assert f"{60 - kept} images in " in done.stdout
     check_equal(two, data, command.cache, batch=2)
 
