@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -229,9 +228,7 @@ def test_a_precision_that_is_far_off_on_golden_photos_leaves_the_others(
     assert [one.inputs.precision for one in made.exports] == ["fp16"]
     [refused] = made.disabled
     assert refused.inputs.precision == "int8"
-    assert_golden(
-        "export/misses-on-golden-photos", re.sub(r"\b0\.\d{6}\b", "COSINE", refused.reason)
-    )
+    assert_golden("export/misses-on-golden-photos", refused.reason)
     assert refused.advice == Advice(operators=1)
 
 
