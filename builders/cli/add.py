@@ -36,8 +36,8 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--list", action="store_true",
-        help="write nothing: list timm's weights whose names match the pattern, the cut and width "
-        "of each, and what stands in the way",
+        help="write nothing: list timm's weights whose names match the pattern, with the cut and "
+        "width of each, and why some can't be added",
     )  # fmt: skip
     parser.add_argument(
         "--id", help="the manifest's id and file name (default: the architecture, or name and tag)"
@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--family", help="its family (default: that of related manifests)")
     parser.add_argument(
         "--cut", choices=list(Cut),
-        help="where features are taken (default: what the network pools itself)",
+        help="where features are taken (default: where the network itself pools)",
     )  # fmt: skip
     size = parser.add_mutually_exclusive_group()
     size.add_argument(

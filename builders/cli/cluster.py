@@ -88,7 +88,7 @@ def open_cluster(
 
 
 def certs(options: argparse.Namespace) -> int:
-    """Makes a cluster's certificate authority, unless it exists, and certificates."""
+    """Creates a cluster's certificate authority, unless it exists, and certificates."""
     from builders.executors.dask.certificates import make_certs
 
     for path in make_certs(Path(options.folder), options.days):

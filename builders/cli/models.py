@@ -71,7 +71,7 @@ def add_commands(commands: Any) -> None:
 
 
 def models(options: argparse.Namespace) -> int:
-    """Prints docs/models.md: all manifests, what was measured of them, and what can't work."""
+    """Prints docs/models.md: manifests, their measurements, and models that can't work."""
     print(page(Path(options.manifests), ROOT), end="")
     return 0
 

@@ -42,7 +42,7 @@ def add_commands(commands: Any) -> None:
 
 
 def reinstate(options: argparse.Namespace) -> int:
-    """Gives a withdrawn engine out again: verifies it here, or takes a verification made since."""
+    """Offers a withdrawn engine again: verifies it here, or accepts a later verification."""
     if not options.reason.strip():
         raise UsageError("the reason is empty", hint="--reason is kept in the engine's history")
     repository, display = published(options), Display(Console())

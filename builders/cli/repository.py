@@ -140,7 +140,7 @@ def engine_entry(model: str, target: str, engines: Sequence[EngineEntry]) -> Eng
 
 
 def gc(options: argparse.Namespace) -> int:
-    """Lists files that nothing in a repository needs; --delete removes them after a grace time."""
+    """Lists files that a repository does not need; --delete removes them after a grace period."""
     from builders.publish.garbage import collect
 
     if not 0 <= options.grace < 100_000:
@@ -162,7 +162,7 @@ def gc(options: argparse.Namespace) -> int:
     if not options.delete:
         print(
             "a dry run: nothing was changed; --delete marks files, and deletes them after the "
-            "grace time"
+            "grace period"
         )
     return 0
 

@@ -219,7 +219,7 @@ class History:
     def floors(self, cosine: float) -> None:
         """The manifest's tolerance changes."""
         own = OwnTolerance(cosine=cosine, reason="a test says so")
-        tolerance = {"fp32": own, "fp16": own, "int8": own}
+        tolerance = dict.fromkeys((Precision.FP32, Precision.FP16, Precision.INT8), own)
         self.manifest = self.manifest.model_copy(update={"tolerance": tolerance})
 
     def crop(self, crop: float) -> None:

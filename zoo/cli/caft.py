@@ -227,7 +227,7 @@ def probe(options: argparse.Namespace) -> int:
 
 
 def export_features(options: argparse.Namespace) -> int:
-    """Writes the rows of a feature cache as a table: .parquet, .arrow, .csv or .npz."""
+    """Writes the rows of a feature cache as a table: .parquet, .arrow, .csv, .npz or .tar."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.tables import write_table
 

@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("cache", metavar="CACHE", help="feature cache made by zoo features")
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE",
-        help="the table; its suffix is the format: .parquet, .arrow, .csv or .npz",
+        help="the table; its suffix is the format: .parquet, .arrow, .csv, .npz or .tar",
     )  # fmt: skip
     parser = add_arguments(commands, "export-head", caft.export_head)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .onnx file")
@@ -121,7 +121,7 @@ def _add_features(commands: Any) -> None:
     )
     parser.add_argument(
         "--exif", choices=("ignore", "apply"), default="ignore",
-        help="turn photos by their EXIF orientation; heads follow the setting of their cache "
+        help="rotate photos by their EXIF orientation; heads follow the setting of their cache "
         "(default: ignore)",
     )  # fmt: skip
     parser.add_argument(

@@ -112,7 +112,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE",
         help="file to save features to: .npy without names, or .npz, .parquet, .arrow, .csv or "
-        ".tar with the photos' names (default: PHOTO.MODEL.npy, or features.MODEL.npz of several)",
+        ".tar with the photos' names (default: PHOTO.MODEL.npy, or features.MODEL.npz for several)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_selection(parser)

@@ -189,7 +189,7 @@ def add_commands(commands: Any) -> None:
     _add_cache(parser)
     parser.add_argument(
         "--at-least", type=_cosine, default=0.99, metavar="COSINE",
-        help="cosine of two photos' features from which they are near-duplicates (default: 0.99)",
+        help="lowest cosine between the features of near-duplicates (default: 0.99)",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", metavar="FILE",
@@ -208,7 +208,7 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--photos", dest="most", type=positive, default=5000, metavar="N",
-        help="most photos to draw, a random sample of more (default: 5000)",
+        help="maximum number of photos to draw, chosen at random (default: 5000)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
 

@@ -34,6 +34,7 @@ from zoo.caft.remote_engine import Engine
 from zoo.caft.roster import Roster
 from zoo.caft.sample import Sample
 from zoo.util.errors import CacheError, ClusterError, DatasetError, RunError, UsageError
+from zoo.util.version import __version__
 
 HERE = ("--cpu-slots", "2", "--name", "here")
 
@@ -350,10 +351,12 @@ def test_answers_that_are_not_valid(
 ) -> None:
     data = folder(tmp_path / "photos")
     monkeypatch.setattr(workers, "run_part", zlib.compress)
-    with two.workers() as (workforce, engine), pytest.raises(ClusterError) as caught:
+    names: dict[object, str] = {"here-cpu0": "WORKER", "here-cpu1": "WORKER"}
+    with (
+        two.workers() as (workforce, engine),
+        raises_golden(ClusterError, "caft/cluster-answers-not-valid", names, match="here-cpu"),
+    ):
         cache_features(data, engine, tmp_path / "many", batch=2, cluster=workforce)
-    assert "no worker can run the pass: here-cpu" in str(caught.value)
-    assert "its answer is not valid: its header is cut off" in str(caught.value)
     assert len([line for line in two.said if line.startswith("left out here-cpu")]) == 2
 
 
@@ -367,7 +370,7 @@ def test_workers_of_another_version_are_left_out(
         farm.workers(patience=0.1),
     ):
         pass
-    assert "messages 1), this machine 9.9.9 (1)" in farm.said[0]
+    assert "9.9.9 (1)" in farm.said[0]
 
 
 def only_here() -> str:
@@ -387,7 +390,7 @@ def test_workers_without_this_package_are_left_out(
         farm.workers(patience=0.1),
     ):
         pass
-    assert "it has no caft-zoo, or a different version" in farm.said[0]
+    assert re.search(rf"caft-zoo.*{re.escape(__version__)}", farm.said[0])
 
 
 def test_a_worker_whose_rows_might_differ_is_left_out(
@@ -405,7 +408,7 @@ def test_a_worker_whose_rows_might_differ_is_left_out(
     with two.workers() as (workforce, engine):
         cache_features(data, engine, tmp_path / "many", batch=2, cluster=workforce)
     assert len([line for line in two.said if line.startswith("left out here-cpu")]) == 1
-    assert "it has a different processor than the other workers" in two.said[0]
+    assert re.search(r"here-cpu1.* processor ", two.said[0])
     check_equal(two, data, tmp_path / "many", batch=2)
 
 
@@ -428,7 +431,7 @@ def test_features_that_are_not_finite(
     data = [(np.full((3, 32, 32), np.nan if n == 5 else n, np.float32), 0) for n in range(12)]
     with two.workers() as (workforce, engine), pytest.raises(CacheError) as caught:
         cache_features(data, engine, tmp_path / "many", batch=2, cluster=workforce)
-    assert "features of 000000005 are not finite" in str(caught.value)
+    assert "000000005" in str(caught.value)
     with two.here() as extractor, pytest.raises(CacheError) as here:
         cache_features(data, extractor, tmp_path / "one", batch=2)
     assert str(here.value) == str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_a_model_is_exported_once_and_written(
     folder = tmp_path / "new"
     assert add(folder, "test_convnext") == 0
     printed = capsys.readouterr().out
-    assert "test_convnext: timm's default weights of it are test_convnext.r160_in1k" in printed
+    assert re.search(r"^test_convnext: .*test_convnext\.r160_in1k$", printed, re.MULTILINE)
     assert "worst cosine 1.0" in printed
     assert "make lock MODELS=test_convnext" in printed
     assert [path.name for path in folder.iterdir()] == ["test_convnext.toml"]
@@ -155,5 +156,5 @@ def test_weights_are_listed_with_what_stands_in_the_way(
         "test_convnext.r160_in1k", "test_convnext2.r160_in1k", "test_convnext3.r160_in1k"
     ]  # fmt: skip
     assert lines[1].split()[1:4] == ["160", "pre_logits", "64"]
-    assert "manifests has it as test_convnext" in lines[1]
+    assert lines[1].endswith(" test_convnext")
     assert lines[2].endswith("yes (apache-2.0)")

@@ -12,7 +12,8 @@ from support.paths import MANIFESTS, ROOT
 
 from builders.cli.models import MEASURED, UNSUPPORTED, page, read_unsupported
 from builders.measure.beside_timm import BesideTimm, add_rows, read_rows
-from zoo.schema.manifest import Manifest
+from builders.weights.standing import DIGEST_FACTS
+from zoo.schema.manifest import DigestFrom, Manifest
 from zoo.schema.measurements import Cost
 from zoo.util.errors import UsageError
 
@@ -49,13 +50,13 @@ def test_a_page_says_what_was_measured_and_who_states_a_hash(tmp_path: Path) -> 
         line.split("`")[1]: line for line in page(folder, tmp_path).splitlines() if "`: " in line
     }
     assert list(lines) == ["dinov2_small", "dinov3_vit_small", "resnet50"]
-    assert "several unrelated public files" in lines["resnet50"]
+    assert DIGEST_FACTS[DigestFrom.PUBLIC_FILES].words in lines["resnet50"]
     assert "cpu-ort1.32-fp32: verified, 0.999999, seeded" in lines["resnet50"]
     assert "img_size = 224" in lines["dinov2_small"]
     assert "| unlocked | cpu-ort1.32-fp32: pending, seeded |" in lines["dinov2_small"]
     assert "| (dinov3-license) |" in lines["dinov3_vit_small"]
     pin(folder / "dinov2_small.toml", "ab" * 32, digest_from="hub")
-    assert "the hub stated when" in page(folder, tmp_path)
+    assert DIGEST_FACTS[DigestFrom.HUB].words in page(folder, tmp_path)
 
 
 def test_a_second_measurement_replaces_the_first(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 from support.dask_cluster import Cluster, other_python, zoo_farm
+from support.goldens import assert_golden
 from support.make_farm import Farm
 from support.models import LITE
 from support.paths import ROOT
@@ -106,7 +108,7 @@ def test_nobody_connects_without_a_certificate_of_the_same_authority(
         DaskExecutor("tcp://farm.example.org:8786")
     refused = zoo_farm("cluster", "scheduler", "--listen", "0.0.0.0:0")
     assert refused.returncode == 2
-    assert "would accept jobs from anybody" in refused.stderr
+    assert "--listen 0.0.0.0:0" in refused.stderr
     # TLS both ways: a client that only checks the server, and shows nothing, is sent away.
     host, _, port = cluster.address.removeprefix("tls://").rpartition(":")
     context = ssl.create_default_context(cafile=str(cluster.certs) + "/ca.pem")
@@ -128,13 +130,16 @@ def test_status_says_what_there_is_and_a_target_that_nobody_builds_is_refused(
         "here-cpu0: cpu-ort1.32, export\nhere-cpu1: cpu-ort1.32, export\n2 workers on 1 machine\n"
     )
     run = ("--store", str(tmp_path), "--executor", "dask", "--scheduler", *place)
-    planned = zoo_farm("plan", "--models", LITE, "--gpu", "cpu", "--precision", "fp32", *run)
-    assert "to export first: efficientnet_lite0 cpu-ort1.32-fp32" in planned.stdout, planned.stderr
+    planned = zoo_farm(
+        "plan", "--models", LITE, "--gpu", "cpu", "--precision", "fp32", *run, "--json"
+    )
+    [engine] = json.loads(planned.stdout)["engines"]
+    assert (engine["model"], engine["action"]) == (LITE, "export")
     for command in ("zoo", "plan"):
         refused = zoo_farm(command, "--gpu", "sm90", *run)
         assert refused.returncode == ClusterError.exit_code
-        assert "no worker can build engines for sm90" in refused.stderr
-        assert "the cluster has cpu-ort1.32 (2), export (2)" in refused.stderr
+        assert "sm90" in refused.stderr
+        assert "cpu-ort1.32 (2), export (2)" in refused.stderr
 
 
 def test_a_job_whose_worker_dies_runs_on_another_and_one_that_kills_three_is_quarantined(
@@ -158,7 +163,7 @@ def test_a_job_whose_worker_dies_runs_on_another_and_one_that_kills_three_is_qua
         executor.stop()
     assert set(failed) == {"killer"}
     assert type(failed["killer"]) is QuarantineError
-    assert "quarantined: 3 workers died while running it (here-cpu" in str(failed["killer"])
+    assert re.search(r"\b3 workers\b.*\(here-cpu", str(failed["killer"]))
     assert bench.noted("unlucky") == ["begun", "begun", "done"]
     assert bench.noted("killer") == ["begun"] * 3
     assert all(bench.noted(f"good{number}") == ["begun", "done"] for number in range(6))
@@ -227,8 +232,9 @@ def test_scheduler_killed_in_mid_build_then_the_same_command_goes_on(
             first.kill_scheduler()
             errors = farm.communicate(timeout=120)[1]
     assert farm.returncode == ClusterError.exit_code
-    assert "run the same command again" in errors
-    assert errors.startswith("error: lost the ")  # and nothing else: no log, no traceback
+    # The error and nothing else: no log, no traceback. Its words depend on what notices it first.
+    lost = rf"the connection to the scheduler|the scheduler {re.escape(first.address)}"
+    assert_golden("executors/lost-scheduler", re.sub(lost, "SCHEDULER", errors))
     assert {r.key for r in copy.repository.records(LITE)} == set(before)
     with Cluster(tmp_path / "second", None) as second:
         second.work("--name", "b")
@@ -255,7 +261,7 @@ def test_farm_and_scheduler_on_one_python_and_the_worker_on_another(
     launcher = fake_builder.write_launcher(tmp_path / "python", python)
     with Cluster(tmp_path, certs) as cluster:
         said = cluster.work("--builder-python", str(launcher), python=python)
-        assert "export: left out, there is no torch, timm, onnx" in said
+        assert re.search(r"^export: .*\btorch, timm, onnx\b", said, re.MULTILINE)
         executor = cluster.executor(1)
         try:
             output = bench.run(executor, bench.job("any"))

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from support.goldens import raises_golden
+from support.goldens import assert_golden, raises_golden
 from support.paths import ROOT, TESTS
 from support.records import backbone_cut, weights_identity
 from torch import nn
@@ -228,7 +228,7 @@ def test_a_precision_that_is_far_off_on_golden_photos_leaves_the_others(
     assert [one.inputs.precision for one in made.exports] == ["fp16"]
     [refused] = made.disabled
     assert refused.inputs.precision == "int8"
-    assert "meets its tolerance on calibration images, but on two golden" in refused.reason
+    assert_golden("export/misses-on-golden-photos", refused.reason)
     assert refused.advice == Advice(operators=1)
 
 

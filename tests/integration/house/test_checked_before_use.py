@@ -88,7 +88,7 @@ def test_a_build_goes_without_a_damaged_timing_cache(
     assert workspace.timing_cache("g", toolchain) is not None
     stored_at(repository, cache).write_bytes(CONTENT[::-1])
     assert workspace.timing_cache("g", toolchain) is None
-    assert "without the timing cache" in capsys.readouterr().out
+    assert cache.sha256[:12] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damaged", [CONTENT[:-1], CONTENT[::-1]], ids=["truncated", "overwritten"])

@@ -23,5 +23,5 @@ def test_nothing_is_skipped_in_ci(in_ci: str, status: int, tmp_path: Path) -> No
         env={**os.environ, "CI": in_ci, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
     )
     assert done.returncode == status, done.stdout
-    assert ("is to have what this needs: no browser here" in done.stdout) == bool(status)
+    assert (": no browser here" in done.stdout) == bool(status)
     assert ("1 x no browser here" in done.stdout) == (not status)

@@ -20,9 +20,9 @@ def test_every_block_of_the_tutorial_runs(farm: Farm, tmp_path: Path) -> None:
     done = run_tutorial(Path(sys.executable), tmp_path, environment)
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout
-    assert "cache: 18 images, 3 classes, 1280 features in fp32; 0 skipped" in said
+    assert re.search(r"cache: 18 images, 3 classes, 1280 features\b.*\bfp32\b.*\b0 ", said)
     assert "cache: 19 images, 3 classes" in said
     assert "1 image in" in said  # the others were done before
-    assert said.count("held-out images (95% interval") == 4
-    assert "differs by at most" in re.findall(r"classifier\.onnx: .*", said)[0]
+    assert said.count("(95% interval") == 4
+    assert re.search(r"classifier\.onnx: .* (0|\de-\d\d) ", said)  # the difference
     assert (tmp_path / "head.png").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +50,13 @@ def test_what_no_unit_test_may_do_fails_it(body: str, words: str, tmp_path: Path
     out = run_guarded(tmp_path, body)
     assert "1 failed" in out
     assert words in out
-    assert "that is for tests/integration" in out
+    assert "tests/integration" in out
 
 
 def test_a_module_that_imports_torch_is_not_collected(tmp_path: Path) -> None:
     out = run_guarded(tmp_path, "pass", at_import="import torch")
     assert "1 error" in out
-    assert "imports torch: that is for tests/integration" in out
+    assert re.search(r"imports torch: .*tests/integration", out)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -130,13 +131,13 @@ def test_a_linear_probe_is_part_of_the_verdict(copy: Farm, folder: Path) -> None
     assert engine.verification.probe is not None
     assert engine.verification.probe.photos == 30
     assert engine.verification.probe.engine == engine.verification.probe.pytorch > 0.9
-    assert "linear probe on 30 labelled photos" in copy.zoo("show", LITE).stdout
+    assert " 30 labelled photos: " in copy.zoo("show", LITE).stdout
     for again in ((*asked, f"LABELLED={folder}"), asked):
         assert counts(copy.make(*again)) == Counts(current=1)
     assert blobs(copy) == before  # the photos and their features stay where they are
     assert not list(copy.folder.rglob("*.npz"))
     refused = copy.make(*asked, f"LABELLED={folder}", "EXECUTOR=dask", "SCHEDULER=tls://h:1")
-    assert "LABELLED= stays on this machine" in refused.stderr
+    assert re.search(r"LABELLED=.*EXECUTOR=dask", refused.stderr)
 
 
 def test_a_loss_counts_when_it_is_more_than_noise(folder: Path) -> None:

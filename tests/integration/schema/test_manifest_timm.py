@@ -127,7 +127,7 @@ def test_the_command_names_every_difference_and_tells_planning(
     assert re.search(r"resnet50: preprocess\.crop: .*0\.875", done.stderr)
     assert len(facts_table.read_table()) > 1000
     blocked = farm(*plan)
-    assert "preprocess.crop: the manifest says 0.875" in blocked.stdout
+    assert re.search(r"preprocess\.crop: .*0\.875", blocked.stdout)
     with path.open("a") as file:
         file.write('\n[deviations]\ncrop = "measured to be better"\n')
     done = farm("facts", "resnet50")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import shlex
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_two_state_dicts_need_a_choice(state: State, load: Load) -> None:
 def test_two_state_dicts_of_the_same_tensors_need_none(state: State, load: Load) -> None:
     model, notes = load({"state_dict": state, "state_dict_ema": dict(state)})
     assert holds(model, state)
-    assert "state_dict_ema holds the same" in notes[0]
+    assert re.search(r"'state_dict'.*\bstate_dict_ema\b", notes[0])
 
 
 def test_two_prefixes_need_a_choice(state: State, load: Load) -> None:
@@ -251,7 +252,7 @@ OTHER_TYPES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 @pytest.mark.parametrize("kind", OTHER_TYPES)
 def test_what_is_no_floating_point_number_is_no_weight(state: State, load: Load, kind: str) -> None:
     """PyTorch casts whole numbers, such as quantised weights, without a word."""
-    with pytest.raises(WeightsError, match=r"conv_stem\.weight \((of type|without)"):
+    with pytest.raises(WeightsError, match=r"conv_stem\.weight \("):
         load({**state, "conv_stem.weight": OTHER_TYPES[kind](state["conv_stem.weight"])})
 
 

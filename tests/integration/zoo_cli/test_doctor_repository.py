@@ -35,13 +35,13 @@ def test_the_cache_is_listed_checked_and_pruned(farm: Farm, tmp_path: Path) -> N
     engine.write_bytes(data[:-1] + b"x")
     broken = farm.zoo("cache", "verify", **home)
     assert broken.returncode == 10
-    assert f"removed damaged engines: {engine.name[:12]}" in broken.stderr
+    assert engine.name[:12] in broken.stderr
     assert not engine.exists()
     assert farm.zoo("pull", LITE, **home).returncode == 0
     assert "0 files removed" in farm.zoo("cache", "prune", **home).stdout
     for days in ("-1", "nan", "soon"):
         refused = farm.zoo("cache", "prune", f"--days={days}", **home)
         assert refused.returncode == 2
-        assert f"{days} is not a number of days, 0 or more" in refused.stderr
+        assert f"--days: {days} " in refused.stderr
     assert "1 file removed" in farm.zoo("cache", "prune", "--days", "0", **home).stdout
     assert not engine.exists()

@@ -70,7 +70,7 @@ def test_list_as_json_and_by_pattern(zoo: Zoo, capsys: pytest.CaptureFixture[str
         assert zoo(f"list {pattern}") == 0
         assert capsys.readouterr().out.splitlines()[1].startswith("toy ")
     assert zoo("list tyo") == 2
-    assert "Perhaps you meant 'toy'?" in capsys.readouterr().err
+    assert "'toy'?" in capsys.readouterr().err
 
 
 def test_show_and_pull_as_json(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,7 @@ def test_a_model_is_removed_from_the_cache(
     assert zoo("pull toy") == 0
     capsys.readouterr()
     assert zoo("cache rm tyo") == 2
-    assert "Perhaps you meant 'toy'?" in capsys.readouterr().err
+    assert "'toy'?" in capsys.readouterr().err
     assert zoo("cache rm toy --target sm86-rtx1.7-fp16") == 2
     assert len(list((home / "engines").iterdir())) == 1
     capsys.readouterr()

@@ -22,7 +22,7 @@ MODELS = {"resnet50": "resnet", "vit_base_patch16_224": "vit"}
 
 def accepted(hint: str) -> None:
     """Reads the hint's variables as the farm does, with the tables alone: nothing is installed."""
-    assert "in a checkout of the farm: make zoo " in hint
+    assert ": make zoo " in hint
     words = shlex.split(hint.partition("make zoo ")[2])
     flags = [
         word for name, value in (word.split("=") for word in words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -78,8 +79,8 @@ def test_forty_near_duplicates_of_four_scenes_are_four(kind: str, tmp_path: Path
     assert photos.distinct is not None
     assert [number // 10 for number in photos.distinct] == [0, 1, 2, 3]
     assert (len(photos.paths), photos.duplicates, photos.flat) == (40, 36, 0)
-    assert "only 4 of 40 are distinct (36 near-duplicates, 0 flat" in photos.blame
-    assert sum("is a near-duplicate of" in line for line in reports) == 36
+    assert re.search(r"\b4 of 40\b.*\b36\b.*\b0\b", photos.blame)
+    assert sum(" near-duplicate of " in line for line in reports) == 36
     described = photos.describe()
     assert (described.photos, described.distinct) == (40, 4)
     pixels, evaluated = photos.pixels(preprocess(input_size=32))

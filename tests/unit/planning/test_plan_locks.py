@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import ZooFarm
+from support.goldens import assert_golden
 from support.hub_manifests import copy_open, pin
 
 from builders.weights.locks import Pin, changing
@@ -57,24 +58,26 @@ def plan(
     return run
 
 
+def without_time(text: str) -> str:
+    """Returns a plan without its last line, which says how long it took."""
+    return "\n".join(text.splitlines()[:-1])
+
+
 def actions(text: str) -> dict[str, str]:
     return {engine["model"]: engine["action"] for engine in json.loads(text)["engines"]}
 
 
 def test_a_plan_says_what_a_run_will_lock(plan: Plan) -> None:
     text, _ = plan()
-    assert f"to export first: {OPEN} cpu-ort1.32-fp32: its weights are not locked yet" in text
-    assert f"weights of 1 model are not locked ({OPEN}): make zoo asks the hub" in text
-    assert f"a single public file records ({ALONE})" in text
+    assert_golden("planning/plan-locks", without_time(text))
     out, _ = plan("--json")
     assert actions(out) == dict.fromkeys((OPEN, ALONE, LOCKED), "export")
-    assert any("make zoo asks the hub" in note for note in json.loads(out)["notes"])
+    assert any(f"({OPEN})" in note for note in json.loads(out)["notes"])
 
 
 def test_a_locked_plan_says_what_is_refused(plan: Plan) -> None:
     text, _ = plan("--locked")
-    assert f"blocked: {OPEN} cpu-ort1.32-fp32: weights are unlocked" in text
-    assert f"weights of 1 model are not locked ({OPEN}): they are refused" in text
+    assert_golden("planning/plan-locked", without_time(text))
     out, _ = plan("--locked", "--json")
     assert actions(out) == {OPEN: "blocked", ALONE: "export", LOCKED: "export"}
 
@@ -83,7 +86,7 @@ def test_a_matrix_has_nothing_that_a_night_would_refuse(plan: Plan) -> None:
     out, told = plan("--matrix")
     [work] = json.loads(out)["include"]
     assert work["models"] == f"{LOCKED},{ALONE}"
-    assert f"not locked ({OPEN}): they are refused" in told
+    assert f"({OPEN})" in told
     assert "make lock" in told
 
 

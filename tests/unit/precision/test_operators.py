@@ -108,7 +108,7 @@ def test_what_guards_a_division_reaches_it(name: str) -> None:
     expected = open_onnx(fp32)(images)
     assert np.isfinite(expected).all()
     islands = choose_islands(fp32, Measured(), "fp16")
-    assert any("guards a division" in reason for reason in islands.values()) or name == "clip"
+    assert any("division" in reason for reason in islands.values()) or name == "clip"
     typed = to_low(fp32, "fp16", islands.keys())
     assert np.allclose(open_onnx(rounded_in_fp32(typed))(images), expected, rtol=1e-3)
 
@@ -121,7 +121,7 @@ def test_a_constant_may_be_a_node(stated: dict[str, object]) -> None:
     fp32.graph.node.insert(0, helper.make_node("Constant", [], ["eps"], name="eps", **stated))
     fp32 = onnx.shape_inference.infer_shapes(fp32, strict_mode=True)
     islands = choose_islands(fp32, Measured(), "fp16")
-    assert any("guards a division" in reason for reason in islands.values())
+    assert any("division" in reason for reason in islands.values())
     typed = to_low(fp32, "fp16", islands.keys())
     assert np.isfinite(open_onnx(rounded_in_fp32(typed))(np.zeros((2, 8), np.float32))).all()
 

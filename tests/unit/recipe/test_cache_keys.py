@@ -14,7 +14,7 @@ from builders.weights import identify
 from builders.weights.mode import WeightsMode
 from zoo.schema.floors import OwnTolerance
 from zoo.schema.keys import BuildInputs
-from zoo.schema.manifest import BatchRange, Manifest
+from zoo.schema.manifest import BatchRange, Cut, Manifest
 from zoo.schema.targets import Precision, RuntimeLine, Toolchain
 from zoo.util.digest import canonical_json, sha256_json
 
@@ -94,12 +94,14 @@ def test_what_changes_an_export_and_what_does_not(manifests: dict[str, Manifest]
     key = export_key(lite)
     assert export_key(changed(lite, "preprocess", mean=(0.4, 0.5, 0.5))) != key
     assert export_key(changed(lite, "preprocess", crop=0.9)) != key
-    assert export_key(changed(lite, "backbone", cut="flattened")) != key
+    assert export_key(changed(lite, "backbone", cut=Cut.FLATTENED)) != key
     assert export_key(changed(lite, "weights", sha256="0" * 64)) != key
     assert export_key(changed(lite, "catalog", title="Another")) == key
     assert export_key(changed(lite, "preprocess", size_reason="Another")) == key
     assert export_key(lite.model_copy(update={"licence": "mit"})) == key
-    strict = {precision: OwnTolerance(cosine=0.99999) for precision in ("fp32", "int8")}
+    strict = {
+        precision: OwnTolerance(cosine=0.99999) for precision in (Precision.FP32, Precision.INT8)
+    }
     stricter = lite.model_copy(update={"tolerance": strict})
     assert export_key(stricter) == key
     # The advisor keeps to the floors, so they decide what an ONNX below fp32 looks like.

@@ -42,7 +42,7 @@ def test_a_tag_of_one_size_is_tested_at_it(resnet: Manifest) -> None:
     check_facts(changed(resnet, size_of="test"), one_size, "1")
     another_crop = FACTS.model_copy(update={"test_input_size": None, "test_crop": 0.9})
     check_facts(changed(resnet, size_of="test", crop=0.9), another_crop, "1")
-    with pytest.raises(ManifestError, match=r"preprocess\.crop: .* 0\.95, timm 1 says 0\.9\n"):
+    with pytest.raises(ManifestError, match=r"preprocess\.crop: .*\b0\.95\b.*\b0\.9\n"):
         check_facts(changed(resnet, size_of="test"), another_crop, "1")
 
 
@@ -63,7 +63,9 @@ def test_a_difference_in_preprocessing_is_an_error_or_has_a_reason(
     fact: Fact, change: dict[str, Any], resnet: Manifest
 ) -> None:
     wrong = changed(resnet, **change)
-    with pytest.raises(ManifestError, match=rf"resnet50: preprocess\.{fact}: .*timm 1 ") as error:
+    with pytest.raises(
+        ManifestError, match=rf"resnet50: preprocess\.{fact}: .*\btimm 1\b"
+    ) as error:
         check_facts(wrong, FACTS, "1")
     assert error.value.exit_code == 3
     assert len(error.value.message.splitlines()) == 1
@@ -71,7 +73,7 @@ def test_a_difference_in_preprocessing_is_an_error_or_has_a_reason(
 
 
 def test_licence_and_repository_are_compared(resnet: Manifest) -> None:
-    with pytest.raises(ManifestError, match=r"licence: .*'mit', timm 1 says 'apache-2.0'"):
+    with pytest.raises(ManifestError, match=r"licence: .*'mit'.*'apache-2\.0'"):
         check_facts(resnet.model_copy(update={"licence": "mit"}), FACTS, "1")
     weights = resnet.weights.model_copy(update={"repository": "timm/resnet50.a2_in1k"})
     other = resnet.model_copy(update={"weights": weights})

@@ -32,6 +32,7 @@ from builders.recipe.precisions import SAFETIES
 from zoo.schema.keys import BuildInputs
 from zoo.schema.manifest import Manifest
 from zoo.schema.old_failures import OldMiss, missed_key
+from zoo.schema.precisions import Precision
 from zoo.schema.records import Advice, FailureReason, FailureRecord, FailureStage
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import JobError
@@ -303,7 +304,7 @@ def test_other_floors_have_the_first_network_tried_again(farm: Farm) -> None:
     farm.run(VERSION)
     assert farm.run(VERSION).disabled
     farm.builder.passing = {FIRST}
-    farm.loosen("int8")
+    farm.loosen(Precision.INT8)
     assert farm.run(VERSION).published == [f"{SMALL} cpu-ort1.32-int8"]
     assert farm.planned().action == "nothing"
 

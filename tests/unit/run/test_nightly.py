@@ -25,6 +25,7 @@ from zoo.cli.main import run_cli
 from zoo.repository.repository import Repository
 from zoo.schema.layout import run_key
 from zoo.schema.manifest import Manifest
+from zoo.schema.precisions import Precision
 from zoo.schema.records import RepositoryInfo
 from zoo.stores import MemoryStore, open_store
 from zoo.util.errors import JobError, LicenceError, UsageError
@@ -81,7 +82,7 @@ def test_other_floors_try_a_disabled_cell_again(night: Night) -> None:
     assert night.run("1.32.0").disabled
     night.builder.good = True
     assert night.run("1.32.0").disabled
-    night.loosen("fp32")
+    night.loosen(Precision.FP32)
     assert night.run("1.32.0").published
     assert night.index.disabled == ()
 
@@ -279,7 +280,7 @@ def test_a_night_of_the_command_line(
     title, blank, *rest = issue.splitlines()
     assert title.endswith(title_end)
     assert blank == ""
-    assert any("weights are unlocked" in line for line in rest)
+    assert any("manifests.lock" in line for line in rest)
     run = nights.last_night(Repository(open_store(str(tmp_path / "store"))))
     assert run == read_nightly(tmp_path / "_nightly" / "run.json")
 
