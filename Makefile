@@ -90,7 +90,7 @@ image: $(READY) $(AUDIT)/.ready  ## Build the image of a TensorRT line (TRT=11.4
 
 audit: $(READY) $(AUDIT)/.ready  ## Check the licences of all dependencies, and look for published advisories (needs a network)
 	@$(AUDIT)/bin/pip-licenses --python "$(BIN)/python" --format csv >/dev/null
-	@$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+	@$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
 sbom: $(WHEEL) $(AUDIT)/.ready  ## Write an SBOM (CycloneDX) of the client's wheel and its extras into dist/
 	@$(SBOM)
