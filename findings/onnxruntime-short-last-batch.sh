@@ -46,7 +46,7 @@ PY
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q --disable-pip-version-check \
   onnxruntime==1.32.0 onnx==1.23.2 numpy==2.4.6 sympy==1.14.0 2>/dev/null
-"$folder/venv/bin/python" -W ignore "$folder/calibrate.py" "$folder/model.onnx" "$folder/quantised.onnx" 2>&1 >/dev/null |
+"$folder/venv/bin/python" -W ignore "$folder/calibrate.py" "$folder"/{model,quantised}.onnx 2>&1 >/dev/null |
   grep -v '^WARNING' | tee "$folder/output"
 diff - "$folder/output" <<'EXPECTED'
 onnxruntime 1.32.0

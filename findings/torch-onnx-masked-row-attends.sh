@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # An attention row whose mask forbids everything is zero in PyTorch and the mean of all values in the exported ONNX.
 #
-# Below opset 23 (the default is lower) torch.onnx.export writes the mask as -3.4e38 and adds a guard that replaces NaN by
-# zero. For want of an infinity no NaN arises: the softmax of such a row is even, and it reads the very tokens that are
-# masked. Padded batches have such rows (a mask of both query and key), so features that are averaged over tokens shift
-# with the padding, though an export compared on full batches agrees. opset_version=23 writes one Attention, which
-# gives zero; or leave the queries unmasked and drop their rows at the end.
+# Below opset 23 (the default is lower) torch.onnx.export writes the mask as -3.4e38 and adds a guard that replaces NaN
+# by zero. For want of an infinity no NaN arises: the softmax of such a row is even, and it reads the very tokens that
+# are masked. Padded batches have such rows (a mask of both query and key), so features that are averaged over all
+# tokens shift with the padding, though an export compared on full batches agrees. opset_version=23 writes one
+# Attention, which gives zero; or leave the queries unmasked and drop their rows at the end.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
