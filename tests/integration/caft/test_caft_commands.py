@@ -150,8 +150,8 @@ def test_accuracy_stands_beside_the_majority(
     first, second, third = capsys.readouterr().out.splitlines()[:3]
     assert "on 12 held-out images" in first
     assert first.endswith("always 'major': 83.3%")
-    assert second == "  classes without held-out images: 1 (single)"
-    assert third == "  images without a label, which were not used: 1"
+    assert second.endswith(": 1 (single)")
+    assert third.endswith(": 1")
     written = json.loads((tmp_path / "h.json").read_text())
     assert (written["majority"], written["majority_right"]) == ("major", 10)
     assert (written["not_held_out"], written["unlabelled"]) == (["single"], 1)

@@ -264,8 +264,7 @@ def test_the_commands(
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("on 5 held-out images")
     assert "mean" in out[1]
-    assert out[2] == "  labels of images that are not in the cache: 1 (gone.png)"
-    assert out[3] == "  images without a label, which were not used: 1"
+    assert_golden("caft/labels-without-images", "\n".join(out[2:4]))
     assert "linear" in out[4]
     assert json.loads((tmp_path / "p.json").read_text())["scores"][0]["name"] == "price"
     assert (tmp_path / "p.png").read_bytes()[1:4] == b"PNG"

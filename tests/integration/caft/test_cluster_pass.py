@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from support.caft import folder, photo
 from support.cluster_pass import Place, odd, place
-from support.goldens import raises_golden
+from support.goldens import assert_golden, raises_golden
 from support.paths import ROOT
 from support.waiting import wait_for
 
@@ -553,7 +553,7 @@ def test_the_command_is_interrupted(two: Place, command: Command, tmp_path: Path
         first.send_signal(signal.SIGINT)
         said = first.communicate(timeout=60)[1]
     assert first.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; finished work is kept, and the next run resumes"
+    assert_golden("caft/interrupted", said.splitlines()[-1])
     assert "Traceback" not in said
 
 

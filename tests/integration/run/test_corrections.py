@@ -138,7 +138,7 @@ def test_a_licence_that_forbids_publishing(copy: Farm) -> None:
     assert refused.returncode == 11
     assert FORBIDDEN in refused.stderr
     pages = list((copy.folder / "site").rglob("*.html"))
-    assert any("does not allow publishing" in path.read_text() for path in pages)
+    assert any(re.search(r"<p .*\blicence\b.*\bwithdrawn\b", path.read_text()) for path in pages)
     again = correct(copy, f'licence = "{FORBIDDEN}"', f'licence = "{FORBIDDEN}" ')
     assert again.returncode != 0
     assert index(copy) == forbidden  # nothing is added night after night

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.goldens import raises_golden
+from support.goldens import assert_golden, raises_golden
 
 from builders.precision import describe, rounded_in_fp32, to_low
 from builders.precision.graph import Graph, module_of, name_nodes
@@ -198,7 +198,7 @@ def test_a_value_within_eight_times_of_the_end_is_an_island_and_so_is_a_weight_b
     assert set(choose_islands(network, near, "fp16")) == {"up", "relu", "mean"}
     assert set(choose_islands(network, far, "fp16")) == {"mean"}
     islands = choose_islands(amplified(7e4), Measured(), "fp16")
-    assert islands["up"] == "a constant is beyond fp16's range"
+    assert_golden("precision/constant-beyond-range", islands["up"])
     assert set(islands) == {"up", "mean"}
 
 
