@@ -33,7 +33,7 @@ define OPTIONS_HELP
   BASE_URL        public URL of the repository, for the catalog's links to its files (default: unknown)
   BUILDER         builder options, such as optimization_level=5 (default: the runtime's defaults)
   BUILDER_PYTHON  the Python interpreter that builds and verifies (default: the farm's)
-  RETRY           1: retry engines that are disabled because they missed tolerance or failed twice (default: off)
+  RETRY           1: rebuild engines that are disabled: they missed tolerance or failed twice (default: off)
   TIMEOUT         time limit of a job in seconds (default: 3600)
   MEMORY          memory limit of a job in GiB (default: no limit)
   EXECUTOR        docker: jobs run in [containers](docs/how-to/containers.md#jobs-in-containers); dask: on many machines (default: local)

@@ -127,10 +127,10 @@ class Decider:
             lambda export: self._is_known_to_miss(wanted, *build_of(export)),
         )
         if isinstance(export, FailureRecord):
+            cause = Cause.EXPORT_NOT_RETRIED if self._request.retry else Cause.EXPORT_MISSED
             return self._decision(
-                wanted, Action.DISABLED, Cause.EXPORT_MISSED, text=export.text, form=form,
-                failed=export,
-            )  # fmt: skip
+                wanted, Action.DISABLED, cause, text=export.text, form=form, failed=export
+            )
         if export is None:
             if form != first:
                 return self._decision(wanted, Action.EXPORT, Cause.MISSED, form=form)

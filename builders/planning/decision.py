@@ -85,6 +85,7 @@ class Cause(StrEnum):
     MISSED = "missed"
     RETRIED = "retried"
     EXPORT_MISSED = "export missed"
+    EXPORT_NOT_RETRIED = "export not retried"
     ENGINE_MISSED = "engine missed"
     CRASHED = "crashed"
     TAKEN_BACK = "taken back"
@@ -222,6 +223,8 @@ _SENTENCES = complete(
         Cause.MISSED: "an engine missed its tolerance",
         Cause.RETRIED: "it failed and is tried again",
         Cause.EXPORT_MISSED: "{text}",
+        Cause.EXPORT_NOT_RETRIED: "{text}; it is not retried, because an export of the same inputs "
+        "is the same: change them, for example the calibration photos",
         Cause.ENGINE_MISSED: "{text}",
         Cause.CRASHED: "{text}",
         Cause.TAKEN_BACK: "{text}",

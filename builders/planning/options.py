@@ -150,7 +150,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         variable="RETRY",
-        values="`1`: retry engines that are disabled because they missed tolerance or failed twice",
+        values="`1`: rebuild engines that are disabled: they missed tolerance or failed twice",
         default="off",
         switch=True,
     ),

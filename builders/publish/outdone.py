@@ -37,6 +37,11 @@ FARTHER, WORST, LEAST = 1.10, 2.0, 0.002
 and if the worst error grew by more than the last number, which is beyond rounding. ADR 40 has the
 measurements."""
 
+COSINE_FARTHER, LEAST_FALL = 2.0, 1e-5
+"""A worst cosine more than this many times as far from 1, that also fell by more than this much, is
+worse: a different order of summation explains less. Nightly runs use the same two numbers for all
+engines."""
+
 
 @dataclass
 class Settled:
@@ -156,7 +161,7 @@ def farther(published: VerificationSummary, new: VerificationSummary) -> str | N
     """Returns by how much a new engine is farther from PyTorch than the published one.
 
     Compared are the errors of the same golden photos, in the distances between photos, each at its
-    worst batch size; so are the worst of all, which the tolerance limits.
+    worst batch size; so are the worst error and the worst cosine, which the tolerance limits.
 
     Returns:
         The numbers of both; None if the new one is not farther by more than noise.
@@ -180,11 +185,24 @@ def farther(published: VerificationSummary, new: VerificationSummary) -> str | N
         )
     elif worst_grew:
         text = "features farther from PyTorch's at worst"
+    elif (cosines := _fallen(published, new)) is not None:
+        return f"features farther from PyTorch's at worst: cosine {cosines}"
     else:
         return None
     if worst_before is None or worst_after is None:
         return text
     return f"{text}: distance error {worst_after:.2g} instead of {worst_before:.2g}"
+
+
+def cosine_fell(before: float, after: float) -> bool:
+    """Whether a worst cosine is worse than another by more than noise."""
+    return before - after > LEAST_FALL and 1 - after > COSINE_FARTHER * (1 - before)
+
+
+def _fallen(published: VerificationSummary, new: VerificationSummary) -> str | None:
+    """Returns the worst cosines of two engines if the new one's is worse."""
+    before, after = (min(row.worst_cosine for row in one.batches) for one in (published, new))
+    return f"{after:.6f} instead of {before:.6f}" if cosine_fell(before, after) else None
 
 
 _TINY = 1e-6

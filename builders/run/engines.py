@@ -11,7 +11,7 @@ from builders.history.failures import Failures
 from builders.jobs.progress import Display
 from builders.planning import wanted
 from builders.planning.decide import Decider
-from builders.planning.decision import Action, Cause, Decision
+from builders.planning.decision import Action, Cause, Decision, why
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.planning.serving import current_labels, is_current
@@ -232,7 +232,7 @@ class EngineRun:
 
     def _disable(self, decision: Decision) -> None:
         """Notes an engine that is disabled."""
-        self.summary.disabled[decision.label] = decision.text
+        self.summary.disabled[decision.label] = why(decision)
         self.summary.causes[decision.label] = decision.cause
         self.cells.append(disabled_cell(decision))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from builders.planning.decision import WORK, Action
 from builders.planning.report import FarmPlan
+from builders.publish.outdone import cosine_fell
 from builders.run.summary import Summary
 from builders.run.unavailable import newly_outdone
 from zoo.catalog.night import Drift, FailedJob, NightlyRun
@@ -18,10 +19,6 @@ SLOWER = 1.10
 """A latency whose whole interval is above this multiple of the previous engine's is a regression,
 and so is a ratio to PyTorch as far below. Times without an interval were not measured well enough
 to tell: they come from older versions."""
-
-FARTHER, LEAST_FALL = 2.0, 1e-5
-"""A worst cosine more than this many times as far from 1, that also fell by more than this much, is
-a regression: a different order of summation explains less."""
 
 
 _ALL = "all"
@@ -124,8 +121,7 @@ def _is_regression(change: Drift) -> bool:
         case "ratio":
             before, after = change.before_interval, change.after_interval
             return bool(before and after and SLOWER * after[1] < before[0])
-    fall = change.before - change.after
-    return fall > LEAST_FALL and 1 - change.after > FARTHER * (1 - change.before)
+    return cosine_fell(change.before, change.after)
 
 
 def failed_jobs(plan: FarmPlan, summary: Summary, retry: bool = False) -> tuple[FailedJob, ...]:

@@ -215,6 +215,11 @@ def test_where_every_onnx_is_far_off_there_is_no_such_engine(farm: Farm) -> None
     assert list(farm.run(VERSION).disabled.values()) == ["its ONNX is far off"]
     assert farm.builder.built == []
     assert farm.planned().action == "disabled"
+    farm.request = replace(farm.request, retry=True)
+    assert_golden("planning/export-not-retried", farm.planned().reason)
+    assert list(farm.run(VERSION, retry=True).disabled.values()) == [farm.planned().reason]
+    (cell,) = farm.index.disabled
+    assert cell.reason == "its ONNX is far off"
 
 
 def test_where_none_can_be_had_no_stricter_one_is_made(farm: Farm) -> None:
