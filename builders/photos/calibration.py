@@ -46,7 +46,7 @@ class CalibrationSet(BaseModel):
         paths: Photos with distinct digests.
         digests: SHA-256 of each file.
         duplicates: How many are near-duplicates of others.
-        flat: How many are flat pictures.
+        flat: How many are flat pictures, or noise.
         distinct: Indices of the remaining ones; None if all of them are distinct.
     """
 
@@ -67,7 +67,7 @@ class CalibrationSet(BaseModel):
         return (
             f"the calibration photos may be the cause: only {len(self.distinct)} of "
             f"{len(self.paths)} are distinct ({self.duplicates} near-duplicates, {self.flat} flat "
-            f"pictures), at least {LEAST} should be"
+            f"pictures or noise), at least {LEAST} should be"
         )
 
     @property
@@ -183,7 +183,9 @@ def _judged(
     paths, firsts = tuple(usable.values()), judge(looks)
     for number, first in enumerate(firsts):
         if first is None:
-            report(f"calibration: {paths[number]} is a flat picture: it is not evaluated on")
+            report(
+                f"calibration: {paths[number]} is a flat picture or noise: it is not evaluated on"
+            )
         elif first != number:
             report(
                 f"calibration: {paths[number]} is a near-duplicate of {paths[first]}: it is not "
@@ -195,7 +197,7 @@ def _judged(
     if len(distinct) < _LEAST_DISTINCT:
         raise UsageError(
             f"CALIBRATION={folder}: of {len(paths)} photos {len(distinct)} are distinct "
-            f"({duplicates} near-duplicates, {flat} flat pictures)",
+            f"({duplicates} near-duplicates, {flat} flat pictures or noise)",
             hint=_EXPECTED,
         )
     made = CalibrationSet(

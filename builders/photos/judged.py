@@ -1,4 +1,4 @@
-"""Judges the photos of a calibration set: near-duplicates and flat pictures measure nothing new.
+"""Judges photos for calibration: near-duplicates, flat pictures and noise measure nothing new.
 
 Near-duplicates have almost the same 64-bit difference hash and the same thumbnail: of frames of one
 scene, the distance to the nearest other photo is so small that any rounding seems large beside it.
@@ -28,14 +28,19 @@ _FLAT = 2.0
 """Largest standard deviation of a flat picture's thumbnail, in grey levels of 256."""
 
 
+_NOISE = 0.1
+"""Largest correlation of neighbouring pixels of noise; photos, even of grass, have over 0.7."""
+
+
 class Look(BaseModel):
     """What a photo is recognised by.
 
     Attributes:
         bits: Its difference hash: whether each pixel of a 9 x 8 thumbnail is darker than the next.
-        thumbnail: A 16 x 16 thumbnail, without its mean and of length 1; None of a flat picture.
+        thumbnail: A 16 x 16 thumbnail, without its mean and of length 1; None of a flat picture
+            or noise.
         turned: Both of its mirrored and turned copies.
-        view: What its overlap with other photos is recognised by; None of a flat picture.
+        view: What its overlap with other photos is recognised by; None likewise.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -47,7 +52,7 @@ class Look(BaseModel):
 
     @property
     def orientations(self) -> list[tuple[int, npt.NDArray[np.float64]]]:
-        """Bits and thumbnail of the photo as it is, and of its copies; none of a flat picture."""
+        """Bits and thumbnail of the photo as it is, and of its copies; none if it shows nothing."""
         if self.thumbnail is None:
             return []
         copies = ((self.bits, self.thumbnail), *self.turned)
@@ -58,7 +63,7 @@ def look_of(photo: Image.Image) -> Look:
     """Returns what a photo is recognised by."""
     grey = photo.convert("L")
     bits, thumbnail = _bits(grey), _thumbnail(grey)
-    if thumbnail.std() <= _FLAT and np.asarray(grey, np.float32).std() <= _FLAT:
+    if _shows_nothing(grey, thumbnail):
         return Look(bits=bits, thumbnail=None)
     small = grey.resize((_SMALL, _SMALL), Image.Resampling.BOX)
     copies = [small.transpose(how) for how in Image.Transpose]
@@ -68,6 +73,18 @@ def look_of(photo: Image.Image) -> Look:
         turned=tuple((_bits(copy), _normalised(_thumbnail(copy))) for copy in copies),
         view=View(photo),
     )
+
+
+def _shows_nothing(grey: Image.Image, thumbnail: npt.NDArray[np.float64]) -> bool:
+    """Whether a picture is flat, or noise."""
+    pixels = np.asarray(grey, np.float32)
+    if thumbnail.std() <= _FLAT and pixels.std() <= _FLAT:
+        return True
+    centred = pixels - pixels.mean()
+    power = float(np.square(centred).mean())
+    beside = float((centred[:, 1:] * centred[:, :-1]).mean()) if grey.width > 1 else power
+    below = float((centred[1:] * centred[:-1]).mean()) if grey.height > 1 else power
+    return max(abs(beside), abs(below)) < _NOISE * power
 
 
 def _bits(grey: Image.Image) -> int:
@@ -88,7 +105,7 @@ def _normalised(thumbnail: npt.NDArray[np.float64]) -> tuple[float, ...]:
 def judge(looks: list[Look]) -> list[int | None]:
     """Returns the first photo that each one is a near-duplicate of: itself if it is distinct.
 
-    None for a flat picture.
+    None for a flat picture or noise.
     """
     distinct: dict[int, tuple[int, npt.NDArray[np.float64]]] = {}
     firsts: list[int | None] = []

@@ -133,9 +133,9 @@ class CalibrationImages(Measurement):
         photos: How many photos.
         crops: How many crops of them.
         sha256: Digests of the photos.
-        distinct: How many are no near-duplicates and not flat; None if all of them are.
+        distinct: How many are no near-duplicates, not flat and not noise; None if all of them are.
         duplicates: How many are near-duplicates of others.
-        flat: How many are flat pictures.
+        flat: How many are flat pictures, or noise.
     """
 
     source: str | None = None

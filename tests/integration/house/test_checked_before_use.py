@@ -51,7 +51,8 @@ def stored_at(repository: Repository, blob: Blob) -> Path:
 def photo(path: Path, number: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(number)
-    Image.fromarray(random.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+    picture = Image.fromarray(random.integers(0, 256, (8, 10, 3), np.uint8))
+    picture.resize((50, 40)).save(path)
 
 
 @pytest.mark.parametrize("damaged", [CONTENT[:-1], CONTENT[::-1]], ids=["truncated", "overwritten"])

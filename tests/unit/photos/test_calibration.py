@@ -27,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
         path = tmp_path / "mine" / f"class{number % 2}" / f"{number:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         colour = random.integers(0, 192, 3, np.uint8)  # unlike colours are told apart soon
-        Image.fromarray(colour + random.integers(0, 64, (40, 50, 3), np.uint8)).save(path)
+        picture = Image.fromarray(colour + random.integers(0, 64, (8, 10, 3), np.uint8))
+        picture.resize((50, 40)).save(path)
     return tmp_path / "mine"
 
 

@@ -87,6 +87,19 @@ def test_forty_near_duplicates_of_four_scenes_are_four(kind: str, tmp_path: Path
     assert (len(pixels), tuple(evaluated)) == (40, photos.distinct)
 
 
+def test_noise_is_counted_like_flat_pictures(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    noise = [
+        Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(31)
+    ]
+    said: list[str] = []
+    photos = from_folder(save([*noise, *scenes()], tmp_path / "photos"), said.append)
+    assert (photos.flat, photos.duplicates) == (31, 0)
+    assert photos.blame
+    with pytest.raises(UsageError):
+        from_folder(save(noise * 2, tmp_path / "noise"), said.append)
+
+
 def test_flat_pictures_are_counted_and_not_evaluated_on(tmp_path: Path) -> None:
     flat = [Image.new("RGB", (64, 64), (level, level, 7)) for level in range(0, 248, 8)]
     photos = from_folder(save([*flat, *scenes()], tmp_path / "photos"), lambda line: None)
