@@ -203,6 +203,7 @@ class Head(Shown):
         tensors = {"mean": self.mean, "scale": self.scale}
         for number, (weight, bias) in enumerate(self.layers):
             tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
+        # safetensors 0.8 writes memory as it lies: a transposed array would load in another order.
         arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise HeadError("the head has weights that are not finite numbers: nothing was written")
