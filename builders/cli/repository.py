@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from builders.publish import corrections
 from builders.publish.records import attest_withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.main import add_arguments
+from zoo.repository.blobs import REPAIR
 from zoo.repository.repair import forget, named_blobs
 from zoo.repository.repository import Repository
-from zoo.schema.index import EngineEntry
+from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.records import Status
 from zoo.stores import open_store
 from zoo.util.errors import RepositoryError, UsageError
@@ -104,8 +106,8 @@ def withdraw(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         raise UsageError("the reason is empty", hint="--reason is shown on the model's page")
     repository = published(options)
-    index = repository.model_index(options.model)
-    entry = engine_entry(options.model, options.target, index.engines if index else ())
+    index = published_model(repository, options.model)
+    entry = engine_entry(options.model, options.target, index.engines)
     if entry.status == Status.WITHDRAWN:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
@@ -117,6 +119,24 @@ def withdraw(options: argparse.Namespace) -> int:
     for other in desk.send_sharing([engine], options.model):
         print(f"{other}: its engine has the same bytes and is withdrawn too")
     return 0
+
+
+def published_model(repository: Repository, model: str) -> ModelIndex:
+    """Returns the index of a model.
+
+    Raises:
+        UsageError: Nothing of it is published.
+    """
+    index = repository.index()
+    names = [row.model for row in index.models] if index else []
+    found = repository.model_index(model) if model in names else None
+    if found is None:
+        url = repository.store.url
+        raise UsageError(
+            f"{url}: nothing is published of a model '{model}'.{perhaps(model, names)}",
+            hint=f".venv/bin/zoo list --store {shlex.quote(url)} names the published models",
+        )
+    return found
 
 
 def engine_entry(model: str, target: str, engines: Sequence[EngineEntry]) -> EngineEntry:
@@ -189,8 +209,8 @@ def check(options: argparse.Namespace) -> int:
         print("removed; the next make zoo builds them again")
         return 0
     raise RepositoryError(
-        f"{repository.store.url}: {bad} records name damaged or missing blobs",
-        hint="zoo-farm check --repair removes them; the next make zoo builds them again",
+        f"{repository.store.url}: damaged or missing blobs, named in {counted(bad, 'place')}",
+        hint=REPAIR,
     )
 
 
