@@ -14,14 +14,14 @@ from typing import Any
 from builders.cli.keys import keys_folder
 from builders.cli.nightly import report_regressions
 from builders.cli.options import STORE_HELP, chosen_manifests, published, reader, store_of
-from builders.publish import corrections
-from builders.publish.records import attest_withdrawal
+from builders.publish import by_hand, corrections
+from builders.publish.records import withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.main import add_arguments
 from zoo.repository.blobs import REPAIR
 from zoo.repository.repair import forget, named_blobs
 from zoo.repository.repository import Repository
-from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.index import Candidate, EngineEntry, ModelIndex
 from zoo.schema.records import Status
 from zoo.stores import open_store
 from zoo.util.errors import RepositoryError, UsageError
@@ -111,12 +111,12 @@ def withdraw(options: argparse.Namespace) -> int:
     if entry.status == Status.WITHDRAWN:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
-    engine = entry.engine.sha256
-    attest_withdrawal(repository, engine, options.reason)
-    desk = open_desk(store_of(options), options.keys, print)
-    desk.send_again(options.model)
+    desk = open_desk(store_of(options), options.keys, print)  # before anything is stored
+    decision = withdrawal(entry.engine.sha256, options.reason)
+    by_hand.check_decision(repository, decision)
+    others = by_hand.have_signed(repository, desk, Candidate(card=index.card), [decision])
     print(f"{options.model} {options.target}: withdrawn" + desk.still_unsigned)
-    for other in desk.send_sharing([engine], options.model):
+    for other in others:
         print(f"{other}: its engine has the same bytes and is withdrawn too")
     return 0
 

@@ -15,9 +15,10 @@ from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.publish import index as listing
+from builders.publish.by_hand import have_signed
 from builders.publish.candidates import Proposals
 from builders.publish.provenance import manifest_source
-from builders.publish.records import attest_withdrawal
+from builders.publish.records import withdrawal
 from builders.run import parallel
 from builders.run.engine_jobs import EngineJobs
 from builders.run.engines import EngineRun
@@ -31,6 +32,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, ModelIndex
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import Status
+from zoo.schema.status import taken_back
 from zoo.util.errors import ClusterError, LicenceError, ZooError
 
 T = TypeVar("T")
@@ -162,16 +164,18 @@ class Farm:
         The index then states that licence.
         """
         engines = [entry for entry in index.engines if entry.status is not Status.WITHDRAWN]
-        digests = list(dict.fromkeys(entry.engine.sha256 for entry in engines))
-        for engine in digests:
-            attest_withdrawal(self._repository, engine, error.message)
+        digests = dict.fromkeys(entry.engine.sha256 for entry in engines)
+        decisions = [
+            withdrawal(engine, error.message)
+            for engine in digests
+            if taken_back(self._repository.attestations(engine)) is None  # waits for a signature
+        ]
         candidate = Candidate(
             card=listing.corrected(index.card, manifest),
             source=manifest_source(request.manifest_dir, manifest.id),
         )
         with self._signing:
-            self._proposals.send(candidate)
-            for other in self._proposals.send_sharing(digests, index.model) if digests else ():
+            for other in have_signed(self._repository, self._proposals, candidate, decisions):
                 self._display.say(f"{other}: its engines have the same bytes and are withdrawn too")
 
 
