@@ -83,6 +83,8 @@ def publish(options: argparse.Namespace) -> int:
     signed = sign_with(repository, ring, refresh=options.refresh)
     for model in dict.fromkeys(signed.models):
         print(f"{model}: signed")
+    for sentence in signed.changes:
+        print(sentence)
     for key, reason in signed.refused.items():
         print(f"REFUSED {key}: {reason}", file=sys.stderr)
     print(f"{len(signed.models)} signed, {len(signed.refused)} refused")

@@ -17,6 +17,7 @@ from builders.planning.request import Request
 from builders.publish import index as listing
 from builders.publish.by_hand import have_signed
 from builders.publish.candidates import Proposals
+from builders.publish.changes import changes, other_status
 from builders.publish.provenance import manifest_source
 from builders.publish.records import withdrawal
 from builders.run import parallel
@@ -123,6 +124,9 @@ class Farm:
             if decision.cause is Cause.MODEL_ERROR and decision.error is not None:
                 if isinstance(decision.error, LicenceError) and index is not None:
                     self._withdraw(index, decision.error, manifest, request)
+                    if not known.given_out():
+                        summary.withheld[manifest.id] = _still_withdrawn(decision.error)
+                        return
                 raise decision.error
         exports = Exports(
             self._repository, manifest, decider.inputs.identity, request,
@@ -154,7 +158,14 @@ class Farm:
         if records:
             summary.outdo(outdone_by(self._repository, candidate, index))
         with self._signing:
-            self._proposals.send(candidate)
+            made = self._proposals.send(candidate)
+            if index is None or made is None:
+                return
+            summary.changes += changes(index, made, summary.reported)
+            digests = {entry.engine.sha256 for entry, _ in other_status(index, made)}
+            for other in self._proposals.send_sharing(digests, made.model) if digests else ():
+                said = f"{other}: its engine has the same bytes and the same status"
+                summary.changes.append(said)
 
     def _withdraw(
         self, index: ModelIndex, error: LicenceError, manifest: Manifest, request: Request
@@ -182,3 +193,8 @@ class Farm:
 def _is_first_export(decision: Decision) -> bool:
     """Whether an engine needs the first export of its precision, which all others wait for."""
     return decision.action is Action.EXPORT and decision.cause is not Cause.MISSED
+
+
+def _still_withdrawn(error: LicenceError) -> LicenceError:
+    """Returns the error of a licence for which an earlier run withdrew all engines."""
+    return LicenceError(f"{error.message}; all its engines are withdrawn", hint=error.hint)

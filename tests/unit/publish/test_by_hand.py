@@ -9,6 +9,7 @@ from support.commands import ZooFarm
 from support.goldens import assert_golden
 from support.signed_repository import LABEL, ROW, TOLERANCE, Signed
 
+from builders.cli import repository as cli_repository
 from builders.publish import signer
 from builders.publish.keys import KeyRing
 from builders.publish.publisher import Published
@@ -31,6 +32,7 @@ def decide(signed: Signed, zoo_farm: ZooFarm, monkeypatch: pytest.MonkeyPatch) -
         return signed.publish(refresh=refresh)
 
     monkeypatch.setattr(signer, "sign_with", sign)
+    monkeypatch.setattr(cli_repository, "sign_with", sign)
     monkeypatch.setattr(Reverifier, "why_not", lambda self, entry: "it requires a GPU")
     place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
 
@@ -148,6 +150,20 @@ def test_a_licence_of_one_model_keeps_the_engine_of_all_withdrawn(
     assert "twin" in capsys.readouterr().err
     assert stored(signed, twin) == before
     assert statuses(signed) == {"m": "withdrawn", "twin": "withdrawn"}
+
+
+def test_a_publisher_says_which_status_and_facts_it_changes(
+    signed: Signed, decide: Decide, zoo_farm: ZooFarm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = signed.release()
+    body = {"reason": "it leaks", "by": "a maintainer"}
+    signed.attest(record.engine, kind="withdrawn", time=utc_now(), body=body)
+    signed.propose(record, licence="mit")
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    assert zoo_farm("publish", *place) == 0
+    assert_golden("publish/changes", capsys.readouterr().out)
+    signed.propose(record, licence="mit")
+    assert signed.publish().changes == []
 
 
 @pytest.mark.parametrize("command", ["withdraw", "reinstate"])
