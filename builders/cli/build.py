@@ -51,6 +51,8 @@ def zoo(options: argparse.Namespace) -> int:
     """Builds, verifies and publishes engines, then updates the catalog."""
     run = build(options)
     update_catalog(run.store, run.site, options)
+    if run.summary.withheld and run.summary.is_nothing_else:
+        raise next(iter(run.summary.withheld.values()))
     return run.status
 
 
@@ -87,6 +89,8 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
 
 def _print_summary(summary: Summary, store: str, display: Display) -> int:
     """Prints a line per disabled or failed engine, then the totals; returns the exit status."""
+    for sentence in summary.changes:
+        display.say(sentence)
     for label, reason in summary.outdone.items():
         display.say(f"{label}: verified, but the published engine stays: {reason}")
     for label, reason in summary.disabled.items():
@@ -104,6 +108,7 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
             ("verified again", summary.verified),
             ("verified, farther from PyTorch than what stays published", summary.outdone),
             ("already published, nothing to do", summary.current),
+            ("changed in the index alone", summary.changes),
             ("ruled out by their tolerance", summary.disabled.keys() - set(of_engines)),
             (
                 "disabled because engines missed tolerance or failed (RETRY=1 tries them again)",
@@ -117,6 +122,4 @@ def _print_summary(summary: Summary, store: str, display: Display) -> int:
     display.say(f"{store}: {', '.join(totals) if totals else 'nothing to build'}")
     if not summary.failed and not totals:
         raise UsageError("no engine matches the options")
-    if len(totals) == 1 and summary.withheld:
-        raise next(iter(summary.withheld.values()))  # nothing else was asked for
     return 1 if summary.failed else 0

@@ -9,22 +9,24 @@ from rich.console import Console
 
 from builders.cli.executor import local_executor
 from builders.cli.options import chosen_manifests, published, store_of
-from builders.cli.repository import engine_entry
+from builders.cli.repository import engine_entry, published_model
 from builders.cli.request import failures_beside
 from builders.jobs.progress import Display
 from builders.planning.options import add_options
-from builders.publish.records import attest_reinstatement
+from builders.publish import by_hand
+from builders.publish.candidates import Proposals
+from builders.publish.records import reinstatement
 from builders.publish.signer import open_desk
 from zoo.cli.main import add_arguments
 from zoo.client.host import this_machine
 from zoo.repository.repository import Repository
-from zoo.schema.index import EngineEntry
+from zoo.schema.index import Candidate, EngineEntry
 from zoo.schema.records import (
     Status,
 )
 from zoo.schema.status import concerning, is_verdict, status_of, taken_back
 from zoo.schema.targets import arch_of
-from zoo.util.errors import UsageError, VerificationError
+from zoo.util.errors import UsageError, VerificationError, ZooError
 
 if TYPE_CHECKING:
     from builders.run.reverify import Reverifier
@@ -46,33 +48,57 @@ def reinstate(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         raise UsageError("the reason is empty", hint="--reason is kept in the engine's history")
     repository, display = published(options), Display(Console())
-    index = repository.model_index(options.model)
-    entry = engine_entry(options.model, options.target, index.engines if index else ())
+    index = published_model(repository, options.model)
+    entry = engine_entry(options.model, options.target, index.engines)
     name = f"{options.model} {options.target}"
     if entry.status is not Status.WITHDRAWN:
         raise UsageError(
             f"{name}: not withdrawn but {entry.status}", hint="there is nothing to reinstate"
         )
+    engine = entry.engine.sha256
+    by_hand.check_licences(repository, engine)
+    by_hand.check_decision(repository, reinstatement(engine, options.reason))
+    desk = open_desk(store_of(options), options.keys, display.say)
+    try:
+        _verify(options, repository, entry, desk, display)
+    except ZooError:
+        desk.send_again(options.model)  # a verification that failed is listed as well
+        desk.send_sharing([engine], options.model)
+        raise
+    decision = reinstatement(engine, options.reason)  # later than the verification
+    by_hand.check_decision(repository, decision)
+    others = by_hand.have_signed(repository, desk, Candidate(card=index.card), [decision])
+    print(f"{name}: reinstated{desk.still_unsigned}")
+    for other in others:
+        print(f"{other}: its engine has the same bytes and is reinstated too")
+    return 0
+
+
+def _verify(
+    options: argparse.Namespace,
+    repository: Repository,
+    entry: EngineEntry,
+    desk: Proposals,
+    display: Display,
+) -> None:
+    """Verifies a withdrawn engine here, or finds a verification made since its withdrawal.
+
+    Raises:
+        VerificationError: It misses its tolerance, or there is no such verification.
+    """
     from builders.run.reverify import Reverifier
 
-    desk = open_desk(store_of(options), options.keys, display.say)
     reverifier = Reverifier(
         repository, local_executor(options), display, failures_beside(store_of(options)),
         this_machine(), desk,
     )  # fmt: skip
-    try:
-        if reverifier.can_run(entry):
-            options.models = options.model
-            manifests, broken = chosen_manifests(options)
-            if options.model in broken:
-                raise broken[options.model]
-            reverifier.verify(options.model, entry, manifests.get(options.model))
-        _check_verified(repository, name, entry, reverifier)
-        attest_reinstatement(repository, entry.engine.sha256, options.reason)
-    finally:
-        desk.send_again(options.model)  # a verification that failed is listed as well
-    print(f"{name}: reinstated{desk.still_unsigned}")
-    return 0
+    if reverifier.can_run(entry):
+        options.models = options.model
+        manifests, broken = chosen_manifests(options)
+        if options.model in broken:
+            raise broken[options.model]
+        reverifier.verify(options.model, entry, manifests.get(options.model))
+    _check_verified(repository, f"{options.model} {options.target}", entry, reverifier)
 
 
 def _check_verified(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,13 +14,14 @@ from typing import Any
 from builders.cli.keys import keys_folder
 from builders.cli.nightly import report_regressions
 from builders.cli.options import STORE_HELP, chosen_manifests, published, reader, store_of
-from builders.publish import corrections
-from builders.publish.records import attest_withdrawal
+from builders.publish import by_hand, corrections
+from builders.publish.records import withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.main import add_arguments
+from zoo.repository.blobs import REPAIR
 from zoo.repository.repair import forget, named_blobs
 from zoo.repository.repository import Repository
-from zoo.schema.index import EngineEntry
+from zoo.schema.index import Candidate, EngineEntry, ModelIndex
 from zoo.schema.records import Status
 from zoo.stores import open_store
 from zoo.util.errors import RepositoryError, UsageError
@@ -81,6 +83,8 @@ def publish(options: argparse.Namespace) -> int:
     signed = sign_with(repository, ring, refresh=options.refresh)
     for model in dict.fromkeys(signed.models):
         print(f"{model}: signed")
+    for sentence in signed.changes:
+        print(sentence)
     for key, reason in signed.refused.items():
         print(f"REFUSED {key}: {reason}", file=sys.stderr)
     print(f"{len(signed.models)} signed, {len(signed.refused)} refused")
@@ -104,19 +108,37 @@ def withdraw(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         raise UsageError("the reason is empty", hint="--reason is shown on the model's page")
     repository = published(options)
-    index = repository.model_index(options.model)
-    entry = engine_entry(options.model, options.target, index.engines if index else ())
+    index = published_model(repository, options.model)
+    entry = engine_entry(options.model, options.target, index.engines)
     if entry.status == Status.WITHDRAWN:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
-    engine = entry.engine.sha256
-    attest_withdrawal(repository, engine, options.reason)
-    desk = open_desk(store_of(options), options.keys, print)
-    desk.send_again(options.model)
+    desk = open_desk(store_of(options), options.keys, print)  # before anything is stored
+    decision = withdrawal(entry.engine.sha256, options.reason)
+    by_hand.check_decision(repository, decision)
+    others = by_hand.have_signed(repository, desk, Candidate(card=index.card), [decision])
     print(f"{options.model} {options.target}: withdrawn" + desk.still_unsigned)
-    for other in desk.send_sharing([engine], options.model):
+    for other in others:
         print(f"{other}: its engine has the same bytes and is withdrawn too")
     return 0
+
+
+def published_model(repository: Repository, model: str) -> ModelIndex:
+    """Returns the index of a model.
+
+    Raises:
+        UsageError: Nothing of it is published.
+    """
+    index = repository.index()
+    names = [row.model for row in index.models] if index else []
+    found = repository.model_index(model) if model in names else None
+    if found is None:
+        url = repository.store.url
+        raise UsageError(
+            f"{url}: nothing is published of a model '{model}'.{perhaps(model, names)}",
+            hint=f".venv/bin/zoo list --store {shlex.quote(url)} names the published models",
+        )
+    return found
 
 
 def engine_entry(model: str, target: str, engines: Sequence[EngineEntry]) -> EngineEntry:
@@ -189,8 +211,8 @@ def check(options: argparse.Namespace) -> int:
         print("removed; the next make zoo builds them again")
         return 0
     raise RepositoryError(
-        f"{repository.store.url}: {bad} records name damaged or missing blobs",
-        hint="zoo-farm check --repair removes them; the next make zoo builds them again",
+        f"{repository.store.url}: damaged or missing blobs, named in {counted(bad, 'place')}",
+        hint=REPAIR,
     )
 
 

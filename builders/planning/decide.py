@@ -81,6 +81,11 @@ class Decider:
         text = error.message.removeprefix(f"{self._manifest.id}: ")
         if isinstance(error, LicenceError) and (count := len(self._known.given_out())):
             text += f"; this withdraws {counted(count, 'published engine')}"
+            if others := self._known.sharing():
+                models = ", ".join(others)
+                text += (
+                    f", and {sum(others.values())} of other models with the same bytes: {models}"
+                )
         return [
             Decision(
                 model=self._manifest.id, wanted=engine, action=Action.BLOCKED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -154,6 +154,12 @@ class Known(Protocol):
 
     def given_out(self) -> Collection[str]:
         """Returns the digests of all listed engines that are not withdrawn."""
+
+    def sharing(self) -> Mapping[str, int]:
+        """Returns how many engines of other models are given out and are the bytes of one of these.
+
+        By model.
+        """
 
     def stored(self, key: str) -> bool:
         """Whether there is a build record, listed in the index or not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from builders.history.attested import NamedVerdict
@@ -75,6 +75,22 @@ class RepositoryKnown:
         """Returns the digests of all listed engines that are not withdrawn."""
         listed = chain.from_iterable(self._entries.values())
         return {one.engine.sha256 for one in listed if one.status is not Status.WITHDRAWN}
+
+    def sharing(self) -> Mapping[str, int]:
+        """Returns how many engines of other models are given out and are the bytes of one of these.
+
+        Only asked before a withdrawal: it reads the index of every model.
+        """
+        own = self.given_out()
+        shared = {
+            index.model: sum(
+                entry.engine.sha256 in own and entry.status is not Status.WITHDRAWN
+                for entry in index.engines
+            )
+            for index in (self._repository.model_indexes() if own else ())
+            if index.model != self._model
+        }
+        return {model: count for model, count in shared.items() if count}
 
     def stored(self, key: str) -> bool:
         """Whether there is a build record, listed in the index or not."""

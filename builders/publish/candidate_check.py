@@ -28,7 +28,7 @@ from zoo.repository.files import LARGEST_RECORD
 from zoo.repository.repository import Repository
 from zoo.runtime.header import check_engine
 from zoo.schema.floors import OwnTolerance, Tolerance, looser_by
-from zoo.schema.index import EngineEntry, ModelCard, ModelIndex
+from zoo.schema.index import Candidate, EngineEntry, ModelCard, ModelIndex
 from zoo.schema.layout import blob_key
 from zoo.schema.licences import (
     LICENCE_FILE,
@@ -102,6 +102,31 @@ def check_candidate(
         raise RepositoryError(f"{key} is missing")
     if key.split("/")[1:2] != [candidate.card.model]:
         raise RepositoryError(f"{key} belongs to another model, {candidate.card.model}")
+    index = checked_index(repository, candidate, previous, now, kind)
+    store_documents(repository, index)
+    return index
+
+
+def checked_index(
+    repository: Repository,
+    candidate: Candidate,
+    previous: ModelIndex | None,
+    now: datetime,
+    kind: Kind,
+) -> ModelIndex:
+    """Returns the index of a model with a candidate applied; nothing is stored.
+
+    Args:
+        repository: Where its records are stored.
+        candidate: The candidate.
+        previous: The index of its model as signed now.
+        now: The time.
+        kind: What the repository is for.
+
+    Raises:
+        LicenceError: The licence forbids publishing what the index would give out.
+        RepositoryError: The candidate is refused; the message says why.
+    """
     index = model_index(repository, candidate, previous, now)
     is_given_out = any(entry.status != Status.WITHDRAWN for entry in index.engines)
     if not kind.seeded and (is_given_out or not index.engines):
@@ -117,7 +142,6 @@ def check_candidate(
             _check_blobs(repository, record)
             if problem := next(wrong_documents(repository, record, kind), None):
                 raise RepositoryError(f"record {name}: {problem}")
-    store_documents(repository, index)
     return index
 
 

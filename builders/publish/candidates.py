@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from builders.publish import index
 from zoo.repository.repository import Repository
-from zoo.schema.index import Candidate
+from zoo.schema.index import Candidate, ModelIndex
 from zoo.util.errors import RepositoryError
 
 if TYPE_CHECKING:
@@ -42,14 +42,19 @@ class Proposals:
         """End of a sentence saying that candidates wait for a signature; empty if none do."""
         return "; it waits for a signature: zoo-farm publish" if self.waiting else ""
 
-    def send(self, candidate: Candidate) -> None:
+    def send(self, candidate: Candidate) -> ModelIndex | None:
         """Proposes a candidate unless it would not change the index.
+
+        Returns:
+            The index that it makes; None if that is the current one.
 
         Raises:
             RepositoryError: The publisher refuses it.
         """
-        if index.propose(self._repository, candidate, self._now()):
+        made = index.propose(self._repository, candidate, self._now())
+        if made is not None:
             self._sign()
+        return made
 
     def send_again(self, model: str) -> None:
         """Proposes a model's current index entries with the attestations added since."""

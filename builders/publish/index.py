@@ -65,21 +65,21 @@ def corrected(card: ModelCard, manifest: Manifest) -> ModelCard:
     return card.model_copy(update=changes)
 
 
-def propose(repository: Repository, candidate: Candidate, now: datetime) -> bool:
+def propose(repository: Repository, candidate: Candidate, now: datetime) -> ModelIndex | None:
     """Writes a candidate unless it would not change the index.
 
     Returns:
-        Whether it would change the index.
+        The index that it makes; None if that is the current one.
     """
     index, model = repository.index(), candidate.card.model
     listed = index is not None and any(row.model == model for row in index.models)
     current = repository.model_index(model) if listed else None
     made = model_index(repository, candidate, current, now)
     if made == (current or made.model_copy(update={"engines": (), "disabled": ()})):
-        return False
+        return None
     if not _waits(repository, candidate):
         repository.candidates.propose(candidate.model_copy(update={"proposed": now.strftime(TIME)}))
-    return True
+    return made
 
 
 def _waits(repository: Repository, candidate: Candidate) -> bool:
@@ -91,7 +91,7 @@ def _waits(repository: Repository, candidate: Candidate) -> bool:
     return newest is not None and newest.model_copy(update={"proposed": ""}) == candidate
 
 
-def propose_again(repository: Repository, model: str, now: datetime) -> bool:
+def propose_again(repository: Repository, model: str, now: datetime) -> ModelIndex | None:
     """Proposes a model's current index entries with the attestations added since."""
     index = repository.model_index(model)
     assert index is not None

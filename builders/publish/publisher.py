@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from builders.publish.candidate_check import Answer, Question
+from builders.publish.changes import changes
 from builders.publish.corrections import signed_by
 from builders.publish.index import without_aged
 from builders.publish.keys import Role
@@ -39,11 +40,13 @@ class Published:
 
     Attributes:
         models: Models whose index was re-signed.
+        changes: Sentences on corrected facts and on engines that have another status than before.
         refused: Reason for refusing each refused candidate.
         ending: Expiry of the roles whose signatures expire within :data:`SOON`.
     """
 
     models: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     ending: dict[Role, datetime] = field(default_factory=dict)
 
@@ -148,6 +151,7 @@ class Publisher:
                 files[path] = made.to_json()
                 rows[model] = index_row(made, files[path])
                 published.models.append(model)
+                published.changes += changes(previous, made) if previous else ()
             for name in sorted(rows) if refresh else ():
                 self._age(name, files, rows, published)
             index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))

@@ -266,35 +266,31 @@ def attest_comparison(
     )
 
 
-def attest_withdrawal(
-    repository: Repository, engine: str, reason: str, now: Callable[[], str] = utc_now
-) -> None:
-    """Attests that a person withdrew an engine, on every architecture."""
+def withdrawal(engine: str, reason: str, now: Callable[[], str] = utc_now) -> Attestation:
+    """Returns the attestation that a person withdraws an engine, on every architecture."""
     stated = {"reason": reason, "by": "a maintainer"}
-    _attest_by_hand(
-        repository, AttestationKind.WITHDRAWN, engine, WithdrawnBody.model_validate(stated), now
-    )
+    body = WithdrawnBody.model_validate(stated)
+    return _by_hand(AttestationKind.WITHDRAWN, engine, body, now)
 
 
-def attest_reinstatement(
-    repository: Repository, engine: str, reason: str, now: Callable[[], str] = utc_now
-) -> None:
-    """Attests that a person ended the withdrawal of an engine that was verified since."""
+def reinstatement(engine: str, reason: str, now: Callable[[], str] = utc_now) -> Attestation:
+    """Returns the attestation that a person ends the withdrawal of an engine verified since."""
     stated = {"reason": reason, "by": "a maintainer"}
-    _attest_by_hand(
-        repository, AttestationKind.REINSTATED, engine, ReinstatedBody.model_validate(stated), now
+    body = ReinstatedBody.model_validate(stated)
+    return _by_hand(AttestationKind.REINSTATED, engine, body, now)
+
+
+def _by_hand(
+    kind: AttestationKind, engine: str, body: AttestationBody, now: Callable[[], str]
+) -> Attestation:
+    return Attestation(
+        kind=kind,
+        engine=engine,
+        time=now(),
+        key=sha256_json({"engine": engine, **body.model_dump(mode="json")}),
+        machine=MachineDescription(),
+        body=body,
     )
-
-
-def _attest_by_hand(
-    repository: Repository,
-    kind: AttestationKind,
-    engine: str,
-    body: AttestationBody,
-    now: Callable[[], str],
-) -> None:
-    key = sha256_json({"engine": engine, **body.model_dump(mode="json")})
-    _attest(repository, kind, engine=engine, key=key, build=None, output=None, body=body, now=now)
 
 
 def attest_pending(

@@ -15,9 +15,11 @@ from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.planning.request import Request
 from builders.publish import index as listing
+from builders.publish.by_hand import have_signed
 from builders.publish.candidates import Proposals
+from builders.publish.changes import changes, other_status
 from builders.publish.provenance import manifest_source
-from builders.publish.records import attest_withdrawal
+from builders.publish.records import withdrawal
 from builders.run import parallel
 from builders.run.engine_jobs import EngineJobs
 from builders.run.engines import EngineRun
@@ -31,6 +33,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, ModelIndex
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import Status
+from zoo.schema.status import taken_back
 from zoo.util.errors import ClusterError, LicenceError, ZooError
 
 T = TypeVar("T")
@@ -121,6 +124,9 @@ class Farm:
             if decision.cause is Cause.MODEL_ERROR and decision.error is not None:
                 if isinstance(decision.error, LicenceError) and index is not None:
                     self._withdraw(index, decision.error, manifest, request)
+                    if not known.given_out():
+                        summary.withheld[manifest.id] = _still_withdrawn(decision.error)
+                        return
                 raise decision.error
         exports = Exports(
             self._repository, manifest, decider.inputs.identity, request,
@@ -152,7 +158,14 @@ class Farm:
         if records:
             summary.outdo(outdone_by(self._repository, candidate, index))
         with self._signing:
-            self._proposals.send(candidate)
+            made = self._proposals.send(candidate)
+            if index is None or made is None:
+                return
+            summary.changes += changes(index, made, summary.reported)
+            digests = {entry.engine.sha256 for entry, _ in other_status(index, made)}
+            for other in self._proposals.send_sharing(digests, made.model) if digests else ():
+                said = f"{other}: its engine has the same bytes and the same status"
+                summary.changes.append(said)
 
     def _withdraw(
         self, index: ModelIndex, error: LicenceError, manifest: Manifest, request: Request
@@ -162,19 +175,26 @@ class Farm:
         The index then states that licence.
         """
         engines = [entry for entry in index.engines if entry.status is not Status.WITHDRAWN]
-        digests = list(dict.fromkeys(entry.engine.sha256 for entry in engines))
-        for engine in digests:
-            attest_withdrawal(self._repository, engine, error.message)
+        digests = dict.fromkeys(entry.engine.sha256 for entry in engines)
+        decisions = [
+            withdrawal(engine, error.message)
+            for engine in digests
+            if taken_back(self._repository.attestations(engine)) is None  # waits for a signature
+        ]
         candidate = Candidate(
             card=listing.corrected(index.card, manifest),
             source=manifest_source(request.manifest_dir, manifest.id),
         )
         with self._signing:
-            self._proposals.send(candidate)
-            for other in self._proposals.send_sharing(digests, index.model) if digests else ():
+            for other in have_signed(self._repository, self._proposals, candidate, decisions):
                 self._display.say(f"{other}: its engines have the same bytes and are withdrawn too")
 
 
 def _is_first_export(decision: Decision) -> bool:
     """Whether an engine needs the first export of its precision, which all others wait for."""
     return decision.action is Action.EXPORT and decision.cause is not Cause.MISSED
+
+
+def _still_withdrawn(error: LicenceError) -> LicenceError:
+    """Returns the error of a licence for which an earlier run withdrew all engines."""
+    return LicenceError(f"{error.message}; all its engines are withdrawn", hint=error.hint)

@@ -24,7 +24,8 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import BuildRecord, FailureReason, FailureStage
 from zoo.schema.runtimes import title_of
-from zoo.schema.targets import EngineName, Label, Toolchain
+from zoo.schema.status import concerning, taken_back
+from zoo.schema.targets import EngineName, Label, Toolchain, arch_of
 from zoo.util.digest import sha256_file
 from zoo.util.errors import ManifestError, MissError, RepositoryError, SelectionError, ZooError
 
@@ -35,11 +36,15 @@ class Reverified:
 
     Attributes:
         verified: Labels of engines that meet their tolerance.
-        failed: From label to error: withdrawn, or not run to the end.
+        withdrawn: From label to reason, of those among them that a person withdrew, and that stay
+            withdrawn.
+        failed: From label to error: withdrawn, or not run to the end; from model to error, if the
+            verdicts on its engines could not be signed.
         elsewhere: From what engines need and this machine lacks to their labels.
     """
 
     verified: list[str] = field(default_factory=list)
+    withdrawn: dict[str, str] = field(default_factory=dict)
     failed: dict[str, ZooError] = field(default_factory=dict)
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
 
@@ -93,7 +98,8 @@ class Reverifier:
             SelectionError: There are such engines and this machine can run none of them.
         """
         proven = Reverified()
-        for model, entries in self._entries(models, pending_only=pending_only).items():
+        chosen = self._entries(models, pending_only=pending_only)
+        for model, entries in chosen.items():
             here = []
             for entry in entries:
                 if why_not(entry, self._machine) is None:
@@ -110,12 +116,45 @@ class Reverifier:
                     proven.failed[label] = error
                 else:
                     proven.verified.append(label)
-                    self._display.say(f"{label}: verified")
-            if here:
-                self._proposals.send_again(model)
+                    self._tell(label, entry, proven)
+            try:
+                self._propose(model, {entry.engine.sha256 for entry in here}, chosen)
+            except ZooError as error:
+                proven.failed[model] = error
         if proven.elsewhere and not (proven.verified or proven.failed):
             self._refuse(proven.elsewhere, "pending" if pending_only else "published")
         return proven
+
+    def _tell(self, label: str, entry: EngineEntry, proven: Reverified) -> None:
+        """Says that an engine was verified, and whether a withdrawal by hand is still in force."""
+        attestations = self._repository.attestations(entry.engine.sha256)
+        archs = dict.fromkeys(map(arch_of, entry.targets))
+        in_force = [taken_back(concerning(attestations, arch)) for arch in archs]
+        if not all(in_force) or in_force[0] is None:
+            self._display.say(f"{label}: verified")
+            return
+        reason = in_force[0].body.reason or ""
+        proven.withdrawn[label] = reason
+        command = f".venv/bin/zoo-farm reinstate {label.partition(' ')[0]} {entry.targets[0]}"
+        self._display.say(
+            f"{label}: verified, but it stays withdrawn until a person reinstates it: {reason}\n"
+            f"  {command} --reason '...'"
+        )
+
+    def _propose(self, model: str, engines: Collection[str], chosen: Collection[str]) -> None:
+        """Proposes a model, and the models whose engines have the same bytes.
+
+        Args:
+            model: The model.
+            engines: Digests of the engines that were run.
+            chosen: Ids of the models of this run, which are proposed in any case.
+        """
+        if not engines:
+            return
+        self._proposals.send_again(model)
+        for other in self._proposals.send_sharing(engines, model):
+            if other not in chosen:
+                self._display.say(f"{other}: its engine has the same bytes, and the same verdict")
 
     def why_not(self, entry: EngineEntry) -> str | None:
         """Returns why this machine can't run an engine, None if it can; whatever its status."""
@@ -227,7 +266,8 @@ def summarise(proven: Reverified) -> list[str]:
     lines = [f"FAILED {label}: {error}" for label, error in proven.failed.items()]
     lines += [f"needs another machine: {line}" for line in _lines_of_needs(proven.elsewhere)]
     counts = (
-        ("verified", len(proven.verified)),
+        ("verified", len(proven.verified) - len(proven.withdrawn)),
+        ("verified, but still withdrawn", len(proven.withdrawn)),
         ("failed", len(proven.failed)),
         ("for other machines", sum(map(len, proven.elsewhere.values()))),
     )

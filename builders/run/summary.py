@@ -22,7 +22,9 @@ class Summary:
         disabled: From label to reason, of disabled engines.
         causes: From label to cause of the decision, of disabled engines.
         failed: From label to error.
-        withheld: From model to the error of a licence that never allowed publishing its engines.
+        withheld: From model to the error of a licence that does not allow publishing its engines,
+            of which none were given out before this run.
+        changes: Sentences on what the index says differently without a build.
         exported: Models that were exported, from weights that had the locked hash.
         commands: From label to the command that reproduces the failure that disabled the engine in
             this run.
@@ -36,6 +38,7 @@ class Summary:
     causes: dict[str, Cause] = field(default_factory=dict)
     failed: dict[str, ZooError] = field(default_factory=dict)
     withheld: dict[str, LicenceError] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
     exported: list[str] = field(default_factory=list)
     commands: dict[str, str] = field(default_factory=dict)
 
@@ -49,6 +52,7 @@ class Summary:
         self.causes |= part.causes
         self.failed |= part.failed
         self.withheld |= part.withheld
+        self.changes += part.changes
         self.exported += part.exported
         self.commands |= part.commands
 
@@ -62,6 +66,16 @@ class Summary:
         self.published = [label for label in self.published if label not in engines]
         self.verified = [label for label in self.verified if label not in engines]
         self.current = [label for label in self.current if label not in engines]
+
+    @property
+    def reported(self) -> list[str]:
+        """Labels of engines whose outcome is reported, other than those that needed nothing."""
+        return [*self.published, *self.verified, *self.outdone, *self.disabled, *self.failed]
+
+    @property
+    def is_nothing_else(self) -> bool:
+        """Whether nothing was asked for but models that are withheld."""
+        return not (self.reported or self.current or self.changes)
 
     @property
     def of_engines(self) -> list[str]:

@@ -56,13 +56,24 @@ class Desk(Proposals):
         self.repository = repository
         self.day = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
-    def send(self, candidate: Candidate) -> None:
+    def send(self, candidate: Candidate) -> ModelIndex | None:
         model = candidate.card.model
-        before = self.repository.model_index(model)
+        before, listed = self.repository.model_index(model), self.repository.index()
         made = listing.model_index(self.repository, candidate, before, self.day)
         self.repository.store.put(f"index/{model}.json", made.to_json())
-        index = Index(kind="dry-run", models=(index_row(made, made.to_json()),))
-        self.repository.store.put("index.json", index.to_json())
+        others = [row for row in (listed.models if listed else ()) if row.model != model]
+        rows = (*others, index_row(made, made.to_json()))
+        self.repository.store.put("index.json", Index(kind="dry-run", models=rows).to_json())
+        return None if made == before else made
+
+
+class PromptDesk(Desk):
+    """Puts what is proposed again into the index at once, too."""
+
+    def send_again(self, model: str) -> None:
+        index = self.repository.model_index(model)
+        assert index is not None
+        self.send(Candidate(card=index.card))
 
 
 class Builder:
@@ -74,6 +85,7 @@ class Builder:
         self.good = True
         self.dies = False
         self.absent = False
+        self.same = ""  # the bytes of all engines, if they are not to differ
         self.cosine, self.ms, self.noise = 0.99999, 1.0, 0.01
         self.jobs = 0
 
@@ -92,7 +104,7 @@ class Builder:
             raise NotRunError("no worker can do it")
         if self.dies:
             raise JobError("the worker died of SIGSEGV")
-        (folder / "engine").write_text(f"{job.inputs.key} {self.jobs}")
+        (folder / "engine").write_text(self.same or f"{job.inputs.key} {self.jobs}")
         rows = [
             records.verified_batch(n, worst_cosine=self.cosine) for n in job.verification.batches
         ]
@@ -117,7 +129,22 @@ class Night:
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
         self.repository = Repository(MemoryStore())
-        self.builder, self.desk = Builder(), Desk(self.repository)
+        self.builder, self.desk = Builder(), PromptDesk(self.repository)
+        self._add_export(manifest)
+        self.request = Request(
+            manifests={manifest.id: manifest}, manifest_dir=MANIFESTS, places=places({}),
+            precisions=(Precision.FP32,),
+            weights=WeightsMode.SEEDED, calibration=NO_IMAGES, failures=folder / "_failures",
+        )  # fmt: skip
+
+    def add(self, name: str) -> None:
+        """Adds a model of the same weights, whose engines have the same bytes."""
+        self.builder.same = "the same bytes"
+        manifest = self.request.manifests[SMALL].model_copy(update={"id": name})
+        self._add_export(manifest)
+        self.request = replace(self.request, manifests={**self.request.manifests, name: manifest})
+
+    def _add_export(self, manifest: Manifest) -> None:
         identity = weights.identify(manifest, WeightsMode.SEEDED)
         form = Form(dialect="dynamo-20", precision=Precision.FP32)
         asked = export_form.export_inputs(manifest, identity, form, NO_IMAGES.name)
@@ -129,14 +156,11 @@ class Night:
                 golden=records.put_blob(store, b"golden"),
             )
         )
-        self.request = Request(
-            manifests={SMALL: manifest}, manifest_dir=MANIFESTS, places=places({}),
-            precisions=(Precision.FP32,),
-            weights=WeightsMode.SEEDED, calibration=NO_IMAGES, failures=folder / "_failures",
-        )  # fmt: skip
 
-    def run(self, version: str, *, counts: bool = True, retry: bool = False) -> Summary:
-        """Runs a night with a version of the runtime."""
+    def run(
+        self, version: str, *, counts: bool = True, retry: bool = False, only: str = ""
+    ) -> Summary:
+        """Runs a night with a version of the runtime, of all models or of one."""
         self.desk.day += timedelta(days=1)
         night = self.desk.day.strftime(listing.TIME) if counts else None
         failures = Failures(
@@ -145,7 +169,12 @@ class Night:
         display = Display(Console(quiet=True))
         chain = records.toolchain("ort", version)
         farm = Farm(self.repository, self.builder, display, self.desk, failures)
-        return farm.run(replace(self.request, places=places({CPU: chain}), retry=retry))
+        manifests = self.request.manifests
+        request = replace(
+            self.request, places=places({CPU: chain}), retry=retry,
+            manifests={only: manifests[only]} if only else manifests,
+        )  # fmt: skip
+        return farm.run(request)
 
     def loosen(self, precision: Precision) -> None:
         """Lets the model's engines of a precision be farther from PyTorch."""

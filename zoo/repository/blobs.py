@@ -11,6 +11,12 @@ from zoo.util.digest import sha256_file
 from zoo.util.errors import RepositoryError, TooLongError
 from zoo.util.files import make_way
 
+REPAIR = (
+    "zoo-farm check --repair removes damaged files and the records that name them, and the next "
+    "make zoo makes them again"
+)
+"""What a repository's maintainer does about a missing or damaged blob."""
+
 
 class Blobs:
     """The blobs of a repository.
@@ -118,7 +124,7 @@ class Blobs:
         )
 
     def whole(self, blob: Blob, scratch: Path) -> Path:
-        """Returns a path to a blob whose hash was checked.
+        """Returns a path to a blob whose hash was checked, for whoever builds or verifies engines.
 
         Args:
             blob: The blob.
@@ -129,11 +135,16 @@ class Blobs:
         """
         path = self.path(blob)
         if path is None:
-            self.fetch(blob, path := scratch / blob.sha256)
+            try:
+                self.fetch(blob, path := scratch / blob.sha256)
+            except RepositoryError as error:  # its hint is for readers
+                raise RepositoryError(
+                    error.message, hint=f"nothing was loaded; {REPAIR}"
+                ) from error
         elif damage := self.damage(blob, scratch):
             raise RepositoryError(
                 f"{self._store.url}: blob {blob.sha256} is {damage}",
-                hint="tell the repository's maintainer; zoo-farm check hashes every blob",
+                hint=f"nothing was loaded; {REPAIR}",
             )
         return path
 

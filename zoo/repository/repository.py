@@ -171,8 +171,8 @@ class Repository:
         keys = [entry.key for entry in self.store.list(f"records/{model}/")]
         return [record for key in keys if (record := self.read(key, BuildRecord))]
 
-    def attest(self, attestation: Attestation, build: str | None = None) -> None:
-        """Appends an attestation.
+    def attest(self, attestation: Attestation, build: str | None = None) -> str:
+        """Appends an attestation and returns its key.
 
         Args:
             attestation: The attestation.
@@ -180,6 +180,7 @@ class Repository:
         """
         key = f"{ATTESTATIONS}{attestation.engine}/{name_of(attestation, build)}"
         self.store.put(key, attestation.to_json(), if_absent=True)
+        return key
 
     def attestations(self, engine: str) -> list[Attestation]:
         """Returns the attestations of an engine, oldest first."""

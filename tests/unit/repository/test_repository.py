@@ -51,6 +51,21 @@ def test_a_missing_blob_is_an_error(repository: Repository, tmp_path: Path) -> N
         repository.blobs.fetch(blob(sha256=sha256("0"), size=1), tmp_path / "copy")
 
 
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_maintainer_is_told_how_a_damaged_blob_is_made_again(
+    is_local: bool, tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store") if is_local else MemoryStore()
+    repository = Repository(store)
+    blob = add(repository, tmp_path, b"onnx")
+    (entry,) = store.list("blobs/")
+    store.delete(entry.key)
+    store.put(entry.key, b"0nnx")
+    where = "local" if is_local else "remote"
+    with raises_golden(RepositoryError, f"repository/blob-to-repair-{where}"):
+        repository.blobs.whole(blob, tmp_path)
+
+
 def test_a_record_needs_its_blobs(repository: Repository) -> None:
     record = state_record()
     with raises_golden(RepositoryError, "repository/record-without-blob"):

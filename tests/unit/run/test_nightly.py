@@ -103,10 +103,14 @@ def test_a_licence_that_forbids_publishing_withdraws_what_is_published(night: Ni
     assert "cc-by-nc-4.0" in (night.entry.reason or "")
     engine = night.entry.engine.sha256
     attested = night.repository.attestations(engine)
-    assert night.run("1.32.1").failed
+    plan = plan_farm(night.repository, night.request)
+    summary = night.run("1.32.1")
     assert night.repository.attestations(engine) == attested  # withdrawn once
-    (engine,) = plan_farm(night.repository, night.request).engines
-    assert_golden("planning/licence-withdrew", engine.reason)
+    assert_golden("planning/licence-withdrew", plan.engines[0].reason)
+    assert not summary.failed  # nor is there an alarm every night
+    assert_golden("run/licence-withdrew", summary.withheld[SMALL].message)
+    run = regressions.tell(plan, summary, (), started="", finished="", commit=None)
+    assert regressions.issue(run) is None
 
 
 @pytest.mark.parametrize("fact", ["licence", "origin", "title"])
@@ -122,7 +126,10 @@ def test_a_corrected_fact_reaches_the_index_without_a_build(night: Night, fact: 
     (note,) = plan_farm(night.repository, night.request).notes
     assert fact in note
     assert value in note
-    assert night.run("1.32.0").current
+    summary = night.run("1.32.0")
+    assert summary.current
+    (told,) = summary.changes
+    assert_golden(f"run/corrected-{fact}", told)
     assert plan_farm(night.repository, night.request).notes == ()
     assert night.builder.jobs == jobs
     (change,) = night.index.corrected
