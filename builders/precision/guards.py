@@ -3,18 +3,21 @@
 ``x / max(|x|, 1e-12)`` is 0 for ``x = 0``, but in fp16 the bound is 0, too, and the result NaN: a
 single flat image shows it. A constant like that has to reach the division in fp32, so every
 operator between the two stays in fp32, and so does what multiplies with ``1 / 1e-12``. The same is
-true of squares that are summed: they leave the range of fp16 long before the sum's root does.
+true of constants that vanish only together, ``(x + 1e-4) ** 2``, and of squares that are summed:
+they leave the range of fp16 long before the sum's root does. Quantising takes any such constant
+for 0, whatever its size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from builders.precision.bounds import MOVES, POOLS, Bounds, bounds_of
 from builders.precision.graph import Graph
 from builders.recipe.operators import IN_FP32
 from zoo.schema.precisions import PRECISION_FACTS, Precision
@@ -56,12 +59,16 @@ def vanishing(values: npt.NDArray[Any], low: Precision) -> float | None:
     """
     if values.dtype != np.float32 or not values.size:
         return None
+    magnitudes = np.abs(values)
+    small = magnitudes[(magnitudes > 0) & (magnitudes < _least_normal(low))]
+    return float(small.min()) if small.size else None
+
+
+def _least_normal(low: Precision) -> float:
+    """Returns the least normal number of a type."""
     name = PRECISION_FACTS[low].torch
     kind = np.dtype(getattr(ml_dtypes, name, name))
-    least = float(ml_dtypes.finfo(kind).smallest_normal)  # type: ignore[no-untyped-call]
-    magnitudes = np.abs(values)
-    small = magnitudes[(magnitudes > 0) & (magnitudes < least)]
-    return float(small.min()) if small.size else None
+    return float(ml_dtypes.finfo(kind).smallest_normal)  # type: ignore[no-untyped-call]
 
 
 def guarded(graph: Graph, low: Precision) -> dict[str, str]:
@@ -75,7 +82,111 @@ def guarded(graph: Graph, low: Precision) -> dict[str, str]:
         Node name to reason.
     """
     constants = constants_of(graph)
-    return {**_squares(graph), **_Guards(graph, constants, low).find()}
+    bounds = bounds_of(graph, constants)
+    return {
+        **_roots(graph, bounds, low),
+        **_vanishing_together(graph, bounds, low),
+        **_squares(graph),
+        **_Guards(graph, constants, low).find(),
+    }
+
+
+def guarding_values(graph: Graph) -> set[str]:
+    """Returns the values between a positive constant and the division that it guards.
+
+    Quantising rounds to steps that are far larger than any such constant, so that the division
+    would be one by 0.
+
+    Args:
+        graph: The fp32 network.
+    """
+    bounds = bounds_of(graph, constants_of(graph))
+    ends = [name for node in graph.nodes if (name := bounds.divisor(node)) in bounds.least]
+    return _behind([name for name in ends if name is not None], bounds, bounds.least.keys())
+
+
+def _behind(ends: Iterable[str], bounds: Bounds, bounded: Collection[str]) -> set[str]:
+    """Returns values and those before them that are bounded, too."""
+    found: set[str] = set()
+    waiting = list(ends)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in bounded:
+            continue
+        found.add(name)
+        if (producer := bounds.graph.producer.get(name)) is not None:
+            waiting += (used for used in producer.input if not bounds.negligible(used, producer))
+    return found
+
+
+def _vanishing_together(graph: Graph, bounds: Bounds, low: Precision) -> dict[str, str]:
+    """Returns nodes whose values a type rounds to 0, or overflows with, before a division.
+
+    Sums, products and powers of constants are as fatal as the constants themselves.
+    """
+    least, most = _least_normal(low), PRECISION_FACTS[low].largest
+    lost = {name: value for name, value in bounds.least.items() if value < least}
+    lost |= {name: 1 / value for name, value in bounds.most.items() if value > most}
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        ends = {name for name in (bounds.divisor(node),) if name in bounds.least}
+        if node.op_type in ("Div", "MatMul", "Mul", "Reciprocal"):
+            ends |= {name for name in node.input if bounds.most.get(name, 0.0) > most}
+        path = _behind(ends, bounds, bounds.least.keys() | bounds.most.keys())
+        if not (values := path & lost.keys()):
+            continue
+        value = min(lost[name] for name in values)
+        reason = f"{value:.3g} is 0 in {low} and guards a division"
+        if not values.isdisjoint(node.input):
+            found[node.name] = reason
+        for name in path & graph.producer.keys():
+            before = graph.producer[name]
+            if not values.isdisjoint((name, *before.input)):
+                found[before.name] = reason
+    return found
+
+
+def _roots(graph: Graph, bounds: Bounds, low: Precision) -> dict[str, str]:
+    """Returns what lies between a power of a value and the root of it, or the division by it.
+
+    The third power of 0.001 is 0 in fp16, so that its root is no length. What is added to a power
+    may be large enough to make that harmless.
+    """
+    least = _least_normal(low)
+    if least <= float(np.finfo(np.float32).smallest_normal):
+        return {}
+    degrees: dict[str, float] = {}
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        divisor = bounds.divisor(node)
+        is_root = 0 < bounds.exponent(node) < 1 and node.input[0] in degrees
+        if is_root or divisor in degrees:
+            start = node.input[0] if divisor is None else divisor
+            reason = f"powers that are 0 in {low} are on the way to a root or a division"
+            found[node.name] = reason
+            for name in _behind([start], bounds, degrees):
+                found[graph.producer[name].name] = reason
+        degree = _degree(node, degrees, bounds)
+        if degree > 1:
+            small = [name for name in node.output if bounds.least.get(name, 0.0) < least]
+            degrees |= dict.fromkeys(small, degree)
+    return found
+
+
+def _degree(node: onnx.NodeProto, degrees: Mapping[str, float], bounds: Bounds) -> float:
+    """Returns the power of the data that a node's result is; 1 for any that is none."""
+    free = [name for name in node.input if name and name not in bounds.fixed]
+    if not free:
+        return 1.0
+    values = [degrees.get(name, 1.0) for name in free]
+    if node.op_type == "Mul" and (max(values) > 1 or len(set(free)) < len(free)):
+        return sum(values)
+    if (exponent := bounds.exponent(node)) > 0:
+        return values[0] * exponent
+    scales = node.op_type == "Div" and node.input[1] in bounds.fixed
+    if scales or node.op_type in _CARRY | MOVES | POOLS or bounds.sums_alike(node):
+        return min(values)  # what is added to a power, such as a shortcut, ends it
+    return 1.0
 
 
 class _Guards:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from builders.precision.graph import Graph
 from zoo.runtime.onnxruntime import session_options
+from zoo.util.errors import PrecisionError
 
 if TYPE_CHECKING:
     import onnx
@@ -25,6 +26,10 @@ BINS = 2**15
 _SAMPLES = 2**16  # elements of a tensor that are binned, per image
 _SUMMING = {"GlobalAveragePool": 1, "ReduceMean": 1, "ReduceSum": 1, "LayerNormalization": 2}
 """Operators that sum over a tensor, and the power of the elements that they sum."""
+
+_DROP_NAN = ("GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMin")
+"""Operators that lose a NaN on a CPU, in this project's measurements, too: behind them nothing
+shows that there was one."""
 
 
 @dataclass
@@ -60,6 +65,9 @@ def measure(
         model: The fp32 network, with the shape of every value and a name for every node.
         batches: Normalised images, ``(N, 3, H, W)`` each.
         sampled: Values to make histograms of.
+
+    Raises:
+        PrecisionError: A value that a maximum is taken of has NaN, which the maximum would hide.
     """
     import onnxruntime
 
@@ -84,10 +92,21 @@ def measure(
                 measured.histograms[value] = measured.histograms.get(value, 0) + counts
             elif kind == "low":
                 measured.lows[value] = min(measured.lows.get(value, 0.0), float(array))
+            elif kind == "nan":
+                _refuse_nan(value, array)
             else:
                 maxima = measured.peaks if kind == "peak" else measured.sums
                 maxima[value] = max(maxima.get(value, 0.0), float(array))
     return measured
+
+
+def _refuse_nan(value: str, total: npt.NDArray[np.float32]) -> None:
+    """Refuses a value whose magnitudes have no sum."""
+    if np.isnan(total):
+        raise PrecisionError(
+            f"the fp32 network computes NaN on a calibration image: '{value}', which a maximum "
+            "follows that hides it; correct the network or its weights"
+        )
 
 
 def _instrument(
@@ -128,6 +147,10 @@ def _instrument(
             flat = add("Reshape", [value, "m:flat"], f"m:flat:{value}")
             every = add("Slice", [flat, "m:0", "m:end", "m:0", f"m:{step}"], f"m:sample:{value}")
             publish(every, "sample", value, rank=1)
+    pooled = {node.input[0] for node in graph.nodes if node.op_type in _DROP_NAN}
+    for value in (name for name in values if name in pooled):
+        total = add("ReduceSum", [f"m:abs:{value}"], f"m:nan:{value}", keepdims=0)
+        publish(total, "nan", value)
     for node in graph.nodes:
         power = _SUMMING.get(node.op_type)
         if power is None or node.input[0] not in graph.shapes:

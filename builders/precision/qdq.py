@@ -110,6 +110,20 @@ class Placement:
         )
         return Placement(runtime=self.runtime, operators=operators, shortcuts=shortcuts)
 
+    def without_values(self, exact: Collection[str]) -> Placement:
+        """Returns the placement without what quantises some values.
+
+        Args:
+            exact: Values that stay in higher precision.
+        """
+        operators = {
+            operator.node
+            for operator in self.operators
+            if operator.activation in exact or operator.result in exact
+        }
+        shortcuts = {item.node for item in self.shortcuts if item.activation in exact}
+        return self.without(operators | shortcuts)
+
 
 def is_unsigned(runtime: Placing) -> bool:
     """Returns whether a runtime's fast kernels require an unsigned type."""

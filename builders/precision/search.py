@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import assert_never
 
-from builders.precision.graph import name_nodes
+from builders.precision.graph import Graph, name_nodes
+from builders.precision.guards import guarding_values
 from builders.precision.islands import choose_islands
 from builders.precision.measure import measure
 from builders.precision.noise import rank_operators
@@ -107,6 +108,7 @@ def lower(
     lowering = PRECISION_FACTS[precision].lowering
     match lowering:
         case Lowering.QUANTISED:
+            placement = placement.without_values(guarding_values(Graph(model)))
             if not placement.operators:
                 raise PrecisionError("no operator of this network can be quantised", {})
             evaluator = _Evaluator(model, images.evaluated, tolerance, safety, report)

@@ -14,7 +14,7 @@ from builders.precision.graph import Graph, module_of, name_nodes
 from builders.precision.islands import choose_islands
 from builders.precision.measure import Measured, measure
 from zoo.schema.precisions import Precision
-from zoo.util.errors import ExportError
+from zoo.util.errors import ExportError, PrecisionError
 
 
 def model(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], shape: list[int]) -> bytes:
@@ -242,3 +242,21 @@ def test_nodes_get_names_of_their_own() -> None:
 )
 def test_operators_are_called_by_their_modules(name: str, weight: str, module: str) -> None:
     assert module_of(helper.make_node("Conv", ["x", weight], ["y"], name=name)) == module
+
+
+@pytest.mark.parametrize("pool", ["MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"])
+def test_nan_that_a_maximum_hides_is_refused(pool: str) -> None:
+    """ONNX Runtime's maximum of a map with a NaN is finite, and so are the features."""
+    options = {"kernel_shape": [2, 2]} if pool == "MaxPool" else {}
+    nodes = [
+        helper.make_node("Sqrt", ["images"], ["root"], name="root"),
+        helper.make_node(pool, ["root"], ["features"], name="pool", **options),
+    ]
+    fp32 = onnx.load_from_string(model(nodes, {}, [1, 8, 8]))
+    images = np.ones((2, 1, 8, 8), np.float32)
+    assert measure(fp32, [images]).peaks["root"] == 1
+    images[1, 0, 5, 5] = -1
+    with raises_golden(PrecisionError, "precision/nan-before-a-maximum", match="'root'"):
+        measure(fp32, [images])
+    images[1, 0, 5, 5] = np.inf
+    assert measure(fp32, [images]).peaks["root"] == np.inf
