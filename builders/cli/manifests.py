@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from builders.cli.images import unlocked_bases
+from builders.cli.options import pick_manifests
 from builders.weights.locks import read_locks, with_lock
 from builders.weights.standing import digest_words
 from zoo.cli.main import add_arguments
-from zoo.schema.manifest import HubWeights, load_manifests, manifest_schema, select_manifests
+from zoo.schema.manifest import HubWeights, load_manifests, manifest_schema, read_manifests
 from zoo.util.errors import ManifestError
 from zoo.util.names import counted
 
@@ -53,26 +54,28 @@ def facts(options: argparse.Namespace) -> int:
     """Compares manifests with the facts of the installed timm.
 
     Raises:
-        ManifestError: Some differ without a reason; names every field of each.
+        ManifestError: Some differ without a reason, or can't be read; names every field of each.
     """
     from builders.export import timm_facts
 
-    errors = []
-    for manifest in select_manifests(
-        load_manifests(Path(options.manifests)), options.models
-    ).values():
+    chosen, broken = pick_manifests(options.models, *read_manifests(Path(options.manifests)))
+    errors = list(broken.values())
+    for manifest in chosen.values():
         try:
             timm_facts.check_manifest(manifest)
         except ManifestError as error:
             errors.append(error)
             continue
         reasons = [f"{fact} differs: {text}" for fact, text in manifest.deviations.items()]
-        if not timm_facts.has_tag(manifest):
-            reasons.append(f"timm has no {manifest.timm_name}: there is nothing to compare it with")
+        if not manifest.tag:
+            reasons.append("it names no tag: timm states nothing to compare it with")
         print(f"{manifest.id}: {'; '.join(reasons) or 'as timm states'}")
     timm_facts.remember()
     if errors:
-        raise ManifestError("\n".join(error.message for error in errors), hint=errors[0].hint)
+        hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
+        raise ManifestError(
+            "\n".join(error.message for error in errors), hint="\n  ".join(hints) or None
+        )
     return 0
 
 

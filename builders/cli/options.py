@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+from collections.abc import Sequence
 from pathlib import Path
 
 from builders.planning.options import words
@@ -29,8 +30,23 @@ def chosen_manifests(
     Raises:
         ManifestError: There are no manifests, or the lock can't be read.
     """
-    good, bad = (read_locked if locks else read_manifests)(Path(options.manifests))
-    patterns = words(options.models)
+    read = read_locked if locks else read_manifests
+    return pick_manifests(words(options.models), *read(Path(options.manifests)))
+
+
+def pick_manifests(
+    patterns: Sequence[str], good: dict[str, Manifest], bad: dict[str, ManifestError]
+) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:
+    """Picks models, valid or not, by id, glob or family; all of them without a pattern.
+
+    Args:
+        patterns: What selects them.
+        good: The valid manifests.
+        bad: The errors of the others.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+    """
     if not patterns:
         return good, bad
     broken = {

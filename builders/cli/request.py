@@ -11,13 +11,13 @@ from builders.backends import check_options
 from builders.cli import executor
 from builders.cli.executor import Chosen
 from builders.cli.options import chosen_manifests
+from builders.cli.timm_refusals import refused_by_timm
 from builders.photos.calibration import from_folder, shipped
 from builders.photos.labelled import LabelledSet, read_labelled
 from builders.planning.options import pairs, words
 from builders.planning.request import Request
 from builders.planning.wanted import check_request
 from builders.publish.signer import check_keys
-from builders.recipe.facts_table import read_table
 from builders.toolchains.elsewhere import Places, find_places, offered_places
 from builders.toolchains.interpreter import toolchains_of
 from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
@@ -98,7 +98,7 @@ def read_request(options: argparse.Namespace, say: Say, *, plans: bool = False) 
         builder=pairs(options.builder),
         labelled=labelled,
         retry=options.retry,
-        facts=read_table(),
+        refused=refused_by_timm(manifests),
     )
     return Selected(
         request=request, broken=broken, chosen=chosen, lines=lines, store=store, site=site

@@ -11,7 +11,7 @@ from builders.export.arguments import make_network
 from builders.export.cuts import features_at
 from zoo.schema.manifest import BackboneCut, Cut, InputSize, Manifest, sides
 from zoo.util.causes import cause_of
-from zoo.util.errors import ExportError, MissingPackageError
+from zoo.util.errors import ExportError, ManifestError, MissingPackageError
 from zoo.util.names import perhaps
 
 
@@ -57,21 +57,32 @@ def create(manifest: Manifest) -> nn.Module:
     """Returns the manifest's whole timm model with fresh weights.
 
     Raises:
-        ExportError: timm has no such architecture or tag, or the network does not take the
-            manifest's arguments.
+        ManifestError: timm has no such architecture or tag.
+        ExportError: The network does not take the manifest's arguments.
+    """
+    check_names(manifest)
+    return make_network(import_timm(), manifest)
+
+
+def check_names(manifest: Manifest) -> None:
+    """Checks that timm has the architecture and the tag of a manifest.
+
+    Raises:
+        ManifestError: It has not; suggests near ones.
     """
     timm = import_timm()
     if not timm.is_model(manifest.arch):
         near = perhaps(manifest.arch, timm.list_models())
-        raise ExportError(f"{manifest.id}: timm has no architecture '{manifest.arch}'.{near}")
+        raise ManifestError(
+            f"{manifest.id}: arch: timm has no architecture '{manifest.arch}'.{near}"
+        )
     tags = timm.list_pretrained(f"{manifest.arch}.*")
     if manifest.tag and manifest.timm_name not in tags:
         known = [name.partition(".")[2] for name in tags]
-        raise ExportError(
-            f"{manifest.id}: timm has no tag '{manifest.tag}' of {manifest.arch}."
+        raise ManifestError(
+            f"{manifest.id}: tag: timm has no tag '{manifest.tag}' of {manifest.arch}."
             f"{perhaps(manifest.tag, known)} It has {', '.join(known) or 'no tags'}"
         )
-    return make_network(timm, manifest)
 
 
 class Backbone(nn.Module):

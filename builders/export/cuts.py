@@ -18,6 +18,7 @@ from typing_extensions import assert_never
 from builders.photos import bundled
 from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
+from builders.weights.finite import HINT, why_not_finite
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import Cut, Manifest
 from zoo.schema.precisions import Precision
@@ -43,11 +44,13 @@ def check_cut(manifest: Manifest, model: nn.Module) -> torch.Tensor:
         Features of the first golden photos, from timm's own methods.
 
     Raises:
-        ExportError: It does not; the hint names the cuts that it has, with their widths.
+        ExportError: It does not; the hint names the cuts that it has, with their widths. Or its
+            features are not finite.
     """
     pixels = bundled.golden_photos(manifest.preprocess)[:_PHOTOS]
     images = torch.from_numpy(normalise(pixels, manifest.preprocess.plain))
     cut = manifest.backbone.cut
+    check_finite(manifest, model, images)  # first: of NaN, no two things are alike
     try:
         return timm_features(model, cut, images)
     except UnfitError as error:
@@ -61,6 +64,19 @@ def check_cut(manifest: Manifest, model: nn.Module) -> torch.Tensor:
             f"{manifest.preprocess.pixels} pixels: {cause_of(error)}",
             hint="does its name, or timm's pretrained_cfg, name another size?",
         ) from error
+
+
+def check_finite(manifest: Manifest, model: nn.Module, images: torch.Tensor) -> None:
+    """Checks that a network's features of photos are finite, whether the cut fits or not.
+
+    Raises:
+        ExportError: They are not; names the tensors responsible.
+    """
+    reason = why_not_finite(model, lambda: features_at(manifest.backbone.cut, model, images))
+    if reason is not None:
+        raise ExportError(
+            f"{manifest.id}: PyTorch's own features are not finite: {reason}", hint=HINT
+        )
 
 
 def check_golden(

@@ -22,6 +22,7 @@ from builders.photos.edge import edge_batch
 from builders.precision.onnx_session import open_onnx
 from builders.recipe.export_form import DIALECTS, OPSETS
 from builders.verify.edges import compare_edges, edge_features
+from builders.weights.finite import HINT, why_not_finite
 from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import InputSize, Manifest, sides
 from zoo.schema.measurements import EdgeNumbers, OnnxCheck
@@ -66,7 +67,7 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
             rows.append(backbone(torch.from_numpy(batch)).numpy())
     features = np.concatenate(rows)
     if not np.isfinite(features).all():
-        raise ExportError(f"{manifest.id}: PyTorch's own features are not finite")
+        raise _not_finite(manifest, backbone, images)
     if len(np.unique(features.round(6), axis=0)) < len(features):
         raise ExportError(f"{manifest.id}: different photos have the same features in PyTorch")
     with torch.inference_mode():
@@ -75,6 +76,18 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
         ).numpy()
     np.savez(path, images=images, features=features, edge_features=edges)
     return features
+
+
+def _not_finite(
+    manifest: Manifest, backbone: nn.Module, images: npt.NDArray[np.uint8]
+) -> ExportError:
+    import torch
+
+    pixels = torch.from_numpy(normalise(images, manifest.preprocess.plain))
+    network = getattr(backbone, "model", backbone)  # by timm's names of tensors
+    reason = why_not_finite(network, lambda: backbone(pixels))
+    said = f"{manifest.id}: PyTorch's own features are not finite"
+    return ExportError(f"{said}: {reason}" if reason else said, hint=HINT)
 
 
 def check_edges(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from builders.export.backbone import import_timm
+from builders.export.backbone import check_names, import_timm
 from builders.recipe import facts_table
 from builders.recipe.pretrained import PretrainedFacts, check_facts
 from zoo.schema.manifest import HubWeights, Manifest
@@ -15,33 +15,23 @@ from zoo.util.installed_versions import version
 def check_manifest(manifest: Manifest) -> None:
     """Checks a manifest against the installed timm.
 
-    Architectures and tags that timm does not have are left to
-    :func:`builders.export.backbone.create`.
-
     Raises:
-        ManifestError: It differs without a reason, or names no tag for the weights of one.
+        ManifestError: timm has no such architecture or tag, the manifest differs without a reason,
+            or it names no tag for the weights of one.
     """
     timm = import_timm()
-    if not timm.is_model(manifest.arch):
-        return
+    check_names(manifest)
     if manifest.tag:
-        if manifest.timm_name in timm.list_pretrained(f"{manifest.arch}.*"):
-            config = timm.get_pretrained_cfg(manifest.timm_name)
-            check_facts(manifest, facts_of(config), version("timm"))
+        config = timm.get_pretrained_cfg(manifest.timm_name)
+        check_facts(manifest, facts_of(config), version("timm"))
         return
     _check_untagged(manifest, timm)
     check_facts(manifest, None, version("timm"))
 
 
-def has_tag(manifest: Manifest) -> bool:
-    """Whether the installed timm states facts about the manifest's tag."""
-    return manifest.timm_name in import_timm().list_pretrained(f"{manifest.arch}.*")
-
-
 def remember() -> None:
-    """Writes the facts of all tags to the table that planning reads, if there is none."""
-    path = facts_table.table_path()
-    if path is None or path.is_file():
+    """Writes the facts of all tags to the table that planning reads, unless it has them."""
+    if facts_table.table_path() is None:
         return
     timm = import_timm()
     configs = (timm.get_pretrained_cfg(name) for name in timm.list_pretrained())

@@ -10,7 +10,6 @@ from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.recipe import export_form
 from builders.recipe.export_form import Form
-from builders.recipe.pretrained import check_facts
 from builders.weights.mode import MODE_FACTS
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, ExportInputs
@@ -19,7 +18,6 @@ from zoo.schema.manifest import Manifest
 from zoo.schema.records import (
     ExportRecord,
 )
-from zoo.util.installed_versions import version
 
 
 class EngineInputs:
@@ -45,8 +43,8 @@ class EngineInputs:
         """
         if not MODE_FACTS[self._request.weights].kind.seeded:  # first: it withdraws what it forbids
             check_licence(self._manifest.id, self._manifest.licence)
-        if (facts := self._request.facts.get(self._manifest.timm_name)) is not None:
-            check_facts(self._manifest, facts, version("timm"))
+        if (refused := self._request.refused.get(self._manifest.id)) is not None:
+            raise refused
         if (error := self._request.unlocked.get(self._manifest.id)) is not None:
             raise error
         self.identity = weights.identify(self._manifest, self._request.weights)

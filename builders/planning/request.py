@@ -8,12 +8,11 @@ from pathlib import Path
 
 from builders.photos.calibration import CalibrationSet
 from builders.photos.labelled import LabelledSet
-from builders.recipe.pretrained import PretrainedFacts
 from builders.toolchains.elsewhere import Places
 from builders.weights.mode import WeightsMode
 from zoo.schema.manifest import Manifest
 from zoo.schema.targets import Precision
-from zoo.util.errors import ZooError
+from zoo.util.errors import ManifestError, ZooError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class Request:
         retry: Whether to retry engines that failed with the same inputs.
         unlocked: Why the weights of a model could not be locked.
         locks_first: Whether a run will lock weights that are not: a plan then counts on it.
-        facts: What timm states about tags, as far as it is known without importing it.
+        refused: What timm states differently, of the models whose manifests it refuses.
     """
 
     manifests: Mapping[str, Manifest]
@@ -48,4 +47,4 @@ class Request:
     retry: bool = False
     unlocked: Mapping[str, ZooError] = field(default_factory=dict)
     locks_first: bool = False
-    facts: Mapping[str, PretrainedFacts] = field(default_factory=dict)
+    refused: Mapping[str, ManifestError] = field(default_factory=dict)

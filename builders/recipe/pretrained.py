@@ -128,7 +128,7 @@ def check_differences(manifest: Manifest, differences: list[Difference], authori
     if lines:
         raise ManifestError(
             "\n".join(lines),
-            hint=f"correct manifests/{manifest.id}.toml; or, if it is meant, say why in its table "
+            hint="correct the manifest; or, if it is meant, say why in its table "
             '[deviations], such as: crop = "evaluated at this crop by ..."',
         )
 

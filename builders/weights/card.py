@@ -48,7 +48,7 @@ def _compare(manifest: Manifest, fact: Fact, ours: str, theirs: str | None, whos
         return
     raise ManifestError(
         f"{manifest.id}: {fact}: the manifest says '{ours}', {whose} says '{theirs}'",
-        hint=f"correct manifests/{manifest.id}.toml; or, if it is meant, say why in its table "
+        hint="correct the manifest; or, if it is meant, say why in its table "
         f'[deviations]: {fact} = "..."',
     )
 

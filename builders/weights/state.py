@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import assert_never
 
-from builders.weights import checkpoint, resampling
+from builders.weights import checkpoint, finite, resampling
 from builders.weights.checkpoint import Found, State, shown
 from builders.weights.reading import read_file
 from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights, sides
@@ -72,6 +72,7 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> tuple[str, .
     fitting, resized = _with_resampled(model, manifest, given, fitting)
     model.load_state_dict(fitting, strict=False)
     notes += resized
+    _check_finite(what, model, manifest, fitting)  # first: of NaN, everything seems to be needed
     absent = {name: _why(name, given, expected) for name in expected.keys() - fitting.keys()}
     problems = [absent[name] for name in _needed(model, manifest, absent)]
     if unplaced:
@@ -87,7 +88,6 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> tuple[str, .
             f"{', and perhaps more' if len(problems) == _NAMED else ''}{_fit(given, expected)}",
             hint=_how_to_load(manifest, problems),
         )
-    _check_finite(what, model, manifest, fitting)
     unused = [*absent.values(), *(f"{name} (not in timm's model)" for name in of_head)]
     if unused:
         notes += (f"not needed by the cut '{manifest.backbone.cut}': {shown(unused)}",)
@@ -287,7 +287,7 @@ def _features(model: nn.Module, manifest: Manifest) -> torch.Tensor:
 
 
 def _check_finite(what: str, model: nn.Module, manifest: Manifest, loaded: State) -> None:
-    """Checks that the features depend on no NaN or infinity.
+    """Checks that the features depend on no NaN or infinity, and that none is computed.
 
     Raises:
         WeightsError: They do.
@@ -302,6 +302,8 @@ def _check_finite(what: str, model: nn.Module, manifest: Manifest, loaded: State
             f"{what}: it holds NaN or infinity in {shown(needed)}",
             hint="its training diverged: use an earlier checkpoint",
         )
+    if reason := finite.why_not_finite(model, lambda: _features(model, manifest)):
+        raise WeightsError(f"{what}: its features are not finite: {reason}", hint=finite.HINT)
 
 
 def _types(tensors: Iterable[torch.Tensor]) -> tuple[str, ...]:

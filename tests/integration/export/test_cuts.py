@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.goldens import assert_golden
+from support.goldens import assert_golden, raises_golden
 from support.records import backbone_cut
 from torch import nn
 
@@ -74,6 +75,20 @@ def test_a_cut_that_a_network_does_not_have_is_refused_with_one_that_fits(
     assert refused.value.exit_code == 6
     assert name in refused.value.message
     assert fits in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("cut", "width"), [("pooled", 96), ("flattened", 2400), ("pre_logits", 96)]
+)
+def test_features_that_are_not_finite_are_no_matter_of_the_cut(
+    cut: str, width: int, manifests: dict[str, Manifest]
+) -> None:
+    name = "test_resnet.r160_in1k"
+    manifest, model = manifest_of(manifests["resnet50"], name, cut, width), deepcopy(network(name))
+    norm: Any = model.get_submodule("layer2.0.bn1")
+    norm.running_var.fill_(-0.1)
+    with raises_golden(ExportError, "export/negative-variance", match=r"layer2\.0\.bn1\.running"):
+        cuts.check_cut(manifest, model)
 
 
 FIT = [

@@ -41,7 +41,7 @@ from zoo.schema.keys import ExportInputs
 from zoo.schema.manifest import BackboneCut, Manifest
 from zoo.schema.precisions import Precision
 from zoo.schema.records import Advice
-from zoo.util.errors import ExportError
+from zoo.util.errors import ExportError, ManifestError
 
 
 class Restless(nn.Module):
@@ -153,9 +153,9 @@ def test_a_width_that_the_network_does_not_give_is_an_error() -> None:
 def test_what_timm_does_not_have_is_named(
     field: str, name: str, near: str, manifests: dict[str, Manifest]
 ) -> None:
-    with pytest.raises(ExportError, match=f"'{name}'.*{near}") as caught:
+    with pytest.raises(ManifestError, match=f"'{name}'.*{near}") as caught:
         create(manifests["resnet50"].model_copy(update={field: name}))
-    assert caught.value.exit_code == 6
+    assert caught.value.exit_code == 3
 
 
 def small(manifests: dict[str, Manifest], **preprocess: Any) -> Manifest:

@@ -13,6 +13,7 @@ import pytest
 from support.goldens import assert_golden
 from support.paths import MANIFESTS, ROOT
 
+from builders.cli.timm_refusals import refused_by_timm
 from builders.export import timm_facts
 from builders.export.backbone import import_timm
 from builders.export.fp32 import export_fp32
@@ -87,9 +88,55 @@ def test_weights_of_a_tag_that_is_not_named_are_refused(manifests: dict[str, Man
     timm_facts.check_manifest(untagged.model_copy(update={"weights": own}))
 
 
-def test_what_timm_does_not_have_is_left_to_the_export(manifests: dict[str, Manifest]) -> None:
-    for change in ({"arch": "resnet5O"}, {"tag": "a9_in1k"}):
+@pytest.mark.parametrize("change", [{"arch": "resnet5O"}, {"tag": "a9_in1k"}], ids=["arch", "tag"])
+def test_what_timm_does_not_have_is_refused(
+    change: dict[str, str], manifests: dict[str, Manifest]
+) -> None:
+    ((field, name),) = change.items()
+    with pytest.raises(ManifestError, match=f"resnet50: {field}: .*{name}"):
         timm_facts.check_manifest(manifests["resnet50"].model_copy(update=change))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def wrong_crop(manifest: Manifest) -> Manifest:
+    stated = manifest.preprocess.model_copy(update={"crop": 0.5})
+    return manifest.model_copy(update={"preprocess": stated})
+
+
+def test_timm_is_asked_again_before_its_table_refuses_anything(
+    home: Path, manifests: dict[str, Manifest]
+) -> None:
+    resnet = manifests["resnet50"]
+    wrong, unknown = wrong_crop(resnet), resnet.model_copy(update={"tag": "a9_in1k"})
+    asked = {"good": resnet, "wrong": wrong.model_copy(update={"id": "wrong"})}
+    assert refused_by_timm(asked) == {}  # no table: nothing is known without importing timm
+    timm_facts.remember()
+    assert refused_by_timm({"good": resnet}) == {}
+    assert list(refused_by_timm(asked)) == ["wrong"]
+    assert "tag: timm has no tag" in refused_by_timm({"a": unknown})["resnet50"].message
+    truth = facts_table.read_table()
+    lie = truth[resnet.timm_name].model_copy(update={"mean": (0.5, 0.5, 0.51)})
+    facts_table.write_table({**truth, resnet.timm_name: lie})
+    assert refused_by_timm({"good": resnet}) == {}
+    assert facts_table.read_table() == truth
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"a": '])
+def test_a_damaged_table_clears_nothing_and_is_written_again(
+    content: bytes, home: Path, manifests: dict[str, Manifest]
+) -> None:
+    timm_facts.remember()
+    path = facts_table.table_path()
+    assert path is not None
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    assert list(refused_by_timm({"wrong": wrong_crop(manifests["resnet50"])})) == ["resnet50"]
+    assert path.read_bytes() == whole
 
 
 def test_the_export_job_checks_seeded_weights_too(
@@ -121,9 +168,11 @@ def test_the_command_names_every_difference_and_tells_planning(
     options = ("--models", "resnet50", "--weights", "seeded", "--gpu", "cpu", "--precision", "fp32")
     plan = ("plan", *options, "--store", str(tmp_path / "store"))
     assert farm(*plan).returncode == 0  # timm has not been asked yet
-    done = farm("facts", "resnet50", "vgg16_bn")
+    (manifest_dir / "broken.toml").write_text("id = ")
+    done = farm("facts", "resnet50", "vgg16_bn", "broken")
     assert done.returncode == 3
     assert done.stdout == "vgg16_bn: as timm states\n"
+    assert "broken" in done.stderr
     assert re.search(r"resnet50: preprocess\.crop: .*0\.875", done.stderr)
     assert len(facts_table.read_table()) > 1000
     blocked = farm(*plan)

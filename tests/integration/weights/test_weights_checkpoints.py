@@ -326,6 +326,30 @@ def test_weights_that_are_not_finite_are_named(state: State, load: Load, value: 
         load(state)
 
 
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_negative_variance_is_named_as_the_cause(
+    state: State, load: Load, headless: bool
+) -> None:
+    """Not what is missing or has another shape: of NaN, everything seems to be needed."""
+    names = [name for name in state if name.endswith("running_var")]
+    for name in names[:2]:
+        state[name][0] = -1.0
+    with raises_golden(WeightsError, "weights/negative-variance", match=names[1]):
+        load(without_head(state) if headless else state)
+
+
+def test_a_tensor_that_overflows_is_named(state: State, load: Load) -> None:
+    state["bn1.bias"].fill_(3e38)
+    with raises_golden(WeightsError, "weights/overflows", match=r"bn1\.bias \(3e\+38\)"):
+        load(state)
+
+
+def test_nan_is_named_though_the_head_is_missing(state: State, load: Load) -> None:
+    state["conv_stem.weight"][0] = torch.nan
+    with raises_golden(WeightsError, "weights/nan-without-head", match="NaN or infinity in conv_s"):
+        load(without_head(state))
+
+
 def test_a_head_that_is_not_finite_does_not_matter(state: State, load: Load) -> None:
     state["classifier.bias"][0] = torch.nan
     assert holds(load(state)[0], state)

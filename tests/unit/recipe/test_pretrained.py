@@ -129,5 +129,25 @@ def test_the_table_belongs_to_the_installed_files(
     monkeypatch.setattr(facts_table, "distribution", lambda name: Timm(record="other"))
     assert facts_table.read_table() == {}
     monkeypatch.setattr(facts_table, "distribution", lambda name: Timm())
-    path.write_bytes(path.read_bytes()[:40])
-    assert facts_table.read_table() == {}
+    whole = path.read_bytes()
+    for damaged in (b"", b"{}", whole[:40], whole.replace(b"0.406", b"0.41"), b'{"a.b": {}}'):
+        assert damaged != whole
+        path.write_bytes(damaged)
+        with pytest.raises(facts_table.DamagedTableError):
+            facts_table.read_table()
+        facts_table.write_table({"a.b": FACTS})
+        assert path.read_bytes() == whole
+
+
+def test_the_table_clears_only_what_agrees_with_it(resnet: Manifest) -> None:
+    table = {FACTS.name: FACTS}
+    assert facts_table.clears(table, resnet)
+    own = resnet.weights.model_copy(update={"repository": "me/mine"})
+    assert facts_table.clears(table, resnet.model_copy(update={"tag": "", "weights": own}))
+    doubtful: list[dict[str, Any]] = [
+        {"tag": "a9_in1k"}, {"tag": ""}, {"arch": "resnet5O"}, {"arch": "resnet5O", "tag": ""},
+        {"deviations": {Fact.CROP: "why"}},
+    ]  # fmt: skip
+    for change in doubtful:
+        assert not facts_table.clears(table, resnet.model_copy(update=change)), change
+    assert not facts_table.clears(table, changed(resnet, crop=0.875))
