@@ -12,10 +12,12 @@ from builders.cli.catalog import update_catalog
 from builders.cli.plan import plan_of
 from builders.cli.request import folder_beside
 from builders.history.nights import add_run, checked_night, newest_night
+from builders.paths import ROOT
 from builders.planning.options import add_options
 from builders.publish.provenance import this_commit
 from builders.run import regressions
-from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
+from builders.run.again import Again
+from builders.weights.mode import MODE_FACTS, WeightsMode, mode_of, parse_mode
 from zoo.catalog.night import NightlyRun
 from zoo.cli.main import add_arguments
 from zoo.repository.repository import Repository
@@ -41,6 +43,7 @@ def nightly(options: argparse.Namespace) -> int:
     options.store = options.store or f"_repository{suffix}"
     repository = Repository(open_store(options.store))
     issue, report = _output_files(options)
+    again = again_of(options, f"_repository{suffix}")
     # Those of the previous night: this run may fail before it writes its own.
     report.unlink(missing_ok=True)
     issue.unlink(missing_ok=True)
@@ -52,7 +55,8 @@ def nightly(options: argparse.Namespace) -> int:
     run = regressions.tell(
         plan, built.summary, regressions.regressions(before, after),
         started=started, finished=utc_now(), commit=this_commit(), retry=options.retry,
-        losses=regressions.lost(before, after), outdone=regressions.outdone(before, after),
+        losses=regressions.lost(before, after, again),
+        outdone=regressions.outdone(before, after), again=again,
     )  # fmt: skip
     write_whole(report, run.to_json())
     print(f"report: {report}")
@@ -76,6 +80,15 @@ def nightly(options: argparse.Namespace) -> int:
     return 0 if built.summary.failed else built.status
 
 
+def again_of(options: argparse.Namespace, default_store: str) -> Again:
+    """Returns what a command is to be run with again; its defaults need no mention."""
+    given = {key: value for key, value in vars(options).items() if key != "store"}
+    if options.store != default_store:
+        given["store"] = options.store
+    usual = Path(options.manifests).resolve() == ROOT / "manifests"
+    return Again.of(given, "" if usual else options.manifests)
+
+
 def report_regressions(
     repository: Repository, before: Iterable[ModelIndex], issue: Path
 ) -> tuple[int, int]:
@@ -94,7 +107,8 @@ def report_regressions(
     """
     indexes = {index.model: index for index in before}
     after = list(repository.model_indexes())
-    worse, losses = regressions.regressions(indexes, after), regressions.lost(indexes, after)
+    again = Again.of({"store": repository.store.url, "weights": mode_of(repository.kind())})
+    worse, losses = regressions.regressions(indexes, after), regressions.lost(indexes, after, again)
     outdone = regressions.outdone(indexes, after)
     now = utc_now()
     run = NightlyRun(

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from builders.planning.decision import WORK, Action
 from builders.planning.report import FarmPlan
 from builders.publish.outdone import cosine_fell
+from builders.run.again import Again
 from builders.run.summary import Summary
 from builders.run.unavailable import newly_outdone
 from zoo.catalog.night import Drift, FailedJob, NightlyRun
 from zoo.catalog.report import drift
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.records import Status
-from zoo.schema.targets import EngineName, Label, cell_of, on_gpu
+from zoo.schema.targets import EngineName, Label, cell_of
 
 SLOWER = 1.10
 """A latency whose whole interval is above this multiple of the previous engine's is a regression,
@@ -47,20 +48,25 @@ def regressions(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -
     return tuple(worse)
 
 
-def lost(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -> tuple[FailedJob, ...]:
+def lost(
+    before: Mapping[str, ModelIndex], after: Iterable[ModelIndex], again: Again | None = None
+) -> tuple[FailedJob, ...]:
     """Returns the targets that a verified engine was published for before, and none is after.
 
     Args:
         before: The index of each model before the run.
         after: The indexes after it.
+        again: What the run was run with.
     """
+    again = again or Again()
     indexes = {model.model: model for model in after}
-    return tuple(
-        _job(f"{name} {cell}", _why_lost(cell, indexes.get(name)), None)
-        for name, model in before.items()
-        for cell in _usable(model)
-        if cell not in _usable(indexes.get(name))
+    gone = (
+        (EngineName(model, Label.read(cell)), _why_lost(cell, indexes.get(model)))
+        for model, index in before.items()
+        for cell in _usable(index)
+        if cell not in _usable(indexes.get(model))
     )
+    return tuple(_job(name, why, again.command(name)) for name, why in gone)
 
 
 def outdone(before: Mapping[str, ModelIndex], after: Iterable[ModelIndex]) -> dict[str, str]:
@@ -124,11 +130,14 @@ def _is_regression(change: Drift) -> bool:
     return cosine_fell(change.before, change.after)
 
 
-def failed_jobs(plan: FarmPlan, summary: Summary, retry: bool = False) -> tuple[FailedJob, ...]:
+def failed_jobs(
+    plan: FarmPlan, summary: Summary, retry: bool = False, again: Again | None = None
+) -> tuple[FailedJob, ...]:
     """Returns what failed in a run, with the commands that reproduce it.
 
     Engines that an earlier run withdrew or disabled are left out, unless they were to be retried.
     """
+    again = again or Again()
     known = {
         f"{engine.model} {engine.label}"
         for engine in plan.engines
@@ -138,30 +147,19 @@ def failed_jobs(plan: FarmPlan, summary: Summary, retry: bool = False) -> tuple[
     commands = {label: error.command for label, error in summary.failed.items()}
     reasons |= {label: summary.disabled[label] for label in summary.of_engines}
     commands |= summary.commands
+    failed = {EngineName.read(label): label for label in reasons if label not in known}
     return tuple(
-        _job(label, text, commands.get(label))
-        for label, text in reasons.items()
-        if label not in known
+        _job(
+            name,
+            reasons[label],
+            commands.get(label) or again.command(name, retry=label in summary.disabled),
+        )
+        for name, label in failed.items()
     )
 
 
-def _job(label: str, text: str, again: str | None) -> FailedJob:
-    name = EngineName.read(label)
-    return FailedJob(
-        model=name.model,
-        target=str(name.label or _ALL),
-        reason=text.partition("\n")[0],
-        command=again or f"zoo-farm zoo --models {name.model}{_options(name.label)}",
-    )
-
-
-def _options(label: Label | None) -> str:
-    """Returns the options that ask for the engine of a label."""
-    if label is None:
-        return ""
-    line = label.runtime
-    trt = f" --trt {line.asked}" if on_gpu(line.kind) else ""
-    return f" --gpu {','.join(label.archs)}{trt}"
+def _job(name: EngineName, text: str, command: str) -> FailedJob:
+    return FailedJob(model=name.model, target=str(name.label or _ALL), reason=text, command=command)
 
 
 def tell(
@@ -175,6 +173,7 @@ def tell(
     retry: bool = False,
     losses: tuple[FailedJob, ...] = (),
     outdone: Mapping[str, str] | None = None,
+    again: Again | None = None,
 ) -> NightlyRun:
     """Returns the summary of a nightly run.
 
@@ -188,8 +187,9 @@ def tell(
         retry: Whether disabled engines were tried again.
         losses: Targets that lost their verified engine, for a reason that is reported or not.
         outdone: From label to reason, of engines that did not replace the published one.
+        again: What it was run with.
     """
-    failed = failed_jobs(plan, summary, retry)
+    failed = failed_jobs(plan, summary, retry, again)
     reported = {(job.model, _cell_or_text(job.target)) for job in failed}
     failed += tuple(job for job in losses if (job.model, _cell_or_text(job.target)) not in reported)
     return NightlyRun(
@@ -202,7 +202,7 @@ def tell(
         published=tuple(summary.published),
         verified=tuple(summary.verified),
         current=len(summary.current),
-        disabled={label: text.partition("\n")[0] for label, text in summary.disabled.items()},
+        disabled=dict(summary.disabled),
         regressions=worse,
         outdone=dict(outdone or {}),
     )

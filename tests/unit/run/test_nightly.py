@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.models import SMALL
 from builders.cli import main
 from builders.cli import nightly as cli_nightly
 from builders.history import nights
+from builders.planning.decision import Cause
 from builders.planning.plan import plan_farm
 from builders.planning.report import make_plan
 from builders.publish import index
@@ -27,6 +29,7 @@ from zoo.schema.layout import run_key
 from zoo.schema.manifest import Manifest
 from zoo.schema.precisions import Precision
 from zoo.schema.records import RepositoryInfo
+from zoo.schema.targets import EngineName
 from zoo.stores import MemoryStore, open_store
 from zoo.util.errors import JobError, LicenceError, UsageError
 
@@ -304,3 +307,34 @@ def test_a_night_that_dies_leaves_no_issue_of_the_one_before(
     options = ["nightly", "--store", str(tmp_path / "store"), "--issue", str(issue)]
     assert run_cli(main.farm_parser(), options) == JobError.exit_code
     assert not issue.exists()
+
+
+def test_a_failure_is_told_whole_and_with_the_options_that_show_it_again(night: Night) -> None:
+    text = f"{SMALL}: preprocess.crop: wrong\n{SMALL}: preprocess.mean: wrong"
+    summary = Summary(failed={SMALL: JobError(text), f"{SMALL} {LABEL}": JobError("no memory")})
+    summary.disabled = {f"{SMALL} sm86-rtx1.7-int8": "missed\nby far"}
+    summary.causes = {f"{SMALL} sm86-rtx1.7-int8": Cause.ENGINE_MISSED}
+    words = [
+        "nightly", "--weights", "seeded", "--calibration", "my photos", "--store", "s",
+        "--gpu", "cpu,sm86", "--precision", "fp32,int8", "--night", "7", "--models", "a*",
+    ]  # fmt: skip
+    options = main.farm_parser().parse_args(["--manifests", "m", *words])
+    options.locked = True
+    again = cli_nightly.again_of(options, "_repository-seeded")
+    run = regressions.tell(
+        make_plan("s", [], 0), summary, (), started="2026-01-02T00:00:00Z", finished="",
+        commit=None, again=again,
+    )  # fmt: skip
+    assert [job.reason for job in run.failed] == [text, "no memory", "missed\nby far"]
+    farm, *others = (shlex.split(job.command) for job in run.failed)
+    for command in (farm, *others):
+        asked = main.farm_parser().parse_args(command[1:])
+        assert (asked.manifests, asked.weights, asked.calibration) == ("m", "seeded", "my photos")
+        assert (asked.store, asked.models, asked.locked) == ("s", SMALL, True)
+    assert_golden("run/issue-again", (regressions.issue(run) or ("", ""))[1])
+
+
+def test_what_is_the_default_is_not_in_the_command_that_shows_a_failure_again() -> None:
+    options = main.farm_parser().parse_args(["nightly", "--store", "_repository"])
+    again = cli_nightly.again_of(options, "_repository")
+    assert again.command(EngineName(SMALL)) == f"zoo-farm zoo --models {SMALL}"
