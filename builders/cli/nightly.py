@@ -9,10 +9,10 @@ from typing import Any
 
 from builders.cli.build import build
 from builders.cli.catalog import update_catalog
+from builders.cli.options import given_manifests
 from builders.cli.plan import plan_of
 from builders.cli.request import folder_beside
 from builders.history.nights import add_run, checked_night, newest_night
-from builders.paths import ROOT
 from builders.planning.options import add_options
 from builders.publish.provenance import this_commit
 from builders.run import regressions
@@ -85,8 +85,7 @@ def again_of(options: argparse.Namespace, default_store: str) -> Again:
     given = {key: value for key, value in vars(options).items() if key != "store"}
     if options.store != default_store:
         given["store"] = options.store
-    usual = Path(options.manifests).resolve() == ROOT / "manifests"
-    return Again.of(given, "" if usual else options.manifests)
+    return Again.of(given, given_manifests(options))
 
 
 def report_regressions(

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from builders.cli.executor import local_executor
 from builders.cli.options import chosen_manifests, published, store_of
-from builders.cli.repository import engine_entry
+from builders.cli.repository import engine_entry, engines_of
 from builders.cli.request import failures_beside
 from builders.jobs.progress import Display
 from builders.planning.options import add_options
@@ -46,8 +46,7 @@ def reinstate(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         raise UsageError("the reason is empty", hint="--reason is kept in the engine's history")
     repository, display = published(options), Display(Console())
-    index = repository.model_index(options.model)
-    entry = engine_entry(options.model, options.target, index.engines if index else ())
+    entry = engine_entry(options.model, options.target, engines_of(repository, options.model))
     name = f"{options.model} {options.target}"
     if entry.status is not Status.WITHDRAWN:
         raise UsageError(

@@ -104,8 +104,7 @@ def withdraw(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         raise UsageError("the reason is empty", hint="--reason is shown on the model's page")
     repository = published(options)
-    index = repository.model_index(options.model)
-    entry = engine_entry(options.model, options.target, index.engines if index else ())
+    entry = engine_entry(options.model, options.target, engines_of(repository, options.model))
     if entry.status == Status.WITHDRAWN:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
@@ -117,6 +116,22 @@ def withdraw(options: argparse.Namespace) -> int:
     for other in desk.send_sharing([engine], options.model):
         print(f"{other}: its engine has the same bytes and is withdrawn too")
     return 0
+
+
+def engines_of(repository: Repository, model: str) -> Sequence[EngineEntry]:
+    """Returns the published engines of a model.
+
+    Raises:
+        UsageError: None is published; suggests a model of a similar name.
+    """
+    if (index := repository.model_index(model)) is not None:
+        return index.engines
+    listed = repository.index()
+    models = [row.model for row in listed.models] if listed else []
+    raise UsageError(
+        f"nothing is published of a model '{model}'.{perhaps(model, models)}",
+        hint=f"models with engines: {', '.join(models) or 'none'}",
+    )
 
 
 def engine_entry(model: str, target: str, engines: Sequence[EngineEntry]) -> EngineEntry:

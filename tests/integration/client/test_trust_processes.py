@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.commands import ZooFarm
+from support.goldens import assert_golden
 from support.paths import ROOT
 from support.signed_repository import LABEL, Signed
 
@@ -66,6 +67,10 @@ def test_a_gpu_engine_is_reinstated_after_a_verification_elsewhere(
     place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
     engine = signed.repository.records("m")[0].engine
     assert zoo_farm("publish", *place, "--refresh") == 0
+    for name in ("withdraw", "reinstate"):
+        capsys.readouterr()
+        assert zoo_farm(name, "mm", LABEL, *place, "--reason", "r") == UsageError.exit_code
+        assert_golden("publish/unknown-model", capsys.readouterr().err)
     command = ["reinstate", "m", LABEL, *place, "--reason"]
     assert zoo_farm(*command, "it is good") == UsageError.exit_code  # it is not withdrawn
     assert zoo_farm("withdraw", "m", LABEL, *place, "--reason", "row 3 is wrong") == 0
