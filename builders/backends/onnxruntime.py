@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from typing_extensions import assert_never
 
 from builders.backends.base import Facts, Options, read_options
 from zoo.runtime.onnxruntime import session_options
@@ -89,8 +90,10 @@ def read_engine(engine: Path, inputs: BuildInputs, source: Path) -> Facts:
             _check_fp32(elements)
         case Precision.INT8:
             _check_int8(elements, sum(quantised.values()), onnx.load(source))
-        case _:  # the targets table has no others for it
+        case Precision.FP16 | Precision.BF16:  # the targets table has neither for it
             raise BuildError(f"ONNX Runtime computes in fp32 on CPUs, never in {inputs.precision}")
+        case _:
+            assert_never(inputs.precision)
     values = EngineFacts(
         weights=dict(elements),
         operators=dict(operators.most_common()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
+from builders.cli.options import given_manifests
 from builders.jobs.progress import Display
 from zoo.cli.main import add_arguments
 from zoo.schema.manifest import Cut, Fact, HubWeights, Manifest, Side, read_manifests
@@ -111,7 +113,7 @@ def add(options: argparse.Namespace) -> int:
     drafted = _keep(drafted, there)
     if not options.no_check:
         drafted = _keep(_try(drafted), there)
-    _write(path, drafted)
+    _write(path, drafted, given_manifests(options))
     return 0
 
 
@@ -181,7 +183,7 @@ def _try(draft: Draft) -> Draft:
     return tried
 
 
-def _write(path: Path, draft: Draft) -> None:
+def _write(path: Path, draft: Draft, folder: str) -> None:
     from builders.export.draft_text import to_toml
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +195,8 @@ def _write(path: Path, draft: Draft) -> None:
     )
     for field, remark in draft.remarks.items():
         print(f"  {field}: {remark}")
-    print(f"next: read it, then make lock MODELS={manifest.id} and make zoo MODELS={manifest.id}")
+    chosen = f"MODELS={manifest.id}" + (f" {shlex.quote(f'MANIFESTS={folder}')}" if folder else "")
+    print(f"next: read it, then make lock {chosen} and make zoo {chosen}")
 
 
 def _list(pattern: str, others: dict[str, Manifest]) -> int:

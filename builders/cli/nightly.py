@@ -9,10 +9,10 @@ from typing import Any
 
 from builders.cli.build import build
 from builders.cli.catalog import update_catalog
+from builders.cli.options import given_manifests
 from builders.cli.plan import plan_of
 from builders.cli.request import folder_beside
 from builders.history.nights import add_run, checked_night, newest_night
-from builders.paths import ROOT
 from builders.planning.options import add_options
 from builders.publish.provenance import this_commit
 from builders.run import regressions
@@ -82,11 +82,10 @@ def nightly(options: argparse.Namespace) -> int:
 
 def again_of(options: argparse.Namespace, default_store: str) -> Again:
     """Returns what a command is to be run with again; its defaults need no mention."""
-    given = {key: value for key, value in vars(options).items() if key != "store"}
-    if options.store != default_store:
-        given["store"] = options.store
-    usual = Path(options.manifests).resolve() == ROOT / "manifests"
-    return Again.of(given, "" if usual else options.manifests)
+    given = argparse.Namespace(**vars(options))
+    if options.store == default_store:
+        given.store = ""
+    return Again.of(given, given_manifests(options))
 
 
 def report_regressions(
@@ -107,7 +106,9 @@ def report_regressions(
     """
     indexes = {index.model: index for index in before}
     after = list(repository.model_indexes())
-    again = Again.of({"store": repository.store.url, "weights": mode_of(repository.kind())})
+    again = Again.of(
+        argparse.Namespace(store=repository.store.url, weights=mode_of(repository.kind()))
+    )
     worse, losses = regressions.regressions(indexes, after), regressions.lost(indexes, after, again)
     outdone = regressions.outdone(indexes, after)
     now = utc_now()

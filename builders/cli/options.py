@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
+from builders.paths import ROOT
 from builders.planning.options import words
 from builders.weights.locks import read_locked
 from zoo.client.client import Client, connect, trust_home
@@ -57,6 +58,12 @@ def pick_manifests(
     # A pattern that matches only invalid manifests is not a misspelt one.
     remaining = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for name in broken)]
     return select_manifests(good, remaining) if remaining else {}, broken
+
+
+def given_manifests(options: argparse.Namespace) -> str:
+    """Returns the folder of manifests, empty for the default one."""
+    folder: str = options.manifests
+    return "" if Path(folder).resolve() == ROOT / "manifests" else folder
 
 
 def store_of(options: argparse.Namespace) -> str:

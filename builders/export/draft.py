@@ -307,7 +307,7 @@ def _largest(elements: int) -> str:
 def _remarks(manifest: Manifest, facts: PretrainedFacts, anatomy: Anatomy) -> dict[str, str]:
     """Returns what a person should know or decide, by field."""
     remarks = {
-        "weights": f"unlocked: make lock MODELS={manifest.id} asks the hub for all three",
+        "weights": "unlocked: make lock asks the hub for all three",
         "catalog": "decide: the text of the catalog's page; these are plain facts",
         "batch": _largest(anatomy.elements),
     }

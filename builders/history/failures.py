@@ -16,6 +16,7 @@ from builders.history.attested import Attested
 from builders.history.listing import Listing
 from zoo.repository.failures import read_failures
 from zoo.repository.repository import Repository
+from zoo.schema.closed import Unknown
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, WeightsIdentity
 from zoo.schema.layout import FAILURES, failures_prefix
@@ -102,9 +103,7 @@ class Failures:
             for record in self._of(inputs.model, inputs.key)
             if record.reason is FailureReason.CRASHED and record.tolerance in (None, floors)
         ]
-        if len(crashed) < NIGHTS and not any(
-            record.retry == Retry.OTHER_INPUTS for record in crashed
-        ):
+        if len(crashed) < NIGHTS and not any(map(_is_final, crashed)):
             return None
         return Failed(reason=FailureReason.CRASHED, text=crashed[-1].text, times=len(crashed))
 
@@ -166,6 +165,17 @@ def _retry(reason: FailureReason, *, quarantined: bool) -> Retry:
             return Retry.OTHER_INPUTS if quarantined else Retry.NEXT_NIGHT
         case _:
             assert_never(reason)
+
+
+def _is_final(record: FailureRecord) -> bool:
+    """Whether one crash is enough for an engine not to be tried again with the same inputs."""
+    match record.retry:
+        case Retry.NEXT_NIGHT | Unknown() | None:
+            return False
+        case Retry.OTHER_INPUTS:
+            return True
+        case _:
+            assert_never(record.retry)
 
 
 def _folders(record: FailureRecord) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,17 +28,17 @@ class Again:
     values: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: Mapping[str, object], manifests: str = "") -> Again:
+    def of(cls, given: argparse.Namespace, manifests: str = "") -> Again:
         """Returns what options were given.
 
         Args:
-            given: From the name of a variable of make, in lower case, to its value.
+            given: Options of a command; those that it lacks have their defaults.
             manifests: The folder of manifests; empty for the default.
         """
         values = {
             option.flag: "" if option.switch else str(value)
             for option in OPTIONS
-            if "zoo" in option.takes and (value := given.get(option.variable.lower()))
+            if "zoo" in option.takes and (value := getattr(given, option.variable.lower(), None))
         }
         return cls(manifests=manifests, values=values)
 

@@ -70,6 +70,51 @@ def _state_dicts(value: object, name: str, depth: int) -> Iterator[tuple[str, St
             yield from _state_dicts(inner, f"{name}.{key}" if name else key, depth - 1)
 
 
+def unnamed(loaded: object) -> dict[str, list[torch.Tensor]]:
+    """Returns the lists of tensors in a checkpoint by their name: what is averaged may be one.
+
+    Args:
+        loaded: The content of the file.
+    """
+    return dict(_unnamed(loaded, "", _DEPTH))
+
+
+def _unnamed(value: object, name: str, depth: int) -> Iterator[tuple[str, list[torch.Tensor]]]:
+    import torch
+
+    tensors = value if isinstance(value, (list, tuple)) else ()
+    if tensors and all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        yield name, list(tensors)
+    for key, inner in value.items() if isinstance(value, Mapping) and depth >= 0 else ():
+        yield from _unnamed(inner, f"{name}.{key}" if name else str(key), depth - 1)
+
+
+def check_unnamed(
+    what: str, lists: Mapping[str, list[torch.Tensor]], shapes: Collection[tuple[int, ...]]
+) -> None:
+    """Checks that a checkpoint does not hold the model's parameters once more, without names.
+
+    Args:
+        what: The model and its file, for messages.
+        lists: From :func:`unnamed`.
+        shapes: Those of the model's parameters.
+
+    Raises:
+        WeightsError: It does: which of them are meant is for the manifest to say.
+    """
+    wanted = Counter(shapes)
+    for name, tensors in lists.items():
+        fitting = wanted & Counter(tuple(tensor.shape) for tensor in tensors)
+        if 2 * fitting.total() >= wanted.total():
+            raise WeightsError(
+                f"{what}: besides its state dict it holds a list of {len(tensors)} tensors of this "
+                f"model's shapes, without names: {name}",
+                hint="perhaps their average, which are different weights: save it as a state dict "
+                "to use it; to use the state dict that is there, name it in the manifest, under "
+                '[weights], such as state = "state_dict", or save it without the list',
+            )
+
+
 def unwrapped(state: State, expected: Collection[str]) -> tuple[State, tuple[str, ...]]:
     """Removes what PyTorch's wrappers of single blocks put into names: ``layer1._orig_mod.0.``.
 
@@ -128,7 +173,8 @@ def choose_state(
     if not states:
         raise WeightsError(
             f"{what}: it holds no state dict",
-            hint="save one in training: torch.save(model.state_dict(), 'weights.pth')",
+            hint=f"it is looked for in dictionaries, at most {_DEPTH} within each other, and not "
+            "in lists; save one in training: torch.save(model.state_dict(), 'weights.pth')",
         )
     fitting = [name for name, state in states.items() if fitting_prefixes(state, expected)]
     if len(fitting) > 1 and not _all_same([states[name] for name in fitting]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ _BEGINNINGS = {
     b"<!doctype html": "it is a web page, not the file that was asked for",
     b"<html": "it is a web page, not the file that was asked for",
     b"GGUF": "it is a GGUF file",
+    b"\x1f\x8b": "it is compressed by gzip: unpack it first",
+    b"BZh": "it is compressed by bzip2: unpack it first",
+    b"\xfd7zXZ": "it is compressed by xz: unpack it first",
+    b"\x28\xb5\x2f\xfd": "it is compressed by zstd: unpack it first",
+    b"7z\xbc\xaf": "it is a 7-Zip archive: unpack it first",
+    b"\x93NUMPY": "it is a NumPy array (.npy)",
+    b"\x89HDF": "it is an HDF5 file, as Keras writes them",
 }
 _OTHERS = {".safetensors": (b"PK", _PICKLE)}  # what torch.save writes, zipped or not
 
@@ -73,7 +81,21 @@ def _what_instead(path: Path, suffix: str) -> str | None:
         return "torch.save wrote it, but its name ends in .safetensors: rename it to .pth"
     if suffix != ".safetensors" and start[8:9] == b"{":  # a header's length precedes the header
         return "it is safetensors, but its name says otherwise: rename it to .safetensors"
-    return None
+    return _zip_of_others(path) if start.startswith(b"PK") else None
+
+
+def _zip_of_others(path: Path) -> str | None:
+    """Returns what a zip file is that torch.save did not write; None if it may have written it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return None
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return None
+    if any(name.endswith(".npy") for name in names):
+        return "it is a NumPy archive (.npz)"
+    return "it is a zip archive that torch.save did not write: unpack it first"
 
 
 def _cause(path: Path, error: Exception) -> str:

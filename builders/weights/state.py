@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_OTHER_TYPE = "of type"  # in the reasons why a tensor can't be loaded
+_OTHER_SHAPE = "shape"  # in the reasons why a tensor can't be loaded
+_OTHER_TYPE = "of type"  # there, too
 _NAMED = 8  # tensors that the features depend on: finding one costs a run of the network
 
 
@@ -59,7 +60,11 @@ def load_state(model: nn.Module, manifest: Manifest, path: Path) -> tuple[str, .
         WeightsError: The file's tensors do not match the model's.
     """
     what = f"{manifest.id}: {path.name}"
-    found, notes = _find(what, manifest, checkpoint.state_dicts(read_file(path)), model)
+    loaded = read_file(path)
+    found, notes = _find(what, manifest, checkpoint.state_dicts(loaded), model)
+    if getattr(manifest.weights, "state", "") is None:  # a choice that it could make
+        shapes = [tuple(tensor.shape) for tensor in model.parameters()]
+        checkpoint.check_unnamed(what, checkpoint.unnamed(loaded), shapes)
     given, expected = found.tensors, model.state_dict()
     foreign = sorted(given.keys() - expected.keys())
     of_head = [name for name in foreign if name.startswith(_classifiers(model))]
@@ -158,7 +163,7 @@ def _misfit(name: str, given: State, expected: State) -> str | None:
 
     tensor, wanted = given[name], expected[name]
     if tensor.shape != wanted.shape:
-        return f"shape {tuple(tensor.shape)}, not {tuple(wanted.shape)}"
+        return f"{_OTHER_SHAPE} {tuple(tensor.shape)}, not {tuple(wanted.shape)}"
     if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
         return "without plain values: sparse, quantised or empty"
     if tensor.is_complex() or (wanted.is_floating_point() and not tensor.is_floating_point()):
@@ -186,6 +191,12 @@ def _how_to_load(manifest: Manifest, problems: list[str]) -> str:
         return (
             "they are quantised, or something else than weights: save them as floating-point "
             "numbers, and quantised ones times their scales"
+        )
+    if all(f"({_OTHER_SHAPE} " in text for text in problems):
+        return (
+            "the names are timm's, but the tensors are those of a network of another size, or with "
+            "other than 3 input channels: state the arch that was trained, and in [arguments] what "
+            "was given to timm's create_model"
         )
     return f"weights.ignore can't help: the features depend on them. {_names(manifest)}"
 

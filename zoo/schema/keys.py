@@ -16,6 +16,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     model_serializer,
 )
+from typing_extensions import assert_never
 
 from zoo.schema.closed import Lenient, Unknown
 from zoo.schema.manifest import Argument, BackboneCut, BatchRange, Preprocess
@@ -74,7 +75,15 @@ class WeightsIdentity(_Inputs):
     @property
     def seeded(self) -> bool:
         """Whether these weights are random, as in a dry run."""
-        return self.kind == WeightsKind.SEEDED
+        match self.kind:
+            case Unknown():
+                return False
+            case WeightsKind.SEEDED:
+                return True
+            case WeightsKind.HUB | WeightsKind.PYPI | WeightsKind.FILE:
+                return False
+            case _:
+                assert_never(self.kind)
 
 
 class LoweringInputs(_Inputs):

@@ -43,7 +43,8 @@ def test_a_model_is_exported_once_and_written(
     printed = capsys.readouterr().out
     assert re.search(r"^test_convnext: .*test_convnext\.r160_in1k$", printed, re.MULTILINE)
     assert "worst cosine 1.0" in printed
-    assert "make lock MODELS=test_convnext" in printed
+    chosen = f"MODELS=test_convnext MANIFESTS={folder}"
+    assert f"make lock {chosen} and make zoo {chosen}\n" in printed
     assert [path.name for path in folder.iterdir()] == ["test_convnext.toml"]
     manifest = load_manifest(folder / "test_convnext.toml")
     assert manifest.timm_name == TINY

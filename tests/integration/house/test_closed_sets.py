@@ -44,6 +44,7 @@ from zoo.schema.records import (
     FailureStage,
     Kind,
     PrecisionStatus,
+    Retry,
     Status,
 )
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
@@ -65,6 +66,9 @@ DECIDES = {
     Cut: ("zoo/schema/manifest.py", {"zoo/schema/manifest.py", "builders/export/cuts.py"}),
     CropMode: ("zoo/schema/manifest.py", {"zoo/inference/crop.py", "zoo/catalog/preprocessing.py"}),
     AttestationKind: ("zoo/schema/records.py", {"zoo/schema/status.py"}),
+    Retry: ("zoo/schema/records.py", {"builders/history/failures.py"}),
+    WeightsKind: ("zoo/schema/keys.py", {"zoo/schema/keys.py"}),
+    Precision: ("zoo/schema/precisions.py", {"builders/backends/onnxruntime.py"}),
     Status: ("zoo/schema/records.py", {"builders/publish/index.py", "zoo/client/selection.py"}),
     PrecisionStatus: ("zoo/schema/records.py", {"zoo/catalog/facts.py"}),
     FailureReason: ("zoo/schema/records.py", {

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import bz2
+import gzip
 import hashlib
+import io
+import lzma
 import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -368,6 +373,41 @@ def test_a_file_without_a_state_dict_is_refused(load: Load) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_state_dict_that_is_too_deep_or_in_a_list_is_not_looked_for(
+    state: State, load: Load, deep: bool
+) -> None:
+    with raises_golden(WeightsError, "weights/no-state-dict"):
+        load({"a": {"b": {"c": {"d": state}}}} if deep else [state, 1])
+
+
+@pytest.mark.parametrize("name", ["shadow_params", "of_parts"])
+def test_an_average_without_names_needs_a_choice(
+    name: str, state: State, load: Load, manifests: dict[str, Manifest]
+) -> None:
+    model = backbone.create(manifests[SMALL])
+    average = [tensor.detach() * 0.9 for tensor in model.parameters()]
+    saved = {"state_dict": state, "ema": {"decay": 0.9, name: average}}
+    with raises_golden(
+        WeightsError, "weights/unnamed-tensors", {name: "NAME"}, match=rf"ema\.{name}"
+    ):
+        load(saved)
+    assert holds(load(saved, state="state_dict")[0], state)
+    few = {"state_dict": state, "ema": {name: average[:9]}}
+    assert holds(load(few)[0], state)
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_the_hint_on_wrong_shapes_is_not_about_names(
+    channels: int, state: State, load: Load
+) -> None:
+    state["conv_stem.weight"] = torch.ones(16, channels, 3, 3)
+    with raises_golden(
+        WeightsError, "weights/other-shape", {f"(16, {channels}, 3, 3)": "SHAPE"}, match="stem"
+    ):
+        load(state)
+
+
 def test_what_the_cut_throws_away_depends_on_the_cut(
     state: State, tmp_path: Path, manifests: dict[str, Manifest]
 ) -> None:
@@ -416,6 +456,13 @@ def test_the_hint_on_a_pickle_with_code_is_a_command_that_works(
     assert notes == ("state dict 'model'",)
 
 
+def zipped(name: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(name, b"weights")
+    return content.getvalue()
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 NO_CHECKPOINTS = {
     "empty.pth": (b"", "empty"),
@@ -423,6 +470,13 @@ NO_CHECKPOINTS = {
     "pointer.pth": (POINTER, "git lfs pull"),
     "pointer.safetensors": (POINTER, "git lfs pull"),
     "page.pth": (b"<!DOCTYPE html><html>404</html>", "web page"),
+    "packed.pth": (gzip.compress(b"weights" * 9), "by gzip: unpack"),
+    "packed.pt": (bz2.compress(b"weights" * 9), "by bzip2: unpack"),
+    "packed.bin": (lzma.compress(b"weights" * 9), "by xz: unpack"),
+    "array.npz": (zipped("conv.npy"), "NumPy archive"),
+    "array.npy": (b"\x93NUMPY\x01\x00", "NumPy array"),
+    "folder.zip": (zipped("weights.pth"), "zip archive"),
+    "keras.h5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
 }
 
 
