@@ -180,9 +180,9 @@ def fitting_cuts(model: nn.Module, images: torch.Tensor) -> dict[Cut, int]:
 def _fitting(model: nn.Module, images: torch.Tensor) -> str:
     """Returns which cuts a network has, and their widths, as a hint."""
     widths = fitting_cuts(model, images)
-    fitting = [f"'{cut}' (feature_dim = {width})" for cut, width in widths.items()]
     # The flattened map is the last resort, though the enum has it second.
-    fitting.sort(key=lambda text: str(Cut.FLATTENED) in text)
+    cuts = sorted(widths, key=lambda cut: cut is Cut.FLATTENED)
+    fitting = [f"'{cut}' (feature_dim = {widths[cut]})" for cut in cuts]
     return f"this network has {' or '.join(fitting)}" if fitting else "no cut fits this network"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from pydantic import JsonValue
 
@@ -95,17 +95,21 @@ def cards(models: Sequence[ModelIndex]) -> list[Card]:
 
 def _rows(model: ModelIndex) -> tuple[Row, ...]:
     order = list(target_table().arch)
-    engines = [_engine_row(model.model, engine) for engine in model.current]
-    disabled = [_disabled_row(model.model, cell) for cell in model.disabled]
+    precisions: list[str] = list(PRECISIONS)
+    engines = [(one.precision, _engine_row(model.model, one)) for one in model.current]
+    disabled = [(cell.precision, _disabled_row(model.model, cell)) for cell in model.disabled]
 
-    def place(row: Row) -> tuple[Any, ...]:
+    def place(listed: tuple[str, Row]) -> tuple[int, str, int, str]:
+        precision, row = listed
         arch = row.archs[0] if row.archs else ""
-        known = order.index(arch) if arch in order else len(order)
-        head = row.precision.partition(" ")[0]
-        precisions: list[str] = list(PRECISIONS)
-        return known, row.line, precisions.index(head) if head in precisions else 9, row.page
+        return (
+            order.index(arch) if arch in order else len(order),
+            row.line,
+            precisions.index(precision) if precision in precisions else len(precisions),
+            row.page,
+        )
 
-    return (*sorted(engines, key=place), *sorted(disabled, key=place))
+    return tuple(row for part in (engines, disabled) for _, row in sorted(part, key=place))
 
 
 def _engine_row(model: str, engine: EngineEntry) -> Row:
@@ -200,7 +204,9 @@ def filters(listed: Sequence[Card]) -> Filters:
     """
     rows = [row for card in listed for row in card.rows]
     own = {arch for row in rows for arch in row.archs}
-    precisions = {row.precision.partition(" ")[0] for row in rows}
+    models = [card.model for card in listed]
+    precisions = {str(engine.precision) for model in models for engine in model.current}
+    precisions |= {str(cell.precision) for model in models for cell in model.disabled}
     return Filters(
         archs=arch_choices(own),
         lines=tuple(
