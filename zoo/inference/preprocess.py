@@ -152,10 +152,14 @@ def fit(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     placing = place(np.array([width]), np.array([height]), preprocess)
     new_width, new_height, left, top = (int(value[0]) for value in placing)
     interpolation = _FILTERS[preprocess.interpolation]
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
     # Rows first, then columns: left to itself, Pillow 13 begins with the columns of tall photos,
     # and no other version does; each pass rounds to 8 bits.
-    rows = image.convert("RGB").resize((new_width, height), interpolation)
-    resized = rows.resize((new_width, new_height), interpolation)
+    rows = rgb.resize((new_width, height), interpolation)
+    if new_width > preprocess.width:  # a column depends on no other, so only the input's are made
+        rows = rows.crop((left, 0, left + preprocess.width, height))
+        left = 0
+    resized = rows.resize((rows.width, new_height), interpolation)
     if new_width >= preprocess.width and new_height >= preprocess.height:
         made = resized.crop((left, top, left + preprocess.width, top + preprocess.height))
     else:

@@ -51,6 +51,8 @@ class OnnxRuntimeSession:
 
         # The engine was optimised when it was built.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Between batches the cores belong to whoever decodes the next one.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 str(engine), options, providers=["CPUExecutionProvider"]
