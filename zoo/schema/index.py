@@ -222,9 +222,11 @@ class EngineEntry(OmitsDefaults, Record):
         superseded: When a newer engine replaced it, ISO 8601 in UTC; None while it is current.
         documents: LICENSE and NOTICE that replace those of its record, which state facts that were
             corrected since; not in the JSON if the record's are right.
+        chunks: List of the chunks that the engine is also stored as
+            (:mod:`zoo.schema.chunks`); not in the JSON if it is stored whole only.
     """
 
-    omitted: ClassVar[frozenset[str]] = frozenset({"documents"})
+    omitted: ClassVar[frozenset[str]] = frozenset({"chunks", "documents"})
 
     record: Sha256
     record_file: Blob
@@ -247,6 +249,7 @@ class EngineEntry(OmitsDefaults, Record):
     cost: Cost
     created: str
     documents: dict[str, Blob] = Field(default={})
+    chunks: Blob | None = None
 
     @property
     def unmeasured_times(self) -> tuple[tuple[int, str], ...]:
