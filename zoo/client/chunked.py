@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,8 +20,12 @@ from zoo.util.digest import sha256_bytes
 from zoo.util.errors import NoRangesError, RepositoryError
 from zoo.util.files import write_whole
 
-WORTH = 0.8
-"""Share of an engine's size up to which fetching chunks is better than fetching the whole."""
+WORTH = 0.5
+"""Share of an engine's size up to which chunks are fetched instead of the whole.
+
+Assembling them takes a few times the processor time of reading the whole, so that it pays for
+itself only if much less is transferred.
+"""
 
 
 class Counter:
@@ -60,7 +64,8 @@ class ChunkedDownloads:
 
     def fetch(
         self,
-        model: ModelIndex,
+        model: str,
+        read_index: Callable[[], ModelIndex],
         entry: EngineEntry,
         path: Path,
         progress: Progress | None,
@@ -69,7 +74,8 @@ class ChunkedDownloads:
         """Downloads the chunks of an engine that this machine lacks.
 
         Args:
-            model: The index of its model.
+            model: Id of its model.
+            read_index: Returns the index of its model.
             entry: The engine.
             path: The file to make.
             progress: Called with the bytes that were written.
@@ -94,7 +100,7 @@ class ChunkedDownloads:
             return None
         chunks = self._chunks.parse(data, entry.engine)
         self._keep(entry.engine.sha256, data)
-        for seed, listed in self._cached(model, entry):
+        for seed, listed in self._cached(model, read_index, entry):
             places |= cut_places(seed) if listed is None else places_in(listed, seed)
         if len(data) + cost(chunks, places) > WORTH * entry.engine.size:
             return None
@@ -124,17 +130,17 @@ class ChunkedDownloads:
             raise not_writable(path, error) from error
 
     def _cached(
-        self, model: ModelIndex, wanted: EngineEntry
+        self, model: str, read_index: Callable[[], ModelIndex], wanted: EngineEntry
     ) -> Iterator[tuple[Path, ChunkList | None]]:
         """Yields the cached engines of a model, each with its list of chunks if there is one."""
-        entries = {entry.engine.sha256: entry for entry in model.engines}
-        for sha256 in dict.fromkeys([*entries, *engines_of(self._cache, model.model)]):
+        for sha256 in engines_of(self._cache, model):
             path = self._cache / "engines" / sha256
             if sha256 == wanted.engine.sha256 or not path.is_file():
                 continue
             listed = self._kept(sha256)
-            if listed is None and (entry := entries.get(sha256)) is not None:
-                listed = self._listed(entry)
+            if listed is None:
+                named = (entry for entry in read_index().engines if entry.engine.sha256 == sha256)
+                listed = next((self._listed(entry) for entry in named), None)
             if listed is not None or can_cut():
                 yield path, listed
 

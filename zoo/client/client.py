@@ -129,7 +129,9 @@ class Client:
 
         def download(path: Path) -> None:
             if not whole and entry.chunks is not None:
-                made = self._chunks.fetch(self.model(name), entry, path, progress, seeds)
+                made = self._chunks.fetch(
+                    name, lambda: self.model(name), entry, path, progress, seeds
+                )
                 if made is not None:
                     transfers.append(made)
                     return
