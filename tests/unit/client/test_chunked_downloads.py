@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.chunked_engines import current_list, engine, in_chunks, pack_paths, pull, rebuilt
+from support.chunked_engines import SIZE, current_list, engine, in_chunks, pack_paths, pull, rebuilt
 from support.goldens import raises_golden
 from support.signed_repository import Signed
 
@@ -125,7 +125,7 @@ def test_an_interrupted_download_is_resumed(
 ) -> None:
     monkeypatch.setattr("zoo.repository.chunked.GAP", 0)
     monkeypatch.setattr("zoo.repository.chunked.PART", 1)
-    content = engine(1) + engine()
+    content = engine(1, SIZE // 3) + engine()
     updated.release("m", content)
     store = Watched(updated.folder / "store")
     store.ranges_left = 2
