@@ -282,13 +282,15 @@ def cold(copy: Copy, folder: Path, server: S3Server, rounds: int) -> str:
         "chunks": lambda: setattr(chunked, "WORTH", 100.0),
     }
     rows = [
-        "| engine, into an empty cache | requests, of the whole's | bytes | rate: default | rate:"
-        " chunks in any case |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| engine, into an empty cache | requests, of the whole's | bytes | rate | rate per second"
+        " of the client's processor | rate with chunks in any case | the same, per second of the"
+        " processor |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in copy.client(folder / "reader").index().models:
         for entry in copy.client(folder / "reader").model(row.model).current:
             seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+            processor: dict[str, list[float]] = {kind: [] for kind in kinds}
             requests: dict[str, int] = {}
             fetched: dict[str, int] = {}
             for _ in range(rounds):
@@ -297,10 +299,11 @@ def cold(copy: Copy, folder: Path, server: S3Server, rounds: int) -> str:
                     kinds[kind]()
                     with tempfile.TemporaryDirectory() as home, counted_requests() as count:
                         client = copy.client(Path(home), open_store(server.http_url(url)))
-                        begun = time.perf_counter()
+                        begun, used = time.perf_counter(), time.process_time()
                         client.model(row.model)
                         pulled = client.pull(row.model, entry, whole=kind == "whole")
                         seconds[kind].append(time.perf_counter() - begun)
+                        processor[kind].append(time.process_time() - used)
                     chunked.WORTH = worth
                     assert pulled.transfer is not None
                     requests[kind], fetched[kind] = count["requests"], pulled.transfer.fetched
@@ -308,7 +311,8 @@ def cold(copy: Copy, folder: Path, server: S3Server, rounds: int) -> str:
                 f"| {row.model} {entry.targets[0]} | {requests['default']} of {requests['whole']}"
                 f" (chunks {requests['chunks']}) | {fetched['default'] / entry.engine.size:.2f}"
                 f" (chunks {fetched['chunks'] / entry.engine.size:.2f}) |"
-                f" {rates(seconds, 'default')} | {rates(seconds, 'chunks')} |"
+                f" {rates(seconds, 'default')} | {rates(processor, 'default')} |"
+                f" {rates(seconds, 'chunks')} | {rates(processor, 'chunks')} |"
             )
     return "\n".join(rows)
 
