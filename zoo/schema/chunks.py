@@ -1,7 +1,8 @@
 """The list of chunks that a blob is made of, and where they are stored.
 
 Each chunk is a zstd frame, and many are concatenated in a pack. Packs and lists are blobs like
-others. The index names the list by its digest, so its signature covers it.
+others. The index names the list by its digest, so its signature covers it. A later format needs
+another field in the index: readers that know only this one then fetch the whole.
 """
 
 from __future__ import annotations

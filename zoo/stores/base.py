@@ -166,7 +166,7 @@ class ObjectStore(Protocol):
         ...
 
     def read_range(self, key: str, first: int, length: int) -> bytes:
-        """Returns a range of an object; less of it if the object ends before.
+        """Returns a range of an object, within its length.
 
         Raises:
             NoRangesError: The server sends whole objects only.

@@ -60,6 +60,15 @@ def test_what_is_absent_is_a_key_error(pair: Pair, tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_range_is_read(pair: Pair) -> None:
+    store, reader = pair
+    store.put("k", b"0123456789")
+    assert reader.read_range("k", 2, 3) == b"234"
+    assert reader.read_range("k", 0, 10) == b"0123456789"
+    with pytest.raises(KeyError):
+        reader.read_range("nothing", 0, 1)
+
+
 def test_nothing_is_read_beyond_its_limit(pair: Pair, tmp_path: Path) -> None:
     store, reader = pair
     store.put("k", b"four")

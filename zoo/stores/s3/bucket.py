@@ -15,7 +15,7 @@ from zoo.stores.base import WITNESS, check_key
 from zoo.stores.s3.errors import ABSENT, CONDITION, CONFLICT, DENIED, Place, code_of, server_time
 from zoo.stores.s3.lease import Lease, Tagged
 from zoo.stores.transfer import again
-from zoo.util.errors import RepositoryError
+from zoo.util.errors import NoRangesError
 
 BROKEN = (
     aws.IncompleteReadError, aws.ReadTimeoutError, aws.ResponseStreamingError,
@@ -168,7 +168,7 @@ class Bucket:
         answer = self.ask("get_object", **self.at(key), Range=span, **version)
         with closing(answer["Body"]) as body:
             if answer["ContentLength"] != length:
-                raise RepositoryError(
+                raise NoRangesError(
                     f"{self.url}: the server sent {answer['ContentLength']:,} bytes of {key} for "
                     f"the range {span}",
                     hint="this server does not support range requests, which repositories need; "
