@@ -23,8 +23,8 @@ from zoo.util.files import write_whole
 WORTH = 0.5
 """Share of an engine's size up to which chunks are fetched instead of the whole.
 
-Assembling them takes about twice the processor time of reading the whole, so that it pays for
-itself only if much less is transferred.
+Assembling them takes two to three times the processor time of reading the whole, so that it pays
+for itself only if much less is transferred.
 """
 
 
