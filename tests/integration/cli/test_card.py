@@ -98,6 +98,7 @@ def test_a_model_goes_the_way_of_the_card(hub: FakeHub, tmp_path: Path) -> None:
     assert locks.lock_path(farm.manifests).read_bytes() == before
 
 
+@pytest.mark.full
 def test_a_single_record_is_confirmed_by_a_download_or_refused(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
