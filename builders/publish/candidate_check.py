@@ -131,14 +131,14 @@ def checked_index(
     is_given_out = any(entry.status != Status.WITHDRAWN for entry in index.engines)
     if not kind.seeded and (is_given_out or not index.engines):
         check_licence(candidate.card.model, candidate.card.licence)
-    listed = {entry.record for entry in previous.engines} if previous else set()
+    listed = {(e.record, e.record_file.sha256) for e in previous.engines} if previous else set()
     current = _must_meet_tolerance(index, previous)
-    for name in dict.fromkeys(entry.record for entry in index.engines):
+    for name, file in dict.fromkeys((e.record, e.record_file.sha256) for e in index.engines):
         record = repository.record(candidate.card.model, name)
         assert record is not None
         if problem := next(problems(repository, candidate.card, record, kind, current), None):
             raise RepositoryError(f"record {name}: {problem}")
-        if name not in listed:  # listed records were checked when they came in
+        if (name, file) not in listed:  # the others were checked when they came in
             _check_blobs(repository, record)
             if problem := next(wrong_documents(repository, record, kind), None):
                 raise RepositoryError(f"record {name}: {problem}")

@@ -19,6 +19,7 @@ from builders.publish.changes import changes
 from builders.publish.corrections import signed_by
 from builders.publish.index import without_aged
 from builders.publish.keys import Role
+from builders.publish.rerun import rerun_apart
 from builders.publish.tuf_metadata import SignedMetadata
 from builders.toolchains.worker_environment import worker_environment
 from zoo.repository.repository import Repository
@@ -29,6 +30,9 @@ from zoo.util.errors import JobError, RepositoryError, ZooError
 
 Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind], ModelIndex]
 """The signature of :func:`builders.publish.candidate_check.check_candidate`."""
+
+Rerun = Callable[[Repository, ModelIndex, ModelIndex | None], None]
+"""The signature of :func:`builders.publish.rerun.rerun_apart`."""
 
 SOON = timedelta(days=60)
 """Time before the expiry of an offline key's signature at which a warning is shown."""
@@ -94,6 +98,7 @@ class Publisher:
         repository: The repository.
         metadata: Signs the index.
         check: Checks a candidate.
+        rerun: Runs the CPU engines that a candidate would have signed.
         now: Returns the time.
     """
 
@@ -103,11 +108,13 @@ class Publisher:
         metadata: SignedMetadata,
         *,
         check: Check = check_apart,
+        rerun: Rerun = rerun_apart,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self._repository = repository
         self._metadata = metadata
         self._check = check
+        self._rerun = rerun
         self._now = now
 
     def run(self, *, refresh: bool = False) -> Published:
@@ -143,6 +150,7 @@ class Publisher:
                     made = self._check(repository, key, previous, self._now(), kind)
                     if made.model != model:
                         raise RepositoryError(f"its check returned the index of {made.model}")
+                    self._rerun(repository, made, previous)
                 except ZooError as error:
                     published.refused[key] = str(error)
                     repository.candidates.refuse(key, str(error))

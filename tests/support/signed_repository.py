@@ -12,7 +12,7 @@ from builders.publish.candidate_check import check_candidate
 from builders.publish.index import TIME
 from builders.publish.keys import Expiry, KeyRing, make_keys
 from builders.publish.provenance_file import PROVENANCE
-from builders.publish.publisher import Check, Published, Publisher
+from builders.publish.publisher import Check, Published, Publisher, Rerun
 from builders.publish.tuf_metadata import SignedMetadata
 from support import records
 from zoo.client.client import Client
@@ -43,6 +43,10 @@ def no_passphrase(what: str) -> str:
     raise AssertionError(f"asked for {what}")
 
 
+def run_nothing(repository: Repository, made: ModelIndex, previous: ModelIndex | None) -> None:
+    """Runs no engine: most are made up."""
+
+
 @dataclass
 class Signed:
     """A repository, its keys, and a clock that stands where a test puts it."""
@@ -53,6 +57,7 @@ class Signed:
     expiry: Expiry = field(default_factory=Expiry)
     bins: int = 2
     check: Check = check_candidate
+    rerun: Rerun = staticmethod(run_nothing)
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -66,7 +71,7 @@ class Signed:
 
     def build(self, model: str = "m", content: bytes = b"engine", **changes: Any) -> BuildRecord:
         """Puts an engine there, as a builder does; nobody sees it yet."""
-        inputs = self.build_inputs(model, content)
+        inputs = changes.pop("inputs", None) or self.build_inputs(model, content)
         engine = self.blob(content)
         self.attest(engine)
         values: dict[str, Any] = {
@@ -129,7 +134,9 @@ class Signed:
 
     def publish(self, *, refresh: bool = False) -> Published:
         metadata = SignedMetadata(self.store, self.ring, lambda: self.now)
-        publisher = Publisher(self.repository, metadata, check=self.check, now=lambda: self.now)
+        publisher = Publisher(
+            self.repository, metadata, check=self.check, rerun=self.rerun, now=lambda: self.now
+        )
         return publisher.run(refresh=refresh)
 
     def release(self, model: str = "m", content: bytes = b"engine") -> BuildRecord:
