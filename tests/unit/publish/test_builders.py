@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from support.commands import ZooFarm
 from support.goldens import assert_golden
-from support.records import attestation
+from support.records import attestation, engine_entry, model_index
 from support.signed_repository import Signed, no_passphrase
 
 from builders.publish.builder_list import Builder
 from builders.publish.keys import load_builder, new_builder
 from builders.publish.registered import read_file, stated_builders
 from builders.publish.signatures import is_signed, sign
+from zoo.catalog.engine_page import history
 from zoo.schema.records import Attestation, Signature
 from zoo.util.errors import TrustError
 
@@ -154,3 +155,12 @@ def test_a_key_of_another_type_is_refused(
     signed.release()
     assert command(signed, zoo_farm, "add", "b", str(file)) == TrustError.exit_code
     assert_golden("publish/builder-ecdsa", capsys.readouterr().err)
+
+
+def test_the_catalog_tells_only_what_the_index_names() -> None:
+    told = attestation(time="2026-01-02T00:00:00.000000Z")
+    left = attestation(time="2026-01-03T00:00:00.000000Z")
+    for named, times in (((told.short,), {told.time}), ((), {told.time, left.time})):
+        entry = engine_entry("cpu-ort1.32-fp32", attested=named)
+        events = history(model_index(entry), [entry], [told, left])
+        assert {event.time for event in events} - {entry.created} == times
