@@ -71,6 +71,7 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
     try:
         request = replace(selected.request, places=places_to_run(selected))
         desk = open_desk(selected.store, options.keys, display.say)
+        repository.sign = desk.sign
         repository.claim(MODE_FACTS[request.weights].kind)  # or nothing is to be locked for it
         request = lock_first(request, display.say, locked=options.locked)
         farm = Farm(repository, executor, display, desk, Failures(repository, night=night))

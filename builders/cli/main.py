@@ -8,6 +8,7 @@ import sys
 from builders.cli import (
     add,
     build,
+    builders,
     catalog,
     cluster,
     images,
@@ -36,6 +37,7 @@ COMMAND_GROUPS = (
     repository,
     reinstate,
     keys,
+    builders,
     add,
     lock,
     manifests,

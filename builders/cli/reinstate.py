@@ -59,6 +59,7 @@ def reinstate(options: argparse.Namespace) -> int:
     by_hand.check_licences(repository, engine)
     by_hand.check_decision(repository, reinstatement(engine, options.reason))
     desk = open_desk(store_of(options), options.keys, display.say)
+    repository.sign = desk.sign
     try:
         _verify(options, repository, entry, desk, display)
     except ZooError:

@@ -94,6 +94,12 @@ def publish(options: argparse.Namespace) -> int:
             f"the repository. Where its key is stored, run: zoo-farm keys renew {role}",
             file=sys.stderr,
         )
+    if signed.trusts_everybody:
+        print(
+            "WARNING: this repository registers no builders, so whoever can write to it can call "
+            "an engine verified. Where its keys are, run: zoo-farm builders add NAME",
+            file=sys.stderr,
+        )
     if options.issue:
         worse, lost = report_regressions(repository, before, Path(options.issue))
         print(f"{worse} measurements are worse than those of the previous engine")
@@ -114,6 +120,7 @@ def withdraw(options: argparse.Namespace) -> int:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
     desk = open_desk(store_of(options), options.keys, print)  # before anything is stored
+    repository.sign = desk.sign
     decision = withdrawal(entry.engine.sha256, options.reason)
     by_hand.check_decision(repository, decision)
     others = by_hand.have_signed(repository, desk, Candidate(card=index.card), [decision])

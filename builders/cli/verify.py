@@ -41,6 +41,7 @@ def verify(options: argparse.Namespace) -> int:
         machine = replace(machine, toolchains=toolchains)
     store = store_of(options)
     desk = open_desk(store, options.keys, display.say)
+    repository.sign = desk.sign
     failures = failures_beside(store)
     reverifier = Reverifier(repository, local_executor(options), display, failures, machine, desk)
     models = {*manifests, *broken} if options.models else None

@@ -196,7 +196,10 @@ def history(
     """Returns an engine's history, the engines before and after it included; newest first."""
     first = entries[0]
     events = [Event(time=first.created, what="Built", detail=facts.runtime_words(first))]
+    stated = {name for entry in entries for name in entry.attested}
     for attestation in attestations:
+        if stated and attestation.short not in stated:
+            continue  # left in the store by somebody whom the publisher does not believe
         reason = attestation.body.reason
         machine = attestation.machine
         where = "by hand" if machine.empty else facts.machine_words(machine)

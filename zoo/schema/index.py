@@ -222,9 +222,11 @@ class EngineEntry(OmitsDefaults, Record):
         superseded: When a newer engine replaced it, ISO 8601 in UTC; None while it is current.
         documents: LICENSE and NOTICE that replace those of its record, which state facts that were
             corrected since; not in the JSON if the record's are right.
+        attested: First 32 digits of the digests of the attestations that it states; not in the JSON
+            if none of them is signed by a builder.
     """
 
-    omitted: ClassVar[frozenset[str]] = frozenset({"documents"})
+    omitted: ClassVar[frozenset[str]] = frozenset({"documents", "attested"})
 
     record: Sha256
     record_file: Blob
@@ -247,6 +249,7 @@ class EngineEntry(OmitsDefaults, Record):
     cost: Cost
     created: str
     documents: dict[str, Blob] = Field(default={})
+    attested: tuple[str, ...] = ()
 
     @property
     def unmeasured_times(self) -> tuple[tuple[int, str], ...]:
