@@ -15,6 +15,7 @@ from builders.cli.keys import keys_folder
 from builders.cli.nightly import report_regressions
 from builders.cli.options import STORE_HELP, chosen_manifests, published, reader, store_of
 from builders.publish import by_hand, corrections
+from builders.publish.chunk_lists import stated_lists
 from builders.publish.records import withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.main import add_arguments
@@ -211,6 +212,7 @@ def check(options: argparse.Namespace) -> int:
                 if options.repair:
                     forget(repository, key, blob)
         bad += _check_documents(repository, Path(scratch), repair=options.repair)
+        bad += _check_chunks(repository, Path(scratch), repair=options.repair)
     if bad == 0:
         print(f"{counted(len(damages), 'blob')}, no damage")
         return 0
@@ -237,6 +239,29 @@ def _check_documents(repository: Repository, scratch: Path, *, repair: bool) -> 
                 print(f"index/{index.model}.json: its {name}, blob {blob.sha256}, is {damage}")
         if bad and repair:
             corrections.store_documents(repository, index)
+    return bad
+
+
+def _check_chunks(repository: Repository, scratch: Path, *, repair: bool) -> int:
+    """Hashes the lists and packs of chunks that the index names; removes damaged ones if asked to.
+
+    Returns:
+        How many are damaged or missing.
+    """
+    bad = 0
+    for listed, engine in stated_lists(repository):
+        try:
+            blobs = repository.chunks.blobs_of(engine, listed)
+        except (KeyError, RepositoryError):
+            blobs = (listed,)
+        for blob in blobs:
+            if damage := repository.blobs.damage(blob, scratch):
+                bad += 1
+                print(f"chunks of engine {engine.sha256}: blob {blob.sha256} is {damage}")
+                if repair:
+                    repository.blobs.discard(blob)
+    if bad and repair:
+        print("zoo-farm chunks on makes the chunks again")
     return bad
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -23,7 +24,7 @@ from zoo.client.client import Client
 from zoo.repository.files import LARGEST_RECORD
 from zoo.repository.repair import named_blobs
 from zoo.repository.repository import Repository
-from zoo.schema.index import Candidate, ModelIndex
+from zoo.schema.index import Candidate, EngineEntry, ModelIndex
 from zoo.schema.later import (
     AnyBuild,
     AnyExport,
@@ -47,7 +48,7 @@ from zoo.schema.old_failures import disabled_key
 from zoo.schema.records import BuildRecord, ExportRecord, Record
 from zoo.stores import Entry
 from zoo.util.digest import sha256_bytes
-from zoo.util.errors import TooLongError
+from zoo.util.errors import RepositoryError, TooLongError
 
 _COLLECTED = (
     "runs/", "candidates/", "refused/", METADATA, "index/", "attestations/", "records/", "exports/",
@@ -115,6 +116,7 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
     Raises:
         TrustError: The index has expired or is not signed by its keys, so objects that it does not
             name may still be referenced.
+        MissingPackageError: Engines are stored as chunks, and zstd is not installed.
         RepositoryError: It can't be read.
     """
     repository, store = client.repository, client.repository.store
@@ -224,6 +226,7 @@ def _signed(scan: _Scan, client: Client) -> Iterator[str]:
             if record is not None:
                 yield from _of_record(scan, index.model, record)
             yield from (blob_key(blob.sha256) for blob in entry.documents.values())
+            yield from _of_chunks(scan, entry)
         for cell in index.disabled:
             yield disabled_key(index.model, cell.record)
             yield failed_export_key(index.model, cell.record)
@@ -265,6 +268,23 @@ def _of_record(scan: _Scan, model: str, record: AnyBuild) -> Iterator[str]:
         yield blob_key(blob.sha256)
     if (export := scan.repository.any_export(model, record.export_key)) is not None:
         yield from _of_export(scan, model, export)
+
+
+def _of_chunks(scan: _Scan, entry: EngineEntry) -> Iterator[str]:
+    """Yields the keys of an engine's list of chunks and of the packs that it needs.
+
+    A list that is missing or damaged needs no packs: nobody can read it, and the publisher makes it
+    again.
+
+    Raises:
+        MissingPackageError: zstd is not installed, so the packs can't be known.
+    """
+    if entry.chunks is None:
+        return
+    yield blob_key(entry.chunks.sha256)
+    with suppress(KeyError, RepositoryError):
+        for blob in scan.repository.chunks.blobs_of(entry.engine, entry.chunks):
+            yield blob_key(blob.sha256)
 
 
 def _of_export(scan: _Scan, model: str, export: AnyExport) -> Iterator[str]:

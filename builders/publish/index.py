@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from typing_extensions import assert_never
 
+from builders.publish.chunk_lists import carried_over
 from builders.publish.corrections import TIME as TIME
 from builders.publish.corrections import history
 from builders.publish.entries import engine_entries
@@ -151,13 +152,14 @@ def model_index(
         if left and weights is not None and candidate.weights in (None, weights):
             cells.append(cell.model_copy(update={"targets": left}))
     cells = [rest for cell in cells if (rest := _without_engine(cell, entries))]
-    return ModelIndex(
+    made = ModelIndex(
         **card.model_dump(),
         corrected=history(card, previous, candidate.source, now),
         outdone=tuple(sorted(settled.outdone, key=lambda one: (one.targets, one.record))),
         engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
         disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
     )
+    return carried_over(made, previous)
 
 
 def _entries(

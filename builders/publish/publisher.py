@@ -17,6 +17,8 @@ from datetime import datetime, timedelta, timezone
 from builders.publish.builder_list import Builders
 from builders.publish.candidate_check import Answer, Question
 from builders.publish.changes import changes
+from builders.publish.chunk_lists import without_chunks
+from builders.publish.chunking import must_be_able, with_chunks
 from builders.publish.corrections import signed_by
 from builders.publish.index import without_aged
 from builders.publish.keys import Role
@@ -25,6 +27,7 @@ from builders.publish.rerun import rerun_apart
 from builders.publish.tuf_metadata import SignedMetadata
 from builders.toolchains.worker_environment import worker_environment
 from zoo.repository.repository import Repository
+from zoo.repository.settings import has_chunks
 from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
 from zoo.schema.records import Kind
 from zoo.util.causes import end_of
@@ -127,15 +130,19 @@ class Publisher:
         self._rerun = rerun
         self._now = now
 
-    def run(self, *, refresh: bool = False) -> Published:
+    def run(self, *, refresh: bool = False, all_chunks: bool = False) -> Published:
         """Signs every candidate that passes.
 
         Args:
             refresh: Whether to re-sign the timestamp even if nothing is new, and to remove
                 expired superseded engines from the index of every model.
+            all_chunks: Whether to bring the lists of chunks of every model up to the repository's
+                setting, not only those of the candidates' models.
 
         Raises:
             TrustError: The metadata differs from what these keys signed last.
+            MissingPackageError: The repository has chunks, and the extra ``chunks`` is not
+                installed.
         """
         repository, published = self._repository, Published()
         with repository.store.lock("publish"):
@@ -145,6 +152,7 @@ class Publisher:
                     f"{repository.store.url}: there is no repository here",
                     hint="create one with make zoo",
                 )
+            self._require_packages()
             if not self._metadata.load():
                 self._metadata.start()
             signer = self._metadata.root.signed.roles["timestamp"].keyids[0]
@@ -167,13 +175,15 @@ class Publisher:
                     published.refused[key] = str(error)
                     repository.candidates.refuse(key, str(error))
                     continue
-                made = signed_by(made, previous, signer)
+                made = signed_by(self._in_chunks(made), previous, signer)
                 files[path] = made.to_json()
                 rows[model] = index_row(made, files[path])
                 published.models.append(model)
                 published.changes += changes(previous, made) if previous else ()
             for name in sorted(rows) if refresh else ():
-                self._age(name, files, rows, published)
+                self._change(name, files, rows, published, self._without_aged)
+            for name in sorted(rows) if all_chunks else ():
+                self._change(name, files, rows, published, self._in_chunks)
             index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))
             files["index.json"] = index.to_json()
             if not self._metadata.publish(files) and refresh:
@@ -186,20 +196,38 @@ class Publisher:
             published.ending |= {role: until for role, until in expiries if until < soon}
         return published
 
-    def _age(
-        self, model: str, files: dict[str, bytes], rows: dict[str, IndexRow], published: Published
+    def _change(
+        self,
+        model: str,
+        files: dict[str, bytes],
+        rows: dict[str, IndexRow],
+        published: Published,
+        change: Callable[[ModelIndex], ModelIndex],
     ) -> None:
-        """Removes expired superseded engines from a model's index."""
+        """Signs a model's index again if a change makes a difference."""
         path = f"index/{model}.json"
         data = files.get(path) or self._metadata.read(path)
         if data is None:
             return
         before = ModelIndex.model_validate_json(data)
-        made = without_aged(before, self._now())
+        made = change(before)
         if made != before:
             files[path] = made.to_json()
             rows[model] = index_row(made, files[path])
             published.models.append(model)
+
+    def _without_aged(self, index: ModelIndex) -> ModelIndex:
+        return without_aged(index, self._now())
+
+    def _require_packages(self) -> None:
+        if has_chunks(self._repository):
+            must_be_able(self._repository)
+
+    def _in_chunks(self, index: ModelIndex) -> ModelIndex:
+        """Stores the engines of a model as chunks if the repository is set to that."""
+        if has_chunks(self._repository):
+            return with_chunks(self._repository, index)
+        return without_chunks(index)
 
     def _index(self, kind: Kind) -> Index:
         data = self._metadata.read("index.json")

@@ -120,14 +120,24 @@ def key_ring(folder: Path) -> KeyRing:
     return KeyRing(folder, ask_passphrase)
 
 
-def sign_with(repository: Repository, ring: KeyRing, *, refresh: bool = False) -> Published:
-    """Signs the candidates and makes this user's clients trust the repository."""
+def sign_with(
+    repository: Repository, ring: KeyRing, *, refresh: bool = False, all_chunks: bool = False
+) -> Published:
+    """Signs the candidates and makes this user's clients trust the repository.
+
+    Args:
+        repository: The repository.
+        ring: Its keys.
+        refresh: As for :meth:`~builders.publish.publisher.Publisher.run`.
+        all_chunks: As for :meth:`~builders.publish.publisher.Publisher.run`.
+    """
     from builders.publish.publisher import Publisher
     from builders.publish.tuf_metadata import SignedMetadata
 
     repository.store.check_writable()
     _check_outside(repository, ring.folder)
-    done = Publisher(repository, SignedMetadata(repository.store, ring)).run(refresh=refresh)
+    publisher = Publisher(repository, SignedMetadata(repository.store, ring))
+    done = publisher.run(refresh=refresh, all_chunks=all_chunks)
     trust_home().trust(repository.store.url, ring.root_file.read_bytes())
     return done
 

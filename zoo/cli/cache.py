@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.cli.support import Parser, add_arguments
 from zoo.client.client import default_cache
-from zoo.client.engine_cache import damaged, engines_of, kept, names, prune
+from zoo.client.engine_cache import damaged, engines_of, forget_lists, kept, names, prune
 from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.names import counted, perhaps
 
@@ -32,6 +32,7 @@ def prune_command(options: argparse.Namespace) -> int:
     unused = prune(kept(default_cache()), now=time.time(), days=options.days)
     for file in unused:
         file.path.unlink(missing_ok=True)
+    forget_lists(default_cache())
     size = sum(file.size for file in unused) / 2**20
     print(f"{counted(len(unused), 'file')} removed, {size:.1f} MiB")
     return 0
@@ -53,6 +54,7 @@ def remove(options: argparse.Namespace) -> int:
         )
     for file in files:
         file.path.unlink(missing_ok=True)
+    forget_lists(cache)
     for digest, record in engines.items():
         record.unlink(missing_ok=True)
         shutil.rmtree(cache / "documents" / f"{options.model}-{digest}", ignore_errors=True)

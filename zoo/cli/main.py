@@ -27,10 +27,11 @@ from zoo.client.models import matching, table
 from zoo.client.progress import download_bar
 from zoo.client.recommendation import cut, kept, verdicts
 from zoo.client.selection import select, why
+from zoo.repository.chunked import Transfer
 from zoo.schema.index import EngineEntry
 from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
-from zoo.util.errors import ZooError
+from zoo.util.errors import UsageError, ZooError
 from zoo.util.files import whole
 from zoo.util.names import counted
 from zoo.util.version import __version__
@@ -157,6 +158,8 @@ def pull(options: argparse.Namespace) -> int:
                 "engine": str(output or pulled.engine),
                 "sha256": entry.engine.sha256,
                 "documents": placed,
+                "fetched": pulled.transfer.fetched if pulled.transfer else 0,
+                "reused": pulled.transfer.reused if pulled.transfer else entry.engine.size,
             }
         )
         return 0
@@ -275,6 +278,17 @@ def client_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="copy the engine to this file (default: keep it in the cache only)",
     )
+    parsers["pull"].add_argument(
+        "--seed",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="files with some of the same bytes, such as the ONNX; chunks in them are not "
+        "downloaded (default: only the model's cached engines)",
+    )
+    parsers["pull"].add_argument(
+        "--whole", action="store_true", help="download the whole engine, not chunks that are new"
+    )
     add_selection(parsers["pull"])
     add_run(commands)
     add_caft(commands)
@@ -283,6 +297,27 @@ def client_parser() -> argparse.ArgumentParser:
     add_doctor(commands)
     add_completion(commands)
     return parser
+
+
+def seeds_of(options: argparse.Namespace) -> list[Path]:
+    """Returns the files that ``--seed`` names.
+
+    Raises:
+        UsageError: One is not a file.
+    """
+    seeds = [Path(name) for name in options.seed]
+    for seed in seeds:
+        if not seed.is_file():
+            raise UsageError(f"--seed {seed}: no such file", hint="name a file, such as the ONNX")
+    return seeds
+
+
+def transfer_words(transfer: Transfer) -> str:
+    """Returns what a download cost as a sentence."""
+    return (
+        f"fetched {transfer.fetched / 2**20:.2f} MiB, reused {transfer.reused / 2**20:.2f} MiB "
+        "that were on this machine"
+    )
 
 
 def _pull(client: Client, options: argparse.Namespace) -> tuple[EngineEntry, Pulled]:
@@ -298,7 +333,11 @@ def _pull(client: Client, options: argparse.Namespace) -> tuple[EngineEntry, Pul
     )
     print(f"{options.model}: {why(entry, machine, index)}", file=sys.stderr)
     with download_bar(entry.engine.size) as progress:
-        pulled = client.pull(options.model, entry, progress)
+        pulled = client.pull(
+            options.model, entry, progress, seeds=seeds_of(options), whole=options.whole
+        )
+    if entry.chunks is not None and pulled.transfer is not None:
+        print(transfer_words(pulled.transfer), file=sys.stderr)
     for sentence in client.corrections(options.model, entry):
         print(sentence, file=sys.stderr)
     return entry, pulled

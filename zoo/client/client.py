@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.client.chunked import ChunkedDownloads, Counter
 from zoo.client.corrections import untold
 from zoo.client.engine_files import EngineFiles, has, not_writable
 from zoo.client.first_use import Ask
 from zoo.client.roots import TrustHome, trusted_root
 from zoo.client.trust import SignedIndex
+from zoo.repository.chunked import Transfer
 from zoo.repository.repository import Repository
 from zoo.schema.documents import documents
 from zoo.schema.index import EngineEntry, Index, ModelIndex
@@ -39,10 +41,12 @@ class Pulled:
     Attributes:
         record: The engine's build record.
         engine: Path of the engine file.
+        transfer: What its download cost; None if it was in the cache.
     """
 
     record: BuildRecord
     engine: Path
+    transfer: Transfer | None = None
 
     def open(self) -> Session:
         """Loads the engine."""
@@ -65,6 +69,7 @@ class Client:
         self.signed = signed
         self._cache = cache
         self._files = EngineFiles(repository.blobs, cache)
+        self._chunks = ChunkedDownloads(repository, cache)
 
     def index(self) -> Index:
         """Returns the repository's index.
@@ -92,19 +97,52 @@ class Client:
             )
         return model
 
-    def pull(self, name: str, entry: EngineEntry, progress: Progress | None = None) -> Pulled:
+    def pull(
+        self,
+        name: str,
+        entry: EngineEntry,
+        progress: Progress | None = None,
+        *,
+        seeds: Sequence[Path] = (),
+        whole: bool = False,
+    ) -> Pulled:
         """Returns an engine from the cache, downloading it first if necessary.
 
         Resumes interrupted downloads. If several processes request the same engine, only one
-        downloads it.
+        downloads it. Of an engine that is also stored as chunks, only those that this machine lacks
+        are downloaded, if that is much less.
+
+        Args:
+            name: The model's id.
+            entry: The engine.
+            progress: Called during the download.
+            seeds: Files that may have chunks of the engine, beside the model's cached engines.
+            whole: Whether to download the whole engine in any case.
 
         Raises:
             RepositoryError: The record or blob is missing, or its digest does not match.
             TrustError: The engine is not cached and the repository's index has expired.
+            MissingPackageError: Seeds were given, and pyfastcdc is not installed.
         """
         record = self._record(name, entry)
-        engine = self._files.get(record.engine, progress, before_download=self.signed.must_be_fresh)
-        return Pulled(record=record, engine=engine)
+        transfers: list[Transfer] = []
+
+        def download(path: Path) -> None:
+            if not whole and entry.chunks is not None:
+                made = self._chunks.fetch(
+                    name, lambda: self.model(name), entry, path, progress, seeds
+                )
+                if made is not None:
+                    transfers.append(made)
+                    return
+            counter = Counter(progress)
+            self._files.fetch(record.engine, path, counter)
+            transfers.append(counter.transfer(record.engine.size))
+
+        engine = self._files.get(
+            record.engine, before_download=self.signed.must_be_fresh, download=download
+        )
+        return Pulled(record=record, engine=engine, transfer=transfers[0] if transfers else None)
 
     def record(self, name: str, entry: EngineEntry) -> BuildRecord:
         """Returns the build record of an engine that other machines download.

@@ -82,6 +82,13 @@ def engines_of(cache: Path, model: str, target: str | None = None) -> dict[str, 
     return found
 
 
+def forget_lists(cache: Path) -> None:
+    """Removes the lists of chunks of engines that are not in the cache any more."""
+    for path in (cache / "chunks").glob("*"):
+        if not (cache / "engines" / path.name).exists():
+            path.unlink(missing_ok=True)
+
+
 def _record(path: Path) -> BuildRecord | None:
     try:
         return BuildRecord.model_validate_json(path.read_bytes())

@@ -34,6 +34,7 @@ class EngineFiles:
         progress: Progress | None = None,
         *,
         before_download: Callable[[], None] = lambda: None,
+        download: Callable[[Path], None] | None = None,
     ) -> Path:
         """Returns the path of an engine whose digest was checked, downloading it if necessary.
 
@@ -41,6 +42,7 @@ class EngineFiles:
             blob: The engine.
             progress: Called during the download.
             before_download: Called before it; raises if it must not begin.
+            download: Makes the file, checked; by default it is fetched whole.
 
         Raises:
             RepositoryError: The blob is missing or damaged, or the cache may not be written.
@@ -50,7 +52,10 @@ class EngineFiles:
             with self._turn(blob.sha256):
                 if not has(engine, blob.sha256):
                     before_download()
-                    self.fetch(blob, engine, progress)
+                    if download is None:
+                        self.fetch(blob, engine, progress)
+                    else:
+                        download(engine)
         return engine
 
     @contextmanager

@@ -19,6 +19,7 @@ from zoo.schema.targets import arch_of
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import RepositoryError, SelectionError, TrustError
+from zoo.util.zstd import INSTALL, is_installed
 
 _TRIES = 5
 """How often a repository that changes meanwhile is mirrored from its newest index again."""
@@ -146,6 +147,7 @@ def _copy(
             result.engines += 1
             later = isinstance(record, LaterBuildRecord)
             note = ", which a later version of caft-zoo wrote" if later else ""
+            note += _copy_chunks(client, entry, destination, result)
             say(f"{name} {', '.join(entry.targets)}{note}")
     if not result.engines:
         raise SelectionError(
@@ -215,6 +217,29 @@ def _copy_engine(
         _copy_blob(client, blob, destination, result)
     _put(destination, record_key(model, record.key), data, result)
     return record
+
+
+def _copy_chunks(
+    client: Client, entry: EngineEntry, destination: ObjectStore, result: Mirrored
+) -> str:
+    """Copies the chunks of an engine; returns a note if the mirror has to do without them.
+
+    Its readers then fetch the whole engine, which was copied.
+    """
+    if entry.chunks is None:
+        return ""
+    if not is_installed():
+        return f", without its chunks, for which zstd is needed: {INSTALL}"
+    try:
+        blobs = client.repository.chunks.blobs_of(entry.engine, entry.chunks)
+    except KeyError:
+        return ", without its chunks, which are missing"
+    for blob in reversed(blobs):  # the list last, so that it never names packs that are not there
+        if client.repository.blobs.has(blob):
+            _copy_blob(client, blob, destination, result)
+        else:
+            return ", without its chunks, which are missing"
+    return ""
 
 
 def _copy_blob(client: Client, blob: Blob, destination: ObjectStore, result: Mirrored) -> None:

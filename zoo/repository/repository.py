@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from zoo.repository.blobs import Blobs
 from zoo.repository.candidates import Candidates
+from zoo.repository.chunked import ChunkedBlobs
 from zoo.repository.files import LARGEST_RECORD, RecordFiles
 from zoo.repository.listed import ListedRecords
 from zoo.schema.attestation_names import name_of
@@ -72,6 +73,7 @@ class Repository:
     def __init__(self, store: ObjectStore, trusted: IndexReader | None = None) -> None:
         self.store = store
         self.blobs = Blobs(store)
+        self.chunks = ChunkedBlobs(store)
         self.candidates = Candidates(store)
         self._files = RecordFiles(store)
         self.listed = ListedRecords(store, self._files)

@@ -224,9 +224,11 @@ class EngineEntry(OmitsDefaults, Record):
             corrected since; not in the JSON if the record's are right.
         attested: First 32 digits of the digests of the attestations that it states; not in the JSON
             if none of them is signed by a builder.
+        chunks: List of the chunks that the engine is also stored as
+            (:mod:`zoo.schema.chunks`); not in the JSON if it is stored whole only.
     """
 
-    omitted: ClassVar[frozenset[str]] = frozenset({"documents", "attested"})
+    omitted: ClassVar[frozenset[str]] = frozenset({"attested", "chunks", "documents"})
 
     record: Sha256
     record_file: Blob
@@ -250,6 +252,7 @@ class EngineEntry(OmitsDefaults, Record):
     created: str
     documents: dict[str, Blob] = Field(default={})
     attested: tuple[str, ...] = ()
+    chunks: Blob | None = None
 
     @property
     def unmeasured_times(self) -> tuple[tuple[int, str], ...]:

@@ -6,7 +6,7 @@ Readers keep unknown fields, so that old clients can read newer records.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -35,6 +35,7 @@ from zoo.schema.measurements import (
     VerifiedBody,
     WithdrawnBody,
 )
+from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.targets import Toolchain
 from zoo.util.digest import Sha256, sha256_json
 from zoo.util.strenum import StrEnum
@@ -136,10 +137,18 @@ class Blob(BaseModel):
     size: int
 
 
-class RepositoryInfo(Record):
-    """``repository.json``: the repository's kind."""
+class RepositoryInfo(OmitsDefaults, Record):
+    """``repository.json``: the repository's kind and settings.
+
+    Attributes:
+        kind: Whether its weights are trained or seeded.
+        chunks: Whether the publisher also stores engines as chunks; not in the JSON if not.
+    """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"chunks"})
 
     kind: Kind
+    chunks: bool = False
 
 
 class StateRecord(Record):

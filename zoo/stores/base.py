@@ -165,6 +165,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def read_range(self, key: str, first: int, length: int) -> bytes:
+        """Returns a range of an object; less of it if the object ends before.
+
+        Raises:
+            NoRangesError: The server sends whole objects only.
+        """
+        ...
+
     def local_path(self, key: str) -> Path | None:
         """Returns the path of an object in a local store, or None if the store is remote."""
         ...

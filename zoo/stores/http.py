@@ -15,7 +15,7 @@ from typing import BinaryIO, NoReturn
 from zoo.stores.base import Abandoned, Entry, Progress, too_long
 from zoo.stores.http_server import BrokenOffError, HttpServer, content_length
 from zoo.stores.transfer import append_parts, appending, present
-from zoo.util.errors import RepositoryError
+from zoo.util.errors import NoRangesError, RepositoryError
 
 
 class HttpStore:
@@ -87,6 +87,10 @@ class HttpStore:
             else:
                 self._server.retried(key, lambda: self._stream(key, file, size, progress))
 
+    def read_range(self, key: str, first: int, length: int) -> bytes:
+        """Returns a range of an object."""
+        return self._part(key, first, length, or_whole=True)
+
     def local_path(self, key: str) -> Path | None:
         """Returns None: the files are on the server."""
         return None
@@ -132,12 +136,28 @@ class HttpStore:
             hint="write to the repository's s3:// URL or its directory",
         )
 
-    def _part(self, key: str, first: int, length: int) -> bytes:
-        """Returns one part, after checking its position and length."""
+    def _part(self, key: str, first: int, length: int, *, or_whole: bool = False) -> bytes:
+        """Returns one part, after checking its position and length.
+
+        Args:
+            key: Key of the object.
+            first: First byte of the part.
+            length: Length of the part.
+            or_whole: Whether the server may turn out to have no ranges.
+
+        Raises:
+            NoRangesError: It has none.
+        """
 
         def read() -> bytes:
             span = f"bytes={first}-{first + length - 1}"
-            with self._server.request("GET", key, (206,), span) as answer:
+            good = (200, 206) if or_whole else (206,)
+            with self._server.request("GET", key, good, span) as answer:
+                if answer.status == 200:
+                    raise NoRangesError(
+                        f"{self.url}: the server sent all of {key} instead of {span}",
+                        hint="serve the repository with a server that supports range requests",
+                    )
                 if self._server.span(key, answer)[0] != first:
                     raise self._server.unfit(key, f"sent another range than {span}")
                 data = self._server.read(key, answer, length + 1)

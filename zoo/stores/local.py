@@ -122,6 +122,17 @@ class LocalStore:
                 if progress is not None:
                     progress(len(piece))
 
+    def read_range(self, key: str, first: int, length: int) -> bytes:
+        """Returns a range of an object."""
+        try:
+            with self._path(key).open("rb") as file:
+                file.seek(first)
+                return file.read(length)
+        except FileNotFoundError as error:
+            raise KeyError(key) from error
+        except OSError as error:
+            raise self._failed("read", key, error) from error
+
     def local_path(self, key: str) -> Path | None:
         """Returns the path of the object."""
         return self._path(key)

@@ -74,6 +74,10 @@ class MemoryStore:
         if progress is not None:
             progress(len(rest))
 
+    def read_range(self, key: str, first: int, length: int) -> bytes:
+        """Returns a range of an object."""
+        return self.get(key)[first : first + length]
+
     def local_path(self, key: str) -> Path | None:
         """Memory has no paths."""
         return None

@@ -93,6 +93,10 @@ class TooLongError(RepositoryError):
     """An object exceeds its maximum length and was not read to the end."""
 
 
+class NoRangesError(RepositoryError):
+    """A server sends whole objects only, not ranges of them."""
+
+
 class SelectionError(ZooError):
     """No published engine fits the machine; the message gives the reason for each."""
 

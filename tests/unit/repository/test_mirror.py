@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.chunked_engines import engine, in_chunks, pack_paths, pull, rebuilt
 from support.goldens import assert_golden, raises_golden
 from support.signed_repository import Signed, release_of_later_version
 
@@ -114,3 +115,32 @@ def test_a_mirror_goes_on_in_the_middle_of_a_blob(signed: Signed) -> None:
     assert source.sent - before < 3 << 20  # and not the four that it has
     assert signed.pulled(signed.client("far", store=copy)) == engine
     assert not list((signed.folder / "home/cache/engines").iterdir())
+
+
+def test_chunks_are_mirrored(signed: Signed) -> None:
+    in_chunks(signed).release("m", engine())
+    copy = LocalStore(signed.folder / "mirror")
+    mirror(signed.client(), copy, Filter())
+    far = signed.client("far", store=copy)
+    signed.pulled(far)
+    signed.release("m", rebuilt(engine()))
+    mirror(signed.client("again"), copy, Filter())
+    pulled = pull(signed.client("far", store=copy))
+    assert pulled.engine.read_bytes() == rebuilt(engine())
+    assert pulled.transfer is not None
+    assert pulled.transfer.fetched < 0.2 * len(engine())
+    assert mirror(signed.client("again"), copy, Filter()).copied == 0
+
+
+@pytest.mark.parametrize("lost", ["pack", "list"])
+def test_a_mirror_does_without_chunks_that_are_missing(signed: Signed, lost: str) -> None:
+    in_chunks(signed).release("m", engine())
+    (entry,) = signed.client().model("m").current
+    assert entry.chunks is not None
+    path = pack_paths(signed)[0] if lost == "pack" else signed.path(blob_key(entry.chunks.sha256))
+    path.unlink()
+    copy, said = LocalStore(signed.folder / "mirror"), list[str]()
+    assert mirror(signed.client(), copy, Filter(), said.append).engines == 1
+    assert_golden("repository/mirror-without-chunks", "\n".join(said))
+    assert copy.size(blob_key(entry.chunks.sha256)) is None
+    assert signed.pulled(signed.client("far", store=copy)) == engine()

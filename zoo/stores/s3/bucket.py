@@ -161,10 +161,11 @@ class Bucket:
                 answer["Body"].close()
                 raise
 
-    def part(self, key: str, first: int, length: int, tag: str) -> bytes:
-        """Returns a range of the version of an object that has this ETag."""
+    def part(self, key: str, first: int, length: int, tag: str | None = None) -> bytes:
+        """Returns a range of an object, of the version that has this ETag if one is given."""
         span = f"bytes={first}-{first + length - 1}"
-        answer = self.ask("get_object", **self.at(key), Range=span, IfMatch=tag)
+        version = {} if tag is None else {"IfMatch": tag}
+        answer = self.ask("get_object", **self.at(key), Range=span, **version)
         with closing(answer["Body"]) as body:
             if answer["ContentLength"] != length:
                 raise RepositoryError(

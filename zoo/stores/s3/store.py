@@ -113,6 +113,11 @@ class S3Store:
         with appending(path) as file:
             append_parts(file, end, read, progress)
 
+    def read_range(self, key: str, first: int, length: int) -> bytes:
+        """Returns a range of an object."""
+        with self._bucket.asked("read", key):
+            return again(lambda: self._bucket.part(key, first, length), BROKEN)
+
     def local_path(self, key: str) -> Path | None:
         """Returns None: the objects are on the server."""
         return None

@@ -1,0 +1,139 @@
+"""Chunks: how files are cut, what lists of chunks may say, which ranges are asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.chunked_engines import current_list, engine, in_chunks, rebuilt
+from support.goldens import raises_golden
+from support.signed_repository import Signed
+
+from zoo.repository.chunked import GAP, Place, cost, packed, places_in, spans, unpacked
+from zoo.schema.chunks import LARGEST_CHUNK, Chunk, ChunkList
+from zoo.schema.records import Blob
+from zoo.stores import MemoryStore
+from zoo.util import zstd
+from zoo.util.cuts import LARGEST, cut
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import RepositoryError
+
+
+def test_chunks_make_up_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content := engine())
+    cuts = list(cut(path))
+    assert b"".join(data for _, data in cuts) == content
+    assert [offset for offset, _ in cuts][1] == len(cuts[0][1])
+    assert max(len(data) for _, data in cuts) <= LARGEST
+    path.write_bytes(b"")
+    assert list(cut(path)) == []
+
+
+def test_cuts_move_with_the_content(tmp_path: Path) -> None:
+    path, other = tmp_path / "file", tmp_path / "other"
+    path.write_bytes(content := engine())
+    other.write_bytes(rebuilt(content))
+    known = {data for _, data in cut(path)}
+    new = sum(len(data) for _, data in cut(other) if data not in known)
+    assert new < 0.15 * len(content)
+
+
+def test_a_frame_is_no_larger_than_it_says() -> None:
+    frame = zstd.compress(bytes(1 << 20), 3)
+    assert zstd.decompress(frame, 1 << 20) == bytes(1 << 20)
+    for wrong in (frame[:-1], frame + b"more", b"nothing of the kind", b""):
+        with pytest.raises(ValueError):  # noqa: PT011
+            zstd.decompress(wrong, 1 << 20)
+    with pytest.raises(ValueError, match="at most"):
+        zstd.decompress(frame, 1000)
+
+
+def listed(**changes: object) -> ChunkList:
+    values: dict[str, object] = {
+        "whole": {"sha256": "0" * 64, "size": 30},
+        "packs": [{"sha256": "1" * 64, "size": 50}],
+        "chunks": [["2" * 64, 10, 0, 0, 25], ["3" * 64, 10, 0, 25, 25]],
+        "order": [0, 1, 0],
+    }
+    return ChunkList.model_validate_json(json.dumps({**values, **changes}))
+
+
+def test_a_list_survives_being_stored() -> None:
+    assert unpacked(packed(listed())) == listed()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"order": [0, 1]},
+        {"order": [0, 1, 2]},
+        {"order": [0, 1, -1]},
+        {"chunks": [["2" * 64, 10, 0, 0, 25], ["3" * 64, 10, 1, 25, 25]]},
+        {"chunks": [["2" * 64, 10, 0, 0, 25], ["3" * 64, 10, 0, 26, 25]]},
+        {"chunks": [["2" * 64, 10, 0, 0, 25], ["3" * 64, 10, 0, -1, 25]]},
+        {"chunks": [["2" * 64, 10, 0, 0, 25], ["3" * 63, 10, 0, 25, 25]]},
+        {"chunks": [["2" * 64, 10, 0, 0, 0], ["3" * 64, 10, 0, 25, 25]]},
+        {"chunks": [["2" * 64, LARGEST_CHUNK + 1, 0, 0, 25], ["3" * 64, 10, 0, 25, 25]]},
+        {"schema_version": 2},
+    ],
+    ids=str,
+)
+def test_a_list_that_contradicts_itself_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        listed(**changes)
+
+
+def test_chunks_that_are_near_are_fetched_together() -> None:
+    offsets = [0, 25, 25 + GAP, 3 * GAP, 0]
+    chunks = ChunkList(
+        whole=Blob(sha256="0" * 64, size=100),
+        packs=tuple(Blob(sha256=str(n) * 64, size=4 * GAP) for n in (1, 2)),
+        chunks=tuple(
+            Chunk(str(n) * 64, 20, int(n == 4), offset, 25) for n, offset in enumerate(offsets)
+        ),
+        order=tuple(range(5)),
+    )
+    made = [(span.pack, span.offset, span.length) for span in spans(chunks, range(5))]
+    assert made == [(0, 0, 50 + GAP), (0, 3 * GAP, 25), (1, 0, 25)]
+    assert [span.chunks for span in spans(chunks, [3, 0])] == [(0,), (3,)]
+    assert cost(chunks, {}) == 100 + GAP
+    assert cost(chunks, {str(n) * 64: Place(Path("file"), 0) for n in range(1, 5)}) == 25
+
+
+def test_an_engine_shares_the_chunks_of_the_model(signed: Signed) -> None:
+    in_chunks(signed).release("m", content := engine())
+    first = current_list(signed)
+    assert len(first.packs) == 1
+    signed.release("m", rebuilt(content))
+    second = current_list(signed)
+    assert len(second.packs) == 2
+    assert second.packs[0] == first.packs[0]
+    assert second.packs[1].size < 0.15 * first.packs[0].size
+    assert second.whole.sha256 == sha256_bytes(rebuilt(content))
+
+
+def test_a_list_of_another_engine_is_refused(signed: Signed) -> None:
+    in_chunks(signed).release("m", engine())
+    chunks = current_list(signed)
+    other = Blob(sha256="4" * 64, size=chunks.whole.size)
+    with raises_golden(RepositoryError, "repository/chunks-of-another-blob", match="4" * 64):
+        signed.repository.chunks.parse(packed(chunks), other)
+    with pytest.raises(RepositoryError, match="invalid"):
+        signed.repository.chunks.parse(b"no list", other)
+
+
+def test_a_range_is_read(tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.put("key", b"0123456789")
+    assert store.read_range("key", 2, 3) == b"234"
+    assert store.read_range("key", 8, 3) == b"89"
+    with pytest.raises(KeyError):
+        store.read_range("other", 0, 1)
+
+
+def test_places_follow_the_order() -> None:
+    places = places_in(listed(), Path("engine"))
+    assert places["3" * 64] == Place(Path("engine"), 10)
+    assert places["2" * 64] in (Place(Path("engine"), 0), Place(Path("engine"), 20))

@@ -1,0 +1,176 @@
+"""Downloads of engines as chunks, of which this machine may have some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from zoo.client.engine_cache import engines_of
+from zoo.client.engine_files import not_writable
+from zoo.client.partials import own_partial
+from zoo.repository.chunked import Place, Transfer, cost, places_in, unpacked
+from zoo.repository.repository import Repository
+from zoo.schema.chunks import ChunkList
+from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.stores import Progress
+from zoo.util import zstd
+from zoo.util.cuts import can_cut, cut
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import NoRangesError, RepositoryError
+from zoo.util.files import write_whole
+
+WORTH = 0.5
+"""Share of an engine's size up to which chunks are fetched instead of the whole.
+
+Assembling them takes about twice the processor time of reading the whole, so that it pays for
+itself only if much less is transferred.
+"""
+
+
+class Counter:
+    """Counts the bytes of a download, and reports them.
+
+    Args:
+        progress: Called with them too.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._bytes = 0
+
+    def __call__(self, count: int) -> None:
+        """Counts bytes."""
+        self._bytes += count
+        if self._progress is not None:
+            self._progress(count)
+
+    def transfer(self, size: int) -> Transfer:
+        """Returns what the download of a file of this size cost."""
+        return Transfer(fetched=self._bytes, reused=max(0, size - self._bytes))
+
+
+class ChunkedDownloads:
+    """Downloads engines of a repository as chunks.
+
+    Args:
+        repository: The repository.
+        cache: The cache's folder.
+    """
+
+    def __init__(self, repository: Repository, cache: Path) -> None:
+        self._chunks = repository.chunks
+        self._cache = cache
+
+    def fetch(
+        self,
+        model: str,
+        read_index: Callable[[], ModelIndex],
+        entry: EngineEntry,
+        path: Path,
+        progress: Progress | None,
+        seeds: Sequence[Path],
+    ) -> Transfer | None:
+        """Downloads the chunks of an engine that this machine lacks.
+
+        Args:
+            model: Id of its model.
+            read_index: Returns the index of its model.
+            entry: The engine.
+            path: The file to make.
+            progress: Called with the bytes that were written.
+            seeds: Files that may have some of its chunks, beside the model's cached engines.
+
+        Returns:
+            What it cost. None if nothing was downloaded, because it would be no less than the
+            whole, or because chunks can't be had here; then the whole must be downloaded.
+
+        Raises:
+            RepositoryError: A chunk is damaged, or the cache may not be written.
+            MissingPackageError: Seeds were given, and pyfastcdc is not installed.
+        """
+        if entry.chunks is None or not zstd.is_installed():
+            return None
+        places = dict[str, Place]()
+        for seed in seeds:
+            places |= cut_places(seed)
+        try:
+            data = self._chunks.read(entry.chunks)
+        except KeyError:  # a mirror that an earlier version made has none
+            return None
+        chunks = self._chunks.parse(data, entry.engine)
+        self._keep(entry.engine.sha256, data)
+        for seed, listed in self._cached(model, read_index, entry):
+            places |= cut_places(seed) if listed is None else places_in(listed, seed)
+        if len(data) + cost(chunks, places) > WORTH * entry.engine.size:
+            return None
+        made = self._assemble(chunks, path, places, progress)
+        if made is None:
+            return None
+        return Transfer(fetched=made.fetched + len(data), reused=made.reused)
+
+    def _assemble(
+        self,
+        chunks: ChunkList,
+        path: Path,
+        places: dict[str, Place],
+        progress: Progress | None,
+    ) -> Transfer | None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with own_partial(path.with_name(f"chunks-{path.name}")) as partial:
+                try:
+                    return self._chunks.fetch(
+                        chunks, path, partial=partial, places=places, progress=progress
+                    )
+                except (KeyError, NoRangesError):  # the whole is still there
+                    partial.unlink(missing_ok=True)
+                    return None
+        except OSError as error:
+            raise not_writable(path, error) from error
+
+    def _cached(
+        self, model: str, read_index: Callable[[], ModelIndex], wanted: EngineEntry
+    ) -> Iterator[tuple[Path, ChunkList | None]]:
+        """Yields the cached engines of a model, each with its list of chunks if there is one."""
+        for sha256 in engines_of(self._cache, model):
+            path = self._cache / "engines" / sha256
+            if sha256 == wanted.engine.sha256 or not path.is_file():
+                continue
+            listed = self._kept(sha256)
+            if listed is None:
+                named = (entry for entry in read_index().engines if entry.engine.sha256 == sha256)
+                listed = next((self._listed(entry) for entry in named), None)
+            if listed is not None or can_cut():
+                yield path, listed
+
+    def _listed(self, entry: EngineEntry) -> ChunkList | None:
+        """Returns the list of a cached engine from the repository; None if it can't be had."""
+        if entry.chunks is None:
+            return None
+        with suppress(KeyError, RepositoryError):
+            data = self._chunks.read(entry.chunks)
+            chunks = self._chunks.parse(data, entry.engine)
+            self._keep(entry.engine.sha256, data)
+            return chunks
+        return None
+
+    def _kept(self, sha256: str) -> ChunkList | None:
+        """Returns the list of an engine from the cache, None if there is none."""
+        try:
+            return unpacked((self._cache / "chunks" / sha256).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _keep(self, sha256: str, data: bytes) -> None:
+        with suppress(OSError):  # it is only saved requests
+            write_whole(self._cache / "chunks" / sha256, data)
+
+
+def cut_places(path: Path) -> dict[str, Place]:
+    """Cuts a file into chunks; returns where each is.
+
+    Raises:
+        MissingPackageError: pyfastcdc is not installed.
+    """
+    return {sha256_bytes(data): Place(path, offset) for offset, data in cut(path)}
