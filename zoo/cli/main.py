@@ -31,6 +31,7 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import ZooError
+from zoo.util.faults import MachineError, fault_of
 from zoo.util.files import whole
 from zoo.util.names import counted
 from zoo.util.version import __version__
@@ -227,6 +228,12 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
             return 0
         print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        reason = fault_of(error)
+        if reason is None:
+            raise
+        print(f"error: {reason}\n  free some, and run the same command again", file=sys.stderr)
+        return MachineError.exit_code
     except KeyboardInterrupt:
         print("interrupted; finished work is kept, and the next run resumes", file=sys.stderr)
         return 130

@@ -44,6 +44,7 @@ Exif = Literal["ignore", "apply"]
 """What is done with a photo's EXIF orientation. A TIFF's own orientation is always applied."""
 
 LONGEST = 100  # times the shorter side, which is resized to that of the network
+_BYTES_PER_PIXEL = 16  # at most, with the copies that 16-bit grey needs on its way to RGB
 
 
 def open_photo(
@@ -63,9 +64,7 @@ def open_photo(
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
         with _opened(source) as image:
-            if least is not None:
-                share = least / min(image.size)
-                image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
+            _reduce(image, least)
             return as_rgb(image, exif, name)
     except RunError:
         raise
@@ -74,6 +73,31 @@ def open_photo(
     except Exception as error:  # a damaged file can make Pillow raise anything
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise RunError(f"{name}can't be read as an image: {reason}") from error
+
+
+def decoded_size(data: bytes, least: int | None = None) -> int:
+    """Returns the bytes of memory that decoding a photo takes at most, by its header.
+
+    Args:
+        data: The photo's file.
+        least: See :func:`open_photo`.
+
+    Returns:
+        0 if the file can't be opened, which :func:`open_photo` explains.
+    """
+    try:
+        with _opened(io.BytesIO(data)) as image:
+            _reduce(image, least)
+            return image.width * image.height * _BYTES_PER_PIXEL
+    except Exception:  # a damaged file can make Pillow raise anything
+        return 0
+
+
+def _reduce(image: Image.Image, least: int | None) -> None:
+    """Has Pillow decode a JPEG file at a fraction of its size, as :func:`open_photo` says."""
+    if least is not None:
+        share = least / min(image.size)
+        image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
 
 
 def _opened(source: Path | BinaryIO) -> Image.Image:
