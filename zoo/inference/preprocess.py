@@ -21,6 +21,7 @@ from zoo.inference.formats import register
 from zoo.schema.closed import complete
 from zoo.schema.manifest import Interpolation, Preprocess
 from zoo.util.errors import RunError
+from zoo.util.loading import LARGEST_PHOTO, read_regular
 
 _FILTERS = complete(
     Interpolation,
@@ -63,7 +64,8 @@ def open_photo(
     """
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
-        with _opened(source) as image:
+        stream = io.BytesIO(_content(source)) if isinstance(source, Path) else source
+        with _opened(stream) as image:
             _reduce(image, least)
             return as_rgb(image, exif, name)
     except RunError:
@@ -71,7 +73,11 @@ def open_photo(
     except FileNotFoundError as error:
         raise RunError(f"{name}no such file") from error
     except Exception as error:  # a damaged file can make Pillow raise anything
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        reason: object = error
+        if isinstance(error, UnidentifiedImageError):
+            reason = "unknown format"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         raise RunError(f"{name}can't be read as an image: {reason}") from error
 
 
@@ -100,15 +106,18 @@ def _reduce(image: Image.Image, least: int | None) -> None:
         image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
 
 
-def _opened(source: Path | BinaryIO) -> Image.Image:
+def _content(path: Path) -> bytes:
+    return read_regular(path, LARGEST_PHOTO)
+
+
+def _opened(source: BinaryIO) -> Image.Image:
     """Opens an image; packages for further formats are imported when one turns up."""
     try:
         return Image.open(source)
     except UnidentifiedImageError:
         if not register():
             raise
-        if not isinstance(source, Path):
-            source.seek(0)
+        source.seek(0)
         return Image.open(source)
 
 
@@ -154,7 +163,7 @@ def read_file(path: Path) -> bytes:
         RunError: There is no such file, or it can't be read.
     """
     try:
-        return path.read_bytes()
+        return _content(path)
     except FileNotFoundError as error:
         raise RunError(f"{path}: no such file") from error
     except OSError as error:
