@@ -167,5 +167,39 @@ class CarelessS3(Quiet):
         self.wfile.write(body.encode())
 
 
+class DrippingS3(Quiet):
+    """An S3 server that sends a byte now and then, and never ends.
+
+    ``drips``: ``body`` (of an object, after its headers), ``headers``, ``list`` (the body of a
+    listing) or ``upload`` (the answer to one).
+    """
+
+    drips: ClassVar[str] = "body"
+    waiting: ClassVar[threading.Event] = threading.Event()
+    asked: ClassVar[threading.Event] = threading.Event()
+
+    def do_GET(self) -> None:
+        self._drip(b"<ListBucketResult>" if "list-type" in self.path else b"x")
+
+    do_HEAD = do_GET
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._drip(b"")
+
+    def _drip(self, begin: bytes) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        if self.drips in ("body", "list"):
+            self.wfile.write(
+                b'ETag: "1"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n'
+                b"Content-Length: 20000\r\n\r\n" + begin
+            )
+        else:
+            self.wfile.write(b"X-Long: ")
+        self.asked.set()
+        while not self.waiting.wait(0.05):
+            self.wfile.write(b" ")
+
+
 def _tag(data: bytes) -> str:
     return f'"{md5(data).hexdigest()}"'
