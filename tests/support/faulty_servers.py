@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -115,8 +116,11 @@ class OddFiles(Quiet):
 class CarelessS3(Quiet):
     """An S3 server that keeps some conditions of writes and not others.
 
-    ``keeps``: ``put`` (If-None-Match), ``tag`` (If-Match), ``parts`` (If-None-Match of uploads).
+    ``keeps``: ``put`` (If-None-Match), ``tag`` (If-Match), ``parts`` (If-None-Match of uploads),
+    ``race`` (If-None-Match of writers that race). A proxy that strips conditions keeps none.
     """
+
+    writing: ClassVar[threading.Lock] = threading.Lock()
 
     keeps: ClassVar[set[str]] = set()
     objects: ClassVar[dict[str, bytes]] = {}
@@ -129,9 +133,12 @@ class CarelessS3(Quiet):
         wanted = self.headers.get("If-Match")
         if "tag" in self.keeps and wanted and wanted != _tag(self.objects.get(path, b"")):
             return self._refuse(412, "PreconditionFailed")
-        if "put" in self.keeps and self.headers.get("If-None-Match") and path in self.objects:
-            return self._refuse(412, "PreconditionFailed")
-        self.objects[path] = data
+        with self.writing if "race" in self.keeps else nullcontext():
+            if "put" in self.keeps and self.headers.get("If-None-Match") and path in self.objects:
+                return self._refuse(412, "PreconditionFailed")
+            if "race" not in self.keeps:
+                time.sleep(0.2)  # between the condition and the write
+            self.objects[path] = data
         return self._say(200, tag=_tag(data))
 
     def do_POST(self) -> None:

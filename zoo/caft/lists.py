@@ -64,7 +64,8 @@ class ListSource:
                 f"{self.path} is not UTF-8 text: {error.reason}", hint="save the list as UTF-8"
             ) from error
         except csv.Error as error:
-            hint = None if "field limit" in str(error) else _QUOTES
+            too_long = "field limit" in str(error) or "characters" in str(error)
+            hint = None if too_long else _QUOTES
             raise DatasetError(
                 f"{self.path} can't be read as a list: {error}", hint=hint
             ) from error

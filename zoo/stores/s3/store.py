@@ -21,9 +21,11 @@ from zoo.stores.base import (
     Progress,
     check_key,
     check_prefix,
+    delete_probe,
     ignores_conditions,
     is_key,
     probe,
+    race,
     too_long,
 )
 from zoo.stores.lock_owner import PATIENCE, Say, to_stderr
@@ -162,8 +164,9 @@ class S3Store:
             self._bucket.ask("delete_object", **self._bucket.at(key))
 
     def check_writable(self) -> None:
-        """Tests conditional writes: creation, replacement, and multipart uploads."""
+        """Tests conditional writes: creation, races, replacement, and multipart uploads."""
         probe(self)
+        race(self)
         key = f"{PROBES}{uuid.uuid4().hex}"  # unique: another publisher may test at the same time
         self.put(key, b"first")
         try:
@@ -176,7 +179,7 @@ class S3Store:
                 if Upload(self._bucket.ask, self._bucket.at(key)).overwrites():
                     raise ignores_conditions(self.url, "If-None-Match of multipart uploads")
         finally:
-            self.delete(key)
+            delete_probe(self, key)
 
     def abandoned(self, before: datetime) -> Iterator[Abandoned]:
         """Yields multipart uploads that were neither completed nor aborted, and probes."""
