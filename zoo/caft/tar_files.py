@@ -14,6 +14,7 @@ from typing import Any
 
 FAILURES = (
     tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, RecursionError,
+    OverflowError,
 )  # fmt: skip
 """What reading a damaged tar raises."""
 
