@@ -71,6 +71,7 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
     try:
         request = replace(selected.request, places=places_to_run(selected))
         desk = open_desk(selected.store, options.keys, display.say)
+        repository.store.check_writable()  # hours of builds would be lost on an unfit server
         repository.sign = desk.sign
         repository.claim(MODE_FACTS[request.weights].kind)  # or nothing is to be locked for it
         request = lock_first(request, display.say, locked=options.locked)

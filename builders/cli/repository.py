@@ -27,6 +27,7 @@ from zoo.schema.records import Status
 from zoo.stores import open_store
 from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.names import counted, perhaps
+from zoo.util.terminal import harmless
 
 _MIN_DIGITS = 8
 """Fewest digits of its SHA-256 that name an engine."""
@@ -87,7 +88,7 @@ def publish(options: argparse.Namespace) -> int:
     for sentence in signed.changes:
         print(sentence)
     for key, reason in signed.refused.items():
-        print(f"REFUSED {key}: {reason}", file=sys.stderr)
+        print(harmless(f"REFUSED {key}: {reason}"), file=sys.stderr)
     print(f"{len(signed.models)} signed, {len(signed.refused)} refused")
     for role, until in signed.ending.items():
         print(

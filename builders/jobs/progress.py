@@ -16,6 +16,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from zoo.util.loading import parse_json
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -41,7 +43,7 @@ class Event:
     def from_line(cls, line: str) -> Event | None:
         """Parses an event; returns None for any other line."""
         try:
-            data = json.loads(line)
+            data = parse_json(line)
         except (ValueError, RecursionError):
             return None
         if not isinstance(data, dict):

@@ -49,6 +49,7 @@ from builders.publish.builder_list import BUILDERS, Builder, PublicKey
 from zoo.stores.base import WITNESS
 from zoo.util.errors import TrustError
 from zoo.util.files import create_private, write_private
+from zoo.util.loading import read_regular
 from zoo.util.locks import turn
 
 Role = Literal["root", "targets", "publisher"]
@@ -238,7 +239,7 @@ def _read_keys(path: Path) -> KeyFile:
         TrustError: It is missing or malformed.
     """
     try:
-        return KeyFile.model_validate_json(path.read_bytes())
+        return KeyFile.model_validate_json(read_regular(path))
     except OSError as error:
         raise TrustError(
             f"{path}: {error.strerror}",

@@ -32,6 +32,7 @@ from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
 from zoo.schema.records import Kind
 from zoo.util.causes import end_of
 from zoo.util.errors import JobError, RepositoryError, ZooError
+from zoo.util.loading import parse_json
 
 Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind, Builders | None], ModelIndex]
 """The signature of :func:`builders.publish.candidate_check.check_candidate`."""
@@ -94,7 +95,7 @@ def check_apart(
         last = end_of(done.stderr, "no message")
         raise JobError(f"{key}: its check failed ({done.returncode}): {last}")
     try:
-        answer = Answer.model_validate(json.loads(done.stdout))
+        answer = Answer.model_validate(parse_json(done.stdout))
     except ValueError as error:
         raise JobError(f"{key}: the result of its check can't be parsed: {error}") from error
     if answer.refused is not None:

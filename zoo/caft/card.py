@@ -15,6 +15,7 @@ from zoo.schema.records import Record
 from zoo.util.digest import Sha256
 from zoo.util.errors import CacheError
 from zoo.util.files import write_whole
+from zoo.util.loading import LARGEST_JSON, read_regular
 
 CARD = "card.json"
 Storage = Literal["fp32", "fp16"]
@@ -115,7 +116,7 @@ def read_card(folder: Path) -> Card | None:
     """
     path = folder / CARD
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return Card.model_validate_json(read_regular(path, LARGEST_JSON))
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:

@@ -20,6 +20,7 @@ from zoo.cli.support import (
 from zoo.util.errors import CacheError, DatasetError, UsageError
 from zoo.util.files import write_whole
 from zoo.util.names import counted
+from zoo.util.terminal import harmless
 
 if TYPE_CHECKING:
     from zoo.caft.card import Identity
@@ -79,7 +80,7 @@ def features(options: argparse.Namespace) -> int:
         + (f", {state.unlabelled:,} without a label" if state.unlabelled else "")
     )
     for note in state.notes:
-        print(f"  {note}", file=sys.stderr)
+        print(harmless(f"  {note}"), file=sys.stderr)
     if state.images:
         print(
             f"{counted(state.images, 'image')} in {state.seconds:.1f} s: "

@@ -32,8 +32,10 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import UsageError, ZooError
+from zoo.util.faults import MachineError, fault_of
 from zoo.util.files import whole
 from zoo.util.names import counted
+from zoo.util.terminal import harmless, harmless_output
 from zoo.util.version import __version__
 
 
@@ -174,7 +176,7 @@ def _documents(client: Client, model: str, entry: EngineEntry) -> dict[str, Path
     try:
         return client.documents(model, entry)
     except ZooError as error:
-        print(f"{model}: without LICENSE and NOTICE: {error.message}", file=sys.stderr)
+        print(harmless(f"{model}: without LICENSE and NOTICE: {error.message}"), file=sys.stderr)
         return {}
 
 
@@ -218,18 +220,25 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid Unicode
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = parser.parse_args(arguments)
-        command: Command = options.command
-        return command(options)
+        with harmless_output():
+            options = parser.parse_args(arguments)
+            command: Command = options.command
+            return command(options)
     except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {harmless(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             return 0
-        print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+        print(harmless(f"error: {error.filename or 'system'}: {error.strerror}"), file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        reason = fault_of(error)
+        if reason is None:
+            raise
+        print(f"error: {reason}\n  free some, and run the same command again", file=sys.stderr)
+        return MachineError.exit_code
     except KeyboardInterrupt:
         print("interrupted; finished work is kept, and the next run resumes", file=sys.stderr)
         return 130
@@ -331,7 +340,7 @@ def _pull(client: Client, options: argparse.Namespace) -> tuple[EngineEntry, Pul
         allow_pending=options.allow_pending,
         allow_seeded=options.allow_seeded,
     )
-    print(f"{options.model}: {why(entry, machine, index)}", file=sys.stderr)
+    print(harmless(f"{options.model}: {why(entry, machine, index)}"), file=sys.stderr)
     with download_bar(entry.engine.size) as progress:
         pulled = client.pull(
             options.model, entry, progress, seeds=seeds_of(options), whole=options.whole
@@ -339,5 +348,5 @@ def _pull(client: Client, options: argparse.Namespace) -> tuple[EngineEntry, Pul
     if entry.chunks is not None and pulled.transfer is not None:
         print(transfer_words(pulled.transfer), file=sys.stderr)
     for sentence in client.corrections(options.model, entry):
-        print(sentence, file=sys.stderr)
+        print(harmless(sentence), file=sys.stderr)
     return entry, pulled

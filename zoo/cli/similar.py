@@ -13,6 +13,7 @@ from zoo.cli import caft
 from zoo.cli.support import add_arguments, add_selection, add_store, output_file, positive
 from zoo.util.errors import CacheError, RunError, UsageError
 from zoo.util.names import counted
+from zoo.util.terminal import harmless
 
 if TYPE_CHECKING:
     from zoo.caft.cache import FeatureCache
@@ -35,7 +36,7 @@ def similar(options: argparse.Namespace) -> int:
 
     def skip(photo: str, reason: str, named: bool) -> None:
         skipped.append(photo)
-        print(f"skipped {photo}: {reason}", file=sys.stderr)
+        print(harmless(f"skipped {photo}: {reason}"), file=sys.stderr)
 
     with caft._extractor(options, cache.identity.model, cache.identity) as extractor:
         _check_engine(cache, extractor, options)

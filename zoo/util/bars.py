@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
+from zoo.util.terminal import harmless
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -148,7 +150,7 @@ class _Lines:
             print(words, file=sys.stderr)
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        print(harmless(text), file=sys.stderr)
 
 
 class _Terminal:
@@ -160,7 +162,7 @@ class _Terminal:
         self._bar.update(self._task, description=words, completed=done, total=total)
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -200,4 +202,4 @@ class _Notebook:
             self._handle.update(page)
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        print(harmless(text), file=sys.stderr)
