@@ -32,6 +32,7 @@ from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import ZooError
 from zoo.util.files import whole
+from zoo.util.interrupts import INTERRUPTED
 from zoo.util.names import counted
 from zoo.util.version import __version__
 
@@ -214,6 +215,7 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid Unicode
             stream.reconfigure(errors="backslashreplace")
+    options = argparse.Namespace()
     try:
         options = parser.parse_args(arguments)
         command: Command = options.command
@@ -228,8 +230,10 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; finished work is kept, and the next run resumes", file=sys.stderr)
-        return 130
+        resumes = getattr(options, "resumes", False)
+        kept = "; finished work is kept, and the next run resumes" if resumes else ""
+        print(f"interrupted{kept}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def client_parser() -> argparse.ArgumentParser:
@@ -275,6 +279,8 @@ def client_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="copy the engine to this file (default: keep it in the cache only)",
     )
+    for name in ("pull", "mirror"):
+        parsers[name].set_defaults(resumes=True)  # what Ctrl-C may say
     add_selection(parsers["pull"])
     add_run(commands)
     add_caft(commands)

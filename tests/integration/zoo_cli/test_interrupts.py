@@ -1,0 +1,97 @@
+"""Ctrl-C at any moment of a command: no traceback, a status that says so, nothing half written."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.caft import write_cache
+from support.goldens import assert_golden
+from support.paths import ROOT
+
+# Stands for a user who presses Ctrl-C while a module is imported, or while the process ends.
+PRESSED = """
+import atexit, os, signal, sys
+
+moment, entry = sys.argv[1:3]
+del sys.argv[1:3]
+press = lambda: os.kill(os.getpid(), signal.SIGINT)
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == moment:
+            press()
+
+sys.meta_path.insert(0, Finder())
+if moment == "exit":
+    atexit.register(press)
+module = __import__(entry, fromlist=["main"])
+sys.exit(module.main())
+"""
+
+
+def pressed(moment: str, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    entry = {"zoo": "zoo.cli.entry", "zoo-farm": "builders.cli.entry"}[command[0]]
+    return subprocess.run(
+        [sys.executable, "-c", PRESSED, moment, entry, *command[1:]],
+        capture_output=True, text=True, cwd=cwd, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    rows = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
+    return write_cache(tmp_path / "cache", rows, ["a", "b"] * 15)
+
+
+@pytest.mark.parametrize("moment", ["zoo.cli.main", "pydantic", "zoo.cli.similar", "exit"])
+@pytest.mark.parametrize("command", ["zoo cache ls", "zoo-farm targets"])
+def test_the_signal_ends_what_starts_or_ends(command: str, moment: str) -> None:
+    done = pressed(moment, *command.split(), cwd=ROOT)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("moment", "command"),
+    [
+        ("zoo.caft.cache", "export-features cache -o out/rows.npz"),
+        ("zoo.caft.tables", "export-features cache -o out/rows.npz"),
+        ("pyarrow", "export-features cache -o out/rows.parquet"),
+        ("zoo.caft.neighbours", "duplicates cache -o out/groups.csv"),
+        ("sklearn.manifold", "map cache -o out/map.html"),
+        ("zoo.caft.train", "train-head cache -o out/head.safetensors"),
+        ("zoo.caft.neighbours", "similar cache photo.jpg"),
+        ("shtab", "completion bash"),
+    ],
+)
+def test_a_command_that_does_not_resume(
+    moment: str, command: str, cache: Path, tmp_path: Path
+) -> None:
+    done = pressed(moment, "zoo", *command.split(), cwd=tmp_path)
+    assert done.returncode == 130
+    assert_golden("client/interrupted", done.stderr)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_a_command_that_resumes(tmp_path: Path) -> None:
+    command = shlex.split("features . --model m -o c")
+    done = pressed("zoo.caft.features", "zoo", *command, cwd=tmp_path)
+    assert done.returncode == 130
+    assert_golden("caft/interrupted", done.stderr.strip())
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As of jobs that a shell runs in the background."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + PRESSED
+    done = subprocess.run(
+        [sys.executable, "-c", code, "pydantic", "zoo.cli.entry", "cache", "ls"],
+        capture_output=True, text=True, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stderr == ""
