@@ -291,6 +291,11 @@ def _map(folder: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) 
 
 
 def _card(folder: Path, check_complete: bool) -> Card:
+    if folder.is_file():
+        raise CacheError(
+            f"{folder} is a file; a feature cache is a folder",
+            hint="create one: zoo features DATASET --model MODEL -o FOLDER",
+        )
     if not folder.is_dir():
         raise CacheError(
             f"{folder}: no such folder",

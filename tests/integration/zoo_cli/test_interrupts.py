@@ -18,8 +18,9 @@ from support.paths import ROOT
 PRESSED = """
 import atexit, os, signal, sys
 
-moment, entry = sys.argv[1:3]
-del sys.argv[1:3]
+moment, entry, handler = sys.argv[1:4]
+del sys.argv[1:4]
+signal.signal(signal.SIGINT, getattr(signal, handler))
 press = lambda: os.kill(os.getpid(), signal.SIGINT)
 
 class Finder:
@@ -35,10 +36,12 @@ sys.exit(module.main())
 """
 
 
-def pressed(moment: str, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def pressed(
+    moment: str, *command: str, cwd: Path, handler: str = "default_int_handler"
+) -> subprocess.CompletedProcess[str]:
     entry = {"zoo": "zoo.cli.entry", "zoo-farm": "builders.cli.entry"}[command[0]]
     return subprocess.run(
-        [sys.executable, "-c", PRESSED, moment, entry, *command[1:]],
+        [sys.executable, "-c", PRESSED, moment, entry, handler, *command[1:]],
         capture_output=True, text=True, cwd=cwd, timeout=120,
     )  # fmt: skip
 
@@ -88,10 +91,6 @@ def test_a_command_that_resumes(tmp_path: Path) -> None:
 
 def test_an_ignored_signal_stays_ignored() -> None:
     """As of jobs that a shell runs in the background."""
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + PRESSED
-    done = subprocess.run(
-        [sys.executable, "-c", code, "pydantic", "zoo.cli.entry", "cache", "ls"],
-        capture_output=True, text=True, cwd=ROOT, timeout=120,
-    )  # fmt: skip
+    done = pressed("pydantic", "zoo", "cache", "ls", cwd=ROOT, handler="SIG_IGN")
     assert done.returncode == 0
     assert done.stderr == ""
