@@ -32,7 +32,7 @@ from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import ZooError
 from zoo.util.files import whole
-from zoo.util.interrupts import INTERRUPTED
+from zoo.util.interrupts import INTERRUPTED, is_interrupt
 from zoo.util.names import counted
 from zoo.util.version import __version__
 
@@ -220,20 +220,26 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         options = parser.parse_args(arguments)
         command: Command = options.command
         return command(options)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            return 0
-        print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        resumes = getattr(options, "resumes", False)
+    except (Exception, KeyboardInterrupt) as error:
+        return _status_of(error, resumes=getattr(options, "resumes", False))
+
+
+def _status_of(error: BaseException, *, resumes: bool) -> int:
+    """Prints why a command failed; raises the error again if that is a fault of the code."""
+    if is_interrupt(error):
         kept = "; finished work is kept, and the next run resumes" if resumes else ""
         print(f"interrupted{kept}", file=sys.stderr)
         return INTERRUPTED
+    if isinstance(error, ZooError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    if isinstance(error, OSError):
+        print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+        return 1
+    raise error
 
 
 def client_parser() -> argparse.ArgumentParser:

@@ -34,3 +34,17 @@ def run_main(module: str) -> int:
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Returns whether Ctrl-C is what an exception comes from.
+
+    Libraries in C and those that report missing packages turn it into other errors while they are
+    imported.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

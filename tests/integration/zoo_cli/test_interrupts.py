@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import signal
 import subprocess
@@ -13,6 +14,9 @@ import pytest
 from support.caft import write_cache
 from support.goldens import assert_golden
 from support.paths import ROOT
+
+from zoo.cli.main import run_cli
+from zoo.util.errors import MissingPackageError
 
 # Stands for a user who presses Ctrl-C while a module is imported, or while the process ends.
 PRESSED = """
@@ -94,3 +98,31 @@ def test_an_ignored_signal_stays_ignored() -> None:
     done = pressed("pydantic", "zoo", "cache", "ls", cwd=ROOT, handler="SIG_IGN")
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("turned_into", [ImportError, MissingPackageError, OSError])
+def test_what_libraries_turn_it_into(
+    turned_into: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ONNX Runtime's import does, which is in C."""
+
+    def command(options: argparse.Namespace) -> int:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise turned_into("initialization failed") from error
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(command=command)
+    assert run_cli(parser, []) == 130
+    assert_golden("client/interrupted", capsys.readouterr().err)
+
+
+def test_other_faults_are_not_hidden() -> None:
+    def command(options: argparse.Namespace) -> int:
+        raise ZeroDivisionError
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(command=command)
+    with pytest.raises(ZeroDivisionError):
+        run_cli(parser, [])
