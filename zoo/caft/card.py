@@ -16,6 +16,7 @@ from zoo.util.digest import Sha256
 from zoo.util.errors import CacheError
 from zoo.util.files import write_whole
 from zoo.util.loading import LARGEST_JSON, read_regular
+from zoo.util.shown import Shown
 
 CARD = "card.json"
 Storage = Literal["fp32", "fp16"]
@@ -76,7 +77,7 @@ class Identity(Record):
         )
 
 
-class Card(Record):
+class Card(Shown, Record):
     """``card.json``: a cache's identity and state.
 
     Attributes:
@@ -106,6 +107,19 @@ class Card(Record):
     digests: dict[str, str] = Field(default={})
     seconds: float = 0.0
     decoders: tuple[str, ...] = ()
+
+    def _facts(self) -> dict[str, str]:
+        own, views = self.identity, self.identity.augmentation.views
+        facts = {
+            "images": f"{self.samples:,}" + (f" in {views} views" if views > 1 else ""),
+            "classes": f"{len(self.labels):,}",
+            "features": f"{own.feature_dim:,} in {own.storage}",
+            "model": f"{own.model}, {own.target}",
+            "source": self.source,
+        }
+        if self.bad:
+            facts["skipped"] = f"{self.bad:,}"
+        return facts if self.complete else {**facts, "state": "incomplete"}
 
 
 def read_card(folder: Path) -> Card | None:

@@ -38,6 +38,7 @@ from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
 from zoo.util.bars import is_watched
 from zoo.util.errors import DatasetError, UsageError, ZooError
+from zoo.util.shown import Shown
 
 Bad = Callable[[str, str], None]
 """Called with the name of each skipped image and the reason."""
@@ -46,8 +47,8 @@ Progress = Callable[["Pass"], None]
 """Called with the state of the pass after each batch."""
 
 
-@dataclass(kw_only=True)
-class Pass:
+@dataclass(kw_only=True, repr=False)
+class Pass(Shown):
     """The state of a pass.
 
     Attributes:
@@ -86,6 +87,23 @@ class Pass:
     def images_per_second(self) -> float:
         """Speed of this pass."""
         return self.images / self.seconds if self.seconds else 0.0
+
+    def _facts(self) -> dict[str, str]:
+        numbers = {
+            "skipped": self.bad,
+            "already cached": self.found,
+            "run again": self.rewritten,
+            "relabelled": self.relabelled,
+            "renamed": self.renamed,
+            "removed": self.gone,
+            "without a label": self.unlabelled,
+        }
+        return {
+            "images": f"{self.images:,}",
+            **{name: f"{number:,}" for name, number in numbers.items() if number},
+            "seconds": f"{self.seconds:.1f}",
+            **({"notes": "; ".join(self.notes)} if self.notes else {}),
+        }
 
 
 def cache_features(

@@ -53,6 +53,7 @@ def add_commands(commands: Any) -> None:
 
 def _add_features(commands: Any) -> None:
     parser = add_arguments(commands, "features", caft.features)
+    parser.set_defaults(resumes=True)
     parser.add_argument(
         "data",
         metavar="DATASET",

@@ -34,6 +34,7 @@ from zoo.stores import open_store
 from zoo.util.errors import UsageError, ZooError
 from zoo.util.faults import MachineError, fault_of
 from zoo.util.files import whole
+from zoo.util.interrupts import INTERRUPTED, is_interrupt
 from zoo.util.names import counted
 from zoo.util.terminal import harmless, harmless_output
 from zoo.util.version import __version__
@@ -219,29 +220,35 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid Unicode
             stream.reconfigure(errors="backslashreplace")
+    options = argparse.Namespace()
     try:
         with harmless_output():
             options = parser.parse_args(arguments)
             command: Command = options.command
             return command(options)
-    except ZooError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        return _status_of(error, resumes=getattr(options, "resumes", False))
+
+
+def _status_of(error: BaseException, *, resumes: bool) -> int:
+    """Prints why a command failed; raises the error again if that is a fault of the code."""
+    if is_interrupt(error):
+        kept = "; finished work is kept, and the next run resumes" if resumes else ""
+        print(f"interrupted{kept}", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, ZooError):
         print(f"error: {harmless(str(error))}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            return 0
+    if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    if isinstance(error, OSError):
         print(harmless(f"error: {error.filename or 'system'}: {error.strerror}"), file=sys.stderr)
         return 1
-    except (MemoryError, RuntimeError) as error:
-        reason = fault_of(error)
-        if reason is None:
-            raise
+    if reason := fault_of(error):
         print(f"error: {reason}\n  free some, and run the same command again", file=sys.stderr)
         return MachineError.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; finished work is kept, and the next run resumes", file=sys.stderr)
-        return 130
+    raise error
 
 
 def client_parser() -> argparse.ArgumentParser:
@@ -298,6 +305,8 @@ def client_parser() -> argparse.ArgumentParser:
     parsers["pull"].add_argument(
         "--whole", action="store_true", help="download the whole engine, not chunks that are new"
     )
+    for name in ("pull", "mirror"):
+        parsers[name].set_defaults(resumes=True)  # what Ctrl-C may say
     add_selection(parsers["pull"])
     add_run(commands)
     add_caft(commands)

@@ -77,7 +77,7 @@ class Bar:
         rate = (done - self._first) / seconds if seconds > 0 else 0.0
         parts = [self._words(done)]
         if self.total is not None:
-            parts[0] = f"{self._words(done)} of {self._words(self.total)}"
+            parts[0] = f"{parts[0].partition(' ')[0]} of {self._words(self.total)}"
         if rate > 0:
             parts.append(f"{_rounded(self._words, rate)}/s")
             if self.total is not None:
@@ -193,13 +193,16 @@ class _Notebook:
             return
         self._last = now
         value = "" if total is None else f" value='{done:.0f}' max='{max(total, 1):.0f}'"
-        from IPython.display import HTML, display
+        from IPython.display import display
 
-        page = HTML(f"<progress{value}></progress> {escape(words)}")
+        page = {  # consoles of Jupyter show the text
+            "text/html": f"<progress{value}></progress> {escape(words)}",
+            "text/plain": words,
+        }
         if self._handle is None:
-            self._handle = display(page, display_id=True)
+            self._handle = display(page, raw=True, display_id=True)
         else:
-            self._handle.update(page)
+            self._handle.update(page, raw=True)
 
     def say(self, text: str) -> None:
         print(harmless(text), file=sys.stderr)
