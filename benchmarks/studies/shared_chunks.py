@@ -34,16 +34,24 @@ _BLOCK = 16 << 20  # bytes hashed at once
 
 _ZSTD_LEVEL = 3
 
+
+def _channels_last(weights: Array) -> Array | None:
+    if weights.ndim != 4 or weights.shape[1] == 1 or weights.shape[2:] == (1, 1):
+        return None
+    return weights.transpose(0, 2, 3, 1)
+
+
+def _transposed(weights: Array) -> Array | None:
+    rows = weights.reshape(len(weights), -1)
+    return None if 1 in rows.shape else rows.T
+
+
 ORDERS: dict[str, Callable[[Array], Array | None]] = {
     "as in the ONNX": lambda weights: weights,
-    "channels last": lambda weights: (
-        weights.transpose(0, 2, 3, 1) if weights.ndim == 4 and weights.shape[2] > 1 else None
-    ),
-    "transposed": lambda weights: (
-        weights.reshape(len(weights), -1).T if weights.ndim in (2, 4) else None
-    ),
+    "channels last": _channels_last,
+    "transposed": _transposed,
 }
-"""Orders that weights are looked for in; None where an order is the same as the first."""
+"""Orders that weights are looked for in; None for a tensor that has the same bytes in that order."""
 
 _PIECES = (16, 64, 256, 1024, 8192)  # bytes
 _LEAST_WEIGHTS = 4096  # of a tensor that pieces are taken from

@@ -89,3 +89,12 @@ def test_without_the_program_there_is_no_ratio(
     assert ratio is None or ratio < 0.01
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert shared_chunks.zstd_ratio(file) is None
+
+
+def test_tensors_that_an_order_does_not_change_are_left_out() -> None:
+    depthwise = RANDOM.standard_normal((512, 1, 3, 3)).astype(np.float32)
+    pointwise = RANDOM.standard_normal((64, 128, 1, 1)).astype(np.float32)
+    vector = RANDOM.standard_normal(5000).astype(np.float32)
+    orders = {one.order for one in pieces_found(b"", [depthwise, pointwise, vector])}
+    assert orders == {"as in the ONNX", "transposed"}
+    assert {one.order for one in pieces_found(b"", [vector])} == {"as in the ONNX"}
