@@ -51,7 +51,7 @@ ORDERS: dict[str, Callable[[Array], Array | None]] = {
     "channels last": _channels_last,
     "transposed": _transposed,
 }
-"""Orders that weights are looked for in; None for a tensor that has the same bytes in that order."""
+"""Orders that weights are looked for in; None for a tensor that an order does not change."""
 
 _PIECES = (16, 64, 256, 1024, 8192)  # bytes
 _LEAST_WEIGHTS = 4096  # of a tensor that pieces are taken from
