@@ -44,12 +44,12 @@ OWN, AGAIN = "this architecture", "this architecture, built again"
 
 FORMS: dict[str, dict[str, str]] = {
     OWN: {},
-    AGAIN: {},
     "same compute capability": {"hardware_compatibility": "same_compute_capability"},
     "Ampere and later": {"hardware_compatibility": "ampere_plus"},
     "version-compatible": {"version_compatible": "true"},
+    AGAIN: {},
 }
-"""Builder options of each form."""
+"""Builder options of each form, in the order in which they are built."""
 
 _ROUNDS = 12
 _ROUND_MS = 40.0  # of each engine in a round, to time many short runs and few long ones
