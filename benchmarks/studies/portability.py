@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.studies.speed import Timed, described, kept
+from benchmarks.studies.speed import Timed, described, kept, worst_cosine
 from builders.backends import get_backend
 from builders.planning.options import words
 from builders.verify.spread import spread
@@ -87,6 +87,8 @@ class Built(_Result):
         engine: File name; None if there is none.
         seconds: Duration of the build with the inspection of the engine.
         size: Bytes.
+        worst_cosine: Smallest cosine of its features of golden photos with PyTorch's; None if
+            ``golden.npz`` is not beside the network.
         note: Why it was not built, inspected or timed.
         turns: Its times.
     """
@@ -95,6 +97,7 @@ class Built(_Result):
     engine: str | None = None
     seconds: float = 0
     size: int = 0
+    worst_cosine: float | None = None
     note: str = ""
     turns: tuple[Turns, ...] = ()
 
@@ -244,30 +247,30 @@ class Study:
                 if built.engine is None:
                     continue
                 try:
-                    session = stack.enter_context(
-                        open_session(
-                            self._network.with_name(built.engine), self._inputs[built.form]
-                        )
-                    )
+                    timers[built.form] = self._opened(built, stack)
                 except Exception as error:  # the other engines are still worth timing
-                    self._replace(built.form, note=_note(error))
-                    continue
-                assert isinstance(session, DeviceTimed)
-                timers[built.form] = _timer(session)
+                    self._replace(built.model_copy(update={"note": _note(error)}))
             for batch in self._batches if timers else ():
-                for form, turns in compared(in_rounds(timers, batch), batch).items():
-                    self._replace(form, turns=turns)
+                turns = compared(in_rounds(timers, batch), batch)
+                for built in self.price.engines:
+                    if built.form in turns:
+                        more = (*built.turns, turns[built.form])
+                        self._replace(built.model_copy(update={"turns": more}))
 
-    def _replace(self, form: str, *, note: str = "", turns: Turns | None = None) -> None:
-        engines = []
-        for built in self.price.engines:
-            if built.form == form:
-                more = () if turns is None else (turns,)
-                built = built.model_copy(
-                    update={"note": note or built.note, "turns": (*built.turns, *more)}
-                )
-            engines.append(built)
-        self._write(engines)
+    def _opened(self, built: Built, stack: ExitStack) -> Time:
+        """Opens an engine, compares its features and returns how to time it."""
+        assert built.engine is not None
+        engine = self._network.with_name(built.engine)
+        session = stack.enter_context(open_session(engine, self._inputs[built.form]))
+        golden = self._network.with_name("golden.npz")
+        if golden.is_file():
+            cosine = worst_cosine(session, golden, self._what.preprocess)
+            self._replace(built.model_copy(update={"worst_cosine": cosine}))
+        assert isinstance(session, DeviceTimed)
+        return _timer(session)
+
+    def _replace(self, changed: Built) -> None:
+        self._write([changed if o.form == changed.form else o for o in self.price.engines])
 
     def _add(self, built: Built) -> None:
         print(f"{self.price.model}, {built.form}: {built.seconds} s, {built.size:,} bytes "
@@ -294,16 +297,18 @@ def _timer(session: DeviceTimed) -> Time:
 def to_markdown(prices: Sequence[Price]) -> str:
     """Returns a table with a row per engine and batch size."""
     lines = [
-        "| model | precision | engine | build s | MiB | batch | ms | times as slow |  |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | --- | --- |",
+        "| model | precision | engine | build s | MiB | worst cosine | batch | ms | times as slow "
+        "|  |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     for price in prices:
         for built in price.engines:
             start = f"| {price.model} | {price.precision} | {built.form} |"
             if built.engine is None:
-                lines.append(f"{start} |  |  |  |  | {built.note} |")
+                lines.append(f"{start} |  |  |  |  |  | {built.note} |")
                 continue
-            cost = f" {built.seconds:.0f} | {built.size / 2**20:.1f} |"
+            cosine = "" if built.worst_cosine is None else f"{built.worst_cosine:.6f}"
+            cost = f" {built.seconds:.0f} | {built.size / 2**20:.1f} | {cosine} |"
             for turns in built.turns:
                 lines.append(
                     f"{start}{cost} {turns.batch} | {turns.ms:.3g} | {_ratio(turns)} | "

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from benchmarks.studies import portability
@@ -13,6 +15,7 @@ from benchmarks.studies.portability import AGAIN, FORMS, OWN, Study, compared, i
 from benchmarks.studies.speed import Timed
 from builders.backends import get_backend
 from builders.backends.base import Facts
+from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import BatchRange, Preprocess
 from zoo.schema.precisions import Precision
 from zoo.schema.runtimes import Runtime
@@ -43,6 +46,10 @@ class Engine:
         self, batch: int, profile: int, runs: int, *, cuda_graph: bool = True
     ) -> list[float]:
         return [self._ms * batch] * runs
+
+    def features(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        features: npt.NDArray[np.float32] = images.mean((2, 3))
+        return features
 
 
 @pytest.fixture
@@ -109,6 +116,18 @@ def test_an_engine_that_does_not_open_does_not_stop_the_others(
     own, again = study.price.engines
     assert [turns.batch for turns in own.turns] == [1, 64]
     assert (again.note, again.turns) == ("not an engine", ())
+
+
+def test_features_are_compared_with_golden_ones_beside_the_network(
+    study: Study, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    features = normalise(images, IMAGENET).mean((2, 3))
+    np.savez(tmp_path / "golden.npz", images=images, features=features)
+    study.run([OWN], deadline=float("inf"))
+    [own] = study.price.engines
+    assert own.worst_cosine == pytest.approx(1)
+    assert len(own.turns) == 2
 
 
 def test_rounds_begin_with_another_engine_each() -> None:
