@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from builders.cli.catalog import update_catalog
 from builders.cli.first_use import confirm_weights, lock_first
 from builders.cli.request import places_to_run, read_request
@@ -64,7 +62,7 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
         night: When the nightly run started: its failures count towards disabling an engine. None
             for a run by hand.
     """
-    display = Display(Console())
+    display = Display()
     selected = read_request(options, display.say)
     executor = selected.chosen.executor
     repository = Repository(open_store(selected.store))

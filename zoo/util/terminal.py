@@ -51,3 +51,11 @@ def harmless_output() -> Iterator[None]:
     finally:
         if sys.stdout is ours:  # not if a command has replaced it
             sys.stdout = before
+
+
+def drawing_output() -> TextIO:
+    """Returns standard output for what draws on a terminal, whose own controls are obeyed.
+
+    Text that others wrote must be made harmless before it is drawn.
+    """
+    return sys.stdout._stream if isinstance(sys.stdout, _Harmless) else sys.stdout

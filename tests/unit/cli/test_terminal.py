@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from typing import Any
 
 import pytest
 
+from builders.jobs.progress import Display, Event
 from zoo.cli.main import run_cli
 from zoo.cli.support import Parser
 from zoo.util import folders
@@ -76,3 +78,28 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         assert "ZOO_HOME" in (raised.value.hint or "")
         monkeypatch.setenv(variable, "/somewhere")
         assert str(folder()) == "/somewhere"
+
+
+def test_a_farm_draws_on_a_terminal_and_shows_what_a_worker_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bars need the controls that are shown everywhere else."""
+    drawn = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", drawn)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich take any stream for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def work(options: Any) -> int:
+        display = Display()
+        with display.job("model") as report:
+            report(Event(stage="export", done=0, total=2, note=HOSTILE))
+        display.say(HOSTILE)
+        return 0
+
+    assert run_cli(command(work), []) == 0
+    text = drawn.getvalue()
+    assert "\x1b[2K" in text  # of the bar, which is erased in the end
+    assert "\\u001b[2K" not in text
+    assert text.count("\\u001b]0;owned") >= 2
+    assert "\x1b]0;" not in text
