@@ -146,14 +146,10 @@ class Display:
 
 def _bars(progress: Progress, label: str, bars: dict[str, TaskID]) -> Report:
     def report(event: Event) -> None:
+        note = harmless(event.note)
         if event.stage not in bars:
             description = harmless(f"{label} · {event.stage}")
-            bars[event.stage] = progress.add_task(description, total=event.total, note="")
-        progress.update(
-            bars[event.stage],
-            completed=event.done,
-            total=event.total,
-            note=harmless(event.note),
-        )
+            bars[event.stage] = progress.add_task(description, total=event.total, note=note)
+        progress.update(bars[event.stage], completed=event.done, total=event.total, note=note)
 
     return report
