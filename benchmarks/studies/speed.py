@@ -187,8 +187,8 @@ def time_all(options: argparse.Namespace) -> int:
     """Times networks that a study kept; builds missing engines."""
     failed = 0
     batches = sorted(int(word) for word in words(options.batches))
-    for path in _kept(options.places):
-        what = _read(path)
+    for path in kept(options.places):
+        what = described(path)
         network = path.with_name(path.name.removesuffix(".speed.json") + ".onnx")
         print(f"{what.model}: {what.precision}, {what.way}", file=sys.stderr, flush=True)
         try:
@@ -202,7 +202,7 @@ def time_all(options: argparse.Namespace) -> int:
 
 def table(options: argparse.Namespace) -> int:
     """Prints the times as Markdown, relative to our fp16 engine of the same model."""
-    print(to_markdown([_read(path) for path in _kept(options.places)]))
+    print(to_markdown([described(path) for path in kept(options.places)]))
     return 0
 
 
@@ -242,7 +242,7 @@ def to_markdown(timed: Sequence[Timed]) -> str:
     return "\n".join([*lines, "", f"{'; '.join(sorted(where)) or 'Nothing was timed'}."])
 
 
-def _kept(places: Sequence[Path]) -> list[Path]:
+def kept(places: Sequence[Path]) -> list[Path]:
     """Returns the description files that :func:`keep` wrote, from folders or given by name.
 
     Raises:
@@ -261,7 +261,8 @@ def _kept(places: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _read(path: Path) -> Timed:
+def described(path: Path) -> Timed:
+    """Returns the description that :func:`keep` or :func:`time_all` wrote."""
     return Timed.model_validate_json(path.read_text(encoding="utf-8"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing_extensions import assert_never
 
 from zoo.schema.measurements import LayerSummary
 from zoo.schema.precisions import PRECISION_FACTS, Lowering, Precision
+from zoo.util.loading import parse_json
 from zoo.util.strenum import StrEnum
 
 _WEIGHTS = {facts.stated: precision for precision, facts in PRECISION_FACTS.items()}
@@ -72,7 +72,7 @@ def _bounds_of(precision: Precision) -> _Bounds:
 
 def read(text: str) -> dict[str, Any]:
     """Parses the inspector's JSON; TensorRT 8.6 leaves control characters in it unescaped."""
-    parsed: dict[str, Any] = json.loads(text, strict=False)
+    parsed: dict[str, Any] = parse_json(text, strict=False)
     return parsed
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from builders.cli.main import main
+from builders.cli.entry import main
 
 sys.exit(main())

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from builders.cli.options import given_manifests
 from builders.jobs.progress import Display
@@ -171,7 +170,7 @@ def _try(draft: Draft) -> Draft:
     from builders.executors.local import LocalExecutor
     from builders.export.trial import try_export
 
-    display = Display(Console())
+    display = Display()
     with display.job(draft.manifest.id) as report:
         tried, exported = try_export(draft, LocalExecutor(), report)
     check = exported.check

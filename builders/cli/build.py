@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from builders.cli.catalog import update_catalog
 from builders.cli.first_use import confirm_weights, lock_first
 from builders.cli.request import places_to_run, read_request
@@ -64,13 +62,15 @@ def build(options: argparse.Namespace, *, night: str | None = None) -> Run:
         night: When the nightly run started: its failures count towards disabling an engine. None
             for a run by hand.
     """
-    display = Display(Console())
+    display = Display()
     selected = read_request(options, display.say)
     executor = selected.chosen.executor
     repository = Repository(open_store(selected.store))
     try:
         request = replace(selected.request, places=places_to_run(selected))
         desk = open_desk(selected.store, options.keys, display.say)
+        repository.store.check_writable()  # hours of builds would be lost on an unfit server
+        repository.sign = desk.sign
         repository.claim(MODE_FACTS[request.weights].kind)  # or nothing is to be locked for it
         request = lock_first(request, display.say, locked=options.locked)
         farm = Farm(repository, executor, display, desk, Failures(repository, night=night))

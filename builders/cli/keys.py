@@ -7,14 +7,14 @@ import getpass
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builders.cli.options import STORE_HELP, store_of
 from builders.publish.signer import KEYS_HELP, key_ring
 from zoo.cli.main import add_arguments
-from zoo.stores import folder_of, open_store
+from zoo.stores import ObjectStore, folder_of, open_store
 from zoo.util.digest import sha256_file
 from zoo.util.errors import TrustError, UsageError
 from zoo.util.names import perhaps
@@ -129,12 +129,19 @@ def _role(text: str) -> Role:
 
 
 @contextmanager
-def _signed_with(options: argparse.Namespace, ring: KeyRing) -> Iterator[SignedMetadata]:
-    """Yields a repository's signed metadata and holds its publishing lock."""
-    from builders.publish.keys import ROLES
+def signed_with(store: ObjectStore, ring: KeyRing, *roles: Role) -> Iterator[SignedMetadata]:
+    """Yields a repository's signed metadata and holds its publishing lock.
+
+    Args:
+        store: The repository's store.
+        ring: Its keys.
+        roles: Those that will sign: a wrong passphrase must fail before anything is written.
+
+    Raises:
+        TrustError: It is not signed yet, or a key can't be used.
+    """
     from builders.publish.tuf_metadata import SignedMetadata
 
-    store = open_store(store_of(options))
     with store.lock("publish"):
         metadata = SignedMetadata(store, ring)
         if not metadata.load():
@@ -142,9 +149,17 @@ def _signed_with(options: argparse.Namespace, ring: KeyRing) -> Iterator[SignedM
                 f"{store.url}: the repository is not signed yet",
                 hint="sign it with zoo-farm publish",
             )
-        for role in ROLES:
-            ring.unlock(role)  # a wrong passphrase must fail before anything is written
+        for role in roles:
+            ring.unlock(role)
         yield metadata
+
+
+def _signed_with(
+    options: argparse.Namespace, ring: KeyRing
+) -> AbstractContextManager[SignedMetadata]:
+    from builders.publish.keys import ROLES
+
+    return signed_with(open_store(store_of(options)), ring, *ROLES)
 
 
 def revoke_key(options: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from zoo.schema.manifest import (
 )
 from zoo.util.errors import UnlockedError, UsageError, ZooError
 from zoo.util.names import counted
+from zoo.util.terminal import harmless
 
 
 def add_commands(commands: Any) -> None:
@@ -77,7 +78,7 @@ def lock(options: argparse.Namespace) -> int:
     _pypi(folder, chosen, changes.errors)
     errors: list[ZooError] = [*broken.values(), *changes.errors.values()]
     for error in errors[:-1]:
-        print(f"error: {error}", file=sys.stderr)
+        print(harmless(f"error: {error}"), file=sys.stderr)
     if errors:
         raise errors[-1]
     return 0

@@ -8,6 +8,7 @@ import sys
 from builders.cli import (
     add,
     build,
+    builders,
     catalog,
     chunks,
     cluster,
@@ -38,6 +39,7 @@ COMMAND_GROUPS = (
     chunks,
     reinstate,
     keys,
+    builders,
     add,
     lock,
     manifests,
@@ -66,7 +68,8 @@ def farm_parser() -> argparse.ArgumentParser:
         help="folder of manifests (default: manifests)",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    parser.set_defaults(parser=parser)  # options --reference describes the parser itself
+    # options --reference describes the parser itself; every command of a farm resumes after Ctrl-C
+    parser.set_defaults(parser=parser, resumes=True)
     for group in COMMAND_GROUPS:
         group.add_commands(commands)
     return parser

@@ -56,6 +56,7 @@ def compare(options: argparse.Namespace) -> int:
 
     repository, say = published(options), Console(stderr=True).print
     desk = open_desk(store_of(options), options.keys, say)
+    repository.sign = desk.sign
     if options.torch_speed:
         print("\n".join(comparison.compare_on_gpu(repository, desk, Path(options.torch_speed))))
         return 0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from typing_extensions import assert_never
 
 from builders.measure.beside_timm import BesideTimm, read_rows
@@ -25,8 +25,8 @@ from zoo.schema.manifest import (
     load_manifests,
 )
 from zoo.util.errors import UsageError
+from zoo.util.loading import read_toml
 from zoo.util.names import counted
-from zoo.util.toml import toml
 
 MEASURED, UNSUPPORTED = "docs/results/models.json", "docs/results/unsupported.toml"
 
@@ -103,8 +103,8 @@ def read_unsupported(path: Path) -> list[Unsupported]:
         UsageError: The file is missing, or holds something else.
     """
     try:
-        return _UNSUPPORTED.validate_python(toml.loads(path.read_text(encoding="utf-8")))["network"]
-    except (OSError, toml.TOMLDecodeError, ValidationError, KeyError) as error:
+        return _UNSUPPORTED.validate_python(read_toml(path))["network"]
+    except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"{path}: can't be read", hint="it is a list of [[network]] with name and reason"
         ) from error

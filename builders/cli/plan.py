@@ -19,6 +19,7 @@ from zoo.repository.repository import Repository
 from zoo.stores import open_store
 from zoo.util.errors import ManifestError, UsageError
 from zoo.util.names import counted
+from zoo.util.terminal import harmless
 
 
 def add_commands(commands: Any) -> None:
@@ -37,7 +38,7 @@ def show_plan(options: argparse.Namespace) -> int:
     elif options.matrix:
         print(matrix_line(plan))
         for note in plan.notes:
-            print(note, file=sys.stderr)
+            print(harmless(note), file=sys.stderr)
         if not plan.work:
             print("nothing to do: the matrix is empty", file=sys.stderr)
     else:
@@ -56,7 +57,7 @@ def _status(plan: FarmPlan, options: argparse.Namespace) -> int:
         engine for engine in plan.engines if engine.action is Action.BLOCKED and not engine.archs
     ]
     for engine in broken if options.matrix else ():
-        print(f"{engine.model}: {engine.reason}", file=sys.stderr)
+        print(harmless(f"{engine.model}: {engine.reason}"), file=sys.stderr)
     return ManifestError.exit_code if broken and not options.matrix else 0
 
 
@@ -87,4 +88,4 @@ def plan_of(
 
 
 def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(harmless(text), file=sys.stderr)

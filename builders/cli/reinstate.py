@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from builders.cli.executor import local_executor
 from builders.cli.options import chosen_manifests, published, store_of
 from builders.cli.repository import engine_entry, published_model
@@ -47,7 +45,7 @@ def reinstate(options: argparse.Namespace) -> int:
     """Offers a withdrawn engine again: verifies it here, or accepts a later verification."""
     if not options.reason.strip():
         raise UsageError("the reason is empty", hint="--reason is kept in the engine's history")
-    repository, display = published(options), Display(Console())
+    repository, display = published(options), Display()
     index = published_model(repository, options.model)
     entry = engine_entry(options.model, options.target, index.engines)
     name = f"{options.model} {options.target}"
@@ -59,6 +57,7 @@ def reinstate(options: argparse.Namespace) -> int:
     by_hand.check_licences(repository, engine)
     by_hand.check_decision(repository, reinstatement(engine, options.reason))
     desk = open_desk(store_of(options), options.keys, display.say)
+    repository.sign = desk.sign
     try:
         _verify(options, repository, entry, desk, display)
     except ZooError:

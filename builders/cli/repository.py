@@ -27,6 +27,7 @@ from zoo.schema.records import Status
 from zoo.stores import open_store
 from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.names import counted, perhaps
+from zoo.util.terminal import harmless
 
 _MIN_DIGITS = 8
 """Fewest digits of its SHA-256 that name an engine."""
@@ -87,12 +88,18 @@ def publish(options: argparse.Namespace) -> int:
     for sentence in signed.changes:
         print(sentence)
     for key, reason in signed.refused.items():
-        print(f"REFUSED {key}: {reason}", file=sys.stderr)
+        print(harmless(f"REFUSED {key}: {reason}"), file=sys.stderr)
     print(f"{len(signed.models)} signed, {len(signed.refused)} refused")
     for role, until in signed.ending.items():
         print(
             f"WARNING: the signature of {role} expires on {until:%Y-%m-%d}; readers then reject "
             f"the repository. Where its key is stored, run: zoo-farm keys renew {role}",
+            file=sys.stderr,
+        )
+    if signed.trusts_everybody:
+        print(
+            "WARNING: this repository registers no builders, so whoever can write to it can call "
+            "an engine verified. Where its keys are, run: zoo-farm builders add NAME",
             file=sys.stderr,
         )
     if options.issue:
@@ -115,6 +122,7 @@ def withdraw(options: argparse.Namespace) -> int:
         print(f"{options.model} {options.target}: withdrawn before: {entry.reason}")
         return 0
     desk = open_desk(store_of(options), options.keys, print)  # before anything is stored
+    repository.sign = desk.sign
     decision = withdrawal(entry.engine.sha256, options.reason)
     by_hand.check_decision(repository, decision)
     others = by_hand.have_signed(repository, desk, Candidate(card=index.card), [decision])

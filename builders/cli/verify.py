@@ -6,8 +6,6 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-
 from builders.cli.catalog import write_catalog
 from builders.cli.executor import local_executor
 from builders.cli.options import chosen_manifests, published, store_of
@@ -34,13 +32,14 @@ def verify(options: argparse.Namespace) -> int:
     from builders.run.reverify import Reverifier, summarise
 
     manifests, broken = chosen_manifests(options)
-    repository, display = published(options), Display(Console())
+    repository, display = published(options), Display()
     machine = this_machine()
     if options.builder_python:
         toolchains = tuple(toolchains_of(options.builder_python).values())
         machine = replace(machine, toolchains=toolchains)
     store = store_of(options)
     desk = open_desk(store, options.keys, display.say)
+    repository.sign = desk.sign
     failures = failures_beside(store)
     reverifier = Reverifier(repository, local_executor(options), display, failures, machine, desk)
     models = {*manifests, *broken} if options.models else None

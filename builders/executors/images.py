@@ -18,8 +18,8 @@ from zoo.schema.targets import RuntimeLine, on_gpu
 from zoo.schema.targets_table import target_table
 from zoo.util.errors import UsageError
 from zoo.util.files import write_whole
+from zoo.util.loading import read_toml
 from zoo.util.names import perhaps
-from zoo.util.toml import toml
 
 UNLOCKED = "unlocked"
 PYTHON = "docker.io/library/python:3.12-slim-bookworm"
@@ -96,8 +96,8 @@ def read_digests(path: Path) -> dict[str, str]:
         UsageError: The file can't be read or has an invalid digest.
     """
     try:
-        table: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, toml.TOMLDecodeError) as error:
+        table: dict[str, Any] = read_toml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
     digests = {}
     for name, entry in table.items():

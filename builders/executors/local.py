@@ -15,6 +15,7 @@ from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
 from builders.jobs import output_files
+from builders.jobs.made_engines import check_made
 from builders.jobs.messages import Failure, Job, engine_job
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
@@ -238,6 +239,7 @@ def _outcome(
             kind = NotRunError if result.error in _NOT_THE_ENGINE else JobError
             raise kind(result.message, hint=result.hint)
         output_files.collect_files(result, folder)
+        check_made(job, result, folder)
         return Outcome(result=result, folder=folder)
     end = last_words(folder)
     if stopped:

@@ -59,7 +59,7 @@ SideFile = Literal["inspector"]
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
 
 
 class ExportJob(_Message):
@@ -184,7 +184,7 @@ AnyJob: TypeAlias = ExportJob | ReferenceJob | EngineJob
 """A closed set: code that decides by the class of a job uses ``match`` with ``assert_never``."""
 
 Job = Annotated[AnyJob, Field(discriminator="kind")]
-parse_job: TypeAdapter[AnyJob] = TypeAdapter(Job)
+parse_job: TypeAdapter[AnyJob] = TypeAdapter(Job, config=ConfigDict(defer_build=True))
 
 
 def engine_job(job: Job) -> EngineJob | None:
@@ -322,5 +322,5 @@ Result = Annotated[
     ExportOutput | ReferenceOutput | BuildOutput | Failure, Field(discriminator="kind")
 ]
 parse_result: TypeAdapter[ExportOutput | ReferenceOutput | BuildOutput | Failure] = TypeAdapter(
-    Result
+    Result, config=ConfigDict(defer_build=True)
 )

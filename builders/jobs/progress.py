@@ -16,6 +16,9 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from zoo.util.loading import parse_json
+from zoo.util.terminal import drawing_output, harmless
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -41,7 +44,7 @@ class Event:
     def from_line(cls, line: str) -> Event | None:
         """Parses an event; returns None for any other line."""
         try:
-            data = json.loads(line)
+            data = parse_json(line)
         except (ValueError, RecursionError):
             return None
         if not isinstance(data, dict):
@@ -78,18 +81,18 @@ class Display:
     Thread-safe.
 
     Args:
-        console: Where to show it.
+        console: Where to show it; standard output by default.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(file=drawing_output())
         self._lock = threading.Lock()
         self._live: Progress | None = None  # shared: a terminal has one live display
         self._jobs = 0
 
     def say(self, text: str) -> None:
         """Prints one line."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(harmless(text), highlight=False, soft_wrap=True, markup=False)
 
     @contextmanager
     def job(self, label: str) -> Iterator[Report]:
@@ -111,9 +114,9 @@ class Display:
         with self._lock:
             if self._live is None:
                 columns = (
-                    TextColumn("{task.description:<32}"),
+                    TextColumn("{task.description:<32}", markup=False),
                     BarColumn(bar_width=24),
-                    TextColumn("{task.fields[note]}"),
+                    TextColumn("{task.fields[note]}", markup=False),
                     TimeElapsedColumn(),
                 )
                 self._live = Progress(*columns, console=self._console, transient=True)
@@ -143,9 +146,10 @@ class Display:
 
 def _bars(progress: Progress, label: str, bars: dict[str, TaskID]) -> Report:
     def report(event: Event) -> None:
+        note = harmless(event.note)
         if event.stage not in bars:
-            description = f"{label} · {event.stage}"
-            bars[event.stage] = progress.add_task(description, total=event.total, note="")
-        progress.update(bars[event.stage], completed=event.done, total=event.total, note=event.note)
+            description = harmless(f"{label} · {event.stage}")
+            bars[event.stage] = progress.add_task(description, total=event.total, note=note)
+        progress.update(bars[event.stage], completed=event.done, total=event.total, note=note)
 
     return report

@@ -19,6 +19,7 @@ from builders.jobs.messages import Job, parse_job
 from builders.jobs.output_files import INSPECTOR, JOB, LOG, QUARANTINE, RESULT, copy_file
 from zoo.repository.repository import Repository
 from zoo.util.errors import NotRunError
+from zoo.util.loading import read_regular
 
 _KEPT = {
     JOB: "job", LOG: "log", RESULT: "result", INSPECTOR: "inspector", QUARANTINE: "quarantine",
@@ -111,7 +112,7 @@ def keep(folder: Path, kept: Path) -> None:
 def _job_in(file: Path) -> Job | None:
     """Returns a kept job, None if this version would not make such a job."""
     try:
-        return parse_job.validate_json(file.read_bytes())
+        return parse_job.validate_json(read_regular(file))
     except ValidationError:
         return None
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from zoo.schema.measurements import Cost
 from zoo.util.errors import UsageError
 from zoo.util.files import write_whole
+from zoo.util.loading import read_regular
 
 
 class BesideTimm(BaseModel):
@@ -49,7 +50,7 @@ def read_rows(path: Path) -> list[BesideTimm]:
         UsageError: The file holds something else.
     """
     try:
-        return _ROWS.validate_json(path.read_bytes())
+        return _ROWS.validate_json(read_regular(path))
     except FileNotFoundError:
         return []
     except (OSError, ValidationError) as error:

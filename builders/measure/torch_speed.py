@@ -21,6 +21,7 @@ from zoo.schema.measurements import (
     Unmeasured,
 )
 from zoo.util.errors import UsageError
+from zoo.util.loading import read_regular
 
 
 class TorchTimes(BaseModel):
@@ -97,7 +98,7 @@ def read_torch_speed(path: Path) -> TorchSpeed:
         UsageError: It can't be read or is another kind of file.
     """
     try:
-        return TorchSpeed.model_validate_json(path.read_bytes())
+        return TorchSpeed.model_validate_json(read_regular(path))
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else _first(error)
         raise UsageError(

@@ -7,6 +7,7 @@ hold only their digests; the images themselves never enter a repository. None is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import CalibrationImages
 from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
+from zoo.util.faults import MachineError, persistently
 from zoo.util.names import counted
 
 LEAST = 32
@@ -150,7 +152,9 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
             report(f"calibration: using {_MOST} of the {len(photos)} photos of {folder}")
             break
         try:
-            look = look_of(open_photo(path))
+            look = persistently(partial(_look, path), str(path))
+        except MachineError:
+            raise  # not the photo's fault
         except RunError as error:
             report(f"calibration: {error.message}; skipped")
             continue
@@ -170,6 +174,10 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
             hint=_EXPECTED,
         )
     return _judged(folder, usable, looks, report)
+
+
+def _look(path: Path) -> Look:
+    return look_of(open_photo(path))
 
 
 def _judged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
+from zoo.util.faults import MachineError, persistently
 from zoo.util.names import counted
 
 LEAST_OF_CLASS = 5
@@ -121,7 +123,9 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
             if path.suffix.lower() not in _SUFFIXES:
                 continue
             try:
-                open_photo(path)
+                persistently(partial(open_photo, path), str(path))
+            except MachineError:
+                raise  # not the photo's fault
             except RunError as error:
                 report(f"labelled: {error.message}; skipped")
                 continue

@@ -20,9 +20,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from builders.publish.builder_list import Builders
 from builders.publish.corrections import store_documents
 from builders.publish.index import model_index
 from builders.publish.provenance_file import PROVENANCE, is_about
+from builders.publish.signatures import TrustedRepository
 from builders.verify.misses import find_misses
 from zoo.repository.files import LARGEST_RECORD
 from zoo.repository.repository import Repository
@@ -55,6 +57,7 @@ class Question(BaseModel):
         previous: The index of its model as signed now.
         now: The time, seconds since 1970.
         kind: What the repository is for.
+        builders: The builders that it registers; None if it is from before there were builders.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +67,7 @@ class Question(BaseModel):
     previous: ModelIndex | None
     now: float
     kind: Kind
+    builders: Builders | None
 
 
 class Answer(BaseModel):
@@ -81,7 +85,12 @@ class Answer(BaseModel):
 
 
 def check_candidate(
-    repository: Repository, key: str, previous: ModelIndex | None, now: datetime, kind: Kind
+    repository: Repository,
+    key: str,
+    previous: ModelIndex | None,
+    now: datetime,
+    kind: Kind,
+    builders: Builders | None,
 ) -> ModelIndex:
     """Checks a candidate and returns the index of its model with the candidate applied.
 
@@ -93,10 +102,13 @@ def check_candidate(
         previous: The index of its model as signed now.
         now: The time.
         kind: What the repository is for.
+        builders: The builders that it registers; None if it is from before there were builders.
 
     Raises:
         RepositoryError: The candidate is refused; the message says why.
     """
+    if builders is not None:
+        repository = TrustedRepository(repository.store, builders, previous)
     candidate = repository.candidates.read(key)
     if candidate is None:
         raise RepositoryError(f"{key} is missing")
@@ -131,14 +143,16 @@ def checked_index(
     is_given_out = any(entry.status != Status.WITHDRAWN for entry in index.engines)
     if not kind.seeded and (is_given_out or not index.engines):
         check_licence(candidate.card.model, candidate.card.licence)
-    listed = {entry.record for entry in previous.engines} if previous else set()
+    listed = {(e.record, e.record_file.sha256) for e in previous.engines} if previous else set()
     current = _must_meet_tolerance(index, previous)
-    for name in dict.fromkeys(entry.record for entry in index.engines):
+    for name, file in dict.fromkeys((e.record, e.record_file.sha256) for e in index.engines):
         record = repository.record(candidate.card.model, name)
         assert record is not None
         if problem := next(problems(repository, candidate.card, record, kind, current), None):
             raise RepositoryError(f"record {name}: {problem}")
-        if name not in listed:  # listed records were checked when they came in
+        if (name, file) not in listed:  # the others were checked when they came in
+            if isinstance(repository, TrustedRepository):
+                repository.check_introduced(record, file)
             _check_blobs(repository, record)
             if problem := next(wrong_documents(repository, record, kind), None):
                 raise RepositoryError(f"record {name}: {problem}")
@@ -179,7 +193,7 @@ def problems(
     yield from _wrong_files(record, kind)
     attestations = repository.attestations(record.engine.sha256)
     if not attestations:
-        yield "its engine has no attestation"
+        yield "its engine has no attestation that counts"
     for attestation in attestations:
         if attestation.engine != record.engine.sha256:
             yield f"one of its attestations is about {attestation.engine}"
@@ -269,6 +283,7 @@ def main() -> int:
             question.previous,
             datetime.fromtimestamp(question.now, timezone.utc),
             question.kind,
+            question.builders,
         )
         answer = Answer(index=index)
     except ZooError as error:

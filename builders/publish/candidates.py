@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from builders.publish import index
-from zoo.repository.repository import Repository
+from zoo.repository.repository import Repository, SignAttestation
 from zoo.schema.index import Candidate, ModelIndex
 from zoo.util.errors import RepositoryError
 
@@ -23,6 +23,7 @@ class Proposals:
         publish: Signs the candidates; None if the keys are elsewhere, where ``zoo-farm publish``
             signs them.
         now: The clock.
+        sign: Signs what this machine attests, as its builder; None to leave it unsigned.
     """
 
     def __init__(
@@ -30,7 +31,9 @@ class Proposals:
         repository: Repository,
         publish: Callable[[], Published] | None,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        sign: SignAttestation | None = None,
     ) -> None:
+        self.sign = sign
         self._repository = repository
         self._publish = publish
         self._now = now

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from builders.publish.corrections import replaced
 from zoo.repository.repository import Repository
 from zoo.schema.index import (
@@ -16,6 +18,7 @@ from zoo.schema.records import (
     AttestationKind,
     Blob,
     BuildRecord,
+    Status,
 )
 from zoo.schema.status import concerning, status_of
 from zoo.schema.targets import arch_of
@@ -60,22 +63,13 @@ def _engine_entry(
     targets: tuple[str, ...],
     papers: dict[str, Blob],
 ) -> EngineEntry:
-    status, reason = status_of(attestations)
-    latest = {attestation.kind: attestation for attestation in attestations}
-
-    verified, benchmarked = (
-        latest.get(AttestationKind.VERIFIED),
-        latest.get(AttestationKind.BENCHMARKED),
-    )
-    compared = latest.get(AttestationKind.COMPARED)
+    signed = any(attestation.signature is not None for attestation in attestations)
     return EngineEntry(
         record=record.key,
         record_file=file,
         targets=targets,
         precision=record.inputs.precision,
         advice=record.advice,
-        status=status,
-        reason=reason,
         engine=Blob(sha256=record.engine.sha256, size=record.engine.size),
         toolchain=record.inputs.toolchain,
         batch=record.inputs.batch,
@@ -83,22 +77,53 @@ def _engine_entry(
         preprocess=record.inputs.preprocess,
         dry_run=record.dry_run,
         precision_status=record.precision_status,
-        verification=VerificationSummary.model_validate(
+        cost=record.cost,
+        created=record.created,
+        documents=papers,
+        attested=tuple(sorted(one.short for one in attestations)) if signed else (),
+        **stated_of(attestations),
+    )
+
+
+class Stated(TypedDict):
+    """The fields of an index entry that come from an engine's attestations."""
+
+    status: Status
+    reason: str | None
+    verification: VerificationSummary | None
+    benchmark: BenchmarkSummary | None
+    comparison: ComparisonSummary | None
+
+
+def stated_of(attestations: list[Attestation]) -> Stated:
+    """Returns the fields of an index entry that come from an engine's attestations.
+
+    Args:
+        attestations: Those that apply to the entry's targets, oldest first.
+    """
+    status, reason = status_of(attestations)
+    latest = {attestation.kind: attestation for attestation in attestations}
+    verified, benchmarked = (
+        latest.get(AttestationKind.VERIFIED),
+        latest.get(AttestationKind.BENCHMARKED),
+    )
+    compared = latest.get(AttestationKind.COMPARED)
+    return {
+        "status": status,
+        "reason": reason,
+        "verification": VerificationSummary.model_validate(
             {**verified.body.model_dump(), "machine": verified.machine, "key": verified.key}
         )
         if verified
         else None,
-        benchmark=BenchmarkSummary.model_validate(
+        "benchmark": BenchmarkSummary.model_validate(
             {**benchmarked.body.model_dump(), "machine": benchmarked.machine}
         )
         if benchmarked
         else None,
-        comparison=ComparisonSummary.model_validate(
+        "comparison": ComparisonSummary.model_validate(
             {**compared.body.model_dump(), "machine": compared.machine}
         )
         if compared
         else None,
-        cost=record.cost,
-        created=record.created,
-        documents=papers,
-    )
+    }

@@ -49,6 +49,7 @@ from zoo.schema.records import BuildRecord, ExportRecord, Record
 from zoo.stores import Entry
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, TooLongError
+from zoo.util.loading import parse_json
 
 _COLLECTED = (
     "runs/", "candidates/", "refused/", METADATA, "index/", "attestations/", "records/", "exports/",
@@ -196,7 +197,7 @@ def _parsed(scan: _Scan, key: str, kind: type[R], later: type[L]) -> R | L | Non
 
 def _condemned(repository: Repository) -> dict[str, datetime]:
     try:
-        data = json.loads(repository.store.get(CONDEMNED, limit=_LARGEST_LIST))
+        data = parse_json(repository.store.get(CONDEMNED, limit=_LARGEST_LIST))
         return {str(key): datetime.fromisoformat(when) for key, when in data.items()}
     except (KeyError, ValueError, TypeError, AttributeError):  # then everything is condemned again
         return {}

@@ -9,6 +9,8 @@
     root.json        the root to give to users, who then trust the repository
     seen.json        the newest version of the index signed with these keys
     rotation.json    what an interrupted rotation still has to write
+    builder.pem      signs the attestations of this machine, the repository's first builder
+    builders.json    the builders that the first signature of the repository registers
     lock             held while any of these is written
 
 A folder belongs to one repository, the one whose root it holds. Keys are made, rotated and
@@ -28,13 +30,14 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -42,9 +45,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
+from builders.publish.builder_list import BUILDERS, Builder, PublicKey
 from zoo.stores.base import WITNESS
 from zoo.util.errors import TrustError
 from zoo.util.files import create_private, write_private
+from zoo.util.loading import read_regular
 from zoo.util.locks import turn
 
 Role = Literal["root", "targets", "publisher"]
@@ -52,6 +57,11 @@ ROLES: tuple[Role, ...] = ("root", "targets", "publisher")
 
 PASSPHRASE = "ZOO_KEYS_PASSPHRASE"
 """Environment variable with the passphrase of key files, for unattended machines."""
+
+_BUILDERS = "builders.json"
+
+BUILDER = "builder.pem"
+"""Name of the file of a builder's private key."""
 
 LOCK = "lock"
 """Name of the file in a folder of keys that is locked while one process writes there."""
@@ -84,22 +94,6 @@ class Expiry(BaseModel):
 
 UNATTENDED = Expiry(root=3650, targets=3650, index=3650, timestamp=3650)
 """For a personal repository, which no nightly job refreshes."""
-
-
-class PublicKey(BaseModel):
-    """A public key in TUF's format. Fields that TUF may add are kept.
-
-    Attributes:
-        keytype: Such as ``ed25519``.
-        scheme: The signature scheme.
-        keyval: The key: ``public`` and its hexadecimal digits or PEM.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    keytype: str
-    scheme: str
-    keyval: dict[str, str]
 
 
 class KeyEntry(BaseModel):
@@ -163,6 +157,19 @@ class KeyRing:
     def root_file(self) -> Path:
         """The root to give to users of the repository."""
         return self.folder / "root.json"
+
+    @property
+    def builders_file(self) -> Path:
+        """The builders that the first signature registers; folders of earlier versions have none.
+
+        Later the signed metadata says who they are.
+        """
+        return self.folder / _BUILDERS
+
+    @property
+    def builder_file(self) -> Path:
+        """The key of the builder on this machine."""
+        return self.folder / BUILDER
 
     def entry(self, role: Role) -> KeyEntry:
         """Returns the key of a role."""
@@ -232,7 +239,7 @@ def _read_keys(path: Path) -> KeyFile:
         TrustError: It is missing or malformed.
     """
     try:
-        return KeyFile.model_validate_json(path.read_bytes())
+        return KeyFile.model_validate_json(read_regular(path))
     except OSError as error:
         raise TrustError(
             f"{path}: {error.strerror}",
@@ -295,6 +302,8 @@ def make_keys(
         _check_unused(folder)
         keys = tuple(elsewhere.get(role) or _new_key(folder, role, passphrase) for role in ROLES)
         text = KeyFile(keys=keys, expiry=expiry, bins=bins).model_dump_json(indent=1)
+        first = new_builder(folder / BUILDER, "first", passphrase)
+        write_private(folder / _BUILDERS, BUILDERS.dump_json((first,), indent=1))
         # The file that makes them keys comes last, and once: also on a disk without locks.
         if not create_private(folder / "keys.json", text.encode()):
             for entry in keys:
@@ -327,7 +336,8 @@ def _check_unused(folder: Path) -> None:
     if (folder / "keys.json").exists():
         raise _used(folder)
     if folder.is_dir() and any(
-        path.suffix not in (".pem", ".part") and path.name != LOCK for path in folder.iterdir()
+        path.suffix not in (".pem", ".part") and path.name not in (LOCK, _BUILDERS)
+        for path in folder.iterdir()
     ):
         raise TrustError(
             f"{folder} holds other files",
@@ -359,14 +369,108 @@ def new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
 
 
 def _new_key(folder: Path, role: Role, passphrase: str | None) -> KeyEntry:
+    private, pem = _generated(passphrase)
+    names = (f"{role}.pem" if n == 1 else f"{role}-{n}.pem" for n in range(1, 1000))
+    name = next(name for name in names if create_private(folder / name, pem))
+    return key_entry(role, f"file:{name}", SSlibKey.from_crypto(private.public_key()))
+
+
+def _generated(passphrase: str | None) -> tuple[Ed25519PrivateKey, bytes]:
+    """Returns a new private key, and the file of it."""
     private = Ed25519PrivateKey.generate()
     encryption: KeySerializationEncryption = NoEncryption()
     if passphrase:
         encryption = BestAvailableEncryption(passphrase.encode())
-    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    names = (f"{role}.pem" if n == 1 else f"{role}-{n}.pem" for n in range(1, 1000))
-    name = next(name for name in names if create_private(folder / name, pem))
-    return key_entry(role, f"file:{name}", SSlibKey.from_crypto(private.public_key()))
+    return private, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+def new_builder(
+    path: Path, name: str, passphrase: str | None, ask: AskPassphrase | None = None
+) -> Builder:
+    """Generates a builder's key unless the file exists; returns what to register of it.
+
+    Args:
+        path: The file.
+        name: What people call the builder.
+        passphrase: Encrypts a new key; None for no encryption.
+        ask: Asks for the passphrase of a key that exists; by default it is the same.
+
+    Raises:
+        TrustError: The file exists and is not a private key, or needs another passphrase.
+    """
+    if not path.exists():
+        create_private(path, _generated(passphrase)[1])
+    key = load_builder(path, ask or (lambda what: passphrase or "")).public_key
+    return Builder(name=name, keyid=key.keyid, public=PublicKey.model_validate(key.to_dict()))
+
+
+def load_builder(path: Path, ask: AskPassphrase) -> CryptoSigner:
+    """Returns the signer of a builder's key.
+
+    Args:
+        path: The file.
+        ask: Asks for a passphrase if the key is encrypted and the environment has none.
+
+    Raises:
+        TrustError: It is missing, is not such a key, or needs another passphrase.
+    """
+    try:
+        data = path.read_bytes()
+        encrypted = b"ENCRYPTED" in data
+        secret = (os.environ.get(PASSPHRASE) or ask(f"passphrase of {path}")) if encrypted else ""
+        private = load_pem_private_key(data, secret.encode() or None)
+        key = SSlibKey.from_crypto(private.public_key())
+        return CryptoSigner(private, key)
+    except (OSError, ValueError, TypeError) as error:
+        raise TrustError(
+            f"the builder's key {path} can't be used: {error}",
+            hint=f"if it is encrypted, set {PASSPHRASE}; zoo-farm builders key creates one",
+        ) from error
+
+
+def write_public(private: Path, public: Path, ask: AskPassphrase) -> None:
+    """Writes the public key of a builder's private key, as PEM.
+
+    Args:
+        private: The private key.
+        public: The file to write.
+        ask: Asks for a passphrase if the key is encrypted.
+
+    Raises:
+        TrustError: The private key can't be used.
+    """
+    key = load_builder(private, ask).public_key.keyval["public"]
+    public.write_bytes(
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+
+
+def builder_elsewhere(name: str, public: Path) -> Builder:
+    """Returns a builder whose private key is on another machine.
+
+    Args:
+        name: What people call it.
+        public: PEM file of its public key.
+
+    Raises:
+        TrustError: The file contains no public key, or one of another type.
+    """
+    key = _public_key(public)
+    if key.keytype != "ed25519":
+        raise TrustError(
+            f"{public}: a key of type {key.keytype}; a builder's is of type ed25519",
+            hint="zoo-farm builders key, on the builder's machine, creates one",
+        )
+    return Builder(name=name, keyid=key.keyid, public=PublicKey.model_validate(key.to_dict()))
+
+
+def _public_key(path: Path) -> SSlibKey:
+    try:
+        return SSlibKey.from_crypto(load_pem_public_key(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise TrustError(f"{path}: not a public key in PEM format: {error}") from error
 
 
 def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
@@ -390,11 +494,7 @@ def key_elsewhere(role: str, uri: str, public: Path) -> KeyEntry:
             f"{uri}: there is no signer for '{scheme}:'",
             hint=f"schemes are {', '.join(sorted(SIGNER_FOR_URI_SCHEME))}",
         )
-    try:
-        key = SSlibKey.from_crypto(load_pem_public_key(public.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise TrustError(f"{public}: not a public key in PEM format: {error}") from error
-    return key_entry(known, uri, key)
+    return key_entry(known, uri, _public_key(public))
 
 
 def key_entry(role: Role, uri: str, key: Key) -> KeyEntry:

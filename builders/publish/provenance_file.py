@@ -6,9 +6,8 @@ that anybody may have written and loads as little code as possible.
 
 from __future__ import annotations
 
-import json
-
 from zoo.schema.records import BuildRecord
+from zoo.util.loading import parse_json
 
 PROVENANCE = "provenance"
 """Name of the file beside every engine."""
@@ -17,7 +16,7 @@ PROVENANCE = "provenance"
 def is_about(statement: bytes, record: BuildRecord) -> bool:
     """Whether a statement names an engine and the build key of its record."""
     try:
-        content = json.loads(statement)
+        content = parse_json(statement)
         digests = [subject["digest"]["sha256"] for subject in content["subject"]]
         key = content["predicate"]["buildDefinition"]["internalParameters"]["buildKey"]
     except (ValueError, KeyError, TypeError):

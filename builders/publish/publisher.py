@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
+from builders.publish.builder_list import Builders
 from builders.publish.candidate_check import Answer, Question
 from builders.publish.changes import changes
 from builders.publish.chunk_lists import without_chunks
@@ -21,6 +22,8 @@ from builders.publish.chunking import must_be_able, with_chunks
 from builders.publish.corrections import signed_by
 from builders.publish.index import without_aged
 from builders.publish.keys import Role
+from builders.publish.registered import read_builders
+from builders.publish.rerun import rerun_apart
 from builders.publish.tuf_metadata import SignedMetadata
 from builders.toolchains.worker_environment import worker_environment
 from zoo.repository.repository import Repository
@@ -29,9 +32,13 @@ from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
 from zoo.schema.records import Kind
 from zoo.util.causes import end_of
 from zoo.util.errors import JobError, RepositoryError, ZooError
+from zoo.util.loading import parse_json
 
-Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind], ModelIndex]
+Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind, Builders | None], ModelIndex]
 """The signature of :func:`builders.publish.candidate_check.check_candidate`."""
+
+Rerun = Callable[[Repository, ModelIndex, ModelIndex | None], None]
+"""The signature of :func:`builders.publish.rerun.rerun_apart`."""
 
 SOON = timedelta(days=60)
 """Time before the expiry of an offline key's signature at which a warning is shown."""
@@ -46,16 +53,23 @@ class Published:
         changes: Sentences on corrected facts and on engines that have another status than before.
         refused: Reason for refusing each refused candidate.
         ending: Expiry of the roles whose signatures expire within :data:`SOON`.
+        trusts_everybody: Whether the repository registers no builders, as before there were any.
     """
 
     models: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     ending: dict[Role, datetime] = field(default_factory=dict)
+    trusts_everybody: bool = False
 
 
 def check_apart(
-    repository: Repository, key: str, previous: ModelIndex | None, now: datetime, kind: Kind
+    repository: Repository,
+    key: str,
+    previous: ModelIndex | None,
+    now: datetime,
+    kind: Kind,
+    builders: Builders | None,
 ) -> ModelIndex:
     """Runs :func:`builders.publish.candidate_check.check_candidate` in its own process.
 
@@ -69,6 +83,7 @@ def check_apart(
         previous=previous,
         now=now.timestamp(),
         kind=kind,
+        builders=builders,
     )
     done = subprocess.run(
         [sys.executable, "-m", "builders.publish.candidate_check"],
@@ -80,7 +95,7 @@ def check_apart(
         last = end_of(done.stderr, "no message")
         raise JobError(f"{key}: its check failed ({done.returncode}): {last}")
     try:
-        answer = Answer.model_validate(json.loads(done.stdout))
+        answer = Answer.model_validate(parse_json(done.stdout))
     except ValueError as error:
         raise JobError(f"{key}: the result of its check can't be parsed: {error}") from error
     if answer.refused is not None:
@@ -97,6 +112,7 @@ class Publisher:
         repository: The repository.
         metadata: Signs the index.
         check: Checks a candidate.
+        rerun: Runs the CPU engines that a candidate would have signed.
         now: Returns the time.
     """
 
@@ -106,11 +122,13 @@ class Publisher:
         metadata: SignedMetadata,
         *,
         check: Check = check_apart,
+        rerun: Rerun = rerun_apart,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self._repository = repository
         self._metadata = metadata
         self._check = check
+        self._rerun = rerun
         self._now = now
 
     def run(self, *, refresh: bool = False, all_chunks: bool = False) -> Published:
@@ -139,6 +157,8 @@ class Publisher:
             if not self._metadata.load():
                 self._metadata.start()
             signer = self._metadata.root.signed.roles["timestamp"].keyids[0]
+            builders = read_builders(self._metadata.targets.signed)
+            published.trusts_everybody = builders is None
             rows = {row.model: row for row in self._index(kind).models}
             keys = repository.candidates.waiting()
             files: dict[str, bytes] = {}
@@ -148,9 +168,10 @@ class Publisher:
                 data = files.get(path) or self._metadata.read(path)
                 previous = ModelIndex.model_validate_json(data) if data else None
                 try:
-                    made = self._check(repository, key, previous, self._now(), kind)
+                    made = self._check(repository, key, previous, self._now(), kind, builders)
                     if made.model != model:
                         raise RepositoryError(f"its check returned the index of {made.model}")
+                    self._rerun(repository, made, previous)
                 except ZooError as error:
                     published.refused[key] = str(error)
                     repository.candidates.refuse(key, str(error))

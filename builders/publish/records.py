@@ -45,7 +45,7 @@ from zoo.schema.records import (
     TimingCacheRecord,
 )
 from zoo.util.clock import utc_now
-from zoo.util.digest import sha256_json
+from zoo.util.digest import sha256_bytes, sha256_json
 
 NOT_RUN = "built on a machine without this GPU; it has not been run"
 
@@ -120,11 +120,6 @@ def publish_build(
     """
     assert output.engine is not None
     engine = repository.blobs.add(folder / output.engine)
-    if spec is None:
-        attest_pending(repository, engine.sha256, job.inputs.key, output, now)
-    else:
-        inputs = verification_inputs(engine.sha256, spec)
-        attest_verification(repository, inputs, job.inputs.key, output, now)
     created = now()
     origin = provenance.statement(job, export, output, engine, created)
     documents = {
@@ -150,6 +145,12 @@ def publish_build(
         cost=output.cost,
         created=created,
     )
+    file = sha256_bytes(record.to_json())
+    if spec is None:
+        attest_pending(repository, engine.sha256, job.inputs.key, output, now, file=file)
+    else:
+        inputs = verification_inputs(engine.sha256, spec)
+        attest_verification(repository, inputs, job.inputs.key, output, now, file=file)
     repository.add_record(record)
     if output.timing_cache is not None:
         publish_timing_cache(repository, record, output, folder)
@@ -208,6 +209,8 @@ def attest_verification(
     build: str,
     output: BuildOutput,
     now: Callable[[], str] = utc_now,
+    *,
+    file: str | None,
 ) -> None:
     """Attests a verification (verified, or withdrawn with a reason) and its benchmark.
 
@@ -217,6 +220,7 @@ def attest_verification(
         build: Key of the engine's build record.
         output: The worker's result.
         now: The clock.
+        file: Digest of that record's file.
     """
     verification = output.verification
     assert verification is not None
@@ -230,7 +234,7 @@ def attest_verification(
         body = body.but(not_measured=[row.model_dump() for row in noisy])
     attest = partial(
         _attest, repository, engine=inputs.engine, key=inputs.key, build=build, output=output,
-        now=now,
+        now=now, file=file,
     )  # fmt: skip
     if timed:  # else what was measured on a quiet machine stays
         attest(AttestationKind.BENCHMARKED, body=BenchmarkedBody(batches=timed))
@@ -299,12 +303,14 @@ def attest_pending(
     build: str,
     output: BuildOutput | None,
     now: Callable[[], str] = utc_now,
+    *,
+    file: str | None,
 ) -> None:
-    """Attests that an engine has not been run."""
+    """Attests that an engine has not been run; see :func:`attest_verification`."""
     key = sha256_json({"engine": engine, "reason": NOT_RUN})
     _attest(
         repository, AttestationKind.PENDING, engine=engine, key=key, build=build, output=output,
-        body=PendingBody(reason=NOT_RUN), now=now,
+        body=PendingBody(reason=NOT_RUN), now=now, file=file,
     )  # fmt: skip
 
 
@@ -318,6 +324,7 @@ def _attest(
     output: BuildOutput | None,
     body: AttestationBody,
     now: Callable[[], str],
+    file: str | None,
 ) -> None:
     repository.attest(
         Attestation(
@@ -329,4 +336,5 @@ def _attest(
             body=body,
         ),
         build,
+        file,
     )

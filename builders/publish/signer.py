@@ -41,23 +41,41 @@ def open_desk(store: str, keys: str, say: Callable[[str], None]) -> Proposals:
         ring = key_ring(Path(keys))
         _check_outside(repository, ring.folder)
         ring.unlock("publisher")
-        return Proposals(repository, lambda: sign_with(repository, ring))
+        return _proposals(repository, lambda: sign_with(repository, ring), ring.folder, say)
     if repository.store.local_path("x") is None:
-        return Proposals(repository, None)
+        return _proposals(repository, None, None, say)
     folder = Path(f"{repository.store.url}.keys")
     is_signed = repository.store.size(TIMESTAMP) is not None  # asked before looking for keys
     if not (folder / "keys.json").exists():
         if is_signed:
-            return Proposals(repository, None)  # the keys are on another machine
+            return _proposals(repository, None, None, say)  # the keys are on another machine
+
+        def make() -> None:
+            if not (folder / "keys.json").exists():
+                _make_keys_once(folder, say)
 
         def make_and_sign() -> Published:
-            _make_keys_once(folder, say)
+            make()
             return sign_with(repository, key_ring(folder))
 
-        return Proposals(repository, make_and_sign)
+        return _proposals(repository, make_and_sign, folder, say, make)
     if any(b"ENCRYPTED" in path.read_bytes() for path in folder.glob("publisher*.pem")):
         key_ring(folder).unlock("publisher")
-    return Proposals(repository, lambda: sign_with(repository, key_ring(folder)))
+    return _proposals(repository, lambda: sign_with(repository, key_ring(folder)), folder, say)
+
+
+def _proposals(
+    repository: Repository,
+    publish: Callable[[], Published] | None,
+    folder: Path | None,
+    say: Callable[[str], None],
+    make: Callable[[], None] | None = None,
+) -> Proposals:
+    """Returns proposals whose attestations are signed by this machine's builder."""
+    from builders.publish.attesting import Attestor
+
+    attestor = Attestor(repository, folder, make=make, ask=ask_passphrase, say=say)
+    return Proposals(repository, publish, sign=attestor.sign)
 
 
 def _make_keys_once(folder: Path, say: Callable[[str], None]) -> None:

@@ -87,10 +87,7 @@ class SignedMetadata:
     # Reading
 
     def load(self) -> bool:
-        """Loads and verifies the signed metadata.
-
-        Returns:
-            False for a repository that has not been signed yet.
+        """Loads and verifies the signed metadata; False if the repository is not signed yet.
 
         Raises:
             TrustError: It is not signed by these keys, or is older than what they signed last.
@@ -203,6 +200,11 @@ class SignedMetadata:
         note_time(self.timestamp, self._now())
         self._signer.sign_timestamp(self._store.url)
         self._files.remember_version(self.timestamp.signed.version)
+
+    def sign_targets(self) -> None:
+        """Signs the targets role, whose list of builders changed."""
+        self._signer.sign_targets()
+        self.finish()
 
     def rotate(self, role: Role, entry: KeyEntry) -> None:
         """Replaces a role's key; signatures of the old key are no longer valid.

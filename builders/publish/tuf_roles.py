@@ -16,6 +16,7 @@ from tuf.api.metadata import (
 )
 
 from builders.publish.keys import KeyRing, Role
+from builders.publish.registered import read_file, write_builders
 from builders.publish.tuf_files import MetadataFiles
 
 _PREFIX = "bin"
@@ -104,6 +105,8 @@ def first_roles(files: MetadataFiles, keys: KeyRing) -> Roles:
     publisher = keys.entry("publisher").key
     bits = keys.file.bins.bit_length() - 1
     bins = SuccinctRoles([publisher.keyid], 1, bits, _PREFIX)
+    if keys.builders_file.is_file():
+        write_builders(targets, read_file(keys.builders_file))
     targets.delegations = Delegations({publisher.keyid: publisher}, succinct_roles=bins)
     snapshot = Snapshot()
     snapshot.meta.clear()

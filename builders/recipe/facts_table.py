@@ -7,7 +7,6 @@ digest of its own content. It may clear a manifest, never refuse one: only timm 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -21,6 +20,7 @@ from zoo.schema.manifest import HubWeights, Manifest
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import ManifestError
 from zoo.util.files import write_whole
+from zoo.util.loading import parse_json
 
 Facts: TypeAlias = Mapping[str, PretrainedFacts]
 _FACTS = TypeAdapter(dict[str, PretrainedFacts])
@@ -44,7 +44,7 @@ def table_path() -> Path | None:
     except PackageNotFoundError:
         return None
     files, origin = timm.read_text("RECORD"), timm.read_text("direct_url.json")
-    if not files or (origin and json.loads(origin).get("dir_info", {}).get("editable")):
+    if not files or (origin and parse_json(origin).get("dir_info", {}).get("editable")):
         return None  # its files may change under the same name
     return cache_dir() / "timm" / f"{sha256_bytes(files.encode())[:32]}.json"
 

@@ -88,7 +88,10 @@ class EngineJobs:
             outcome = self.probing.with_probe(outcome, self.manifest, record.inputs.precision)
             assert isinstance(outcome.result, BuildOutput)
             verdict = wanted.verification_inputs(record.engine.sha256, spec)
-            records.attest_verification(self.repository, verdict, record.key, outcome.result)
+            file = self.repository.record_file(self.manifest.id, record.key).sha256
+            records.attest_verification(
+                self.repository, verdict, record.key, outcome.result, file=file
+            )
             self.known.attested(record.engine.sha256)
             passed(outcome, "withdrawn")
         return record.key

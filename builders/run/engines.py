@@ -141,7 +141,10 @@ class EngineRun:
         if decision.action is Action.SIGN:
             record = self.known.record(decision.record)
             if record is not None and not self.known.attestations(record.engine.sha256):
-                records.attest_pending(self.repository, record.engine.sha256, record.key, None)
+                file = self.repository.record_file(self.manifest.id, record.key).sha256
+                records.attest_pending(
+                    self.repository, record.engine.sha256, record.key, None, file=file
+                )
             return decision.record
         return decision.record if self._is_all_current(decision.record) else None
 

@@ -26,7 +26,6 @@ from zoo.schema.records import BuildRecord, FailureReason, FailureStage
 from zoo.schema.runtimes import title_of
 from zoo.schema.status import concerning, taken_back
 from zoo.schema.targets import EngineName, Label, Toolchain, arch_of
-from zoo.util.digest import sha256_file
 from zoo.util.errors import ManifestError, MissError, RepositoryError, SelectionError, ZooError
 
 
@@ -100,11 +99,9 @@ class Reverifier:
         proven = Reverified()
         chosen = self._entries(models, pending_only=pending_only)
         for model, entries in chosen.items():
-            here = []
+            here = [entry for entry in entries if self.can_run(entry)]
             for entry in entries:
-                if why_not(entry, self._machine) is None:
-                    here.append(entry)
-                else:
+                if entry not in here:
                     proven.elsewhere.setdefault(need(entry), []).append(_label(model, entry))
             for entry in here:
                 label = _label(model, entry)
@@ -194,9 +191,7 @@ class Reverifier:
         record = repository.listed_record(model, entry)
         spec = self._spec(model, record, manifest)
         for blob in (record.engine, spec.golden):
-            path = repository.blobs.path(blob)  # a worker checks what it fetches from afar
-            whole = repository.blobs.has(blob)
-            if not whole or (path is not None and sha256_file(path) != blob.sha256):
+            if not repository.blobs.seems_whole(blob):  # a worker hashes what it fetches from afar
                 raise RepositoryError(
                     f"blob {blob.sha256} is missing or damaged: nothing was loaded",
                     hint=".venv/bin/zoo-farm check --repair removes damaged files so that they "
@@ -204,10 +199,13 @@ class Reverifier:
                 )
         verdict = wanted.verification_inputs(entry.engine.sha256, spec)
         job = VerifyJob(record=record, verification=spec, store=repository.store.url)
+        key, file = record.key, entry.record_file.sha256
         try:
             with self._jobs.job(label, job, self._failures) as outcome:
                 assert isinstance(outcome.result, BuildOutput)
-                records.attest_verification(repository, verdict, record.key, outcome.result)
+                records.attest_verification(
+                    self._repository, verdict, key, outcome.result, file=file
+                )
                 passed(outcome, "withdrawn")
         except MissError as error:
             self._known.add(

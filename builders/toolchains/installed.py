@@ -207,9 +207,14 @@ def _for_cpu(line: RuntimeLine | None, find: Find) -> Toolchain:
     """Returns the preferred installed toolchain for the CPU that the targets table lists.
 
     Raises:
-        UsageError: The line is none of the installed ones for the CPU.
-        TargetError: None is installed, or the table lists none of those that are.
+        UsageError: The line is none for the CPU.
+        TargetError: It is not installed, none is, or the table lists none of those that are.
     """
+    if line is not None and line.kind not in cpu_runtimes():
+        raise UsageError(
+            f"TRT={line.asked} is not a runtime for GPU=cpu",
+            hint=f"omit TRT=; {alternatives(Arch('cpu'))}",
+        )
     toolchains = [toolchain for kind in cpu_runtimes() if (toolchain := find(kind))]
     if not toolchains:
         modules = " or ".join(RUNTIME_FACTS[kind].module for kind in cpu_runtimes())
@@ -219,10 +224,7 @@ def _for_cpu(line: RuntimeLine | None, find: Find) -> Toolchain:
         )
     matching = [toolchain for toolchain in toolchains if line in (None, toolchain.line)]
     if not matching and line is not None:
-        raise UsageError(
-            f"TRT={line.asked} is not a runtime for GPU=cpu",
-            hint=f"omit TRT=; {alternatives(Arch('cpu'))}",
-        )
+        raise TargetError(f"{line.title} is not installed", hint=f"{_install(line)}; or omit TRT=")
     for toolchain in matching:
         if served_archs(toolchain.line):
             return toolchain

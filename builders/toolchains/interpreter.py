@@ -6,7 +6,6 @@ torch: TensorRT 8.6 has no wheels for Python after 3.10.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -17,6 +16,7 @@ from builders.toolchains.worker_environment import worker_environment
 from zoo.schema.targets import RuntimeKind, Toolchain
 from zoo.util.causes import end_of
 from zoo.util.errors import UsageError
+from zoo.util.loading import parse_json
 
 _TOOLCHAINS = TypeAdapter(dict[RuntimeKind, Toolchain])
 
@@ -44,7 +44,7 @@ def toolchains_of(python: str) -> dict[RuntimeKind, Toolchain]:
             hint="give the path of a Python interpreter",
         ) from error
     try:
-        return _TOOLCHAINS.validate_python(json.loads(done.stdout))
+        return _TOOLCHAINS.validate_python(parse_json(done.stdout))
     except (ValueError, ValidationError) as error:
         message = end_of(done.stderr)
         raise UsageError(

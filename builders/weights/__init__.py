@@ -19,6 +19,7 @@ from zoo.schema.manifest import FileWeights, HubWeights, Manifest, PypiWeights
 from zoo.util.digest import sha256_file
 from zoo.util.errors import UnlockedError, WeightsError
 from zoo.util.files import write_whole
+from zoo.util.folders import cache_folder
 
 
 def identify(manifest: Manifest, mode: WeightsMode) -> WeightsIdentity:
@@ -120,8 +121,7 @@ def cache_dir() -> Path:
     """Returns the folder of downloaded weights: in ``$ZOO_HOME``, or in the XDG cache."""
     if home := os.environ.get("ZOO_HOME"):
         return Path(home) / "weights"
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "caft-zoo" / "weights"
+    return cache_folder() / "caft-zoo" / "weights"
 
 
 def _local(model: str, weights: FileWeights, manifest_dir: Path) -> Path:

@@ -6,12 +6,12 @@ loads it as, and the title of the card the same where there is no such file.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from zoo.schema.manifest import Fact, HubWeights, Manifest
 from zoo.util.errors import ManifestError
+from zoo.util.loading import parse_json, read_text
 
 _CARD, _CONFIG = "README.md", "config.json"
 _TITLE = re.compile(r"^# Model card for ([\w.]+)\s*$", re.MULTILINE)
@@ -65,7 +65,7 @@ def stated_name(repository: str, revision: str) -> str | None:
     """
     if (config := _fetched(repository, _CONFIG, revision)) is not None:
         try:
-            stated = json.loads(config.read_text(encoding="utf-8"))
+            stated = parse_json(read_text(config))
             arch, tag = stated["architecture"], stated["pretrained_cfg"]["tag"]
         except (ValueError, LookupError, TypeError):
             arch = tag = None

@@ -26,8 +26,8 @@ from zoo.schema.manifest import (
 from zoo.util.digest import Sha256
 from zoo.util.errors import ManifestError, UsageError
 from zoo.util.files import write_whole
+from zoo.util.loading import read_toml
 from zoo.util.locks import turn
-from zoo.util.toml import toml
 
 NAME = "manifests.lock"
 
@@ -94,20 +94,20 @@ def read_locks(folder: Path) -> Locks:
     path = lock_path(folder)
     hint = f"{NAME} is written by make lock; restore it from version control"
     try:
-        data = toml.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
         return Locks.model_validate_json(json.dumps(data, default=str))
     except FileNotFoundError:
         return Locks()
     except OSError as error:
         raise ManifestError(f"{path}: can't be read: {error.strerror}", hint=hint) from error
-    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not TOML: {error}", hint=hint) from error
     except ValidationError as error:
         lines = [
             f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
             for problem in error.errors()
         ]
         raise ManifestError("\n".join(lines), hint=hint) from error
+    except ValueError as error:
+        raise ManifestError(f"{path}: not TOML: {error}", hint=hint) from error
 
 
 @contextmanager

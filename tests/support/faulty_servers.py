@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -115,8 +116,11 @@ class OddFiles(Quiet):
 class CarelessS3(Quiet):
     """An S3 server that keeps some conditions of writes and not others.
 
-    ``keeps``: ``put`` (If-None-Match), ``tag`` (If-Match), ``parts`` (If-None-Match of uploads).
+    ``keeps``: ``put`` (If-None-Match), ``tag`` (If-Match), ``parts`` (If-None-Match of uploads),
+    ``race`` (If-None-Match of writers that race). A proxy that strips conditions keeps none.
     """
+
+    writing: ClassVar[threading.Lock] = threading.Lock()
 
     keeps: ClassVar[set[str]] = set()
     objects: ClassVar[dict[str, bytes]] = {}
@@ -129,9 +133,12 @@ class CarelessS3(Quiet):
         wanted = self.headers.get("If-Match")
         if "tag" in self.keeps and wanted and wanted != _tag(self.objects.get(path, b"")):
             return self._refuse(412, "PreconditionFailed")
-        if "put" in self.keeps and self.headers.get("If-None-Match") and path in self.objects:
-            return self._refuse(412, "PreconditionFailed")
-        self.objects[path] = data
+        with self.writing if "race" in self.keeps else nullcontext():
+            if "put" in self.keeps and self.headers.get("If-None-Match") and path in self.objects:
+                return self._refuse(412, "PreconditionFailed")
+            if "race" not in self.keeps:
+                time.sleep(0.2)  # between the condition and the write
+            self.objects[path] = data
         return self._say(200, tag=_tag(data))
 
     def do_POST(self) -> None:
@@ -165,6 +172,40 @@ class CarelessS3(Quiet):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
+
+
+class DrippingS3(Quiet):
+    """An S3 server that sends a byte now and then, and never ends.
+
+    ``drips``: ``body`` (of an object, after its headers), ``headers``, ``list`` (the body of a
+    listing) or ``upload`` (the answer to one).
+    """
+
+    drips: ClassVar[str] = "body"
+    waiting: ClassVar[threading.Event] = threading.Event()
+    asked: ClassVar[threading.Event] = threading.Event()
+
+    def do_GET(self) -> None:
+        self._drip(b"<ListBucketResult>" if "list-type" in self.path else b"x")
+
+    do_HEAD = do_GET
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._drip(b"")
+
+    def _drip(self, begin: bytes) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        if self.drips in ("body", "list"):
+            self.wfile.write(
+                b'ETag: "1"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n'
+                b"Content-Length: 20000\r\n\r\n" + begin
+            )
+        else:
+            self.wfile.write(b"X-Long: ")
+        self.asked.set()
+        while not self.waiting.wait(0.05):
+            self.wfile.write(b" ")
 
 
 def _tag(data: bytes) -> str:

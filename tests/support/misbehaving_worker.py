@@ -32,8 +32,11 @@ ARRAYS: dict[str, dict[str, bytes]] = {
 }  # fmt: skip
 """The arrays that a worker which behaves returns, by file."""
 
-ONNX = b"\x08\x0a\x3a\x00"
-"""The smallest ``ModelProto``: a version of the format and an empty graph."""
+ONNX = bytes.fromhex(
+    "08083a480a0f0a01691201662207466c617474656e1201675a1c0a016912170a1508011211"
+    "0a031201620a0208030a0208010a02080162140a0166120f0a0d080112090a031201620a02080342040a001011"
+)
+"""A network that flattens images of one pixel."""
 
 
 def write_arrays(path: Path, arrays: dict[str, bytes]) -> None:
@@ -133,6 +136,8 @@ BUILD: dict[str, Callable[[Path, Path, Result], None]] = {
     "log is a FIFO": _fifo("log.txt"),
     "result is a FIFO": _fifo("result.json"),
     "engine is a folder": _folder,
+    "engine is a text": _contains("engine", b"an engine that never ran " * 800),
+    "engine is no network": _contains("engine", b"\x08\x0a\x3a\x00"),
     "result is too long": _large("result.json", 2**23 + 1),
     "engine is too large": _large("engine", 2**12 + 1),
 }
@@ -160,6 +165,7 @@ EXPORT: dict[str, Callable[[Path, Path, Result], None]] = {
     "onnx is cut off": _contains("fp32.onnx", b"\x08\x0a\x3a\xff\xff\x01"),
     "onnx is empty": _contains("fp32.onnx", b""),
     "onnx has no graph": _contains("fp32.onnx", b"\x08\x0a"),
+    "onnx has an empty graph": _contains("fp32.onnx", b"\x08\x0a\x3a\x00"),
     "state is a link": as_link("state"),
     "state is an absolute path": _returns(state="HOST"),
     "exports are missing": _returns(exports=[]),
@@ -190,7 +196,8 @@ MISBEHAVIOURS = {"build": BUILD, "export": EXPORT, "reference": REFERENCE, "veri
 
 
 def _built(output: Path, job: dict[str, Any]) -> Result:
-    for name in ("engine", "inspector.json", "cache"):
+    (output / "engine").write_bytes(ONNX)
+    for name in ("inspector.json", "cache"):
         (output / name).write_text(f"made here: {name}")
     return {
         "kind": "build", "engine": "engine", "files": {"inspector": "inspector.json"},

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from support.paths import DATA
+
 LITE = "efficientnet_lite0"
 """A model whose real weights come from a package index: the smallest of them."""
 
 SMALL = "mobilenetv3_small_100"
 """The smallest model: for dry runs, with seeded weights."""
+
+TINY = DATA / "test_resnet.toml"
+"""Manifest of a network that timm has for tests: where a test is about no model in particular."""
 
 MISSION = {
     "vgg16_bn": 25088,

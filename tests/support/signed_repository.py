@@ -10,9 +10,10 @@ from typing import Any
 
 from builders.publish.candidate_check import check_candidate
 from builders.publish.index import TIME
-from builders.publish.keys import Expiry, KeyRing, make_keys
+from builders.publish.keys import Expiry, KeyRing, load_builder, make_keys
 from builders.publish.provenance_file import PROVENANCE
-from builders.publish.publisher import Check, Published, Publisher
+from builders.publish.publisher import Check, Published, Publisher, Rerun
+from builders.publish.signatures import sign
 from builders.publish.tuf_metadata import SignedMetadata
 from support import records
 from zoo.client.client import Client
@@ -26,7 +27,7 @@ from zoo.schema.later import LaterBuildRecord, LaterExportRecord
 from zoo.schema.layout import export_key, record_key
 from zoo.schema.licences import LICENCE_FILE, NOTICE_FILE, licence_text, notice_text
 from zoo.schema.precisions import Precision
-from zoo.schema.records import Blob, BuildRecord, Kind
+from zoo.schema.records import Attestation, Blob, BuildRecord, Kind
 from zoo.stores import LocalStore, ObjectStore, open_store
 from zoo.util.digest import sha256_bytes, sha256_json
 
@@ -43,6 +44,10 @@ def no_passphrase(what: str) -> str:
     raise AssertionError(f"asked for {what}")
 
 
+def run_nothing(repository: Repository, made: ModelIndex, previous: ModelIndex | None) -> None:
+    """Runs no engine: most are made up."""
+
+
 @dataclass
 class Signed:
     """A repository, its keys, and a clock that stands where a test puts it."""
@@ -53,6 +58,7 @@ class Signed:
     expiry: Expiry = field(default_factory=Expiry)
     bins: int = 2
     check: Check = check_candidate
+    rerun: Rerun = run_nothing
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -63,12 +69,12 @@ class Signed:
         self.ring = make_keys(
             self.folder / "keys", None, ask=no_passphrase, expiry=self.expiry, bins=self.bins
         )
+        self.repository.sign = self.sign
 
     def build(self, model: str = "m", content: bytes = b"engine", **changes: Any) -> BuildRecord:
         """Puts an engine there, as a builder does; nobody sees it yet."""
-        inputs = self.build_inputs(model, content)
+        inputs = changes.pop("inputs", None) or self.build_inputs(model, content)
         engine = self.blob(content)
-        self.attest(engine)
         values: dict[str, Any] = {
             "inputs": inputs,
             "engine": engine,
@@ -77,6 +83,7 @@ class Signed:
             "feature_dim": 8,
         }
         record = records.build_record(**{**values, **changes})
+        self.attest(engine, file=sha256_bytes(record.to_json()))
         self.repository.add_record(record)
         return record
 
@@ -106,7 +113,12 @@ class Signed:
     def attest(self, engine: Blob, **changes: Any) -> None:
         body = {"batches": [ROW], "tolerance": TOLERANCE}
         values = {"engine": engine.sha256, "machine": records.machine(), "body": body}
-        self.repository.attest(records.attestation(**{**values, **changes}))
+        file = changes.pop("file", None)
+        self.repository.attest(records.attestation(**{**values, **changes}), record=file)
+
+    def sign(self, attestation: Attestation, record: str | None) -> Attestation:
+        """Signs as the repository's first builder."""
+        return sign(attestation, load_builder(self.ring.builder_file, no_passphrase), record)
 
     def propose(
         self, *proposed: BuildRecord, source: ManifestSource | None = None, **card: Any
@@ -129,7 +141,9 @@ class Signed:
 
     def publish(self, *, refresh: bool = False) -> Published:
         metadata = SignedMetadata(self.store, self.ring, lambda: self.now)
-        publisher = Publisher(self.repository, metadata, check=self.check, now=lambda: self.now)
+        publisher = Publisher(
+            self.repository, metadata, check=self.check, rerun=self.rerun, now=lambda: self.now
+        )
         return publisher.run(refresh=refresh)
 
     def release(self, model: str = "m", content: bytes = b"engine") -> BuildRecord:

@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,21 @@ import numpy.typing as npt
 from zoo.caft.cache import FeatureCache
 from zoo.caft.files import NO_LABEL
 
+Step = Callable[[int], object]
+"""Called with a number of rows that have been written."""
+
 _AT_ONCE = 32 << 20
 """Bytes of an array per write."""
 
 
-def write_npz(cache: FeatureCache, path: Path) -> None:
+def write_npz(cache: FeatureCache, path: Path, step: Step) -> None:
     """Writes ``features``, ``labels``, ``views``, ``names`` and ``label_names``, uncompressed.
 
     The same file as :func:`numpy.savez` writes, which would hold all names in memory.
     """
     views, rows = cache.views, len(cache)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        _add(archive, "features", cache.features.dtype, cache.features.shape, _slices(cache))
+        _add(archive, "features", cache.features.dtype, cache.features.shape, _slices(cache, step))
         _add(archive, "labels", np.dtype(np.int64), (rows,), [np.repeat(cache.labels, views)])
         numbers = np.tile(np.arange(views), rows // views)
         _add(archive, "views", numbers.dtype, (rows,), [numbers])
@@ -38,7 +41,7 @@ def write_npz(cache: FeatureCache, path: Path) -> None:
         _add(archive, "label_names", labels.dtype, labels.shape, [labels])
 
 
-def write_webdataset(cache: FeatureCache, path: Path) -> None:
+def write_webdataset(cache: FeatureCache, path: Path, step: Step) -> None:
     """Writes a sample per row: ``.features.npy``, ``.json``, and ``.cls`` if it has a label.
 
     The key is the row's number, since names may contain dots and slashes; ``.json`` has ``name``,
@@ -58,6 +61,7 @@ def write_webdataset(cache: FeatureCache, path: Path) -> None:
                 _put(archive, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())
                 if label is not None:
                     _put(archive, f"{key}.cls", str(number).encode())
+            step(cache.views)
 
 
 def _put(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -90,10 +94,12 @@ def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return file.getvalue()
 
 
-def _slices(cache: FeatureCache) -> Iterator[npt.NDArray[Any]]:
-    step = max(1, _AT_ONCE // (cache.features.itemsize * cache.identity.feature_dim))
-    for start in range(0, len(cache), step):
-        yield cache.features[start : start + step]
+def _slices(cache: FeatureCache, step: Step) -> Iterator[npt.NDArray[Any]]:
+    count = max(1, _AT_ONCE // (cache.features.itemsize * cache.identity.feature_dim))
+    for start in range(0, len(cache), count):
+        part = cache.features[start : start + count]
+        yield part
+        step(len(part))
 
 
 def _named(cache: FeatureCache, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:

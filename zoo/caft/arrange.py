@@ -8,7 +8,6 @@ finishes the moves if the process was killed between them.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from array import array
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from zoo.caft.files import FEATURES, HASHES, LABELS, LOG, SUMS, Log, LogLine, encode, whole_lines
 from zoo.caft.growing import GrowingArray, mapped
+from zoo.util.loading import parse_json
 
 NEXT, READY = ".next", ".ready"
 _DRAFT = "draft.jsonl"
@@ -78,7 +78,7 @@ class Draft:
         self._file.close()
         with (self.folder / _DRAFT).open("rb") as file:
             for text in file:
-                yield json.loads(text) or None
+                yield parse_json(text) or None
 
 
 def arrange(folder: Path, draft: Draft, old: Log, views: int) -> Log:

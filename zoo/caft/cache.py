@@ -27,6 +27,7 @@ from zoo.caft.files import (
 )
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
+from zoo.util.names import counted
 from zoo.util.shown import Shown
 
 if TYPE_CHECKING:
@@ -126,15 +127,7 @@ class FeatureCache(Shown):
         _check(self)
 
     def _facts(self) -> dict[str, str]:
-        identity, views = self.identity, self.views
-        facts = {
-            "folder": str(self.folder),
-            "images": f"{self.card.samples:,}" + (f" in {views} views" if views > 1 else ""),
-            "classes": f"{len(self.label_names):,}",
-            "features": f"{identity.feature_dim:,} in {identity.storage}",
-            "model": f"{identity.model}, {identity.target}",
-        }
-        return {**facts, **({"skipped": f"{self.card.bad:,}"} if self.card.bad else {})}
+        return {"folder": str(self.folder), **self.card._facts()}
 
     def rows_of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Returns the row numbers of samples, ``(len(samples) * views,)``."""
@@ -190,7 +183,7 @@ class FeatureCache(Shown):
         if isinstance(row, slice):
             return self._rows(np.arange(*row.indices(len(self))))
         if not -len(self) <= row < len(self):
-            raise IndexError(row)
+            raise IndexError(f"row {row:,} of {counted(len(self), 'row')}")
         row %= len(self)
         return np.asarray(self.features[row], np.float32), int(self.labels[row // self.views])
 
@@ -291,6 +284,11 @@ def _map(folder: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) 
 
 
 def _card(folder: Path, check_complete: bool) -> Card:
+    if folder.is_file():
+        raise CacheError(
+            f"{folder} is a file; a feature cache is a folder",
+            hint="create one: zoo features DATASET --model MODEL -o FOLDER",
+        )
     if not folder.is_dir():
         raise CacheError(
             f"{folder}: no such folder",

@@ -15,6 +15,8 @@ from zoo.schema.records import Record
 from zoo.util.digest import Sha256
 from zoo.util.errors import CacheError
 from zoo.util.files import write_whole
+from zoo.util.loading import LARGEST_JSON, read_regular
+from zoo.util.shown import Shown
 
 CARD = "card.json"
 Storage = Literal["fp32", "fp16"]
@@ -75,7 +77,7 @@ class Identity(Record):
         )
 
 
-class Card(Record):
+class Card(Shown, Record):
     """``card.json``: a cache's identity and state.
 
     Attributes:
@@ -106,6 +108,19 @@ class Card(Record):
     seconds: float = 0.0
     decoders: tuple[str, ...] = ()
 
+    def _facts(self) -> dict[str, str]:
+        own, views = self.identity, self.identity.augmentation.views
+        facts = {
+            "images": f"{self.samples:,}" + (f" in {views} views" if views > 1 else ""),
+            "classes": f"{len(self.labels):,}",
+            "features": f"{own.feature_dim:,} in {own.storage}",
+            "model": f"{own.model}, {own.target}",
+            "source": self.source,
+        }
+        if self.bad:
+            facts["skipped"] = f"{self.bad:,}"
+        return facts if self.complete else {**facts, "state": "incomplete"}
+
 
 def read_card(folder: Path) -> Card | None:
     """Reads a cache's card, None if there is none.
@@ -115,7 +130,7 @@ def read_card(folder: Path) -> Card | None:
     """
     path = folder / CARD
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return Card.model_validate_json(read_regular(path, LARGEST_JSON))
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 from zoo.caft.labels import NO_CLASS_HINT, LabelChoice, LabelError, class_of
 from zoo.caft.notes import Notes
 from zoo.caft.sample import Item, Sample, Source
+from zoo.caft.stamps import FileRead
 from zoo.util.causes import cause_of
 from zoo.util.errors import DatasetError, MissingPackageError, RunError, UsageError
 
@@ -388,7 +389,7 @@ def _classes_of(dataset: Any) -> Any:
 
 def _of_file(image: Any) -> Any:
     """Returns the bytes of an image that is given by its path; any other as it is."""
-    return Path(image).read_bytes() if isinstance(image, (str, Path)) else image
+    return FileRead(image)() if isinstance(image, (str, Path)) else image
 
 
 def _holds_samples(data: Any) -> bool:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image
 
+from zoo.caft.attempts import Attempts
 from zoo.caft.augment import Augmentation
 from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode_process import (
@@ -38,13 +39,14 @@ from zoo.caft.decode_process import (
     reason_of,
     views_of,
 )
-from zoo.caft.faults import check_fault
 from zoo.caft.labels import LabelError
+from zoo.caft.room import Room
 from zoo.caft.sample import Item, Sample
-from zoo.inference.preprocess import as_photo, normalise_into, open_photo
+from zoo.inference.preprocess import as_photo, decoded_size, normalise_into, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError
+from zoo.util.faults import MachineError
 
 _BUFFERS = 3
 """One that the engine reads, one that is full, one that is being filled."""
@@ -164,6 +166,7 @@ class Decoder(Generic[Images]):
         self._kind = kind
         self._samples = samples
         self._workers = workers or cores()
+        self._attempts = Attempts(self._workers)
         self._at_once = min(_MOST_AT_ONCE, max(1, samples // (tasks * self._workers)))
 
     def batches(self, source: Iterable[Sample]) -> Generator[Batch[Images], None, None]:
@@ -251,18 +254,22 @@ class Decoder(Generic[Images]):
 
     def _decode(self, sample: Sample, place: int, buffer: Any) -> Decoded:
         label = sample.label
-        try:
+
+        def digest() -> str:
+            nonlocal label
             image = sample.read()
             if isinstance(image, Item):
                 image, label = image.image, image.label
-            digest = self._kind.write(image, buffer, place)
-        except (NoProcessError, LabelError):
+            return self._kind.write(image, buffer, place)
+
+        try:
+            sha256 = self._attempts.run(digest, sample.name)
+        except (NoProcessError, LabelError, MachineError):
             raise  # not the image's fault
         except Exception as error:  # a data set's own code may raise anything
-            check_fault(error, sample.name)
             self._kind.skip(buffer, place)
             return Decoded(sample=sample, label=label, sha256="", error=reason_of(error))
-        return Decoded(sample=sample, label=label, sha256=digest)
+        return Decoded(sample=sample, label=label, sha256=sha256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,6 +319,7 @@ class PhotoDecoder:
             else processes
         )
         self._processes: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
+        self._room = Room()
 
     @property
     def name(self) -> str:
@@ -333,12 +341,13 @@ class PhotoDecoder:
             yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
         elif self._with_processes:
             with self._process() as process:
-                yield process.decode(image), process.pixels
+                yield process.decode(image, self._room), process.pixels
         else:
             least = self._decoding.least_side(self._preprocess, self._augmentation)
-            photo = open_photo(io.BytesIO(image), self._decoding.exif, least)
-            digest = sha256_bytes(image)
-            yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
+            with self._room.taken(decoded_size(image, least)):
+                photo = open_photo(io.BytesIO(image), self._decoding.exif, least)
+                digest = sha256_bytes(image)
+                yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
 
     def close(self) -> None:
         """Ends the processes, once no thread uses them any more."""

@@ -11,10 +11,12 @@ import io
 import json
 import mmap
 import os
+import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -23,12 +25,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
+from zoo.caft.room import LARGE, Room
 from zoo.inference.crop import resized_input
-from zoo.inference.preprocess import Exif, fit, open_photo
+from zoo.inference.preprocess import Exif, decoded_size, fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.causes import plain
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError, ZooError
+from zoo.util.faults import CrashError, MachineError, fault_of
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -37,6 +41,9 @@ MOST_THREADS = 4
 
 _LENGTH = struct.Struct("<Q")
 _READY = b"ready\n"
+_GO = b"\n"
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+"""Signals that an image may cause; others come from somebody, or from a system short of memory."""
 
 
 def views_of(
@@ -118,35 +125,55 @@ class DecodeProcess:
         self.pixels = _mapped(self._fd, preprocess)
         self._process: subprocess.Popen[bytes] | None = self._start()
 
-    def decode(self, data: bytes) -> str:
+    def decode(self, data: bytes, room: Room) -> str:
         """Writes each view of a photo to :attr:`pixels`, ``(views, H, W, 3)``.
 
         Args:
             data: The photo's file.
+            room: Memory for the photo, if it is large.
 
         Returns:
             The SHA-256 of ``data``.
 
         Raises:
-            RunError: The photo can't be decoded, or the process crashed while decoding it.
+            RunError: The photo can't be decoded.
+            MachineError: The machine can't decode it now, or the process was killed.
+            CrashError: The process crashed.
             NoProcessError: The replacement of a crashed process does not start.
         """
+        result = self._answer(_LENGTH.pack(len(data)) + data)
+        if "needs" in result:
+            with room.taken(int(result["needs"])):
+                result = self._answer(_GO)
+        if "fault" in result:
+            raise MachineError(result["fault"])
+        if "error" in result:
+            raise RunError(result["error"])
+        return result["sha256"]
+
+    def _answer(self, request: bytes) -> dict[str, str]:
         process = self._process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(_LENGTH.pack(len(data)) + data)
+            process.stdin.write(request)
             process.stdin.flush()
             answer = process.stdout.readline()
         except OSError:
             answer = b""
-        if not answer:
-            self._stop()  # the next photo starts a new process
-            raise RunError("the decoding process crashed on this image")
-        result = json.loads(answer)
-        if "error" in result:
-            raise RunError(result["error"])
-        return str(result["sha256"])
+        if not answer.endswith(b"\n"):
+            raise self._crashed(process)  # the next photo starts a new process
+        result: dict[str, str] = json.loads(answer)
+        return result
+
+    def _crashed(self, process: subprocess.Popen[bytes]) -> RunError:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)  # it has closed its pipe, so it is about to end
+        status = process.returncode
+        self._stop()
+        if status is not None and -status in _CRASHES:
+            return CrashError("the decoding process crashed on this image")
+        return MachineError("the decoding process was killed: memory may have run out")
 
     def close(self) -> None:
         """Ends the process and frees the shared memory; the object is unusable afterwards."""
@@ -195,9 +222,18 @@ def serve(requests: BinaryIO, answers: BinaryIO, fd: int, settings: str) -> None
     augmentation = Augmentation.model_validate(values["augmentation"])
     answers.write(_READY)
     answers.flush()
+
+    def answer(result: dict[str, str]) -> None:
+        answers.write(json.dumps(result).encode() + b"\n")
+        answers.flush()
+
     while header := requests.read(_LENGTH.size):
         data = requests.read(*_LENGTH.unpack(header))
         try:
+            needed = decoded_size(data, values["least"])
+            if needed >= LARGE:
+                answer({"needs": str(needed)})
+                requests.read(len(_GO))
             digest = sha256_bytes(data)
             photo = open_photo(io.BytesIO(data), values["exif"], values["least"])
             views = views_of(photo, digest, preprocess, augmentation)
@@ -205,9 +241,9 @@ def serve(requests: BinaryIO, answers: BinaryIO, fd: int, settings: str) -> None
                 place[:] = view
             result = {"sha256": digest}
         except Exception as error:  # a damaged file can make Pillow raise anything
-            result = {"error": reason_of(error)}
-        answers.write(json.dumps(result).encode() + b"\n")
-        answers.flush()
+            fault = fault_of(error)
+            result = {"error": reason_of(error)} if fault is None else {"fault": fault}
+        answer(result)
 
 
 def main(arguments: list[str]) -> int:

@@ -25,7 +25,6 @@ import numpy as np
 from zoo.caft.augment import Augmentation
 from zoo.caft.decode import Decoded
 from zoo.caft.decode_process import reason_of
-from zoo.caft.faults import check_fault
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
 from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
@@ -37,6 +36,7 @@ from zoo.runtime import open_session
 from zoo.runtime.base import Features
 from zoo.schema.records import BuildRecord
 from zoo.util.errors import DatasetError, RunError, ZooError
+from zoo.util.faults import MachineError, persistently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,11 +227,10 @@ def _portable(sample: Sample) -> Sample:
     if isinstance(read, FileRead):
         return Sample(name=sample.name, label=sample.label, read=read)
     try:
-        loaded = Loaded(image=read())
-    except DatasetError:
+        loaded = Loaded(image=persistently(read, sample.name))
+    except (DatasetError, MachineError):
         raise  # such as a label that is no class: not the image's fault
     except Exception as error:  # a data set's own code may raise anything
-        check_fault(error, sample.name)
         loaded = Loaded(error=_plain(error))
     return Sample(name=sample.name, label=sample.label, read=loaded)
 

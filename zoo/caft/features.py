@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from zoo.caft.datasets import described
 from zoo.caft.decode import Decoded, cores
 from zoo.caft.engine_process import Task
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
-from zoo.caft.gpus import LONG_PASS, Devices, Environments, chosen_gpus, doubled, own_gpu
+from zoo.caft.gpus import LONG_PASS, Devices, Environments, chosen_gpus, doubled, idle_gpus, own_gpu
 from zoo.caft.handover import HandoverRuns
 from zoo.caft.labels import LabelChoice
 from zoo.caft.lookahead import Lookahead
@@ -37,6 +38,7 @@ from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
 from zoo.util.bars import is_watched
 from zoo.util.errors import DatasetError, UsageError, ZooError
+from zoo.util.shown import Shown
 
 Bad = Callable[[str, str], None]
 """Called with the name of each skipped image and the reason."""
@@ -45,8 +47,8 @@ Progress = Callable[["Pass"], None]
 """Called with the state of the pass after each batch."""
 
 
-@dataclass(kw_only=True)
-class Pass:
+@dataclass(kw_only=True, repr=False)
+class Pass(Shown):
     """The state of a pass.
 
     Attributes:
@@ -85,6 +87,23 @@ class Pass:
     def images_per_second(self) -> float:
         """Speed of this pass."""
         return self.images / self.seconds if self.seconds else 0.0
+
+    def _facts(self) -> dict[str, str]:
+        numbers = {
+            "skipped": self.bad,
+            "already cached": self.found,
+            "run again": self.rewritten,
+            "relabelled": self.relabelled,
+            "renamed": self.renamed,
+            "removed": self.gone,
+            "without a label": self.unlabelled,
+        }
+        return {
+            "images": f"{self.images:,}",
+            **{name: f"{number:,}" for name, number in numbers.items() if number},
+            "seconds": f"{self.seconds:.1f}",
+            **({"notes": "; ".join(self.notes)} if self.notes else {}),
+        }
 
 
 def cache_features(
@@ -127,8 +146,9 @@ def cache_features(
         workers: Number of decoding threads; by default the number of cores.
         decode: Who decodes photos; see :data:`zoo.caft.feed.DecodeMode`.
         devices: GPUs to run on, in other processes: their numbers, or ``all`` that the engine runs
-            on. By default the engine runs in this process, and once two others have started, on
-            its GPU in those, if thousands of files are to be decoded there.
+            on. By default the engine runs in this process, and if tens of thousands of files are
+            to be decoded on its GPU, in others once they have started: two on its GPU, and two on
+            each idle GPU that it runs on, one GPU for every 32,768 files.
         cluster: Workers of a cluster to run on, whose :meth:`~zoo.caft.workers.Workforce.choose`
             returned the extractor.
         moved: Whether to accept a data set at another path than the cache was made from, if it has
@@ -292,13 +312,18 @@ def _processes(
     decode: DecodeMode,
     devices: Devices | None,
 ) -> Environments:
-    """Returns the processes of a pass, none if it runs in this one."""
+    """Returns the processes of a pass, none if it runs in this one.
+
+    Without ``devices`` a long pass uses the GPUs that are idle, one for every ``LONG_PASS`` files.
+    """
     chosen = {} if devices is None else chosen_gpus(devices, extractor)
-    on_gpu = extractor.preparers is not None and decode in ("auto", "gpu")
-    files = LONG_PASS * max(1, len(chosen))
-    if not on_gpu or new_samples.files(files) < files:
+    if extractor.preparers is None or decode not in ("auto", "gpu"):
         return chosen
-    several = doubled(chosen or own_gpu(extractor), extractor, workers)
+    gpus = chosen or idle_gpus(extractor)
+    enough = new_samples.files(LONG_PASS * max(1, len(gpus))) // LONG_PASS
+    if enough < max(1, len(chosen)):
+        return chosen
+    several = doubled(dict(islice(gpus.items(), enough)), extractor, workers)
     return several if chosen or len(several) > 1 else {}
 
 

@@ -21,6 +21,7 @@ from zoo.caft.sample import Sample
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import CacheError
 from zoo.util.files import whole
+from zoo.util.loading import parse_json
 from zoo.util.locks import NO_LOCKS, is_not_mine
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def whole_lines(path: Path) -> Iterator[tuple[LogLine, int]]:
                 return  # incomplete: the pass was killed
             end += len(text)
             try:
-                line = json.loads(text)
+                line = parse_json(text)
                 _check_line(line)
             except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
                 raise CacheError(

@@ -73,6 +73,26 @@ def own_gpu(extractor: Extractor, run: Run = run_command) -> Environments:
     }
 
 
+def idle_gpus(extractor: Extractor, run: Run = run_command) -> Environments:
+    """Returns a process for each GPU that a long pass uses unasked, the engine's own first.
+
+    Others are used if the engine runs on them and they have room for its processes: where somebody
+    computes, memory is taken.
+    """
+    own = own_gpu(extractor, run)
+    if not own:
+        return {}
+    need = _needed_mib(extractor)
+    return {
+        **own,
+        **{
+            _name(number): _environment(gpu)
+            for number, gpu in enumerate(visible_gpus(run))
+            if gpu.arch in extractor.record.inputs.archs and (gpu.free_mib or 0) >= need
+        },
+    }
+
+
 def doubled(
     processes: Environments, extractor: Extractor, workers: int | None, run: Run = run_command
 ) -> Environments:
@@ -92,7 +112,7 @@ def doubled(
     """
     gpus = {gpu.uuid: gpu for gpu in visible_gpus(run)}
     used = [environment["CUDA_VISIBLE_DEVICES"] for environment in processes.values()]
-    need = 3 * (_PROCESS_MIB + _COPIES * extractor.record.engine.size // 2**20)  # this process too
+    need = _needed_mib(extractor)
     if (
         not nvjpeg.installed()
         or (workers or cores()) < _LEAST_CORES * len(used)
@@ -105,6 +125,11 @@ def doubled(
         for first, environment in processes.items()
         for name in (first, f"{first} (2)")
     }
+
+
+def _needed_mib(extractor: Extractor) -> int:
+    """Returns the memory for two processes on a GPU and, on one of them, this process."""
+    return 3 * (_PROCESS_MIB + _COPIES * extractor.record.engine.size // 2**20)
 
 
 def _environment(gpu: VisibleGpu) -> Mapping[str, str]:

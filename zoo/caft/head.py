@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from zoo.schema.records import Record
 from zoo.util.causes import plain
 from zoo.util.errors import HeadError, MissingPackageError
 from zoo.util.files import write_whole
+from zoo.util.loading import parse_json, read_regular
 from zoo.util.shown import Shown, shortened
 
 Floats = npt.NDArray[np.float32]
@@ -227,7 +227,7 @@ class Head(Shown):
         """
         numpy_io = _safetensors()
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError as error:
             raise HeadError(
                 f"can't read {path}: {error.strerror}",
@@ -235,7 +235,7 @@ class Head(Shown):
             ) from error
         try:
             length = int.from_bytes(data[:8], "little")
-            header = json.loads(data[8 : 8 + length])
+            header = parse_json(data[8 : 8 + length])
             metadata = header["__metadata__"]
             card = HeadCard.model_validate_json(metadata.get(_CARD_WITH_TASK) or metadata[_CARD])
             tensors = numpy_io.load(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import numbers
 import re
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.util.errors import DatasetError
+from zoo.util.loading import parse_json
 
 LabelChoice = str | Literal[False] | None
 """The column or field of the label: None for the usual one, False to read no labels at all."""
@@ -84,7 +84,7 @@ def _kind_of_text(text: str) -> str | None:
         return "several numbers"
     if text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
         try:
-            return _kind(json.loads(text))
+            return _kind(parse_json(text))
         except (ValueError, RecursionError):
             return None
     return None

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from zoo.caft.files import listed_key
 from zoo.caft.labels import class_of
@@ -24,6 +25,7 @@ _LABELS = frozenset({"label", "labels", "class", "class_name", "category", "targ
 """Names of columns, in lower case."""
 
 _DELIMITERS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar", " ": "a space"}
+_LONGEST_LINE = 1 << 20
 _QUOTES = 'a name with a quote in it is written "with ""two"" quotes"'
 
 
@@ -54,13 +56,16 @@ class ListSource:
     def __iter__(self) -> Iterator[Sample]:
         try:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
-                yield from self._samples(csv.reader(file, delimiter=self._delimiter, strict=True))
+                yield from self._samples(
+                    csv.reader(lines_of(file), delimiter=self._delimiter, strict=True)
+                )
         except UnicodeDecodeError as error:
             raise DatasetError(
                 f"{self.path} is not UTF-8 text: {error.reason}", hint="save the list as UTF-8"
             ) from error
         except csv.Error as error:
-            hint = None if "field limit" in str(error) else _QUOTES
+            too_long = "field limit" in str(error) or "characters" in str(error)
+            hint = None if too_long else _QUOTES
             raise DatasetError(
                 f"{self.path} can't be read as a list: {error}", hint=hint
             ) from error
@@ -129,6 +134,18 @@ class ListSource:
                     f"{self.path.suffix} files need {_DELIMITERS[self._delimiter]}",
                     hint="only .csv files separate the label by a comma; others need a tab",
                 )
+
+
+def lines_of(file: TextIO) -> Iterator[str]:
+    """Yields the lines of a table, none of which is read further than a line may be long.
+
+    Raises:
+        csv.Error: A line is longer than that, as in a file of zeros.
+    """
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise csv.Error(f"a line has more than {_LONGEST_LINE:,} characters")
+        yield line
 
 
 def _like_path(text: str) -> bool:

@@ -8,7 +8,7 @@ second look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,9 @@ def most_similar(cache: FeatureCache, queries: Floats, count: int) -> list[list[
     ]
 
 
-def near_duplicates(cache: FeatureCache, at_least: float) -> list[list[Similar]]:
+def near_duplicates(
+    cache: FeatureCache, at_least: float, on_compared: Callable[[int], object] = lambda photos: None
+) -> list[list[Similar]]:
     """Returns groups of photos that are nearly the same, the largest first.
 
     Photos are in a group if a chain of pairs, each at least that similar, connects them. Features
@@ -80,6 +82,7 @@ def near_duplicates(cache: FeatureCache, at_least: float) -> list[list[Similar]]
     Args:
         cache: The cache; the plain views are compared.
         at_least: Cosine of a pair's features from which they are nearly the same.
+        on_compared: Called with a number of photos that have been compared with all others.
 
     Returns:
         The photos of each group in the order of the cache, with their similarity to its first.
@@ -88,7 +91,7 @@ def near_duplicates(cache: FeatureCache, at_least: float) -> list[list[Similar]]
         HeadError: Features of the cache are not finite numbers.
         MissingPackageError: SciPy is not installed.
     """
-    group = _groups(cache, at_least)
+    group = _groups(cache, at_least, on_compared)
     order = np.argsort(group, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
     found = [samples for samples in members if len(samples) > 1]
@@ -113,7 +116,7 @@ def _with_first(cache: FeatureCache, samples: Numbers) -> Iterator[tuple[int, fl
         yield from zip(part.tolist(), values.tolist(), strict=True)
 
 
-def _groups(cache: FeatureCache, at_least: float) -> Numbers:
+def _groups(cache: FeatureCache, at_least: float, on_compared: Callable[[int], object]) -> Numbers:
     """Returns the number of each photo's group, ``(samples,)``."""
     group = np.arange(len(cache.labels))
     far = 2 - 2 * at_least  # the squared distance of unit vectors with that cosine
@@ -136,6 +139,7 @@ def _groups(cache: FeatureCache, at_least: float) -> Numbers:
             pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]  # also leaves out each itself
             if len(pairs):
                 group = _joined(group, pairs[_are_near(cache, pairs, at_least)])
+        on_compared(len(points[block]))
     return group
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, replace
+from functools import partial
 from os.path import abspath
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Prepared
 from zoo.caft.decode_process import reason_of
 from zoo.caft.engine_process import Loaded
-from zoo.caft.faults import check_fault
 from zoo.caft.sample import Item, Sample
 from zoo.caft.stamps import FileRead, identity_of
 from zoo.caft.wire import InFile, Sent
 from zoo.inference.preprocess import Exif, as_photo
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import DatasetError, RunError
+from zoo.util.faults import MachineError, check_fault, persistently
 
 
 @dataclass(kw_only=True)
@@ -61,14 +62,13 @@ def pack(sample: Sample, exif: Exif) -> Packed:
             return Packed(sample=sample, send=True)  # reading it gives the reason
         return Packed(sample=sample, size=size)
     try:
-        image = read()
+        image = persistently(read, sample.name)
         if isinstance(image, Item):
             sample, image = replace(sample, label=image.label), image.image
-        sent, data, digest = _encoded(sample.name, image, exif)
-    except DatasetError:
+        sent, data, digest = persistently(partial(_encoded, sample.name, image, exif), sample.name)
+    except (DatasetError, MachineError):
         raise
     except Exception as error:  # a data set's own code may raise anything
-        check_fault(error, sample.name)
         sent, data = _failed(sample.name, error)
         digest = ""
     return Packed(sample=sample, sent=sent, data=data, digest=digest, size=len(data))
@@ -99,9 +99,11 @@ def entry_of(packed: Packed, *, send: bool) -> tuple[InFile | Sent, bytes]:
                 file_size=status.st_size,
                 mtime_ns=status.st_mtime_ns,
             ), b""
-        data = read()
+        data = persistently(read, name)
+    except MachineError:
+        raise
     except Exception as error:
-        check_fault(error, name)
+        check_fault(error, name)  # of the status
         return _failed(name, error)
     packed.digest = sha256_bytes(data)
     return Sent(kind="bytes", name=name, length=len(data)), data

@@ -116,6 +116,18 @@ def photo_progress(photos: Iterable[Any]) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
+def amount_progress(noun: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function that adds to what is done, and shows how much of the total that is.
+
+    Args:
+        noun: What is counted.
+        total: How many there are.
+    """
+    with open_bar(amount_of(noun), total) as bar:
+        yield bar.step
+
+
+@contextmanager
 def epoch_progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
     """Yields a function that shows an epoch; it shows nothing if nobody watches."""
     if not is_watched():

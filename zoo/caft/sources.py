@@ -25,6 +25,7 @@ from zoo.caft.sample import (
 )
 from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError, UsageError
+from zoo.util.faults import check_fault, persistently
 
 _TRAINING = frozenset(["train", "training"])
 SPLITS = _TRAINING | {"val", "valid", "validation", "dev", "test", "testing", "holdout", "eval"}
@@ -279,7 +280,8 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself
+    except OSError as error:  # a link to itself
+        check_fault(error, entry.path)
         return False
 
 
@@ -300,6 +302,6 @@ def _is_image(name: str, path: str) -> bool:
 
 def _start_of(path: str | Path, size: int) -> bytes:
     try:
-        return FileRead(path, 0, size)()
+        return persistently(FileRead(path, 0, size), str(path))
     except OSError:
         return b""  # it is shorter, a special file, or may not be read

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from zoo.caft.files import own
 from zoo.caft.growing import GrowingArray
 from zoo.util.files import whole
+from zoo.util.loading import LARGEST_PHOTO
 
 STAMPS = "stamps.npy"
 """One row per file: its stamp, then the SHA-256 of its content. May be deleted at any time."""
@@ -86,13 +87,15 @@ class FileRead:
         """Returns the bytes.
 
         Raises:
-            OSError: The file can't be read, is no regular file, ends too early, or has changed.
+            OSError: The file can't be read, is no regular file, is larger than a photo may be, ends
+                too early, or has changed.
         """
         file = _open(self.file)
         try:
             status = os.fstat(file)
             before = self._stamp(status)
             size = status.st_size if self.size is None else self.size
+            check_size(size)
             data = _read(file, self.start, size)
             after = os.fstat(file)
         finally:
@@ -124,6 +127,16 @@ class FileRead:
             return None
         values = (*identity_of(status), self.start, -1 if self.size is None else self.size)
         return hashlib.sha256(struct.pack("<QQqqqqq", *values)).digest()[:_STAMP]
+
+
+def check_size(size: int) -> None:
+    """Checks the number of bytes of a photo's file before they are read.
+
+    Raises:
+        OSError: They are too many; a sparse file of terabytes takes no space.
+    """
+    if size > LARGEST_PHOTO:
+        raise OSError(f"it has {size:,} bytes; photos of at most {LARGEST_PHOTO:,} are read")
 
 
 def identity_of(status: os.stat_result) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.caft.archives import write_npz, write_webdataset
+from zoo.caft.archives import Step, write_npz, write_webdataset
 from zoo.caft.cache import FeatureCache
 from zoo.caft.files import NO_LABEL
 from zoo.schema.closed import complete
@@ -82,13 +82,18 @@ def check_packages(kind: TableFormat) -> None:
         _pyarrow()
 
 
-def write_table(cache: FeatureCache, path: Path) -> None:
+def write_table(cache: FeatureCache, path: Path, step: Step = lambda rows: None) -> None:
     """Writes the rows of a cache to a file, in the format of its suffix, all or nothing.
 
     ``.parquet``, ``.arrow`` (IPC) and ``.csv`` have the columns of :func:`arrow_batches`, but a
     CSV file has a column for each feature, ``f0``, ``f1`` ...; ``.npz`` has the arrays
     ``features``, ``labels`` (-1 without a label), ``views``, ``names`` and ``label_names``; and
     ``.tar`` is described at :func:`zoo.caft.archives.write_webdataset`.
+
+    Args:
+        cache: The cache.
+        path: The file.
+        step: Called with a number of rows that have been written.
 
     Raises:
         UsageError: The suffix is none of these.
@@ -100,14 +105,14 @@ def write_table(cache: FeatureCache, path: Path) -> None:
     cache.check()
     try:
         with whole(path) as part:
-            FORMATS[kind].write(cache, part)
+            FORMATS[kind].write(cache, part, step)
     except OSError as error:
         raise CacheError(
             f"can't write {path}: {error.strerror or error}", hint="make room, or choose another -o"
         ) from error
 
 
-def _write_parquet(cache: FeatureCache, path: Path) -> None:
+def _write_parquet(cache: FeatureCache, path: Path, step: Step) -> None:
     _pyarrow()
     from pyarrow import parquet
 
@@ -119,9 +124,10 @@ def _write_parquet(cache: FeatureCache, path: Path) -> None:
     ):
         for batch in batches:
             writer.write_batch(batch)
+            step(len(batch))
 
 
-def _write_arrow(cache: FeatureCache, path: Path) -> None:
+def _write_arrow(cache: FeatureCache, path: Path, step: Step) -> None:
     pa = _pyarrow()
     with (
         arrow_batches(cache) as batches,
@@ -130,9 +136,10 @@ def _write_arrow(cache: FeatureCache, path: Path) -> None:
     ):
         for batch in batches:
             writer.write_batch(batch)
+            step(len(batch))
 
 
-def _write_csv(cache: FeatureCache, path: Path) -> None:
+def _write_csv(cache: FeatureCache, path: Path, step: Step) -> None:
     pa = _pyarrow()
     from pyarrow import csv
 
@@ -154,6 +161,7 @@ def _write_csv(cache: FeatureCache, path: Path) -> None:
                     names=names,
                 )
             )
+            step(len(batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +175,7 @@ class FormatFacts:
     """
 
     suffix: str
-    write: Callable[[FeatureCache, Path], None]
+    write: Callable[[FeatureCache, Path, Step], None]
     arrow: bool
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from zoo.caft.labels import LabelChoice, class_of
 from zoo.caft.sample import is_image_suffix
 from zoo.util.errors import DatasetError
+from zoo.util.loading import parse_json
 
 TEXTS = ("cls", "class", "label", "label.txt", "cls.txt", "class.txt")
 """Fields that hold a label, first the one that wins; then the keys of a ``json``."""
@@ -123,7 +123,7 @@ class Fields:
             try:
                 value = data.decode().strip()
                 if kind == "json":
-                    value = _in(json.loads(value), self._key)
+                    value = _in(parse_json(value), self._key)
             except (ValueError, RecursionError) as error:
                 raise DatasetError(
                     f"can't read a label from {name}.{kind}: {error}",
@@ -163,7 +163,7 @@ def _in_json(label: str) -> bool:
 def _parsed(data: bytes) -> Mapping[str, object]:
     """Returns the values in a ``json``, none if it can't be read or has no names for them."""
     try:
-        values = json.loads(data)
+        values = parse_json(data)
     except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -10,13 +10,37 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-FAILURES = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+FAILURES = (
+    tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, RecursionError,
+    OverflowError,
+)  # fmt: skip
 """What reading a damaged tar raises."""
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _AT_ONCE = 1 << 20
+
+
+_HEADERS = frozenset(
+    {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE}
+    | {tarfile.SOLARIS_XHDTYPE}
+)
+_LARGEST_HEADER = 1 << 20
+
+
+class Member(tarfile.TarInfo):
+    """A member of a tar whose headers are bounded: tarfile reads them whole, whatever their size.
+
+    Raises:
+        tarfile.ReadError: A header has more than a megabyte.
+    """
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if self.type in _HEADERS and self.size > _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 def expand(pattern: str) -> list[str]:
@@ -38,7 +62,8 @@ def expand(pattern: str) -> list[str]:
 def is_tar(path: Path) -> bool:
     """Whether a file is a tar by its content."""
     try:
-        return tarfile.is_tarfile(path)
+        with tarfile.open(path, tarinfo=Member):
+            return True
     except FAILURES:
         return False
 
@@ -46,7 +71,7 @@ def is_tar(path: Path) -> bool:
 def is_plain(path: Path) -> bool:
     """Whether a file is a tar that is not compressed."""
     try:
-        with tarfile.open(path, "r:"):
+        with tarfile.open(path, "r:", tarinfo=Member):
             return True
     except FAILURES:
         return False

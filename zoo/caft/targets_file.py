@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
 from zoo.caft.files import NO_LABEL
+from zoo.caft.lists import lines_of
 from zoo.caft.notes import Notes
 from zoo.caft.targets import Targets, assemble, flag_of
 from zoo.caft.task import Task
@@ -136,9 +137,11 @@ def read_targets(path: Path, cache: FeatureCache, task: Task) -> Targets:
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields line numbers and fields, without surrounding spaces; skips empty lines."""
     delimiter = "," if path.suffix.lower() == ".csv" else "\t"
+    if path.exists() and not path.is_file():
+        raise DatasetError(f"can't read {path}: it is not a regular file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            reader = csv.reader(lines_of(file), delimiter=delimiter, strict=True)
             for row in reader:
                 if row and row[0].strip() and not row[0].startswith("#"):
                     yield reader.line_num, [field.strip() for field in row]

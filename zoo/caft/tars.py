@@ -13,17 +13,17 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from zoo.caft.labels import LabelChoice
 from zoo.caft.notes import Notes
 from zoo.caft.sample import Sample
-from zoo.caft.stamps import FileRead, identity_of
+from zoo.caft.stamps import FileRead, check_size, identity_of
 from zoo.caft.tar_fields import Fields, Group, image_of
-from zoo.caft.tar_files import FAILURES, expand, is_plain, members_of, read_on
+from zoo.caft.tar_files import FAILURES, Member, expand, is_plain, members_of, read_on
 from zoo.util.errors import DatasetError
 
 
@@ -77,7 +77,7 @@ class TarSource:
         with path.open("rb") as file:
             unchanged = identity_of(os.fstat(file.fileno()))
             try:
-                with tarfile.open(fileobj=file) as tar:
+                with tarfile.open(fileobj=file, tarinfo=Member) as tar:
                     plain = tar.fileobj is file
                     self._index(tar, groups, path)
                     while not plain and read_on(tar):
@@ -181,14 +181,22 @@ def _read_through(
 ) -> Iterator[Sample]:
     """Yields the samples of a compressed tar, reading it from its beginning."""
     wanted = {member.offset: (name, label) for name, label, member in chosen}
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, tarinfo=Member) as tar:
         members = (member for member in members_of(tar) if member.offset in wanted)
         for member in islice(members, len(wanted)):  # not up to where it is cut off
             name, label = wanted[member.offset]
-            file = tar.extractfile(member)
-            assert file is not None
-            yield Sample(name=name, label=label, read=_returning(file.read()))
+            yield Sample(name=name, label=label, read=_content_of(tar, member))
 
 
-def _returning(image: bytes) -> Any:
-    return lambda: image
+def _content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    try:
+        check_size(member.size)
+    except OSError as error:
+        return partial(_refused, error)
+    file = tar.extractfile(member)
+    assert file is not None
+    return partial(bytes, file.read())
+
+
+def _refused(error: OSError) -> bytes:
+    raise error

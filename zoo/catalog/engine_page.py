@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from zoo.schema.records import Attestation, AttestationKind, BuildRecord, Export
 from zoo.schema.runtimes import RUNTIME_FACTS
 from zoo.schema.targets import RuntimeKind, place_of
 from zoo.schema.targets_table import target_table
+from zoo.util.loading import parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ def _named(values: Mapping[str, JsonValue]) -> str:
 def commit_of(statement: bytes) -> Commit | None:
     """Returns the commit that an in-toto statement names, None if it has another shape."""
     try:
-        version: Any = json.loads(statement)
+        version: Any = parse_json(statement)
     except (ValueError, RecursionError):
         return None
     for name in ("predicate", "runDetails", "builder", "version"):
@@ -196,7 +196,10 @@ def history(
     """Returns an engine's history, the engines before and after it included; newest first."""
     first = entries[0]
     events = [Event(time=first.created, what="Built", detail=facts.runtime_words(first))]
+    stated = {name for entry in entries for name in entry.attested}
     for attestation in attestations:
+        if stated and attestation.short not in stated:
+            continue  # left in the store by somebody whom the publisher does not believe
         reason = attestation.body.reason
         machine = attestation.machine
         where = "by hand" if machine.empty else facts.machine_words(machine)

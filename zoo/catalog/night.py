@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.schema.records import Record
 from zoo.util.errors import UsageError
+from zoo.util.loading import read_regular
 
 
 class Part(BaseModel):
@@ -100,7 +101,7 @@ def read_nightly(path: Path) -> NightlyRun:
         UsageError: The file can't be read or is not such a summary.
     """
     try:
-        return NightlyRun.model_validate_json(path.read_bytes())
+        return NightlyRun.model_validate_json(read_regular(path))
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
     except ValidationError as error:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo.catalog.report import ModelReport
 from zoo.util.files import write_whole
+from zoo.util.loading import read_regular
 
 STATE = ".catalog-state.json"
 """The state's file name in the site."""
@@ -55,7 +56,7 @@ class SiteState(BaseModel):
 def read_state(folder: Path) -> SiteState:
     """Returns the state of a site; an empty one if it is missing or unreadable."""
     try:
-        return SiteState.model_validate_json((folder / STATE).read_bytes())
+        return SiteState.model_validate_json(read_regular(folder / STATE))
     except (OSError, ValidationError):
         return SiteState()
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from zoo.cli.main import main
+from zoo.cli.entry import main
 
 sys.exit(main())

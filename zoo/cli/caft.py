@@ -20,8 +20,10 @@ from zoo.cli.support import (
 from zoo.util.errors import CacheError, DatasetError, UsageError
 from zoo.util.files import write_whole
 from zoo.util.names import counted
+from zoo.util.terminal import harmless
 
 if TYPE_CHECKING:
+    from zoo.caft.cache import FeatureCache
     from zoo.caft.card import Identity
     from zoo.caft.features import Pass
     from zoo.caft.head import Head
@@ -79,7 +81,7 @@ def features(options: argparse.Namespace) -> int:
         + (f", {state.unlabelled:,} without a label" if state.unlabelled else "")
     )
     for note in state.notes:
-        print(f"  {note}", file=sys.stderr)
+        print(harmless(f"  {note}"), file=sys.stderr)
     if state.images:
         print(
             f"{counted(state.images, 'image')} in {state.seconds:.1f} s: "
@@ -88,9 +90,8 @@ def features(options: argparse.Namespace) -> int:
         )
     if table is not None:
         from zoo.caft.cache import FeatureCache
-        from zoo.caft.tables import write_table
 
-        write_table(FeatureCache(options.output), table)
+        _write_table(FeatureCache(options.output), table)
         print(f"{table}: {counted(card.samples * views, 'row')}")
     return 0
 
@@ -229,15 +230,23 @@ def probe(options: argparse.Namespace) -> int:
 def export_features(options: argparse.Namespace) -> int:
     """Writes the rows of a feature cache as a table: .parquet, .arrow, .csv, .npz or .tar."""
     from zoo.caft.cache import FeatureCache
-    from zoo.caft.tables import write_table
 
     output = output_file(options.output)
     cache = FeatureCache(options.cache)
-    write_table(cache, output)
+    _write_table(cache, output)
     print(
         f"{output}: {counted(len(cache), 'row')}, {counted(cache.identity.feature_dim, 'feature')}"
     )
     return 0
+
+
+def _write_table(cache: FeatureCache, path: Path) -> None:
+    """Writes a cache as a table, and shows how far it is."""
+    from zoo.caft.progress import amount_progress
+    from zoo.caft.tables import write_table
+
+    with amount_progress("row", len(cache)) as step:
+        write_table(cache, path, step)
 
 
 def export_head(options: argparse.Namespace) -> int:

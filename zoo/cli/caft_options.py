@@ -53,6 +53,7 @@ def add_commands(commands: Any) -> None:
 
 def _add_features(commands: Any) -> None:
     parser = add_arguments(commands, "features", caft.features)
+    parser.set_defaults(resumes=True)
     parser.add_argument(
         "data",
         metavar="DATASET",
@@ -89,7 +90,8 @@ def _add_features(commands: Any) -> None:
     )
     parser.add_argument(
         "--devices", type=_devices, metavar="N,N",
-        help="GPUs to run on, numbered as by nvidia-smi, or all (default: the first)",
+        help="GPUs to run on, numbered as by nvidia-smi, or all (default: the first, and idle "
+        "ones that the engine runs on where 32,768 files or more are left for each)",
     )  # fmt: skip
     parser.add_argument(
         "--scheduler", metavar="ADDRESS",

@@ -32,8 +32,11 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import UsageError, ZooError
+from zoo.util.faults import MachineError, fault_of
 from zoo.util.files import whole
+from zoo.util.interrupts import INTERRUPTED, is_interrupt
 from zoo.util.names import counted
+from zoo.util.terminal import harmless, harmless_output
 from zoo.util.version import __version__
 
 
@@ -174,7 +177,7 @@ def _documents(client: Client, model: str, entry: EngineEntry) -> dict[str, Path
     try:
         return client.documents(model, entry)
     except ZooError as error:
-        print(f"{model}: without LICENSE and NOTICE: {error.message}", file=sys.stderr)
+        print(harmless(f"{model}: without LICENSE and NOTICE: {error.message}"), file=sys.stderr)
         return {}
 
 
@@ -217,22 +220,35 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid Unicode
             stream.reconfigure(errors="backslashreplace")
+    options = argparse.Namespace()
     try:
-        options = parser.parse_args(arguments)
-        command: Command = options.command
-        return command(options)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with harmless_output():
+            options = parser.parse_args(arguments)
+            command: Command = options.command
+            return command(options)
+    except (Exception, KeyboardInterrupt) as error:
+        return _status_of(error, resumes=getattr(options, "resumes", False))
+
+
+def _status_of(error: BaseException, *, resumes: bool) -> int:
+    """Prints why a command failed; raises the error again if that is a fault of the code."""
+    if is_interrupt(error):
+        kept = "; finished work is kept, and the next run resumes" if resumes else ""
+        print(f"interrupted{kept}", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, ZooError):
+        print(f"error: {harmless(str(error))}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            return 0
-        print(f"error: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+    if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    if isinstance(error, OSError):
+        print(harmless(f"error: {error.filename or 'system'}: {error.strerror}"), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; finished work is kept, and the next run resumes", file=sys.stderr)
-        return 130
+    if reason := fault_of(error):
+        print(f"error: {reason}\n  free some, and run the same command again", file=sys.stderr)
+        return MachineError.exit_code
+    raise error
 
 
 def client_parser() -> argparse.ArgumentParser:
@@ -289,6 +305,8 @@ def client_parser() -> argparse.ArgumentParser:
     parsers["pull"].add_argument(
         "--whole", action="store_true", help="download the whole engine, not chunks that are new"
     )
+    for name in ("pull", "mirror"):
+        parsers[name].set_defaults(resumes=True)  # what Ctrl-C may say
     add_selection(parsers["pull"])
     add_run(commands)
     add_caft(commands)
@@ -331,7 +349,7 @@ def _pull(client: Client, options: argparse.Namespace) -> tuple[EngineEntry, Pul
         allow_pending=options.allow_pending,
         allow_seeded=options.allow_seeded,
     )
-    print(f"{options.model}: {why(entry, machine, index)}", file=sys.stderr)
+    print(harmless(f"{options.model}: {why(entry, machine, index)}"), file=sys.stderr)
     with download_bar(entry.engine.size) as progress:
         pulled = client.pull(
             options.model, entry, progress, seeds=seeds_of(options), whole=options.whole
@@ -339,5 +357,5 @@ def _pull(client: Client, options: argparse.Namespace) -> tuple[EngineEntry, Pul
     if entry.chunks is not None and pulled.transfer is not None:
         print(transfer_words(pulled.transfer), file=sys.stderr)
     for sentence in client.corrections(options.model, entry):
-        print(sentence, file=sys.stderr)
+        print(harmless(sentence), file=sys.stderr)
     return entry, pulled

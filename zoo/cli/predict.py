@@ -16,6 +16,7 @@ from zoo.cli.support import output_file
 from zoo.util.errors import DatasetError, RunError, UsageError
 from zoo.util.files import whole
 from zoo.util.names import counted
+from zoo.util.terminal import harmless
 
 if TYPE_CHECKING:
     from zoo.caft.head import Floats, Head
@@ -68,7 +69,7 @@ class _Tally:
         """Counts and names a photo that can't be used."""
         self.skipped_named += named
         self.skipped_found += not named
-        print(f"skipped {photo}: {reason}", file=sys.stderr)
+        print(harmless(f"skipped {photo}: {reason}"), file=sys.stderr)
 
     def add(self, prediction: Prediction) -> None:
         """Counts a prediction."""
@@ -88,7 +89,7 @@ class _Tally:
         elif self.skipped_found:
             print(f"{counted(self.skipped_found, 'photo')} skipped", file=sys.stderr)
         for note in notes:
-            print(f"  {note}", file=sys.stderr)
+            print(harmless(f"  {note}"), file=sys.stderr)
         total = sum(self._cells.values())
         if not total:
             return
@@ -101,7 +102,7 @@ class _Tally:
         )
         cells = [(*pair, number) for pair, number in self._cells.items()]
         for line in score_lines(class_scores(self._head.card.labels, cells)):
-            print(line, file=sys.stderr)
+            print(harmless(line), file=sys.stderr)
 
 
 def _output(options: argparse.Namespace) -> Path | None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from zoo.cli import caft
 from zoo.cli.support import add_arguments, add_selection, add_store, output_file, positive
 from zoo.util.errors import CacheError, RunError, UsageError
 from zoo.util.names import counted
+from zoo.util.terminal import harmless
 
 if TYPE_CHECKING:
     from zoo.caft.cache import FeatureCache
@@ -31,11 +33,11 @@ def similar(options: argparse.Namespace) -> int:
     cache, photos = FeatureCache(options.cache), PhotoPaths(options.photos)
     photos.check()
     cache.check()
-    skipped = []
+    skipped = Counter[bool]()  # whether a photo was named itself, or found in a folder
 
     def skip(photo: str, reason: str, named: bool) -> None:
-        skipped.append(photo)
-        print(f"skipped {photo}: {reason}", file=sys.stderr)
+        skipped[named] += 1
+        print(harmless(f"skipped {photo}: {reason}"), file=sys.stderr)
 
     with caft._extractor(options, cache.identity.model, cache.identity) as extractor:
         _check_engine(cache, extractor, options)
@@ -43,8 +45,10 @@ def similar(options: argparse.Namespace) -> int:
             found = most_similar(cache, features, options.k)
             for sample, rows in zip(samples, found, strict=True):
                 _print(sample.name, rows, as_json=options.json)
-    if skipped:
-        raise RunError(f"{counted(len(skipped), 'photo')} could not be used")
+    if skipped[True]:
+        raise RunError(f"{counted(skipped.total(), 'photo')} could not be used")
+    if skipped[False]:
+        print(f"{counted(skipped[False], 'photo')} skipped", file=sys.stderr)
     return 0
 
 
@@ -85,11 +89,13 @@ def duplicates(options: argparse.Namespace) -> int:
     """Finds photos of a feature cache that are nearly the same, in groups."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.neighbours import near_duplicates
+    from zoo.caft.progress import amount_progress
 
     output = _csv_file(options.output) if options.output else None
     cache = FeatureCache(options.cache)
     cache.check()
-    groups = near_duplicates(cache, options.at_least)
+    with amount_progress("photo", len(cache.labels)) as step:
+        groups = near_duplicates(cache, options.at_least, step)
     if output is not None:
         _write_groups(groups, output)
     if options.json:

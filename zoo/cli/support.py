@@ -13,6 +13,7 @@ from zoo.client.client import Client, connect, default_store
 from zoo.client.first_use import asker
 from zoo.schema.targets import PRECISIONS
 from zoo.util.errors import UsageError
+from zoo.util.terminal import harmless
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -61,7 +62,7 @@ def client_of(options: argparse.Namespace) -> Client:
         trust=options.trust,
         anonymous=options.anonymous,
         allow_stale=options.allow_stale,
-        say=lambda text: print(text, file=sys.stderr),
+        say=lambda text: print(harmless(text), file=sys.stderr),
         ask=asker(),
     )
 

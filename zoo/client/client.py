@@ -27,6 +27,7 @@ from zoo.stores import Progress, open_store
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.files import make_way, write_whole
+from zoo.util.folders import cache_folder, config_folder
 from zoo.util.locks import is_not_mine
 from zoo.util.names import perhaps
 
@@ -279,7 +280,7 @@ def default_cache() -> Path:
     """Returns the cache folder: ``$ZOO_HOME``, else ``caft-zoo`` in the XDG cache folder."""
     if home := os.environ.get("ZOO_HOME"):
         return Path(home)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caft-zoo"
+    return cache_folder() / "caft-zoo"
 
 
 def trust_home() -> TrustHome:
@@ -287,6 +288,5 @@ def trust_home() -> TrustHome:
     if home := os.environ.get("ZOO_HOME"):
         roots = Path(home) / "trust"
     else:
-        config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-        roots = Path(config) / "caft-zoo" / "trust"
+        roots = config_folder() / "caft-zoo" / "trust"
     return TrustHome(roots=roots, verified=default_cache() / "repositories")

@@ -15,6 +15,7 @@ from pathlib import Path
 from zoo.schema.corrections import FactChange
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.util.files import write_whole
+from zoo.util.loading import parse_json, read_regular
 
 
 def untold(cache: Path, model: ModelIndex, entry: EngineEntry) -> list[str]:
@@ -42,7 +43,7 @@ def untold(cache: Path, model: ModelIndex, entry: EngineEntry) -> list[str]:
 
 def _read(path: Path) -> Mapping[str, str] | None:
     try:
-        facts = json.loads(path.read_bytes())
+        facts = parse_json(read_regular(path))
     except (OSError, ValueError):
         return None
     if not isinstance(facts, dict):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from zoo.schema.records import BuildRecord
 from zoo.util.digest import sha256_file
+from zoo.util.loading import read_regular
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DAY = 86_400.0
@@ -91,7 +92,7 @@ def forget_lists(cache: Path) -> None:
 
 def _record(path: Path) -> BuildRecord | None:
     try:
-        return BuildRecord.model_validate_json(path.read_bytes())
+        return BuildRecord.model_validate_json(read_regular(path))
     except (OSError, ValidationError):  # removed meanwhile, or written by another version
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import TrustError
 from zoo.util.files import write_whole
+from zoo.util.loading import parse_json, read_regular
 from zoo.util.locks import is_not_mine, turn
 
 _ROOT_LIMIT = 512_000
@@ -77,7 +77,7 @@ class TrustHome:
         if root is None:
             raise TrustError(f"{url}: this repository is not trusted", hint=_HOW_TO_TRUST)
         self.trust(mirror, root)
-        is_first = json.loads(root)["signed"]["version"] == 1
+        is_first = parse_json(root)["signed"]["version"] == 1
         return sha256_bytes(root) if is_first else shlex.quote(str(self._root_path(mirror)))
 
     def folder(self, url: str) -> Path:
@@ -118,8 +118,8 @@ def read_root(store: ObjectStore, given: str) -> bytes:
         return data
     path = Path(given)
     try:
-        data = path.read_bytes()
-        if json.loads(data)["signed"]["_type"] != "root":
+        data = read_regular(path, _ROOT_LIMIT)
+        if parse_json(data)["signed"]["_type"] != "root":
             raise ValueError
     except OSError as error:
         raise TrustError(f"{path}: {error.strerror}", hint=_HOW_TO_TRUST) from error

@@ -6,7 +6,6 @@ that moment alone, not while a server is waited for.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 from zoo.util.digest import sha256_bytes
 from zoo.util.files import make_way, write_whole
+from zoo.util.loading import parse_json
 from zoo.util.locks import turn
 
 
@@ -122,7 +122,7 @@ def _is_newer(data: bytes, known: Path) -> bool:
 
 
 def _version(data: bytes) -> int:
-    return int(json.loads(data)["signed"]["version"])
+    return int(parse_json(data)["signed"]["version"])
 
 
 def _digest_of(cached: Path) -> Path:

@@ -24,6 +24,7 @@ from zoo.schema.manifest import Preprocess
 from zoo.schema.records import BuildRecord
 from zoo.util.errors import RunError
 from zoo.util.shown import Shown
+from zoo.util.terminal import harmless
 
 if TYPE_CHECKING:
     from zoo.runtime import Session
@@ -155,7 +156,7 @@ class Extractor(Shown):
 
 def say(text: str) -> None:
     """Prints a message to standard error, keeping standard output for results."""
-    print(text, file=sys.stderr)
+    print(harmless(text), file=sys.stderr)
 
 
 def load(

@@ -21,6 +21,7 @@ from zoo.inference.formats import register
 from zoo.schema.closed import complete
 from zoo.schema.manifest import Interpolation, Preprocess
 from zoo.util.errors import RunError
+from zoo.util.loading import LARGEST_PHOTO, read_regular
 
 _FILTERS = complete(
     Interpolation,
@@ -44,6 +45,7 @@ Exif = Literal["ignore", "apply"]
 """What is done with a photo's EXIF orientation. A TIFF's own orientation is always applied."""
 
 LONGEST = 100  # times the shorter side, which is resized to that of the network
+_BYTES_PER_PIXEL = 16  # at most, with the copies that 16-bit grey needs on its way to RGB
 
 
 def open_photo(
@@ -62,29 +64,60 @@ def open_photo(
     """
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
-        with _opened(source) as image:
-            if least is not None:
-                share = least / min(image.size)
-                image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
+        stream = io.BytesIO(_content(source)) if isinstance(source, Path) else source
+        with _opened(stream) as image:
+            _reduce(image, least)
             return as_rgb(image, exif, name)
     except RunError:
         raise
     except FileNotFoundError as error:
         raise RunError(f"{name}no such file") from error
     except Exception as error:  # a damaged file can make Pillow raise anything
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        reason: object = error
+        if isinstance(error, UnidentifiedImageError):
+            reason = "unknown format"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         raise RunError(f"{name}can't be read as an image: {reason}") from error
 
 
-def _opened(source: Path | BinaryIO) -> Image.Image:
+def decoded_size(data: bytes, least: int | None = None) -> int:
+    """Returns the bytes of memory that decoding a photo takes at most, by its header.
+
+    Args:
+        data: The photo's file.
+        least: See :func:`open_photo`.
+
+    Returns:
+        0 if the file can't be opened, which :func:`open_photo` explains.
+    """
+    try:
+        with _opened(io.BytesIO(data)) as image:
+            _reduce(image, least)
+            return image.width * image.height * _BYTES_PER_PIXEL
+    except Exception:  # a damaged file can make Pillow raise anything
+        return 0
+
+
+def _reduce(image: Image.Image, least: int | None) -> None:
+    """Has Pillow decode a JPEG file at a fraction of its size, as :func:`open_photo` says."""
+    if least is not None:
+        share = least / min(image.size)
+        image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
+
+
+def _content(path: Path) -> bytes:
+    return read_regular(path, LARGEST_PHOTO)
+
+
+def _opened(source: BinaryIO) -> Image.Image:
     """Opens an image; packages for further formats are imported when one turns up."""
     try:
         return Image.open(source)
     except UnidentifiedImageError:
         if not register():
             raise
-        if not isinstance(source, Path):
-            source.seek(0)
+        source.seek(0)
         return Image.open(source)
 
 
@@ -130,7 +163,7 @@ def read_file(path: Path) -> bytes:
         RunError: There is no such file, or it can't be read.
     """
     try:
-        return path.read_bytes()
+        return _content(path)
     except FileNotFoundError as error:
         raise RunError(f"{path}: no such file") from error
     except OSError as error:

@@ -6,7 +6,7 @@ leaves either a complete engine or nothing visible: clients see only what the si
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from zoo.repository.blobs import Blobs
@@ -46,6 +46,10 @@ from zoo.util.errors import RepositoryError
 R = TypeVar("R", bound=Record)
 
 
+SignAttestation = Callable[[Attestation, str | None], Attestation]
+"""Signs an attestation, given the digest of the engine's build record if that is known."""
+
+
 class IndexReader(Protocol):
     """Reads files of the index whose signatures were verified."""
 
@@ -62,6 +66,9 @@ class Repository:
         trusted: Reads the signed index. Without it the index is read unverified, which is enough
             for planning but never for loading an engine.
     """
+
+    sign: SignAttestation | None = None
+    """Signs what is attested, as a builder; None to leave it unsigned."""
 
     def __init__(self, store: ObjectStore, trusted: IndexReader | None = None) -> None:
         self.store = store
@@ -173,13 +180,18 @@ class Repository:
         keys = [entry.key for entry in self.store.list(f"records/{model}/")]
         return [record for key in keys if (record := self.read(key, BuildRecord))]
 
-    def attest(self, attestation: Attestation, build: str | None = None) -> str:
+    def attest(
+        self, attestation: Attestation, build: str | None = None, record: str | None = None
+    ) -> str:
         """Appends an attestation and returns its key.
 
         Args:
             attestation: The attestation.
-            build: Key of the engine's build record, which its name then states; None if unknown.
+            build: Key of the engine's build record, for its name; None if unknown.
+            record: Digest of that record's file, for the builder's signature.
         """
+        if self.sign is not None:
+            attestation = self.sign(attestation, record)
         key = f"{ATTESTATIONS}{attestation.engine}/{name_of(attestation, build)}"
         self.store.put(key, attestation.to_json(), if_absent=True)
         return key

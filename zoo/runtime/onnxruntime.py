@@ -55,18 +55,19 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(engine), options, providers=["CPUExecutionProvider"]
+                str(engine), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
+            (self._input,) = self._session.get_inputs()
+            _, channels, height, width = self._input.shape
+            self._shape = (int(channels), int(height), int(width))
         except Exception as error:  # onnxruntime raises classes of its own for each status
             raise RunError(
                 f"{engine.name}: onnxruntime {onnxruntime.__version__} can't load it: "
                 f"{cause_of(error)}",
                 hint="it may require another onnxruntime version; zoo show lists requirements",
             ) from error
+        self._name = engine.name
         self._max_batch = max_batch
-        (self._input,) = self._session.get_inputs()
-        _, channels, height, width = self._input.shape
-        self._shape = (int(channels), int(height), int(width))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -81,7 +82,14 @@ class OnnxRuntimeSession:
         return in_pieces(self._run, images, self._max_batch)
 
     def _run(self, images: Images) -> Features:
-        features: Features = self._session.run(None, {self._input.name: images})[0]
+        try:
+            features: Features = self._session.run(None, {self._input.name: images})[0]
+        except Exception as error:  # onnxruntime raises classes of its own for each status
+            raise RunError(
+                f"{self._name}: onnxruntime can't run it: {cause_of(error)}",
+                hint="download it again with zoo pull; if that does not help, memory may have run "
+                "out: try a smaller batch",
+            ) from error
         return features
 
     def close(self) -> None:

@@ -222,11 +222,13 @@ class EngineEntry(OmitsDefaults, Record):
         superseded: When a newer engine replaced it, ISO 8601 in UTC; None while it is current.
         documents: LICENSE and NOTICE that replace those of its record, which state facts that were
             corrected since; not in the JSON if the record's are right.
+        attested: First 32 digits of the digests of the attestations that it states; not in the JSON
+            if none of them is signed by a builder.
         chunks: List of the chunks that the engine is also stored as
             (:mod:`zoo.schema.chunks`); not in the JSON if it is stored whole only.
     """
 
-    omitted: ClassVar[frozenset[str]] = frozenset({"chunks", "documents"})
+    omitted: ClassVar[frozenset[str]] = frozenset({"attested", "chunks", "documents"})
 
     record: Sha256
     record_file: Blob
@@ -249,6 +251,7 @@ class EngineEntry(OmitsDefaults, Record):
     cost: Cost
     created: str
     documents: dict[str, Blob] = Field(default={})
+    attested: tuple[str, ...] = ()
     chunks: Blob | None = None
 
     @property

@@ -30,9 +30,9 @@ from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.targets import Precision
 from zoo.util.digest import Sha256
 from zoo.util.errors import ManifestError, UsageError
+from zoo.util.loading import read_toml
 from zoo.util.names import perhaps
 from zoo.util.strenum import StrEnum
-from zoo.util.toml import toml
 
 UNLOCKED: Literal["unlocked"] = "unlocked"
 
@@ -465,10 +465,10 @@ def load_manifest(path: Path) -> Manifest:
             message names the file, the field's path, the value and what is allowed.
     """
     try:
-        data = toml.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except OSError as error:
         raise ManifestError(f"{path}: can't be read: {error.strerror}") from error
-    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ManifestError(f"{path}: not TOML: {error}") from error
     try:
         # As JSON, strict mode accepts lists as tuples but not "224" as a number.

@@ -370,6 +370,23 @@ class BuildRecord(Record):
         return self.engine, self.golden, *self.files.values()
 
 
+class Signature(BaseModel):
+    """A builder's signature of an attestation, which covers its other two fields as well.
+
+    Attributes:
+        builder: ID of the builder's key.
+        record: Digest of the build record of the engine that was attested; None if the attestation
+            is about the engine's bytes, whatever record names them.
+        value: The signature, in hexadecimal digits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    builder: str
+    record: Sha256 | None = None
+    value: str
+
+
 class Attestation(Record):
     """A result about an engine from one machine at one time. Appended, never edited.
 
@@ -380,6 +397,7 @@ class Attestation(Record):
         key: Key of the result's inputs, so that it is not computed twice.
         machine: The machine.
         body: The numbers.
+        signature: That of the builder; None in those of earlier versions.
     """
 
     kind: Annotated[AttestationKind | Unknown, Lenient(AttestationKind)]
@@ -388,6 +406,15 @@ class Attestation(Record):
     key: Sha256
     machine: MachineDescription
     body: AttestationBody
+    signature: Signature | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_signature(self, dump: SerializerFunctionWrapHandler) -> Any:
+        """Leaves out a signature that is not there, as before there were any."""
+        values = dump(self)
+        if values["signature"] is None:
+            del values["signature"]
+        return values
 
     @field_validator("body", mode="before")
     @classmethod
@@ -417,3 +444,8 @@ class Attestation(Record):
     def digest(self) -> str:
         """SHA-256 of its contents."""
         return sha256_json(self.model_dump(mode="json"))
+
+    @property
+    def short(self) -> str:
+        """The digits of its digest by which the index names it: 128 bits."""
+        return self.digest[:32]

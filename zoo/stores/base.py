@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +19,9 @@ _KEY = re.compile(r"[A-Za-z0-9_][\w.+-]*(/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 
 PROBES = "probes/"
 """Prefix of the objects that :func:`probe` writes; remaining ones are abandoned."""
+
+_RACERS = 4
+_LATEST = 60.0  # seconds until all of them are ready
 
 WITNESS = "repository.json"
 """A key that every repository has. Without list permission S3 returns 403 for missing keys. If this
@@ -231,6 +236,34 @@ def probe(store: ObjectStore) -> None:
         if not first or second or store.get(key) != b"first":
             raise ignores_conditions(store.url, "If-None-Match: *")
     finally:
+        delete_probe(store, key)
+
+
+def race(store: ObjectStore) -> None:
+    """Checks that of several writers who race for an object, one wins.
+
+    Raises:
+        RepositoryError: Several did, so the server checks the condition before it writes.
+    """
+    key = f"{PROBES}{uuid.uuid4().hex}"
+    start = threading.Barrier(_RACERS)
+
+    def write(number: int) -> bool:
+        start.wait(_LATEST)
+        return store.put(key, f"{number}".encode(), if_absent=True)
+
+    try:
+        with ThreadPoolExecutor(_RACERS, "race") as pool:
+            winners = [number for number, won in enumerate(pool.map(write, range(_RACERS))) if won]
+        if len(winners) != 1 or store.get(key) != f"{winners[0]}".encode():
+            raise ignores_conditions(store.url, "If-None-Match: * of writers that race")
+    finally:
+        delete_probe(store, key)
+
+
+def delete_probe(store: ObjectStore, key: str) -> None:
+    """Deletes a probe; builders may not, and garbage collection finds it."""
+    with suppress(RepositoryError):
         store.delete(key)
 
 

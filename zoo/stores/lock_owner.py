@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 
 from zoo.util.errors import RepositoryError
+from zoo.util.loading import parse_json
+from zoo.util.terminal import harmless
 
 PATIENCE = 600.0
 """Seconds to wait for a lock that another writer holds."""
@@ -26,7 +28,7 @@ Say = Callable[[str], None]
 
 def to_stderr(text: str) -> None:
     """Writes a message to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Owner:
     def parse(cls, data: bytes) -> Owner | None:
         """Parses what :meth:`to_json` wrote; returns None for anything else."""
         try:
-            values = json.loads(data)
+            values = parse_json(data)
             return cls(**{field.name: values[field.name] for field in fields(cls)})
         except (ValueError, KeyError, TypeError):
             return None

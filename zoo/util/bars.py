@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
+from zoo.util.terminal import harmless
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -75,7 +77,7 @@ class Bar:
         rate = (done - self._first) / seconds if seconds > 0 else 0.0
         parts = [self._words(done)]
         if self.total is not None:
-            parts[0] = f"{self._words(done)} of {self._words(self.total)}"
+            parts[0] = f"{parts[0].partition(' ')[0]} of {self._words(self.total)}"
         if rate > 0:
             parts.append(f"{_rounded(self._words, rate)}/s")
             if self.total is not None:
@@ -148,7 +150,7 @@ class _Lines:
             print(words, file=sys.stderr)
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        print(harmless(text), file=sys.stderr)
 
 
 class _Terminal:
@@ -160,7 +162,7 @@ class _Terminal:
         self._bar.update(self._task, description=words, completed=done, total=total)
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -191,13 +193,16 @@ class _Notebook:
             return
         self._last = now
         value = "" if total is None else f" value='{done:.0f}' max='{max(total, 1):.0f}'"
-        from IPython.display import HTML, display
+        from IPython.display import display
 
-        page = HTML(f"<progress{value}></progress> {escape(words)}")
+        page = {  # consoles of Jupyter show the text
+            "text/html": f"<progress{value}></progress> {escape(words)}",
+            "text/plain": words,
+        }
         if self._handle is None:
-            self._handle = display(page, display_id=True)
+            self._handle = display(page, raw=True, display_id=True)
         else:
-            self._handle.update(page)
+            self._handle.update(page, raw=True)
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        print(harmless(text), file=sys.stderr)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from zoo.util.terminal import harmless
+
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 """What file systems without locks answer."""
 
@@ -65,7 +67,9 @@ def _lock(file: int, path: Path) -> None:
             time.sleep(_PAUSE)
         if not told and time.monotonic() - start > _QUIET:
             holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
-            print(f"waiting for {holder}, which holds {path}", file=sys.stderr, flush=True)
+            print(
+                harmless(f"waiting for {holder}, which holds {path}"), file=sys.stderr, flush=True
+            )
             told = True
     with suppress(OSError):  # another user's file is open for reading alone
         os.ftruncate(file, 0)

@@ -27,6 +27,7 @@ from builders.executors.dask.worker import (
     run_task,
 )
 from builders.executors.local import last_words
+from builders.jobs.made_engines import check_made
 from builders.jobs.messages import Failure, Job
 from builders.jobs.output_files import (
     JOB,
@@ -359,6 +360,7 @@ def _lay_out(answer: Answer, job: Job, folder: Path) -> Outcome:
     for name, blob in answer.files.items():
         repository.blobs.fetch(blob, folder / name)
     check_formats(named, folder)
+    check_made(job, result, folder)
     write_file(folder / RESULT, data)
     return Outcome(result=result, folder=folder)
 

@@ -19,11 +19,11 @@ from support.caft import clusters, folder, photo, toy, write_cache
 from support.goldens import raises_golden
 
 from zoo.caft import FeatureCache, cache_features
-from zoo.caft.faults import MachineError
 from zoo.caft.labels import LabelError
 from zoo.caft.sources import open_source
 from zoo.caft.train import train_head
 from zoo.util.errors import CacheError, DatasetError
+from zoo.util.faults import MachineError
 
 datasets.disable_progress_bars()
 

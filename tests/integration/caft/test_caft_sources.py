@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.caft import PREPROCESS, folder, hiding, photo, toy
-from support.goldens import assert_golden
+from support.goldens import assert_golden, raises_golden
 from support.records import small_preprocess
 
 from zoo.caft import FeatureCache, cache_features
@@ -23,6 +23,7 @@ from zoo.caft.augment import Augmentation
 from zoo.caft.decode import host_decoder
 from zoo.caft.decode_process import DecodeProcess
 from zoo.caft.notes import notes_of
+from zoo.caft.room import Room
 from zoo.caft.sample import Sample
 from zoo.caft.sources import open_source
 from zoo.caft.tar_files import expand
@@ -30,6 +31,7 @@ from zoo.inference.preprocess import batch_of, fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import DatasetError, RunError
+from zoo.util.faults import MachineError
 
 
 def as_list(data: Path, path: Path) -> Path:
@@ -239,21 +241,20 @@ def test_processes_decode_to_a_size_that_is_no_square(tmp_path: Path) -> None:
     assert np.array_equal(threads, processes)
 
 
-def test_a_process_that_dies_costs_one_image() -> None:
+def test_a_process_that_is_killed_is_replaced_and_says_so() -> None:
     file = io.BytesIO()
     photo(1).save(file, "PNG")
     good = file.getvalue()
-    process = DecodeProcess(PREPROCESS, Augmentation())
+    process, room = DecodeProcess(PREPROCESS, Augmentation()), Room()
     try:
-        digest = process.decode(good)
+        digest = process.decode(good, room)
         child = process._process
         assert child is not None
         child.kill()
         child.wait()
-        with pytest.raises(RunError) as raised:
-            process.decode(good)
-        assert_golden("caft/decoding_process_died", raised.value)
-        assert process.decode(good) == digest == sha256_bytes(good)
+        with raises_golden(MachineError, "caft/decoding_process_killed"):
+            process.decode(good, room)
+        assert process.decode(good, room) == digest == sha256_bytes(good)
         assert np.array_equal(process.pixels[0], fit(photo(1), PREPROCESS))
     finally:
         process.close()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.caft import write_cache
+from support.caft import folder, toy, write_cache
 from support.goldens import raises_golden
 
-from zoo.caft import FeatureCache, frames
+from zoo.caft import FeatureCache, cache_features, frames
 from zoo.util.errors import HeadError, MissingPackageError
 
 LABELS = ["cat", "dog", None, "cat", "<b>"]
@@ -72,3 +72,17 @@ def test_a_cache_shows_itself_in_a_line_and_a_table(cache: FeatureCache) -> None
     assert len(repr(cache)) < 400
     page = cache._repr_html_()
     assert page.count("<tr>") == len(cache._facts()) == page.count("</tr>")
+
+
+def test_what_a_pass_returns_is_short(tmp_path: Path) -> None:
+    """A notebook shows it when the call is a cell's last line."""
+    data = folder(tmp_path / "photos", classes=1, each=2)
+    (data / "class0" / "torn.jpg").write_bytes(b"none")
+    with toy() as extractor:
+        card, state = cache_features(data, extractor, tmp_path / "c")
+    assert repr(card).startswith("<Card images: 2, classes: 1, ")
+    assert repr(card).endswith("skipped: 1>")
+    assert repr(state).startswith("<Pass images: 3, skipped: 1, seconds: ")
+    for shown in (card, state):
+        assert len(repr(shown)) < 400
+        assert shown._repr_html_().count("<tr>") == len(shown._facts())

@@ -84,6 +84,31 @@ def test_near_duplicates_are_the_components_of_brute_force(
     assert all(group[0].similarity == pytest.approx(1) for group in groups)
 
 
+def test_every_photo_is_reported_as_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK", 16)
+    rows = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
+    cache = FeatureCache(write_cache(tmp_path / "c", rows, [None] * 50))
+    compared: list[int] = []
+    near_duplicates(cache, 0.9, compared.append)
+    assert compared == [16, 16, 16, 2]
+
+
+def test_a_bad_photo_of_a_folder_is_skipped_and_one_that_is_named_is_an_error(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ``zoo predict`` does."""
+    cache_features(folder(tmp_path / "photos", classes=1, each=2), toy(), tmp_path / "c")
+    torn = tmp_path / "photos" / "class0" / "torn.jpg"
+    torn.write_bytes(b"\xff\xd8\xff none")
+    assert zoo("similar c photos -k 1 --json") == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2
+    assert_golden("caft/similar_skipped", said.err)
+    assert zoo(f"similar c photos {shlex.quote(str(torn))} -k 1 --json") == 12
+
+
 def test_features_of_zeros_are_like_no_others(tmp_path: Path) -> None:
     rows = np.zeros((6, 4), np.float32)
     rows[4:] = 1
@@ -123,6 +148,7 @@ def test_the_command_finds_the_photo_itself(
         ("similar c none.jpg photos/class0/0.png", 12, "similar_no_photo"),
         ("similar c empty", 30, "similar_empty_folder"),
         ("similar c photos/class0/0.png -k 0", 2, "similar_no_neighbours"),
+        ("duplicates photos/class0/0.png", 31, "duplicates_of_a_file"),
         ("duplicates c --at-least 1.5", 2, "duplicates_above_one"),
         ("duplicates c -o out.txt", 2, "duplicates_suffix"),
         ("map c -o out.svg", 2, "map_suffix"),

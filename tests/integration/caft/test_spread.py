@@ -21,7 +21,7 @@ from support.goldens import raises_golden
 from zoo.caft import FeatureCache, cache_features, features
 from zoo.caft.card import read_card
 from zoo.caft.engine_process import EngineProcess
-from zoo.caft.gpus import chosen_gpus, doubled, own_gpu
+from zoo.caft.gpus import chosen_gpus, doubled, idle_gpus, own_gpu
 from zoo.caft.labels import LabelError
 from zoo.caft.sample import Sample
 from zoo.caft.spread import Starting
@@ -320,6 +320,7 @@ def watched(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> Watched:
     monkeypatch.setattr(Starting, "wait", wait_watched)
     monkeypatch.setattr(features, "LONG_PASS", 10)
     monkeypatch.setattr(features, "own_gpu", lambda extractor: {"GPU 0": {}})
+    monkeypatch.setattr(features, "idle_gpus", lambda extractor: {"GPU 0": {}})
     monkeypatch.setattr(
         features, "doubled", lambda processes, *rest: {**processes, "GPU 0 (2)": {}}
     )
@@ -388,6 +389,30 @@ def test_processes_that_were_asked_for_and_fail_end_the_pass(
     assert len(FeatureCache(tmp_path / "here", check_complete=False).labels) > 3
 
 
+@pytest.mark.parametrize(
+    ("each", "names"),
+    [
+        (3, []),  # fewer files than a long pass has
+        (6, ["GPU 0", "GPU 0 (2)"]),
+        (9, ["GPU 0", "GPU 1", "GPU 0 (2)"]),
+    ],
+)
+def test_a_long_pass_uses_idle_gpus(
+    watched: Watched,
+    extractor: Extractor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    each: int,
+    names: list[str],
+) -> None:
+    """One for every ten files here; there are three classes."""
+    monkeypatch.setattr(features, "idle_gpus", lambda extractor: {"GPU 0": {}, "GPU 1": {}})
+    data = folder(tmp_path / "photos", each=each)
+    card, _ = cache_features(data, extractor, tmp_path / "cache", batch=4)
+    assert watched.names == names
+    assert (card.samples, card.complete) == (3 * each, True)
+
+
 def test_images_in_memory_start_no_processes(
     watched: Watched, extractor: Extractor, tmp_path: Path
 ) -> None:
@@ -420,6 +445,18 @@ def test_the_gpu_that_an_engine_is_loaded_on(monkeypatch: pytest.MonkeyPatch) ->
     assert found == {"GPU 2": {"CUDA_VISIBLE_DEVICES": "GPU-cc"}}
     extractor.session.device = SimpleNamespace(uuid="of-an-instance")
     assert own_gpu(extractor, lambda command: TWO_OF_THREE) == {}
+
+
+def test_idle_gpus_are_those_with_room_that_the_engine_runs_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    extractor = on_sm80()
+    extractor.session.device = SimpleNamespace(uuid="dd")
+    listed = TWO_OF_THREE + "3, GPU-dd, 8.0, 9000\n4, GPU-ee, 8.0, 9000\n5, GPU-ff, 8.0, 13000\n"
+    assert list(idle_gpus(extractor, lambda command: listed)) == ["GPU 3", "GPU 0", "GPU 5"]
+    extractor.session.device = SimpleNamespace(uuid="of-an-instance")
+    assert idle_gpus(extractor, lambda command: listed) == {}
 
 
 @pytest.mark.parametrize(

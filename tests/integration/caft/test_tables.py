@@ -125,6 +125,15 @@ def test_webdataset(cache: FeatureCache, tmp_path: Path) -> None:
     assert again.read_bytes() == output.read_bytes()
 
 
+@pytest.mark.parametrize("kind", tables.TableFormat)
+def test_every_row_is_reported_as_written(
+    kind: tables.TableFormat, cache: FeatureCache, tmp_path: Path
+) -> None:
+    written: list[int] = []
+    tables.write_table(cache, tmp_path / f"rows{tables.FORMATS[kind].suffix}", written.append)
+    assert sum(written) == len(cache)
+
+
 def test_half_precision(tmp_path: Path) -> None:
     from pyarrow import parquet
 

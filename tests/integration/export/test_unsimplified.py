@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from support.goldens import raises_golden
-from support.models import SMALL
+from support.models import TINY
 from support.paths import MANIFESTS
 from torch import nn
 
@@ -27,7 +27,7 @@ from builders.photos.edge import edge_batch
 from builders.precision.onnx_session import open_onnx
 from builders.recipe.export_form import Form, export_inputs
 from builders.weights.mode import WeightsMode
-from zoo.schema.manifest import Manifest
+from zoo.schema.manifest import Manifest, load_manifest
 from zoo.schema.precisions import Precision
 from zoo.util.errors import ExportError
 
@@ -95,11 +95,9 @@ def job_of(
 
 
 def run(
-    manifests: dict[str, Manifest], change: Change, monkeypatch: pytest.MonkeyPatch, folder: Path,
-    dialect: str = "dynamo-20",
-) -> tuple[ExportOutput, Path]:  # fmt: skip
-    manifest = manifests[SMALL]
-    job = job_of(manifest, change, monkeypatch, folder / "store", dialect)
+    change: Change, monkeypatch: pytest.MonkeyPatch, folder: Path, dialect: str = "dynamo-20"
+) -> tuple[ExportOutput, Path]:
+    job = job_of(load_manifest(TINY), change, monkeypatch, folder / "store", dialect)
     output = folder / "output"
     output.mkdir()
     return run_export(job, Workspace(job.store, output), silent), output
@@ -119,11 +117,10 @@ def test_an_export_is_repeated_where_the_optimiser_breaks_it(
     change: Change,
     optimised: list[bool],
     exports: list[bool],
-    manifests: dict[str, Manifest],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    result, output = run(manifests, change, monkeypatch, tmp_path)
+    result, output = run(change, monkeypatch, tmp_path)
     assert exports == optimised
     (made,) = result.exports
     assert made.check.worst_cosine > 0.9999
@@ -131,7 +128,7 @@ def test_an_export_is_repeated_where_the_optimiser_breaks_it(
     graph = onnx.load(output / made.onnx)
     onnx.checker.check_model(graph, full_check=True)
     assert made.largest_tensor > 0  # of the types that an unsimplified export lacks
-    manifest = manifests[SMALL]
+    manifest = load_manifest(TINY)
     pictures = edge_batch(manifest.preprocess.plain, manifest.preprocess.input_size)
     features = open_onnx(output / made.onnx)(pictures)
     with np.load(output / "golden.npz") as arrays:
@@ -141,7 +138,6 @@ def test_an_export_is_repeated_where_the_optimiser_breaks_it(
 
 def test_what_is_broken_without_the_optimiser_too_is_refused(
     exports: list[bool],
-    manifests: dict[str, Manifest],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -152,5 +148,5 @@ def test_what_is_broken_without_the_optimiser_too_is_refused(
         return images / (images.pow(2).sum(1, keepdim=True).sqrt() + tiny)
 
     with raises_golden(ExportError, "export/edges-of-both-exports"):
-        run(manifests, lost, monkeypatch, tmp_path)
+        run(lost, monkeypatch, tmp_path)
     assert exports == [True, False]

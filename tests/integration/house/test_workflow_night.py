@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import pytest
 from support.hub_manifests import copy_open
 from support.models import LITE, SMALL
 from support.paths import MANIFESTS, ROOT
@@ -23,10 +24,18 @@ from zoo.util.digest import sha256_bytes
 PASSPHRASE = "a passphrase"
 
 
-def keys(folder: Path) -> str:
-    """Makes a repository's keys; returns them as the workflow's secret holds them."""
-    command = [ROOT / ".venv/bin/zoo-farm", "keys", "init", "--keys", folder]
-    subprocess.run(command, env={**os.environ, "ZOO_KEYS_PASSPHRASE": PASSPHRASE}, check=True)
+def keys(folder: Path, store: str) -> str:
+    """Makes a repository's keys, registers the runner; returns them as the secret holds them."""
+    public, with_keys = folder.parent / "public.pem", ["--keys", folder]
+    for command in (
+        ["keys", "init", *with_keys],
+        ["builders", "key", "--output", public],
+        ["builders", "add", "runner", public, "--store", store, *with_keys],
+    ):
+        subprocess.run(
+            [ROOT / ".venv/bin/zoo-farm", *command],
+            env={**os.environ, "ZOO_KEYS_PASSPHRASE": PASSPHRASE}, check=True,
+        )  # fmt: skip
     return packed(folder)
 
 
@@ -38,7 +47,8 @@ def packed(folder: Path) -> str:
     return base64.b64encode(made.getvalue()).decode()
 
 
-def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
+def test_a_night_of_the_workflow(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_BUILDER_KEY", str(tmp_path / "builder.pem"))
     runner = Runner(
         tmp_path,
         "nightly",
@@ -48,7 +58,7 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
             "vars.TARGETS": "cpu",
             "vars.TRT": "",
             "vars.EXECUTOR": "",
-            "secrets.KEYS_TAR": keys(tmp_path / "keys"),
+            "secrets.KEYS_TAR": keys(tmp_path / "keys", s3),
             "secrets.KEYS_PASSPHRASE": PASSPHRASE,
         },
     )
@@ -77,7 +87,7 @@ def test_a_night_of_the_workflow(s3: str, tmp_path: Path) -> None:
     assert f"{LITE}: signed" in signed.stdout
     root = sha256_bytes((runner.temp / "keys" / "root.json").read_bytes())
     shutil.copytree(runner.temp / "keys", tmp_path / "signed-keys")
-    for name in ("root.pem", "targets.pem"):
+    for name in ("root.pem", "targets.pem", "builder.pem"):
         (tmp_path / "signed-keys" / name).unlink()
     gone = runner.run("publish", "The keys go")
     assert gone.returncode == 0

@@ -20,7 +20,16 @@ from support.signed_repository import Signed, no_passphrase
 from benchmarks.races import first_runs
 from builders.jobs.scratch import IDLE, is_left, scratch_folder
 from builders.publish import tuf_files
-from builders.publish.keys import ROLES, KeyRing, KeysExistError, Role, make_keys, new_key
+from builders.publish.keys import (
+    ROLES,
+    KeyRing,
+    KeysExistError,
+    Role,
+    make_keys,
+    new_builder,
+    new_key,
+)
+from builders.publish.registered import read_file
 from builders.publish.tuf_metadata import SignedMetadata
 from zoo.stores import LocalStore
 from zoo.util.errors import TrustError
@@ -35,8 +44,8 @@ def test_first_runs_at_once_make_one_set_of_keys_and_sign_with_it(tmp_path: Path
         assert first_runs(folder, 4) == []
         names = {path.name for path in (folder / "repository.keys").iterdir()}
         assert names == {
-            "keys.json", "lock", "publisher.pem", "root.json", "root.pem", "seen.json",
-            "targets.pem",
+            "builder.pem", "builders.json", "keys.json", "lock", "publisher.pem", "root.json",
+            "root.pem", "seen.json", "targets.pem",
         }  # fmt: skip
 
 
@@ -67,6 +76,8 @@ def test_keys_are_made_once_on_a_disk_without_locks(
     ring = KeyRing(tmp_path / "keys", no_passphrase)
     signer = ring.signer(ring.entry("publisher"))
     signer.public_key.verify_signature(signer.sign(b"x"), b"x")
+    (first,) = read_file(ring.builders_file)
+    assert first == new_builder(ring.builder_file, "first", None)
 
 
 def rotate(signed: Signed) -> None:

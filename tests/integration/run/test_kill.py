@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from support.make_farm import Farm
 from support.models import SMALL
 from support.paths import ROOT
@@ -59,6 +60,7 @@ def kill(process: subprocess.Popen[bytes], *, workers_too: bool) -> None:
     process.wait()
 
 
+@pytest.mark.full
 def test_a_kill_at_any_moment_leaves_no_visible_half(dry_run: Farm, tmp_path: Path) -> None:
     """Kills `make zoo`, mostly with all that it started, then runs it to its end."""
     random.seed(0)

@@ -150,7 +150,7 @@ def test_a_client_lists_pulls_and_runs_an_engine(
 def farm_command(farm: Farm, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "builders.cli", "--manifests", str(farm.manifests), command,
-         *arguments, "--store", str(farm.store)],
+         *arguments, *(() if "--store" in arguments else ("--store", str(farm.store)))],
         capture_output=True, text=True, cwd=farm.folder, timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **farm.home},
     )  # fmt: skip
@@ -174,3 +174,31 @@ def test_a_withdrawn_cpu_engine_is_verified_here_and_reinstated(farm: Farm, tmp_
     index = copy.repository.model_index("withdrawn")
     assert index is not None
     assert [entry.status for entry in index.engines] == ["withdrawn"]
+
+
+def test_a_builder_is_added_and_everything_goes_on(farm: Farm, tmp_path: Path) -> None:
+    copy = farm.copy(tmp_path)
+    copy.trusted_in(tmp_path / "home")
+    store = ("--store", str(copy.store))
+    warned = farm_command(copy, "publish", "--refresh")
+    assert warned.returncode == 0, warned.stdout + warned.stderr
+    assert "builders add" in warned.stderr
+    before, known = records_of(copy), list(copy.repository.model_indexes())
+    added = farm_command(copy, "builders", "add", "first", *store)
+    assert added.returncode == 0, added.stdout + added.stderr
+    published = farm_command(copy, "publish", "--refresh")
+    assert (published.returncode, published.stderr) == (0, "")
+    again = run(copy, "--models", "current", "--gpu", "cpu", "--precision", "fp32")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert counts(again).current == 1
+    assert records_of(copy) == before
+    assert list(copy.repository.model_indexes()) == known
+    verified = farm_command(copy, "verify", "--models", "current")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    index = copy.repository.model_index("current")
+    assert index is not None
+    (here,) = [entry for entry in index.engines if CPU in entry.targets]
+    attested = copy.repository.attestations(here.engine.sha256)
+    assert [one.signature is None for one in attested][:1] == [True]
+    assert attested[-1].signature is not None
+    assert set(here.attested) == {one.short for one in attested}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from types import ModuleType
@@ -41,7 +42,7 @@ def test_a_bar_says_total_rate_and_time_left(now: list[float]) -> None:
     bar.show(150, before=50)
     assert [words for words, _, _ in display.drawn] == [
         "150 images, 10 images/s",
-        "150 images of 1,150 images, 10 images/s, 1:40 left",
+        "150 of 1,150 images, 10 images/s, 1:40 left",
     ]
     assert display.drawn[-1][1:] == (150, 1150)
 
@@ -52,7 +53,7 @@ def test_steps_of_a_download(now: list[float]) -> None:
     now[0] += 1
     bar.step(1 << 20)
     bar.step(1 << 20)
-    assert display.drawn[-1][0] == "2.0 MiB of 3.0 MiB, 2.0 MiB/s, 0:00 left"
+    assert display.drawn[-1][0] == "2.0 of 3.0 MiB, 2.0 MiB/s, 0:00 left"
 
 
 def test_words() -> None:
@@ -71,19 +72,21 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     pages: list[str] = []
 
     class Handle:
-        def update(self, page: str) -> None:
-            pages.append(page)
+        def update(self, page: dict[str, str], raw: bool) -> None:
+            display(page, raw, display_id=True)
 
-    def display(page: str, display_id: bool) -> Handle:
+    def display(page: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        assert raw
         assert display_id
-        pages.append(page)
+        assert page["text/plain"] in html.unescape(page["text/html"])
+        pages.append(page["text/html"])
         return Handle()
 
     package, shown = ModuleType("IPython"), ModuleType("IPython.display")
     fake: Any = package
     fake.get_ipython = ZMQInteractiveShell
     fake = shown
-    fake.display, fake.HTML = display, str
+    fake.display = display
     monkeypatch.setitem(sys.modules, "IPython", package)
     monkeypatch.setitem(sys.modules, "IPython.display", shown)
     return pages
@@ -96,7 +99,7 @@ def test_a_notebook_shows_one_bar_that_moves(notebook: list[str], now: list[floa
         bar.step()
         bar.step()
     assert len(notebook) == 2
-    assert notebook[0].startswith("<progress value='1' max='2'></progress> 1 &lt;image&gt; of")
+    assert notebook[0].startswith("<progress value='1' max='2'></progress> 1 of 2 &lt;image&gt;s")
     assert notebook[1].startswith("<progress value='2' max='2'>")
 
 

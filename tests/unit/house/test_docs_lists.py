@@ -11,6 +11,7 @@ from zoo.schema.manifest import Cut
 from zoo.schema.precisions import PRECISION_FACTS, Precision
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, gpu_runtimes, title_of
 from zoo.schema.targets import gpu_lines
+from zoo.stores import SCHEMES
 
 
 def page(name: str) -> str:
@@ -87,3 +88,11 @@ def test_the_target_page_states_the_order_of_preference() -> None:
     assert ranks == sorted(ranks)
     assert {*named} == {*order}
     assert all(RUNTIME_FACTS[kind].title in runtimes for kind in Runtime)
+
+
+def test_the_stores_of_the_readme_are_those_that_can_be_published_to() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in text.splitlines() if line.startswith("| `STORE` |"))
+    listed = code(row.split("|")[2])
+    writable = {scheme.form for scheme in SCHEMES.values() if scheme.form and scheme.writable}
+    assert {*listed} == writable - {"file:///path"}  # README says "a directory" for that one

@@ -137,7 +137,7 @@ def test_any_runtime_of_the_table_may_serve_the_cpu(monkeypatch: pytest.MonkeyPa
     assert choose("cpu", None, no_gpu, RTX, ORT) == ORT
     assert choose("cpu", "rtx1.7", no_gpu, ORT, RTX) == RTX
     assert choose("cpu", None, no_gpu, old, RTX) == RTX  # the table does not list the other
-    refused(UsageError, "line-not-installed-for-cpu", "cpu", "rtx1.7", no_gpu, ORT)
+    refused(TargetError, "line-not-installed-for-cpu", "cpu", "rtx1.7", no_gpu, ORT)
 
 
 def test_trt_is_about_the_gpus_among_the_targets() -> None:

@@ -154,7 +154,7 @@ def proof(signed: Signed, **measured: Any) -> None:
         engine=record.engine.sha256, golden=record.golden.sha256, tolerance=TOLERANCE,
         batches=(1,), method="m",
     )  # fmt: skip
-    attest_verification(signed.repository, inputs, record.key, output)
+    attest_verification(signed.repository, inputs, record.key, output, file=None)
     signed.propose(record)
     assert not signed.publish().refused
 

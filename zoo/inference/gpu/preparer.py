@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from zoo.runtime import cuda
 from zoo.runtime.base import DeviceSession
 from zoo.runtime.cuda import DeviceBatch
 from zoo.util.errors import MissingPackageError, RunError, ZooError
+from zoo.util.faults import MachineError, persistently
 
 if TYPE_CHECKING:
     from cuda.core import Event, Stream
@@ -250,7 +252,9 @@ class Preparer:
                 decoded[number] = jpeg
                 continue
             try:
-                arrays[number] = np.asarray(open_photo(io.BytesIO(bytes(file.data))))
+                arrays[number] = persistently(partial(_by_pillow, file), "a photo of the batch")
+            except MachineError:
+                raise  # not the photo's fault
             except ZooError as error:
                 failed[number] = error.message
         return decoded, arrays
@@ -332,6 +336,10 @@ class Preparers:
                 self._idle.append(preparer)
                 return
         preparer.close()
+
+
+def _by_pillow(file: JpegFile) -> Pixels:
+    return np.asarray(open_photo(io.BytesIO(bytes(file.data))))
 
 
 def _groups(photos: Sequence[Photo], most: int) -> Iterator[range]:

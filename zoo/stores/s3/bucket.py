@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from botocore import exceptions as aws
@@ -14,6 +15,7 @@ from botocore import exceptions as aws
 from zoo.stores.base import WITNESS, check_key
 from zoo.stores.s3.errors import ABSENT, CONDITION, CONFLICT, DENIED, Place, code_of, server_time
 from zoo.stores.s3.lease import Lease, Tagged
+from zoo.stores.s3.patience import answered, let_go, whole_body
 from zoo.stores.transfer import again
 from zoo.util.errors import NoRangesError
 
@@ -59,8 +61,7 @@ class Bucket:
 
         def read() -> tuple[Any, bytes]:
             answer = self.ask("get_object", **self.at(key))
-            with closing(answer["Body"]) as body:
-                return answer, bytes(body.read())
+            return answer, self.body_of(answer, key)
 
         try:
             with self.asked("read", key):
@@ -122,7 +123,7 @@ class Bucket:
         if not error.response.get("ResponseMetadata", {}).get("RetryAttempts"):
             return None
         answer = self.ask("get_object", **self.at(key))
-        return str(answer["ETag"]) if answer["Body"].read(len(data) + 1) == data else None
+        return str(answer["ETag"]) if self.body_of(answer, key, len(data) + 1) == data else None
 
     def ask(self, operation: str, **arguments: Any) -> Any:
         """Sends a request, with more retries if the server has answered before."""
@@ -132,7 +133,9 @@ class Bucket:
             nonlocal tries
             tries += 1
             try:
-                answer = getattr(self.client, operation)(**arguments)
+                sent = len(arguments.get("Body", b""))
+                send = partial(getattr(self.client, operation), **arguments)
+                answer = answered(send, self.url, sent=sent)
             except aws.ClientError as error:
                 metadata = error.response.setdefault("ResponseMetadata", {})
                 metadata["RetryAttempts"] = metadata.get("RetryAttempts", 0) + tries - 1
@@ -166,15 +169,29 @@ class Bucket:
         span = f"bytes={first}-{first + length - 1}"
         version = {} if tag is None else {"IfMatch": tag}
         answer = self.ask("get_object", **self.at(key), Range=span, **version)
-        with closing(answer["Body"]) as body:
-            if answer["ContentLength"] != length:
-                raise NoRangesError(
-                    f"{self.url}: the server sent {answer['ContentLength']:,} bytes of {key} for "
-                    f"the range {span}",
-                    hint="this server does not support range requests, which repositories need; "
-                    "tell the repository's maintainers",
-                )
-            return bytes(body.read())
+        if answer["ContentLength"] != length:
+            let_go(answer["Body"])
+            raise NoRangesError(
+                f"{self.url}: the server sent {answer['ContentLength']:,} bytes of {key} for "
+                f"the range {span}",
+                hint="this server does not support range requests, which repositories need; "
+                "tell the repository's maintainers",
+            )
+        return self.body_of(answer, key)
+
+    def body_of(self, answer: Any, key: str, most: int | None = None) -> bytes:
+        """Returns the body of an answer, and closes it.
+
+        Raises:
+            RepositoryError: It comes too slowly.
+        """
+        return whole_body(answer["Body"], self.url, key, most)
+
+    def pages(self, operation: str, **arguments: Any) -> Iterator[Any]:
+        """Yields the pages of a listing, each of which must come in time."""
+        pages = iter(self.client.get_paginator(operation).paginate(**arguments))
+        while (page := answered(lambda: next(pages, None), self.url)) is not None:
+            yield page
 
     def at(self, key: str) -> dict[str, str]:
         """Returns the arguments of a request that name an object."""

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from zoo.stores.lock_owner import PATIENCE, Owner, Say, to_stderr, wait_for
 from zoo.util.errors import RepositoryError
+from zoo.util.loading import parse_json
 
 LEASE = 60.0
 """Seconds after which a holder that has not renewed is taken to be gone."""
@@ -140,7 +141,7 @@ class Lease:
 
     def _is_free(self, found: Tagged) -> bool:
         try:
-            released = json.loads(found.data).get("released") is True
+            released = parse_json(found.data).get("released") is True
         except (ValueError, AttributeError):
             released = False
         return released or found.age > self._seconds + 1  # the server's times are whole seconds
@@ -160,6 +161,6 @@ class Lease:
 
     def _body(self, *, released: bool = False) -> bytes:
         """Returns the object's bytes: no two are alike, so that each has its own tag."""
-        body = json.loads(self._owner.to_json())
+        body = parse_json(self._owner.to_json())
         body |= {"nonce": self._nonce, "write": uuid.uuid4().hex, "released": released}
         return json.dumps(body).encode()

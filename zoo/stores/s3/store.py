@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from zoo.stores.base import (
     Progress,
     check_key,
     check_prefix,
+    delete_probe,
     ignores_conditions,
     is_key,
     probe,
+    race,
     too_long,
 )
 from zoo.stores.lock_owner import PATIENCE, Say, to_stderr
@@ -35,6 +37,7 @@ from zoo.stores.s3.errors import (
     code_of,
 )
 from zoo.stores.s3.lease import LEASE, Lease
+from zoo.stores.s3.patience import let_go
 from zoo.stores.s3.upload import Upload
 from zoo.stores.transfer import PART, again, append_parts, appending
 
@@ -82,10 +85,10 @@ class S3Store:
 
         def read() -> bytes:
             answer = self._bucket.ask("get_object", **self._bucket.at(key))
-            with closing(answer["Body"]) as body:
-                if limit is not None and answer["ContentLength"] > limit:
-                    raise too_long(self.url, key, limit)
-                return bytes(body.read())  # raises unless the length is ContentLength
+            if limit is not None and answer["ContentLength"] > limit:
+                let_go(answer["Body"])
+                raise too_long(self.url, key, limit)
+            return self._bucket.body_of(answer, key)  # raises unless the length is ContentLength
 
         with self._bucket.asked("read", key):
             return again(read, BROKEN)
@@ -124,10 +127,10 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the objects whose keys start with ``prefix``, with a request per 1,000."""
-        pages = self._bucket.client.get_paginator("list_objects_v2")
         begin = self._bucket.prefix + check_prefix(prefix)
         with self._bucket.asked("list", prefix):
-            for page in pages.paginate(Bucket=self._bucket.name, Prefix=begin):
+            pages = self._bucket.pages("list_objects_v2", Bucket=self._bucket.name, Prefix=begin)
+            for page in pages:
                 for item in page.get("Contents", ()):
                     key = item["Key"].removeprefix(self._bucket.prefix)
                     if is_key(key):
@@ -166,8 +169,9 @@ class S3Store:
             self._bucket.ask("delete_object", **self._bucket.at(key))
 
     def check_writable(self) -> None:
-        """Tests conditional writes: creation, replacement, and multipart uploads."""
+        """Tests conditional writes: creation, races, replacement, and multipart uploads."""
         probe(self)
+        race(self)
         key = f"{PROBES}{uuid.uuid4().hex}"  # unique: another publisher may test at the same time
         self.put(key, b"first")
         try:
@@ -180,13 +184,13 @@ class S3Store:
                 if Upload(self._bucket.ask, self._bucket.at(key)).overwrites():
                     raise ignores_conditions(self.url, "If-None-Match of multipart uploads")
         finally:
-            self.delete(key)
+            delete_probe(self, key)
 
     def abandoned(self, before: datetime) -> Iterator[Abandoned]:
         """Yields multipart uploads that were neither completed nor aborted, and probes."""
-        pages = self._bucket.client.get_paginator("list_multipart_uploads")
         with self._bucket.asked("list uploads of", ""):
-            for page in pages.paginate(Bucket=self._bucket.name, Prefix=self._bucket.prefix):
+            at = {"Bucket": self._bucket.name, "Prefix": self._bucket.prefix}
+            for page in self._bucket.pages("list_multipart_uploads", **at):
                 for upload in page.get("Uploads", ()):
                     since = utc(upload["Initiated"])
                     if upload["Key"].startswith(self._bucket.prefix) and since < before:
