@@ -28,7 +28,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
 from zoo.schema.records import Kind
 from zoo.util.causes import end_of
-from zoo.util.errors import JobError, RepositoryError, ZooError
+from zoo.util.errors import JobError, MissingPackageError, RepositoryError, ZooError
 
 Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind, Builders | None], ModelIndex]
 """The signature of :func:`builders.publish.candidate_check.check_candidate`."""
@@ -136,6 +136,7 @@ class Publisher:
 
         Raises:
             TrustError: The metadata differs from what these keys signed last.
+            MissingPackageError: A CPU engine can't be run here; nothing was signed.
         """
         repository, published = self._repository, Published()
         with repository.store.lock("publish"):
@@ -163,6 +164,8 @@ class Publisher:
                     if made.model != model:
                         raise RepositoryError(f"its check returned the index of {made.model}")
                     self._rerun(repository, made, previous)
+                except MissingPackageError:
+                    raise  # not the candidate's fault: it waits
                 except ZooError as error:
                     published.refused[key] = str(error)
                     repository.candidates.refuse(key, str(error))
