@@ -45,6 +45,8 @@ class LocalExecutor(ThisMachine):
         look: Called regularly while a worker runs; a returned text is the reason to stop it.
         around: Context manager of the folder that the worker writes to; entered before the worker
             starts and left when it has ended, before its outputs are read.
+        parses: Whether to parse the models that it made. On a machine of a cluster the farm does,
+            which trusts no machine of a cluster.
 
     Raises:
         UsageError: There is a memory limit, but this system has no ``/proc``.
@@ -59,6 +61,7 @@ class LocalExecutor(ThisMachine):
         memory: int | None = None,
         look: Callable[[], str | None] = lambda: None,
         around: Callable[[Path], AbstractContextManager[None]] = lambda work: nullcontext(),
+        parses: bool = True,
     ) -> None:
         if memory is not None and not (_PROC / "self" / "stat").exists():
             raise UsageError("a memory limit needs /proc", hint="leave MEMORY= (--memory) out")
@@ -68,13 +71,17 @@ class LocalExecutor(ThisMachine):
         self._memory = memory
         self._look = look
         self._around = around
+        self._parses = parses
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
         work = output_files.make_work_folder(folder.resolve(), job.model_dump_json(indent=1))
         with self._around(work):
             status, stopped = self._run(job, work, report)
-        return _outcome(job, status, stopped, folder)
+        outcome = _outcome(job, status, stopped, folder)
+        if self._parses:
+            check_made(job, outcome.result, folder)
+        return outcome
 
     def _run(
         self, job: Job, work: Path, report: Report
@@ -239,7 +246,6 @@ def _outcome(
             kind = NotRunError if result.error in _NOT_THE_ENGINE else JobError
             raise kind(result.message, hint=result.hint)
         output_files.collect_files(result, folder)
-        check_made(job, result, folder)
         return Outcome(result=result, folder=folder)
     end = last_words(folder)
     if stopped:

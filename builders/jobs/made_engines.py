@@ -9,7 +9,7 @@ from builders.jobs.onnx_check import check_onnx
 from builders.jobs.results import Result
 from zoo.runtime.header import check_engine
 from zoo.schema.runtimes import has_header
-from zoo.util.errors import JobError, ZooError
+from zoo.util.errors import JobError, MissingPackageError, ZooError
 
 _HINT = "the worker is broken, or someone tampered with it: nothing that it returned was stored"
 
@@ -26,6 +26,7 @@ def check_made(job: Job, result: Result, folder: Path) -> None:
         folder: Where its files are, out of the worker's reach.
 
     Raises:
+        MissingPackageError: This machine can't parse it.
         JobError: A file is not what it should be.
     """
     name = ""
@@ -40,5 +41,7 @@ def check_made(job: Job, result: Result, folder: Path) -> None:
             for export in result.exports:
                 name = export.onnx
                 check_onnx(folder / name, load=False)
+    except MissingPackageError:
+        raise
     except ZooError as error:
         raise JobError(f"a worker returned {name}: {error.message}", hint=_HINT) from error

@@ -6,7 +6,7 @@ signs a model starts this module as a child process, which gets none of the farm
     python -m builders.jobs.onnx_check load MODEL     # ONNX's checker and ONNX Runtime
     python -m builders.jobs.onnx_check parse MODEL    # the checker alone
 
-It exits with 0, or with 1 and the reason as the last line on standard error.
+It exits with 0, or with another status and the reason as the last line on standard error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from builders.toolchains.worker_environment import worker_environment
 from zoo.util.causes import cause_of, end_of
-from zoo.util.errors import JobError, ZooError
+from zoo.util.errors import JobError, MissingPackageError, ZooError
 
 SECONDS = 900
 """Time limit of a child process."""
@@ -34,6 +34,7 @@ def run_apart(module: str, *arguments: str, text: str = "") -> str:
         text: Its standard input.
 
     Raises:
+        MissingPackageError: A package is not installed here.
         JobError: It failed; the message is the last line that it wrote.
     """
     try:
@@ -46,6 +47,11 @@ def run_apart(module: str, *arguments: str, text: str = "") -> str:
         raise JobError(f"it was not done after {SECONDS} seconds") from error
     if done.returncode < 0:
         raise JobError(f"the process that reads it was killed by signal {-done.returncode}")
+    if done.returncode == MissingPackageError.exit_code:
+        raise MissingPackageError(
+            f"engines can't be parsed here: {end_of(done.stderr)}",
+            hint="install the farm with all its packages: make",
+        )
     if done.returncode:
         raise JobError(end_of(done.stderr, f"status {done.returncode}"))
     return done.stdout
@@ -68,10 +74,14 @@ def read_model(path: Path, *, load: bool) -> None:
     """Parses a model in this process.
 
     Raises:
+        MissingPackageError: A package is not installed here.
         JobError: It is not an ONNX model, or can't be loaded.
     """
-    import onnx
-    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+    try:
+        import onnx
+        from onnx.external_data_helper import _get_all_tensors, uses_external_data
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"{error.name} is not installed") from error
 
     from zoo.runtime.onnxruntime import OnnxRuntimeSession
 
@@ -104,7 +114,7 @@ def main(arguments: list[str]) -> int:
         read_model(Path(path), load=how == "load")
     except ZooError as error:
         print(error.message, file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, MissingPackageError) else 1
     return 0
 
 

@@ -31,7 +31,7 @@ from zoo.repository.settings import has_chunks
 from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
 from zoo.schema.records import Kind
 from zoo.util.causes import end_of
-from zoo.util.errors import JobError, RepositoryError, ZooError
+from zoo.util.errors import JobError, MissingPackageError, RepositoryError, ZooError
 from zoo.util.loading import parse_json
 
 Check = Callable[[Repository, str, ModelIndex | None, datetime, Kind, Builders | None], ModelIndex]
@@ -142,8 +142,8 @@ class Publisher:
 
         Raises:
             TrustError: The metadata differs from what these keys signed last.
-            MissingPackageError: The repository has chunks, and the extra ``chunks`` is not
-                installed.
+            MissingPackageError: A CPU engine can't be run here, or the repository has chunks and
+                the extra ``chunks`` is not installed; nothing was signed.
         """
         repository, published = self._repository, Published()
         with repository.store.lock("publish"):
@@ -172,6 +172,8 @@ class Publisher:
                     if made.model != model:
                         raise RepositoryError(f"its check returned the index of {made.model}")
                     self._rerun(repository, made, previous)
+                except MissingPackageError:
+                    raise  # not the candidate's fault: it waits
                 except ZooError as error:
                     published.refused[key] = str(error)
                     repository.candidates.refuse(key, str(error))

@@ -17,7 +17,7 @@ from builders.jobs.progress import silent
 from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs
 from zoo.util.causes import cause_of
-from zoo.util.errors import VerificationError, ZooError
+from zoo.util.errors import MissingPackageError, VerificationError, ZooError
 
 CHILD = "builders.verify.rerun"
 """This module, which is started as a program."""
@@ -79,7 +79,7 @@ def main() -> int:
         rerun(Rerun.model_validate_json(sys.stdin.read()))
     except ZooError as error:
         print(error.message, file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, MissingPackageError) else 1
     return 0
 
 

@@ -164,6 +164,7 @@ def _run(task: Task, folder: Path, started: float) -> Answer:
         worker_command(slot.python),
         memory=task.memory,
         look=look,
+        parses=False,
     )
     begun = time.perf_counter()
     try:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from support.commands import ZooFarm
 from support.paths import ROOT
-from support.signed_repository import LABEL, Signed
+from support.signed_repository import LABEL, Signed, run_nothing
 
 from builders.publish.keys import KeyRing
+from builders.publish.publisher import Publisher
 from builders.run.reverify import Reverifier
 from zoo.stores import LocalStore
 from zoo.util.clock import utc_now
@@ -63,6 +64,8 @@ def test_a_gpu_engine_is_reinstated_after_a_verification_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Reverifier, "why_not", lambda self, entry: "it requires a GPU")
+    # It stands for an engine of a GPU: the publisher can't run it either.
+    monkeypatch.setitem(Publisher.__init__.__kwdefaults__, "rerun", run_nothing)
     place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
     engine = signed.repository.records("m")[0].engine
     assert zoo_farm("publish", *place, "--refresh") == 0

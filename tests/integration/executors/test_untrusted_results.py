@@ -77,6 +77,7 @@ ON_A_CLUSTER = [
     ("build", "engine is a hard link"),
     ("build", "engine is a FIFO"),
     ("build", "engine is a folder"),
+    ("build", "engine is a text"),
     ("build", "result is too long"),
     ("export", "golden is a link"),
     ("export", "golden is no archive"),

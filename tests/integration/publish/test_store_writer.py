@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.goldens import assert_golden
+from support.paths import ROOT
 from support.real_engines import (
     PREPROCESS,
     build_real,
@@ -32,6 +33,7 @@ from zoo.schema.layout import record_key
 from zoo.schema.records import BuildRecord
 from zoo.util.clock import utc_now
 from zoo.util.digest import sha256_bytes
+from zoo.util.errors import MissingPackageError
 
 
 @pytest.fixture
@@ -73,6 +75,21 @@ def test_an_engine_that_does_what_its_golden_file_says_is_signed(bench: Signed) 
     assert list(bench.publish().refused) == [candidate]
     (entry,) = bench.client().model("good").engines
     assert entry.status == "verified"
+
+
+def test_a_publisher_that_can_not_run_it_leaves_it_waiting(
+    bench: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = bench.propose(build_real(bench, inputs=inputs()))
+    without = bench.folder / "without" / "onnx"
+    without.mkdir(parents=True)
+    (without / "__init__.py").write_text("raise ModuleNotFoundError(name='onnx')\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{without.parent}:{ROOT}")
+        with pytest.raises(MissingPackageError):
+            bench.publish()
+    assert bench.repository.candidates.waiting() == [candidate]
+    assert not bench.publish().refused
 
 
 def test_what_is_signed_is_not_run_again(bench: Signed) -> None:
