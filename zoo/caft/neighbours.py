@@ -26,6 +26,7 @@ Numbers = npt.NDArray[np.int64]
 _DIRECTIONS = 64  # of the projection
 _SAMPLED = 1024  # rows that determine them
 _BLOCK = 2048  # rows compared with as many others at a time
+_PAIRS = 1 << 14  # of two blocks; if more are close in the projection, all are compared at once
 _SLACK = 1e-4  # of squared distances, which are at most 4: more than float32 rounds
 
 
@@ -134,13 +135,25 @@ def _groups(cache: FeatureCache, at_least: float, on_compared: Callable[[int], o
         for other in range(start, end, _BLOCK):
             others = slice(other, min(other + _BLOCK, end))
             # Each number is minus half of a squared distance.
-            first, second = np.nonzero(left[block] @ right[others].T >= -(far + _SLACK) / 2)
+            near = left[block] @ right[others].T >= -(far + _SLACK) / 2
+            near &= group[order[block]][:, None] != group[order[others]]  # nor a photo and itself
+            few = np.count_nonzero(near) <= _PAIRS
+            if not few:
+                near &= _cosines(cache, order[block], order[others]) >= at_least - 1e-6
+            first, second = np.nonzero(near)
             pairs = np.stack([order[start + first], order[other + second]], 1)
-            pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]  # also leaves out each itself
+            if few:
+                pairs = pairs[_are_near(cache, pairs, at_least)]
             if len(pairs):
-                group = _joined(group, pairs[_are_near(cache, pairs, at_least)])
+                group = _joined(group, pairs)
         on_compared(len(points[block]))
     return group
+
+
+def _cosines(cache: FeatureCache, samples: Numbers, others: Numbers) -> Floats:
+    """Returns the cosines of photos with others, ``(samples, others)``."""
+    first, second = (_units(read_rows(cache, rows * cache.views)) for rows in (samples, others))
+    return np.asarray(first @ second.T, np.float32)
 
 
 def _are_near(cache: FeatureCache, pairs: Numbers, at_least: float) -> npt.NDArray[np.bool_]:

@@ -59,12 +59,14 @@ def test_the_most_similar_are_those_of_brute_force(
 
 @pytest.mark.parametrize("width", [3, 200])  # fewer and more than the projection has
 @pytest.mark.parametrize("at_least", [0.8, 0.97, 1.0])
+@pytest.mark.parametrize("pairs", [0, 1 << 14])  # all compared at once, and one by one
 def test_near_duplicates_are_the_components_of_brute_force(
-    width: int, at_least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: int, width: int, at_least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from scipy.sparse.csgraph import connected_components
 
     monkeypatch.setattr(neighbours, "_BLOCK", 16)
+    monkeypatch.setattr(neighbours, "_PAIRS", pairs)
     random = np.random.default_rng(0)
     rows = np.maximum(random.standard_normal((150, width)), 0) + 0.1
     rows[50:100] = (
