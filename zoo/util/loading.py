@@ -101,7 +101,7 @@ def parse_json(data: str | bytes, *, most: int = LARGEST_JSON, strict: bool = Tr
     return value
 
 
-def parse_toml(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> Any:
     """Parses TOML.
 
     Raises:
@@ -112,14 +112,14 @@ def parse_toml(text: str) -> dict[str, Any]:
     if _DOTTED.search(text) or len(_REPEATED.findall(text)) > _MOST_TABLES:
         raise ValueError("it has keys of too many parts, or too many tables")
     try:
-        table: dict[str, Any] = toml.loads(text)
+        table = toml.loads(text)
     except RecursionError:
         raise ValueError(_too_deep()) from None
     _check_depth(table)
     return table
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> Any:
     """Reads a TOML file.
 
     Raises:
