@@ -32,8 +32,9 @@ LARGEST_PHOTO = 1 << 30
 """Bytes of a photo's file: as many as the most pixels that Pillow decodes take uncompressed."""
 
 _LARGEST_INTEGER = 1 << 64
-_DOTTED = re.compile(r"(?:[\w\"'-]+[ \t]*\.[ \t]*){32}")
-"""A key of many parts: the parser's time grows with their square."""
+_DOTTED = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){32}")
+"""A key of many parts: the parser's time grows with their square. It begins where a word does, or the
+search itself would take the square of a long word."""
 
 _REPEATED = re.compile(r"^[ \t]*\[", re.MULTILINE)
 _MOST_TABLES = 20_000
