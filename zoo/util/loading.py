@@ -33,8 +33,8 @@ LARGEST_PHOTO = 1 << 30
 
 _LARGEST_INTEGER = 1 << 64
 _DOTTED = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){32}")
-"""A key of many parts: the parser's time grows with their square. It begins where a word does, or the
-search itself would take the square of a long word."""
+"""A key of many parts: the parser's time grows with their square. It begins where a word does, or
+the search itself would take the square of a long word."""
 
 _REPEATED = re.compile(r"^[ \t]*\[", re.MULTILINE)
 _MOST_TABLES = 20_000
