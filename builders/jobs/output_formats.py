@@ -29,6 +29,13 @@ class FormatError(ValueError):
     """A file does not have the format that its kind must have."""
 
 
+_UNREADABLE = (
+    ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+    OverflowError,
+)  # fmt: skip
+"""What a damaged file makes its readers raise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Array:
     """The header of an array.
@@ -57,7 +64,7 @@ def check_formats(named: Mapping[str, str], folder: Path) -> None:
             continue
         try:
             check(folder / name)
-        except (FormatError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except _UNREADABLE as error:
             raise JobError(
                 f"a worker returned {name} ({kind}), which can't be read: {error}",
                 hint="the worker is broken, or someone tampered with it: nothing that it returned "

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import tarfile
@@ -49,6 +50,7 @@ from zoo.inference.preprocess import fit, open_photo
 from zoo.runtime.header import read_header
 from zoo.runtime.onnxruntime import open_session
 from zoo.schema.manifest import load_manifest
+from zoo.schema.records import Kind as RecordKind
 from zoo.util.errors import ZooError
 
 LONGEST = 10.0
@@ -311,10 +313,10 @@ def _run(engine: Path) -> None:
 
 def _of_repositories(top: Path) -> dict[str, Kind]:
     signed, record = toy_repository(_made(top / "signed"))
-    count = iter(range(10**9))
 
     def use() -> None:
-        client = signed.client(f"home{next(count) % 4}")
+        shutil.rmtree(top / "signed" / "home", ignore_errors=True)  # with what it has verified
+        client = signed.client()
         client.index()
         client.model(record.inputs.model)
 
@@ -325,14 +327,17 @@ def _of_repositories(top: Path) -> dict[str, Kind]:
             "timestamp": "metadata/timestamp.json",
             "snapshot": "metadata/*.snapshot.json",
             "targets": "metadata/*.targets.json",
-            "repository.json": "repository.json",
         }.items()
         if list(store.glob(pattern))
     }
+    found = {f"repository {name}": Kind(file=path, use=use) for name, path in files.items()}
+    found["repository.json"] = Kind(
+        file=store / "repository.json", use=lambda: signed.repository.claim(RecordKind.RELEASE)
+    )
     given = top / "root.json"
     given.write_bytes(signed.ring.root_file.read_bytes())
     return {
-        **{f"repository {name}": Kind(file=path, use=use) for name, path in files.items()},
+        **found,
         "root that is given": Kind(file=given, use=lambda: read_root(signed.store, str(given))),
     }
 
