@@ -168,10 +168,7 @@ class Publisher:
                 data = files.get(path) or self._metadata.read(path)
                 previous = ModelIndex.model_validate_json(data) if data else None
                 try:
-                    made = self._check(repository, key, previous, self._now(), kind, builders)
-                    if made.model != model:
-                        raise RepositoryError(f"its check returned the index of {made.model}")
-                    self._rerun(repository, made, previous)
+                    made = self._examined(key, previous, kind, builders)
                 except MissingPackageError:
                     raise  # not the candidate's fault: it waits
                 except ZooError as error:
@@ -198,6 +195,20 @@ class Publisher:
             expiries = self._metadata.expiries().items()
             published.ending |= {role: until for role, until in expiries if until < soon}
         return published
+
+    def _examined(
+        self, key: str, previous: ModelIndex | None, kind: Kind, builders: Builders | None
+    ) -> ModelIndex:
+        """Returns the index that a candidate makes.
+
+        Raises:
+            ZooError: It does not pass.
+        """
+        made = self._check(self._repository, key, previous, self._now(), kind, builders)
+        if made.model != key.split("/")[1]:
+            raise RepositoryError(f"its check returned the index of {made.model}")
+        self._rerun(self._repository, made, previous)
+        return made
 
     def _change(
         self,

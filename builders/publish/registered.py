@@ -35,7 +35,7 @@ def read_builders(targets: Targets) -> Builders | None:
     except ValidationError as error:
         raise TrustError(
             f"the signed list of builders can't be read: {error}",
-            hint="a later version of caft-zoo may have written it: update this one",
+            hint="perhaps a later version wrote it: update this one",
         ) from error
 
 

@@ -167,8 +167,7 @@ class Repository:
 
     def add_record(self, record: BuildRecord) -> None:
         """Writes a build record unless it exists; its blobs must be stored."""
-        key = record_key(record.inputs.model, record.key)
-        self._add(key, record, record.blobs)
+        self._add(record_key(record.inputs.model, record.key), record, record.blobs)
 
     def record_file(self, model: str, key: str) -> Blob:
         """Returns the hash and size of a build record's own file."""
