@@ -26,7 +26,7 @@ from zoo.caft.files import (
     whole_lines,
 )
 from zoo.util.digest import sha256_file
-from zoo.util.errors import CacheError
+from zoo.util.errors import CacheError, UsageError
 from zoo.util.names import counted
 from zoo.util.shown import Shown
 
@@ -195,20 +195,24 @@ class FeatureCache(Shown):
     def batches(
         self, size: int, *, seed: int | None = None
     ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-        """Yields all rows once, in batches, as arrays; faster than a ``DataLoader`` of rows.
+        """Returns all rows once, in batches, as arrays; faster than a ``DataLoader`` of rows.
 
         Args:
             size: Rows per batch; the last may have fewer.
             seed: Of the order; by default that of the cache.
 
-        Yields:
-            ``(rows, feature_dim)`` float32 and the rows' labels, ``(rows,)`` int64.
+        Returns:
+            Pairs of ``(rows, feature_dim)`` float32 and the rows' labels, ``(rows,)`` int64.
+
+        Raises:
+            UsageError: The size is below 1.
         """
+        if size < 1:
+            raise UsageError(f"batches of {size} rows: there must be 1 or more")
         order = np.arange(len(self))
         if seed is not None:
             np.random.default_rng(seed).shuffle(order)
-        for start in range(0, len(self), size):
-            yield self._rows(order[start : start + size])
+        return (self._rows(order[start : start + size]) for start in range(0, len(self), size))
 
     def _rows(
         self, numbers: npt.NDArray[np.int64]

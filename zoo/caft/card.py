@@ -160,11 +160,12 @@ def check_same(folder: Path, have: Identity, wanted: Identity) -> None:
     wants = "; ".join(f"{_WORDS.get(name, name)} {_short(new[name])}" for name in differ)
     raise CacheError(
         f"{folder} has features with {has}; the new ones would have {wants}",
-        hint="features of different engines don't mix: use another folder, or the same options",
+        hint="features of different engines or settings don't mix: use another folder, or the same "
+        "options",
     )
 
 
-_WORDS = {"feature_dim": "width", "exif": "EXIF orientation"}
+_WORDS = {"feature_dim": "width", "exif": "EXIF orientation", "decode": "photos decoded"}
 
 
 def _short(value: Any) -> str:

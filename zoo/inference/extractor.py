@@ -240,8 +240,10 @@ def _parts(images: Any, size: int) -> Iterator[Sequence[Photo]]:
         for start in range(0, len(images), size):
             yield images[start : start + size]  # type: ignore[misc]  # rows are photos
         return
+    if isinstance(images, (bytearray, memoryview)):
+        images = bytes(images)
     single = isinstance(images, (str, bytes, Path, Image.Image))
-    if single or (isinstance(images, np.ndarray) and images.ndim == 3):
+    if single or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
         images = [images]
     if not isinstance(images, Iterable):
         raise RunError(

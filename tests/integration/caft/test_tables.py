@@ -198,5 +198,8 @@ def test_slices_and_batches(cache: FeatureCache) -> None:
         tuple(row): label for part, some in shuffled for row, label in zip(part, some, strict=True)
     }
     assert found == {tuple(row): label for row, label in zip(cache.features, labels, strict=True)}
+    for size in (0, -1):
+        with pytest.raises(UsageError):
+            cache.batches(size)
     again = list(cache.batches(4, seed=3))
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(shuffled, again, strict=True))

@@ -51,7 +51,10 @@ def test_one_photo_is_a_batch_of_one(tmp_path: Path) -> None:
         photo(1),
         tmp_path / "p.png",
         str(tmp_path / "p.png"),
+        bytearray((tmp_path / "p.png").read_bytes()),
+        memoryview((tmp_path / "p.png").read_bytes()),
         np.asarray(photo(1)),
+        grey,
         [grey],
     ):
         assert extractor(one).shape == (1, 8)
