@@ -36,6 +36,8 @@ _DOTTED = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){32}")
 """A key of many parts: the parser's time grows with their square. It begins where a word does, or
 the search itself would take the square of a long word."""
 
+_PIECE = 2**20  # bytes per read
+
 _REPEATED = re.compile(r"^[ \t]*\[", re.MULTILINE)
 _MOST_TABLES = 20_000
 
@@ -61,7 +63,12 @@ def read_regular(path: str | Path, most: int = LARGEST_FILE) -> bytes:
             reason = f"it has {status.st_size:,} bytes; at most {most:,} are read"
             raise OSError(errno.EFBIG, reason, str(path))
         with os.fdopen(os.dup(file), "rb") as stream:
-            return stream.read(most)
+            # Not all at once: as much memory as may be read would be reserved.
+            pieces, left = [], most
+            while left > 0 and (piece := stream.read(min(left, _PIECE))):
+                pieces.append(piece)
+                left -= len(piece)
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     finally:
         os.close(file)
 
