@@ -6,6 +6,8 @@ import errno
 import fcntl
 import io
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +102,18 @@ def test_a_read_only_home_without_the_engine_is_a_sentence(
     assert raised.value.hint
 
 
-def make_another_users(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def kept() -> Iterator[ExitStack]:
+    """Open files, whose numbers no other file can get, also once they are deleted."""
+    with ExitStack() as files:
+        yield files
+
+
+def make_another_users(home: Path, kept: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the files in a home another user's, in folders that the group may write."""
-    theirs = {path for path in home.rglob("*") if path.is_file()}
+    theirs = [path for path in home.rglob("*") if path.is_file()]
     opened, access, chmod, utime, stream = os.open, os.access, os.chmod, os.utime, io.open
-    inodes = {path.stat().st_ino for path in theirs}
+    inodes = {os.fstat(kept.enter_context(path.open("rb")).fileno()).st_ino for path in theirs}
 
     def is_theirs(path: Any) -> bool:
         try:
@@ -142,11 +151,11 @@ def make_another_users(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_second_user_of_a_group_writable_home_works(
-    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signed: Signed, tmp_path: Path, kept: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert signed.pulled(signed.client("home")) == b"engine"
     signed.release("m2", b"another engine")
-    make_another_users(tmp_path / "home", monkeypatch)
+    make_another_users(tmp_path / "home", kept, monkeypatch)
     second = signed.client("home")
     assert signed.pulled(second) == b"engine"
     assert signed.pulled(second, "m2") == b"another engine"
@@ -155,7 +164,7 @@ def test_a_second_user_of_a_group_writable_home_works(
 
 
 def test_another_users_interrupted_download_is_not_gone_on_from(
-    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signed: Signed, tmp_path: Path, kept: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = signed.client("home")
     fetch, left = first.repository.blobs.fetch, []
@@ -171,7 +180,7 @@ def test_another_users_interrupted_download_is_not_gone_on_from(
     monkeypatch.setattr(first.repository.blobs, "fetch", fetch)
     (partial,) = left
     assert partial.read_bytes() == b"eng"
-    make_another_users(tmp_path / "home", monkeypatch)
+    make_another_users(tmp_path / "home", kept, monkeypatch)
     assert signed.pulled(signed.client("home")) == b"engine"
     assert partial.read_bytes() == b"eng"
 
