@@ -28,7 +28,7 @@ def find_misses(numbers: BatchNumbers, tolerance: Tolerance) -> list[str]:
     for name, limit in LIMITS.items():
         number: float = _stated(getattr(numbers, limit.measured), limit.measured)
         allowed: float = getattr(tolerance, name)
-        if not limit.met_by(number, allowed):
+        if not limit.met_by(number, allowed, numbers.batch):
             row = _stated(numbers.worst_row, "worst_row")
             misses.append(f"{where}: {limit.miss.format(number=number, limit=allowed, row=row)}")
     if lost := _stated(numbers.lost_rows, "lost_rows"):

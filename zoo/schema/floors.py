@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NEIGHBOURS = 5
 """Number of nearest golden photos that are compared for each golden photo."""
 
+_ROUNDED_UP = 1 + 1e-9
+
 Cosine = Annotated[float, Field(gt=0, le=1)]
 RelativeError = Annotated[float, Field(gt=0, lt=1)]
 DistanceError = Annotated[float, Field(gt=0, le=0.5)]
@@ -86,6 +88,8 @@ class Limit:
         style: How it is printed there.
         is_minimum: Whether larger is better.
         for_calibration: Whether calibration images have to meet it.
+        grain: Share of the number that one comparison decides in a batch of one image. One may go
+            wrong in any batch: the next number below "all five neighbours" is 80%.
         miss: How a miss is described, with ``number``, ``limit`` and ``row``, the worst row.
     """
 
@@ -94,11 +98,21 @@ class Limit:
     style: Style
     is_minimum: bool = False
     for_calibration: bool = True
+    grain: float = 0.0
     miss: str
 
-    def met_by(self, number: float, limit: float) -> bool:
-        """Whether a measured number meets the limit; NaN does not."""
-        return number >= limit if self.is_minimum else number <= limit
+    def met_by(self, number: float, limit: float, batch: int | None = None) -> bool:
+        """Whether a number meets the limit; NaN does not.
+
+        Args:
+            number: What was measured.
+            limit: The least or the most that is allowed.
+            batch: The number of images that it was measured on; None compares two limits.
+        """
+        if not self.is_minimum:
+            return number <= limit
+        forgiven = self.grain / batch if batch else 0.0
+        return number >= limit - forgiven * _ROUNDED_UP
 
     def scaled(self, limit: float, share: float) -> float:
         """Returns the limit for calibration images, which may use up a share of it."""
@@ -132,6 +146,7 @@ LIMITS: Mapping[str, Limit] = {
         title="Neighbours kept",
         style=Style.SHARE,
         is_minimum=True,
+        grain=1 / NEIGHBOURS,
         for_calibration=False,  # one crop of each photo: too few to have neighbours
         miss="{number:.0%} of the nearest photos remain the nearest, at least {limit:.0%} is "
         "needed",
