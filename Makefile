@@ -35,6 +35,8 @@ BUILD_WHEEL = copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && cp -R zoo pyp
 # Tools that look at the environment stay out of it.
 AUDIT := _work/audit
 TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-licenses==5.5.5
+# A server of the tests, with more dependencies than all of them.
+MOTO := _work/moto
 # Lists what an empty environment holds after the wheel is installed with the extras that users need.
 SBOM = made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(PYTHON) -m venv "$$made/venv" && wheel=$$(ls dist/*.whl) \
   && "$$made/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$wheel[arrow,caft,dask,onnxruntime,s3]" \
@@ -42,7 +44,7 @@ SBOM = made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(PYTHON) -m venv "$
   && $(AUDIT)/bin/cyclonedx-py environment "$$made/venv" --output-reproducible -o "$${wheel%-py3-none-any.whl}.cdx.json" \
   && echo "SBOM: $${wheel%-py3-none-any.whl}.cdx.json"
 
-.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker lint docs catalog serve publish wheel image audit sbom clean
+.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker test-ceph lint docs catalog serve publish wheel image audit sbom clean
 
 help:  ## List targets and variables
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -96,13 +98,16 @@ sbom: $(WHEEL) $(AUDIT)/.ready  ## Write an SBOM (CycloneDX) of the client's whe
 	@$(SBOM)
 
 test: $(READY)  ## Run all tests except the full zoo and containers
-	@$(BIN)/python -m pytest -m "not full and not docker" -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+	@$(BIN)/python -m pytest -m "not full and not docker and not ceph" -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-unit: $(READY)  ## Run the unit tests: no server, browser, export or network
 	@$(BIN)/python -m pytest tests/unit -n 2 --dist worksteal
 
 test-docker: $(READY)  ## Test builds in containers, on a separate Docker engine (root; Debian: docker.io, mmdebstrap)
 	@$(BIN)/python -m pytest -m docker tests/integration/executors/test_docker.py
+
+test-ceph: $(READY) $(MOTO)/.ready  ## Test how the store judges Ceph's S3 gateway and moto (Debian: radosgw, ceph-mon, ceph-osd)
+	@PATH="$$PWD/$(MOTO)/bin:$$PATH" $(BIN)/python -m pytest -m ceph tests/integration/stores/test_other_s3.py
 
 test-full: $(READY)  ## Run the full zoo through a fake hub (long)
 	@$(BIN)/python -m pytest -m full -n 2 --dist load --durations 5
@@ -126,6 +131,11 @@ $(WHEEL): $(READY) $(shell find zoo -type f ! -name '*.pyc') README.md LICENSE
 $(AUDIT)/.ready: Makefile
 	@$(PYTHON) -m venv --clear $(AUDIT)
 	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(TOOLS)
+	@touch $@
+
+$(MOTO)/.ready: Makefile
+	@$(PYTHON) -m venv --clear $(MOTO)
+	@$(MOTO)/bin/python -m pip install --quiet --disable-pip-version-check 'moto[s3,server]==5.2.5'
 	@touch $@
 
 # torch's default build includes CUDA; the farm needs only the CPU build. pip installs whichever

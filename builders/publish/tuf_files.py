@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter
 from tuf.api.metadata import Metadata, Root, Timestamp
 
+from builders.publish.journal import (
+    LARGEST_METADATA,
+    TIMESTAMP,
+    Journal,
+    parsed,
+    read_journal,
+    reason,
+)
 from builders.publish.keys import KeyRing
 from zoo.schema.layout import METADATA
 from zoo.stores import ObjectStore
 from zoo.util.errors import TrustError
 from zoo.util.files import write_private
+from zoo.util.loading import parse_json, read_regular
 
-_LIMIT = 2**24
-_TIMESTAMP = "timestamp.json"
 _JOURNAL = "rotation.json"
 _SEEN = "seen.json"
-
-
-class _Place(TypedDict, total=False):
-    store: str  # version 0.1 did not write it
-
-
-class _Journal(_Place):
-    """The files that an interrupted rotation has not written yet."""
-
-    keys: str
-    root: str
-    files: dict[str, str]
+_VERSIONS = TypeAdapter(dict[str, int], config=ConfigDict(strict=True))
+"""Version of the timestamp that was signed last, by URL."""
 
 
 class MetadataFiles:
@@ -53,7 +50,7 @@ class MetadataFiles:
     def get(self, name: str) -> bytes | None:
         """Returns a metadata file, None if it does not exist."""
         try:
-            return self._store.get(f"{METADATA}{name}", limit=_LIMIT)
+            return self._store.get(f"{METADATA}{name}", limit=LARGEST_METADATA)
         except KeyError:
             return None
 
@@ -87,14 +84,14 @@ class MetadataFiles:
         metadata writes the remaining files from it.
         """
         assert self._staged is not None
-        journal: _Journal = {
-            "store": self._store.url,
-            "keys": self._keys.file.model_dump_json(indent=1),
-            "root": root.to_bytes().decode(),
-            "files": {name: data.decode() for name, data in self._staged.items()},
-        }
+        journal = Journal(
+            store=self._store.url,
+            keys=self._keys.file.model_dump_json(indent=1),
+            root=root.to_bytes().decode(),
+            files={name: data.decode() for name, data in self._staged.items()},
+        )
         with self._keys.turn():
-            write_private(self._keys.folder / _JOURNAL, json.dumps(journal).encode())
+            write_private(self._keys.folder / _JOURNAL, journal.to_bytes())
         self._staged = None
         self.complete()
 
@@ -102,35 +99,43 @@ class MetadataFiles:
         """Writes the files of a journal, if there is one.
 
         Raises:
-            TrustError: The journal is of another repository, or the repository was published to
-                since the journal was written; nothing is written then.
+            TrustError: The journal is damaged or of another repository, or the repository was
+                published to since it was written; nothing is written then.
         """
         path = self._keys.folder / _JOURNAL
         with self._keys.turn():
             if not path.is_file():
                 return
-            journal: _Journal = json.loads(path.read_bytes())
-            self._check_journal(path, journal)
-            self._keys.save(journal["keys"])
-            for name, text in journal["files"].items():
+            journal = read_journal(path)
+            self._check_current(journal)
+            self._keys.save(journal.keys)
+            for name, text in journal.files.items():
                 self._store.put(f"{METADATA}{name}", text.encode())
-            self._remember(_version_in(journal))
-            write_private(self._keys.root_file, journal["root"].encode())
+            self._remember(journal.version)
+            write_private(self._keys.root_file, journal.root.encode())
             path.unlink()
 
-    def _check_journal(self, path: Path, journal: _Journal) -> None:
+    def _check_current(self, journal: Journal) -> None:
+        path = self._keys.folder / _JOURNAL
         if not self.is_bound():
             raise TrustError(
-                f"{path}: a key rotation of {journal.get('store', 'another repository')} was "
+                f"{path}: a key rotation of {journal.store or 'another repository'} was "
                 f"interrupted, and {self._store.url} is not that repository",
                 hint="nothing was written; complete the rotation first: zoo-farm publish --refresh "
                 f"--keys {self._keys.folder} --store with its URL (if it no longer exists, delete "
                 f"{path.name})",
             )
-        now = self.get(_TIMESTAMP)
-        if now is None or now.decode(errors="replace") == journal["files"][_TIMESTAMP]:
+        now = self.get(TIMESTAMP)
+        if now is None or now.decode(errors="replace") == journal.files[TIMESTAMP]:
             return
-        if Metadata[Timestamp].from_bytes(now).signed.version >= _version_in(journal):
+        try:
+            version = parsed(now, Timestamp).version
+        except ValueError as error:
+            raise TrustError(
+                f"{self._store.url}: {METADATA}{TIMESTAMP} is damaged: {reason(error)}",
+                hint="nothing was written; restore it from a copy of the repository",
+            ) from error
+        if version >= journal.version:
             raise TrustError(
                 f"{path}: this key rotation was interrupted, and {self._store.url} was published "
                 "from elsewhere since",
@@ -146,7 +151,14 @@ class MetadataFiles:
             known = self._keys.root_file.read_bytes()
         except FileNotFoundError:
             return False
-        version = Metadata[Root].from_bytes(known).signed.version
+        try:
+            version = parsed(known, Root).version
+        except ValueError as error:
+            raise TrustError(
+                f"{self._keys.root_file}: the root of these keys is damaged: {reason(error)}",
+                hint="restore it from a copy of the folder of keys, or copy the newest root from "
+                "the repository's metadata/ if you trust it",
+            ) from error
         return self.get(f"{version}.root.json") == known
 
     def require_root(self) -> None:
@@ -205,8 +217,13 @@ class MetadataFiles:
 
     def _seen(self) -> dict[str, int]:
         path = self._keys.folder / _SEEN
-        return json.loads(path.read_bytes()) if path.is_file() else {}
-
-
-def _version_in(journal: _Journal) -> int:
-    return Metadata[Timestamp].from_bytes(journal["files"][_TIMESTAMP].encode()).signed.version
+        try:
+            return _VERSIONS.validate_python(parse_json(read_regular(path)))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise TrustError(
+                f"{path}: the list of what these keys signed is damaged: {reason(error)}",
+                hint="restore it from a copy of the folder of keys; without it a store that was "
+                "rolled back can't be detected",
+            ) from error

@@ -42,6 +42,7 @@ from zoo.schema.records import PrecisionStatus
 from zoo.util.causes import cause_of
 from zoo.util.errors import JobError, ZooError
 from zoo.util.files import write_whole
+from zoo.util.loading import read_text
 
 KEEP_NOISE = "ZOO_FARM_KEEP_NOISE"
 """Environment variable that publishes times of a busy machine: the farm's tests run on one.
@@ -161,6 +162,34 @@ def _verify_and_measure(
     )
 
 
+def read_job(path: Path) -> str:
+    """Returns the text of a job's file.
+
+    Raises:
+        JobError: It can't be read, or is not UTF-8.
+    """
+    try:
+        return read_text(path)
+    except OSError as error:
+        raise JobError(f"{path}: can't be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path}: not a job: byte {error.start} is not UTF-8") from error
+
+
+def job_of(text: str) -> AnyJob:
+    """Parses a job.
+
+    Raises:
+        JobError: It is none.
+    """
+    try:
+        return parse_job.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise JobError(f"not a job: {where}: {first['msg']}") from error
+
+
 def run_job(text: str, output: Path, report: Report) -> BaseModel:
     """Runs a job.
 
@@ -173,12 +202,9 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         The result; :class:`~builders.jobs.messages.Failure` if the job raised.
     """
     try:
-        job = parse_job.validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        message = f"not a job: {where}: {first['msg']}"
-        return Failure(error="JobError", message=message, hint=None)
+        job = job_of(text)
+    except JobError as error:
+        return Failure(error="JobError", message=error.message, hint=None)
     try:
         return _run(job, Workspace(job.store, output), report)
     except ZooError as error:
@@ -238,9 +264,9 @@ def main(arguments: list[str]) -> int:
     job, output = Path(arguments[0]), Path(arguments[1])
     output.mkdir(parents=True, exist_ok=True)
     try:
-        text = job.read_text(encoding="utf-8")
-    except OSError as error:
-        print(f"error: {job}: can't be read: {error.strerror}", file=sys.stderr)
+        text = read_job(job)
+    except JobError as error:
+        print(f"error: {error.message}", file=sys.stderr)
         return JobError.exit_code
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with _streams(output / "log.txt") as report:

@@ -7,8 +7,9 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from hashlib import md5
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -117,7 +118,8 @@ class CarelessS3(Quiet):
     """An S3 server that keeps some conditions of writes and not others.
 
     ``keeps``: ``put`` (If-None-Match), ``tag`` (If-Match), ``parts`` (If-None-Match of uploads),
-    ``race`` (If-None-Match of writers that race). A proxy that strips conditions keeps none.
+    ``race`` (If-None-Match of writers that race). A proxy that strips conditions and signs again
+    keeps none. ``own`` (If-Match of the object's own tag): Ceph 16 refuses that as well.
     """
 
     writing: ClassVar[threading.Lock] = threading.Lock()
@@ -131,7 +133,8 @@ class CarelessS3(Quiet):
         if "partNumber" in query:
             return self._say(200, tag=_tag(data))
         wanted = self.headers.get("If-Match")
-        if "tag" in self.keeps and wanted and wanted != _tag(self.objects.get(path, b"")):
+        own = "own" in self.keeps and wanted == _tag(self.objects.get(path, b""))
+        if "tag" in self.keeps and wanted and not own:
             return self._refuse(412, "PreconditionFailed")
         with self.writing if "race" in self.keeps else nullcontext():
             if "put" in self.keeps and self.headers.get("If-None-Match") and path in self.objects:
@@ -172,6 +175,33 @@ class CarelessS3(Quiet):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
+
+
+class StrippingProxy(Quiet):
+    """A proxy before an S3 server that drops the headers of conditions."""
+
+    upstream: ClassVar[str] = ""
+    requests: ClassVar[list[str]] = []
+
+    def _pass_on(self) -> None:
+        kept = {name: value for name, value in self.headers.items() if name[:3].lower() != "if-"}
+        self.requests.append(f"{self.command} {self.path}")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server = HTTPConnection(urlsplit(self.upstream).netloc)
+        with closing(server):
+            server.request(self.command, self.path, body or None, kept)
+            answer = server.getresponse()
+            data = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        length = answer.headers["Content-Length"] if self.command == "HEAD" else len(data)
+        self.send_header("Content-Length", str(length or 0))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
 
 
 class DrippingS3(Quiet):

@@ -28,16 +28,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from unittest.mock import patch
 
 import numpy as np
 
+from builders.jobs.messages import BuildJob
 from builders.jobs.output_formats import check_formats
 from builders.jobs.progress import Event
+from builders.jobs.results import read_result
 from builders.photos.edge import EDGE_PICTURES
+from builders.publish.keys import KeyRing, new_key
+from builders.publish.tuf_files import MetadataFiles
+from builders.publish.tuf_metadata import SignedMetadata
 from builders.weights.locks import read_locks
+from builders.worker.execute import job_of, read_job
+from support import records
 from support.caft import PREPROCESS, clusters, folder, photo, toy, write_cache
 from support.paths import DATA, ROOT
 from support.records import build_inputs
+from support.signed_repository import Signed, no_passphrase
 from support.toy_repository import toy_repository
 from zoo.caft import FeatureCache, cache_features, train_head
 from zoo.caft.head import Head
@@ -51,6 +60,7 @@ from zoo.runtime.header import read_header
 from zoo.runtime.onnxruntime import open_session
 from zoo.schema.manifest import load_manifest
 from zoo.schema.records import Kind as RecordKind
+from zoo.stores import MemoryStore
 from zoo.util.errors import ZooError
 
 LONGEST = 10.0
@@ -204,6 +214,8 @@ def kinds(top: Path) -> dict[str, Kind]:
         **_of_engines(top),
         **_of_repositories(top),
         **_of_the_farm(top),
+        **_of_jobs(top),
+        **_of_keys(top),
     }
 
 
@@ -375,6 +387,51 @@ def _of_the_farm(top: Path) -> dict[str, Kind]:
         "golden file": Kind(file=golden, use=lambda: check_formats({"golden.npz": "golden"}, top)),
         "worker's log": Kind(file=events, use=read_events),
     }
+
+
+def _of_jobs(top: Path) -> dict[str, Kind]:
+    asked = BuildJob(
+        inputs=build_inputs(), onnx=records.blob(b"onnx"), parameters=1, verification=None,
+        store="store",
+    )  # fmt: skip
+    answered = records.build_output(engine="engine")
+    job, result = top / "job.json", top / "result.json"
+    job.write_text(asked.model_dump_json(indent=1))
+    result.write_text(answered.model_dump_json(indent=1))
+    return {
+        "job": Kind(file=job, use=lambda: job_of(read_job(job))),
+        "result": Kind(file=result, use=lambda: read_result(result.read_bytes(), asked)),
+    }
+
+
+def _of_keys(top: Path) -> dict[str, Kind]:
+    """Files beside the keys. Opening the metadata of a copy completes an interrupted rotation."""
+    sound, copy, given = top / "interrupted", top / "copy of keys", _made(top / "beside keys")
+    signed = Signed(sound)
+    signed.release()
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.load()
+    with patch.object(MetadataFiles, "complete"):  # killed right before it
+        metadata.rotate("publisher", new_key(signed.ring.folder, "publisher", None))
+    stored = {entry.key: signed.store.get(entry.key) for entry in signed.store.list("metadata/")}
+
+    def opens(name: str) -> Callable[[], object]:
+        def use() -> None:
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(sound / "keys", copy)
+            shutil.copy(given / name, copy / name)
+            store = MemoryStore()
+            for key, data in stored.items():
+                store.put(key, data)
+            assert SignedMetadata(store, KeyRing(copy, no_passphrase)).load()
+
+        return use
+
+    found = {}
+    for name in ("keys.json", "rotation.json", "root.json", "seen.json"):
+        shutil.copy(sound / "keys" / name, given)
+        found[f"{name} beside keys"] = Kind(file=given / name, use=opens(name))
+    return found
 
 
 def main(arguments: list[str]) -> int:

@@ -20,6 +20,12 @@ _KEY = re.compile(r"[A-Za-z0-9_][\w.+-]*(/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 PROBES = "probes/"
 """Prefix of the objects that :func:`probe` writes; remaining ones are abandoned."""
 
+ELSEWHERE = (
+    "publish to a server that keeps them (docs/reference/stores.md lists those that were tried) "
+    "and copy from there with zoo mirror; reading from here is fine"
+)
+"""What to do about a server that publishing can't rely on."""
+
 _RACERS = 4
 _LATEST = 60.0  # seconds until all of them are ready
 
@@ -272,6 +278,5 @@ def ignores_conditions(url: str, what: str) -> RepositoryError:
     return RepositoryError(
         f"{url}: this server ignores conditional writes ({what}): of two builders that race, one "
         "would overwrite the other's record, and two publishers could sign at once",
-        hint="publish to one that keeps them (AWS S3, Cloudflare R2, MinIO, Ceph, SeaweedFS, in "
-        "recent versions) and copy from there with zoo mirror; reading from here is fine",
+        hint=ELSEWHERE,
     )

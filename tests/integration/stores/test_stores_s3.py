@@ -10,20 +10,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from support.faulty_servers import CarelessS3, serving
+from support.commands import ZooFarm
+from support.faulty_servers import CarelessS3, StrippingProxy, serving
 from support.goldens import assert_golden, raises_golden
-from support.paths import ROOT, TESTS
+from support.models import SMALL
+from support.paths import MANIFESTS, ROOT, TESTS
 from support.s3_server import BUCKET, MAINTAINER, READER, S3Server, credentials
+from support.signed_repository import Signed
 
 import zoo.stores.transfer
+from zoo.client.mirror import Filter, mirror
+from zoo.repository.blobs import Blobs
+from zoo.schema.layout import blob_key
+from zoo.schema.records import Blob
 from zoo.stores import open_store
+from zoo.stores.base import Progress
 from zoo.stores.s3.connect import open_s3
 from zoo.stores.s3.store import S3Store
+from zoo.stores.s3.upload import Upload
+from zoo.util.digest import sha256_file
 from zoo.util.errors import RepositoryError
 
 MIB = 1 << 20
@@ -386,7 +397,8 @@ def test_publishers_that_try_a_server_at_once_do_not_disturb_each_other(s3: str)
         (set(), r"If-None-Match: \*"),
         ({"put"}, "writers that race"),
         ({"put", "race"}, "If-Match"),
-        ({"put", "race", "tag"}, "If-None-Match of multipart uploads"),
+        ({"put", "race", "tag"}, "even if they name the object's ETag"),
+        ({"put", "race", "tag", "own"}, "If-None-Match of multipart uploads"),
     ],
 )
 def test_a_server_that_ignores_conditions_is_not_published_to(
@@ -398,5 +410,69 @@ def test_a_server_that_ignores_conditions_is_not_published_to(
         with pytest.raises(RepositoryError, match=ignored):
             opened(s3).check_writable()
         assert not CarelessS3.objects
-        CarelessS3.keeps = {"put", "race", "tag", "parts"}
+        CarelessS3.keeps = {"put", "race", "tag", "own", "parts"}
         opened(s3).check_writable()
+
+
+def test_a_proxy_that_strips_conditions_is_found_before_builds(
+    s3: str,
+    zoo_farm: ZooFarm,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    StrippingProxy.upstream, StrippingProxy.requests = os.environ["AWS_ENDPOINT_URL_S3"], []
+    with serving(StrippingProxy) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        with raises_golden(RepositoryError, "stores_s3/strips-conditions", {s3: "URL"}):
+            opened(s3).check_writable()
+        assert opened(s3).put("k", b"x")  # other writes do arrive
+        StrippingProxy.requests.clear()
+        manifests = ("--manifests", str(MANIFESTS))
+        assert zoo_farm(*manifests, "zoo", "--store", s3, "--gpu", "cpu", "--models", SMALL) != 0
+        assert [entry.key for entry in opened(s3).list("")] == ["k"]
+    assert "a proxy before this server" in capsys.readouterr().err
+    writes = [asked for asked in StrippingProxy.requests if asked.startswith(("PUT", "POST"))]
+    assert all("/probes/" in asked for asked in writes), writes
+
+
+def test_uploads_in_parts_decide_nothing(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers let several racing uploads win; so only files named by their digest are sent so."""
+    keys = list[str]()
+    send = Upload.send
+
+    def watched(self: Upload, path: Path, size: int, progress: Progress | None) -> None:
+        assert sha256_file(path) in self._at["Key"]
+        keys.append(self._at["Key"])
+        send(self, path, size, progress)
+
+    monkeypatch.setattr(Upload, "send", watched)
+    monkeypatch.setattr("zoo.stores.s3.store.PART", 16)
+    signed = Signed(tmp_path / "farm", url=s3)
+    signed.release("m", b"engine of more than a part")
+    mirror(signed.client(), open_store(f"{s3}-mirror"), Filter())
+    assert signed.pulled(signed.client("reader", store=open_store(f"{s3}-mirror")))
+    written = [entry.key for entry in open_store(s3).list("")]
+    assert len(keys) >= 2
+    assert all("/blobs/sha256/" in key for key in keys)
+    assert {"locks/publish.json", "metadata/timestamp.json"} <= set(written)  # and were not among
+
+
+def test_racing_uploads_of_one_digest_are_that_file(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.stores.s3.store.PART", 16)
+    content = os.urandom(1000)
+    for number in range(8):
+        (tmp_path / f"{number}").write_bytes(content)
+    start = threading.Barrier(8)
+
+    def add(number: int) -> Blob:
+        start.wait()
+        return Blobs(opened(s3)).add(tmp_path / f"{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        (blob,) = set(pool.map(add, range(8)))
+    assert opened(s3).get(blob_key(blob.sha256)) == content
+    assert not list(opened(s3).abandoned(soon()))

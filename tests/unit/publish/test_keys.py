@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,64 @@ def test_keys_do_not_lie_where_everybody_reads(signed: Signed) -> None:
     (signed.folder / "full" / "notes.txt").touch()
     with raises_golden(TrustError, "publish/keys-in-used-folder"):
         make_keys(signed.folder / "full", None, ask=no_passphrase)
+
+
+@pytest.fixture
+def interrupted(signed: Signed, monkeypatch: pytest.MonkeyPatch) -> Signed:
+    """A repository whose key rotation was killed right before it wrote anything."""
+    metadata = SignedMetadata(signed.store, signed.ring)
+    metadata.load()
+    with monkeypatch.context() as patch:
+        patch.setattr(MetadataFiles, "complete", lambda _: None)
+        metadata.rotate("publisher", new_key(signed.ring.folder, "publisher", None))
+    return signed
+
+
+def stored(signed: Signed) -> dict[str, bytes]:
+    return {entry.key: signed.store.get(entry.key) for entry in signed.store.list("")}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[: len(text) // 2], r"Unterminated string"),
+        (lambda text: text.replace("publisher", "publisheR", 1), r"it does not match its digest"),
+        (lambda text: "[" * 100_000, r"it is nested more than"),
+        (lambda text: '{"keys": "", "root": "", "files": {}}', r"Invalid JSON"),
+    ],
+)
+def test_a_damaged_journal_writes_nothing(
+    interrupted: Signed, damage: Callable[[str], str], said: str
+) -> None:
+    path, before = interrupted.ring.folder / "rotation.json", stored(interrupted)
+    sound = path.read_text()
+    path.write_text(damage(sound))
+    with pytest.raises(TrustError, match=rf"rotation\.json: .* damaged: {said}"):
+        interrupted.publish()
+    assert stored(interrupted) == before
+    path.write_text(sound)
+    interrupted.ring = KeyRing(interrupted.ring.folder, ask=no_passphrase)
+    interrupted.release(content=b"newer")
+    assert interrupted.pulled(interrupted.client()) == b"newer"
+
+
+def test_a_journal_of_an_earlier_version_has_no_digest(interrupted: Signed) -> None:
+    path = interrupted.ring.folder / "rotation.json"
+    journal = json.loads(path.read_bytes())
+    del journal["sha256"]
+    path.write_text(json.dumps(journal))
+    interrupted.ring = KeyRing(interrupted.ring.folder, ask=no_passphrase)
+    interrupted.release(content=b"newer")
+    assert interrupted.pulled(interrupted.client()) == b"newer"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("root.json", "{}"), ("seen.json", '{"url": "3"}'), ("seen.json", "[")]
+)
+def test_a_damaged_file_beside_the_keys_is_named(interrupted: Signed, name: str, text: str) -> None:
+    before = stored(interrupted)
+    (interrupted.ring.folder / name).write_text(text)
+    with pytest.raises(TrustError, match=rf"keys/{name}: .* damaged"):
+        interrupted.publish()
+    if name == "root.json":  # otherwise the rotation was completed first
+        assert stored(interrupted) == before

@@ -22,6 +22,7 @@ ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 DENIED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
 CONDITION = frozenset({"PreconditionFailed", "412"})
 CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
+_SIGNATURE = "SignatureDoesNotMatch"
 NO_UPLOAD = frozenset({"NoSuchUpload"})
 
 # Message and hint for each error code.
@@ -32,7 +33,7 @@ _CODES: dict[str, tuple[str, str]] = {
     ),
     "InvalidBucketName": ("this is not a valid bucket name", "check the URL"),
     "InvalidAccessKeyId": ("the server does not know this access key", _CREDENTIALS),
-    "SignatureDoesNotMatch": (
+    _SIGNATURE: (
         "the secret key does not belong to the access key",
         f"wrong credentials: {_CREDENTIALS}",
     ),
@@ -147,6 +148,23 @@ class Place:
 def code_of(error: aws.ClientError) -> str:
     """Returns an error's code; the status if the response had no body."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def is_signature_refused(error: RepositoryError) -> bool:
+    """Whether the server refused a request because its signature did not match."""
+    cause = error.__cause__
+    return isinstance(cause, aws.ClientError) and code_of(cause) == _SIGNATURE
+
+
+def strips_conditions(url: str) -> RepositoryError:
+    """Returns the error to raise if only requests with conditions arrive with a wrong signature."""
+    return RepositoryError(
+        f"{url}: a proxy before this server changes the headers of conditional writes "
+        "(If-None-Match): the server accepts writes without them and refuses those with them, "
+        "whose signature then does not match",
+        hint="configure the proxy to pass all headers on, or set AWS_ENDPOINT_URL_S3 to the server "
+        "itself",
+    )
 
 
 def server_time(answer: dict[str, object]) -> datetime | None:
