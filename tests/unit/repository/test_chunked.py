@@ -76,7 +76,7 @@ def test_a_list_survives_being_stored() -> None:
         {"chunks": [["2" * 64, 10, 0, 0, 25], ["3" * 63, 10, 0, 25, 25]]},
         {"chunks": [["2" * 64, 10, 0, 0, 0], ["3" * 64, 10, 0, 25, 25]]},
         {"chunks": [["2" * 64, LARGEST_CHUNK + 1, 0, 0, 25], ["3" * 64, 10, 0, 25, 25]]},
-        {"schema_version": 2},
+        {"schema_version": 99},
     ],
     ids=str,
 )
