@@ -63,7 +63,7 @@ class Transfer:
     reused: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Span:
     """A range of a pack.
 
@@ -77,7 +77,7 @@ class Span:
     pack: int
     offset: int
     length: int
-    chunks: tuple[int, ...]
+    chunks: list[int]
 
 
 def packed(chunks: ChunkList) -> bytes:
@@ -125,10 +125,10 @@ def spans(chunks: ChunkList, lacking: Collection[int]) -> list[Span]:
     for number in sorted(lacking, key=lambda number: chunks.chunks[number][2:4]):
         chunk, last = chunks.chunks[number], made[-1] if made else None
         if last and last.pack == chunk.pack and _is_near(last, chunk):
-            length = max(last.length, chunk.offset + chunk.stored - last.offset)
-            made[-1] = Span(last.pack, last.offset, length, (*last.chunks, number))
+            last.length = max(last.length, chunk.offset + chunk.stored - last.offset)
+            last.chunks.append(number)
         else:
-            made.append(Span(chunk.pack, chunk.offset, chunk.stored, (number,)))
+            made.append(Span(chunk.pack, chunk.offset, chunk.stored, [number]))
     return made
 
 
