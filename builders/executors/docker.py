@@ -27,6 +27,7 @@ from builders.executors.local import LocalExecutor
 from builders.jobs.messages import BuildJob, EngineJob, Job, VerifyJob, engine_job
 from builders.jobs.output_files import JOB, WORK, write_file
 from builders.jobs.progress import Report
+from builders.jobs.tactics import lock_of
 from builders.toolchains.installed import choose_toolchains
 from zoo.client.host import IMAGE, describe_gpu, local_archs
 from zoo.repository.repository import Repository
@@ -288,6 +289,8 @@ def _with_local_blobs(job: EngineJob) -> Iterator[tuple[Job, Path]]:
         match job:
             case BuildJob():
                 fetch(job.onnx)
+                if (lock := lock_of(job.inputs)) and (found := repository.blobs.find(lock)):
+                    fetch(found)
                 gpu = describe_gpu()
                 name = gpu.name if gpu else None
                 cache_record = name and repository.timing_cache(name, job.inputs.toolchain)
