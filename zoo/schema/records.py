@@ -327,7 +327,7 @@ class BuildRecord(Record):
         engine: The engine's bytes.
         golden: The golden file that it is verified with.
         files: Other files of the build, by name: the worker's ``log``, and ``inspector``,
-            TensorRT's description of its layers.
+            TensorRT's description of its layers, and ``tactics``, if they were recorded.
         feature_dim: Width of its output.
         advice: Below fp32, which operators stay in a higher precision, and why.
         dry_run: Whether the weights are random.
