@@ -1,8 +1,8 @@
 """Measures what storing engines as chunks costs and saves, on engines that ``make zoo`` built.
 
 Prints the tables in docs/results/chunks.md. A repository is published again, first with the oldest
-engine of each target and then with the newest, with and without chunks; the newest is the same
-network with the same weights, built again.
+engine of each target and then with the newest: whole, also as chunks, and as chunks only. Where a
+network was built again, the newest engine has the same weights.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,21 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.s3_server import S3Server
 from support.signed_repository import no_passphrase
 
+from builders.publish.garbage import collect
 from builders.publish.keys import KeyRing, make_keys
 from builders.publish.publisher import Publisher
 from builders.publish.tuf_metadata import SignedMetadata
-from zoo.client import chunked
 from zoo.client.client import Client
 from zoo.client.trust import SignedIndex
 from zoo.repository.repository import Repository
-from zoo.repository.settings import set_chunks
+from zoo.schema.chunks import Chunking
 from zoo.schema.index import Candidate, EngineEntry, ModelIndex
+from zoo.schema.layout import CHUNKED
 from zoo.schema.records import BuildRecord
 from zoo.schema.targets import cell_of
 from zoo.stores import LocalStore, ObjectStore, open_store
 from zoo.stores.http_server import HttpServer
 from zoo.util.cuts import cut
-from zoo.util.digest import sha256_bytes
-from zoo.util.zstd import compress
 
 COPIED = ("blobs", "records", "attestations", "exports", "states")
 """What builders wrote, in a repository."""
@@ -61,6 +61,7 @@ class Copy:
     """
 
     folder: Path
+    chunking: Chunking
     source: list[ModelIndex]
     processor: list[float] = field(default_factory=list)
     ring: KeyRing = field(init=False)
@@ -83,9 +84,17 @@ class Copy:
             proposed = f"2026-01-01T00:00:0{int(newest)}.000000Z"
             repository.candidates.propose(Candidate(card=card, records=keys, proposed=proposed))
         before = _processor()
-        done = Publisher(repository, SignedMetadata(repository.store, self.ring)).run()
+        metadata = SignedMetadata(repository.store, self.ring)
+        done = Publisher(repository, metadata).run(chunking=self.chunking)
         self.processor.append(_processor() - before)
         assert not done.refused, done.refused
+
+    def collect(self) -> None:
+        """Deletes what is not needed, as after a grace period."""
+        for days in (8, 16):
+            now = datetime.now(timezone.utc) + timedelta(days=days)
+            client = self.client(self.folder / "collector")
+            collect(client, timedelta(days=7), now, delete=True)
 
     def client(self, home: Path, store: ObjectStore | None = None) -> Client:
         """A client with a folder of its own."""
@@ -100,18 +109,19 @@ def chosen(records: list[BuildRecord], newest: bool) -> list[BuildRecord]:
     return list({cell_of(record.targets[0]): record for record in ordered}.values())
 
 
-def copied(source: Path, folder: Path, *, chunks: bool) -> Copy:
+def copied(source: Path, folder: Path, chunking: Chunking) -> Copy:
     """Copies what builders wrote."""
     repository = Repository(LocalStore(source))
     for name in COPIED:
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / "store" / name)
     (folder / "store").mkdir(parents=True, exist_ok=True)
-    made = Copy(folder, list(repository.model_indexes()))
+    made = Copy(folder, chunking, list(repository.model_indexes()))
     kind = repository.kind()
     assert kind is not None
     made.repository.claim(kind)
-    set_chunks(made.repository, chunks)
+    # Who attested what is copied is registered in the copy as well.
+    shutil.copy(source.with_name(f"{source.name}.keys") / "builders.json", made.ring.builders_file)
     return made
 
 
@@ -125,27 +135,31 @@ def main() -> None:
         os.environ.update(server.environment)
         for number, source in enumerate(options.stores):
             folder = Path(name) / str(number)
-            plain = copied(source, folder / "plain", chunks=False)
-            chunks = copied(source, folder / "chunks", chunks=True)
-            plain.publish(newest=False)
-            chunks.publish(newest=False)
+            plain, chunks, only = copies = [
+                copied(source, folder / chunking, chunking) for chunking in Chunking
+            ]
+            for copy in copies:
+                copy.publish(newest=False)
             first = {
                 (index.model, cell_of(entry.targets[0])): entry
                 for index in chunks.client(folder / "first").repository.model_indexes()
                 for entry in index.current
             }
             shares = onnx_shares(chunks, folder)
-            plain.publish(newest=True)
-            chunks.publish(newest=True)
+            for copy in copies:
+                copy.publish(newest=True)
+                copy.collect()
             print(f"## {', '.join(index.model for index in chunks.source)}\n")
-            print(storage(chunks), "\n")
-            print(updates(chunks, folder / "updates", first, shares), "\n")
-            ratio = sum(chunks.processor) / sum(plain.processor)
-            print(
-                f"Publishing took {sum(plain.processor):.2f} s of a processor without chunks and "
-                f"{sum(chunks.processor):.2f} s with them: {ratio:.2f} times\n"
-            )
-            print(cold(chunks, folder, server, options.rounds), "\n", flush=True)
+            print(storage(copies), "\n")
+            print(updates(only, folder / "updates", first, shares), "\n")
+            for copy in (chunks, only):
+                ratio = sum(copy.processor) / sum(plain.processor)
+                print(
+                    f"Publishing took {sum(plain.processor):.2f} s of a processor without chunks "
+                    f"and {sum(copy.processor):.2f} s with chunks {copy.chunking}: {ratio:.2f} "
+                    "times\n"
+                )
+            print(cold(copies, folder, server, options.rounds), "\n", flush=True)
 
 
 def _processor() -> float:
@@ -168,61 +182,55 @@ def onnx_shares(copy: Copy, folder: Path) -> dict[str, float]:
     return shares
 
 
-def storage(copy: Copy) -> str:
-    """Returns the table of stored bytes."""
+def storage(copies: list[Copy]) -> str:
+    """Returns the table of stored bytes: of engines and ONNX, and of everything."""
+    rows = [
+        "| chunks | engines and ONNX, MiB | share | everything, MiB | share |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    counts = ""
+    sizes = [stored(copy) for copy in copies]
+    for copy, (weights, everything) in zip(copies, sizes, strict=True):
+        shares = [weights / sizes[0][0], everything / sizes[0][1]]
+        rows.append(
+            f"| {copy.chunking} | {weights / MIB:.1f} | {shares[0]:.3f} | {everything / MIB:.1f} |"
+            f" {shares[1]:.3f} |"
+        )
+        engines, onnx = weighty(copy)
+        counts = f"{len(engines)} engines and {len(onnx)} ONNX files"
+    return "\n".join([f"{counts}, superseded ones included:", "", *rows])
+
+
+def weighty(copy: Copy) -> tuple[set[str], set[str]]:
+    """Returns the digests of the engines in the index, and of the ONNX exports that are stored."""
     repository = copy.repository
-    engines: dict[str, int] = {}
-    lists: dict[str, int] = {}
-    packs: dict[str, int] = {}
-    for index in repository.model_indexes():
-        for entry in index.engines:
-            assert entry.chunks is not None
-            engines[entry.engine.sha256] = entry.engine.size
-            list_blob, *pack_blobs = repository.chunks.blobs_of(entry.engine, entry.chunks)
-            lists[list_blob.sha256] = list_blob.size
-            packs |= {pack.sha256: pack.size for pack in pack_blobs}
-    exports = {
-        record.onnx.sha256: record.onnx
+    engines = {e.engine.sha256 for index in repository.model_indexes() for e in index.engines}
+    exports = (
+        repository.any_export(index.model, Path(entry.key).stem)
         for index in copy.source
         for entry in repository.store.list(f"exports/{index.model}/")
-        if (record := repository.any_export(index.model, Path(entry.key).stem)) is not None
-    }
-    whole, chunked_size = sum(engines.values()), sum(lists.values()) + sum(packs.values())
-    onnx = sum(blob.size for blob in exports.values())
-    more = new_bytes(repository, copy.source, exports.values())
-    both = (chunked_size + more) / (whole + onnx)
-    return "\n".join(
-        [
-            "| stored | MiB | of the engines |",
-            "| --- | ---: | ---: |",
-            f"| {len(engines)} engines, whole | {whole / MIB:.1f} | 1 |",
-            f"| their chunks: {len(packs)} packs, {len(lists)} lists "
-            f"({sum(lists.values()) / MIB:.2f} MiB) | {chunked_size / MIB:.1f} |"
-            f" {chunked_size / whole:.3f} |",
-            f"| both, as stored now | {(whole + chunked_size) / MIB:.1f} |"
-            f" {(whole + chunked_size) / whole:.3f} |",
-            f"| {len(exports)} ONNX files, whole | {onnx / MIB:.1f} | |",
-            f"| computed, not a mode: chunks alone of engines and ONNX, of both whole | |"
-            f" {both:.3f} |",
-        ]
     )
+    return engines, {export.onnx.sha256 for export in exports if export is not None}
 
 
-def new_bytes(repository: Repository, source: list[ModelIndex], exports: Any) -> int:
-    """Returns the compressed size of the chunks of ONNX files that no engine has."""
-    known = set()
+def stored(copy: Copy) -> tuple[int, int]:
+    """Returns the bytes of engines and ONNX, chunks included, and of the whole repository."""
+    repository = copy.repository
+    engines, onnx = weighty(copy)
+    digests = engines | onnx
     for index in repository.model_indexes():
-        for entry in index.engines:
-            assert entry.chunks is not None
-            listed = repository.chunks.list_of(entry.engine, entry.chunks)
-            known |= {chunk.sha256 for chunk in listed.chunks}
-    size = 0
-    for blob in exports:
-        for _, data in cut(repository.blobs.whole(blob, Path())):
-            if (digest := sha256_bytes(data)) not in known:
-                known.add(digest)
-                size += len(compress(data, 3))
-    return size
+        lists = {e.engine.sha256: (e.engine, e.chunks) for e in index.engines if e.chunks}
+        for sha256, listed in index.onnx_chunks.items():
+            found = repository.blobs.find(sha256)
+            assert found is not None
+            lists[sha256] = (found, listed)
+        for whole, named in lists.values():
+            digests |= {blob.sha256 for blob in repository.chunks.blobs_of(whole, named)}
+    sizes = {Path(entry.key).name: entry.size for entry in repository.store.list("")}
+    pieces = sum(entry.size for entry in repository.store.list(CHUNKED))
+    return sum(sizes.get(sha256, 0) for sha256 in digests) + pieces, sum(
+        entry.size for entry in repository.store.list("")
+    )
 
 
 def updates(
@@ -272,54 +280,75 @@ def counted_requests() -> Iterator[Counter[str]]:
         HttpServer.request = original  # type: ignore[method-assign]
 
 
-def cold(copy: Copy, folder: Path, server: S3Server, rounds: int) -> str:
+def cold(copies: list[Copy], folder: Path, server: S3Server, rounds: int) -> str:
     """Pulls engines into empty caches from a server on loopback; returns the table."""
-    url = server.new_url()
-    upload(copy.repository.store, open_store(url))
-    kinds: dict[str, Callable[[], None]] = {
-        "whole": lambda: None,
-        "default": lambda: None,
-        "chunks": lambda: setattr(chunked, "WORTH", 100.0),
-    }
+    urls = []
+    for copy in copies:
+        urls.append(url := server.new_url())
+        upload(copy.repository.store, open_store(url))
     rows = [
-        "| engine, into an empty cache | requests, of the whole's | bytes | rate | rate per second"
-        " of the client's processor | rate with chunks in any case | the same, per second of the"
-        " processor |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| engine, into an empty cache | chunks on: requests | bytes | rate | per second of the"
+        " processor | chunks only: requests | bytes | rate | per second of the processor |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for row in copy.client(folder / "reader").index().models:
-        for entry in copy.client(folder / "reader").model(row.model).current:
-            seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-            processor: dict[str, list[float]] = {kind: [] for kind in kinds}
-            requests: dict[str, int] = {}
-            fetched: dict[str, int] = {}
+    plain = copies[0].client(folder / "reader")
+    for row in plain.index().models:
+        for entry in plain.model(row.model).current:
+            pulls: dict[Chunking, list[Pull]] = {copy.chunking: [] for copy in copies}
             for _ in range(rounds):
-                for kind in kinds:
-                    worth = chunked.WORTH
-                    kinds[kind]()
-                    with tempfile.TemporaryDirectory() as home, counted_requests() as count:
-                        client = copy.client(Path(home), open_store(server.http_url(url)))
-                        begun, used = time.perf_counter(), time.process_time()
-                        client.model(row.model)
-                        pulled = client.pull(row.model, entry, whole=kind == "whole")
-                        seconds[kind].append(time.perf_counter() - begun)
-                        processor[kind].append(time.process_time() - used)
-                    chunked.WORTH = worth
-                    assert pulled.transfer is not None
-                    requests[kind], fetched[kind] = count["requests"], pulled.transfer.fetched
-            rows.append(
-                f"| {row.model} {entry.targets[0]} | {requests['default']} of {requests['whole']}"
-                f" (chunks {requests['chunks']}) | {fetched['default'] / entry.engine.size:.2f}"
-                f" (chunks {fetched['chunks'] / entry.engine.size:.2f}) |"
-                f" {rates(seconds, 'default')} | {rates(processor, 'default')} |"
-                f" {rates(seconds, 'chunks')} | {rates(processor, 'chunks')} |"
+                for copy, url in zip(copies, urls, strict=True):
+                    store = open_store(server.http_url(url))
+                    pulls[copy.chunking].append(pull(copy, store, row.model, entry.engine.sha256))
+            cells = "".join(
+                compared(pulls[Chunking.OFF], pulls[chunking], entry.engine.size)
+                for chunking in (Chunking.ON, Chunking.ONLY)
             )
+            rows.append(f"| {row.model} {entry.targets[0]} |{cells}")
     return "\n".join(rows)
 
 
-def rates(seconds: dict[str, list[float]], kind: str) -> str:
-    """Returns the rate of a kind of pull in terms of that of the whole: median and range."""
-    ratios = [whole / own for whole, own in zip(seconds["whole"], seconds[kind], strict=True)]
+@dataclass(frozen=True)
+class Pull:
+    """What a pull took.
+
+    Attributes:
+        seconds: Time.
+        processor: Seconds of this process's processors.
+        requests: Number of requests.
+        fetched: Bytes.
+    """
+
+    seconds: float
+    processor: float
+    requests: int
+    fetched: int
+
+
+def pull(copy: Copy, store: ObjectStore, model: str, engine: str) -> Pull:
+    """Pulls an engine into an empty cache."""
+    with tempfile.TemporaryDirectory() as home, counted_requests() as count:
+        client = copy.client(Path(home), store)
+        begun, used = time.perf_counter(), time.process_time()
+        (entry,) = (e for e in client.model(model).current if e.engine.sha256 == engine)
+        pulled = client.pull(model, entry)
+        seconds, processor = time.perf_counter() - begun, time.process_time() - used
+    assert pulled.transfer is not None
+    return Pull(seconds, processor, count["requests"], pulled.transfer.fetched)
+
+
+def compared(whole: list[Pull], own: list[Pull], size: int) -> str:
+    """Returns four cells: requests, bytes and rates of pulls in terms of those of the whole."""
+    fetched = own[-1].fetched / size
+    return (
+        f" {own[-1].requests} of {whole[-1].requests} | {fetched:.2f} |"
+        f" {rates([p.seconds for p in whole], [p.seconds for p in own])} |"
+        f" {rates([p.processor for p in whole], [p.processor for p in own])} |"
+    )
+
+
+def rates(whole: list[float], own: list[float]) -> str:
+    """Returns the rate of pulls in terms of those of the whole: median and range."""
+    ratios = [one / other for one, other in zip(whole, own, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 

@@ -75,7 +75,7 @@ class Backend(Protocol):
             engine: Where to write the engine; other files are written beside it.
             parameters: Number of the network's weights.
             timing_cache: The timing cache of earlier builds on this GPU with this toolchain, None
-                if there is none.
+                if there is none; or the tactics that the options lock.
 
         Returns:
             What was read from the engine.
@@ -107,7 +107,7 @@ def read_options(
             raise UsageError(
                 f"{title} has no builder option '{name}'.{perhaps(name, names)}",
                 hint="BUILDER= takes "
-                + ", ".join(f"{known}={value}" for known, value in defaults.model_dump().items()),
+                + ", ".join(f"{known}={getattr(defaults, known)}" for known in names),
             )
     try:
         return kind.model_validate({**defaults.model_dump(), **requested})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing_extensions import assert_never
 from builders.backends import inspector, tensorrt_api
 from builders.backends.base import Facts, options_of, read_options
 from builders.backends.tensorrt_api import TensorRTOptions
+from builders.backends.timing_caches import TimingCache
 from zoo.runtime import cuda, open_session
 from zoo.runtime.header import read_file_header
 from zoo.runtime.tensorrt.session import TensorRTSession
@@ -53,6 +55,7 @@ class TensorRTBackend:
         )
         options = read_options(defaults, toolchain, requested)
         tensorrt_api.check_compatibility(toolchain, options.hardware_compatibility)
+        tensorrt_api.check_tactics(toolchain, options.tactics)
         if options.strongly_typed != strongly_typed:
             raise UsageError(
                 f"builder option strongly_typed={options.strongly_typed}: networks are strongly "
@@ -98,12 +101,13 @@ class TensorRTBackend:
         cuda.open_device()  # without a GPU, TensorRT's builder crashes instead of raising
         options = options_of(inputs, TensorRTOptions)
         configured = tensorrt_api.config_arguments(tensorrt, inputs.precision, options)
-        cache = _TimingCache(timing_cache if options.timing_cache else None)
+        cache = TimingCache(timing_cache, options)
+        keeps_cache = options.timing_cache or cache.keeps_tactics
 
         def finish(builder: Any, network: Any, config: Any) -> None:
             for feature in configured.preview_features:
                 config.set_preview_feature(feature, True)
-            cache.load_into(config)
+            cache.load_into(config, tensorrt)
 
         new_cache = engine.with_name("timing.cache")
         with logged_errors() as logged:
@@ -123,12 +127,11 @@ class TensorRTBackend:
                 plan = EngineBytesFromNetwork(
                     parsed,
                     config=PostprocessConfig(config, func=finish),
-                    save_timing_cache=str(new_cache) if options.timing_cache else None,
+                    save_timing_cache=str(new_cache) if keeps_cache else None,
                 )()
             except PolygraphyException as error:
-                raise BuildError(
-                    f"TensorRT can't build the ONNX: {cause_of(error)}", hint=logged.told
-                ) from error
+                raise cache.failure(cause_of(error), logged.told) from error
+        cache.check()
         with engine.open("wb") as file:
             file.write(memoryview(plan))
         del plan, parsed
@@ -144,8 +147,8 @@ class TensorRTBackend:
                 timing_cache=cache.outcome,
             ),
             precision_proven=judgement.proof is inspector.Proof.PROVEN,
-            files={"inspector": inspection.file},
-            timing_cache=new_cache if new_cache.exists() else None,
+            files={"inspector": inspection.file, **_recorded(cache, timing_cache, new_cache)},
+            timing_cache=new_cache if new_cache.exists() and not cache.keeps_tactics else None,
         )
 
     def _inspect(self, engine: Path, inputs: BuildInputs) -> _Inspection:
@@ -196,24 +199,20 @@ def _judge(
             assert_never(judgement.proof)
 
 
-class _TimingCache:
-    """A timing cache of earlier builds; ``outcome`` is whether TensorRT accepted it."""
+def _recorded(cache: TimingCache, lock: Path | None, written: Path) -> dict[str, Path]:
+    """Returns the file with the tactics of an engine, by its name; that of a lock stays the same.
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self.outcome = "none yet for this GPU and TensorRT"
-
-    def load_into(self, config: Any) -> None:
-        """Adds the cache to a builder's config; if TensorRT rejects it, the build goes on."""
-        if self._path is None:
-            return
-        cache = config.create_timing_cache(self._path.read_bytes())
-        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
-            self.outcome = "accepted"
-            return
-        self.outcome = "rejected by TensorRT; built without it"
-        print(f"timing cache {self._path.name}: {self.outcome}")
-        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    Args:
+        cache: The timing cache of the build.
+        lock: The tactics that it had to keep to.
+        written: The timing cache after the build.
+    """
+    if not cache.keeps_tactics:
+        return {}
+    if cache.locked:
+        assert lock is not None
+        shutil.copyfile(lock, written)
+    return {"tactics": written}
 
 
 BACKEND = TensorRTBackend()

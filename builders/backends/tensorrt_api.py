@@ -9,12 +9,13 @@ the version supports it, and every finished engine is inspected for its precisio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from pydantic import Field
 from typing_extensions import NotRequired
 
 from builders.backends.base import Options
+from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.precisions import PRECISION_FACTS
 from zoo.schema.targets import Precision, Toolchain
 from zoo.util.errors import UsageError
@@ -26,9 +27,12 @@ PrecisionConstraints = Literal["none", "prefer", "obey"]
 _FIRST_STRONGLY_TYPED = (9, 0)
 _FIRST_AMPERE_PLUS = (8, 6)
 _FIRST_SAME_COMPUTE_CAPABILITY = (10, 9)
+_FIRST_TACTICS = (10, 13)  # the first whose names were looked up
+
+FREE, RECORDED = "free", "recorded"
 
 
-class TensorRTOptions(Options):
+class TensorRTOptions(OmitsDefaults, Options):
     """Builder options of TensorRT.
 
     Attributes:
@@ -44,7 +48,12 @@ class TensorRTOptions(Options):
         precision_constraints: Whether the fp32 layers in the ONNX of an fp16 engine stay fp32 in
             a weakly typed network: ``prefer``, if there is a tactic, or ``obey``.
         tf32: Always off: an fp32 engine computes in fp32.
+        tactics: ``recorded`` stores the tactics beside the engine; ``locked`` builds with those of
+            the published engine of the same target, or fails; the digest of a stored ``tactics``
+            file builds with these. Not in the JSON if ``free``.
     """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"tactics"})
 
     optimization_level: Annotated[int, Field(ge=0, le=5)] = 3
     workspace_gib: Annotated[float, Field(gt=0, le=1024)] = 8.0
@@ -55,6 +64,15 @@ class TensorRTOptions(Options):
     strongly_typed: bool = True
     precision_constraints: PrecisionConstraints = "none"
     tf32: Literal[False] = False
+    tactics: Annotated[str, Field(pattern="^(free|recorded|locked|[0-9a-f]{64})$")] = FREE
+
+    @property
+    def tactics_lock(self) -> str | None:
+        """Digest of the tactics that the build has to keep to, None without."""
+        return self.tactics if len(self.tactics) == _DIGITS else None
+
+
+_DIGITS = 64
 
 
 def version_of(toolchain: Toolchain) -> tuple[int, int]:
@@ -77,6 +95,20 @@ def default_compatibility(toolchain: Toolchain) -> HardwareCompatibility:
     if version_of(toolchain) >= _FIRST_SAME_COMPUTE_CAPABILITY:
         return "same_compute_capability"
     return "none"
+
+
+def check_tactics(toolchain: Toolchain, tactics: str) -> None:
+    """Checks that a version can record and lock tactics.
+
+    Raises:
+        UsageError: It can't.
+    """
+    if tactics != FREE and version_of(toolchain) < _FIRST_TACTICS:
+        raise UsageError(
+            f"builder option tactics={tactics}: TensorRT {toolchain.version} can't record or lock "
+            "tactics: its timing caches can't be edited, and what they lack is no error",
+            hint=f"leave it out; {_FIRST_TACTICS[0]}.{_FIRST_TACTICS[1]} and later can",
+        )
 
 
 def check_compatibility(toolchain: Toolchain, level: HardwareCompatibility) -> None:

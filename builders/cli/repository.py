@@ -207,6 +207,7 @@ def check(options: argparse.Namespace) -> int:
         for key, blob in named_blobs(repository):
             if blob.sha256 not in damages:
                 damages[blob.sha256] = repository.blobs.damage(blob, Path(scratch))
+                (Path(scratch) / blob.sha256).unlink(missing_ok=True)
             if damage := damages[blob.sha256]:
                 bad += 1
                 print(f"{key}: blob {blob.sha256} is {damage}")
@@ -245,6 +246,9 @@ def _check_documents(repository: Repository, scratch: Path, *, repair: bool) -> 
 
 def _check_chunks(repository: Repository, scratch: Path, *, repair: bool) -> int:
     """Hashes the lists and packs of chunks that the index names; removes damaged ones if asked to.
+
+    Those of engines that are not stored whole were read when these were assembled; whatever of a
+    damaged pack is whole is still needed.
 
     Returns:
         How many are damaged or missing.

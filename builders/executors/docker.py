@@ -15,7 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,11 +27,12 @@ from builders.executors.local import LocalExecutor
 from builders.jobs.messages import BuildJob, EngineJob, Job, VerifyJob, engine_job
 from builders.jobs.output_files import JOB, WORK, write_file
 from builders.jobs.progress import Report
+from builders.jobs.tactics import lock_of
 from builders.toolchains.installed import choose_toolchains
 from zoo.client.host import IMAGE, describe_gpu, local_archs
 from zoo.repository.repository import Repository
 from zoo.schema.layout import blob_key
-from zoo.schema.records import Blob
+from zoo.schema.records import Blob, TimingCacheRecord
 from zoo.schema.runtimes import cpu_runtimes
 from zoo.schema.targets import (
     Arch,
@@ -275,32 +276,45 @@ def _with_local_blobs(job: EngineJob) -> Iterator[tuple[Job, Path]]:
     """Yields a job whose blobs are in a local store, and the folder of that store.
 
     Blobs in a bucket are downloaded and checked first, so the container needs no network or keys.
+    Those that are stored as chunks only are put together, so it needs no zstd either.
     """
     repository = Repository(open_store(job.store))
-    place = repository.store.local_path("repository.json")
-    if place is not None:
+    place, inputs = repository.store.local_path("repository.json"), _inputs(job, repository)
+    if place is not None and all(repository.blobs.path(blob) is not None for blob in inputs):
         yield job, place.parent
         return
     with tempfile.TemporaryDirectory(prefix="inputs-") as folder:
         os.chmod(folder, 0o755)  # the container's user reads it
         here = Repository(LocalStore(Path(folder)))
-        fetch = partial(_fetch, repository, here)
-        match job:
-            case BuildJob():
-                fetch(job.onnx)
-                gpu = describe_gpu()
-                name = gpu.name if gpu else None
-                cache_record = name and repository.timing_cache(name, job.inputs.toolchain)
-                if cache_record:
-                    fetch(cache_record.cache)
-                    here.put_timing_cache(cache_record)
-            case VerifyJob():
-                fetch(job.record.engine)
-            case _:
-                assert_never(job)
-        if job.verification is not None:
-            fetch(job.verification.golden)
+        for blob in inputs:
+            _fetch(repository, here, blob)
+        if (cache_record := _timing_cache(job, repository)) is not None:
+            _fetch(repository, here, cache_record.cache)
+            here.put_timing_cache(cache_record)
         yield job.model_copy(update={"store": here.store.url}), Path(folder)
+
+
+def _inputs(job: EngineJob, repository: Repository) -> list[Blob]:
+    """Returns the blobs that a job needs."""
+    match job:
+        case BuildJob():
+            lock = lock_of(job.inputs)
+            found = [job.onnx, lock and repository.blobs.find(lock)]
+        case VerifyJob():
+            found = [job.record.engine]
+        case _:
+            assert_never(job)
+    if job.verification is not None:
+        found.append(job.verification.golden)
+    return [blob for blob in found if isinstance(blob, Blob)]
+
+
+def _timing_cache(job: EngineJob, repository: Repository) -> TimingCacheRecord | None:
+    """Returns the timing cache of this machine's GPU that a job may use."""
+    gpu = describe_gpu() if isinstance(job, BuildJob) else None
+    if gpu is None or gpu.name is None:
+        return None
+    return repository.timing_cache(gpu.name, job.inputs.toolchain)
 
 
 def _fetch(repository: Repository, here: Repository, blob: Blob) -> None:

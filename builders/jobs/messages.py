@@ -54,7 +54,7 @@ FileName = Annotated[
 ]
 """Name of a file in a worker's folder: letters, digits, ``.``, ``_`` and ``-``."""
 
-SideFile = Literal["inspector"]
+SideFile = Literal["inspector", "tactics"]
 """Kinds of files that a worker may return to be stored with an engine."""
 
 

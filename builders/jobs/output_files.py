@@ -44,6 +44,7 @@ LIMITS = {
     "features": 16 * _GIB,
     "timing_cache": 4 * _GIB,
     "inspector": _GIB,
+    "tactics": _GIB,
     "log": _GIB,
     "result": 8 * _MIB,
     "job": 8 * _MIB,

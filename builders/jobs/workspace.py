@@ -6,10 +6,11 @@ import resource
 import time
 from pathlib import Path
 
+from builders.jobs.tactics import lock_of, records_tactics
 from zoo.repository.repository import Repository
+from zoo.schema.keys import BuildInputs
 from zoo.schema.measurements import Cost
 from zoo.schema.records import Blob
-from zoo.schema.targets import Toolchain
 from zoo.stores import open_store
 from zoo.util.digest import sha256_file
 from zoo.util.errors import RepositoryError
@@ -43,13 +44,25 @@ class Workspace:
             folder.mkdir(exist_ok=True)
         return self._repository.blobs.whole(blob, folder)
 
-    def timing_cache(self, device: str, toolchain: Toolchain) -> Path | None:
-        """Returns the timing cache of a GPU and a toolchain as a file.
+    def timing_cache(self, device: str | None, inputs: BuildInputs) -> Path | None:
+        """Returns the timing cache of a build as a file.
+
+        Args:
+            device: Name of the GPU.
+            inputs: What is built.
 
         Returns:
-            Its path; None if there is none or it is damaged: it only saves time.
+            The locked tactics; else the timing cache of the GPU and the toolchain. None if there is
+            none or it is damaged: it only saves time.
+
+        Raises:
+            RepositoryError: The locked tactics are missing or damaged.
         """
-        record = self._repository.timing_cache(device, toolchain)
+        if (lock := lock_of(inputs)) is not None:
+            return self._lock(lock)
+        if device is None or records_tactics(inputs):
+            return None
+        record = self._repository.timing_cache(device, inputs.toolchain)
         if record is None:
             return None
         try:
@@ -57,6 +70,15 @@ class Workspace:
         except RepositoryError as error:
             print(f"built without the timing cache: {error.message}")
             return None
+
+    def _lock(self, sha256: str) -> Path:
+        blob = self._repository.blobs.find(sha256)
+        if blob is None:
+            raise RepositoryError(
+                f"the locked tactics {sha256} are not stored in this repository",
+                hint="BUILDER=tactics=locked finds those of the published engine",
+            )
+        return self.blob(blob)
 
 
 def cost_since(started: float) -> Cost:

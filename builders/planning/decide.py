@@ -49,7 +49,7 @@ class Decider:
 
     def __init__(self, manifest: Manifest, request: Request, known: Known) -> None:
         self._manifest, self._request, self._known = manifest, request, known
-        self.inputs = EngineInputs(manifest, request)
+        self.inputs = EngineInputs(manifest, request, known)
         self._stored = StoredEngines(request, known)
         self._changed = ChangedInputs(self.inputs, known)
 

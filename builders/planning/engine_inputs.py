@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from builders import weights
 from builders.jobs.messages import VerificationSpec
+from builders.jobs.tactics import LOCKED, TACTICS
 from builders.planning import wanted as plan
+from builders.planning.decision import Known
 from builders.planning.order import build_inputs
 from builders.planning.request import Request
 from builders.planning.wanted import Wanted
@@ -15,9 +17,8 @@ from zoo.schema.floors import Tolerance
 from zoo.schema.keys import BuildInputs, ExportInputs
 from zoo.schema.licences import check_licence
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import (
-    ExportRecord,
-)
+from zoo.schema.records import ExportRecord, Status
+from zoo.util.errors import TargetError
 
 
 class EngineInputs:
@@ -26,10 +27,11 @@ class EngineInputs:
     Args:
         manifest: The model.
         request: The request.
+        known: The repository's contents.
     """
 
-    def __init__(self, manifest: Manifest, request: Request) -> None:
-        self._manifest, self._request = manifest, request
+    def __init__(self, manifest: Manifest, request: Request, known: Known) -> None:
+        self._manifest, self._request, self._known = manifest, request, known
         self._calibration = request.calibration.name
         self._made: dict[Form, tuple[str, ExportInputs]] = {}
         self._specs: dict[object, VerificationSpec] = {}
@@ -61,8 +63,30 @@ class EngineInputs:
         return self._made[form]
 
     def build(self, wanted: Wanted, export: ExportRecord) -> BuildInputs:
-        """Returns the inputs of a build."""
-        return build_inputs(self._manifest, wanted, export, self._request.builder)
+        """Returns the inputs of a build.
+
+        Raises:
+            TargetError: Its tactics are to be locked, and the published engine has none.
+        """
+        made = build_inputs(self._manifest, wanted, export, self._request.builder)
+        if made.options.get(TACTICS) != LOCKED:
+            return made
+        options = {**made.options, TACTICS: self._lock(wanted)}
+        return made.model_copy(update={"options": options})
+
+    def _lock(self, wanted: Wanted) -> str:
+        """Returns the digest of the tactics of the published engine of a target."""
+        for target in wanted.targets:
+            entry = self._known.published(target.label.cell)
+            if entry is None or entry.status is Status.WITHDRAWN:
+                continue
+            record = self._known.record(entry.record)
+            if record is not None and (lock := record.files.get(TACTICS)) is not None:
+                return lock.sha256
+        raise TargetError(
+            f"{self._manifest.id}: no engine with recorded tactics is published for {wanted.label}",
+            hint="BUILDER=tactics=recorded builds one",
+        )
 
     def verification(
         self, wanted: Wanted, export: ExportRecord, build: BuildInputs

@@ -1,7 +1,10 @@
-"""Stores engines also as chunks, so that readers fetch only those that they lack.
+"""Stores engines and ONNX exports as chunks, so that the same weights are stored and sent once.
 
-The chunks of a model's engines are stored once: an engine refers to those of the model's other
-engines. The new chunks of a run are in one pack.
+The chunks of a model are stored once: an engine refers to those of the model's other engines and of
+its ONNX. The new chunks of a run are in one pack.
+
+Nothing is deleted here. In a repository that stores chunks only, what is also stored whole becomes
+garbage, which ``zoo-farm gc`` collects when nobody reads it any more.
 """
 
 from __future__ import annotations
@@ -10,13 +13,17 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 
-from builders.publish.chunk_lists import naming
+from typing_extensions import assert_never
+
+from builders.publish.chunk_lists import Listed, naming
 from zoo.repository.chunked import packed
 from zoo.repository.repository import Repository
-from zoo.schema.chunks import Chunk, ChunkList
-from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.chunks import Chunk, Chunking, ChunkList, Pieces
+from zoo.schema.index import ModelIndex
+from zoo.schema.layout import CHUNKED
 from zoo.schema.records import Blob, Status
 from zoo.util import zstd
 from zoo.util.cuts import can_cut, cut
@@ -76,36 +83,106 @@ class _Pack:
         self._file.close()
 
 
-def with_chunks(repository: Repository, index: ModelIndex) -> ModelIndex:
-    """Stores the engines of a model as chunks, and returns its index with their lists.
-
-    Withdrawn engines, which nobody downloads, have none, nor have engines that are missing or
-    damaged. A list that is missing or damaged, or whose packs are, is made again.
+def in_chunks(repository: Repository, index: ModelIndex, chunking: Chunking) -> ModelIndex:
+    """Stores a model's engines as a repository is to store them, and returns its index.
 
     Raises:
         MissingPackageError: The extra ``chunks`` is not installed.
     """
-    offered = [entry for entry in index.engines if entry.status != Status.WITHDRAWN]
+    match chunking:
+        case Chunking.OFF:
+            return naming(index, Listed())
+        case Chunking.ON:  # withdrawn ones are not downloaded
+            offered = (entry for entry in index.engines if entry.status != Status.WITHDRAWN)
+            engines = {entry.engine.sha256: entry.engine for entry in offered}
+            stored = _store(repository, engines, Listed.of(index).engines)
+            return naming(index, Listed({sha256: one.listed for sha256, one in stored.items()}))
+        case Chunking.ONLY:
+            return _only_in_chunks(repository, index)
+        case _:
+            assert_never(chunking)
+
+
+def _only_in_chunks(repository: Repository, index: ModelIndex) -> ModelIndex:
+    """Stores a model's engines and ONNX exports as chunks, and returns its index."""
+    engines = {entry.engine.sha256: entry.engine for entry in index.engines}
+    onnx = {blob.sha256: blob for blob in _exports(repository, index.model)}
+    named = Listed.of(index)
+    stored = _store(repository, {**engines, **onnx}, {**named.onnx, **named.engines})
+    for pieces in stored.values():
+        repository.chunks.add_pieces(pieces)
+    lists = {sha256: pieces.listed for sha256, pieces in stored.items()}
+    own = {sha256: listed for sha256, listed in lists.items() if sha256 in engines}
+    of_onnx = {sha256: listed for sha256, listed in lists.items() if sha256 in onnx}
+    return naming(index, Listed(own, frozenset(own), of_onnx))
+
+
+def _exports(repository: Repository, model: str) -> Iterator[Blob]:
+    for entry in repository.store.list(f"exports/{model}/"):
+        export = repository.any_export(model, PurePosixPath(entry.key).stem)
+        if export is not None:
+            yield export.onnx
+
+
+def restore_whole(repository: Repository) -> int:
+    """Stores whole again what is stored as chunks only; returns how much that was.
+
+    Raises:
+        MissingPackageError: zstd is not installed.
+        RepositoryError: Something is damaged; what was restored before it stays.
+    """
+    restored = 0
+    for entry in list(repository.store.list(CHUNKED)):
+        pieces = repository.read(entry.key, Pieces)
+        if pieces is None or repository.blobs.is_whole(pieces.whole):
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            repository.blobs.fetch(pieces.whole, path := Path(scratch) / "whole")
+            repository.blobs.add(path)
+        restored += 1
+    return restored
+
+
+def _store(
+    repository: Repository, blobs: Mapping[str, Blob], named: Mapping[str, Blob]
+) -> dict[str, Pieces]:
+    """Stores blobs as chunks; returns by digest what each is made of.
+
+    Those that are missing or damaged have nothing. A list that is missing or damaged, or whose
+    packs are, is made again.
+
+    Args:
+        repository: Where they are stored.
+        blobs: The blobs, by digest.
+        named: Lists that the signed index names, by the digests of their blobs.
+
+    Raises:
+        MissingPackageError: The extra ``chunks`` is not installed.
+    """
+    stored: dict[str, Pieces] = {}
+    seems_whole = cache(repository.blobs.seems_whole)
     with tempfile.TemporaryDirectory() as scratch, _pack(Path(scratch) / "pack") as pack:
-        lists: dict[str, Blob] = {}
-        for entry in offered:
-            if (known := _listed(repository, entry)) is not None:
-                pack.know(known[1])
-                lists[entry.engine.sha256] = known[0]
-        new = {entry.engine.sha256: entry.engine for entry in offered}
+        for sha256, blob in blobs.items():
+            listed = named.get(sha256)
+            known = None if listed is None else _known(repository, blob, listed)
+            if listed and known and all(map(seems_whole, known.packs)):
+                pack.know(known)
+                stored[sha256] = Pieces(whole=blob, listed=listed, packs=known.packs)
         orders = {
             sha256: order
-            for sha256, engine in new.items()
-            if sha256 not in lists
-            and (order := _cut(repository, pack, engine, Path(scratch))) is not None
+            for sha256, blob in blobs.items()
+            if sha256 not in stored
+            and (order := _cut(repository, pack, blob, Path(scratch))) is not None
         }
         pack.close()
         written = repository.blobs.add(pack.path) if pack.path.stat().st_size else None
         for sha256, order in orders.items():
             path = Path(scratch) / "list"
-            path.write_bytes(packed(_list(new[sha256], pack.chunks, written, order)))
-            lists[sha256] = repository.blobs.add(path)
-    return naming(index, lists)
+            made = _list(blobs[sha256], pack.chunks, written, order)
+            path.write_bytes(packed(made))
+            listed = repository.blobs.add(path)
+            stored[sha256] = Pieces(whole=blobs[sha256], listed=listed, packs=made.packs)
+    return stored
 
 
 def must_be_able(repository: Repository) -> None:
@@ -131,23 +208,18 @@ def _pack(path: Path) -> Iterator[_Pack]:
         pack.close()
 
 
-def _listed(repository: Repository, entry: EngineEntry) -> tuple[Blob, ChunkList] | None:
-    """Returns the list of an engine; None if there is none, or what it needs is not whole."""
-    if entry.chunks is None:
-        return None
+def _known(repository: Repository, blob: Blob, listed: Blob) -> ChunkList | None:
+    """Returns the list of a blob, None if it is missing or damaged."""
     try:
-        chunks = repository.chunks.list_of(entry.engine, entry.chunks)
+        return repository.chunks.list_of(blob, listed)
     except (KeyError, RepositoryError):
         return None
-    if not all(repository.blobs.seems_whole(pack) for pack in chunks.packs):
-        return None
-    return entry.chunks, chunks
 
 
-def _cut(repository: Repository, pack: _Pack, engine: Blob, scratch: Path) -> list[str] | None:
-    """Stores the chunks of an engine; returns their digests in order, None if it is not whole."""
+def _cut(repository: Repository, pack: _Pack, blob: Blob, scratch: Path) -> list[str] | None:
+    """Stores the chunks of a blob; returns their digests in order, None if it is not whole."""
     try:
-        path = repository.blobs.whole(engine, scratch)
+        path = repository.blobs.whole(blob, scratch)
     except RepositoryError:
         return None
     order = [pack.add(data) for _, data in cut(path)]
@@ -157,15 +229,15 @@ def _cut(repository: Repository, pack: _Pack, engine: Blob, scratch: Path) -> li
 
 
 def _list(
-    engine: Blob, stored: Mapping[str, _Stored], written: Blob | None, order: Iterable[str]
+    whole: Blob, stored: Mapping[str, _Stored], written: Blob | None, order: Iterable[str]
 ) -> ChunkList:
-    """Returns the list of an engine.
+    """Returns the list of a blob.
 
     Args:
-        engine: The engine.
+        whole: The blob.
         stored: Where the model's chunks are.
         written: The pack that was written; None if nothing was new.
-        order: Digests of the engine's chunks.
+        order: Digests of the blob's chunks.
     """
     packs: dict[str, tuple[int, Blob]] = {}
     chunks: dict[str, tuple[int, Chunk]] = {}
@@ -180,7 +252,7 @@ def _list(
             chunks[digest] = (len(chunks), chunk)
         places.append(chunks[digest][0])
     return ChunkList(
-        whole=engine,
+        whole=whole,
         packs=tuple(pack for _, pack in packs.values()),
         chunks=tuple(chunk for _, chunk in chunks.values()),
         order=tuple(places),

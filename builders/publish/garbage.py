@@ -5,16 +5,21 @@ was written within the grace period, because it may still be proposed; or if suc
 from it. An unreferenced object is first condemned, and deleted once it has stayed unreferenced for
 a grace period: builders and publishers may be running, and what they refer to in the meantime is
 spared. References are deleted before the objects that they name.
+
+In a repository that stores chunks only, an engine or ONNX that can be assembled is not needed
+whole: the file is deleted in the same way, once it has been assembled and hashed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -24,6 +29,7 @@ from zoo.client.client import Client
 from zoo.repository.files import LARGEST_RECORD
 from zoo.repository.repair import named_blobs
 from zoo.repository.repository import Repository
+from zoo.schema.chunks import Chunking
 from zoo.schema.index import Candidate, EngineEntry, ModelIndex
 from zoo.schema.later import (
     AnyBuild,
@@ -34,6 +40,7 @@ from zoo.schema.later import (
     read_any,
 )
 from zoo.schema.layout import (
+    CHUNKED,
     CONDEMNED,
     METADATA,
     RUNS,
@@ -41,11 +48,12 @@ from zoo.schema.layout import (
     export_key,
     failed_export_key,
     hashed_key,
+    pieces_key,
     record_key,
     state_key,
 )
 from zoo.schema.old_failures import disabled_key
-from zoo.schema.records import BuildRecord, ExportRecord, Record
+from zoo.schema.records import Blob, BuildRecord, ExportRecord, Record
 from zoo.stores import Entry
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, TooLongError
@@ -53,7 +61,7 @@ from zoo.util.loading import parse_json
 
 _COLLECTED = (
     "runs/", "candidates/", "refused/", METADATA, "index/", "attestations/", "records/", "exports/",
-    "disabled/", "states/", "blobs/",
+    "disabled/", "states/", CHUNKED, "blobs/",
 )  # fmt: skip
 """Prefixes to collect, in order of deletion: references before the objects that they name."""
 
@@ -98,11 +106,27 @@ class _Scan:
 
     Attributes:
         repository: The repository.
+        only: Whether it stores chunks only.
+        chunked: Keys of what blobs are assembled from.
         later: Keys of the referenced records that a later version wrote.
+        replaced: Blobs that are referenced but not needed whole, by their keys.
     """
 
     repository: Repository
+    only: bool
+    chunked: frozenset[str]
     later: set[str] = field(default_factory=set)
+    replaced: dict[str, Blob] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, repository: Repository) -> _Scan:
+        """Returns a search that has found nothing yet."""
+        index = repository.index()
+        return cls(
+            repository,
+            only=index is not None and index.chunks is Chunking.ONLY,
+            chunked=frozenset(entry.key for entry in repository.store.list(CHUNKED)),
+        )
 
 
 def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = False) -> Garbage:
@@ -124,7 +148,7 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
     with store.lock("publish"):  # no index is signed during the run
         client.signed.look_again()  # it may have been signed while waiting for the lock
         before = _condemned(repository)
-        garbage, since, scan = Garbage(), {}, _Scan(repository)
+        garbage, since, scan = Garbage(), {}, _Scan.of(repository)
         needed = {*_signed(scan, client), *_proposed(scan), *_young(scan, now - grace)}
         needed |= set(_written_again(repository))
         for entry in sorted(_collected(repository), key=_order):
@@ -143,6 +167,8 @@ def collect(client: Client, grace: timedelta, now: datetime, *, delete: bool = F
         if delete:
             for key in {*_proposed(scan), *_young(scan, now - grace)}:
                 garbage.deleted.pop(key, None)  # newly referenced
+            for key in _irreplaceable(scan, garbage.deleted):
+                del garbage.deleted[key]
             for key in garbage.deleted:
                 store.delete(key)
                 del since[key]
@@ -266,9 +292,39 @@ def _of_record(scan: _Scan, model: str, record: AnyBuild) -> Iterator[str]:
     for entry in scan.repository.store.list(f"attestations/{record.engine.sha256}/"):
         yield entry.key
     for blob in record.blobs:
-        yield blob_key(blob.sha256)
+        yield from _of_blob(scan, blob)
     if (export := scan.repository.any_export(model, record.export_key)) is not None:
         yield from _of_export(scan, model, export)
+
+
+def _of_blob(scan: _Scan, blob: Blob) -> Iterator[str]:
+    """Yields the keys of a blob, whole or as chunks."""
+    key, blobs = blob_key(blob.sha256), scan.repository.blobs
+    pieces = None
+    if pieces_key(blob.sha256) in scan.chunked:
+        with suppress(RepositoryError):  # else it can't be used
+            pieces = blobs.pieces(blob)
+    if pieces is None or (not scan.only and blobs.is_whole(blob)):
+        yield key
+        return
+    scan.replaced[key] = blob
+    yield pieces_key(blob.sha256)
+    yield from (blob_key(piece.sha256) for piece in pieces.blobs)
+
+
+def _irreplaceable(scan: _Scan, condemned: Iterable[str]) -> list[str]:
+    """Returns which of these blobs can't be assembled from their chunks although they are needed.
+
+    Raises:
+        MissingPackageError: zstd is not installed.
+    """
+    found = []
+    for key in condemned:
+        if (blob := scan.replaced.get(key)) is not None:
+            with tempfile.TemporaryDirectory() as scratch:
+                if scan.repository.blobs.damage_of_chunks(blob, Path(scratch)) is not None:
+                    found.append(key)
+    return found
 
 
 def _of_chunks(scan: _Scan, entry: EngineEntry) -> Iterator[str]:
@@ -292,8 +348,8 @@ def _of_export(scan: _Scan, model: str, export: AnyExport) -> Iterator[str]:
     yield export_key(model, export.inputs.key)
     if isinstance(export, LaterExportRecord):
         scan.later.add(export_key(model, export.inputs.key))
-    yield blob_key(export.onnx.sha256)
-    yield blob_key(export.golden.sha256)
+    yield from _of_blob(scan, export.onnx)
+    yield from _of_blob(scan, export.golden)
     weights = export.inputs.weights
     if weights.seeded and (state := scan.repository.state(model, weights.digest)) is not None:
         yield state_key(model, weights.digest)

@@ -17,8 +17,7 @@ from datetime import datetime, timedelta, timezone
 from builders.publish.builder_list import Builders
 from builders.publish.candidate_check import Answer, Question
 from builders.publish.changes import changes
-from builders.publish.chunk_lists import without_chunks
-from builders.publish.chunking import must_be_able, with_chunks
+from builders.publish.chunking import in_chunks, must_be_able, restore_whole
 from builders.publish.corrections import signed_by
 from builders.publish.index import without_aged
 from builders.publish.keys import Role
@@ -27,7 +26,8 @@ from builders.publish.rerun import rerun_apart
 from builders.publish.tuf_metadata import SignedMetadata
 from builders.toolchains.worker_environment import worker_environment
 from zoo.repository.repository import Repository
-from zoo.repository.settings import has_chunks
+from zoo.schema.chunks import Chunking
+from zoo.schema.closed import Unknown
 from zoo.schema.index import Index, IndexRow, ModelIndex, index_row
 from zoo.schema.records import Kind
 from zoo.util.causes import end_of
@@ -131,19 +131,20 @@ class Publisher:
         self._rerun = rerun
         self._now = now
 
-    def run(self, *, refresh: bool = False, all_chunks: bool = False) -> Published:
+    def run(self, *, refresh: bool = False, chunking: Chunking | None = None) -> Published:
         """Signs every candidate that passes.
 
         Args:
             refresh: Whether to re-sign the timestamp even if nothing is new, and to remove
                 expired superseded engines from the index of every model.
-            all_chunks: Whether to bring the lists of chunks of every model up to the repository's
-                setting, not only those of the candidates' models.
+            chunking: How to store engines from now on, those of every model included; None for
+                the candidates' models as it was decided before.
 
         Raises:
             TrustError: The metadata differs from what these keys signed last.
             MissingPackageError: A CPU engine can't be run here, or the repository has chunks and
                 the extra ``chunks`` is not installed; nothing was signed.
+            RepositoryError: What was stored as chunks only can't be restored; nothing was signed.
         """
         repository, published = self._repository, Published()
         with repository.store.lock("publish"):
@@ -153,13 +154,14 @@ class Publisher:
                     f"{repository.store.url}: there is no repository here",
                     hint="create one with make zoo",
                 )
-            self._require_packages()
             if not self._metadata.load():
                 self._metadata.start()
+            before = self._index(kind)
+            chunks = self._decided(before, chunking)
             signer = self._metadata.root.signed.roles["timestamp"].keyids[0]
             builders = read_builders(self._metadata.targets.signed)
             published.trusts_everybody = builders is None
-            rows = {row.model: row for row in self._index(kind).models}
+            rows = {row.model: row for row in before.models}
             keys = repository.candidates.waiting()
             files: dict[str, bytes] = {}
             for key in keys:
@@ -175,16 +177,19 @@ class Publisher:
                     published.refused[key] = str(error)
                     repository.candidates.refuse(key, str(error))
                     continue
-                made = signed_by(self._in_chunks(made), previous, signer)
+                made = signed_by(in_chunks(repository, made, chunks), previous, signer)
                 files[path] = made.to_json()
                 rows[model] = index_row(made, files[path])
                 published.models.append(model)
                 published.changes += changes(previous, made) if previous else ()
             for name in sorted(rows) if refresh else ():
                 self._change(name, files, rows, published, self._without_aged)
-            for name in sorted(rows) if all_chunks else ():
-                self._change(name, files, rows, published, self._in_chunks)
-            index = Index(kind=kind, models=tuple(rows[name] for name in sorted(rows)))
+            for name in sorted(rows) if chunking is not None else ():
+                self._change(
+                    name, files, rows, published, lambda made: in_chunks(repository, made, chunks)
+                )
+            models = tuple(rows[name] for name in sorted(rows))
+            index = Index(kind=kind, models=models, chunks=chunks)
             files["index.json"] = index.to_json()
             if not self._metadata.publish(files) and refresh:
                 self._metadata.refresh()
@@ -233,15 +238,25 @@ class Publisher:
     def _without_aged(self, index: ModelIndex) -> ModelIndex:
         return without_aged(index, self._now())
 
-    def _require_packages(self) -> None:
-        if has_chunks(self._repository):
-            must_be_able(self._repository)
+    def _decided(self, signed: Index, wanted: Chunking | None) -> Chunking:
+        """Returns how engines are stored, and prepares for it.
 
-    def _in_chunks(self, index: ModelIndex) -> ModelIndex:
-        """Stores the engines of a model as chunks if the repository is set to that."""
-        if has_chunks(self._repository):
-            return with_chunks(self._repository, index)
-        return without_chunks(index)
+        Raises:
+            MissingPackageError: The extra ``chunks`` is not installed.
+            RepositoryError: A later version decided it, or an engine can't be restored.
+        """
+        chunking = wanted or signed.chunks
+        if isinstance(chunking, Unknown):
+            raise RepositoryError(
+                f"{self._repository.store.url}: engines are stored in a way ('{chunking}') that "
+                "this version of caft-zoo does not know",
+                hint="upgrade it, or choose another: zoo-farm chunks on|off|only",
+            )
+        if chunking is not Chunking.OFF:
+            must_be_able(self._repository)
+        if wanted in (Chunking.ON, Chunking.OFF):  # before an index says that all are whole
+            restore_whole(self._repository)
+        return chunking
 
     def _index(self, kind: Kind) -> Index:
         data = self._metadata.read("index.json")

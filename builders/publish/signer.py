@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from builders.publish.candidates import Proposals
 from zoo.client.client import trust_home
 from zoo.repository.repository import Repository
+from zoo.schema.chunks import Chunking
 from zoo.schema.layout import TIMESTAMP
 from zoo.stores import open_store
 from zoo.util.errors import TrustError
@@ -121,7 +122,11 @@ def key_ring(folder: Path) -> KeyRing:
 
 
 def sign_with(
-    repository: Repository, ring: KeyRing, *, refresh: bool = False, all_chunks: bool = False
+    repository: Repository,
+    ring: KeyRing,
+    *,
+    refresh: bool = False,
+    chunking: Chunking | None = None,
 ) -> Published:
     """Signs the candidates and makes this user's clients trust the repository.
 
@@ -129,7 +134,7 @@ def sign_with(
         repository: The repository.
         ring: Its keys.
         refresh: As for :meth:`~builders.publish.publisher.Publisher.run`.
-        all_chunks: As for :meth:`~builders.publish.publisher.Publisher.run`.
+        chunking: As for :meth:`~builders.publish.publisher.Publisher.run`.
     """
     from builders.publish.publisher import Publisher
     from builders.publish.tuf_metadata import SignedMetadata
@@ -137,7 +142,7 @@ def sign_with(
     repository.store.check_writable()
     _check_outside(repository, ring.folder)
     publisher = Publisher(repository, SignedMetadata(repository.store, ring))
-    done = publisher.run(refresh=refresh, all_chunks=all_chunks)
+    done = publisher.run(refresh=refresh, chunking=chunking)
     trust_home().trust(repository.store.url, ring.root_file.read_bytes())
     return done
 

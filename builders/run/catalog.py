@@ -9,6 +9,7 @@ from builders.paths import ROOT
 from builders.run.expected import expected
 from zoo.catalog.night import NightlyRun
 from zoo.catalog.place import Place
+from zoo.catalog.portability import read_prices
 from zoo.catalog.site import build_site
 from zoo.repository.repository import Repository
 from zoo.util.version import __version__
@@ -40,6 +41,7 @@ def make_site(
         run or last_night(repository),
         expected(repository, manifests),
         wheel or built_wheel(ROOT / "dist"),
+        read_prices(sorted((ROOT / "docs/results").glob("*/portability/*.json"))),
     )
 
 

@@ -69,7 +69,7 @@ def run_build(job: BuildJob, workspace: Workspace, report: Report) -> BuildOutpu
         inputs,
         engine,
         parameters=job.parameters,
-        timing_cache=workspace.timing_cache(device, inputs.toolchain) if device else None,
+        timing_cache=workspace.timing_cache(device, inputs),
     )
     report(Event(stage="build", done=1, total=1))
     built = BuildOutput(

@@ -8,8 +8,7 @@ from pathlib import Path
 from support.signed_repository import Signed
 from zoo.client.client import Client, Pulled
 from zoo.repository.chunked import unpacked
-from zoo.repository.settings import set_chunks
-from zoo.schema.chunks import ChunkList
+from zoo.schema.chunks import Chunking, ChunkList
 from zoo.schema.layout import blob_key
 
 SIZE = 600_000
@@ -27,9 +26,9 @@ def rebuilt(content: bytes) -> bytes:
     return content[:middle] + b"another kernel" * 50 + content[middle:]
 
 
-def in_chunks(signed: Signed) -> Signed:
+def in_chunks(signed: Signed, chunking: Chunking = Chunking.ON) -> Signed:
     """Sets a repository to store chunks."""
-    set_chunks(signed.repository, True)
+    signed.publish(chunking=chunking)
     return signed
 
 

@@ -19,6 +19,7 @@ from support import records
 from zoo.client.client import Client
 from zoo.client.trust import SignedIndex
 from zoo.repository.repository import Repository
+from zoo.schema.chunks import Chunking
 from zoo.schema.corrections import ManifestSource
 from zoo.schema.floors import floors
 from zoo.schema.index import Index, ModelIndex, index_row
@@ -139,12 +140,12 @@ class Signed:
         self.repository.candidates.propose(candidate)
         return f"candidates/{candidate.card.model}/{candidate.name}"
 
-    def publish(self, *, refresh: bool = False) -> Published:
+    def publish(self, *, refresh: bool = False, chunking: Chunking | None = None) -> Published:
         metadata = SignedMetadata(self.store, self.ring, lambda: self.now)
         publisher = Publisher(
             self.repository, metadata, check=self.check, rerun=self.rerun, now=lambda: self.now
         )
-        return publisher.run(refresh=refresh)
+        return publisher.run(refresh=refresh, chunking=chunking)
 
     def release(self, model: str = "m", content: bytes = b"engine") -> BuildRecord:
         """Builds, proposes, signs."""

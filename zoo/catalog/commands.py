@@ -76,7 +76,8 @@ class Choice:
 
     Attributes:
         target: Label of the target.
-        extra: The extra of the client that installs the runtime.
+        extra: The extras of the client that install the runtime, and what the engine's download
+            needs.
         packages: Packages to install beside it, as requirements: the engine's exact runtime.
         flags: Options without which the client refuses the engine; empty for a verified one.
         arguments: The same as arguments of ``zoo.load``, each after a comma.
@@ -100,9 +101,10 @@ def choice(engine: EngineEntry, label: str) -> Choice:
         if is_needed
     ]
     kind = engine.toolchain.kind
+    runtime = "" if isinstance(kind, Unknown) else RUNTIME_FACTS[kind].extra
     return Choice(
         target=label,
-        extra="" if isinstance(kind, Unknown) else RUNTIME_FACTS[kind].extra,
+        extra=",".join(filter(None, (runtime, "chunks" if engine.chunks_only else ""))),
         packages=runtime_requirement(engine),
         flags=" ".join(f"--{name.replace('_', '-')}" for name in needed),
         arguments="".join(f", {name}=True" for name in needed),
@@ -218,7 +220,6 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
         return []
     chosen = choice(engine, engine.targets[0])
     name = shlex.quote(file_name(model.model, engine))
-    digest = engine.engine.sha256
     others = ", ".join(engine.targets[1:])
     also = f"The same engine serves {others}: --target accepts any of these. " if others else ""
     return [
@@ -230,13 +231,23 @@ def commands(model: ModelIndex, engine: EngineEntry, place: Place) -> list[Comma
         ),
         run(model.model, place, chosen),
         python(model, place, chosen),
+        *_without_client(engine, place, name),
+        *_native(model, engine, name),
+    ]
+
+
+def _without_client(engine: EngineEntry, place: Place, name: str) -> list[Command]:
+    """Returns how to download an engine without this package; nothing if it is not stored whole."""
+    if engine.chunks_only:
+        return []
+    digest = engine.engine.sha256
+    return [
         Command(
             title="Download it without the client",
             text=f'{place.fetch(digest, name)}\necho "{digest}  {name}" | sha256sum -c',
             note="This only compares the file with the hash on this page. The client also checks "
             "the signature.",
-        ),
-        *_native(model, engine, name),
+        )
     ]
 
 

@@ -14,6 +14,7 @@ from zoo.catalog.gpus import known_as
 from zoo.catalog.index_file import SCHEMA, index_file, schema_file
 from zoo.catalog.night import Drift, NightlyRun
 from zoo.catalog.place import Place
+from zoo.catalog.portability import Price, prices
 from zoo.catalog.preprocessing import preprocess_snippet, resize_words
 from zoo.catalog.render import ASSETS, TEMPLATES, render
 from zoo.catalog.report import ModelReport
@@ -46,12 +47,14 @@ class Site:
         folder: The folder that the site is written to.
         kind: Whether the weights are trained ones (a release) or random ones (a dry run).
         place: Where readers find the repository.
+        measured: What portable engines were measured to cost.
     """
 
     repository: Repository
     folder: Path
     kind: Kind
     place: Place
+    measured: tuple[Price, ...] = ()
 
     def write(self, name: str, template: str, **values: Any) -> str:
         """Renders a page, writes it if it changed, and returns its name."""
@@ -73,6 +76,7 @@ def build_site(
     nightly: NightlyRun | None = None,
     expected: Expected | None = None,
     wheel: Path | None = None,
+    measured: tuple[Price, ...] = (),
 ) -> None:
     """Writes or updates the site.
 
@@ -87,6 +91,7 @@ def build_site(
         nightly: Summary of the last nightly run, for the report.
         expected: What a complete repository would hold, for the report.
         wheel: The client's wheel, which the site offers for download; None if there is none.
+        measured: What portable engines were measured to cost.
     """
     index = repository.index()
     digests = {row.model: row.index.sha256 for row in index.models} if index else {}
@@ -94,7 +99,7 @@ def build_site(
     told = replace(
         place or Place(), root=_root(repository), wheel=wheel.name if wheel is not None else None
     )
-    site = Site(repository=repository, folder=folder, kind=kind, place=told)
+    site = Site(repository=repository, folder=folder, kind=kind, place=told, measured=measured)
     models = list(repository.model_indexes())
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -134,6 +139,7 @@ def _maker(site: Site) -> str:
             "code": {path.name: sha256_bytes(path.read_bytes()) for path in code if path.is_file()},
             "place": asdict(site.place),
             "kind": site.kind,
+            "measured": [price.model_dump(mode="json") for price in site.measured],
         }
     )
 
@@ -199,6 +205,7 @@ def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
         classes=model_page.CLASSES, snippet=preprocess_snippet(model),
         resize=resize_words(model.preprocess), use=use_box(model, site.place),
         notice=notice, has_licence=model.licence in allowed_licences(),
+        prices=prices(site.measured, model.model, model.current),
     )  # fmt: skip
     files = [page]
     for record, entries in facts.by_record(model.engines).items():
@@ -218,6 +225,7 @@ def _write_engine(site: Site, model: ModelIndex, entries: list[EngineEntry], ori
         advice=engine_page.advice(model, entries),
         provenance=engine_page.provenance(first, origin),
         history=engine_page.history(model, entries, origin.attestations),
+        prices=prices(site.measured, model.model, entries),
     )  # fmt: skip
 
 

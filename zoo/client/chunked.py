@@ -9,6 +9,7 @@ from pathlib import Path
 from zoo.client.engine_cache import engines_of
 from zoo.client.engine_files import not_writable
 from zoo.client.partials import own_partial
+from zoo.repository.blobs import missing
 from zoo.repository.chunked import Place, Transfer, cost, places_in, unpacked
 from zoo.repository.repository import Repository
 from zoo.schema.chunks import ChunkList
@@ -60,6 +61,7 @@ class ChunkedDownloads:
 
     def __init__(self, repository: Repository, cache: Path) -> None:
         self._chunks = repository.chunks
+        self._url = repository.store.url
         self._cache = cache
 
     def fetch(
@@ -86,9 +88,13 @@ class ChunkedDownloads:
             whole, or because chunks can't be had here; then the whole must be downloaded.
 
         Raises:
-            RepositoryError: A chunk is damaged, or the cache may not be written.
-            MissingPackageError: Seeds were given, and pyfastcdc is not installed.
+            RepositoryError: A chunk is damaged, or the cache may not be written; or the engine is
+                stored as chunks only, and some are missing.
+            MissingPackageError: Seeds were given, and pyfastcdc is not installed; or the engine is
+                stored as chunks only, and zstd is not installed.
         """
+        if entry.chunks_only:
+            self._chunks.must_read()
         if entry.chunks is None or not zstd.is_installed():
             return None
         places = dict[str, Place]()
@@ -96,15 +102,17 @@ class ChunkedDownloads:
             places |= cut_places(seed)
         try:
             data = self._chunks.read(entry.chunks)
-        except KeyError:  # a mirror that an earlier version made has none
-            return None
+        except KeyError as error:
+            if entry.chunks_only:
+                raise missing(self._url, entry.chunks) from error
+            return None  # a mirror that an earlier version made has none
         chunks = self._chunks.parse(data, entry.engine)
         self._keep(entry.engine.sha256, data)
         for seed, listed in self._cached(model, read_index, entry):
             places |= cut_places(seed) if listed is None else places_in(listed, seed)
-        if len(data) + cost(chunks, places) > WORTH * entry.engine.size:
+        if not (entry.chunks_only or _pays(len(data) + cost(chunks, places), entry)):
             return None
-        made = self._assemble(chunks, path, places, progress)
+        made = self._assemble(chunks, path, places, progress, only=entry.chunks_only)
         if made is None:
             return None
         return Transfer(fetched=made.fetched + len(data), reused=made.reused)
@@ -115,15 +123,21 @@ class ChunkedDownloads:
         path: Path,
         places: dict[str, Place],
         progress: Progress | None,
+        *,
+        only: bool,
     ) -> Transfer | None:
+        """Makes an engine; returns None if it is to be downloaded whole instead."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with own_partial(path.with_name(f"chunks-{path.name}")) as partial:
                 try:
                     return self._chunks.fetch(
-                        chunks, path, partial=partial, places=places, progress=progress
-                    )
-                except (KeyError, NoRangesError):  # the whole is still there
+                        chunks, path, partial=partial, places=places, progress=progress,
+                        whole_packs=path.parent if only else None,
+                    )  # fmt: skip
+                except (KeyError, NoRangesError) as error:
+                    if only:
+                        raise missing(self._url, chunks.whole) from error
                     partial.unlink(missing_ok=True)
                     return None
         except OSError as error:
@@ -165,6 +179,10 @@ class ChunkedDownloads:
     def _keep(self, sha256: str, data: bytes) -> None:
         with suppress(OSError):  # it is only saved requests
             write_whole(self._cache / "chunks" / sha256, data)
+
+
+def _pays(fetched: int, entry: EngineEntry) -> bool:
+    return fetched <= WORTH * entry.engine.size
 
 
 def cut_places(path: Path) -> dict[str, Place]:

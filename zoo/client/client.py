@@ -118,18 +118,19 @@ class Client:
             entry: The engine.
             progress: Called during the download.
             seeds: Files that may have chunks of the engine, beside the model's cached engines.
-            whole: Whether to download the whole engine in any case.
+            whole: Whether to download the whole engine in any case, if it is stored whole.
 
         Raises:
             RepositoryError: The record or blob is missing, or its digest does not match.
             TrustError: The engine is not cached and the repository's index has expired.
-            MissingPackageError: Seeds were given, and pyfastcdc is not installed.
+            MissingPackageError: Seeds were given, and pyfastcdc is not installed; or engines are
+                stored as chunks only, and zstd is not installed.
         """
         record = self._record(name, entry)
         transfers: list[Transfer] = []
 
         def download(path: Path) -> None:
-            if not whole and entry.chunks is not None:
+            if entry.chunks is not None and (entry.chunks_only or not whole):
                 made = self._chunks.fetch(
                     name, lambda: self.model(name), entry, path, progress, seeds
                 )

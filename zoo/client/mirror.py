@@ -11,9 +11,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from zoo.client.client import Client
+from zoo.repository.blobs import missing
+from zoo.schema.chunks import Pieces
 from zoo.schema.index import EngineEntry
-from zoo.schema.later import AnyBuild, LaterBuildRecord
-from zoo.schema.layout import FIRST_ROOT, METADATA, TIMESTAMP, blob_key, hashed_key, record_key
+from zoo.schema.later import LaterBuildRecord
+from zoo.schema.layout import (
+    FIRST_ROOT,
+    METADATA,
+    TIMESTAMP,
+    blob_key,
+    hashed_key,
+    pieces_key,
+    record_key,
+)
 from zoo.schema.records import Blob
 from zoo.schema.targets import arch_of
 from zoo.stores import ObjectStore
@@ -143,11 +153,8 @@ def _copy(
         models = [name for name in models if name in wanted.models]
     for name in models:
         for entry in filter(wanted.takes, client.model(name).engines):
-            record = _copy_engine(client, name, entry, destination, result)
+            note = _copy_engine(client, name, entry, destination, result)
             result.engines += 1
-            later = isinstance(record, LaterBuildRecord)
-            note = ", which a later version of caft-zoo wrote" if later else ""
-            note += _copy_chunks(client, entry, destination, result)
             say(f"{name} {', '.join(entry.targets)}{note}")
     if not result.engines:
         raise SelectionError(
@@ -208,15 +215,18 @@ def _has_any(store: ObjectStore, prefix: str) -> bool:
 
 def _copy_engine(
     client: Client, model: str, entry: EngineEntry, destination: ObjectStore, result: Mirrored
-) -> AnyBuild:
-    """Copies an engine, its other blobs and its record, and returns the record."""
+) -> str:
+    """Copies an engine, its other blobs and its record; returns a note on them, perhaps empty."""
     repository = client.repository
+    note = _copy_chunks(client, entry, destination, result)
     data = repository.listed.read(model, entry)
     record = repository.listed.parse_any(model, entry, data)
     for blob in (*record.blobs, *entry.documents.values()):
-        _copy_blob(client, blob, destination, result)
+        if not (entry.chunks_only and blob == record.engine):
+            _copy_blob(client, blob, destination, result)
     _put(destination, record_key(model, record.key), data, result)
-    return record
+    later = isinstance(record, LaterBuildRecord)
+    return f", which a later version of caft-zoo wrote{note}" if later else note
 
 
 def _copy_chunks(
@@ -224,21 +234,32 @@ def _copy_chunks(
 ) -> str:
     """Copies the chunks of an engine; returns a note if the mirror has to do without them.
 
-    Its readers then fetch the whole engine, which was copied.
+    Its readers then fetch the whole engine, which is copied too.
+
+    Raises:
+        MissingPackageError: The engine is stored as chunks only, and zstd is not installed.
+        RepositoryError: It is stored as chunks only, and some are missing.
     """
+    chunks, blobs = client.repository.chunks, client.repository.blobs
     if entry.chunks is None:
         return ""
+    if entry.chunks_only:
+        chunks.must_read()
     if not is_installed():
         return f", without its chunks, for which zstd is needed: {INSTALL}"
     try:
-        blobs = client.repository.chunks.blobs_of(entry.engine, entry.chunks)
+        packs = chunks.list_of(entry.engine, entry.chunks).packs
     except KeyError:
+        packs = ()
+    if not packs or not all(map(blobs.has, packs)):
+        if entry.chunks_only:
+            raise missing(client.repository.store.url, entry.engine)
         return ", without its chunks, which are missing"
-    for blob in reversed(blobs):  # the list last, so that it never names packs that are not there
-        if client.repository.blobs.has(blob):
-            _copy_blob(client, blob, destination, result)
-        else:
-            return ", without its chunks, which are missing"
+    for blob in (*packs, entry.chunks):  # never a list of packs that are not there
+        _copy_blob(client, blob, destination, result)
+    if entry.chunks_only:
+        pieces = Pieces(whole=entry.engine, listed=entry.chunks, packs=packs)
+        _put(destination, pieces_key(entry.engine.sha256), pieces.to_json(), result)
     return ""
 
 

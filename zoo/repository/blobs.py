@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.schema.layout import blob_key
+from zoo.repository.chunked import ChunkedBlobs
+from zoo.schema.chunks import Pieces
+from zoo.schema.layout import blob_key, pieces_key
 from zoo.schema.records import Blob
 from zoo.stores.base import ObjectStore, Progress
 from zoo.util.digest import sha256_file
@@ -19,7 +21,7 @@ REPAIR = (
 
 
 class Blobs:
-    """The blobs of a repository.
+    """The blobs of a repository, each stored whole or as chunks.
 
     Args:
         store: The repository's store.
@@ -27,6 +29,7 @@ class Blobs:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._chunks = ChunkedBlobs(store)
 
     def add(self, path: Path) -> Blob:
         """Stores a file as a blob. The store may move the file instead of copying it.
@@ -44,19 +47,42 @@ class Blobs:
         return blob
 
     def discard(self, blob: Blob) -> None:
-        """Deletes a blob, or a folder that stands in its place in a local store."""
-        if (path := self.path(blob)) is not None:
+        """Deletes a blob, or a folder that stands in its place in a local store.
+
+        Chunks stay: other blobs may have them too.
+        """
+        key = blob_key(blob.sha256)
+        if (path := self._store.local_path(key)) is not None:
             make_way(path)
-        self._store.delete(blob_key(blob.sha256))
+        self._store.delete(key)
+        self._store.delete(pieces_key(blob.sha256))
 
     def seems_whole(self, blob: Blob) -> bool:
-        """Whether a stored blob's size is right, and its hash if the store is local."""
+        """Whether a stored blob's size is right, and its hash if the store is local.
+
+        Of one that is stored as chunks, the sizes of list and packs.
+        """
         path = self.path(blob)
         return self.has(blob) and (path is None or sha256_file(path) == blob.sha256)
 
     def has(self, blob: Blob) -> bool:
-        """Whether the blob is stored with its full size."""
+        """Whether the blob is stored with its full size, whole or as chunks."""
+        size = self._store.size(blob_key(blob.sha256))
+        return size == blob.size if size is not None else self.pieces(blob) is not None
+
+    def is_whole(self, blob: Blob) -> bool:
+        """Whether the blob is stored whole with its full size."""
         return self._store.size(blob_key(blob.sha256)) == blob.size
+
+    def pieces(self, blob: Blob) -> Pieces | None:
+        """Returns what a blob is assembled from; None if that is not all stored."""
+        pieces = self._chunks.pieces(blob.sha256)
+        if pieces is None or pieces.whole.size != blob.size:
+            return None
+        return pieces if self._has_all(pieces) else None
+
+    def _has_all(self, pieces: Pieces) -> bool:
+        return all(map(self.is_whole, pieces.blobs))
 
     def require(self, blob: Blob, owner: str) -> None:
         """Checks that a blob is stored before a record names it.
@@ -77,11 +103,21 @@ class Blobs:
     def find(self, sha256: str) -> Blob | None:
         """Returns the blob with this digest, its size taken from the store; None if absent."""
         size = self._store.size(blob_key(sha256))
-        return None if size is None else Blob(sha256=sha256, size=size)
+        if size is not None:
+            return Blob(sha256=sha256, size=size)
+        pieces = self._chunks.pieces(sha256)
+        return pieces.whole if pieces is not None and self._has_all(pieces) else None
 
     def path(self, blob: Blob) -> Path | None:
-        """Returns the path of a blob in a local store, None if the store is remote."""
-        return self._store.local_path(blob_key(blob.sha256))
+        """Returns the path of a blob in a local store.
+
+        Returns:
+            None if the store is remote, or if the blob is stored as chunks only.
+        """
+        path = self._store.local_path(blob_key(blob.sha256))
+        if path is not None and not path.exists() and self.pieces(blob) is not None:
+            return None
+        return path
 
     def fetch(
         self,
@@ -91,12 +127,13 @@ class Blobs:
         partial: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Downloads a blob to ``path`` and checks its hash.
+        """Downloads a blob to ``path``, or makes it from its chunks, and checks its hash.
 
         The download goes to ``partial``, by default ``<path>.part``, and is renamed only if the
         hash matches. A partial download left by an interruption is resumed.
 
         Raises:
+            MissingPackageError: The blob is stored as chunks only, and zstd is not installed.
             RepositoryError: The blob is missing or damaged.
         """
         partial = partial or path.with_name(path.name + ".part")
@@ -104,11 +141,7 @@ class Blobs:
         try:
             self._store.fetch(blob_key(blob.sha256), partial, size=blob.size, progress=progress)
         except KeyError as error:
-            raise RepositoryError(
-                f"{self._store.url}: blob {blob.sha256} is missing",
-                hint="if this is a mirror, it may have been made without this blob: try the "
-                "original repository; otherwise tell the repository's maintainer",
-            ) from error
+            return self._assemble(blob, path, partial, progress, error)
         except TooLongError:
             partial.unlink(missing_ok=True)
             raise
@@ -123,12 +156,22 @@ class Blobs:
             hint="the download was discarded; tell the repository's maintainer",
         )
 
+    def _assemble(
+        self, blob: Blob, path: Path, partial: Path, progress: Progress | None, error: KeyError
+    ) -> None:
+        try:
+            if (pieces := self.pieces(blob)) is not None:
+                return self._chunks.assemble(pieces, path, partial=partial, progress=progress)
+        except KeyError:  # removed meanwhile
+            pass
+        raise missing(self._store.url, blob) from error
+
     def whole(self, blob: Blob, scratch: Path) -> Path:
         """Returns a path to a blob whose hash was checked, for whoever builds or verifies engines.
 
         Args:
             blob: The blob.
-            scratch: Directory to download it to if the store is remote.
+            scratch: Directory to make it in if it is not stored as a local file.
 
         Raises:
             RepositoryError: It is missing or damaged.
@@ -153,15 +196,44 @@ class Blobs:
 
         Args:
             blob: The blob.
-            scratch: Directory to download it to if the store is remote.
+            scratch: Directory to make it in if it is not stored as a local file.
         """
-        path = self.path(blob)
         size = self._store.size(blob_key(blob.sha256))
         if size is None:
-            return "missing"
+            return self.damage_of_chunks(blob, scratch)
+        path = self._store.local_path(blob_key(blob.sha256))
         if size != blob.size:
             return f"damaged: it has {size:,} bytes instead of {blob.size:,}"
         if path is None:
             path = scratch / blob.sha256
             self._store.fetch(blob_key(blob.sha256), path, size=blob.size)
         return None if sha256_file(path) == blob.sha256 else "damaged"
+
+    def damage_of_chunks(self, blob: Blob, scratch: Path) -> str | None:
+        """Describes what is wrong with the chunks of a blob; None if they make up the blob.
+
+        Args:
+            blob: The blob.
+            scratch: Directory to make it in.
+
+        Raises:
+            MissingPackageError: zstd is not installed.
+        """
+        try:
+            pieces = self.pieces(blob)
+            if pieces is None:
+                return "missing"
+            path = scratch / blob.sha256
+            self._chunks.assemble(pieces, path, partial=path.with_name(f"{path.name}.part"))
+        except (KeyError, RepositoryError) as error:
+            return f"damaged: {error.message if isinstance(error, RepositoryError) else 'missing'}"
+        return None
+
+
+def missing(url: str, blob: Blob) -> RepositoryError:
+    """Returns the error for a blob that readers need and a repository does not have."""
+    return RepositoryError(
+        f"{url}: blob {blob.sha256} is missing",
+        hint="if this is a mirror, it may have been made without this blob: try the "
+        "original repository; otherwise tell the repository's maintainer",
+    )

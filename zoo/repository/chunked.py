@@ -7,18 +7,20 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from zoo.schema.chunks import LARGEST_LIST, Chunk, ChunkList
-from zoo.schema.layout import blob_key
+from zoo.repository.files import RecordFiles
+from zoo.schema.chunks import LARGEST_LIST, Chunk, ChunkList, Pieces
+from zoo.schema.layout import blob_key, pieces_key
 from zoo.schema.records import Blob
 from zoo.stores.base import ObjectStore, Progress
 from zoo.stores.transfer import PART, in_order
 from zoo.util.digest import sha256_bytes, sha256_file
-from zoo.util.errors import RepositoryError
-from zoo.util.zstd import compress, decompress
+from zoo.util.errors import MissingPackageError, NoRangesError, RepositoryError
+from zoo.util.zstd import INSTALL, compress, decompress, is_installed
 
 GAP = 128 << 10
 """Bytes between two chunks up to which one request for both is cheaper than two."""
@@ -61,7 +63,7 @@ class Transfer:
     reused: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Span:
     """A range of a pack.
 
@@ -75,7 +77,7 @@ class Span:
     pack: int
     offset: int
     length: int
-    chunks: tuple[int, ...]
+    chunks: list[int]
 
 
 def packed(chunks: ChunkList) -> bytes:
@@ -123,10 +125,10 @@ def spans(chunks: ChunkList, lacking: Collection[int]) -> list[Span]:
     for number in sorted(lacking, key=lambda number: chunks.chunks[number][2:4]):
         chunk, last = chunks.chunks[number], made[-1] if made else None
         if last and last.pack == chunk.pack and _is_near(last, chunk):
-            length = max(last.length, chunk.offset + chunk.stored - last.offset)
-            made[-1] = Span(last.pack, last.offset, length, (*last.chunks, number))
+            last.length = max(last.length, chunk.offset + chunk.stored - last.offset)
+            last.chunks.append(number)
         else:
-            made.append(Span(chunk.pack, chunk.offset, chunk.stored, (number,)))
+            made.append(Span(chunk.pack, chunk.offset, chunk.stored, [number]))
     return made
 
 
@@ -136,7 +138,7 @@ def _is_near(span: Span, chunk: Chunk) -> bool:
 
 
 class ChunkedBlobs:
-    """The blobs of a repository that are also stored as chunks.
+    """The blobs of a repository that are stored as chunks, besides the whole or in its place.
 
     Args:
         store: The repository's store.
@@ -144,6 +146,60 @@ class ChunkedBlobs:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._files = RecordFiles(store)
+
+    def pieces(self, sha256: str) -> Pieces | None:
+        """Returns what a blob that is not stored whole is assembled from; None if nothing is known.
+
+        Raises:
+            RepositoryError: It can't be parsed, or is about another blob.
+        """
+        pieces = self._files.read(key := pieces_key(sha256), Pieces)
+        if pieces is not None and pieces.whole.sha256 != sha256:
+            raise RepositoryError(
+                f"{self._store.url}: {key} is about blob {pieces.whole.sha256}", hint=_HINT
+            )
+        return pieces
+
+    def add_pieces(self, pieces: Pieces) -> None:
+        """Writes what a blob is assembled from; its list and packs must be stored."""
+        data, key = pieces.to_json(), pieces_key(pieces.whole.sha256)
+        if self._files.get(key) != data:
+            self._store.put(key, data)
+
+    def assemble(
+        self, pieces: Pieces, path: Path, *, partial: Path, progress: Progress | None = None
+    ) -> None:
+        """Makes a blob from its chunks, and checks its hash.
+
+        Args:
+            pieces: What it is made from.
+            path: The file to make.
+            partial: As for :meth:`fetch`; it may also be the beginning of the blob.
+            progress: Called with the bytes of the blob that were written.
+
+        Raises:
+            KeyError: The list or a pack is missing.
+            MissingPackageError: zstd is not installed.
+            RepositoryError: Something is damaged.
+        """
+        self.must_read()
+        chunks = self.list_of(pieces.whole, pieces.listed)
+        self.fetch(
+            chunks, path, partial=partial, places={}, progress=progress, whole_packs=path.parent
+        )
+
+    def must_read(self) -> None:
+        """Checks that chunks can be read here.
+
+        Raises:
+            MissingPackageError: zstd is not installed.
+        """
+        if not is_installed():
+            raise MissingPackageError(
+                f"{self._store.url} stores engines as chunks only, for which zstd is not installed",
+                hint=INSTALL,
+            )
 
     def read(self, listed: Blob) -> bytes:
         """Returns the bytes of a list, whose digest was checked.
@@ -208,6 +264,7 @@ class ChunkedBlobs:
         partial: Path,
         places: Places,
         progress: Progress | None = None,
+        whole_packs: Path | None = None,
     ) -> Transfer:
         """Assembles a blob, fetching the chunks that are lacking, and checks its hash.
 
@@ -220,6 +277,8 @@ class ChunkedBlobs:
             partial: A file of the same folder, which nobody else writes.
             places: Chunks on this machine.
             progress: Called with the bytes of the blob that were written.
+            whole_packs: Folder for packs in case that the server has no ranges; each is deleted
+                once it was read. Without it, that is an error.
 
         Raises:
             KeyError: A pack is missing.
@@ -231,7 +290,12 @@ class ChunkedBlobs:
             file.truncate(chunks.whole.size)
             target = _Target(file, chunks, progress)
             target.reuse(places, resumed=resumed)
-            fetched = self._fill(target)
+            try:
+                fetched = self._fill(target)
+            except NoRangesError:
+                if whole_packs is None:
+                    raise
+                fetched = self._fill_from_packs(target, whole_packs)
         if sha256_file(partial) != chunks.whole.sha256:
             partial.unlink()
             raise RepositoryError(
@@ -259,6 +323,22 @@ class ChunkedBlobs:
         finally:
             answers.close()
         return fetched
+
+    def _fill_from_packs(self, target: _Target, folder: Path) -> int:
+        """Downloads each pack that a target needs, one after the other; returns the bytes."""
+        chunks = target.chunks
+        needed = spans(chunks, target.lacking)
+        with TemporaryDirectory(dir=folder, prefix="pack-") as name:
+            for number in sorted({span.pack for span in needed}):
+                pack = chunks.packs[number]
+                path = Path(name) / pack.sha256
+                self._store.fetch(blob_key(pack.sha256), path, size=pack.size)
+                with path.open("rb") as file:
+                    for chunk in (n for span in needed if span.pack == number for n in span.chunks):
+                        place = chunks.chunks[chunk]
+                        self._unpack(target, chunk, _read(file, place.offset, place.stored))
+                path.unlink()
+        return sum(chunks.packs[number].size for number in {span.pack for span in needed})
 
     def _unpack(self, target: _Target, number: int, data: bytes) -> None:
         chunk = target.chunks.chunks[number]

@@ -3,6 +3,10 @@
 Each chunk is a zstd frame, and many are concatenated in a pack. Packs and lists are blobs like
 others. The index names the list by its digest, so its signature covers it. A later format needs
 another field in the index: readers that know only this one then fetch the whole.
+
+A blob that is not stored whole has ``chunked/<sha256>.json`` (:class:`Pieces`), by which whoever
+knows only its digest finds its list. It is not signed: what is assembled has that digest or is
+refused.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing_extensions import Self
 
 from zoo.schema.records import Blob, Record
 from zoo.util.digest import Sha256
+from zoo.util.strenum import StrEnum
 
 LARGEST_CHUNK = 1 << 20
 """Maximum size of a chunk in bytes: no more of a frame is decompressed."""
@@ -23,6 +28,20 @@ LARGEST_LIST = 1 << 28
 
 _Count = Annotated[int, Field(ge=0)]
 _Length = Annotated[int, Field(gt=0)]
+
+
+class Chunking(StrEnum):
+    """How a repository stores engines.
+
+    Attributes:
+        OFF: Whole.
+        ON: Whole, and as chunks.
+        ONLY: As chunks; so are ONNX exports.
+    """
+
+    OFF = "off"
+    ON = "on"
+    ONLY = "only"
 
 
 class Chunk(NamedTuple):
@@ -41,6 +60,25 @@ class Chunk(NamedTuple):
     pack: _Count
     offset: _Count
     stored: _Length
+
+
+class Pieces(Record):
+    """What a blob is assembled from.
+
+    Attributes:
+        whole: The blob.
+        listed: Its list of chunks.
+        packs: The packs that hold them.
+    """
+
+    whole: Blob
+    listed: Blob
+    packs: tuple[Blob, ...]
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """The blobs that are stored in its place."""
+        return self.listed, *self.packs
 
 
 class ChunkList(Record):

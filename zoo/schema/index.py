@@ -11,6 +11,7 @@ from pydantic import (
 )
 from typing_extensions import assert_never
 
+from zoo.schema.chunks import Chunking
 from zoo.schema.closed import Lenient, Unknown
 from zoo.schema.corrections import FactChange, ManifestSource
 from zoo.schema.intervals import times_as_fast
@@ -226,9 +227,12 @@ class EngineEntry(OmitsDefaults, Record):
             if none of them is signed by a builder.
         chunks: List of the chunks that the engine is also stored as
             (:mod:`zoo.schema.chunks`); not in the JSON if it is stored whole only.
+        chunks_only: Whether it is not stored whole; not in the JSON if it is.
     """
 
-    omitted: ClassVar[frozenset[str]] = frozenset({"attested", "chunks", "documents"})
+    omitted: ClassVar[frozenset[str]] = frozenset(
+        {"attested", "chunks", "chunks_only", "documents"}
+    )
 
     record: Sha256
     record_file: Blob
@@ -253,6 +257,7 @@ class EngineEntry(OmitsDefaults, Record):
     documents: dict[str, Blob] = Field(default={})
     attested: tuple[str, ...] = ()
     chunks: Blob | None = None
+    chunks_only: bool = False
 
     @property
     def unmeasured_times(self) -> tuple[tuple[int, str], ...]:
@@ -380,14 +385,17 @@ class ModelIndex(ModelCard):
             engines replace theirs.
         outdone: Verified engines that did not replace a published one; not in the JSON if there are
             none.
+        onnx_chunks: Lists of the chunks of its ONNX exports, by their digests; not in the JSON if
+            they are stored whole.
     """
 
-    omitted = ModelCard.omitted | {"corrected", "outdone"}
+    omitted = ModelCard.omitted | {"corrected", "onnx_chunks", "outdone"}
 
     corrected: tuple[FactChange, ...] = ()
     outdone: tuple[OutdoneEngine, ...] = ()
     engines: tuple[EngineEntry, ...]
     disabled: tuple[DisabledCell, ...] = ()
+    onnx_chunks: dict[Sha256, Blob] = Field(default={})
 
     @property
     def current(self) -> tuple[EngineEntry, ...]:
@@ -397,7 +405,7 @@ class ModelIndex(ModelCard):
     @property
     def card(self) -> ModelCard:
         """The model's description."""
-        others = {"engines", "disabled", "corrected", "outdone"}
+        others = {"engines", "disabled", "corrected", "onnx_chunks", "outdone"}
         return ModelCard.model_validate(self.model_dump(exclude=others))
 
 
@@ -460,11 +468,20 @@ class IndexRow(OmitsDefaults):
         return str(self.input_size) if width is None else f"{self.input_size}x{width}"
 
 
-class Index(Record):
-    """``index.json``: every model of a repository."""
+class Index(OmitsDefaults, Record):
+    """``index.json``: every model of a repository.
+
+    Attributes:
+        kind: Whether the weights are trained or seeded.
+        models: The models.
+        chunks: How the publisher stores engines; not in the JSON if whole.
+    """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"chunks"})
 
     kind: Kind
     models: tuple[IndexRow, ...]
+    chunks: Annotated[Chunking | Unknown, Lenient(Chunking)] = Chunking.OFF
 
 
 def index_row(model: ModelIndex, data: bytes) -> IndexRow:

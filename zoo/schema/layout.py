@@ -4,6 +4,7 @@
 
     repository.json                            the repository's kind: release or dry-run
     blobs/sha256/ab/abcd…                      immutable bytes
+    chunked/ab/abcd….json                      where the chunks of a blob are; unsigned
     states/<model>/<recipe>.json               random weights, by their recipe
     exports/<model>/<export-key>.json          ONNX and golden features, by their inputs
     failures/<model>/<export-key>/export.json  a failed export
@@ -35,11 +36,17 @@ CONDEMNED = "gc/condemned.json"
 RUNS = "runs/"
 ATTESTATIONS = "attestations/"
 FAILURES = "failures/"
+CHUNKED = "chunked/"
 
 
 def blob_key(sha256: str) -> str:
     """Returns the key of a blob."""
     return f"blobs/sha256/{sha256[:2]}/{sha256}"
+
+
+def pieces_key(sha256: str) -> str:
+    """Returns the key of what a blob is assembled from."""
+    return f"{CHUNKED}{sha256[:2]}/{sha256}.json"
 
 
 def record_key(model: str, key: str) -> str:

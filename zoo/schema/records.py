@@ -6,7 +6,7 @@ Readers keep unknown fields, so that old clients can read newer records.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -35,12 +35,18 @@ from zoo.schema.measurements import (
     VerifiedBody,
     WithdrawnBody,
 )
-from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.targets import Toolchain
 from zoo.util.digest import Sha256, sha256_json
 from zoo.util.strenum import StrEnum
 
 SCHEMA_VERSION = 1
+"""Of records that every version reads."""
+
+CHUNKS_ONLY = 2
+"""Of an index entry whose engine is stored as chunks alone: earlier versions would not find it, and
+their garbage collection would delete its chunks."""
+
+_NEWEST = CHUNKS_ONLY
 
 
 class Kind(StrEnum):
@@ -111,10 +117,9 @@ class Record(BaseModel):
     @field_validator("schema_version")
     @classmethod
     def _is_known(cls, version: int) -> int:
-        if version > SCHEMA_VERSION:
+        if version > _NEWEST:
             raise ValueError(
-                f"{version} is newer than this version of caft-zoo reads ({SCHEMA_VERSION}): "
-                "upgrade it"
+                f"{version} is newer than this version of caft-zoo reads ({_NEWEST}): upgrade it"
             )
         return version
 
@@ -137,18 +142,10 @@ class Blob(BaseModel):
     size: int
 
 
-class RepositoryInfo(OmitsDefaults, Record):
-    """``repository.json``: the repository's kind and settings.
-
-    Attributes:
-        kind: Whether its weights are trained or seeded.
-        chunks: Whether the publisher also stores engines as chunks; not in the JSON if not.
-    """
-
-    omitted: ClassVar[frozenset[str]] = frozenset({"chunks"})
+class RepositoryInfo(Record):
+    """``repository.json``: the repository's kind."""
 
     kind: Kind
-    chunks: bool = False
 
 
 class StateRecord(Record):
@@ -330,7 +327,7 @@ class BuildRecord(Record):
         engine: The engine's bytes.
         golden: The golden file that it is verified with.
         files: Other files of the build, by name: the worker's ``log``, and ``inspector``,
-            TensorRT's description of its layers.
+            TensorRT's description of its layers, and ``tactics``, if they were recorded.
         feature_dim: Width of its output.
         advice: Below fp32, which operators stay in a higher precision, and why.
         dry_run: Whether the weights are random.

@@ -49,7 +49,9 @@ ExecutionContextAllocationStrategy: STATIC ON_PROFILE_CHANGE USER_MANAGED
 Builder: build_serialized_network max_threads
 IBuilderConfig: builder_optimization_level create_timing_cache hardware_compatibility_level
 IBuilderConfig: profiling_verbosity set_memory_pool_limit set_preview_feature set_tactic_sources
-IBuilderConfig: set_timing_cache
+IBuilderConfig: set_timing_cache get_timing_cache set_flag
+ITimingCache: query queryKeys serialize
+TimingCacheValue: tacticHash
 OnnxParser: parse_from_file
 ICastLayer: to_type
 IConstantLayer: weights
@@ -115,6 +117,52 @@ print(json.dumps({
 """
 
 
+LOCK = """
+import json
+from pathlib import Path
+from unittest import mock
+import tensorrt as trt
+from builders.backends.tensorrt import BACKEND
+from builders.backends.timing_caches import TimingCache
+from zoo.schema.targets import Toolchain
+from zoo.util.errors import BuildError
+
+chain = Toolchain(kind="trt", version=trt.__version__, cuda=13, os="linux", machine="x86_64")
+
+def built(tactics, before, after, accepted=True):
+    # A config and caches that have the attributes of the real classes and no others.
+    config = mock.create_autospec(trt.IBuilderConfig, instance=True, spec_set=True)
+    def cache(known):
+        made = mock.create_autospec(trt.ITimingCache, instance=True, spec_set=True)
+        made.queryKeys.return_value = list(known)
+        made.query.side_effect = lambda key: trt.TimingCacheValue(known[key], 1.0)
+        return made
+    config.create_timing_cache.side_effect = lambda data: cache(before if data else {})
+    config.set_timing_cache.return_value = accepted
+    config.get_timing_cache.return_value = cache(after)
+    lock = Path(json.__file__)
+    made = TimingCache(lock, BACKEND.options(chain, {"tactics": tactics}))
+    try:
+        made.load_into(config, trt)
+        made.check()
+        said = made.outcome
+    except BuildError as error:
+        said = error.message
+    first = config.create_timing_cache.call_args_list[0].args[0]
+    return [call.args[0].name for call in config.set_flag.call_args_list], bool(first), said
+
+digest = "0" * 64
+print(json.dumps([
+    built("free", {"k": 1}, {"k": 1}),
+    built("recorded", {}, {"k": 1, "l": 2}),
+    built("recorded", {}, {}),
+    built(digest, {"k": 1, "l": 2}, {"k": 1, "l": 2}),
+    built(digest, {"k": 1, "l": 2}, {"k": 1, "l": 3}),
+    built(digest, {"k": 1}, {"k": 1}, accepted=False),
+]))
+"""
+
+
 def table() -> dict[str, dict[str, bool]]:
     """The tables above: column to name to whether it is there."""
     header, *lines = DIFFERS.strip().splitlines()
@@ -173,6 +221,20 @@ def test_a_context_is_made_with_a_strategy(column: str) -> None:
 def test_integer_values_of_flags_are_not_to_be_relied_on(column: str) -> None:
     code = "import tensorrt as trt; print(int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))"
     assert run(column, code).strip() == ("0" if column == "11.4" else "1")
+
+
+@pytest.mark.parametrize("column", list(COLUMNS))
+def test_tactics_are_recorded_and_locked(column: str) -> None:
+    editable, strict = "EDITABLE_TIMING_CACHE", "ERROR_ON_TIMING_CACHE_MISS"
+    free, recorded, nothing, locked, other, rejected = json.loads(
+        run(column, LOCK).splitlines()[-1]
+    )
+    assert free == [[], True, "accepted"]
+    assert recorded == [[editable], False, "2 tactics recorded"]
+    assert nothing[2] == "TensorRT recorded no tactics of this engine"
+    assert locked == [[editable, strict], True, "2 tactics locked"]
+    assert other[2] == "TensorRT chose other tactics than the locked ones, for 1 of 2 keys"
+    assert rejected[2].startswith("TensorRT rejects the locked tactics")
 
 
 @pytest.mark.parametrize("column", list(COLUMNS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,12 @@ from support.s3_server import S3Server
 from support.signed_repository import LABEL, Signed
 
 from builders.cli.main import farm_parser
+from builders.publish.garbage import collect
 from zoo.cli.main import client_parser, run_cli
 from zoo.client.mirror import Filter, mirror
+from zoo.repository.repository import Repository
+from zoo.schema.chunks import Chunking
+from zoo.schema.layout import blob_key
 from zoo.stores import open_store
 from zoo.util.errors import NoRangesError
 
@@ -108,6 +113,35 @@ def test_a_bucket_is_published_to_in_chunks(tmp_path: Path, s3_server: S3Server,
     assert fetched(signed, s3_server.http_url(s3)) < 0.1 * len(OLD)
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_chunks_alone_are_read_over_http(published: Signed, tmp_path: Path, ranges: bool) -> None:
+    published.publish(chunking=Chunking.ONLY)
+    (entry, *_) = published.client("reader").model("m").current
+    published.path(blob_key(entry.engine.sha256)).unlink()  # what gc does
+    Files.folder, Files.ranges, Files.requests = published.folder / "store", ranges, []
+    with serving(Files) as url:
+        assert fetched(published, url) < 0.1 * len(OLD)  # without ranges, one pack of two
+        made = tmp_path / "engine"
+        Repository(open_store(url)).blobs.fetch(entry.engine, made)
+        assert made.read_bytes() == NEW
+        assert not list(tmp_path.glob("pack-*"))
+        assert not list((published.folder / "home/cache/engines").glob("*pack-*"))
+
+
+def test_a_bucket_has_chunks_alone(tmp_path: Path, s3_server: S3Server, s3: str) -> None:
+    signed = in_chunks(Signed(tmp_path, url=s3), Chunking.ONLY)
+    record = signed.release("m", OLD)
+    signed.pulled(signed.client())
+    signed.release("m", NEW)
+    for days in (1, 9):
+        now = signed.now + timedelta(days=days)
+        collect(signed.client("collector"), timedelta(days=7), now, delete=True)
+    assert signed.store.size(blob_key(record.engine.sha256)) is None
+    assert fetched(signed, s3_server.http_url(s3)) < 0.1 * len(OLD)
+    signed.publish(chunking=Chunking.OFF)
+    assert signed.store.size(blob_key(record.engine.sha256)) == len(OLD)
+
+
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     parser = farm_parser() if arguments[0] in ("chunks", "check") else client_parser()
     status = run_cli(parser, arguments)
@@ -144,9 +178,10 @@ def test_the_commands_say_what_was_fetched(
     status, _, err = run([*pulling, "--seed", "absent.onnx"], capsys)
     assert status == 2
     assert "absent.onnx" in err
-    status, out, _ = run(["chunks", "off", *store, *keys], capsys)
-    assert status == 0
-    assert_golden("client/chunks-off", out)
+    for word in ("only", "off"):
+        status, out, _ = run(["chunks", word, *store, *keys], capsys)
+        assert status == 0
+        assert_golden(f"client/chunks-{word}", out)
 
 
 def test_check_finds_and_removes_damaged_chunks(

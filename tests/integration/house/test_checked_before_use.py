@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.goldens import raises_golden
-from support.records import small_preprocess
+from support.records import build_inputs, small_preprocess
 
 from builders.jobs.workspace import Workspace
 from builders.photos.calibration import LEAST, from_folder
@@ -86,10 +86,29 @@ def test_a_build_goes_without_a_damaged_timing_cache(
     )
     cache = add(repository, tmp_path)
     repository.put_timing_cache(TimingCacheRecord(device="g", toolchain=toolchain, cache=cache))
-    assert workspace.timing_cache("g", toolchain) is not None
+    inputs = build_inputs(toolchain=toolchain)
+    recording = build_inputs(toolchain=toolchain, options={"tactics": "recorded"})
+    assert workspace.timing_cache("g", inputs) is not None
+    assert workspace.timing_cache("g", recording) is None
+    assert workspace.timing_cache(None, inputs) is None
     stored_at(repository, cache).write_bytes(CONTENT[::-1])
-    assert workspace.timing_cache("g", toolchain) is None
+    assert workspace.timing_cache("g", inputs) is None
     assert cache.sha256[:12] in capsys.readouterr().out
+
+
+def test_a_build_does_not_go_without_its_locked_tactics(
+    repository: Repository, workspace: Workspace, tmp_path: Path
+) -> None:
+    lock = add(repository, tmp_path)
+    inputs = build_inputs(options={"tactics": lock.sha256})
+    path = workspace.timing_cache(None, inputs)
+    assert path is not None
+    assert path.read_bytes() == CONTENT
+    stored_at(repository, lock).write_bytes(CONTENT[::-1])
+    with pytest.raises(RepositoryError, match="damaged"):
+        workspace.timing_cache("g", inputs)
+    with raises_golden(RepositoryError, "jobs/tactics-missing"):
+        workspace.timing_cache("g", build_inputs(options={"tactics": "0" * 64}))
 
 
 @pytest.mark.parametrize("damaged", [CONTENT[:-1], CONTENT[::-1]], ids=["truncated", "overwritten"])

@@ -134,6 +134,15 @@ def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed:
     assert options_of(version, strongly_typed=str(typed)).strongly_typed is typed
 
 
+def test_tactics_are_in_the_key_where_they_can_be_kept() -> None:
+    for version in ("10.13.3.9", "11.4.0.106"):
+        assert "tactics" not in options_of(version, tactics="free").model_dump(mode="json")
+        recorded = options_of(version, tactics="recorded")
+        assert recorded.model_dump(mode="json")["tactics"] == "recorded"
+        assert recorded.tactics_lock is None
+        assert options_of(version, tactics="a" * 64).tactics_lock == "a" * 64
+
+
 @pytest.mark.parametrize(
     ("version", "option", "value"),
     [
@@ -144,6 +153,9 @@ def test_every_option_of_tensorrt_is_in_the_key(version: str, level: str, typed:
         ("11.4.0.106", "precision_constraints", "obey"),
         ("8.6.0", "precision_constraints", "strict"),
         ("8.6.0", "hardware_compatibility", "same_compute_capability"),
+        ("8.6.0", "tactics", "recorded"),
+        ("8.6.0", "tactics", "locked"),
+        ("11.4.0.106", "tactics", "fixed"),
     ],
 )
 def test_what_a_tensorrt_does_not_take_is_refused(version: str, option: str, value: str) -> None:

@@ -26,6 +26,7 @@ from zoo.catalog.model_page import speed_charts, width
 from zoo.catalog.night import Drift, FailedJob, NightlyRun, read_nightly
 from zoo.catalog.place import Place
 from zoo.catalog.plots import nines, spread
+from zoo.catalog.portability import read_prices
 from zoo.catalog.preprocessing import preprocess_snippet
 from zoo.catalog.render import json_block
 from zoo.catalog.report import Change, ModelReport, Rebuilt, changes
@@ -515,3 +516,31 @@ def test_figures() -> None:
     assert nines(1.0) == 8
     places = spread([50, 50, 51, 10], 0, 100)
     assert all(abs(a - b) >= 16 for i, a in enumerate(places) for b in places[:i])
+
+
+def test_pages_with_tensorrt_engines_state_what_portable_ones_cost(tmp_path: Path) -> None:
+    measured = read_prices((ROOT / "docs/results").glob("*/portability/*.json"))
+    zoo = every_state()
+    build_site(zoo.repository, tmp_path, measured=measured)
+    shown = {path.name for path in pages(tmp_path) if 'id="portability"' in path.read_text()}
+    offered = {
+        f"{model.model}.html"
+        for model in zoo.repository.model_indexes()
+        if any(engine.toolchain.kind == "trt" for engine in model.current)
+    }
+    assert offered
+    assert {name for name in shown if not re.fullmatch(r"[0-9a-f]{16}\.html", name)} == offered
+    assert len(shown) > len(offered)
+
+
+def test_an_engine_without_a_whole_is_pulled_with_the_client() -> None:
+    def offered(**changes: object) -> str:
+        entry = engine_entry("sm86-rtx1.7-fp16", **changes)
+        made = commands(model_index(entry), entry, Place(url="https://example.org/zoo"))
+        return "\n".join(command.plain for command in made)
+
+    assert "blobs/sha256" in offered()
+    assert "chunks" not in offered()
+    alone = offered(chunks={"sha256": "5" * 64, "size": 9}, chunks_only=True)
+    assert "blobs/sha256" not in alone
+    assert "caft-zoo[rtx,chunks]" in alone

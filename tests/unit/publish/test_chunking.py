@@ -12,40 +12,34 @@ from support.signed_repository import Signed
 
 from builders.publish import chunking
 from builders.publish.garbage import collect
-from builders.publish.publisher import Publisher
-from builders.publish.tuf_metadata import SignedMetadata
-from zoo.repository.settings import set_chunks
+from zoo.schema.chunks import Chunking
 from zoo.schema.layout import blob_key
 from zoo.util import zstd
 from zoo.util.errors import MissingPackageError
 
 
-def publish_all(signed: Signed) -> list[str]:
-    metadata = SignedMetadata(signed.store, signed.ring, lambda: signed.now)
-    publisher = Publisher(signed.repository, metadata, check=signed.check, now=lambda: signed.now)
-    return publisher.run(all_chunks=True).models
+def publish_all(signed: Signed, chunking: Chunking = Chunking.ON) -> list[str]:
+    return signed.publish(chunking=chunking).models
 
 
 def test_repositories_without_chunks_stay_as_they_are(signed: Signed) -> None:
     signed.release("m", engine())
     (entry,) = json.loads(signed.store.get("index/m.json"))["engines"]
     assert "chunks" not in entry
-    assert "chunks" not in json.loads(signed.store.get("repository.json"))
-    assert publish_all(signed) == []
+    assert "chunks" not in json.loads(signed.store.get("index.json"))
+    assert publish_all(signed, Chunking.OFF) == []
 
 
 def test_chunks_are_made_for_what_is_published_already(signed: Signed) -> None:
     signed.release("m", engine())
     signed.release("other", engine(1))
-    in_chunks(signed)
     assert publish_all(signed) == ["m", "other"]
     assert current_list(signed, "other").whole.size == len(engine(1))
     assert publish_all(signed) == []
-    set_chunks(signed.repository, False)
-    assert publish_all(signed) == ["m", "other"]
+    assert publish_all(signed, Chunking.OFF) == ["m", "other"]
     (entry,) = json.loads(signed.store.get("index/m.json"))["engines"]
     assert "chunks" not in entry
-    assert "chunks" not in json.loads(signed.store.get("repository.json"))
+    assert "chunks" not in json.loads(signed.store.get("index.json"))
 
 
 def test_what_did_not_change_is_not_proposed_again(signed: Signed) -> None:
@@ -80,7 +74,6 @@ def test_a_lost_pack_is_made_again(signed: Signed, lost: str) -> None:
 def test_a_missing_engine_has_no_chunks(signed: Signed) -> None:
     record = signed.release("m", engine())
     signed.blob_path(record).unlink()
-    in_chunks(signed)
     assert publish_all(signed) == []
 
 
@@ -129,8 +122,7 @@ def test_gc_deletes_the_chunks_of_a_repository_that_has_them_no_more(signed: Sig
     (entry,) = signed.client("reader").model("m").current
     assert entry.chunks is not None
     gone = [*pack_paths(signed), signed.path(blob_key(entry.chunks.sha256))]
-    set_chunks(signed.repository, False)
-    publish_all(signed)
+    publish_all(signed, Chunking.OFF)
     for days in (0, 8, 16):
         collect_all(signed, days)
     assert not any(path.exists() for path in gone)
