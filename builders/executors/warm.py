@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -81,7 +82,8 @@ class WarmWorkers:
             It; None if PyTorch does not load there. A worker that loads it itself then says why.
         """
         output, their_output = os.pipe()
-        status, their_status = os.pipe()
+        stated, their_status = os.pipe()
+        status = os.fdopen(stated, "rb", buffering=0)
         request = json.dumps([str(work / output_files.JOB), str(work)]).encode()
         theirs = [their_output, log.fileno(), their_status]
         try:
@@ -98,17 +100,17 @@ class WarmWorkers:
                     os.close(descriptor)
         if pid is None:
             os.close(output)
-            os.close(status)
+            status.close()
             return None
         return _Copy(pid, output, status)
 
-    def _read_pid(self, status: int) -> int | None:
+    def _read_pid(self, status: FileIO) -> int | None:
         """Returns the process ID that a new worker states."""
         if not select.select([status], [], [], self._timeout)[0]:
             self._process.kill()
             return None
-        text = os.read(status, 64)
-        return int(text) if text else None
+        line = status.readline()  # no more: the exit status may be there already
+        return int(line) if line else None
 
     def end(self) -> None:
         """Ends the process. Workers that still run end, too, within a second."""
@@ -120,19 +122,19 @@ class WarmWorkers:
 class _Copy:
     """A worker that another process has started."""
 
-    def __init__(self, pid: int, output: int, status: int) -> None:
+    def __init__(self, pid: int, output: int, status: FileIO) -> None:
         self.pid = pid
         self.stdout: IO[str] | None = os.fdopen(output, encoding="utf-8", errors="replace")
         self.returncode: int | None = None
-        self._status = os.fdopen(status, "rb", buffering=0)
+        self._status = status
         self._turn = threading.Lock()
 
     def poll(self) -> int | None:
         with self._turn:
             if self.returncode is None and select.select([self._status], [], [], 0)[0]:
                 # Nothing if the process that states it was killed: then its copies end, too.
-                text = self._status.read(64)
-                self.returncode = int(text) if text else -signal.SIGKILL
+                line = self._status.readline()
+                self.returncode = int(line) if line else -signal.SIGKILL
             return self.returncode
 
     def wait(self) -> int:
