@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from builders.cli.cluster import open_cluster
 from builders.executors import Executor, LocalExecutor
+from builders.executors.at_once import automatic_jobs, parse_jobs
 from builders.executors.local import parse_limit
 from builders.toolchains.installed import choose_toolchains, default_archs
 from builders.toolchains.interpreter import toolchains_of, worker_command
@@ -73,7 +74,13 @@ def runs_here(options: argparse.Namespace) -> bool:
                 f"{name.upper()}= (--{name}) needs a cluster, but jobs would run on this machine",
                 hint="EXECUTOR=dask (--executor) runs them on the cluster",
             )
-    return options.executor in ("", "local")
+    here = options.executor in ("", "local")
+    if options.jobs and not here:
+        raise UsageError(
+            f"JOBS= (--jobs) is not supported with EXECUTOR={options.executor}",
+            hint="a cluster has as many jobs at once as workers, and docker has one",
+        )
+    return here
 
 
 def choose_executor(options: argparse.Namespace, requested: list[Arch]) -> Chosen:
@@ -106,7 +113,14 @@ def choose_executor(options: argparse.Namespace, requested: list[Arch]) -> Chose
         return Chosen(executor=engine, archs=archs, choose=engine.choose_toolchains)
     find = toolchains_of(python).get if python else installed
     choose = partial(choose_toolchains, find=find)
-    return Chosen(executor=local_executor(options), archs=archs, choose=choose)
+    limits = _limits(options)
+    local = LocalExecutor(
+        build_command=worker_command(python),
+        exports_at_once=parse_jobs(options.jobs) or automatic_jobs(limits["memory"]),
+        warm=True,
+        **limits,
+    )
+    return Chosen(executor=local, archs=archs, choose=choose)
 
 
 def _limits(options: argparse.Namespace) -> _Limits:

@@ -34,6 +34,11 @@ class Executor(Protocol):
         """Number of jobs that may run at once, each from its own thread."""
         ...
 
+    @property
+    def exports_at_once(self) -> int:
+        """Number of exports that may run at once while nothing is measured; 1 for no more."""
+        ...
+
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job into an empty folder.
 
@@ -57,6 +62,7 @@ class ThisMachine:
     """Base of executors that run one job at a time on this machine."""
 
     slots = 1
+    exports_at_once = 1
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
         """Returns the first of an engine's architectures that this machine has."""

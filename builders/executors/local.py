@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,12 +13,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
+from builders.executors.warm import Worker
+from builders.executors.workers import Workers, kill
 from builders.jobs import output_files
 from builders.jobs.made_engines import check_made
 from builders.jobs.messages import Failure, Job, engine_job
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
-from builders.paths import ROOT
 from builders.toolchains.worker_environment import worker_environment
 from zoo.util.causes import plain
 from zoo.util.errors import JobError, NotRunError, UsageError
@@ -47,6 +47,9 @@ class LocalExecutor(ThisMachine):
             starts and left when it has ended, before its outputs are read.
         parses: Whether to parse the models that it made. On a machine of a cluster the farm does,
             which trusts no machine of a cluster.
+        exports_at_once: Number of exports that may run at once.
+        warm: Whether exports run in copies of one process that has imported PyTorch, instead of
+            ``command``.
 
     Raises:
         UsageError: There is a memory limit, but this system has no ``/proc``.
@@ -62,6 +65,8 @@ class LocalExecutor(ThisMachine):
         look: Callable[[], str | None] = lambda: None,
         around: Callable[[Path], AbstractContextManager[None]] = lambda work: nullcontext(),
         parses: bool = True,
+        exports_at_once: int = 1,
+        warm: bool = False,
     ) -> None:
         if memory is not None and not (_PROC / "self" / "stat").exists():
             raise UsageError("a memory limit needs /proc", hint="leave MEMORY= (--memory) out")
@@ -72,6 +77,8 @@ class LocalExecutor(ThisMachine):
         self._look = look
         self._around = around
         self._parses = parses
+        self.exports_at_once = exports_at_once
+        self._workers = Workers(timeout, warm=warm)
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job; see :class:`~builders.executors.base.Executor`."""
@@ -88,23 +95,16 @@ class LocalExecutor(ThisMachine):
     ) -> tuple[int, tuple[str, str | None] | None]:
         """Runs the worker; returns its exit status and, if stopped, the reason and a hint."""
         exports = engine_job(job) is None
+        environment = worker_environment(job.store, weights=exports)
+        if self._memory is not None:
+            # PyTorch's memory must not end a job whose engine needs less.
+            environment["ZOO_FARM_REFERENCE"] = "0"
+        if exports and self.exports_at_once > 1:
+            # A thread that waits for others must not take a core from another export.
+            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         command = self._command if exports else self._build_command
         with (work / output_files.LOG).open("ab") as log:
-            process = subprocess.Popen(
-                [*command, str(work / output_files.JOB), str(work)],
-                env={
-                    **worker_environment(job.store, weights=exports),
-                    # PyTorch's memory must not end a job whose engine needs less.
-                    **({"ZOO_FARM_REFERENCE": "0"} if self._memory is not None else {}),
-                },
-                stdout=subprocess.PIPE,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                cwd=ROOT,
-                start_new_session=True,
-            )
+            process = self._workers.start(command, environment, work, log, exports=exports)
         watch = _Watch(process, self._timeout, self._memory, self._look)
         watch.start()
         try:
@@ -115,10 +115,16 @@ class LocalExecutor(ThisMachine):
                         report(event)
             process.wait()
         finally:
-            _kill(process)  # after Ctrl-C
-            process.wait()
+            kill(process)  # after Ctrl-C
+            status = process.wait()
             watch.end()
-        return process.returncode, watch.stopped
+            self._workers.has_ended(process)
+        self._workers.check()  # a job that was stopped has not failed
+        return status, watch.stopped
+
+    def stop(self) -> None:
+        """Ends the workers that run; no job runs afterwards."""
+        self._workers.stop()
 
 
 class _Watch(threading.Thread):
@@ -132,7 +138,7 @@ class _Watch(threading.Thread):
 
     def __init__(
         self,
-        process: subprocess.Popen[str],
+        process: Worker,
         timeout: float,
         memory: int | None,
         look: Callable[[], str | None],
@@ -176,7 +182,7 @@ class _Watch(threading.Thread):
                 self.stopped = (f"the worker was stopped: {reason}", None)
                 break
             self._over.wait(self._SECONDS)
-        _kill(self._process)
+        kill(self._process)
 
 
 def parse_limit(variable: str, text: str) -> float | None:
@@ -217,14 +223,6 @@ def resident_memory(session: int) -> int:
         if int(fields[3]) == session:
             pages += int(fields[21])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """Kills a worker and its child processes."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # none are left; macOS raises PermissionError
-        return
 
 
 _NOT_THE_ENGINE = ("RepositoryError", "MissingPackageError")

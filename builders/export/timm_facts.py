@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from builders.export.backbone import check_names, import_timm
@@ -33,10 +34,15 @@ def remember() -> None:
     """Writes the facts of all tags to the table that planning reads, unless it has them."""
     if facts_table.table_path() is None:
         return
+    facts_table.write_table(_all_facts())
+
+
+@cache
+def _all_facts() -> dict[str, PretrainedFacts]:
+    """Returns the facts of all tags by name; asking timm takes half a second."""
     timm = import_timm()
     configs = (timm.get_pretrained_cfg(name) for name in timm.list_pretrained())
-    facts = (facts_of(config) for config in configs if config is not None)
-    facts_table.write_table({fact.name: fact for fact in facts})
+    return {fact.name: fact for fact in map(facts_of, filter(None, configs))}
 
 
 def _check_untagged(manifest: Manifest, timm: Any) -> None:

@@ -167,6 +167,12 @@ OPTIONS: tuple[Option, ...] = (
         takes=_VERIFY,
     ),
     Option(
+        variable="JOBS",
+        values="exports at once; [nothing else runs while an engine is measured]"
+        "(docs/explanation/farm.md#several-exports-at-once)",
+        default="by cores and available memory",
+    ),
+    Option(
         variable="EXECUTOR",
         values="`docker`: jobs run in [containers](docs/how-to/containers.md#jobs-in-containers); "
         "`dask`: on many machines",

@@ -10,9 +10,7 @@ from typing import TypeVar
 from builders.executors import Executor
 from builders.history.failures import Failures
 from builders.jobs.progress import Display
-from builders.planning.decide import Decider
-from builders.planning.decision import Action, Cause, Decision
-from builders.planning.known import RepositoryKnown
+from builders.planning.decision import Cause
 from builders.planning.request import Request
 from builders.publish import index as listing
 from builders.publish.by_hand import have_signed
@@ -23,7 +21,7 @@ from builders.publish.records import withdrawal
 from builders.run import parallel
 from builders.run.engine_jobs import EngineJobs
 from builders.run.engines import EngineRun
-from builders.run.exports import Exports
+from builders.run.first_exports import Exported, FirstExports, first_exports
 from builders.run.job_runner import JobRunner
 from builders.run.linear_probe import Probing
 from builders.run.summary import Summary
@@ -65,6 +63,7 @@ class Farm:
         self._proposals = proposals
         self._failures = failures or Failures(repository)
         self._jobs = JobRunner(repository, executor, display)
+        self._first = FirstExports(repository, executor, self._jobs, self._failures)
         self._signing = threading.Lock()
 
     def run(self, request: Request) -> Summary:
@@ -84,6 +83,10 @@ class Farm:
         def run_model(manifest: Manifest) -> Summary:
             summary = Summary()
             try:
+                if (exported := ahead.get(manifest.id, Exported())).error is not None:
+                    raise exported.error
+                if exported.made:
+                    summary.exported.append(manifest.id)
                 self._run_model(manifest, request, probing, manifest.id in listed, summary)
             except ClusterError:
                 raise
@@ -96,8 +99,10 @@ class Farm:
 
         whole = Summary()
         try:
-            for part in self._each(run_model, request.manifests.values()):
-                whole.add(part)
+            for group in self._first.groups(request):
+                ahead = self._first.ahead(group, request, listed)
+                for part in self._each(run_model, group):
+                    whole.add(part)
         finally:
             probing.close()
         return whole
@@ -114,11 +119,7 @@ class Farm:
         summary: Summary,
     ) -> None:
         """Carries out the decisions for a model, and proposes the outcome for the index."""
-        index = self._repository.model_index(manifest.id) if is_listed else None
-        known = RepositoryKnown(
-            self._repository, manifest.id, index, self._failures, looks_at_blobs=True
-        )
-        decider = Decider(manifest, request, known)
+        index, known, decider = self._first.look(manifest, request, is_listed=is_listed)
         decisions = decider.decide()
         for decision in decisions:
             if decision.cause is Cause.MODEL_ERROR and decision.error is not None:
@@ -128,12 +129,8 @@ class Farm:
                         summary.withheld[manifest.id] = _still_withdrawn(decision.error)
                         return
                 raise decision.error
-        exports = Exports(
-            self._repository, manifest, decider.inputs.identity, request,
-            partial(self._jobs.job, manifest.id, failures=request.failures),
-        )  # fmt: skip
-        first = [d.form for d in decisions if _is_first_export(d) and d.form is not None]
-        if first:
+        exports = self._first.exports(manifest, request, decider)
+        if first := first_exports(decisions):
             exports.make(first)
             summary.exported.append(manifest.id)
             for form in first:
@@ -188,11 +185,6 @@ class Farm:
         with self._signing:
             for other in have_signed(self._repository, self._proposals, candidate, decisions):
                 self._display.say(f"{other}: its engines have the same bytes and are withdrawn too")
-
-
-def _is_first_export(decision: Decision) -> bool:
-    """Whether an engine needs the first export of its precision, which all others wait for."""
-    return decision.action is Action.EXPORT and decision.cause is not Cause.MISSED
 
 
 def _still_withdrawn(error: LicenceError) -> LicenceError:

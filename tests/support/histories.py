@@ -71,6 +71,7 @@ class World:
     """A builder whose engines are as good as a history says; nothing is computed."""
 
     slots = 1
+    exports_at_once = 1
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, str]] = []  # kind, and label of the engine's architectures

@@ -103,6 +103,11 @@ class DaskExecutor:
         """Number of jobs that may be submitted at once; more than workers, since more may join."""
         return min(_MOST, 8 + 2 * len(self._workers.known()))
 
+    @property
+    def exports_at_once(self) -> int:
+        """1: models run at the same time on different workers, each with its own measurements."""
+        return 1
+
     def workers(self) -> list[Slot]:
         """Returns the workers that can get jobs."""
         return sorted(self._workers.known().values(), key=lambda slot: slot.name)
