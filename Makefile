@@ -70,6 +70,7 @@ prove: verify  ## Deprecated name of make verify
 	@echo "warning: make prove is now make verify; the old name will be removed in the next release" >&2
 
 demo: $(READY)  ## Extract features once, train and evaluate a head, show times (DATA=folder for your own photos)
+	@$(if $(DATA),$(BIN)/python -m examples.demo --data "$(DATA)" --check)
 	@$(FARM) zoo --models efficientnet_lite0 --gpu "$(or $(GPU),cpu)" --precision "$(or $(PRECISION),fp32)" --store "$(or $(STORE),_repository)"
 	@$(BIN)/python -m examples.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
 
