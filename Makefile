@@ -109,7 +109,7 @@ test-full: $(READY)  ## Run the full zoo through a fake hub (long)
 	@$(BIN)/python -m pytest -m full -n 2 --dist load --durations 5
 
 docs: $(READY)  ## Build the documentation's site in _docs; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean && echo "documentation: _docs/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean && echo "documentation: _docs/index.html"
 
 lint: $(READY)  ## Check style and types
 	@$(BIN)/ruff check .
