@@ -72,6 +72,7 @@ prove: verify  ## Deprecated name of make verify
 	@echo "warning: make prove is now make verify; the old name will be removed in the next release" >&2
 
 demo: $(READY)  ## Extract features once, train and evaluate a head, show times (DATA=folder for your own photos)
+	@$(if $(DATA),$(BIN)/python -m examples.demo --data "$(DATA)" --check)
 	@$(FARM) zoo --models efficientnet_lite0 --gpu "$(or $(GPU),cpu)" --precision "$(or $(PRECISION),fp32)" --store "$(or $(STORE),_repository)"
 	@$(BIN)/python -m examples.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
 
@@ -113,7 +114,7 @@ test-full: $(READY)  ## Run the full zoo through a fake hub (long)
 	@$(BIN)/python -m pytest -m full -n 2 --dist load --durations 5
 
 docs: $(READY)  ## Build the documentation's site in _docs; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean && echo "documentation: _docs/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean && echo "documentation: _docs/index.html"
 
 lint: $(READY)  ## Check style and types
 	@$(BIN)/ruff check .

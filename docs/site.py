@@ -79,6 +79,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         if files.get_file_from_path(target) is not None:
             return match[0]
         inside = target.removeprefix("../")
+        if not ((Path(config.docs_dir) / target).exists() or (ROOT / inside).exists()):
+            return match[0]  # MkDocs reports it
         if inside.startswith("docs/"):
             inside = inside.removeprefix("docs/")
         if inside == "README.md":
@@ -86,7 +88,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         if (Path(config.docs_dir) / inside).is_dir():
             inside = f"{inside}/README.md"
         if files.get_file_from_path(inside) is None:
-            return words if words.startswith("`") else f"{words} (`{inside}`)"
+            return f"{words} (`{inside}`)"
         relative = posixpath.relpath(inside, folder or ".")
         return f"[{words}]({relative}{'#' + anchor if hash_ and anchor else ''})"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,10 @@ class Outcome:
 
 def demo(options: argparse.Namespace) -> int:
     """Runs the demo."""
+    if options.check:
+        with tempfile.TemporaryDirectory() as scratch:
+            own_photos(Path(options.data), Path(scratch))
+        return 0
     out = Path(options.output)
     for name in ("cache", "photos"):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -191,6 +196,7 @@ def main() -> int:
     parser.add_argument(
         "--data", default="", help="a folder with a subfolder per class (default: bundled photos)"
     )
+    parser.add_argument("--check", action="store_true", help="only check --data")
     parser.add_argument("--output", default="_demo", help="folder for photos, cache and figure")
     add_store(parser)
     parser.set_defaults(command=demo)

@@ -89,7 +89,7 @@ def own_photos(data: Path, folder: Path) -> DemoSet:
     labels = {label for _, label in rows}
     if len(labels) < 2:
         raise DatasetError(
-            f"DATA={data} has {len(labels)} classes; at least two are needed",
+            f"DATA={data} has {'1 class' if labels else 'no classes'}; at least two are needed",
             hint="put the photos of each class in a subfolder",
         )
     random.Random(0).shuffle(rows)

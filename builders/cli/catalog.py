@@ -23,7 +23,7 @@ def add_commands(commands: Any) -> None:
     site = add_arguments(commands, "catalog", catalog)
     site.add_argument(
         "--serve",
-        type=int,
+        type=_port,
         metavar="PORT",
         help="then serve it on this machine (default: only write it)",
     )
@@ -31,6 +31,12 @@ def add_commands(commands: Any) -> None:
         "--nightly", default="", help="report of a nightly run, for its page (default: none)"
     )
     add_options(site, "catalog")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text[:6]) > 65535:
+        raise argparse.ArgumentTypeError(f"PORT={text} is not a number from 0 to 65535")
+    return int(text)
 
 
 def catalog(options: argparse.Namespace) -> int:

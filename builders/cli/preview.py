@@ -25,14 +25,13 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
         port: TCP port; 0 for a free one.
 
     Raises:
-        UsageError: The port is in use or does not exist.
+        UsageError: The port is in use, or only root may use it.
     """
     try:
         return ThreadingHTTPServer((HOST, port), partial(_Quiet, directory=str(folder)))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or "there is no such port"
+    except OSError as error:
         raise UsageError(
-            f"port {port}: {reason}", hint="use another port: make serve PORT=8001"
+            f"port {port}: {error.strerror}", hint="use another port: make serve PORT=8001"
         ) from error
 
 

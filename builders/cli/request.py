@@ -21,7 +21,7 @@ from builders.publish.signer import check_keys
 from builders.toolchains.elsewhere import Places, find_places, offered_places
 from builders.toolchains.interpreter import toolchains_of
 from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
-from zoo.catalog.gpus import arch_named
+from zoo.catalog.gpus import read_archs
 from zoo.client.host import installed
 from zoo.schema.index import ModelIndex
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain, gpu_lines, parse_precision
@@ -71,7 +71,7 @@ def read_request(options: argparse.Namespace, say: Say, *, plans: bool = False) 
         raise UsageError(f"SITE={site} is a file", hint="the catalog goes into a folder")
     seeded = MODE_FACTS[mode].kind.seeded
     manifests, broken = chosen_manifests(options, locks=not seeded)
-    requested = [Arch.parse(arch_named(name)) for name in words(options.gpu)]
+    requested = read_archs(options.gpu)
     lines = tuple(RuntimeLine.parse(name) for name in words(options.trt))
     if len(lines) > 1 and not plans:
         raise UsageError(

@@ -8,7 +8,10 @@ from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from zoo.schema.targets import Arch, known_archs
 from zoo.schema.targets_table import target_table
+from zoo.util.errors import UsageError
+from zoo.util.names import perhaps
 from zoo.util.toml import toml
 
 
@@ -56,21 +59,64 @@ def arch_name(arch: str) -> str:
     return known.name if known else arch
 
 
-def arch_named(name: str) -> str:
-    """Returns the architecture of a product, ``sm86`` for ``rtx3080`` or ``RTX 3080``.
+def read_archs(text: str) -> list[Arch]:
+    """Returns the architectures that a list stands for.
 
     Args:
-        name: A product's name, in any case and with any separators; or an architecture.
+        text: Names with commas between them; also with spaces, as far as no name has any.
 
-    Returns:
-        The architecture, or ``name`` itself if no product is called that.
+    Raises:
+        UsageError: A name is neither an architecture nor a product.
     """
-    wanted = _letters(name).removeprefix("nvidia").removeprefix("geforce")
-    for arch, known in gpu_table().items():
-        if wanted in map(_letters, known.products):
-            return arch
-    return name
+    names: list[str] = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        words = part.split()
+        names += words if _named(part) is None and any(map(_named, words)) else [part]
+    return [read_arch(name) for name in names]
+
+
+def read_arch(name: str) -> Arch:
+    """Returns the architecture that a name stands for.
+
+    Args:
+        name: An architecture, ``sm86``, or a product in any case and with any separators, also
+            as ``nvidia-smi`` prints it: ``rtx3080``, ``NVIDIA A100-SXM4-80GB``.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    arch = _named(name)
+    if arch is not None:
+        return Arch.parse(arch)
+    known = [arch_words(arch) for arch in known_archs()]
+    raise UsageError(
+        f"unknown GPU '{name}'.{perhaps(_letters(name), [*_products(), *known_archs()])}",
+        hint=f"give a product such as rtx3080, or an architecture: {', '.join(known)}; "
+        "nvidia-smi --query-gpu=compute_cap --format=csv prints 8.6 on a GPU of sm86",
+    )
+
+
+def _named(name: str) -> str | None:
+    return name if name in known_archs() else _products().get(_letters(name))
+
+
+@cache
+def _products() -> dict[str, str]:
+    return {_letters(one): arch for arch, gpu in gpu_table().items() for one in gpu.products}
+
+
+def arch_words(arch: str) -> str:
+    """Returns an architecture with its best-known products: ``sm86 (RTX 30, A10, A40)``."""
+    products = known_as(arch)
+    return f"{arch} ({products})" if products else arch
+
+
+# What nvidia-smi and boxes print around a product's name, as templates/search.js leaves it out.
+_EXTRA = re.compile(
+    r"\b(nvidia|geforce|tesla|super|laptop|gpu|generation|max-?q|(workstation|server) edition|pcie"
+    r"|nvl|sxm\d?|hbm\d?e?|\d+ ?gb)\b"
+)
 
 
 def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", name.lower())
+    return re.sub(r"[^a-z0-9]+", "", _EXTRA.sub(" ", name.lower()))

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from zoo.catalog.gpus import arch_named
+from zoo.catalog.gpus import read_arch
 from zoo.cli.cache import add_commands as add_cache
 from zoo.cli.caft_options import add_commands as add_caft
 from zoo.cli.completion import add_command as add_completion
@@ -188,7 +188,7 @@ def mirror(options: argparse.Namespace) -> int:
 
     wanted = Filter(
         models=options.models or None,
-        archs=[arch_named(name) for name in options.gpu] if options.gpu else None,
+        archs=[read_arch(name).name for name in options.gpu] if options.gpu else None,
         precisions=[options.precision] if options.precision else None,
     )
     client, destination = client_of(options), open_store(options.destination)

@@ -199,7 +199,7 @@ def _speed_words(name: str, speed: Speed | None) -> str:
 def _advice(engine: EngineEntry, speeds: Mapping[str, Speed | None]) -> tuple[Advice, str]:
     """Returns the advice on an engine: one that is not known to be faster gains nothing."""
     if engine.status == Status.PENDING:
-        return Advice.PENDING, "not verified yet"
+        return Advice.PENDING, "pending"
     known = {name: speed for name, speed in speeds.items() if speed is not None}
     if slower := {name: speed.ratio for name, speed in known.items() if speed.interval[1] < 1}:
         return Advice.SLOWER, f"use {min(slower, key=slower.__getitem__)} instead"

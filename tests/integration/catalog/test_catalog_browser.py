@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from zoo.catalog import listing
 from zoo.catalog.place import Place
 from zoo.catalog.render import render
 from zoo.catalog.site import build_site
+from zoo.schema.index import ModelIndex
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
@@ -249,18 +250,25 @@ def test_sorting_puts_models_in_order_too(tmp_path: Path, open_page: Any) -> Non
         model.model_copy(update={"engines": tuple(_sized(one, 10 - n) for one in model.engines)})
         for n, model in enumerate(models)
     ]
-    cards = listing.cards(changed)
-    page_file = tmp_path / "index.html"
-    build_site(every_state().repository, tmp_path)
-    page_file.write_bytes(
-        render(
-            "index.html", root="", dry_run=False, place=Place(), cards=cards, engines=24,
-            data=listing.page_data(cards), data_file="", filters=listing.filters(cards), quick=None,
-        )
-    )  # fmt: skip
+    page_file = index_page(changed, tmp_path)
     page = open_page(page_file.as_uri() + "?sort=size")
     titles = page.locator(".card:visible h2").all_inner_texts()
     assert titles == [f"Backbone number {n}" for n in (2, 1, 0)]
+
+
+def index_page(models: Sequence[ModelIndex], folder: Path) -> Path:
+    """Writes the index page of models that are in no repository."""
+    cards = listing.cards(models)
+    build_site(every_state().repository, folder)  # for its scripts and style
+    page = folder / "index.html"
+    page.write_bytes(
+        render(
+            "index.html", root="", dry_run=False, place=Place(), cards=cards,
+            engines=sum(len(model.engines) for model in models),
+            data=listing.page_data(cards), data_file="", filters=listing.filters(cards), quick=None,
+        )
+    )  # fmt: skip
+    return page
 
 
 def _sized(engine: Any, mib: int) -> Any:
@@ -386,6 +394,11 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("b0", ["EfficientNet-B0"]),
         ("RTX 3080", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
         ("nonsense", []),
+        ("timm/resnet50.a1_in1k", ["ResNet-50"]),
+        ("https://huggingface.co/timm/resnet50.a1_in1k", ["ResNet-50"]),
+        ("BSD 3-Clause licence", ["VGG-16"]),
+        ("1,280 features", ["EfficientNet-B0"]),
+        ("models", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
         ("", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
     ],
 )
@@ -397,6 +410,24 @@ def test_a_search_finds_what_it_names(
     assert page.locator(".card:visible h2").all_inner_texts() == titles
     if "RTX" in search:
         assert set(rows(page)) == {"sm86 fp16"}
+
+
+def test_a_card_shows_its_first_rows_where_very_many_match(tmp_path: Path, open_page: Any) -> None:
+    page = open_page(index_page(many(models=30, each=24), tmp_path))
+    page.fill("#q", "fp16")
+    cards = page.locator(".card:visible")
+    assert page.inner_text("#count") == "240 engines of 30 models"
+    assert page.locator(".row:visible").count() == 30 * 6
+    button = cards.first.get_by_role("button", name="Show all 8")
+    button.click()
+    assert cards.first.locator(".row").count() == 8
+    assert not button.is_visible()
+    # A keyboard goes on where the list ended.
+    assert page.evaluate("document.activeElement === document.querySelectorAll('.row .name')[6]")
+    page.fill("#q", "fp16 number 7")
+    assert page.locator(".row:visible").count() == 8
+    page.fill("#q", "")
+    assert page.get_by_role("button", name="Show all").count() == 0
 
 
 def test_the_commands_follow_the_gpu_that_is_kept(named: Path, open_page: Any) -> None:

@@ -67,6 +67,18 @@ def test_the_demo_runs_on_ones_own_photos(farm: Farm, tmp_path: Path) -> None:
     assert "on 6 held-out" in done.stdout
     assert re.search(r"\d times as fast", done.stdout)
     assert (tmp_path / "out" / "demo.png").is_file()
+
+
+def test_photos_of_ones_own_are_checked_before_anything_is_built(tmp_path: Path) -> None:
+    command = ["make", "--no-print-directory", "--dry-run", "PYTHON=python3", "demo", "DATA=mine"]
+    made = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert made.index('--data "mine" --check') < made.index("zoo-farm")
+    for data, status in [(folder(tmp_path / "two", classes=2, each=1), 0), (tmp_path / "no", 30)]:
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.demo", "--data", str(data), "--check"],
+            capture_output=True, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
     one = folder(tmp_path / "one", classes=1)
     with pytest.raises(DatasetError, match=r"\b1 class") as raised:
         own_photos(one, tmp_path / "list")

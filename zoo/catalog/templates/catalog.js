@@ -71,6 +71,34 @@
     return item;
   };
 
+  const CROWDED = 200; // rows above which a card shows only its first: thousands take seconds
+  const FEWEST = 5; // rows that it shows then, at least
+  const rest = cards.map((card) => {
+    const line = document.createElement("p");
+    const button = document.createElement("button");
+    line.className = "more";
+    button.type = "button";
+    button.className = "plain";
+    line.append(button);
+    card.list.after(line);
+    line.hidden = true;
+    return { line, button };
+  });
+  // Fills a card: with some of its rows, and a button that shows the others.
+  const fill = (index, group, limit) => {
+    const { list } = cards[index];
+    const { line, button } = rest[index];
+    const some = group.length > limit ? group.slice(0, limit) : group;
+    list.replaceChildren(...some.map(element));
+    line.hidden = some.length === group.length;
+    button.textContent = `Show all ${number(group.length, 0)} that match`;
+    button.onclick = () => {
+      line.hidden = true;
+      list.append(...group.slice(limit).map(element));
+      list.children[limit].querySelector("a").focus();
+    };
+  };
+
   const chosen = () => Object.fromEntries(names.map((name) => [name, $(name).value.trim()]));
   const arch = () => $("gpu").selectedOptions[0]?.dataset.arch ?? "";
   const order = {
@@ -106,8 +134,9 @@
     const byCard = cards.map((_, index) => rows.filter((row) => row.card === index));
 
     const restore = () => {
-      for (const card of cards) {
+      for (const [index, card] of cards.entries()) {
         card.element.hidden = false;
+        rest[index].line.hidden = true;
         card.list.replaceChildren(...card.first);
         card.link.setAttribute("href", card.page);
         if (card.more) card.more.hidden = false;
@@ -165,12 +194,15 @@
       const places = cards.map((_, index) => index);
       if (by) places.sort((a, b) => (groups[a].length && groups[b].length ? by(groups[a][0], groups[b][0]) : groups[b].length - groups[a].length));
       else if (words.length) places.sort((a, b) => ranks[b] - ranks[a]);
+      const filled = groups.filter((group) => group.length).length;
+      const crowded = groups.reduce((sum, group) => sum + group.length, 0) > CROWDED;
+      const limit = crowded ? Math.max(FEWEST, Math.floor(CROWDED / filled)) : Infinity;
       const pages = new Set();
       let count = 0;
       for (const [index, card] of cards.entries()) {
         const group = groups[index];
         card.element.hidden = !group.length;
-        card.list.replaceChildren(...group.map(element));
+        fill(index, group, limit);
         if (card.more) card.more.hidden = true;
         count += group.some((row) => !row.note) ? 1 : 0;
         card.link.setAttribute("href", gpu ? `${card.page}?gpu=${encodeURIComponent(want.gpu)}` : card.page);

@@ -3,12 +3,16 @@
 const Search = (() => {
   // What nvidia-smi and boxes print around a product's name: "NVIDIA A100-SXM4-80GB" is an A100.
   const extra = /\b(nvidia|geforce|tesla|super|laptop|gpu|generation|max-?q|(workstation|server) edition|pcie|nvl|sxm\d?|hbm\d?e?|\d+ ?gb)\b/g;
-  const plain = (text) => text.toLowerCase().replace(extra, " ")
+  // An address or id of the hub names the weights: hf.co/timm/resnet50.a1_in1k.
+  const hub = /(?:https?:\/\/)?(?:www\.)?(?:huggingface\.co|hf\.co)\/|\btimm[/ ]/g;
+  // Words that say what kind of thing a name is, as in "MIT licence" or "384 px".
+  const kind = /^(licen[cs]e[sd]?|px|pixels?|features?|models?|engines?|backbones?)$/;
+  const plain = (text) => text.toLowerCase().replace(hub, "").replace(extra, " ")
     .replace(/(?<=\d),(?=\d{3}\b)/g, "") // 25,088 is 25088
     .replace(/\bsm[ _-]?(\d+)/g, "sm$1").replace(/\b(rtx|gtx)[ _-]?(?=[a-z]?\d)/g, "$1 ");
   // Splits a search into words but keeps product names whole: "rtx 3080" is not "rtx" and "3080".
   const split = (text) => (plain(text).match(/(?:rtx pro|rtx|gtx|quadro rtx) [a-z]?\d+(?: (?:ti|ada|blackwell))?|\S+/g) ?? [])
-    .map((word) => word.replace(/^-+|-+$/g, "")).filter(Boolean);
+    .map((word) => word.replace(/^-+|-+$/g, "")).filter((word) => word && !kind.test(word));
   // "ResNet-50", "ResNet 50" and "resnet50" are the same.
   const compact = (text) => text.toLowerCase().replace(/[\s_.-]+/g, "");
   const wordsOf = (text) => text.toLowerCase().split(/[^\p{L}\p{N}.+]+/u).filter(Boolean);
