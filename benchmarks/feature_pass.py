@@ -39,7 +39,7 @@ from zoo.schema.precisions import is_lowered
 from zoo.util.errors import UsageError
 
 _ROWS_AT_ONCE = 256
-_JPEG_SIZE = (500, 375)
+JPEG_SIZE = (500, 375)
 """The most common size of ImageNet's photos, in pixels."""
 
 
@@ -332,14 +332,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
     parser.add_argument("--photos", type=Path, help="folder of JPEG files (default: bundled ones)")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=_JPEG_SIZE, help="of the bundled photos, in pixels"
+        "--size", type=int, nargs=2, default=JPEG_SIZE, help="of the bundled photos, in pixels"
     )
     parser.add_argument(
         "--loops",
         nargs="*",
         choices=("plain", "strong"),
         default=["plain"],
-        help="PyTorch loops; the strong one needs a GPU",
+        help="PyTorch loops",
     )
     parser.add_argument(
         "--torch-python", default=sys.executable, help="a Python with torch and timm"

@@ -12,6 +12,7 @@ from benchmarks.bench.turns import command
 from zoo.repository.repository import Repository
 from zoo.schema.records import BuildRecord, ExportRecord
 from zoo.stores import LocalStore
+from zoo.util.digest import sha256_file
 
 MODEL = "efficientnet_lite0"
 """The network of most sections; its weights are seeded, because speed does not depend on them."""
@@ -52,6 +53,11 @@ class Ground:
     def store(self) -> Path:
         """Folder of the repository that :meth:`engine` fills."""
         return self.scratch / "store"
+
+    @property
+    def root(self) -> str:
+        """SHA-256 of the repository's first root, which a client trusts."""
+        return sha256_file(self.store / "metadata" / "1.root.json")
 
     def engine(self, model: str = MODEL) -> Engine:
         """Returns a model's CPU engine in fp32 with seeded weights, built if it is not there."""

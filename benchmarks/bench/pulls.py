@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -65,12 +64,11 @@ def _of_engine(
     folder, numbers = ground.folder(f"pulls/{engine.model}"), count()
     zoo = own_command("zoo")
     assert zoo is not None
-    root = hashlib.sha256((ground.store / "metadata" / "1.root.json").read_bytes()).hexdigest()
 
     def ours() -> Taken:
         home = folder / f"ours{next(numbers)}"
         homes = {f"XDG_{kind}_HOME": str(home / kind) for kind in ("CACHE", "CONFIG")}
-        arguments = [zoo, "pull", engine.model, "--store", http, "--trust", root, "--allow-seeded"]
+        arguments = [zoo, "pull", engine.model, "--store", http, "--trust", ground.root, "--allow-seeded"]
         taken = command(arguments, environment={**os.environ, **homes})
         shutil.rmtree(home)
         return taken
