@@ -28,6 +28,7 @@ def measure(ground: Ground) -> Section:
     section = Section(name="build", title="Export, build and verification", about=ABOUT)
     if (polygraphy := ground.peers.command("polygraphy")) is None:
         return section.model_copy(update={"skipped": (ground.peers.lacks("polygraphy"),)})
+    version = ground.peers.pinned("polygraphy")
     folder, numbers = ground.folder("builds"), count()
 
     def ours() -> Taken:
@@ -42,7 +43,7 @@ def measure(ground: Ground) -> Section:
     rounds = ground.rounds(6, 1)
     runs = in_turns({"ours": ours, "theirs": theirs}, rounds, warm=not ground.quick)
     ratio = Ratio.of(
-        "polygraphy", f"{MODEL}, CPU, fp32", f"torch.onnx and {ground.peers.pinned('polygraphy')}", runs["ours"],
+        "polygraphy", f"{MODEL}, CPU, fp32", f"torch.onnx and {version}", runs["ours"],
         runs["theirs"],
     )  # fmt: skip
     return section.model_copy(update={"ratios": (ratio,)})

@@ -4,9 +4,13 @@
 peers' environment as well.
 """
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.bench.serve import serve
 
+Work = dict[str, Any]
+"""Paths of the engine, its ONNX and what else the ways need."""
 
-def ours(work):  # type: ignore[no-untyped-def]
+Made = tuple[str, Callable[[Any], Any]]
+"""A name with its version, and what computes features of a batch."""
+
+
+def ours(work: Work) -> Made:
     """The published engine, as ``zoo.load`` runs it."""
     from zoo.runtime import open_session
     from zoo.schema.records import BuildRecord
@@ -25,7 +35,7 @@ def ours(work):  # type: ignore[no-untyped-def]
     return f"{record.targets[0]}", session.features
 
 
-def onnxruntime(work):  # type: ignore[no-untyped-def]
+def onnxruntime(work: Work) -> Made:
     """The same ONNX, as ONNX Runtime's first example runs it."""
     import onnxruntime as ort
 
@@ -34,7 +44,7 @@ def onnxruntime(work):  # type: ignore[no-untyped-def]
     return f"ONNX Runtime {ort.__version__}", lambda x: session.run(None, {name: x})[0]
 
 
-def openvino(work):  # type: ignore[no-untyped-def]
+def openvino(work: Work) -> Made:
     """The same ONNX in OpenVINO, as its first example runs it, and in fp32 as the others."""
     import openvino as ov
 
@@ -44,33 +54,33 @@ def openvino(work):  # type: ignore[no-untyped-def]
     return f"OpenVINO {ov.__version__.partition('-')[0]}", lambda x: compiled(x)[0]
 
 
-def eager(work):  # type: ignore[no-untyped-def]
+def eager(work: Work) -> Made:
     """The backbone in PyTorch."""
     import torch
 
     model = _backbone(work)
 
-    def run(x):  # type: ignore[no-untyped-def]
+    def run(x: Any) -> Any:
         with torch.inference_mode():
             return model(torch.from_numpy(x)).numpy()
 
     return f"PyTorch {torch.__version__}, eager", run
 
 
-def compiled(work):  # type: ignore[no-untyped-def]
+def compiled(work: Work) -> Made:
     """The backbone in PyTorch, compiled by inductor."""
     import torch
 
     model = torch.compile(_backbone(work))
 
-    def run(x):  # type: ignore[no-untyped-def]
+    def run(x: Any) -> Any:
         with torch.inference_mode():
             return model(torch.from_numpy(x)).numpy()
 
     return f"PyTorch {torch.__version__}, torch.compile", run
 
 
-def _backbone(work):  # type: ignore[no-untyped-def]
+def _backbone(work: Work) -> Any:
     from builders.measure.engine_vs_pytorch import backbone_of
     from zoo.repository.repository import Repository
     from zoo.schema.manifest import load_manifest
@@ -83,7 +93,13 @@ def _backbone(work):  # type: ignore[no-untyped-def]
     return backbone_of(repository, load_manifest(path), path.parent, record).eval()
 
 
-WAYS = {way.__name__: way for way in (ours, onnxruntime, openvino, eager, compiled)}
+WAYS: Mapping[str, Callable[[Work], Made]] = {
+    "ours": ours,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "eager": eager,
+    "compiled": compiled,
+}
 
 
 def main() -> None:

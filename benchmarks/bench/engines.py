@@ -68,9 +68,9 @@ def write_work(ground: Ground, engine: Engine, folder: Path, repeats: int) -> Pa
     """Writes what the contestants read; returns the file."""
     record = folder / "record.json"
     record.write_text(engine.record.model_dump_json())
-    size = engine.record.inputs.preprocess.input_size
-    height, width = (size, size) if isinstance(size, int) else size
-    images = np.random.default_rng(0).standard_normal((_BATCH, 3, height, width), np.float32)
+    preprocess = engine.record.inputs.preprocess
+    shape = (_BATCH, 3, preprocess.height, preprocess.width)
+    images = np.random.default_rng(0).standard_normal(shape, np.float32)
     np.save(folder / "images.npy", images)
     work = folder / "work.json"
     files = {

@@ -54,10 +54,10 @@ class Ground:
         """Folder of the repository that :meth:`engine` fills."""
         return self.scratch / "store"
 
-    @property
-    def root(self) -> str:
-        """SHA-256 of the repository's first root, which a client trusts."""
-        return sha256_file(self.store / "metadata" / "1.root.json")
+    @staticmethod
+    def root_of(store: Path) -> str:
+        """Returns the SHA-256 of a repository's first root, which a client trusts."""
+        return sha256_file(store / "metadata" / "1.root.json")
 
     def engine(self, model: str = MODEL) -> Engine:
         """Returns a model's CPU engine in fp32 with seeded weights, built if it is not there."""
@@ -67,14 +67,16 @@ class Ground:
         return Engine(Repository(LocalStore(self.store)), model)
 
 
-def farm(model: str, store: Path, site: Path) -> list[str | Path]:
-    """Returns the command that builds, verifies and publishes a model's CPU engine."""
+def farm(
+    model: str, store: Path, site: Path, gpu: str = "cpu", precision: str = "fp32"
+) -> list[str | Path]:
+    """Returns the command that builds, verifies and publishes a model's engine."""
     program = own_command("zoo-farm")
     if program is None:
         raise RuntimeError("zoo-farm is not installed: run make lint, which makes .venv")
     return [
-        program, "--manifests", ROOT / "manifests", "zoo", "--models", model, "--gpu", "cpu",
-        "--precision", "fp32", "--weights", "seeded", "--store", store, "--site", site,
+        program, "--manifests", ROOT / "manifests", "zoo", "--models", model, "--gpu", gpu,
+        "--precision", precision, "--weights", "seeded", "--store", store, "--site", site,
     ]  # fmt: skip
 
 
@@ -100,4 +102,9 @@ class Engine:
         blobs = repository.blobs
         self.file = blobs.whole(record.engine, Path())
         self.onnx = blobs.whole(export.onnx, Path())
-        self.manifest = ROOT / "manifests" / f"{model}.toml"
+        self.manifest = manifest_of(model)
+
+
+def manifest_of(model: str) -> Path:
+    """Returns a model's manifest."""
+    return ROOT / "manifests" / f"{model}.toml"

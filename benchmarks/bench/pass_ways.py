@@ -52,7 +52,7 @@ def _feature_pass(work: dict[str, Any], folder: Path) -> Made:
     from zoo.inference.extractor import load
 
     extractor = load(
-        work["model"], store=work["network_store"], trust=work["root"], target=work["target"],
+        work["model"], store=work["store"], trust=work["root"], target=work["target"],
         allow_seeded=True,
     )  # fmt: skip
     numbers = count()

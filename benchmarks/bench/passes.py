@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.bench.child import Child
 from benchmarks.bench.ground import MODEL, Engine, Ground
 from benchmarks.bench.results import Growth, Ratio, Section, Taken
 from benchmarks.bench.turns import in_turns
-from benchmarks.feature_pass import JPEG_SIZE, jpegs, write_photos
+from benchmarks.feature_pass import JPEG_SIZE, jpegs, network_of, write_photos
 from benchmarks.synthetic_cache import write_cache
-from zoo.schema.manifest import load_manifest
 
 ABOUT = (
     "JPEG photos of 500x375 pixels, those of the farm's packages, repeated. The pass decodes, "
@@ -22,9 +22,9 @@ ABOUT = (
     "network in channels_last, and neither stores anything."
 )
 ABOUT_EPOCH = (
-    "An epoch of a linear head's training with AdamW, in batches of the same size, on as many rows "
-    "of cached features as the other has photos. End to end is the plain loop with that head behind "
-    "the frozen network: decoding, the network and the optimiser."
+    "An epoch of a linear head's training with AdamW, in batches of the same size, on as many "
+    "rows of cached features as the other has photos. End to end is the plain loop with that head "
+    "behind the frozen network: decoding, the network and the optimiser."
 )
 _BATCH = 16
 _SCRIPT = "benchmarks.bench.pass_ways"
@@ -59,9 +59,7 @@ def measure_epoch(ground: Ground) -> Section:
     )  # fmt: skip
 
 
-def _turns(
-    ground: Ground, ways: tuple[str, ...], images: int, rounds: int
-) -> tuple[Ratio, ...]:
+def _turns(ground: Ground, ways: tuple[str, ...], images: int, rounds: int) -> tuple[Ratio, ...]:
     work = _work(ground, images)
     with ExitStack() as stack:
         children = {way: stack.enter_context(_child(ground, way, work)) for way in ways}
@@ -93,25 +91,12 @@ def _work(ground: Ground, images: int) -> Path:
 
 
 def _stated(ground: Ground, engine: Engine, folder: Path) -> dict[str, object]:
-    manifest = load_manifest(engine.manifest)
-    record = folder / "record.json"
-    record.write_text(engine.record.model_dump_json())
-    stored = {"manifest": engine.manifest, "store": ground.store, "record": record}
-    preprocess = engine.record.inputs.preprocess
-    network = {
-        name: getattr(preprocess, name)
-        for name in ("input_size", "crop", "interpolation", "mean", "std")
-    }
+    store, record = str(ground.store), folder / "record.json"
     return {
         "model": MODEL,
-        "network": {
-            "name": f"{manifest.arch}.{manifest.tag}",
-            **network,
-            "half": False,
-            "stored": {name: str(path) for name, path in stored.items()},
-        },
-        "network_store": str(ground.store),
-        "root": ground.root,
+        "network": asdict(network_of(engine.record, engine.manifest, store, record)),
+        "store": store,
+        "root": ground.root_of(ground.store),
         "target": engine.record.targets[0],
         "photos": str(folder / "photos"),
         "cache": str(folder / "cache"),

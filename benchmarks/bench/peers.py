@@ -54,9 +54,7 @@ class Peers:
     @staticmethod
     def pinned(name: str) -> str:
         """Returns the name and version that ``peers.txt`` pins."""
-        rows = dict(
-            line.split("==") for line in PINNED.read_text().splitlines() if "==" in line
-        )
+        rows = dict(line.split("==") for line in PINNED.read_text().splitlines() if "==" in line)
         return f"{name} {rows[name]}"
 
 

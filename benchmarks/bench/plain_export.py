@@ -24,10 +24,10 @@ def main(model: str, batches: list[int]) -> None:
     manifest = load_manifest(ROOT / "manifests" / f"{model}.toml")
     torch.manual_seed(0)
     network = import_timm().create_model(manifest.arch, num_classes=0).eval()
-    size = manifest.preprocess.input_size
+    height, width = manifest.preprocess.height, manifest.preprocess.width
     random = np.random.default_rng(0)
     images = {
-        batch: random.standard_normal((batch, 3, size, size)).astype(np.float32)
+        batch: random.standard_normal((batch, 3, height, width)).astype(np.float32)
         for batch in batches
     }
     torch.onnx.export(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from support.s3_server import BUCKET, S3Server
+from support.s3_server import S3Server
 
 from benchmarks.bench.ground import MODEL, Engine, Ground
 from benchmarks.bench.peers import own_command
@@ -22,8 +22,8 @@ from zoo.stores import LocalStore, open_store
 
 ABOUT = (
     "One engine into an empty cache, whole processes, from SeaweedFS on loopback. Ours is "
-    "`zoo pull` over HTTP: it checks the signed index and the SHA-256 of the engine, and stores its "
-    "licence beside it. `aws s3 cp` checks a CRC. The peer from Hugging Face is `hf_hub_download`, "
+    "`zoo pull` over HTTP: it checks the signed index and the SHA-256 of the engine, and stores "
+    "its licence beside it. `aws s3 cp` checks a CRC. The peer from Hugging Face is `hf_hub_download`, "
     "told by a local hub to take the bytes from the same server; it checks the size. Client and "
     "server share the cores, so that this compares processor cost, not network throughput."
 )
@@ -57,9 +57,7 @@ def measure(ground: Ground) -> Section:
     )  # fmt: skip
 
 
-def _of_engine(
-    ground: Ground, engine: Engine, http: str, s3: str, aws: Path | None
-) -> list[Ratio]:
+def _of_engine(ground: Ground, engine: Engine, http: str, s3: str, aws: Path | None) -> list[Ratio]:
     key = f"blobs/sha256/{engine.record.engine.sha256[:2]}/{engine.record.engine.sha256}"
     folder, numbers = ground.folder(f"pulls/{engine.model}"), count()
     zoo = own_command("zoo")
@@ -68,7 +66,16 @@ def _of_engine(
     def ours() -> Taken:
         home = folder / f"ours{next(numbers)}"
         homes = {f"XDG_{kind}_HOME": str(home / kind) for kind in ("CACHE", "CONFIG")}
-        arguments = [zoo, "pull", engine.model, "--store", http, "--trust", ground.root, "--allow-seeded"]
+        arguments = [
+            zoo,
+            "pull",
+            engine.model,
+            "--store",
+            http,
+            "--trust",
+            ground.root_of(ground.store),
+            "--allow-seeded",
+        ]
         taken = command(arguments, environment={**os.environ, **homes})
         shutil.rmtree(home)
         return taken

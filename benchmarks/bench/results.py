@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +105,7 @@ class Growth(_Stated):
     memory_exponent: float | None = None
 
     @classmethod
-    def of(cls, key: str, what: str, unit: str, runs: dict[int, Sequence[Taken]]) -> Growth:
+    def of(cls, key: str, what: str, unit: str, runs: Mapping[int, Sequence[Taken]]) -> Growth:
         """Returns the growth over sizes, of runs in turns."""
         sizes = tuple(sorted(runs))
         largest = sizes[-1]
@@ -121,7 +121,9 @@ class Growth(_Stated):
             key=key, what=what, unit=unit, sizes=sizes,
             seconds=tuple(medians[size].seconds for size in sizes),
             mib=mib if known else (), exponent=Median.of(exponents),
-            memory_exponent=_exponent(before, largest, medians[before].mib, medians[largest].mib),
+            memory_exponent=_exponent(before, largest, mib[sizes.index(before)], mib[-1])
+            if known
+            else None,
         )  # fmt: skip
 
 
@@ -178,12 +180,11 @@ class Bench(_Stated):
     def figures(self) -> Iterator[tuple[str, Ratio | Growth]]:
         """Yields every figure with its full key: ``engine.onnxruntime``."""
         for section in self.sections:
-            for figure in (*section.ratios, *section.growths):
+            figures: list[Ratio | Growth] = [*section.ratios, *section.growths]
+            for figure in figures:
                 yield f"{section.name}.{figure.key}", figure
 
 
 def read_bench(path: Path) -> Bench | None:
     """Returns earlier results; None if there are none."""
     return Bench.model_validate_json(path.read_bytes()) if path.exists() else None
-
-

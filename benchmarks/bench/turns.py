@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.bench.results import Taken
@@ -26,9 +26,7 @@ sys.exit(done.returncode != int(sys.argv[1]))
 """
 
 
-def in_turns(
-    ways: Mapping[str, Way], rounds: int, *, warm: bool = True
-) -> dict[str, list[Taken]]:
+def in_turns(ways: Mapping[str, Way], rounds: int, *, warm: bool = True) -> dict[str, list[Taken]]:
     """Runs each way once a round; who begins changes from round to round.
 
     Args:
@@ -49,7 +47,7 @@ def in_turns(
 
 
 def command(
-    arguments: Sequence[str | Path],
+    arguments: Iterable[str | Path],
     *,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -66,10 +64,11 @@ def command(
     Raises:
         RuntimeError: It ended with another status.
     """
+    words = [*map(str, arguments)]
     done = subprocess.run(
-        [sys.executable, "-S", "-E", "-c", _TIMED, str(status), *map(str, arguments)],
+        [sys.executable, "-S", "-E", "-c", _TIMED, str(status), *words],
         cwd=folder, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, arguments))}:\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(words)}:\n{done.stderr}")
     return Taken(**json.loads(done.stdout))
