@@ -44,7 +44,7 @@ SBOM = made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(PYTHON) -m venv "$
   && $(AUDIT)/bin/cyclonedx-py environment "$$made/venv" --output-reproducible -o "$${wheel%-py3-none-any.whl}.cdx.json" \
   && echo "SBOM: $${wheel%-py3-none-any.whl}.cdx.json"
 
-.PHONY: help zoo plan nightly lock verify prove demo test test-unit test-full test-docker test-ceph lint docs catalog serve publish wheel image audit sbom clean
+.PHONY: help zoo plan nightly lock verify prove demo bench test test-unit test-full test-docker test-ceph lint docs catalog serve publish wheel image audit sbom clean
 
 help:  ## List targets and variables
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ demo: $(READY)  ## Extract features once, train and evaluate a head, show times 
 	@$(if $(DATA),$(BIN)/python -m examples.demo --data "$(DATA)" --check)
 	@$(FARM) zoo --models efficientnet_lite0 --gpu "$(or $(GPU),cpu)" --precision "$(or $(PRECISION),fp32)" --store "$(or $(STORE),_repository)"
 	@$(BIN)/python -m examples.demo --data "$(DATA)" --store "$(or $(STORE),_repository)"
+
+bench: $(READY)  ## Measure this project beside its peers; write docs/results/bench.* and README's figures (BENCH=quick)
+	@$(BIN)/python -m benchmarks $(or $(BENCH),full)
 
 catalog: $(READY) $(WHEEL)  ## Write the catalog of a repository (STORE, SITE)
 	@$(FARM) catalog $(ARGS_catalog)

@@ -1,5 +1,5 @@
 # Written by `zoo-farm options --makefile`; the table is builders/planning/options.py.
-KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED UPGRADE STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX NIGHT REPORT ISSUE MANIFESTS PORT DATA TRUST REFRESH ALLOW_UNLOCKED
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED UPGRADE STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX NIGHT REPORT ISSUE MANIFESTS PORT DATA TRUST REFRESH ALLOW_UNLOCKED BENCH
 TAKES_zoo := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS MANIFESTS
 TAKES_plan := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX MANIFESTS
 TAKES_nightly := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS NIGHT REPORT ISSUE MANIFESTS
@@ -11,6 +11,7 @@ TAKES_prove := MODELS STORE KEYS SITE BASE_URL BUILDER_PYTHON TIMEOUT MEMORY MAN
 TAKES_publish := STORE KEYS ISSUE REFRESH
 TAKES_demo := GPU PRECISION STORE MANIFESTS DATA
 TAKES_image := TRT ALLOW_UNLOCKED
+TAKES_bench := BENCH
 ARGS_zoo = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
 ARGS_plan = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(call yes,JSON),--json) $(if $(call yes,MATRIX),--matrix)
 ARGS_nightly = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)"
@@ -50,4 +51,5 @@ define OPTIONS_HELP
   TRUST           the repository's trusted root, for make verify (default: the root trusted earlier)
   REFRESH         1: make publish re-signs the timestamp even if nothing changed (default: off)
   ALLOW_UNLOCKED  1: allow make image on a base image without a locked digest (default: off)
+  BENCH           full, quick, or sections that make bench measures again, such as pull,plan (default: full)
 endef

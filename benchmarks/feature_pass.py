@@ -34,12 +34,13 @@ from zoo.client.host import describe_machine
 from zoo.inference.extractor import Extractor, load
 from zoo.inference.preprocess import batch_of, open_photo
 from zoo.runtime.base import DeviceSession, Pipelined, pipeline_of
-from zoo.schema.manifest import CropMode, Preprocess, load_manifest
+from zoo.schema.manifest import CropMode, load_manifest
 from zoo.schema.precisions import is_lowered
+from zoo.schema.records import BuildRecord
 from zoo.util.errors import UsageError
 
 _ROWS_AT_ONCE = 256
-_JPEG_SIZE = (500, 375)
+JPEG_SIZE = (500, 375)
 """The most common size of ImageNet's photos, in pixels."""
 
 
@@ -256,7 +257,12 @@ def speed(options: argparse.Namespace) -> int:
     ):
         folder, batch = Path(scratch), options.batch or extractor.batch
         files = write_photos(folder / "photos", photos)
-        network = _network(options, extractor, folder / "record.json")
+        network = network_of(
+            extractor.record,
+            Path(options.manifests) / f"{options.model}.toml",
+            options.store or default_store(),
+            folder / "record.json",
+        )
         contestants = [
             loops.enter_context(TorchLoop(options.torch_python, way, network, files, batch))
             for way in options.loops
@@ -276,27 +282,36 @@ def write_photos(folder: Path, photos: Sequence[bytes]) -> Path:
     return folder
 
 
-def _network(options: argparse.Namespace, extractor: Extractor, record: Path) -> Network:
-    """Returns the network of an engine, whose weights are in the repository."""
-    record.write_text(extractor.record.model_dump_json())
-    manifest_file = Path(options.manifests) / f"{options.model}.toml"
+def network_of(record: BuildRecord, manifest_file: Path, store: str, file: Path) -> Network:
+    """Returns the network of an engine, whose weights are in the repository.
+
+    Args:
+        record: The engine's record.
+        manifest_file: The model's manifest.
+        store: URL of the repository.
+        file: File that the record is written to, for the loops.
+
+    Raises:
+        UsageError: The loops have no crop such as the model's.
+    """
+    file.write_text(record.model_dump_json())
     manifest = load_manifest(manifest_file)
-    preprocess = extractor.preprocess
+    preprocess = record.inputs.preprocess
     if preprocess.crop_mode is not CropMode.CENTER or preprocess.height != preprocess.width:
         raise UsageError(
-            f"{options.model}: {preprocess.crop_mode} crop to {preprocess.pixels} pixels: the "
+            f"{manifest.id}: {preprocess.crop_mode} crop to {preprocess.pixels} pixels: the "
             "loops of PyTorch have only a centre crop to a square",
             hint="name a model of such a crop with --model",
         )
     return Network(
         name=f"{manifest.arch}.{manifest.tag}",
-        **preprocess.model_dump(include=set(Preprocess.model_fields)),
-        half=is_lowered(extractor.record.inputs.precision),
-        stored=Stored(
-            manifest=str(manifest_file.resolve()),
-            store=options.store or default_store(),
-            record=str(record),
-        ),
+        input_size=preprocess.height,
+        crop=preprocess.crop,
+        interpolation=preprocess.interpolation,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        half=is_lowered(record.inputs.precision),
+        stored=Stored(manifest=str(manifest_file.resolve()), store=store, record=str(file)),
     )
 
 
@@ -332,14 +347,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
     parser.add_argument("--photos", type=Path, help="folder of JPEG files (default: bundled ones)")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=_JPEG_SIZE, help="of the bundled photos, in pixels"
+        "--size", type=int, nargs=2, default=JPEG_SIZE, help="of the bundled photos, in pixels"
     )
     parser.add_argument(
         "--loops",
         nargs="*",
         choices=("plain", "strong"),
         default=["plain"],
-        help="PyTorch loops; the strong one needs a GPU",
+        help="PyTorch loops",
     )
     parser.add_argument(
         "--torch-python", default=sys.executable, help="a Python with torch and timm"

@@ -81,7 +81,9 @@ def _anonymous() -> int:
     raise OSError("/proc/self/status has no RssAnon")
 
 
-def run_step(name: str, folder: Path, rows: int, width: int) -> None:
+def run_step(
+    name: str, folder: Path, rows: int, width: int, steps: Mapping[str, Step] = STEPS
+) -> None:
     """Runs a step in this process, and prints its seconds and bytes as JSON."""
     import torch
 
@@ -97,7 +99,7 @@ def run_step(name: str, folder: Path, rows: int, width: int) -> None:
     thread.start()
     started = time.perf_counter()
     try:
-        STEPS[name](folder, rows, width)
+        steps[name](folder, rows, width)
     finally:
         seconds = time.perf_counter() - started
         done.set()

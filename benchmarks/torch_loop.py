@@ -1,8 +1,9 @@
 """The baselines of the feature pass: loops that a user of PyTorch would write.
 
 ``plain`` is timm's transform, a ``DataLoader`` and eager PyTorch. ``strong`` is what an expert
-would do on a GPU: JPEG files decoded there by torchvision, resized there with antialiasing, a
-compiled network, and decoding overlapped with it in a thread. Its pixels differ from Pillow's.
+would do. On a GPU: JPEG files decoded there by torchvision, resized there with antialiasing, a
+compiled network, and decoding overlapped with it in a thread; its pixels differ from Pillow's. On a
+CPU: the plain loop with a compiled network in ``channels_last``.
 
 A loop is a process of its own, because the Python that runs the engine may not have torch (TensorRT
 8.6 needs Python 3.10). For every line on stdin it runs all photos through the network once and
@@ -130,8 +131,31 @@ def _environment(python: str) -> dict[str, str]:
 
 def plain_loop(network: Network, files: list[Path], batch: int) -> tuple[Callable[[], None], str]:
     """Returns the plain loop and its name."""
-    model = _model(network)  # first: it makes timm importable with a CPU build of torch
+    model = model_of(network)  # first: it makes timm importable with a CPU build of torch
 
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    half = on_gpu and network.half
+    device, dtype = torch.device("cuda" if on_gpu else "cpu"), torch.half if half else torch.float
+    model = model.eval().to(device, dtype)
+    if on_gpu:
+        model = model.to(memory_format=torch.channels_last)
+    loader = loader_of(network, files, batch)
+
+    def run() -> None:
+        with torch.inference_mode():
+            rows = [
+                model(images.to(device, dtype, non_blocking=True)).float().cpu()
+                for images in loader
+            ]
+        assert sum(map(len, rows)) == len(files)
+
+    return run, f"PyTorch loop, {'fp16, channels_last' if half else 'fp32'}"
+
+
+def loader_of(network: Network, files: list[Path], batch: int) -> Any:
+    """Returns a ``DataLoader`` of photos with timm's transform, a process on each core."""
     import torch
     from PIL import Image
     from timm.data import create_transform
@@ -153,34 +177,20 @@ def plain_loop(network: Network, files: list[Path], batch: int) -> tuple[Callabl
             with Image.open(files[number]) as photo:
                 return transform(photo.convert("RGB"))
 
-    on_gpu = torch.cuda.is_available()
-    half = on_gpu and network.half
-    device, dtype = torch.device("cuda" if on_gpu else "cpu"), torch.half if half else torch.float
-    model = model.eval().to(device, dtype)
-    if on_gpu:
-        model = model.to(memory_format=torch.channels_last)
-    workers = len(os.sched_getaffinity(0))
-    loader = DataLoader(
-        Photos(), batch_size=batch, num_workers=workers, persistent_workers=True, pin_memory=on_gpu
-    )
-
-    def run() -> None:
-        with torch.inference_mode():
-            rows = [
-                model(images.to(device, dtype, non_blocking=True)).float().cpu()
-                for images in loader
-            ]
-        assert sum(map(len, rows)) == len(files)
-
-    return run, f"PyTorch loop, {'fp16, channels_last' if half else 'fp32'}"
+    return DataLoader(
+        Photos(), batch_size=batch, num_workers=len(os.sched_getaffinity(0)),
+        persistent_workers=True, pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip
 
 
 def strong_loop(network: Network, files: list[Path], batch: int) -> tuple[Callable[[], None], str]:
-    """Returns the strong loop and its name; it needs a GPU."""
-    model = _model(network)
+    """Returns the strong loop and its name."""
+    model = model_of(network)
 
     import torch
 
+    if not torch.cuda.is_available():
+        return _strong_on_cpu(network, model, files, batch)
     dtype = torch.half if network.half else torch.float
     model = model.eval().to("cuda", dtype).to(memory_format=torch.channels_last)
     compiled = torch.compile(model)
@@ -209,6 +219,25 @@ def strong_loop(network: Network, files: list[Path], batch: int) -> tuple[Callab
 
     name = "fp16" if network.half else "fp32"
     return run, f"strong PyTorch loop (GPU decoding and resize, compiled, overlapped), {name}"
+
+
+def _strong_on_cpu(
+    network: Network, model: Any, files: list[Path], batch: int
+) -> tuple[Callable[[], None], str]:
+    import torch
+
+    compiled = torch.compile(model.eval().to(memory_format=torch.channels_last))
+    loader = loader_of(network, files, batch)
+
+    def run() -> None:
+        with torch.inference_mode():
+            rows = [
+                compiled(images.to(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]
+                for images in loader
+            ]
+        assert sum(map(len, rows)) == len(files)
+
+    return run, "strong PyTorch loop (compiled, channels_last), fp32"
 
 
 def _gpu_transform(network: Network, dtype: Any) -> Callable[[list[bytes]], Any]:
@@ -263,7 +292,7 @@ def _ahead(items: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         yield item
 
 
-def _model(network: Network) -> Any:
+def model_of(network: Network) -> Any:
     """Returns the network, with its stored weights or random ones."""
     if network.stored is not None:
         from builders.measure.engine_vs_pytorch import backbone_of

@@ -19,7 +19,7 @@ COMMANDS = (*RUN, "lock", "verify", "catalog")
 _VERIFY = (*RUN, "verify", "prove", "reinstate")
 """What verifies engines, in a process of its own."""
 
-TARGETS = (*RUN, "lock", *LISTS, "prove", "publish", "demo", "image")
+TARGETS = (*RUN, "lock", *LISTS, "prove", "publish", "demo", "image", "bench")
 """Targets of make that accept variables other than PYTHON."""
 
 
@@ -244,6 +244,11 @@ OF_MAKE: tuple[Option, ...] = (
         variable="ALLOW_UNLOCKED",
         values="`1`: allow `make image` on a base image without a locked digest", default="off",
         takes=("image",), switch=True,
+    ),
+    Option(
+        variable="BENCH",
+        values="`full`, `quick`, or sections that `make bench` measures again, such as `pull,plan`",
+        default="`full`", takes=("bench",),
     ),
 )  # fmt: skip
 """Variables of make without an option in :data:`COMMANDS`."""

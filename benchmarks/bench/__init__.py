@@ -1,0 +1,1 @@
+"""What ``make bench`` measures: this project beside its peers, each number a ratio in one run."""
