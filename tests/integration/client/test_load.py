@@ -18,7 +18,7 @@ def test_clients_read_what_is_signed_while_everything_changes(tmp_path: Path) ->
             pause=0.1,
             grace=30,
             sample=1,
-        )  # fmt: skip
+        )
     )
     assert outcome.faults == []
     done = outcome.counts
