@@ -347,7 +347,10 @@ class PhotoDecoder:
             with self._room.taken(decoded_size(image, least)):
                 photo = open_photo(io.BytesIO(image), self._decoding.exif, least)
                 digest = sha256_bytes(image)
-                yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
+                try:
+                    yield digest, views_of(photo, digest, self._preprocess, self._augmentation)
+                finally:
+                    del photo
 
     def close(self) -> None:
         """Ends the processes, once no thread uses them any more."""

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zoo.caft.augment import Augmentation
+from zoo.caft.memory import give_back
 from zoo.caft.room import LARGE, Room
 from zoo.inference.crop import resized_input
 from zoo.inference.preprocess import Exif, decoded_size, fit, open_photo
@@ -227,6 +228,14 @@ def serve(requests: BinaryIO, answers: BinaryIO, fd: int, settings: str) -> None
         answers.write(json.dumps(result).encode() + b"\n")
         answers.flush()
 
+    def write_views(data: bytes) -> str:
+        digest = sha256_bytes(data)
+        photo = open_photo(io.BytesIO(data), values["exif"], values["least"])
+        views = views_of(photo, digest, preprocess, augmentation)
+        for place, view in zip(pixels, views, strict=True):
+            place[:] = view
+        return digest
+
     while header := requests.read(_LENGTH.size):
         data = requests.read(*_LENGTH.unpack(header))
         try:
@@ -234,12 +243,9 @@ def serve(requests: BinaryIO, answers: BinaryIO, fd: int, settings: str) -> None
             if needed >= LARGE:
                 answer({"needs": str(needed)})
                 requests.read(len(_GO))
-            digest = sha256_bytes(data)
-            photo = open_photo(io.BytesIO(data), values["exif"], values["least"])
-            views = views_of(photo, digest, preprocess, augmentation)
-            for place, view in zip(pixels, views, strict=True):
-                place[:] = view
-            result = {"sha256": digest}
+            result = {"sha256": write_views(data)}
+            if needed >= LARGE:
+                give_back()
         except Exception as error:  # a damaged file can make Pillow raise anything
             fault = fault_of(error)
             result = {"error": reason_of(error)} if fault is None else {"fault": fault}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from zoo.util.errors import HeadError
 
@@ -37,6 +41,21 @@ def _of_container() -> int | None:
     except (OSError, ValueError, StopIteration):
         return None
     return max(0, limit - used + cached)
+
+
+def give_back() -> None:
+    """Returns the memory of what was freed to the system.
+
+    The C library keeps what a thread has freed for that thread: each of several decoders would
+    hold the memory of the largest photo that it has seen. Does nothing outside glibc.
+    """
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def check_memory(needed: int, of: str, hint: str) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from zoo.caft.memory import available_memory
+from zoo.caft.memory import available_memory, give_back
 
 LARGE = 256 << 20
 """Bytes above which a photo waits for room."""
@@ -37,7 +37,10 @@ class Room:
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Holds memory of this size, in bytes, once there is enough; none for ordinary photos."""
+        """Holds memory of this size, in bytes, once there is enough; none for ordinary photos.
+
+        What took it must be freed within the context.
+        """
         if size < LARGE:
             yield
             return
@@ -48,6 +51,7 @@ class Room:
         try:
             yield
         finally:
+            give_back()
             with self._changed:
                 self._free += size
                 self._changed.notify_all()
