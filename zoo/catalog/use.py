@@ -24,7 +24,7 @@ class Option(TypedDict):
     Attributes:
         arch: The architecture.
         precision: The engine's precision.
-        words: What the engine is: precision, runtime, speed.
+        words: What the engine is: precision, runtime, speed, size.
         badge: Word and tone of its most important label.
         page: Path of its page.
         target: See :class:`zoo.catalog.commands.Choice`, like the next four.
@@ -138,7 +138,8 @@ def _option(model: str, engine: EngineEntry, label: str) -> Option:
     return Option(
         arch=arch_of(label),
         precision=str(engine.precision),
-        words=f"{facts.precision_words(engine)} on {facts.runtime_words(engine)}{speed}",
+        words=f"{facts.precision_words(engine)} on {facts.runtime_words(engine)}{speed}, "
+        f"{facts.mib(engine.engine.size)}",
         badge=(badge.word, badge.tone),
         page=facts.engine_page(model, engine.record),
         target=chosen.target,

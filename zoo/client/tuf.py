@@ -15,7 +15,7 @@ from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
 from zoo.schema.layout import METADATA, TIMESTAMP
-from zoo.stores import ObjectStore
+from zoo.stores import LocalStore, ObjectStore
 from zoo.util.errors import RepositoryError, SetbackError, TooLongError, TrustError
 
 _TRIES = 4
@@ -74,11 +74,24 @@ class _StoreFetcher(FetcherInterface):
         try:
             return self._store.get(url, limit=max_length)
         except KeyError as error:
+            self._check_folder()
             raise tuf.DownloadHTTPError(f"{url} is missing", 404) from error
         except TooLongError as error:
             raise tuf.DownloadLengthMismatchError(str(error)) from error
         except RepositoryError as error:
             raise tuf.DownloadError(str(error)) from error
+
+    def _check_folder(self) -> None:
+        """Checks that the store's folder is there; a disk that is not is like a server that is not.
+
+        Raises:
+            DownloadError: The store is a folder that does not exist.
+        """
+        if isinstance(self._store, LocalStore) and not self._store.root.is_dir():
+            absent = RepositoryError(
+                f"{self._store.url}: no such folder", hint="if it is on another disk, mount it"
+            )
+            raise tuf.DownloadError(str(absent)) from absent
 
 
 class _AllowExpiredUpdater(Updater):

@@ -455,3 +455,22 @@ def test_a_phone_shows_int8_without_scrolling_sideways(named: Path, open_page: A
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= PHONE["width"]
+
+
+def test_a_phone_shows_comparisons_with_pytorch_whole(site: Path, open_page: Any) -> None:
+    files = [path for path in site.rglob("*.html") if "Against PyTorch" in path.read_text()]
+    assert {path.relative_to(site).parts[0] for path in files} == {"models", "engines"}
+    for file in files:
+        table = open_page(file, viewport=PHONE).locator(".table", has_text="Against PyTorch")
+        assert table.evaluate("one => one.scrollWidth - one.clientWidth") <= 0, file
+
+
+def test_a_phone_shows_charts_that_can_be_read(site: Path, open_page: Any) -> None:
+    page = open_page(site / "models/mini_net.html", viewport=PHONE)
+    heights = page.evaluate(
+        "[...document.querySelectorAll('svg.plot text')].map(one => one.getBoundingClientRect())"
+        ".filter(box => box.width).map(box => box.height)"
+    )
+    assert heights
+    assert min(heights) >= 10
+    assert page.evaluate(CLIPPED) == []

@@ -189,6 +189,21 @@ def test_offline_what_was_verified_still_loads(signed: Signed) -> None:
         offline.model("other")
 
 
+def test_a_folder_that_is_not_there_is_like_a_server_that_is_not(signed: Signed) -> None:
+    """As on a disk that is not mounted."""
+    online = signed.client()
+    assert (len(online.index().models), signed.pulled(online)) == (1, b"engine")
+    shutil.move(signed.store.url, signed.folder / "gone")
+    said: list[str] = []
+    client = signed.client(say=said.append)
+    assert [row.model for row in client.index().models] == ["m"]
+    assert signed.pulled(client) == b"engine"
+    assert f"{signed.store.url}: no such folder" in said[0]
+    Path(signed.store.url).mkdir()  # empty: not a repository
+    with pytest.raises(TrustError):
+        signed.client().index()
+
+
 @pytest.mark.parametrize("name", ["index.json", "index%2Fm.json"])
 def test_offline_a_damaged_copy_is_not_used(signed: Signed, name: str) -> None:
     online = signed.client()
