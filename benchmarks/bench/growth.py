@@ -15,8 +15,8 @@ from benchmarks.bench.turns import in_turns
 
 ABOUT = (
     "Each step in a process of its own, on made-up work of two sizes in turns. The exponent is 1 "
-    "if ten times the work takes ten times as long, and 2 if it takes a hundred times. Memory is what "
-    "a step adds to its process after the imports. Targets are in the section about planning, "
+    "if ten times the work takes ten times as long, and 2 if it takes a hundred times. Memory is "
+    "what a step adds to its process after the imports. Targets are in the section about planning, "
     "images in that about the feature pass."
 )
 
