@@ -35,7 +35,7 @@ def _of_step(ground: Ground, name: str, unit: str, sizes: tuple[int, int]) -> Gr
         sizes = (sizes[0] // 10, sizes[1] // 10)
     folders = {size: ground.folder(f"growth-{unit}-{size}") for size in sizes}
     ways = {str(size): lambda size=size: _run(name, folders[size], size) for size in sizes}
-    runs = in_turns(ways, ground.rounds(3), warm=False)
+    runs = in_turns(ways, ground.rounds(3, 1), warm=False)
     each = _ENGINES if unit == "records" else 1
     return Growth.of(
         name.replace(" ", "-").replace(",", ""), name, unit,

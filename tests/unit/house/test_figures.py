@@ -26,8 +26,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "docs/reference/catalog.md": ("160 kB",),
     "docs/reference/index-schema.md": ("(95%; absent",),
     "docs/reference/stores.md": (
-        "engines above 8 MiB", "in parts of 8 MiB", "for about 15 seconds", "less than 16 kB",
-        "in 30 s (4 kB", "every 15 seconds", "After 60 seconds", "after 10 minutes",
+        "engines above 8 MiB",
+        "in parts of 8 MiB",
+        "for about 15 seconds",
+        "less than 16 kB",
+        "in 30 s (4 kB",
+        "every 15 seconds",
+        "After 60 seconds",
+        "after 10 minutes",
         "are 15 minutes off",
     ),
 }
