@@ -66,7 +66,7 @@ def _of_engine(ground: Ground, engine: Engine, http: str, s3: str, aws: Path | N
     def ours() -> Taken:
         home = folder / f"ours{next(numbers)}"
         homes = {f"XDG_{kind}_HOME": str(home / kind) for kind in ("CACHE", "CONFIG")}
-        arguments = [
+        arguments: list[str | Path] = [
             zoo,
             "pull",
             engine.model,
