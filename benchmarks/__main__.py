@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -43,6 +43,7 @@ SECTIONS: Mapping[str, Callable[[Ground], Section]] = {
 """The sections in the order of the page."""
 
 _QUICK, _FULL, _FIGURES = "quick", "full", "figures"
+_RESULTS = "bench.json"
 
 
 def main() -> int:
@@ -66,20 +67,19 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"no section '{unknown[0]}'", hint=f"there are {', '.join(SECTIONS)}, quick and full"
         )
-    file: Path = options.results / "bench.json"
-    bench = read_bench(file)
     if words != [_FIGURES]:
         names = [word for word in words if word in SECTIONS] or [*SECTIONS]
-        bench = merged(bench, measured(names, quick=_QUICK in words))
-    elif bench is None:
-        raise UsageError(f"{file}: there are no results", hint="make bench measures them")
-    write(bench, options.results, options.pages)
+        for section in measured(names, quick=_QUICK in words):  # what is measured is kept
+            write_results(merged(read_bench(options.results / _RESULTS), section), options.results)
+    bench = read_bench(options.results / _RESULTS)
+    if bench is None:
+        raise UsageError(f"{options.results}: no results", hint="make bench measures them")
+    write_pages(bench, options.results, options.pages)
     return 0
 
 
-def measured(names: Sequence[str], *, quick: bool) -> list[Section]:
-    """Returns the results of some sections; prints how long each took."""
-    sections = []
+def measured(names: Sequence[str], *, quick: bool) -> Iterator[Section]:
+    """Yields the results of some sections; prints how long each took."""
     with tempfile.TemporaryDirectory() as scratch:
         ground = Ground(Path(scratch), quick, Peers())
         for name in names:
@@ -87,9 +87,8 @@ def measured(names: Sequence[str], *, quick: bool) -> list[Section]:
             section = SECTIONS[name](ground)
             today = datetime.now(timezone.utc).date().isoformat()
             stated = {"date": today, "quick": quick, "load": load.share()}
-            sections.append(section.model_copy(update=stated))
+            yield section.model_copy(update=stated)
             print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    return sections
 
 
 def _own_seconds() -> float:
@@ -98,23 +97,27 @@ def _own_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def merged(before: Bench | None, sections: Sequence[Section]) -> Bench:
-    """Returns results with new sections in place of the earlier ones of the same names."""
-    known = {section.name: section for section in before.sections} if before else {}
-    known |= {section.name: section for section in sections}
+def merged(before: Bench | None, section: Section) -> Bench:
+    """Returns results with a new section in place of the earlier one of its name."""
+    known = {known.name: known for known in before.sections} if before else {}
+    known[section.name] = section
     machine = describe_machine()
     words = ", ".join(filter(None, [machine.cpu, f"{machine.cores} cores", machine.gpu_name]))
     return Bench(
-        machine=words, python=platform.python_version(),
+        machine=words,
+        python=platform.python_version(),
         sections=tuple(known[name] for name in SECTIONS if name in known),
-    )  # fmt: skip
+    )
 
 
-def write(bench: Bench, results: Path, pages: Path) -> None:
-    """Writes the three files, and the figures of README and docs."""
-    results.mkdir(parents=True, exist_ok=True)
+def write_results(bench: Bench, folder: Path) -> None:
+    """Writes the results as JSON."""
     stated = json.loads(bench.model_dump_json())
-    write_whole(results / "bench.json", (json.dumps(stated, indent=1) + "\n").encode())
+    write_whole(folder / _RESULTS, (json.dumps(stated, indent=1) + "\n").encode())
+
+
+def write_pages(bench: Bench, results: Path, pages: Path) -> None:
+    """Writes the page and the chart of the results, and the figures of README and docs."""
     write_whole(results / "bench.md", to_markdown(bench).encode())
     draw(bench, results / "bench.svg")
     for page in (pages / "README.md", *sorted((pages / "docs").rglob("*.md"))):

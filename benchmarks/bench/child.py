@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.bench.results import Taken
+from zoo.util.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = "ready"
@@ -63,4 +64,4 @@ class Child:
         for line in self._process.stdout:
             if line.startswith(READY):
                 return line.removeprefix(READY).strip()
-        raise RuntimeError(f"{' '.join(self._arguments)}: status {self._process.wait()}")
+        raise RunError(f"{' '.join(self._arguments)}: status {self._process.wait()}")

@@ -13,6 +13,7 @@ from benchmarks.bench.child import Child
 from benchmarks.bench.ground import MODEL, Engine, Ground
 from benchmarks.bench.results import Ratio, Section
 from benchmarks.bench.turns import in_turns
+from zoo.util.errors import RunError
 
 ABOUT = (
     "One batch of random images, each contestant in a process of its own that has opened the "
@@ -90,4 +91,4 @@ def _check(folder: Path, ways: list[str]) -> None:
         norms = np.linalg.norm(first, axis=1) * np.linalg.norm(rows, axis=1)
         cosine = float(((first * rows).sum(axis=1) / norms).min())
         if not cosine > _COSINE:
-            raise RuntimeError(f"{way} gives other features than the engine: cosine {cosine}")
+            raise RunError(f"{way} gives other features than the engine: cosine {cosine}")

@@ -19,8 +19,8 @@ from zoo.inference.extractor import Extractor, load
 ABOUT = (
     "JPEG photos of 500x375 pixels, decoded on the GPU. The loops are those of "
     "`benchmarks.torch_loop`: timm's transform and a `DataLoader`, and torchvision's decoder on "
-    "the GPU before a compiled network. The engine alone on images that are ready is what the pass can "
-    "reach at most."
+    "the GPU before a compiled network. The engine alone on images that are ready is what the "
+    "pass can reach at most."
 )
 _PASS, _ALONE = "feature pass, JPEG files", "the engine alone, images ready"
 

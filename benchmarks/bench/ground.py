@@ -13,6 +13,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.records import BuildRecord, ExportRecord
 from zoo.stores import LocalStore
 from zoo.util.digest import sha256_file
+from zoo.util.errors import RunError
 
 MODEL = "efficientnet_lite0"
 """The network of most sections; its weights are seeded, because speed does not depend on them."""
@@ -73,7 +74,7 @@ def farm(
     """Returns the command that builds, verifies and publishes a model's engine."""
     program = own_command("zoo-farm")
     if program is None:
-        raise RuntimeError("zoo-farm is not installed: run make lint, which makes .venv")
+        raise RunError("zoo-farm is not installed: run make lint, which makes .venv")
     return [
         program, "--manifests", ROOT / "manifests", "zoo", "--models", model, "--gpu", gpu,
         "--precision", precision, "--weights", "seeded", "--store", store, "--site", site,

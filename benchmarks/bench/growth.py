@@ -15,8 +15,8 @@ from benchmarks.bench.turns import in_turns
 
 ABOUT = (
     "Each step in a process of its own, on made-up work of two sizes in turns. The exponent is 1 "
-    "if ten times the work takes ten times as long, and 2 if it takes a hundred times. Memory is what "
-    "a step adds to its process after the imports. Targets are in the section about planning, "
+    "if ten times the work takes ten times as long, and 2 if it takes a hundred times. Memory is "
+    "what a step adds to its process after the imports. Targets are in the section about planning, "
     "images in that about the feature pass."
 )
 
@@ -35,7 +35,7 @@ def _of_step(ground: Ground, name: str, unit: str, sizes: tuple[int, int]) -> Gr
         sizes = (sizes[0] // 10, sizes[1] // 10)
     folders = {size: ground.folder(f"growth-{unit}-{size}") for size in sizes}
     ways = {str(size): lambda size=size: _run(name, folders[size], size) for size in sizes}
-    runs = in_turns(ways, ground.rounds(3), warm=False)
+    runs = in_turns(ways, ground.rounds(3, 1), warm=False)
     each = _ENGINES if unit == "records" else 1
     return Growth.of(
         name.replace(" ", "-").replace(",", ""), name, unit,

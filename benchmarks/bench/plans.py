@@ -124,7 +124,14 @@ def _ways(folder: Path, models: int, snakemake: Path | None) -> dict[str, Way]:
         clean = {name: value for name, value in os.environ.items() if name not in outer}
         ways["make"] = lambda: command([make, "-q"], folder=tree, environment=clean)
     if snakemake:
-        arguments = [snakemake, "-n", "--quiet", "all", "--rerun-triggers", "mtime"]
+        arguments: list[str | Path] = [
+            snakemake,
+            "-n",
+            "--quiet",
+            "all",
+            "--rerun-triggers",
+            "mtime",
+        ]
         ways["snakemake"] = lambda: command(arguments, folder=tree, environment=environment)
     return ways
 

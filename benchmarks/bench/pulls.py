@@ -23,9 +23,9 @@ from zoo.stores import LocalStore, open_store
 ABOUT = (
     "One engine into an empty cache, whole processes, from SeaweedFS on loopback. Ours is "
     "`zoo pull` over HTTP: it checks the signed index and the SHA-256 of the engine, and stores "
-    "its licence beside it. `aws s3 cp` checks a CRC. The peer from Hugging Face is `hf_hub_download`, "
-    "told by a local hub to take the bytes from the same server; it checks the size. Client and "
-    "server share the cores, so that this compares processor cost, not network throughput."
+    "its licence beside it. `aws s3 cp` checks a CRC. Hugging Face's is `hf_hub_download`, which a "
+    "local hub sends to the same server for the bytes; it checks the size. Client and server share "
+    "the cores, so that this compares processor cost, not network throughput."
 )
 _HUB = """
 import sys
@@ -66,7 +66,7 @@ def _of_engine(ground: Ground, engine: Engine, http: str, s3: str, aws: Path | N
     def ours() -> Taken:
         home = folder / f"ours{next(numbers)}"
         homes = {f"XDG_{kind}_HOME": str(home / kind) for kind in ("CACHE", "CONFIG")}
-        arguments = [
+        arguments: list[str | Path] = [
             zoo,
             "pull",
             engine.model,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.bench.results import Taken
+from zoo.util.errors import RunError
 
 Way = Callable[[], Taken]
 """Does the work once."""
@@ -62,7 +63,7 @@ def command(
         status: The exit status that it has to have.
 
     Raises:
-        RuntimeError: It ended with another status.
+        RunError: It ended with another status.
     """
     words = [*map(str, arguments)]
     done = subprocess.run(
@@ -70,5 +71,5 @@ def command(
         cwd=folder, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"{' '.join(words)}:\n{done.stderr}")
+        raise RunError(f"{' '.join(words)}:\n{done.stderr}")
     return Taken(**json.loads(done.stdout))

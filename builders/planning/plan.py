@@ -6,8 +6,10 @@ would be built again, to say why. Blobs are not checked: ``zoo-farm check`` does
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from builders.history.durations import Expected, History
@@ -31,6 +33,23 @@ R = TypeVar("R")
 _AT_ONCE = 16  # models read from a server at the same time
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pauses the garbage collector.
+
+    Nearly all that a plan makes is kept, and each collection would visit all of it: time would grow
+    faster than the number of targets.
+    """
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
+
+
+@_uncollected()
 def plan_farm(
     repository: Repository,
     request: Request,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from builders.backends.base import Options
 from builders.jobs.messages import VerificationSpec
 from builders.recipe import export_form
 from zoo.schema.keys import BuildInputs, VerificationInputs
-from zoo.schema.manifest import BatchRange, Manifest
+from zoo.schema.manifest import Batches, BatchRange, Manifest, Preprocess, StatedPreprocess
 from zoo.schema.records import ExportRecord
 from zoo.schema.runtimes import is_portable
 from zoo.schema.targets import (
@@ -127,21 +128,34 @@ def build_inputs(
 ) -> BuildInputs:
     """Returns everything that determines an engine."""
     is_cpu = wanted.archs[0].is_cpu
-    ranges = (manifest.batch.cpu,) if is_cpu else manifest.batch.gpu
-    if not is_cpu and is_portable(wanted.toolchain.kind):
-        # It compiles kernels for shapes at run time; a second profile only enlarges the engine.
-        ranges = (ranges[-1].model_copy(update={"min": ranges[0].min}),)
-    largest = largest_batch(export.largest_tensor, on_cpu=is_cpu)
+    portable = is_portable(wanted.toolchain.kind)
     return BuildInputs(
         model=manifest.id,
         onnx=export.onnx.sha256,
-        preprocess=manifest.preprocess.plain,
+        preprocess=_plain(manifest.preprocess),
         archs=tuple(arch.name for arch in wanted.archs),
         precision=wanted.precision,
         toolchain=wanted.toolchain,
-        profiles=tuple(batch.limited(largest) for batch in ranges if batch.min <= largest),
+        profiles=_profiles(manifest.batch, export.largest_tensor, is_cpu, portable),
         options=options.model_dump(mode="json"),
     )
+
+
+@lru_cache(maxsize=1024)  # the same for many engines of a model
+def _profiles(
+    batches: Batches, largest_tensor: int, is_cpu: bool, portable: bool
+) -> tuple[BatchRange, ...]:
+    ranges = (batches.cpu,) if is_cpu else batches.gpu
+    if not is_cpu and portable:
+        # It compiles kernels for shapes at run time; a second profile only enlarges the engine.
+        ranges = (ranges[-1].model_copy(update={"min": ranges[0].min}),)
+    largest = largest_batch(largest_tensor, on_cpu=is_cpu)
+    return tuple(batch.limited(largest) for batch in ranges if batch.min <= largest)
+
+
+@lru_cache(maxsize=1024)
+def _plain(stated: StatedPreprocess) -> Preprocess:
+    return stated.plain
 
 
 def largest_batch(elements_per_image: int, *, on_cpu: bool = False) -> int:
