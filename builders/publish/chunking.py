@@ -110,7 +110,7 @@ def _only_in_chunks(repository: Repository, index: ModelIndex) -> ModelIndex:
     named = Listed.of(index)
     stored = _store(repository, {**engines, **onnx}, {**named.onnx, **named.engines})
     for pieces in stored.values():
-        repository.chunks.add_pieces(pieces)
+        repository.chunks.pieces.add(pieces)
     lists = {sha256: pieces.listed for sha256, pieces in stored.items()}
     own = {sha256: listed for sha256, listed in lists.items() if sha256 in engines}
     of_onnx = {sha256: listed for sha256, listed in lists.items() if sha256 in onnx}

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from builders.history.nights import newest_night
 from zoo.client.client import Client
+from zoo.repository.blobs import damage_of_chunks
 from zoo.repository.files import LARGEST_RECORD
 from zoo.repository.repair import named_blobs
 from zoo.repository.repository import Repository
@@ -322,7 +323,7 @@ def _irreplaceable(scan: _Scan, condemned: Iterable[str]) -> list[str]:
     for key in condemned:
         if (blob := scan.replaced.get(key)) is not None:
             with tempfile.TemporaryDirectory() as scratch:
-                if scan.repository.blobs.damage_of_chunks(blob, Path(scratch)) is not None:
+                if damage_of_chunks(scan.repository.store, blob, Path(scratch)) is not None:
                     found.append(key)
     return found
 

@@ -76,13 +76,10 @@ class Blobs:
 
     def pieces(self, blob: Blob) -> Pieces | None:
         """Returns what a blob is assembled from; None if that is not all stored."""
-        pieces = self._chunks.pieces(blob.sha256)
+        pieces = self._chunks.pieces.read(blob.sha256)
         if pieces is None or pieces.whole.size != blob.size:
             return None
-        return pieces if self._has_all(pieces) else None
-
-    def _has_all(self, pieces: Pieces) -> bool:
-        return all(map(self.is_whole, pieces.blobs))
+        return pieces if all(map(self.is_whole, pieces.blobs)) else None
 
     def require(self, blob: Blob, owner: str) -> None:
         """Checks that a blob is stored before a record names it.
@@ -105,8 +102,8 @@ class Blobs:
         size = self._store.size(blob_key(sha256))
         if size is not None:
             return Blob(sha256=sha256, size=size)
-        pieces = self._chunks.pieces(sha256)
-        return pieces.whole if pieces is not None and self._has_all(pieces) else None
+        pieces = self._chunks.pieces.read(sha256)
+        return pieces.whole if pieces is not None and self.pieces(pieces.whole) else None
 
     def path(self, blob: Blob) -> Path | None:
         """Returns the path of a blob in a local store.
@@ -200,7 +197,7 @@ class Blobs:
         """
         size = self._store.size(blob_key(blob.sha256))
         if size is None:
-            return self.damage_of_chunks(blob, scratch)
+            return damage_of_chunks(self._store, blob, scratch)
         path = self._store.local_path(blob_key(blob.sha256))
         if size != blob.size:
             return f"damaged: it has {size:,} bytes instead of {blob.size:,}"
@@ -209,25 +206,27 @@ class Blobs:
             self._store.fetch(blob_key(blob.sha256), path, size=blob.size)
         return None if sha256_file(path) == blob.sha256 else "damaged"
 
-    def damage_of_chunks(self, blob: Blob, scratch: Path) -> str | None:
-        """Describes what is wrong with the chunks of a blob; None if they make up the blob.
 
-        Args:
-            blob: The blob.
-            scratch: Directory to make it in.
+def damage_of_chunks(store: ObjectStore, blob: Blob, scratch: Path) -> str | None:
+    """Describes what is wrong with the chunks of a blob; None if they make up the blob.
 
-        Raises:
-            MissingPackageError: zstd is not installed.
-        """
-        try:
-            pieces = self.pieces(blob)
-            if pieces is None:
-                return "missing"
-            path = scratch / blob.sha256
-            self._chunks.assemble(pieces, path, partial=path.with_name(f"{path.name}.part"))
-        except (KeyError, RepositoryError) as error:
-            return f"damaged: {error.message if isinstance(error, RepositoryError) else 'missing'}"
-        return None
+    Args:
+        store: The repository's store.
+        blob: The blob.
+        scratch: Directory to make it in.
+
+    Raises:
+        MissingPackageError: zstd is not installed.
+    """
+    path = scratch / blob.sha256
+    try:
+        pieces = Blobs(store).pieces(blob)
+        if pieces is None:
+            return "missing"
+        ChunkedBlobs(store).assemble(pieces, path, partial=path.with_name(f"{path.name}.part"))
+    except (KeyError, RepositoryError) as error:
+        return f"damaged: {error.message if isinstance(error, RepositoryError) else 'missing'}"
+    return None
 
 
 def missing(url: str, blob: Blob) -> RepositoryError:

@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from zoo.repository.files import RecordFiles
+from zoo.repository.pieces import PieceFiles
 from zoo.schema.chunks import LARGEST_LIST, Chunk, ChunkList, Pieces
-from zoo.schema.layout import blob_key, pieces_key
+from zoo.schema.layout import blob_key
 from zoo.schema.records import Blob
 from zoo.stores.base import ObjectStore, Progress
 from zoo.stores.transfer import PART, in_order
@@ -140,32 +140,16 @@ def _is_near(span: Span, chunk: Chunk) -> bool:
 class ChunkedBlobs:
     """The blobs of a repository that are stored as chunks, besides the whole or in its place.
 
+    Attributes:
+        pieces: What blobs are assembled from that are not stored whole.
+
     Args:
         store: The repository's store.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._files = RecordFiles(store)
-
-    def pieces(self, sha256: str) -> Pieces | None:
-        """Returns what a blob that is not stored whole is assembled from; None if nothing is known.
-
-        Raises:
-            RepositoryError: It can't be parsed, or is about another blob.
-        """
-        pieces = self._files.read(key := pieces_key(sha256), Pieces)
-        if pieces is not None and pieces.whole.sha256 != sha256:
-            raise RepositoryError(
-                f"{self._store.url}: {key} is about blob {pieces.whole.sha256}", hint=_HINT
-            )
-        return pieces
-
-    def add_pieces(self, pieces: Pieces) -> None:
-        """Writes what a blob is assembled from; its list and packs must be stored."""
-        data, key = pieces.to_json(), pieces_key(pieces.whole.sha256)
-        if self._files.get(key) != data:
-            self._store.put(key, data)
+        self.pieces = PieceFiles(store)
 
     def assemble(
         self, pieces: Pieces, path: Path, *, partial: Path, progress: Progress | None = None
