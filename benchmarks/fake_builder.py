@@ -29,12 +29,6 @@ _NETWORK = bytes.fromhex(
 _DOCUMENTATION = b"\x32"  # tag of a ModelProto's text for people
 
 
-def engine_of(text: str) -> bytes:
-    """Returns an engine that flattens an image, with a text of its own."""
-    made_by = text[:127].encode()
-    return _NETWORK + _DOCUMENTATION + bytes([len(made_by)]) + made_by
-
-
 def write_launcher(path: Path, python: str = sys.executable) -> Path:
     """Writes the executable for ``--builder-python``, which runs this module in a Python."""
     path.write_text(f'#!/bin/sh\nexec "{python}" -ISs "{__file__}" "$@"\n')
@@ -64,7 +58,9 @@ def work(job_file: Path, output: Path) -> int:
         os.kill(worker, signal.SIGKILL)
         return 1
     _wait(options["seconds"], worker)
-    (output / "engine").write_bytes(engine_of(f"{name} by {os.getpid()}"))
+    made_by = f"{name} by {os.getpid()}"[:127].encode()
+    engine = _NETWORK + _DOCUMENTATION + bytes([len(made_by)]) + made_by
+    (output / "engine").write_bytes(engine)
     _note(notes, name, "done")
     result = {
         "kind": "build", "engine": "engine", "facts": {}, "precision_proven": False,

@@ -16,30 +16,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.fake_builder import engine_of
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.fake_nights import CPU, NO_IMAGES, Builder, Desk, places
+from support.records import toolchain
+
 from builders.executors import Outcome
-from builders.jobs.messages import BuildOutput, ExportedFile, ExportJob, ExportOutput, Job
+from builders.jobs.messages import ExportedFile, ExportJob, ExportOutput, Job
 from builders.jobs.progress import Display, Report
 from builders.paths import ROOT
-from builders.photos.calibration import CalibrationSet
 from builders.planning.request import Request
-from builders.publish.signer import open_desk
 from builders.run.farm import Farm
-from builders.toolchains.elsewhere import Places
 from builders.weights.mode import WeightsMode
-from zoo.client.host import describe_machine
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import load_manifest
-from zoo.schema.measurements import EngineFacts
 from zoo.schema.precisions import Precision
-from zoo.schema.runtimes import Runtime
-from zoo.schema.targets import Arch, Toolchain
 from zoo.stores import open_store
 
 _MODELS = (
@@ -148,40 +144,23 @@ def differing(first: Run, second: Run) -> list[str]:
     return sorted(m for m in models if first.bytes_of.get(m) != second.bytes_of.get(m))
 
 
-class Instant:
+class Instant(Builder):
     """An executor whose jobs take no time: what remains is the farm's own work."""
 
-    slots = 1
     exports_at_once = 2
-
-    def __init__(self) -> None:
-        self.jobs = 0
-
-    def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
-        """Returns None: engines are for another machine."""
-        return None
-
-    def stop(self) -> None:
-        """Nothing runs."""
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Returns at once with files of a few bytes."""
+        if not isinstance(job, ExportJob):
+            return super().run(job, folder, report)
         self.jobs += 1
-        if isinstance(job, ExportJob):
-            (folder / "fp32.onnx").write_text(job.manifest.id)
-            (folder / "golden").write_text("golden")
-            asked = job.inputs["fp32"]
-            made = ExportedFile(
-                inputs=asked, onnx="fp32.onnx", parameters=1, largest_tensor=1, check={}
-            )
-            exported = ExportOutput(golden="golden", state=None, exports=(made,), cost={})
-            return Outcome(result=exported, folder=folder)
-        (folder / "engine").write_bytes(engine_of(str(self.jobs)))
-        built = BuildOutput(
-            engine="engine", facts=EngineFacts(), precision_proven=False, verification=None,
-            benchmark=(), machine=describe_machine(), cost={},
-        )  # fmt: skip
-        return Outcome(result=built, folder=folder)
+        (folder / "fp32.onnx").write_text(job.manifest.id)
+        (folder / "golden").write_text("golden")
+        made = ExportedFile(
+            inputs=job.inputs["fp32"], onnx="fp32.onnx", parameters=1, largest_tensor=1, check={}
+        )
+        exported = ExportOutput(golden="golden", state=None, exports=(made,), cost={})
+        return Outcome(result=exported, folder=folder)
 
 
 def added(published: int, folder: Path) -> tuple[float, float, int]:
@@ -199,28 +178,22 @@ def added(published: int, folder: Path) -> tuple[float, float, int]:
         name: manifest.model_copy(update={"id": name})
         for name in (f"model{number}" for number in range(published + 1))
     }
-    url = str(folder / "store")
-    repository = Repository(open_store(url))
-    chain = Toolchain(kind=Runtime.ORT, version="1.32.0", cuda=None, os="linux", machine="x86_64")
-    places = Places(
-        lines=({Arch("cpu"): chain},), elsewhere=frozenset(), here=frozenset(),
-        verifies_on=lambda archs, toolchain: None,
-    )  # fmt: skip
+    repository = Repository(open_store(str(folder / "store")))
     request = Request(
-        manifests=manifests, manifest_dir=ROOT / "manifests", places=places,
+        manifests=manifests, manifest_dir=ROOT / "manifests",
+        places=places({CPU: toolchain("ort", "1.32.0")}),
         precisions=(Precision.FP32,), weights=WeightsMode.SEEDED,
-        calibration=CalibrationSet(source="shipped", paths=(), digests=()),
+        calibration=NO_IMAGES,
         failures=folder / "_failures",
     )  # fmt: skip
     instant, display = Instant(), Display(Console(quiet=True))
-    desk = open_desk(url, "", display.say)
-    repository.sign = desk.sign
-    farm = Farm(repository, instant, display, desk)
+    desk = Desk(repository)  # checks no engine and signs nothing, which is work on the new one
     *earlier, _ = manifests
     if earlier:
-        farm.run(replace(request, manifests={name: manifests[name] for name in earlier}))
+        before = replace(request, manifests={name: manifests[name] for name in earlier})
+        Farm(repository, instant, display, desk).run(before)
     begun, processor, jobs = time.perf_counter(), time.process_time(), instant.jobs
-    summary = farm.run(request)
+    summary = Farm(repository, instant, display, desk).run(request)
     assert not summary.failed, summary.failed
     return (
         time.perf_counter() - begun,
