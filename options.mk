@@ -1,8 +1,8 @@
 # Written by `zoo-farm options --makefile`; the table is builders/planning/options.py.
-KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED UPGRADE STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX NIGHT REPORT ISSUE MANIFESTS PORT DATA TRUST REFRESH ALLOW_UNLOCKED BENCH
-TAKES_zoo := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS MANIFESTS
-TAKES_plan := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS JSON MATRIX MANIFESTS
-TAKES_nightly := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY EXECUTOR SCHEDULER CERTS NIGHT REPORT ISSUE MANIFESTS
+KNOWN := PYTHON GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED UPGRADE STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY JOBS EXECUTOR SCHEDULER CERTS JSON MATRIX NIGHT REPORT ISSUE MANIFESTS PORT DATA TRUST REFRESH ALLOW_UNLOCKED BENCH
+TAKES_zoo := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY JOBS EXECUTOR SCHEDULER CERTS MANIFESTS
+TAKES_plan := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY JOBS EXECUTOR SCHEDULER CERTS JSON MATRIX MANIFESTS
+TAKES_nightly := GPU TRT MODELS PRECISION CALIBRATION LABELLED WEIGHTS LOCKED STORE KEYS SITE BASE_URL BUILDER BUILDER_PYTHON RETRY TIMEOUT MEMORY JOBS EXECUTOR SCHEDULER CERTS NIGHT REPORT ISSUE MANIFESTS
 TAKES_lock := MODELS LOCKED UPGRADE MANIFESTS
 TAKES_verify := MODELS STORE KEYS SITE BASE_URL BUILDER_PYTHON TIMEOUT MEMORY MANIFESTS TRUST
 TAKES_catalog := STORE SITE BASE_URL MANIFESTS
@@ -12,9 +12,9 @@ TAKES_publish := STORE KEYS ISSUE REFRESH
 TAKES_demo := GPU PRECISION STORE MANIFESTS DATA
 TAKES_image := TRT ALLOW_UNLOCKED
 TAKES_bench := BENCH
-ARGS_zoo = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
-ARGS_plan = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(call yes,JSON),--json) $(if $(call yes,MATRIX),--matrix)
-ARGS_nightly = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)"
+ARGS_zoo = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --jobs "$(JOBS)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)"
+ARGS_plan = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --jobs "$(JOBS)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" $(if $(call yes,JSON),--json) $(if $(call yes,MATRIX),--matrix)
+ARGS_nightly = --gpu "$(GPU)" --trt "$(TRT)" --models "$(MODELS)" --precision "$(PRECISION)" --calibration "$(CALIBRATION)" --labelled "$(LABELLED)" --weights "$(WEIGHTS)" $(if $(call yes,LOCKED),--locked) --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder "$(BUILDER)" --builder-python "$(BUILDER_PYTHON)" $(if $(call yes,RETRY),--retry) --timeout "$(TIMEOUT)" --memory "$(MEMORY)" --jobs "$(JOBS)" --executor "$(EXECUTOR)" --scheduler "$(SCHEDULER)" --certs "$(CERTS)" --night "$(NIGHT)" --report "$(REPORT)" --issue "$(ISSUE)"
 ARGS_lock = --models "$(MODELS)" $(if $(call yes,LOCKED),--locked) --upgrade "$(UPGRADE)"
 ARGS_verify = --models "$(MODELS)" --store "$(STORE)" --keys "$(KEYS)" --site "$(SITE)" --base-url "$(BASE_URL)" --builder-python "$(BUILDER_PYTHON)" --timeout "$(TIMEOUT)" --memory "$(MEMORY)"
 ARGS_catalog = --store "$(STORE)" --site "$(SITE)" --base-url "$(BASE_URL)"
@@ -37,6 +37,7 @@ define OPTIONS_HELP
   RETRY           1: rebuild engines that are disabled: they missed tolerance or failed twice (default: off)
   TIMEOUT         time limit of a job in seconds (default: 3600)
   MEMORY          memory limit of a job in GiB (default: no limit)
+  JOBS            exports at once; [nothing else runs while an engine is measured](docs/explanation/farm.md#several-exports-at-once) (default: as many as cores and available memory allow, at most 8; 1 with another executor)
   EXECUTOR        docker: jobs run in [containers](docs/how-to/containers.md#jobs-in-containers); dask: on many machines (default: local)
   SCHEDULER       tls://host:8786: [many machines](docs/explanation/farm.md#many-machines) (default: this machine)
   CERTS           folder of the cluster's certificates (default: $ZOO_FARM_CERTS)

@@ -78,7 +78,8 @@ def runs_here(options: argparse.Namespace) -> bool:
     if options.jobs and not here:
         raise UsageError(
             f"JOBS= (--jobs) is not supported with EXECUTOR={options.executor}",
-            hint="a cluster has as many jobs at once as workers, and docker has one",
+            hint="leave it out: a cluster runs as many jobs at once as it has workers, and "
+            "containers run one by one",
         )
     return here
 

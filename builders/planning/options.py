@@ -170,7 +170,7 @@ OPTIONS: tuple[Option, ...] = (
         variable="JOBS",
         values="exports at once; [nothing else runs while an engine is measured]"
         "(docs/explanation/farm.md#several-exports-at-once)",
-        default="by cores and available memory",
+        default="as many as cores and available memory allow, at most 8; `1` with another executor",
     ),
     Option(
         variable="EXECUTOR",
