@@ -114,9 +114,10 @@ def run(side: Side, models: str, folder: Path) -> Run:
 def _bytes_of(store: Path) -> dict[str, tuple[str, str]]:
     found = {}
     for path in sorted(store.glob("exports/*/*.json")):
-        state = next(store.glob(f"states/{path.parent.name}/*.json"))
+        model = path.parent.name
+        (state,) = store.glob(f"states/{model}/*.json")
         onnx, seeded = (json.loads(file.read_bytes()) for file in (path, state))
-        found[path.parent.name] = (onnx["onnx"]["sha256"], seeded["state"]["sha256"])
+        found[model] = (onnx["onnx"]["sha256"], seeded["state"]["sha256"])
     return found
 
 

@@ -41,7 +41,7 @@ class _Server:
     statuses: dict[int, int] = field(default_factory=dict)
 
     def serve(self) -> list[str] | None:
-        """Returns in this process None, when the farm has gone; in a copy the arguments of it."""
+        """Returns None when the farm has gone; in a copy, the arguments of its job."""
         while True:
             ready, _, _ = select.select([self.farm, self.woken], [], [])
             if self.woken in ready:

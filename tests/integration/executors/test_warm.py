@@ -12,12 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
+from support.models import SMALL
+from support.paths import MANIFESTS, ROOT
 from support.waiting import wait_for, wait_for_end
 
+from builders import weights
 from builders.executors import LocalExecutor, warm
 from builders.jobs.messages import ExportJob
 from builders.jobs.progress import Event, silent
+from builders.photos.calibration import shipped
+from builders.recipe import export_form
+from builders.recipe.export_form import Form
+from builders.weights.mode import WeightsMode
+from zoo.schema.manifest import Manifest
+from zoo.schema.precisions import Precision
+from zoo.util.digest import sha256_file
 from zoo.util.errors import ClusterError, JobError
 
 JOB = ExportJob.model_construct(store="store")
@@ -169,6 +178,7 @@ def test_a_stop_while_it_loads_is_not_waited_out(
 FARM = f"""
 import signal, sys, threading
 from pathlib import Path
+from builders import weights
 from builders.executors import LocalExecutor, warm
 from builders.jobs.messages import ExportJob
 from builders.jobs.progress import silent
@@ -200,3 +210,30 @@ def test_a_farm_that_is_stopped_leaves_no_process(number: int, tmp_path: Path) -
     assert len(started) == 3  # two copies and their original
     for process in started:
         wait_for_end(process)
+
+
+@pytest.mark.full
+def test_copies_beside_each_other_export_the_bytes_of_a_worker_alone(
+    manifests: dict[str, Manifest], tmp_path: Path
+) -> None:
+    manifest = manifests[SMALL]
+    identity = weights.identify(manifest, WeightsMode.SEEDED)
+    form, images = Form(dialect="dynamo-20", precision=Precision.FP32), shipped()
+    job = ExportJob(
+        manifest=manifest, manifest_dir=str(MANIFESTS), weights=identity,
+        inputs={"fp32": export_form.export_inputs(manifest, identity, form, images.name)},
+        calibration=images, fp32=None, state=None, store=str(tmp_path / "store"),
+    )  # fmt: skip
+
+    def export(executor: LocalExecutor, name: str) -> dict[str, str]:
+        (tmp_path / name).mkdir()
+        folder = executor.run(job, tmp_path / name, silent).folder
+        files = ("fp32.onnx", "golden.npz", "state.safetensors")
+        return {file: sha256_file(folder / file) for file in files}
+
+    alone = export(LocalExecutor(), "alone")
+    copies = LocalExecutor(warm=True, exports_at_once=2)
+    with ThreadPoolExecutor(2) as pool:
+        beside = list(pool.map(lambda name: export(copies, name), ("one", "two")))
+    copies.stop()
+    assert beside == [alone, alone]

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from support.make_farm import Farm
 from support.models import SMALL
-from support.paths import ROOT
+from support.paths import MANIFESTS, ROOT
+from support.waiting import wait_for_end
 
 
 def visible(farm: Farm) -> None:
@@ -89,3 +90,28 @@ def test_a_kill_at_any_moment_leaves_no_visible_half(dry_run: Farm, tmp_path: Pa
     index = farm.repository.index()
     assert index is not None
     assert [row.model for row in index.models] == [SMALL]
+
+
+@pytest.mark.full
+def test_ctrl_c_while_models_are_exported_ends_all_of_it(tmp_path: Path) -> None:
+    farm = Farm(folder=tmp_path, manifests=MANIFESTS)
+    asked = ("WEIGHTS=seeded", f"MODELS={SMALL},resnet50", "GPU=cpu", "PRECISION=fp32", "JOBS=2")
+    process = subprocess.Popen(
+        farm.command(*asked), cwd=ROOT, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    exporting: set[str] = set()
+    for line in process.stdout:
+        exporting.add(line.partition(":")[0])
+        if exporting >= {SMALL, "resnet50"}:
+            break
+    started = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.stdout.read().count("Traceback") == 0
+    assert process.wait() != 0
+    for pid in started:
+        wait_for_end(pid)
+    assert not list(tmp_path.glob("_failures/*"))
+    assert not list(farm.store.parent.glob(".incoming/job-*"))
+    assert not list(farm.store.glob("**/.incoming/job-*"))
