@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,8 @@ class Journal(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Returns the file's content, with the digest."""
-        return json.dumps({**self._stated(), "sha256": sha256_json(self._stated())}).encode()
+        whole = self.model_copy(update={"sha256": self._digest()})
+        return whole.model_dump_json(exclude_none=True).encode()
 
     @property
     def version(self) -> int:
@@ -60,7 +60,7 @@ class Journal(BaseModel):
         Raises:
             ValueError: It is not.
         """
-        if self.sha256 not in (None, sha256_json(self._stated())):
+        if self.sha256 not in (None, self._digest()):
             raise ValueError("it does not match its digest")
         if wrong := [name for name in self.files if not _NAME.fullmatch(name)]:
             raise ValueError(f"{wrong[0]!r} is not the name of a file of metadata")
@@ -71,8 +71,8 @@ class Journal(BaseModel):
         for text in self.files.values():
             parsed(text.encode())
 
-    def _stated(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"sha256"}, exclude_none=True)
+    def _digest(self) -> str:
+        return sha256_json(self.model_dump(exclude={"sha256"}, exclude_none=True))
 
 
 def read_journal(path: Path) -> Journal:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
@@ -15,18 +14,13 @@ from typing import Any
 from botocore import exceptions as aws
 
 from zoo.stores.base import (
-    ELSEWHERE,
     PROBES,
     Abandoned,
     Entry,
     Progress,
     check_key,
     check_prefix,
-    delete_probe,
-    ignores_conditions,
     is_key,
-    probe,
-    race,
     too_long,
 )
 from zoo.stores.lock_owner import PATIENCE, Say, to_stderr
@@ -36,17 +30,12 @@ from zoo.stores.s3.errors import (
     CONFLICT,
     NO_UPLOAD,
     code_of,
-    is_signature_refused,
-    strips_conditions,
 )
 from zoo.stores.s3.lease import LEASE, Lease
 from zoo.stores.s3.patience import let_go
+from zoo.stores.s3.probes import check_conditions
 from zoo.stores.s3.upload import Upload
 from zoo.stores.transfer import PART, again, append_parts, appending
-from zoo.util.errors import RepositoryError
-
-_NO_TAG = '"00000000000000000000000000000000"'
-"""An ETag that no object has."""
 
 
 class S3Store:
@@ -177,43 +166,7 @@ class S3Store:
 
     def check_writable(self) -> None:
         """Tests conditional writes: creation, races, replacement, and multipart uploads."""
-        try:
-            probe(self)
-        except RepositoryError as error:
-            if is_signature_refused(error) and self._takes_plain_writes():
-                raise strips_conditions(self.url) from error
-            raise
-        race(self)
-        key = f"{PROBES}{uuid.uuid4().hex}"  # unique: another publisher may test at the same time
-        tag = self._bucket.write_tagged(key, b"first", None)
-        try:
-            self._probe_replacement(key, tag)
-            with self._bucket.writing("write", key):
-                if Upload(self._bucket.ask, self._bucket.at(key)).overwrites():
-                    raise ignores_conditions(self.url, "If-None-Match of multipart uploads")
-        finally:
-            delete_probe(self, key)
-
-    def _probe_replacement(self, key: str, tag: str | None) -> None:
-        """Checks that an object is replaced on the condition of its own ETag, and of no other."""
-        if self._bucket.write_tagged(key, b"second", _NO_TAG) is not None:
-            raise ignores_conditions(self.url, "If-Match")
-        if tag is None or self._bucket.write_tagged(key, b"second", tag) is None:
-            raise RepositoryError(
-                f"{self.url}: this server refuses conditional writes (If-Match) even if they name "
-                "the object's ETag, so that no publisher can keep its lock",
-                hint=ELSEWHERE,
-            )
-
-    def _takes_plain_writes(self) -> bool:
-        """Whether a write without conditions succeeds, so that the credentials are right."""
-        key = f"{PROBES}{uuid.uuid4().hex}"
-        try:
-            self.put(key, b"first")
-        except RepositoryError:
-            return False
-        delete_probe(self, key)
-        return True
+        check_conditions(self, self._bucket)
 
     def abandoned(self, before: datetime) -> Iterator[Abandoned]:
         """Yields multipart uploads that were neither completed nor aborted, and probes."""
