@@ -91,7 +91,7 @@ class Growth(_Stated):
         sizes: Sizes of the work.
         seconds: Median at each size.
         mib: Peak memory at each size; empty if it was not measured.
-        exponent: Of the last tenfold growth: 1 is proportional to the work, 0 is constant.
+        exponent: Of the last tenfold growth, or a little more: 1 is proportional, 0 is constant.
         memory_exponent: The same of memory; None if it was not measured.
     """
 
@@ -113,7 +113,7 @@ class Growth(_Stated):
         medians = {size: typical(taken) for size, taken in runs.items()}
         exponents = [
             _exponent(before, largest, a.seconds, b.seconds)
-            for a, b in zip(runs[before], runs[largest], strict=True)
+            for a, b in zip(runs[before], runs[largest], strict=False)  # large work: fewer rounds
         ]
         mib = tuple(medians[size].mib or 0.0 for size in sizes)
         known = all(mib)
