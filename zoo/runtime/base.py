@@ -56,8 +56,12 @@ class Session(Protocol):
 class Running(Protocol):
     """A batch submitted to an engine. Its features stay in the engine's memory until fetched."""
 
-    def features(self) -> Features:
-        """Waits for the engine and returns the features in host memory. Call it only once."""
+    def features(self, into: Features | None = None) -> Features:
+        """Waits for the engine and returns the features in host memory. Call it only once.
+
+        Args:
+            into: Where they go, ``(N, feature_dim)``; by default into memory of their own.
+        """
         ...
 
 
@@ -116,6 +120,11 @@ class DeviceSession(Protocol):
         """Type of the engine's input."""
         ...
 
+    @property
+    def width(self) -> int:
+        """Number of features per image."""
+        ...
+
     def pipeline(self) -> AbstractContextManager[DevicePipeline]:
         """Opens a pipeline, for the thread that calls it."""
         ...
@@ -148,8 +157,11 @@ class _Finished:
     def __init__(self, features: Features) -> None:
         self._features = features
 
-    def features(self) -> Features:
-        return self._features
+    def features(self, into: Features | None = None) -> Features:
+        if into is None:
+            return self._features
+        into[:] = self._features
+        return into
 
 
 @runtime_checkable

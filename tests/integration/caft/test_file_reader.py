@@ -49,10 +49,10 @@ def test_contents_are_those_of_the_files(reader: FileReader, tmp_path: Path) -> 
     found = reader.read(written(tmp_path, *contents))
     for content, answer in zip(contents, found, strict=True):
         assert answer is not None
-        assert answer.data.tobytes() == content
+        assert answer.jpeg.data.tobytes() == content
         assert answer.sha256 == sha256_bytes(content)
-        assert not answer.data.flags.writeable
-    assert [(each.size.width, each.size.height) for each in found if each] == [
+        assert not answer.jpeg.data.flags.writeable
+    assert [tuple(each.jpeg.size) for each in found if each] == [
         (64, 48),
         (900, 700),
         (31, 17),
@@ -75,7 +75,7 @@ def test_a_part_of_a_file_is_read(reader: FileReader, tmp_path: Path) -> None:
     (file,) = written(tmp_path, b"before" + content + b"after")
     (found,) = reader.read([FileRead(file.path, 6, len(content))])
     assert found is not None
-    assert found.data.tobytes() == content
+    assert found.jpeg.data.tobytes() == content
 
 
 def test_only_upright_photos_are_for_the_gpu_where_exif_is_applied(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_contents_outlive_the_process_and_are_freed_with_the_last(
     found = reader.read(written(tmp_path, content, jpeg(2)))
     reader.close()
     assert found[0] is not None
-    data = found[0].data
+    data = found[0].jpeg.data
     del found
     gc.collect()
     assert data.tobytes() == content
