@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
@@ -28,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from zoo.caft.shared_memory import Piece, Pieces
+from zoo.caft.shared_memory import FilledPieces, MappedPieces, Piece
 from zoo.caft.stamps import FileRead, Stamp
 from zoo.inference.gpu.jpeg import JpegFile, JpegSize, plain_jpeg
 from zoo.inference.preprocess import Exif, orientation_of
@@ -73,11 +72,11 @@ class FileReader:
                 [sys.executable, "-m", __name__, str(theirs.fileno()), exif],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": paths},
+                env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
         self._connection = Connection(os.dup(ours.fileno()))
-        self._pieces = Pieces()
+        self._pieces = MappedPieces(ours)
 
     def wait(self) -> None:
         """Waits until the process has started; nothing needs to."""
@@ -97,17 +96,11 @@ class FileReader:
         if self._socket is None:
             return [None] * len(files)
         try:
-            number, gone = self._pieces.take()
-            self._connection.send(
-                (
-                    number,
-                    gone,
-                    [(file.file, file.start, file.size, file.unchanged) for file in files],
-                )
-            )
+            asked = [(file.file, file.start, file.size, file.unchanged) for file in files]
+            self._connection.send((self._pieces.free(), asked))
             answers: list[_Found | None]
-            answers, fresh = self._connection.recv()
-            shared = self._pieces.filled(number, self._socket, fresh=fresh)
+            answers, number, fresh = self._connection.recv()
+            shared = self._pieces.filled(number, fresh=fresh)
         except (OSError, EOFError, ValueError):  # it was killed: its files are read here
             self.close()
             return [None] * len(files)
@@ -197,20 +190,17 @@ def serve(ours: socket.socket, exif: Exif) -> None:
     """Answers requests until the parent closes the connection."""
     with closing(Connection(os.dup(ours.fileno()))) as connection:
         connection.send(None)  # ready
-        pieces: defaultdict[int, Piece] = defaultdict(Piece)
+        pieces = FilledPieces(ours)
         while True:
             try:
-                number, gone, request = connection.recv()
+                free, request = connection.recv()
             except (EOFError, OSError):
                 return
-            for each in gone:
-                del pieces[each]
-            piece = pieces[number]
-            piece.used = 0
-            piece.room(0)  # there is memory, even if no file is for the GPU
+            pieces.free(free)
+            piece = pieces.take()
             answers = [_read(FileRead(*file), piece, exif) for file in request]
-            connection.send((answers, piece.fresh))
-            piece.hand_over(ours)
+            connection.send((answers, piece.number, piece.fresh))
+            pieces.hand_over(piece)
 
 
 def _read(file: FileRead, piece: Piece, exif: Exif) -> _Found | None:

@@ -7,6 +7,7 @@ import os
 import socket
 import weakref
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,86 +22,51 @@ _KEPT = 32 << 20
 Bytes = npt.NDArray[np.uint8]
 
 
-def hand_over(ours: socket.socket, memory: int) -> None:
-    """Sends memory, open as a file, to the process at the other end of a socket."""
-    socket.send_fds(ours, [b"\0"], [memory])
+class MappedPieces:
+    """The parent's side: pieces of memory that the other process fills, again and again.
 
+    Fresh memory costs more than what is done with it: the system clears its pages, and a process is
+    interrupted at the first use of each.
 
-def received(ours: socket.socket) -> Bytes:
-    """Receives memory as an array of bytes, read-only; it is freed with the last view of it.
-
-    Raises:
-        OSError: The other process has ended.
-        ValueError: The same.
-    """
-    mapped = _received(ours)
-    return np.empty(0, np.uint8) if mapped is None else np.frombuffer(mapped, np.uint8)
-
-
-def _received(ours: socket.socket) -> mmap.mmap | None:
-    _, (memory, *_), *_ = socket.recv_fds(ours, 1, 1)
-    try:
-        size = os.fstat(memory).st_size
-        return mmap.mmap(memory, size, prot=mmap.PROT_READ) if size else None
-    finally:
-        os.close(memory)
-
-
-def write_all(memory: int, data: memoryview) -> None:
-    """Appends bytes."""
-    while data:
-        data = data[os.write(memory, data) :]
-
-
-class Pieces:
-    """The parent's side of memory that is used again once nobody has a view of it.
-
-    Fresh memory costs more than what is done with it: the system clears its pages, and each process
-    that touches one is interrupted. Pieces have numbers, which the two processes tell each other.
+    Args:
+        ours: The socket that connects the processes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
         self._mapped: dict[int, mmap.mmap] = {}
-        self._free: deque[int] = deque()  # other threads append to it
-        self._gone: list[int] = []
-        self._count = 0
+        self._free: deque[int] = deque()  # appended to in any thread
 
-    def take(self) -> tuple[int, list[int]]:
-        """Returns the number of a piece to fill, and those that are no longer used."""
-        gone, self._gone = self._gone, []
-        try:
-            return self._free.pop(), gone
-        except IndexError:
-            self._count += 1
-            return self._count, gone
+    def free(self) -> list[int]:
+        """Returns the numbers of the pieces that nobody has a view of any more, once each."""
+        return [self._free.popleft() for _ in range(len(self._free))]
 
-    def filled(self, number: int, ours: socket.socket, *, fresh: bool) -> Bytes:
-        """Returns a piece, read-only, which the other process has filled.
+    def filled(self, number: int, *, fresh: bool) -> Bytes:
+        """Returns a piece, read-only.
 
         Args:
-            number: Its number, from :meth:`take`. It is free again once no view of it is left.
-            ours: The socket that connects the processes.
-            fresh: Whether the other process hands over new memory for it.
+            number: Its number; it is free again once no view of it is left.
+            fresh: Whether the other process hands it over now.
 
         Raises:
             OSError: The other process has ended.
             ValueError: The same.
         """
         if fresh:
-            mapped = _received(ours)
-            if mapped is None:
-                raise ValueError("no memory")
-            self._mapped[number] = mapped
+            _, (memory, *_), *_ = socket.recv_fds(self._ours, 1, 1)
+            try:
+                self._mapped[number] = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
+            finally:
+                os.close(memory)
         view = np.frombuffer(self._mapped[number], np.uint8)
         if len(view) > _KEPT:
             del self._mapped[number]
-            self._gone.append(number)
         else:
             weakref.finalize(view, self._free.append, number).atexit = False
         return view
 
     def close(self) -> None:
-        """Frees the memory; views that are left stay valid."""
+        """Frees the pieces; views that are left stay valid."""
         self._mapped.clear()
 
 
@@ -108,37 +74,78 @@ class Piece:
     """Memory that a process fills for its parent; it grows as needed.
 
     Attributes:
-        used: Number of bytes that are filled.
-        fresh: Whether the parent has not got it yet.
+        number: Its number.
+        fresh: Whether the parent has yet to get it.
     """
 
-    def __init__(self) -> None:
-        self.used = 0
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.fresh = False
+        self.used = 0
+        """Number of bytes that are filled."""
         self._memory = memoryview(b"")
         self._file: int | None = None
+        self.room(_LEAST)
 
     def room(self, size: int) -> memoryview:
         """Returns the next bytes, which count as filled."""
         start, self.used = self.used, self.used + size
-        if self.used > len(self._memory) or not self._memory:
+        if self.used > len(self._memory):
             self._grow(start)
         return self._memory[start : self.used]
 
+    @property
+    def kept(self) -> bool:
+        """Whether it is used again."""
+        return len(self._memory) <= _KEPT
+
     def hand_over(self, ours: socket.socket) -> None:
-        """Sends the memory to the parent if it is fresh."""
+        """Sends it to the parent if it is fresh."""
         if self._file is not None:
-            hand_over(ours, self._file)
+            socket.send_fds(ours, [b"\0"], [self._file])
             os.close(self._file)
-            self._file = None
-            self.fresh = False
+            self._file, self.fresh = None, False
 
     def _grow(self, filled: int) -> None:
-        size = max(_LEAST, self.used * 3 // 2)
+        size = max(_LEAST, self.used)
         if self._file is not None:
             os.close(self._file)
-        self._file = os.memfd_create("files")
+        self._file = os.memfd_create("piece")
         os.ftruncate(self._file, size)
         memory = memoryview(mmap.mmap(self._file, size))
         memory[:filled] = self._memory[:filled]
         self._memory, self.fresh = memory, True
+
+
+class FilledPieces:
+    """The other process's side: the pieces that it fills.
+
+    Args:
+        ours: The socket that connects the processes.
+    """
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self._pieces: dict[int, Piece] = {}
+        self._free: deque[int] = deque()  # appended to in any thread
+        self._count = 0
+
+    def free(self, numbers: Sequence[int]) -> None:
+        """Says that the parent no longer uses some pieces."""
+        self._free.extend(numbers)
+
+    def take(self) -> Piece:
+        """Returns an empty piece."""
+        try:
+            piece = self._pieces[self._free.pop()]
+        except IndexError:
+            self._count += 1
+            piece = self._pieces[self._count] = Piece(self._count)
+        piece.used = 0
+        return piece
+
+    def hand_over(self, piece: Piece) -> None:
+        """Gives a filled piece to the parent, which has been told its number."""
+        piece.hand_over(self._ours)
+        if not piece.kept:
+            del self._pieces[piece.number]

@@ -93,8 +93,12 @@ class Pipeline(Protocol):
 class Pipelined(Protocol):
     """A session that can run batches asynchronously."""
 
-    def pipeline(self) -> AbstractContextManager[Pipeline]:
-        """Opens a pipeline for the calling thread."""
+    def pipeline(self, *, patient: bool = False) -> AbstractContextManager[Pipeline]:
+        """Opens a pipeline for the calling thread.
+
+        Args:
+            patient: Whether a wait leaves the core to others; it then takes a little longer.
+        """
         ...
 
 
@@ -120,21 +124,16 @@ class DeviceSession(Protocol):
         """Type of the engine's input."""
         ...
 
-    @property
-    def width(self) -> int:
-        """Number of features per image."""
-        ...
-
-    def pipeline(self) -> AbstractContextManager[DevicePipeline]:
-        """Opens a pipeline, for the thread that calls it."""
+    def pipeline(self, *, patient: bool = False) -> AbstractContextManager[DevicePipeline]:
+        """Opens a pipeline for the calling thread; see :meth:`Pipelined.pipeline`."""
         ...
 
 
 @contextmanager
 def pipeline_of(session: Session) -> Iterator[Pipeline]:
-    """Opens a session's pipeline, or a synchronous one if the session has none."""
+    """Opens a session's patient pipeline, or a synchronous one if the session has none."""
     if isinstance(session, Pipelined):
-        with session.pipeline() as pipeline:
+        with session.pipeline(patient=True) as pipeline:
             yield pipeline
     else:
         yield _SynchronousPipeline(session)

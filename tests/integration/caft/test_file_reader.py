@@ -163,5 +163,48 @@ def test_where_no_process_starts_files_are_left_to_the_caller(
     readers.close()
 
 
+def test_memory_is_used_again_once_nobody_has_a_view_of_it(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    contents = [jpeg(number) for number in range(6)]
+    files = written(tmp_path, *contents)
+    first = reader.read(files[:1])
+    for number in range(1, 6):
+        (found,) = reader.read(files[number : number + 1])
+        assert found is not None
+        assert found.jpeg.data.tobytes() == contents[number]
+        del found
+        gc.collect()
+    assert _mappings() == 2
+    assert first[0] is not None
+    assert first[0].jpeg.data.tobytes() == contents[0]
+
+
+def test_memory_grows_with_what_is_read_and_is_not_kept_if_it_is_large(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    noise = os.urandom(1 << 20)
+    contents = [content[:2] + _comments(noise) + content[2:] for content in map(jpeg, range(40))]
+    for _ in range(2):
+        found = reader.read(written(tmp_path, jpeg(50), *contents))
+        assert [each is not None and each.sha256 for each in found] == [
+            sha256_bytes(content) for content in (jpeg(50), *contents)
+        ]
+        assert all(
+            each is not None and each.jpeg.data.tobytes() == content
+            for each, content in zip(found, (jpeg(50), *contents), strict=True)
+        )
+        assert _mappings() == 1
+        del found
+        gc.collect()
+        assert _mappings() == 0
+
+
+def _comments(data: bytes) -> bytes:
+    """Comments of a JPEG file, which may be of any size."""
+    pieces = [data[start : start + 65_000] for start in range(0, len(data), 65_000)]
+    return b"".join(b"\xff\xfe" + (len(piece) + 2).to_bytes(2, "big") + piece for piece in pieces)
+
+
 def _mappings() -> int:
-    return Path("/proc/self/maps").read_text().count("memfd:files")
+    return Path("/proc/self/maps").read_text().count("memfd:piece")

@@ -30,7 +30,11 @@ rest is copied."""
 
 
 def features_of(
-    photos: Sequence[Any], session: DeviceSession, preparer: Preparer, preprocess: Preprocess
+    photos: Sequence[Any],
+    session: DeviceSession,
+    preparer: Preparer,
+    preprocess: Preprocess,
+    width: int,
 ) -> Features:
     """Prepares photos of any sizes on the engine's GPU and returns their features.
 
@@ -40,14 +44,15 @@ def features_of(
         session: The engine.
         preparer: The preparer of the engine's batches.
         preprocess: The engine's preprocessing.
+        width: Number of features per image.
 
     Returns:
-        ``(N, feature_dim)`` float32.
+        ``(N, width)`` float32.
 
     Raises:
         RunError: A photo can't be read, or an array has an unsupported shape or type.
     """
-    found: Features = np.empty((len(photos), session.width), np.float32)
+    found: Features = np.empty((len(photos), width), np.float32)
     running: deque[tuple[slice, Running]] = deque()
     with session.pipeline() as pipeline:
         for piece in _pieces(photos, preparer.rows):

@@ -7,6 +7,7 @@ are fetched. A thread that waits leaves its core to others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,12 +38,14 @@ class LanePipeline:
 
     Args:
         lane: Stream that the engine runs on, with its contexts and buffers.
+        patient: Whether a wait leaves the core to others.
     """
 
     ahead = 1
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, *, patient: bool = False) -> None:
         self._lane = lane
+        self._record = cuda.record if patient else _record
         self._in: Stream = lane.device.create_stream()
         self._out: Stream = lane.device.create_stream()
         self._places: dict[int, list[_Place]] = {}
@@ -75,7 +78,7 @@ class LanePipeline:
             lane.stream.wait(copied)
             self._run(piece, bound, int(place.images.handle), result)
             place.read = lane.stream.record()
-        cuda.record(self._in).sync()
+        self._record(self._in).sync()
         return self._running(result, len(images))
 
     def begin_on_device(self, images: cuda.DeviceBatch) -> _Running:
@@ -92,7 +95,7 @@ class LanePipeline:
                 cuda.copy_over(inside, source, piece.rows * engine.image_bytes, lane.stream)
                 source = inside
             self._run(piece, bound, source, result)
-        images.read = lane.stream.record()
+        images.read = self._record(lane.stream)
         return self._running(result, images.rows)
 
     def _result(self, rows: int) -> Buffer:
@@ -110,9 +113,9 @@ class LanePipeline:
 
     def _running(self, result: Buffer, rows: int) -> _Running:
         self._out.wait(self._lane.stream.record())
-        return _Running(
-            result, (rows, self._lane.engine.width), self._out, self._landings, self._landing(rows)
-        )
+        shape = (rows, self._lane.engine.width)
+        landing = self._landing(rows)
+        return _Running(result, shape, self._out, self._landings, landing, self._record)
 
     def _landing(self, rows: int) -> cuda.HostMemory | None:
         """Returns page-locked memory for features; None if there is none for so many rows."""
@@ -160,6 +163,10 @@ class LanePipeline:
         return [_Place(images=buffer, read=allocated) for buffer in buffers]
 
 
+def _record(stream: Stream) -> Event:
+    return stream.record()
+
+
 class _Running:
     """A submitted batch.
 
@@ -170,6 +177,7 @@ class _Running:
         landings: Where the memory for the features goes once it is free.
         landing: Page-locked memory for the features; without it, they are downloaded when they are
             fetched.
+        record: Records an event.
     """
 
     def __init__(
@@ -179,6 +187,7 @@ class _Running:
         out: Stream,
         landings: list[cuda.HostMemory],
         landing: cuda.HostMemory | None,
+        record: Callable[[Stream], Event],
     ) -> None:
         self._result = result
         self._shape = shape
@@ -187,7 +196,7 @@ class _Running:
         self._landing = landing
         if landing is not None:
             self._download(landing.array[: shape[0]])
-        self._done = cuda.record(out)
+        self._done = record(out)
 
     def features(self, into: Features | None = None) -> Features:
         """Waits for the engine and returns the features."""
