@@ -277,6 +277,7 @@ def open_fake(gpu: FakeGpu, path: Path, patch: pytest.MonkeyPatch) -> TensorRTSe
     patch.setattr(cuda, "copy_in", copy_in)
     patch.setattr(cuda, "copy_out", copy_out)
     patch.setattr(cuda, "copy_over", copy_over)
+    patch.setattr(cuda, "record", lambda stream: stream.record())
     patch.setattr(cuda, "free_memory", lambda: gpu.free)
     patch.setattr(cuda, "open_device", lambda: gpu)
     patch.setattr(cuda, "HostMemory", lambda shape: HostMemory(gpu, shape))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from zoo.caft.card import Identity
 from zoo.caft.files import LOG, own, sums_of
 from zoo.caft.growing import GrowingArray
 from zoo.util.errors import CacheError
+
+_WRITTEN_BACK = 128 << 20
+"""Bytes of features after which the system is told to write them to the disk, while the pass goes
+on. Otherwise the end of the pass waits for a gigabyte of them."""
 
 
 class CacheFiles:
@@ -29,6 +35,9 @@ class CacheFiles:
         self._folder, self._identity, self._end = folder, identity, end
         self._arrays: tuple[GrowingArray, ...] | None = None
         self._log: int | None = None
+        self._waiting = 0
+        """Bytes of features that may not be on the disk."""
+        self._writing_back: threading.Thread | None = None
 
     @property
     def are_open(self) -> bool:
@@ -78,6 +87,9 @@ class CacheFiles:
             array.append(rows)
         self._end += len(lines)
         _write(self._log, lines)
+        self._waiting += features.nbytes
+        if self._waiting >= _WRITTEN_BACK:
+            self._write_back(self._arrays[0].path)
 
     def cut(self, samples: int) -> None:
         """Cuts the arrays, which are closed, to so many samples."""
@@ -90,6 +102,9 @@ class CacheFiles:
         Args:
             sync: Whether to wait until the data is on the disk.
         """
+        if self._writing_back is not None:
+            self._writing_back.join()
+            self._writing_back = None
         arrays, self._arrays = self._arrays or (), None
         for array in arrays:
             array.close(sync=sync)
@@ -98,6 +113,29 @@ class CacheFiles:
             if sync:
                 os.fsync(log)
             os.close(log)
+
+    def _write_back(self, path: Path) -> None:
+        """Has a thread wait for the disk, unless one does already."""
+        if self._writing_back is None or not self._writing_back.is_alive():
+            self._waiting = 0
+            self._writing_back = threading.Thread(
+                target=_on_disk, args=(path,), name="write back", daemon=True
+            )
+            self._writing_back.start()
+
+
+def _on_disk(path: Path) -> None:
+    """Waits until a file is on the disk.
+
+    What goes wrong is told again when the file is synchronised at the end: the system tells it once
+    for every descriptor, and this one is another.
+    """
+    with suppress(OSError):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
 
 
 def _write(file: int, data: bytes) -> None:

@@ -8,6 +8,7 @@ memory.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -15,10 +16,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from zoo.caft.decode_process import reason_of
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
 from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
-from zoo.caft.shared_memory import hand_over, received, write_all
+from zoo.caft.shared_memory import FilledPieces, MappedPieces, Piece
 from zoo.caft.stamps import FileRead, Stamp
 from zoo.inference.extractor import Extractor
 from zoo.inference.preprocess import Exif
@@ -78,9 +78,10 @@ class Loaded:
         return self.image
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A :class:`zoo.caft.decode.Decoded` without its sample, which the parent has.
+
+    It is sent as a plain tuple, which is pickled fastest.
 
     Attributes:
         label: See there.
@@ -145,6 +146,7 @@ class EngineProcess:
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
         self._connection = Connection(os.dup(ours.fileno()))
+        self._pieces = MappedPieces(ours)
         self._sent(task)
 
     def ready(self) -> tuple[str, ...]:
@@ -158,7 +160,7 @@ class EngineProcess:
         Raises:
             RunError: The process has ended.
         """
-        self._sent([_portable(sample) for sample in samples])
+        self._sent((self._pieces.free(), [_portable(sample) for sample in samples]))
 
     def finish(self) -> None:
         """Ends a run: no more samples follow until those sent so far are done.
@@ -174,13 +176,13 @@ class EngineProcess:
         Raises:
             RunError: The engine failed, or the process has ended.
         """
-        outcomes: list[Outcome]
-        outcomes, shape = self._received()
+        outcomes, shape, number, fresh = self._received()
         try:
-            data = received(self._socket)
+            data = self._pieces.filled(number, fresh=fresh)
         except (OSError, ValueError) as error:
             raise self._ended() from error
-        return outcomes, data.view(np.float32).reshape(shape)
+        features = data[: 4 * math.prod(shape)].view(np.float32).reshape(shape)
+        return [Outcome(*each) for each in outcomes], features
 
     def stop(self) -> None:
         """Ends the process, whatever it does; what other threads send and receive fails."""
@@ -194,6 +196,7 @@ class EngineProcess:
         self._process.wait()
         self._connection.close()
         self._socket.close()
+        self._pieces.close()
 
     def _sent(self, message: Any) -> None:
         try:
@@ -221,11 +224,15 @@ class EngineProcess:
         )
 
 
-def _portable(sample: Sample) -> Sample:
+_InFile = tuple[str, "str | None", str, int, "int | None", "tuple[int, ...] | None"]
+"""A sample in a file: name and label, and the arguments of its :class:`FileRead`."""
+
+
+def _portable(sample: Sample) -> Sample | _InFile:
     """Returns a sample that another process can read: with its image, unless that is in a file."""
     read = sample.read
     if isinstance(read, FileRead):
-        return Sample(name=sample.name, label=sample.label, read=read)
+        return sample.name, sample.label, read.file, read.start, read.size, read.unchanged
     try:
         loaded = Loaded(image=persistently(read, sample.name))
     except (DatasetError, MachineError):
@@ -248,10 +255,14 @@ def serve(ours: socket.socket) -> None:
         with _extractor(task) as extractor, _runs(extractor, task) as runs:
             try:
                 connection.send(runs.decoders)
-                for samples in _each_run(connection):
+                pieces = FilledPieces(ours)
+                for samples in _each_run(connection, pieces):
                     for outcomes, features in runs.results(samples):
-                        connection.send(([Outcome.of(each) for each in outcomes], features.shape))
-                        _send(features, ours)
+                        piece = pieces.take()
+                        _copy(features, piece)
+                        told = [tuple(Outcome.of(each)) for each in outcomes]
+                        connection.send((told, features.shape, piece.number, piece.fresh))
+                        pieces.hand_over(piece)
             except Exception as error:
                 # Before the threads are ended: one of them waits for the parent's samples.
                 connection.send(_Failed(error=_told(error)))
@@ -262,14 +273,9 @@ def serve(ours: socket.socket) -> None:
         raise SystemExit(1) from error
 
 
-def _send(features: Features, ours: socket.socket) -> None:
-    memory = os.memfd_create("features")
-    try:
-        rows = np.ascontiguousarray(features, np.float32)
-        write_all(memory, memoryview(rows.reshape(-1).view(np.uint8).data))
-        hand_over(ours, memory)
-    finally:
-        os.close(memory)
+def _copy(features: Features, piece: Piece) -> None:
+    rows = np.frombuffer(piece.room(4 * features.size), np.float32)
+    rows.reshape(features.shape)[:] = features
 
 
 def _told(error: Exception) -> ZooError:
@@ -278,19 +284,30 @@ def _told(error: Exception) -> ZooError:
     return RunError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 
 
-def _each_run(connection: Connection) -> Iterator[Iterator[Sample]]:
+def _each_run(connection: Connection, pieces: FilledPieces) -> Iterator[Iterator[Sample]]:
     """Yields the samples of each run, until the parent is gone."""
     with suppress(EOFError, OSError):
         while True:
             first = connection.recv()
             if first is not None:
-                yield chain(first, _samples(connection))
+                yield _samples(first, connection, pieces)
 
 
-def _samples(connection: Connection) -> Iterator[Sample]:
+def _samples(first: Any, connection: Connection, pieces: FilledPieces) -> Iterator[Sample]:
+    message = first
     with suppress(EOFError, OSError):  # the parent is gone, or has seen the error
-        while (samples := connection.recv()) is not None:
-            yield from samples
+        while message is not None:
+            free, samples = message
+            pieces.free(free)
+            yield from map(_sample, samples)
+            message = connection.recv()
+
+
+def _sample(portable: Sample | _InFile) -> Sample:
+    if isinstance(portable, Sample):
+        return portable
+    name, label, file, start, size, unchanged = portable
+    return Sample(name=name, label=label, read=FileRead(file, start, size, unchanged))
 
 
 def _extractor(task: Task) -> Extractor:

@@ -191,47 +191,49 @@ def cache_features(
     recogniser: Recogniser | None = None
     state = Pass()
     complete = False
-    try:
-        recogniser = _recogniser(writer, stamps, workers)
-        state.before = recogniser.before
-        if not isinstance(data, (str, Path)) or writer.source_before != name:
-            SameSource(
-                recogniser=recogniser,
-                source=source,
-                name=name,
-                had=writer.source_before,
-                moved=moved,
-            ).check()
-        with (
-            closing(Lookahead(recogniser.new_samples(source))) as new_samples,
-            _open_runs(
-                extractor,
-                augmentation,
-                new_samples,
-                samples=samples,
-                workers=workers,
-                decode=decode,
-                exif=exif,
-                devices=devices,
-                cluster=cluster,
-                waiting=partial(_clocked, state),
-            ) as runs,
-            closing(runs.results(new_samples)) as results,
-            _progress(on_progress, data, image=image, label=label, split=split) as show,
-        ):
-            writer.decoded_by(runs.decoders)
-            for outcomes, features in results:
-                writer.decoded_by(runs.decoders)  # workers of a cluster say it with the result
-                writer.append(outcomes, features)
-                _stamp(stamps, outcomes)
-                _count(outcomes, state, on_bad)
-                show(state)
-        complete = True
-    finally:
-        state.seconds = time.perf_counter() - state.started
-        stamps.close(complete=complete)
-        draft = None if recogniser is None else recogniser.draft
-        card = writer.close(complete=complete, seconds=state.seconds, draft=draft)
+    with ExitStack() as ended:
+        try:
+            recogniser = _recogniser(writer, stamps, workers)
+            state.before = recogniser.before
+            if not isinstance(data, (str, Path)) or writer.source_before != name:
+                SameSource(
+                    recogniser=recogniser,
+                    source=source,
+                    name=name,
+                    had=writer.source_before,
+                    moved=moved,
+                ).check()
+            with (
+                closing(Lookahead(recogniser.new_samples(source))) as new_samples,
+                _open_runs(
+                    extractor,
+                    augmentation,
+                    new_samples,
+                    samples=samples,
+                    workers=workers,
+                    decode=decode,
+                    exif=exif,
+                    devices=devices,
+                    cluster=cluster,
+                    waiting=partial(_clocked, state),
+                    ended=ended,
+                ) as runs,
+                closing(runs.results(new_samples)) as results,
+                _progress(on_progress, data, image=image, label=label, split=split) as show,
+            ):
+                writer.decoded_by(runs.decoders)
+                for outcomes, features in results:
+                    writer.decoded_by(runs.decoders)  # workers of a cluster say it with the result
+                    writer.append(outcomes, features)
+                    _stamp(stamps, outcomes)
+                    _count(outcomes, state, on_bad)
+                    show(state)
+            complete = True
+        finally:
+            state.seconds = time.perf_counter() - state.started
+            stamps.close(complete=complete)
+            draft = None if recogniser is None else recogniser.draft
+            card = writer.close(complete=complete, seconds=state.seconds, draft=draft)
     _tell_changes(recogniser.changes, state)
     state.unlabelled = writer.unlabelled
     state.notes = notes_of(source)
@@ -263,8 +265,12 @@ def _open_runs(
     devices: Devices | None,
     cluster: Workforce | None,
     waiting: Waiting,
+    ended: ExitStack,
 ) -> Iterator[Runs]:
-    """Opens what runs the pass: the engine here, in other processes, or on a cluster."""
+    """Opens what runs the pass: the engine here, in other processes, or on a cluster.
+
+    Processes are told to end on exit, and waited for by ``ended``: CUDA takes half a second.
+    """
     if cluster is not None:
         setup = setup_of(
             cluster, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
@@ -288,7 +294,8 @@ def _open_runs(
             )
             with nullcontext() if required else suppress(ZooError):
                 starting = Starting(task, processes, waiting=waiting)
-                opened.callback(starting.close)
+                ended.callback(starting.close)
+                opened.callback(starting.stop)
             own = own_gpu(extractor)
             if starting is not None and not (own and own.items() <= processes.items()):
                 yield starting.wait()

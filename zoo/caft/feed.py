@@ -80,7 +80,7 @@ def open_feed(
                 extractor.preprocess, augmentation, photos, jpegs=decoder is not None, exif=exif
             )
             slots = Decoder(kind, samples=samples, workers=workers, tasks=1)
-            pipeline = opened.enter_context(session.pipeline())
+            pipeline = opened.enter_context(session.pipeline(patient=True))
             lend: Lend = nullcontext
             if decoder is not None and cuda.free_memory() > preparer.most_memory:
                 lend = partial(preparers.lend, samples * views)

@@ -3,7 +3,7 @@
 A photo that the GPU decodes costs the host next to nothing but its file: opening, reading and
 hashing it, each of which gives up the GIL. A few threads that hand the GIL around for every file
 prepare a fraction of the photos that the GPU could take, so that files are read in other processes,
-several per request. Contents come back through shared memory, without a copy.
+several per request. They read into shared memory, which is used again, so that nothing is copied.
 
 ``python -m zoo.caft.file_reader FD EXIF`` is the process's side; messages are pickled, and come
 from and go to its parent only.
@@ -21,15 +21,15 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from zoo.caft.shared_memory import hand_over, received, write_all
+from zoo.caft.shared_memory import FilledPieces, MappedPieces, Piece
 from zoo.caft.stamps import FileRead, Stamp
-from zoo.inference.gpu.jpeg import JpegSize, plain_jpeg
+from zoo.inference.gpu.jpeg import JpegFile, JpegSize, plain_jpeg
 from zoo.inference.preprocess import Exif, orientation_of
 from zoo.util.digest import sha256_bytes
 
@@ -38,30 +38,22 @@ _HEADERS = 65_536  # bytes; EXIF is at the start of a file
 
 
 class JpegContent(NamedTuple):
-    """A JPEG file that the GPU decodes.
+    """A file that was read.
 
     Attributes:
-        data: Its content, read-only.
-        size: Size of its image.
+        jpeg: The file, with its content, read-only.
         sha256: Digest of its content.
         stamp: The file's stamp, None if it has none.
     """
 
-    data: npt.NDArray[np.uint8]
-    size: JpegSize
+    jpeg: JpegFile
     sha256: str
     stamp: Stamp | None
 
 
-class _Found(NamedTuple):
-    """A process's answer about a file: its place in the shared memory, and its contents."""
-
-    start: int
-    end: int
-    width: int
-    height: int
-    sha256: str
-    stamp: Stamp | None
+_Found = tuple[int, int, int, int, str, "Stamp | None"]
+"""A process's answer about a file: start and end in the shared memory, width, height, digest and
+stamp. Plain tuples, which are pickled fastest."""
 
 
 class FileReader:
@@ -80,10 +72,11 @@ class FileReader:
                 [sys.executable, "-m", __name__, str(theirs.fileno()), exif],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": paths},
+                env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
         self._connection = Connection(os.dup(ours.fileno()))
+        self._pieces = MappedPieces(ours)
 
     def wait(self) -> None:
         """Waits until the process has started; nothing needs to."""
@@ -103,11 +96,11 @@ class FileReader:
         if self._socket is None:
             return [None] * len(files)
         try:
-            self._connection.send(
-                [(file.file, file.start, file.size, file.unchanged) for file in files]
-            )
-            answers: list[_Found | None] = self._connection.recv()
-            shared = received(self._socket)
+            asked = [(file.file, file.start, file.size, file.unchanged) for file in files]
+            self._connection.send((self._pieces.free(), asked))
+            answers: list[_Found | None]
+            answers, number, fresh = self._connection.recv()
+            shared = self._pieces.filled(number, fresh=fresh)
         except (OSError, EOFError, ValueError):  # it was killed: its files are read here
             self.close()
             return [None] * len(files)
@@ -125,6 +118,7 @@ class FileReader:
             self._socket = None
             self._process.kill()
             self._process.wait()
+            self._pieces.close()
 
 
 class FileReaders:
@@ -178,7 +172,7 @@ class FileReaders:
             self._ready.set()
 
 
-def decodable(data: bytes, exif: Exif) -> JpegSize | None:
+def decodable(data: bytes | memoryview, exif: Exif) -> JpegSize | None:
     """Returns the size of a file that the GPU decodes like Pillow, None for other files.
 
     Args:
@@ -186,7 +180,7 @@ def decodable(data: bytes, exif: Exif) -> JpegSize | None:
         exif: Whether its EXIF orientation is applied; a file that is turned is not for the GPU.
     """
     size = plain_jpeg(data)
-    if size is None or exif == "ignore" or _EXIF not in data[:_HEADERS]:
+    if size is None or exif == "ignore" or _EXIF not in bytes(data[:_HEADERS]):
         return size
     with Image.open(io.BytesIO(data)) as photo:
         return size if orientation_of(photo) == 1 else None
@@ -196,42 +190,36 @@ def serve(ours: socket.socket, exif: Exif) -> None:
     """Answers requests until the parent closes the connection."""
     with closing(Connection(os.dup(ours.fileno()))) as connection:
         connection.send(None)  # ready
+        pieces = FilledPieces(ours)
         while True:
             try:
-                request: list[Any] = connection.recv()
+                free, request = connection.recv()
             except (EOFError, OSError):
                 return
-            memory = os.memfd_create("files")
-            try:
-                answers: list[_Found | None] = []
-                place = 0
-                for path, *part in request:
-                    found = _read(FileRead(path, *part), memory, place, exif)
-                    place = place if found is None else found.end
-                    answers.append(found)
-                connection.send(answers)
-                hand_over(ours, memory)
-            finally:
-                os.close(memory)
+            pieces.free(free)
+            piece = pieces.take()
+            answers = [_read(FileRead(*file), piece, exif) for file in request]
+            connection.send((answers, piece.number, piece.fresh))
+            pieces.hand_over(piece)
 
 
-def _read(file: FileRead, memory: int, place: int, exif: Exif) -> _Found | None:
+def _read(file: FileRead, piece: Piece, exif: Exif) -> _Found | None:
     """Appends a file to shared memory if the GPU decodes it."""
+    start = piece.used
     try:
-        data = file()
+        data = file.into(piece.room)
         size = decodable(data, exif)
     except Exception:  # the parent reads it again, and says what is wrong
-        return None
+        size = None
     if size is None:
+        piece.used = start
         return None
-    write_all(memory, memoryview(data))
-    end = place + len(data)
-    return _Found(place, end, size.width, size.height, sha256_bytes(data), file.stamp)
+    return start, piece.used, *size, sha256_bytes(data), file.stamp
 
 
 def _content(found: _Found, shared: npt.NDArray[np.uint8]) -> JpegContent:
-    data = shared[found.start : found.end]
-    return JpegContent(data, JpegSize(found.width, found.height), found.sha256, found.stamp)
+    start, end, width, height, sha256, stamp = found
+    return JpegContent(JpegFile(shared[start:end], JpegSize(width, height)), sha256, stamp)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,8 @@ class GpuBatches:
                 digests.append("")
                 continue
             file.stamp = content.stamp
-            jpeg = JpegFile(content.data, content.size)
             row = number * self._augmentation.views
-            buffer[number] = self._slot(jpeg, content.sha256, row)
+            buffer[number] = self._slot(content.jpeg, content.sha256, row)
             digests.append(content.sha256)
         return digests
 

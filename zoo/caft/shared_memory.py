@@ -1,10 +1,13 @@
-"""Memory that a process fills and hands to its parent, which maps it instead of copying it."""
+"""Memory that a process fills and its parent maps, so that nothing is copied."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import socket
+import weakref
+from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,31 +15,137 @@ import numpy.typing as npt
 AVAILABLE = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
 """Whether this system has what it takes."""
 
+_LEAST = 1 << 20  # bytes of a piece
+_KEPT = 32 << 20
+"""Bytes up to which a piece is used again."""
+
 Bytes = npt.NDArray[np.uint8]
 
 
-def hand_over(ours: socket.socket, memory: int) -> None:
-    """Sends memory, open as a file, to the process at the other end of a socket."""
-    socket.send_fds(ours, [b"\0"], [memory])
+class MappedPieces:
+    """The parent's side: pieces of memory that the other process fills, again and again.
 
+    Fresh memory costs more than what is done with it: the system clears its pages, and a process is
+    interrupted at the first use of each.
 
-def received(ours: socket.socket) -> Bytes:
-    """Receives memory as an array of bytes, read-only; it is freed with the last view of it.
-
-    Raises:
-        OSError: The other process has ended.
-        ValueError: The same.
+    Args:
+        ours: The socket that connects the processes.
     """
-    _, (memory, *_), *_ = socket.recv_fds(ours, 1, 1)
-    try:
-        if not os.fstat(memory).st_size:
-            return np.empty(0, np.uint8)
-        return np.frombuffer(mmap.mmap(memory, 0, prot=mmap.PROT_READ), np.uint8)
-    finally:
-        os.close(memory)
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self._mapped: dict[int, mmap.mmap] = {}
+        self._free: deque[int] = deque()  # appended to in any thread
+
+    def free(self) -> list[int]:
+        """Returns the numbers of the pieces that nobody has a view of any more, once each."""
+        return [self._free.popleft() for _ in range(len(self._free))]
+
+    def filled(self, number: int, *, fresh: bool) -> Bytes:
+        """Returns a piece, read-only.
+
+        Args:
+            number: Its number; it is free again once no view of it is left.
+            fresh: Whether the other process hands it over now.
+
+        Raises:
+            OSError: The other process has ended.
+            ValueError: The same.
+        """
+        if fresh:
+            _, (memory, *_), *_ = socket.recv_fds(self._ours, 1, 1)
+            try:
+                self._mapped[number] = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
+            finally:
+                os.close(memory)
+        view = np.frombuffer(self._mapped[number], np.uint8)
+        if len(view) > _KEPT:
+            del self._mapped[number]
+        else:
+            weakref.finalize(view, self._free.append, number).atexit = False
+        return view
+
+    def close(self) -> None:
+        """Frees the pieces; views that are left stay valid."""
+        self._mapped.clear()
 
 
-def write_all(memory: int, data: memoryview) -> None:
-    """Appends bytes."""
-    while data:
-        data = data[os.write(memory, data) :]
+class Piece:
+    """Memory that a process fills for its parent; it grows as needed.
+
+    Attributes:
+        number: Its number.
+        fresh: Whether the parent has yet to get it.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.fresh = False
+        self.used = 0
+        """Number of bytes that are filled."""
+        self._memory = memoryview(b"")
+        self._file: int | None = None
+        self.room(_LEAST)
+
+    def room(self, size: int) -> memoryview:
+        """Returns the next bytes, which count as filled."""
+        start, self.used = self.used, self.used + size
+        if self.used > len(self._memory):
+            self._grow(start)
+        return self._memory[start : self.used]
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is used again."""
+        return len(self._memory) <= _KEPT
+
+    def hand_over(self, ours: socket.socket) -> None:
+        """Sends it to the parent if it is fresh."""
+        if self._file is not None:
+            socket.send_fds(ours, [b"\0"], [self._file])
+            os.close(self._file)
+            self._file, self.fresh = None, False
+
+    def _grow(self, filled: int) -> None:
+        size = max(_LEAST, self.used)
+        if self._file is not None:
+            os.close(self._file)
+        self._file = os.memfd_create("piece")
+        os.ftruncate(self._file, size)
+        memory = memoryview(mmap.mmap(self._file, size))
+        memory[:filled] = self._memory[:filled]
+        self._memory, self.fresh = memory, True
+
+
+class FilledPieces:
+    """The other process's side: the pieces that it fills.
+
+    Args:
+        ours: The socket that connects the processes.
+    """
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self._pieces: dict[int, Piece] = {}
+        self._free: deque[int] = deque()  # appended to in any thread
+        self._count = 0
+
+    def free(self, numbers: Sequence[int]) -> None:
+        """Says that the parent no longer uses some pieces."""
+        self._free.extend(numbers)
+
+    def take(self) -> Piece:
+        """Returns an empty piece."""
+        try:
+            piece = self._pieces[self._free.pop()]
+        except IndexError:
+            self._count += 1
+            piece = self._pieces[self._count] = Piece(self._count)
+        piece.used = 0
+        return piece
+
+    def hand_over(self, piece: Piece) -> None:
+        """Gives a filled piece to the parent, which has been told its number."""
+        piece.hand_over(self._ours)
+        if not piece.kept:
+            del self._pieces[piece.number]

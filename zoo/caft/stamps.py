@@ -19,9 +19,11 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +49,8 @@ _OWN_DEVICES = frozenset({"btrfs", "overlay", "zfs"})
 """File systems whose files may have a different device number from their mount."""
 
 Stamp = bytes
+
+Data = TypeVar("Data", bytes, memoryview)
 
 
 class FileRead:
@@ -90,33 +94,49 @@ class FileRead:
             OSError: The file can't be read, is no regular file, is larger than a photo may be, ends
                 too early, or has changed.
         """
-        file = _open(self.file)
+        return self._checked(_read)
+
+    def into(self, room: Callable[[int], memoryview]) -> memoryview:
+        """Reads the bytes into memory.
+
+        Args:
+            room: Returns memory of a size in bytes.
+
+        Returns:
+            The memory.
+
+        Raises:
+            OSError: See :meth:`__call__`.
+        """
+        return self._checked(lambda file, start, size: _fill(room(size), file, start))
+
+    def _checked(self, read: Callable[[int, int, int], Data]) -> Data:
+        """Returns what a function reads of the open file, from a byte on, of a size."""
+        file, status = _open(self.file)
         try:
-            status = os.fstat(file)
             before = self._stamp(status)
             size = status.st_size if self.size is None else self.size
             check_size(size)
-            data = _read(file, self.start, size)
+            data = read(file, self.start, size)
             after = os.fstat(file)
         finally:
             os.close(file)
         if len(data) < size:
             raise OSError(f"it ended at byte {self.start + len(data):,}")
-        if self.unchanged not in (None, identity_of(after)):
+        identity = identity_of(after)
+        if self.unchanged not in (None, identity):
             raise OSError(f"{self.path.name} has changed while it was read")
-        self.stamp = before if identity_of(status) == identity_of(after) else None
+        self.stamp = before if identity_of(status) == identity else None
         return data
 
     def now(self) -> Stamp | None:
         """Returns the file's stamp without reading the file; None if there is none."""
         try:
-            file = _open(self.file)  # opening makes NFS fetch current attributes
+            file, status = _open(self.file)  # opening makes NFS fetch current attributes
         except (OSError, ValueError):  # ValueError: a NUL in a name of a list
             return None
-        try:
-            return self._stamp(os.fstat(file))
-        finally:
-            os.close(file)
+        os.close(file)
+        return self._stamp(status)
 
     def _stamp(self, status: os.stat_result) -> Stamp | None:
         settled = _settled_after(status.st_dev, os.path.dirname(self.file))
@@ -237,14 +257,16 @@ def _load(path: Path) -> npt.NDArray[np.uint8]:
         return np.empty((0, row), np.uint8)
 
 
-def _open(path: str) -> int:
+def _open(path: str) -> tuple[int, os.stat_result]:
+    """Opens a regular file; returns its descriptor and status."""
     file = os.open(
         path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     )  # O_NONBLOCK: opening a pipe would block
-    if not stat.S_ISREG(os.fstat(file).st_mode):
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
         os.close(file)
         raise OSError(f"{os.path.basename(path)} is not a regular file")
-    return file
+    return file, status
 
 
 def _read(file: int, start: int, size: int) -> bytes:
@@ -253,6 +275,14 @@ def _read(file: int, start: int, size: int) -> bytes:
         pieces.append(piece)
         start, size = start + len(piece), size - len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _fill(memory: memoryview, file: int, start: int) -> memoryview:
+    """Reads bytes of a file from a place on into memory; returns the part that was filled."""
+    filled = 0
+    while filled < len(memory) and (count := os.preadv(file, [memory[filled:]], start + filled)):
+        filled += count
+    return memory[:filled]
 
 
 @lru_cache(maxsize=1024)

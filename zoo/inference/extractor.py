@@ -125,7 +125,9 @@ class Extractor(Shown):
         if self.preparers is not None and isinstance(self.session, DeviceSession):
             with self.preparers.lend(self._most) as preparer:
                 if preparer is not None:
-                    return features_of(photos, self.session, preparer, self.preprocess)
+                    return features_of(
+                        photos, self.session, preparer, self.preprocess, self.feature_dim
+                    )
         images = batch_of([as_photo(photo) for photo in photos], self.preprocess)
         return self.session.features(images)
 

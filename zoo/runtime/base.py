@@ -56,8 +56,12 @@ class Session(Protocol):
 class Running(Protocol):
     """A batch submitted to an engine. Its features stay in the engine's memory until fetched."""
 
-    def features(self) -> Features:
-        """Waits for the engine and returns the features in host memory. Call it only once."""
+    def features(self, into: Features | None = None) -> Features:
+        """Waits for the engine and returns the features in host memory. Call it only once.
+
+        Args:
+            into: Where they go, ``(N, feature_dim)``; by default into memory of their own.
+        """
         ...
 
 
@@ -89,8 +93,12 @@ class Pipeline(Protocol):
 class Pipelined(Protocol):
     """A session that can run batches asynchronously."""
 
-    def pipeline(self) -> AbstractContextManager[Pipeline]:
-        """Opens a pipeline for the calling thread."""
+    def pipeline(self, *, patient: bool = False) -> AbstractContextManager[Pipeline]:
+        """Opens a pipeline for the calling thread.
+
+        Args:
+            patient: Whether a wait leaves the core to others; it then takes a little longer.
+        """
         ...
 
 
@@ -116,16 +124,16 @@ class DeviceSession(Protocol):
         """Type of the engine's input."""
         ...
 
-    def pipeline(self) -> AbstractContextManager[DevicePipeline]:
-        """Opens a pipeline, for the thread that calls it."""
+    def pipeline(self, *, patient: bool = False) -> AbstractContextManager[DevicePipeline]:
+        """Opens a pipeline for the calling thread; see :meth:`Pipelined.pipeline`."""
         ...
 
 
 @contextmanager
 def pipeline_of(session: Session) -> Iterator[Pipeline]:
-    """Opens a session's pipeline, or a synchronous one if the session has none."""
+    """Opens a session's patient pipeline, or a synchronous one if the session has none."""
     if isinstance(session, Pipelined):
-        with session.pipeline() as pipeline:
+        with session.pipeline(patient=True) as pipeline:
             yield pipeline
     else:
         yield _SynchronousPipeline(session)
@@ -148,8 +156,11 @@ class _Finished:
     def __init__(self, features: Features) -> None:
         self._features = features
 
-    def features(self) -> Features:
-        return self._features
+    def features(self, into: Features | None = None) -> Features:
+        if into is None:
+            return self._features
+        into[:] = self._features
+        return into
 
 
 @runtime_checkable

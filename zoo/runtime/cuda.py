@@ -83,6 +83,17 @@ def copy_over(destination: int, source: int, size: int, stream: Stream) -> None:
     check(driver.cuMemcpyDtoDAsync(destination, source, size, int(stream.handle)))
 
 
+def record(stream: Stream) -> Event:
+    """Records an event. To wait for it leaves the core to others.
+
+    What cuda-core's streams record by default, and ``Stream.sync``, keep a core busy until it has
+    come, which is faster by some microseconds.
+    """
+    from cuda.core import EventOptions
+
+    return stream.record(options=EventOptions(blocking_sync=True))
+
+
 def check(result: tuple[Any, ...]) -> tuple[Any, ...]:
     """Returns what a call of the CUDA driver gave.
 

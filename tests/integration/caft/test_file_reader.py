@@ -49,10 +49,10 @@ def test_contents_are_those_of_the_files(reader: FileReader, tmp_path: Path) -> 
     found = reader.read(written(tmp_path, *contents))
     for content, answer in zip(contents, found, strict=True):
         assert answer is not None
-        assert answer.data.tobytes() == content
+        assert answer.jpeg.data.tobytes() == content
         assert answer.sha256 == sha256_bytes(content)
-        assert not answer.data.flags.writeable
-    assert [(each.size.width, each.size.height) for each in found if each] == [
+        assert not answer.jpeg.data.flags.writeable
+    assert [tuple(each.jpeg.size) for each in found if each] == [
         (64, 48),
         (900, 700),
         (31, 17),
@@ -75,7 +75,7 @@ def test_a_part_of_a_file_is_read(reader: FileReader, tmp_path: Path) -> None:
     (file,) = written(tmp_path, b"before" + content + b"after")
     (found,) = reader.read([FileRead(file.path, 6, len(content))])
     assert found is not None
-    assert found.data.tobytes() == content
+    assert found.jpeg.data.tobytes() == content
 
 
 def test_only_upright_photos_are_for_the_gpu_where_exif_is_applied(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_contents_outlive_the_process_and_are_freed_with_the_last(
     found = reader.read(written(tmp_path, content, jpeg(2)))
     reader.close()
     assert found[0] is not None
-    data = found[0].data
+    data = found[0].jpeg.data
     del found
     gc.collect()
     assert data.tobytes() == content
@@ -163,5 +163,48 @@ def test_where_no_process_starts_files_are_left_to_the_caller(
     readers.close()
 
 
+def test_memory_is_used_again_once_nobody_has_a_view_of_it(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    contents = [jpeg(number) for number in range(6)]
+    files = written(tmp_path, *contents)
+    first = reader.read(files[:1])
+    for number in range(1, 6):
+        (found,) = reader.read(files[number : number + 1])
+        assert found is not None
+        assert found.jpeg.data.tobytes() == contents[number]
+        del found
+        gc.collect()
+    assert _mappings() == 2
+    assert first[0] is not None
+    assert first[0].jpeg.data.tobytes() == contents[0]
+
+
+def test_memory_grows_with_what_is_read_and_is_not_kept_if_it_is_large(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    noise = os.urandom(1 << 20)
+    contents = [content[:2] + _comments(noise) + content[2:] for content in map(jpeg, range(40))]
+    for _ in range(2):
+        found = reader.read(written(tmp_path, jpeg(50), *contents))
+        assert [each is not None and each.sha256 for each in found] == [
+            sha256_bytes(content) for content in (jpeg(50), *contents)
+        ]
+        assert all(
+            each is not None and each.jpeg.data.tobytes() == content
+            for each, content in zip(found, (jpeg(50), *contents), strict=True)
+        )
+        assert _mappings() == 1
+        del found
+        gc.collect()
+        assert _mappings() == 0
+
+
+def _comments(data: bytes) -> bytes:
+    """Comments of a JPEG file, which may be of any size."""
+    pieces = [data[start : start + 65_000] for start in range(0, len(data), 65_000)]
+    return b"".join(b"\xff\xfe" + (len(piece) + 2).to_bytes(2, "big") + piece for piece in pieces)
+
+
 def _mappings() -> int:
-    return Path("/proc/self/maps").read_text().count("memfd:files")
+    return Path("/proc/self/maps").read_text().count("memfd:piece")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.caft import identity
 
+from zoo.caft import cache_files
 from zoo.caft.cache_files import CacheFiles
 from zoo.caft.files import FEATURES, LABELS, LOG, SUMS
 from zoo.util.errors import CacheError
@@ -55,3 +57,24 @@ def test_another_writer_is_noticed(files: CacheFiles, tmp_path: Path) -> None:
     with pytest.raises(CacheError) as caught:
         files.check_alone()
     assert str(tmp_path) in str(caught.value)
+
+
+def test_features_are_written_to_the_disk_while_more_come(
+    files: CacheFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the disk refuses: the synchronisation at the end says so."""
+    synchronised: list[int] = []
+
+    def refuse(file: int) -> None:
+        synchronised.append(file)
+        raise OSError("no disk")
+
+    monkeypatch.setattr(cache_files, "_WRITTEN_BACK", 1)
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    append(files)
+    assert files._writing_back is not None
+    files._writing_back.join()
+    append(files)
+    files.close(sync=True)
+    assert len(synchronised) == 2
+    assert files._writing_back is None

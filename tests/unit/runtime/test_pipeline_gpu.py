@@ -99,10 +99,10 @@ def test_a_pass_writes_the_features_of_each_image(
     card, state = cache_features(samples, made, tmp_path / "cache", batch=8)
     assert (card.samples, state.images) == (50, 50)
     assert near(FeatureCache(tmp_path / "cache").features, ready)
-    assert len(gpu.locked) == 3
+    assert len(gpu.locked) == 5
     cache_features(samples, made, tmp_path / "again", batch=8)
     assert near(FeatureCache(tmp_path / "again").features, ready)
-    assert len(gpu.locked) == 3  # lent again
+    assert len(gpu.locked) == 5  # lent again
 
 
 def test_what_was_begun_is_written_where_the_source_fails(

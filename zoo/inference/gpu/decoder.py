@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from PIL import Image
 
 from zoo.inference.gpu.jpeg import JpegFile, plain_jpeg
 from zoo.inference.gpu.nvjpeg import IMAGE, NvJpeg, NvJpegError
+from zoo.runtime import cuda
 from zoo.util.errors import RunError
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ _MOST_LEVELS = 1
 """Largest accepted difference from Pillow's pixels; the two decoders round differently."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelsOnGpu:
+class PixelsOnGpu(NamedTuple):
     """A photo in the GPU's memory: RGB, 8 bits a channel.
 
     Attributes:
@@ -198,13 +198,11 @@ class HardwareDecoder:
             return np.concatenate(
                 [self._decode(files[part], sizes[part], images[part], stream) for part in parts]
             )
-        place.decoded = stream.record()
+        place.decoded = cuda.record(stream)
         return np.ones(len(files), np.bool_)
 
     def _test(self, stream: Stream) -> None:
         """Decodes a test image and compares it with Pillow's result."""
-        from zoo.runtime import cuda
-
         data = _test_image()
         size = plain_jpeg(data)
         assert size is not None

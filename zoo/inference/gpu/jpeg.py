@@ -7,7 +7,7 @@ Pillow, which decodes them or reports what is wrong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +32,14 @@ _MOST_PIXELS = 89_478_485
 """Pillow warns about larger images: a quarter of a gigabyte of RGB."""
 
 
-@dataclass(frozen=True)
-class JpegSize:
+class JpegSize(NamedTuple):
     """Size in pixels of the image in a JPEG file."""
 
     width: int
     height: int
 
 
-@dataclass(frozen=True)
-class JpegFile:
+class JpegFile(NamedTuple):
     """A JPEG file that the GPU decodes: one that :func:`plain_jpeg` accepts.
 
     Attributes:
@@ -53,7 +51,7 @@ class JpegFile:
     size: JpegSize
 
 
-def plain_jpeg(data: bytes) -> JpegSize | None:
+def plain_jpeg(data: bytes | memoryview) -> JpegSize | None:
     """Returns the size of a JPEG file that the GPU decodes like Pillow, None for other files.
 
     Such a file is baseline (Huffman, 8 bits, one scan), greyscale or YCbCr with common subsampling,
@@ -85,7 +83,7 @@ def plain_jpeg(data: bytes) -> JpegSize | None:
     return None
 
 
-def _frame(body: bytes) -> tuple[JpegSize, int] | None:
+def _frame(body: bytes | memoryview) -> tuple[JpegSize, int] | None:
     """Returns the size and the number of components of a frame header."""
     if len(body) < 6 or body[0] != 8:
         return None
@@ -99,6 +97,6 @@ def _frame(body: bytes) -> tuple[JpegSize, int] | None:
     return JpegSize(width, height), body[5]
 
 
-def _other_colours(body: bytes) -> bool:
+def _other_colours(body: bytes | memoryview) -> bool:
     """Whether a segment is an Adobe segment with a colour transform other than YCbCr."""
     return body[:5] == b"Adobe" and body[11:12] != bytes([_YCBCR])

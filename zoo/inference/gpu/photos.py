@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
@@ -29,7 +30,11 @@ rest is copied."""
 
 
 def features_of(
-    photos: Sequence[Any], session: DeviceSession, preparer: Preparer, preprocess: Preprocess
+    photos: Sequence[Any],
+    session: DeviceSession,
+    preparer: Preparer,
+    preprocess: Preprocess,
+    width: int,
 ) -> Features:
     """Prepares photos of any sizes on the engine's GPU and returns their features.
 
@@ -39,24 +44,31 @@ def features_of(
         session: The engine.
         preparer: The preparer of the engine's batches.
         preprocess: The engine's preprocessing.
+        width: Number of features per image.
 
     Returns:
-        ``(N, feature_dim)`` float32.
+        ``(N, width)`` float32.
 
     Raises:
         RunError: A photo can't be read, or an array has an unsupported shape or type.
     """
-    results: list[Features] = []
-    running: Running | None = None
+    found: Features = np.empty((len(photos), width), np.float32)
+    running: deque[tuple[slice, Running]] = deque()
     with session.pipeline() as pipeline:
         for piece in _pieces(photos, preparer.rows):
             images = _prepare(photos[piece], preparer, preprocess)
-            before, running = running, pipeline.begin_on_device(images)
-            if before is not None:
-                results.append(before.features())
-        if running is not None:
-            results.append(running.features())
-    return results[0] if len(results) == 1 else np.concatenate(results)
+            running.append((piece, pipeline.begin_on_device(images)))
+            if len(running) > 1:
+                _fetch(*running.popleft(), found)
+            else:
+                found.fill(0)  # the system gives memory as it is written, while the engine runs
+        while running:
+            _fetch(*running.popleft(), found)
+    return found
+
+
+def _fetch(piece: slice, running: Running, found: Features) -> None:
+    running.features(into=found[piece])
 
 
 def _pieces(photos: Sequence[Any], most: int) -> Iterator[slice]:

@@ -218,7 +218,7 @@ class Preparer:
                     cuda.copy_over(row, start, self._image_bytes, self._stream)
             if sources:
                 self._kernels.prepare(views_of(sources, self._preprocess), address, self._stream)
-        self._groups.append(self._stream.record())
+        self._groups.append(cuda.record(self._stream))
 
     @contextmanager
     def _uploaded(self, arrays: Collection[npt.NDArray[Any]]) -> Iterator[list[int]]:

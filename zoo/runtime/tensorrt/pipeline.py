@@ -1,11 +1,14 @@
 """Pipeline of a TensorRT session: uploads a batch while the previous one runs.
 
 Uses three streams: one for uploads, the lane's for the engine, and a third for downloads. Features
-stay on the GPU until they are fetched.
+are downloaded to page-locked memory as soon as the engine has them, and copied from there when they
+are fetched. A thread that waits leaves its core to others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,17 +38,21 @@ class LanePipeline:
 
     Args:
         lane: Stream that the engine runs on, with its contexts and buffers.
+        patient: Whether a wait leaves the core to others.
     """
 
     ahead = 1
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, *, patient: bool = False) -> None:
         self._lane = lane
+        self._record = cuda.record if patient else _record
         self._in: Stream = lane.device.create_stream()
         self._out: Stream = lane.device.create_stream()
         self._places: dict[int, list[_Place]] = {}
         self._own: list[Buffer] = []
         self._host: list[cuda.HostMemory] = []
+        self._landings: list[cuda.HostMemory] = []
+        """Those of :attr:`_host` for features that hold none."""
 
     def host_memory(self, shape: tuple[int, ...]) -> Images:
         """Returns page-locked memory, or pageable memory if it can't be locked."""
@@ -71,7 +78,7 @@ class LanePipeline:
             lane.stream.wait(copied)
             self._run(piece, bound, int(place.images.handle), result)
             place.read = lane.stream.record()
-        self._in.sync()
+        self._record(self._in).sync()
         return self._running(result, len(images))
 
     def begin_on_device(self, images: cuda.DeviceBatch) -> _Running:
@@ -88,7 +95,7 @@ class LanePipeline:
                 cuda.copy_over(inside, source, piece.rows * engine.image_bytes, lane.stream)
                 source = inside
             self._run(piece, bound, source, result)
-        images.read = lane.stream.record()
+        images.read = self._record(lane.stream)
         return self._running(result, images.rows)
 
     def _result(self, rows: int) -> Buffer:
@@ -105,8 +112,22 @@ class LanePipeline:
         cuda.copy_over(target, features, piece.rows * row, lane.stream)
 
     def _running(self, result: Buffer, rows: int) -> _Running:
+        self._out.wait(self._lane.stream.record())
         shape = (rows, self._lane.engine.width)
-        return _Running(result, shape, self._lane.stream.record(), self._out)
+        landing = self._landing(rows)
+        return _Running(result, shape, self._out, self._landings, landing, self._record)
+
+    def _landing(self, rows: int) -> cuda.HostMemory | None:
+        """Returns page-locked memory for features; None if there is none for so many rows."""
+        engine = self._lane.engine
+        most = max(profile.max for profile in engine.profiles)
+        if rows > most:
+            return None
+        if not self._landings:
+            with suppress(RunError):  # the system locks no more
+                self._host.append(engine.host.take((most, engine.width)))
+                self._landings.append(self._host[-1])
+        return self._landings.pop() if self._landings else None
 
     def close(self) -> None:
         """Waits for running work and releases the pipeline's memory."""
@@ -117,6 +138,7 @@ class LanePipeline:
             buffer.close(self._lane.stream)
         self._lane.engine.host.give_back(self._host)
         self._places.clear()
+        self._landings.clear()
         self._own.clear()
         self._in.close()
         self._out.close()
@@ -141,20 +163,53 @@ class LanePipeline:
         return [_Place(images=buffer, read=allocated) for buffer in buffers]
 
 
+def _record(stream: Stream) -> Event:
+    return stream.record()
+
+
 class _Running:
-    """A submitted batch whose features are, or will be, on the GPU."""
+    """A submitted batch.
 
-    def __init__(self, memory: Buffer, shape: tuple[int, int], done: Event, out: Stream) -> None:
-        self._memory = memory
+    Args:
+        result: Its features on the GPU, which are freed once they have been downloaded.
+        shape: Of the features.
+        out: The stream for downloads, which waits for the engine.
+        landings: Where the memory for the features goes once it is free.
+        landing: Page-locked memory for the features; without it, they are downloaded when they are
+            fetched.
+        record: Records an event.
+    """
+
+    def __init__(
+        self,
+        result: Buffer,
+        shape: tuple[int, int],
+        out: Stream,
+        landings: list[cuda.HostMemory],
+        landing: cuda.HostMemory | None,
+        record: Callable[[Stream], Event],
+    ) -> None:
+        self._result = result
         self._shape = shape
-        self._done = done
         self._out = out
+        self._landings = landings
+        self._landing = landing
+        if landing is not None:
+            self._download(landing.array[: shape[0]])
+        self._done = record(out)
 
-    def features(self) -> Features:
-        """Waits for the engine, downloads the features, and frees their GPU memory."""
-        features = np.empty(self._shape, np.float32)
-        self._out.wait(self._done)
-        cuda.copy_out(features, int(self._memory.handle), self._out)
-        self._out.sync()
-        self._memory.close(self._out)
+    def features(self, into: Features | None = None) -> Features:
+        """Waits for the engine and returns the features."""
+        features = np.empty(self._shape, np.float32) if into is None else into
+        self._done.sync()
+        if self._landing is None:
+            self._download(features)
+            self._out.sync()
+        else:
+            features[:] = self._landing.array[: len(features)]
+            self._landings.append(self._landing)
         return features
+
+    def _download(self, features: Features) -> None:
+        cuda.copy_out(features, int(self._result.handle), self._out)
+        self._result.close(self._out)

@@ -112,13 +112,16 @@ class TensorRTSession:
             return lane.run_device(images)
 
     @contextmanager
-    def pipeline(self) -> Iterator[LanePipeline]:
+    def pipeline(self, *, patient: bool = False) -> Iterator[LanePipeline]:
         """Opens a pipeline, which uploads a batch while the previous one runs.
 
         After it is closed, its host memory must not be used, and features that were not fetched
         are lost.
+
+        Args:
+            patient: Whether a wait leaves the core to others; it then takes a little longer.
         """
-        with self._lane() as lane, closing(LanePipeline(lane)) as pipeline:
+        with self._lane() as lane, closing(LanePipeline(lane, patient=patient)) as pipeline:
             yield pipeline
 
     def time_on_device(
