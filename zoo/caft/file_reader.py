@@ -72,6 +72,7 @@ class FileReader:
                 [sys.executable, "-m", __name__, str(theirs.fileno()), exif],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                # numpy computes nothing there: it need not start a thread for each core
                 env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
