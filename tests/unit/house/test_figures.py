@@ -20,7 +20,11 @@ PAGES = [
 ]
 SETTINGS: dict[str, tuple[str, ...]] = {
     "SECURITY.md": ("by 30 s for each object", "takes up to 3 GB"),
-    "docs/explanation/farm.md": ("for each 6 GiB of", "would exceed 16 GiB (0.75 GiB on", "to within 10 MiB"),
+    "docs/explanation/farm.md": (
+        "for each 6 GiB of",
+        "would exceed 16 GiB (0.75 GiB on",
+        "to within 10 MiB",
+    ),
     "docs/explanation/precision.md": ("number below 100% is 80%",),
     "docs/explanation/repository.md": ("chunks of about 8 KB",),
     "docs/how-to/nightly.md": ("rose by more than 10%",),
