@@ -8,7 +8,7 @@ from benchmarks.bench.results import Bench, Growth, Median, Ratio, Section
 
 _ABOUT = """# This project beside its peers
 
-Written by `make bench`, with [bench.json](bench.json) and [bench.svg](bench.svg). Every number
+Written by `make bench`, with `bench.json` and [bench.svg](bench.svg). Every number
 compares two ways of doing the same work within one run, in turns: **times as fast** is the peer's
 time divided by ours, so that above 1 ours is faster. In brackets is the 95% interval of the median
 over rounds; of fewer than six rounds, which can't state one, the range. Seconds and MiB are those

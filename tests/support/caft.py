@@ -40,7 +40,9 @@ def record(**changes: Any) -> BuildRecord:
 
 def toy(**changes: Any) -> Extractor:
     """A real extractor on ONNX Runtime that takes microseconds."""
-    return Extractor(OnnxRuntimeSession(TOY, 16, threads=1), record(**changes), "", TOY)
+    return Extractor(
+        OnnxRuntimeSession(TOY, 16, threads=1, layouts=True), record(**changes), "", TOY
+    )
 
 
 def photo(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
