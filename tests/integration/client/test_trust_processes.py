@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from support.signed_repository import LABEL, Signed, run_nothing
 from builders.publish.keys import KeyRing
 from builders.publish.publisher import Publisher
 from builders.run.reverify import Reverifier
+from zoo.client.mirror import Filter, mirror
 from zoo.stores import LocalStore
 from zoo.util.clock import utc_now
 from zoo.util.digest import sha256_bytes
@@ -40,6 +42,21 @@ def test_an_engine_is_withdrawn_once_and_with_a_reason(
     assert zoo_farm(*command, "again") == 0
     assert "row 3 is wrong" in capsys.readouterr().out
     assert zoo_farm("gc", "--store", signed.store.url, "--grace", "-1") == UsageError.exit_code
+
+
+def test_an_engine_is_withdrawn_in_a_repository_that_was_restored_from_a_mirror(
+    signed: Signed, zoo_farm: ZooFarm
+) -> None:
+    signed.release("other", b"other engine")
+    mirror(signed.client(), LocalStore(signed.folder / "mirror"), Filter())
+    shutil.rmtree(signed.folder / "store")
+    shutil.copytree(signed.folder / "mirror", signed.folder / "store")
+    place = ["--store", signed.store.url, "--keys", str(signed.folder / "keys")]
+    assert zoo_farm("publish", *place, "--refresh") == 0
+    assert zoo_farm("withdraw", "m", LABEL, *place, "--reason", "row 3 is wrong") == 0
+    (engine,) = signed.client().model("m").engines
+    assert engine.status == "withdrawn"
+    assert signed.pulled(signed.client(), "other") == b"other engine"
 
 
 def test_an_engine_that_was_superseded_is_withdrawn_by_its_digest(
