@@ -47,8 +47,7 @@ class Ground:
     @property
     def environment(self) -> dict[str, str]:
         """For this project's commands: caches and trusted roots stay in the scratch folder."""
-        home = {f"XDG_{kind}_HOME": str(self.scratch / kind) for kind in ("CACHE", "CONFIG")}
-        return {**os.environ, **home, "PYTHONPATH": str(ROOT)}
+        return {**os.environ, "ZOO_HOME": str(self.scratch / "home"), "PYTHONPATH": str(ROOT)}
 
     @property
     def store(self) -> Path:

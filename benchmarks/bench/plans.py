@@ -113,7 +113,8 @@ def write_tree(folder: Path, models: int, targets: int) -> None:
 
 def _ways(folder: Path, models: int, snakemake: Path | None) -> dict[str, Way]:
     tree, home = folder / "tree", folder / "home"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home)}
+    homes = {"ZOO_HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    environment = {**os.environ, **homes, "PYTHONPATH": str(ROOT)}
     ways: dict[str, Way] = {
         "ours": lambda: command(
             [sys.executable, _SCRIPT, folder / "store", str(models)], environment=environment

@@ -65,7 +65,6 @@ def _of_engine(ground: Ground, engine: Engine, http: str, s3: str, aws: Path | N
 
     def ours() -> Taken:
         home = folder / f"ours{next(numbers)}"
-        homes = {f"XDG_{kind}_HOME": str(home / kind) for kind in ("CACHE", "CONFIG")}
         arguments: list[str | Path] = [
             zoo,
             "pull",
@@ -76,7 +75,7 @@ def _of_engine(ground: Ground, engine: Engine, http: str, s3: str, aws: Path | N
             ground.root_of(ground.store),
             "--allow-seeded",
         ]
-        taken = command(arguments, environment={**os.environ, **homes})
+        taken = command(arguments, environment={**os.environ, "ZOO_HOME": str(home)})
         shutil.rmtree(home)
         return taken
 
