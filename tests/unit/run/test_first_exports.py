@@ -39,6 +39,7 @@ class Exporter(Builder):
 
     def stop(self) -> None:
         self.stopped = True
+        self._meets.abort()  # as stopping a worker ends its job
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         kind = "export" if isinstance(job, ExportJob) else "build"
