@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from zoo.catalog.documents import read_document
 from zoo.schema.records import Record
-from zoo.util.errors import UsageError
-from zoo.util.loading import read_regular
 
 
 class Part(BaseModel):
@@ -100,14 +99,7 @@ def read_nightly(path: Path) -> NightlyRun:
     Raises:
         UsageError: The file can't be read or is not such a summary.
     """
-    try:
-        return NightlyRun.model_validate_json(read_regular(path))
-    except OSError as error:
-        raise UsageError(f"can't read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(
-            f"{path} is not the summary of a nightly run: {where}: {first['msg']}",
-            hint="its fields are described in docs/reference/index-schema.md",
-        ) from error
+    return read_document(
+        path, NightlyRun, "not the summary of a nightly run",
+        "its fields are described in docs/reference/index-schema.md",
+    )  # fmt: skip

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from zoo.catalog import facts
+from zoo.catalog.documents import read_document
 from zoo.schema.index import EngineEntry
 from zoo.schema.intervals import Interval
 from zoo.schema.measurements import MachineDescription
 from zoo.schema.runtimes import Runtime
-from zoo.util.errors import UsageError
-from zoo.util.loading import read_regular
 
 
 class _Measured(BaseModel):
@@ -113,17 +112,10 @@ def read_prices(paths: Iterable[Path]) -> tuple[Price, ...]:
     """
     found = []
     for path in paths:
-        try:
-            price = Price.model_validate_json(read_regular(path))
-        except OSError as error:
-            raise UsageError(f"can't read {path}: {error.strerror}") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise UsageError(
-                f"{path} is no result of benchmarks.studies.portability: {where}: {first['msg']}",
-                hint="restore it from version control, or measure again",
-            ) from error
+        price = read_document(
+            path, Price, "no result of benchmarks.studies.portability",
+            "restore it from version control, or measure again",
+        )  # fmt: skip
         if any(form.turns for form in price.engines):
             found.append(price)
     return tuple(found)
