@@ -1,4 +1,4 @@
-"""Signs what this machine attests, with the key of its builder.
+"""Signs what this machine attests and proposes, with the key of its builder.
 
 The farm's own process signs; its workers never get the key. Which key: that beside the repository's
 keys if they are here, else the one of this user, which ``zoo-farm builders key`` creates.
@@ -15,9 +15,10 @@ from tuf.api.exceptions import RepositoryError as TufError
 
 from builders.publish.keys import BUILDER, AskPassphrase, load_builder, new_builder
 from builders.publish.registered import stated_builders
-from builders.publish.signatures import sign
+from builders.publish.signatures import sign, sign_candidate
 from zoo.client.client import trust_home
 from zoo.repository.repository import Repository
+from zoo.schema.index import Candidate
 from zoo.schema.layout import TIMESTAMP
 from zoo.schema.records import Attestation
 from zoo.util.errors import TrustError
@@ -34,7 +35,7 @@ def own_key() -> Path:
 
 
 class Attestor:
-    """Signs attestations, and finds out before hours of work that they will count.
+    """Signs attestations and candidates, and finds out before hours of work that they will count.
 
     Args:
         repository: The repository.
@@ -72,18 +73,24 @@ class Attestor:
             attestation: The attestation.
             record: Digest of the engine's build record; None if it is about the bytes alone.
         """
-        if not self._signs:
-            return attestation
-        if self._signer is None:
+        signer = self._own()
+        return attestation if signer is None else sign(attestation, signer, record)
+
+    def sign_candidate(self, candidate: Candidate) -> Candidate:
+        """Returns a candidate, signed unless the repository is from before there were builders."""
+        signer = self._own()
+        return candidate if signer is None else sign_candidate(candidate, signer)
+
+    def _own(self) -> CryptoSigner | None:
+        """Returns this machine's key; None if the repository is from before there were builders."""
+        if self._signs and self._signer is None:
             if self._make is not None:
                 self._make()
             assert self._folder is not None
             path = self._folder / BUILDER
-            if not path.exists():  # keys of an earlier version, which register no builder
-                self._signs = False
-                return attestation
-            self._signer = load_builder(path, self._ask)
-        return sign(attestation, self._signer, record)
+            self._signs = path.exists()  # keys of an earlier version register no builder
+            self._signer = load_builder(path, self._ask) if self._signs else None
+        return self._signer
 
     def _registered(self, repository: Repository) -> CryptoSigner | None:
         """Returns this machine's key that a repository registers; None if it registers none."""

@@ -1,6 +1,7 @@
 """Checks a candidate in a process of its own and returns the index that it would make.
 
-Anybody who can write to the store can leave a candidate, so nothing in it is trusted: record keys
+Anybody who can write to the store can leave a candidate: unless a registered builder signed it, as
+the newest that it proposed of the model, it is refused. Nor is anything in it trusted: record keys
 are recomputed, blobs are hashed, engine headers are compared with their records, and verification
 results with their numbers and the tolerances. No engine is deserialised or run. The publisher
 reads only the answer, and signs it.
@@ -24,7 +25,7 @@ from builders.publish.builder_list import Builders
 from builders.publish.corrections import store_documents
 from builders.publish.index import model_index
 from builders.publish.provenance_file import PROVENANCE, is_about
-from builders.publish.signatures import TrustedRepository
+from builders.publish.signatures import TrustedRepository, with_candidate
 from builders.verify.misses import find_misses
 from zoo.repository.files import LARGEST_RECORD
 from zoo.repository.repository import Repository
@@ -114,9 +115,12 @@ def check_candidate(
         raise RepositoryError(f"{key} is missing")
     if key.split("/")[1:2] != [candidate.card.model]:
         raise RepositoryError(f"{key} belongs to another model, {candidate.card.model}")
+    proposals = previous.proposals if previous else {}
+    if builders is not None:
+        proposals = with_candidate(proposals, candidate, builders)
     index = checked_index(repository, candidate, previous, now, kind)
     store_documents(repository, index)
-    return index
+    return index.model_copy(update={"proposals": proposals})
 
 
 def checked_index(

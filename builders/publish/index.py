@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -79,17 +80,30 @@ def propose(repository: Repository, candidate: Candidate, now: datetime) -> Mode
     if made == (current or made.model_copy(update={"engines": (), "disabled": ()})):
         return None
     if not _waits(repository, candidate):
-        repository.candidates.propose(candidate.model_copy(update={"proposed": now.strftime(TIME)}))
+        time = _after(current, now).strftime(TIME)
+        repository.candidates.propose(candidate.model_copy(update={"proposed": time}))
     return made
 
 
+def _after(current: ModelIndex | None, now: datetime) -> datetime:
+    """Returns the time, or one after every signed proposal if a clock was ahead of this one."""
+    times = [now]
+    for stated in current.proposals.values() if current else ():
+        with suppress(ValueError, OverflowError):
+            times.append(_time(stated) + timedelta(microseconds=1))
+    return max(times)
+
+
 def _waits(repository: Repository, candidate: Candidate) -> bool:
-    """Whether the newest unsigned candidate of the model is the same."""
+    """Whether the newest candidate of the model that waits is the same, and is this machine's."""
     keys = [
         key for key in repository.candidates.waiting() if key.split("/")[1] == candidate.card.model
     ]
     newest = repository.candidates.read(keys[-1]) if keys else None
-    return newest is not None and newest.model_copy(update={"proposed": ""}) == candidate
+    if newest is None:
+        return False
+    same = candidate.model_copy(update={"proposed": newest.proposed})
+    return newest == repository.candidates.signed(same)
 
 
 def propose_again(repository: Repository, model: str, now: datetime) -> ModelIndex | None:
@@ -158,6 +172,7 @@ def model_index(
         outdone=tuple(sorted(settled.outdone, key=lambda one: (one.targets, one.record))),
         engines=tuple(sorted([*entries, *still_needed(old, entries, now)], key=_place)),
         disabled=tuple(sorted(cells, key=lambda cell: cell.targets)),
+        proposals=previous.proposals if previous else {},
     )
     return carried_over(made, previous)
 

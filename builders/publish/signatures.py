@@ -1,28 +1,38 @@
-"""Signatures of attestations, and which attestations count.
+"""Signatures of attestations and candidates, and which of them count.
 
-Whoever can write to the store can write attestations. So a builder signs each with a key of its
-own, and the repository's targets key signs the list of builders, in the metadata of the targets
-role: clients that know nothing of builders keep the field and ignore it.
+Whoever can write to the store can write both. So a builder signs each with a key of its own, and
+the repository's targets key signs the list of builders, in the metadata of the targets role:
+clients that know nothing of builders keep the field and ignore it.
 
-A signature covers the attestation and the bytes of the engine's build record. A repository from
-before there were builders has no such list, until one is added: then every attestation counts.
+The signature of an attestation covers the bytes of the engine's build record too. What is signed
+stays signed, so a candidate counts only if its builder proposed nothing later: the index names when
+each proposed what was signed last. A repository from before there were builders has no list, until
+one is added: then every attestation and candidate counts.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import JsonValue
 
-from builders.publish.builder_list import Builders
+from builders.publish.builder_list import Builder, Builders
 from builders.publish.entries import stated_of
 from zoo.repository.repository import Repository
-from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.index import Candidate, EngineEntry, ModelIndex
 from zoo.schema.layout import ATTESTATIONS
-from zoo.schema.records import Attestation, BuildRecord, Signature, Status
+from zoo.schema.records import (
+    Attestation,
+    BuildRecord,
+    CandidateSignature,
+    Record,
+    Signature,
+    Status,
+)
 from zoo.schema.status import concerning
 from zoo.schema.targets import arch_of
 from zoo.stores import ObjectStore
@@ -31,7 +41,8 @@ from zoo.util.errors import RepositoryError
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
 
-_PURPOSE = b"caft-zoo attestation 1\n"
+_ATTESTATION = b"caft-zoo attestation 1\n"
+_CANDIDATE = b"caft-zoo candidate 1\n"
 
 
 def sign(attestation: Attestation, signer: CryptoSigner, record: str | None) -> Attestation:
@@ -46,29 +57,84 @@ def sign(attestation: Attestation, signer: CryptoSigner, record: str | None) -> 
     blank = Signature(builder=key, record=record, value="")
     made = attestation.model_copy(update={"signature": blank})
     made = Attestation.model_validate_json(made.to_json())  # as everybody will read it
-    value = signer.sign(_signed_bytes(made)).signature
+    value = signer.sign(_stated(_ATTESTATION, made)).signature
     return made.model_copy(update={"signature": blank.model_copy(update={"value": value})})
 
 
 def is_signed(attestation: Attestation, builders: Builders) -> bool:
     """Whether a registered builder signed an attestation as it is."""
     signature = attestation.signature
-    known = {one.keyid: one for one in builders}
-    if signature is None or (builder := known.get(signature.builder)) is None:
+    if signature is None:
         return False
     unsigned = signature.model_copy(update={"value": ""})
-    data = _signed_bytes(attestation.model_copy(update={"signature": unsigned}))
+    data = _stated(_ATTESTATION, attestation.model_copy(update={"signature": unsigned}))
+    return _signer_of(signature, data, builders) is not None
+
+
+def sign_candidate(candidate: Candidate, signer: CryptoSigner) -> Candidate:
+    """Returns a candidate with a builder's signature."""
+    blank = CandidateSignature(builder=signer.public_key.keyid, value="")
+    made = candidate.model_copy(update={"signature": blank})
+    made = Candidate.model_validate_json(made.to_json())  # as everybody will read it
+    value = signer.sign(_stated(_CANDIDATE, made)).signature
+    return made.model_copy(update={"signature": blank.model_copy(update={"value": value})})
+
+
+def with_candidate(
+    proposals: Mapping[str, str], candidate: Candidate, builders: Builders
+) -> dict[str, str]:
+    """Returns when each builder proposed what was signed last, once a candidate is signed.
+
+    Args:
+        proposals: The same before it.
+        candidate: The candidate.
+        builders: The registered builders.
+
+    Raises:
+        RepositoryError: No registered builder signed it, or its builder proposed something later.
+    """
+    signature = candidate.signature
+    builder = None
+    if signature is not None:
+        unsigned = signature.model_copy(update={"value": ""})
+        data = _stated(_CANDIDATE, candidate.model_copy(update={"signature": unsigned}))
+        builder = _signer_of(signature, data, builders)
+    if builder is None:
+        names = ", ".join(one.name for one in builders) or "none"
+        raise RepositoryError(
+            f"no registered builder signed it (builders: {names})",
+            hint="if a builder with an earlier version of caft-zoo left it, upgrade that: the next "
+            "make zoo there proposes it again",
+        )
+    newest = proposals.get(builder.keyid, "")
+    if candidate.proposed <= newest:
+        raise RepositoryError(
+            f"it is of {candidate.proposed}; {builder.name} proposed something else at {newest}, "
+            "which is signed",
+            hint="make zoo proposes what the manifests ask for now",
+        )
+    return {**proposals, builder.keyid: candidate.proposed}
+
+
+def _signer_of(
+    signature: Signature | CandidateSignature, data: bytes, builders: Builders
+) -> Builder | None:
+    """Returns the registered builder that signed bytes; None if none did."""
+    builder = next((one for one in builders if one.keyid == signature.builder), None)
+    if builder is None:
+        return None
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(builder.public.keyval["public"]))
         key.verify(bytes.fromhex(signature.value), data)
     except (InvalidSignature, KeyError, ValueError):
-        return False
-    return True
+        return None
+    return builder
 
 
-def _signed_bytes(attestation: Attestation) -> bytes:
-    stated = attestation.model_dump(mode="json")
-    return _PURPOSE + json.dumps(stated, sort_keys=True, separators=(",", ":")).encode()
+def _stated(purpose: bytes, record: Record) -> bytes:
+    """Returns the bytes that a signature covers."""
+    stated = record.model_dump(mode="json")
+    return purpose + json.dumps(stated, sort_keys=True, separators=(",", ":")).encode()
 
 
 class TrustedRepository(Repository):

@@ -72,10 +72,11 @@ def _proposals(
     say: Callable[[str], None],
     make: Callable[[], None] | None = None,
 ) -> Proposals:
-    """Returns proposals whose attestations are signed by this machine's builder."""
+    """Returns proposals that this machine's builder signs, as what it attests."""
     from builders.publish.attesting import Attestor
 
     attestor = Attestor(repository, folder, make=make, ask=ask_passphrase, say=say)
+    repository.candidates.sign = attestor.sign_candidate
     return Proposals(repository, publish, sign=attestor.sign)
 
 

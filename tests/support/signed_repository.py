@@ -8,12 +8,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from securesystemslib.signer import CryptoSigner
+
 from builders.publish.candidate_check import check_candidate
 from builders.publish.index import TIME
 from builders.publish.keys import Expiry, KeyRing, load_builder, make_keys
 from builders.publish.provenance_file import PROVENANCE
 from builders.publish.publisher import Check, Published, Publisher, Rerun
-from builders.publish.signatures import sign
+from builders.publish.signatures import sign, sign_candidate
 from builders.publish.tuf_metadata import SignedMetadata
 from support import records
 from zoo.client.client import Client
@@ -22,7 +24,7 @@ from zoo.repository.repository import Repository
 from zoo.schema.chunks import Chunking
 from zoo.schema.corrections import ManifestSource
 from zoo.schema.floors import floors
-from zoo.schema.index import Index, ModelIndex, index_row
+from zoo.schema.index import Candidate, Index, ModelIndex, index_row
 from zoo.schema.keys import BuildInputs
 from zoo.schema.later import LaterBuildRecord, LaterExportRecord
 from zoo.schema.layout import export_key, record_key
@@ -70,7 +72,7 @@ class Signed:
         self.ring = make_keys(
             self.folder / "keys", None, ask=no_passphrase, expiry=self.expiry, bins=self.bins
         )
-        self.repository.sign = self.sign
+        self.sign_as_builder()
 
     def build(self, model: str = "m", content: bytes = b"engine", **changes: Any) -> BuildRecord:
         """Puts an engine there, as a builder does; nobody sees it yet."""
@@ -117,9 +119,21 @@ class Signed:
         file = changes.pop("file", None)
         self.repository.attest(records.attestation(**{**values, **changes}), record=file)
 
+    def sign_as_builder(self) -> None:
+        """From now on signs what the repository object stores."""
+        self.repository.sign = self.sign
+        self.repository.candidates.sign = self.sign_candidate
+
     def sign(self, attestation: Attestation, record: str | None) -> Attestation:
         """Signs as the repository's first builder."""
-        return sign(attestation, load_builder(self.ring.builder_file, no_passphrase), record)
+        return sign(attestation, self._builder(), record)
+
+    def sign_candidate(self, candidate: Candidate) -> Candidate:
+        """Signs as the repository's first builder."""
+        return sign_candidate(candidate, self._builder())
+
+    def _builder(self) -> CryptoSigner:
+        return load_builder(self.ring.builder_file, no_passphrase)
 
     def propose(
         self, *proposed: BuildRecord, source: ManifestSource | None = None, **card: Any
@@ -137,8 +151,7 @@ class Signed:
             proposed=datetime.now(timezone.utc).strftime(TIME),
             source=source,
         )
-        self.repository.candidates.propose(candidate)
-        return f"candidates/{candidate.card.model}/{candidate.name}"
+        return self.repository.candidates.propose(candidate)
 
     def publish(self, *, refresh: bool = False, chunking: Chunking | None = None) -> Published:
         metadata = SignedMetadata(self.store, self.ring, lambda: self.now)

@@ -31,6 +31,7 @@ from zoo.schema.precisions import AnyPrecision
 from zoo.schema.records import (
     Advice,
     Blob,
+    CandidateSignature,
     FailureStage,
     Kind,
     PrecisionStatus,
@@ -387,15 +388,19 @@ class ModelIndex(ModelCard):
             none.
         onnx_chunks: Lists of the chunks of its ONNX exports, by their digests; not in the JSON if
             they are stored whole.
+        proposals: When each builder proposed what was signed last, by the ID of its key: what it
+            proposed earlier is not signed again. Not in the JSON if no candidate was signed by a
+            builder.
     """
 
-    omitted = ModelCard.omitted | {"corrected", "onnx_chunks", "outdone"}
+    omitted = ModelCard.omitted | {"corrected", "onnx_chunks", "outdone", "proposals"}
 
     corrected: tuple[FactChange, ...] = ()
     outdone: tuple[OutdoneEngine, ...] = ()
     engines: tuple[EngineEntry, ...]
     disabled: tuple[DisabledCell, ...] = ()
     onnx_chunks: dict[Sha256, Blob] = Field(default={})
+    proposals: dict[str, str] = Field(default={})
 
     @property
     def current(self) -> tuple[EngineEntry, ...]:
@@ -405,7 +410,7 @@ class ModelIndex(ModelCard):
     @property
     def card(self) -> ModelCard:
         """The model's description."""
-        others = {"engines", "disabled", "corrected", "onnx_chunks", "outdone"}
+        others = {"engines", "disabled", "corrected", "onnx_chunks", "outdone", "proposals"}
         return ModelCard.model_validate(self.model_dump(exclude=others))
 
 
@@ -421,9 +426,10 @@ class Candidate(OmitsDefaults, Record):
         disabled: Targets without an engine, and why.
         proposed: When, ISO 8601 in UTC; if several are waiting, the newest takes precedence.
         source: The manifest that the card was made from; None if it was made from the index.
+        signature: That of the builder that proposes it; None if the repository registers none.
     """
 
-    omitted: ClassVar[frozenset[str]] = frozenset({"source"})
+    omitted: ClassVar[frozenset[str]] = frozenset({"signature", "source"})
 
     card: ModelCard
     weights: WeightsIdentity | None = None
@@ -432,6 +438,7 @@ class Candidate(OmitsDefaults, Record):
     disabled: tuple[DisabledCell, ...] = ()
     proposed: str = ""
     source: ManifestSource | None = None
+    signature: CandidateSignature | None = None
 
     @property
     def name(self) -> str:

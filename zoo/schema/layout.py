@@ -13,7 +13,7 @@
     runs/<night>/<time>-….json                 summary of a run of the farm; unsigned
     attestations/<engine>/<time>-…-<kind>-….json results of verifying or benchmarking an engine
     timing-caches/<device>-<toolchain>.json    the latest timing cache of a GPU and a TensorRT
-    candidates/<model>/<time>-….json           builders' proposals for the index; unsigned
+    candidates/<model>/<time>-….json           builders' proposals for the index, signed by them
     refused/<model>/<time>-….json              proposals that a publisher rejected, and why
     metadata/                                  TUF: root, targets, bins, snapshot, timestamp
     index/<sha256>.<model>.json                a model's index, signed through TUF

@@ -384,6 +384,20 @@ class Signature(BaseModel):
     value: str
 
 
+class CandidateSignature(BaseModel):
+    """A builder's signature of a candidate, which covers all its other fields.
+
+    Attributes:
+        builder: ID of the builder's key.
+        value: The signature, in hexadecimal digits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    builder: str
+    value: str
+
+
 class Attestation(Record):
     """A result about an engine from one machine at one time. Appended, never edited.
 

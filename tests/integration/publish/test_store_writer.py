@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,19 @@ from support.real_engines import (
     other_engine_bytes,
 )
 from support.records import attestation, build_inputs, build_record, machine
-from support.signed_repository import ROW, TOLERANCE, Signed, no_passphrase, run_nothing
+from support.signed_repository import ROW, START, TOLERANCE, Signed, no_passphrase, run_nothing
 
 from builders.publish.builder_list import Builders
 from builders.publish.candidate_check import check_candidate
+from builders.publish.index import propose
 from builders.publish.keys import load_builder, new_builder
 from builders.publish.publisher import check_apart
-from builders.publish.registered import write_builders
+from builders.publish.registered import read_file, write_builders
 from builders.publish.rerun import rerun_apart
-from builders.publish.signatures import sign
+from builders.publish.signatures import sign, sign_candidate
 from builders.publish.tuf_metadata import SignedMetadata
 from zoo.repository.repository import Repository
-from zoo.schema.index import ModelIndex
+from zoo.schema.index import Candidate, ModelCard, ModelIndex
 from zoo.schema.layout import record_key
 from zoo.schema.records import BuildRecord
 from zoo.util.clock import utc_now
@@ -233,7 +235,12 @@ def test_before_there_were_builders_a_forger_was_believed(bench: Signed) -> None
 def test_a_builder_that_was_removed_proves_nothing_new(bench: Signed) -> None:
     said = verdicts(bench)
     waiting = bench.propose(build_real(bench, inputs=inputs()))
-    register(bench, ())
+    candidate = proposed_by(bench, waiting)
+    bench.store.delete(waiting)
+    register(bench, (new_builder(bench.ring.builder_file.with_name("b.pem"), "second", None),))
+    signer = load_builder(bench.ring.builder_file.with_name("b.pem"), no_passphrase)
+    bench.repository.candidates.sign = lambda candidate: sign_candidate(candidate, signer)
+    waiting = bench.repository.candidates.propose(candidate)
     assert_golden("publish/attack-removed-builder", bench.publish().refused[waiting])
     bench.propose(bench.repository.records("good")[0], origin="https://example.org/other")
     assert not bench.publish().refused
@@ -267,6 +274,116 @@ def register(signed: Signed, builders: Builders) -> None:
     metadata.sign_targets()
 
 
+# Candidates
+
+
+def proposed_by(signed: Signed, key: str) -> Candidate:
+    candidate = signed.repository.candidates.read(key)
+    assert candidate is not None
+    return candidate
+
+
+def unsigned_candidate(signed: Signed, candidate: Candidate) -> Candidate:
+    return candidate.model_copy(update={"signature": None})
+
+
+def edited_candidate(signed: Signed, candidate: Candidate) -> Candidate:
+    """A builder's, with its signature and another title."""
+    catalog = candidate.card.catalog.model_copy(update={"title": "Forged"})
+    card = candidate.card.model_copy(update={"catalog": catalog})
+    return candidate.model_copy(update={"card": card})
+
+
+def candidate_of_another_key(signed: Signed, candidate: Candidate) -> Candidate:
+    new_builder(signed.folder / "forged.pem", "first", None)
+    return sign_candidate(candidate, load_builder(signed.folder / "forged.pem", no_passphrase))
+
+
+def candidate_with_the_name_of_a_builder(signed: Signed, candidate: Candidate) -> Candidate:
+    """Signed by another key, whose ID is replaced by the builder's."""
+    assert candidate.signature is not None
+    forged = candidate_of_another_key(signed, candidate).signature
+    assert forged is not None
+    signature = forged.model_copy(update={"builder": candidate.signature.builder})
+    return candidate.model_copy(update={"signature": signature})
+
+
+@pytest.mark.parametrize(
+    "forge_candidate",
+    [
+        unsigned_candidate,
+        edited_candidate,
+        candidate_of_another_key,
+        candidate_with_the_name_of_a_builder,
+    ],
+)
+def test_only_a_builders_candidate_is_signed(
+    signed: Signed, forge_candidate: Callable[[Signed, Candidate], Candidate]
+) -> None:
+    key = signed.propose(signed.build())
+    candidate = forge_candidate(signed, proposed_by(signed, key))
+    signed.store.delete(key)
+    forged = forger(signed).candidates.propose(candidate)
+    assert_golden("publish/attack-candidate", signed.publish().refused[forged])
+    assert not signed.client().index().models
+
+
+def test_an_earlier_candidate_does_not_bring_an_engine_back(signed: Signed) -> None:
+    first = signed.propose(signed.build())
+    kept = signed.path(first).read_bytes()
+    signed.publish()
+    second = signed.build(content=b"better")
+    signed.propose(second)
+    assert not signed.publish().refused
+    signed.store.put(first, kept)
+    refused = signed.publish().refused[first]
+    assert_golden("publish/attack-earlier-candidate", times_hidden(refused))
+    (current,) = signed.client().model("m").current
+    assert current.engine == second.engine
+
+
+def test_what_a_builder_proposed_before_another_did_is_signed(signed: Signed) -> None:
+    """Each has a clock of its own."""
+    candidate = proposed_by(signed, signed.propose(signed.build()))
+    assert not signed.publish().refused
+    other = new_builder(signed.folder / "other.pem", "other", None)
+    register(signed, (*read_file(signed.ring.builders_file), other))
+    signer = load_builder(signed.folder / "other.pem", no_passphrase)
+    slow = candidate.model_copy(update={"proposed": "2026-01-01T00:00:00.000000Z"})
+    forger(signed).candidates.propose(sign_candidate(slow, signer))
+    assert not signed.publish().refused
+    assert set(signed.repository.model_index("m").proposals) == {  # type: ignore[union-attr]
+        signer.public_key.keyid,
+        candidate.signature.builder,  # type: ignore[union-attr]
+    }
+
+
+def test_a_builder_whose_clock_was_set_back_proposes_after_what_it_proposed(
+    signed: Signed,
+) -> None:
+    record = signed.release()
+    candidate = Candidate(card=card_of(signed), records=(record.key,))
+    assert propose(signed.repository, candidate, START) is None  # nothing is new
+    catalog = candidate.card.catalog.model_copy(update={"title": "Corrected"})
+    corrected = candidate.card.model_copy(update={"catalog": catalog})
+    candidate = candidate.model_copy(update={"card": corrected})
+    assert propose(signed.repository, candidate, START) is not None
+    assert propose(signed.repository, candidate, START) is not None  # it waits: one is enough
+    assert len(signed.repository.candidates.waiting()) == 1
+    assert not signed.publish().refused
+    assert signed.client().model("m").catalog.title == "Corrected"
+
+
+def card_of(signed: Signed) -> ModelCard:
+    index = signed.repository.model_index("m")
+    assert index is not None
+    return index.card
+
+
+def times_hidden(text: str) -> str:
+    return re.sub(r"[0-9-]{10}T[0-9:.]{15}Z", "TIME", text)
+
+
 # Repositories from before there were builders
 
 
@@ -276,7 +393,7 @@ def old(tmp_path: Path) -> Signed:
     signed = Signed(tmp_path)
     signed.ring.builders_file.unlink()
     signed.ring.builder_file.unlink()
-    signed.repository.sign = None
+    signed.repository.sign = signed.repository.candidates.sign = None
     signed.propose(build_real(signed, "good", inputs=inputs("good")))
     published = signed.publish()
     assert not published.refused
@@ -286,7 +403,7 @@ def old(tmp_path: Path) -> Signed:
 
 def with_builder(signed: Signed) -> Signed:
     register(signed, (new_builder(signed.ring.builder_file, "first", None),))
-    signed.repository.sign = signed.sign
+    signed.sign_as_builder()
     return signed
 
 

@@ -74,8 +74,8 @@ def only(made: Signed, tmp_path: Path) -> Signed:
     copy.folder = shutil.copytree(made.folder, tmp_path / "only")
     copy.store = LocalStore(copy.folder / "store")
     copy.repository = Repository(copy.store)
-    copy.repository.sign = copy.sign
     copy.ring = KeyRing(copy.folder / "keys", no_passphrase)
+    copy.sign_as_builder()
     return copy
 
 
