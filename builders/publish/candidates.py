@@ -54,14 +54,14 @@ class Proposals:
         Raises:
             RepositoryError: The publisher refuses it.
         """
-        made = index.propose(self._repository, candidate, self._now())
+        made = index.propose(self._repository, candidate, self._now)
         if made is not None:
             self._sign()
         return made
 
     def send_again(self, model: str) -> None:
         """Proposes a model's current index entries with the attestations added since."""
-        if index.propose_again(self._repository, model, self._now()):
+        if index.propose_again(self._repository, model, self._now):
             self._sign()
 
     def send_sharing(self, engines: Collection[str], but: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -67,8 +67,16 @@ def corrected(card: ModelCard, manifest: Manifest) -> ModelCard:
     return card.model_copy(update=changes)
 
 
-def propose(repository: Repository, candidate: Candidate, now: datetime) -> ModelIndex | None:
+def propose(
+    repository: Repository, candidate: Candidate, now: Callable[[], datetime]
+) -> ModelIndex | None:
     """Writes a candidate unless it would not change the index.
+
+    Args:
+        repository: Where it is stored.
+        candidate: The candidate.
+        now: The clock. It is read again when the candidate is signed: of two candidates of a
+            builder, the publisher refuses the earlier if it comes second.
 
     Returns:
         The index that it makes; None if that is the current one.
@@ -76,11 +84,11 @@ def propose(repository: Repository, candidate: Candidate, now: datetime) -> Mode
     index, model = repository.index(), candidate.card.model
     listed = index is not None and any(row.model == model for row in index.models)
     current = repository.model_index(model) if listed else None
-    made = model_index(repository, candidate, current, now)
+    made = model_index(repository, candidate, current, now())
     if made == (current or made.model_copy(update={"engines": (), "disabled": ()})):
         return None
     if not _waits(repository, candidate):
-        time = _after(current, now).strftime(TIME)
+        time = _after(current, now()).strftime(TIME)
         repository.candidates.propose(candidate.model_copy(update={"proposed": time}))
     return made
 
@@ -106,7 +114,9 @@ def _waits(repository: Repository, candidate: Candidate) -> bool:
     return newest == repository.candidates.signed(same)
 
 
-def propose_again(repository: Repository, model: str, now: datetime) -> ModelIndex | None:
+def propose_again(
+    repository: Repository, model: str, now: Callable[[], datetime]
+) -> ModelIndex | None:
     """Proposes a model's current index entries with the attestations added since."""
     index = repository.model_index(model)
     assert index is not None

@@ -363,12 +363,14 @@ def test_a_builder_whose_clock_was_set_back_proposes_after_what_it_proposed(
 ) -> None:
     record = signed.release()
     candidate = Candidate(card=card_of(signed), records=(record.key,))
-    assert propose(signed.repository, candidate, START) is None  # nothing is new
+    assert propose(signed.repository, candidate, lambda: START) is None  # nothing is new
     catalog = candidate.card.catalog.model_copy(update={"title": "Corrected"})
     corrected = candidate.card.model_copy(update={"catalog": catalog})
     candidate = candidate.model_copy(update={"card": corrected})
-    assert propose(signed.repository, candidate, START) is not None
-    assert propose(signed.repository, candidate, START) is not None  # it waits: one is enough
+    assert propose(signed.repository, candidate, lambda: START) is not None
+    assert (
+        propose(signed.repository, candidate, lambda: START) is not None
+    )  # it waits: one is enough
     assert len(signed.repository.candidates.waiting()) == 1
     assert not signed.publish().refused
     assert signed.client().model("m").catalog.title == "Corrected"
