@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builders.weights import hub_errors
 from builders.weights.hub_errors import NotThereError
@@ -14,6 +16,9 @@ from zoo.schema.manifest import UNLOCKED, HubWeights
 from zoo.util.digest import sha256_file
 from zoo.util.errors import MissingPackageError, WeightsError
 from zoo.util.files import make_way
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
 
 NEWEST = "main"
 """The branch whose tip is the newest revision."""
@@ -101,18 +106,35 @@ def _announced(model: str, weights: HubWeights, revision: str) -> str | None:
 
     Raises:
         NotThereError: The hub has no such revision or file.
+        UnreachableError: There is no connection to it.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(weights.repository, weights.file, revision=revision)
     try:
-        etag = get_hf_file_metadata(url).etag
+        etag = _metadata(url).etag
     except Exception as error:  # its class depends on the HTTP library
+        if hub_errors.is_offline(error):  # the download would try again for 23 s
+            raise hub_errors.unreachable(model, _where(weights, revision)) from error
         explained = hub_errors.of_question(model, _where(weights, revision), error)
         if isinstance(explained, NotThereError):
             raise explained from error
         return None  # the download fails for the same reason, or finds the file elsewhere
     return etag if etag and _SHA256.fullmatch(etag) else None
+
+
+def _metadata(url: str) -> HfFileMetadata:
+    """Asks the hub about a file, three times within 3 s if there is no connection."""
+    from huggingface_hub import get_hf_file_metadata
+
+    for pause_s in (1, 2):
+        try:
+            return get_hf_file_metadata(url)
+        except Exception as error:  # its class depends on the HTTP library
+            if not hub_errors.is_offline(error):
+                raise
+            time.sleep(pause_s)
+    return get_hf_file_metadata(url)
 
 
 def _download(model: str, weights: HubWeights, revision: str) -> Path:

@@ -33,14 +33,28 @@ def of_download(model: str, where: str, error: Exception) -> WeightsError:
     if (answer := _answer(model, where, error)) is not None:
         return answer
     if isinstance(error, (LocalEntryNotFoundError, ConnectionError)):
-        return UnreachableError(
-            f"{model}: {where}: the hub can't be reached and the file is not in the cache",
-            hint=f"check the network, HF_ENDPOINT and HF_HUB_OFFLINE; {_DRY_RUN}",
-        )
+        return unreachable(model, where)
     return WeightsError(
         f"{model}: {where}: the download did not complete: {_cause(error)}",
         hint=f"try again; {_DRY_RUN}",
     )
+
+
+def unreachable(model: str, where: str) -> UnreachableError:
+    """Returns what it means that there is no connection; see :func:`of_download`."""
+    return UnreachableError(
+        f"{model}: {where}: the hub can't be reached and the file is not in the cache",
+        hint=f"check the network, HF_ENDPOINT and HF_HUB_OFFLINE; {_DRY_RUN}",
+    )
+
+
+def is_offline(error: BaseException | None) -> bool:
+    """Whether an error of the HTTP library comes from a connection that the system refused."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:  # the hub's own have no number
+            return not isinstance(error, TimeoutError)
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def of_question(model: str, where: str, error: Exception) -> WeightsError:

@@ -272,11 +272,11 @@ def test_farm_and_scheduler_on_one_python_and_the_worker_on_another(
 
 
 def test_jobs_over_workers_that_die_at_random_are_done_once_each(tmp_path: Path) -> None:
-    load = Load(jobs=100, workers=4, seconds=0.05)
+    load = Load(jobs=30, workers=4, crashes=0.1, seconds=0.05, seed=1)
     found = simulate(load, tmp_path)
     assert found.killed > 0
-    assert (found.published, found.twice, found.failed) == (100, 0, 0)
-    assert found.begun == 100 + found.killed
+    assert (found.published, found.twice, found.failed) == (load.jobs, 0, 0)
+    assert found.begun == load.jobs + found.killed
 
 
 RTX = toolchain("rtx", "1.7.1.116", cuda=13)
