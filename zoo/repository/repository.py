@@ -7,7 +7,10 @@ leaves either a complete engine or nothing visible: clients see only what the si
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Protocol, TypeVar
+
+from pydantic import ValidationError
 
 from zoo.repository.blobs import Blobs
 from zoo.repository.candidates import Candidates
@@ -15,7 +18,7 @@ from zoo.repository.chunked import ChunkedBlobs
 from zoo.repository.files import LARGEST_RECORD, RecordFiles
 from zoo.repository.listed import ListedRecords
 from zoo.schema.attestation_names import name_of
-from zoo.schema.index import EngineEntry, Index, ModelIndex
+from zoo.schema.index import EngineEntry, Index, IndexRow, ModelIndex
 from zoo.schema.later import AnyBuild, AnyExport, LaterBuildRecord, LaterExportRecord
 from zoo.schema.layout import (
     ATTESTATIONS,
@@ -26,6 +29,7 @@ from zoo.schema.layout import (
     timing_cache_key,
 )
 from zoo.schema.old_failures import OldDisabled, disabled_key
+from zoo.schema.published import AnyModel, PublishedModel
 from zoo.schema.records import (
     Attestation,
     Blob,
@@ -227,6 +231,22 @@ class Repository:
         """Returns ``index/<model>.json``, None if nothing of the model is published."""
         key = f"index/{model}.json"
         return self._files.parse(key, self._index_bytes(key), ModelIndex)
+
+    def published(self, row: IndexRow) -> AnyModel | None:
+        """Returns what a plan needs of a model's index, None if it is missing.
+
+        If the file is the one that ``index.json`` names, a publisher wrote it from a whole index,
+        and few fields are read. Any other file is checked as a whole.
+
+        Args:
+            row: The model's row in ``index.json``.
+        """
+        key = f"index/{row.model}.json"
+        data = self._index_bytes(key)
+        if data is not None and sha256_bytes(data) == row.index.sha256:
+            with suppress(ValidationError):  # then the whole index says what is wrong, if anything
+                return PublishedModel.model_validate_json(data)
+        return self._files.parse(key, data, ModelIndex)
 
     def model_indexes(self) -> Iterator[ModelIndex]:
         """Yields the index of every model that ``index.json`` names."""
