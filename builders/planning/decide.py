@@ -116,7 +116,7 @@ class Decider:
         raise TargetError(f"{self._manifest.id}: the request asks for no engine of it")
 
     def _engine(self, wanted: Wanted) -> Decision:
-        first, tolerance = wanted.form, self.inputs.tolerance(wanted)
+        first = wanted.form
         builds: dict[str, tuple[Build, str | None]] = {}
 
         def build_of(export: ExportRecord) -> tuple[Build, str | None]:
@@ -149,6 +149,13 @@ class Decider:
             form=form, export=export, build=build, record=key,
             verification=self.inputs.verification(wanted, export, build),
         )  # fmt: skip
+        return self._built(start, wanted, build, export)
+
+    def _built(
+        self, start: Decision, wanted: Wanted, build: Build, export: ExportRecord
+    ) -> Decision:
+        """Decides for an engine whose ONNX is exported."""
+        key, tolerance = start.record, self.inputs.tolerance(wanted)
         if key is not None:
             if done := self._stored.outdone(start, wanted):
                 return done

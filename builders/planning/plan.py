@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from builders.history.durations import Expected, History
@@ -21,6 +22,7 @@ from builders.planning.report import TIMED, FarmPlan, make_plan, planned
 from builders.planning.request import Request
 from builders.weights.locks import NAME
 from builders.weights.mode import MODE_FACTS
+from zoo.repository.published import published_model
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import DigestFrom, HubWeights, Manifest
 from zoo.schema.published import AnyModel
@@ -172,7 +174,8 @@ def read_published(repository: Repository, models: Iterable[str]) -> dict[str, A
     """
     index = repository.index()
     rows = {row.model: row for row in index.models} if index else {}
-    read = _each(repository, repository.published, [rows[name] for name in models if name in rows])
+    listed = [rows[name] for name in models if name in rows]
+    read = _each(repository, partial(published_model, repository), listed)
     return {model.model: model for model in read if model}
 
 

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 
 from builders.toolchains.installed import Find, choose_toolchain
 from zoo.client.host import Run, installed, local_archs, run_command
-from zoo.runtime import SESSIONS
+from zoo.schema.closed import Unknown
 from zoo.schema.published import AnyEngine, AnyModel
 from zoo.schema.runtimes import is_portable
 from zoo.schema.targets import (
@@ -55,7 +55,7 @@ class Places:
         if self.verifies_on is not None:
             return self.verifies_on(archs, toolchain)
         kind = toolchain.kind
-        if kind not in SESSIONS:
+        if isinstance(kind, Unknown):
             return None
         available = self.here if is_portable(kind) else self._anywhere
         return next((arch for arch in archs if arch in available), None)

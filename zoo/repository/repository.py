@@ -7,10 +7,7 @@ leaves either a complete engine or nothing visible: clients see only what the si
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Protocol, TypeVar
-
-from pydantic import ValidationError
 
 from zoo.repository.blobs import Blobs
 from zoo.repository.candidates import Candidates
@@ -18,7 +15,7 @@ from zoo.repository.chunked import ChunkedBlobs
 from zoo.repository.files import LARGEST_RECORD, RecordFiles
 from zoo.repository.listed import ListedRecords
 from zoo.schema.attestation_names import name_of
-from zoo.schema.index import EngineEntry, Index, IndexRow, ModelIndex
+from zoo.schema.index import EngineEntry, Index, ModelIndex
 from zoo.schema.later import AnyBuild, AnyExport, LaterBuildRecord, LaterExportRecord
 from zoo.schema.layout import (
     ATTESTATIONS,
@@ -29,7 +26,6 @@ from zoo.schema.layout import (
     timing_cache_key,
 )
 from zoo.schema.old_failures import OldDisabled, disabled_key
-from zoo.schema.published import AnyModel, PublishedModel
 from zoo.schema.records import (
     Attestation,
     Blob,
@@ -225,35 +221,18 @@ class Repository:
 
     def index(self) -> Index | None:
         """Returns ``index.json``, None if nothing has been published."""
-        return self._files.parse("index.json", self._index_bytes("index.json"), Index)
+        return self._files.parse("index.json", self.index_bytes("index.json"), Index)
 
     def model_index(self, model: str) -> ModelIndex | None:
         """Returns ``index/<model>.json``, None if nothing of the model is published."""
         key = f"index/{model}.json"
-        return self._files.parse(key, self._index_bytes(key), ModelIndex)
-
-    def published(self, row: IndexRow) -> AnyModel | None:
-        """Returns what a plan needs of a model's index, None if it is missing.
-
-        If the file is the one that ``index.json`` names, a publisher wrote it from a whole index,
-        and few fields are read. Any other file is checked as a whole.
-
-        Args:
-            row: The model's row in ``index.json``.
-        """
-        key = f"index/{row.model}.json"
-        data = self._index_bytes(key)
-        if data is not None and sha256_bytes(data) == row.index.sha256:
-            with suppress(ValidationError):  # then the whole index says what is wrong, if anything
-                return PublishedModel.model_validate_json(data)
-        return self._files.parse(key, data, ModelIndex)
+        return self._files.parse(key, self.index_bytes(key), ModelIndex)
 
     def model_indexes(self) -> Iterator[ModelIndex]:
         """Yields the index of every model that ``index.json`` names."""
         index = self.index()
-        for row in index.models if index else ():
-            if model := self.model_index(row.model):
-                yield model
+        models = (self.model_index(row.model) for row in (index.models if index else ()))
+        yield from filter(None, models)
 
     def listed_record(self, model: str, entry: EngineEntry) -> BuildRecord:
         """Returns the record of an engine in the index, checked against the index.
@@ -263,7 +242,8 @@ class Repository:
         """
         return self.listed.parse(model, entry, self.listed.read(model, entry))
 
-    def _index_bytes(self, key: str) -> bytes | None:
+    def index_bytes(self, key: str) -> bytes | None:
+        """Returns the bytes of ``index.json`` or ``index/<model>.json``, None if it is missing."""
         return self._trusted.read(key) if self._trusted else self._files.get(key)
 
     def read(self, key: str, kind: type[R]) -> R | None:
