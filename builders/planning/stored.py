@@ -50,7 +50,7 @@ class StoredEngines:
         entries = self._known.entries(key)
         if entries and not self._known.is_new(entries[0].engine.sha256):
             for arch in wanted.archs:
-                entry = _entry_on(arch, entries)
+                entry = entries[0] if len(entries) == 1 else _entry_on(arch, entries)
                 yield entry.status, entry.reason
             return
         withdrawn = self._known.withdrawn()
@@ -126,11 +126,9 @@ class StoredEngines:
         """Decides for an engine that can be run, by its verdict in the cheapest source."""
         known, done = self._known, self._listed(start, wanted, key)
         assert start.verification is not None
-        arch = self._request.places.runs_on(wanted.archs, wanted.toolchain)
-        assert arch is not None
         entries = known.entries(key)
         if entries and not known.is_new(entries[0].engine.sha256):
-            entry = _entry_on(arch, entries)
+            entry = entries[0] if len(entries) == 1 else _entry_on(self._runs_on(wanted), entries)
             current = self._verdict(entry.engine.sha256, start.verification) == _verdict_key(entry)
             # A person may have withdrawn an engine whose verdict is good.
             if current and entry.status is not Status.WITHDRAWN and self._request.labelled is None:
@@ -138,14 +136,21 @@ class StoredEngines:
         elif (
             not entries
             and self._request.labelled is None
-            and (named := known.named_verdict(key, arch.name))
+            and (named := known.named_verdict(key, self._runs_on(wanted).name))
         ):
             return self._by_name(done, named)
         record = known.record(key)
         if record is None:
             return replace(start, action=Action.BUILD, cause=Cause.RECORD_GONE, record=None)
+        arch = self._runs_on(wanted)
         attestations = concerning(known.attestations(record.engine.sha256), arch.name)
         return self._by_verdict(done, record, attestations)
+
+    def _runs_on(self, wanted: Wanted) -> Arch:
+        """Returns the architecture on which an engine that can be run is verified."""
+        arch = self._request.places.runs_on(wanted.archs, wanted.toolchain)
+        assert arch is not None
+        return arch
 
     def _by_name(self, done: Decision, named: NamedVerdict) -> Decision:
         """Decides for an engine that can be run here and that nobody may have withdrawn."""
@@ -200,8 +205,6 @@ class StoredEngines:
 
 def _entry_on(arch: Arch, entries: Sequence[AnyEngine]) -> AnyEngine:
     """Returns the index entry of an engine for one architecture."""
-    if len(entries) == 1:
-        return entries[0]
     there = (e for e in entries if any(arch_of(label) == arch.name for label in e.targets))
     return next(there, entries[0])
 

@@ -7,9 +7,8 @@ from typing import Annotated, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from zoo.schema.index import EngineEntry, ModelIndex, OutdoneEngine
-from zoo.schema.records import NEWEST, SCHEMA_VERSION, Blob, Status
+from zoo.schema.records import NEWEST, SCHEMA_VERSION, Status
 from zoo.schema.targets import Toolchain
-from zoo.util.digest import Sha256
 
 
 class _Part(BaseModel):
@@ -33,15 +32,22 @@ class PublishedCost(_Part):
     proof_seconds: float | None = None
 
 
+class PublishedBlob(_Part):
+    """Part of a :class:`~zoo.schema.records.Blob`."""
+
+    sha256: str
+    size: int
+
+
 class PublishedEngine(_Versioned):
     """Part of an :class:`~zoo.schema.index.EngineEntry`."""
 
-    record: Sha256
+    record: str
     superseded: str | None = None
     targets: tuple[str, ...]
     status: Status
     reason: str | None = None
-    engine: Blob
+    engine: PublishedBlob
     toolchain: Toolchain
     verification: PublishedVerdict | None = None
     cost: PublishedCost
