@@ -20,9 +20,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.paths import ROOT
-from support.published_plan import everywhere, publish_all, request
+from support.published_plan import publish_all
 from support.s3_server import S3Server
 from support.signed_repository import Signed, publish_many
+from support.wants_everything import everywhere, request
 
 from builders.planning.plan import plan_farm
 from zoo.repository.repository import Repository

@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from support.published_plan import request
+from support.wants_everything import request
 
-from benchmarks.bench.plans import manifests_of
+from benchmarks.bench.many_manifests import manifests_of
 from builders.planning.plan import plan_farm
 from zoo.repository.repository import Repository
 from zoo.stores import LocalStore

@@ -11,15 +11,16 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from support.published_plan import everywhere, publish_all
+from support.published_plan import publish_all
+from support.wants_everything import everywhere
 
 from benchmarks.bench.child import ROOT
 from benchmarks.bench.ground import Ground
+from benchmarks.bench.many_manifests import manifests_of
 from benchmarks.bench.peers import own_command
 from benchmarks.bench.results import Growth, Ratio, Section, Taken
 from benchmarks.bench.turns import Way, command, in_turns
 from zoo.repository.repository import Repository
-from zoo.schema.manifest import Manifest, load_manifests
 from zoo.stores import LocalStore
 
 ABOUT = (
@@ -77,16 +78,6 @@ def measure(ground: Ground) -> Section:
 
 
 _OF = {"ours": "a plan", "make": "make -q", "snakemake": "snakemake -n"}
-
-
-def manifests_of(count: int) -> dict[str, Manifest]:
-    """Returns that many manifests, copies of the project's under other names."""
-    known = [*load_manifests(ROOT / "manifests").values()]
-    copies = (
-        known[number % len(known)].model_copy(update={"id": f"model_{number:03}"})
-        for number in range(count)
-    )
-    return {manifest.id: manifest for manifest in copies}
 
 
 def publish(store: Path, models: int) -> int:

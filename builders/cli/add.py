@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from builders.cli.options import given_manifests
 from builders.jobs.progress import Display
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.schema.manifest import Cut, Fact, HubWeights, Manifest, Side, read_manifests
 from zoo.util.errors import UsageError
 from zoo.util.files import write_whole

@@ -17,7 +17,7 @@ from builders.publish.signer import open_desk
 from builders.run.farm import Farm
 from builders.run.summary import Summary
 from builders.weights.mode import MODE_FACTS
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.repository.repository import Repository
 from zoo.stores import folder_of, open_store
 from zoo.util.errors import UsageError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from builders.cli.keys import keys_folder, signed_with
 from builders.cli.options import STORE_HELP, store_of
 from builders.publish.signer import KEYS_HELP, ask_passphrase, key_ring
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.schema.layout import TIMESTAMP
 from zoo.stores import open_store
 from zoo.util.errors import UsageError

@@ -12,7 +12,7 @@ from builders.planning.options import add_options
 from builders.run.catalog import make_site
 from builders.weights.mode import MODE_FACTS, mode_of
 from zoo.catalog.night import NightlyRun, read_nightly
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.repository.repository import Repository
 from zoo.stores import open_store
 from zoo.util.errors import TrustError

@@ -11,7 +11,7 @@ from builders.cli.keys import keys_folder
 from builders.cli.options import STORE_HELP, store_of
 from builders.publish.chunking import must_be_able
 from builders.publish.signer import KEYS_HELP, key_ring, sign_with
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.repository.repository import Repository
 from zoo.schema.chunks import Chunking
 from zoo.stores import open_store

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.cluster import CERTS
 from zoo.cluster.tls import certs_folder
 from zoo.util.errors import ClusterError, UsageError

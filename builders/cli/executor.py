@@ -15,7 +15,7 @@ from builders.executors.local import parse_limit
 from builders.toolchains.installed import choose_toolchains, default_archs
 from builders.toolchains.interpreter import toolchains_of, worker_command
 from zoo.client.host import installed
-from zoo.runtime import SESSIONS
+from zoo.schema.closed import Unknown
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain
 from zoo.util.errors import UsageError
 from zoo.util.names import perhaps
@@ -47,7 +47,7 @@ class Chosen:
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
         """Returns the first architecture on which an engine can be verified; None if on none."""
-        if toolchain.kind not in SESSIONS:
+        if isinstance(toolchain.kind, Unknown):
             return None
         return self.executor.runs_on(archs, toolchain)
 

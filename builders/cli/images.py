@@ -9,7 +9,7 @@ from typing import Any
 
 from builders.executors import images
 from builders.paths import ROOT
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.util.causes import end_of
 from zoo.util.errors import MissingPackageError, UsageError
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.cli.options import STORE_HELP, store_of
 from builders.publish.signer import KEYS_HELP, key_ring
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.stores import ObjectStore, folder_of, open_store
 from zoo.util.digest import sha256_file
 from zoo.util.errors import TrustError, UsageError

@@ -16,7 +16,7 @@ from builders.weights import locking, locks
 from builders.weights.hub import Stated
 from builders.weights.locks import NAME, Pin
 from builders.weights.resolve import compare, resolve
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.schema.manifest import (
     HubWeights,
     Manifest,

@@ -12,7 +12,7 @@ from builders.cli.images import unlocked_bases
 from builders.cli.options import pick_manifests
 from builders.weights.locks import read_locks, with_lock
 from builders.weights.standing import digest_words
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.schema.manifest import HubWeights, load_manifests, manifest_schema, read_manifests
 from zoo.util.errors import ManifestError
 from zoo.util.names import counted

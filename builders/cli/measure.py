@@ -11,7 +11,7 @@ from rich.console import Console
 from builders.cli.options import STORE_HELP, chosen_manifests, published, store_of
 from builders.planning.options import words
 from builders.publish.signer import KEYS_HELP, open_desk
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.util.errors import RepositoryError
 
 

@@ -14,7 +14,7 @@ from builders.measure.beside_timm import BesideTimm, read_rows
 from builders.paths import ROOT
 from builders.weights.locks import read_locks, with_lock
 from builders.weights.standing import DIGEST_FACTS
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.schema.licences import allowed_licences
 from zoo.schema.manifest import (
     AnyWeights,

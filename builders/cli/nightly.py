@@ -19,7 +19,7 @@ from builders.run import regressions
 from builders.run.again import Again
 from builders.weights.mode import MODE_FACTS, WeightsMode, mode_of, parse_mode
 from zoo.catalog.night import NightlyRun
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.repository.repository import Repository
 from zoo.schema.index import ModelIndex
 from zoo.stores import open_store

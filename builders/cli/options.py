@@ -6,15 +6,18 @@ import argparse
 import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builders.paths import ROOT
 from builders.planning.options import words
 from builders.weights.locks import read_locked
-from zoo.client.client import Client, connect, trust_home
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import Manifest, read_manifests, select_manifests
 from zoo.stores import open_store
 from zoo.util.errors import ManifestError
+
+if TYPE_CHECKING:
+    from zoo.client.client import Client
 
 STORE_HELP = "repository (default ./_repository)"
 
@@ -104,6 +107,8 @@ def open_reader(store: str, keys: str) -> Client:
         RepositoryError: Nothing is published in it.
         TrustError: This user does not trust it.
     """
+    from zoo.client.client import connect, trust_home
+
     url, home = open_store(store).url, trust_home()
     root = Path(keys or f"{url}.keys") / "root.json"
     if root.is_file():

@@ -14,7 +14,7 @@ from builders.planning.decision import Action
 from builders.planning.options import add_options
 from builders.planning.plan import plan_farm, read_published
 from builders.planning.report import FarmPlan, matrix_line, to_text
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.repository.repository import Repository
 from zoo.stores import open_store
 from zoo.util.errors import ManifestError, UsageError

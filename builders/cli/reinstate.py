@@ -15,7 +15,7 @@ from builders.publish import by_hand
 from builders.publish.candidates import Proposals
 from builders.publish.records import reinstatement
 from builders.publish.signer import open_desk
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.client.host import this_machine
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, EngineEntry

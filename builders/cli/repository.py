@@ -18,7 +18,7 @@ from builders.publish import by_hand, corrections
 from builders.publish.chunk_lists import stated_lists
 from builders.publish.records import withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.repository.blobs import REPAIR
 from zoo.repository.repair import forget, named_blobs
 from zoo.repository.repository import Repository

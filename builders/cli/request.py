@@ -23,7 +23,7 @@ from builders.toolchains.interpreter import toolchains_of
 from builders.weights.mode import MODE_FACTS, WeightsMode, parse_mode
 from zoo.catalog.gpus import read_archs
 from zoo.client.host import installed
-from zoo.schema.index import ModelIndex
+from zoo.schema.published import AnyModel
 from zoo.schema.targets import Arch, RuntimeLine, Toolchain, gpu_lines, parse_precision
 from zoo.stores import folder_of
 from zoo.util.errors import ManifestError, UsageError
@@ -117,7 +117,7 @@ def places_to_run(selected: Selected) -> Places:
 
 
 def places_to_plan(
-    selected: Selected, options: argparse.Namespace, models: Sequence[ModelIndex]
+    selected: Selected, options: argparse.Namespace, models: Sequence[AnyModel]
 ) -> Places:
     """Finds the toolchains of a plan, here or on other machines.
 

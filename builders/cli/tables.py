@@ -8,7 +8,7 @@ from typing import Any
 from builders.cli import targets as targets_table
 from builders.cli.reference import page
 from builders.planning.options import makefile, table
-from zoo.cli.main import add_arguments, client_parser
+from zoo.cli.command import add_arguments
 
 
 def add_commands(commands: Any) -> None:
@@ -37,7 +37,10 @@ def targets(options: argparse.Namespace) -> int:
 def options_table(options: argparse.Namespace) -> int:
     """Prints the table of options for README.md, or the contents of other generated files."""
     if options.reference:
-        print(page([client_parser(), options.parser]), end="")
+        from builders.cli.main import farm_parser  # late: they import every command
+        from zoo.cli.main import client_parser
+
+        print(page([client_parser(), farm_parser()]), end="")
     else:
         print("\n".join(makefile() if options.makefile else table()))
     return 0

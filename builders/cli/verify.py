@@ -14,7 +14,7 @@ from builders.jobs.progress import Display
 from builders.planning.options import add_options
 from builders.publish.signer import open_desk
 from builders.toolchains.interpreter import toolchains_of
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.client.host import this_machine
 
 

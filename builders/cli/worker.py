@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.jobs.messages import BuildOutput, Failure, parse_result
-from zoo.cli.main import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.util.errors import JobError, VerificationError
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.published import AnyEngine, AnyModel
 from zoo.schema.records import ExportRecord
 from zoo.schema.targets import Label
 
@@ -42,7 +42,7 @@ class History:
     )
     _exports: dict[tuple[str, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, model: ModelIndex) -> None:
+    def add(self, model: AnyModel) -> None:
         """Adds the engines of a model, including superseded ones."""
         for entry in model.engines:
             if entry.cost.seconds is None:
@@ -87,7 +87,7 @@ class History:
         return median(seconds) if seconds else 0.0
 
 
-def _cost_of(entry: EngineEntry) -> Expected:
+def _cost_of(entry: AnyEngine) -> Expected:
     proof = entry.cost.proof_seconds or 0.0
     return Expected(
         seconds=(entry.cost.seconds or 0.0) + proof, proof=proof, size=entry.engine.size

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING, TextIO
 
 from zoo.util.loading import parse_json
 from zoo.util.terminal import drawing_output, harmless
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,8 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console  # late: a plan and a worker show nothing
+
         self._console = console or Console(file=drawing_output())
         self._lock = threading.Lock()
         self._live: Progress | None = None  # shared: a terminal has one live display
@@ -111,6 +114,8 @@ class Display:
             self._end(progress, bars)
 
     def _begin(self) -> Progress:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
         with self._lock:
             if self._live is None:
                 columns = (

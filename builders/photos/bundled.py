@@ -9,17 +9,19 @@ computed overflows when it does.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_file
 from zoo.util.errors import MissingPackageError
 from zoo.util.installed_versions import version
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
 
 _GOLDEN = (
     "skimage/data/astronaut.png",
@@ -87,14 +89,25 @@ def golden_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     Returns:
         ``(12, size, size, 3)``: two disjoint halves of each of six photos.
     """
-    halves = [half for name in _GOLDEN for half in _halves(open_photo(_path(name)))]
-    return np.stack([fit(half, preprocess) for half in halves])
+    return _pixels(_GOLDEN, preprocess, _halves)
 
 
 def statistics_photos(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """Returns the photos for activation statistics, uncropped, ``(8, size, size, 3)``."""
-    photos = [open_photo(_path(name)) for name in _STATISTICS]
-    return np.stack([fit(photo, preprocess) for photo in photos])
+    return _pixels(_STATISTICS, preprocess, lambda photo: [photo])
+
+
+def _pixels(
+    names: Iterable[str],
+    preprocess: Preprocess,
+    parts: Callable[[Image.Image], list[Image.Image]],
+) -> npt.NDArray[np.uint8]:
+    import numpy as np  # late, as what opens photos: plans look at none
+
+    from zoo.inference.preprocess import fit, open_photo
+
+    photos = (open_photo(_path(name)) for name in names)
+    return np.stack([fit(part, preprocess) for photo in photos for part in parts(photo)])
 
 
 def _halves(photo: Image.Image) -> list[Image.Image]:

@@ -9,23 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from builders.photos import bundled
-from builders.photos.judged import Look, judge, look_of
 from builders.photos.unchanged import check_unchanged
-from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import CalibrationImages
 from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
 from zoo.util.faults import MachineError, persistently
 from zoo.util.names import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    from builders.photos.judged import Look
 
 LEAST = 32
 _LEAST_DISTINCT = 2  # below that, no distance between two photos can be measured
@@ -110,6 +112,10 @@ class CalibrationSet(BaseModel):
         Raises:
             UsageError: A photo is no longer the one whose digest the set names.
         """
+        import numpy as np  # late, as what opens photos: plans look at none
+
+        from zoo.inference.preprocess import fit, open_photo
+
         for path, digest in zip(self.paths, self.digests, strict=True):
             check_unchanged(path, digest, "calibration")
         crops = _CROPS if self.source == "shipped" else _CROPS[:1]
@@ -177,6 +183,9 @@ def from_folder(folder: Path, report: Callable[[str], None]) -> CalibrationSet:
 
 
 def _look(path: Path) -> Look:
+    from builders.photos.judged import look_of
+    from zoo.inference.preprocess import open_photo
+
     return look_of(open_photo(path))
 
 
@@ -188,6 +197,8 @@ def _judged(
     Raises:
         UsageError: Too few are distinct to measure how far apart two photos are.
     """
+    from builders.photos.judged import judge
+
     paths, firsts = tuple(usable.values()), judge(looks)
     for number, first in enumerate(firsts):
         if first is None:

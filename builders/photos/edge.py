@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
-from zoo.inference.preprocess import normalise
 from zoo.schema.manifest import InputSize, Preprocess, sides
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 EDGE_PICTURES = ("mean", "grey", "black", "white", "noise")
 """Their names in order; ``mean`` is what the preprocessing turns into zeros."""
@@ -16,6 +18,10 @@ _LEVELS = {"grey": 128, "black": 0, "white": 255}
 
 def edge_batch(preprocess: Preprocess, size: InputSize) -> npt.NDArray[np.float32]:
     """Returns the edge pictures, normalised, ``(5, 3, H, W)``: the same on every machine."""
+    import numpy as np  # late: what reads a worker's files needs only the names
+
+    from zoo.inference.preprocess import normalise
+
     shape = (*sides(size), 3)
     pixels = np.zeros((len(EDGE_PICTURES), *shape), np.uint8)
     for number, name in enumerate(EDGE_PICTURES):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from builders.photos.unchanged import changed
-from zoo.inference.preprocess import fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_file, sha256_json
 from zoo.util.errors import RunError, UsageError
 from zoo.util.faults import MachineError, persistently
 from zoo.util.names import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
 
 LEAST_OF_CLASS = 5
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -44,11 +46,11 @@ class Labelled:
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return len(np.unique(self.labels))
+        return len(set(self.labels.tolist()))
 
     def pixels(self, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
         """Returns the photos at a network's input size, ``(N, size, size, 3)``."""
-        return np.stack([fit(photo, preprocess) for photo in self.photos])
+        return _stacked(self.photos, preprocess)
 
 
 class LabelledSet(BaseModel):
@@ -75,7 +77,7 @@ class LabelledSet(BaseModel):
             UsageError: A photo is no longer the one that was hashed.
         """
         self._check_unchanged()
-        return np.stack([fit(open_photo(path), preprocess) for path in self.paths])
+        return _stacked(map(_opened, self.paths), preprocess)
 
     def opened(self) -> Labelled:
         """Returns the decoded photos.
@@ -83,8 +85,10 @@ class LabelledSet(BaseModel):
         Raises:
             UsageError: A photo is no longer the one that was hashed.
         """
+        import numpy as np
+
         self._check_unchanged()
-        photos = tuple(map(open_photo, self.paths))
+        photos = tuple(map(_opened, self.paths))
         return Labelled(name=self.name, photos=photos, labels=np.array(self.labels))
 
     def _check_unchanged(self) -> None:
@@ -94,6 +98,20 @@ class LabelledSet(BaseModel):
             raise changed("labelled", f"{error.filename}: {error.strerror}") from error
         if actual != self.sha256:
             raise changed("labelled", f"{self.name}: their digest is {actual}, not {self.sha256}")
+
+
+def _opened(path: Path) -> Image.Image:
+    from zoo.inference.preprocess import open_photo  # late, as numpy: plans look at no photos
+
+    return open_photo(path)
+
+
+def _stacked(photos: Iterable[Image.Image], preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    import numpy as np
+
+    from zoo.inference.preprocess import fit
+
+    return np.stack([fit(photo, preprocess) for photo in photos])
 
 
 def digest_of(paths: Sequence[Path], labels: Sequence[int]) -> str:
@@ -123,7 +141,7 @@ def read_labelled(folder: Path, report: Callable[[str], None]) -> LabelledSet:
             if path.suffix.lower() not in _SUFFIXES:
                 continue
             try:
-                persistently(partial(open_photo, path), str(path))
+                persistently(partial(_opened, path), str(path))
             except MachineError:
                 raise  # not the photo's fault
             except RunError as error:

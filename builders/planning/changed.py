@@ -69,13 +69,14 @@ class ChangedInputs:
             return replace(start, cause=Cause.EXPORT_GONE)
         new = self._inputs.export(form)[1]
         changed = _differ(old.inputs, new)
-        build = self._inputs.build(wanted, old)
+        planned = self._inputs.build(wanted, old)
+        build = planned.inputs
         further = tuple(
             change
             for change in _differ(before.inputs, build)
             if change.field.partition(".")[0] not in ("archs", "preprocess")
         )
-        perhaps = before.key == build.key or serving(build, self._known) is not None
+        perhaps = before.key == build.key or serving(planned, self._known) is not None
         cause = Cause.EXPORT_KEY_CHANGED if perhaps else Cause.KEYS_CHANGED
         contested = _are_alike(before.inputs, build, old.inputs, new) and self._is_verified(wanted)
         return replace(

@@ -16,13 +16,12 @@ from builders.planning.changed import ChangedInputs
 from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.engine_inputs import EngineInputs
 from builders.planning.fallback import best_form
-from builders.planning.order import form_of
+from builders.planning.order import Build
 from builders.planning.request import Request
 from builders.planning.serving import serving
 from builders.planning.stored import StoredEngines
 from builders.planning.wanted import Wanted
 from builders.recipe.export_form import Form
-from zoo.schema.keys import BuildInputs
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import (
     ExportRecord,
@@ -69,7 +68,7 @@ class Decider:
             if not (wanted and self._request.locks_first):
                 return self._blocked(wanted, error)
             return [
-                self._decision(engine, Action.EXPORT, Cause.UNLOCKED, form=form_of(engine))
+                self._decision(engine, Action.EXPORT, Cause.UNLOCKED, form=engine.form)
                 for engine in wanted
             ]
         except ZooError as error:
@@ -117,10 +116,10 @@ class Decider:
         raise TargetError(f"{self._manifest.id}: the request asks for no engine of it")
 
     def _engine(self, wanted: Wanted) -> Decision:
-        first, tolerance = form_of(wanted), self.inputs.tolerance(wanted)
-        builds: dict[str, tuple[BuildInputs, str | None]] = {}
+        first = wanted.form
+        builds: dict[str, tuple[Build, str | None]] = {}
 
-        def build_of(export: ExportRecord) -> tuple[BuildInputs, str | None]:
+        def build_of(export: ExportRecord) -> tuple[Build, str | None]:
             if export.onnx.sha256 not in builds:
                 build = self.inputs.build(wanted, export)
                 builds[export.onnx.sha256] = build, serving(build, self._known)
@@ -143,20 +142,29 @@ class Decider:
                 self._decision(wanted, Action.EXPORT, Cause.NEW, form=form), wanted, form
             )
         if export.advice is not None and export.advice.mixed:
-            wanted = replace(wanted, mixed=True)
+            wanted = wanted.as_mixed
         build, key = build_of(export)
         start = Decision(
             model=self._manifest.id, wanted=wanted, action=Action.NOTHING, cause=Cause.PUBLISHED,
-            form=form, export=export, inputs=build,
+            form=form, export=export, build=build, record=key,
             verification=self.inputs.verification(wanted, export, build),
         )  # fmt: skip
-        if key is not None and (done := self._stored.outdone(replace(start, record=key), wanted)):
-            return done
-        if key is not None and not self._known.lost(key):
-            return self._stored.decide(replace(start, record=key), wanted)
-        if failed := self._known.failed(build, tolerance):
+        return self._built(start, wanted, build, export)
+
+    def _built(
+        self, start: Decision, wanted: Wanted, build: Build, export: ExportRecord
+    ) -> Decision:
+        """Decides for an engine whose ONNX is exported."""
+        key, tolerance = start.record, self.inputs.tolerance(wanted)
+        if key is not None:
+            if done := self._stored.outdone(start, wanted):
+                return done
+            if not self._known.lost(key):
+                return self._stored.decide(start, wanted)
+            start = replace(start, record=None)
+        if failed := self._known.failed(build.inputs, tolerance):
             return self._failed(start, wanted, failed)
-        return self._changed.unbuilt(start, wanted, build, export, gone=key is not None)
+        return self._changed.unbuilt(start, wanted, build.inputs, export, gone=key is not None)
 
     def _failed(self, start: Decision, wanted: Wanted, failed: Failed) -> Decision:
         """Decides for an engine that failed earlier with the same inputs."""
@@ -175,21 +183,21 @@ class Decider:
 
     def nothing_stricter(self, wanted: Wanted) -> str:
         """Returns why no stricter network is tried, as the end of a sentence; empty without one."""
-        for form in reversed(form_of(wanted).stricter):
+        for form in reversed(wanted.form.stricter):
             export = self._known.export(self.inputs.export(form)[0])
             if isinstance(export, FailureRecord):
                 return f"; there is no stricter network: {export.text}"
             return ""
         return ""
 
-    def _is_known_to_miss(self, wanted: Wanted, build: BuildInputs, key: str | None) -> bool:
+    def _is_known_to_miss(self, wanted: Wanted, build: Build, key: str | None) -> bool:
         """Whether an engine is known to miss its tolerance.
 
         A stored engine that is not withdrawn meets it; its failures are not looked up.
         """
         if key is not None and not self._stored.is_withdrawn(key, wanted):
             return False
-        return self._known.missed(build, self.inputs.tolerance(wanted)) is not None
+        return self._known.missed(build.inputs, self.inputs.tolerance(wanted)) is not None
 
     def _decision(
         self,

@@ -9,13 +9,15 @@ from typing import Protocol
 from builders.history.attested import NamedVerdict
 from builders.history.failures import Failed
 from builders.jobs.messages import VerificationSpec
+from builders.planning.order import Build
 from builders.planning.wanted import Wanted
 from builders.recipe.export_form import Form
 from zoo.catalog.report import Change
 from zoo.schema.closed import complete
 from zoo.schema.floors import Tolerance
-from zoo.schema.index import EngineEntry, OutdoneEngine
+from zoo.schema.index import OutdoneEngine
 from zoo.schema.keys import BuildInputs
+from zoo.schema.published import AnyEngine
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord
 from zoo.schema.targets import EngineName, Label
 from zoo.util.errors import ZooError
@@ -110,7 +112,7 @@ class Decision:
             it is farther from PyTorch.
         form: The form of the ONNX that it is built from.
         export: That ONNX; None if it is not exported yet.
-        inputs: The inputs of its build; None if its ONNX is not exported yet.
+        build: Its build; None if its ONNX is not exported yet.
         record: Key of the build record that serves it.
         verification: How it is verified; None if it can't be run.
         error: Why it is blocked.
@@ -127,11 +129,16 @@ class Decision:
     contested: bool = False
     form: Form | None = None
     export: ExportRecord | None = None
-    inputs: BuildInputs | None = None
+    build: Build | None = None
     record: str | None = None
     verification: VerificationSpec | None = None
     error: ZooError | None = None
     failed: FailureRecord | None = None
+
+    @property
+    def inputs(self) -> BuildInputs | None:
+        """The inputs of its build; None if its ONNX is not exported yet."""
+        return self.build.inputs if self.build else None
 
     @property
     def label(self) -> str:
@@ -143,13 +150,13 @@ class Decision:
 class Known(Protocol):
     """A repository's contents for one model, read on demand."""
 
-    def entries(self, key: str) -> Sequence[EngineEntry]:
+    def entries(self, key: str) -> Sequence[AnyEngine]:
         """Returns the index entries of a build record, superseded or not."""
 
     def outdone(self, key: str) -> Sequence[OutdoneEngine]:
         """Returns what the index says of an engine that did not replace the published one."""
 
-    def published(self, label: str) -> EngineEntry | None:
+    def published(self, label: str) -> AnyEngine | None:
         """Returns the current entry of a target, whether its engine is mixed or not."""
 
     def given_out(self) -> Collection[str]:

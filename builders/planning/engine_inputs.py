@@ -7,17 +7,18 @@ from builders.jobs.messages import VerificationSpec
 from builders.jobs.tactics import LOCKED, TACTICS
 from builders.planning import wanted as plan
 from builders.planning.decision import Known
-from builders.planning.order import build_inputs
+from builders.planning.order import Build, ModelBuilds
 from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.recipe import export_form
 from builders.recipe.export_form import Form
 from builders.weights.mode import MODE_FACTS
 from zoo.schema.floors import Tolerance
-from zoo.schema.keys import BuildInputs, ExportInputs
+from zoo.schema.keys import ExportInputs
 from zoo.schema.licences import check_licence
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import ExportRecord, Status
+from zoo.schema.targets import Precision
 from zoo.util.errors import TargetError
 
 
@@ -33,8 +34,10 @@ class EngineInputs:
     def __init__(self, manifest: Manifest, request: Request, known: Known) -> None:
         self._manifest, self._request, self._known = manifest, request, known
         self._calibration = request.calibration.name
+        self._builds = ModelBuilds(manifest, request.builder)
         self._made: dict[Form, tuple[str, ExportInputs]] = {}
         self._specs: dict[object, VerificationSpec] = {}
+        self._tolerances: dict[Precision, Tolerance] = {}
 
     def identify(self) -> None:
         """Determines which weights the manifest means.
@@ -53,26 +56,29 @@ class EngineInputs:
 
     def tolerance(self, wanted: Wanted) -> Tolerance:
         """Returns the tolerance that an engine has to meet."""
-        return self._manifest.kept_by(wanted.precision)
+        precision = wanted.precision
+        if (tolerance := self._tolerances.get(precision)) is None:
+            tolerance = self._tolerances[precision] = self._manifest.kept_by(precision)
+        return tolerance
 
     def export(self, form: Form) -> tuple[str, ExportInputs]:
         """Returns the key of an export, and its inputs."""
-        if form not in self._made:
+        if (known := self._made.get(form)) is None:
             made = export_form.export_inputs(self._manifest, self.identity, form, self._calibration)
-            self._made[form] = made.key, made
-        return self._made[form]
+            known = self._made[form] = made.key, made
+        return known
 
-    def build(self, wanted: Wanted, export: ExportRecord) -> BuildInputs:
-        """Returns the inputs of a build.
+    def build(self, wanted: Wanted, export: ExportRecord) -> Build:
+        """Returns the build of an engine.
 
         Raises:
             TargetError: Its tactics are to be locked, and the published engine has none.
         """
-        made = build_inputs(self._manifest, wanted, export, self._request.builder)
-        if made.options.get(TACTICS) != LOCKED:
+        made = self._builds.build(wanted, export)
+        if (options := made.alike.options).get(TACTICS) != LOCKED:
             return made
-        options = {**made.options, TACTICS: self._lock(wanted)}
-        return made.model_copy(update={"options": options})
+        locked = {**options, TACTICS: self._lock(wanted)}
+        return Build.of(made.inputs.model_copy(update={"options": locked}))
 
     def _lock(self, wanted: Wanted) -> str:
         """Returns the digest of the tactics of the published engine of a target."""
@@ -89,14 +95,15 @@ class EngineInputs:
         )
 
     def verification(
-        self, wanted: Wanted, export: ExportRecord, build: BuildInputs
+        self, wanted: Wanted, export: ExportRecord, build: Build
     ) -> VerificationSpec | None:
         """Returns how an engine is verified, None if it can't be run anywhere."""
         if self._request.places.runs_on(wanted.archs, wanted.toolchain) is None:
             return None
-        shared = (export.onnx.sha256, export.golden.sha256, build.precision, build.profiles)
-        if shared not in self._specs:
-            self._specs[shared] = plan.verification_spec(
-                self._manifest, export, build.precision, build.profiles
+        alike = build.alike
+        shared = (export.onnx.sha256, export.golden.sha256, alike.precision, alike.profiles)
+        if (spec := self._specs.get(shared)) is None:
+            spec = self._specs[shared] = plan.verification_spec(
+                self._manifest, export, alike.precision, alike.profiles
             )
-        return self._specs[shared]
+        return spec

@@ -9,10 +9,11 @@ from builders.history.attested import NamedVerdict
 from builders.history.failures import Failed, Failures
 from zoo.repository.repository import Repository
 from zoo.schema.floors import Tolerance
-from zoo.schema.index import EngineEntry, ModelIndex, OutdoneEngine
+from zoo.schema.index import OutdoneEngine
 from zoo.schema.keys import BuildInputs
 from zoo.schema.layout import ATTESTATIONS, failed_export_key, record_key
 from zoo.schema.old_failures import disabled_key
+from zoo.schema.published import AnyEngine, AnyModel
 from zoo.schema.records import Attestation, BuildRecord, ExportRecord, FailureRecord, Status
 from zoo.schema.targets import cell_of
 
@@ -35,17 +36,17 @@ class RepositoryKnown:
         self,
         repository: Repository,
         model: str,
-        index: ModelIndex | None,
+        index: AnyModel | None,
         failures: Failures,
         *,
         looks_at_blobs: bool = False,
     ) -> None:
         self._repository, self._model, self._failures = repository, model, failures
         self._looks = looks_at_blobs
-        self._entries: dict[str, list[EngineEntry]] = {}
+        self._entries: dict[str, list[AnyEngine]] = {}
         self._outdone: dict[str, list[OutdoneEngine]] = {}
         self._listed: set[str] = set()
-        self._published: dict[str, EngineEntry] = {}
+        self._published: dict[str, AnyEngine] = {}
         for entry in index.engines if index else ():
             self._entries.setdefault(entry.record, []).append(entry)
             self._listed.add(entry.engine.sha256)
@@ -59,7 +60,7 @@ class RepositoryKnown:
         self._new: set[str] = set()
         self.exports_read: list[ExportRecord] = []
 
-    def entries(self, key: str) -> Sequence[EngineEntry]:
+    def entries(self, key: str) -> Sequence[AnyEngine]:
         """Returns the index entries of a build record, superseded or not."""
         return self._entries.get(key, ())
 
@@ -67,7 +68,7 @@ class RepositoryKnown:
         """Returns what the index says of an engine that did not replace the published one."""
         return self._outdone.get(key, ())
 
-    def published(self, label: str) -> EngineEntry | None:
+    def published(self, label: str) -> AnyEngine | None:
         """Returns the current entry of a target, whether its engine is mixed or not."""
         return self._published.get(label)
 

@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from builders.history.durations import Expected, History
@@ -17,18 +18,21 @@ from builders.history.failures import Failures
 from builders.planning.decide import decide
 from builders.planning.decision import Action, Cause, Decision
 from builders.planning.known import RepositoryKnown
-from builders.planning.report import FarmPlan, make_plan, planned
+from builders.planning.report import TIMED, FarmPlan, make_plan, planned
 from builders.planning.request import Request
 from builders.weights.locks import NAME
 from builders.weights.mode import MODE_FACTS
+from zoo.repository.published import published_model
 from zoo.repository.repository import Repository
-from zoo.schema.index import ModelIndex
 from zoo.schema.manifest import DigestFrom, HubWeights, Manifest
+from zoo.schema.published import AnyModel
 from zoo.util.errors import ZooError
 from zoo.util.names import counted
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_NO_TIME = Expected()
 
 _AT_ONCE = 16  # models read from a server at the same time
 
@@ -54,7 +58,7 @@ def plan_farm(
     repository: Repository,
     request: Request,
     broken: Mapping[str, ZooError] | None = None,
-    published: Mapping[str, ModelIndex] | None = None,
+    published: Mapping[str, AnyModel] | None = None,
 ) -> FarmPlan:
     """Returns what a run would do.
 
@@ -69,22 +73,20 @@ def plan_farm(
     """
     if published is None:
         published = read_published(repository, request.manifests)
-    failures, history = Failures(repository), History()
+    failures = Failures(repository)
     known = {
         name: RepositoryKnown(repository, name, published.get(name), failures)
         for name in request.manifests
     }
-    for model in published.values():
-        history.add(model)
     decided = _each(
         repository,
         lambda manifest: decide(manifest, request, known[manifest.id]),
         [*request.manifests.values()],
     )
     decisions = [decision for of_model in decided for decision in of_model]
-    for of_model in known.values():
-        for export in of_model.exports_read:
-            history.add_export(export)
+    history = History()
+    if any(decision.action in TIMED for decision in decisions):
+        _remember(history, published.values(), known.values())
     decisions += [_broken(name, error) for name, error in (broken or {}).items()]
     engines = [planned(decision, _expected(decision, history)) for decision in decisions]
     exports = {
@@ -102,7 +104,18 @@ def plan_farm(
     return make_plan(repository.store.url, engines, seconds, notes)
 
 
-def _corrections(manifest: Manifest, index: ModelIndex) -> Iterator[str]:
+def _remember(
+    history: History, published: Iterable[AnyModel], known: Iterable[RepositoryKnown]
+) -> None:
+    """Adds what engines and exports cost so far."""
+    for model in published:
+        history.add(model)
+    for of_model in known:
+        for export in of_model.exports_read:
+            history.add_export(export)
+
+
+def _corrections(manifest: Manifest, index: AnyModel) -> Iterator[str]:
     """Yields a sentence for each fact that the index states and the manifest has corrected."""
     now = {
         "licence": manifest.licence,
@@ -152,16 +165,17 @@ def _broken(name: str, error: ZooError) -> Decision:
     )  # fmt: skip
 
 
-def read_published(repository: Repository, models: Iterable[str]) -> dict[str, ModelIndex]:
+@_uncollected()
+def read_published(repository: Repository, models: Iterable[str]) -> dict[str, AnyModel]:
     """Returns the indexes of those models of which something is published.
 
     Raises:
         ZooError: The repository can't be read.
     """
     index = repository.index()
-    names = {row.model for row in index.models} if index else set()
-    listed = [name for name in models if name in names]
-    read = _each(repository, repository.model_index, listed)
+    rows = {row.model: row for row in index.models} if index else {}
+    listed = [rows[name] for name in models if name in rows]
+    read = _each(repository, partial(published_model, repository), listed)
     return {model.model: model for model in read if model}
 
 
@@ -176,6 +190,6 @@ def _each(repository: Repository, read: Callable[[T], R], items: Sequence[T]) ->
 
 def _expected(decision: Decision, history: History) -> Expected:
     """Returns the estimate for an engine."""
-    if decision.wanted is None or decision.action is Action.NOTHING:
-        return Expected()
+    if decision.wanted is None or decision.action not in TIMED:
+        return _NO_TIME
     return history.of(decision.model, decision.wanted.label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,7 +31,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class PlannedEngine(_Part):
+@dataclass(frozen=True, kw_only=True)
+class PlannedEngine:
     """An engine of a plan.
 
     Attributes:
@@ -136,22 +138,21 @@ def planned(decision: Decision, expected: Expected) -> PlannedEngine:
 
     Args:
         decision: The decision.
-        expected: The estimate from earlier engines.
+        expected: The estimate from earlier engines; of nothing unless it takes time.
     """
     wanted, is_proof = decision.wanted, decision.action is Action.VERIFY
-    timed = expected if decision.action in TIMED else Expected()
-    return PlannedEngine.model_construct(
+    return PlannedEngine(
         model=decision.model,
-        archs=tuple(arch.name for arch in wanted.archs) if wanted else (),
+        archs=wanted.names if wanted else (),
         trt=wanted.toolchain.line.asked if wanted else "",
         label=wanted.label if wanted else "",
         action=decision.action,
         reason=why(decision),
         changed=decision.changed,
         perhaps=decision.perhaps,
-        seconds=round(timed.proof if is_proof else timed.seconds, 1),
-        size=0 if is_proof else timed.size,
-        basis=timed.basis,
+        seconds=round(expected.proof if is_proof else expected.seconds, 1),
+        size=0 if is_proof else expected.size,
+        basis=expected.basis,
     )
 
 

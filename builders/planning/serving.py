@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from builders.planning.decision import Known
+from builders.planning.order import Build
 from builders.planning.wanted import Wanted
-from zoo.schema.keys import BuildInputs
 from zoo.schema.runtimes import is_portable
 from zoo.schema.targets import cell_of, served_archs
 
 
-def serving(build: BuildInputs, known: Known) -> str | None:
+def serving(build: Build, known: Known) -> str | None:
     """Returns the key of the build record that serves a wanted engine, None if there is none.
 
     An engine of the same inputs for more architectures serves as well, whether or not the index
@@ -38,17 +38,17 @@ def current_labels(key: str, known: Known) -> set[str]:
 
 def is_current(wanted: Wanted, key: str, known: Known) -> bool:
     """Whether the index gives the engine of a build record for all targets of a wanted one."""
-    cells = set(map(cell_of, current_labels(key, known)))
-    return all(target.label.cell in cells for target in wanted.targets)
+    return wanted.cells.issubset(map(cell_of, current_labels(key, known)))
 
 
-def keys_serving(build: BuildInputs) -> Iterator[str]:
+def keys_serving(build: Build) -> Iterator[str]:
     """Yields the keys of all engines that could serve a wanted one, the best first."""
     yield build.key
-    if not is_portable(build.toolchain.kind):  # others are built for one architecture
+    if not is_portable(build.alike.toolchain.kind):  # others are built for one architecture
         return
-    more = sorted(set(served_archs(build.toolchain.line)) - set(build.archs))
+    inputs = build.inputs
+    more = sorted(set(served_archs(inputs.toolchain.line)) - set(inputs.archs))
     for count in range(1, len(more) + 1):
         for others in combinations(more, count):
-            archs = tuple(sorted((*build.archs, *others)))
-            yield build.model_copy(update={"archs": archs}).key
+            archs = tuple(sorted((*inputs.archs, *others)))
+            yield inputs.model_copy(update={"archs": archs}).key

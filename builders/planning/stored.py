@@ -12,7 +12,8 @@ from builders.planning.decision import Action, Cause, Decision, Known
 from builders.planning.request import Request
 from builders.planning.serving import current_labels, is_current
 from builders.planning.wanted import Wanted
-from zoo.schema.index import EngineEntry
+from zoo.schema.keys import KeyTemplate
+from zoo.schema.published import AnyEngine
 from zoo.schema.records import (
     Attestation,
     AttestationKind,
@@ -34,6 +35,7 @@ class StoredEngines:
 
     def __init__(self, request: Request, known: Known) -> None:
         self._request, self._known = request, known
+        self._verdicts: dict[int, tuple[VerificationSpec, KeyTemplate]] = {}
 
     def is_withdrawn(self, key: str, wanted: Wanted) -> bool:
         """Whether a stored engine is withdrawn on one of the wanted architectures."""
@@ -48,7 +50,7 @@ class StoredEngines:
         entries = self._known.entries(key)
         if entries and not self._known.is_new(entries[0].engine.sha256):
             for arch in wanted.archs:
-                entry = _entry_on(arch, entries)
+                entry = entries[0] if len(entries) == 1 else _entry_on(arch, entries)
                 yield entry.status, entry.reason
             return
         withdrawn = self._known.withdrawn()
@@ -67,12 +69,14 @@ class StoredEngines:
         known, key = self._known, start.record
         assert key is not None
         engines = known.outdone(key)
+        if not engines:
+            return None
         cells = {cell_of(label): engine for engine in engines for label in engine.targets}
         settled = cells.keys() | set(map(cell_of, current_labels(key, known)))
-        if not engines or not all(target.label.cell in settled for target in wanted.targets):
+        if not wanted.cells <= settled:
             return None
         if (spec := start.verification) is not None and any(
-            _verdict(engine.engine, spec) != engine.verdict for engine in engines
+            self._verdict(engine.engine, spec) != engine.verdict for engine in engines
         ):
             return None
         published = known.published(next(iter(cells)))
@@ -84,7 +88,7 @@ class StoredEngines:
         )
         return replace(start, action=Action.NOTHING, cause=Cause.OUTDONE, text=text)
 
-    def _is_withdrawn_since(self, entry: EngineEntry, wanted: Wanted) -> bool:
+    def _is_withdrawn_since(self, entry: AnyEngine, wanted: Wanted) -> bool:
         """Whether an engine is withdrawn, perhaps by an attestation that no index states yet."""
         engine = entry.engine.sha256
         if entry.status is Status.WITHDRAWN or engine not in self._known.withdrawn():
@@ -122,33 +126,38 @@ class StoredEngines:
         """Decides for an engine that can be run, by its verdict in the cheapest source."""
         known, done = self._known, self._listed(start, wanted, key)
         assert start.verification is not None
-        arch = self._request.places.runs_on(wanted.archs, wanted.toolchain)
-        assert arch is not None
         entries = known.entries(key)
         if entries and not known.is_new(entries[0].engine.sha256):
-            entry = _entry_on(arch, entries)
-            current = _verdict(entry.engine.sha256, start.verification) == _verdict_key(entry)
+            entry = entries[0] if len(entries) == 1 else _entry_on(self._runs_on(wanted), entries)
+            current = self._verdict(entry.engine.sha256, start.verification) == _verdict_key(entry)
             # A person may have withdrawn an engine whose verdict is good.
             if current and entry.status is not Status.WITHDRAWN and self._request.labelled is None:
                 return done
         elif (
             not entries
             and self._request.labelled is None
-            and (named := known.named_verdict(key, arch.name))
+            and (named := known.named_verdict(key, self._runs_on(wanted).name))
         ):
             return self._by_name(done, named)
         record = known.record(key)
         if record is None:
             return replace(start, action=Action.BUILD, cause=Cause.RECORD_GONE, record=None)
+        arch = self._runs_on(wanted)
         attestations = concerning(known.attestations(record.engine.sha256), arch.name)
         return self._by_verdict(done, record, attestations)
+
+    def _runs_on(self, wanted: Wanted) -> Arch:
+        """Returns the architecture on which an engine that can be run is verified."""
+        arch = self._request.places.runs_on(wanted.archs, wanted.toolchain)
+        assert arch is not None
+        return arch
 
     def _by_name(self, done: Decision, named: NamedVerdict) -> Decision:
         """Decides for an engine that can be run here and that nobody may have withdrawn."""
         assert done.verification is not None
         if named.key is None:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
-        if not named.is_of(_verdict(named.engine, done.verification)):
+        if not named.is_of(self._verdict(named.engine, done.verification)):
             return replace(done, action=Action.VERIFY, cause=Cause.VERIFICATION_CHANGED)
         return done
 
@@ -164,7 +173,7 @@ class StoredEngines:
             return replace(done, action=Action.WITHDRAWN, cause=Cause.TAKEN_BACK, text=text)
         if last is None:
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_RUN)
-        if last.key != _verdict(record.engine.sha256, done.verification):
+        if last.key != self._verdict(record.engine.sha256, done.verification):
             return replace(done, action=Action.VERIFY, cause=Cause.VERIFICATION_CHANGED)
         if last.kind == AttestationKind.WITHDRAWN:
             text = status_of(list(attestations))[1] or ""
@@ -172,6 +181,13 @@ class StoredEngines:
         if self._lacks_probe(verdicts):
             return replace(done, action=Action.VERIFY, cause=Cause.NOT_PROBED)
         return done
+
+    def _verdict(self, engine: str, spec: VerificationSpec) -> str:
+        """Returns the key of an engine's verification."""
+        if (known := self._verdicts.get(id(spec))) is None:
+            template = KeyTemplate(plan.verification_inputs(engine, spec), "engine")
+            known = self._verdicts[id(spec)] = spec, template
+        return known[1].key(f'"{engine}"')
 
     def _lacks_probe(self, verdicts: Sequence[Attestation]) -> bool:
         """Whether no verdict includes a linear probe on the labelled photos."""
@@ -187,17 +203,13 @@ class StoredEngines:
         return replace(start, action=Action.SIGN, cause=Cause.UNLISTED)
 
 
-def _verdict(engine: str, spec: VerificationSpec) -> str:
-    return plan.verification_inputs(engine, spec).key
-
-
-def _entry_on(arch: Arch, entries: Sequence[EngineEntry]) -> EngineEntry:
+def _entry_on(arch: Arch, entries: Sequence[AnyEngine]) -> AnyEngine:
     """Returns the index entry of an engine for one architecture."""
     there = (e for e in entries if any(arch_of(label) == arch.name for label in e.targets))
     return next(there, entries[0])
 
 
-def _verdict_key(entry: EngineEntry) -> str | None:
+def _verdict_key(entry: AnyEngine) -> str | None:
     """Returns the key of an entry's verdict, None if it is not verified."""
     if entry.status is not Status.VERIFIED or entry.verification is None:
         return None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from builders.backends.base import Options
 from builders.jobs.messages import VerificationSpec
 from builders.recipe import export_form
+from builders.recipe.export_form import Form
 from zoo.schema.keys import BuildInputs, VerificationInputs
-from zoo.schema.manifest import Batches, BatchRange, Manifest, Preprocess, StatedPreprocess
+from zoo.schema.manifest import Batches, BatchRange, Manifest
 from zoo.schema.records import ExportRecord
 from zoo.schema.runtimes import is_portable
 from zoo.schema.targets import (
@@ -50,16 +51,43 @@ class Wanted:
     precision: Precision
     mixed: bool = False
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.archs, self.toolchain, self.precision, self.mixed))
+
+    @cached_property
     def targets(self) -> tuple[Target, ...]:
         """The targets that it serves."""
         line = self.toolchain.line
         return tuple(Target(arch, line, self.precision, self.mixed) for arch in self.archs)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The targets in one label, ``sm80+sm86-rtx1.7-fp16``."""
         return str(label_of(self.archs, self.toolchain.line, self.precision, mixed=self.mixed))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of its architectures."""
+        return tuple(arch.name for arch in self.archs)
+
+    @cached_property
+    def cells(self) -> frozenset[str]:
+        """The labels of its targets, whether it is mixed or not."""
+        return frozenset(target.label.cell for target in self.targets)
+
+    @cached_property
+    def form(self) -> Form:
+        """The form of the ONNX that is tried first."""
+        return Form.for_line(self.toolchain.line, self.precision)
+
+    @cached_property
+    def as_mixed(self) -> Wanted:
+        """The same engine, some of whose operators run in a higher precision."""
+        return replace(self, mixed=True)
 
 
 def check_request(
@@ -95,13 +123,31 @@ def wanted_engines(
         precisions: The value of ``PRECISION=``; None for all of the manifest that a
             target supports.
     """
-    wanted = []
-    for archs, toolchain in _share(toolchains):
-        for precision in precisions or tuple(manifest.precisions):
-            engine = Wanted(archs=archs, toolchain=toolchain, precision=precision)
-            if not any(refusal(target, manifest.family) for target in engine.targets):
-                wanted.append(engine)
-    return wanted
+    precisions = tuple(precisions or manifest.precisions)
+    return list(_wanted(manifest.family, tuple(toolchains.items()), precisions))
+
+
+@lru_cache(maxsize=1024)  # models of a family share them, and what is derived from them
+def _wanted(
+    family: str,
+    toolchains: tuple[tuple[Arch, Toolchain], ...],
+    precisions: tuple[Precision, ...],
+) -> tuple[Wanted, ...]:
+    engines = (
+        _engine(archs, toolchain, precision)
+        for archs, toolchain in _share(dict(toolchains))
+        for precision in precisions
+    )
+    return tuple(
+        engine
+        for engine in engines
+        if not any(refusal(target, family) for target in engine.targets)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _engine(archs: tuple[Arch, ...], toolchain: Toolchain, precision: Precision) -> Wanted:
+    return Wanted(archs=archs, toolchain=toolchain, precision=precision)
 
 
 def _share(toolchains: dict[Arch, Toolchain]) -> list[tuple[tuple[Arch, ...], Toolchain]]:
@@ -132,30 +178,33 @@ def build_inputs(
     return BuildInputs(
         model=manifest.id,
         onnx=export.onnx.sha256,
-        preprocess=_plain(manifest.preprocess),
-        archs=tuple(arch.name for arch in wanted.archs),
+        preprocess=manifest.preprocess.plain,
+        archs=wanted.names,
         precision=wanted.precision,
         toolchain=wanted.toolchain,
-        profiles=_profiles(manifest.batch, export.largest_tensor, is_cpu, portable),
+        profiles=profiles_of(manifest.batch, export.largest_tensor, is_cpu, portable),
         options=options.model_dump(mode="json"),
     )
 
 
-@lru_cache(maxsize=1024)  # the same for many engines of a model
-def _profiles(
+@lru_cache(maxsize=1024)
+def profiles_of(
     batches: Batches, largest_tensor: int, is_cpu: bool, portable: bool
 ) -> tuple[BatchRange, ...]:
+    """Returns an engine's batch ranges, an optimisation profile each, smallest first.
+
+    Args:
+        batches: The manifest's.
+        largest_tensor: Elements per image of the largest activation.
+        is_cpu: Whether it runs on the CPU.
+        portable: Whether it runs on several architectures.
+    """
     ranges = (batches.cpu,) if is_cpu else batches.gpu
     if not is_cpu and portable:
         # It compiles kernels for shapes at run time; a second profile only enlarges the engine.
         ranges = (ranges[-1].model_copy(update={"min": ranges[0].min}),)
     largest = largest_batch(largest_tensor, on_cpu=is_cpu)
     return tuple(batch.limited(largest) for batch in ranges if batch.min <= largest)
-
-
-@lru_cache(maxsize=1024)
-def _plain(stated: StatedPreprocess) -> Preprocess:
-    return stated.plain
 
 
 def largest_batch(elements_per_image: int, *, on_cpu: bool = False) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from typing_extensions import assert_never
@@ -86,7 +86,14 @@ class Form:
                 assert_never(lowering)
         return name if self.safety == SAFETIES[0] else f"{name}-safety-{self.safety:g}"
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.dialect, self.precision, self.placing, self.rest, self.safety))
+
+    @cached_property
     def stricter(self) -> tuple[Form, ...]:
         """Forms to try in this order if an engine of this one misses its tolerance."""
         if not is_lowered(self.precision):

@@ -9,7 +9,14 @@ from builders.planning.decision import Cause, Decision
 from builders.planning.known import RepositoryKnown
 from builders.publish.index import model_index, stands
 from zoo.repository.repository import Repository
-from zoo.schema.index import Candidate, DisabledCell, ModelCard, ModelIndex, OutdoneEngine
+from zoo.schema.index import (
+    Candidate,
+    DisabledCell,
+    EngineEntry,
+    ModelCard,
+    ModelIndex,
+    OutdoneEngine,
+)
 from zoo.schema.records import FailureStage, Status
 from zoo.schema.targets import EngineName, Label
 from zoo.util.errors import VerificationError
@@ -28,6 +35,7 @@ def lost_by(
         entry = known.published(target.label.cell)
         if entry is None or entry.status is not Status.VERIFIED:
             continue
+        assert isinstance(entry, EngineEntry)  # a run reads the whole index
         record = known.record(entry.record)
         if record is None or not stands(repository, card, entry, record, cell):
             return "the published engine does not meet the tolerance either and is removed"

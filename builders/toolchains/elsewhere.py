@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from builders.toolchains.installed import Find, choose_toolchain
 from zoo.client.host import Run, installed, local_archs, run_command
-from zoo.runtime import SESSIONS
-from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.closed import Unknown
+from zoo.schema.published import AnyEngine, AnyModel
 from zoo.schema.runtimes import is_portable
 from zoo.schema.targets import (
     Arch,
@@ -55,16 +55,20 @@ class Places:
         if self.verifies_on is not None:
             return self.verifies_on(archs, toolchain)
         kind = toolchain.kind
-        if kind not in SESSIONS:
+        if isinstance(kind, Unknown):
             return None
-        available = self.here | (self.elsewhere if not is_portable(kind) else frozenset())
+        available = self.here if is_portable(kind) else self._anywhere
         return next((arch for arch in archs if arch in available), None)
+
+    @cached_property
+    def _anywhere(self) -> frozenset[Arch]:
+        return self.here | self.elsewhere
 
 
 def find_places(
     archs: Sequence[Arch],
     lines: Sequence[RuntimeLine],
-    models: Sequence[ModelIndex],
+    models: Sequence[AnyModel],
     run: Run = run_command,
     find: Find = installed,
 ) -> Places:
@@ -159,9 +163,9 @@ def _lines_of(
     return serving
 
 
-def _newest(models: Sequence[ModelIndex]) -> dict[Toolchain, list[EngineEntry]]:
+def _newest(models: Sequence[AnyModel]) -> dict[Toolchain, list[AnyEngine]]:
     """Returns the published engines by the toolchain that built them, newest first."""
-    engines: dict[Toolchain, list[EngineEntry]] = {}
+    engines: dict[Toolchain, list[AnyEngine]] = {}
     entries = [entry for model in models for entry in model.current]
     for entry in sorted(entries, key=lambda entry: entry.created, reverse=True):
         engines.setdefault(entry.toolchain, []).append(entry)
@@ -169,7 +173,7 @@ def _newest(models: Sequence[ModelIndex]) -> dict[Toolchain, list[EngineEntry]]:
 
 
 def _assumed(
-    arch: Arch, line: RuntimeLine | None, newest: dict[Toolchain, list[EngineEntry]]
+    arch: Arch, line: RuntimeLine | None, newest: dict[Toolchain, list[AnyEngine]]
 ) -> tuple[Toolchain, str]:
     """Returns the toolchain assumed to build for an architecture elsewhere, and a note about it."""
     if line is None:

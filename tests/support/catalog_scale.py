@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from support.paths import ROOT
-from support.published_plan import everywhere, publish_all
+from support.published_plan import publish_all
+from support.wants_everything import everywhere
 from zoo.catalog.site import build_site
 from zoo.repository.repository import Repository
 from zoo.schema.manifest import load_manifests

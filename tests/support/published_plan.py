@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
 from builders import weights
 from builders.backends import get_backend
-from builders.photos.calibration import CalibrationSet
 from builders.planning import wanted as plan
-from builders.planning.request import Request
 from builders.planning.wanted import Wanted
 from builders.publish import index
 from builders.recipe import export_form
@@ -19,27 +15,17 @@ from builders.recipe.export_form import Form
 from builders.toolchains.elsewhere import Places
 from builders.weights.mode import WeightsMode
 from support import records
+from support.wants_everything import CALIBRATION
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, Index, IndexRow, index_row
 from zoo.schema.layout import export_key, record_key
 from zoo.schema.manifest import Manifest
 from zoo.schema.records import BuildRecord, ExportRecord, Kind
-from zoo.schema.targets import Arch, gpu_lines, served_archs
+from zoo.schema.targets import Arch
 from zoo.util.digest import sha256_json
 
-CALIBRATION = CalibrationSet(source="folder", paths=(), digests=())
 MINUTE = 60.0
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-
-
-def everywhere() -> Places:
-    """Every runtime line, on every GPU that it serves, on machines that are elsewhere."""
-    lines = []
-    for line in gpu_lines():
-        chain = records.toolchain(line.kind, f"{line.version}.0.1", cuda=13)
-        lines.append({Arch(name): chain for name in served_archs(line)})
-    archs = frozenset(arch for one in lines for arch in one)
-    return Places(lines=tuple(lines), elsewhere=archs, here=frozenset())
 
 
 def publish_all(
@@ -148,13 +134,3 @@ def _attest(
         ),
         None if earlier else record.key,
     )
-
-
-def request(manifests: Mapping[str, Manifest], **changes: Any) -> Request:
-    """What a plan of everything is asked for, seeded."""
-    values: dict[str, Any] = {
-        "manifests": manifests, "manifest_dir": Path("manifests"), "places": everywhere(),
-        "precisions": None, "weights": "seeded", "calibration": CALIBRATION,
-        "failures": Path("_failures"),
-    }  # fmt: skip
-    return Request(**{**values, **changes})

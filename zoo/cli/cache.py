@@ -8,7 +8,7 @@ import shutil
 import time
 from typing import Any
 
-from zoo.cli.support import Parser, add_arguments
+from zoo.cli.command import Parser, add_arguments
 from zoo.client.client import default_cache
 from zoo.client.engine_cache import damaged, engines_of, forget_lists, kept, names, prune
 from zoo.util.errors import RepositoryError, UsageError

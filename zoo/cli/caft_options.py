@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import caft
+from zoo.cli.command import add_arguments
 from zoo.cli.predict import predict
-from zoo.cli.support import add_arguments, add_selection, add_store, positive
+from zoo.cli.support import add_selection, add_store, positive
 from zoo.cluster import CERTS
 
 if TYPE_CHECKING:

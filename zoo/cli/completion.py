@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from zoo.cli.support import add_arguments
+from zoo.cli.command import add_arguments
 from zoo.util.errors import MissingPackageError
 
 SHELLS = ("bash", "zsh", "tcsh")

@@ -16,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.cli.support import add_arguments, add_store
+from zoo.cli.command import add_arguments
+from zoo.cli.support import add_store
 from zoo.client.client import connect, default_cache
 from zoo.client.host import Run, all_installed, describe_gpu, run_command
 from zoo.inference.gpu.packages import GPU_PACKAGES

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import shlex
 import shutil
 import sys
@@ -13,13 +11,13 @@ from pathlib import Path
 from zoo.catalog.gpus import read_arch
 from zoo.cli.cache import add_commands as add_cache
 from zoo.cli.caft_options import add_commands as add_caft
+from zoo.cli.command import Parser as Parser
+from zoo.cli.command import add_arguments as add_arguments
+from zoo.cli.command import run_cli as run_cli
 from zoo.cli.completion import add_command as add_completion
 from zoo.cli.doctor import add_commands as add_doctor
 from zoo.cli.run import add_command as add_run
 from zoo.cli.similar import add_commands as add_similar
-from zoo.cli.support import Command as Command
-from zoo.cli.support import Parser as Parser
-from zoo.cli.support import add_arguments as add_arguments
 from zoo.cli.support import add_selection, add_store, client_of, output_file, print_json
 from zoo.client.client import Client, Pulled, trust_home
 from zoo.client.host import this_machine
@@ -32,11 +30,9 @@ from zoo.schema.index import EngineEntry
 from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import UsageError, ZooError
-from zoo.util.faults import MachineError, fault_of
 from zoo.util.files import whole
-from zoo.util.interrupts import INTERRUPTED, is_interrupt
 from zoo.util.names import counted
-from zoo.util.terminal import harmless, harmless_output
+from zoo.util.terminal import harmless
 from zoo.util.version import __version__
 
 
@@ -209,46 +205,6 @@ def mirror(options: argparse.Namespace) -> int:
 def main() -> int:
     """Entry point of ``zoo``."""
     return run_cli(client_parser(), sys.argv[1:])
-
-
-def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
-    """Parses and runs a command line, and prints errors. Both packages' commands use it.
-
-    Returns:
-        The exit status: 0, or the exit code of the error.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names may not be valid Unicode
-            stream.reconfigure(errors="backslashreplace")
-    options = argparse.Namespace()
-    try:
-        with harmless_output():
-            options = parser.parse_args(arguments)
-            command: Command = options.command
-            return command(options)
-    except (Exception, KeyboardInterrupt) as error:
-        return _status_of(error, resumes=getattr(options, "resumes", False))
-
-
-def _status_of(error: BaseException, *, resumes: bool) -> int:
-    """Prints why a command failed; raises the error again if that is a fault of the code."""
-    if is_interrupt(error):
-        kept = "; finished work is kept, and the next run resumes" if resumes else ""
-        print(f"interrupted{kept}", file=sys.stderr)
-        return INTERRUPTED
-    if isinstance(error, ZooError):
-        print(f"error: {harmless(str(error))}", file=sys.stderr)
-        return error.exit_code
-    if isinstance(error, BrokenPipeError):  # the reading end of a pipe was closed
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 0
-    if isinstance(error, OSError):
-        print(harmless(f"error: {error.filename or 'system'}: {error.strerror}"), file=sys.stderr)
-        return 1
-    if reason := fault_of(error):
-        print(f"error: {reason}\n  free some, and run the same command again", file=sys.stderr)
-        return MachineError.exit_code
-    raise error
 
 
 def client_parser() -> argparse.ArgumentParser:

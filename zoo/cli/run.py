@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from zoo.cli import caft
-from zoo.cli.support import add_arguments, add_selection, add_store, output_file
+from zoo.cli.command import add_arguments
+from zoo.cli.support import add_selection, add_store, output_file
 from zoo.util.errors import RunError, UsageError
 
 if TYPE_CHECKING:

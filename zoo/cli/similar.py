@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import caft
-from zoo.cli.support import add_arguments, add_selection, add_store, output_file, positive
+from zoo.cli.command import add_arguments
+from zoo.cli.support import add_selection, add_store, output_file, positive
 from zoo.util.errors import CacheError, RunError, UsageError
 from zoo.util.names import counted
 from zoo.util.terminal import harmless

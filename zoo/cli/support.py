@@ -5,33 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
 from zoo.client.client import Client, connect, default_store
 from zoo.client.first_use import asker
 from zoo.schema.targets import PRECISIONS
 from zoo.util.errors import UsageError
 from zoo.util.terminal import harmless
-
-Command = Callable[[argparse.Namespace], int]
-
-
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises :class:`~zoo.util.errors.UsageError` instead of exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises argparse's error message."""
-        raise UsageError(f"{self.prog}: {message}", hint=f"see {self.prog} --help")
-
-
-def add_arguments(commands: Any, name: str, command: Command) -> argparse.ArgumentParser:
-    """Adds a subcommand with the first line of its function's docstring as help."""
-    text = (command.__doc__ or "").partition("\n")[0]
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=command)
-    return parser
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

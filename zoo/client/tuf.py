@@ -9,14 +9,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tuf.api import exceptions as tuf
-from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
-from tuf.ngclient import Updater, UpdaterConfig
-from tuf.ngclient.fetcher import FetcherInterface
-
 from zoo.schema.layout import METADATA, TIMESTAMP
 from zoo.stores import LocalStore, ObjectStore
 from zoo.util.errors import RepositoryError, SetbackError, TooLongError, TrustError
+from zoo.util.late import imported_later
+
+with imported_later("boto3"):  # securesystemslib imports it, to sign with keys of AWS
+    from tuf.api import exceptions as tuf
+    from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
+    from tuf.ngclient import Updater, UpdaterConfig
+    from tuf.ngclient.fetcher import FetcherInterface
 
 _TRIES = 4
 _PAUSE = 0.05

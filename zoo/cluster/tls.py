@@ -6,7 +6,6 @@ except on loopback requires a certificate signed by the cluster's own authority.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import ipaddress
 import logging
@@ -152,6 +151,8 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
     check_address(address, certs)
     security = open_security("client", certs if address.startswith("tls") else None)
     quiet()
+    import asyncio
+
     from distributed import Client
 
     try:
@@ -167,6 +168,8 @@ def connect(address: str, certs: Path | None, timeout: float = 10) -> Any:
 
 async def _greet(address: str, security: Any, timeout: float) -> None:
     """Connects once: a client would wait forever for a peer that is not a scheduler."""
+    import asyncio
+
     from distributed.comm import connect as dial
 
     arguments = security.get_connection_args("client") if security else {}

@@ -221,19 +221,18 @@ class Repository:
 
     def index(self) -> Index | None:
         """Returns ``index.json``, None if nothing has been published."""
-        return self._files.parse("index.json", self._index_bytes("index.json"), Index)
+        return self._files.parse("index.json", self.index_bytes("index.json"), Index)
 
     def model_index(self, model: str) -> ModelIndex | None:
         """Returns ``index/<model>.json``, None if nothing of the model is published."""
         key = f"index/{model}.json"
-        return self._files.parse(key, self._index_bytes(key), ModelIndex)
+        return self._files.parse(key, self.index_bytes(key), ModelIndex)
 
     def model_indexes(self) -> Iterator[ModelIndex]:
         """Yields the index of every model that ``index.json`` names."""
         index = self.index()
-        for row in index.models if index else ():
-            if model := self.model_index(row.model):
-                yield model
+        models = (self.model_index(row.model) for row in (index.models if index else ()))
+        yield from filter(None, models)
 
     def listed_record(self, model: str, entry: EngineEntry) -> BuildRecord:
         """Returns the record of an engine in the index, checked against the index.
@@ -243,7 +242,8 @@ class Repository:
         """
         return self.listed.parse(model, entry, self.listed.read(model, entry))
 
-    def _index_bytes(self, key: str) -> bytes | None:
+    def index_bytes(self, key: str) -> bytes | None:
+        """Returns the bytes of ``index.json`` or ``index/<model>.json``, None if it is missing."""
         return self._trusted.read(key) if self._trusted else self._files.get(key)
 
     def read(self, key: str, kind: type[R]) -> R | None:

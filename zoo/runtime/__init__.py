@@ -6,7 +6,6 @@ the first of its engines is opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,7 @@ from zoo.schema.keys import BuildInputs
 from zoo.schema.runtimes import RUNTIME_FACTS, Runtime, title_of
 from zoo.util.errors import RunError
 
-__all__ = ["SESSIONS", "Session", "open_session"]
-
-
-SESSIONS: Mapping[str, str] = {kind: facts.session for kind, facts in RUNTIME_FACTS.items()}
-"""Module with ``open_session`` by runtime."""
+__all__ = ["Session", "open_session"]
 
 
 def open_session(

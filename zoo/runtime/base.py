@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from zoo.schema.manifest import BatchRange
 from zoo.util.errors import RunError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numpy, too: who only checks an engine file does without
+    import numpy as np
+    import numpy.typing as npt
     from cuda.core import Device
 
     from zoo.runtime.cuda import DeviceBatch
 
-Images = npt.NDArray[np.float32]
-Features = npt.NDArray[np.float32]
+Images: TypeAlias = "npt.NDArray[np.float32]"
+Features: TypeAlias = "npt.NDArray[np.float32]"
 
 
 class Session(Protocol):
@@ -146,6 +145,8 @@ class _SynchronousPipeline:
         self._session = session
 
     def host_memory(self, shape: tuple[int, ...]) -> Images:
+        import numpy as np
+
         return np.empty(shape, np.float32)
 
     def begin(self, images: Images) -> Running:
@@ -189,6 +190,8 @@ def check_images(images: Any, shape: tuple[int, int, int]) -> None:
     Raises:
         RunError: The type or shape is wrong; says what was given and what is expected.
     """
+    import numpy as np
+
     if not isinstance(images, np.ndarray):
         raise RunError(
             f"images are a {type(images).__name__}, but the engine needs a numpy array",
@@ -235,5 +238,7 @@ def in_pieces(run: Callable[[Images], Features], images: Images, max_batch: int)
     """Runs a batch of any size in pieces of at most the engine's maximum batch size."""
     if len(images) <= max_batch:
         return run(images)
+    import numpy as np
+
     pieces = range(0, len(images), max_batch)
     return np.concatenate([run(images[start : start + max_batch]) for start in pieces])

@@ -7,6 +7,8 @@ ONNX causes no rebuild.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -16,13 +18,13 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     model_serializer,
 )
-from typing_extensions import assert_never
+from typing_extensions import Self, assert_never
 
 from zoo.schema.closed import Lenient, Unknown
 from zoo.schema.manifest import Argument, BackboneCut, BatchRange, Preprocess
 from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.targets import Placing, Precision, Rest, Toolchain
-from zoo.util.digest import Sha256, sha256_json
+from zoo.util.digest import Sha256, canonical_json, sha256_bytes, sha256_json
 from zoo.util.strenum import StrEnum
 
 
@@ -30,10 +32,53 @@ class _Inputs(BaseModel):
     # Unknown fields are kept, because they are part of the key.
     model_config = ConfigDict(frozen=True, defer_build=True, extra="allow")
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 of the canonical JSON of these inputs."""
         return sha256_json(self.model_dump(mode="json"))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Returns a copy, which has a key of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("key", None)
+        return copied
+
+
+class KeyTemplate:
+    """Computes the keys of inputs that differ in a few fields only.
+
+    A plan compares thousands of keys: the canonical JSON of what they share is made once.
+
+    Args:
+        inputs: Inputs with any values in the fields that differ.
+        differing: Names of those fields.
+    """
+
+    def __init__(self, inputs: _Inputs, *differing: str) -> None:
+        self._pieces, text = [], "{"
+        for number, (name, value) in enumerate(sorted(inputs.model_dump(mode="json").items())):
+            text += f"{',' if number else ''}{json_text(name)}:"
+            if name in differing:
+                self._pieces += [text, ""]
+                text = ""
+            else:
+                text += json_text(value)
+        self._pieces.append(text + "}")
+
+    def key(self, *values: str) -> str:
+        """Returns the key of inputs with other values in the fields that differ.
+
+        Args:
+            values: Their canonical JSON, in the order of the fields' names.
+        """
+        pieces = self._pieces.copy()
+        pieces[1::2] = values
+        return sha256_bytes("".join(pieces).encode())
+
+
+def json_text(value: JsonValue) -> str:
+    """Returns the canonical JSON of a value as text."""
+    return canonical_json(value).decode()
 
 
 class WeightsKind(StrEnum):

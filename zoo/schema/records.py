@@ -46,7 +46,8 @@ CHUNKS_ONLY = 2
 """Of an index entry whose engine is stored as chunks alone: earlier versions would not find it, and
 their garbage collection would delete its chunks."""
 
-_NEWEST = CHUNKS_ONLY
+NEWEST = CHUNKS_ONLY
+"""The newest version that this package reads."""
 
 
 class Kind(StrEnum):
@@ -117,9 +118,9 @@ class Record(BaseModel):
     @field_validator("schema_version")
     @classmethod
     def _is_known(cls, version: int) -> int:
-        if version > _NEWEST:
+        if version > NEWEST:
             raise ValueError(
-                f"{version} is newer than this version of caft-zoo reads ({_NEWEST}): upgrade it"
+                f"{version} is newer than this version of caft-zoo reads ({NEWEST}): upgrade it"
             )
         return version
 

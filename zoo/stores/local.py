@@ -63,8 +63,9 @@ class LocalStore:
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """Returns an object's bytes."""
         try:
-            with self._path(key).open("rb") as file:
-                data = file.read() if limit is None else file.read(limit + 1)
+            with open(f"{self.root}/{check_key(key)}", "rb") as file:  # faster than a Path
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(size if limit is None else min(size, limit + 1))
         except FileNotFoundError as error:
             raise KeyError(key) from error
         except OSError as error:

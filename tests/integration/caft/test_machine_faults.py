@@ -32,8 +32,8 @@ from zoo.caft.room import LARGE, Room
 from zoo.caft.sample import Sample
 from zoo.caft.sources import open_source
 from zoo.caft.stamps import FileRead
+from zoo.cli.command import Parser
 from zoo.cli.main import run_cli
-from zoo.cli.support import Parser
 from zoo.inference import preprocess
 from zoo.inference.preprocess import decoded_size
 from zoo.util import faults

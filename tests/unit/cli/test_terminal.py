@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from builders.jobs.progress import Display, Event
+from zoo.cli.command import Parser
 from zoo.cli.main import run_cli
-from zoo.cli.support import Parser
 from zoo.util import folders
 from zoo.util.errors import DatasetError, UsageError
 from zoo.util.terminal import harmless

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from support.goldens import assert_golden, raises_golden
 from support.models import SMALL
-from support.published_plan import everywhere, publish_all, request
+from support.published_plan import publish_all
 from support.records import attestation
+from support.wants_everything import everywhere, request
 
 from builders.history.failures import NIGHTS, Failures
 from builders.photos.calibration import CalibrationSet
@@ -21,13 +22,16 @@ from builders.planning.explain import differences
 from builders.planning.plan import plan_farm
 from builders.planning.report import FarmPlan, PlannedEngine, make_plan, matrix, to_text
 from builders.toolchains.elsewhere import Places, find_places
+from zoo.repository.published import published_model
 from zoo.repository.repository import Repository
 from zoo.schema.floors import OwnTolerance
 from zoo.schema.manifest import Manifest
-from zoo.schema.records import BuildRecord, FailureReason, FailureStage
+from zoo.schema.published import PublishedModel
+from zoo.schema.records import Blob, BuildRecord, FailureReason, FailureStage
 from zoo.schema.targets import Arch, Label, RuntimeLine
 from zoo.stores import Entry, MemoryStore
-from zoo.util.errors import TargetError, UsageError
+from zoo.util.digest import sha256_bytes
+from zoo.util.errors import RepositoryError, TargetError, UsageError
 
 PLACES = everywhere()
 OTHER_PHOTOS = CalibrationSet(source="folder", paths=(), digests=("0" * 64,))
@@ -89,6 +93,39 @@ def test_a_new_repository_is_asked_once_for_each_export(one: dict[str, Manifest]
     forms = store.asked["get"] - 1  # besides the index
     assert 0 < forms < 10  # a record of each export; failures are listed
     assert len(plan.engines) > 50
+
+
+def test_only_an_index_that_its_publisher_wrote_is_read_in_part(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    repository = Repository(store)
+    index, whole = repository.index(), repository.model_index(SMALL)
+    assert index is not None
+    assert whole is not None
+    part = published_model(repository, index.models[0])
+    assert part == PublishedModel.model_validate_json(whole.to_json())
+    assert part is not None
+    assert (part.facts, len(part.current)) == (whole.facts, len(whole.current))
+    key = f"index/{SMALL}.json"
+    store.put(key, store.get(key) + b" ")  # still valid, but index.json does not name these bytes
+    assert published_model(repository, index.models[0]) == whole
+    store.put(key, store.get(key).replace(b'"feature_dim"', b'"dim"'))
+    with pytest.raises(RepositoryError, match="feature_dim"):
+        planned(store, one)
+
+
+def test_an_index_of_a_later_version_is_refused(
+    store: CountingStore, one: dict[str, Manifest]
+) -> None:
+    key, index = f"index/{SMALL}.json", Repository(store).index()
+    assert index is not None
+    later = store.get(key).replace(b'"schema_version": 1', b'"schema_version": 99', 1)
+    blob = Blob(sha256=sha256_bytes(later), size=len(later))
+    row = index.models[0].model_copy(update={"index": blob})
+    store.put(key, later)
+    store.put("index.json", index.model_copy(update={"models": (row,)}).to_json())
+    with pytest.raises(RepositoryError, match="upgrade"):
+        planned(store, one)
 
 
 def withdraw(repository: Repository, engine: PlannedEngine, kind: str = "withdrawn") -> BuildRecord:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from support.goldens import assert_golden
 from support.models import SMALL
-from support.published_plan import everywhere, publish_all, request
+from support.published_plan import publish_all
 from support.records import blob
+from support.wants_everything import everywhere, request
 
 from builders.history.failures import Failures
 from builders.planning.decide import decide

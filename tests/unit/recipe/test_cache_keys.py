@@ -8,12 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import records
+from support.wants_everything import everywhere
 
+from builders.backends import get_backend
+from builders.planning.order import ModelBuilds
+from builders.planning.wanted import build_inputs as build_inputs_of
+from builders.planning.wanted import wanted_engines
 from builders.recipe.export_form import Form, export_inputs
 from builders.weights import identify
 from builders.weights.mode import WeightsMode
 from zoo.schema.floors import OwnTolerance
-from zoo.schema.keys import BuildInputs
+from zoo.schema.keys import BuildInputs, KeyTemplate, json_text
 from zoo.schema.manifest import BatchRange, Cut, Manifest
 from zoo.schema.targets import Precision, RuntimeLine, Toolchain
 from zoo.util.digest import canonical_json, sha256_json
@@ -75,6 +80,36 @@ TOOLCHAIN = {"kind": "rtx", "version": "1.7.1.116", "cuda": 13, "os": "linux", "
 def test_every_input_of_a_build_is_in_its_key(changes: dict[str, Any]) -> None:
     assert build_inputs().key == build_inputs().key
     assert build_inputs(**changes).key != build_inputs().key
+
+
+@given(st.text(), st.text(alphabet="0123456789abcdef", min_size=64, max_size=64))
+def test_a_template_gives_the_same_keys(model: str, onnx: str) -> None:
+    other = PLAIN.model_copy(update={"crop": 1.0})
+    template = KeyTemplate(build_inputs(options={'é"': [1e-7]}), "preprocess", "model", "onnx")
+    texts = [json_text(value) for value in (model, onnx, other.model_dump(mode="json"))]
+    asked = build_inputs(options={'é"': [1e-7]}, model=model, onnx=onnx, preprocess=other)
+    assert template.key(*texts) == sha256_json(asked.model_dump(mode="json"))
+
+
+def test_a_copy_has_a_key_of_its_own() -> None:
+    inputs = build_inputs()
+    before = inputs.key
+    assert inputs.model_copy(update={"model": "other"}).key == build_inputs(model="other").key
+    assert inputs.model_copy().key == before
+    assert inputs == build_inputs()  # whether or not its key was asked for
+
+
+def test_builds_have_the_keys_of_their_inputs(manifests: dict[str, Manifest]) -> None:
+    export = records.export_record(largest_tensor=10_000_000)
+    for manifest in list(manifests.values())[::9]:
+        builds = ModelBuilds(manifest, {})
+        for toolchains in everywhere().lines:
+            for engine in wanted_engines(manifest, dict(toolchains), None):
+                options = get_backend(engine.toolchain.kind).options(engine.toolchain, {})
+                asked = build_inputs_of(manifest, engine, export, options)
+                build = builds.build(engine, export)
+                assert build.inputs == asked
+                assert build.key == sha256_json(asked.model_dump(mode="json"))
 
 
 def export_key(
