@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +19,20 @@ from typing_extensions import assert_never
 
 from zoo.caft.cache import FeatureCache
 from zoo.caft.files import NO_LABEL
+from zoo.caft.progress import Progress, unseen
 from zoo.caft.report import new_figure, save_figure
-from zoo.caft.rows import read_rows
+from zoo.caft.rows import chunk_of, read_rows
 from zoo.util.errors import CacheError, MissingPackageError
 from zoo.util.files import write_whole
 from zoo.util.names import counted
 from zoo.util.strenum import StrEnum
 
+Floats = npt.NDArray[np.float32]
+
 _FEWEST = 3
+_QUERIES = 4096  # photos whose neighbours are found at a time
 _COMPONENTS = 50  # that t-SNE starts from: more takes longer and shows the same
-_AT_ONCE = 32 << 20  # bytes of features
+_FITTED = 128 << 20  # most bytes of features that the components are computed from
 _COLOURS = (
     "#4363d8", "#e6194b", "#3cb44b", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324",
     "#808000", "#000075", "#00a2b8", "#800000",
@@ -71,14 +80,17 @@ class Map:
         return found + ([(name, _OTHER, rest)] if len(rest) else [])
 
 
-def make_map(cache: FeatureCache, method: Method, *, most: int, seed: int) -> Map:
+def make_map(
+    cache: FeatureCache, method: Method, *, most: int, seed: int, progress: Progress = unseen
+) -> Map:
     """Places photos in a plane by the features of their plain views.
 
     Args:
         cache: The cache.
         method: How.
         most: Most photos; of more, a random sample is taken.
-        seed: Random seed of the sample and of t-SNE.
+        seed: Random seed of the sample, of PCA and of t-SNE.
+        progress: Shows how far it is.
 
     Raises:
         CacheError: There are fewer than three photos.
@@ -88,8 +100,9 @@ def make_map(cache: FeatureCache, method: Method, *, most: int, seed: int) -> Ma
     total = len(cache.labels)
     if total < _FEWEST:
         raise CacheError(f"{cache.folder}: a map needs at least {_FEWEST} images, it has {total}")
+    _check_scikit_learn()
     samples = np.sort(np.random.default_rng(seed).permutation(total)[:most])
-    points = _placed(cache, samples, method, seed)
+    points = _placed(cache, samples, method, seed, progress)
     wanted = set(samples.tolist())
     shown = (
         f"{len(samples):,} of {total:,} photos" if len(samples) < total else counted(total, "photo")
@@ -139,34 +152,99 @@ def write_map(made: Map, path: Path) -> None:
 
 
 def _placed(
-    cache: FeatureCache, samples: npt.NDArray[np.int64], method: Method, seed: int
-) -> npt.NDArray[np.float32]:
-    decomposition, manifold = _scikit_learn()
-    width = 2 if method is Method.PCA else _COMPONENTS
-    components = min(width, cache.identity.feature_dim, len(samples))
-    step = max(components, _AT_ONCE // (4 * cache.identity.feature_dim))
-    bounds = list(range(0, len(samples), step))
-    if len(bounds) > 1 and len(samples) - bounds[-1] < components:
-        bounds.pop()  # a part may not have fewer rows than there are components
-    parts = [
-        samples[start:end] * cache.views
-        for start, end in zip(bounds, [*bounds[1:], len(samples)], strict=True)
-    ]
-    pca = decomposition.IncrementalPCA(components)
-    for part in parts:
-        pca.partial_fit(read_rows(cache, part))
-    rows = np.concatenate([pca.transform(read_rows(cache, part)) for part in parts])
-    rows = np.pad(rows, ((0, 0), (0, max(0, 2 - components))))
+    cache: FeatureCache,
+    samples: npt.NDArray[np.int64],
+    method: Method,
+    seed: int,
+    progress: Progress,
+) -> Floats:
+    rows = _components(cache, samples, 2 if method is Method.PCA else _COMPONENTS, seed, progress)
     match method:
         case Method.PCA:
             return np.asarray(rows, np.float32)
         case Method.TSNE:
-            perplexity = min(30.0, (len(rows) - 1) / 3)
-            start = rows[:, :2] / max(float(rows[:, 0].std()), 1e-12) * 1e-4  # as init="pca" does
-            tsne = manifold.TSNE(2, perplexity=perplexity, init=start, random_state=seed)
-            return np.asarray(tsne.fit_transform(rows), np.float32)
+            return _tsne(rows, seed, progress)
         case _:
             assert_never(method)
+
+
+def _components(
+    cache: FeatureCache, samples: npt.NDArray[np.int64], width: int, seed: int, progress: Progress
+) -> Floats:
+    """Returns the first principal components of samples, at least two."""
+    from sklearn.decomposition import PCA
+
+    features = cache.identity.feature_dim
+    components = min(width, features, len(samples))
+    random = np.random.default_rng(seed)
+    fitted = np.sort(random.permutation(samples)[: max(components, _FITTED // (4 * features))])
+    solver = "randomized" if components < min(features, len(fitted)) else "full"
+    step = chunk_of(features)
+    placed = []
+    with progress("PCA", "photo", len(samples)) as done:
+        pca = PCA(components, svd_solver=solver, random_state=seed)
+        pca.fit(read_rows(cache, fitted * cache.views))
+        for start in range(0, len(samples), step):
+            part = samples[start : start + step]
+            placed.append(pca.transform(read_rows(cache, part * cache.views)))
+            done(len(part))
+    rows = np.concatenate(placed)
+    return np.pad(rows, ((0, 0), (0, max(0, 2 - components))))
+
+
+def _tsne(rows: Floats, seed: int, progress: Progress) -> Floats:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    start = rows[:, :2] / max(float(rows[:, 0].std()), 1e-12) * 1e-4  # as init="pca" does
+    tsne = TSNE(
+        2,
+        perplexity=perplexity,
+        init=start,
+        random_state=seed,
+        metric="precomputed",
+        verbose=2,  # a line for some iterations, which is all it tells about them
+    )
+    near = _distances(rows, min(len(rows) - 1, int(3 * perplexity + 1)), progress)
+    with progress("t-SNE", "iteration", tsne.max_iter) as done, redirect_stdout(_Reports(done)):
+        return np.asarray(tsne.fit_transform(near), np.float32)
+
+
+def _distances(rows: Floats, neighbours: int, progress: Progress) -> Any:
+    """Returns the sparse distances of rows to their nearest ones, as t-SNE itself computes them.
+
+    It would in one call, which Ctrl-C does not end.
+    """
+    from scipy import sparse
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=neighbours + 1).fit(rows)  # each is the nearest to itself
+    parts = []
+    with progress("neighbours", "photo", len(rows)) as done:
+        for first in range(0, len(rows), _QUERIES):
+            part = rows[first : first + _QUERIES]
+            parts.append(index.kneighbors_graph(part, mode="distance"))
+            done(len(part))
+    return sparse.vstack(parts, format="csr")
+
+
+class _Reports(io.TextIOBase):
+    """Takes what t-SNE prints, and counts its iterations.
+
+    Args:
+        done: Called with a number of iterations.
+    """
+
+    def __init__(self, done: Callable[[int], object]) -> None:
+        self._done = done
+        self._last = 0
+
+    def write(self, text: str) -> int:
+        """Reads a line such as ``[t-SNE] Iteration 50: error = …``."""
+        if found := re.match(r"\[t-SNE\] Iteration (\d+): error", text):
+            self._done(int(found[1]) - self._last)
+            self._last = int(found[1])
+        return len(text)
 
 
 def _short(name: str) -> str:
@@ -174,11 +252,8 @@ def _short(name: str) -> str:
     return (name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
 
 
-def _scikit_learn() -> tuple[Any, Any]:
-    try:
-        from sklearn import decomposition, manifold
-    except ImportError as error:
+def _check_scikit_learn() -> None:
+    if find_spec("sklearn") is None:
         raise MissingPackageError(
             "scikit-learn is not installed", hint="pip install 'caft-zoo[caft]'"
-        ) from error
-    return decomposition, manifold
+        )

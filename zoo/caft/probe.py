@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
+from zoo.caft.knn import knn
+from zoo.caft.progress import Progress, unseen
 from zoo.caft.report import Report, wilson
 from zoo.caft.rows import read_rows, standardise
 from zoo.caft.settings import Settings
 from zoo.caft.split import split_samples
 from zoo.caft.train import train_head
 from zoo.util.errors import CacheError, UsageError
+from zoo.util.names import counted
 
-_TEMPERATURE = 0.07
-_CELLS = 1 << 22  # similarities in memory at a time: 16 MiB
-_QUERIES = 4096  # most rows classified at a time
+KNN_IMAGES = 10_000
+"""Most held-out images that the kNN classifies: comparing all pairs would take the square of the
+images, and the 95% interval of as many is at most 2 percentage points wide."""
+
+_KNOWN = 4096  # training images that are read at a time
+_CELLS = 1 << 24  # most neighbours in memory: 200 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,8 @@ class Probed:
 
     Attributes:
         neighbours: k of the kNN.
-        knn_right: Number of held-out samples that the kNN classifies correctly.
+        knn_right: Number of samples that the kNN classifies correctly.
+        knn_images: Number of samples that it classifies: all that are held out, or a sample.
         held_out: Number of held-out samples.
         linear: Report of the linear probe.
         chance: Accuracy of always predicting the most frequent class.
@@ -35,6 +42,7 @@ class Probed:
 
     neighbours: int
     knn_right: int
+    knn_images: int
     held_out: int
     linear: Report
     chance: float
@@ -42,16 +50,27 @@ class Probed:
     @property
     def lines(self) -> list[str]:
         """The results as text."""
-        low, high = wilson(self.knn_right, self.held_out)
+        low, high = wilson(self.knn_right, self.knn_images)
+        images = counted(self.held_out, "held-out image")
+        if self.knn_images < self.held_out:
+            images = f"{self.knn_images:,} of {images}"
         return [
-            f"kNN (k={self.neighbours}): accuracy {self.knn_right / self.held_out:.1%} on "
-            f"{self.held_out} held-out images (95% interval {low:.1%} to {high:.1%})",
+            f"kNN (k={self.neighbours}): accuracy {self.knn_right / self.knn_images:.1%} on "
+            f"{images} (95% interval {low:.1%} to {high:.1%})",
             f"linear: {self.linear.line}",
             *self.linear.lines[1:],
         ]
 
 
-def probe(cache: FeatureCache, *, neighbours: int = 20, test: float = 0.2, seed: int = 0) -> Probed:
+def probe(
+    cache: FeatureCache,
+    *,
+    neighbours: int = 20,
+    test: float = 0.2,
+    seed: int = 0,
+    knn_images: int = KNN_IMAGES,
+    progress: Progress = unseen,
+) -> Probed:
     """Evaluates features by a kNN and a logistic regression.
 
     Args:
@@ -59,14 +78,18 @@ def probe(cache: FeatureCache, *, neighbours: int = 20, test: float = 0.2, seed:
         neighbours: k; capped at the number of training samples.
         test: Fraction of test samples.
         seed: Random seed of the split.
+        knn_images: Most test samples that the kNN classifies; of more, a random sample.
+        progress: Shows how far it is.
 
     Raises:
-        UsageError: ``neighbours`` or ``test`` is not positive.
+        UsageError: ``neighbours``, ``test`` or ``knn_images`` is not positive.
         CacheError: Fewer than two classes have a label, or none has two images.
         MissingPackageError: scikit-learn is not installed.
     """
-    if neighbours < 1 or test <= 0:
-        raise UsageError(f"k={neighbours} and test={test}: both must be positive")
+    if neighbours < 1 or test <= 0 or knn_images < 1:
+        raise UsageError(
+            f"k={neighbours}, test={test} and knn_images={knn_images}: all must be positive"
+        )
     settings = Settings(solver="sklearn", val=0, test=test, seed=seed, weight_decay=1.0)
     split = split_samples(cache, val=0, test=test, seed=seed)
     if not len(split.test):
@@ -77,74 +100,57 @@ def probe(cache: FeatureCache, *, neighbours: int = 20, test: float = 0.2, seed:
     neighbours = min(neighbours, len(split.train))
     mean, scale = standardise(cache, split.train)
     cache.check()
-    predicted = knn(
-        _unit(cache, split.train, mean, scale),
-        cache.labels[split.train],
-        _unit(cache, split.test, mean, scale),
-        neighbours=neighbours,
-    )
-    _, linear = train_head(cache, settings)
+    queries = np.sort(np.random.default_rng(seed).permutation(split.test)[:knn_images])
+    units = _Units(cache, mean, scale)
+    predicted = _classified(units, split.train, queries, neighbours, progress)
+    with progress("linear classifier"):
+        _, linear = train_head(cache, settings)
     frequent = np.bincount(cache.labels[split.train]).argmax()
     return Probed(
         neighbours=neighbours,
-        knn_right=int((predicted == cache.labels[split.test]).sum()),
+        knn_right=int((predicted == cache.labels[queries]).sum()),
+        knn_images=len(queries),
         held_out=len(split.test),
         linear=linear,
         chance=float((cache.labels[split.test] == frequent).mean()),
     )
 
 
-def knn(
-    known: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    queries: npt.NDArray[np.float32],
-    *,
+@dataclass(frozen=True)
+class _Units:
+    """Standardised rows of a cache, scaled to a length of 1."""
+
+    cache: FeatureCache
+    mean: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+
+    def of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Returns the rows of samples' plain views."""
+        rows = read_rows(self.cache, samples * self.cache.views)
+        rows -= self.mean
+        rows *= self.scale
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return rows
+
+
+def _classified(
+    units: _Units,
+    known: npt.NDArray[np.int64],
+    queries: npt.NDArray[np.int64],
     neighbours: int,
+    progress: Progress,
 ) -> npt.NDArray[np.int64]:
-    """Classifies each row by its nearest neighbours, weighted by their similarity.
+    """Returns the class that the kNN predicts for each query."""
+    at_once = max(1, _CELLS // neighbours)
+    groups = [queries[start : start + at_once] for start in range(0, len(queries), at_once)]
+    with progress("kNN", "image", len(groups) * len(known)) as step:
 
-    Source: the weighted kNN of Z. Wu et al., "Unsupervised Feature Learning via Non-Parametric
-    Instance Discrimination" (2018), temperature 0.07, as DINO and its successors use it.
+        def parts() -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+            for start in range(0, len(known), _KNOWN):
+                part = known[start : start + _KNOWN]
+                yield units.of(part), units.cache.labels[part]
+                step(len(part))
 
-    Args:
-        known: Rows with known classes, ``(N, feature_dim)``, of length 1.
-        labels: Their classes, ``(N,)``.
-        queries: Rows to classify, ``(M, feature_dim)``, of length 1.
-        neighbours: k, at most N.
-
-    Returns:
-        The classes of ``queries``, ``(M,)``.
-    """
-    predicted = np.empty(len(queries), np.int64)
-    step = max(1, min(_QUERIES, _CELLS // max(1, len(known))))
-    for start in range(0, len(queries), step):
-        similar = queries[start : start + step] @ known.T
-        place = len(known) - neighbours
-        nearest = np.argpartition(similar, place, axis=1)[:, place:]
-        weights = np.exp((np.take_along_axis(similar, nearest, axis=1) - 1) / _TEMPERATURE)
-        predicted[start : start + step] = _most_voted(labels[nearest], weights)
-    return predicted
-
-
-def _most_voted(
-    classes: npt.NDArray[np.int64], weights: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.int64]:
-    """Returns the class of each row with the largest sum of weights, the first of equals."""
-    order = np.argsort(classes, axis=1, kind="stable")
-    ordered = np.take_along_axis(classes, order, axis=1)
-    votes = np.take_along_axis(weights, order, axis=1).astype(np.float64)
-    # Sums over runs of a class, added left to right as a table of all classes would be.
-    for place in range(1, votes.shape[1]):
-        votes[:, place] += np.where(
-            ordered[:, place] == ordered[:, place - 1], votes[:, place - 1], 0
+        return np.concatenate(
+            [knn(parts(), units.of(group), neighbours=neighbours) for group in groups]
         )
-    best = votes.argmax(axis=1)
-    return np.asarray(ordered[np.arange(len(ordered)), best])
-
-
-def _unit(cache: FeatureCache, samples: Any, mean: Any, scale: Any) -> npt.NDArray[np.float32]:
-    rows = read_rows(cache, samples * cache.views)
-    rows -= mean
-    rows *= scale
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return rows

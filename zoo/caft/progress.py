@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zoo.util.bars import Bar, amount_of, is_watched, open_bar
 from zoo.util.errors import ZooError
@@ -125,6 +125,39 @@ def amount_progress(noun: str, total: int) -> Iterator[Callable[[int], None]]:
     """
     with open_bar(amount_of(noun), total) as bar:
         yield bar.step
+
+
+class Progress(Protocol):
+    """Shows how far each task of a function is, one after the other."""
+
+    def __call__(
+        self, task: str, noun: str = "", total: int | None = None
+    ) -> AbstractContextManager[Callable[[int], object]]:
+        """Opens the display of a task, which yields a function that adds to what is done.
+
+        Args:
+            task: Its name.
+            noun: What is counted, if anything is.
+            total: How many there are; None if unknown.
+        """
+        ...
+
+
+@contextmanager
+def task_progress(
+    task: str, noun: str = "", total: int | None = None
+) -> Iterator[Callable[[int], object]]:
+    """A :class:`Progress` on the terminal or in a notebook, or else as occasional lines."""
+    with open_bar(amount_of(noun), total, task) as bar:
+        yield bar.step
+
+
+@contextmanager
+def unseen(
+    task: str, noun: str = "", total: int | None = None
+) -> Iterator[Callable[[int], object]]:
+    """A :class:`Progress` that shows nothing."""
+    yield lambda amount: None
 
 
 @contextmanager

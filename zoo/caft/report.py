@@ -21,6 +21,7 @@ from zoo.caft.task import softmax
 from zoo.util.digest import canonical_json
 from zoo.util.errors import MissingPackageError
 from zoo.util.files import whole
+from zoo.util.names import counted
 
 _DENSE = 100  # classes up to which the confusion matrix is written with its zeros
 _DRAWN = 400  # most rows and columns of the drawn matrix
@@ -118,7 +119,7 @@ class Report:
             return "no samples were held out to evaluate the head"
         low, high = self.interval
         return (
-            f"accuracy {self.accuracy:.1%} on {self.held_out} held-out images "
+            f"accuracy {self.accuracy:.1%} on {counted(self.held_out, 'held-out image')} "
             f"(95% interval {low:.1%} to {high:.1%}); always '{self.majority}': "
             f"{self.majority_right / self.held_out:.1%}"
         )

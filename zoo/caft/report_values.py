@@ -15,6 +15,7 @@ from zoo.caft.rows import chunk_of, read_rows
 from zoo.caft.split import Split
 from zoo.caft.targets import Targets
 from zoo.util.digest import canonical_json
+from zoo.util.names import counted
 
 Numbers = npt.NDArray[np.float64]
 _THRESHOLD = 0.5
@@ -130,7 +131,7 @@ class RegressionReport(_ValuesReport):
         """The errors, and what they do not cover, as text."""
         if not self.held_out:
             return ("no samples were held out to evaluate the head", *unused_lines(self))
-        lines = [f"on {self.held_out:,} held-out images:"]
+        lines = [f"on {counted(self.held_out, 'held-out image')}:"]
         lines += [f"  {score.line}" for score in self.scores[:_LINES]]
         if len(self.scores) > _LINES:
             lines.append(f"  … and {len(self.scores) - _LINES:,} more")
@@ -173,7 +174,7 @@ class MultiLabelReport(_ValuesReport):
         lines = []
         if self.mean_ap is not None and self.chance_ap is not None:
             lines.append(
-                f"mAP {self.mean_ap:.1%} on {self.held_out:,} held-out images; by chance: "
+                f"mAP {self.mean_ap:.1%} on {counted(self.held_out, 'held-out image')}; by chance: "
                 f"{self.chance_ap:.1%}"
             )
         lines.append(

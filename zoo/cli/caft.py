@@ -219,9 +219,16 @@ def probe(options: argparse.Namespace) -> int:
     """Evaluates cached features with a kNN and a linear classifier."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.probe import probe as run_probe
+    from zoo.caft.progress import task_progress
 
-    cache = FeatureCache(options.cache)
-    result = run_probe(cache, neighbours=options.k, test=options.test, seed=options.seed)
+    result = run_probe(
+        FeatureCache(options.cache),
+        neighbours=options.k,
+        test=options.test,
+        seed=options.seed,
+        knn_images=options.knn_images,
+        progress=task_progress,
+    )
     for line in result.lines:
         print(line)
     return 0

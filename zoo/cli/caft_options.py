@@ -40,6 +40,11 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--test", type=float, default=0.2, help="fraction of test images (default: 0.2)"
     )
+    parser.add_argument(
+        "--knn-images", type=positive, default=10_000, metavar="N",
+        help="most test images that the kNN classifies, a random sample of more; the linear "
+        "classifier always has all (default: 10,000)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     parser = add_arguments(commands, "export-features", caft.export_features)
     parser.add_argument("cache", metavar="CACHE", help="feature cache made by zoo features")

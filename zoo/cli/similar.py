@@ -144,6 +144,7 @@ def draw(options: argparse.Namespace) -> int:
     """Draws a map of a feature cache, similar photos near each other, as .png or .html."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.map import Method, draw_map, make_map, write_map
+    from zoo.caft.progress import task_progress
     from zoo.caft.report import new_figure
 
     writers = {".png": draw_map, ".html": write_map}
@@ -157,7 +158,13 @@ def draw(options: argparse.Namespace) -> int:
         if output.suffix.lower() == ".png":
             new_figure(1, 1)  # report a missing package before the work
     cache = FeatureCache(options.cache)
-    made = make_map(cache, Method(options.method), most=options.most, seed=options.seed)
+    made = make_map(
+        cache,
+        Method(options.method),
+        most=options.most,
+        seed=options.seed,
+        progress=task_progress,
+    )
     for output in outputs:
         writers[output.suffix.lower()](made, output)
         print(f"{os.fspath(output)}: {made.title}")
@@ -211,7 +218,8 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--method", choices=("tsne", "pca"), default="tsne",
-        help="tsne shows clusters; pca is faster, for many photos (default: tsne)",
+        help="tsne shows clusters; pca is faster, for many photos; both start from principal "
+        "components, which are those of a sample of 128 MiB if there is more (default: tsne)",
     )  # fmt: skip
     parser.add_argument(
         "--photos", dest="most", type=positive, default=5000, metavar="N",

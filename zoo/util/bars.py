@@ -42,20 +42,28 @@ class Bar:
         display: Where it is drawn.
         words: Returns an amount as text, such as ``5 images`` or ``3.1 MiB``.
         total: How much there is to do; None if unknown.
+        task: What is done, if that needs a name: it is shown at once, and before amounts.
 
     Attributes:
         total: The same; may be set later.
     """
 
     def __init__(
-        self, display: Display, words: Callable[[float], str], total: float | None = None
+        self,
+        display: Display,
+        words: Callable[[float], str],
+        total: float | None = None,
+        task: str = "",
     ) -> None:
         self._display = display
         self._words = words
+        self._task = task
         self.total = total
         self._started = time.monotonic()
         self._first: float | None = None
         self._done = 0.0
+        if task:
+            display.draw(task, 0, total)
 
     def step(self, amount: float = 1) -> None:
         """Adds to what is done."""
@@ -84,7 +92,8 @@ class Bar:
                 parts.append(f"{clock(max(0.0, self.total - done) / rate)} left")
         if note:
             parts.append(note)
-        self._display.draw(", ".join(parts), done, self.total)
+        before_amounts = f"{self._task}: " if self._task else ""
+        self._display.draw(before_amounts + ", ".join(parts), done, self.total)
 
     def say(self, text: str) -> None:
         """Prints a line that stays."""
@@ -118,15 +127,17 @@ def mebibytes(amount: float) -> str:
 
 
 @contextmanager
-def open_bar(words: Callable[[float], str], total: float | None = None) -> Iterator[Bar]:
+def open_bar(
+    words: Callable[[float], str], total: float | None = None, task: str = ""
+) -> Iterator[Bar]:
     """Opens a bar on the terminal of standard error, in a notebook, or else as lines."""
     if in_notebook():
-        yield Bar(_Notebook(), words, total)
+        yield Bar(_Notebook(), words, total, task)
     elif sys.stderr.isatty():
         with _terminal() as display:
-            yield Bar(display, words, total)
+            yield Bar(display, words, total, task)
     else:
-        yield Bar(_Lines(), words, total)
+        yield Bar(_Lines(), words, total, task)
 
 
 def is_watched() -> bool:

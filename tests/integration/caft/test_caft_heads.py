@@ -14,8 +14,9 @@ from support.caft import TOY, clusters, folder, hiding, record, toy, write_cache
 from support.goldens import assert_golden
 
 from zoo.caft import FeatureCache, Head, cache_features, train_head
+from zoo.caft.knn import knn
 from zoo.caft.onnx_export import OUTPUT, export_onnx
-from zoo.caft.probe import knn, probe
+from zoo.caft.probe import probe
 from zoo.caft.report import draw, wilson
 from zoo.caft.rows import standardise
 from zoo.caft.settings import Settings
@@ -174,12 +175,20 @@ def test_the_knn_is_scikit_learns(cache: FeatureCache) -> None:
     theirs = KNeighborsClassifier(
         7, metric="cosine", weights=lambda far: np.exp(-far / 0.07), algorithm="brute"
     ).fit(rows[:200], labels)
-    ours = knn(rows[:200], labels, rows[200:], neighbours=7)
-    assert np.array_equal(ours, theirs.predict(rows[200:]))
+    for size in (200, 30, 5, 1):  # rows that are seen at a time
+        parts = [
+            (rows[start : min(start + size, 200)], labels[start : start + size])
+            for start in range(0, 200, size)
+        ]
+        ours = knn(parts, rows[200:], neighbours=7)
+        assert np.array_equal(ours, theirs.predict(rows[200:]))
     found = probe(cache)
     assert found.knn_right / found.held_out > 0.9
     assert found.linear.accuracy > 0.9
     assert found.chance == 0.25
+    fewer = probe(cache, knn_images=5)
+    assert (fewer.knn_images, fewer.held_out) == (5, found.held_out)
+    assert fewer.linear.accuracy == found.linear.accuracy
 
 
 def test_one_class_is_no_task(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from support.goldens import assert_golden
 from support.records import blob
 
 from zoo.caft import FeatureCache, cache_features, neighbours
+from zoo.caft import map as tsne_map
 from zoo.caft.map import Method, draw_map, make_map, write_map
 from zoo.caft.neighbours import most_similar, near_duplicates
 from zoo.cli import caft, main
@@ -225,6 +228,45 @@ def test_a_map_puts_a_class_together(clustered: FeatureCache, method: Method) ->
     np.fill_diagonal(far, np.inf)
     nearest = far.argmin(axis=1)
     assert np.mean(made.labels[nearest] == made.labels) > 0.9
+
+
+class Shown:
+    """What a command shows while it works."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, list[int]] = {}
+
+    @contextmanager
+    def __call__(
+        self, task: str, noun: str = "", total: int | None = None
+    ) -> Iterator[Callable[[int], object]]:
+        self.done[f"{task} {total}"] = []
+        yield self.done[f"{task} {total}"].append
+
+
+def test_the_map_is_t_snes_and_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.manifold import TSNE
+
+    monkeypatch.setattr(tsne_map, "_QUERIES", 8)
+    monkeypatch.setattr(TSNE, "__init__", partialmethod(TSNE.__init__, max_iter=300))
+    rows = np.random.default_rng(0).standard_normal((20, 5)).astype(np.float32)
+    shown = Shown()
+    found = tsne_map._tsne(rows, 0, shown)
+    start = rows[:, :2] / rows[:, 0].std() * 1e-4
+    theirs = TSNE(perplexity=19 / 3, init=start, random_state=0)
+    np.testing.assert_allclose(found, theirs.fit_transform(rows), rtol=1e-5)
+    assert shown.done == {"neighbours 20": [8, 8, 4], "t-SNE 300": [50] * 6}
+
+
+def test_components_of_a_sample_show_the_same(
+    clustered: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.caft.map._FITTED", 4 * 60 * 80)  # bytes of 80 of the 120 photos
+    made = make_map(clustered, Method.PCA, most=1000, seed=0)
+    assert made.points.shape == (120, 2)
+    far = np.linalg.norm(made.points[:, None] - made.points[None], axis=2)
+    np.fill_diagonal(far, np.inf)
+    assert np.mean(made.labels[far.argmin(axis=1)] == made.labels) > 0.9
 
 
 def test_a_map_of_a_sample(clustered: FeatureCache) -> None:

@@ -56,6 +56,17 @@ def test_steps_of_a_download(now: list[float]) -> None:
     assert display.drawn[-1][0] == "2.0 of 3.0 MiB, 2.0 MiB/s, 0:00 left"
 
 
+def test_a_task_is_named_before_anything_is_done(now: list[float]) -> None:
+    display = Recorder()
+    bar = Bar(display, amount_of("image"), 8, "kNN")
+    now[0] += 2
+    bar.step(4)
+    assert [words for words, _, _ in display.drawn] == [
+        "kNN",
+        "kNN: 4 of 8 images, 2 images/s, 0:02 left",
+    ]
+
+
 def test_words() -> None:
     assert [amount_of("epoch")(number) for number in (1, 2, 2.5, 1234)] == [
         "1 epoch", "2 epochs", "2.5 epochs", "1,234 epochs",
