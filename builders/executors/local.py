@@ -8,12 +8,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
-from builders.executors.warm import Worker
+from builders.executors.warm import Copies, WarmWorkers, Worker
 from builders.executors.workers import Workers, kill
 from builders.jobs import output_files
 from builders.jobs.made_engines import check_made
@@ -21,11 +21,18 @@ from builders.jobs.messages import Failure, Job, engine_job
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
 from builders.toolchains.worker_environment import worker_environment
+from zoo.schema.runtimes import has_header
 from zoo.util.causes import plain
 from zoo.util.errors import JobError, NotRunError, UsageError
 
 _PROC = Path("/proc")
 _GIB = 2**30
+
+REFERENCE = "ZOO_FARM_REFERENCE"
+"""Environment variable of workers; see :data:`builders.worker.reference.REFERENCE`."""
+
+_NO_COPY = (sys.executable, "-c", "")
+"""Command of a comparison whose process can't be copied any more: none."""
 
 
 class LocalExecutor(ThisMachine):
@@ -94,17 +101,43 @@ class LocalExecutor(ThisMachine):
         self, job: Job, work: Path, report: Report
     ) -> tuple[int, tuple[str, str | None] | None]:
         """Runs the worker; returns its exit status and, if stopped, the reason and a hint."""
-        exports = engine_job(job) is None
-        environment = worker_environment(job.store, weights=exports)
+        plain = worker_environment(job.store, weights=False)
+        if engine_job(job) is None:
+            self._comparer(plain)  # loads while the exporter does
+            environment = worker_environment(job.store, weights=True)
+            if self.exports_at_once > 1:
+                # A thread that waits for others must not take a core from another export.
+                environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            return self._worker(self._command, environment, work, report, Copies.EXPORTS)
         if self._memory is not None:
             # PyTorch's memory must not end a job whose engine needs less.
-            environment["ZOO_FARM_REFERENCE"] = "0"
-        if exports and self.exports_at_once > 1:
-            # A thread that waits for others must not take a core from another export.
-            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        command = self._command if exports else self._build_command
+            return self._worker(self._build_command, {**plain, REFERENCE: "0"}, work, report)
+        comparer = self._comparer(plain) if _may_be_compared(job) else None
+        if comparer is None or not comparer.has_loaded():  # nothing may load beside an engine
+            return self._worker(self._build_command, plain, work, report)
+        apart = {**plain, REFERENCE: "apart"}
+        status, stopped = self._worker(self._build_command, apart, work, report)
+        if status == 0 and stopped is None:  # whatever becomes of it, there is a result
+            self._worker(_NO_COPY, plain, work, report, Copies.COMPARISONS)
+        return status, stopped
+
+    def _comparer(self, environment: Mapping[str, str]) -> WarmWorkers | None:
+        """Returns the process whose copies compare engines with PyTorch; None without any."""
+        is_wanted = self._memory is None and environment.get(REFERENCE) != "0"
+        if not is_wanted or self._build_command != self._command:  # which has another runtime
+            return None
+        return self._workers.warm(Copies.COMPARISONS, environment)
+
+    def _worker(
+        self,
+        command: tuple[str, ...],
+        environment: Mapping[str, str],
+        work: Path,
+        report: Report,
+        copies: Copies | None = None,
+    ) -> tuple[int, tuple[str, str | None] | None]:
         with (work / output_files.LOG).open("ab") as log:
-            process = self._workers.start(command, environment, work, log, exports=exports)
+            process = self._workers.start(command, environment, work, log, copies=copies)
         watch = _Watch(process, self._timeout, self._memory, self._look)
         watch.start()
         try:
@@ -125,6 +158,16 @@ class LocalExecutor(ThisMachine):
     def stop(self) -> None:
         """Ends the workers that run; no job runs afterwards."""
         self._workers.stop()
+
+
+def _may_be_compared(job: Job) -> bool:
+    """Whether a job's engine is one of a CPU that is to be timed in turns with PyTorch."""
+    engine = engine_job(job)
+    spec = engine.verification if engine else None
+    if spec is None or spec.reference is None or not spec.benchmark:
+        return False
+    assert engine is not None
+    return not has_header(engine.inputs.toolchain.kind)
 
 
 class _Watch(threading.Thread):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from enum import StrEnum
 from io import FileIO
 from pathlib import Path
 from typing import IO, Protocol
@@ -25,6 +26,17 @@ _COMMAND = (sys.executable, "-m", "builders.worker.warm")
 
 CAN_COPY = sys.platform == "linux"
 """Whether a process may fork after it has loaded PyTorch. On macOS system libraries forbid it."""
+
+
+class Copies(StrEnum):
+    """What the copies of a process do.
+
+    How threads wait is read from the environment when PyTorch is loaded. It differs between the
+    two, so they are copies of different processes.
+    """
+
+    EXPORTS = "exports"
+    COMPARISONS = "comparisons"
 
 
 class Worker(Protocol):
@@ -57,19 +69,28 @@ class WarmWorkers:
     Args:
         environment: The environment of that process, and so of each worker.
         timeout: Seconds that it may take to load.
+        copies: What they do.
     """
 
-    def __init__(self, environment: Mapping[str, str], timeout: float) -> None:
+    def __init__(self, environment: Mapping[str, str], timeout: float, copies: Copies) -> None:
         self.environment = dict(environment)
         self._timeout = timeout
         self._turn = threading.Lock()
+        self._loaded = False
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [*_COMMAND, str(theirs.fileno())],
+                [*_COMMAND, str(theirs.fileno()), copies],
                 env=self.environment, pass_fds=[theirs.fileno()], cwd=ROOT, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
+
+    def has_loaded(self) -> bool:
+        """Waits until the process has loaded; returns whether it has."""
+        with self._turn:
+            if not self._loaded and select.select([self._socket], [], [], self._timeout)[0]:
+                self._loaded = bool(self._socket.recv(1))
+            return self._loaded
 
     def start(self, work: Path, log: IO[bytes]) -> Worker | None:
         """Starts a worker.

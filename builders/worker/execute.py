@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,9 @@ KEEP_NOISE = "ZOO_FARM_KEEP_NOISE"
 
 Such times are rough, and are taken in less time.
 """
+
+Run = Callable[[str, Path, Report], BaseModel]
+"""The signature of :func:`run_job`."""
 
 _ROUGH_SECONDS = 0.1  # per batch size
 
@@ -131,7 +134,7 @@ def _verify_and_measure(
         if spec.labelled is not None and verification.passed:
             labelled_features(session, spec, workspace.output / LABELLED, report)
             verification = verification.model_copy(update={"labelled": LABELLED})
-        keep_noise = bool(os.environ.get(KEEP_NOISE))
+        keep_noise = keeps_noise()
         rows = (
             benchmark(
                 session,
@@ -160,6 +163,11 @@ def _verify_and_measure(
             "cost": cost,
         }
     )
+
+
+def keeps_noise() -> bool:
+    """Returns whether times of a busy machine are published."""
+    return bool(os.environ.get(KEEP_NOISE))
 
 
 def read_job(path: Path) -> str:
@@ -256,8 +264,13 @@ def _streams(log: Path) -> Iterator[Report]:
             os.dup2(errors.fileno(), 2)
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the job of a file; returns the exit status, 0 if it succeeded."""
+def main(arguments: list[str], run: Run = run_job) -> int:
+    """Runs the job of a file; returns the exit status, 0 if it succeeded.
+
+    Args:
+        arguments: The job's file, and the folder for outputs.
+        run: How to run it.
+    """
     if len(arguments) != 2:
         print("usage: python -m builders.worker job.json output/", file=sys.stderr)
         return 2
@@ -270,6 +283,6 @@ def main(arguments: list[str]) -> int:
         return JobError.exit_code
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with _streams(output / "log.txt") as report:
-        result = run_job(text, output, report)
+        result = run(text, output, report)
     write_whole(output / "result.json", result.model_dump_json(indent=1).encode())
     return JobError.exit_code if isinstance(result, Failure) else 0

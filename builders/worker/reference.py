@@ -23,13 +23,18 @@ from zoo.util.causes import cause_of
 from zoo.util.errors import ZooError
 
 REFERENCE = "ZOO_FARM_REFERENCE"
-"""Environment variable: ``0`` leaves the comparison out, and saves its seconds and memory."""
+"""Environment variable: ``0`` leaves the comparison out, and saves its seconds and memory.
+
+With ``apart`` another process makes it afterwards (:mod:`builders.worker.compare`).
+"""
 
 ON_A_GPU = "on a GPU, zoo-farm torch-speed and zoo-farm compare --torch-speed measure it"
 NO_PYTORCH = "the worker has no PyTorch"
+NOT_YET = "the process that runs PyTorch ended early"
 LEFT_OUT = f"the comparison was left out: {REFERENCE}=0, or the job's memory is limited"
 
-_MOST_SECONDS = 10.0  # per batch size
+_SECONDS = 0.8  # per batch size, both together
+_MOST_SECONDS = (10.0, 4.0)  # of the first batch size, and of each larger one
 
 
 def measure(
@@ -58,6 +63,8 @@ def measure(
     batches = tuple(row.batch for row in timed if row.batch and row.not_measured is None)
     if not batches:  # PyTorch would need minutes on such a machine, for nothing
         return None, f"at every batch size; at {spec.benchmark[0]}: {timed[0].not_measured}"
+    if os.environ.get(REFERENCE) == "apart":
+        return None, NOT_YET
     try:
         rows, how = _rows(session, manifest, batches, report)
     except ImportError:
@@ -90,6 +97,7 @@ def _rows(
             images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
             engine = partial(session.features, images)
             run = partial(model, torch.from_numpy(images))
-            rows.append(row_of(batch, engine, run, most_seconds=_MOST_SECONDS))
+            most_seconds = _MOST_SECONDS[min(done, 1)]
+            rows.append(row_of(batch, engine, run, seconds=_SECONDS, most_seconds=most_seconds))
     report(Event(stage="benchmark", done=len(batches), total=len(batches)))
     return rows, f"torch {torch.__version__}, fp32, eager, fresh weights, in turns with the engine"

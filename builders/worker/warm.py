@@ -2,11 +2,14 @@
 
 Importing PyTorch, timm and the exporter takes longer than exporting a small network. A fork of a
 process that has them starts at once, and is as separate from the next job as any other process:
-own memory, own session, own log, and an end that reaches nobody else.
+own memory, own session, own log, and an end that reaches nobody else. One such process is copied
+for exports, another for comparisons of engines with PyTorch: see
+:class:`~builders.executors.warm.Copies`.
 
 The farm and this process share a socket. A request is a line with the paths of a job and of its
 output folder, and three descriptors: standard output, standard error, and a pipe on which the copy
-states its process ID, and this process its exit status once it has ended.
+states its process ID, and this process its exit status once it has ended. When this process has
+loaded, it says so with one byte.
 """
 
 from __future__ import annotations
@@ -19,11 +22,18 @@ import socket
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from typing_extensions import assert_never
+
+from builders.executors.warm import Copies
+
 _LINE = 64 * 2**10  # bytes; a request is two paths
+
+_READY = b"1"
 
 
 @dataclass
@@ -87,6 +97,14 @@ class _Server:
             os.close(pipe)
 
 
+def load_pytorch() -> None:
+    """Imports what a comparison with PyTorch needs; see :func:`load` for what may not be."""
+    from builders.export import backbone
+    from builders.verify import in_turns  # noqa: F401
+
+    backbone.import_timm()
+
+
 def load() -> None:
     """Imports what an export needs, and exports a network of one layer.
 
@@ -108,22 +126,36 @@ def load() -> None:
         onnx.write_onnx(network, 8, Path(folder) / "one.onnx")
 
 
-def main(descriptor: str) -> int:
-    """Loads, then serves the socket of a descriptor."""
-    from builders.worker import execute
+def main(descriptor: str, copies: str = Copies.EXPORTS) -> int:
+    """Loads, then serves the socket of a descriptor.
 
+    Args:
+        descriptor: Its number.
+        copies: What the copies do.
+    """
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    load()
+    from builders.worker import compare, execute
+
+    match Copies(copies):
+        case Copies.EXPORTS:
+            load()
+            run: Callable[[list[str]], int] = execute.main
+        case Copies.COMPARISONS:
+            load_pytorch()
+            run = compare.main
+        case never:
+            assert_never(never)
     server = _Server(socket.socket(fileno=int(descriptor)), woken)
+    server.farm.send(_READY)
     if (arguments := server.serve()) is None:
         return 0
     waker.close()
     status = 1
     try:
-        status = execute.main(arguments)
+        status = run(arguments)
     except BaseException:  # as the interpreter does, which must not go on from here
         traceback.print_exc()
     sys.stdout.flush()
@@ -132,4 +164,4 @@ def main(descriptor: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
