@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
-from builders.executors.warm import Copies, WarmWorkers, Worker
+from builders.executors.quiet import Quiet
+from builders.executors.warm import Copies, Worker
 from builders.executors.workers import Workers, kill
 from builders.jobs import output_files
 from builders.jobs.made_engines import check_made
@@ -28,11 +29,13 @@ from zoo.util.errors import JobError, NotRunError, UsageError
 _PROC = Path("/proc")
 _GIB = 2**30
 
-REFERENCE = "ZOO_FARM_REFERENCE"
-"""Environment variable of workers; see :data:`builders.worker.reference.REFERENCE`."""
+_REFERENCE, _APART = "ZOO_FARM_REFERENCE", "ZOO_FARM_SPEED_APART"
+"""Environment variables of workers: :mod:`builders.worker.reference` and ``execute``."""
 
-_NO_COPY = (sys.executable, "-c", "")
-"""Command of a comparison whose process can't be copied any more: none."""
+_MODELS = 2  # one is measured or published while another is built
+
+_VERIFIED = "verified.json"  # what a worker leaves for the one that measures
+_SPEED = (sys.executable, "-m", "builders.worker.speed")
 
 
 class LocalExecutor(ThisMachine):
@@ -55,8 +58,8 @@ class LocalExecutor(ThisMachine):
         parses: Whether to parse the models that it made. On a machine of a cluster the farm does,
             which trusts no machine of a cluster.
         exports_at_once: Number of exports that may run at once.
-        warm: Whether exports run in copies of one process that has imported PyTorch, instead of
-            ``command``.
+        warm: Whether exports, and the measuring of CPU engines, run in copies of processes that
+            have imported PyTorch, instead of ``command``.
 
     Raises:
         UsageError: There is a memory limit, but this system has no ``/proc``.
@@ -85,6 +88,9 @@ class LocalExecutor(ThisMachine):
         self._around = around
         self._parses = parses
         self.exports_at_once = exports_at_once
+        self.models_at_once = min(_MODELS, exports_at_once)
+        self._is_warm = warm
+        self._quiet = Quiet()
         self._workers = Workers(timeout, warm=warm)
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
@@ -101,32 +107,42 @@ class LocalExecutor(ThisMachine):
         self, job: Job, work: Path, report: Report
     ) -> tuple[int, tuple[str, str | None] | None]:
         """Runs the worker; returns its exit status and, if stopped, the reason and a hint."""
-        plain = worker_environment(job.store, weights=False)
         if engine_job(job) is None:
-            self._comparer(plain)  # loads while the exporter does
-            environment = worker_environment(job.store, weights=True)
-            if self.exports_at_once > 1:
-                # A thread that waits for others must not take a core from another export.
-                environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            return self._worker(self._command, environment, work, report, Copies.EXPORTS)
+            return self._export(job, work, report)
+        environment = worker_environment(job.store, weights=False)
         if self._memory is not None:
             # PyTorch's memory must not end a job whose engine needs less.
-            return self._worker(self._build_command, {**plain, REFERENCE: "0"}, work, report)
-        comparer = self._comparer(plain) if _may_be_compared(job) else None
-        if comparer is None or not comparer.has_loaded():  # nothing may load beside an engine
-            return self._worker(self._build_command, plain, work, report)
-        apart = {**plain, REFERENCE: "apart"}
+            environment[_REFERENCE] = "0"
+        if not (self._measures_apart(environment) and _is_timed_on_the_cpu(job)):
+            with self._quiet.alone():
+                return self._worker(self._build_command, environment, work, report)
+        apart = {**environment, _APART: "1"}
         status, stopped = self._worker(self._build_command, apart, work, report)
-        if status == 0 and stopped is None:  # whatever becomes of it, there is a result
-            self._worker(_NO_COPY, plain, work, report, Copies.COMPARISONS)
-        return status, stopped
+        if status or stopped or not (work / _VERIFIED).exists():
+            return status, stopped
+        with self._quiet.alone():
+            return self._worker(_SPEED, environment, work, report, Copies.SPEEDS)
 
-    def _comparer(self, environment: Mapping[str, str]) -> WarmWorkers | None:
-        """Returns the process whose copies compare engines with PyTorch; None without any."""
-        is_wanted = self._memory is None and environment.get(REFERENCE) != "0"
-        if not is_wanted or self._build_command != self._command:  # which has another runtime
-            return None
-        return self._workers.warm(Copies.COMPARISONS, environment)
+    def _export(
+        self, job: Job, work: Path, report: Report
+    ) -> tuple[int, tuple[str, str | None] | None]:
+        plain = worker_environment(job.store, weights=False)
+        if self._measures_apart(plain):
+            self._workers.warm(Copies.SPEEDS, plain)  # loads while the exporter does
+        environment = worker_environment(job.store, weights=True)
+        if self.exports_at_once > 1:
+            # A thread that waits for others must not take a core from another export.
+            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        return self._worker(self._command, environment, work, report, Copies.EXPORTS)
+
+    def _measures_apart(self, environment: Mapping[str, str]) -> bool:
+        """Whether another process measures the speed of engines than the one that builds them."""
+        is_own = self._build_command == self._command  # another Python may have another runtime
+        return self._is_warm and is_own and environment.get(_REFERENCE) != "0"
+
+    def working(self) -> AbstractContextManager[None]:
+        """Keeps engines from being measured meanwhile."""
+        return self._quiet.working()
 
     def _worker(
         self,
@@ -160,13 +176,11 @@ class LocalExecutor(ThisMachine):
         self._workers.stop()
 
 
-def _may_be_compared(job: Job) -> bool:
-    """Whether a job's engine is one of a CPU that is to be timed in turns with PyTorch."""
+def _is_timed_on_the_cpu(job: Job) -> bool:
+    """Whether a job measures the speed of an engine for CPUs."""
     engine = engine_job(job)
-    spec = engine.verification if engine else None
-    if spec is None or spec.reference is None or not spec.benchmark:
+    if engine is None or engine.verification is None or not engine.verification.benchmark:
         return False
-    assert engine is not None
     return not has_header(engine.inputs.toolchain.kind)
 
 

@@ -29,14 +29,14 @@ CAN_COPY = sys.platform == "linux"
 
 
 class Copies(StrEnum):
-    """What the copies of a process do.
+    """What the copies of a process do: export models, or measure the speed of engines.
 
     How threads wait is read from the environment when PyTorch is loaded. It differs between the
     two, so they are copies of different processes.
     """
 
     EXPORTS = "exports"
-    COMPARISONS = "comparisons"
+    SPEEDS = "speeds"
 
 
 class Worker(Protocol):
@@ -76,7 +76,6 @@ class WarmWorkers:
         self.environment = dict(environment)
         self._timeout = timeout
         self._turn = threading.Lock()
-        self._loaded = False
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -84,13 +83,6 @@ class WarmWorkers:
                 env=self.environment, pass_fds=[theirs.fileno()], cwd=ROOT, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-
-    def has_loaded(self) -> bool:
-        """Waits until the process has loaded; returns whether it has."""
-        with self._turn:
-            if not self._loaded and select.select([self._socket], [], [], self._timeout)[0]:
-                self._loaded = bool(self._socket.recv(1))
-            return self._loaded
 
     def start(self, work: Path, log: IO[bytes]) -> Worker | None:
         """Starts a worker.

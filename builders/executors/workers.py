@@ -21,7 +21,7 @@ class Workers:
 
     Args:
         timeout: Seconds that the process whose copies they are may take to load.
-        warm: Whether exports and comparisons run in copies of processes that have imported PyTorch.
+        warm: Whether workers may be copies of processes that have imported PyTorch.
     """
 
     def __init__(self, timeout: float, *, warm: bool) -> None:

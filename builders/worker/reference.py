@@ -23,14 +23,11 @@ from zoo.util.causes import cause_of
 from zoo.util.errors import ZooError
 
 REFERENCE = "ZOO_FARM_REFERENCE"
-"""Environment variable: ``0`` leaves the comparison out, and saves its seconds and memory.
-
-With ``apart`` another process makes it afterwards (:mod:`builders.worker.compare`).
-"""
+"""Environment variable: ``0`` leaves the comparison out, and saves its seconds and memory."""
 
 ON_A_GPU = "on a GPU, zoo-farm torch-speed and zoo-farm compare --torch-speed measure it"
 NO_PYTORCH = "the worker has no PyTorch"
-NOT_YET = "the process that runs PyTorch ended early"
+ENDED = "PyTorch did not run: it ended its process"
 LEFT_OUT = f"the comparison was left out: {REFERENCE}=0, or the job's memory is limited"
 
 _SECONDS = 0.8  # per batch size, both together
@@ -63,8 +60,6 @@ def measure(
     batches = tuple(row.batch for row in timed if row.batch and row.not_measured is None)
     if not batches:  # PyTorch would need minutes on such a machine, for nothing
         return None, f"at every batch size; at {spec.benchmark[0]}: {timed[0].not_measured}"
-    if os.environ.get(REFERENCE) == "apart":
-        return None, NOT_YET
     try:
         rows, how = _rows(session, manifest, batches, report)
     except ImportError:

@@ -3,13 +3,12 @@
 Importing PyTorch, timm and the exporter takes longer than exporting a small network. A fork of a
 process that has them starts at once, and is as separate from the next job as any other process:
 own memory, own session, own log, and an end that reaches nobody else. One such process is copied
-for exports, another for comparisons of engines with PyTorch: see
+for exports, another for the speed of engines: see
 :class:`~builders.executors.warm.Copies`.
 
 The farm and this process share a socket. A request is a line with the paths of a job and of its
 output folder, and three descriptors: standard output, standard error, and a pipe on which the copy
-states its process ID, and this process its exit status once it has ended. When this process has
-loaded, it says so with one byte.
+states its process ID, and this process its exit status once it has ended.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ from typing_extensions import assert_never
 from builders.executors.warm import Copies
 
 _LINE = 64 * 2**10  # bytes; a request is two paths
-
-_READY = b"1"
 
 
 @dataclass
@@ -98,7 +95,10 @@ class _Server:
 
 
 def load_pytorch() -> None:
-    """Imports what a comparison with PyTorch needs; see :func:`load` for what may not be."""
+    """Imports what a comparison with PyTorch needs; see :func:`load` for what may not be.
+
+    ONNX Runtime is imported by the copies.
+    """
     from builders.export import backbone
     from builders.verify import in_turns  # noqa: F401
 
@@ -137,19 +137,18 @@ def main(descriptor: str, copies: str = Copies.EXPORTS) -> int:
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    from builders.worker import compare, execute
+    from builders.worker import execute, speed
 
     match Copies(copies):
         case Copies.EXPORTS:
             load()
             run: Callable[[list[str]], int] = execute.main
-        case Copies.COMPARISONS:
+        case Copies.SPEEDS:
             load_pytorch()
-            run = compare.main
+            run = speed.main
         case never:
             assert_never(never)
     server = _Server(socket.socket(fileno=int(descriptor)), woken)
-    server.farm.send(_READY)
     if (arguments := server.serve()) is None:
         return 0
     waker.close()
