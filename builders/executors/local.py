@@ -116,6 +116,7 @@ class LocalExecutor(ThisMachine):
         if not (self._measures_apart(environment) and _is_timed_on_the_cpu(job)):
             with self._quiet.alone():
                 return self._worker(self._build_command, environment, work, report)
+        self._workers.warm(Copies.SPEEDS, environment)  # loads while the engine is built
         apart = {**environment, _APART: "1"}
         status, stopped = self._worker(self._build_command, apart, work, report)
         if status or stopped or not (work / _VERIFIED).exists():

@@ -14,13 +14,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from enum import StrEnum
 from io import FileIO
 from pathlib import Path
 from typing import IO, Protocol
 
 from builders.jobs import output_files
 from builders.paths import ROOT
+from zoo.util.strenum import StrEnum
 
 _COMMAND = (sys.executable, "-m", "builders.worker.warm")
 

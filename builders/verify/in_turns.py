@@ -73,7 +73,7 @@ def row_of(
         rest: Waits for some seconds.
         load_of: Starts measuring what other processes use.
         seconds: After these no further round begins, if enough were timed.
-        most_seconds: If the first round shows that six take longer, it stays the only one.
+        most_seconds: No further round begins once six are seen to take longer.
     """
     load = load_of(clock)
     first, second = in_turns(engine, reference, clock, rest, (seconds, most_seconds))
@@ -109,8 +109,8 @@ def in_turns(
         limits: Seconds after which no further round begins; and most seconds for six rounds.
 
     Returns:
-        The duration of each in each round, milliseconds: six rounds or more, or only one if six
-        would take too long.
+        The duration of each in each round, milliseconds: six rounds or more, or fewer if six would
+        take too long.
     """
     first(), second()  # warm up
     durations: tuple[list[float], list[float]] = ([], [])
