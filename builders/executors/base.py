@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +40,18 @@ class Executor(Protocol):
         """Number of exports that may run at once while nothing is measured; 1 for no more."""
         ...
 
+    @property
+    def models_at_once(self) -> int:
+        """Number of models whose engines may be made at once."""
+        ...
+
+    def working(self) -> AbstractContextManager[None]:
+        """Keeps engines from being measured on this machine while the farm works on a model.
+
+        A job that measures an engine waits for the other threads, and they for it.
+        """
+        ...
+
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         """Runs a job into an empty folder.
 
@@ -63,6 +76,11 @@ class ThisMachine:
 
     slots = 1
     exports_at_once = 1
+    models_at_once = 1
+
+    def working(self) -> AbstractContextManager[None]:
+        """Returns at once: there is nobody else."""
+        return nullcontext()
 
     def runs_on(self, archs: Sequence[Arch], toolchain: Toolchain) -> Arch | None:
         """Returns the first of an engine's architectures that this machine has."""

@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from builders.executors.base import Outcome, ThisMachine
-from builders.executors.warm import Worker
+from builders.executors.quiet import Quiet
+from builders.executors.warm import Copies, Worker
 from builders.executors.workers import Workers, kill
 from builders.jobs import output_files
 from builders.jobs.made_engines import check_made
@@ -21,11 +22,20 @@ from builders.jobs.messages import Failure, Job, engine_job
 from builders.jobs.progress import Event, Report
 from builders.jobs.results import read_result
 from builders.toolchains.worker_environment import worker_environment
+from zoo.schema.runtimes import has_header
 from zoo.util.causes import plain
 from zoo.util.errors import JobError, NotRunError, UsageError
 
 _PROC = Path("/proc")
 _GIB = 2**30
+
+_REFERENCE, _APART = "ZOO_FARM_REFERENCE", "ZOO_FARM_SPEED_APART"
+"""Environment variables of workers: :mod:`builders.worker.reference` and ``execute``."""
+
+_MODELS = 2  # one is measured or published while another is built
+
+_VERIFIED = "verified.json"  # what a worker leaves for the one that measures
+_SPEED = (sys.executable, "-m", "builders.worker.speed")
 
 
 class LocalExecutor(ThisMachine):
@@ -48,8 +58,8 @@ class LocalExecutor(ThisMachine):
         parses: Whether to parse the models that it made. On a machine of a cluster the farm does,
             which trusts no machine of a cluster.
         exports_at_once: Number of exports that may run at once.
-        warm: Whether exports run in copies of one process that has imported PyTorch, instead of
-            ``command``.
+        warm: Whether exports, and the measuring of CPU engines, run in copies of processes that
+            have imported PyTorch, instead of ``command``.
 
     Raises:
         UsageError: There is a memory limit, but this system has no ``/proc``.
@@ -78,6 +88,9 @@ class LocalExecutor(ThisMachine):
         self._around = around
         self._parses = parses
         self.exports_at_once = exports_at_once
+        self.models_at_once = min(_MODELS, exports_at_once)
+        self._is_warm = warm
+        self._quiet = Quiet()
         self._workers = Workers(timeout, warm=warm)
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
@@ -94,17 +107,54 @@ class LocalExecutor(ThisMachine):
         self, job: Job, work: Path, report: Report
     ) -> tuple[int, tuple[str, str | None] | None]:
         """Runs the worker; returns its exit status and, if stopped, the reason and a hint."""
-        exports = engine_job(job) is None
-        environment = worker_environment(job.store, weights=exports)
+        if engine_job(job) is None:
+            return self._export(job, work, report)
+        environment = worker_environment(job.store, weights=False)
         if self._memory is not None:
             # PyTorch's memory must not end a job whose engine needs less.
-            environment["ZOO_FARM_REFERENCE"] = "0"
-        if exports and self.exports_at_once > 1:
+            environment[_REFERENCE] = "0"
+        if not (self._measures_apart(environment) and _is_timed_on_the_cpu(job)):
+            with self._quiet.alone():
+                return self._worker(self._build_command, environment, work, report)
+        self._workers.warm(Copies.SPEEDS, environment)  # loads while the engine is built
+        apart = {**environment, _APART: "1"}
+        status, stopped = self._worker(self._build_command, apart, work, report)
+        if status or stopped or not (work / _VERIFIED).exists():
+            return status, stopped
+        with self._quiet.alone():
+            return self._worker(_SPEED, environment, work, report, Copies.SPEEDS)
+
+    def _export(
+        self, job: Job, work: Path, report: Report
+    ) -> tuple[int, tuple[str, str | None] | None]:
+        plain = worker_environment(job.store, weights=False)
+        if self._measures_apart(plain):
+            self._workers.warm(Copies.SPEEDS, plain)  # loads while the exporter does
+        environment = worker_environment(job.store, weights=True)
+        if self.exports_at_once > 1:
             # A thread that waits for others must not take a core from another export.
             environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        command = self._command if exports else self._build_command
+        return self._worker(self._command, environment, work, report, Copies.EXPORTS)
+
+    def _measures_apart(self, environment: Mapping[str, str]) -> bool:
+        """Whether another process measures the speed of engines than the one that builds them."""
+        is_own = self._build_command == self._command  # another Python may have another runtime
+        return self._is_warm and is_own and environment.get(_REFERENCE) != "0"
+
+    def working(self) -> AbstractContextManager[None]:
+        """Keeps engines from being measured meanwhile."""
+        return self._quiet.working()
+
+    def _worker(
+        self,
+        command: tuple[str, ...],
+        environment: Mapping[str, str],
+        work: Path,
+        report: Report,
+        copies: Copies | None = None,
+    ) -> tuple[int, tuple[str, str | None] | None]:
         with (work / output_files.LOG).open("ab") as log:
-            process = self._workers.start(command, environment, work, log, exports=exports)
+            process = self._workers.start(command, environment, work, log, copies=copies)
         watch = _Watch(process, self._timeout, self._memory, self._look)
         watch.start()
         try:
@@ -125,6 +175,14 @@ class LocalExecutor(ThisMachine):
     def stop(self) -> None:
         """Ends the workers that run; no job runs afterwards."""
         self._workers.stop()
+
+
+def _is_timed_on_the_cpu(job: Job) -> bool:
+    """Whether a job measures the speed of an engine for CPUs."""
+    engine = engine_job(job)
+    if engine is None or engine.verification is None or not engine.verification.benchmark:
+        return False
+    return not has_header(engine.inputs.toolchain.kind)
 
 
 class _Watch(threading.Thread):

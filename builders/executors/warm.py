@@ -20,11 +20,23 @@ from typing import IO, Protocol
 
 from builders.jobs import output_files
 from builders.paths import ROOT
+from zoo.util.strenum import StrEnum
 
 _COMMAND = (sys.executable, "-m", "builders.worker.warm")
 
 CAN_COPY = sys.platform == "linux"
 """Whether a process may fork after it has loaded PyTorch. On macOS system libraries forbid it."""
+
+
+class Copies(StrEnum):
+    """What the copies of a process do: export models, or measure the speed of engines.
+
+    How threads wait is read from the environment when PyTorch is loaded. It differs between the
+    two, so they are copies of different processes.
+    """
+
+    EXPORTS = "exports"
+    SPEEDS = "speeds"
 
 
 class Worker(Protocol):
@@ -57,16 +69,17 @@ class WarmWorkers:
     Args:
         environment: The environment of that process, and so of each worker.
         timeout: Seconds that it may take to load.
+        copies: What they do.
     """
 
-    def __init__(self, environment: Mapping[str, str], timeout: float) -> None:
+    def __init__(self, environment: Mapping[str, str], timeout: float, copies: Copies) -> None:
         self.environment = dict(environment)
         self._timeout = timeout
         self._turn = threading.Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [*_COMMAND, str(theirs.fileno())],
+                [*_COMMAND, str(theirs.fileno()), copies],
                 env=self.environment, pass_fds=[theirs.fileno()], cwd=ROOT, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from builders.executors.warm import CAN_COPY, WarmWorkers, Worker
+from builders.executors.warm import CAN_COPY, Copies, WarmWorkers, Worker
 from builders.jobs import output_files
 from builders.paths import ROOT
 from zoo.util.errors import ClusterError
@@ -21,13 +21,15 @@ class Workers:
 
     Args:
         timeout: Seconds that the process whose copies they are may take to load.
-        warm: Whether exports run in copies of one process that has imported PyTorch.
+        warm: Whether workers may be copies of processes that have imported PyTorch.
     """
 
     def __init__(self, timeout: float, *, warm: bool) -> None:
         self._timeout = timeout
-        self._copies = warm and CAN_COPY
-        self._warm: WarmWorkers | None = None
+        self._warm: dict[Copies, WarmWorkers | None] = (
+            {} if warm and CAN_COPY else dict.fromkeys(Copies)
+        )
+        """The processes that are copied; None for one that does not load."""
         self._running: list[Worker] = []
         self._stopped = False
         self._turn = threading.Lock()
@@ -39,7 +41,7 @@ class Workers:
         work: Path,
         log: IO[bytes],
         *,
-        exports: bool,
+        copies: Copies | None,
     ) -> Worker:
         """Starts a worker.
 
@@ -48,12 +50,12 @@ class Workers:
             environment: Its environment.
             work: Its folder, with the job.
             log: Where its errors go.
-            exports: Whether its job is an export.
+            copies: The process that it may be a copy of.
 
         Raises:
             ClusterError: The farm has been stopped.
         """
-        copy = self._copy(environment, work, log) if exports else None
+        copy = self._copy(copies, environment, work, log) if copies else None
         with self._turn:
             if copy is not None and self._stopped:
                 kill(copy)
@@ -72,18 +74,25 @@ class Workers:
             self._running.append(worker)
         return worker
 
-    def _copy(self, environment: Mapping[str, str], work: Path, log: IO[bytes]) -> Worker | None:
-        """Starts a worker as a copy; returns None if it can't be one."""
+    def warm(self, copies: Copies, environment: Mapping[str, str]) -> WarmWorkers | None:
+        """Returns the process to copy, which may still load; None if there is none."""
         with self._turn:
             self.check()
-            if self._copies and self._warm is None:
-                self._warm = WarmWorkers(environment, self._timeout)
-            warm = self._warm
+            if copies not in self._warm:
+                self._warm[copies] = WarmWorkers(environment, self._timeout, copies)
+            warm = self._warm[copies]
         if warm is None or warm.environment != environment:  # a job with another store
             return None
-        copy = warm.start(work, log)
-        if copy is None:
-            self._copies, self._warm = False, None
+        return warm
+
+    def _copy(
+        self, copies: Copies, environment: Mapping[str, str], work: Path, log: IO[bytes]
+    ) -> Worker | None:
+        """Starts a worker as a copy; returns None if it can't be one."""
+        warm = self.warm(copies, environment)
+        copy = warm.start(work, log) if warm else None
+        if warm and copy is None:
+            self._warm[copies] = None
             warm.end()
         return copy
 
@@ -103,8 +112,8 @@ class Workers:
             self._stopped = True
             for worker in self._running:
                 kill(worker)
-            if self._warm is not None:
-                self._warm.end()
+            for warm in filter(None, self._warm.values()):
+                warm.end()
 
 
 def kill(worker: Worker) -> None:

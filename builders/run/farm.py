@@ -87,7 +87,8 @@ class Farm:
                     raise exported.error
                 if exported.made:
                     summary.exported.append(manifest.id)
-                self._run_model(manifest, request, probing, manifest.id in listed, summary)
+                with self._executor.working():
+                    self._run_model(manifest, request, probing, manifest.id in listed, summary)
             except ClusterError:
                 raise
             except ZooError as error:
@@ -101,7 +102,8 @@ class Farm:
         try:
             for group in self._first.groups(request):
                 ahead = self._first.ahead(group, request, listed)
-                for part in self._each(run_model, group):
+                at_once = self._executor.models_at_once
+                for part in parallel.each(run_model, group, at_once, self._executor.stop):
                     whole.add(part)
         finally:
             probing.close()

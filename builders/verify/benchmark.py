@@ -15,8 +15,10 @@ from zoo.runtime.profiles import choose_profile
 from zoo.schema.measurements import BatchTimes
 
 _MOST_RUNS = 100
-SECONDS = 1.0
-"""Time per batch size, plus the call in progress."""
+SECONDS = 0.4
+"""Time per batch size on a CPU, plus the call in progress."""
+
+_GPU_SECONDS = 1.0  # per batch size and profile
 
 _MOST_SECONDS = 10.0  # of a batch size whose calls are slow, to reach the fewest runs that count
 _TRIAL_RUNS = 5  # on a GPU, to estimate how many fit into the time
@@ -156,6 +158,6 @@ def summary(batch: int, times: list[float]) -> BatchTimes:
 def _times(session: DeviceTimed, batch: int, profile: int, *, cuda_graph: bool) -> list[float]:
     """Returns milliseconds of as many runs as fit into the time."""
     trial = session.time_on_device(batch, profile, _TRIAL_RUNS, cuda_graph=cuda_graph)
-    fitting = int(1e3 * SECONDS / max(1e-3, float(np.median(trial))))
+    fitting = int(1e3 * _GPU_SECONDS / max(1e-3, float(np.median(trial))))
     runs = max(LEAST_RUNS, min(_MOST_RUNS, fitting))
     return session.time_on_device(batch, profile, runs, cuda_graph=cuda_graph)

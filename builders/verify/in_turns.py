@@ -16,9 +16,11 @@ import numpy as np
 from builders.verify.spread import LEAST_RUNS, ForeignLoad, Spread, spread, why_too_noisy
 from zoo.schema.measurements import ComparedBody, ComparedTimes, Unmeasured
 
-_SECONDS = 1.5  # per batch size, both together
+SECONDS = 1.5
+"""Per batch size, both together."""
+
 MOST_SECONDS = 20.0  # of a batch size whose runs are slow, to reach the fewest rounds that count
-_REST = 0.05  # seconds between runs: thread pools keep spinning for a while after their work
+_REST = 0.03  # seconds between runs: thread pools keep spinning for a while after their work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ def row_of(
     rest: Callable[[float], None] = time.sleep,
     load_of: Callable[[Callable[[], float]], ForeignLoad] = ForeignLoad,
     *,
+    seconds: float = SECONDS,
     most_seconds: float = MOST_SECONDS,
 ) -> Row:
     """Times one batch size.
@@ -69,10 +72,11 @@ def row_of(
         clock: Returns the time in seconds.
         rest: Waits for some seconds.
         load_of: Starts measuring what other processes use.
-        most_seconds: After these no further round begins, even if too few were timed.
+        seconds: After these no further round begins, if enough were timed.
+        most_seconds: No further round begins once six are seen to take longer.
     """
     load = load_of(clock)
-    first, second = in_turns(engine, reference, clock, rest, most_seconds)
+    first, second = in_turns(engine, reference, clock, rest, (seconds, most_seconds))
     return Row(
         batch=batch,
         engine_ms=float(np.median(first)),
@@ -87,21 +91,31 @@ def in_turns(
     second: Callable[[], Any],
     clock: Callable[[], float] = time.perf_counter,
     rest: Callable[[float], None] = time.sleep,
-    most_seconds: float = MOST_SECONDS,
+    limits: tuple[float, float] = (SECONDS, MOST_SECONDS),
 ) -> tuple[list[float], list[float]]:
     """Times two functions alternately, so that whatever slows the machine down slows both.
 
     Who begins changes from round to round: on a machine that slows down steadily, the second of a
     round would always seem slower than it is.
 
+    How many rounds there are depends on how long they take, never on their ratios: intervals of
+    rounds that ended as soon as they agreed would be too narrow.
+
+    Args:
+        first: The one.
+        second: The other.
+        clock: Returns the time in seconds.
+        rest: Waits for some seconds.
+        limits: Seconds after which no further round begins; and most seconds for six rounds.
+
     Returns:
-        The duration of each in each round, milliseconds: six rounds or more, unless they take
-        longer than ``most_seconds``.
+        The duration of each in each round, milliseconds: six rounds or more, or fewer if six would
+        take too long.
     """
     first(), second()  # warm up
     durations: tuple[list[float], list[float]] = ([], [])
     start = clock()
-    while _goes_on(len(durations[0]), clock() - start, most_seconds):
+    while _goes_on(len(durations[0]), clock() - start, *limits):
         turns = list(zip((first, second), durations, strict=True))
         for run, times in reversed(turns) if len(durations[0]) % 2 else turns:
             rest(_REST)
@@ -111,10 +125,10 @@ def in_turns(
     return durations
 
 
-def _goes_on(rounds: int, seconds: float, most_seconds: float) -> bool:
+def _goes_on(rounds: int, spent: float, seconds: float, most_seconds: float) -> bool:
     if rounds < LEAST_RUNS:
-        return rounds == 0 or seconds < most_seconds
-    return seconds < _SECONDS
+        return rounds == 0 or spent / rounds * LEAST_RUNS <= most_seconds
+    return spent < seconds
 
 
 def compared(rows: Iterable[Row], pytorch: str, *, keep_noise: bool = False) -> ComparedBody:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,11 +33,13 @@ from builders.jobs.messages import (
     VerifyJob,
     parse_job,
 )
+from builders.jobs.output_files import RESULT
 from builders.jobs.progress import Event, Report, event_writer
 from builders.jobs.workspace import Workspace, cost_since
 from zoo.client.host import describe_machine
-from zoo.runtime import open_session
+from zoo.runtime import Session, open_session
 from zoo.schema.keys import BuildInputs
+from zoo.schema.measurements import BatchTimes
 from zoo.schema.records import PrecisionStatus
 from zoo.util.causes import cause_of
 from zoo.util.errors import JobError, ZooError
@@ -49,6 +51,17 @@ KEEP_NOISE = "ZOO_FARM_KEEP_NOISE"
 
 Such times are rough, and are taken in less time.
 """
+
+APART = "ZOO_FARM_SPEED_APART"
+"""Environment variable: the speed of engines is measured by another process, afterwards.
+
+What is known of an engine that passed is then left in :data:`VERIFIED`.
+"""
+
+VERIFIED = "verified.json"
+
+Run = Callable[[str, Path, Report], BaseModel]
+"""The signature of :func:`run_job`."""
 
 _ROUGH_SECONDS = 0.1  # per batch size
 
@@ -114,7 +127,6 @@ def _verify_and_measure(
     workspace: Workspace,
     report: Report,
 ) -> BuildOutput:
-    from builders.verify.benchmark import SECONDS, benchmark
     from builders.verify.compare import labelled_features, verify
     from builders.worker import reference
 
@@ -131,22 +143,12 @@ def _verify_and_measure(
         if spec.labelled is not None and verification.passed:
             labelled_features(session, spec, workspace.output / LABELLED, report)
             verification = verification.model_copy(update={"labelled": LABELLED})
-        keep_noise = bool(os.environ.get(KEEP_NOISE))
-        rows = (
-            benchmark(
-                session,
-                spec.benchmark,
-                report,
-                keep_noise=keep_noise,
-                seconds=_ROUGH_SECONDS if keep_noise else SECONDS,
-            )
-            if verification.passed
-            else ()
-        )
+        is_timed = verification.passed and not os.environ.get(APART)
+        rows = timed(session, spec, report) if is_timed else ()
         peak_memory = cost_since(started).peak_memory  # without PyTorch
         comparison, not_compared = (
-            reference.measure(session, spec, rows, report, keep_noise=keep_noise)
-            if verification.passed
+            reference.measure(session, spec, rows, report, keep_noise=keeps_noise())
+            if is_timed
             else (None, None)
         )
     seconds = cost_since(started).seconds
@@ -160,6 +162,25 @@ def _verify_and_measure(
             "cost": cost,
         }
     )
+
+
+def timed(session: Session, spec: VerificationSpec, report: Report) -> tuple[BatchTimes, ...]:
+    """Returns an engine's times at each batch size."""
+    from builders.verify.benchmark import SECONDS, benchmark
+
+    keep_noise = keeps_noise()
+    return benchmark(
+        session,
+        spec.benchmark,
+        report,
+        keep_noise=keep_noise,
+        seconds=_ROUGH_SECONDS if keep_noise else SECONDS,
+    )
+
+
+def keeps_noise() -> bool:
+    """Returns whether times of a busy machine are published."""
+    return bool(os.environ.get(KEEP_NOISE))
 
 
 def read_job(path: Path) -> str:
@@ -205,8 +226,13 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         job = job_of(text)
     except JobError as error:
         return Failure(error="JobError", message=error.message, hint=None)
+    return guarded(lambda: _run(job, Workspace(job.store, output), report))
+
+
+def guarded(work: Callable[[], BaseModel]) -> BaseModel:
+    """Returns what a job returns; :class:`~builders.jobs.messages.Failure` if it raises."""
     try:
-        return _run(job, Workspace(job.store, output), report)
+        return work()
     except ZooError as error:
         traceback.print_exc()
         return Failure(error=type(error).__name__, message=error.message, hint=error.hint)
@@ -215,6 +241,18 @@ def run_job(text: str, output: Path, report: Report) -> BaseModel:
         name = type(error).__name__
         message = f"{name}: {cause_of(error).removeprefix(f'{name}: ')}"
         return Failure(error=name, message=message, hint="see the log for the traceback")
+
+
+def as_json(result: BaseModel) -> bytes:
+    """Returns a result as a file states it."""
+    return result.model_dump_json(indent=1).encode()
+
+
+def _name(result: BaseModel) -> str:
+    """Returns the name of the file of a result."""
+    verification = result.verification if isinstance(result, BuildOutput) else None
+    is_verified = verification is not None and verification.passed
+    return VERIFIED if is_verified and os.environ.get(APART) else RESULT
 
 
 def _run(job: AnyJob, workspace: Workspace, report: Report) -> BaseModel:
@@ -256,8 +294,13 @@ def _streams(log: Path) -> Iterator[Report]:
             os.dup2(errors.fileno(), 2)
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the job of a file; returns the exit status, 0 if it succeeded."""
+def main(arguments: list[str], run: Run = run_job) -> int:
+    """Runs the job of a file; returns the exit status, 0 if it succeeded.
+
+    Args:
+        arguments: The job's file, and the folder for outputs.
+        run: How to run it.
+    """
     if len(arguments) != 2:
         print("usage: python -m builders.worker job.json output/", file=sys.stderr)
         return 2
@@ -270,6 +313,6 @@ def main(arguments: list[str]) -> int:
         return JobError.exit_code
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with _streams(output / "log.txt") as report:
-        result = run_job(text, output, report)
-    write_whole(output / "result.json", result.model_dump_json(indent=1).encode())
+        result = run(text, output, report)
+    write_whole(output / _name(result), as_json(result))
     return JobError.exit_code if isinstance(result, Failure) else 0

@@ -2,7 +2,9 @@
 
 Importing PyTorch, timm and the exporter takes longer than exporting a small network. A fork of a
 process that has them starts at once, and is as separate from the next job as any other process:
-own memory, own session, own log, and an end that reaches nobody else.
+own memory, own session, own log, and an end that reaches nobody else. One such process is copied
+for exports, another for the speed of engines: see
+:class:`~builders.executors.warm.Copies`.
 
 The farm and this process share a socket. A request is a line with the paths of a job and of its
 output folder, and three descriptors: standard output, standard error, and a pipe on which the copy
@@ -19,9 +21,14 @@ import socket
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from typing_extensions import assert_never
+
+from builders.executors.warm import Copies
 
 _LINE = 64 * 2**10  # bytes; a request is two paths
 
@@ -87,6 +94,17 @@ class _Server:
             os.close(pipe)
 
 
+def load_pytorch() -> None:
+    """Imports what a comparison with PyTorch needs; see :func:`load` for what may not be.
+
+    ONNX Runtime is imported by the copies.
+    """
+    from builders.export import backbone
+    from builders.verify import in_turns  # noqa: F401
+
+    backbone.import_timm()
+
+
 def load() -> None:
     """Imports what an export needs, and exports a network of one layer.
 
@@ -108,22 +126,35 @@ def load() -> None:
         onnx.write_onnx(network, 8, Path(folder) / "one.onnx")
 
 
-def main(descriptor: str) -> int:
-    """Loads, then serves the socket of a descriptor."""
-    from builders.worker import execute
+def main(descriptor: str, copies: str = Copies.EXPORTS) -> int:
+    """Loads, then serves the socket of a descriptor.
 
+    Args:
+        descriptor: Its number.
+        copies: What the copies do.
+    """
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    load()
+    from builders.worker import execute, speed
+
+    match Copies(copies):
+        case Copies.EXPORTS:
+            load()
+            run: Callable[[list[str]], int] = execute.main
+        case Copies.SPEEDS:
+            load_pytorch()
+            run = speed.main
+        case never:
+            assert_never(never)
     server = _Server(socket.socket(fileno=int(descriptor)), woken)
     if (arguments := server.serve()) is None:
         return 0
     waker.close()
     status = 1
     try:
-        status = execute.main(arguments)
+        status = run(arguments)
     except BaseException:  # as the interpreter does, which must not go on from here
         traceback.print_exc()
     sys.stdout.flush()
@@ -132,4 +163,4 @@ def main(descriptor: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

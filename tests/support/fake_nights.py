@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -81,6 +82,7 @@ class Builder:
 
     slots = 1
     exports_at_once = 1
+    models_at_once = 1
 
     def __init__(self) -> None:
         self.good = True
@@ -95,6 +97,9 @@ class Builder:
 
     def stop(self) -> None:
         """Nothing runs."""
+
+    def working(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         assert isinstance(job, BuildJob)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -72,6 +73,7 @@ class World:
 
     slots = 1
     exports_at_once = 1
+    models_at_once = 1
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, str]] = []  # kind, and label of the engine's architectures
@@ -86,6 +88,9 @@ class World:
 
     def stop(self) -> None:
         """Nothing runs."""
+
+    def working(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def run(self, job: Job, folder: Path, report: Report) -> Outcome:
         if isinstance(job, ExportJob):

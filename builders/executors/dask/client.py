@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,15 @@ class DaskExecutor:
     def exports_at_once(self) -> int:
         """1: models run at the same time on different workers, each with its own measurements."""
         return 1
+
+    @property
+    def models_at_once(self) -> int:
+        """As many as jobs."""
+        return self.slots
+
+    def working(self) -> AbstractContextManager[None]:
+        """Returns at once: engines are measured on other machines."""
+        return nullcontext()
 
     def workers(self) -> list[Slot]:
         """Returns the workers that can get jobs."""

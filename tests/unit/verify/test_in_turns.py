@@ -100,7 +100,7 @@ def test_a_machine_that_slows_down_steadily_favours_neither() -> None:
         (Machine([STEADY]), [0.01], [0.02, 0.09, 0.03, 0.05], "the median is known to"),  # noisy
         (Machine([STEADY]), [0.01, 0.02], [0.03], "the median is known to"),  # of two speeds itself
         (Machine([STEADY], others=0.9), [0.01], [0.03], "other processes used"),  # overloaded
-        (Machine([STEADY]), [4.0], [9.0], "2 runs fitted into the time"),
+        (Machine([STEADY]), [4.0], [9.0], "1 runs fitted into the time"),
         (Machine([STEADY]), [100.0], [100.0], "1 runs fitted into the time"),
     ],
 )
@@ -118,7 +118,7 @@ def test_what_is_noise_is_not_measured(
 def test_a_slow_model_does_not_take_long() -> None:
     machine = Machine([STEADY])
     machine.row([4.0], [4.0], most_seconds=10.0)
-    assert machine.now < 30  # a call of each to warm up, and two rounds
+    assert machine.now < 30  # a call of each to warm up, and one round
 
 
 def test_quiet_batch_sizes_are_stated_beside_noisy_ones() -> None:
