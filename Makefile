@@ -102,7 +102,7 @@ sbom: $(WHEEL) $(AUDIT)/.ready  ## Write an SBOM (CycloneDX) of the client's whe
 	@$(SBOM)
 
 test: $(READY)  ## Run all tests except the full zoo and containers
-	@$(BIN)/python -m pytest -m "not full and not docker and not ceph" -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+	@$(BIN)/python -m pytest -m "not full and not docker and not ceph" -n 4 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-unit: $(READY)  ## Run the unit tests: no server, browser, export or network
 	@$(BIN)/python -m pytest tests/unit -n 2 --dist worksteal

@@ -73,7 +73,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first, so that two processes end at about the same time."""
+    """Puts the longest files first, so that all processes end at about the same time."""
     longest = (
         "test_farm", "test_cluster", "test_changes", "test_card", "test_kill",
         "test_publisher_processes", "test_workflow_night", "test_corrections", "test_compare",

@@ -15,7 +15,7 @@ from support.random_histories import EVENT, follow
 from zoo.schema.manifest import load_manifests
 
 HISTORIES, PARTS = 2000, 4
-"""How many are generated, and by how many tests, which two processes share."""
+"""How many are generated, and by how many tests."""
 
 
 @pytest.mark.parametrize("part", range(PARTS))
