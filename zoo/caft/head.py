@@ -18,6 +18,7 @@ from zoo.schema.records import Record
 from zoo.util.causes import plain
 from zoo.util.errors import HeadError, MissingPackageError
 from zoo.util.files import write_whole
+from zoo.util.kinds import kind_of_data
 from zoo.util.loading import parse_json, read_regular
 from zoo.util.shown import Shown, shortened
 
@@ -228,23 +229,19 @@ class Head(Shown):
         numpy_io = _safetensors()
         try:
             data = read_regular(path)
+        except IsADirectoryError as error:
+            raise HeadError(f"{path} is a folder, not a head", hint=_TRAIN) from error
         except OSError as error:
-            raise HeadError(
-                f"can't read {path}: {error.strerror}",
-                hint="create one: zoo train-head CACHE -o head.safetensors",
-            ) from error
+            raise HeadError(f"can't read {path}: {error.strerror}", hint=_TRAIN) from error
+        metadata = _metadata_of(data, path)
         try:
-            length = int.from_bytes(data[:8], "little")
-            header = parse_json(data[8 : 8 + length])
-            metadata = header["__metadata__"]
             card = HeadCard.model_validate_json(metadata.get(_CARD_WITH_TASK) or metadata[_CARD])
             tensors = numpy_io.load(data)
             return cls._of(card, tensors)
         except (*_UNREADABLE, _tensor_error()) as error:
             reason = plain(str(error))
             raise HeadError(
-                f"{path} is not a head of caft-zoo: {type(error).__name__} {reason}",
-                hint="create one: zoo train-head CACHE -o head.safetensors",
+                f"{path} is not a head of caft-zoo: {type(error).__name__} {reason}", hint=_TRAIN
             ) from error
 
     @classmethod
@@ -270,6 +267,27 @@ _UNREADABLE: tuple[type[Exception], ...] = (
     ValidationError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError,
 )  # fmt: skip
 """What a damaged file makes its readers raise."""
+
+_TRAIN = "create one: zoo train-head CACHE -o head.safetensors"
+
+
+def _metadata_of(data: bytes, path: Path) -> dict[str, Any]:
+    """Returns the metadata of a head's file.
+
+    Raises:
+        HeadError: It is no safetensors file, or one without a head's metadata.
+    """
+    length = int.from_bytes(data[:8], "little")
+    try:
+        header = parse_json(data[8 : 8 + length]) if length <= len(data) else None
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise HeadError(f"{path} is {kind_of_data(data)}, not a head", hint=_TRAIN)
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not {_CARD, _CARD_WITH_TASK}.intersection(metadata):
+        raise HeadError(f"{path} is a safetensors file, but not of a head of caft-zoo", hint=_TRAIN)
+    return metadata
 
 
 def _safetensors() -> Any:

@@ -15,6 +15,7 @@ from zoo.caft.labels import class_of
 from zoo.caft.sample import Sample, is_image_suffix
 from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError
+from zoo.util.kinds import kind_of_file
 from zoo.util.names import counted
 
 _PATHS = frozenset(
@@ -59,9 +60,11 @@ class ListSource:
                 yield from self._samples(
                     csv.reader(lines_of(file), delimiter=self._delimiter, strict=True)
                 )
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, NotTextError) as error:
             raise DatasetError(
-                f"{self.path} is not UTF-8 text: {error.reason}", hint="save the list as UTF-8"
+                f"{self.path} is {kind_of_file(self.path)}, not a list: UTF-8 text with a path, "
+                "and a label if there are any, per line",
+                hint="save the list as UTF-8",
             ) from error
         except csv.Error as error:
             too_long = "field limit" in str(error) or "characters" in str(error)
@@ -136,13 +139,20 @@ class ListSource:
                 )
 
 
+class NotTextError(csv.Error):
+    """A line has a null character, which no text has."""
+
+
 def lines_of(file: TextIO) -> Iterator[str]:
     """Yields the lines of a table, none of which is read further than a line may be long.
 
     Raises:
-        csv.Error: A line is longer than that, as in a file of zeros.
+        NotTextError: A line has a null character.
+        csv.Error: A line is longer than that.
     """
     while line := file.readline(_LONGEST_LINE):
+        if "\0" in line:
+            raise NotTextError
         if len(line) == _LONGEST_LINE:
             raise csv.Error(f"a line has more than {_LONGEST_LINE:,} characters")
         yield line

@@ -17,13 +17,16 @@ import numpy.typing as npt
 
 from zoo.caft.cache import FeatureCache
 from zoo.caft.files import NO_LABEL
-from zoo.caft.lists import lines_of
+from zoo.caft.lists import NotTextError, lines_of
 from zoo.caft.notes import Notes
 from zoo.caft.targets import Targets, assemble, flag_of
 from zoo.caft.task import Task
 from zoo.util.errors import DatasetError
+from zoo.util.kinds import kind_of_file
 from zoo.util.names import counted
 
+_WANTED = "UTF-8 text with an image's name and its labels per line"
+_SAVE = "save the table as CSV (UTF-8) and give that file"
 _EXAMPLE = {
     Task.CLASSIFICATION: "name,class",
     Task.REGRESSION: "name,price",
@@ -138,7 +141,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields line numbers and fields, without surrounding spaces; skips empty lines."""
     delimiter = "," if path.suffix.lower() == ".csv" else "\t"
     if path.exists() and not path.is_file():
-        raise DatasetError(f"can't read {path}: it is not a regular file")
+        raise DatasetError(f"{path} is {kind_of_file(path)}, not labels: {_WANTED}", hint=_SAVE)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(lines_of(file), delimiter=delimiter, strict=True)
@@ -147,10 +150,12 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                     yield reader.line_num, [field.strip() for field in row]
     except OSError as error:
         raise DatasetError(f"can't read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8 text: {error.reason}") from error
+    except (UnicodeDecodeError, NotTextError) as error:
+        raise DatasetError(
+            f"{path} is {kind_of_file(path)}, not labels: {_WANTED}", hint=_SAVE
+        ) from error
     except csv.Error as error:
-        raise DatasetError(f"{path} is not a CSV file: {error}") from error
+        raise DatasetError(f"{path} is not a CSV file: {error}", hint=_SAVE) from error
 
 
 def _check_header(path: Path, header: list[str], task: Task, names: set[str]) -> None:

@@ -23,8 +23,9 @@ from zoo.caft.notes import Notes
 from zoo.caft.sample import Sample
 from zoo.caft.stamps import FileRead, check_size, identity_of
 from zoo.caft.tar_fields import Fields, Group, image_of
-from zoo.caft.tar_files import FAILURES, Member, expand, is_plain, members_of, read_on
+from zoo.caft.tar_files import FAILURES, Member, expand, is_plain, is_tar, members_of, read_on
 from zoo.util.errors import DatasetError
+from zoo.util.kinds import kind_of_file
 
 
 class TarSource:
@@ -65,6 +66,11 @@ class TarSource:
             try:
                 yield from self._samples(path)
             except FAILURES as error:
+                if not is_tar(path):
+                    raise DatasetError(
+                        f"{path} is {kind_of_file(path)}, not a tar",
+                        hint="pack the photos as a tar, or give the folder that contains them",
+                    ) from error
                 raise DatasetError(
                     f"{path} can't be read to its end: {error}",
                     hint="download the tar again; finished images stay in the cache",

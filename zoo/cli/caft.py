@@ -76,7 +76,7 @@ def features(options: argparse.Namespace) -> int:
     print(
         f"{options.output}: {counted(card.samples, 'image')}"
         + (f" in {views} views" if views > 1 else "")
-        + f", {classes.count(len(card.labels))}, {card.identity.feature_dim} features in "
+        + f", {classes.count(len(card.labels))}, {card.identity.feature_dim:,} features in "
         f"{card.identity.storage}; {card.bad:,} skipped"
         + (f", {state.unlabelled:,} without a label" if state.unlabelled else "")
     )

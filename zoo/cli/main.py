@@ -31,6 +31,7 @@ from zoo.schema.targets import PRECISIONS
 from zoo.stores import open_store
 from zoo.util.errors import UsageError, ZooError
 from zoo.util.files import whole
+from zoo.util.kinds import kind_of_file
 from zoo.util.names import counted
 from zoo.util.terminal import harmless
 from zoo.util.version import __version__
@@ -282,7 +283,8 @@ def seeds_of(options: argparse.Namespace) -> list[Path]:
     seeds = [Path(name) for name in options.seed]
     for seed in seeds:
         if not seed.is_file():
-            raise UsageError(f"--seed {seed}: no such file", hint="name a file, such as the ONNX")
+            what = f"{kind_of_file(seed)}, not a file" if seed.exists() else "no such file"
+            raise UsageError(f"--seed {seed}: {what}", hint="name a file, such as the ONNX")
     return seeds
 
 

@@ -219,7 +219,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--method", choices=("tsne", "pca"), default="tsne",
         help="tsne shows clusters; pca is faster, for many photos; both start from principal "
-        "components, which are those of a sample of 128 MiB if there is more (default: tsne)",
+        "components, of a sample if there are many photos (default: tsne)",
     )  # fmt: skip
     parser.add_argument(
         "--photos", dest="most", type=positive, default=5000, metavar="N",

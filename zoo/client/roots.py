@@ -14,6 +14,7 @@ from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import TrustError
 from zoo.util.files import write_whole
+from zoo.util.kinds import kind_of_file
 from zoo.util.loading import parse_json, read_regular
 from zoo.util.locks import is_not_mine, turn
 
@@ -121,10 +122,16 @@ def read_root(store: ObjectStore, given: str) -> bytes:
         data = read_regular(path, _ROOT_LIMIT)
         if parse_json(data)["signed"]["_type"] != "root":
             raise ValueError
+    except IsADirectoryError as error:
+        raise TrustError(
+            f"{path} is a folder, not a repository's root.json", hint=_HOW_TO_TRUST
+        ) from error
     except OSError as error:
         raise TrustError(f"{path}: {error.strerror}", hint=_HOW_TO_TRUST) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise TrustError(f"{path}: not a TUF root", hint=_HOW_TO_TRUST) from error
+        raise TrustError(
+            f"{path} is {kind_of_file(path)}, not a repository's root.json", hint=_HOW_TO_TRUST
+        ) from error
     return data
 
 

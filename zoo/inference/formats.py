@@ -12,6 +12,20 @@ PACKAGES = {".heic": "pillow_heif", ".heif": "pillow_heif", ".jxl": "pillow_jxl"
 INSTALL = "pip install 'caft-zoo[heic]'"
 
 
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
+
+
+def missing_package(start: bytes) -> str | None:
+    """Returns the package that would read what begins with 12 bytes, if it is not installed."""
+    suffix = None
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
+        suffix = ".heic"
+    elif start.startswith(_JXL_STARTS):
+        suffix = ".jxl"
+    return None if suffix is None or suffix in extra_suffixes() else PACKAGES[suffix]
+
+
 @cache
 def extra_suffixes() -> frozenset[str]:
     """Returns the suffixes of these formats whose package is installed."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from zoo.inference.crop import border_colour, place
-from zoo.inference.formats import register
+from zoo.inference.formats import INSTALL, missing_package, register
 from zoo.schema.closed import complete
 from zoo.schema.manifest import Interpolation, Preprocess
 from zoo.util.errors import RunError
@@ -75,10 +75,19 @@ def open_photo(
     except Exception as error:  # a damaged file can make Pillow raise anything
         reason: object = error
         if isinstance(error, UnidentifiedImageError):
-            reason = "unknown format"
+            reason = _unidentified(stream)
         elif isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         raise RunError(f"{name}can't be read as an image: {reason}") from error
+
+
+def _unidentified(stream: BinaryIO) -> str:
+    """Returns why Pillow does not know the format of a file."""
+    stream.seek(0)
+    package = missing_package(stream.read(12))
+    if package is None:
+        return "unknown format"
+    return f"{package} is not installed ({INSTALL})"
 
 
 def decoded_size(data: bytes, least: int | None = None) -> int:

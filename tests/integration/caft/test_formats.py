@@ -70,3 +70,20 @@ def test_a_torn_file_is_no_traceback(photos: Path) -> None:
     (photos / "torn.heic").write_bytes((photos / "class0/p.heic").read_bytes()[:200])
     with pytest.raises(RunError, match=r"torn\.heic"):
         open_photo(photos / "torn.heic")
+
+
+@pytest.mark.usefixtures("without_packages")
+@pytest.mark.parametrize(("suffix", "package"), [(".heic", "pillow_heif"), (".jxl", "pillow_jxl")])
+def test_one_that_is_opened_alone_names_the_package(
+    suffix: str, package: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    monkeypatch.setattr(Image, "OPEN", {"PNG": Image.OPEN["PNG"]})  # as before they register
+    monkeypatch.setattr(Image, "ID", ["PNG"])
+    path = photos / f"class0/p{suffix}"
+    with pytest.raises(RunError) as raised:
+        open_photo(path)
+    assert str(path) in raised.value.message
+    assert f"{package} is not installed (pip install 'caft-zoo[heic]')" in raised.value.message
+    assert formats.missing_package((photos / "class0/0.png").read_bytes()[:12]) is None
