@@ -7,17 +7,11 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
-from zoo.catalog.gpus import read_arch
-from zoo.cli.cache import add_commands as add_cache
-from zoo.cli.caft_options import add_commands as add_caft
 from zoo.cli.command import Parser as Parser
 from zoo.cli.command import add_arguments as add_arguments
 from zoo.cli.command import run_cli as run_cli
-from zoo.cli.completion import add_command as add_completion
-from zoo.cli.doctor import add_commands as add_doctor
-from zoo.cli.run import add_command as add_run
-from zoo.cli.similar import add_commands as add_similar
 from zoo.cli.support import add_selection, add_store, client_of, output_file, print_json
 from zoo.client.client import Client, Pulled, trust_home
 from zoo.client.host import this_machine
@@ -180,6 +174,7 @@ def _documents(client: Client, model: str, entry: EngineEntry) -> dict[str, Path
 
 def mirror(options: argparse.Namespace) -> int:
     """Verifies and copies a repository or a part of it; resumes interrupted copies."""
+    from zoo.catalog.gpus import read_arch
     from zoo.client.mirror import Filter
     from zoo.client.mirror import mirror as copy
 
@@ -205,11 +200,20 @@ def mirror(options: argparse.Namespace) -> int:
 
 def main() -> int:
     """Entry point of ``zoo``."""
-    return run_cli(client_parser(), sys.argv[1:])
+    arguments = sys.argv[1:]
+    return run_cli(client_parser(of_repositories=arguments[:1] in _OWN), arguments)
 
 
-def client_parser() -> argparse.ArgumentParser:
-    """Returns the argument parser of ``zoo``."""
+_OWN = (["list"], ["show"], ["pull"], ["mirror"])
+"""The commands of this module, which import no others."""
+
+
+def client_parser(*, of_repositories: bool = False) -> argparse.ArgumentParser:
+    """Returns the argument parser of ``zoo``.
+
+    Args:
+        of_repositories: Whether only the commands of this module are to be parsed.
+    """
     parser = Parser(prog="zoo", description="Prebuilt, verified engines of frozen backbones.")
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     parser.set_defaults(parser=parser)  # zoo completion describes the parser itself
@@ -265,13 +269,20 @@ def client_parser() -> argparse.ArgumentParser:
     for name in ("pull", "mirror"):
         parsers[name].set_defaults(resumes=True)  # what Ctrl-C may say
     add_selection(parsers["pull"])
-    add_run(commands)
-    add_caft(commands)
-    add_similar(commands)
-    add_cache(commands)
-    add_doctor(commands)
-    add_completion(commands)
+    if not of_repositories:
+        _add_others(commands)
     return parser
+
+
+def _add_others(commands: Any) -> None:
+    from zoo.cli import cache, caft_options, completion, doctor, run, similar
+
+    run.add_command(commands)
+    caft_options.add_commands(commands)
+    similar.add_commands(commands)
+    cache.add_commands(commands)
+    doctor.add_commands(commands)
+    completion.add_command(commands)
 
 
 def seeds_of(options: argparse.Namespace) -> list[Path]:

@@ -165,7 +165,7 @@ class Client:
             RepositoryError: One is missing or damaged, or the cache may not be written.
         """
         record = self._record(name, entry)
-        files, made = record.files, documents(self.model(name).card, record)
+        files, made = record.files, documents(self.model(name), record)
         blobs = {word: files[word] for word in (LICENCE_FILE, NOTICE_FILE) if word in files}
         folder = self._cache / "documents" / f"{name}-{entry.engine.sha256}"
         paths = {}

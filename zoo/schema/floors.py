@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -206,7 +206,7 @@ class _Floors(BaseModel):
 
 @cache
 def _read() -> _Floors:
-    text = files("zoo.schema").joinpath("floors.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("floors.toml").read_text(encoding="utf-8")
     tables = toml.loads(text)
     probe_fall = tables.pop("probe_fall")
     return _Floors.model_validate({"floors": tables, "probe_fall": probe_fall})

@@ -6,9 +6,11 @@ its text is in ``licence_texts``, named by its SPDX identifier.
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 
 from zoo.util.errors import LicenceError
+
+_TEXTS = Path(__file__).with_name("licence_texts")
 
 LICENCE_FILE, NOTICE_FILE = "LICENSE", "NOTICE"
 """Names of the files stored with every engine."""
@@ -16,8 +18,7 @@ LICENCE_FILE, NOTICE_FILE = "LICENSE", "NOTICE"
 
 def allowed_licences() -> tuple[str, ...]:
     """Returns the SPDX identifiers, in lower case, of licences that allow publishing."""
-    texts = files("zoo.schema").joinpath("licence_texts").iterdir()
-    return tuple(sorted(text.name.removesuffix(".txt") for text in texts))
+    return tuple(sorted(text.name.removesuffix(".txt") for text in _TEXTS.iterdir()))
 
 
 def check_licence(model: str, licence: str) -> None:
@@ -38,7 +39,7 @@ def check_licence(model: str, licence: str) -> None:
 
 def licence_text(licence: str) -> str:
     """Returns the text of a licence on the list."""
-    return (files("zoo.schema") / "licence_texts" / f"{licence}.txt").read_text(encoding="utf-8")
+    return (_TEXTS / f"{licence}.txt").read_text(encoding="utf-8")
 
 
 def notice_text(*, title: str, model: str, licence: str, origin: str, weights: str) -> str:

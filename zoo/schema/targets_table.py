@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -16,7 +16,7 @@ PRECISIONS: tuple[Precision, ...] = tuple(Precision)
 class _Facts(BaseModel):
     """Base of the table's parts; an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     source: str
 
@@ -74,7 +74,7 @@ class LineFacts(BaseModel):
         cells: The facts by architecture; each architecture of the table occurs once.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     dialect: str
     dialect_source: str
@@ -99,7 +99,7 @@ class LineFacts(BaseModel):
 class Table(BaseModel):
     """``zoo/schema/targets.toml``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     arch: dict[str, ArchFacts]
     precision: dict[str, RecipeFacts]
@@ -122,5 +122,5 @@ class Table(BaseModel):
 @cache
 def target_table() -> Table:
     """Returns ``zoo/schema/targets.toml``, parsed."""
-    text = files("zoo.schema").joinpath("targets.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("targets.toml").read_text(encoding="utf-8")
     return Table.model_validate(toml.loads(text))
