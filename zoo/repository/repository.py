@@ -196,9 +196,15 @@ class Repository:
         return key
 
     def attestations(self, engine: str) -> list[Attestation]:
-        """Returns the attestations of an engine, oldest first."""
+        """Returns the attestations of an engine, oldest first and each once.
+
+        What they say counts, which may be signed, not their names: whoever can write to the store
+        can copy an old verdict to a name that sorts after the last one.
+        """
         keys = [entry.key for entry in self.store.list(f"{ATTESTATIONS}{engine}/")]
-        return [attested for key in keys if (attested := self.read(key, Attestation))]
+        attested = (self.read(key, Attestation) for key in keys)
+        each = {one.short: one for one in attested if one is not None}
+        return sorted(each.values(), key=lambda one: one.time)
 
     def timing_cache(self, device: str, toolchain: Toolchain) -> TimingCacheRecord | None:
         """Returns the newest timing cache for a GPU and a toolchain."""
