@@ -103,7 +103,7 @@ class TrustFolders:
 def is_intact(cached: Path) -> bool:
     """Whether a verified copy is as it was; copies of earlier versions, without a digest, count."""
     note = _digest_of(cached)
-    return not note.is_file() or note.read_text() == sha256_bytes(cached.read_bytes())
+    return not note.is_file() or note.read_bytes() == sha256_bytes(cached.read_bytes()).encode()
 
 
 def _place(folder: Path, path: str) -> Path:
