@@ -1,8 +1,8 @@
-"""Deadlines for an S3 server's answers and bodies.
+"""Deadlines for servers' answers, and for bodies from S3.
 
-botocore's timeouts are those of each ``recv``, so a server that sends a byte every few seconds is
-waited for without end. Here another thread waits; after a deadline it is left behind, and ends when
-its connection does.
+The timeouts of botocore and urllib3 are those of each ``recv``, so a server that sends a byte every
+few seconds is waited for without end. Here another thread waits; after a deadline it is left
+behind, and ends when its connection does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from zoo.util.errors import RepositoryError
 R = TypeVar("R")
 
 ANSWER = 300.0
-"""Seconds in which an answer's headers must come, and the whole of one without a stream; botocore's
-own attempts with their timeouts take less."""
+"""Seconds in which an answer's headers must come, and the whole of one without a stream; the
+libraries' own attempts with their timeouts take less, or little more."""
 
 SLOWEST = 1024
 """Bytes a second at which a body must at least be sent to the server."""
@@ -65,7 +65,7 @@ def answered(work: Callable[[], R], url: str, *, sent: int = 0) -> R:
         except BaseException as error:  # raised in the caller's thread
             results.put((False, error))
 
-    threading.Thread(target=run, name="s3", daemon=True).start()
+    threading.Thread(target=run, name="patience", daemon=True).start()
     try:
         good, result = results.get(timeout=deadline)
     except queue.Empty:
@@ -102,7 +102,7 @@ def whole_body(body: Body, url: str, key: str, most: int | None = None) -> bytes
         finally:
             let_go(body)  # here, since closing waits for what reads
 
-    threading.Thread(target=run, name="s3", daemon=True).start()
+    threading.Thread(target=run, name="patience", daemon=True).start()
     data = bytearray()
     while True:
         try:
