@@ -144,7 +144,7 @@ class HttpServer:
             since += len(piece)
             if (waited := time.monotonic() - start) > WINDOW:
                 if since < PROGRESS:
-                    raise self._too_slow(key, since, waited)
+                    raise _too_slow(self.url, key, since, waited)
                 start, since = time.monotonic(), 0
 
     def _piece(self, key: str, answer: BaseHTTPResponse, most: int) -> bytes:
@@ -164,20 +164,13 @@ class HttpServer:
             piece = answer.read1(most)
         except Exception as error:
             if is_late.is_set():
-                raise self._too_slow(key, 0, WINDOW) from error
+                raise _too_slow(self.url, key, 0, WINDOW) from error
             raise
         finally:
             timer.cancel()
         if is_late.is_set():
-            raise self._too_slow(key, 0, WINDOW)
+            raise _too_slow(self.url, key, 0, WINDOW)
         return piece
-
-    def _too_slow(self, key: str, size: int, seconds: float) -> RepositoryError:
-        return RepositoryError(
-            f"{self.url}: the server sent only {size:,} bytes of {key} in {seconds:.0f} s",
-            hint="it is overloaded, or holds the connection open on purpose: try again later, or "
-            "use a mirror",
-        )
 
     def retried(self, key: str, work: Callable[[], T]) -> T:
         """Runs ``work`` again when the connection breaks off in the middle of a response.
@@ -242,6 +235,14 @@ class HttpServer:
             hint="check the URL, the network and HTTPS_PROXY; if the server uses a private "
             "certificate authority, set SSL_CERT_FILE to a file with its certificate",
         )
+
+
+def _too_slow(url: str, key: str, size: int, seconds: float) -> RepositoryError:
+    return RepositoryError(
+        f"{url}: the server sent only {size:,} bytes of {key} in {seconds:.0f} s",
+        hint="it is overloaded, or holds the connection open on purpose: try again later, or use "
+        "a mirror",
+    )
 
 
 def content_length(answer: BaseHTTPResponse) -> int | None:

@@ -68,13 +68,8 @@ class LocalStore:
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """Returns an object's bytes."""
-        try:
-            with open_regular(self._path(key)) as file:
-                data = file.read() if limit is None else file.read(limit + 1)
-        except FileNotFoundError as error:
-            raise KeyError(key) from error
-        except OSError as error:
-            raise self._failed("read", key, error) from error
+        with self._opened(key) as file:
+            data = self._read(key, file.read, -1 if limit is None else limit + 1)
         if limit is not None and len(data) > limit:
             raise too_long(self.url, key, limit)
         return data
@@ -86,7 +81,7 @@ class LocalStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._failed("read", key, error) from error
+            raise _failed(self.root, "read", key, error) from error
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Writes an object; returns whether this call wrote it."""
@@ -111,37 +106,26 @@ class LocalStore:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise self._failed("remove", key, error) from error
+            raise _failed(self.root, "remove", key, error) from error
 
     def fetch(
         self, key: str, path: Path, *, size: int | None = None, progress: Progress | None = None
     ) -> None:
         """Copies an object to a file."""
-        try:
-            source = open_regular(self._path(key))
-        except FileNotFoundError as error:
-            raise KeyError(key) from error
-        except OSError as error:
-            raise self._failed("read", key, error) from error
-        with source, appending(path) as target:
+        with self._opened(key) as source, appending(path) as target:
             if size is not None and os.fstat(source.fileno()).st_size > size:
                 raise too_long(self.url, key, size)
             source.seek(target.tell())
-            while piece := self._read(key, source.read):
+            while piece := self._read(key, source.read, 1 << 20):
                 target.write(piece)
                 if progress is not None:
                     progress(len(piece))
 
     def read_range(self, key: str, first: int, length: int) -> bytes:
         """Returns a range of an object."""
-        try:
-            with open_regular(self._path(key)) as file:
-                file.seek(first)
-                return file.read(length)
-        except FileNotFoundError as error:
-            raise KeyError(key) from error
-        except OSError as error:
-            raise self._failed("read", key, error) from error
+        with self._opened(key) as file:
+            file.seek(first)
+            return self._read(key, file.read, length)
 
     def local_path(self, key: str) -> Path | None:
         """Returns the path of the object."""
@@ -157,7 +141,7 @@ class LocalStore:
             with opened_folder(self.root, _TEMPORARY, make=True) as incoming:
                 file = open_lock(incoming, f"{check_key(name)}.lock")
         except OSError as error:
-            raise self._failed("lock", name, error) from error
+            raise _failed(self.root, "lock", name, error) from error
 
         def attempt() -> str | None:
             try:
@@ -166,7 +150,7 @@ class LocalStore:
                 file.seek(0)
                 return str(Owner.parse(file.read()) or "another process")
             except OSError as error:
-                raise self._failed("lock", name, error) from error
+                raise _failed(self.root, "lock", name, error) from error
             return None
 
         with file:
@@ -191,9 +175,9 @@ class LocalStore:
             except FileNotFoundError:  # deleted since the walk
                 continue
             except OSError as error:
-                if error.errno == errno.ELOOP:  # a link to itself
-                    continue
-                raise self._failed("read", key, error) from error
+                if error.errno != errno.ELOOP:  # a link to itself
+                    raise
+                continue
             yield Entry(key=key, size=status.st_size, modified=_utc(status.st_mtime))
 
     def check_writable(self) -> None:
@@ -219,16 +203,27 @@ class LocalStore:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise self._failed("remove", left.name, error) from error
+            raise _failed(self.root, "remove", left.name, error) from error
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def _read(self, key: str, read: Callable[[int], bytes]) -> bytes:
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[BinaryIO]:
         try:
-            return read(1 << 20)
+            file = open_regular(self._path(key))
+        except FileNotFoundError as error:
+            raise KeyError(key) from error
         except OSError as error:
-            raise self._failed("read", key, error) from error
+            raise _failed(self.root, "read", key, error) from error
+        with file:
+            yield file
+
+    def _read(self, key: str, read: Callable[[int], bytes], size: int) -> bytes:
+        try:
+            return read(size)
+        except OSError as error:
+            raise _failed(self.root, "read", key, error) from error
 
     def _write(self, key: str, fill: Callable[[int, str], None], if_absent: bool) -> bool:
         folder, _, name = check_key(key).rpartition("/")
@@ -246,15 +241,16 @@ class LocalStore:
                     with suppress(FileNotFoundError):
                         os.unlink(temporary, dir_fd=incoming)
         except OSError as error:
-            raise self._failed("write", key, error) from error
+            raise _failed(self.root, "write", key, error) from error
 
-    def _failed(self, verb: str, key: str, error: OSError) -> RepositoryError:
-        hint = "check the free space and the permissions of that directory"
-        if error.errno is not None:
-            hint = _HINTS.get(error.errno, hint)
-        if self.root.exists() and not self.root.is_dir():
-            hint = f"{self.root} is a file; a repository is a directory"
-        return RepositoryError(f"{self.root}: can't {verb} {key}: {error.strerror}", hint=hint)
+
+def _failed(root: Path, verb: str, key: str, error: OSError) -> RepositoryError:
+    hint = "check the free space and the permissions of that directory"
+    if error.errno is not None:
+        hint = _HINTS.get(error.errno, hint)
+    if root.exists() and not root.is_dir():
+        hint = f"{root} is a file; a repository is a directory"
+    return RepositoryError(f"{root}: can't {verb} {key}: {error.strerror}", hint=hint)
 
 
 def _place(incoming: int, temporary: str, folder: int, name: str, if_absent: bool) -> bool:
