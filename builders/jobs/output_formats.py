@@ -144,7 +144,9 @@ def _npy(file: IO[bytes], size: int) -> Array:
         if version != (1, 0):  # what NumPy writes; later versions allow headers of gigabytes
             raise FormatError(f"version {version} of .npy")
         shape, _, dtype = npy.read_array_header_1_0(file, max_header_size=_LARGEST_HEADER)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except FormatError:
+        raise
+    except Exception as error:  # a damaged header can make NumPy raise anything
         raise FormatError(f"not an array: {error}") from error
     if dtype.hasobject or dtype.kind not in "fiu" or dtype.names:
         raise FormatError(f"an array of {dtype}")

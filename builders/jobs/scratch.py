@@ -40,9 +40,14 @@ def scratch_folder(repository: Repository) -> Iterator[Path]:
 
     It is on the store's file system, so that outputs are moved, not copied. Folders that killed
     runs of this machine left are deleted first.
+
+    Raises:
+        NotRunError: The folder for them is a link, which somebody with write access left.
     """
     inside = repository.store.local_path("scratch")
     root = Path(tempfile.gettempdir()) if inside is None else inside.parent / ".incoming"
+    if inside is not None and root.is_symlink():
+        raise NotRunError(f"{root} is a link", hint="remove it, and find out who left it there")
     root.mkdir(parents=True, exist_ok=True)
     for folder in root.glob("job-*"):
         if is_left(folder):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
-from tuf.api.exceptions import RepositoryError as TufError
 
 from builders.publish.keys import BUILDER, AskPassphrase, load_builder, new_builder
 from builders.publish.registered import stated_builders
@@ -95,10 +94,7 @@ class Attestor:
     def _registered(self, repository: Repository) -> CryptoSigner | None:
         """Returns this machine's key that a repository registers; None if it registers none."""
         url = repository.store.url
-        try:
-            builders = stated_builders(repository.store)
-        except (TufError, KeyError, ValueError) as error:
-            raise TrustError(f"{url}: its list of builders can't be read: {error}") from error
+        builders = stated_builders(repository.store)
         if builders is None:
             return None
         places = [self._folder / BUILDER] if self._folder is not None else []

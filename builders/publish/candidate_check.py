@@ -117,6 +117,8 @@ def check_candidate(
         raise RepositoryError(f"{key} belongs to another model, {candidate.card.model}")
     proposals = previous.proposals if previous else {}
     if builders is not None:
+        if key.rpartition("/")[2] != candidate.name:  # its name decides whose turn it is
+            raise RepositoryError(f"{key} was renamed: it is {candidate.name}")
         proposals = with_candidate(proposals, candidate, builders)
     index = checked_index(repository, candidate, previous, now, kind)
     store_documents(repository, index)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -68,6 +69,12 @@ LOCK = "lock"
 
 _WRITTEN = 60.0
 """Seconds in which a file of keys is certainly written; older partial ones are left by kills."""
+
+_LARGEST = 2**20
+"""Bytes of a file of a key."""
+
+_UNUSABLE = (OSError, ValueError, TypeError, UnsupportedAlgorithm)
+"""What reading a file of a key raises if it can't be used."""
 
 AskPassphrase = Callable[[str], str]
 """Asks for the passphrase of the given key; returns it."""
@@ -212,7 +219,7 @@ class KeyRing:
             if scheme == "file":
                 return self._from_file(entry, self.folder / rest)
             return Signer.from_priv_key_uri(entry.uri, entry.key, self._secret)
-        except (OSError, ValueError, TypeError, UnsupportedLibraryError) as error:
+        except (*_UNUSABLE, UnsupportedLibraryError) as error:
             raise TrustError(
                 f"the {entry.role} key {entry.uri} can't be used: {error}",
                 hint=f"check its entry in {self.folder / 'keys.json'}; if it is encrypted, set "
@@ -220,7 +227,7 @@ class KeyRing:
             ) from error
 
     def _from_file(self, entry: KeyEntry, path: Path) -> Signer:
-        data = path.read_bytes()
+        data = read_regular(path, _LARGEST)
         encrypted = b"ENCRYPTED" in data
         passphrase = self._secret(f"passphrase of {path}") if encrypted else None
         private = load_pem_private_key(data, passphrase.encode() if passphrase else None)
@@ -262,7 +269,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, _LARGEST)
     except OSError:
         return b""  # signing with it reports what is wrong
 
@@ -415,13 +422,15 @@ def load_builder(path: Path, ask: AskPassphrase) -> CryptoSigner:
         TrustError: It is missing, is not such a key, or needs another passphrase.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _LARGEST)
         encrypted = b"ENCRYPTED" in data
         secret = (os.environ.get(PASSPHRASE) or ask(f"passphrase of {path}")) if encrypted else ""
         private = load_pem_private_key(data, secret.encode() or None)
+        if not isinstance(private, Ed25519PrivateKey):
+            raise ValueError("it is not of type ed25519")
         key = SSlibKey.from_crypto(private.public_key())
         return CryptoSigner(private, key)
-    except (OSError, ValueError, TypeError) as error:
+    except _UNUSABLE as error:
         raise TrustError(
             f"the builder's key {path} can't be used: {error}",
             hint=f"if it is encrypted, set {PASSPHRASE}; zoo-farm builders key creates one",
@@ -468,8 +477,8 @@ def builder_elsewhere(name: str, public: Path) -> Builder:
 
 def _public_key(path: Path) -> SSlibKey:
     try:
-        return SSlibKey.from_crypto(load_pem_public_key(path.read_bytes()))
-    except (OSError, ValueError) as error:
+        return SSlibKey.from_crypto(load_pem_public_key(read_regular(path, _LARGEST)))
+    except _UNUSABLE as error:
         raise TrustError(f"{path}: not a public key in PEM format: {error}") from error
 
 

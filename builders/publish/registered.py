@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import ValidationError
+from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import Metadata, Snapshot, Targets, Timestamp
 
 from builders.publish.builder_list import BUILDERS, Builders
 from zoo.schema.layout import METADATA, TIMESTAMP
 from zoo.stores import ObjectStore
 from zoo.util.errors import TrustError
+from zoo.util.loading import read_regular
 
 FIELD = "builders"
 """Name of the field."""
@@ -51,7 +53,7 @@ def read_file(path: Path) -> Builders:
         TrustError: It is malformed.
     """
     try:
-        return BUILDERS.validate_json(path.read_bytes())
+        return BUILDERS.validate_json(read_regular(path, _LIMIT))
     except (OSError, ValidationError) as error:
         raise TrustError(f"{path}: not a list of builders: {error}") from error
 
@@ -61,9 +63,16 @@ def stated_builders(store: ObjectStore) -> Builders | None:
 
     That is enough for a builder, which only wants to know before hours of work whether its
     attestations will count.
+
+    Raises:
+        TrustError: The metadata can't be read.
     """
-    timestamp = Metadata[Timestamp].from_bytes(store.get(TIMESTAMP, limit=_LIMIT))
-    name = f"{METADATA}{timestamp.signed.snapshot_meta.version}.snapshot.json"
-    snapshot = Metadata[Snapshot].from_bytes(store.get(name, limit=_LIMIT))
-    name = f"{METADATA}{snapshot.signed.meta['targets.json'].version}.targets.json"
-    return read_builders(Metadata[Targets].from_bytes(store.get(name, limit=_LIMIT)).signed)
+    try:
+        timestamp = Metadata[Timestamp].from_bytes(store.get(TIMESTAMP, limit=_LIMIT))
+        name = f"{METADATA}{timestamp.signed.snapshot_meta.version}.snapshot.json"
+        snapshot = Metadata[Snapshot].from_bytes(store.get(name, limit=_LIMIT))
+        name = f"{METADATA}{snapshot.signed.meta['targets.json'].version}.targets.json"
+        targets = Metadata[Targets].from_bytes(store.get(name, limit=_LIMIT))
+    except (TufError, KeyError, ValueError) as error:
+        raise TrustError(f"{store.url}: its list of builders can't be read: {error}") from error
+    return read_builders(targets.signed)

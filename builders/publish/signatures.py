@@ -103,8 +103,8 @@ def with_candidate(
         names = ", ".join(one.name for one in builders) or "none"
         raise RepositoryError(
             f"no registered builder signed it (builders: {names})",
-            hint="if a builder with an earlier version of caft-zoo left it, upgrade that: the next "
-            "make zoo there proposes it again",
+            hint="builders need a version of this package that signs candidates: upgrade it there, "
+            "and the next make zoo proposes it again",
         )
     newest = proposals.get(builder.keyid, "")
     if candidate.proposed <= newest:

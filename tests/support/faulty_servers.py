@@ -240,3 +240,21 @@ class DrippingS3(Quiet):
 
 def _tag(data: bytes) -> str:
     return f'"{md5(data).hexdigest()}"'
+
+
+class DrippingHttp(Quiet):
+    """Sends a byte or a line now and then of what urllib3 reads without a deadline."""
+
+    drips: ClassVar[str] = ""
+    waiting: ClassVar[threading.Event] = threading.Event()
+
+    def do_GET(self) -> None:
+        first, again = {
+            "header": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+            "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+            "head of a chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
+        }[self.drips]
+        self.wfile.write(first)
+        while not self.waiting.wait(0.05):
+            self.wfile.write(again)
+        self.close_connection = True

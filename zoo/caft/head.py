@@ -271,7 +271,7 @@ _UNREADABLE: tuple[type[Exception], ...] = (
 _TRAIN = "create one: zoo train-head CACHE -o head.safetensors"
 
 
-def _metadata_of(data: bytes, path: Path) -> dict[str, Any]:
+def _metadata_of(data: bytes, path: Path) -> dict[str, str]:
     """Returns the metadata of a head's file.
 
     Raises:

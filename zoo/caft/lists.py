@@ -140,19 +140,21 @@ class ListSource:
 
 
 class NotTextError(csv.Error):
-    """A line has a null character, which no text has."""
+    """The first line has a null character, which no text has."""
 
 
 def lines_of(file: TextIO) -> Iterator[str]:
     """Yields the lines of a table, none of which is read further than a line may be long.
 
     Raises:
-        NotTextError: A line has a null character.
+        NotTextError: The first line has a null character; one further down is a bad name.
         csv.Error: A line is longer than that.
     """
+    is_first = True
     while line := file.readline(_LONGEST_LINE):
-        if "\0" in line:
+        if is_first and "\0" in line:
             raise NotTextError
+        is_first = False
         if len(line) == _LONGEST_LINE:
             raise csv.Error(f"a line has more than {_LONGEST_LINE:,} characters")
         yield line

@@ -22,6 +22,7 @@ from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RepositoryError, SetbackError, TrustError
 
 if TYPE_CHECKING:
+    from tuf.api.metadata import Metadata, Timestamp
     from tuf.ngclient import Updater
 
 
@@ -91,24 +92,34 @@ class SignedIndex:
 
     def expires(self) -> datetime | None:
         """Returns when the index that was read expires, or None if none was read yet."""
-        from tuf.api.metadata import Metadata, Timestamp
-
-        path = self._folders.metadata / "timestamp.json"
-        if not path.is_file():
-            return None
-        return Metadata[Timestamp].from_bytes(path.read_bytes()).signed.expires
+        timestamp = self._timestamp()
+        return None if timestamp is None else timestamp.signed.expires
 
     def signers(self) -> tuple[str, ...]:
         """Returns ids of the keys that signed the index; empty if none was read yet."""
         from tuf.api.metadata import Metadata, Root, Timestamp
+        from tuf.api.serialization import DeserializationError
 
-        folder = self._folders.metadata
-        if not (folder / "timestamp.json").is_file():
+        timestamp = self._timestamp()
+        if timestamp is None:
             return ()
-        root = Metadata[Root].from_bytes((folder / "root.json").read_bytes())
-        timestamp = Metadata[Timestamp].from_bytes((folder / "timestamp.json").read_bytes())
-        trusted = root.signed.roles[Timestamp.type].keyids
+        try:
+            data = (self._folders.metadata / "root.json").read_bytes()
+            trusted = Metadata[Root].from_bytes(data).signed.roles[Timestamp.type].keyids
+        except (OSError, DeserializationError):
+            return ()
         return tuple(keyid for keyid in timestamp.signatures if keyid in trusted)
+
+    def _timestamp(self) -> Metadata[Timestamp] | None:
+        """Returns the timestamp that was read, None if there is none or its file is damaged."""
+        from tuf.api.metadata import Metadata, Timestamp
+        from tuf.api.serialization import DeserializationError
+
+        try:
+            data = (self._folders.metadata / "timestamp.json").read_bytes()
+            return Metadata[Timestamp].from_bytes(data)
+        except (OSError, DeserializationError):  # a copy from earlier may still be read
+            return None
 
     def look_again(self) -> None:
         """Makes the next read check the repository for newly published files."""

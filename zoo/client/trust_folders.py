@@ -6,17 +6,27 @@ that moment alone, not while a server is waited for.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from zoo.util.digest import sha256_bytes
-from zoo.util.files import make_way, write_whole
+from zoo.util.files import make_way, open_regular, write_whole
 from zoo.util.loading import parse_json
 from zoo.util.locks import turn
+
+_PREFIX = "zoo-trust-"
+_IN_USE = "in-use"
+_SETTLED = 3600.0
+"""Seconds after which the process of a folder has certainly locked it, if it lives."""
 
 
 class TrustFolders:
@@ -29,6 +39,7 @@ class TrustFolders:
     def __init__(self, shared: Path) -> None:
         self._folder = shared
         self._own: tempfile.TemporaryDirectory[str] | None = None
+        self._in_use: BinaryIO | None = None
 
     @property
     def metadata(self) -> Path:
@@ -63,7 +74,11 @@ class TrustFolders:
     def start(self) -> None:
         """Copies the shared metadata, which sets the versions that must not be undercut."""
         if self._own is None:
-            self._own = tempfile.TemporaryDirectory(prefix="zoo-trust-")
+            _remove_left()
+            self._own = tempfile.TemporaryDirectory(prefix=_PREFIX)
+            self._in_use = open(Path(self._own.name) / _IN_USE, "wb")  # noqa: SIM115
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(self._in_use, fcntl.LOCK_EX)
         elif not self._is_writable:
             return  # what this process read is newer
         own, shared = Path(self._own.name) / "metadata", self._folder / "metadata"
@@ -100,10 +115,23 @@ class TrustFolders:
             yield Path(self._own.name)
 
 
+def _remove_left() -> None:
+    """Removes the folders of this user's processes that were killed: nobody holds their locks."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            status = folder.lstat()
+            is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if not is_own or time.time() - status.st_mtime < _SETTLED:
+                continue
+            with open_regular(folder / _IN_USE) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def is_intact(cached: Path) -> bool:
     """Whether a verified copy is as it was; copies of earlier versions, without a digest, count."""
     note = _digest_of(cached)
-    return not note.is_file() or note.read_text() == sha256_bytes(cached.read_bytes())
+    return not note.is_file() or note.read_bytes() == sha256_bytes(cached.read_bytes()).encode()
 
 
 def _place(folder: Path, path: str) -> Path:

@@ -196,9 +196,9 @@ class Repository:
         return key
 
     def attestations(self, engine: str) -> list[Attestation]:
-        """Returns the attestations of an engine, oldest first."""
+        """Returns the attestations of an engine, oldest first and each once."""
         keys = [entry.key for entry in self.store.list(f"{ATTESTATIONS}{engine}/")]
-        return [attested for key in keys if (attested := self.read(key, Attestation))]
+        return _in_order(self.read(key, Attestation) for key in keys)
 
     def timing_cache(self, device: str, toolchain: Toolchain) -> TimingCacheRecord | None:
         """Returns the newest timing cache for a GPU and a toolchain."""
@@ -258,3 +258,12 @@ class Repository:
         for blob in blobs:
             self.blobs.require(blob, key)
         self.store.put(key, record.to_json(), if_absent=True)
+
+
+def _in_order(attestations: Iterable[Attestation | None]) -> list[Attestation]:
+    """Sorts attestations by the times that they state and that may be signed, not by their names.
+
+    Whoever can write to the store can copy an old verdict to a name that sorts after the last one.
+    """
+    each = {one.short: one for one in attestations if one is not None}
+    return sorted(each.values(), key=lambda one: one.time)

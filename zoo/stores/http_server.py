@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from zoo.stores.base import WITNESS, check_key
+from zoo.stores.patience import answered
 from zoo.stores.transfer import WORKERS, again
 from zoo.util.errors import RepositoryError
 from zoo.util.version import __version__
@@ -85,13 +87,16 @@ class HttpServer:
         # Some servers decode + in a path as a space.
         url = f"{self.url}/{check_key(key)}".replace("+", "%2B")
         try:
-            answer = self._pool.request(
-                method,
-                url,
-                headers=headers,
-                preload_content=False,
-                decode_content=False,
-                retries=retry_policy(connect=None if self._answered else 1),
+            answer = answered(
+                lambda: self._pool.request(
+                    method,
+                    url,
+                    headers=headers,
+                    preload_content=False,
+                    decode_content=False,
+                    retries=retry_policy(connect=None if self._answered else 1),
+                ),
+                self.url,
             )
         except HTTPError as error:
             raise self._unreachable(error) from error
@@ -130,7 +135,8 @@ class HttpServer:
         total = since = 0
         start = time.monotonic()
         while limit is None or total < limit:
-            piece = answer.read1(_PIECE if limit is None else min(_PIECE, limit - total))
+            most = _PIECE if limit is None else min(_PIECE, limit - total)
+            piece = self._piece(key, answer, most)
             if not piece:
                 return
             yield piece
@@ -138,13 +144,33 @@ class HttpServer:
             since += len(piece)
             if (waited := time.monotonic() - start) > WINDOW:
                 if since < PROGRESS:
-                    raise RepositoryError(
-                        f"{self.url}: the server sent only {since:,} bytes of {key} in "
-                        f"{waited:.0f} s",
-                        hint="it is overloaded, or holds the connection open on purpose: try again "
-                        "later, or use a mirror",
-                    )
+                    raise _too_slow(self.url, key, since, waited)
                 start, since = time.monotonic(), 0
+
+    def _piece(self, key: str, answer: BaseHTTPResponse, most: int) -> bytes:
+        """Reads what has arrived; of a chunk, its head must arrive in :data:`WINDOW` seconds."""
+        if not getattr(answer, "chunked", False):
+            return answer.read1(most)
+        is_late = threading.Event()
+
+        def give_up() -> None:
+            is_late.set()
+            answer.shutdown()
+
+        timer = threading.Timer(WINDOW, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            piece = answer.read1(most)
+        except Exception as error:
+            if is_late.is_set():
+                raise _too_slow(self.url, key, 0, WINDOW) from error
+            raise
+        finally:
+            timer.cancel()
+        if is_late.is_set():
+            raise _too_slow(self.url, key, 0, WINDOW)
+        return piece
 
     def retried(self, key: str, work: Callable[[], T]) -> T:
         """Runs ``work`` again when the connection breaks off in the middle of a response.
@@ -211,6 +237,14 @@ class HttpServer:
         )
 
 
+def _too_slow(url: str, key: str, size: int, seconds: float) -> RepositoryError:
+    return RepositoryError(
+        f"{url}: the server sent only {size:,} bytes of {key} in {seconds:.0f} s",
+        hint="it is overloaded, or holds the connection open on purpose: try again later, or use "
+        "a mirror",
+    )
+
+
 def content_length(answer: BaseHTTPResponse) -> int | None:
     """Returns the declared length of a response's body, None if there is none."""
     text = answer.headers.get("Content-Length", "")
@@ -232,6 +266,7 @@ def retry_policy(*, connect: int | None) -> Retry:
         backoff_factor=BACKOFF,
         status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
+        respect_retry_after_header=False,  # a server may ask for hours
     )
 
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import StringConstraints
 
+from zoo.util.files import open_regular
+
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """64 lower-case hexadecimal digits."""
 
@@ -26,10 +28,10 @@ def sha256_file(path: Path) -> str:
     """Returns the digest of a file without loading it into memory.
 
     Raises:
-        OSError: The file can't be read.
+        OSError: The file can't be read, or is no regular file.
     """
     hasher = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(1 << 20):
             hasher.update(piece)
     return hasher.hexdigest()

@@ -10,10 +10,10 @@ import errno
 import json
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
+from zoo.util.files import open_regular
 from zoo.util.toml import toml
 
 DEEPEST = 100
@@ -52,25 +52,17 @@ def read_regular(path: str | Path, most: int = LARGEST_FILE) -> bytes:
     Raises:
         OSError: It can't be read, is no regular file, or is too large.
     """
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would block
-    try:
-        status = os.fstat(file)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        if status.st_size > most:
-            reason = f"it has {status.st_size:,} bytes; at most {most:,} are read"
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > most:
+            reason = f"it has {size:,} bytes; at most {most:,} are read"
             raise OSError(errno.EFBIG, reason, str(path))
-        with os.fdopen(os.dup(file), "rb") as stream:
-            # Not all at once: as much memory as may be read would be reserved.
-            pieces, left = [], most
-            while left > 0 and (piece := stream.read(min(left, _PIECE))):
-                pieces.append(piece)
-                left -= len(piece)
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    finally:
-        os.close(file)
+        # Not all at once: as much memory as may be read would be reserved.
+        pieces, left = [], most
+        while left > 0 and (piece := stream.read(min(left, _PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def read_text(path: str | Path, most: int = LARGEST_FILE) -> str:

@@ -80,7 +80,7 @@ def _open(path: Path) -> int | None:
     """Opens a file to lock, for reading if it is another user's; None if there is none."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if not is_not_mine(error):
             raise

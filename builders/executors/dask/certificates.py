@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -13,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from zoo.cluster.tls import ROLES
 from zoo.util.errors import UsageError
 from zoo.util.files import write_private
+from zoo.util.loading import read_regular
 
 _MOST_DAYS = 3650
 
@@ -73,10 +75,10 @@ def _authority(certificate: Path, key: Path) -> tuple[x509.Certificate, ec.Ellip
         UsageError: They are damaged, or of another kind of key.
     """
     try:
-        authority = x509.load_pem_x509_certificate(certificate.read_bytes())
-        loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+        authority = x509.load_pem_x509_certificate(read_regular(certificate))
+        loaded = serialization.load_pem_private_key(read_regular(key), None)
         assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, UnsupportedAlgorithm) as error:
         raise UsageError(
             f"{certificate} or {key} is damaged, or was not created by zoo-farm",
             hint="use an empty folder for a new authority",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from builders.publish.keys import KeyRing
 from builders.publish.publisher import Publisher
 from builders.run.reverify import Reverifier
 from zoo.client.mirror import Filter, mirror
+from zoo.client.trust_folders import TrustFolders
 from zoo.stores import LocalStore
 from zoo.util.clock import utc_now
 from zoo.util.digest import sha256_bytes
@@ -147,3 +151,32 @@ def test_the_command_line_says_what_to_do(signed: Signed, tmp_path: Path) -> Non
     assert f"signed by: key {keyid[:16]}, valid until 20" in zoo("show", "m").stdout
     assert zoo("list").returncode == 0
     assert "engines/" in zoo("pull", "m", "--target", "cpu-ort1.32-fp32").stdout
+
+
+def started(shared: Path) -> TrustFolders:
+    folders = TrustFolders(shared)
+    folders.start()
+    folders.metadata.mkdir(parents=True, exist_ok=True)
+    return folders
+
+
+def test_folders_of_killed_processes_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "own"))
+    child = os.fork()
+    if child == 0:  # pragma: no cover - killed
+        held = started(tmp_path / "shared")
+        os.kill(os.getpid() if held else 0, signal.SIGKILL)  # held, so that it is not removed
+    os.waitpid(child, 0)
+    [left] = (tmp_path / "own").iterdir()
+    living = [started(tmp_path / "shared")]
+    mine = living[0].metadata.parent
+    assert left.exists()  # it may have been made just now, and not be locked yet
+    for folder in (left, mine):
+        os.utime(folder, (0, 0))
+    living.append(started(tmp_path / "shared"))
+    assert not left.exists()
+    assert mine.exists()
+    assert living[1].metadata.exists()

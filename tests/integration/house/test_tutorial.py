@@ -20,7 +20,7 @@ def test_every_block_of_the_tutorial_runs(farm: Farm, tmp_path: Path) -> None:
     done = run_tutorial(Path(sys.executable), tmp_path, environment)
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout
-    assert re.search(r"cache: 18 images, 3 classes, 1280 features\b.*\bfp32\b.*\b0 ", said)
+    assert re.search(r"cache: 18 images, 3 classes, 1,280 features\b.*\bfp32\b.*\b0 ", said)
     assert "cache: 19 images, 3 classes" in said
     assert "1 image in" in said  # the others were done before
     assert said.count("(95% interval") == 4

@@ -136,8 +136,9 @@ def test_turns_alternate() -> None:
     calls: list[str] = []
     ticks = iter(range(1000))
     in_turns(
-        lambda: calls.append("a"), lambda: calls.append("b"), lambda: next(ticks), lambda s: None
-    )
+        lambda: calls.append("a"), lambda: calls.append("b"), lambda: next(ticks), lambda s: None,
+        limits=(30, 100),
+    )  # fmt: skip
     warm, *rounds = [calls[place : place + 2] for place in range(0, len(calls), 2)]
     assert warm == ["a", "b"]
     assert len(rounds) > 3

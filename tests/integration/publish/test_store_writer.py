@@ -261,6 +261,37 @@ def test_a_withdrawal_can_not_be_deleted(bench: Signed) -> None:
     assert (still.status, still.reason) == ("withdrawn", "it leaks")
 
 
+def test_a_verdict_that_is_copied_to_a_later_name_stays_an_earlier_one(bench: Signed) -> None:
+    (entry,) = bench.client().model("good").engines
+    record = bench.repository.record("good", entry.record)
+    assert record is not None
+    reason = {"reason": "wrong features with a new driver"}
+    bench.attest(
+        record.engine, kind="withdrawn", time="2031-01-01T00:00:00.000000Z", body=reason,
+        file=sha256_bytes(record.to_json()),
+    )  # fmt: skip
+    bench.propose(record)
+    assert not bench.publish().refused
+    before = verdicts(bench)
+    assert before[0][0] == "withdrawn"
+
+    verified = bench.find(f"attestations/{record.engine.sha256}/*-verified-*")
+    verified.with_name(f"9999{verified.name[4:]}").write_bytes(verified.read_bytes())
+    bench.propose(record)
+    assert not bench.publish().refused
+    assert verdicts(bench, "another home") == before
+
+
+def test_a_candidate_that_was_renamed_does_not_jump_the_queue(bench: Signed) -> None:
+    (entry,) = bench.client().model("good").engines
+    record = bench.repository.record("good", entry.record)
+    assert record is not None
+    lies = bench.path(bench.propose(record))
+    renamed = lies.rename(lies.with_name(f"9999{lies.name[4:]}"))
+    (reason,) = bench.publish().refused.values()
+    assert f"{renamed.name} was renamed: it is {lies.name}" in reason
+
+
 def verdicts(signed: Signed, home: str = "home") -> list[tuple[Any, ...]]:
     """What a client reads of the engine that was signed first."""
     engines = signed.client(home).model("good").engines

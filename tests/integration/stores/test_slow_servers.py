@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.faulty_servers import DrippingS3, serving
+from support.faulty_servers import DrippingHttp, DrippingS3, serving
 from support.paths import ROOT, TESTS
 
-from zoo.stores.s3 import patience
+from zoo.stores import http_server, open_store, patience
 from zoo.stores.s3.connect import open_s3
 from zoo.stores.s3.store import S3Store
 from zoo.util.errors import RepositoryError
@@ -87,3 +87,22 @@ def test_the_first_interrupt_ends_a_command_that_waits_for_a_server(
             DrippingS3.waiting.set()
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("drips", ["header", "continue", "head of a chunk"])
+def test_an_http_server_that_drips_is_given_up(drips: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "ANSWER", 0.4)
+    monkeypatch.setattr(http_server, "WINDOW", 0.4)
+    monkeypatch.setattr(DrippingHttp, "drips", drips)
+    DrippingHttp.waiting.clear()
+    with serving(DrippingHttp) as url:
+        try:
+            with pytest.raises(RepositoryError, match=url) as raised:
+                open_store(url).get("index.json")
+        finally:
+            DrippingHttp.waiting.set()
+    assert raised.value.hint
+
+
+def test_a_server_that_asks_for_hours_is_not_waited_for() -> None:
+    assert not http_server.retry_policy(connect=None).respect_retry_after_header

@@ -272,7 +272,7 @@ def timed(durations: list[float], others: float | None = 0.0, *, noise: bool = F
 def test_a_benchmark_on_a_quiet_machine_states_spread_and_load() -> None:
     row = timed([0.010, 0.0102, 0.0098, 0.010], others=0.02)
     assert (row.batch, row.load, row.not_measured) == (4, 0.02, None)
-    assert row.runs in (99, 100)
+    assert row.runs in (40, 41)
     assert row.latency_ms == pytest.approx(10)
     assert row.images_per_second == pytest.approx(400)
     assert row.mad_ms == pytest.approx(0.1, abs=0.11)

@@ -309,3 +309,13 @@ def test_one_engine_of_20_000_costs_little_to_learn_about(tmp_path: Path) -> Non
     counting: Any = Counting(LocalStore(tmp_path / "store"))
     assert len(signed.client(store=counting).model("model_500").engines) == 20
     assert counting.read < 200_000
+
+
+def test_a_copy_is_shown_although_the_metadata_beside_it_is_damaged(signed: Signed) -> None:
+    signed.client().model("m")
+    shutil.rmtree(signed.folder / "store")
+    (signed.folder / "home" / "verified" / "metadata" / "timestamp.json").write_bytes(b"{")
+    offline = signed.client()
+    assert offline.model("m").current
+    assert offline.signed.expires() is None
+    assert offline.signed.signers() == ()

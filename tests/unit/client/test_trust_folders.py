@@ -34,6 +34,8 @@ def test_a_copy_is_shared_and_checked(tmp_path: Path) -> None:
     assert is_intact(cached)
     cached.write_bytes(b"[]")
     assert not is_intact(cached)
+    cached.with_name(f"{cached.name}.sha256").write_bytes(b"\xff")
+    assert not is_intact(cached)
     assert other.read_copy("index/a.json", sha256_bytes(DATA)) is None
     assert other.copy_of("index/b.json") is None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from base64 import encodebytes
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from support.records import attestation, engine_entry, model_index
 from support.signed_repository import Signed, no_passphrase
 
 from builders.publish.builder_list import Builder
-from builders.publish.keys import load_builder, new_builder
+from builders.publish.keys import builder_elsewhere, load_builder, new_builder, write_public
 from builders.publish.registered import read_file, stated_builders
 from builders.publish.signatures import is_signed, sign
 from zoo.catalog.engine_page import history
@@ -155,6 +157,50 @@ def test_a_key_of_another_type_is_refused(
     signed.release()
     assert command(signed, zoo_farm, "add", "b", str(file)) == TrustError.exit_code
     assert_golden("publish/builder-ecdsa", capsys.readouterr().err)
+
+
+def test_a_builders_key_that_can_not_be_one_is_a_sentence(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    builder(tmp_path)
+    own = tmp_path / "b.pem"
+    private = load_pem_private_key(own.read_bytes(), None)
+    other = generate_private_key(SECP256R1())
+    form = (PrivateFormat.PKCS8, NoEncryption())
+    unknown = private.private_bytes(Encoding.DER, *form).replace(b"\x2b\x65\x70", b"\x2b\x65\x7f")
+    for content in (
+        other.private_bytes(Encoding.PEM, *form),
+        b"-----BEGIN PRIVATE KEY-----\n%s-----END PRIVATE KEY-----\n" % encodebytes(unknown),
+    ):
+        own.write_bytes(content)
+        for use in (
+            lambda: load_builder(own, no_passphrase),
+            lambda: new_builder(own, "b", None),
+            lambda: write_public(own, tmp_path / "public.pem", no_passphrase),
+            lambda: builder_elsewhere("b", own),
+        ):
+            with pytest.raises(TrustError, match=r"b\.pem"):
+                use()
+    own.unlink()
+    os.mkfifo(own)
+    for wait in (lambda: load_builder(own, no_passphrase), lambda: builder_elsewhere("b", own)):
+        with pytest.raises(TrustError, match="not a regular file"):
+            wait()
+
+
+def test_a_damaged_list_of_builders_is_a_sentence(
+    signed: Signed, zoo_farm: ZooFarm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed.release()
+    signed.path("metadata/timestamp.json").write_bytes(b"[")
+    assert zoo_farm("builders", "list", "--store", signed.store.url) == TrustError.exit_code
+    assert "its list of builders can't be read" in capsys.readouterr().err
 
 
 def test_the_catalog_tells_only_what_the_index_names() -> None:

@@ -239,7 +239,7 @@ def test_gc_keeps_the_whole_of_what_cannot_be_put_together(signed: Signed) -> No
 def test_earlier_versions_are_told_to_upgrade(
     only: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "_NEWEST", 1)
+    monkeypatch.setattr(schema, "NEWEST", 1)
     with raises_golden(RepositoryError, "publish/chunks-only-earlier-version"):
         only.client().model("m")
     with pytest.raises((RepositoryError, ValueError)):

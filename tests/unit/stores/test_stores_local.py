@@ -17,6 +17,7 @@ import pytest
 from support.paths import ROOT
 
 from zoo.stores import LocalStore, credentials_of, folder_of, open_store
+from zoo.util.digest import sha256_file
 from zoo.util.errors import RepositoryError
 
 NOBODY = 65534
@@ -158,3 +159,78 @@ def test_what_kind_of_store_a_url_names(
 ) -> None:
     assert folder_of(url) == (None if folder is None else Path(folder))
     assert credentials_of(url) == credentials
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """Files of the user who signs, which nobody else may write; a month old."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    (folder / "root.pem").write_bytes(b"precious")
+    os.utime(folder / "root.pem", (0, 0))
+    os.utime(folder, (0, 0))
+    return folder
+
+
+def test_nothing_is_written_through_links_that_others_left(
+    store: LocalStore, precious: Path, tmp_path: Path
+) -> None:
+    store.put("candidates/m/x", b"x")
+    shutil.rmtree(store.root / "candidates")
+    (store.root / "candidates").symlink_to(precious.parent)
+    (tmp_path / "file").write_bytes(b"other")
+    for refused in (
+        lambda: store.put("candidates/keys/root.pem", b"other"),
+        lambda: store.put("candidates/keys/new", b"other", if_absent=True),
+        lambda: store.put_file("candidates/keys/new", tmp_path / "file"),
+        lambda: store.delete("candidates/keys/root.pem"),
+    ):
+        with pytest.raises(RepositoryError, match="candidates is a link"):
+            refused()
+    store.put("direct", b"x")
+    store.delete("direct")
+    (store.root / "direct").symlink_to(precious / "root.pem")
+    assert store.put("direct", b"other")  # in the place of the link
+    assert {path.name: path.read_bytes() for path in precious.iterdir()} == {
+        "root.pem": b"precious"
+    }
+
+
+def test_locks_and_leftovers_that_are_links_hurt_nothing(store: LocalStore, precious: Path) -> None:
+    store.put("a", b"x")
+    incoming, now = store.root / ".incoming", datetime.now(timezone.utc)
+    (incoming / "publish.lock").symlink_to(precious / "root.pem")
+    with pytest.raises(RepositoryError, match="lock publish"), store.lock("publish"):
+        pass
+    (incoming / "left").symlink_to(precious)
+    (incoming / "folder" / "inner").mkdir(parents=True)
+    (incoming / "folder" / "link").symlink_to(precious)
+    for left in list(store.abandoned(now + LATER)):
+        store.discard(left)
+    assert [path.name for path in incoming.iterdir()] == ["publish.lock"]
+    shutil.rmtree(incoming)
+    incoming.symlink_to(precious)
+    assert not list(store.abandoned(now + LATER))
+    with pytest.raises(RepositoryError, match=r"\.incoming is a link"):
+        store.put("b", b"x")
+    with pytest.raises(RepositoryError, match=r"\.incoming is a link"), store.lock("publish"):
+        pass
+    assert [path.read_bytes() for path in precious.iterdir()] == [b"precious"]
+
+
+def test_what_is_no_file_is_not_waited_for(store: LocalStore, tmp_path: Path) -> None:
+    store.put("a/x", b"x")
+    os.mkfifo(store.root / "a" / "pipe")
+    (store.root / "a" / "zero").symlink_to("/dev/zero")
+    (store.root / "a" / "loop").symlink_to("loop")
+    for key in ("a/pipe", "a/zero"):
+        for read in (
+            lambda key=key: store.get(key),
+            lambda key=key: store.read_range(key, 0, 4),
+            lambda key=key: store.fetch(key, tmp_path / "copy"),
+        ):
+            with pytest.raises(RepositoryError, match="not a regular file"):
+                read()
+    assert [entry.key for entry in store.list("a/")] == ["a/pipe", "a/x", "a/zero"]
+    with pytest.raises(OSError, match="not a regular file"):
+        sha256_file(store.root / "a" / "pipe")

@@ -13,9 +13,9 @@ from typing import Any
 from botocore import exceptions as aws
 
 from zoo.stores.base import WITNESS, check_key
+from zoo.stores.patience import answered, let_go, whole_body
 from zoo.stores.s3.errors import ABSENT, CONDITION, CONFLICT, DENIED, Place, code_of, server_time
 from zoo.stores.s3.lease import Lease, Tagged
-from zoo.stores.s3.patience import answered, let_go, whole_body
 from zoo.stores.transfer import again
 from zoo.util.errors import NoRangesError
 

@@ -24,6 +24,7 @@ from zoo.stores.base import (
     too_long,
 )
 from zoo.stores.lock_owner import PATIENCE, Say, to_stderr
+from zoo.stores.patience import let_go
 from zoo.stores.s3.bucket import BROKEN, Bucket, utc
 from zoo.stores.s3.errors import (
     CONDITION,
@@ -32,7 +33,6 @@ from zoo.stores.s3.errors import (
     code_of,
 )
 from zoo.stores.s3.lease import LEASE, Lease
-from zoo.stores.s3.patience import let_go
 from zoo.stores.s3.probes import check_conditions
 from zoo.stores.s3.upload import Upload
 from zoo.stores.transfer import PART, again, append_parts, appending

@@ -1,8 +1,8 @@
-"""Deadlines for an S3 server's answers and bodies.
+"""Deadlines for servers' answers, and for bodies from S3.
 
-botocore's timeouts are those of each ``recv``, so a server that sends a byte every few seconds is
-waited for without end. Here another thread waits; after a deadline it is left behind, and ends when
-its connection does.
+The timeouts of botocore and urllib3 are those of each ``recv``, so a server that sends a byte every
+few seconds is waited for without end. Here another thread waits; after a deadline it is left
+behind, and ends when its connection does.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from zoo.stores.lock_owner import to_stderr
 from zoo.util.errors import RepositoryError
 
 R = TypeVar("R")
 
 ANSWER = 300.0
-"""Seconds in which an answer's headers must come, and the whole of one without a stream; botocore's
-own attempts with their timeouts take less."""
+"""Seconds in which an answer's headers must come, and the whole of one without a stream; the
+libraries' own attempts with their timeouts take less, or little more."""
+
+QUIET = 10.0
+"""Seconds after which somebody who waits for an answer is told so."""
 
 SLOWEST = 1024
 """Bytes a second at which a body must at least be sent to the server."""
@@ -57,6 +61,7 @@ def answered(work: Callable[[], R], url: str, *, sent: int = 0) -> R:
         RepositoryError: It did not come in time.
     """
     deadline = ANSWER + sent / SLOWEST
+    quiet = deadline if sent else min(QUIET, deadline)  # what is sent has a progress bar
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 
     def run() -> None:
@@ -65,9 +70,14 @@ def answered(work: Callable[[], R], url: str, *, sent: int = 0) -> R:
         except BaseException as error:  # raised in the caller's thread
             results.put((False, error))
 
-    threading.Thread(target=run, name="s3", daemon=True).start()
+    threading.Thread(target=run, name="patience", daemon=True).start()
     try:
-        good, result = results.get(timeout=deadline)
+        try:
+            good, result = results.get(timeout=quiet)
+        except queue.Empty:
+            if quiet < deadline:
+                to_stderr(f"waiting for {url}: no answer for {quiet:.0f} s")
+            good, result = results.get(timeout=deadline - quiet)
     except queue.Empty:
         raise RepositoryError(
             f"{url}: the server did not finish its answer in {deadline:.0f} s", hint=_HINT
@@ -102,7 +112,7 @@ def whole_body(body: Body, url: str, key: str, most: int | None = None) -> bytes
         finally:
             let_go(body)  # here, since closing waits for what reads
 
-    threading.Thread(target=run, name="s3", daemon=True).start()
+    threading.Thread(target=run, name="patience", daemon=True).start()
     data = bytearray()
     while True:
         try:
