@@ -101,7 +101,7 @@ audit: $(READY) $(AUDIT)/.ready  ## Check the licences of all dependencies, and 
 sbom: $(WHEEL) $(AUDIT)/.ready  ## Write an SBOM (CycloneDX) of the client's wheel and its extras into dist/
 	@$(SBOM)
 
-test: $(READY)  ## Run all tests except the full zoo and containers
+test: $(READY)  ## Run all tests but those that take minutes or containers
 	@$(BIN)/python -m pytest -m "not full and not docker and not ceph" -n 4 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-unit: $(READY)  ## Run the unit tests: no server, browser, export or network
@@ -113,7 +113,7 @@ test-docker: $(READY)  ## Test builds in containers, on a separate Docker engine
 test-ceph: $(READY) $(MOTO)/.ready  ## Test how the store judges Ceph's S3 gateway and moto (Debian: radosgw, ceph-mon, ceph-osd)
 	@PATH="$$PWD/$(MOTO)/bin:$$PATH" $(BIN)/python -m pytest -m ceph tests/integration/stores/test_other_s3.py
 
-test-full: $(READY)  ## Run the full zoo through a fake hub (long)
+test-full: $(READY)  ## Run the tests that take minutes: the full zoo through a fake hub, int8, kills
 	@$(BIN)/python -m pytest -m full -n 2 --dist load --durations 5
 
 docs: $(READY)  ## Build the documentation's site in _docs; a broken link is an error

@@ -87,6 +87,7 @@ def run_card(hub: FakeHub, names: tuple[str, ...], folder: Path) -> Farm:
     return farm
 
 
+@pytest.mark.full
 def test_a_model_goes_the_way_of_the_card(hub: FakeHub, tmp_path: Path) -> None:
     farm = run_card(hub, SMALL_ONE, tmp_path)
     before = locks.lock_path(farm.manifests).read_bytes()

@@ -202,6 +202,7 @@ def test_a_farm_that_is_interrupted_ends_its_jobs(cluster: Cluster, bench: Bench
     assert bench.noted("long") == ["begun"]
 
 
+@pytest.mark.full
 def test_scheduler_killed_in_mid_build_then_the_same_command_goes_on(
     copy: Farm, tmp_path: Path
 ) -> None:
@@ -248,6 +249,7 @@ def test_scheduler_killed_in_mid_build_then_the_same_command_goes_on(
     assert set(after) - set(before) == {record.key for record in removed}
 
 
+@pytest.mark.full
 def test_farm_and_scheduler_on_one_python_and_the_worker_on_another(
     certs: Path, bench: Bench, tmp_path: Path
 ) -> None:
@@ -271,6 +273,7 @@ def test_farm_and_scheduler_on_one_python_and_the_worker_on_another(
     assert not result.machine.python.startswith(f"3.{sys.version_info.minor}.")
 
 
+@pytest.mark.full
 def test_jobs_over_workers_that_die_at_random_are_done_once_each(tmp_path: Path) -> None:
     load = Load(jobs=30, workers=4, crashes=0.1, seconds=0.05, seed=1)
     found = simulate(load, tmp_path)

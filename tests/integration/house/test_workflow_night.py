@@ -47,6 +47,7 @@ def packed(folder: Path) -> str:
     return base64.b64encode(made.getvalue()).decode()
 
 
+@pytest.mark.full
 def test_a_night_of_the_workflow(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_BUILDER_KEY", str(tmp_path / "builder.pem"))
     runner = Runner(

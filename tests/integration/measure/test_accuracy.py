@@ -94,6 +94,7 @@ def test_a_linear_probe_tells_good_features_from_bad() -> None:
     assert linear_probe(good[: 4 * FOLDS + 2], labels[: 4 * FOLDS + 2]) is None
 
 
+@pytest.mark.full
 def test_engines_are_measured_beside_pytorch(dry_run_copy: Farm, folder: Path) -> None:
     command = [sys.executable, "-m", "builders.cli", "--manifests", str(dry_run_copy.manifests)]
     command += ["accuracy", "--store", str(dry_run_copy.store), "--models", SMALL]

@@ -24,7 +24,7 @@ HISTORIES, PARTS = 2000, 4
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(st.lists(EVENT, min_size=1, max_size=8))
+@given(st.lists(EVENT, min_size=1, max_size=6))
 def test_what_the_plan_says_is_what_the_run_does(
     tmp_path: Path, part: int, events: list[tuple[str, Any]]
 ) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.make_farm import Counts, Farm, counts
 from support.models import LITE
 from support.paths import ROOT
@@ -156,6 +157,7 @@ def test_a_forbidding_licence_withdraws_although_timm_states_another(copy: Farm)
     assert {entry.status for entry in index(copy).engines} == {"withdrawn"}
 
 
+@pytest.mark.full
 def test_two_models_of_the_same_weights(copy: Farm) -> None:
     """They share export and engine by content; a correction of one is not one of the other."""
     other = "efficientnet_lite0_again"

@@ -16,6 +16,8 @@ from support.paths import MANIFESTS
 
 from builders.photos.bundled import calibration_paths
 
+pytestmark = pytest.mark.full
+
 STRICT = '[tolerance.int8]\nrelative_error = 0.0001\n\n'  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def verify(farm: Farm, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.full
 def test_what_keeps_its_tolerance_is_promoted(farm: Farm) -> None:
     before = entries(farm)
     done = verify(farm, "--pending")
