@@ -16,7 +16,7 @@ from support.paths import MANIFESTS
 
 from builders.photos.bundled import calibration_paths
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.xdist_group("int8")]  # one repository for all
 
 STRICT = '[tolerance.int8]\nrelative_error = 0.0001\n\n'  # fmt: skip
 
