@@ -16,7 +16,7 @@ from builders.cli import images as cli_images
 from builders.executors import images
 from zoo.util.errors import UsageError
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.xdist_group("audit")]  # make creates one environment
 
 ADVISED = "numpy"
 
@@ -66,6 +66,8 @@ def test_an_advisory_fails_the_audit(
 
 def test_a_licence_that_is_not_listed_fails_the_audit(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.pip-licenses]\nallow-only = "MIT"\n')
+    made = make("_work/audit/.ready", dict(os.environ))
+    assert made.returncode == 0, made.stderr
     done = subprocess.run(
         [ROOT / "_work/audit/bin/pip-licenses", "--python", ROOT / ".venv/bin/python"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
