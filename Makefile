@@ -46,11 +46,12 @@ SBOM = made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(PYTHON) -m venv "$
 
 .PHONY: help zoo plan nightly lock verify prove demo bench test test-unit test-full test-docker test-ceph lint docs catalog serve publish wheel image audit sbom clean
 
+help: export VARIABLES_HELP := $(OPTIONS_HELP)
 help:  ## List targets and variables
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo "Variables; a variable that a target does not use is an error:"
-	$(info $(OPTIONS_HELP))
+	@printf '%s\n' "$$VARIABLES_HELP"
 
 zoo: $(READY) $(WHEEL)  ## Build, verify and publish engines, then update the catalog
 	@$(FARM) zoo $(ARGS_zoo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ _VERIFY = (*RUN, "verify", "prove", "reinstate")
 
 TARGETS = (*RUN, "lock", *LISTS, "prove", "publish", "demo", "image", "bench")
 """Targets of make that accept variables other than PYTHON."""
+
+LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
+"""A link in Markdown, of which ``make help`` shows the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,9 +285,9 @@ def makefile() -> Iterator[str]:
         yield f"ARGS_{command} = {' '.join(args)}"
     yield "define OPTIONS_HELP"
     for option in everything:
-        text = option.values.replace("`", "")
-        default = f" (default: {option.default.replace('`', '')})" if option.default else ""
-        yield f"  {option.variable:<15} {text}{default}"
+        default = f" (default: {option.default})" if option.default else ""
+        text = LINK.sub(r"\1", option.values + default).replace("`", "")
+        yield f"  {option.variable:<15} {text.replace('$', '$$')}"  # make halves it
     yield "endef"
 
 

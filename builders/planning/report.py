@@ -243,7 +243,7 @@ def to_text(plan: FarmPlan) -> Iterator[str]:
         one = engines[0]
         labels = ", ".join(each.label for each in engines)
         title = ACTION_FACTS[one.action].title
-        yield f"{title}: {one.model} {labels}: {one.reason}{_takes(engines)}"
+        yield f"{title}: {f'{one.model} {labels}'.rstrip()}: {one.reason}{_takes(engines)}"
         yield from map(change_line, one.changed)
     if plan.engines:
         yield from _table(plan)

@@ -54,6 +54,7 @@ class SignedIndex:
         self._root = root
         self._allow_stale = allow_stale
         self._say = say
+        self._said: set[str] = set()
         self._updater: Updater | None = None
         self.cause: TrustError | RepositoryError | None = None
         """Why only cached files are returned; None if the repository was read."""
@@ -87,7 +88,10 @@ class SignedIndex:
                 hint="it will be replaced when the repository can be read again",
             ) from self.cause
         since = datetime.fromtimestamp(cached.stat().st_mtime, timezone.utc)
-        self._say(f"{self.cause.message}; using the copy verified on {since:%Y-%m-%d}")
+        text = f"{self.cause.message}; using the copy verified on {since:%Y-%m-%d}"
+        if text not in self._said:  # once for the index and its models
+            self._said.add(text)
+            self._say(text)
         return cached.read_bytes()
 
     def expires(self) -> datetime | None:

@@ -10,7 +10,7 @@ import pytest
 from support.goldens import assert_golden
 from support.paths import ROOT
 
-from builders.planning.options import COMMANDS, OPTIONS, add_options
+from builders.planning.options import COMMANDS, OF_MAKE, OPTIONS, add_options
 
 
 def make(*words: str) -> subprocess.CompletedProcess[str]:
@@ -52,6 +52,19 @@ def test_make_refuses_what_has_no_effect(words: list[str], status: int) -> None:
     assert done.returncode == status, done.stderr
     if status:
         assert_golden(f"planning/no-effect-{words[0]}", done.stderr.partition("*** ")[2])
+
+
+def test_help_lists_the_variables_last_as_plain_text() -> None:
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    targets, _, variables = done.stdout.partition("\nVariables;")
+    assert "\nzoo " in targets
+    names = [line.split()[0] for line in variables.splitlines()[1:]]
+    assert names == [option.variable for option in (*OPTIONS, *OF_MAKE)]
+    assert "(default: $ZOO_FARM_CERTS)" in variables
+    assert "](" not in variables
 
 
 def test_the_old_name_of_verify_works_and_warns() -> None:

@@ -199,6 +199,7 @@ def test_a_folder_that_is_not_there_is_like_a_server_that_is_not(signed: Signed)
     assert [row.model for row in client.index().models] == ["m"]
     assert signed.pulled(client) == b"engine"
     assert f"{signed.store.url}: no such folder" in said[0]
+    assert len(said) == len({*said})
     Path(signed.store.url).mkdir()  # empty: not a repository
     with pytest.raises(TrustError):
         signed.client().index()
