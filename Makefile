@@ -114,7 +114,7 @@ test-docker: $(READY)  ## Test builds in containers, on a separate Docker engine
 test-ceph: $(READY) $(MOTO)/.ready  ## Test how the store judges Ceph's S3 gateway and moto (Debian: radosgw, ceph-mon, ceph-osd)
 	@PATH="$$PWD/$(MOTO)/bin:$$PATH" $(BIN)/python -m pytest -m ceph tests/integration/stores/test_other_s3.py
 
-test-full: $(READY)  ## Run the tests that take minutes: the full zoo through a fake hub, int8, kills
+test-full: $(READY)  ## Run the tests that take minutes: models of the mission through a fake hub, int8, kills
 	@$(BIN)/python -m pytest -m full -n 2 --dist loadgroup --durations 5
 
 docs: $(READY)  ## Build the documentation's site in _docs; a broken link is an error
