@@ -34,7 +34,6 @@ _REFERENCE, _APART = "ZOO_FARM_REFERENCE", "ZOO_FARM_SPEED_APART"
 
 _MODELS = 2  # one is measured or published while another is built
 
-_VERIFIED = "verified.json"  # what a worker leaves for the one that measures
 _SPEED = (sys.executable, "-m", "builders.worker.speed")
 
 
@@ -119,7 +118,7 @@ class LocalExecutor(ThisMachine):
         self._workers.warm(Copies.SPEEDS, environment)  # loads while the engine is built
         apart = {**environment, _APART: "1"}
         status, stopped = self._worker(self._build_command, apart, work, report)
-        if status or stopped or not (work / _VERIFIED).exists():
+        if status or stopped or not (work / output_files.VERIFIED).exists():
             return status, stopped
         with self._quiet.alone():
             return self._worker(_SPEED, environment, work, report, Copies.SPEEDS)

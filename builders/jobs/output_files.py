@@ -31,6 +31,7 @@ WORK = "work"
 """Subfolder of a job's folder that its worker may write."""
 
 JOB, LOG, RESULT = "job.json", "log.txt", "result.json"
+VERIFIED = "verified.json"  # of an engine whose speed another worker measures
 INSPECTOR, QUARANTINE = "inspector.json", "quarantine.json"
 
 _MIB, _GIB = 2**20, 2**30

@@ -33,7 +33,7 @@ from builders.jobs.messages import (
     VerifyJob,
     parse_job,
 )
-from builders.jobs.output_files import RESULT
+from builders.jobs.output_files import RESULT, VERIFIED
 from builders.jobs.progress import Event, Report, event_writer
 from builders.jobs.workspace import Workspace, cost_since
 from zoo.client.host import describe_machine
@@ -55,10 +55,8 @@ Such times are rough, and are taken in less time.
 APART = "ZOO_FARM_SPEED_APART"
 """Environment variable: the speed of engines is measured by another process, afterwards.
 
-What is known of an engine that passed is then left in :data:`VERIFIED`.
+What is known of an engine that passed is then left in :data:`~builders.jobs.output_files.VERIFIED`.
 """
-
-VERIFIED = "verified.json"
 
 Run = Callable[[str, Path, Report], BaseModel]
 """The signature of :func:`run_job`."""

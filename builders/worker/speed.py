@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from builders.jobs.messages import BuildOutput, VerifyJob, engine_job
-from builders.jobs.output_files import RESULT
+from builders.jobs.output_files import RESULT, VERIFIED
 from builders.jobs.progress import Report
 from builders.jobs.workspace import Workspace
 from builders.worker import execute, reference
@@ -43,7 +43,7 @@ def _measure(text: str, output: Path, report: Report) -> BuildOutput:
     job = engine_job(execute.job_of(text))
     assert job is not None
     assert job.verification is not None
-    found = BuildOutput.model_validate_json(read_regular(output / execute.VERIFIED))
+    found = BuildOutput.model_validate_json(read_regular(output / VERIFIED))
     if isinstance(job, VerifyJob):
         engine = Workspace(job.store, output).blob(job.record.engine)
     else:

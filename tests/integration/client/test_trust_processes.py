@@ -167,8 +167,9 @@ def test_folders_of_killed_processes_are_removed(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "own"))
     child = os.fork()
     if child == 0:  # pragma: no cover - killed
-        held = started(tmp_path / "shared")
-        os.kill(os.getpid() if held else 0, signal.SIGKILL)  # held, so that it is not removed
+        held = [started(tmp_path / "shared")]
+        os.kill(os.getpid(), signal.SIGKILL)
+        held.clear()
     os.waitpid(child, 0)
     [left] = (tmp_path / "own").iterdir()
     living = [started(tmp_path / "shared")]

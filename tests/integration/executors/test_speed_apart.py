@@ -12,6 +12,7 @@ from support.models import SMALL
 
 from builders.executors import LocalExecutor, local, warm
 from builders.jobs.messages import BuildJob, BuildOutput, Verification, VerificationSpec
+from builders.jobs.output_files import VERIFIED
 from builders.jobs.progress import silent
 from builders.worker import execute
 from zoo.schema.floors import floors
@@ -24,7 +25,7 @@ BUILD = f"""
 import os, pathlib, sys
 work = pathlib.Path(sys.argv[2])
 (work / "engine").write_text("engine")
-name = {execute.VERIFIED!r} if os.environ.get({execute.APART!r}) else "result.json"
+name = {VERIFIED!r} if os.environ.get({execute.APART!r}) else "result.json"
 (work / name).write_text((work.parent / "built").read_text())
 """
 

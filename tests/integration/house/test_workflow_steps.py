@@ -38,7 +38,7 @@ ELSEWHERE = {
 }
 """Steps that are run by tests of other files."""
 
-NOT_RUN = {"Lint, tests, the full zoo": "it runs these tests"}
+NOT_RUN = {"Lint, tests, the long tests": "it runs these tests"}
 
 HERE = {TOKEN, PAGES, PYPI, RELEASE, ALERT}
 
