@@ -66,9 +66,9 @@ def _plain(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return np.empty(shape, np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: see Sample
 class Decoded:
-    """The outcome of decoding a sample.
+    """The outcome of decoding a sample; nobody changes it.
 
     Attributes:
         sample: The sample.

@@ -15,9 +15,10 @@ import numpy as np
 from zoo.caft.augment import Augmentation
 from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed
-from zoo.caft.file_reader import FileReaders, decodable
+from zoo.caft.file_read import FileRead
+from zoo.caft.file_reader import FileReaders
+from zoo.caft.read_process import decodable
 from zoo.caft.shared_memory import AVAILABLE
-from zoo.caft.stamps import FileRead
 from zoo.inference.gpu.jpeg import JpegFile
 from zoo.inference.gpu.preparer import Photo, Preparer
 from zoo.inference.preprocess import Exif
@@ -26,7 +27,7 @@ from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError
 
-_READERS = 4
+_READERS = 2
 """Most processes that read files; each reads several thousand a second."""
 
 _AHEAD = 3

@@ -41,9 +41,9 @@ def looks_like_image(start: bytes) -> bool:
     return any(start[at:].startswith(magic) for at, magic in _MAGIC)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: a frozen one takes three times as long to make
 class Sample:
-    """One image of a data set.
+    """One image of a data set; nobody changes it.
 
     Attributes:
         name: Its displayed name: a path in the folder, a key in the tar.

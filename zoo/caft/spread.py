@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
-from zoo.caft.engine_process import EngineProcess, Task
+from zoo.caft.engine_process import EngineProcess, Task, outcome_of
 from zoo.caft.runs import Result, Waiting
 from zoo.caft.sample import Sample
 from zoo.util.errors import RunError
@@ -92,18 +92,16 @@ class _Turns:
             number, samples = item
             try:
                 with waiting():
-                    outcomes, features = self._processes[number].receive()
+                    outcomes, features, sums = self._processes[number].receive()
             except RunError:
                 if (failed := self._failed[number]) is not None:
                     raise failed from None  # why it got nothing
                 raise
-            yield (
-                tuple(
-                    outcome.decoded(sample)
-                    for outcome, sample in zip(outcomes, samples, strict=True)
-                ),
-                features,
-            )
+            decoded = [
+                outcome_of(sample, outcome)
+                for sample, outcome in zip(samples, outcomes, strict=True)
+            ]
+            yield Result(tuple(decoded), features, sums)
             self._open.release()
 
     def stop(self) -> None:

@@ -42,6 +42,7 @@ from zoo.caft.files import (
     line_of,
     lock,
     read_log,
+    sums_of,
 )
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
@@ -112,12 +113,20 @@ class CacheWriter:
         self.unlabelled = self.old.unlabelled
         self._files = CacheFiles(folder, identity, self.old.end)
 
-    def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
+    def append(
+        self,
+        outcomes: Sequence[Decoded],
+        features: npt.NDArray[Any],
+        sums: npt.NDArray[np.uint32] | None = None,
+    ) -> None:
         """Adds a batch atomically: if this process is killed, entirely or not at all.
 
         Args:
             outcomes: One per sample, skipped ones too.
-            features: ``(samples * views, feature_dim)``; rows of skipped samples are ignored.
+            features: ``(samples * views, feature_dim)``, float32 or the cache's data type; rows of
+                skipped samples are ignored.
+            sums: :func:`zoo.caft.files.sums_of` the features in the cache's data type; by default
+                they are computed.
 
         Raises:
             CacheError: A feature is not finite, or too large for the cache's data type; or another
@@ -127,7 +136,7 @@ class CacheWriter:
             self._check_skipped(outcomes)
             return
         with _writing(self.folder):
-            self._append(outcomes, features)
+            self._append(outcomes, features, sums)
 
     def _check_skipped(self, outcomes: Sequence[Decoded]) -> None:
         """Checks that nothing of a batch has to be written: its images were skipped before."""
@@ -139,23 +148,32 @@ class CacheWriter:
                 hint="copy the folder to one of your own and name it with -o",
             )
 
-    def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
-        good = np.array([outcome.error is None for outcome in outcomes], bool)
+    def _append(
+        self,
+        outcomes: Sequence[Decoded],
+        features: npt.NDArray[Any],
+        sums: npt.NDArray[np.uint32] | None,
+    ) -> None:
         kept = [outcome for outcome in outcomes if outcome.error is None]
-        usable = features if good.all() else features[np.repeat(good, self._views)]
-        stored = _in_storage(usable, kept, self.card.identity)
+        if len(kept) < len(outcomes):
+            good = np.array([outcome.error is None for outcome in outcomes], bool)
+            features = features[np.repeat(good, self._views)]
+            sums = None if sums is None else sums[good]
+        stored = _in_storage(features, kept, self.card.identity)
         self._open_files()
         self._files.check_alone()
-        numbers = [self._number(outcome.label) for outcome in kept]
-        digests = b"".join(bytes.fromhex(outcome.sha256) for outcome in kept)
-        lines = b"".join(
-            line_of(outcome.sample, outcome.label, outcome.sha256, outcome.error)
-            for outcome in outcomes
-        )
+        with self._files.writing(stored):
+            numbers = [self._number(outcome.label) for outcome in kept]
+            digests = bytes.fromhex("".join([outcome.sha256 for outcome in kept]))
+            lines = b"".join(
+                [line_of(each.sample, each.label, each.sha256, each.error) for each in outcomes]
+            )
+            if sums is None:
+                sums = sums_of(stored, len(kept))
         self._files.append(
-            stored,
             np.array(numbers, np.int64),
             np.frombuffer(digests, np.uint8).reshape(-1, 32),
+            sums,
             lines,
         )
         self.samples += len(kept)
@@ -276,7 +294,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _in_storage(
-    features: npt.NDArray[np.float32], kept: Sequence[Decoded], identity: Identity
+    features: npt.NDArray[Any], kept: Sequence[Decoded], identity: Identity
 ) -> npt.NDArray[Any]:
     """Converts the features of samples to a cache's data type.
 

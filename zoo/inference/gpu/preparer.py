@@ -48,7 +48,7 @@ _BATCHES = 3
 """Batches in memory: one that the engine reads, one ready, one being prepared."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: see zoo.caft.sample.Sample
 class Photo:
     """A photo to prepare.
 
