@@ -154,20 +154,14 @@ class CacheWriter:
         features: npt.NDArray[Any],
         sums: npt.NDArray[np.uint32] | None,
     ) -> None:
-        kept = [outcome for outcome in outcomes if outcome.error is None]
-        if len(kept) < len(outcomes):
-            good = np.array([outcome.error is None for outcome in outcomes], bool)
-            features = features[np.repeat(good, self._views)]
-            sums = None if sums is None else sums[good]
+        kept, features, sums = _usable(outcomes, features, sums, self._views)
         stored = _in_storage(features, kept, self.card.identity)
         self._open_files()
         self._files.check_alone()
         with self._files.writing(stored):
             numbers = [self._number(outcome.label) for outcome in kept]
             digests = bytes.fromhex("".join([outcome.sha256 for outcome in kept]))
-            lines = b"".join(
-                [line_of(each.sample, each.label, each.sha256, each.error) for each in outcomes]
-            )
+            lines = _lines_of(outcomes)
             if sums is None:
                 sums = sums_of(stored, len(kept))
         self._files.append(
@@ -291,6 +285,27 @@ def _writing(folder: Path) -> Iterator[None]:
             f"can't write {folder}: {error.strerror or error}",
             hint="make room, and run the same zoo features command again; it resumes",
         ) from error
+
+
+def _usable(
+    outcomes: Sequence[Decoded],
+    features: npt.NDArray[Any],
+    sums: npt.NDArray[np.uint32] | None,
+    views: int,
+) -> tuple[Sequence[Decoded], npt.NDArray[Any], npt.NDArray[np.uint32] | None]:
+    """Returns a batch without the samples that were skipped."""
+    kept = [outcome for outcome in outcomes if outcome.error is None]
+    if len(kept) == len(outcomes):
+        return outcomes, features, sums
+    good = np.array([outcome.error is None for outcome in outcomes], bool)
+    return kept, features[np.repeat(good, views)], None if sums is None else sums[good]
+
+
+def _lines_of(outcomes: Sequence[Decoded]) -> bytes:
+    """Returns the lines of a batch in the log."""
+    return b"".join(
+        [line_of(each.sample, each.label, each.sha256, each.error) for each in outcomes]
+    )
 
 
 def _in_storage(
