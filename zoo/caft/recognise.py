@@ -231,17 +231,16 @@ class Recogniser:
     def _keep(self, row: int, key: str, known: Known) -> None:
         name = in_utf8(known.sample.name)
         if self.draft is None:
-            same = self._same
             line = next(self._old, None)
             if (
                 line is not None
                 and line["key"] == key
                 and line["name"] == name
                 and line.get("label") == known.label
-                and self._log.rows[same] >= 0
+                and self._log.rows[self._same] >= 0
                 and line.get("sha256") == known.digest
             ):
-                self._same = same + 1
+                self._same += 1
                 return
             self._diverge()
         assert self.draft is not None

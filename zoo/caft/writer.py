@@ -47,6 +47,9 @@ from zoo.caft.files import (
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 
+Sums = npt.NDArray[np.uint32] | None
+"""What :func:`zoo.caft.files.sums_of` returns, if it is known already."""
+
 __all__ = ["FEATURES", "HASHES", "LABELS", "LOG", "NO_LABEL", "STORED", "CacheWriter"]
 
 
@@ -114,10 +117,7 @@ class CacheWriter:
         self._files = CacheFiles(folder, identity, self.old.end)
 
     def append(
-        self,
-        outcomes: Sequence[Decoded],
-        features: npt.NDArray[Any],
-        sums: npt.NDArray[np.uint32] | None = None,
+        self, outcomes: Sequence[Decoded], features: npt.NDArray[Any], sums: Sums = None
     ) -> None:
         """Adds a batch atomically: if this process is killed, entirely or not at all.
 
@@ -148,12 +148,7 @@ class CacheWriter:
                 hint="copy the folder to one of your own and name it with -o",
             )
 
-    def _append(
-        self,
-        outcomes: Sequence[Decoded],
-        features: npt.NDArray[Any],
-        sums: npt.NDArray[np.uint32] | None,
-    ) -> None:
+    def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[Any], sums: Sums) -> None:
         kept, features, sums = _usable(outcomes, features, sums, self._views)
         stored = _in_storage(features, kept, self.card.identity)
         self._open_files()
@@ -288,11 +283,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _usable(
-    outcomes: Sequence[Decoded],
-    features: npt.NDArray[Any],
-    sums: npt.NDArray[np.uint32] | None,
-    views: int,
-) -> tuple[Sequence[Decoded], npt.NDArray[Any], npt.NDArray[np.uint32] | None]:
+    outcomes: Sequence[Decoded], features: npt.NDArray[Any], sums: Sums, views: int
+) -> tuple[Sequence[Decoded], npt.NDArray[Any], Sums]:
     """Returns a batch without the samples that were skipped."""
     kept = [outcome for outcome in outcomes if outcome.error is None]
     if len(kept) == len(outcomes):
