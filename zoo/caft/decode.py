@@ -51,7 +51,7 @@ from zoo.util.faults import MachineError
 _BUFFERS = 3
 """One that the engine reads, one that is full, one that is being filled."""
 
-_MOST_AT_ONCE = 16
+_MOST_AT_ONCE = 32
 """Most samples per task of a thread; a task of its own would cost more than decoding some."""
 
 _TASKS = 4

@@ -35,6 +35,7 @@ from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
 from zoo.caft.shared_memory import FilledPieces, Piece
 from zoo.inference.extractor import Extractor
+from zoo.inference.gpu import turns
 from zoo.inference.preprocess import Exif
 from zoo.runtime import open_session
 from zoo.runtime.base import Features
@@ -57,6 +58,7 @@ class Task:
         decode: How photos are decoded.
         exif: Whether to apply the EXIF orientation of photos.
         threads: Threads of an engine on the CPU; by default one per core.
+        turns: Descriptor that processes on the same GPU share; see :mod:`zoo.inference.gpu.turns`.
     """
 
     engine: Path
@@ -68,6 +70,7 @@ class Task:
     exif: Exif
     threads: int | None = None
     storage: Storage = "fp32"
+    turns: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,7 @@ class EngineProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *(() if task.turns is None else (task.turns,))),
                 env={**os.environ, "PYTHONPATH": paths, **environment},
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
@@ -250,6 +253,7 @@ def serve(ours: socket.socket) -> None:
     """Runs the parent's samples until it closes the connection."""
     connection = Connection(os.dup(ours.fileno()))
     task: Task = connection.recv()
+    turns.share(task.turns)
     try:
         with _extractor(task) as extractor, _runs(extractor, task) as runs:
             try:

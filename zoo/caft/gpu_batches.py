@@ -27,7 +27,7 @@ from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError
 
-_READERS = 2
+_READERS = 3
 """Most processes that read files; each reads several thousand a second."""
 
 _AHEAD = 3
