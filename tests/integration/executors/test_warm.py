@@ -145,9 +145,10 @@ def test_secrets_of_the_farm_are_not_in_a_copy(
 
 def test_a_copy_sees_no_gpu(executor: LocalExecutor, tmp_path: Path) -> None:
     """CUDA fails in the copy of a process that has looked for GPUs, and PyTorch looks for them."""
-    code = "open(folder + '/../seen', 'w').write(repr(os.environ.get('CUDA_VISIBLE_DEVICES')))"
+    seen = tmp_path / "seen"
+    code = f"open({str(seen)!r}, 'w').write(repr(os.environ.get('CUDA_VISIBLE_DEVICES')))"
     assert " 3 " in fails(executor, tmp_path / "one", code)
-    assert (tmp_path / "one" / "seen").read_text() == "''"
+    assert seen.read_text() == "''"
 
 
 def test_a_stop_ends_all_jobs_as_stopped_not_failed(
