@@ -92,7 +92,8 @@ class FileReader:
         except (OSError, EOFError, ValueError):  # it was killed: its files are read here
             self.close()
             return [None] * len(files)
-        return [None if found is None else _content(found, shared) for found in answers]
+        address = shared.__array_interface__["data"][0]
+        return [None if found is None else _content(found, shared, address) for found in answers]
 
     def kill(self) -> None:
         """Ends the process, whatever it does."""
@@ -160,6 +161,7 @@ class FileReaders:
             self._ready.set()
 
 
-def _content(found: Found, shared: npt.NDArray[np.uint8]) -> JpegContent:
+def _content(found: Found, shared: npt.NDArray[np.uint8], address: int) -> JpegContent:
     start, end, width, height, sha256, stamp = found
-    return JpegContent(JpegFile(shared[start:end], JpegSize(width, height)), sha256, stamp)
+    file = JpegFile(shared[start:end], JpegSize(width, height), address + start)
+    return JpegContent(file, sha256, stamp)
