@@ -12,6 +12,7 @@ from pydantic import Field
 
 from zoo.catalog.night import Drift, Part
 from zoo.catalog.report import Change, Missing, ModelReport, Newest, Rebuilt
+from zoo.schema.targets_table import target_table
 
 NEWEST = 20
 """Number of recent builds listed."""
@@ -74,6 +75,14 @@ class SiteReport(Part):
     absent: dict[str, tuple[str, ...]] = Field(default={})
     newest: tuple[Newest, ...] = ()
     uncompared: tuple[str, ...] = ()
+
+
+def models_by_arch(missing: Iterable[Missing]) -> dict[str, list[str]]:
+    """Returns architecture to the models that lack engines for it, in the order of the table."""
+    found: dict[str, list[str]] = {arch: [] for arch in target_table().arch}
+    for gap in missing:
+        found.setdefault(gap.arch, []).append(gap.model)
+    return {arch: models for arch, models in found.items() if models}
 
 
 def combine(parts: Iterable[ModelReport], expected: Expected) -> SiteReport:

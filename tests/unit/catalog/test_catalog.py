@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shlex
@@ -39,6 +40,7 @@ from zoo.schema.index import ModelIndex
 from zoo.schema.layout import record_key
 from zoo.schema.manifest import StatedPreprocess
 from zoo.schema.targets import known_archs
+from zoo.stores import LocalStore
 from zoo.util.errors import ManifestError, RepositoryError, UsageError
 
 POLICY = "Content-Security-Policy"
@@ -317,6 +319,62 @@ def test_the_report_says_why_and_what_is_missing(states: tuple[Zoo, Path]) -> No
     page = Page(folder / "report.html").words
     assert "no memory" in page
     assert "zoo-farm x" in page
+
+
+def test_the_reports_commands_act_on_its_repository(tmp_path: Path) -> None:
+    zoo = every_state()
+    place = Place(own="/srv/zoo", checkout={"STORE": "/srv/zoo", "WEIGHTS": "seeded"})
+    commands = ("zoo-farm zoo --models mini_net --gpu cpu", "zoo-farm 'of another", "true")
+    failed = tuple(
+        FailedJob(model="m", target="t", reason="r", command=command) for command in commands
+    )
+    run = NightlyRun(started="2026-01-01T00:00Z", finished="2026-01-01T01:00Z", failed=failed)
+    build_site(zoo.repository, tmp_path, place, nightly=run)
+    page = (tmp_path / "report.html").read_text()
+    shown = re.findall(r"<code[^>]*>((?:make|\.venv).*)</code>", page)
+    made = [html.unescape(text) for text in shown]
+    assert len(made) > 5
+    for command in made:
+        words = shlex.split(command)
+        assert "STORE=/srv/zoo" in words or words[-2:] == ["--store", "/srv/zoo"], command
+        assert words[0] != "make" or words.count("WEIGHTS=seeded") == 1, command
+    assert ".venv/bin/zoo-farm zoo --models mini_net --gpu cpu --store /srv/zoo" in made
+    assert "zoo-farm &#39;of another" in page
+    archs = [word for command in made for word in command.split() if word.startswith("GPU=sm")]
+    gaps = [arch for arch in archs if "," not in arch][-7:]
+    assert gaps == [f"GPU=sm{number}" for number in (75, 80, 86, 89, 90, 100, 120)]
+
+
+def test_a_link_beside_the_pages_leads_to_the_repository(tmp_path: Path) -> None:
+    store, site = LocalStore(tmp_path / "zoo"), tmp_path / "site"
+    zoo = every_state(store)
+    for _ in range(2):
+        build_site(zoo.repository, site, Place.parse("", store.url))
+        assert (site / "repository").readlink() == Path("../zoo")
+    page = engine_file(site, "sm86-rtx1.7-fp16")
+    blobs = [page.parent / link for link in Page(page).links() if "/blobs/" in link]
+    assert len(blobs) == 2  # the engine and its licence
+    assert all(blob.is_file() for blob in blobs)
+    build_site(zoo.repository, site, Place.parse("https://example.org/zoo", store.url))
+    assert not (site / "repository").is_symlink()
+    assert (tmp_path / "zoo/index.json").is_file()
+
+    (site / "repository").mkdir()  # a publisher's own copy
+    for url in ("", "https://example.org/zoo", ""):
+        build_site(zoo.repository, site, Place.parse(url, store.url))
+        assert (site / "repository").is_dir()
+        assert not (site / "repository").is_symlink()
+
+
+def test_a_site_deletes_nothing_of_the_repository(tmp_path: Path) -> None:
+    store, site = LocalStore(tmp_path / "zoo"), tmp_path / "site"
+    zoo = every_state(store)
+    build_site(zoo.repository, site, Place.parse("", store.url))
+    state = json.loads((site / STATE).read_text())
+    state["files"].append("repository/index.json")
+    (site / STATE).write_text(json.dumps(state))
+    build_site(zoo.repository, site, Place.parse("", store.url))
+    assert (tmp_path / "zoo/index.json").is_file()
 
 
 def test_the_report_stays_readable_after_an_update() -> None:
