@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import pytest
 from support import records
@@ -22,6 +23,7 @@ from zoo.catalog.place import Place
 from zoo.catalog.render import render
 from zoo.catalog.site import build_site
 from zoo.schema.index import ModelIndex
+from zoo.stores import LocalStore
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
@@ -410,6 +412,75 @@ def test_a_search_finds_what_it_names(
     assert page.locator(".card:visible h2").all_inner_texts() == titles
     if "RTX" in search:
         assert set(rows(page)) == {"sm86 fp16"}
+
+
+RTX, TRT = ["sm86 fp16", "sm89 fp16"], ["sm86 fp32", "sm90 fp16"]
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ("onnxruntime", ["cpu fp32", "cpu int8"]),
+        ("ONNX Runtime", ["cpu fp32", "cpu int8"]),
+        ("onnx-runtime int8", ["cpu int8"]),
+        ("tensorrt", [*TRT, *RTX]),
+        ("TensorRT-RTX", RTX),
+        ("TensorRT for RTX", RTX),
+        ("rtx", [*RTX, "sm86 fp32"]),  # the runtime, then GPUs
+        ("rtx1.7", RTX),
+        ("TensorRT-RTX 1.7", RTX),
+        ("trt11.4", TRT),
+        ("TensorRT 11 engines", TRT),
+        ("cpu", ["cpu fp32", "cpu int8"]),
+        ("int8", ["cpu int8"]),
+        ("int 8", ["cpu int8"]),
+        ("fp-16", ["sm86 fp16", "sm89 fp16", "sm90 fp16"]),
+        ("float16 precision", ["sm86 fp16", "sm89 fp16", "sm90 fp16"]),
+        ("fp32 runtime", ["sm86 fp32", "cpu fp32"]),
+        ("MiniNet on cpu", ["cpu fp32", "cpu int8"]),
+        ("RTX 30 series", ["sm86 fp32", "sm86 fp16"]),
+        ("rtx 40", ["sm89 fp16"]),
+        ("rtx 308", ["sm86 fp32", "sm86 fp16"]),  # while it is being typed
+        ("A 10", ["sm86 fp32", "sm86 fp16"]),
+        ("RTX PRO 6000", []),
+        ("disabled", ["cpu int8"]),
+        ("bfloat16", []),
+    ],
+)
+def test_a_search_finds_engines_by_what_they_are(
+    search: str, expected: list[str], site: Path, open_page: Any
+) -> None:
+    page = open_page(site / "index.html")
+    page.fill("#q", search)
+    assert rows(page) == expected
+
+
+def test_commands_name_the_repository_where_the_site_is_served(
+    tmp_path: Path, open_page: Any
+) -> None:
+    store, folder = LocalStore(tmp_path / "zoo"), tmp_path / "a site"
+    build_site(every_state(store).repository, folder, Place.parse("", store.url))
+    engine = engine_file(folder, "sm86-rtx1.7-fp16").relative_to(folder).as_posix()
+    with server(tmp_path, 0) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{running.server_address[1]}/a%20site"
+        for name in ("index.html", "models/mini_net.html", engine):
+            page = open_page(f"{base}/{name}")
+            codes = page.locator("code[data-language]").all_text_contents()
+            assert sum(f"{base}/repository" in code for code in codes) >= 2, name
+            assert store.url not in "".join(codes)
+            assert not page.locator("[data-from-folder]").is_visible()
+            if name == engine:
+                assert any("curl -fL -o" in code and f"{base}/repo" in code for code in codes)
+                link = page.locator("a[download]").evaluate("link => link.href")
+                assert urlopen(link).read() == store.get(link.partition("/repository/")[2])
+            page = open_page(folder / name)
+            if name == "index.html":
+                page.click("summary >> text=Quick start")
+            codes = page.locator("code[data-language]").all_text_contents()
+            assert sum(store.url in code for code in codes) >= 2, name
+            assert "BASE_URL" in page.locator("[data-from-folder]").inner_text()
+        running.shutdown()
 
 
 def test_a_card_shows_its_first_rows_where_very_many_match(tmp_path: Path, open_page: Any) -> None:

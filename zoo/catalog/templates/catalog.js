@@ -46,9 +46,8 @@
     row.text = [word(archs), row.precision, row.runtime, row.line, row.note, ...row.badges.map((badge) => badge[0]),
       ...row.archs.map((arch) => archText[arch] ?? "")].join(" ").toLowerCase();
     row.words = Search.wordsOf(row.text);
-    const runtime = row.runtime.replace(/ [\d.]+$/, "");
     row.names = new Set([...row.archs, row.precision, row.precision.split(" ")[0], row.line, row.line.replace(/[\d.]+$/, ""),
-      runtime, row.runtime, row.status].map(compact));
+      row.runtime.replace(/ [\d.]+$/, ""), row.runtime, row.status].map(compact));
     return row;
   });
 
