@@ -69,11 +69,13 @@ class Series:
         name: Its label.
         points: Batch size to images per second.
         dashed: Whether it is drawn dashed, as PyTorch's is.
+        tone: Number of its colour, from 0; None for that of its place.
     """
 
     name: str
     points: dict[int, float]
     dashed: bool = False
+    tone: int | None = None
 
 
 def speed_plot(series: Sequence[Series]) -> Plot | None:
@@ -111,8 +113,14 @@ def speed_plot(series: Sequence[Series]) -> Plot | None:
         x=tuple(Tick(at=x(batch), text=str(batch)) for batch in batches),
         y=tuple(Tick(at=y(n * step), text=f"{n * step:,g}") for n in range(round(top / step) + 1)),
         lines=tuple(
-            Line(name=line.name, tone=tone, dashed=line.dashed, points=points, label_y=label)
-            for tone, (line, points, label) in enumerate(zip(series, placed, labels, strict=True))
+            Line(
+                name=line.name,
+                tone=place if line.tone is None else line.tone,
+                dashed=line.dashed,
+                points=points,
+                label_y=label,
+            )
+            for place, (line, points, label) in enumerate(zip(series, placed, labels, strict=True))
             if points
         ),
     )

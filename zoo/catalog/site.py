@@ -20,7 +20,7 @@ from zoo.catalog.portability import Price, prices
 from zoo.catalog.preprocessing import preprocess_snippet, resize_words
 from zoo.catalog.render import ASSETS, TEMPLATES, render
 from zoo.catalog.report import ModelReport
-from zoo.catalog.site_report import Expected, SiteReport, combine, models_by_arch
+from zoo.catalog.site_report import Expected, SiteReport, combine, models_by_arch, same_gaps
 from zoo.catalog.state import STATE, ModelState, SiteState, read_state, write
 from zoo.catalog.use import quick_start, use_box
 from zoo.repository.repository import Repository
@@ -203,7 +203,8 @@ def _write_shared(
             nightly=nightly,
             titles=titles,
             builds=models_by_arch(summary.missing),
-        )  # fmt: skip
+            gaps=same_gaps(summary.missing),
+        )
     )
 
     cards = listing.cards(models)

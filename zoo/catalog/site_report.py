@@ -77,6 +77,20 @@ class SiteReport(Part):
     uncompared: tuple[str, ...] = ()
 
 
+def same_gaps(missing: Iterable[Missing]) -> list[tuple[tuple[Missing, ...], tuple[str, ...]]]:
+    """Returns gaps, each an architecture with its precisions, and the models that have just these.
+
+    The gaps of a group are those of its first model.
+    """
+    models: dict[str, list[Missing]] = {}
+    for gap in sorted(missing, key=lambda gap: gap.model):
+        models.setdefault(gap.model, []).append(gap)
+    groups: dict[object, list[str]] = {}
+    for model, gaps in models.items():
+        groups.setdefault(tuple((gap.arch, gap.precisions) for gap in gaps), []).append(model)
+    return [(tuple(models[names[0]]), tuple(names)) for names in groups.values()]
+
+
 def models_by_arch(missing: Iterable[Missing]) -> dict[str, list[str]]:
     """Returns architecture to the models that lack engines for it, in the order of the table."""
     found: dict[str, list[str]] = {arch: [] for arch in target_table().arch}

@@ -30,9 +30,9 @@ from zoo.catalog.plots import nines, spread
 from zoo.catalog.portability import read_prices
 from zoo.catalog.preprocessing import preprocess_snippet
 from zoo.catalog.render import json_block
-from zoo.catalog.report import Change, ModelReport, Rebuilt, changes
+from zoo.catalog.report import Change, Missing, ModelReport, Rebuilt, changes
 from zoo.catalog.site import build_site
-from zoo.catalog.site_report import MOST, Expected, combine
+from zoo.catalog.site_report import MOST, Expected, combine, same_gaps
 from zoo.catalog.state import STATE
 from zoo.client.recommendation import cut
 from zoo.inference.preprocess import batch_of
@@ -563,6 +563,62 @@ def test_a_chart_tells_engines_of_two_runtimes_apart() -> None:
         zoo.verify(record, "sm86")
     (chart,) = speed_charts(model_index(*zoo.entries("m", *records)))
     assert {one.name for one in chart.series} == {"fp16 trt11.4", "fp16 rtx1.7"}
+
+
+def test_a_chart_has_no_more_lines_than_colours() -> None:
+    zoo = Zoo()
+    lines = ("trt11.4", "trt10.16", "trt10.13")
+    labels = [f"sm90-{line}-{name}" for line in lines for name in ("fp32", "fp16", "int8")]
+    records = [zoo.record("m", label) for label in [*labels, "sm86-trt11.4-fp32"]]
+    for record in records:
+        zoo.verify(record, record.targets[0].partition("-")[0])
+    (old, new) = speed_charts(model_index(*zoo.entries("m", *records)))
+    assert [len(chart.plot.lines) for chart in (old, new)] == [1, 3]  # sm86 comes before sm90
+    assert (old.more, new.more) == (0, 6)
+    assert len(new.series) == 9  # the table has them all
+    assert len({line.tone for line in new.plot.lines}) == 3
+
+
+def test_rows_and_cells_begin_with_what_a_reader_would_choose(tmp_path: Path) -> None:
+    zoo = Zoo()
+    labels = (
+        "sm90-trt10.13-fp32", "sm90-trt11.4-fp32", "sm90-trt8.6-fp32", "sm90-trt11.4-fp16",
+        "sm86-trt11.4-fp32",
+    )  # fmt: skip
+    built = [zoo.record("m", label) for label in labels]
+    zoo.verify(built[0], "sm90")
+    shared = zoo.record("m", "sm120-rtx1.7-fp32", "sm86-rtx1.7-fp32", version="1.7.1.116")
+    zoo.publish("m", *zoo.entries("m", *built, shared))
+    (card,) = listing.cards(list(zoo.repository.model_indexes()))
+    assert [(row.archs[0], row.line, row.precision) for row in card.rows] == [
+        ("sm86", "trt11.4", "fp32"), ("sm86", "rtx1.7", "fp32"), ("sm90", "trt10.13", "fp32"),
+        ("sm90", "trt11.4", "fp32"), ("sm90", "trt11.4", "fp16"), ("sm90", "trt8.6", "fp32"),
+    ]  # fmt: skip
+    assert card.rows[1].archs == ("sm86", "sm120")
+    build_site(zoo.repository, tmp_path)
+    page = (tmp_path / "models/m.html").read_text()
+    assert re.findall(r"<summary>(\d more)</summary>", page) == ["2 more"]
+    assert page.count("<details>") == page.count("</details>")
+    (cell,) = re.findall(r"<td>(?:(?!</td>).)*2 more(?:(?!</td>).)*</td>", page, re.DOTALL)
+    assert [cell.index(line) for line in ("10.13", "2 more", "11.4", "8.6")] == sorted(
+        cell.index(line) for line in ("10.13", "2 more", "11.4", "8.6")
+    )
+
+
+def test_models_that_lack_the_same_engines_share_a_line() -> None:
+    gaps = [
+        Missing(model=model, arch=arch, precisions=("fp16",))
+        for model, arch in (
+            ("b", "sm80"),
+            ("a", "sm80"),
+            ("c", "sm80"),
+            ("b", "sm90"),
+            ("a", "sm90"),
+        )
+    ]
+    found = same_gaps(gaps)
+    assert [names for _, names in found] == [("a", "b"), ("c",)]
+    assert [gap.arch for gap in found[0][0]] == ["sm80", "sm90"]
 
 
 def test_figures() -> None:

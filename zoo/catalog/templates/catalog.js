@@ -202,7 +202,10 @@
       const words = Search.split(want.q, spoken);
       const parts = sorted(words);
       // A search that names models means them alone, not others that mention them.
-      const least = models.some((model) => parts.ofModels.length && Search.rank(model, parts.ofModels) >= Search.TITLED) ? Search.TITLED : 0;
+      const means = (list) => list.length && models.some((model) => Search.rank(model, list) >= Search.TITLED);
+      // "EfficientNet b2" is a model, although a B200 begins like it too.
+      if (parts.ofRows.length && means(parts.others)) [parts.ofRows, parts.ofModels] = [[], parts.others];
+      const least = means(parts.ofModels) ? Search.TITLED : 0;
       const ranks = cards.map(() => 0);
       const groups = cards.map((_, index) => {
         const [rank, own] = found(index, parts);

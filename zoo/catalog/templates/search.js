@@ -57,6 +57,7 @@ const Search = (() => {
     const names = model.names.map((name) => name.whole);
     if (names.includes(whole)) return 100;
     if (words.length === 1 && model.numbers[0] === whole) return 90;
+    if (names.slice(0, 2).some((name) => name.startsWith(whole))) return TITLED + 5; // before timm's names
     if (names.some((name) => name.startsWith(whole))) return TITLED;
     if (names.some((name) => name.includes(whole) && /\D/.test(whole))) return 70;
     if (model.family.whole === whole || model.licence.whole === whole) return NAMED;
