@@ -204,11 +204,15 @@ def _shown(group: list[tuple[EngineEntry, Series]], tones: Sequence[str]) -> lis
     best: dict[str, Series] = {}
     for engine, series in group:
         known = best.get(str(engine.precision))
-        if known is None or max(series.points.values()) > max(known.points.values()):
+        if known is None or _top(series) > _top(known):
             best[str(engine.precision)] = series
     if len(best) < len(group) <= COLOURS:
         return [series for _, series in group]
     return [replace(best[name], tone=tone) for tone, name in enumerate(tones) if name in best]
+
+
+def _top(series: Series) -> float:
+    return max(series.points.values(), default=0)
 
 
 def _chart(
