@@ -357,6 +357,7 @@ NAMES = {
     "resnet50": ("ResNet-50", 2048, "mit"), "resnet101": ("ResNet-101", 2048, "mit"),
     "vgg16_bn": ("VGG-16", 25_088, "bsd-3-clause"),
     "efficientnet_b0": ("EfficientNet-B0", 1280, "mit"),
+    "efficientnet_b2": ("EfficientNet-B2", 1408, "mit"),
 }  # fmt: skip
 
 
@@ -372,8 +373,9 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         zoo.verify(built, "sm86")
         cpu = zoo.record(model, "cpu-ort1.32-int8")
         zoo.verify(cpu)
+        b200 = zoo.record(model, "sm100-trt11.4-fp32")
         zoo.publish(
-            model, *zoo.entries(model, built, cpu), feature_dim=width, licence=licence,
+            model, *zoo.entries(model, built, cpu, b200), feature_dim=width, licence=licence,
             family=model.rstrip("0123456789_bn"), timm_name=f"{model}.a1_in1k",
             catalog=text.model_copy(update={"title": title}),
         )  # fmt: skip
@@ -394,14 +396,17 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("25088", ["VGG-16"]),
         ("BSD-3-Clause", ["VGG-16"]),
         ("b0", ["EfficientNet-B0"]),
-        ("RTX 3080", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
+        ("RTX 3080", ["EfficientNet-B0", "EfficientNet-B2", "ResNet-101", "ResNet-50", "VGG-16"]),
         ("nonsense", []),
         ("timm/resnet50.a1_in1k", ["ResNet-50"]),
+        ("EfficientNet b0 on RTX 3080", ["EfficientNet-B0"]),
+        ("EfficientNet b2", ["EfficientNet-B2"]),  # a model, not the engines of a B200
+        ("net", ["EfficientNet-B0", "EfficientNet-B2", "ResNet-101", "ResNet-50"]),
         ("https://huggingface.co/timm/resnet50.a1_in1k", ["ResNet-50"]),
         ("BSD 3-Clause licence", ["VGG-16"]),
         ("1,280 features", ["EfficientNet-B0"]),
-        ("models", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
-        ("", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
+        ("models", ["EfficientNet-B0", "EfficientNet-B2", "ResNet-101", "ResNet-50", "VGG-16"]),
+        ("", ["EfficientNet-B0", "EfficientNet-B2", "ResNet-101", "ResNet-50", "VGG-16"]),
     ],
 )
 def test_a_search_finds_what_it_names(
@@ -514,8 +519,8 @@ def test_the_commands_follow_the_gpu_that_is_kept(named: Path, open_page: Any) -
     page.goto((named / "models/vgg16_bn.html").as_uri())  # of the same browser
     assert page.input_value("#use-gpu") == "rtx-3080"
     assert "--target sm86-rtx1.7-fp16" in page.inner_text("#use")
-    page.goto((named / "models/vgg16_bn.html").as_uri() + "?gpu=b200")
-    assert "B200" in page.inner_text("#use-none")
+    page.goto((named / "models/vgg16_bn.html").as_uri() + "?gpu=t4")
+    assert "T4" in page.inner_text("#use-none")
     assert "--target cpu-ort1.32-int8" in page.inner_text("#use")
 
 
@@ -534,6 +539,16 @@ def test_a_phone_shows_comparisons_with_pytorch_whole(site: Path, open_page: Any
     for file in files:
         table = open_page(file, viewport=PHONE).locator(".table", has_text="Against PyTorch")
         assert table.evaluate("one => one.scrollWidth - one.clientWidth") <= 0, file
+
+
+def test_a_phone_shows_what_was_verified_whole(site: Path, open_page: Any) -> None:
+    label = 'aria-label="Verification of'
+    files = [path for path in site.rglob("*.html") if label in path.read_text()]
+    assert files
+    for file in files:
+        tables = open_page(file, viewport=PHONE).locator("[aria-label^='Verification of']")
+        for table in tables.all():
+            assert table.evaluate("one => one.scrollWidth - one.clientWidth") <= 0, file
 
 
 def test_a_phone_shows_charts_that_can_be_read(site: Path, open_page: Any) -> None:
