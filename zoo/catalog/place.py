@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from zoo.schema.layout import blob_key
-from zoo.stores import download_command, folder_of
+from zoo.stores import credentials_of, download_command, folder_of
 from zoo.util.errors import UsageError
 
 UNKNOWN = "REPOSITORY"
@@ -81,6 +81,11 @@ class Place:
     def is_folder(self) -> bool:
         """Whether commands name a folder of the machine that builds the site."""
         return self.is_known and folder_of(self.store) is not None
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Whether readers need credentials, unless the store lets anybody read."""
+        return credentials_of(self.store) is not None
 
     def fetch(self, sha256: str, name: str) -> str:
         """Returns the command that downloads a blob without the client.

@@ -22,6 +22,16 @@ def test_maintainers_commands_name_the_repository_that_they_are_about() -> None:
     assert Place(own="s3://b/zoo").make("plan") == "make plan STORE=s3://b/zoo"
 
 
+def test_a_place_knows_what_its_readers_need() -> None:
+    bucket, folder = Place(own="s3://b/zoo"), Place(own="/srv/zoo")
+    assert bucket.needs_credentials
+    assert not bucket.is_folder
+    assert folder.is_folder
+    assert not folder.needs_credentials
+    assert not Place(url="https://x.org", own="/srv/zoo").is_folder
+    assert not Place().is_known
+
+
 def test_a_served_site_has_its_repository_beside_it() -> None:
     place = Place(own="/srv/zoo", beside=True)
     assert place.link(sha256("1"), "../") == f"../repository/{BLOB}"
