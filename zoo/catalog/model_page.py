@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from zoo.catalog import facts
 from zoo.catalog.facts import Tone
 from zoo.catalog.gpus import known_as
-from zoo.catalog.plots import DotPlot, Measured, Plot, Series, accuracy_plot, speed_plot
+from zoo.catalog.plots import DotPlot, Measured, Plot, Series, accuracy_plot, speed_plot, tone_of
 from zoo.client.recommendation import Advice, Verdict, verdicts
 from zoo.schema.closed import complete
 from zoo.schema.index import EngineEntry, ModelIndex
@@ -180,9 +180,8 @@ def speed_charts(model: ModelIndex) -> list[SpeedChart]:
         times = engine.benchmark.batches
         series = Series(name=name, points={t.batch: t.images_per_second for t in times})
         group.append((engine, series))
-    tones = facts.in_order({str(engine.precision) for engine in model.current}, PRECISIONS)
     charts = [
-        _chart(machine, [series for _, series in group], _shown(group, tones))
+        _chart(machine, [series for _, series in group], _shown(group))
         for machine, group in groups.items()
     ]
     return [chart for chart in charts if chart]
@@ -193,14 +192,8 @@ def _place(engine: EngineEntry, order: Sequence[str]) -> int:
     return order.index(archs[0]) if archs and archs[0] in order else len(order)
 
 
-def _shown(group: list[tuple[EngineEntry, Series]], tones: Sequence[str]) -> list[Series]:
-    """Returns the lines of a chart that is to stay readable.
-
-    Args:
-        group: The engines that were benchmarked on one kind of machine.
-        tones: Precisions in the order of their colours, which are the same in all of the page's
-            charts whose lines are of one precision each.
-    """
+def _shown(group: list[tuple[EngineEntry, Series]]) -> list[Series]:
+    """Returns the lines of a chart that is to stay readable."""
     best: dict[str, Series] = {}
     for engine, series in group:
         known = best.get(str(engine.precision))
@@ -208,7 +201,7 @@ def _shown(group: list[tuple[EngineEntry, Series]], tones: Sequence[str]) -> lis
             best[str(engine.precision)] = series
     if len(best) < len(group) <= COLOURS:
         return [series for _, series in group]
-    return [replace(best[name], tone=tone) for tone, name in enumerate(tones) if name in best]
+    return [replace(best[name], tone=tone_of(name)) for name in facts.in_order({*best}, PRECISIONS)]
 
 
 def _top(series: Series) -> float:

@@ -169,13 +169,13 @@ class DotPlot:
         height: Its height in units.
         x: Ticks of the axis.
         lanes: Its rows.
-        precisions: The precisions, in the order of their colours.
+        precisions: The precisions, each with the number of its colour.
     """
 
     height: int
     x: tuple[Tick, ...]
     lanes: tuple[Lane, ...]
-    precisions: tuple[str, ...]
+    precisions: tuple[tuple[str, int], ...]
 
 
 def accuracy_plot(rows: Sequence[tuple[str, Sequence[Measured]]]) -> DotPlot | None:
@@ -197,7 +197,7 @@ def accuracy_plot(rows: Sequence[tuple[str, Sequence[Measured]]]) -> DotPlot | N
 
     def dot(measured: Measured) -> Dot:
         return Dot(
-            tone=precisions.index(measured.precision),
+            tone=tone_of(measured.precision),
             text=f"{measured.precision} {cut(measured.cosine, 6)}",
             at=x(measured.cosine),
             floor=None if measured.floor is None else x(measured.floor),
@@ -218,8 +218,13 @@ def accuracy_plot(rows: Sequence[tuple[str, Sequence[Measured]]]) -> DotPlot | N
             )
             for number, (name, engines) in enumerate(rows)
         ),
-        precisions=tuple(precisions),
+        precisions=tuple((name, tone_of(name)) for name in precisions),
     )
+
+
+def tone_of(precision: str) -> int:
+    """Returns the number of a precision's colour, the same in every chart."""
+    return PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
 
 
 def nines(cosine: float) -> float:

@@ -23,7 +23,7 @@ from zoo.catalog import listing
 from zoo.catalog.commands import commands
 from zoo.catalog.gpus import gpu_table, known_as, slug
 from zoo.catalog.index_file import SiteIndex
-from zoo.catalog.model_page import speed_charts, width
+from zoo.catalog.model_page import accuracy, speed_charts, width
 from zoo.catalog.night import Drift, FailedJob, NightlyRun, read_nightly
 from zoo.catalog.place import Place
 from zoo.catalog.plots import nines, spread
@@ -576,7 +576,9 @@ def test_a_chart_has_no_more_lines_than_colours() -> None:
     assert [len(chart.plot.lines) for chart in (old, new)] == [1, 3]  # sm86 comes before sm90
     assert (old.more, new.more) == (0, 6)
     assert len(new.series) == 9  # the table has them all
-    assert len({line.tone for line in new.plot.lines}) == 3
+    plot = accuracy(model_index(*zoo.entries("m", *records)))
+    assert plot is not None
+    assert {line.name.split()[0]: line.tone for line in new.plot.lines} == dict(plot.precisions)
 
 
 def test_rows_and_cells_begin_with_what_a_reader_would_choose(tmp_path: Path) -> None:
