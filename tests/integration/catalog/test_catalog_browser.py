@@ -194,11 +194,11 @@ def test_rows_that_the_script_makes_read_like_those_of_the_page(site: Path, open
         ("?gpu=SM86&precision=FP16", ["sm86 fp16"]),
         ("?gpu=RTX%203080&precision=fp16", ["sm86 fp16"]),
         ("?gpu=sm86&precision=bf16", []),
-        ("?q=NVIDIA+GeForce+RTX3080", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=NVIDIA+GeForce+RTX3080", ["sm86 fp16", "sm86 fp32"]),
         ("?q=sm_89", ["sm89 fp16"]),
-        ("?q=A10", ["sm86 fp32", "sm86 fp16"]),
-        ("?q=NVIDIA+A10G", ["sm86 fp32", "sm86 fp16"]),
-        ("?q=NVIDIA+GeForce+RTX+3080+Ti+Laptop+GPU", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=A10", ["sm86 fp16", "sm86 fp32"]),
+        ("?q=NVIDIA+A10G", ["sm86 fp16", "sm86 fp32"]),
+        ("?q=NVIDIA+GeForce+RTX+3080+Ti+Laptop+GPU", ["sm86 fp16", "sm86 fp32"]),
         ("?q=NVIDIA+GeForce+RTX+4070+SUPER+fp16", ["sm89 fp16"]),
         ("?q=NVIDIA+RTX+6000+Ada+Generation", ["sm89 fp16"]),
         ("?q=NVIDIA+H100+80GB+HBM3", ["sm90 fp16"]),
@@ -244,6 +244,18 @@ def test_numbers_do_not_run_into_each_other(tmp_path: Path, open_page: Any) -> N
         page = open_page(tmp_path / "index.html", viewport={"width": width, "height": 800})
         assert page.evaluate(OVERLAPS) == [], width
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+
+
+def test_what_is_verified_on_a_gpu_comes_first(tmp_path: Path, open_page: Any) -> None:
+    zoo = Zoo()
+    shared = zoo.record("m", "sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16", version="1.7.1.116")
+    alone = zoo.record("m", "sm89-trt11.4-fp16")
+    zoo.verify(alone, "sm89")
+    zoo.publish("m", *zoo.entries("m", shared, alone))
+    build_site(zoo.repository, tmp_path)
+    for query in ("gpu=l4", "q=l4", "gpu=l4&precision=fp16"):
+        page = open_page((tmp_path / "index.html").as_uri() + f"?{query}")
+        assert rows(page) == ["sm89 fp16", "sm86 sm89 fp16"], query
 
 
 def test_sorting_puts_models_in_order_too(tmp_path: Path, open_page: Any) -> None:
@@ -441,12 +453,12 @@ RTX, TRT = ["sm86 fp16", "sm89 fp16"], ["sm86 fp32", "sm90 fp16"]
         ("int 8", ["cpu int8"]),
         ("fp-16", ["sm86 fp16", "sm89 fp16", "sm90 fp16"]),
         ("float16 precision", ["sm86 fp16", "sm89 fp16", "sm90 fp16"]),
-        ("fp32 runtime", ["sm86 fp32", "cpu fp32"]),
+        ("fp32 runtime", ["cpu fp32", "sm86 fp32"]),  # verified first
         ("MiniNet on cpu", ["cpu fp32", "cpu int8"]),
-        ("RTX 30 series", ["sm86 fp32", "sm86 fp16"]),
+        ("RTX 30 series", ["sm86 fp16", "sm86 fp32"]),
         ("rtx 40", ["sm89 fp16"]),
-        ("rtx 308", ["sm86 fp32", "sm86 fp16"]),  # while it is being typed
-        ("A 10", ["sm86 fp32", "sm86 fp16"]),
+        ("rtx 308", ["sm86 fp16", "sm86 fp32"]),  # while it is being typed
+        ("A 10", ["sm86 fp16", "sm86 fp32"]),
         ("RTX PRO 6000", []),
         ("disabled", ["cpu int8"]),
         ("bfloat16", []),

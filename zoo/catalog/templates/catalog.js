@@ -213,9 +213,14 @@
         return unknown.length || rank < least ? [] : own.filter((row) => fits(row, want, gpu));
       });
       // Rows that a search names come before those that it only fits: rtx, and then GPUs called RTX.
+      // Of a GPU's, those that are verified on it come first; an engine of several GPUs may not be.
       const named = [...parts.gpus, ...parts.ofRows];
-      const score = (row) => named.reduce((sum, word) => sum + has(row, word), 0);
-      const by = order[want.sort] ?? (named.length ? (row, other) => score(other) - score(row) : undefined);
+      const scores = new Map();
+      const score = (row) => {
+        if (!scores.has(row)) scores.set(row, named.reduce((sum, word) => sum + has(row, word), row.status === "verified" ? 0.5 : 0));
+        return scores.get(row);
+      };
+      const by = order[want.sort] ?? (named.length || gpu ? (row, other) => score(other) - score(row) : undefined);
       if (by) groups.forEach((group) => group.sort(by));
       const places = cards.map((_, index) => index);
       const byFirst = (a, b) => (groups[a].length && groups[b].length ? by(groups[a][0], groups[b][0]) : groups[b].length - groups[a].length);
