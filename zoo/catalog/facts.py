@@ -105,6 +105,17 @@ def archs_of(engine: EngineEntry) -> tuple[str, ...]:
     return in_order({arch_of(label) for label in engine.targets}, target_table().arch)
 
 
+def in_table_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Sorts labels of targets by architecture, the oldest first."""
+    order = list(target_table().arch)
+
+    def place(label: str) -> int:
+        arch = arch_of(label)
+        return order.index(arch) if arch in order else len(order)
+
+    return tuple(sorted(labels, key=place))
+
+
 def in_order(names: set[str], known: Iterable[str]) -> tuple[str, ...]:
     """Sorts names in the order in which they are known; unknown ones go last, by alphabet."""
     order = list(known)

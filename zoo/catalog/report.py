@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from zoo.catalog.facts import archs_of, by_record
+from zoo.catalog.facts import archs_of, by_record, in_order, in_table_order
 from zoo.catalog.night import Drift, Part
 from zoo.catalog.place import Place
 from zoo.schema.index import EngineEntry, ModelIndex
@@ -228,7 +228,7 @@ def newest(model: ModelIndex, place: Place) -> list[Newest]:
     """Returns a model's current engines, the newest first, of the repository at a place."""
     builds = []
     for record, entries in by_record(model.current).items():
-        labels = tuple(label for entry in entries for label in entry.targets)
+        labels = in_table_order(label for entry in entries for label in entry.targets)
         builds.append(
             Newest(
                 model=model.model,
@@ -245,7 +245,8 @@ def newest(model: ModelIndex, place: Place) -> list[Newest]:
 def _rebuild(model: str, entries: list[EngineEntry], place: Place) -> str:
     """Returns the command that builds an engine again; its build key names its inputs."""
     engine, line = entries[0], entries[0].toolchain.line
-    archs = ",".join(dict.fromkeys(arch for entry in entries for arch in archs_of(entry)))
+    served = {arch for entry in entries for arch in archs_of(entry)}
+    archs = ",".join(in_order(served, target_table().arch))
     words = [f"MODELS={model}", f"GPU={shlex.quote(archs)}"]
     if on_gpu(line.kind):
         words.append(f"TRT={line.asked}")

@@ -598,6 +598,9 @@ def test_rows_and_cells_begin_with_what_a_reader_would_choose(tmp_path: Path) ->
     ]  # fmt: skip
     assert card.rows[1].archs == ("sm86", "sm120")
     build_site(zoo.repository, tmp_path)
+    report = Page(tmp_path / "report.html").words
+    assert "sm86-rtx1.7-fp32, sm120-rtx1.7-fp32" in report
+    assert "GPU=sm86,sm120 " in report
     page = (tmp_path / "models/m.html").read_text()
     assert re.findall(r"<summary>(\d more)</summary>", page) == ["2 more"]
     assert page.count("<details>") == page.count("</details>")
