@@ -31,7 +31,7 @@ define OPTIONS_HELP
   STORE           a directory, s3://bucket/prefix (default: _repository; _repository-seeded for a dry run)
   KEYS            folder of the keys that sign the store (default: beside a local repository, created if missing)
   SITE            a directory (default: _site; _site-seeded for a dry run)
-  BASE_URL        public URL of the repository, for the catalog's links to its files (default: unknown)
+  BASE_URL        public URL of the repository, for the catalog's links and commands (default: repository/ beside the catalog's pages: a link to a local repository)
   BUILDER         builder options, such as optimization_level=5 (default: the runtime's defaults)
   BUILDER_PYTHON  the Python interpreter that builds and verifies (default: the farm's)
   RETRY           1: rebuild engines that are disabled: they missed tolerance or failed twice (default: off)

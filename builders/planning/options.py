@@ -137,8 +137,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         variable="BASE_URL",
-        values="public URL of the repository, for the catalog's links to its files",
-        default="unknown",
+        values="public URL of the repository, for the catalog's links and commands",
+        default="`repository/` beside the catalog's pages: a link to a local repository",
         takes=_SITE_TAKES,
     ),
     Option(

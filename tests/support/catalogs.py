@@ -112,9 +112,9 @@ class Zoo:
         return made
 
 
-def every_state() -> Zoo:
+def every_state(store: ObjectStore | None = None) -> Zoo:
     """Two models with engines in every state that a page shows."""
-    zoo = Zoo()
+    zoo = Zoo(store)
     fast, big = "mini_net", "maxi_net"
     cpu = zoo.record(fast, "cpu-ort1.32-fp32")
     zoo.verify(cpu)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from typing_extensions import assert_never
 
 from zoo.catalog import facts
-from zoo.catalog.place import Place
+from zoo.catalog.place import BESIDE, SITE, Place
 from zoo.catalog.preprocessing import preprocess_snippet
 from zoo.schema.closed import Unknown
 from zoo.schema.index import EngineEntry, ModelIndex
@@ -25,7 +25,7 @@ from zoo.schema.runtimes import RUNTIME_FACTS, Runtime
 from zoo.stores import extra_of
 
 _OPEN, _NAME, _CLOSE = "\ue000", "\ue001", "\ue002"  # private use: no command has them
-_SLOT = re.compile(f"{_OPEN}([a-z]+){_NAME}(.*?){_CLOSE}", re.DOTALL)
+_SLOT = re.compile(f"{_OPEN}([a-z]+){_NAME}(.*?)(?:{_NAME}(.*?))?{_CLOSE}", re.DOTALL)
 _BREAK = " \\\n  "
 
 
@@ -51,18 +51,31 @@ class Command:
         return _SLOT.sub(r"\2", self.text)
 
     @property
-    def parts(self) -> list[tuple[str, str]]:
-        """Its text as pairs of slot and content; the slot is empty between slots."""
+    def parts(self) -> list[tuple[str, str, str]]:
+        """Its text as slot, content and what a served page has instead; no slot between slots."""
         found, end = [], 0
         for match in _SLOT.finditer(self.text):
-            found += [("", self.text[end : match.start()]), (match[1], match[2])]
+            found += [
+                ("", self.text[end : match.start()], ""),
+                (match[1], match[2], match[3] or ""),
+            ]
             end = match.end()
-        return [*found, ("", self.text[end:])]
+        return [*found, ("", self.text[end:], "")]
 
 
 def slot(name: str, text: str) -> str:
     """Marks a part of a command that the page's script may replace."""
     return f"{_OPEN}{name}{_NAME}{text}{_CLOSE}"
+
+
+def served(text: str, there: str) -> str:
+    """Marks a part of a command that differs where a server offers the page.
+
+    Args:
+        text: The part where the page is opened from a folder, or without a script.
+        there: The part where it is served; ``SITE`` in it stands for the site's address.
+    """
+    return f"{_OPEN}served{_NAME}{text}{_NAME}{there}{_CLOSE}"
 
 
 def lines(*parts: str) -> str:
@@ -146,9 +159,6 @@ def install(place: Place, chosen: Choice, *more: str) -> Command:
     )
 
 
-SITE = "SITE"
-"""What stands for the site's address in a page that no script has completed."""
-
 _NO_WHEEL = (
     "This site holds no wheel of the client, so this asks a package index for it; make catalog "
     "builds one and adds it."
@@ -164,8 +174,14 @@ def options(place: Place, chosen: Choice) -> list[str]:
 
 def repository_options(place: Place) -> list[str]:
     """Returns the options of ``zoo`` that name a repository and its root."""
-    store = f"--store {shlex.quote(place.store)}"
+    store = f"--store {_store(place, shlex.quote)}"
     return [store, f"--trust {place.root}"] if place.root else [store]
+
+
+def _store(place: Place, quote: Callable[[str], str]) -> str:
+    """Returns the repository's address as a command or program writes it."""
+    own = quote(place.store)
+    return served(own, quote(f"{SITE}/{BESIDE}")) if place.beside else own
 
 
 def run(model: str, place: Place, chosen: Choice) -> Command:
@@ -190,7 +206,7 @@ def python(model: ModelIndex, place: Place, chosen: Choice) -> Command:
     arguments = [
         f'"{model.model}"',
         f"target={target}{slot('arguments', chosen.arguments)}",
-        f"store={json.dumps(place.store)}",
+        f"store={_store(place, json.dumps)}",
         *([f'trust="{place.root}"'] if place.root else []),
     ]
     listed = "".join(f"    {argument},\n" for argument in arguments)
@@ -244,11 +260,16 @@ def _without_client(engine: EngineEntry, place: Place, name: str) -> list[Comman
     return [
         Command(
             title="Download it without the client",
-            text=f'{place.fetch(digest, name)}\necho "{digest}  {name}" | sha256sum -c',
+            text=f'{_fetch(place, digest, name)}\necho "{digest}  {name}" | sha256sum -c',
             note="This only compares the file with the hash on this page. The client also checks "
             "the signature.",
         )
     ]
+
+
+def _fetch(place: Place, digest: str, name: str) -> str:
+    own = place.fetch(digest, name)
+    return served(own, place.fetch_beside(digest, name)) if place.beside else own
 
 
 def _trust_note(place: Place) -> str:

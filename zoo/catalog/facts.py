@@ -16,6 +16,7 @@ from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import PrecisionStatus, Status
 from zoo.schema.runtimes import preference_of, title_of
 from zoo.schema.targets import arch_of
+from zoo.schema.targets_table import target_table
 
 Tone = Literal["good", "wait", "bad", "plain"]
 
@@ -100,8 +101,25 @@ def slower_words(engine: EngineEntry) -> str | None:
 
 
 def archs_of(engine: EngineEntry) -> tuple[str, ...]:
-    """Returns the architectures that an index entry lists its engine for."""
-    return tuple(dict.fromkeys(arch_of(label) for label in engine.targets))
+    """Returns the architectures that an index entry lists its engine for, the oldest first."""
+    return in_order({arch_of(label) for label in engine.targets}, target_table().arch)
+
+
+def in_table_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Sorts labels of targets by architecture, the oldest first."""
+    order = list(target_table().arch)
+
+    def place(label: str) -> int:
+        arch = arch_of(label)
+        return order.index(arch) if arch in order else len(order)
+
+    return tuple(sorted(labels, key=place))
+
+
+def in_order(names: set[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Sorts names in the order in which they are known; unknown ones go last, by alphabet."""
+    order = list(known)
+    return (*(name for name in order if name in names), *sorted(names - set(order)))
 
 
 def precision_words(engine: EngineEntry) -> str:

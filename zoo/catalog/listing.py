@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypedDict
 
 from pydantic import JsonValue
@@ -16,6 +17,7 @@ from zoo.catalog.facts import Badge
 from zoo.catalog.gpus import arch_name, gpu_table, known_as, products_of, slug
 from zoo.schema.closed import Unknown
 from zoo.schema.index import DisabledCell, EngineEntry, ModelIndex
+from zoo.schema.records import Status
 from zoo.schema.targets import PRECISIONS, Label, RuntimeLine
 from zoo.schema.targets_table import target_table
 
@@ -94,22 +96,29 @@ def cards(models: Sequence[ModelIndex]) -> list[Card]:
 
 
 def _rows(model: ModelIndex) -> tuple[Row, ...]:
+    """Returns a model's rows by architecture: what is verified and on the newest runtime first."""
     order = list(target_table().arch)
     precisions: list[str] = list(PRECISIONS)
-    engines = [(one.precision, _engine_row(model.model, one)) for one in model.current]
-    disabled = [(cell.precision, _disabled_row(model.model, cell)) for cell in model.disabled]
 
-    def place(listed: tuple[str, Row]) -> tuple[int, str, int, str]:
-        precision, row = listed
+    def place(precision: str, row: Row) -> tuple[int, int, str]:
         arch = row.archs[0] if row.archs else ""
         return (
             order.index(arch) if arch in order else len(order),
-            row.line,
             precisions.index(precision) if precision in precisions else len(precisions),
             row.page,
         )
 
-    return tuple(row for part in (engines, disabled) for _, row in sorted(part, key=place))
+    engines, disabled = [], []
+    for one in model.current:
+        row = _engine_row(model.model, one)
+        arch, *rest = place(one.precision, row)
+        verified = one.status == Status.VERIFIED
+        engines.append(((arch, not verified, facts.newest_runtime_first(one), *rest), row))
+    for cell in model.disabled:
+        row = _disabled_row(model.model, cell)
+        arch, *rest = place(cell.precision, row)
+        disabled.append(((arch, row.line, *rest), row))
+    return tuple(row for part in (engines, disabled) for _, row in sorted(part, key=itemgetter(0)))
 
 
 def _engine_row(model: str, engine: EngineEntry) -> Row:

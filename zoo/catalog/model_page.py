@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from zoo.catalog import facts
 from zoo.catalog.facts import Tone
 from zoo.catalog.gpus import known_as
-from zoo.catalog.plots import DotPlot, Measured, Plot, Series, accuracy_plot, speed_plot
+from zoo.catalog.plots import DotPlot, Measured, Plot, Series, accuracy_plot, speed_plot, tone_of
 from zoo.client.recommendation import Advice, Verdict, verdicts
 from zoo.schema.closed import complete
 from zoo.schema.index import EngineEntry, ModelIndex
+from zoo.schema.records import Status
 from zoo.schema.targets import PRECISIONS, arch_of, place_of
 from zoo.schema.targets_table import target_table
+
+COLOURS = 6
+"""Colours that lines have in charts: ``--t0`` to ``--t5`` of ``templates/style.css``."""
 
 CLASSES = 10
 """Number of classes of the example head whose size the page gives."""
@@ -41,7 +45,7 @@ class Cell:
     """A model's engines for an architecture and a precision.
 
     Attributes:
-        engines: The engines, the preferred runtime first.
+        engines: The engines: what is verified first, then the preferred runtime.
         notes: Numbers of the reasons why there are none on some runtimes.
     """
 
@@ -90,7 +94,7 @@ def grid(model: ModelIndex) -> Grid:
     """Returns the verdicts on a model's current engines by precision and architecture."""
     found = verdicts(model.model_copy(update={"engines": model.current}))
     engines: dict[tuple[str, str], list[CellEngine]] = {}
-    for engine in sorted(model.current, key=facts.newest_runtime_first):
+    for engine in sorted(model.current, key=_best_first):
         for label in engine.targets:
             verdict = found.get(place_of(label), {}).get(str(engine.precision))
             cell = engines.setdefault((str(engine.precision), arch_of(label)), [])
@@ -102,8 +106,8 @@ def grid(model: ModelIndex) -> Grid:
         for arch in map(arch_of, disabled.targets):
             notes.setdefault((disabled.precision, arch), {})[number] = None
     taken = {*engines, *notes}
-    archs = _in_order({arch for _, arch in taken}, target_table().arch)
-    precisions = _in_order({precision for precision, _ in taken}, PRECISIONS)
+    archs = facts.in_order({arch for _, arch in taken}, target_table().arch)
+    precisions = facts.in_order({precision for precision, _ in taken}, PRECISIONS)
     return Grid(
         gpus=tuple(Gpu(arch=arch, known=known_as(arch)) for arch in archs),
         rows=tuple(
@@ -123,18 +127,16 @@ def grid(model: ModelIndex) -> Grid:
     )
 
 
+def _best_first(engine: EngineEntry) -> tuple[bool, object]:
+    return engine.status != Status.VERIFIED, facts.newest_runtime_first(engine)
+
+
 def _cell_engine(engine: EngineEntry, verdict: Verdict | None) -> CellEngine:
     if verdict is None:
         badge = facts.badges(engine)[0]
         return CellEngine(engine=engine, word=badge.word, tone=badge.tone, why=badge.why or "")
     why = ", ".join(verdict.facts)
     return CellEngine(engine=engine, word=verdict.word, tone=_TONES[verdict.advice], why=why)
-
-
-def _in_order(names: set[str], known: Iterable[str]) -> tuple[str, ...]:
-    """Sorts names in the order in which they are known; unknown ones go last, by alphabet."""
-    order = list(known)
-    return (*(name for name in order if name in names), *sorted(names - set(order)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,22 +157,61 @@ class SpeedChart:
     batches: tuple[int, ...]
     series: tuple[Series, ...]
 
+    @property
+    def more(self) -> int:
+        """How many rows of the table the chart does not show."""
+        return len(self.series) - len(self.plot.lines)
+
 
 def speed_charts(model: ModelIndex) -> list[SpeedChart]:
-    """Returns a chart for every kind of machine that benchmarked a model's current engines."""
-    groups: dict[str, list[Series]] = {}
-    for engine in model.current:
+    """Returns a chart for every kind of machine that benchmarked a model's current engines.
+
+    They are in the order of the architectures. A chart has at most as many lines as there are
+    colours: if there are more engines, it shows the fastest of each precision, and the table below
+    it has them all.
+    """
+    groups: dict[str, list[tuple[EngineEntry, Series]]] = {}
+    order = list(target_table().arch)
+    for engine in sorted(model.current, key=lambda engine: _place(engine, order)):
         if engine.benchmark is None:
             continue
         name = f"{facts.precision_words(engine)} {engine.toolchain.line}"
         group = groups.setdefault(facts.machine_words(engine.benchmark.machine), [])
         times = engine.benchmark.batches
-        group.append(Series(name=name, points={t.batch: t.images_per_second for t in times}))
-    return [chart for machine, series in groups.items() if (chart := _chart(machine, series))]
+        series = Series(name=name, points={t.batch: t.images_per_second for t in times})
+        group.append((engine, series))
+    charts = [
+        _chart(machine, [series for _, series in group], _shown(group))
+        for machine, group in groups.items()
+    ]
+    return [chart for chart in charts if chart]
 
 
-def _chart(machine: str, series: list[Series]) -> SpeedChart | None:
-    plot = speed_plot(series)
+def _place(engine: EngineEntry, order: Sequence[str]) -> int:
+    archs = facts.archs_of(engine)
+    return order.index(archs[0]) if archs and archs[0] in order else len(order)
+
+
+def _shown(group: list[tuple[EngineEntry, Series]]) -> list[Series]:
+    """Returns the lines of a chart that is to stay readable."""
+    best: dict[str, Series] = {}
+    for engine, series in group:
+        known = best.get(str(engine.precision))
+        if known is None or _top(series) > _top(known):
+            best[str(engine.precision)] = series
+    if len(best) < len(group) <= COLOURS:
+        return [series for _, series in group]
+    return [replace(best[name], tone=tone_of(name)) for name in facts.in_order({*best}, PRECISIONS)]
+
+
+def _top(series: Series) -> float:
+    return max(series.points.values(), default=0)
+
+
+def _chart(
+    machine: str, series: list[Series], shown: list[Series] | None = None
+) -> SpeedChart | None:
+    plot = speed_plot(series if shown is None else shown)
     if plot is None:
         return None
     batches = tuple(sorted({batch for line in series for batch in line.points}))
@@ -216,7 +257,7 @@ def accuracy(model: ModelIndex) -> DotPlot | None:
                 floor=floor if isinstance(floor, float) else None,
             )
             lanes.setdefault(arch, []).append(measured)
-    order = _in_order(set(lanes), target_table().arch)
+    order = facts.in_order(set(lanes), target_table().arch)
     return accuracy_plot([(arch, lanes[arch]) for arch in order])
 
 

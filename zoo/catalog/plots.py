@@ -69,11 +69,13 @@ class Series:
         name: Its label.
         points: Batch size to images per second.
         dashed: Whether it is drawn dashed, as PyTorch's is.
+        tone: Number of its colour, from 0; None for that of its place.
     """
 
     name: str
     points: dict[int, float]
     dashed: bool = False
+    tone: int | None = None
 
 
 def speed_plot(series: Sequence[Series]) -> Plot | None:
@@ -111,8 +113,14 @@ def speed_plot(series: Sequence[Series]) -> Plot | None:
         x=tuple(Tick(at=x(batch), text=str(batch)) for batch in batches),
         y=tuple(Tick(at=y(n * step), text=f"{n * step:,g}") for n in range(round(top / step) + 1)),
         lines=tuple(
-            Line(name=line.name, tone=tone, dashed=line.dashed, points=points, label_y=label)
-            for tone, (line, points, label) in enumerate(zip(series, placed, labels, strict=True))
+            Line(
+                name=line.name,
+                tone=place if line.tone is None else line.tone,
+                dashed=line.dashed,
+                points=points,
+                label_y=label,
+            )
+            for place, (line, points, label) in enumerate(zip(series, placed, labels, strict=True))
             if points
         ),
     )
@@ -161,13 +169,13 @@ class DotPlot:
         height: Its height in units.
         x: Ticks of the axis.
         lanes: Its rows.
-        precisions: The precisions, in the order of their colours.
+        precisions: The precisions, each with the number of its colour.
     """
 
     height: int
     x: tuple[Tick, ...]
     lanes: tuple[Lane, ...]
-    precisions: tuple[str, ...]
+    precisions: tuple[tuple[str, int], ...]
 
 
 def accuracy_plot(rows: Sequence[tuple[str, Sequence[Measured]]]) -> DotPlot | None:
@@ -189,7 +197,7 @@ def accuracy_plot(rows: Sequence[tuple[str, Sequence[Measured]]]) -> DotPlot | N
 
     def dot(measured: Measured) -> Dot:
         return Dot(
-            tone=precisions.index(measured.precision),
+            tone=tone_of(measured.precision),
             text=f"{measured.precision} {cut(measured.cosine, 6)}",
             at=x(measured.cosine),
             floor=None if measured.floor is None else x(measured.floor),
@@ -210,8 +218,13 @@ def accuracy_plot(rows: Sequence[tuple[str, Sequence[Measured]]]) -> DotPlot | N
             )
             for number, (name, engines) in enumerate(rows)
         ),
-        precisions=tuple(precisions),
+        precisions=tuple((name, tone_of(name)) for name in precisions),
     )
+
+
+def tone_of(precision: str) -> int:
+    """Returns the number of a precision's colour, the same in every chart."""
+    return PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
 
 
 def nines(cosine: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.catalog import facts
 from zoo.catalog.commands import Command
 from zoo.catalog.listing import line_title
+from zoo.catalog.place import Place
 from zoo.util.names import counted
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def environment() -> Environment:
         "engine_page": facts.engine_page,
         "model_page": facts.model_page,
         "as_command": as_command,
+        "reproduction": reproduction,
         "counted": counted,
         "precision_words": facts.precision_words,
         "runtime_words": facts.runtime_words,
@@ -70,6 +73,15 @@ def render(template: str, **values: Any) -> bytes:
 def as_command(title: str, text: str, language: str = "sh") -> Command:
     """Returns a command for a template to show."""
     return Command(title=title, text=text, language=language)
+
+
+def reproduction(command: str, place: Place) -> str:
+    """Returns the command of a failed job as a checkout runs it; another's command as it is."""
+    try:
+        program, *words = shlex.split(command)
+    except ValueError:  # none, or a quote is not closed
+        return command
+    return place.farm(words) if program == "zoo-farm" else command
 
 
 def json_block(value: Any) -> Any:

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from zoo.catalog.facts import archs_of, by_record
+from zoo.catalog.facts import archs_of, by_record, in_order, in_table_order
 from zoo.catalog.night import Drift, Part
+from zoo.catalog.place import Place
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.measurements import MachineDescription
 from zoo.schema.records import BuildRecord, ExportRecord, Status
@@ -223,11 +224,11 @@ def missing(model: ModelIndex) -> list[Missing]:
     return gaps
 
 
-def newest(model: ModelIndex) -> list[Newest]:
-    """Returns a model's current engines, the newest first."""
+def newest(model: ModelIndex, place: Place) -> list[Newest]:
+    """Returns a model's current engines, the newest first, of the repository at a place."""
     builds = []
     for record, entries in by_record(model.current).items():
-        labels = tuple(label for entry in entries for label in entry.targets)
+        labels = in_table_order(label for entry in entries for label in entry.targets)
         builds.append(
             Newest(
                 model=model.model,
@@ -235,21 +236,24 @@ def newest(model: ModelIndex) -> list[Newest]:
                 record=record,
                 created=entries[0].created,
                 status=Status.VERIFIED if _all_verified(entries) else entries[-1].status,
-                rebuild=_rebuild(model.model, entries),
+                rebuild=_rebuild(model.model, entries, place),
             )
         )
     return sorted(builds, key=lambda build: build.created, reverse=True)
 
 
-def _rebuild(model: str, entries: list[EngineEntry]) -> str:
+def _rebuild(model: str, entries: list[EngineEntry], place: Place) -> str:
     """Returns the command that builds an engine again; its build key names its inputs."""
     engine, line = entries[0], entries[0].toolchain.line
-    archs = ",".join(dict.fromkeys(arch for entry in entries for arch in archs_of(entry)))
-    words = [f"make zoo MODELS={model} GPU={shlex.quote(archs)}"]
+    served = {arch for entry in entries for arch in archs_of(entry)}
+    archs = ",".join(in_order(served, target_table().arch))
+    words = [f"MODELS={model}", f"GPU={shlex.quote(archs)}"]
     if on_gpu(line.kind):
         words.append(f"TRT={line.asked}")
     words.append(f"PRECISION={shlex.quote(engine.precision)}")
-    return " ".join([*words, *["WEIGHTS=seeded"] * engine.dry_run])
+    if engine.dry_run and "WEIGHTS" not in place.checkout:
+        words.append("WEIGHTS=seeded")
+    return place.make("zoo", *words)
 
 
 def is_uncompared(model: ModelIndex) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,12 @@ from zoo.catalog.engine_page import Origin
 from zoo.catalog.gpus import known_as
 from zoo.catalog.index_file import SCHEMA, index_file, schema_file
 from zoo.catalog.night import Drift, NightlyRun
-from zoo.catalog.place import Place
+from zoo.catalog.place import BESIDE, Place
 from zoo.catalog.portability import Price, prices
 from zoo.catalog.preprocessing import preprocess_snippet, resize_words
 from zoo.catalog.render import ASSETS, TEMPLATES, render
 from zoo.catalog.report import ModelReport
-from zoo.catalog.site_report import Expected, SiteReport, combine
+from zoo.catalog.site_report import Expected, SiteReport, combine, models_by_arch, same_gaps
 from zoo.catalog.state import STATE, ModelState, SiteState, read_state, write
 from zoo.catalog.use import quick_start, use_box
 from zoo.repository.repository import Repository
@@ -26,6 +28,7 @@ from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.layout import FIRST_ROOT, blob_key
 from zoo.schema.licences import allowed_licences, licence_text, notice_text
 from zoo.schema.records import Blob, BuildRecord, ExportRecord, Kind
+from zoo.stores import folder_of
 from zoo.util.digest import sha256_bytes, sha256_json
 from zoo.util.errors import RepositoryError, TooLongError
 
@@ -96,12 +99,16 @@ def build_site(
     index = repository.index()
     digests = {row.model: row.index.sha256 for row in index.models} if index else {}
     kind = (index.kind if index else repository.kind()) or Kind.RELEASE
+    folder.mkdir(parents=True, exist_ok=True)
+    told = place or Place()
     told = replace(
-        place or Place(), root=_root(repository), wheel=wheel.name if wheel is not None else None
+        told,
+        root=_root(repository),
+        wheel=wheel.name if wheel is not None else None,
+        beside=told.is_folder and _link(folder / BESIDE, repository),
     )
     site = Site(repository=repository, folder=folder, kind=kind, place=told, measured=measured)
     models = list(repository.model_indexes())
-    folder.mkdir(parents=True, exist_ok=True)
 
     old, maker = read_state(folder), _maker(site)
     states: dict[str, ModelState] = {}
@@ -115,10 +122,35 @@ def build_site(
     if wheel is not None:
         files.append(wheel.name)
         write(folder / wheel.name, wheel.read_bytes())
+    if told.beside:
+        files.append(BESIDE)
     new = SiteState(maker=maker, models=states, files=tuple(files))
     for name in old.everything - new.everything:
-        (folder / name).unlink(missing_ok=True)
+        _remove(folder / name)
     write(folder / STATE, (new.model_dump_json() + "\n").encode())
+
+
+def _link(link: Path, repository: Repository) -> bool:
+    """Links to the repository's folder, unless something of that name is there already.
+
+    Returns:
+        Whether the repository can be read there.
+    """
+    target = folder_of(repository.store.url)
+    if target is None:
+        return False
+    if link.is_symlink() or not link.exists():
+        path = Path(os.path.relpath(target, link.parent.resolve()))
+        if not link.is_symlink() or link.readlink() != path:
+            with suppress(OSError):  # not every file system has links
+                link.unlink(missing_ok=True)
+                link.symlink_to(path)
+    return link.is_dir()
+
+
+def _remove(file: Path) -> None:
+    if file.is_symlink() or not file.is_dir():  # a publisher may have put the repository there
+        file.unlink(missing_ok=True)
 
 
 def _root(repository: Repository) -> str | None:
@@ -164,7 +196,15 @@ def _write_shared(
     write(folder / SCHEMA, schema_file())
     titles = {model.model: model.catalog.title for model in models}
     files.append(
-        site.write("report.html", "report.html", report=summary, nightly=nightly, titles=titles)
+        site.write(
+            "report.html",
+            "report.html",
+            report=summary,
+            nightly=nightly,
+            titles=titles,
+            builds=models_by_arch(summary.missing),
+            gaps=same_gaps(summary.missing),
+        )
     )
 
     cards = listing.cards(models)
@@ -210,7 +250,7 @@ def _write_model(site: Site, model: ModelIndex, digest: str) -> ModelState:
     files = [page]
     for record, entries in facts.by_record(model.engines).items():
         files.append(_write_engine(site, model, entries, origins[record]))
-    return ModelState(index=digest, files=tuple(files), report=_report(model, origins))
+    return ModelState(index=digest, files=tuple(files), report=_report(model, origins, site.place))
 
 
 def _write_engine(site: Site, model: ModelIndex, entries: list[EngineEntry], origin: Origin) -> str:
@@ -235,7 +275,7 @@ def _whole(entries: list[EngineEntry]) -> EngineEntry:
     return entries[0].model_copy(update={"targets": targets})
 
 
-def _report(model: ModelIndex, origins: dict[str, Origin]) -> ModelReport:
+def _report(model: ModelIndex, origins: dict[str, Origin], place: Place) -> ModelReport:
     rebuilt: list[report.Rebuilt] = []
     drift: list[Drift] = []
     for engine, previous, label in report.successions(model):
@@ -260,7 +300,7 @@ def _report(model: ModelIndex, origins: dict[str, Origin]) -> ModelReport:
         rebuilt=tuple(rebuilt),
         drift=tuple(drift),
         missing=tuple(report.missing(model)),
-        newest=tuple(report.newest(model)),
+        newest=tuple(report.newest(model, place)),
         uncompared=report.is_uncompared(model),
     )
 

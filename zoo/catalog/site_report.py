@@ -12,6 +12,7 @@ from pydantic import Field
 
 from zoo.catalog.night import Drift, Part
 from zoo.catalog.report import Change, Missing, ModelReport, Newest, Rebuilt
+from zoo.schema.targets_table import target_table
 
 NEWEST = 20
 """Number of recent builds listed."""
@@ -74,6 +75,28 @@ class SiteReport(Part):
     absent: dict[str, tuple[str, ...]] = Field(default={})
     newest: tuple[Newest, ...] = ()
     uncompared: tuple[str, ...] = ()
+
+
+def same_gaps(missing: Iterable[Missing]) -> list[tuple[tuple[Missing, ...], tuple[str, ...]]]:
+    """Returns gaps, each an architecture with its precisions, and the models that have just these.
+
+    The gaps of a group are those of its first model.
+    """
+    models: dict[str, list[Missing]] = {}
+    for gap in sorted(missing, key=lambda gap: gap.model):
+        models.setdefault(gap.model, []).append(gap)
+    groups: dict[object, list[str]] = {}
+    for model, gaps in models.items():
+        groups.setdefault(tuple((gap.arch, gap.precisions) for gap in gaps), []).append(model)
+    return [(tuple(models[names[0]]), tuple(names)) for names in groups.values()]
+
+
+def models_by_arch(missing: Iterable[Missing]) -> dict[str, list[str]]:
+    """Returns architecture to the models that lack engines for it, in the order of the table."""
+    found: dict[str, list[str]] = {arch: [] for arch in target_table().arch}
+    for gap in missing:
+        found.setdefault(gap.arch, []).append(gap.model)
+    return {arch: models for arch, models in found.items() if models}
 
 
 def combine(parts: Iterable[ModelReport], expected: Expected) -> SiteReport:

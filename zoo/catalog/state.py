@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from zoo.catalog.place import BESIDE
 from zoo.catalog.report import ModelReport
 from zoo.util.files import write_whole
 from zoo.util.loading import read_regular
@@ -70,4 +71,6 @@ def write(path: Path, data: bytes) -> None:
 
 def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+    if path.is_absolute() or ".." in path.parts:
+        return False
+    return PurePosixPath(BESIDE) not in path.parents  # a link to the repository

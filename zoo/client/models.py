@@ -63,6 +63,7 @@ def list_models(
     store: str | None = None,
     trust: str | None = None,
     allow_stale: bool = False,
+    anonymous: bool = False,
     client: Client | None = None,
 ) -> Models:
     """Lists the models of a repository.
@@ -75,6 +76,7 @@ def list_models(
         store: URL or path of the repository. Defaults to ``$ZOO_STORE``, else ``./_repository``.
         trust: Root of trust on first use of the repository: a file, or its SHA-256.
         allow_stale: Accept an expired index.
+        anonymous: Read a bucket without credentials.
         client: Client to use instead of connecting to ``store``.
 
     Raises:
@@ -82,7 +84,9 @@ def list_models(
         RepositoryError: The repository is missing or damaged.
         TrustError: The repository is not trusted yet, or its signatures are not valid.
     """
-    client = client or connect(store or default_store(), trust=trust, allow_stale=allow_stale)
+    client = client or connect(
+        store or default_store(), trust=trust, allow_stale=allow_stale, anonymous=anonymous
+    )
     patterns = [pattern] if isinstance(pattern, str) else pattern
     return Models(matching(client.index().models, patterns))
 

@@ -110,7 +110,11 @@ def read_root(store: ObjectStore, given: str) -> bytes:
         try:
             data = store.get(FIRST_ROOT, limit=_ROOT_LIMIT)
         except KeyError as error:
-            raise TrustError(f"{store.url}: not signed: {FIRST_ROOT} is missing") from error
+            raise TrustError(
+                f"{store.url}: no signed repository here: {FIRST_ROOT} is missing",
+                hint="check the address; if it is right, nothing is published there yet, or "
+                "whoever copied the repository left files out",
+            ) from error
         if (actual := sha256_bytes(data)) != digest:
             raise TrustError(
                 f"{store.url}: the SHA-256 of its root is {actual}, not the given {digest}",

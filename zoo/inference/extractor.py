@@ -172,6 +172,7 @@ def load(
     machine: Machine | None = None,
     trust: str | None = None,
     allow_stale: bool = False,
+    anonymous: bool = False,
     client: Client | None = None,
     report: Callable[[str], None] = say,
 ) -> Extractor:
@@ -190,6 +191,7 @@ def load(
         machine: GPUs and runtimes to select for. Defaults to this machine's.
         trust: Root of trust on first use of the repository: a file, or its SHA-256.
         allow_stale: Accept an expired index.
+        anonymous: Read a bucket without credentials.
         client: Client to use instead of connecting to ``store``.
         report: Called with the name of the selected engine and the reason.
 
@@ -203,7 +205,7 @@ def load(
     """
     if client is None:
         url = store or default_store()
-        client = connect(url, trust=trust, allow_stale=allow_stale, say=report)
+        client = connect(url, trust=trust, allow_stale=allow_stale, anonymous=anonymous, say=report)
     machine = machine or this_machine()
     index = client.model(name)
     entry = select(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import pytest
 from support import records
@@ -22,6 +23,7 @@ from zoo.catalog.place import Place
 from zoo.catalog.render import render
 from zoo.catalog.site import build_site
 from zoo.schema.index import ModelIndex
+from zoo.stores import LocalStore
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
@@ -192,11 +194,11 @@ def test_rows_that_the_script_makes_read_like_those_of_the_page(site: Path, open
         ("?gpu=SM86&precision=FP16", ["sm86 fp16"]),
         ("?gpu=RTX%203080&precision=fp16", ["sm86 fp16"]),
         ("?gpu=sm86&precision=bf16", []),
-        ("?q=NVIDIA+GeForce+RTX3080", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=NVIDIA+GeForce+RTX3080", ["sm86 fp16", "sm86 fp32"]),
         ("?q=sm_89", ["sm89 fp16"]),
-        ("?q=A10", ["sm86 fp32", "sm86 fp16"]),
-        ("?q=NVIDIA+A10G", ["sm86 fp32", "sm86 fp16"]),
-        ("?q=NVIDIA+GeForce+RTX+3080+Ti+Laptop+GPU", ["sm86 fp32", "sm86 fp16"]),
+        ("?q=A10", ["sm86 fp16", "sm86 fp32"]),
+        ("?q=NVIDIA+A10G", ["sm86 fp16", "sm86 fp32"]),
+        ("?q=NVIDIA+GeForce+RTX+3080+Ti+Laptop+GPU", ["sm86 fp16", "sm86 fp32"]),
         ("?q=NVIDIA+GeForce+RTX+4070+SUPER+fp16", ["sm89 fp16"]),
         ("?q=NVIDIA+RTX+6000+Ada+Generation", ["sm89 fp16"]),
         ("?q=NVIDIA+H100+80GB+HBM3", ["sm90 fp16"]),
@@ -242,6 +244,18 @@ def test_numbers_do_not_run_into_each_other(tmp_path: Path, open_page: Any) -> N
         page = open_page(tmp_path / "index.html", viewport={"width": width, "height": 800})
         assert page.evaluate(OVERLAPS) == [], width
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+
+
+def test_what_is_verified_on_a_gpu_comes_first(tmp_path: Path, open_page: Any) -> None:
+    zoo = Zoo()
+    shared = zoo.record("m", "sm86-rtx1.7-fp16", "sm89-rtx1.7-fp16", version="1.7.1.116")
+    alone = zoo.record("m", "sm89-trt11.4-fp16")
+    zoo.verify(alone, "sm89")
+    zoo.publish("m", *zoo.entries("m", shared, alone))
+    build_site(zoo.repository, tmp_path)
+    for query in ("gpu=l4", "q=l4", "gpu=l4&precision=fp16"):
+        page = open_page((tmp_path / "index.html").as_uri() + f"?{query}")
+        assert rows(page) == ["sm89 fp16", "sm86 sm89 fp16"], query
 
 
 def test_sorting_puts_models_in_order_too(tmp_path: Path, open_page: Any) -> None:
@@ -355,6 +369,7 @@ NAMES = {
     "resnet50": ("ResNet-50", 2048, "mit"), "resnet101": ("ResNet-101", 2048, "mit"),
     "vgg16_bn": ("VGG-16", 25_088, "bsd-3-clause"),
     "efficientnet_b0": ("EfficientNet-B0", 1280, "mit"),
+    "efficientnet_b2": ("EfficientNet-B2", 1408, "mit"),
 }  # fmt: skip
 
 
@@ -370,8 +385,9 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         zoo.verify(built, "sm86")
         cpu = zoo.record(model, "cpu-ort1.32-int8")
         zoo.verify(cpu)
+        b200 = zoo.record(model, "sm100-trt11.4-fp32")
         zoo.publish(
-            model, *zoo.entries(model, built, cpu), feature_dim=width, licence=licence,
+            model, *zoo.entries(model, built, cpu, b200), feature_dim=width, licence=licence,
             family=model.rstrip("0123456789_bn"), timm_name=f"{model}.a1_in1k",
             catalog=text.model_copy(update={"title": title}),
         )  # fmt: skip
@@ -392,14 +408,17 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("25088", ["VGG-16"]),
         ("BSD-3-Clause", ["VGG-16"]),
         ("b0", ["EfficientNet-B0"]),
-        ("RTX 3080", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
+        ("RTX 3080", ["EfficientNet-B0", "EfficientNet-B2", "ResNet-101", "ResNet-50", "VGG-16"]),
         ("nonsense", []),
         ("timm/resnet50.a1_in1k", ["ResNet-50"]),
+        ("EfficientNet b0 on RTX 3080", ["EfficientNet-B0"]),
+        ("EfficientNet b2", ["EfficientNet-B2"]),  # a model, not the engines of a B200
+        ("net", ["EfficientNet-B0", "EfficientNet-B2", "ResNet-101", "ResNet-50"]),
         ("https://huggingface.co/timm/resnet50.a1_in1k", ["ResNet-50"]),
         ("BSD 3-Clause licence", ["VGG-16"]),
         ("1,280 features", ["EfficientNet-B0"]),
-        ("models", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
-        ("", ["EfficientNet-B0", "ResNet-101", "ResNet-50", "VGG-16"]),
+        ("models", ["EfficientNet-B0", "EfficientNet-B2", "ResNet-101", "ResNet-50", "VGG-16"]),
+        ("", ["EfficientNet-B0", "EfficientNet-B2", "ResNet-101", "ResNet-50", "VGG-16"]),
     ],
 )
 def test_a_search_finds_what_it_names(
@@ -410,6 +429,75 @@ def test_a_search_finds_what_it_names(
     assert page.locator(".card:visible h2").all_inner_texts() == titles
     if "RTX" in search:
         assert set(rows(page)) == {"sm86 fp16"}
+
+
+RTX, TRT = ["sm86 fp16", "sm89 fp16"], ["sm86 fp32", "sm90 fp16"]
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ("onnxruntime", ["cpu fp32", "cpu int8"]),
+        ("ONNX Runtime", ["cpu fp32", "cpu int8"]),
+        ("onnx-runtime int8", ["cpu int8"]),
+        ("tensorrt", [*TRT, *RTX]),
+        ("TensorRT-RTX", RTX),
+        ("TensorRT for RTX", RTX),
+        ("rtx", [*RTX, "sm86 fp32"]),  # the runtime, then GPUs
+        ("rtx1.7", RTX),
+        ("TensorRT-RTX 1.7", RTX),
+        ("trt11.4", TRT),
+        ("TensorRT 11 engines", TRT),
+        ("cpu", ["cpu fp32", "cpu int8"]),
+        ("int8", ["cpu int8"]),
+        ("int 8", ["cpu int8"]),
+        ("fp-16", ["sm86 fp16", "sm89 fp16", "sm90 fp16"]),
+        ("float16 precision", ["sm86 fp16", "sm89 fp16", "sm90 fp16"]),
+        ("fp32 runtime", ["cpu fp32", "sm86 fp32"]),  # verified first
+        ("MiniNet on cpu", ["cpu fp32", "cpu int8"]),
+        ("RTX 30 series", ["sm86 fp16", "sm86 fp32"]),
+        ("rtx 40", ["sm89 fp16"]),
+        ("rtx 308", ["sm86 fp16", "sm86 fp32"]),  # while it is being typed
+        ("A 10", ["sm86 fp16", "sm86 fp32"]),
+        ("RTX PRO 6000", []),
+        ("disabled", ["cpu int8"]),
+        ("bfloat16", []),
+    ],
+)
+def test_a_search_finds_engines_by_what_they_are(
+    search: str, expected: list[str], site: Path, open_page: Any
+) -> None:
+    page = open_page(site / "index.html")
+    page.fill("#q", search)
+    assert rows(page) == expected
+
+
+def test_commands_name_the_repository_where_the_site_is_served(
+    tmp_path: Path, open_page: Any
+) -> None:
+    store, folder = LocalStore(tmp_path / "zoo"), tmp_path / "a site"
+    build_site(every_state(store).repository, folder, Place.parse("", store.url))
+    engine = engine_file(folder, "sm86-rtx1.7-fp16").relative_to(folder).as_posix()
+    with server(tmp_path, 0) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{running.server_address[1]}/a%20site"
+        for name in ("index.html", "models/mini_net.html", engine):
+            page = open_page(f"{base}/{name}")
+            codes = page.locator("code[data-language]").all_text_contents()
+            assert sum(f"{base}/repository" in code for code in codes) >= 2, name
+            assert store.url not in "".join(codes)
+            assert not page.locator("[data-from-folder]").is_visible()
+            if name == engine:
+                assert any("curl -fL -o" in code and f"{base}/repo" in code for code in codes)
+                link = page.locator("a[download]").evaluate("link => link.href")
+                assert urlopen(link).read() == store.get(link.partition("/repository/")[2])
+            page = open_page(folder / name)
+            if name == "index.html":
+                page.click("summary >> text=Quick start")
+            codes = page.locator("code[data-language]").all_text_contents()
+            assert sum(store.url in code for code in codes) >= 2, name
+            assert "BASE_URL" in page.locator("[data-from-folder]").inner_text()
+        running.shutdown()
 
 
 def test_a_card_shows_its_first_rows_where_very_many_match(tmp_path: Path, open_page: Any) -> None:
@@ -443,8 +531,8 @@ def test_the_commands_follow_the_gpu_that_is_kept(named: Path, open_page: Any) -
     page.goto((named / "models/vgg16_bn.html").as_uri())  # of the same browser
     assert page.input_value("#use-gpu") == "rtx-3080"
     assert "--target sm86-rtx1.7-fp16" in page.inner_text("#use")
-    page.goto((named / "models/vgg16_bn.html").as_uri() + "?gpu=b200")
-    assert "B200" in page.inner_text("#use-none")
+    page.goto((named / "models/vgg16_bn.html").as_uri() + "?gpu=t4")
+    assert "T4" in page.inner_text("#use-none")
     assert "--target cpu-ort1.32-int8" in page.inner_text("#use")
 
 
@@ -463,6 +551,16 @@ def test_a_phone_shows_comparisons_with_pytorch_whole(site: Path, open_page: Any
     for file in files:
         table = open_page(file, viewport=PHONE).locator(".table", has_text="Against PyTorch")
         assert table.evaluate("one => one.scrollWidth - one.clientWidth") <= 0, file
+
+
+def test_a_phone_shows_what_was_verified_whole(site: Path, open_page: Any) -> None:
+    label = 'aria-label="Verification of'
+    files = [path for path in site.rglob("*.html") if label in path.read_text()]
+    assert files
+    for file in files:
+        tables = open_page(file, viewport=PHONE).locator("[aria-label^='Verification of']")
+        for table in tables.all():
+            assert table.evaluate("one => one.scrollWidth - one.clientWidth") <= 0, file
 
 
 def test_a_phone_shows_charts_that_can_be_read(site: Path, open_page: Any) -> None:

@@ -27,7 +27,7 @@ from support.paths import ROOT
 from support.s3_server import READER, S3Server, credentials
 from support.tutorial import run_tutorial
 
-from builders.run.catalog import built_wheel
+from builders.run.catalog import built_wheel, make_site
 from zoo.catalog.place import Place
 from zoo.catalog.site import build_site
 from zoo.repository.repository import Repository
@@ -185,6 +185,29 @@ def test_every_command_works_over_http(
             snippet.text.startswith(("make ", ".venv/bin/zoo-farm "))
             for snippet in found["report.html"]
         )
+
+
+def test_every_command_works_where_only_the_site_is_served(
+    browser: Browser, farm: Farm, served: tuple[Path, str], reader: Callable[..., str]
+) -> None:
+    """Without BASE_URL, the site has the repository beside its pages, whoever serves it."""
+    folder, address = served
+    repository, site = Repository(LocalStore(farm.store)), folder / "alone"
+    make_site(repository, site, "", manifests=farm.manifests)
+    with pages(browser, site, f"{address}/alone") as found:
+        texts = [snippet.text for name in found for snippet in found[name]]
+        assert any(f"--store {address}/alone/repository" in text for text in texts)
+        assert any("curl -fL" in text and f"{address}/alone/repository/" in text for text in texts)
+        run_all(found, reader, "alone")
+        for snippet in found["report.html"]:
+            assert str(farm.store) in snippet.text, snippet.text
+        (plan,) = [one.text for one in found["report.html"] if one.text.startswith("make plan ")]
+    done = subprocess.run(
+        plan, shell=True, capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200", **farm.home},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(farm.store) in done.stdout
 
 
 def test_the_tutorial_needs_two_extras(

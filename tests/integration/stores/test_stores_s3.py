@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from support.commands import ZooFarm
@@ -23,18 +24,20 @@ from support.models import SMALL
 from support.paths import MANIFESTS, ROOT, TESTS
 from support.s3_server import BUCKET, MAINTAINER, READER, S3Server, credentials
 from support.signed_repository import Signed
+from support.toy_repository import toy_repository
 
+import zoo
 import zoo.stores.transfer
 from zoo.client.mirror import Filter, mirror
 from zoo.repository.blobs import Blobs
-from zoo.schema.layout import blob_key
+from zoo.schema.layout import FIRST_ROOT, blob_key
 from zoo.schema.records import Blob
 from zoo.stores import open_store
 from zoo.stores.base import Progress
 from zoo.stores.s3.connect import open_s3
 from zoo.stores.s3.store import S3Store
 from zoo.stores.s3.upload import Upload
-from zoo.util.digest import sha256_file
+from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import RepositoryError
 
 MIB = 1 << 20
@@ -178,6 +181,27 @@ def test_without_credentials_it_says_what_to_set(s3: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", "/nonexistent")
     with pytest.raises(RepositoryError, match="--anonymous"):
         open_store(s3).get("k")
+
+
+def test_python_reads_a_public_bucket_without_credentials(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = toy_repository(tmp_path)
+    bucket = open_store(s3)
+    for entry in made.store.list(""):
+        bucket.put(entry.key, made.store.get(entry.key))
+    trust = sha256_bytes(made.store.get(FIRST_ROOT))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    (row,) = zoo.list_models(store=s3, trust=trust, anonymous=True)
+    assert row.model == "toy"
+    with zoo.load("toy", store=s3, target="cpu-ort1.32-fp32", anonymous=True) as extractor:
+        assert extractor(np.zeros((32, 32, 3), np.uint8)).shape == (1, 8)
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "another"))
+    with pytest.raises(RepositoryError, match="--anonymous"):
+        zoo.load("toy", store=s3, trust=trust)
 
 
 def test_who_may_only_read_is_told(s3: str, user: Callable[[str, str], None]) -> None:

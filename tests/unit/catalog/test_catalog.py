@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shlex
@@ -22,16 +23,16 @@ from zoo.catalog import listing
 from zoo.catalog.commands import commands
 from zoo.catalog.gpus import gpu_table, known_as, slug
 from zoo.catalog.index_file import SiteIndex
-from zoo.catalog.model_page import speed_charts, width
+from zoo.catalog.model_page import accuracy, speed_charts, width
 from zoo.catalog.night import Drift, FailedJob, NightlyRun, read_nightly
 from zoo.catalog.place import Place
 from zoo.catalog.plots import nines, spread
 from zoo.catalog.portability import read_prices
 from zoo.catalog.preprocessing import preprocess_snippet
 from zoo.catalog.render import json_block
-from zoo.catalog.report import Change, ModelReport, Rebuilt, changes
+from zoo.catalog.report import Change, Missing, ModelReport, Rebuilt, changes
 from zoo.catalog.site import build_site
-from zoo.catalog.site_report import MOST, Expected, combine
+from zoo.catalog.site_report import MOST, Expected, combine, same_gaps
 from zoo.catalog.state import STATE
 from zoo.client.recommendation import cut
 from zoo.inference.preprocess import batch_of
@@ -39,6 +40,7 @@ from zoo.schema.index import ModelIndex
 from zoo.schema.layout import record_key
 from zoo.schema.manifest import StatedPreprocess
 from zoo.schema.targets import known_archs
+from zoo.stores import LocalStore
 from zoo.util.errors import ManifestError, RepositoryError, UsageError
 
 POLICY = "Content-Security-Policy"
@@ -319,6 +321,62 @@ def test_the_report_says_why_and_what_is_missing(states: tuple[Zoo, Path]) -> No
     assert "zoo-farm x" in page
 
 
+def test_the_reports_commands_act_on_its_repository(tmp_path: Path) -> None:
+    zoo = every_state()
+    place = Place(own="/srv/zoo", checkout={"STORE": "/srv/zoo", "WEIGHTS": "seeded"})
+    commands = ("zoo-farm zoo --models mini_net --gpu cpu", "zoo-farm 'of another", "true")
+    failed = tuple(
+        FailedJob(model="m", target="t", reason="r", command=command) for command in commands
+    )
+    run = NightlyRun(started="2026-01-01T00:00Z", finished="2026-01-01T01:00Z", failed=failed)
+    build_site(zoo.repository, tmp_path, place, nightly=run)
+    page = (tmp_path / "report.html").read_text()
+    shown = re.findall(r"<code[^>]*>((?:make|\.venv).*)</code>", page)
+    made = [html.unescape(text) for text in shown]
+    assert len(made) > 5
+    for command in made:
+        words = shlex.split(command)
+        assert "STORE=/srv/zoo" in words or words[-2:] == ["--store", "/srv/zoo"], command
+        assert words[0] != "make" or words.count("WEIGHTS=seeded") == 1, command
+    assert ".venv/bin/zoo-farm zoo --models mini_net --gpu cpu --store /srv/zoo" in made
+    assert "zoo-farm &#39;of another" in page
+    archs = [word for command in made for word in command.split() if word.startswith("GPU=sm")]
+    gaps = [arch for arch in archs if "," not in arch][-7:]
+    assert gaps == [f"GPU=sm{number}" for number in (75, 80, 86, 89, 90, 100, 120)]
+
+
+def test_a_link_beside_the_pages_leads_to_the_repository(tmp_path: Path) -> None:
+    store, site = LocalStore(tmp_path / "zoo"), tmp_path / "site"
+    zoo = every_state(store)
+    for _ in range(2):
+        build_site(zoo.repository, site, Place.parse("", store.url))
+        assert (site / "repository").readlink() == Path("../zoo")
+    page = engine_file(site, "sm86-rtx1.7-fp16")
+    blobs = [page.parent / link for link in Page(page).links() if "/blobs/" in link]
+    assert len(blobs) == 2  # the engine and its licence
+    assert all(blob.is_file() for blob in blobs)
+    build_site(zoo.repository, site, Place.parse("https://example.org/zoo", store.url))
+    assert not (site / "repository").is_symlink()
+    assert (tmp_path / "zoo/index.json").is_file()
+
+    (site / "repository").mkdir()  # a publisher's own copy
+    for url in ("", "https://example.org/zoo", ""):
+        build_site(zoo.repository, site, Place.parse(url, store.url))
+        assert (site / "repository").is_dir()
+        assert not (site / "repository").is_symlink()
+
+
+def test_a_site_deletes_nothing_of_the_repository(tmp_path: Path) -> None:
+    store, site = LocalStore(tmp_path / "zoo"), tmp_path / "site"
+    zoo = every_state(store)
+    build_site(zoo.repository, site, Place.parse("", store.url))
+    state = json.loads((site / STATE).read_text())
+    state["files"].append("repository/index.json")
+    (site / STATE).write_text(json.dumps(state))
+    build_site(zoo.repository, site, Place.parse("", store.url))
+    assert (tmp_path / "zoo/index.json").is_file()
+
+
 def test_the_report_stays_readable_after_an_update() -> None:
     change = Change(field="toolchain.version", before="1.0", after="1.1")
     rebuilt = tuple(
@@ -505,6 +563,67 @@ def test_a_chart_tells_engines_of_two_runtimes_apart() -> None:
         zoo.verify(record, "sm86")
     (chart,) = speed_charts(model_index(*zoo.entries("m", *records)))
     assert {one.name for one in chart.series} == {"fp16 trt11.4", "fp16 rtx1.7"}
+
+
+def test_a_chart_has_no_more_lines_than_colours() -> None:
+    zoo = Zoo()
+    lines = ("trt11.4", "trt10.16", "trt10.13")
+    labels = [f"sm90-{line}-{name}" for line in lines for name in ("fp32", "fp16", "int8")]
+    records = [zoo.record("m", label) for label in [*labels, "sm86-trt11.4-fp32"]]
+    for record in records:
+        zoo.verify(record, record.targets[0].partition("-")[0])
+    (old, new) = speed_charts(model_index(*zoo.entries("m", *records)))
+    assert [len(chart.plot.lines) for chart in (old, new)] == [1, 3]  # sm86 comes before sm90
+    assert (old.more, new.more) == (0, 6)
+    assert len(new.series) == 9  # the table has them all
+    plot = accuracy(model_index(*zoo.entries("m", *records)))
+    assert plot is not None
+    assert {line.name.split()[0]: line.tone for line in new.plot.lines} == dict(plot.precisions)
+
+
+def test_rows_and_cells_begin_with_what_a_reader_would_choose(tmp_path: Path) -> None:
+    zoo = Zoo()
+    labels = (
+        "sm90-trt10.13-fp32", "sm90-trt11.4-fp32", "sm90-trt8.6-fp32", "sm90-trt11.4-fp16",
+        "sm86-trt11.4-fp32",
+    )  # fmt: skip
+    built = [zoo.record("m", label) for label in labels]
+    zoo.verify(built[0], "sm90")
+    shared = zoo.record("m", "sm120-rtx1.7-fp32", "sm86-rtx1.7-fp32", version="1.7.1.116")
+    zoo.publish("m", *zoo.entries("m", *built, shared))
+    (card,) = listing.cards(list(zoo.repository.model_indexes()))
+    assert [(row.archs[0], row.line, row.precision) for row in card.rows] == [
+        ("sm86", "trt11.4", "fp32"), ("sm86", "rtx1.7", "fp32"), ("sm90", "trt10.13", "fp32"),
+        ("sm90", "trt11.4", "fp32"), ("sm90", "trt11.4", "fp16"), ("sm90", "trt8.6", "fp32"),
+    ]  # fmt: skip
+    assert card.rows[1].archs == ("sm86", "sm120")
+    build_site(zoo.repository, tmp_path)
+    report = Page(tmp_path / "report.html").words
+    assert "sm86-rtx1.7-fp32, sm120-rtx1.7-fp32" in report
+    assert "GPU=sm86,sm120 " in report
+    page = (tmp_path / "models/m.html").read_text()
+    assert re.findall(r"<summary>(\d more)</summary>", page) == ["2 more"]
+    assert page.count("<details>") == page.count("</details>")
+    (cell,) = re.findall(r"<td>(?:(?!</td>).)*2 more(?:(?!</td>).)*</td>", page, re.DOTALL)
+    assert [cell.index(line) for line in ("10.13", "2 more", "11.4", "8.6")] == sorted(
+        cell.index(line) for line in ("10.13", "2 more", "11.4", "8.6")
+    )
+
+
+def test_models_that_lack_the_same_engines_share_a_line() -> None:
+    gaps = [
+        Missing(model=model, arch=arch, precisions=("fp16",))
+        for model, arch in (
+            ("b", "sm80"),
+            ("a", "sm80"),
+            ("c", "sm80"),
+            ("b", "sm90"),
+            ("a", "sm90"),
+        )
+    ]
+    found = same_gaps(gaps)
+    assert [names for _, names in found] == [("a", "b"), ("c",)]
+    assert [gap.arch for gap in found[0][0]] == ["sm80", "sm90"]
 
 
 def test_figures() -> None:

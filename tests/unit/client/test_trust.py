@@ -281,6 +281,8 @@ def test_trust_is_given_once(signed: Signed, tmp_path: Path) -> None:
     assert trusted_root(signed.store, home, None) == root
     with raises_golden(TrustError, "client/other-root", match=digest):
         read_root(signed.store, "0" * 64)
+    with raises_golden(TrustError, "client/no-repository"):
+        read_root(LocalStore(tmp_path / "empty"), digest)
     with raises_golden(TrustError, "client/no-root-file"):
         read_root(signed.store, str(tmp_path / "nothing.json"))
     (tmp_path / "no.json").write_text("{}")

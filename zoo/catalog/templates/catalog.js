@@ -18,11 +18,15 @@
   const known = {}; // architecture to its best-known GPUs
   const products = new Map(); // product, as "rtx3080", to the architectures that it comes with
   const { compact } = Search;
+  const addProduct = (name, arch) => products.set(compact(name), new Set([...(products.get(compact(name)) ?? []), arch]));
   for (const option of $("gpu").querySelectorAll("option[data-arch]")) {
     const arch = option.dataset.arch;
-    products.set(compact(option.textContent), new Set([...(products.get(compact(option.textContent)) ?? []), arch]));
+    if (option.value !== arch) addProduct(option.textContent, arch);
     known[arch] = option.parentElement.dataset.known;
     archText[arch] = `${archText[arch] ?? option.parentElement.label} ${option.textContent}`.toLowerCase();
+  }
+  for (const [arch, names] of Object.entries(known)) { // series: RTX 30
+    for (const name of names.split(", ").filter(Boolean)) addProduct(name, arch);
   }
 
   // Formats numbers like zoo/catalog/facts.py.
@@ -42,6 +46,8 @@
     row.text = [word(archs), row.precision, row.runtime, row.line, row.note, ...row.badges.map((badge) => badge[0]),
       ...row.archs.map((arch) => archText[arch] ?? "")].join(" ").toLowerCase();
     row.words = Search.wordsOf(row.text);
+    row.names = new Set([...row.archs, row.precision, row.precision.split(" ")[0], row.line, row.line.replace(/[\d.]+$/, ""),
+      row.runtime.replace(/ [\d.]+$/, ""), row.runtime, row.status].map(compact));
     return row;
   });
 
@@ -115,11 +121,24 @@
     && (!want.size || (row.size !== null && row.size <= Number(want.size)))
     && (!want.status || row.status === want.status);
 
-  // Whether a row has a word: one that names a GPU, a precision, a runtime or a state.
+  // The architectures of the products that a word names, or begins to name as "rtx 40" does.
+  const asked = new Map();
+  const archsOf = (word) => {
+    const name = compact(word);
+    if (!asked.has(name)) {
+      const begun = /^[a-z]+\d/.test(name) ? [...products].filter(([product]) => product.startsWith(name)) : [];
+      asked.set(name, products.get(name) ?? (begun.length ? new Set(begun.flatMap(([, archs]) => [...archs])) : undefined));
+    }
+    return asked.get(name);
+  };
+  // How well a row has a word, which names a GPU, a precision, a runtime or a state: 2 if it is the
+  // name, 1 if it begins a word of it, 0 if the row does not have it. "rtx" is a runtime, and then GPUs.
   const has = (row, word) => {
-    const archs = products.get(Search.compact(word));
-    if (archs) return row.archs.some((arch) => archs.has(arch));
-    return /^\d+$/.test(word) ? row.words.includes(word) : row.words.some((own) => own.startsWith(word));
+    if (row.names.has(compact(word))) return 2;
+    const archs = archsOf(word);
+    if (archs) return row.archs.some((arch) => archs.has(arch)) ? 2 : 0;
+    if (/^\d+$/.test(word)) return row.words.some((own) => own === word || own.startsWith(`${word}.`)) ? 1 : 0; // 10 is not 100
+    return row.words.some((own) => own.startsWith(word)) ? 1 : 0;
   };
   const slug = (text) => text.replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 
@@ -132,6 +151,7 @@
     const parent = $("cards");
     const all = $("count").textContent;
     const byCard = cards.map((_, index) => rows.filter((row) => row.card === index));
+    const spoken = new Set([...products.keys(), ...rows.flatMap((row) => [...row.names])]);
 
     const restore = () => {
       for (const [index, card] of cards.entries()) {
@@ -179,21 +199,33 @@
       const want = chosen();
       const gpu = arch();
       if (!unknown.length && !names.some((name) => want[name])) return restore();
-      const words = Search.split(want.q);
+      const words = Search.split(want.q, spoken);
       const parts = sorted(words);
       // A search that names models means them alone, not others that mention them.
-      const least = models.some((model) => parts.ofModels.length && Search.rank(model, parts.ofModels) >= Search.TITLED) ? Search.TITLED : 0;
+      const means = (list) => list.length && models.some((model) => Search.rank(model, list) >= Search.TITLED);
+      // "EfficientNet b2" is a model, although a B200 begins like it too.
+      if (parts.ofRows.length && means(parts.others)) [parts.ofRows, parts.ofModels] = [[], parts.others];
+      const least = means(parts.ofModels) ? Search.TITLED : 0;
       const ranks = cards.map(() => 0);
       const groups = cards.map((_, index) => {
         const [rank, own] = found(index, parts);
         ranks[index] = rank;
         return unknown.length || rank < least ? [] : own.filter((row) => fits(row, want, gpu));
       });
-      const by = order[want.sort];
+      // Rows that a search names come before those that it only fits: rtx, and then GPUs called RTX.
+      // Of a GPU's, those that are verified on it come first; an engine of several GPUs may not be.
+      const named = [...parts.gpus, ...parts.ofRows];
+      const scores = new Map();
+      const score = (row) => {
+        if (!scores.has(row)) scores.set(row, named.reduce((sum, word) => sum + has(row, word), row.status === "verified" ? 0.5 : 0));
+        return scores.get(row);
+      };
+      const by = order[want.sort] ?? (named.length || gpu ? (row, other) => score(other) - score(row) : undefined);
       if (by) groups.forEach((group) => group.sort(by));
       const places = cards.map((_, index) => index);
-      if (by) places.sort((a, b) => (groups[a].length && groups[b].length ? by(groups[a][0], groups[b][0]) : groups[b].length - groups[a].length));
-      else if (words.length) places.sort((a, b) => ranks[b] - ranks[a]);
+      const byFirst = (a, b) => (groups[a].length && groups[b].length ? by(groups[a][0], groups[b][0]) : groups[b].length - groups[a].length);
+      if (order[want.sort]) places.sort(byFirst);
+      else if (words.length) places.sort((a, b) => ranks[b] - ranks[a] || (by ? byFirst(a, b) : 0));
       const filled = groups.filter((group) => group.length).length;
       const crowded = groups.reduce((sum, group) => sum + group.length, 0) > CROWDED;
       const limit = crowded ? Math.max(FEWEST, Math.floor(CROWDED / filled)) : Infinity;

@@ -1,9 +1,14 @@
 // Makes the copy buttons copy the lines next to them, and writes the site's own address into them.
 "use strict";
 {
-  for (const part of document.querySelectorAll("[data-slot=site]")) {
-    const address = new URL(part.dataset.root || ".", location.href.split(/[?#]/)[0]).href;
-    part.textContent = address.replace(/\/$/, "").replaceAll("'", "%27");
+  // Of an address, what a shell or a quoted string would read otherwise is escaped.
+  const address = (part) => new URL(part.dataset.root || ".", location.href.split(/[?#]/)[0]).href
+    .replace(/\/$/, "").replace(/[!$&'()*;]/g, (sign) => `%${sign.charCodeAt(0).toString(16)}`);
+  for (const part of document.querySelectorAll("[data-slot=site]")) part.textContent = address(part);
+  if (location.protocol === "file:") {
+    for (const note of document.querySelectorAll("[data-from-folder]")) note.hidden = false;
+  } else {
+    for (const part of document.querySelectorAll("[data-slot=served]")) part.textContent = part.dataset.served.replace("SITE", address(part));
   }
   const status = document.createElement("span");
   status.className = "skip";
