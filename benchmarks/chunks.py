@@ -29,8 +29,9 @@ from support.s3_server import S3Server
 from support.signed_repository import no_passphrase
 
 from builders.publish.garbage import collect
-from builders.publish.keys import KeyRing, make_keys
+from builders.publish.keys import KeyRing, load_builder, make_keys
 from builders.publish.publisher import Publisher
+from builders.publish.signatures import sign_candidate
 from builders.publish.tuf_metadata import SignedMetadata
 from zoo.client.client import Client
 from zoo.client.trust import SignedIndex
@@ -56,13 +57,16 @@ class Copy:
 
     Attributes:
         folder: Where it is.
+        chunking: How it is published.
         source: The index of each model as it was published.
+        builder: Key of the builder that attested what is copied; it signs what is proposed.
         processor: Seconds of processors that publishing took, of this process and its children.
     """
 
     folder: Path
     chunking: Chunking
     source: list[ModelIndex]
+    builder: Path
     processor: list[float] = field(default_factory=list)
     ring: KeyRing = field(init=False)
 
@@ -77,6 +81,8 @@ class Copy:
     def publish(self, newest: bool) -> None:
         """Proposes and signs one engine of each target."""
         repository = self.repository
+        key = load_builder(self.builder, no_passphrase)
+        repository.candidates.sign = lambda candidate: sign_candidate(candidate, key)
         for index in self.source:
             records = chosen(repository.records(index.model), newest)
             card = index.card
@@ -116,12 +122,13 @@ def copied(source: Path, folder: Path, chunking: Chunking) -> Copy:
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / "store" / name)
     (folder / "store").mkdir(parents=True, exist_ok=True)
-    made = Copy(folder, chunking, list(repository.model_indexes()))
+    keys = source.with_name(f"{source.name}.keys")
+    made = Copy(folder, chunking, list(repository.model_indexes()), keys / "builder.pem")
     kind = repository.kind()
     assert kind is not None
     made.repository.claim(kind)
     # Who attested what is copied is registered in the copy as well.
-    shutil.copy(source.with_name(f"{source.name}.keys") / "builders.json", made.ring.builders_file)
+    shutil.copy(keys / "builders.json", made.ring.builders_file)
     return made
 
 

@@ -1,7 +1,8 @@
 """Stores engines and ONNX exports as chunks, so that the same weights are stored and sent once.
 
 The chunks of a model are stored once: an engine refers to those of the model's other engines and of
-its ONNX. The new chunks of a run are in one pack.
+its ONNX. The new chunks of a run are in one pack. Chunks of which an engine has only a few in one
+place are stored again if readers would otherwise send more requests than for the whole engine.
 
 Nothing is deleted here. In a repository that stores chunks only, what is also stored whole becomes
 garbage, which ``zoo-farm gc`` collects when nobody reads it any more.
@@ -10,8 +11,7 @@ garbage, which ``zoo-farm gc`` collects when nobody reads it any more.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing_extensions import assert_never
 
 from builders.publish.chunk_lists import Listed, naming
+from builders.publish.packs import Pack, Stored, new_pack, scattered
 from zoo.repository.chunked import packed
 from zoo.repository.repository import Repository
 from zoo.schema.chunks import Chunk, Chunking, ChunkList, Pieces
@@ -27,60 +28,20 @@ from zoo.schema.layout import CHUNKED
 from zoo.schema.records import Blob, Status
 from zoo.util import zstd
 from zoo.util.cuts import can_cut, cut
-from zoo.util.digest import sha256_bytes
 from zoo.util.errors import MissingPackageError, RepositoryError
-
-_LEVEL = 3
-"""Of zstd: higher ones take several times as long for a few percent."""
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """Where a chunk is stored.
+class _Cut:
+    """The chunks of a blob.
 
     Attributes:
-        pack: The pack; None for the one that is being written.
-        offset: Where it begins there.
-        stored: Its length there.
-        size: Its size.
+        order: Their digests, from the blob's first byte to its last.
+        places: Where each is stored.
     """
 
-    pack: Blob | None
-    offset: int
-    stored: int
-    size: int
-
-
-class _Pack:
-    """Writes a pack, and knows the chunks of a model's other packs.
-
-    Args:
-        path: The file to write.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.chunks: dict[str, _Stored] = {}
-        self._file = path.open("wb")
-
-    def know(self, chunks: ChunkList) -> None:
-        """Learns where the chunks of a stored engine are."""
-        for chunk in chunks.chunks:
-            stored = _Stored(chunks.packs[chunk.pack], chunk.offset, chunk.stored, chunk.size)
-            self.chunks.setdefault(chunk.sha256, stored)
-
-    def add(self, data: bytes) -> str:
-        """Stores a chunk unless it is known; returns its digest."""
-        digest = sha256_bytes(data)
-        if digest not in self.chunks:
-            frame = zstd.compress(data, _LEVEL)
-            self.chunks[digest] = _Stored(None, self._file.tell(), len(frame), len(data))
-            self._file.write(frame)
-        return digest
-
-    def close(self) -> None:
-        """Completes the file."""
-        self._file.close()
+    order: list[str]
+    places: Mapping[str, Stored]
 
 
 def in_chunks(repository: Repository, index: ModelIndex, chunking: Chunking) -> ModelIndex:
@@ -161,27 +122,27 @@ def _store(
     """
     stored: dict[str, Pieces] = {}
     seems_whole = cache(repository.blobs.seems_whole)
-    with tempfile.TemporaryDirectory() as scratch, _pack(Path(scratch) / "pack") as pack:
+    with tempfile.TemporaryDirectory() as scratch, new_pack(Path(scratch) / "pack") as pack:
         for sha256, blob in blobs.items():
             listed = named.get(sha256)
             known = None if listed is None else _known(repository, blob, listed)
             if listed and known and all(map(seems_whole, known.packs)):
                 pack.know(known)
                 stored[sha256] = Pieces(whole=blob, listed=listed, packs=known.packs)
-        orders = {
-            sha256: order
+        cuts = {
+            sha256: made
             for sha256, blob in blobs.items()
             if sha256 not in stored
-            and (order := _cut(repository, pack, blob, Path(scratch))) is not None
+            and (made := _cut(repository, pack, blob, Path(scratch))) is not None
         }
         pack.close()
         written = repository.blobs.add(pack.path) if pack.path.stat().st_size else None
-        for sha256, order in orders.items():
+        for sha256, made in cuts.items():
             path = Path(scratch) / "list"
-            made = _list(blobs[sha256], pack.chunks, written, order)
-            path.write_bytes(packed(made))
+            chunks = _list(blobs[sha256], made, written)
+            path.write_bytes(packed(chunks))
             listed = repository.blobs.add(path)
-            stored[sha256] = Pieces(whole=blobs[sha256], listed=listed, packs=made.packs)
+            stored[sha256] = Pieces(whole=blobs[sha256], listed=listed, packs=chunks.packs)
     return stored
 
 
@@ -199,15 +160,6 @@ def must_be_able(repository: Repository) -> None:
         )
 
 
-@contextmanager
-def _pack(path: Path) -> Iterator[_Pack]:
-    pack = _Pack(path)
-    try:
-        yield pack
-    finally:
-        pack.close()
-
-
 def _known(repository: Repository, blob: Blob, listed: Blob) -> ChunkList | None:
     """Returns the list of a blob, None if it is missing or damaged."""
     try:
@@ -216,35 +168,41 @@ def _known(repository: Repository, blob: Blob, listed: Blob) -> ChunkList | None
         return None
 
 
-def _cut(repository: Repository, pack: _Pack, blob: Blob, scratch: Path) -> list[str] | None:
-    """Stores the chunks of a blob; returns their digests in order, None if it is not whole."""
+def _cut(repository: Repository, pack: Pack, blob: Blob, scratch: Path) -> _Cut | None:
+    """Stores the chunks of a blob; returns None if it is not whole."""
     try:
         path = repository.blobs.whole(blob, scratch)
     except RepositoryError:
         return None
-    order = [pack.add(data) for _, data in cut(path)]
+    order: list[str] = []
+    offsets: dict[str, int] = {}
+    for offset, data in cut(path):
+        order.append(digest := pack.add(data))
+        offsets.setdefault(digest, offset)
+    places = {digest: pack.chunks[digest] for digest in offsets}
+    with path.open("rb") as file:
+        for digest in scattered(places, pack.size, blob.size):
+            file.seek(offsets[digest])
+            places[digest] = pack.store(file.read(places[digest].size))
     if path.parent == scratch:
         path.unlink()
-    return order
+    return _Cut(order, places)
 
 
-def _list(
-    whole: Blob, stored: Mapping[str, _Stored], written: Blob | None, order: Iterable[str]
-) -> ChunkList:
+def _list(whole: Blob, made: _Cut, written: Blob | None) -> ChunkList:
     """Returns the list of a blob.
 
     Args:
         whole: The blob.
-        stored: Where the model's chunks are.
+        made: Its chunks.
         written: The pack that was written; None if nothing was new.
-        order: Digests of the blob's chunks.
     """
     packs: dict[str, tuple[int, Blob]] = {}
     chunks: dict[str, tuple[int, Chunk]] = {}
     places = []
-    for digest in order:
+    for digest in made.order:
         if digest not in chunks:
-            place = stored[digest]
+            place = made.places[digest]
             pack = place.pack or written
             assert pack is not None
             number, _ = packs.setdefault(pack.sha256, (len(packs), pack))

@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
 
 from pydantic import ValidationError
 
+from zoo.repository.assembly import Place, Places, Target, read_at, reserve
 from zoo.repository.pieces import PieceFiles
+from zoo.repository.ranges import Span, enough_requests, spans
 from zoo.schema.chunks import LARGEST_LIST, Chunk, ChunkList, Pieces
 from zoo.schema.layout import blob_key
 from zoo.schema.records import Blob
 from zoo.stores.base import ObjectStore, Progress
-from zoo.stores.transfer import PART, in_order
+from zoo.stores.transfer import in_order
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import MissingPackageError, NoRangesError, RepositoryError
-from zoo.util.zstd import INSTALL, compress, decompress, is_installed
-
-GAP = 128 << 10
-"""Bytes between two chunks up to which one request for both is cheaper than two."""
+from zoo.util.zstd import INSTALL, compress, content, decompress, is_installed
 
 _LEVEL = 3
+
+_KEPT = 1 << 20
+"""Bytes of chunks that stand in several places which are decompressed once for all of them."""
 
 _HINT = (
     "nothing was loaded; tell the repository's maintainer; until then, --whole of zoo pull "
     "downloads the engine in one piece"
 )
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a chunk is on this machine.
-
-    Attributes:
-        path: A file.
-        offset: Where it begins there.
-    """
-
-    path: Path
-    offset: int
-
-
-Places = Mapping[str, Place]
-"""Chunks on this machine, by digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +43,6 @@ class Transfer:
 
     fetched: int
     reused: int = 0
-
-
-@dataclass
-class Span:
-    """A range of a pack.
-
-    Attributes:
-        pack: Position of the pack in the list.
-        offset: Where the range begins.
-        length: Its length.
-        chunks: Positions of the chunks in it that are lacking.
-    """
-
-    pack: int
-    offset: int
-    length: int
-    chunks: list[int]
 
 
 def packed(chunks: ChunkList) -> bytes:
@@ -102,39 +67,20 @@ def places_in(chunks: ChunkList, path: Path) -> dict[str, Place]:
     """Returns where the chunks of a blob are in a file that holds the blob."""
     places, at = {}, 0
     for number in chunks.order:
-        chunk = chunks.chunks[number]
-        places[chunk.sha256] = Place(path, at)
-        at += chunk.size
+        sha256, size, _, _, _ = chunks.chunks[number]
+        places[sha256] = Place(path, at)
+        at += size
     return places
 
 
 def cost(chunks: ChunkList, places: Places) -> int:
     """Returns how many bytes of packs a download will fetch."""
-    lacking = {number for number, chunk in enumerate(chunks.chunks) if chunk.sha256 not in places}
-    return sum(span.length for span in spans(chunks, lacking))
+    lacking = [number for number, chunk in enumerate(chunks.chunks) if chunk[0] not in places]
+    return sum(span.length for span in _wanted(chunks, lacking))
 
 
-def spans(chunks: ChunkList, lacking: Collection[int]) -> list[Span]:
-    """Returns the ranges of packs that hold chunks, in few requests.
-
-    Args:
-        chunks: The list.
-        lacking: Positions of the chunks in it.
-    """
-    made: list[Span] = []
-    for number in sorted(lacking, key=lambda number: chunks.chunks[number][2:4]):
-        chunk, last = chunks.chunks[number], made[-1] if made else None
-        if last and last.pack == chunk.pack and _is_near(last, chunk):
-            last.length = max(last.length, chunk.offset + chunk.stored - last.offset)
-            last.chunks.append(number)
-        else:
-            made.append(Span(chunk.pack, chunk.offset, chunk.stored, [number]))
-    return made
-
-
-def _is_near(span: Span, chunk: Chunk) -> bool:
-    end = span.offset + span.length
-    return chunk.offset - end <= GAP and chunk.offset + chunk.stored - span.offset <= PART
+def _wanted(chunks: ChunkList, lacking: Collection[int]) -> list[Span]:
+    return spans(chunks.chunks, lacking, enough_requests(chunks.whole.size))
 
 
 class ChunkedBlobs:
@@ -270,9 +216,9 @@ class ChunkedBlobs:
             RepositoryError: A chunk is damaged, or the chunks do not make up the blob.
         """
         resumed = partial.exists()
-        with partial.open("r+b" if resumed else "w+b") as file:
-            file.truncate(chunks.whole.size)
-            target = _Target(file, chunks, progress)
+        with partial.open("r+b" if resumed else "w+b", buffering=0) as file:
+            reserve(file, chunks.whole.size)
+            target = Target(file, chunks, progress)
             target.reuse(places, resumed=resumed)
             try:
                 fetched = self._fill(target)
@@ -281,15 +227,11 @@ class ChunkedBlobs:
                     raise
                 fetched = self._fill_from_packs(target, whole_packs)
         if sha256_file(partial) != chunks.whole.sha256:
-            partial.unlink()
-            raise RepositoryError(
-                f"{self._store.url}: the chunks of blob {chunks.whole.sha256} make up another file",
-                hint=_HINT,
-            )
+            raise _wrong(self._store.url, chunks, partial)
         partial.replace(path)
         return Transfer(fetched=fetched, reused=target.reused)
 
-    def _fill(self, target: _Target) -> int:
+    def _fill(self, target: Target) -> int:
         """Fetches what a target lacks; returns the bytes that came."""
         chunks = target.chunks
 
@@ -297,120 +239,74 @@ class ChunkedBlobs:
             key = blob_key(chunks.packs[span.pack].sha256)
             return span, self._store.read_range(key, span.offset, span.length)
 
-        fetched, answers = 0, in_order(read, spans(chunks, target.lacking))
+        fetched, answers = 0, in_order(read, _wanted(chunks, target.lacking))
         try:
             for span, data in answers:
                 fetched += len(data)
-                for number in span.chunks:
-                    start = chunks.chunks[number].offset - span.offset
-                    self._unpack(target, number, data[start : start + chunks.chunks[number].stored])
+                _unpack(self._store.url, target, span, memoryview(data))
         finally:
             answers.close()
         return fetched
 
-    def _fill_from_packs(self, target: _Target, folder: Path) -> int:
+    def _fill_from_packs(self, target: Target, folder: Path) -> int:
         """Downloads each pack that a target needs, one after the other; returns the bytes."""
         chunks = target.chunks
-        needed = spans(chunks, target.lacking)
+        needed = spans(chunks.chunks, target.lacking)
         with TemporaryDirectory(dir=folder, prefix="pack-") as name:
             for number in sorted({span.pack for span in needed}):
                 pack = chunks.packs[number]
                 path = Path(name) / pack.sha256
                 self._store.fetch(blob_key(pack.sha256), path, size=pack.size)
                 with path.open("rb") as file:
-                    for chunk in (n for span in needed if span.pack == number for n in span.chunks):
-                        place = chunks.chunks[chunk]
-                        self._unpack(target, chunk, _read(file, place.offset, place.stored))
+                    for span in (span for span in needed if span.pack == number):
+                        data = read_at(file, span.offset, span.length)
+                        _unpack(self._store.url, target, span, memoryview(data))
                 path.unlink()
         return sum(chunks.packs[number].size for number in {span.pack for span in needed})
 
-    def _unpack(self, target: _Target, number: int, data: bytes) -> None:
-        chunk = target.chunks.chunks[number]
-        try:
-            target.write(number, decompress(data, chunk.size))
-        except ValueError as error:
-            pack = target.chunks.packs[chunk.pack].sha256
-            raise RepositoryError(
-                f"{self._store.url}: blob {pack}, a pack of chunks, is damaged: chunk "
-                f"{chunk.sha256}: {error}",
-                hint=_HINT,
-            ) from error
+
+def _unpack(url: str, target: Target, span: Span, data: memoryview) -> None:
+    """Writes the chunks of a range, whose bytes are given, in the order of the blob."""
+    several: dict[int, bytes | memoryview] = {}
+    kept = 0
+    for at, number in sorted((at, n) for n in span.chunks for at in target.lacking[n]):
+        chunk = several.get(number)
+        if chunk is None:
+            _, size, _, offset, stored = row = target.chunks.chunks[number]
+            start = offset - span.offset
+            try:
+                chunk = content(data[start : start + stored], size)
+            except ValueError as error:
+                raise _damaged(url, target.chunks, Chunk(*row), str(error)) from error
+            if kept < _KEPT and len(target.lacking[number]) > 1:
+                several[number] = chunk
+                kept += size
+        target.put(at, chunk)
+    target.flush()
 
 
-class _Target:
-    """A blob that is being made.
+def _wrong(url: str, chunks: ChunkList, partial: Path) -> RepositoryError:
+    """Returns the error for chunks that make up another file: a chunk's, or the list's.
 
-    Args:
-        file: The file to write.
-        chunks: Its chunks.
-        progress: Called with the bytes that were written.
+    Only now is each chunk hashed, to name the pack that is damaged; what is right can be used
+    by the next attempt.
     """
-
-    def __init__(self, file: BinaryIO, chunks: ChunkList, progress: Progress | None) -> None:
-        self.chunks = chunks
-        self.reused = 0
-        self.lacking: defaultdict[int, list[int]] = defaultdict(list)
-        self._file = file
-        self._progress = progress or (lambda count: None)
-
-    def reuse(self, places: Places, *, resumed: bool) -> None:
-        """Takes over the chunks that are on this machine, after checking them.
-
-        Args:
-            places: Chunks in other files.
-            resumed: Whether the file has chunks of an earlier attempt.
-        """
-        with ExitStack() as opened:
-            files: dict[Path, BinaryIO | None] = {}
-            at = 0
-            for number in self.chunks.order:
-                chunk = self.chunks.chunks[number]
-                if resumed and _is(_read(self._file, at, chunk.size), chunk):
-                    self._progress(chunk.size)
-                elif data := _checked(places.get(chunk.sha256), chunk, files, opened):
-                    self._put(at, data)
-                    self.reused += chunk.size
-                else:
-                    self.lacking[number].append(at)
-                at += chunk.size
-
-    def write(self, number: int, data: bytes) -> None:
-        """Writes a chunk that is lacking.
-
-        Raises:
-            ValueError: It does not match its digest; it was not written.
-        """
-        if not _is(data, self.chunks.chunks[number]):
-            raise ValueError("its SHA-256 does not match")
-        for at in self.lacking[number]:
-            self._put(at, data)
-
-    def _put(self, at: int, data: bytes) -> None:
-        self._file.seek(at)
-        self._file.write(data)
-        self._progress(len(data))
+    with partial.open("rb") as file:
+        for number in chunks.order:
+            chunk = Chunk(*chunks.chunks[number])
+            if sha256_bytes(file.read(chunk.size)) != chunk.sha256:
+                return _damaged(url, chunks, chunk, "its SHA-256 does not match")
+    partial.unlink()
+    return RepositoryError(
+        f"{url}: the chunks of blob {chunks.whole.sha256} make up another file",
+        hint=_HINT,
+    )
 
 
-def _checked(
-    place: Place | None, chunk: Chunk, files: dict[Path, BinaryIO | None], opened: ExitStack
-) -> bytes | None:
-    """Returns a chunk from another file; None if it is not there any more."""
-    if place is None:
-        return None
-    if place.path not in files:
-        try:
-            files[place.path] = opened.enter_context(place.path.open("rb"))
-        except OSError:
-            files[place.path] = None
-    file = files[place.path]
-    data = _read(file, place.offset, chunk.size) if file else b""
-    return data if _is(data, chunk) else None
-
-
-def _read(file: BinaryIO, at: int, size: int) -> bytes:
-    file.seek(at)
-    return file.read(size)
-
-
-def _is(data: bytes, chunk: Chunk) -> bool:
-    return len(data) == chunk.size and sha256_bytes(data) == chunk.sha256
+def _damaged(url: str, chunks: ChunkList, chunk: Chunk, what: str) -> RepositoryError:
+    """Returns the error for a chunk that is not what the list states."""
+    pack = chunks.packs[chunk.pack].sha256
+    return RepositoryError(
+        f"{url}: blob {pack}, a pack of chunks, is damaged: chunk {chunk.sha256}: {what}",
+        hint=_HINT,
+    )

@@ -11,7 +11,7 @@ refused.
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -24,7 +24,7 @@ LARGEST_CHUNK = 1 << 20
 """Maximum size of a chunk in bytes: no more of a frame is decompressed."""
 
 LARGEST_LIST = 1 << 28
-"""Maximum size of a list in bytes, uncompressed: enough for a blob of 20 GB."""
+"""Maximum size of a list in bytes, uncompressed: enough for a blob of 40 GB."""
 
 _Count = Annotated[int, Field(ge=0)]
 _Length = Annotated[int, Field(gt=0)]
@@ -52,14 +52,20 @@ class Chunk(NamedTuple):
         size: Its size in bytes.
         pack: Position of its pack in the list's ``packs``.
         offset: Where it begins in the pack.
-        stored: Its length there, compressed.
+        stored: Its length there, as a frame.
     """
 
-    sha256: Sha256
-    size: Annotated[int, Field(gt=0, le=LARGEST_CHUNK)]
-    pack: _Count
-    offset: _Count
-    stored: _Length
+    sha256: str
+    size: int
+    pack: int
+    offset: int
+    stored: int
+
+
+Row: TypeAlias = tuple[
+    Sha256, Annotated[int, Field(gt=0, le=LARGEST_CHUNK)], _Count, _Count, _Length
+]
+"""A :class:`Chunk` in a list: of thousands, named ones would take twice as long to parse."""
 
 
 class Pieces(Record):
@@ -87,24 +93,26 @@ class ChunkList(Record):
     Attributes:
         whole: The blob.
         packs: The packs that hold its chunks.
-        chunks: Its chunks, each once.
+        chunks: Its chunks, each once, as :class:`Chunk` has them.
         order: Positions in ``chunks`` that make up the blob, from its first byte to its last.
     """
 
     whole: Blob
     packs: tuple[Blob, ...]
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[Row, ...]
     order: tuple[_Count, ...]
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        for chunk in self.chunks:
-            if chunk.pack >= len(self.packs):
-                raise ValueError(f"a chunk is in pack {chunk.pack}, which is not listed")
-            if chunk.offset + chunk.stored > self.packs[chunk.pack].size:
+        packs = [pack.size for pack in self.packs]
+        for _, _, pack, offset, stored in self.chunks:
+            if pack >= len(packs):
+                raise ValueError(f"a chunk is in pack {pack}, which is not listed")
+            if offset + stored > packs[pack]:
                 raise ValueError("a chunk ends after its pack")
-        if any(place >= len(self.chunks) for place in self.order):
+        if max(self.order, default=-1) >= len(self.chunks):
             raise ValueError("a chunk of the blob is not listed")
-        if (size := sum(self.chunks[place].size for place in self.order)) != self.whole.size:
+        sizes = [size for _, size, *_ in self.chunks]
+        if (size := sum([sizes[place] for place in self.order])) != self.whole.size:
             raise ValueError(f"the chunks have {size:,} bytes, the blob {self.whole.size:,}")
         return self

@@ -123,10 +123,7 @@ class HttpServer:
         Raises:
             RepositoryError: Fewer than :data:`PROGRESS` bytes came in :data:`WINDOW` seconds.
         """
-        data = bytearray()
-        for piece in self.pieces(key, answer, limit):
-            data += piece
-        return bytes(data)
+        return b"".join(self.pieces(key, answer, limit))
 
     def pieces(
         self, key: str, answer: BaseHTTPResponse, limit: int | None = None

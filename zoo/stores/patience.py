@@ -113,7 +113,7 @@ def whole_body(body: Body, url: str, key: str, most: int | None = None) -> bytes
             let_go(body)  # here, since closing waits for what reads
 
     threading.Thread(target=run, name="patience", daemon=True).start()
-    data = bytearray()
+    data: list[bytes] = []
     while True:
         try:
             piece = pieces.get(timeout=WINDOW)
@@ -125,8 +125,8 @@ def whole_body(body: Body, url: str, key: str, most: int | None = None) -> bytes
         if isinstance(piece, BaseException):
             raise piece
         if not piece:
-            return bytes(data)
-        data += piece
+            return b"".join(data)
+        data.append(piece)
 
 
 def _pieces(body: Body, most: int | None) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from zoo.util.errors import MissingPackageError
 from zoo.util.zstd import INSTALL
 
-AVERAGE = 8 << 10
+AVERAGE = 16 << 10
 """Aimed size of a chunk in bytes. All who cut must agree, or they find nothing in common."""
 
 SMALLEST, LARGEST = AVERAGE // 4, AVERAGE * 4

@@ -123,8 +123,8 @@ def test_a_seed_that_changed_is_not_used(updated: Signed) -> None:
 def test_an_interrupted_download_is_resumed(
     updated: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zoo.repository.chunked.GAP", 0)
-    monkeypatch.setattr("zoo.repository.chunked.PART", 1)
+    monkeypatch.setattr("zoo.repository.ranges.GAP", 0)
+    monkeypatch.setattr("zoo.repository.ranges.PART", 1)
     content = engine(1, SIZE // 3) + engine()
     updated.release("m", content)
     store = Watched(updated.folder / "store")

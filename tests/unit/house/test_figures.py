@@ -26,7 +26,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "to within 10 MiB",
     ),
     "docs/explanation/precision.md": ("number below 100% is 80%",),
-    "docs/explanation/repository.md": ("chunks of about 8 KB",),
+    "docs/explanation/repository.md": ("chunks of about 16 KB",),
     "docs/how-to/nightly.md": ("rose by more than 10%",),
     "docs/reference/catalog.md": ("160 kB",),
     "docs/reference/index-schema.md": ("(95%; absent",),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.chunked_engines import current_list, engine, in_chunks, rebuilt
 from support.goldens import raises_golden
 from support.signed_repository import Signed
 
-from zoo.repository.chunked import GAP, Place, cost, packed, places_in, spans, unpacked
+from zoo.repository.assembly import Place
+from zoo.repository.chunked import cost, packed, places_in, unpacked
+from zoo.repository.ranges import GAP, SPARE, enough_requests, spans
 from zoo.schema.chunks import LARGEST_CHUNK, Chunk, ChunkList
 from zoo.schema.records import Blob
 from zoo.stores import MemoryStore
+from zoo.stores.transfer import PART
 from zoo.util import zstd
 from zoo.util.cuts import LARGEST, cut
 from zoo.util.digest import sha256_bytes
@@ -48,6 +52,46 @@ def test_a_frame_is_no_larger_than_it_says() -> None:
             zstd.decompress(wrong, 1 << 20)
     with pytest.raises(ValueError, match="at most"):
         zstd.decompress(frame, 1000)
+
+
+@pytest.mark.parametrize(
+    "size", [1, 255, zstd.SMALLEST_AS_IS, 5000, LARGEST, zstd.LARGEST_AS_IS, 70_000]
+)
+def test_the_content_of_a_frame_has_the_size_that_is_stated(size: int) -> None:
+    data = engine(size, size)
+    frames = [zstd.compress(data, 3)]
+    if zstd.SMALLEST_AS_IS <= size <= zstd.LARGEST_AS_IS:
+        frames.append(zstd.as_is(data))
+    for frame in frames:
+        assert zstd.decompress(frame, size) == data  # any reader of zstd reads it
+        assert zstd.content(memoryview(frame), size) == data
+        for wrong in (size - 1, size + 1):
+            with pytest.raises(ValueError, match="bytes"):
+                zstd.content(memoryview(frame), wrong)
+
+
+def test_no_more_is_decompressed_than_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = zstd.compress(bytes(1 << 28), 3)
+    assert len(bomb) < 1 << 15
+    asked: list[int] = []
+    module = zstd._zstd()
+
+    class Decompressor:
+        def __init__(self) -> None:
+            self._real = module.ZstdDecompressor()
+
+        def decompress(self, data: bytes, limit: int) -> bytes:
+            asked.append(limit)
+            return self._real.decompress(data, limit)  # type: ignore[no-any-return]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    watched = SimpleNamespace(ZstdDecompressor=Decompressor, ZstdError=module.ZstdError)
+    monkeypatch.setattr(zstd, "_zstd", lambda: watched)
+    with pytest.raises(ValueError, match="at most"):
+        zstd.content(memoryview(bomb), 5000)
+    assert asked == [5001]
 
 
 def listed(**changes: object) -> ChunkList:
@@ -95,11 +139,43 @@ def test_chunks_that_are_near_are_fetched_together() -> None:
         ),
         order=tuple(range(5)),
     )
-    made = [(span.pack, span.offset, span.length) for span in spans(chunks, range(5))]
+    made = [(span.pack, span.offset, span.length) for span in spans(chunks.chunks, range(5))]
     assert made == [(0, 0, 50 + GAP), (0, 3 * GAP, 25), (1, 0, 25)]
-    assert [span.chunks for span in spans(chunks, [3, 0])] == [[0], [3]]
+    assert [span.chunks for span in spans(chunks.chunks, [3, 0])] == [[0], [3]]
     assert cost(chunks, {}) == 100 + GAP
     assert cost(chunks, {str(n) * 64: Place(Path("file"), 0) for n in range(1, 5)}) == 25
+
+
+def rows(*offsets: int, size: int = 1000) -> list[Chunk]:
+    """Chunks of one pack."""
+    return [Chunk(str(offset), size, 0, offset, size) for offset in offsets]
+
+
+def test_more_is_fetched_where_that_saves_requests() -> None:
+    large = PART // 4
+    far = [0, large + 2 * GAP, 2 * large + 5 * GAP]
+    chunks = rows(*far, size=large)
+    every = range(len(chunks))
+    assert len(spans(chunks, every)) == 3
+    assert len(spans(chunks, every, 3)) == 3
+    few = spans(chunks, every, 2)  # the two with the least between them
+    assert [(span.offset, span.length) for span in few] == [
+        (0, 2 * large + 2 * GAP),
+        (far[2], large),
+    ]
+    assert sum(span.length for span in few) <= (1 + SPARE) * 3 * large
+    assert len(spans(chunks, every, 1)) == 2  # to join the third would cost too much
+    assert len(spans(chunks, [0, 2], 1)) == 2
+    small = rows(0, 2 * GAP, 5 * GAP)  # an update: what lies between is more than all that is new
+    assert len(spans(small, range(3), 1)) == 3
+
+
+def test_ranges_are_no_longer_than_the_parts_of_a_download() -> None:
+    chunks = rows(*range(0, 3 * PART, 1 << 16), size=1 << 16)
+    made = spans(chunks, range(len(chunks)), enough_requests(3 * PART))
+    assert len(made) == 3
+    assert max(span.length for span in made) <= PART
+    assert sorted(number for span in made for number in span.chunks) == list(range(len(chunks)))
 
 
 def test_an_engine_shares_the_chunks_of_the_model(signed: Signed) -> None:
