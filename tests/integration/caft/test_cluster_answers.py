@@ -44,7 +44,7 @@ def answer(*features: float, **changes: Any) -> bytes:
 
 
 def test_a_good_answer(attempt: Attempt) -> None:
-    decoders, (outcomes, features) = checked(answer(), attempt, 1, 3)
+    decoders, (outcomes, features, _) = checked(answer(), attempt, 1, 3)
     assert decoders == ("Pillow 1",)
     assert [(each.sample.name, each.label, each.sha256) for each in outcomes] == [
         ("0", "a", DIGESTS[0]), ("1", "a", DIGESTS[1])
@@ -90,7 +90,7 @@ def test_answers_that_are_not_valid(attempt: Attempt, made: Callable[[], Any]) -
 
 def test_a_skipped_image_has_no_features_that_matter(attempt: Attempt) -> None:
     data = answer(*[np.nan] * 3, 3, 4, 5, outcomes=[SKIPPED, {"sha256": DIGESTS[1]}])
-    _, (outcomes, _) = checked(data, attempt, 1, 3)
+    _, (outcomes, _, _) = checked(data, attempt, 1, 3)
     assert [each.error for each in outcomes] == ["torn red", None]
 
 
