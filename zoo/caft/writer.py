@@ -17,8 +17,9 @@ that log say what is done; rows of the arrays beyond them are left over from a k
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy.typing as npt
 from zoo.caft.arrange import NEXT, READY, Draft, arrange, settle
 from zoo.caft.arrays import check_arrays, check_card
 from zoo.caft.cache_files import CacheFiles
-from zoo.caft.card import Card, Identity, check_same, read_card, write_card
+from zoo.caft.card import CARD, Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
 from zoo.caft.files import (
     FEATURES,
@@ -39,10 +40,13 @@ from zoo.caft.files import (
     LOG,
     NO_LABEL,
     STORED,
+    SUMS,
     line_of,
     lock,
     read_log,
+    whole_lines,
 )
+from zoo.caft.stamps import STAMPS
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 
@@ -81,7 +85,9 @@ class CacheWriter:
         former: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
-        card = _card_of(folder, identity)
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        is_empty = _is_empty(folder)  # whatever it was made for, it holds nothing of that
+        card = None if is_empty else _card_of(folder, identity)
         if card is not None and not moved and card.source not in (source, *former):
             raise CacheError(
                 f"{folder} has features of {card.source}, not of {source}",
@@ -96,6 +102,8 @@ class CacheWriter:
         self.card = card or Card(identity=identity, source=source)
         self._views = identity.augmentation.views
         try:
+            if is_empty:
+                self._take_over()
             if self.writable:
                 settle(folder)
             if card is None:
@@ -107,10 +115,23 @@ class CacheWriter:
         except BaseException:
             self._unlock()
             raise
+        self._card_before = self.card
         self._classes = dict(self.old.classes)
         self.samples, self.bad = self.old.samples, self.old.bad
         self.unlabelled = self.old.unlabelled
         self._files = CacheFiles(folder, identity, self.old.end)
+
+    def _take_over(self) -> None:
+        """Deletes the files of a cache without samples, of which the lock is held.
+
+        Raises:
+            CacheError: Somebody else has written to it before it was locked.
+        """
+        if not _is_empty(self.folder):
+            raise CacheError(
+                f"another process has just written {self.folder}", hint="run the command again"
+            )
+        _delete_files(self.folder)
 
     def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         """Adds a batch atomically: if this process is killed, entirely or not at all.
@@ -170,6 +191,9 @@ class CacheWriter:
     def close(self, *, complete: bool, seconds: float = 0.0, draft: Draft | None = None) -> Card:
         """Finishes the arrays and writes the card, if there is something to write.
 
+        A pass that did not finish and added no row leaves everything as it found it: no folder, if
+        there was none.
+
         Args:
             complete: Whether the pass has finished.
             seconds: Its duration.
@@ -180,11 +204,33 @@ class CacheWriter:
         """
         try:
             with _writing(self.folder):
-                self._finish(complete=complete, seconds=seconds, draft=draft)
+                if not complete and self.samples == self.old.samples:
+                    self._undo(draft)
+                else:
+                    self._finish(complete=complete, seconds=seconds, draft=draft)
         finally:
             self._files.close(sync=False)
             self._unlock()
         return self.card
+
+    def _undo(self, draft: Draft | None) -> None:
+        """Removes what a pass wrote that added no row."""
+        if draft is not None:
+            draft.drop()
+        were_open = self._files.are_open
+        self._files.close(sync=False)
+        if not self.writable or self._files.have_grown:
+            return
+        if not self.old.samples:
+            _delete_files(self.folder)
+            (self.folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # there are files of somebody else
+                for path in self._made:
+                    path.rmdir()
+        elif were_open:
+            os.truncate(self.folder / LOG, self.old.end)
+            self.card = self._card_before
+            write_card(self.folder, self.card)
 
     def _finish(self, *, complete: bool, seconds: float, draft: Draft | None) -> None:
         if draft is not None and not complete:
@@ -256,6 +302,22 @@ def _card_of(folder: Path, identity: Identity) -> Card | None:
             hint="choose a new or empty folder with -o",
         )
     return card
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder is a cache of no samples: none was usable, or its first pass was killed."""
+    card = read_card(folder) if folder.is_dir() else None
+    if card is None or card.samples or (folder / READY).exists() or not os.access(folder, os.W_OK):
+        return False
+    log = folder / LOG
+    return not log.exists() or all("error" in line for line, _ in whole_lines(log))
+
+
+def _delete_files(folder: Path) -> None:
+    """Deletes the files of a cache, the card last, but not its lock."""
+    shutil.rmtree(folder / NEXT, ignore_errors=True)
+    for name in (STAMPS, LOG, FEATURES, LABELS, HASHES, SUMS, CARD):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _is_leftover(path: Path) -> bool:

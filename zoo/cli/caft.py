@@ -17,7 +17,7 @@ from zoo.cli.support import (
     client_of,
     output_file,
 )
-from zoo.util.errors import CacheError, DatasetError, UsageError
+from zoo.util.errors import CacheError, UsageError
 from zoo.util.files import write_whole
 from zoo.util.names import counted
 from zoo.util.terminal import harmless
@@ -69,8 +69,6 @@ def features(options: argparse.Namespace) -> int:
             on_bad=lambda name, why: progress.say(f"skipped {name}: {why}"),
             on_progress=progress.show,
         )
-    if card.samples == 0:
-        raise DatasetError(f"{options.data}: no usable images")
     _print_changes(state)
     views, classes = card.identity.augmentation.views, TASKS[Task.CLASSIFICATION]
     print(

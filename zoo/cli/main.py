@@ -15,7 +15,7 @@ from zoo.cli.command import run_cli as run_cli
 from zoo.cli.support import add_selection, add_store, client_of, output_file, print_json
 from zoo.client.client import Client, Pulled, trust_home
 from zoo.client.host import this_machine
-from zoo.client.models import matching, table
+from zoo.client.models import check_patterns, matching, table
 from zoo.client.progress import download_bar
 from zoo.client.recommendation import cut, kept, verdicts
 from zoo.client.selection import select, why
@@ -36,6 +36,7 @@ def list_models(options: argparse.Namespace) -> int:
     index = client_of(options).index()
     if index.kind.seeded:
         print("DRY RUN: these engines have seeded, not trained weights", file=sys.stderr)
+    check_patterns(index.models, options.patterns)
     rows = matching(index.models, options.patterns)
     if options.json:
         print_json([row.model_dump(mode="json", exclude={"index"}) for row in rows])

@@ -19,7 +19,7 @@ from support.toy_repository import ToyRepository, toy_repository
 import zoo as package
 from zoo.cli import main
 from zoo.util.digest import sha256_file
-from zoo.util.errors import RepositoryError, UsageError
+from zoo.util.errors import RepositoryError
 
 Zoo = Callable[[str], int]
 
@@ -69,8 +69,13 @@ def test_list_as_json_and_by_pattern(zoo: Zoo, capsys: pytest.CaptureFixture[str
     for pattern in ("toy", "'t*'", f"{row['family']} toy"):
         assert zoo(f"list {pattern}") == 0
         assert capsys.readouterr().out.splitlines()[1].startswith("toy ")
-    assert zoo("list tyo") == 2
-    assert "'toy'?" in capsys.readouterr().err
+    for nothing in ("tyo", "toys", "'toys_*'", "toy 'Toy*' tyo"):
+        assert zoo(f"list {nothing}") == zoo(f"list --json {nothing}") == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.count("'toy'?") == 2
+    assert zoo("list 'none*'") == 2
+    assert_golden("cli/list_nothing", capsys.readouterr().err)
 
 
 def test_show_and_pull_as_json(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,8 +127,11 @@ def test_models_in_python(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
         "model", "family", "features", "pixels", "engines",
     ]  # fmt: skip
     assert models._repr_html_().count("<tr>") == 2
-    with pytest.raises(UsageError):
-        package.list_models("none*")
+    assert package.list_models(["none*", "toy"]).names == ("toy",)
+    nothing = package.list_models("none*")  # as timm's list_models does
+    assert (len(nothing), nothing.names) == (0, ())
+    assert repr(nothing)
+    assert "<table" not in nothing._repr_html_()
     monkeypatch.setenv("ZOO_STORE", "nowhere")
     with pytest.raises(RepositoryError):
         package.list_models()
