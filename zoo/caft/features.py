@@ -181,7 +181,7 @@ def cache_features(
     name = _name(data, split)
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
-    _has_any(source, name)
+    has_any(source, name)
     if devices is not None and cluster is not None:
         raise UsageError("a pass runs either on GPUs of this machine or on a cluster, not on both")
     if cluster is not None:
@@ -427,8 +427,12 @@ class Skipped:
         )
 
 
-def _has_any(source: Source, name: str) -> None:
-    """Checks that the data set has an image, before the cache's folder is created."""
+def has_any(source: Source, name: str) -> None:
+    """Checks that a data set has an image, before an engine is loaded or a folder created.
+
+    Raises:
+        DatasetError: It has none.
+    """
     if next(iter(source), None) is not None:
         return
     ignored = "; ".join(notes_of(source))

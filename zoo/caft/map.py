@@ -22,7 +22,7 @@ from zoo.caft.files import NO_LABEL
 from zoo.caft.progress import Progress, unseen
 from zoo.caft.report import new_figure, save_figure
 from zoo.caft.rows import chunk_of, read_rows
-from zoo.util.errors import CacheError, MissingPackageError
+from zoo.util.errors import CacheError, MissingPackageError, UsageError
 from zoo.util.files import write_whole
 from zoo.util.names import counted
 from zoo.util.strenum import StrEnum
@@ -93,10 +93,16 @@ def make_map(
         progress: Shows how far it is.
 
     Raises:
+        UsageError: ``most`` is below three, or the seed negative.
         CacheError: There are fewer than three photos.
         HeadError: Features are not finite numbers.
         MissingPackageError: scikit-learn is not installed.
     """
+    if most < _FEWEST or not 0 <= seed < 2**32:
+        raise UsageError(
+            f"a map of {most} photos with seed {seed}: {_FEWEST} photos are the fewest, and a seed "
+            f"is from 0 to {2**32 - 1}"
+        )
     total = len(cache.labels)
     if total < _FEWEST:
         raise CacheError(f"{cache.folder}: a map needs at least {_FEWEST} images, it has {total}")

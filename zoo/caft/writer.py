@@ -292,7 +292,10 @@ class CacheWriter:
 def _card_of(folder: Path, identity: Identity) -> Card | None:
     """Returns the card of a cache that a pass may continue, None if there is none."""
     if folder.exists() and not folder.is_dir():
-        raise CacheError(f"{folder} is a file; a feature cache is a folder")
+        raise CacheError(
+            f"{folder} is a file; a feature cache is a folder",
+            hint="choose a new or empty folder with -o",
+        )
     card = read_card(folder) if folder.is_dir() else None
     if card is not None:
         check_same(folder, card.identity, identity)

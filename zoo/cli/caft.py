@@ -34,15 +34,18 @@ if TYPE_CHECKING:
 
 def features(options: argparse.Namespace) -> int:
     """Computes the features of a data set once and caches them."""
-    from zoo.caft.features import cache_features
+    from zoo.caft.features import cache_features, has_any
     from zoo.caft.progress import pass_progress
     from zoo.caft.sources import open_source
     from zoo.caft.task import TASKS, Task
 
     chosen = {"image": options.image, "label": options.label, "split": options.split}
-    open_source(options.data, **chosen)  # report problems before downloading an engine
+    has_any(open_source(options.data, **chosen), options.data)  # before an engine is downloaded
     if Path(options.output).is_file():
-        raise CacheError(f"{options.output} is a file; a feature cache is a folder")
+        raise CacheError(
+            f"{options.output} is a file; a feature cache is a folder",
+            hint="choose a new or empty folder with -o",
+        )
     table = _table_of(options)
     with (
         _workforce(options) as cluster,

@@ -40,8 +40,8 @@ def list_models(options: argparse.Namespace) -> int:
     rows = matching(index.models, options.patterns)
     if options.json:
         print_json([row.model_dump(mode="json", exclude={"index"}) for row in rows])
-        return 0
-    print("\n".join(table(rows)))
+    else:
+        print("\n".join([row.model for row in rows] if options.names else table(rows)))
     return 0
 
 
@@ -232,8 +232,10 @@ def client_parser(*, of_repositories: bool = False) -> argparse.ArgumentParser:
         add_store(command)
         if name not in ("list", "mirror"):
             command.add_argument("model", help="model id, as listed by zoo list")
-    for name in ("list", "show", "pull"):
-        parsers[name].add_argument("--json", action="store_true", help="print JSON")
+    form = parsers["list"].add_mutually_exclusive_group()
+    form.add_argument("--names", action="store_true", help="print only the models' ids")
+    for own in (form, parsers["show"], parsers["pull"]):
+        own.add_argument("--json", action="store_true", help="print JSON")
     parsers["list"].add_argument(
         "patterns", nargs="*", metavar="PATTERN", help="ids, patterns such as 'vit_*', or families"
     )

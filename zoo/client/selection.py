@@ -310,11 +310,11 @@ def _build_or_why_not(
 ) -> str:
     """Returns how to build an engine, or what to do where the farm would refuse to."""
     arch = arch_of(target) if target else machine.archs[0]
+    withdrawn = [engine for engine in model.engines if engine.status is Status.WITHDRAWN]
     held_back = [
         engine
-        for engine in model.engines
-        if engine.status is Status.WITHDRAWN
-        and target in (None, *engine.targets)
+        for engine in withdrawn
+        if target in (None, *engine.targets)
         and precision in (None, engine.precision)
         and arch in _archs(engine)
     ]
@@ -332,7 +332,9 @@ def _build_or_why_not(
     if hint is not None:
         return hint
     if precision:
-        return no_precision_hint(arch, precision, model.family)
+        usable = [e for e in model.engines if arch in _archs(e) and e not in withdrawn]
+        published = {engine.precision for engine in usable}
+        return no_precision_hint(model.model, arch, precision, published)
     return f"zoo show {model.model} lists its engines; the farm does not know {arch}"
 
 

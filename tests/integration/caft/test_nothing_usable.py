@@ -11,9 +11,10 @@ import pytest
 from support.caft import folder, identity, toy, write_cache
 from support.goldens import assert_golden, raises_golden
 
-from zoo.caft import FeatureCache, cache_features
+from zoo.caft import FeatureCache, cache_features, train_head
 from zoo.caft.card import Card, write_card
 from zoo.caft.features import Pass
+from zoo.caft.settings import Settings
 from zoo.caft.writer import CacheWriter
 from zoo.cli import caft, main
 from zoo.util.errors import CacheError, DatasetError
@@ -139,3 +140,85 @@ def test_a_file_that_is_no_data_set_is_named(name: str, content: bytes, tmp_path
     with raises_golden(DatasetError, golden, {tmp_path: "FOLDER"}):
         cache_features(tmp_path / name, toy(), tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+@pytest.fixture
+def cache_and_head(tmp_path: Path) -> None:
+    cache_features(folder(tmp_path / "good", classes=2, each=6), toy(), tmp_path / "c")
+    head, _ = train_head(FeatureCache(tmp_path / "c"), Settings(solver="lbfgs"))
+    head.save(tmp_path / "head.safetensors")
+
+
+@pytest.mark.usefixtures("cache_and_head")
+@pytest.mark.parametrize("command", ["predict --head head.safetensors", "similar c"])
+def test_photos_of_which_none_is_usable_are_an_error(
+    command: str, zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad_photos(tmp_path / "bad")
+    assert zoo(f"{command} bad") == 30
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert_golden("caft/no_photo_usable", shown.err[shown.err.index("error: ") :])
+    assert zoo(f"{command} bad good") == 0
+    assert zoo(f"{command} bad bad/a/0.jpg good") == 12
+
+
+@pytest.mark.usefixtures("cache_and_head")
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("map c -o out/m.html --photos 1", 2),
+        ("map c -o out/m.html --photos 2", 2),
+        ("map c -o out/m.html --seed -3", 2),
+        ("map c -o out/m.html --seed 4294967296", 2),
+        ("map c -o out/m.svg", 2),
+        ("map nowhere -o out/m.html", 31),
+        ("probe c --test 0", 2),
+        ("probe c --test nan", 2),
+        ("probe c --test 1", 2),
+        ("probe c --seed -1", 2),
+        ("export-features nowhere -o out/c.csv", 31),
+        ("export-features c -o out/c.none", 2),
+        ("train-head nowhere -o out/head.safetensors", 31),
+        ("predict --head nowhere good -o out/p.csv", 32),
+        ("duplicates nowhere -o out/d.csv", 31),
+        ("run toy nothing.jpg -o out/r.npz", 12),
+        ("features nowhere --model toy -o out/c --format csv", 30),
+        ("features bad --model toy -o good/class0/0.png", 30),
+        ("features good --model toy -o good/class0/0.png", 31),
+        ("duplicates c -o good/class0/0.png/d.csv", 2),
+    ],
+)
+def test_what_is_refused_makes_no_folder(
+    arguments: str,
+    status: int,
+    zoo: Zoo,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bad").mkdir()
+    assert zoo(arguments) == status
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_data_set_is_refused_before_an_engine_is_loaded(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*arguments: object) -> None:
+        raise AssertionError("an engine was loaded")
+
+    monkeypatch.setattr(caft, "_extractor", load)
+    (tmp_path / "empty").mkdir()
+    assert zoo("features empty --model toy -o c") == 30
+
+
+@pytest.mark.usefixtures("cache_and_head")
+def test_the_file_with_all_groups_is_named(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.repeat(np.eye(12, 8, dtype=np.float32) + np.eye(12, 8, -8, np.float32) * 2, 2, axis=0)
+    rows[16:] += 0.5
+    write_cache(Path("twins"), rows + np.arange(24)[:, None] // 2 * 0.01, ["a"] * 24)
+    assert zoo("duplicates twins --at-least 0.9999999 -o d.csv") == 0
+    shown = capsys.readouterr().out
+    assert "d.csv lists all" in shown
+    assert "FILE.csv" not in shown

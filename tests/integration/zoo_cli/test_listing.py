@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from threading import Thread
 
 import pytest
 from support.goldens import assert_golden
+from support.paths import ROOT
 from support.toy_repository import ToyRepository, toy_repository
 
 import zoo as package
@@ -69,6 +71,11 @@ def test_list_as_json_and_by_pattern(zoo: Zoo, capsys: pytest.CaptureFixture[str
     for pattern in ("toy", "'t*'", f"{row['family']} toy"):
         assert zoo(f"list {pattern}") == 0
         assert capsys.readouterr().out.splitlines()[1].startswith("toy ")
+    assert zoo("list --names 't*'") == 0
+    assert capsys.readouterr().out == "toy\n"
+    assert zoo("list --names --json") == 2
+    assert zoo("show 'to*'") == 2
+    assert "'toy'?" in capsys.readouterr().err
     for nothing in ("tyo", "toys", "'toys_*'", "toy 'Toy*' tyo"):
         assert zoo(f"list {nothing}") == zoo(f"list --json {nothing}") == 2
         shown = capsys.readouterr()
@@ -104,7 +111,10 @@ def test_a_model_is_removed_from_the_cache(
     capsys.readouterr()
     assert zoo("cache rm tyo") == 2
     assert "'toy'?" in capsys.readouterr().err
+    assert zoo("cache rm 'toy*'") == 2
+    assert "'toy'?" in capsys.readouterr().err
     assert zoo("cache rm toy --target sm86-rtx1.7-fp16") == 2
+    assert "'toy'?" not in capsys.readouterr().err
     assert len(list((home / "engines").iterdir())) == 1
     capsys.readouterr()
     assert zoo("cache rm toy") == 0
@@ -154,7 +164,7 @@ def test_what_is_cached_works_without_the_repository(
         assert "<td" in extractor._repr_html_()
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion_knows_commands_options_and_files(
     shell: str, zoo: Zoo, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +182,10 @@ def test_bash_completes(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert zoo("completion bash") == 0
     (tmp_path / "zoo.bash").write_text(capsys.readouterr().out)
     (tmp_path / "photo.jpg").touch()
+    (tmp_path / "bin").mkdir()
+    program = f"#!{sys.executable}\nfrom zoo.cli.entry import main\nraise SystemExit(main())\n"
+    (tmp_path / "bin" / "zoo").write_text(program)
+    (tmp_path / "bin" / "zoo").chmod(0o755)
 
     def completed(*words: str) -> list[str]:
         line = " ".join(f"'{word}'" for word in words)
@@ -182,10 +196,17 @@ def test_bash_completes(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[
         )
         done = subprocess.run(
             ["bash", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
-            env={**os.environ},
+            env={
+                **os.environ,
+                "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+            },
         )  # fmt: skip
         return done.stdout.split()
 
     assert completed("zoo", "pre") == ["predict"]
     assert "--precision" in completed("zoo", "pull", "--pre")
     assert completed("zoo", "pull", "toy", "--precision", "fp") == ["fp32", "fp16"]
+    assert completed("zoo", "similar", "cache", "pho") == ["photo.jpg"]
+    for words in (["show", ""], ["features", ".", "--model", "t"], ["cache", "rm", "t"]):
+        assert completed("zoo", *words) == ["toy"]
