@@ -25,6 +25,7 @@ from zoo.caft.rows import chunk_of, read_rows
 from zoo.util.errors import CacheError, MissingPackageError, UsageError
 from zoo.util.files import write_whole
 from zoo.util.names import counted
+from zoo.util.shown import Shown
 from zoo.util.strenum import StrEnum
 
 Floats = npt.NDArray[np.float32]
@@ -47,8 +48,8 @@ class Method(StrEnum):
     PCA = "pca"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Map:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Map(Shown):
     """Photos in a plane.
 
     Attributes:
@@ -64,6 +65,9 @@ class Map:
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     title: str
+
+    def _facts(self) -> dict[str, str]:
+        return {"shows": self.title, "classes": f"{len(self.classes):,}"}
 
     @property
     def groups(self) -> list[tuple[str, str, npt.NDArray[np.int64]]]:

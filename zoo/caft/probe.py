@@ -27,7 +27,7 @@ _KNOWN = 4096  # training images that are read at a time
 _CELLS = 1 << 24  # most neighbours in memory: 200 MiB
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Probed:
     """The probes' results on the same held-out samples.
 
@@ -46,6 +46,9 @@ class Probed:
     held_out: int
     linear: Report
     chance: float
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
 
     @property
     def lines(self) -> list[str]:

@@ -125,8 +125,4 @@ _HEADS = ("model", "family", "features", "pixels", "engines")
 
 
 def _cells(row: IndexRow) -> tuple[str, str, str, str, str]:
-    engines = ", ".join(
-        label if status == "verified" else f"{label} ({status})"
-        for label, status in sorted(row.targets.items())
-    )
-    return row.model, row.family, str(row.feature_dim), row.pixels, engines
+    return row.model, row.family, str(row.feature_dim), row.pixels, row.engines

@@ -24,6 +24,9 @@ Rank = tuple[int, int, int, int, int]
 
 _NO_RANK: Rank = (0, 0, 0, 0, 0)
 
+_ALLOW_SEEDED = "add --allow-seeded (in Python, allow_seeded=True)"
+_ALLOW_PENDING = "add --allow-pending (in Python, allow_pending=True)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -95,7 +98,7 @@ def select(
         if why_not is None:
             why_not = _held_back(engine, allow_pending=allow_pending)
         if why_not is None and engine.dry_run and not allow_seeded:
-            why_not = "dry run with seeded weights; to use it anyway, add --allow-seeded"
+            why_not = f"dry run with seeded weights; to use it anyway, {_ALLOW_SEEDED}"
         if why_not is None:
             fitting.append((rank, engine))
         else:
@@ -154,7 +157,7 @@ def _held_back(engine: EngineEntry, *, allow_pending: bool) -> str | None:
         case Status.PENDING if allow_pending:
             return None
         case Status.PENDING:
-            return f"pending: {engine.reason}; to use it anyway, add --allow-pending"
+            return f"pending: {engine.reason}; to use it anyway, {_ALLOW_PENDING}"
         case Status.WITHDRAWN:
             return f"withdrawn: {engine.reason}"
         case _:
