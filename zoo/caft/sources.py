@@ -259,12 +259,17 @@ class FolderSource:
                 self._leave_out("ignored hidden files and folders", path)
             elif is_dir:
                 yield from self._images(Path(path), f"{within}{name}/", above | {real})
-            elif _is_image(name, path):
+            elif is_image_suffix(os.path.splitext(name)[1].lower()):
                 yield within + name, path
             else:
+                start = _start_of(path, 16)
+                if looks_like_image(start):
+                    yield within + name, path
+                    continue
                 suffix = Path(name).suffix
                 files = f"files with suffix {suffix}" if suffix else "files without a suffix"
-                self._leave_out(f"left out, {reason_not_read(suffix.lower())}: {files}", path)
+                why = reason_not_read(suffix.lower(), start)
+                self._leave_out(f"left out, {why}: {files}", path)
 
     def _leave_out(self, kind: str, path: str) -> None:
         self.notes.add(in_utf8(kind), in_utf8(Path(path).relative_to(self.root).as_posix()))
@@ -298,12 +303,6 @@ def _readable(name: str) -> str:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(name: str, path: str) -> bool:
-    """Whether a file is an image by its suffix, or by its content."""
-    suffix = os.path.splitext(name)[1].lower()
-    return is_image_suffix(suffix) or looks_like_image(_start_of(path, 16))
 
 
 def _start_of(path: str | Path, size: int) -> bytes:
