@@ -71,7 +71,7 @@ lock: $(READY)  ## Ask the hub about weights and write manifests.lock (MODELS, U
 	@$(FARM) lock $(ARGS_lock)
 
 verify: $(READY)  ## Verify published engines that are pending for a GPU like this machine's (STORE; TRUST: the repository's root)
-	@$(if $(TRUST),$(BIN)/zoo list --store "$(STORE)" --trust "$(TRUST)" >/dev/null)
+	@$(if $(TRUST),$(BIN)/zoo list --store "$(or $(STORE),_repository)" --trust "$(TRUST)" >/dev/null)
 	@$(FARM) verify --pending $(ARGS_verify)
 
 prove: verify  ## Deprecated name of make verify

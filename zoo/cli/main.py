@@ -21,12 +21,14 @@ from zoo.client.recommendation import cut, kept, verdicts
 from zoo.client.selection import select, why
 from zoo.repository.chunked import Transfer
 from zoo.schema.index import EngineEntry
+from zoo.schema.layout import METADATA
 from zoo.schema.targets import PRECISIONS
-from zoo.stores import open_store
+from zoo.stores import ObjectStore, open_store
+from zoo.stores.local import LocalStore
 from zoo.util.errors import UsageError, ZooError
 from zoo.util.files import whole
 from zoo.util.kinds import kind_of_file
-from zoo.util.names import counted
+from zoo.util.names import counted, listed
 from zoo.util.terminal import harmless
 from zoo.util.version import __version__
 
@@ -184,7 +186,7 @@ def mirror(options: argparse.Namespace) -> int:
         archs=[read_arch(name).name for name in options.gpu] if options.gpu else None,
         precisions=[options.precision] if options.precision else None,
     )
-    client, destination = client_of(options), open_store(options.destination)
+    client, destination = client_of(options), _destination(options.destination)
     result = copy(client, destination, wanted, say=print)
     print(
         f"{destination.url}: {counted(result.engines, 'engine')}, "
@@ -197,6 +199,24 @@ def mirror(options: argparse.Namespace) -> int:
         f"zoo list --store {store} --trust {root}"
     )
     return 0
+
+
+def _destination(url: str) -> ObjectStore:
+    """Opens the store to mirror to.
+
+    Raises:
+        UsageError: It is a folder of other files.
+    """
+    destination = open_store(url)
+    if isinstance(destination, LocalStore) and destination.root.exists():
+        root = destination.root
+        names = [] if (root / METADATA).is_dir() else sorted(path.name for path in root.iterdir())
+        if others := [name for name in names if not name.startswith(".")]:
+            raise UsageError(
+                f"{root} is no repository and contains other files: {listed(others, 3)}",
+                hint="give a new or empty folder, or a mirror of the same repository",
+            )
+    return destination
 
 
 def main() -> int:

@@ -274,7 +274,7 @@ def nothing_published(url: str) -> RepositoryError:
 
 def default_store() -> str:
     """Returns the default repository: ``$ZOO_STORE``, else ``./_repository``."""
-    return os.environ.get("ZOO_STORE", "_repository")
+    return os.environ.get("ZOO_STORE") or "_repository"
 
 
 def default_cache() -> Path:

@@ -58,6 +58,11 @@ def test_make_refuses_what_has_no_effect(words: list[str], status: int) -> None:
         assert_golden(f"planning/no-effect-{goals}", done.stderr.partition("*** ")[2])
 
 
+def test_the_trusted_root_is_that_of_the_repository_which_is_verified() -> None:
+    assert '--store "_repository" --trust "r"' in make("verify", "TRUST=r").stdout
+    assert '--store "s" --trust "r"' in make("verify", "TRUST=r", "STORE=s").stdout
+
+
 def test_make_says_that_a_misspelt_goal_does_not_exist() -> None:
     done = make("zooo", "MODELS=x")
     assert done.returncode == 2

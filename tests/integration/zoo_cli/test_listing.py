@@ -127,6 +127,30 @@ def test_a_model_is_removed_from_the_cache(
     assert zoo("pull toy") == 0
 
 
+def test_a_mirror_that_can_not_be_leaves_nothing(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert zoo("mirror new --models toy tyo") == 2
+    assert "'toy'?" in capsys.readouterr().err
+    assert zoo("mirror new --gpu rtx3080") == 11
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "photos").mkdir()
+    assert zoo("mirror photos") == 0  # it is empty
+    assert zoo("mirror photos") == 0  # it is a mirror
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "cat.jpg").touch()
+    for destination in ("others", "."):
+        assert zoo(f"mirror {destination}") == 2
+        assert "other files" in capsys.readouterr().err
+    assert zoo("mirror ''") == 10
+    assert [path.name for path in (tmp_path / "others").iterdir()] == ["cat.jpg"]
+    assert zoo("list --store ''") == 10
+    monkeypatch.setenv("ZOO_STORE", "")
+    assert zoo("list") == 10  # as if it were not set
+    assert "_repository" in capsys.readouterr().err
+
+
 def test_models_in_python(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     models = package.list_models("t*")
     assert models.names == ("toy",)
