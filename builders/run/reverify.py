@@ -243,7 +243,7 @@ class Reverifier:
     def _refuse(self, elsewhere: dict[str, list[str]], status: str) -> None:
         count = sum(map(len, elsewhere.values()))
         raise SelectionError(
-            f"this machine can't run any of {counted(count, f'{status} engine')}:\n    "
+            f"this machine can run none of what is {status} ({counted(count, 'engine')}):\n    "
             + "\n    ".join(_lines_of_needs(elsewhere)),
             hint=f"this machine has {_describe(self._machine)}; run this command on a machine "
             "that has what they need",

@@ -88,11 +88,8 @@ class CacheWriter:
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         is_empty = _is_empty(folder)  # whatever it was made for, it holds nothing of that
         card = None if is_empty else _card_of(folder, identity)
-        if card is not None and not moved and card.source not in (source, *former):
-            raise CacheError(
-                f"{folder} has features of {card.source}, not of {source}",
-                hint="use another folder, or --moved if it is the same data set elsewhere",
-            )
+        if card is not None and not moved:
+            _check_source(folder, card, source, former)
         self.source_before = source if card is None else card.source
         if card is not None:
             card = card.model_copy(update={"source": source})
@@ -103,7 +100,7 @@ class CacheWriter:
         self._views = identity.augmentation.views
         try:
             if is_empty:
-                self._take_over()
+                _take_over(folder)
             if self.writable:
                 settle(folder)
             if card is None:
@@ -121,18 +118,6 @@ class CacheWriter:
         self.unlabelled = self.old.unlabelled
         self._files = CacheFiles(folder, identity, self.old.end)
 
-    def _take_over(self) -> None:
-        """Deletes the files of a cache without samples, of which the lock is held.
-
-        Raises:
-            CacheError: Somebody else has written to it before it was locked.
-        """
-        if not _is_empty(self.folder):
-            raise CacheError(
-                f"another process has just written {self.folder}", hint="run the command again"
-            )
-        _delete_files(self.folder)
-
     def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         """Adds a batch atomically: if this process is killed, entirely or not at all.
 
@@ -145,20 +130,10 @@ class CacheWriter:
                 process writes to the cache; or this user may not, and an image is usable.
         """
         if not self.writable:
-            self._check_skipped(outcomes)
+            _check_skipped(self.folder, outcomes)
             return
         with _writing(self.folder):
             self._append(outcomes, features)
-
-    def _check_skipped(self, outcomes: Sequence[Decoded]) -> None:
-        """Checks that nothing of a batch has to be written: its images were skipped before."""
-        usable = [outcome.sample.name for outcome in outcomes if outcome.error is None]
-        if usable:
-            raise CacheError(
-                f"{self.folder} lacks {usable[0]}, which is usable now, and you may not write "
-                "to it",
-                hint="copy the folder to one of your own and name it with -o",
-            )
 
     def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
         good = np.array([outcome.error is None for outcome in outcomes], bool)
@@ -191,8 +166,7 @@ class CacheWriter:
     def close(self, *, complete: bool, seconds: float = 0.0, draft: Draft | None = None) -> Card:
         """Finishes the arrays and writes the card, if there is something to write.
 
-        A pass that did not finish and added no row leaves everything as it found it: no folder, if
-        there was none.
+        A pass that did not finish and added no row leaves what it found.
 
         Args:
             complete: Whether the pass has finished.
@@ -202,10 +176,13 @@ class CacheWriter:
         Returns:
             The cache's card.
         """
+        if draft is not None and not complete:
+            draft.drop()
+            draft = None
         try:
             with _writing(self.folder):
                 if not complete and self.samples == self.old.samples:
-                    self._undo(draft)
+                    self._undo()
                 else:
                     self._finish(complete=complete, seconds=seconds, draft=draft)
         finally:
@@ -213,29 +190,21 @@ class CacheWriter:
             self._unlock()
         return self.card
 
-    def _undo(self, draft: Draft | None) -> None:
+    def _undo(self) -> None:
         """Removes what a pass wrote that added no row."""
-        if draft is not None:
-            draft.drop()
         were_open = self._files.are_open
         self._files.close(sync=False)
         if not self.writable or self._files.have_grown:
             return
         if not self.old.samples:
             _delete_files(self.folder)
-            (self.folder / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):  # there are files of somebody else
-                for path in self._made:
-                    path.rmdir()
+            _delete_folders(self.folder, self._made)
         elif were_open:
             os.truncate(self.folder / LOG, self.old.end)
             self.card = self._card_before
             write_card(self.folder, self.card)
 
     def _finish(self, *, complete: bool, seconds: float, draft: Draft | None) -> None:
-        if draft is not None and not complete:
-            draft.drop()
-            draft = None
         changed = self._files.are_open or draft is not None
         moved = self.source_before != self.card.source
         if not changed and (not complete or (self.card.complete and not moved)):
@@ -264,11 +233,7 @@ class CacheWriter:
             }
         )
         if complete:
-            digests = {name: sha256_file(self.folder / name) for name in (LABELS, HASHES)}
-            fingerprint = sha256_file(self.folder / LOG)
-            self.card = self.card.model_copy(
-                update={"fingerprint": fingerprint, "digests": digests}
-            )
+            self.card = _finished(self.card, self.folder)
         write_card(self.folder, self.card)
 
     def _open_files(self) -> None:
@@ -287,6 +252,31 @@ class CacheWriter:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _check_source(folder: Path, card: Card, source: str, former: tuple[str, ...]) -> None:
+    if card.source not in (source, *former):
+        raise CacheError(
+            f"{folder} has features of {card.source}, not of {source}",
+            hint="use another folder, or --moved if it is the same data set elsewhere",
+        )
+
+
+def _finished(card: Card, folder: Path) -> Card:
+    """Returns a card that tells whether the files are those of a finished pass."""
+    digests = {name: sha256_file(folder / name) for name in (LABELS, HASHES)}
+    fingerprint = sha256_file(folder / LOG)
+    return card.model_copy(update={"fingerprint": fingerprint, "digests": digests})
+
+
+def _check_skipped(folder: Path, outcomes: Sequence[Decoded]) -> None:
+    """Checks that nothing of a batch has to be written: its images were skipped before."""
+    usable = [outcome.sample.name for outcome in outcomes if outcome.error is None]
+    if usable:
+        raise CacheError(
+            f"{folder} lacks {usable[0]}, which is usable now, and you may not write to it",
+            hint="copy the folder to one of your own and name it with -o",
+        )
 
 
 def _card_of(folder: Path, identity: Identity) -> Card | None:
@@ -316,11 +306,30 @@ def _is_empty(folder: Path) -> bool:
     return not log.exists() or all("error" in line for line, _ in whole_lines(log))
 
 
+def _take_over(folder: Path) -> None:
+    """Deletes the files of a cache without samples, of which the lock is held.
+
+    Raises:
+        CacheError: Somebody else has written to it before it was locked.
+    """
+    if not _is_empty(folder):
+        raise CacheError(f"another process has just written {folder}", hint="run the command again")
+    _delete_files(folder)
+
+
 def _delete_files(folder: Path) -> None:
     """Deletes the files of a cache, the card last, but not its lock."""
     shutil.rmtree(folder / NEXT, ignore_errors=True)
     for name in (STAMPS, LOG, FEATURES, LABELS, HASHES, SUMS, CARD):
         (folder / name).unlink(missing_ok=True)
+
+
+def _delete_folders(folder: Path, made: list[Path]) -> None:
+    """Deletes the lock of a cache, and the folders that its pass has made."""
+    (folder / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # there are files of somebody else
+        for path in made:
+            path.rmdir()
 
 
 def _is_leftover(path: Path) -> bool:
