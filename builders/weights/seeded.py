@@ -157,7 +157,7 @@ def make_network(create: Callable[[], nn.Module], images: npt.NDArray[np.float32
     import torch
     from torch import nn
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = create()
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -137,6 +137,9 @@ def main(descriptor: str, copies: str = Copies.EXPORTS) -> int:
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    # CUDA does not work in copies of a process that has looked for GPUs, as PyTorch does by itself.
+    # Neither an export nor a comparison of a CPU engine needs one.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from builders.worker import execute, speed
 
     match Copies(copies):

@@ -6,9 +6,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from zoo.caft.decode import Decoded
+from zoo.caft.file_read import FileRead
 from zoo.caft.runs import Result
 from zoo.caft.sending import Attempt
-from zoo.caft.stamps import FileRead
 from zoo.caft.wire import Answer, InFile, RowOutcome, parts_of
 from zoo.util.causes import plain
 
@@ -96,9 +96,10 @@ def checked(
     )
     good = np.repeat([outcome.error is None for outcome in outcomes], views)
     decoders = tuple(plain(name) for name in answer.decoders)
+    result = Result(outcomes, features)
     if not np.isfinite(features[good]).all():
-        raise NotFinite((outcomes, features))
-    return decoders, (outcomes, features)
+        raise NotFinite(result)
+    return decoders, result
 
 
 def _check_done(answer: Answer, attempt: Attempt) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy.typing as npt
 
 from zoo.caft.arrays import open_arrays
 from zoo.caft.card import Identity
-from zoo.caft.files import LOG, own, sums_of
+from zoo.caft.files import LOG, own
 from zoo.caft.growing import GrowingArray
 from zoo.util.errors import CacheError
 
@@ -38,6 +40,7 @@ class CacheFiles:
         self._waiting = 0
         """Bytes of features that may not be on the disk."""
         self._writing_back: threading.Thread | None = None
+        self._writer: ThreadPoolExecutor | None = None
 
     @property
     def are_open(self) -> bool:
@@ -72,32 +75,54 @@ class CacheFiles:
                 hint="this disk has no locks: wait until the other pass finishes, or stop it",
             )
 
-    def append(
-        self,
-        features: npt.NDArray[Any],
-        labels: npt.NDArray[np.int64],
-        hashes: npt.NDArray[np.uint8],
-        lines: bytes,
-    ) -> None:
-        """Appends a batch; it counts once its lines are in the log, which are written at once.
+    @contextmanager
+    def writing(self, features: npt.NDArray[Any]) -> Iterator[None]:
+        """Appends the features of a batch, in another thread, which the end waits for.
+
+        They count once the rest of the batch was appended. A megabyte of them takes as long as all
+        that a pass has to do for their log, and the thread has no need of the GIL.
 
         Args:
             features: ``(samples * views, feature_dim)`` in the cache's data type.
+
+        Raises:
+            OSError: They can't be written.
+        """
+        assert self._arrays is not None
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, "write")
+        written = self._writer.submit(self._arrays[0].append, features)
+        try:
+            yield
+        finally:
+            wait([written])
+        written.result()
+        self._waiting += features.nbytes
+        if self._waiting >= _WRITTEN_BACK:
+            self._write_back(self._arrays[0].path)
+
+    def append(
+        self,
+        labels: npt.NDArray[np.int64],
+        hashes: npt.NDArray[np.uint8],
+        sums: npt.NDArray[np.uint32],
+        lines: bytes,
+    ) -> None:
+        """Appends the rest of a batch, which counts then: the log comes last, in one write.
+
+        Args:
             labels: ``(samples,)``.
             hashes: ``(samples, 32)``.
+            sums: ``(samples,)``, :func:`zoo.caft.files.sums_of` the features.
             lines: The lines of the log, of skipped samples too.
         """
         assert self._arrays is not None
         assert self._log is not None
-        sums = sums_of(features, len(labels))
-        parts: tuple[npt.NDArray[Any], ...] = features, labels, hashes, sums
-        for array, rows in zip(self._arrays, parts, strict=True):
+        parts: tuple[npt.NDArray[Any], ...] = labels, hashes, sums
+        for array, rows in zip(self._arrays[1:], parts, strict=True):
             array.append(rows)
         self._end += len(lines)
         _write(self._log, lines)
-        self._waiting += features.nbytes
-        if self._waiting >= _WRITTEN_BACK:
-            self._write_back(self._arrays[0].path)
 
     def cut(self, samples: int) -> None:
         """Cuts the arrays, which are closed, to so many samples."""
@@ -110,6 +135,9 @@ class CacheFiles:
         Args:
             sync: Whether to wait until the data is on the disk.
         """
+        if self._writer is not None:
+            self._writer.shutdown()
+            self._writer = None
         if self._writing_back is not None:
             self._writing_back.join()
             self._writing_back = None

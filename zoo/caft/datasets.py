@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zoo.caft.file_read import FileRead
 from zoo.caft.labels import NO_CLASS_HINT, LabelChoice, LabelError, class_of
 from zoo.caft.notes import Notes
 from zoo.caft.sample import Item, Sample, Source
-from zoo.caft.stamps import FileRead
 from zoo.util.causes import cause_of
 from zoo.util.errors import DatasetError, MissingPackageError, RunError, UsageError
 

@@ -51,7 +51,7 @@ from zoo.util.faults import MachineError
 _BUFFERS = 3
 """One that the engine reads, one that is full, one that is being filled."""
 
-_MOST_AT_ONCE = 16
+_MOST_AT_ONCE = 32
 """Most samples per task of a thread; a task of its own would cost more than decoding some."""
 
 _TASKS = 4
@@ -66,9 +66,9 @@ def _plain(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return np.empty(shape, np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: see Sample
 class Decoded:
-    """The outcome of decoding a sample.
+    """The outcome of decoding a sample; nobody changes it.
 
     Attributes:
         sample: The sample.

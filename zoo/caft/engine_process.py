@@ -18,19 +18,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo.caft.augment import Augmentation
+from zoo.caft.card import Storage
 from zoo.caft.decode import Decoded
 from zoo.caft.decode_process import reason_of
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
+from zoo.caft.file_read import FileRead, Stamp
+from zoo.caft.files import STORED, sums_of
+from zoo.caft.mapped_memory import MappedPieces
 from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
-from zoo.caft.shared_memory import FilledPieces, MappedPieces, Piece
-from zoo.caft.stamps import FileRead, Stamp
+from zoo.caft.shared_memory import FilledPieces, Piece
 from zoo.inference.extractor import Extractor
+from zoo.inference.gpu import turns
 from zoo.inference.preprocess import Exif
 from zoo.runtime import open_session
 from zoo.runtime.base import Features
@@ -47,11 +52,13 @@ class Task:
         engine: Path of the engine file, whose digest has been checked.
         record: Its build record, as JSON.
         augmentation: The views of each image.
+        storage: Data type of the features that are wanted.
         samples: Samples per batch.
         workers: Number of decoding threads.
         decode: How photos are decoded.
         exif: Whether to apply the EXIF orientation of photos.
         threads: Threads of an engine on the CPU; by default one per core.
+        turns: Descriptor that processes on the same GPU share; see :mod:`zoo.inference.gpu.turns`.
     """
 
     engine: Path
@@ -62,6 +69,8 @@ class Task:
     decode: DecodeMode
     exif: Exif
     threads: int | None = None
+    storage: Storage = "fp32"
+    turns: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,35 +87,23 @@ class Loaded:
         return self.image
 
 
-class Outcome(NamedTuple):
-    """A :class:`zoo.caft.decode.Decoded` without its sample, which the parent has.
+Outcome = tuple["str | None", str, "str | None", "Stamp | None"]
+"""What the parent does not know of a :class:`zoo.caft.decode.Decoded`: label, digest and error, and
+the stamp of its file. Plain tuples, which are pickled fastest."""
 
-    It is sent as a plain tuple, which is pickled fastest.
 
-    Attributes:
-        label: See there.
-        sha256: See there.
-        error: See there.
-        stamp: The stamp of the sample's file.
-    """
+def outcome_of(sample: Sample, outcome: Outcome) -> Decoded:
+    """Returns what a process has told of the parent's sample."""
+    label, sha256, error, stamp = outcome
+    if isinstance(sample.read, FileRead):
+        sample.read.stamp = stamp
+    return Decoded(sample=sample, label=label, sha256=sha256, error=error)
 
-    label: str | None
-    sha256: str
-    error: str | None
-    stamp: Stamp | None
 
-    @classmethod
-    def of(cls, decoded: Decoded) -> Outcome:
-        """Returns what the parent does not know of a sample's outcome."""
-        read = decoded.sample.read
-        stamp = read.stamp if isinstance(read, FileRead) else None
-        return cls(label=decoded.label, sha256=decoded.sha256, error=decoded.error, stamp=stamp)
-
-    def decoded(self, sample: Sample) -> Decoded:
-        """Returns the outcome with the parent's sample."""
-        if isinstance(sample.read, FileRead):
-            sample.read.stamp = self.stamp
-        return Decoded(sample=sample, label=self.label, sha256=self.sha256, error=self.error)
+def _told_of(decoded: Decoded) -> Outcome:
+    read = decoded.sample.read
+    stamp = read.stamp if isinstance(read, FileRead) else None
+    return decoded.label, decoded.sha256, decoded.error, stamp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +131,7 @@ class EngineProcess:
 
     def __init__(self, task: Task, name: str, environment: Mapping[str, str]) -> None:
         self._name = name
+        self._type = np.dtype(STORED[task.storage])
         ours, theirs = socket.socketpair()
         self._socket = ours
         with theirs:
@@ -141,7 +139,7 @@ class EngineProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *(() if task.turns is None else (task.turns,))),
                 env={**os.environ, "PYTHONPATH": paths, **environment},
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
@@ -170,19 +168,23 @@ class EngineProcess:
         """
         self._sent(None)
 
-    def receive(self) -> tuple[list[Outcome], Features]:
-        """Waits for the result of the first batch whose result has not been received.
+    def receive(self) -> tuple[list[Outcome], npt.NDArray[Any], npt.NDArray[np.uint32]]:
+        """Waits for the first batch whose result has not been received.
+
+        Returns:
+            What came of each sample, the features in the data type that was asked for, and the sum
+            of each sample's.
 
         Raises:
             RunError: The engine failed, or the process has ended.
         """
-        outcomes, shape, number, fresh = self._received()
+        outcomes, shape, sums, number, fresh = self._received()
         try:
             data = self._pieces.filled(number, fresh=fresh)
         except (OSError, ValueError) as error:
             raise self._ended() from error
-        features = data[: 4 * math.prod(shape)].view(np.float32).reshape(shape)
-        return [Outcome(*each) for each in outcomes], features
+        features = data[: self._type.itemsize * math.prod(shape)].view(self._type).reshape(shape)
+        return outcomes, features, np.frombuffer(sums, np.uint32)
 
     def stop(self) -> None:
         """Ends the process, whatever it does; what other threads send and receive fails."""
@@ -251,17 +253,19 @@ def serve(ours: socket.socket) -> None:
     """Runs the parent's samples until it closes the connection."""
     connection = Connection(os.dup(ours.fileno()))
     task: Task = connection.recv()
+    turns.share(task.turns)
     try:
         with _extractor(task) as extractor, _runs(extractor, task) as runs:
             try:
                 connection.send(runs.decoders)
                 pieces = FilledPieces(ours)
                 for samples in _each_run(connection, pieces):
-                    for outcomes, features in runs.results(samples):
+                    for outcomes, features, _ in runs.results(samples):
                         piece = pieces.take()
-                        _copy(features, piece)
-                        told = [tuple(Outcome.of(each)) for each in outcomes]
-                        connection.send((told, features.shape, piece.number, piece.fresh))
+                        rows = _stored(features, task.storage, piece)
+                        told = [_told_of(each) for each in outcomes]
+                        sums = sums_of(rows, len(outcomes)).tobytes()
+                        connection.send((told, rows.shape, sums, piece.number, piece.fresh))
                         pieces.hand_over(piece)
             except Exception as error:
                 # Before the threads are ended: one of them waits for the parent's samples.
@@ -273,9 +277,13 @@ def serve(ours: socket.socket) -> None:
         raise SystemExit(1) from error
 
 
-def _copy(features: Features, piece: Piece) -> None:
-    rows = np.frombuffer(piece.room(4 * features.size), np.float32)
-    rows.reshape(features.shape)[:] = features
+def _stored(features: Features, storage: Storage, piece: Piece) -> npt.NDArray[Any]:
+    """Copies features into shared memory, in the data type of a cache."""
+    kind = np.dtype(STORED[storage])
+    rows = np.frombuffer(piece.room(kind.itemsize * features.size), kind).reshape(features.shape)
+    with np.errstate(over="ignore"):  # the parent, which writes them, looks for infinity
+        rows[:] = features
+    return rows
 
 
 def _told(error: Exception) -> ZooError:

@@ -19,6 +19,7 @@ from zoo.caft.datasets import described
 from zoo.caft.decode import Decoded, cores
 from zoo.caft.engine_process import Task
 from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
+from zoo.caft.file_read import FileRead
 from zoo.caft.gpus import LONG_PASS, Devices, Environments, chosen_gpus, doubled, idle_gpus, own_gpu
 from zoo.caft.handover import HandoverRuns
 from zoo.caft.labels import LabelChoice
@@ -32,7 +33,7 @@ from zoo.caft.same_source import SameSource
 from zoo.caft.sample import Source
 from zoo.caft.sources import A_DATA_SET, FolderSource, open_source
 from zoo.caft.spread import Starting
-from zoo.caft.stamps import FileRead, Stamps
+from zoo.caft.stamps import Stamps
 from zoo.caft.workers import Workforce
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
@@ -214,7 +215,7 @@ def cache_features(
                 closing(Lookahead(recogniser.new_samples(source))) as new_samples,
                 _open_runs(
                     extractor,
-                    augmentation,
+                    identity,
                     new_samples,
                     samples=samples,
                     workers=workers,
@@ -229,11 +230,11 @@ def cache_features(
                 _progress(on_progress, data, image=image, label=label, split=split) as show,
             ):
                 writer.decoded_by(runs.decoders)
-                for outcomes, features in results:
+                for result in results:
                     writer.decoded_by(runs.decoders)  # workers of a cluster say it with the result
-                    writer.append(outcomes, features)
-                    _stamp(stamps, outcomes)
-                    _count(outcomes, state, skipped)
+                    writer.append(result.outcomes, result.features, result.sums)
+                    _stamp(stamps, result.outcomes)
+                    _count(result.outcomes, state, skipped)
                     show(state)
             if state.bad == state.images and not recogniser.changes.kept:
                 raise skipped.nothing_usable(name, source, state.bad)
@@ -264,7 +265,7 @@ def _progress(given: Progress | None, data: Any, **chosen: Any) -> Iterator[Prog
 @contextmanager
 def _open_runs(
     extractor: Extractor,
-    augmentation: Augmentation,
+    identity: Identity,
     new_samples: Lookahead,
     *,
     samples: int,
@@ -280,6 +281,7 @@ def _open_runs(
 
     Processes are told to end on exit, and waited for by ``ended``: CUDA takes half a second.
     """
+    augmentation = identity.augmentation
     if cluster is not None:
         setup = setup_of(
             cluster, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
@@ -296,6 +298,7 @@ def _open_runs(
                 engine=extractor.file.resolve(),
                 record=extractor.record.model_dump_json().encode(),
                 augmentation=augmentation,
+                storage=identity.storage,
                 samples=samples,
                 workers=max(1, (workers or cores()) // len(processes)),
                 decode=decode,

@@ -1,17 +1,13 @@
-"""A process that reads files for the GPU's JPEG decoder: paths in, contents and digests out.
+"""Reads files for the GPU's JPEG decoder in other processes (:mod:`zoo.caft.read_process`).
 
 A photo that the GPU decodes costs the host next to nothing but its file: opening, reading and
 hashing it, each of which gives up the GIL. A few threads that hand the GIL around for every file
 prepare a fraction of the photos that the GPU could take, so that files are read in other processes,
 several per request. They read into shared memory, which is used again, so that nothing is copied.
-
-``python -m zoo.caft.file_reader FD EXIF`` is the process's side; messages are pickled, and come
-from and go to its parent only.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import queue
 import socket
@@ -19,22 +15,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from zoo.caft.shared_memory import FilledPieces, MappedPieces, Piece
-from zoo.caft.stamps import FileRead, Stamp
-from zoo.inference.gpu.jpeg import JpegFile, JpegSize, plain_jpeg
-from zoo.inference.preprocess import Exif, orientation_of
-from zoo.util.digest import sha256_bytes
-
-_EXIF = b"Exif\0\0"
-_HEADERS = 65_536  # bytes; EXIF is at the start of a file
+from zoo.caft import read_process
+from zoo.caft.file_read import FileRead, Stamp
+from zoo.caft.mapped_memory import MappedPieces
+from zoo.caft.read_process import Found
+from zoo.inference.gpu.jpeg import JpegFile, JpegSize
+from zoo.inference.preprocess import Exif
 
 
 class JpegContent(NamedTuple):
@@ -51,11 +44,6 @@ class JpegContent(NamedTuple):
     stamp: Stamp | None
 
 
-_Found = tuple[int, int, int, int, str, "Stamp | None"]
-"""A process's answer about a file: start and end in the shared memory, width, height, digest and
-stamp. Plain tuples, which are pickled fastest."""
-
-
 class FileReader:
     """Reads files in another process; used by one thread at a time.
 
@@ -69,11 +57,10 @@ class FileReader:
         with theirs:
             paths = os.pathsep.join(path for path in sys.path if path)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), exif],
+                [sys.executable, "-m", read_process.__name__, str(theirs.fileno()), exif],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                # numpy computes nothing there: it need not start a thread for each core
-                env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, "PYTHONPATH": paths},
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
         self._connection = Connection(os.dup(ours.fileno()))
@@ -99,13 +86,14 @@ class FileReader:
         try:
             asked = [(file.file, file.start, file.size, file.unchanged) for file in files]
             self._connection.send((self._pieces.free(), asked))
-            answers: list[_Found | None]
+            answers: list[Found | None]
             answers, number, fresh = self._connection.recv()
             shared = self._pieces.filled(number, fresh=fresh)
         except (OSError, EOFError, ValueError):  # it was killed: its files are read here
             self.close()
             return [None] * len(files)
-        return [None if found is None else _content(found, shared) for found in answers]
+        address = shared.__array_interface__["data"][0]
+        return [None if found is None else _content(found, shared, address) for found in answers]
 
     def kill(self) -> None:
         """Ends the process, whatever it does."""
@@ -173,59 +161,7 @@ class FileReaders:
             self._ready.set()
 
 
-def decodable(data: bytes | memoryview, exif: Exif) -> JpegSize | None:
-    """Returns the size of a file that the GPU decodes like Pillow, None for other files.
-
-    Args:
-        data: Content of the file.
-        exif: Whether its EXIF orientation is applied; a file that is turned is not for the GPU.
-    """
-    size = plain_jpeg(data)
-    if size is None or exif == "ignore" or _EXIF not in bytes(data[:_HEADERS]):
-        return size
-    with Image.open(io.BytesIO(data)) as photo:
-        return size if orientation_of(photo) == 1 else None
-
-
-def serve(ours: socket.socket, exif: Exif) -> None:
-    """Answers requests until the parent closes the connection."""
-    with closing(Connection(os.dup(ours.fileno()))) as connection:
-        connection.send(None)  # ready
-        pieces = FilledPieces(ours)
-        while True:
-            try:
-                free, request = connection.recv()
-            except (EOFError, OSError):
-                return
-            pieces.free(free)
-            piece = pieces.take()
-            answers = [_read(FileRead(*file), piece, exif) for file in request]
-            connection.send((answers, piece.number, piece.fresh))
-            pieces.hand_over(piece)
-
-
-def _read(file: FileRead, piece: Piece, exif: Exif) -> _Found | None:
-    """Appends a file to shared memory if the GPU decodes it."""
-    start = piece.used
-    try:
-        data = file.into(piece.room)
-        size = decodable(data, exif)
-    except Exception:  # the parent reads it again, and says what is wrong
-        size = None
-    if size is None:
-        piece.used = start
-        return None
-    return start, piece.used, *size, sha256_bytes(data), file.stamp
-
-
-def _content(found: _Found, shared: npt.NDArray[np.uint8]) -> JpegContent:
+def _content(found: Found, shared: npt.NDArray[np.uint8], address: int) -> JpegContent:
     start, end, width, height, sha256, stamp = found
-    return JpegContent(JpegFile(shared[start:end], JpegSize(width, height)), sha256, stamp)
-
-
-if __name__ == "__main__":
-    # The module by its own name: what it pickles must be found in the parent.
-    from zoo.caft import file_reader
-
-    with socket.socket(fileno=int(sys.argv[1])) as connected:
-        file_reader.serve(connected, sys.argv[2])  # type: ignore[arg-type]
+    file = JpegFile(shared[start:end], JpegSize(width, height), address + start)
+    return JpegContent(file, sha256, stamp)

@@ -189,14 +189,12 @@ def _key(text: str) -> str:
 
 def line_of(sample: Sample, label: str | None, sha256: str, error: str | None = None) -> bytes:
     """Returns a sample's line in the log."""
-    line: LogLine = {"key": key_of(sample), "name": in_utf8(sample.name)}
+    quoted = _ENCODER.encode  # of each text: that of a dictionary takes five times as long
+    text = f'{{"key": "{key_of(sample)}", "name": {quoted(in_utf8(sample.name))}'
     if label is not None:
-        line["label"] = label
-    if error:
-        line["error"] = error
-    else:
-        line["sha256"] = sha256
-    return encode(line)
+        text += f', "label": {quoted(label)}'
+    text += f', "error": {quoted(error)}}}\n' if error else f', "sha256": "{sha256}"}}\n'
+    return text.encode("utf-8", "replace")
 
 
 def encode(line: LogLine | DraftLine) -> bytes:
@@ -206,7 +204,7 @@ def encode(line: LogLine | DraftLine) -> bytes:
 
 def in_utf8(name: str) -> str:
     """Returns a file's name with bytes that are not valid UTF-8 replaced."""
-    return name.encode("utf-8", "replace").decode()
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 
 def lock(folder: Path) -> int | None:

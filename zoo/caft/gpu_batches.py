@@ -15,9 +15,10 @@ import numpy as np
 from zoo.caft.augment import Augmentation
 from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed
-from zoo.caft.file_reader import FileReaders, decodable
+from zoo.caft.file_read import FileRead
+from zoo.caft.file_reader import FileReaders
+from zoo.caft.read_process import decodable
 from zoo.caft.shared_memory import AVAILABLE
-from zoo.caft.stamps import FileRead
 from zoo.inference.gpu.jpeg import JpegFile
 from zoo.inference.gpu.preparer import Photo, Preparer
 from zoo.inference.preprocess import Exif
@@ -26,7 +27,7 @@ from zoo.schema.manifest import Preprocess
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError
 
-_READERS = 4
+_READERS = 3
 """Most processes that read files; each reads several thousand a second."""
 
 _AHEAD = 3
@@ -62,6 +63,7 @@ class GpuBatches:
     ) -> None:
         self._preprocess = preprocess
         self._augmentation = augmentation
+        self._views = augmentation.views
         self._photos = photos
         self._jpegs = jpegs
         self._exif = exif
@@ -75,10 +77,9 @@ class GpuBatches:
 
     def write(self, image: Any, buffer: Slots, place: int) -> str:
         """See :meth:`zoo.caft.decode.Batches.write`."""
-        views = self._augmentation.views
-        row = place * views
+        row = place * self._views
         if is_preprocessed(image):
-            array = as_preprocessed(image, self._preprocess, views).copy()
+            array = as_preprocessed(image, self._preprocess, self._views).copy()
             buffer[place] = (Photo(source=array, row=row),)
             return digest_of(array)
         if self._jpegs and isinstance(image, bytes) and (size := decodable(image, self._exif)):
@@ -104,14 +105,15 @@ class GpuBatches:
                 digests.append("")
                 continue
             file.stamp = content.stamp
-            row = number * self._augmentation.views
+            row = number * self._views
             buffer[number] = self._slot(content.jpeg, content.sha256, row)
             digests.append(content.sha256)
         return digests
 
     def _slot(self, jpeg: JpegFile, digest: str, row: int) -> tuple[Photo, ...]:
-        whole, views = (jpeg.size.width, jpeg.size.height), self._augmentation.views
-        crops = tuple(self._augmentation.crop(whole, n, digest) for n in range(views))
+        if self._views == 1:
+            return (Photo(source=jpeg, row=row),)
+        crops = tuple(self._augmentation.crop(jpeg.size, n, digest) for n in range(self._views))
         return (Photo(source=jpeg, row=row, crops=crops),)
 
     def skip(self, buffer: Slots, place: int) -> None:

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from zoo.caft.file_read import FileRead
 from zoo.caft.files import listed_key
 from zoo.caft.labels import class_of
 from zoo.caft.sample import Sample, is_image_suffix
-from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError
 from zoo.util.kinds import kind_of_file
 from zoo.util.names import counted

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 
+from zoo.caft.file_read import FileRead
 from zoo.caft.sample import Sample
-from zoo.caft.stamps import FileRead
 
 
 class Lookahead:

@@ -17,8 +17,8 @@ from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Prepared
 from zoo.caft.decode_process import reason_of
 from zoo.caft.engine_process import Loaded
+from zoo.caft.file_read import FileRead, identity_of
 from zoo.caft.sample import Item, Sample
-from zoo.caft.stamps import FileRead, identity_of
 from zoo.caft.wire import InFile, Sent
 from zoo.inference.preprocess import Exif, as_photo
 from zoo.util.digest import sha256_bytes

@@ -149,7 +149,7 @@ def _run(request: bytes) -> tuple[Answer, Sequence[memoryview]]:
         samples.append(sample_of(entry, data[at : at + length]))
         at += length
     decoders, outcomes, features = _kept.run(asked.setup, samples)
-    rows = tuple(RowOutcome(sha256=each.sha256, error=_short(each.error)) for each in outcomes)
+    rows = tuple(RowOutcome(sha256=digest, error=_short(error)) for _, digest, error, _ in outcomes)
     return Answer(decoders=decoders, outcomes=rows), [
         np.ascontiguousarray(each, np.float32).data.cast("B") for each in features
     ]
@@ -229,7 +229,7 @@ def _exchange(
     outcomes, features = [], []
     try:
         for _ in batches:
-            some, rows = process.receive()
+            some, rows, _ = process.receive()
             outcomes += some
             features.append(rows)
     except BaseException:

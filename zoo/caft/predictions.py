@@ -14,12 +14,12 @@ from zoo.caft.augment import Augmentation
 from zoo.caft.card import Identity
 from zoo.caft.decode import cores
 from zoo.caft.feed import open_feed
+from zoo.caft.file_read import FileRead
 from zoo.caft.head import Floats, Head
 from zoo.caft.notes import Notes
 from zoo.caft.runs import FeedRuns
 from zoo.caft.sample import Sample
 from zoo.caft.sources import FolderSource
-from zoo.caft.stamps import FileRead
 from zoo.inference.extractor import Extractor
 from zoo.util.errors import DatasetError
 
@@ -123,7 +123,7 @@ def photo_features(
         ) as feed,
         closing(FeedRuns(feed).results(photos)) as results,
     ):
-        for outcomes, features in results:
+        for outcomes, features, _ in results:
             for outcome in outcomes:
                 if outcome.error is not None:
                     on_skipped(outcome.sample.name, outcome.error, not outcome.sample.key)

@@ -18,12 +18,13 @@ import numpy as np
 
 from zoo.caft.arrange import Draft
 from zoo.caft.content import digest_of
+from zoo.caft.file_read import FileRead
 from zoo.caft.files import HASHES, LOG, Log, LogLine, in_utf8, key_of, whole_lines
 from zoo.caft.growing import mapped
 from zoo.caft.labels import LabelError
 from zoo.caft.lookup import Keys, Rows
 from zoo.caft.sample import Item, Sample, Source
-from zoo.caft.stamps import FileRead, Stamps
+from zoo.caft.stamps import Stamps
 from zoo.util.errors import CacheError, DatasetError
 
 _AT_ONCE = 16  # samples per task of a thread
@@ -126,11 +127,12 @@ class Recogniser:
         Raises:
             CacheError: The cache is read-only and differs from the data set.
         """
-        for known in self._looked_up(source):
-            if not self._log.keys:  # a new cache
+        if not self._log.keys:  # a new cache
+            for sample in source:
                 self._require_writable("lacks images")
-                yield known.sample
-                continue
+                yield sample
+            return
+        for known in self._looked_up(source):
             key = key_of(known.sample)
             line = self._keys.find(key)
             row = self._row(line, known.digest)
@@ -229,17 +231,16 @@ class Recogniser:
     def _keep(self, row: int, key: str, known: Known) -> None:
         name = in_utf8(known.sample.name)
         if self.draft is None:
-            same = self._same
             line = next(self._old, None)
             if (
                 line is not None
                 and line["key"] == key
                 and line["name"] == name
                 and line.get("label") == known.label
-                and self._log.rows[same] >= 0
+                and self._log.rows[self._same] >= 0
                 and line.get("sha256") == known.digest
             ):
-                self._same = same + 1
+                self._same += 1
                 return
             self._diverge()
         assert self.draft is not None

@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from zoo.caft.decode import Decoded
 from zoo.caft.feed import Feed
 from zoo.caft.sample import Sample
-from zoo.runtime.base import Features, Running
+from zoo.runtime.base import Running
 from zoo.util.errors import DatasetError
 
-Result = tuple[tuple[Decoded, ...], Features]
-"""The outcomes of a batch, and its features: ``(samples * views, feature_dim)`` float32."""
+
+class Result(NamedTuple):
+    """A batch that was run.
+
+    Attributes:
+        outcomes: One per sample.
+        features: ``(samples * views, feature_dim)``, float32 or the cache's data type.
+        sums: :func:`zoo.caft.files.sums_of` them, if another process has computed them.
+    """
+
+    outcomes: tuple[Decoded, ...]
+    features: npt.NDArray[Any]
+    sums: npt.NDArray[np.uint32] | None = None
+
 
 Waiting = Callable[[], AbstractContextManager[None]]
 """Opens a context around each wait for an engine, which a pass times."""
@@ -62,7 +77,7 @@ class FeedRuns:
         def take() -> Result:
             outcomes, run = running.popleft()
             with self._waiting():
-                return outcomes, run.features()
+                return Result(outcomes, run.features())
 
         with closing(self._feed.batches(samples)) as batches:
             try:

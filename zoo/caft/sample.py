@@ -43,9 +43,9 @@ def looks_like_image(start: bytes) -> bool:
     return plain or suffix_of(start) in extra_suffixes()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: a frozen one takes three times as long to make
 class Sample:
-    """One image of a data set.
+    """One image of a data set; nobody changes it.
 
     Attributes:
         name: Its displayed name: a path in the folder, a key in the tar.

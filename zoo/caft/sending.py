@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from zoo.caft.file_read import FileRead
 from zoo.caft.packing import entry_of
 from zoo.caft.parts import Part
-from zoo.caft.stamps import FileRead
 from zoo.caft.wire import InFile, Request, Sent, Setup, message
 from zoo.caft.worker_kinds import Worker
 from zoo.caft.workers import Workforce

@@ -12,6 +12,7 @@ from typing import Any
 
 from typing_extensions import assert_never
 
+from zoo.caft.file_read import FileRead
 from zoo.caft.files import LISTS, in_utf8
 from zoo.caft.labels import LabelChoice, named
 from zoo.caft.lists import ListSource
@@ -23,7 +24,6 @@ from zoo.caft.sample import (
     looks_like_image,
     reason_not_read,
 )
-from zoo.caft.stamps import FileRead
 from zoo.util.errors import DatasetError, UsageError
 from zoo.util.faults import check_fault, persistently
 from zoo.util.kinds import kind_of_file

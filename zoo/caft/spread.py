@@ -5,13 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from zoo.caft.engine_process import EngineProcess, Task
+from zoo.caft.engine_process import EngineProcess, Task, outcome_of
 from zoo.caft.runs import Result, Waiting
 from zoo.caft.sample import Sample
+from zoo.inference.gpu import turns
 from zoo.util.errors import RunError
 
 _AHEAD = 4
@@ -92,18 +94,16 @@ class _Turns:
             number, samples = item
             try:
                 with waiting():
-                    outcomes, features = self._processes[number].receive()
+                    outcomes, features, sums = self._processes[number].receive()
             except RunError:
                 if (failed := self._failed[number]) is not None:
                     raise failed from None  # why it got nothing
                 raise
-            yield (
-                tuple(
-                    outcome.decoded(sample)
-                    for outcome, sample in zip(outcomes, samples, strict=True)
-                ),
-                features,
-            )
+            decoded = [
+                outcome_of(sample, outcome)
+                for sample, outcome in zip(samples, outcomes, strict=True)
+            ]
+            yield Result(tuple(decoded), features, sums)
             self._open.release()
 
     def stop(self) -> None:
@@ -177,12 +177,16 @@ class Starting:
         self._samples = task.samples
         self._waiting = waiting
         self._processes: list[EngineProcess] = []
-        try:
+        with ExitStack() as undo, ExitStack() as files:
+            undo.callback(self.close)
+            shared: dict[str, int | None] = {}
             for name, environment in environments.items():
-                self._processes.append(EngineProcess(task, name, environment))
-        except BaseException:
-            self.close()
-            raise
+                gpu = environment.get("CUDA_VISIBLE_DEVICES", name)
+                if gpu not in shared:
+                    shared[gpu] = files.enter_context(turns.new())
+                own = replace(task, turns=shared[gpu])
+                self._processes.append(EngineProcess(own, name, environment))
+            undo.pop_all()
 
     def wait(self) -> SpreadRuns:
         """Waits until all are ready.

@@ -44,11 +44,15 @@ from zoo.caft.files import (
     line_of,
     lock,
     read_log,
+    sums_of,
     whole_lines,
 )
 from zoo.caft.stamps import STAMPS
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
+
+Sums = npt.NDArray[np.uint32] | None
+"""What :func:`zoo.caft.files.sums_of` returns, if it is known already."""
 
 __all__ = ["FEATURES", "HASHES", "LABELS", "LOG", "NO_LABEL", "STORED", "CacheWriter"]
 
@@ -118,12 +122,17 @@ class CacheWriter:
         self.unlabelled = self.old.unlabelled
         self._files = CacheFiles(folder, identity, self.old.end)
 
-    def append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
+    def append(
+        self, outcomes: Sequence[Decoded], features: npt.NDArray[Any], sums: Sums = None
+    ) -> None:
         """Adds a batch atomically: if this process is killed, entirely or not at all.
 
         Args:
             outcomes: One per sample, skipped ones too.
-            features: ``(samples * views, feature_dim)``; rows of skipped samples are ignored.
+            features: ``(samples * views, feature_dim)``, float32 or the cache's data type; rows of
+                skipped samples are ignored.
+            sums: :func:`zoo.caft.files.sums_of` the features in the cache's data type; by default
+                they are computed.
 
         Raises:
             CacheError: A feature is not finite, or too large for the cache's data type; or another
@@ -133,25 +142,23 @@ class CacheWriter:
             _check_skipped(self.folder, outcomes)
             return
         with _writing(self.folder):
-            self._append(outcomes, features)
+            self._append(outcomes, features, sums)
 
-    def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[np.float32]) -> None:
-        good = np.array([outcome.error is None for outcome in outcomes], bool)
-        kept = [outcome for outcome in outcomes if outcome.error is None]
-        usable = features if good.all() else features[np.repeat(good, self._views)]
-        stored = _in_storage(usable, kept, self.card.identity)
+    def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[Any], sums: Sums) -> None:
+        kept, features, sums = _usable(outcomes, features, sums, self._views)
+        stored = _in_storage(features, kept, self.card.identity)
         self._open_files()
         self._files.check_alone()
-        numbers = [self._number(outcome.label) for outcome in kept]
-        digests = b"".join(bytes.fromhex(outcome.sha256) for outcome in kept)
-        lines = b"".join(
-            line_of(outcome.sample, outcome.label, outcome.sha256, outcome.error)
-            for outcome in outcomes
-        )
+        with self._files.writing(stored):
+            numbers = [self._number(outcome.label) for outcome in kept]
+            digests = bytes.fromhex("".join([outcome.sha256 for outcome in kept]))
+            lines = _lines_of(outcomes)
+            if sums is None:
+                sums = sums_of(stored, len(kept))
         self._files.append(
-            stored,
             np.array(numbers, np.int64),
             np.frombuffer(digests, np.uint8).reshape(-1, 32),
+            sums,
             lines,
         )
         self.samples += len(kept)
@@ -176,9 +183,7 @@ class CacheWriter:
         Returns:
             The cache's card.
         """
-        if draft is not None and not complete:
-            draft.drop()
-            draft = None
+        draft = _final(draft, complete)
         try:
             with _writing(self.folder):
                 if not complete and self.samples == self.old.samples:
@@ -252,6 +257,14 @@ class CacheWriter:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _final(draft: Draft | None, complete: bool) -> Draft | None:
+    """Returns the draft of a pass that has finished; drops that of any other."""
+    if draft is not None and not complete:
+        draft.drop()
+        return None
+    return draft
 
 
 def _check_source(folder: Path, card: Card, source: str, former: tuple[str, ...]) -> None:
@@ -349,8 +362,26 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def _usable(
+    outcomes: Sequence[Decoded], features: npt.NDArray[Any], sums: Sums, views: int
+) -> tuple[Sequence[Decoded], npt.NDArray[Any], Sums]:
+    """Returns a batch without the samples that were skipped."""
+    kept = [outcome for outcome in outcomes if outcome.error is None]
+    if len(kept) == len(outcomes):
+        return outcomes, features, sums
+    good = np.array([outcome.error is None for outcome in outcomes], bool)
+    return kept, features[np.repeat(good, views)], None if sums is None else sums[good]
+
+
+def _lines_of(outcomes: Sequence[Decoded]) -> bytes:
+    """Returns the lines of a batch in the log."""
+    return b"".join(
+        [line_of(each.sample, each.label, each.sha256, each.error) for each in outcomes]
+    )
+
+
 def _in_storage(
-    features: npt.NDArray[np.float32], kept: Sequence[Decoded], identity: Identity
+    features: npt.NDArray[Any], kept: Sequence[Decoded], identity: Identity
 ) -> npt.NDArray[Any]:
     """Converts the features of samples to a cache's data type.
 

@@ -21,7 +21,7 @@ from zoo.inference.formats import INSTALL, missing_package, register
 from zoo.schema.closed import complete
 from zoo.schema.manifest import Interpolation, Preprocess
 from zoo.util.errors import RunError
-from zoo.util.loading import LARGEST_PHOTO, read_regular
+from zoo.util.loading import LARGEST_PHOTO, LONGEST, read_regular
 
 _FILTERS = complete(
     Interpolation,
@@ -44,7 +44,6 @@ _TURNS = {
 Exif = Literal["ignore", "apply"]
 """What is done with a photo's EXIF orientation. A TIFF's own orientation is always applied."""
 
-LONGEST = 100  # times the shorter side, which is resized to that of the network
 _BYTES_PER_PIXEL = 16  # at most, with the copies that 16-bit grey needs on its way to RGB
 
 

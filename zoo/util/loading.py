@@ -31,6 +31,9 @@ LARGEST_FILE = 4 << 30
 LARGEST_PHOTO = 1 << 30
 """Bytes of a photo's file: as many as the most pixels that Pillow decodes take uncompressed."""
 
+LONGEST = 100
+"""Times that a photo's longer side may be its shorter one, which is resized to the network's."""
+
 _LARGEST_INTEGER = 1 << 64
 _DOTTED = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){32}")
 """A key of many parts: the parser's time grows with their square. It begins where a word does, or

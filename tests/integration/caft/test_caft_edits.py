@@ -240,7 +240,7 @@ def test_two_passes_over_any_edits_are_one_fresh_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if trusting:  # every stamp is believed at once, where files are a minute old in the field
-        monkeypatch.setattr("zoo.caft.stamps._settled_after", lambda device, folder: -1)
+        monkeypatch.setattr("zoo.caft.file_read._settled_after", lambda device, folder: -1)
     path = tmp_path_factory.mktemp("edits")
     kept = 1 if form in PLACED else 9
     keep = [Entry(f"keep{number}", number, "cat") for number in range(9, 9 + kept)]

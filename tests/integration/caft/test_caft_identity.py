@@ -17,10 +17,11 @@ from support.caft import folder, hiding, identity, outcome, photo, toy
 from support.goldens import assert_golden, raises_golden
 from support.paths import DATA
 
-from zoo.caft import FeatureCache, cache_features, stamps, train_head
+from zoo.caft import FeatureCache, cache_features, file_read, stamps, train_head
+from zoo.caft.file_read import FileRead
 from zoo.caft.files import LOG, sums_of
 from zoo.caft.settings import Settings
-from zoo.caft.stamps import STAMPS, FileRead
+from zoo.caft.stamps import STAMPS
 from zoo.caft.writer import CacheWriter
 from zoo.util.errors import CacheError
 
@@ -37,20 +38,20 @@ def rows_by_name(path: Path) -> dict[str, tuple[str | None, Any]]:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files count as settled at once, where they are a minute old in the field."""
-    monkeypatch.setattr(stamps, "_settled_after", lambda device, folder: -1)
+    monkeypatch.setattr(file_read, "_settled_after", lambda device, folder: -1)
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of what is read of files."""
     sizes: list[int] = []
-    read = stamps._read
+    read = file_read._read
 
     def counted(file: int, start: int, size: int) -> bytes:
         sizes.append(size)
         return read(file, start, size)
 
-    monkeypatch.setattr(stamps, "_read", counted)
+    monkeypatch.setattr(file_read, "_read", counted)
     return sizes
 
 
@@ -107,12 +108,12 @@ def test_only_files_that_have_settled_are_not_read_again(
     tmp_path: Path, reads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, out = folder(tmp_path / "data", classes=2, each=3), tmp_path / "c"
-    monkeypatch.setattr(stamps, "_settled_after", lambda device, folder: 3600)
+    monkeypatch.setattr(file_read, "_settled_after", lambda device, folder: 3600)
     for expected in (6, 6):
         cache_features(data, toy(), out)
         assert len(reads) == expected
         reads.clear()
-    monkeypatch.setattr(stamps, "_settled_after", lambda device, folder: -1)
+    monkeypatch.setattr(file_read, "_settled_after", lambda device, folder: -1)
     for expected in (6, 0):
         assert cache_features(data, toy(), out)[1].images in (0, 6)
         assert len(reads) == expected
@@ -120,7 +121,7 @@ def test_only_files_that_have_settled_are_not_read_again(
     (out / STAMPS).write_bytes((out / STAMPS).read_bytes()[:200])  # may be lost or cut
     assert cache_features(data, toy(), out)[1].images == 0
     assert len(reads) == 5
-    monkeypatch.setattr(stamps, "_settled_after", lambda device, folder: None)  # FAT, FUSE
+    monkeypatch.setattr(file_read, "_settled_after", lambda device, folder: None)  # FAT, FUSE
     reads.clear()
     assert cache_features(data, toy(), out)[1].images == 0
     assert len(reads) == 6
@@ -147,21 +148,21 @@ def test_stamps_of_files_that_are_gone_are_dropped(tmp_path: Path) -> None:
 def test_a_stamp_is_of_a_regular_file_that_did_not_change_while_it_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stamps, "_settled_after", lambda device, folder: -1)
+    monkeypatch.setattr(file_read, "_settled_after", lambda device, folder: -1)
     (tmp_path / "a").write_bytes(b"12345")
     read = FileRead(tmp_path / "a")
     assert (read(), read.stamp) == (b"12345", read.now())
     part = FileRead(tmp_path / "a", 1, 3)
     assert part() == b"234"
     assert part.now() not in (None, read.now())
-    plain = stamps._read
+    plain = file_read._read
 
     def slow(file: int, start: int, size: int) -> bytes:
         data = plain(file, start, size)
         (tmp_path / "a").write_bytes(b"67890")
         return data
 
-    monkeypatch.setattr(stamps, "_read", slow)
+    monkeypatch.setattr(file_read, "_read", slow)
     assert read() == b"12345"
     assert read.stamp is None
     os.mkfifo(tmp_path / "pipe")
@@ -394,7 +395,7 @@ def test_a_second_user_continues_a_cache_in_a_folder_of_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files are another user's, who lets the group write to the folder alone."""
-    monkeypatch.setattr(stamps, "_settled_after", lambda device, folder: -1)
+    monkeypatch.setattr(file_read, "_settled_after", lambda device, folder: -1)
     data, out = folder(tmp_path / "data", classes=2, each=3), tmp_path / "c"
     cache_features(data, toy(), out)
     held = [os.open(path, os.O_RDONLY) for path in out.iterdir()]  # so no inode is used again

@@ -13,11 +13,11 @@ import pytest
 from support.caft import folder, photo
 
 from zoo.caft.answers import Broken, Differs, Faulty, NotFinite, checked
+from zoo.caft.file_read import FileRead
 from zoo.caft.packing import entry_of, is_same, pack, sample_of
 from zoo.caft.parts import Part, PartSize
 from zoo.caft.sample import Sample
 from zoo.caft.sending import Attempt
-from zoo.caft.stamps import FileRead
 from zoo.caft.wire import Answer, message, parts_of
 from zoo.util.digest import sha256_bytes
 

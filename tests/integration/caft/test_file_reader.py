@@ -15,9 +15,9 @@ from PIL import Image
 from support.caft import photo
 
 from zoo.caft import file_reader
+from zoo.caft.file_read import FileRead
 from zoo.caft.file_reader import FileReader, FileReaders
 from zoo.caft.shared_memory import AVAILABLE
-from zoo.caft.stamps import FileRead
 from zoo.util.digest import sha256_bytes
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="no memfd_create")

@@ -26,12 +26,12 @@ from zoo.caft.card import Identity
 from zoo.caft.decode import host_decoder
 from zoo.caft.decode_process import DecodeProcess
 from zoo.caft.engine_process import _portable
+from zoo.caft.file_read import FileRead
 from zoo.caft.packing import pack
 from zoo.caft.predictions import PhotoPaths, photo_features
 from zoo.caft.room import LARGE, Room
 from zoo.caft.sample import Sample
 from zoo.caft.sources import open_source
-from zoo.caft.stamps import FileRead
 from zoo.cli.command import Parser
 from zoo.cli.main import run_cli
 from zoo.inference import preprocess

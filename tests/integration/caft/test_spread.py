@@ -21,11 +21,11 @@ from support.goldens import raises_golden
 from zoo.caft import FeatureCache, cache_features, features
 from zoo.caft.card import read_card
 from zoo.caft.engine_process import EngineProcess
+from zoo.caft.file_read import FileRead
 from zoo.caft.gpus import chosen_gpus, doubled, idle_gpus, own_gpu
 from zoo.caft.labels import LabelError
 from zoo.caft.sample import Sample
 from zoo.caft.spread import Starting
-from zoo.caft.stamps import FileRead
 from zoo.inference.extractor import Extractor
 from zoo.inference.gpu import nvjpeg
 from zoo.util.errors import DatasetError, RunError, UsageError

@@ -143,6 +143,14 @@ def test_secrets_of_the_farm_are_not_in_a_copy(
     assert "open sesame" not in fails(executor, tmp_path / "one", code)
 
 
+def test_a_copy_sees_no_gpu(executor: LocalExecutor, tmp_path: Path) -> None:
+    """CUDA fails in the copy of a process that has looked for GPUs, and PyTorch looks for them."""
+    seen = tmp_path / "seen"
+    code = f"open({str(seen)!r}, 'w').write(repr(os.environ.get('CUDA_VISIBLE_DEVICES')))"
+    assert " 3 " in fails(executor, tmp_path / "one", code)
+    assert seen.read_text() == "''"
+
+
 def test_a_stop_ends_all_jobs_as_stopped_not_failed(
     executor: LocalExecutor, tmp_path: Path
 ) -> None:

@@ -12,13 +12,17 @@ from support.caft import identity
 from zoo.caft import cache_files
 from zoo.caft.cache_files import CacheFiles
 from zoo.caft.files import FEATURES, LABELS, LOG, SUMS
+from zoo.caft.growing import GrowingArray
 from zoo.util.errors import CacheError
 
 ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
 def append(files: CacheFiles, lines: bytes = b"{}\n{}\n") -> None:
-    files.append(ROWS, np.array([0, 1], np.int64), np.zeros((2, 32), np.uint8), lines)
+    with files.writing(ROWS):
+        pass
+    hashes = np.zeros((2, 32), np.uint8)
+    files.append(np.array([0, 1], np.int64), hashes, np.array([7, 8], np.uint32), lines)
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def test_a_batch_is_in_all_files(files: CacheFiles, tmp_path: Path) -> None:
     assert not files.are_open
     assert np.array_equal(np.load(tmp_path / FEATURES), np.concatenate([ROWS, ROWS]))
     assert np.load(tmp_path / LABELS).tolist() == [0, 1, 0, 1]
-    assert len(np.load(tmp_path / SUMS)) == 4
+    assert np.load(tmp_path / SUMS).tolist() == [7, 8, 7, 8]
     assert (tmp_path / LOG).read_bytes() == b"{}\n" * 3
 
 
@@ -78,3 +82,18 @@ def test_features_are_written_to_the_disk_while_more_come(
     files.close(sync=True)
     assert len(synchronised) == 2
     assert files._writing_back is None
+
+
+def test_features_that_can_not_be_written_count_for_nothing(
+    files: CacheFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(files, b"{}\n")
+
+    def full(array: GrowingArray, rows: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(GrowingArray, "append", full)
+    with pytest.raises(OSError, match="no space left"):
+        append(files)
+    files.close(sync=True)
+    assert (tmp_path / LOG).read_bytes() == b"{}\n"

@@ -121,14 +121,11 @@ class HardwareDecoder:
     def decode(self, files: Sequence[JpegFile], stream: Stream) -> list[PixelsOnGpu | None]:
         """See :meth:`JpegDecoder.decode`."""
         self._turn = (self._turn + 1) % _PLACES
-        # Arrays that keep the contents at their addresses until the call returns.
-        contents = [np.frombuffer(file.data, np.uint8) for file in files]
-        addresses = [content.__array_interface__["data"][0] for content in contents]
-        sizes = [(file.size.width, file.size.height) for file in files]
+        addresses = [file.address or _address_of(file.data) for file in files]
+        lengths = [len(file.data) for file in files]
+        sizes = [file.size for file in files]
         # Where its header may be read in two ways, the library would write beyond its place.
-        found = [
-            self._library.size_of(*file) for file in zip(addresses, map(len, contents), strict=True)
-        ]
+        found = list(map(self._library.size_of, addresses, lengths))
         taken = [number for number, size in enumerate(sizes) if found[number] == size]
         result: list[PixelsOnGpu | None] = [None] * len(files)
         if not taken:
@@ -137,7 +134,7 @@ class HardwareDecoder:
         images = self._images(width, height, stream)
         good = self._decode(
             np.array([addresses[number] for number in taken], np.uint64),
-            np.array([len(contents[number]) for number in taken], np.uint64),
+            np.array([lengths[number] for number in taken], np.uint64),
             images,
             stream,
         )
@@ -218,8 +215,14 @@ class HardwareDecoder:
 
 
 def _pixels(file: JpegFile, address: int) -> PixelsOnGpu:
-    width, height = file.size.width, file.size.height
-    return PixelsOnGpu(address=address, pitch=3 * width, width=width, height=height)
+    width, height = file.size
+    return PixelsOnGpu(address, 3 * width, width, height)
+
+
+def _address_of(data: bytes | npt.NDArray[np.uint8]) -> int:
+    """Returns where a content begins; it stays there as long as the content lives."""
+    address: int = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
+    return address
 
 
 def _test_image() -> bytes:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from zoo.inference.gpu import turns
 from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
@@ -136,15 +137,9 @@ class NvJpeg:
         self._call(
             "nvjpegDecodeBatchedInitialize", self._handle, self._states[state], len(files), 1, _RGB
         )
-        self._call(
-            "nvjpegDecodeBatched",
-            self._handle,
-            self._states[state],
-            files.ctypes.data,
-            sizes.ctypes.data,
-            images.ctypes.data,
-            int(stream.handle),
-        )
+        arguments = files.ctypes.data, sizes.ctypes.data, images.ctypes.data, int(stream.handle)
+        with turns.mine():
+            self._call("nvjpegDecodeBatched", self._handle, self._states[state], *arguments)
 
     def close(self) -> None:
         """Frees its memory, once all decoding has finished."""

@@ -48,7 +48,7 @@ _BATCHES = 3
 """Batches in memory: one that the engine reads, one ready, one being prepared."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: see zoo.caft.sample.Sample
 class Photo:
     """A photo to prepare.
 
@@ -356,7 +356,8 @@ def _groups(photos: Sequence[Photo], most: int) -> Iterator[range]:
 
 def _sources(photo: Photo, pixels: PixelsOnGpu) -> list[Source]:
     """Returns one source per crop of a photo in the GPU's memory."""
-    crops = photo.crops or (Crop(0, 0, pixels.width, pixels.height),)
+    if not photo.crops:
+        return [Source(*pixels, photo.row, fitted=photo.fitted)]
     return [
         Source(
             address=pixels.address + crop.top * pixels.pitch + 3 * crop.left,
@@ -367,5 +368,5 @@ def _sources(photo: Photo, pixels: PixelsOnGpu) -> list[Source]:
             row=photo.row + number,
             fitted=photo.fitted,
         )
-        for number, crop in enumerate(crops)
+        for number, crop in enumerate(photo.crops)
     ]
