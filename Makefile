@@ -17,10 +17,15 @@ GIVEN := $(foreach v,$(filter-out MAKEFLAGS MFLAGS .%,$(.VARIABLES)),$(if $(filt
 ifneq ($(filter-out $(KNOWN),$(GIVEN)),)
 $(error no variable $(filter-out $(KNOWN),$(GIVEN)); there are $(KNOWN))
 endif
-GOALS := $(or $(MAKECMDGOALS),help)
-IDLE  := $(filter-out PYTHON $(foreach goal,$(GOALS),$(TAKES_$(goal))),$(GIVEN))
-ifneq ($(IDLE),)
-$(error make $(GOALS) does not take $(IDLE))
+# Each goal takes every variable that is given: none may look as if it applied to a goal that ignores it.
+# Beside others, goals such as clean and lint need not, because nobody expects them to.
+TARGETS := help zoo plan nightly lock verify prove demo bench test test-unit test-full test-docker test-ceph lint docs catalog serve publish wheel image audit sbom clean
+GOALS   := $(filter $(TARGETS),$(or $(MAKECMDGOALS),help))
+unused   = $(filter-out PYTHON $(TAKES_$1),$(GIVEN))
+CHECKED := $(or $(strip $(foreach goal,$(GOALS),$(if $(TAKES_$(goal)),$(goal)))),$(GOALS))
+REFUSED := $(strip $(foreach goal,$(CHECKED),$(if $(call unused,$(goal)),make $(goal) does not take $(call unused,$(goal));)))
+ifneq ($(REFUSED),)
+$(error $(if $(word 2,$(GOALS)),$(REFUSED) give each goal a make of its own,$(patsubst %;,%,$(REFUSED))))
 endif
 
 FARM = $(BIN)/zoo-farm --manifests "$(MANIFESTS)"
@@ -44,7 +49,7 @@ SBOM = made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(PYTHON) -m venv "$
   && $(AUDIT)/bin/cyclonedx-py environment "$$made/venv" --output-reproducible -o "$${wheel%-py3-none-any.whl}.cdx.json" \
   && echo "SBOM: $${wheel%-py3-none-any.whl}.cdx.json"
 
-.PHONY: help zoo plan nightly lock verify prove demo bench test test-unit test-full test-docker test-ceph lint docs catalog serve publish wheel image audit sbom clean
+.PHONY: $(TARGETS)
 
 help: export VARIABLES_HELP := $(OPTIONS_HELP)
 help:  ## List targets and variables
@@ -66,7 +71,7 @@ lock: $(READY)  ## Ask the hub about weights and write manifests.lock (MODELS, U
 	@$(FARM) lock $(ARGS_lock)
 
 verify: $(READY)  ## Verify published engines that are pending for a GPU like this machine's (STORE; TRUST: the repository's root)
-	@$(if $(TRUST),$(BIN)/zoo list --store "$(STORE)" --trust "$(TRUST)" >/dev/null)
+	@$(if $(TRUST),$(BIN)/zoo list --store "$(or $(STORE),_repository)" --trust "$(TRUST)" >/dev/null)
 	@$(FARM) verify --pending $(ARGS_verify)
 
 prove: verify  ## Deprecated name of make verify

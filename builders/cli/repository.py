@@ -104,9 +104,10 @@ def publish(options: argparse.Namespace) -> int:
         )
     if options.issue:
         worse, lost = report_regressions(repository, before, Path(options.issue))
-        print(f"{worse} measurements are worse than those of the previous engine")
+        print(f"{counted(worse, 'measurement')} worse than those of the previous engine")
         if lost:
-            print(f"{lost} targets lost their verified engine: {options.issue}", file=sys.stderr)
+            losses = counted(lost, "target")
+            print(f"{losses} without a verified engine now: {options.issue}", file=sys.stderr)
             return 1
     return 1 if signed.refused else 0
 

@@ -27,6 +27,7 @@ from zoo.schema.runtimes import title_of
 from zoo.schema.status import concerning, taken_back
 from zoo.schema.targets import EngineName, Label, Toolchain, arch_of
 from zoo.util.errors import ManifestError, MissError, RepositoryError, SelectionError, ZooError
+from zoo.util.names import counted
 
 
 @dataclass
@@ -242,7 +243,7 @@ class Reverifier:
     def _refuse(self, elsewhere: dict[str, list[str]], status: str) -> None:
         count = sum(map(len, elsewhere.values()))
         raise SelectionError(
-            f"this machine can run none of the {count} {status} engines:\n    "
+            f"this machine can run none of what is {status} ({counted(count, 'engine')}):\n    "
             + "\n    ".join(_lines_of_needs(elsewhere)),
             hint=f"this machine has {_describe(self._machine)}; run this command on a machine "
             "that has what they need",

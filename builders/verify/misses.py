@@ -32,7 +32,8 @@ def find_misses(numbers: BatchNumbers, tolerance: Tolerance) -> list[str]:
             row = _stated(numbers.worst_row, "worst_row")
             misses.append(f"{where}: {limit.miss.format(number=number, limit=allowed, row=row)}")
     if lost := _stated(numbers.lost_rows, "lost_rows"):
-        misses.append(f"{where}: {lost} rows are nearest to another photo's")
+        verb = "is" if lost == 1 else "are"
+        misses.append(f"{where}: {counted(lost, 'row')} {verb} nearest to another photo's")
     misses += (f"{where}: {miss}" for miss in edge_misses(numbers.edges))
     return misses
 

@@ -182,6 +182,11 @@ class FeatureCache(Shown):
         """
         if isinstance(row, slice):
             return self._rows(np.arange(*row.indices(len(self))))
+        if not isinstance(row, (int, np.integer)):
+            raise TypeError(
+                f"a row is a number or a slice, not a {type(row).__name__}; cache.features and "
+                "cache.labels are NumPy arrays, which take lists and masks"
+            )
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row:,} of {counted(len(self), 'row')}")
         row %= len(self)

@@ -54,6 +54,14 @@ class CacheFiles:
         os.lseek(self._log, self._end, os.SEEK_SET)
         self._arrays = open_arrays(self._folder, self._identity, samples)
 
+    @property
+    def have_grown(self) -> bool:
+        """Whether somebody else has appended to the log, on a disk without locks."""
+        try:
+            return os.stat(self._folder / LOG).st_size > self._end
+        except FileNotFoundError:
+            return False
+
     def check_alone(self) -> None:
         """Checks that nobody else has appended to the log.
 

@@ -22,7 +22,7 @@ CARD = "card.json"
 Storage = Literal["fp32", "fp16"]
 
 
-class Identity(Record):
+class Identity(Shown, Record):
     """The engine and settings that all rows of a cache share.
 
     Attributes:
@@ -75,6 +75,22 @@ class Identity(Record):
             dry_run=record.dry_run,
             decode="fast" if fast else "exact",
         )
+
+    def _facts(self) -> dict[str, str]:
+        facts = {
+            "model": self.model,
+            "target": self.target,
+            "engine": self.engine[:12],
+            "input": f"{self.preprocess.pixels} px",
+            "features": f"{self.feature_dim:,} in {self.storage}",
+            "views": f"{self.augmentation.views:,}",
+        }
+        unusual = {
+            "EXIF orientation": self.exif != "ignore" and self.exif,
+            "photos decoded": self.decode != "exact" and self.decode,
+            "weights": self.dry_run and "seeded, not trained",
+        }
+        return facts | {name: value for name, value in unusual.items() if value}
 
 
 class Card(Shown, Record):

@@ -23,6 +23,7 @@ from zoo.caft.file_read import FileRead
 from zoo.caft.gpus import LONG_PASS, Devices, Environments, chosen_gpus, doubled, idle_gpus, own_gpu
 from zoo.caft.handover import HandoverRuns
 from zoo.caft.labels import LabelChoice
+from zoo.caft.lists import ListSource
 from zoo.caft.lookahead import Lookahead
 from zoo.caft.notes import notes_of
 from zoo.caft.progress import pass_progress
@@ -30,15 +31,17 @@ from zoo.caft.recognise import Changes, Recogniser
 from zoo.caft.runs import FeedRuns, Runs, Waiting
 from zoo.caft.same_source import SameSource
 from zoo.caft.sample import Source
-from zoo.caft.sources import FolderSource, open_source
+from zoo.caft.sources import A_DATA_SET, FolderSource, open_source
 from zoo.caft.spread import Starting
 from zoo.caft.stamps import Stamps
 from zoo.caft.workers import Workforce
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
+from zoo.inference.formats import INSTALL, extra_suffixes
 from zoo.inference.preprocess import Exif
 from zoo.util.bars import is_watched
 from zoo.util.errors import DatasetError, UsageError, ZooError
+from zoo.util.names import counted
 from zoo.util.shown import Shown
 
 Bad = Callable[[str, str], None]
@@ -46,6 +49,8 @@ Bad = Callable[[str, str], None]
 
 Progress = Callable[["Pass"], None]
 """Called with the state of the pass after each batch."""
+
+_REASONS = 3  # reasons that an error names
 
 
 @dataclass(kw_only=True, repr=False)
@@ -166,7 +171,8 @@ def cache_features(
         The cache's card, and the final state of this pass.
 
     Raises:
-        DatasetError: The data set does not exist or has no images.
+        DatasetError: The data set does not exist or has no images, or none that can be used; then
+            nothing is written.
         CacheError: The cache holds features of another engine or data set, or another process is
             writing it.
         RunError: The engine failed.
@@ -176,7 +182,7 @@ def cache_features(
     name = _name(data, split)
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
-    _has_any(source, name)
+    has_any(source, name)
     if devices is not None and cluster is not None:
         raise UsageError("a pass runs either on GPUs of this machine or on a cluster, not on both")
     if cluster is not None:
@@ -191,6 +197,7 @@ def cache_features(
     stamps = Stamps(Path(folder), writable=writer.writable)
     recogniser: Recogniser | None = None
     state = Pass()
+    skipped = Skipped(on_bad)
     complete = False
     with ExitStack() as ended:
         try:
@@ -227,8 +234,10 @@ def cache_features(
                     writer.decoded_by(runs.decoders)  # workers of a cluster say it with the result
                     writer.append(result.outcomes, result.features, result.sums)
                     _stamp(stamps, result.outcomes)
-                    _count(result.outcomes, state, on_bad)
+                    _count(result.outcomes, state, skipped)
                     show(state)
+            if state.bad == state.images and not recogniser.changes.kept:
+                raise skipped.nothing_usable(name, source, state.bad)
             complete = True
         finally:
             state.seconds = time.perf_counter() - state.started
@@ -394,15 +403,58 @@ def _tell_changes(changes: Changes, state: Pass) -> None:
     state.reordered = changes.reordered
 
 
-def _has_any(source: Source, name: str) -> None:
-    """Checks that the data set has an image, before the cache's folder is created."""
+class Skipped:
+    """Tells which images are skipped, and remembers a few reasons.
+
+    Args:
+        tell: Called for each of them.
+    """
+
+    def __init__(self, tell: Bad) -> None:
+        self._tell = tell
+        self._first: dict[str, str] = {}
+        """The first image that was skipped for a reason."""
+
+    def __call__(self, name: str, reason: str) -> None:
+        """Notes an image and the reason."""
+        if len(self._first) < _REASONS:
+            self._first.setdefault(reason, name)
+        self._tell(name, reason)
+
+    def nothing_usable(self, name: str, source: Source, number: int) -> DatasetError:
+        """Returns the error of a data set whose images have all been skipped."""
+        reasons = "".join(f"\n  {first}: {reason}" for reason, first in self._first.items())
+        return DatasetError(
+            f"{name} has no usable images; {counted(number, 'image')} skipped:{reasons}",
+            hint=_hint_of(source),
+        )
+
+
+def has_any(source: Source, name: str) -> None:
+    """Checks that a data set has an image, before an engine is loaded or a folder created.
+
+    Raises:
+        DatasetError: It has none.
+    """
     if next(iter(source), None) is not None:
         return
     ignored = "; ".join(notes_of(source))
-    hint = "check the data set: it needs at least one image"
+    raise DatasetError(
+        f"{name} has no images" + (f": {ignored}" if ignored else ""), hint=_hint_of(source)
+    )
+
+
+def _hint_of(source: Source) -> str:
+    """Returns what a data set of a kind that has no usable images should be."""
     if isinstance(source, FolderSource):
-        hint = (
+        extra = ", .heic, .jxl" if extra_suffixes() else f"; .heic and .jxl after {INSTALL}"
+        return (
             "supported images in the folder and its subfolders: .jpg, .png, .webp, .avif, .bmp, "
-            ".tif, .gif, .jp2"
+            f".tif, .gif, .jp2{extra}"
         )
-    raise DatasetError(f"{name} has no images" + (f": {ignored}" if ignored else ""), hint=hint)
+    if isinstance(source, ListSource):
+        return (
+            f"{source.path.name} was read as a list file: a path per line, from its folder, and a "
+            f"label after {source.delimiter_words} if there are labels; {A_DATA_SET}"
+        )
+    return "check the data set: it needs at least one image that can be read"

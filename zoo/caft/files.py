@@ -233,11 +233,18 @@ def lock(folder: Path) -> int | None:
         if error.errno in NO_LOCKS:  # the writer detects another by the length of the log
             return file
         os.close(file)
-        raise CacheError(
-            f"another zoo features process is writing {folder}",
-            hint="wait until it finishes, or stop it",
-        ) from error
+        raise _is_locked(folder) from error
+    if not path.exists():  # whoever held it has just deleted the cache, which was empty
+        os.close(file)
+        raise _is_locked(folder)
     return file
+
+
+def _is_locked(folder: Path) -> CacheError:
+    return CacheError(
+        f"another zoo features process is writing {folder}",
+        hint="wait until it finishes, or stop it",
+    )
 
 
 def own(path: Path) -> Path:

@@ -54,6 +54,11 @@ class ListSource:
         self._labels = labels
         self._delimiter = "," if path.suffix.lower() == ".csv" else "\t"
 
+    @property
+    def delimiter_words(self) -> str:
+        """What separates a path from its label: ``a comma``."""
+        return _DELIMITERS[self._delimiter]
+
     def __iter__(self) -> Iterator[Sample]:
         try:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
@@ -134,7 +139,7 @@ class ListSource:
                     return
                 raise DatasetError(
                     f"{line}: there is no file '{_short(name)}'; if {word} separates its label, "
-                    f"{self.path.suffix} files need {_DELIMITERS[self._delimiter]}",
+                    f"{self.path.suffix} files need {self.delimiter_words}",
                     hint="only .csv files separate the label by a comma; others need a tab",
                 )
 

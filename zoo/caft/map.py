@@ -22,9 +22,10 @@ from zoo.caft.files import NO_LABEL
 from zoo.caft.progress import Progress, unseen
 from zoo.caft.report import new_figure, save_figure
 from zoo.caft.rows import chunk_of, read_rows
-from zoo.util.errors import CacheError, MissingPackageError
+from zoo.util.errors import CacheError, MissingPackageError, UsageError
 from zoo.util.files import write_whole
 from zoo.util.names import counted
+from zoo.util.shown import Shown
 from zoo.util.strenum import StrEnum
 
 Floats = npt.NDArray[np.float32]
@@ -47,8 +48,8 @@ class Method(StrEnum):
     PCA = "pca"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Map:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Map(Shown):
     """Photos in a plane.
 
     Attributes:
@@ -64,6 +65,9 @@ class Map:
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     title: str
+
+    def _facts(self) -> dict[str, str]:
+        return {"shows": self.title, "classes": f"{len(self.classes):,}"}
 
     @property
     def groups(self) -> list[tuple[str, str, npt.NDArray[np.int64]]]:
@@ -93,10 +97,16 @@ def make_map(
         progress: Shows how far it is.
 
     Raises:
+        UsageError: ``most`` is below three, or the seed negative.
         CacheError: There are fewer than three photos.
         HeadError: Features are not finite numbers.
         MissingPackageError: scikit-learn is not installed.
     """
+    if most < _FEWEST or not 0 <= seed < 2**32:
+        raise UsageError(
+            f"a map of {most} photos with seed {seed}: {_FEWEST} photos are the fewest, and a seed "
+            f"is from 0 to {2**32 - 1}"
+        )
     total = len(cache.labels)
     if total < _FEWEST:
         raise CacheError(f"{cache.folder}: a map needs at least {_FEWEST} images, it has {total}")

@@ -23,6 +23,9 @@ from zoo.caft.sources import FolderSource
 from zoo.inference.extractor import Extractor
 from zoo.util.errors import DatasetError
 
+NO_PHOTO = "name photos, or a folder that has some in it or its subfolders"
+"""What to do where none of the given photos can be used."""
+
 Skipped = Callable[[str, str, bool], None]
 """Called with a photo that can't be used, the reason, and whether it was named itself."""
 
@@ -87,7 +90,7 @@ class PhotoPaths:
                 left_out = "; ".join(folder.notes.lines)
                 raise DatasetError(
                     f"{path} has no photos" + (f": {left_out}" if left_out else ""),
-                    hint="name photos, or a folder that has some in it or its subfolders",
+                    hint=NO_PHOTO,
                 )
 
 

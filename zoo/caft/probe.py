@@ -27,7 +27,7 @@ _KNOWN = 4096  # training images that are read at a time
 _CELLS = 1 << 24  # most neighbours in memory: 200 MiB
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Probed:
     """The probes' results on the same held-out samples.
 
@@ -46,6 +46,9 @@ class Probed:
     held_out: int
     linear: Report
     chance: float
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
 
     @property
     def lines(self) -> list[str]:
@@ -82,13 +85,15 @@ def probe(
         progress: Shows how far it is.
 
     Raises:
-        UsageError: ``neighbours``, ``test`` or ``knn_images`` is not positive.
+        UsageError: ``neighbours`` or ``knn_images`` is not positive, or ``test`` no fraction.
         CacheError: Fewer than two classes have a label, or none has two images.
         MissingPackageError: scikit-learn is not installed.
     """
-    if neighbours < 1 or test <= 0 or knn_images < 1:
+    if not 0 < test < 1:
+        raise UsageError(f"test {test} is not a fraction of the images, such as 0.2")
+    if neighbours < 1 or knn_images < 1:
         raise UsageError(
-            f"k={neighbours}, test={test} and knn_images={knn_images}: all must be positive"
+            f"k {neighbours} and knn_images {knn_images}: each must be a whole number of 1 or more"
         )
     settings = Settings(solver="sklearn", val=0, test=test, seed=seed, weight_decay=1.0)
     split = split_samples(cache, val=0, test=test, seed=seed)

@@ -13,6 +13,7 @@ from itertools import islice
 from zoo.caft.recognise import Recogniser
 from zoo.caft.sample import Sample, Source
 from zoo.util.errors import CacheError
+from zoo.util.names import counted
 
 _PROBES = 64
 
@@ -55,7 +56,7 @@ class SameSource:
         is_part = shared and 2 * shared >= min(had, len(images))
         raise CacheError(
             f"{self.recogniser.folder} has features of {self.had}; {self.name} is a different "
-            f"data set: it has {shared:,} of the {had:,} images in the cache",
+            f"data set: it has {shared:,} of {counted(had, 'image')} in the cache",
             hint="use another folder"
             + ("; or moved=True, if most images were removed from the data set" if is_part else ""),
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.inference.formats import INSTALL, PACKAGES, extra_suffixes
+from zoo.inference.formats import INSTALL, PACKAGES, extra_suffixes, missing_package, suffix_of
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -22,10 +22,11 @@ def is_image_suffix(suffix: str) -> bool:
     return suffix in SUFFIXES or suffix in extra_suffixes()
 
 
-def reason_not_read(suffix: str) -> str:
-    """Returns why files with a suffix are left out."""
-    if suffix in PACKAGES:
-        return f"because {PACKAGES[suffix]} is not installed ({INSTALL})"
+def reason_not_read(suffix: str, start: bytes = b"") -> str:
+    """Returns why files with a suffix, or that begin with 12 bytes, are left out."""
+    package = PACKAGES.get(suffix) or missing_package(start)
+    if package is not None:
+        return f"because {package} is not installed ({INSTALL})"
     return "because they are not supported images"
 
 
@@ -38,7 +39,8 @@ _MAGIC = (
 
 def looks_like_image(start: bytes) -> bool:
     """Whether a file that starts with these bytes is an image, whatever its name."""
-    return any(start[at:].startswith(magic) for at, magic in _MAGIC)
+    plain = any(start[at:].startswith(magic) for at, magic in _MAGIC)
+    return plain or suffix_of(start) in extra_suffixes()
 
 
 @dataclass(kw_only=True, slots=True)  # not frozen: a frozen one takes three times as long to make

@@ -26,6 +26,8 @@ from zoo.caft.sample import (
 )
 from zoo.util.errors import DatasetError, UsageError
 from zoo.util.faults import check_fault, persistently
+from zoo.util.kinds import kind_of_file
+from zoo.util.names import enumerated
 
 _TRAINING = frozenset(["train", "training"])
 SPLITS = _TRAINING | {"val", "valid", "validation", "dev", "test", "testing", "holdout", "eval"}
@@ -34,7 +36,7 @@ SPLITS = _TRAINING | {"val", "valid", "validation", "dev", "test", "testing", "h
 _SPLIT_NAME = re.compile(r"(?P<split>[a-z]+?)[ _-]?(?:set|split)?[ _-]?\d*", re.IGNORECASE)
 """A split's name with what is often added to it: ``train2017``, ``val_set``."""
 
-_A_DATA_SET = "a data set is a folder, a list file, a .tar or hf:NAME"
+A_DATA_SET = "a data set is a folder, a list file, a .tar or hf:NAME"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|pipe:")
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
@@ -136,11 +138,11 @@ def _check_name(name: str) -> None:
         DatasetError: It is empty, a URL, or a command as webdataset has them.
     """
     if not name.strip():
-        raise DatasetError("the name of the data set is empty", hint=_A_DATA_SET)
+        raise DatasetError("the name of the data set is empty", hint=A_DATA_SET)
     if _URL.match(name):
         raise DatasetError(
             f"{name} is not a path; data sets are read from files",
-            hint=f"download it and give its path; {_A_DATA_SET}",
+            hint=f"download it and give its path; {A_DATA_SET}",
         )
 
 
@@ -151,7 +153,7 @@ def _kind_of_file(path: Path) -> Kind:
         DatasetError: It is no data set, or does not exist.
     """
     if not os.path.exists(path):
-        raise DatasetError(f"{path}: no such folder or file", hint=_A_DATA_SET)
+        raise DatasetError(f"{path}: no such folder or file", hint=A_DATA_SET)
     if path.is_file():
         from zoo.caft.tar_files import is_tar
 
@@ -162,9 +164,13 @@ def _kind_of_file(path: Path) -> Kind:
                 f"{path} is compressed by zstd, which is not supported",
                 hint=f"unpack it: zstd -d {shlex.quote(str(path))}",
             )
+    kind = kind_of_file(path)
+    is_photo = kind.endswith(" image") or is_image_suffix(path.suffix.lower())
     raise DatasetError(
-        f"{path} is neither a folder, a list file ({', '.join(sorted(LISTS))}) nor a tar",
-        hint="for a single photo, give the folder that contains it",
+        f"{path} is {kind}, and no data set",
+        hint="for a single photo, give the folder that contains it"
+        if is_photo
+        else f"{A_DATA_SET}; the name of a list ends in {enumerated(sorted(LISTS), 'or')}",
     )
 
 
@@ -253,12 +259,17 @@ class FolderSource:
                 self._leave_out("ignored hidden files and folders", path)
             elif is_dir:
                 yield from self._images(Path(path), f"{within}{name}/", above | {real})
-            elif _is_image(name, path):
+            elif is_image_suffix(os.path.splitext(name)[1].lower()):
                 yield within + name, path
             else:
+                start = _start_of(path, 16)
+                if looks_like_image(start):
+                    yield within + name, path
+                    continue
                 suffix = Path(name).suffix
                 files = f"files with suffix {suffix}" if suffix else "files without a suffix"
-                self._leave_out(f"left out, {reason_not_read(suffix.lower())}: {files}", path)
+                why = reason_not_read(suffix.lower(), start)
+                self._leave_out(f"left out, {why}: {files}", path)
 
     def _leave_out(self, kind: str, path: str) -> None:
         self.notes.add(in_utf8(kind), in_utf8(Path(path).relative_to(self.root).as_posix()))
@@ -292,12 +303,6 @@ def _readable(name: str) -> str:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(name: str, path: str) -> bool:
-    """Whether a file is an image by its suffix, or by its content."""
-    suffix = os.path.splitext(name)[1].lower()
-    return is_image_suffix(suffix) or looks_like_image(_start_of(path, 16))
 
 
 def _start_of(path: str | Path, size: int) -> bytes:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from zoo.caft.targets import Targets
 from zoo.util.errors import HeadError
+from zoo.util.names import counted
 
 _COARSE = 1e-3  # largest step of float32, as a fraction of the standard deviation
 
@@ -40,8 +41,8 @@ class Standardised:
         for name, column, middle, spread in zip(targets.names, own.T, mean, deviation, strict=True):
             if column.min() == column.max():
                 raise HeadError(
-                    f"'{name}' is {column[0]:g} for all {len(column):,} training images: there is "
-                    "nothing to learn",
+                    f"'{name}' is the same, {column[0]:g}, in all that a head would be trained on "
+                    f"({counted(len(column), 'image')}): there is nothing to learn",
                     hint="leave the column out, or add images with other values",
                 )
             if np.spacing(np.float32(abs(middle))) > _COARSE * spread:

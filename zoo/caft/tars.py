@@ -21,9 +21,10 @@ from pathlib import Path
 from zoo.caft.file_read import FileRead, check_size, identity_of
 from zoo.caft.labels import LabelChoice
 from zoo.caft.notes import Notes
-from zoo.caft.sample import Sample
+from zoo.caft.sample import Sample, is_image_suffix, reason_not_read
 from zoo.caft.tar_fields import Fields, Group, image_of
 from zoo.caft.tar_files import FAILURES, Member, expand, is_plain, is_tar, members_of, read_on
+from zoo.inference.formats import PACKAGES
 from zoo.util.errors import DatasetError
 from zoo.util.kinds import kind_of_file
 
@@ -146,7 +147,7 @@ class TarSource:
                 self.notes.add("put together from files that are not adjacent", name)
             image = image_of(group, name)
             if image is None:
-                self.notes.add("left out, because they have no image", name)
+                self.notes.add(f"left out, {_why_no_image(group)}", name)
                 continue
             label = self._fields.label_of(group, name)
             if label is None and self._fields.labels and "txt" in group.others:
@@ -206,3 +207,10 @@ def _content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], b
 
 def _refused(error: OSError) -> bytes:
     raise error
+
+
+def _why_no_image(group: Group) -> str:
+    """Returns why a sample has no image: none at all, or one that needs a package."""
+    suffixes = sorted(f".{extension.rpartition('.')[2]}" for extension in group.others)
+    needed = [suffix for suffix in suffixes if suffix in PACKAGES and not is_image_suffix(suffix)]
+    return reason_not_read(needed[0]) if needed else "because they have no image"

@@ -17,8 +17,9 @@ that log say what is done; rows of the arrays beyond them are left over from a k
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy.typing as npt
 from zoo.caft.arrange import NEXT, READY, Draft, arrange, settle
 from zoo.caft.arrays import check_arrays, check_card
 from zoo.caft.cache_files import CacheFiles
-from zoo.caft.card import Card, Identity, check_same, read_card, write_card
+from zoo.caft.card import CARD, Card, Identity, check_same, read_card, write_card
 from zoo.caft.decode import Decoded
 from zoo.caft.files import (
     FEATURES,
@@ -39,11 +40,14 @@ from zoo.caft.files import (
     LOG,
     NO_LABEL,
     STORED,
+    SUMS,
     line_of,
     lock,
     read_log,
     sums_of,
+    whole_lines,
 )
+from zoo.caft.stamps import STAMPS
 from zoo.util.digest import sha256_file
 from zoo.util.errors import CacheError
 
@@ -85,12 +89,11 @@ class CacheWriter:
         former: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
-        card = _card_of(folder, identity)
-        if card is not None and not moved and card.source not in (source, *former):
-            raise CacheError(
-                f"{folder} has features of {card.source}, not of {source}",
-                hint="use another folder, or --moved if it is the same data set elsewhere",
-            )
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        is_empty = _is_empty(folder)  # whatever it was made for, it holds nothing of that
+        card = None if is_empty else _card_of(folder, identity)
+        if card is not None and not moved:
+            _check_source(folder, card, source, former)
         self.source_before = source if card is None else card.source
         if card is not None:
             card = card.model_copy(update={"source": source})
@@ -100,6 +103,8 @@ class CacheWriter:
         self.card = card or Card(identity=identity, source=source)
         self._views = identity.augmentation.views
         try:
+            if is_empty:
+                _take_over(folder)
             if self.writable:
                 settle(folder)
             if card is None:
@@ -111,6 +116,7 @@ class CacheWriter:
         except BaseException:
             self._unlock()
             raise
+        self._card_before = self.card
         self._classes = dict(self.old.classes)
         self.samples, self.bad = self.old.samples, self.old.bad
         self.unlabelled = self.old.unlabelled
@@ -133,20 +139,10 @@ class CacheWriter:
                 process writes to the cache; or this user may not, and an image is usable.
         """
         if not self.writable:
-            self._check_skipped(outcomes)
+            _check_skipped(self.folder, outcomes)
             return
         with _writing(self.folder):
             self._append(outcomes, features, sums)
-
-    def _check_skipped(self, outcomes: Sequence[Decoded]) -> None:
-        """Checks that nothing of a batch has to be written: its images were skipped before."""
-        usable = [outcome.sample.name for outcome in outcomes if outcome.error is None]
-        if usable:
-            raise CacheError(
-                f"{self.folder} lacks {usable[0]}, which is usable now, and you may not write "
-                "to it",
-                hint="copy the folder to one of your own and name it with -o",
-            )
 
     def _append(self, outcomes: Sequence[Decoded], features: npt.NDArray[Any], sums: Sums) -> None:
         kept, features, sums = _usable(outcomes, features, sums, self._views)
@@ -177,6 +173,8 @@ class CacheWriter:
     def close(self, *, complete: bool, seconds: float = 0.0, draft: Draft | None = None) -> Card:
         """Finishes the arrays and writes the card, if there is something to write.
 
+        A pass that did not finish and added no row leaves what it found.
+
         Args:
             complete: Whether the pass has finished.
             seconds: Its duration.
@@ -185,18 +183,33 @@ class CacheWriter:
         Returns:
             The cache's card.
         """
+        draft = _final(draft, complete)
         try:
             with _writing(self.folder):
-                self._finish(complete=complete, seconds=seconds, draft=draft)
+                if not complete and self.samples == self.old.samples:
+                    self._undo()
+                else:
+                    self._finish(complete=complete, seconds=seconds, draft=draft)
         finally:
             self._files.close(sync=False)
             self._unlock()
         return self.card
 
+    def _undo(self) -> None:
+        """Removes what a pass wrote that added no row."""
+        were_open = self._files.are_open
+        self._files.close(sync=False)
+        if not self.writable or self._files.have_grown:
+            return
+        if not self.old.samples:
+            _delete_files(self.folder)
+            _delete_folders(self.folder, self._made)
+        elif were_open:
+            os.truncate(self.folder / LOG, self.old.end)
+            self.card = self._card_before
+            write_card(self.folder, self.card)
+
     def _finish(self, *, complete: bool, seconds: float, draft: Draft | None) -> None:
-        if draft is not None and not complete:
-            draft.drop()
-            draft = None
         changed = self._files.are_open or draft is not None
         moved = self.source_before != self.card.source
         if not changed and (not complete or (self.card.complete and not moved)):
@@ -225,11 +238,7 @@ class CacheWriter:
             }
         )
         if complete:
-            digests = {name: sha256_file(self.folder / name) for name in (LABELS, HASHES)}
-            fingerprint = sha256_file(self.folder / LOG)
-            self.card = self.card.model_copy(
-                update={"fingerprint": fingerprint, "digests": digests}
-            )
+            self.card = _finished(self.card, self.folder)
         write_card(self.folder, self.card)
 
     def _open_files(self) -> None:
@@ -250,10 +259,46 @@ class CacheWriter:
             self._lock = None
 
 
+def _final(draft: Draft | None, complete: bool) -> Draft | None:
+    """Returns the draft of a pass that has finished; drops that of any other."""
+    if draft is not None and not complete:
+        draft.drop()
+        return None
+    return draft
+
+
+def _check_source(folder: Path, card: Card, source: str, former: tuple[str, ...]) -> None:
+    if card.source not in (source, *former):
+        raise CacheError(
+            f"{folder} has features of {card.source}, not of {source}",
+            hint="use another folder, or --moved if it is the same data set elsewhere",
+        )
+
+
+def _finished(card: Card, folder: Path) -> Card:
+    """Returns a card that tells whether the files are those of a finished pass."""
+    digests = {name: sha256_file(folder / name) for name in (LABELS, HASHES)}
+    fingerprint = sha256_file(folder / LOG)
+    return card.model_copy(update={"fingerprint": fingerprint, "digests": digests})
+
+
+def _check_skipped(folder: Path, outcomes: Sequence[Decoded]) -> None:
+    """Checks that nothing of a batch has to be written: its images were skipped before."""
+    usable = [outcome.sample.name for outcome in outcomes if outcome.error is None]
+    if usable:
+        raise CacheError(
+            f"{folder} lacks {usable[0]}, which is usable now, and you may not write to it",
+            hint="copy the folder to one of your own and name it with -o",
+        )
+
+
 def _card_of(folder: Path, identity: Identity) -> Card | None:
     """Returns the card of a cache that a pass may continue, None if there is none."""
     if folder.exists() and not folder.is_dir():
-        raise CacheError(f"{folder} is a file; a feature cache is a folder")
+        raise CacheError(
+            f"{folder} is a file; a feature cache is a folder",
+            hint="choose a new or empty folder with -o",
+        )
     card = read_card(folder) if folder.is_dir() else None
     if card is not None:
         check_same(folder, card.identity, identity)
@@ -263,6 +308,41 @@ def _card_of(folder: Path, identity: Identity) -> Card | None:
             hint="choose a new or empty folder with -o",
         )
     return card
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder is a cache of no samples: none was usable, or its first pass was killed."""
+    card = read_card(folder) if folder.is_dir() else None
+    if card is None or card.samples or (folder / READY).exists() or not os.access(folder, os.W_OK):
+        return False
+    log = folder / LOG
+    return not log.exists() or all("error" in line for line, _ in whole_lines(log))
+
+
+def _take_over(folder: Path) -> None:
+    """Deletes the files of a cache without samples, of which the lock is held.
+
+    Raises:
+        CacheError: Somebody else has written to it before it was locked.
+    """
+    if not _is_empty(folder):
+        raise CacheError(f"another process has just written {folder}", hint="run the command again")
+    _delete_files(folder)
+
+
+def _delete_files(folder: Path) -> None:
+    """Deletes the files of a cache, the card last, but not its lock."""
+    shutil.rmtree(folder / NEXT, ignore_errors=True)
+    for name in (STAMPS, LOG, FEATURES, LABELS, HASHES, SUMS, CARD):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _delete_folders(folder: Path, made: list[Path]) -> None:
+    """Deletes the lock of a cache, and the folders that its pass has made."""
+    (folder / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # there are files of somebody else
+        for path in made:
+            path.rmdir()
 
 
 def _is_leftover(path: Path) -> bool:

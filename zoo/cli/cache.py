@@ -12,7 +12,7 @@ from zoo.cli.command import Parser, add_arguments
 from zoo.client.client import default_cache
 from zoo.client.engine_cache import damaged, engines_of, forget_lists, kept, names, prune
 from zoo.util.errors import RepositoryError, UsageError
-from zoo.util.names import counted, perhaps
+from zoo.util.names import counted, perhaps_matching
 
 
 def ls(options: argparse.Namespace) -> int:
@@ -46,10 +46,10 @@ def remove(options: argparse.Namespace) -> int:
     if not files:
         have = sorted(names(cache).values())
         for_target = f" for {options.target}" if options.target else ""
-        models = [name.partition(" ")[0] for name in have]
+        models = {name.partition(" ")[0] for name in have}
+        near = "" if options.model in models else perhaps_matching(options.model, sorted(models))
         raise UsageError(
-            f"{cache} has no engine of '{options.model}'{for_target}."
-            f"{perhaps(options.model, models)}",
+            f"{cache} has no engine of '{options.model}'{for_target}.{near}",
             hint=f"cached: {', '.join(have) or 'nothing'}",
         )
     for file in files:

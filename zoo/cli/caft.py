@@ -17,7 +17,7 @@ from zoo.cli.support import (
     client_of,
     output_file,
 )
-from zoo.util.errors import CacheError, DatasetError, UsageError
+from zoo.util.errors import CacheError, UsageError
 from zoo.util.files import write_whole
 from zoo.util.names import counted
 from zoo.util.terminal import harmless
@@ -34,15 +34,18 @@ if TYPE_CHECKING:
 
 def features(options: argparse.Namespace) -> int:
     """Computes the features of a data set once and caches them."""
-    from zoo.caft.features import cache_features
+    from zoo.caft.features import cache_features, has_any
     from zoo.caft.progress import pass_progress
     from zoo.caft.sources import open_source
     from zoo.caft.task import TASKS, Task
 
     chosen = {"image": options.image, "label": options.label, "split": options.split}
-    open_source(options.data, **chosen)  # report problems before downloading an engine
+    has_any(open_source(options.data, **chosen), options.data)  # before an engine is downloaded
     if Path(options.output).is_file():
-        raise CacheError(f"{options.output} is a file; a feature cache is a folder")
+        raise CacheError(
+            f"{options.output} is a file; a feature cache is a folder",
+            hint="choose a new or empty folder with -o",
+        )
     table = _table_of(options)
     with (
         _workforce(options) as cluster,
@@ -69,8 +72,6 @@ def features(options: argparse.Namespace) -> int:
             on_bad=lambda name, why: progress.say(f"skipped {name}: {why}"),
             on_progress=progress.show,
         )
-    if card.samples == 0:
-        raise DatasetError(f"{options.data}: no usable images")
     _print_changes(state)
     views, classes = card.identity.augmentation.views, TASKS[Task.CLASSIFICATION]
     print(

@@ -15,18 +15,20 @@ from zoo.cli.command import run_cli as run_cli
 from zoo.cli.support import add_selection, add_store, client_of, output_file, print_json
 from zoo.client.client import Client, Pulled, trust_home
 from zoo.client.host import this_machine
-from zoo.client.models import matching, table
+from zoo.client.models import check_patterns, matching, table
 from zoo.client.progress import download_bar
 from zoo.client.recommendation import cut, kept, verdicts
 from zoo.client.selection import select, why
 from zoo.repository.chunked import Transfer
 from zoo.schema.index import EngineEntry
+from zoo.schema.layout import METADATA
 from zoo.schema.targets import PRECISIONS
-from zoo.stores import open_store
+from zoo.stores import ObjectStore, open_store
+from zoo.stores.local import LocalStore
 from zoo.util.errors import UsageError, ZooError
 from zoo.util.files import whole
 from zoo.util.kinds import kind_of_file
-from zoo.util.names import counted
+from zoo.util.names import counted, listed
 from zoo.util.terminal import harmless
 from zoo.util.version import __version__
 
@@ -36,11 +38,12 @@ def list_models(options: argparse.Namespace) -> int:
     index = client_of(options).index()
     if index.kind.seeded:
         print("DRY RUN: these engines have seeded, not trained weights", file=sys.stderr)
+    check_patterns(index.models, options.patterns)
     rows = matching(index.models, options.patterns)
     if options.json:
         print_json([row.model_dump(mode="json", exclude={"index"}) for row in rows])
-        return 0
-    print("\n".join(table(rows)))
+    else:
+        print("\n".join([row.model for row in rows] if options.names else table(rows)))
     return 0
 
 
@@ -183,7 +186,7 @@ def mirror(options: argparse.Namespace) -> int:
         archs=[read_arch(name).name for name in options.gpu] if options.gpu else None,
         precisions=[options.precision] if options.precision else None,
     )
-    client, destination = client_of(options), open_store(options.destination)
+    client, destination = client_of(options), _destination(options.destination)
     result = copy(client, destination, wanted, say=print)
     print(
         f"{destination.url}: {counted(result.engines, 'engine')}, "
@@ -196,6 +199,24 @@ def mirror(options: argparse.Namespace) -> int:
         f"zoo list --store {store} --trust {root}"
     )
     return 0
+
+
+def _destination(url: str) -> ObjectStore:
+    """Opens the store to mirror to.
+
+    Raises:
+        UsageError: It is a folder of other files.
+    """
+    destination = open_store(url)
+    if isinstance(destination, LocalStore) and destination.root.exists():
+        root = destination.root
+        names = [] if (root / METADATA).is_dir() else sorted(path.name for path in root.iterdir())
+        if others := [name for name in names if not name.startswith(".")]:
+            raise UsageError(
+                f"{root} is no repository and contains other files: {listed(others, 3)}",
+                hint="give a new or empty folder, or a mirror of the same repository",
+            )
+    return destination
 
 
 def main() -> int:
@@ -231,8 +252,10 @@ def client_parser(*, of_repositories: bool = False) -> argparse.ArgumentParser:
         add_store(command)
         if name not in ("list", "mirror"):
             command.add_argument("model", help="model id, as listed by zoo list")
-    for name in ("list", "show", "pull"):
-        parsers[name].add_argument("--json", action="store_true", help="print JSON")
+    form = parsers["list"].add_mutually_exclusive_group()
+    form.add_argument("--names", action="store_true", help="print only the models' ids")
+    for own in (form, parsers["show"], parsers["pull"]):
+        own.add_argument("--json", action="store_true", help="print JSON")
     parsers["list"].add_argument(
         "patterns", nargs="*", metavar="PATTERN", help="ids, patterns such as 'vit_*', or families"
     )

@@ -30,7 +30,7 @@ Write = Callable[["Prediction"], object]
 
 def predict(options: argparse.Namespace) -> int:
     """Predicts classes, numbers or labels of photos and folders of photos with a trained head."""
-    from zoo.caft.predictions import PhotoPaths, predictions
+    from zoo.caft.predictions import NO_PHOTO, PhotoPaths, predictions
     from zoo.caft.progress import photo_progress
 
     output = _output(options)
@@ -47,8 +47,9 @@ def predict(options: argparse.Namespace) -> int:
                 write(prediction)
                 tally.add(prediction)
                 step()
-            if output and not tally.predicted:
-                raise DatasetError(f"none of the photos could be used; {output} was not written")
+            if not tally.predicted and (output or not tally.skipped_named):
+                not_written = f"; {output} was not written" if output else ""
+                raise DatasetError(f"none of the photos could be used{not_written}", hint=NO_PHOTO)
     tally.tell(output, [line for notes in photos.notes for line in notes.lines])
     if tally.skipped_named:
         of = tally.skipped_named + tally.predicted + tally.skipped_found

@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
         replace(sample, label=None, key=str(number))  # the same photo may be named twice
         for number, sample in enumerate(photos)
     ]
+    output.parent.mkdir(parents=True, exist_ok=True)
     with (
         caft._extractor(options, options.model) as extractor,
         tempfile.TemporaryDirectory(prefix=".zoo-run-", dir=output.parent) as scratch,

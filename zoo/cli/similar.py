@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli import caft
 from zoo.cli.command import add_arguments
 from zoo.cli.support import add_selection, add_store, output_file, positive
-from zoo.util.errors import CacheError, RunError, UsageError
+from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
 from zoo.util.names import counted
 from zoo.util.terminal import harmless
 
@@ -29,12 +29,12 @@ def similar(options: argparse.Namespace) -> int:
     """Finds the photos of a feature cache that are most similar to given photos."""
     from zoo.caft.cache import FeatureCache
     from zoo.caft.neighbours import most_similar
-    from zoo.caft.predictions import PhotoPaths, photo_features
+    from zoo.caft.predictions import NO_PHOTO, PhotoPaths, photo_features
 
     cache, photos = FeatureCache(options.cache), PhotoPaths(options.photos)
     photos.check()
     cache.check()
-    skipped = Counter[bool]()  # whether a photo was named itself, or found in a folder
+    compared, skipped = 0, Counter[bool]()  # whether a photo was named itself, or found in a folder
 
     def skip(photo: str, reason: str, named: bool) -> None:
         skipped[named] += 1
@@ -43,11 +43,14 @@ def similar(options: argparse.Namespace) -> int:
     with caft._extractor(options, cache.identity.model, cache.identity) as extractor:
         _check_engine(cache, extractor, options)
         for samples, features in photo_features(extractor, cache.identity, photos, skip):
+            compared += len(samples)
             found = most_similar(cache, features, options.k)
             for sample, rows in zip(samples, found, strict=True):
                 _print(sample.name, rows, as_json=options.json)
     if skipped[True]:
         raise RunError(f"{counted(skipped.total(), 'photo')} could not be used")
+    if not compared:
+        raise DatasetError("none of the photos could be used", hint=NO_PHOTO)
     if skipped[False]:
         print(f"{counted(skipped[False], 'photo')} skipped", file=sys.stderr)
     return 0
@@ -110,7 +113,8 @@ def duplicates(options: argparse.Namespace) -> int:
         if len(group) > _SHOWN:
             print(f"  … and {len(group) - _SHOWN:,} more")
     if len(groups) > _SHOWN:
-        print(f"… and {counted(len(groups) - _SHOWN, 'more group')}; -o FILE.csv lists all")
+        place = output or "-o FILE.csv"
+        print(f"… and {counted(len(groups) - _SHOWN, 'more group')}; {place} lists all")
     photos = sum(map(len, groups))
     mixed = sum(len({row.label for row in group if row.label}) > 1 for group in groups)
     print(
@@ -181,6 +185,18 @@ def _cosine(text: str) -> float:
     return value
 
 
+def _photos(text: str) -> int:
+    if not text.isdecimal() or int(text) < 3:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 3")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
 def add_commands(commands: Any) -> None:
     """Adds the commands to ``zoo``."""
     parser = add_arguments(commands, "similar", similar)
@@ -222,10 +238,10 @@ def add_commands(commands: Any) -> None:
         "components, of a sample if there are many photos (default: tsne)",
     )  # fmt: skip
     parser.add_argument(
-        "--photos", dest="most", type=positive, default=5000, metavar="N",
+        "--photos", dest="most", type=_photos, default=5000, metavar="N",
         help="maximum number of photos to draw, chosen at random (default: 5000)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of the sample (default: 0)")
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:

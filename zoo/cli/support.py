@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -81,10 +82,11 @@ def positive(text: str) -> int:
 
 
 def output_file(name: str) -> Path:
-    """Returns the path of an output file after creating its folder.
+    """Returns the path of an output file. What writes it creates its folder.
 
     Raises:
-        UsageError: The path is a folder, a device, or a file of a feature cache.
+        UsageError: The path is a folder, a device, or a file of a feature cache; or this user may
+            not write there.
     """
     path = Path(name)
     if path.exists() and not path.is_dir() and not path.is_file():
@@ -96,5 +98,12 @@ def output_file(name: str) -> Path:
         )
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="give the path of a file with --output")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} is a file, so {path} can't be written",
+            hint="give another path with --output",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"you may not write to {folder}", hint="give another path with --output")
     return path

@@ -29,7 +29,7 @@ from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.files import make_way, write_whole
 from zoo.util.folders import cache_folder, config_folder
 from zoo.util.locks import is_not_mine
-from zoo.util.names import perhaps
+from zoo.util.names import listed, perhaps_matching
 
 if TYPE_CHECKING:
     from zoo.runtime import Session
@@ -93,8 +93,8 @@ class Client:
         if model is None:
             names = [row.model for row in self.index().models]
             raise UsageError(
-                f"no model '{name}' in {self.repository.store.url}.{perhaps(name, names)}",
-                hint=f"available models: {', '.join(names)}",
+                f"no model '{name}' in {self.repository.store.url}.{perhaps_matching(name, names)}",
+                hint=f"available models: {listed(names)}",
             )
         return model
 
@@ -274,7 +274,7 @@ def nothing_published(url: str) -> RepositoryError:
 
 def default_store() -> str:
     """Returns the default repository: ``$ZOO_STORE``, else ``./_repository``."""
-    return os.environ.get("ZOO_STORE", "_repository")
+    return os.environ.get("ZOO_STORE") or "_repository"
 
 
 def default_cache() -> Path:

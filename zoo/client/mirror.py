@@ -29,6 +29,7 @@ from zoo.schema.targets import arch_of
 from zoo.stores import ObjectStore
 from zoo.util.digest import sha256_bytes, sha256_file
 from zoo.util.errors import RepositoryError, SelectionError, TrustError
+from zoo.util.names import no_model
 from zoo.util.zstd import INSTALL, is_installed
 
 _TRIES = 5
@@ -95,12 +96,14 @@ def mirror(
         say: Called with the name of each engine.
 
     Raises:
-        SelectionError: No engine matches the filter.
+        UsageError: The repository has no model of a name; nothing is written.
+        SelectionError: No engine matches the filter; nothing is written.
         RepositoryError: An object is missing or its digest does not match, or the destination
             contains a different repository.
         TrustError: The index has expired, or its signatures are not valid.
     """
     result = Mirrored()
+    _check_chosen(client, wanted)
     with destination.lock("publish"):  # no garbage is collected there, nobody else mirrors to it
         for remaining in reversed(range(_TRIES)):
             version: object = None
@@ -118,6 +121,30 @@ def mirror(
             else:
                 return result
     raise AssertionError("unreachable")
+
+
+def _check_chosen(client: Client, wanted: Filter) -> None:
+    """Checks that there is something to copy, before anything is written.
+
+    Raises:
+        UsageError: The repository has no model of a name.
+        SelectionError: No engine matches the filter.
+    """
+    rows = client.index().models
+    names = [row.model for row in rows]
+    for name in wanted.models or ():
+        if name not in names:
+            raise no_model(name, names, {row.family for row in rows})
+    models = names if wanted.models is None else wanted.models
+    if not any(wanted.takes(engine) for name in models for engine in client.model(name).engines):
+        raise _nothing(client)
+
+
+def _nothing(client: Client) -> SelectionError:
+    return SelectionError(
+        f"{client.repository.store.url}: no engine matches the filter",
+        hint="list the published engines with zoo list",
+    )
 
 
 def _has_moved(client: Client, version: object) -> bool:
@@ -157,10 +184,7 @@ def _copy(
             result.engines += 1
             say(f"{name} {', '.join(entry.targets)}{note}")
     if not result.engines:
-        raise SelectionError(
-            f"{client.repository.store.url}: no engine matches the filter",
-            hint="list the published engines with zoo list",
-        )
+        raise _nothing(client)
     _copy_index(client, models, destination, result)
     destination.put(
         "repository.json", client.repository.store.get("repository.json", limit=_MAX_BYTES)

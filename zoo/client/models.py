@@ -9,8 +9,7 @@ from typing import SupportsIndex, overload
 
 from zoo.client.client import Client, connect, default_store
 from zoo.schema.index import IndexRow
-from zoo.util.errors import UsageError
-from zoo.util.names import perhaps
+from zoo.util.names import no_model
 
 
 class Models(Sequence[IndexRow]):
@@ -44,9 +43,11 @@ class Models(Sequence[IndexRow]):
         return tuple(row.model for row in self._rows)
 
     def __repr__(self) -> str:
-        return "\n".join(table(self._rows))
+        return "\n".join(table(self._rows)) if self._rows else _NONE
 
     def _repr_html_(self) -> str:
+        if not self._rows:
+            return f"<p>{_NONE}</p>"
         heads = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in _HEADS)
         rows = "".join(
             "<tr>"
@@ -72,7 +73,7 @@ def list_models(
 
     Args:
         pattern: An id, a pattern such as ``vit_*``, or a family; or several of them. All models by
-            default.
+            default; what matches nothing adds nothing.
         store: URL or path of the repository. Defaults to ``$ZOO_STORE``, else ``./_repository``.
         trust: Root of trust on first use of the repository: a file, or its SHA-256.
         allow_stale: Accept an expired index.
@@ -80,7 +81,6 @@ def list_models(
         client: Client to use instead of connecting to ``store``.
 
     Raises:
-        UsageError: A pattern matches no model.
         RepositoryError: The repository is missing or damaged.
         TrustError: The repository is not trusted yet, or its signatures are not valid.
     """
@@ -92,27 +92,25 @@ def list_models(
 
 
 def matching(rows: Sequence[IndexRow], patterns: Sequence[str]) -> list[IndexRow]:
-    """Returns the models that any of the patterns matches, in their order; all without patterns.
+    """Returns the models that any of the patterns matches, in their order; all without patterns."""
+    if not patterns:
+        return list(rows)
+    return [row for row in rows if any(_matches(row, pattern) for pattern in patterns)]
+
+
+def check_patterns(rows: Sequence[IndexRow], patterns: Sequence[str]) -> None:
+    """Checks that each pattern matches a model.
 
     Raises:
-        UsageError: A pattern matches no model.
+        UsageError: One matches none; names those that may have been meant.
     """
-    chosen: set[str] = set()
     for pattern in patterns:
-        found = {
-            row.model
-            for row in rows
-            if fnmatch.fnmatchcase(row.model, pattern) or row.family == pattern
-        }
-        if not found:
-            names = [row.model for row in rows]
-            families = sorted({row.family for row in rows})
-            raise UsageError(
-                f"no model '{pattern}'.{perhaps(pattern, [*names, *families])}",
-                hint=f"models: {', '.join(names)}\n  families: {', '.join(families)}",
-            )
-        chosen |= found
-    return [row for row in rows if not patterns or row.model in chosen]
+        if not any(_matches(row, pattern) for row in rows):
+            raise no_model(pattern, [row.model for row in rows], {row.family for row in rows})
+
+
+def _matches(row: IndexRow, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(row.model, pattern) or row.family == pattern
 
 
 def table(rows: Sequence[IndexRow]) -> list[str]:
@@ -126,12 +124,9 @@ def table(rows: Sequence[IndexRow]) -> list[str]:
     ]
 
 
+_NONE = "no models"
 _HEADS = ("model", "family", "features", "pixels", "engines")
 
 
 def _cells(row: IndexRow) -> tuple[str, str, str, str, str]:
-    engines = ", ".join(
-        label if status == "verified" else f"{label} ({status})"
-        for label, status in sorted(row.targets.items())
-    )
-    return row.model, row.family, str(row.feature_dim), row.pixels, engines
+    return row.model, row.family, str(row.feature_dim), row.pixels, row.engines

@@ -24,6 +24,9 @@ Rank = tuple[int, int, int, int, int]
 
 _NO_RANK: Rank = (0, 0, 0, 0, 0)
 
+_ALLOW_SEEDED = "add --allow-seeded (in Python, allow_seeded=True)"
+_ALLOW_PENDING = "add --allow-pending (in Python, allow_pending=True)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -95,7 +98,7 @@ def select(
         if why_not is None:
             why_not = _held_back(engine, allow_pending=allow_pending)
         if why_not is None and engine.dry_run and not allow_seeded:
-            why_not = "dry run with seeded weights; to use it anyway, add --allow-seeded"
+            why_not = f"dry run with seeded weights; to use it anyway, {_ALLOW_SEEDED}"
         if why_not is None:
             fitting.append((rank, engine))
         else:
@@ -154,7 +157,7 @@ def _held_back(engine: EngineEntry, *, allow_pending: bool) -> str | None:
         case Status.PENDING if allow_pending:
             return None
         case Status.PENDING:
-            return f"pending: {engine.reason}; to use it anyway, add --allow-pending"
+            return f"pending: {engine.reason}; to use it anyway, {_ALLOW_PENDING}"
         case Status.WITHDRAWN:
             return f"withdrawn: {engine.reason}"
         case _:
@@ -310,11 +313,11 @@ def _build_or_why_not(
 ) -> str:
     """Returns how to build an engine, or what to do where the farm would refuse to."""
     arch = arch_of(target) if target else machine.archs[0]
+    withdrawn = [engine for engine in model.engines if engine.status is Status.WITHDRAWN]
     held_back = [
         engine
-        for engine in model.engines
-        if engine.status is Status.WITHDRAWN
-        and target in (None, *engine.targets)
+        for engine in withdrawn
+        if target in (None, *engine.targets)
         and precision in (None, engine.precision)
         and arch in _archs(engine)
     ]
@@ -332,7 +335,9 @@ def _build_or_why_not(
     if hint is not None:
         return hint
     if precision:
-        return no_precision_hint(arch, precision, model.family)
+        usable = [e for e in model.engines if arch in _archs(e) and e not in withdrawn]
+        published = {engine.precision for engine in usable}
+        return no_precision_hint(model.model, arch, precision, published)
     return f"zoo show {model.model} lists its engines; the farm does not know {arch}"
 
 

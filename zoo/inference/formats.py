@@ -16,13 +16,16 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 _JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
 
 
+def suffix_of(start: bytes) -> str | None:
+    """Returns the suffix that belongs to what begins with 12 bytes, None if it is none of these."""
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
+        return ".heic"
+    return ".jxl" if start.startswith(_JXL_STARTS) else None
+
+
 def missing_package(start: bytes) -> str | None:
     """Returns the package that would read what begins with 12 bytes, if it is not installed."""
-    suffix = None
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
-        suffix = ".heic"
-    elif start.startswith(_JXL_STARTS):
-        suffix = ".jxl"
+    suffix = suffix_of(start)
     return None if suffix is None or suffix in extra_suffixes() else PACKAGES[suffix]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from zoo.schema.precisions import Precision
 from zoo.schema.targets import (
     Arch,
@@ -77,9 +79,18 @@ def buildable(
     )
 
 
-def no_precision_hint(arch: str, precision: str, family: str = "") -> str:
-    """Returns what to use in place of a precision that no engine can have on an architecture."""
-    others = [str(other) for other in buildable(arch, family) if other != precision]
-    if not others:
-        return f"the farm builds no engines for {arch}"
-    return f"{arch} has no {precision}: use --precision {enumerated(others, 'or')}"
+def no_precision_hint(model: str, arch: str, precision: str, published: Collection[str]) -> str:
+    """Returns what to use in place of a precision that no engine can have on an architecture.
+
+    Args:
+        model: The model.
+        arch: The architecture.
+        precision: The precision.
+        published: Precisions of the engines that there are for the architecture.
+    """
+    others = [str(other) for other in Precision if other in published]
+    if others:
+        return f"{arch} has no {precision}: use --precision {enumerated(others, 'or')}"
+    if hint := build_hint(model, arch=arch):
+        return f"{arch} has no {precision}; {hint}"
+    return f"the farm builds no engines for {arch}"

@@ -40,6 +40,7 @@ from zoo.schema.records import (
 )
 from zoo.schema.targets import Toolchain
 from zoo.util.digest import Sha256, sha256_bytes
+from zoo.util.shown import Shown
 
 
 class _Numbers(BaseModel):
@@ -446,7 +447,7 @@ class Candidate(OmitsDefaults, Record):
         return f"{self.proposed.replace(':', '')}-{sha256_bytes(self.to_json())[:16]}.json"
 
 
-class IndexRow(OmitsDefaults):
+class IndexRow(Shown, OmitsDefaults):
     """A model in ``index.json``: what ``zoo list`` needs.
 
     Attributes:
@@ -473,6 +474,23 @@ class IndexRow(OmitsDefaults):
         """The input size as text."""
         width = self.input_width
         return str(self.input_size) if width is None else f"{self.input_size}x{width}"
+
+    @property
+    def engines(self) -> str:
+        """The targets as text, with the status of those that are not verified."""
+        return ", ".join(
+            label if status == "verified" else f"{label} ({status})"
+            for label, status in sorted(self.targets.items())
+        )
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "model": self.model,
+            "family": self.family,
+            "features": f"{self.feature_dim:,}",
+            "pixels": self.pixels,
+            "engines": self.engines,
+        }
 
 
 class Index(OmitsDefaults, Record):

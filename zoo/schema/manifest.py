@@ -29,9 +29,9 @@ from zoo.schema.floors import OwnTolerance, Tolerance, looser_by, tolerance
 from zoo.schema.omitted import OmitsDefaults
 from zoo.schema.targets import Precision
 from zoo.util.digest import Sha256
-from zoo.util.errors import ManifestError, UsageError
+from zoo.util.errors import ManifestError
 from zoo.util.loading import read_toml
-from zoo.util.names import perhaps
+from zoo.util.names import no_model
 from zoo.util.strenum import StrEnum
 
 UNLOCKED: Literal["unlocked"] = "unlocked"
@@ -544,10 +544,7 @@ def select_manifests(
             if fnmatch.fnmatchcase(name, pattern) or manifest.family == pattern
         }
         if not found:
-            raise UsageError(
-                f"no model '{pattern}'.{perhaps(pattern, [*manifests, *families])}",
-                hint=f"models: {', '.join(manifests)}\n  families: {', '.join(sorted(families))}",
-            )
+            raise no_model(pattern, list(manifests), families)
         chosen |= found
     return {name: manifest for name, manifest in manifests.items() if name in chosen}
 

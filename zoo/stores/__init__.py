@@ -130,6 +130,12 @@ def open_store(url: str, *, anonymous: bool = False) -> ObjectStore:
         MissingPackageError: boto3, for ``s3://``.
     """
     name, colon, rest = url.partition("://")
+    if not url.strip():
+        raise RepositoryError(
+            "the name of the repository is empty",
+            hint=f"a repository is a directory, {_forms(writable=True)} or, only to read, "
+            f"{_forms(writable=False)}",
+        )
     if not colon:
         return LocalStore(Path(url))
     if scheme := SCHEMES.get(name.lower()):

@@ -5,9 +5,19 @@ from __future__ import annotations
 import signal
 import sys
 from importlib import import_module
+from types import FrameType
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+_presses: list[int] = []
+"""The signals of Ctrl-C that the command line has received."""
+
+
+def _press(number: int, frame: FrameType | None) -> None:
+    """Notes Ctrl-C, since not every library says what it turns ``KeyboardInterrupt`` into."""
+    _presses.append(number)
+    signal.default_int_handler(number, frame)
 
 
 def run_main(module: str) -> int:
@@ -27,7 +37,7 @@ def run_main(module: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         main = import_module(module).main
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _press)
         return int(main())
     except KeyboardInterrupt:  # while the command line was read, or again while it was told
         print("interrupted", file=sys.stderr)
@@ -40,8 +50,10 @@ def is_interrupt(error: BaseException) -> bool:
     """Returns whether Ctrl-C is what an exception comes from.
 
     Libraries in C and those that report missing packages turn it into other errors while they are
-    imported.
+    imported, and pydantic does while it writes JSON.
     """
+    if _presses:
+        return True
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, KeyboardInterrupt):

@@ -42,7 +42,7 @@ ARRAYS = (FEATURES, LABELS, HASHES)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 
-def fill(path: Path, *, upto: int, views: int, total: int = 12) -> None:
+def fill(path: Path, *, upto: int, views: int, total: int = 12, killed: bool = False) -> None:
     """Appends what a cache of ``total`` images lacks, three at a time; every fifth is bad."""
     writer = CacheWriter(path, identity(4, views=views, storage="fp16"))
     wanted = [outcome(n, f"c{n % 3}", "torn" if n % 5 == 4 else None) for n in range(total)]
@@ -53,7 +53,11 @@ def fill(path: Path, *, upto: int, views: int, total: int = 12) -> None:
         numbers = [int(one.sample.name.removesuffix(".jpg")) for one in part]
         rows = np.repeat(numbers, views)[:, None] + np.tile(np.arange(views), len(part))[:, None]
         writer.append(part, (rows * np.ones(4)).astype(np.float32))
-    writer.close(complete=upto >= total)
+    if killed:  # the system closes the files and gives back the lock
+        writer._files.close(sync=False)
+        writer._unlock()
+    else:
+        writer.close(complete=upto >= total)
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,7 +72,7 @@ def test_what_a_kill_leaves_is_made_good(
 ) -> None:
     straight, killed = (tmp_path_factory.mktemp(name) / "c" for name in ("straight", "killed"))
     fill(straight, upto=99, views=views)
-    fill(killed, upto=done, views=views)
+    fill(killed, upto=done, views=views, killed=True)
     # A kill comes in the middle of a batch: arrays are ahead of the log, by any number of bytes,
     # and the log's last line may be torn.
     for name, size in zip(ARRAYS, extra, strict=True):

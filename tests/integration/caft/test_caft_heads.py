@@ -183,6 +183,7 @@ def test_the_knn_is_scikit_learns(cache: FeatureCache) -> None:
         ours = knn(parts, rows[200:], neighbours=7)
         assert np.array_equal(ours, theirs.predict(rows[200:]))
     found = probe(cache)
+    assert repr(found).splitlines() == found.lines
     assert found.knn_right / found.held_out > 0.9
     assert found.linear.accuracy > 0.9
     assert found.chance == 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,41 @@ def test_without_the_packages_they_are_counted_and_named(photos: Path, tmp_path:
         "left out, because pillow_jxl is not installed (pip install 'caft-zoo[heic]'): files "
         "with suffix .jxl: 1 (class0/p.jxl)",
     )
+
+
+def packed(photos: Path, path: Path) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for number, file in enumerate(sorted((photos / "class0").iterdir())):
+            tar.add(file, f"{number}{file.suffix}")
+    return path
+
+
+def test_they_are_read_whatever_their_names_are(photos: Path, tmp_path: Path) -> None:
+    for file in (photos / "class0").glob("p.*"):
+        file.rename(photos / "class0" / f"as_{file.suffix.removeprefix('.')}")
+    (photos / "class0" / "as_heic").rename(photos / "class0" / "heic.jpg")
+    card, state = cache_features(photos, toy(), tmp_path / "c")
+    assert (card.samples, card.bad, state.notes) == (5, 0, ())
+
+
+def test_they_are_read_from_tars(photos: Path, tmp_path: Path) -> None:
+    card, state = cache_features(packed(photos, tmp_path / "t.tar"), toy(), tmp_path / "c")
+    assert (card.samples, card.bad, state.notes) == (5, 0, ())
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_without_the_packages_they_are_named_whatever_their_names_are(
+    photos: Path, tmp_path: Path
+) -> None:
+    tar = packed(photos, tmp_path / "t.tar")
+    for file in list((photos / "class0").glob("p.[hj]*")):
+        file.rename(photos / "class0" / f"as_{file.suffix.removeprefix('.')}")
+    for data in (photos, tar):
+        card, state = cache_features(data, toy(), tmp_path / f"{data.name}-c")
+        assert card.samples == 3
+        heic, jxl = sorted(state.notes)
+        assert "pillow_heif is not installed (pip install 'caft-zoo[heic]')" in heic
+        assert "pillow_jxl is not installed (pip install 'caft-zoo[heic]')" in jxl
 
 
 def test_a_torn_file_is_no_traceback(photos: Path) -> None:

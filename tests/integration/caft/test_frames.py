@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from support.caft import folder, toy, write_cache
 from support.goldens import raises_golden
+from support.records import engine_entry, model_index
 
 from zoo.caft import FeatureCache, cache_features, frames
+from zoo.caft.map import Map
+from zoo.schema.index import index_row
 from zoo.util.errors import HeadError, MissingPackageError
 
 LABELS = ["cat", "dog", None, "cat", "<b>"]
@@ -74,6 +77,13 @@ def test_a_cache_shows_itself_in_a_line_and_a_table(cache: FeatureCache) -> None
     assert page.count("<tr>") == len(cache._facts()) == page.count("</tr>")
 
 
+def test_what_is_no_row_is_said(cache: FeatureCache) -> None:
+    for wrong in ("a", [0, 1], np.ones(5, bool), None, 1.0):
+        with pytest.raises(TypeError, match=type(wrong).__name__):
+            cache[wrong]
+    assert cache[np.int64(-1)][1] == cache[len(cache) - 1][1]
+
+
 def test_what_a_pass_returns_is_short(tmp_path: Path) -> None:
     """A notebook shows it when the call is a cell's last line."""
     data = folder(tmp_path / "photos", classes=1, each=2)
@@ -83,6 +93,12 @@ def test_what_a_pass_returns_is_short(tmp_path: Path) -> None:
     assert repr(card).startswith("<Card images: 2, classes: 1, ")
     assert repr(card).endswith("skipped: 1>")
     assert repr(state).startswith("<Pass images: 3, skipped: 1, seconds: ")
-    for shown in (card, state):
+    made = Map(
+        points=np.zeros((2000, 2), np.float32), names=("a.jpg",) * 2000,
+        labels=np.zeros(2000, np.int64), classes=("a",), title="2,000 photos",
+    )  # fmt: skip
+    row = index_row(model_index(engine_entry("sm86-rtx1.7-fp16")), b"")
+    for shown in (card, state, card.identity, made, row):
         assert len(repr(shown)) < 400
+        assert type(shown).__name__ in repr(shown)
         assert shown._repr_html_().count("<tr>") == len(shown._facts())

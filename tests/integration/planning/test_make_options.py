@@ -45,13 +45,29 @@ def test_make_hands_over_every_option_of_a_command(command: str) -> None:
     [
         (["demo", "MODELS=x"], 2), (["catalog", "MODELS=x"], 2), (["zoo", "JSON=1"], 2),
         (["test", "GPU=cpu"], 2), (["demo", "DATA=x"], 0), (["prove", "STORE=x", "TRUST=r"], 0),
+        (["zoo", "plan", "MODELS=x"], 0), (["lint", "zoo", "MODELS=x"], 0),
+        (["demo", "zoo", "MODELS=x"], 2), (["zoo", "serve", "MODELS=x", "PORT=1"], 2),
+        (["lint", "test", "GPU=cpu"], 2), (["MODELS=x"], 2),
     ],
 )  # fmt: skip
 def test_make_refuses_what_has_no_effect(words: list[str], status: int) -> None:
     done = make(*words)
     assert done.returncode == status, done.stderr
     if status:
-        assert_golden(f"planning/no-effect-{words[0]}", done.stderr.partition("*** ")[2])
+        goals = "-".join(word for word in words if "=" not in word) or "no-goal"
+        assert_golden(f"planning/no-effect-{goals}", done.stderr.partition("*** ")[2])
+
+
+def test_the_trusted_root_is_that_of_the_repository_which_is_verified() -> None:
+    assert '--store "_repository" --trust "r"' in make("verify", "TRUST=r").stdout
+    assert '--store "s" --trust "r"' in make("verify", "TRUST=r", "STORE=s").stdout
+
+
+def test_make_says_that_a_misspelt_goal_does_not_exist() -> None:
+    done = make("zooo", "MODELS=x")
+    assert done.returncode == 2
+    assert "zooo" in done.stderr
+    assert "MODELS" not in done.stderr
 
 
 def test_help_lists_the_variables_last_as_plain_text() -> None:

@@ -150,7 +150,7 @@ def test_a_fault_is_found(name: str, golden: Path) -> None:
         ("worst_relative_error", 0.0021, "relative error 0.0021"),
         ("worst_distance_error", 0.011, "distance error 0.011"),
         ("neighbours", 0.83, "83% of the nearest photos"),
-        ("lost_rows", 1, "1 rows are nearest to another photo's"),
+        ("lost_rows", 1, "1 row is nearest to another photo's"),
     ],
 )
 def test_each_floor_refuses_alone(name: str, value: float, words: str) -> None:

@@ -36,6 +36,15 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 if moment == "exit":
     atexit.register(press)
+if moment == "to JSON":
+    from zoo.schema.manifest import Preprocess
+
+    class Omitted(frozenset):
+        def __and__(self, others):
+            press()
+            return frozenset.__and__(self, others)
+
+    Preprocess.omitted = Omitted(Preprocess.omitted)
 module = __import__(entry, fromlist=["main"])
 sys.exit(module.main())
 """
@@ -77,6 +86,7 @@ def test_the_signal_ends_what_starts_or_ends(command: str, moments: list[str]) -
         ("zoo.caft.cache", "export-features cache -o out/rows.npz"),
         ("zoo.caft.tables", "export-features cache -o out/rows.npz"),
         ("pyarrow", "export-features cache -o out/rows.parquet"),
+        ("to JSON", "export-features cache -o out/rows.parquet"),
         ("zoo.caft.neighbours", "duplicates cache -o out/groups.csv"),
         ("sklearn.manifold", "map cache -o out/map.html"),
         ("zoo.caft.train", "train-head cache -o out/head.safetensors"),
@@ -88,7 +98,7 @@ def test_a_command_that_does_not_resume(
     moment: str, command: str, cache: Path, tmp_path: Path
 ) -> None:
     done = pressed(moment, "zoo", *command.split(), cwd=tmp_path)
-    assert done.returncode == 130
+    assert done.returncode == 130, done.stderr
     assert_golden("client/interrupted", done.stderr)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
@@ -96,7 +106,7 @@ def test_a_command_that_does_not_resume(
 def test_a_command_that_resumes(tmp_path: Path) -> None:
     command = shlex.split("features . --model m -o c")
     done = pressed("zoo.caft.features", "zoo", *command, cwd=tmp_path)
-    assert done.returncode == 130
+    assert done.returncode == 130, done.stderr
     assert_golden("caft/interrupted", done.stderr.strip())
 
 

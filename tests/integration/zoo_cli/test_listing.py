@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,12 +15,13 @@ from threading import Thread
 
 import pytest
 from support.goldens import assert_golden
+from support.paths import ROOT
 from support.toy_repository import ToyRepository, toy_repository
 
 import zoo as package
 from zoo.cli import main
 from zoo.util.digest import sha256_file
-from zoo.util.errors import RepositoryError, UsageError
+from zoo.util.errors import RepositoryError
 
 Zoo = Callable[[str], int]
 
@@ -69,8 +71,18 @@ def test_list_as_json_and_by_pattern(zoo: Zoo, capsys: pytest.CaptureFixture[str
     for pattern in ("toy", "'t*'", f"{row['family']} toy"):
         assert zoo(f"list {pattern}") == 0
         assert capsys.readouterr().out.splitlines()[1].startswith("toy ")
-    assert zoo("list tyo") == 2
+    assert zoo("list --names 't*'") == 0
+    assert capsys.readouterr().out == "toy\n"
+    assert zoo("list --names --json") == 2
+    assert zoo("show 'to*'") == 2
     assert "'toy'?" in capsys.readouterr().err
+    for nothing in ("tyo", "toys", "'toys_*'", "toy 'Toy*' tyo"):
+        assert zoo(f"list {nothing}") == zoo(f"list --json {nothing}") == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.count("'toy'?") == 2
+    assert zoo("list 'none*'") == 2
+    assert_golden("cli/list_nothing", capsys.readouterr().err)
 
 
 def test_show_and_pull_as_json(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +111,10 @@ def test_a_model_is_removed_from_the_cache(
     capsys.readouterr()
     assert zoo("cache rm tyo") == 2
     assert "'toy'?" in capsys.readouterr().err
+    assert zoo("cache rm 'toy*'") == 2
+    assert "'toy'?" in capsys.readouterr().err
     assert zoo("cache rm toy --target sm86-rtx1.7-fp16") == 2
+    assert "'toy'?" not in capsys.readouterr().err
     assert len(list((home / "engines").iterdir())) == 1
     capsys.readouterr()
     assert zoo("cache rm toy") == 0
@@ -112,6 +127,30 @@ def test_a_model_is_removed_from_the_cache(
     assert zoo("pull toy") == 0
 
 
+def test_a_mirror_that_can_not_be_leaves_nothing(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert zoo("mirror new --models toy tyo") == 2
+    assert "'toy'?" in capsys.readouterr().err
+    assert zoo("mirror new --gpu rtx3080") == 11
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "photos").mkdir()
+    assert zoo("mirror photos") == 0  # it is empty
+    assert zoo("mirror photos") == 0  # it is a mirror
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "cat.jpg").touch()
+    for destination in ("others", "."):
+        assert zoo(f"mirror {destination}") == 2
+        assert "other files" in capsys.readouterr().err
+    assert zoo("mirror ''") == 10
+    assert [path.name for path in (tmp_path / "others").iterdir()] == ["cat.jpg"]
+    assert zoo("list --store ''") == 10
+    monkeypatch.setenv("ZOO_STORE", "")
+    assert zoo("list") == 10  # as if it were not set
+    assert "_repository" in capsys.readouterr().err
+
+
 def test_models_in_python(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     models = package.list_models("t*")
     assert models.names == ("toy",)
@@ -122,8 +161,11 @@ def test_models_in_python(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
         "model", "family", "features", "pixels", "engines",
     ]  # fmt: skip
     assert models._repr_html_().count("<tr>") == 2
-    with pytest.raises(UsageError):
-        package.list_models("none*")
+    assert package.list_models(["none*", "toy"]).names == ("toy",)
+    nothing = package.list_models("none*")  # as timm's list_models does
+    assert (len(nothing), nothing.names) == (0, ())
+    assert repr(nothing)
+    assert "<table" not in nothing._repr_html_()
     monkeypatch.setenv("ZOO_STORE", "nowhere")
     with pytest.raises(RepositoryError):
         package.list_models()
@@ -146,7 +188,7 @@ def test_what_is_cached_works_without_the_repository(
         assert "<td" in extractor._repr_html_()
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion_knows_commands_options_and_files(
     shell: str, zoo: Zoo, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +206,10 @@ def test_bash_completes(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert zoo("completion bash") == 0
     (tmp_path / "zoo.bash").write_text(capsys.readouterr().out)
     (tmp_path / "photo.jpg").touch()
+    (tmp_path / "bin").mkdir()
+    program = f"#!{sys.executable}\nfrom zoo.cli.entry import main\nraise SystemExit(main())\n"
+    (tmp_path / "bin" / "zoo").write_text(program)
+    (tmp_path / "bin" / "zoo").chmod(0o755)
 
     def completed(*words: str) -> list[str]:
         line = " ".join(f"'{word}'" for word in words)
@@ -174,10 +220,17 @@ def test_bash_completes(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[
         )
         done = subprocess.run(
             ["bash", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
-            env={**os.environ},
+            env={
+                **os.environ,
+                "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+            },
         )  # fmt: skip
         return done.stdout.split()
 
     assert completed("zoo", "pre") == ["predict"]
     assert "--precision" in completed("zoo", "pull", "--pre")
     assert completed("zoo", "pull", "toy", "--precision", "fp") == ["fp32", "fp16"]
+    assert completed("zoo", "similar", "cache", "pho") == ["photo.jpg"]
+    for words in (["show", ""], ["features", ".", "--model", "t"], ["cache", "rm", "t"]):
+        assert completed("zoo", *words) == ["toy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
@@ -69,7 +70,8 @@ LAPTOP = Machine(archs=("cpu",), toolchains=(ORT,))
 @pytest.mark.parametrize(
     ("engine", "asked", "recommended"),
     [
-        (engine_entry("cpu-ort1.32-fp32"), {"precision": "fp16"}, "use --precision fp32 or int8"),
+        (engine_entry("cpu-ort1.32-fp32"), {"precision": "fp16"}, "use --precision fp32"),
+        (engine_entry("sm86-rtx1.7-fp16"), {"precision": "fp16"}, "make zoo"),
         (engine_entry("cpu-ort1.32-fp32"), {"precision": "int8"}, "make zoo"),
         (
             engine_entry("cpu-ort1.32-fp32", status="withdrawn", reason="row 3"),
@@ -89,6 +91,9 @@ def test_nothing_refused_is_recommended(
     with pytest.raises(SelectionError) as caught:
         select(model_index(engine), LAPTOP, **asked)
     assert recommended in str(caught.value.hint)
+    for precision in re.findall("fp32|bf16|fp16|int8", recommended):
+        assert select(model_index(engine), LAPTOP, precision=precision) == engine
+        assert str(caught.value.hint).endswith(precision)  # nor another one
     assert ("make zoo" in str(caught.value.hint)) == (recommended == "make zoo")
 
 

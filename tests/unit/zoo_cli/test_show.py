@@ -38,7 +38,7 @@ def test_show_prints_crop_mode_size_and_why_it_deviates(capsys: pytest.CaptureFi
 
 @pytest.mark.usefixtures("client")
 def test_list_aligns_sizes_that_are_not_square(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.list_models(Namespace(patterns=[], json=False)) == 0
+    assert main.list_models(Namespace(patterns=[], json=False, names=False)) == 0
     header, *rows = (line.rstrip() for line in capsys.readouterr().out.splitlines())
     end = header.index("pixels") + len("pixels")
     assert [row[:end].split()[-1] for row in rows] == ["224", "1024x768"]
