@@ -1,20 +1,20 @@
 """Cached-activation fine-tuning: a frozen backbone runs once, heads train on its features.
 
 Modules, in the order of the work: ``sample``, ``labels``, ``notes``, ``sources``, ``lists``,
-``tars``, ``tar_files`` and ``datasets`` (the images of a data set), ``content``, ``stamps``,
-``recognise`` and ``same_source`` (which of them a cache has), ``decode``, ``decode_process``,
-``gpu_batches``, ``faults`` and ``feed`` (images to an engine's batches), ``runs``, ``spread`` and
-``engine_process`` (batches through the engine, on one GPU or several), ``wire``, ``packing``,
-``part_worker``, ``worker_kinds``, ``remote_engine``, ``roster``, ``workers``, ``parts``,
-``sending``, ``answers``, ``crew``, ``dispatch`` and ``cluster_runs`` (on the workers of a
-cluster), ``features`` (the pass),
-``files``, ``arrays``, ``growing``, ``writer``, ``arrange`` and ``cache`` (a directory of plain
-arrays), ``tables``, ``archives`` and ``frames`` (its rows for other programs), ``neighbours`` and
-``map`` (what is similar), ``task``, ``targets`` and ``targets_file`` (what
-to predict), ``split``, ``rows``, ``train``, ``fit_sklearn`` and ``fit_in_chunks`` (training),
-``report`` and ``scores`` (how good a head is), ``probe`` (how good the features are), ``head`` (the
-trained head), ``predictions`` (what it predicts of photos), ``progress`` (how far a pass is),
-``onnx_export`` (backbone and head as one file). ::
+``tars``, ``tar_files`` and ``datasets`` (the images of a data set), ``content``, ``file_read``,
+``stamps``, ``recognise`` and ``same_source`` (which of them a cache has), ``decode``,
+``decode_process``, ``file_reader``, ``read_process``, ``gpu_batches`` and ``feed`` (images to an
+engine's batches), ``runs``, ``spread``, ``handover`` and ``engine_process`` (batches through the
+engine, on one GPU or several), ``shared_memory`` and ``mapped_memory`` (what processes hand over),
+``wire``, ``packing``, ``part_worker``, ``worker_kinds``, ``remote_engine``, ``roster``,
+``workers``, ``parts``, ``sending``, ``answers``, ``crew``, ``dispatch`` and ``cluster_runs`` (on
+the workers of a cluster), ``features`` (the pass), ``files``, ``arrays``, ``growing``, ``writer``,
+``arrange`` and ``cache`` (a directory of plain arrays), ``tables``, ``archives`` and ``frames``
+(its rows for other programs), ``neighbours`` and ``map`` (what is similar), ``task``, ``targets``
+and ``targets_file`` (what to predict), ``split``, ``rows``, ``train``, ``fit_sklearn`` and
+``fit_in_chunks`` (training), ``report`` and ``scores`` (how good a head is), ``probe`` (how good
+the features are), ``head`` (the trained head), ``predictions`` (what it predicts of photos),
+``progress`` (how far a pass is), ``onnx_export`` (backbone and head as one file). ::
 
     from zoo.caft import FeatureCache, cache_features, train_head
 

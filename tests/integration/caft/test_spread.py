@@ -101,13 +101,8 @@ def test_a_label_that_is_no_class(processes: int, extractor: Extractor, tmp_path
     data = [(photo(n), n if n != 9 else 0.5) for n in range(12)]
     with pytest.raises(LabelError):
         cache_features(data, extractor, tmp_path / "cache", batch=2, devices="all")
-    assert not read_card_of(tmp_path / "cache").complete
-
-
-def read_card_of(cache: Path) -> Any:
-    card = read_card(cache)
-    assert card is not None
-    return card
+    card = read_card(tmp_path / "cache")  # none if no batch came before it
+    assert card is None or not card.complete
 
 
 def test_a_source_that_fails(processes: int, extractor: Extractor, tmp_path: Path) -> None:

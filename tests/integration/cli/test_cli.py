@@ -83,7 +83,7 @@ CLIENT = [
         2,
         "-1",
     ),
-    (["features", ".", "--model", "m", "-o", "c"], 10, ""),
+    (["features", ".", "--model", "m", "-o", "c"], 30, ".jpg"),
     (["train-head", "nowhere"], 31, "zoo features DATASET --model MODEL -o nowhere"),
     (["train-head", "."], 31, "card.json"),
     (["probe", "nowhere"], 31, ""),
