@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from zoo.inference.extractor import Extractor
 from zoo.runtime.onnxruntime import OnnxRuntimeSession
 from zoo.schema.records import BuildRecord
 from zoo.util.digest import sha256_bytes
+
+Zoo = Callable[[str], int]
+"""Runs a command line of ``zoo``; returns its exit status."""
 
 TOY = DATA / "toy.onnx"
 HALF = (0.5, 0.5, 0.5)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
-import shlex
 import tarfile
 import time
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.caft import clusters, folder, photo, toy, write_cache
+from support.caft import Zoo, clusters, folder, photo, toy, write_cache
 from support.goldens import assert_golden
 from support.records import blob
 
@@ -25,22 +23,7 @@ from zoo.caft.probe import probe
 from zoo.caft.report import Report, draw, judge, wilson
 from zoo.caft.settings import Settings
 from zoo.caft.split import split_samples
-from zoo.cli import caft, main
-
-Zoo = Callable[[str], int]
-
-
-@pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    """Runs ``zoo`` in this process and in a folder of its own, with a tiny engine."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(caft, "_extractor", lambda *arguments: toy())
-
-    def run(arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["zoo", *shlex.split(arguments)])
-        return main.main()
-
-    return run
+from zoo.cli import caft
 
 
 def test_what_changed_in_a_data_set_is_printed(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.caft import TOY, clusters, folder, toy, write_cache
+from support.caft import TOY, Zoo, clusters, folder, toy, write_cache
 from support.goldens import assert_golden
 
 from zoo.caft import FeatureCache, Head, cache_features, train_head
@@ -21,7 +19,6 @@ from zoo.caft.settings import Settings
 from zoo.caft.split import split_samples
 from zoo.caft.targets_file import targets_of
 from zoo.caft.task import TASKS, Task
-from zoo.cli import caft, main
 from zoo.util.errors import DatasetError, HeadError, UsageError, ZooError
 
 LBFGS = Settings(solver="lbfgs", weight_decay=1.0, val=0, epochs=30, patience=30)
@@ -236,21 +233,7 @@ def test_a_caches_own_labels_may_be_numbers_or_lists(tmp_path: Path) -> None:
         train_head(FeatureCache(lists), Settings(solver="sklearn"), task="multi-label")
 
 
-@pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(caft, "_extractor", lambda *arguments: toy())
-
-    def run(arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["zoo", *shlex.split(arguments)])
-        return main.main()
-
-    return run
-
-
-def test_the_commands(
-    zoo: Callable[[str], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_commands(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder(tmp_path / "data", classes=2, each=12)
     assert zoo("features data --model toy -o c") == 0
     names = list(FeatureCache(tmp_path / "c").names())

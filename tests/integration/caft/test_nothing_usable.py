@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.caft import folder, identity, toy, write_cache
+from support.caft import Zoo, folder, identity, toy, write_cache
 from support.goldens import assert_golden, raises_golden
 
 from zoo.caft import FeatureCache, cache_features, train_head
@@ -16,23 +14,8 @@ from zoo.caft.card import Card, write_card
 from zoo.caft.features import Pass
 from zoo.caft.settings import Settings
 from zoo.caft.writer import CacheWriter
-from zoo.cli import caft, main
+from zoo.cli import caft
 from zoo.util.errors import CacheError, DatasetError
-
-Zoo = Callable[[str], int]
-
-
-@pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    """Runs ``zoo`` in this process and in a folder of its own, with a tiny engine."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(caft, "_extractor", lambda *arguments: toy())
-
-    def run(arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["zoo", *shlex.split(arguments)])
-        return main.main()
-
-    return run
 
 
 def bad_photos(path: Path) -> Path:

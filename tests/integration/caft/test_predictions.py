@@ -5,34 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.caft import clusters, folder, photo, toy, write_cache
+from support.caft import Zoo, clusters, folder, photo, toy, write_cache
 from support.goldens import assert_golden
 
 from zoo.caft import FeatureCache, cache_features, train_head
 from zoo.caft.head import Head
 from zoo.caft.scores import class_scores, score_lines
 from zoo.caft.settings import Settings
-from zoo.cli import caft, main
-
-Zoo = Callable[[str], int]
-
-
-@pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(caft, "_extractor", lambda *arguments: toy())
-
-    def run(arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["zoo", *shlex.split(arguments)])
-        return main.main()
-
-    return run
 
 
 @pytest.fixture

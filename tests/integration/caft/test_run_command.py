@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.caft import folder, photo, toy
+from support.caft import Zoo, folder, photo, toy
 from support.goldens import assert_golden
 
 from zoo.caft import FeatureCache
 from zoo.caft.tables import FORMATS, TableFormat
-from zoo.cli import caft, main
-
-Zoo = Callable[[str], int]
 
 
-@pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(caft, "_extractor", lambda *arguments: toy())
+@pytest.fixture(autouse=True)
+def photos(tmp_path: Path) -> None:
     folder(tmp_path / "photos", classes=2, each=2)
-
-    def run(arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["zoo", *shlex.split(arguments)])
-        return main.main()
-
-    return run
 
 
 def test_one_photo(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

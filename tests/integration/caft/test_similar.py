@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.caft import clusters, folder, photo, toy, write_cache
+from support.caft import Zoo, clusters, folder, photo, toy, write_cache
 from support.goldens import assert_golden
 from support.records import blob
 
@@ -21,21 +21,7 @@ from zoo.caft import FeatureCache, cache_features, neighbours
 from zoo.caft import map as tsne_map
 from zoo.caft.map import Method, draw_map, make_map, write_map
 from zoo.caft.neighbours import most_similar, near_duplicates
-from zoo.cli import caft, main
-
-Zoo = Callable[[str], int]
-
-
-@pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(caft, "_extractor", lambda *arguments: toy())
-
-    def run(arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["zoo", *shlex.split(arguments)])
-        return main.main()
-
-    return run
+from zoo.cli import caft
 
 
 def units(rows: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
