@@ -60,7 +60,8 @@ class FileReader:
                 [sys.executable, "-m", read_process.__name__, str(theirs.fileno()), exif],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": paths},
+                # if EXIF needs NumPy, it computes nothing: it need not start a thread for each core
+                env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
         self._connection = Connection(os.dup(ours.fileno()))
