@@ -31,14 +31,13 @@ from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
 from zoo.caft.file_read import FileRead, Stamp
 from zoo.caft.files import STORED, sums_of
 from zoo.caft.mapped_memory import MappedPieces
-from zoo.caft.runs import FeedRuns
+from zoo.caft.runs import FeedRuns, Result, Room
 from zoo.caft.sample import Sample
 from zoo.caft.shared_memory import FilledPieces, Piece
 from zoo.inference.extractor import Extractor
 from zoo.inference.gpu import turns
 from zoo.inference.preprocess import Exif
 from zoo.runtime import open_session
-from zoo.runtime.base import Features
 from zoo.schema.records import BuildRecord
 from zoo.util.errors import DatasetError, RunError, ZooError
 from zoo.util.faults import MachineError, persistently
@@ -140,7 +139,13 @@ class EngineProcess:
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *(() if task.turns is None else (task.turns,))),
-                env={**os.environ, "PYTHONPATH": paths, **environment},
+                # nothing there needs threads for matrices; to start them takes a second of a core
+                env={
+                    **os.environ,
+                    "PYTHONPATH": paths,
+                    "OPENBLAS_NUM_THREADS": "1",
+                    **environment,
+                },
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
         self._connection = Connection(os.dup(ours.fileno()))
@@ -255,35 +260,58 @@ def serve(ours: socket.socket) -> None:
     task: Task = connection.recv()
     turns.share(task.turns)
     try:
-        with _extractor(task) as extractor, _runs(extractor, task) as runs:
-            try:
-                connection.send(runs.decoders)
-                pieces = FilledPieces(ours)
-                for samples in _each_run(connection, pieces):
-                    for outcomes, features, _ in runs.results(samples):
-                        piece = pieces.take()
-                        rows = _stored(features, task.storage, piece)
-                        told = [_told_of(each) for each in outcomes]
-                        sums = sums_of(rows, len(outcomes)).tobytes()
-                        connection.send((told, rows.shape, sums, piece.number, piece.fresh))
-                        pieces.hand_over(piece)
-            except Exception as error:
-                # Before the threads are ended: one of them waits for the parent's samples.
-                connection.send(_Failed(error=_told(error)))
-                raise
+        pieces = FilledPieces(ours)
+        with _extractor(task) as extractor:
+            room = _Room(pieces, task, extractor.feature_dim)
+            with _runs(extractor, task, room) as runs:
+                try:
+                    connection.send(runs.decoders)
+                    for samples in _each_run(connection, pieces):
+                        for result in runs.results(samples):
+                            _answer(connection, result, room.piece)
+                            pieces.hand_over(room.piece)
+                except Exception as error:
+                    # Before the threads are ended: one of them waits for the parent's samples.
+                    connection.send(_Failed(error=_told(error)))
+                    raise
     except Exception as error:
         with suppress(OSError):
             connection.send(_Failed(error=_told(error)))
         raise SystemExit(1) from error
 
 
-def _stored(features: Features, storage: Storage, piece: Piece) -> npt.NDArray[Any]:
-    """Copies features into shared memory, in the data type of a cache."""
-    kind = np.dtype(STORED[storage])
-    rows = np.frombuffer(piece.room(kind.itemsize * features.size), kind).reshape(features.shape)
-    with np.errstate(over="ignore"):  # the parent, which writes them, looks for infinity
-        rows[:] = features
-    return rows
+class _Room:
+    """Shared memory for the features of a batch, in the data type of a cache.
+
+    Args:
+        pieces: The memory.
+        task: What the process does.
+        width: Features of a row.
+
+    Attributes:
+        piece: What the last batch is in.
+    """
+
+    piece: Piece
+
+    def __init__(self, pieces: FilledPieces, task: Task, width: int) -> None:
+        self._pieces, self._width = pieces, width
+        self._views = task.augmentation.views
+        self._type = np.dtype(STORED[task.storage])
+
+    def __call__(self, samples: int) -> npt.NDArray[Any]:
+        """See :data:`zoo.caft.runs.Room`."""
+        self.piece = self._pieces.take()
+        rows = samples * self._views
+        memory = self.piece.room(self._type.itemsize * rows * self._width)
+        return np.frombuffer(memory, self._type).reshape(rows, self._width)
+
+
+def _answer(connection: Connection, result: Result, piece: Piece) -> None:
+    """Tells the parent what came of a batch; its features follow."""
+    told = [_told_of(each) for each in result.outcomes]
+    sums = sums_of(result.features, len(told)).tobytes()
+    connection.send((told, result.features.shape, sums, piece.number, piece.fresh))
 
 
 def _told(error: Exception) -> ZooError:
@@ -326,7 +354,7 @@ def _extractor(task: Task) -> Extractor:
 
 
 @contextmanager
-def _runs(extractor: Extractor, task: Task) -> Iterator[FeedRuns]:
+def _runs(extractor: Extractor, task: Task, room: Room) -> Iterator[FeedRuns]:
     if task.decode == "gpu":
         check_gpu_decodes(extractor, task.samples * task.augmentation.views)
     with open_feed(
@@ -337,7 +365,7 @@ def _runs(extractor: Extractor, task: Task) -> Iterator[FeedRuns]:
         decode=task.decode,
         exif=task.exif,
     ) as feed:
-        yield FeedRuns(feed)
+        yield FeedRuns(feed, room=room)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,20 @@ def _check_line(line: Any) -> None:
         raise ValueError("a field has the wrong type")
 
 
+_EXPONENT = 0x7C00
+"""Bits of a float16 that are all set in infinities and NaN only."""
+
+
+def all_finite(features: npt.NDArray[Any]) -> bool:
+    """Whether no feature is infinite or NaN.
+
+    NumPy takes twenty times as long for the float16 of a photo as their bits do.
+    """
+    if features.dtype != np.float16:
+        return bool(np.isfinite(features).all())
+    return not ((features.view(np.uint16) & _EXPONENT) == _EXPONENT).any()
+
+
 def sums_of(rows: npt.NDArray[Any], samples: int) -> npt.NDArray[np.uint32]:
     """Returns the CRC-32 of each sample's features, over all its views."""
     data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 
 from zoo.caft.file_read import FileRead, Stamp
 from zoo.caft.shared_memory import FilledPieces, Piece
-from zoo.inference.gpu.jpeg import JpegSize, plain_jpeg
+from zoo.inference.gpu.jpeg import JpegSize, plain_headers
 
 if TYPE_CHECKING:
     from zoo.inference.preprocess import Exif
 
 _EXIF = b"Exif\0\0"
-_HEADERS = 65_536  # bytes; EXIF is at the start of a file
 
 Found = tuple[int, int, int, int, str, "Stamp | None"]
 """An answer about a file: start and end in the shared memory, width, height, digest and stamp.
@@ -38,15 +37,15 @@ def decodable(data: bytes | memoryview, exif: Exif) -> JpegSize | None:
         data: Content of the file.
         exif: Whether its EXIF orientation is applied; a file that is turned is not for the GPU.
     """
-    size = plain_jpeg(data)
-    if size is None or exif == "ignore" or _EXIF not in bytes(data[:_HEADERS]):
-        return size
+    headers = plain_headers(data)
+    if headers is None or exif == "ignore" or _EXIF not in bytes(data[: headers.end]):
+        return headers and headers.size
     from PIL import Image
 
     from zoo.inference.preprocess import orientation_of
 
     with Image.open(io.BytesIO(data)) as photo:
-        return size if orientation_of(photo) == 1 else None
+        return headers.size if orientation_of(photo) == 1 else None
 
 
 def serve(ours: socket.socket, exif: Exif) -> None:

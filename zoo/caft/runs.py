@@ -53,17 +53,26 @@ class Runs(Protocol):
         ...
 
 
+Room = Callable[[int], "npt.NDArray[Any] | None"]
+"""Returns where the features of a number of samples go; None for memory of their own."""
+
+
 class FeedRuns:
     """Runs samples through the engine of this process.
 
     Args:
         feed: Prepares the engine's batches.
         waiting: Opened around each wait for the engine.
+        room: Asked for each batch, just before its features are fetched. What is too large for the
+            data type becomes infinity.
     """
 
-    def __init__(self, feed: Feed, waiting: Waiting = nullcontext) -> None:
+    def __init__(
+        self, feed: Feed, waiting: Waiting = nullcontext, room: Room = lambda samples: None
+    ) -> None:
         self._feed = feed
         self._waiting = waiting
+        self._room = room
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -76,8 +85,8 @@ class FeedRuns:
 
         def take() -> Result:
             outcomes, run = running.popleft()
-            with self._waiting():
-                return Result(outcomes, run.features())
+            with self._waiting(), np.errstate(over="ignore"):
+                return Result(outcomes, run.features(into=self._room(len(outcomes))))
 
         with closing(self._feed.batches(samples)) as batches:
             try:

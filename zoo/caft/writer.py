@@ -41,6 +41,7 @@ from zoo.caft.files import (
     NO_LABEL,
     STORED,
     SUMS,
+    all_finite,
     line_of,
     lock,
     read_log,
@@ -390,7 +391,7 @@ def _in_storage(
     """
     with np.errstate(over="ignore"):
         stored = features.astype(STORED[identity.storage], copy=False)
-    if not np.isfinite(stored).all():
+    if not all_finite(stored):
         finite = np.isfinite(stored).all(axis=1)
         name = kept[int(np.argmin(finite)) // identity.augmentation.views].sample.name
         raise CacheError(

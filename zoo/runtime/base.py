@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # numpy, too: who only checks an engine file does without
 
 Images: TypeAlias = "npt.NDArray[np.float32]"
 Features: TypeAlias = "npt.NDArray[np.float32]"
+Floats: TypeAlias = "npt.NDArray[np.floating[Any]]"
 
 
 class Session(Protocol):
@@ -55,11 +56,12 @@ class Session(Protocol):
 class Running(Protocol):
     """A batch submitted to an engine. Its features stay in the engine's memory until fetched."""
 
-    def features(self, into: Features | None = None) -> Features:
+    def features(self, into: Floats | None = None) -> Floats:
         """Waits for the engine and returns the features in host memory. Call it only once.
 
         Args:
-            into: Where they go, ``(N, feature_dim)``; by default into memory of their own.
+            into: Where they go, ``(N, feature_dim)``, in its data type; by default into memory of
+                their own.
         """
         ...
 
@@ -157,7 +159,7 @@ class _Finished:
     def __init__(self, features: Features) -> None:
         self._features = features
 
-    def features(self, into: Features | None = None) -> Features:
+    def features(self, into: Floats | None = None) -> Floats:
         if into is None:
             return self._features
         into[:] = self._features

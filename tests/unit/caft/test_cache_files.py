@@ -11,7 +11,7 @@ from support.caft import identity
 
 from zoo.caft import cache_files
 from zoo.caft.cache_files import CacheFiles
-from zoo.caft.files import FEATURES, LABELS, LOG, SUMS
+from zoo.caft.files import FEATURES, LABELS, LOG, SUMS, all_finite
 from zoo.caft.growing import GrowingArray
 from zoo.util.errors import CacheError
 
@@ -97,3 +97,13 @@ def test_features_that_can_not_be_written_count_for_nothing(
         append(files)
     files.close(sync=True)
     assert (tmp_path / LOG).read_bytes() == b"{}\n"
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_every_infinite_feature_and_nan_is_seen(kind: type[np.floating]) -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    for value in np.concatenate([bits[:: 1 << 5], bits[0x7BFF:0x7C03], bits[0xFBFF:0xFC03]]):
+        rows = np.zeros((2, 3), kind)
+        rows[1, 2] = value
+        assert all_finite(rows) == bool(np.isfinite(value)), value
+    assert all_finite(np.zeros((0, 3), kind))

@@ -55,6 +55,18 @@ class JpegFile(NamedTuple):
     address: int | None = None
 
 
+class JpegHeaders(NamedTuple):
+    """What comes before the scan of a JPEG file that the GPU decodes.
+
+    Attributes:
+        size: Size of the image.
+        end: Offset of the first byte behind the other segments, where the scan begins.
+    """
+
+    size: JpegSize
+    end: int
+
+
 def plain_jpeg(data: bytes | memoryview) -> JpegSize | None:
     """Returns the size of a JPEG file that the GPU decodes like Pillow, None for other files.
 
@@ -64,26 +76,42 @@ def plain_jpeg(data: bytes | memoryview) -> JpegSize | None:
     Args:
         data: Content of the file.
     """
+    headers = plain_headers(data)
+    return None if headers is None else headers.size
+
+
+def plain_headers(data: bytes | memoryview) -> JpegHeaders | None:
+    """Returns what :func:`plain_jpeg` has read of a file that it accepts."""
     if data[:2] != _START or data[-2:] != _END:
         return None
-    place, frame = 2, None
     try:
-        while data[place] == 0xFF:
-            marker = data[place + 1]
-            length = data[place + 2] << 8 | data[place + 3]
-            if marker in _SKIPPED and length >= 2:  # the most common segments: skip them fast
-                place += 2 + length
-                continue
-            body = data[place + 4 : place + 2 + min(length, 32)]
-            if marker == _SCAN:
-                return frame[0] if frame and body[0] == frame[1] else None
-            if marker == _BASELINE and frame is None:
-                frame = _frame(body)
-            elif marker != _ADOBE or _other_colours(body):  # a second frame, too
-                return None
+        return _headers(data)
+    except IndexError:  # truncated within them
+        return None
+
+
+def _headers(data: bytes | memoryview) -> JpegHeaders | None:
+    """Reads segments up to the scan.
+
+    Raises:
+        IndexError: The data ends before that.
+    """
+    place, frame = 2, None
+    while data[place] == 0xFF:
+        marker = data[place + 1]
+        length = data[place + 2] << 8 | data[place + 3]
+        if marker in _SKIPPED and length >= 2:  # the most common segments: skip them fast
             place += 2 + length
-    except IndexError:  # truncated within the headers
-        pass
+            continue
+        body = data[place + 4 : place + 2 + min(length, 32)]
+        if marker == _SCAN:
+            plain = frame is not None and body[0] == frame[1]
+            return JpegHeaders(frame[0], place) if frame and plain else None
+        if marker == _BASELINE and frame is None:
+            frame = _frame(body)
+        elif marker != _ADOBE or _other_colours(body):  # a second frame, too
+            return None
+        place += 2 + length
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +15,7 @@ from zoo.util.causes import cause_of
 from zoo.util.errors import MissingPackageError, RunError
 
 if TYPE_CHECKING:
-    from cuda.core import Device, Kernel, Stream
+    from cuda.core import Device, Kernel, ObjectCode, Stream
 
     from zoo.schema.manifest import Preprocess
 
@@ -69,7 +70,8 @@ class CudaKernels:
         self._border = red << 16 | green << 8 | blue
         self._filter = FILTERS[preprocess.interpolation]
         names = ("compute_weights", "resize_rows", f"resize_columns_{_TYPE_NAME[image_type]}")
-        self._compute_weights, self._rows, self._columns = _compile(device, names)
+        module = _compile(device.arch)
+        self._compute_weights, self._rows, self._columns = map(module.get_kernel, names)
         # (x / 255 - mean) / std, with the rounding of zoo.inference.preprocess.normalise
         mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
         constants = np.concatenate([1 / (255 * std), mean / std]).astype(np.float32)
@@ -145,12 +147,14 @@ def source() -> str:
     return (resources.files("zoo.inference.gpu") / "prepare.cu").read_text("utf-8")
 
 
-def _compile(device: Device, names: tuple[str, ...]) -> tuple[Kernel, ...]:
+@cache
+def _compile(arch: str) -> ObjectCode:
+    """Compiles the kernels for an architecture, once in a process: it takes a third of a second."""
     from cuda.core import Program, ProgramOptions
 
     try:
-        options = ProgramOptions(std="c++17", arch=f"sm_{device.arch}", fma=False)
-        module = Program(source(), "c++", options).compile("cubin")
+        options = ProgramOptions(std="c++17", arch=f"sm_{arch}", fma=False)
+        return Program(source(), "c++", options).compile("cubin")
     except Exception as error:  # cuda-core raises exceptions of several packages
         reason = cause_of(error)
         if "nvrtc" in type(error).__name__.lower() and "compil" in reason.lower():
@@ -159,4 +163,3 @@ def _compile(device: Device, names: tuple[str, ...]) -> tuple[Kernel, ...]:
             f"CUDA's run-time compiler can't be loaded: {reason}",
             hint="pip install 'caft-zoo[gpu-decode]'",
         ) from error
-    return tuple(module.get_kernel(name) for name in names)

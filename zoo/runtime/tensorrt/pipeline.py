@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.runtime import cuda
-from zoo.runtime.base import Features, Images, check_images
+from zoo.runtime.base import Features, Floats, Images, check_images
 from zoo.runtime.profiles import Piece, pieces
 from zoo.runtime.tensorrt.engine import FLOAT_BYTES, Bound
 from zoo.runtime.tensorrt.lane import Lane
@@ -198,16 +198,20 @@ class _Running:
             self._download(landing.array[: shape[0]])
         self._done = record(out)
 
-    def features(self, into: Features | None = None) -> Features:
+    def features(self, into: Floats | None = None) -> Floats:
         """Waits for the engine and returns the features."""
-        features = np.empty(self._shape, np.float32) if into is None else into
         self._done.sync()
         if self._landing is None:
-            self._download(features)
+            downloaded = np.empty(self._shape, np.float32)
+            self._download(downloaded)
             self._out.sync()
-        else:
-            features[:] = self._landing.array[: len(features)]
-            self._landings.append(self._landing)
+            if into is None:
+                return downloaded
+            into[:] = downloaded
+            return into
+        features = np.empty(self._shape, np.float32) if into is None else into
+        features[:] = self._landing.array[: len(features)]
+        self._landings.append(self._landing)
         return features
 
     def _download(self, features: Features) -> None:
