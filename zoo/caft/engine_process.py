@@ -41,6 +41,7 @@ from zoo.runtime import open_session
 from zoo.schema.records import BuildRecord
 from zoo.util.errors import DatasetError, RunError, ZooError
 from zoo.util.faults import MachineError, persistently
+from zoo.util.garbage import collect_seldom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,5 +373,6 @@ if __name__ == "__main__":
     # The module by its own name: what it pickles must be found in the parent.
     from zoo.caft import engine_process
 
+    collect_seldom()
     with socket.socket(fileno=int(sys.argv[1])) as connected:
         engine_process.serve(connected)
