@@ -6,13 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from benchmarks.bench.ground import MODEL, Ground, farm, manifest_of
 from benchmarks.bench.results import Ratio, Section, Taken
 from benchmarks.bench.turns import Way, command, in_turns
 from benchmarks.feature_pass import JPEG_SIZE, jpegs, network_of, ways_of, write_photos
-from benchmarks.torch_loop import TorchLoop
+from benchmarks.torch_loop import Network, TorchLoop
 from zoo.client.host import describe_machine
 from zoo.inference.extractor import Extractor, load
 
@@ -36,20 +35,35 @@ def measure(ground: Ground) -> Section:
         environment=ground.environment,
     )
     with load(MODEL, store=str(store), trust=ground.root_of(store), allow_seeded=True) as engine:
-        ratios = beside_loops(ground, engine, store, 2_048 if ground.quick else 16_384, 256)
+        record = ground.folder("gpu") / "record.json"
+        network = network_of(engine.record, manifest_of(MODEL), str(store), record)
+        ratios = beside_loops(ground, engine, network, 2_048 if ground.quick else 16_384, 256)
     return section.model_copy(update={"ratios": ratios})
 
 
 def beside_loops(
-    ground: Ground, extractor: Extractor, store: Path, images: int, batch: int
+    ground: Ground,
+    extractor: Extractor,
+    network: Network,
+    images: int,
+    batch: int,
+    python: str = sys.executable,
 ) -> tuple[Ratio, ...]:
-    """Returns the ratios of the pass to the loops and to the engine alone."""
+    """Returns the ratios of the pass to the loops and to the engine alone.
+
+    Args:
+        ground: Where files go.
+        extractor: The engine.
+        network: The network of the loops, the engine's own.
+        images: Number of photos.
+        batch: Batch size.
+        python: A Python with torch and timm, for the loops.
+    """
     folder = ground.folder(f"loops-{images}")
     photos = write_photos(folder / "photos", jpegs(None, images, JPEG_SIZE))
-    network = network_of(extractor.record, manifest_of(MODEL), str(store), folder / "record.json")
     with ExitStack() as stack:
         loops = [
-            stack.enter_context(TorchLoop(sys.executable, way, network, photos, batch))
+            stack.enter_context(TorchLoop(python, way, network, photos, batch))
             for way in ("plain", "strong")
         ]
         runs = ways_of(extractor, loops, photos, folder, batch).named
@@ -57,7 +71,7 @@ def beside_loops(
         taken = in_turns({name: _timed(runs[name]) for name in (_PASS, *peers)}, ground.rounds(6))
     keys = dict(zip(("alone", "plain", "strong"), peers, strict=True))
     return tuple(
-        Ratio.of(key, f"{MODEL}, {images:,} images", name, taken[_PASS], taken[name])
+        Ratio.of(key, f"{network.name}, {images:,} images", name, taken[_PASS], taken[name])
         for key, name in keys.items()
     )
 
